@@ -1,0 +1,135 @@
+"""What the schema allows, in code and in words: the source of every check, error line and help page."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import io
+import math
+import operator
+import tokenize
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Setting", "Shape", "describe", "nearest", "show"]
+
+KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list [a, b]", dict: "a mapping {key: value}"}
+LIMITS = {
+    "minimum": ("of at least", operator.ge),
+    "maximum": ("of at most", operator.le),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the schema says about one dotted key."""
+
+    owner: type
+    name: str
+    type: Any
+    choices: tuple[str, ...]
+    limits: Mapping[str, float]
+
+    @property
+    def comment(self) -> str:
+        return _comments(self.owner).get(self.name, "")
+
+    @property
+    def optional(self) -> bool:
+        return isinstance(self.type, types.UnionType)
+
+    @property
+    def kind(self) -> Any:
+        """The plain type of a value: `float | None` is float, `list[str]` is list."""
+        inner = typing.get_args(self.type)[0] if self.optional else self.type
+        return typing.get_origin(inner) or inner
+
+    @property
+    def expected(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        limits = " and ".join(f"{LIMITS[name][0]} {limit}" for name, limit in self.limits.items())
+        return " ".join(filter(None, [KINDS[self.kind], limits, "or null" if self.optional else ""]))
+
+    def allows(self, value: Any) -> bool:
+        """Whether a value of the right type lies within choices and limits."""
+        if value is None:
+            return self.optional
+        if isinstance(value, float) and not math.isfinite(value):
+            return False
+        return (not self.choices or value in self.choices) and all(LIMITS[name][1](value, limit) for name, limit in self.limits.items())
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The dotted keys of a schema, in its order."""
+
+    schema: type
+    settings: dict[str, Setting]  # keys that take a value
+    nodes: dict[str, type]        # keys that only hold others
+
+    @property
+    def groups(self) -> list[str]:
+        """The keys that a file of `conf/<group>/` fills."""
+        return [node for node in self.nodes if "." not in node]
+
+    @property
+    def names(self) -> list[str]:
+        return [*self.nodes, *self.settings]
+
+
+def describe(schema: type, prefix: str = "") -> Shape:
+    """The settings of a dataclass and of the dataclasses in it."""
+    shape, hints = Shape(schema, {}, {}), typing.get_type_hints(schema)
+    for item in dataclasses.fields(schema):
+        key, hint = prefix + item.name, hints[item.name]
+        if dataclasses.is_dataclass(hint):
+            inner = describe(typing.cast(type, hint), key + ".")
+            shape.nodes.update({key: inner.schema, **inner.nodes})
+            shape.settings.update(inner.settings)
+        else:
+            shape.settings[key] = Setting(schema, item.name, hint, item.metadata.get("choices", ()), item.metadata.get("limits", {}))
+    return shape
+
+
+@functools.cache
+def _comments(schema: type) -> dict[str, str]:
+    """The comment behind each field in the source, inherited fields included."""
+    comments: dict[str, str] = {}
+    for owner in schema.__mro__[-2::-1]:  # from the eldest ancestor below `object`
+        name = ""
+        for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(owner)).readline):
+            if token.type == tokenize.NAME and token.start[1] == 4:
+                name = token.string
+            elif token.type == tokenize.COMMENT and not token.line.lstrip().startswith("#"):
+                comments[name] = token.string.lstrip("# ")
+    return comments
+
+
+def nearest(word: str, names: Iterable[str]) -> str:
+    """"; did you mean …?" for the name most like `word`, as a whole and in its last part; nothing where none is like it."""
+
+    def likeness(name: str) -> float:
+        pairs = ((word, name), (word.rpartition(".")[2], name.rpartition(".")[2]))
+        return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
+
+    best = max(names, key=likeness, default="")
+    return f"; did you mean {best}?" if best and likeness(best) > 1.2 else ""
+
+
+def show(value: Any) -> str:
+    """A value as one would type it, on one line."""
+    if isinstance(value, list):
+        return "[" + ", ".join(map(show, value)) + "]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {show(item)}" for key, item in value.items()) + "}"
+    if value is None:
+        return "null"
+    return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())

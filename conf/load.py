@@ -1,0 +1,244 @@
+"""Settings from files and the command line into one plain dataclass, resolved once and checked.
+
+The order is schema < `base.yaml` < group files < the sweep's own settings < command line. A group (`backbone`, `method`, …) given a
+bare name picks `conf/<group>/<name>.yaml`; the last layer that names one decides. A dotted key sets one value. Whatever is wrong
+ends in one `ConfigError` line: the key, its value and where it came from, what is expected, and the nearest match.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import operator
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from conf.describe import Shape, describe, nearest, show
+from conf.schema import MISSING, Run, Sweep
+
+__all__ = ["ConfigError", "as_run", "digest", "help_text", "load", "lookup", "read_run", "replace", "to_dict", "write"]
+
+FOLDER = Path(__file__).parent
+R = TypeVar("R", bound=Run)
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used, said in one line."""
+
+
+@overload
+def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None) -> Sweep: ...
+@overload
+def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema: type[R]) -> R: ...
+def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema: type[Run] = Sweep) -> Run:
+    """The settings of a command: `argv` holds its `key=value` words, `preset` the sweep's own (dotted keys, or groups by file name).
+
+    Raises `ConfigError`.
+    """
+    shape = describe(schema)
+    return _finish(*_merge(argv, preset or {}, shape), shape)
+
+
+def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -> R:
+    """A checked copy of `config` with dotted keys set anew, or a whole group by the name of its file.
+
+    Raises `ConfigError`, which names `source` as the place where a bad value stands.
+    """
+    shape = describe(type(config))
+    node = OmegaConf.structured(config)
+    for group in overrides.keys() & set(shape.groups):
+        node[group] = shape.nodes[group]
+    return _finish(node, _compose(node, [(source, overrides)], shape), shape)
+
+
+def read_run(path: Path | str) -> Run:
+    """The resolved settings of one trial, as `write` left them. Raises `ConfigError`."""
+    shape = describe(Run)
+    node = OmegaConf.structured(Run)
+    return _finish(node, _compose(node, [(str(path), _read(Path(path), shape))], shape), shape)
+
+
+def write(config: Run, path: Path | str) -> None:
+    """Every setting as YAML; a reader sees the old file or the whole new one."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
+    draft.replace(path)
+
+
+def as_run(config: Run) -> Run:
+    """What one trial needs of a sweep's settings."""
+    return Run(**{item.name: getattr(config, item.name) for item in dataclasses.fields(Run)})
+
+
+def to_dict(config: Run) -> dict[str, Any]:
+    """Nested plain dictionaries, lists and scalars."""
+    return dataclasses.asdict(config)
+
+
+def lookup(config: Run, key: str) -> Any:
+    """The value of a dotted key."""
+    return operator.attrgetter(key)(config)
+
+
+def digest(mapping: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits of the content, whatever the order of its keys."""
+    text = json.dumps(mapping, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def help_text(title: str, command: str, preset: Mapping[str, Any] | None = None, schema: type[Run] = Sweep) -> str:
+    """The help page of `command`: usage, groups with their files, then every key with its default, meaning and allowed values."""
+    shape = describe(schema)
+    node, origin = _merge([], preset or {}, shape)
+    defaults = _flatten(_plain(node), shape)
+    lines = [title, "", f"usage: {command} [group=file] [key=value] …", "", "groups (group=file; * marks the default)"]
+    for group in shape.groups:
+        for name in _files(group):
+            file = _file(group, name)
+            about = (FOLDER.parent / file).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            lines.append(f"  {'*' if origin.get(group) == file else ' '} {group + '=' + name:<22}  {about}")
+    lines += ["", "settings (key=default; ??? must be given)"]
+    for key, setting in shape.settings.items():
+        lines.append(f"  {key + '=' + show(defaults[key]):<38}  {setting.comment} ({setting.expected})")
+    return "\n".join(lines)
+
+
+# Layers: dotted keys from files and words, put onto the schema in order.
+
+
+def _merge(argv: Sequence[str], preset: Mapping[str, Any], shape: Shape) -> tuple[DictConfig, dict[str, str]]:
+    node = OmegaConf.structured(shape.schema)
+    base = _read(FOLDER / "base.yaml", shape)
+    return node, _compose(node, [("conf/base.yaml", base), ("sweep", preset), ("command line", _words(argv, shape))], shape)
+
+
+def _compose(node: DictConfig, layers: list[tuple[str, Mapping[str, Any]]], shape: Shape) -> dict[str, str]:
+    """Put `layers` of (source, keys) onto `node`, the files of groups after the first of several; returns where each key came from."""
+    chosen = {key: (source, name) for source, layer in layers for key, name in layer.items() if key in shape.groups}
+    files = [(_file(group, name), _read_group(group, name, source, shape)) for group, (source, name) in chosen.items()]
+    origin = {group: _file(group, name) for group, (_, name) in chosen.items()}
+    first = 1 if len(layers) > 1 else 0
+    for source, layer in layers[:first] + files + layers[first:]:
+        for key, value in layer.items():
+            if key not in shape.groups:
+                _assign(node, key, value, source, shape)
+                origin[key] = source
+    return origin
+
+
+def _assign(node: DictConfig, key: str, value: Any, source: str, shape: Shape) -> None:
+    if key not in shape.settings:
+        raise ConfigError(_unknown(key, value, source, shape))
+    try:
+        OmegaConf.update(node, key, value, merge=False)
+    except OmegaConfBaseException:
+        raise ConfigError(_wrong(key, value, source, shape)) from None
+
+
+def _finish(node: DictConfig, origin: Mapping[str, str], shape: Shape) -> Any:
+    """`node` as a plain dataclass, once nothing is missing and every value is allowed."""
+    missing = {key for key, value in _flatten(_plain(node), shape).items() if value == MISSING}
+    wanted = [f"{key}=<{setting.expected}> is missing: {setting.comment}" for key, setting in shape.settings.items() if key in missing]
+    if wanted:
+        raise ConfigError("; ".join(wanted))
+    try:
+        config: Any = OmegaConf.to_object(node)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
+    for key, setting in shape.settings.items():
+        value = lookup(config, key)
+        if not setting.allows(value):
+            raise ConfigError(_wrong(key, value, origin.get(key, "schema"), shape))
+    if config.evaluate_with:
+        replace(dataclasses.replace(config, evaluate_with={}), config.evaluate_with, "evaluate_with")
+    return config
+
+
+def _words(argv: Sequence[str], shape: Shape) -> dict[str, Any]:
+    """`key=value` words of a command line, each value read as what its key takes."""
+    values = {}
+    for word in argv:
+        key, equals, text = word.partition("=")
+        if word.startswith("-") or not (equals and key and text):
+            raise ConfigError(f"{word}: expected key=value, --help lists all keys{nearest(key.lstrip('-'), shape.names)}")
+        values[key] = _parse(key, text, shape)
+    return values
+
+
+def _parse(key: str, text: str, shape: Shape) -> Any:
+    # Text is taken as it stands: as YAML, the commit 12e4 would become a number.
+    if key not in shape.settings or (shape.settings[key].kind is str and text != "null"):
+        return text
+    try:
+        return _plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+    except yaml.YAMLError:
+        raise ConfigError(_wrong(key, text, "command line", shape) + "; quote it if it holds blanks") from None
+
+
+def _read(path: Path, shape: Shape, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of a YAML file whose keys stand below `prefix`."""
+    try:
+        content = _plain(OmegaConf.load(path))
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file") from None
+    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path}: expected key: value lines")
+    return _flatten(content, shape, prefix)
+
+
+def _plain(node: Any) -> Any:
+    """Without OmegaConf's containers; `${…}` and "???" stay as text."""
+    return OmegaConf.to_container(node)
+
+
+def _flatten(content: Mapping[Any, Any], shape: Shape, prefix: str = "") -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, value in content.items():
+        key = f"{prefix}{name}"
+        values.update(_flatten(value, shape, key + ".") if key in shape.nodes and isinstance(value, dict) else {key: value})
+    return values
+
+
+def _read_group(group: str, name: Any, source: str, shape: Shape) -> dict[str, Any]:
+    if name not in _files(group):
+        where = f"conf/{group}/ holds {', '.join(_files(group))}"
+        raise ConfigError(f"{group}={show(name)} ({source}): no such file; {where}{nearest(str(name), _files(group))}")
+    return _read(FOLDER / group / f"{name}.yaml", shape, group + ".")
+
+
+def _files(group: str) -> list[str]:
+    return sorted(path.stem for path in (FOLDER / group).glob("*.yaml"))
+
+
+def _file(group: str, name: str) -> str:
+    return f"conf/{group}/{name}.yaml"
+
+
+# Words for what went wrong.
+
+
+def _wrong(key: str, value: Any, source: str, shape: Shape) -> str:
+    setting = shape.settings[key]
+    return f"{key}={show(value)} ({source}): expected {setting.expected}{nearest(str(value), setting.choices)}"
+
+
+def _unknown(key: str, value: Any, source: str, shape: Shape) -> str:
+    parent = key
+    while parent not in shape.nodes and parent:
+        parent = parent.rpartition(".")[0]
+    names = [name for name in shape.names if name.rpartition(".")[0] == parent]
+    below = ", ".join(name.rpartition(".")[2] for name in names)
+    if key == parent:
+        return f"{key}={show(value)} ({source}): not a single value; {key} holds {below}"
+    return f"{key}={show(value)} ({source}): no such setting; {parent or 'the top level'} holds {below}{nearest(key, shape.names)}"

@@ -1,0 +1,202 @@
+"""A pretrained diffusers model as one object: SD1.x, SD2.x, SDXL and the embedded one behind the same five calls."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+EMBEDDED = Path(__file__).parent / "assets" / "backbone"
+
+
+@dataclass
+class TextCondition:
+    """What the UNet is told: ``hidden`` [B, T, C] for cross-attention, ``pooled`` [B, P] beside the timestep (SDXL wiring only)."""
+
+    hidden: Tensor
+    pooled: Tensor | None = None
+
+    def __add__(self, other: TextCondition) -> TextCondition:
+        """One batch after the other."""
+        pooled = None if self.pooled is None or other.pooled is None else torch.cat([self.pooled, other.pooled])
+        return TextCondition(torch.cat([self.hidden, other.hidden]), pooled)
+
+    def __getitem__(self, rows: slice) -> TextCondition:
+        return TextCondition(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
+
+
+class Backbone:
+    """A frozen diffusers pipeline and the few things that training and sampling do with it.
+
+    Deliberately no `nn.Module`: a method that holds one has the frozen weights neither in its checkpoint nor in its optimiser.
+    """
+
+    def __init__(self, pipeline: Any, source: str, revision: str | None = None) -> None:
+        self.pipeline, self.source, self.revision = pipeline, source, revision
+        self.unet, self.vae, self.scheduler = pipeline.unet, pipeline.vae, pipeline.scheduler
+        second = getattr(pipeline, "text_encoder_2", None)
+        self.text_encoders = [pipeline.text_encoder] + ([second] if second is not None else [])
+        self.tokenizers = [pipeline.tokenizer] + ([pipeline.tokenizer_2] if second is not None else [])
+        self.sdxl = second is not None
+        for module in (self.unet, self.vae, *self.text_encoders):
+            module.requires_grad_(False).eval()
+        pipeline.set_progress_bar_config(disable=True)
+        self._alphas = torch.as_tensor(self.scheduler.alphas_cumprod, dtype=torch.float64)
+
+    @classmethod
+    def load(cls, path: str, dtype: str = "float32", revision: str | None = None) -> Backbone:
+        """``path`` is "embedded", a diffusers folder, or a hub id; only safetensors weights are read.
+
+        Raises FileNotFoundError, in one line, when nothing can be loaded from there.
+        """
+        from diffusers import DiffusionPipeline
+
+        folder = str(EMBEDDED) if path == "embedded" else path
+        if path == "embedded" and not (EMBEDDED / "model_index.json").exists():
+            raise FileNotFoundError("the embedded backbone is not there: train it with `python -m lightning_modules.pretrain`")
+        try:
+            pipeline = DiffusionPipeline.from_pretrained(
+                folder, torch_dtype=getattr(torch, dtype), revision=revision, use_safetensors=True, add_watermarker=False
+            )
+        except (OSError, ValueError) as error:
+            first = str(error).strip().splitlines()[0]
+            raise FileNotFoundError(f"backbone.path={path!r} cannot be loaded ({first}): expected 'embedded', a diffusers folder or a hub id")
+        return cls(pipeline, path, revision)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def prediction_type(self) -> str:
+        return self.scheduler.config.prediction_type
+
+    @property
+    def timesteps(self) -> int:
+        return self.scheduler.config.num_train_timesteps
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents of one image at the model's own size."""
+        side = self.unet.config.sample_size
+        return self.unet.config.in_channels, side, side
+
+    def to(self, device: torch.device | str) -> Backbone:
+        self.pipeline.to(device)
+        return self
+
+    def fingerprint(self) -> str:
+        """Digest of the autoencoder's weights and scaling: what cached latents depend on."""
+        digest = hashlib.sha256(str(self.vae.config.scaling_factor).encode())
+        for name, tensor in sorted(self.vae.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+    def tokenize(self, prompts: list[str], which: int = 0) -> Tensor:
+        """Token ids [B, T], padded and cut to the tokenizer's length."""
+        tokenizer = self.tokenizers[which]
+        return tokenizer(
+            prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+        ).input_ids
+
+    def encode_prompts(self, prompts: list[str]) -> TextCondition:
+        """The prompts as stock pipelines encode them: SDXL concatenates the penultimate states of both encoders."""
+        outputs = [
+            encoder(self.tokenize(prompts, i).to(encoder.device), output_hidden_states=self.sdxl)
+            for i, encoder in enumerate(self.text_encoders)
+        ]
+        if not self.sdxl:
+            return TextCondition(outputs[0].last_hidden_state)
+        return TextCondition(torch.cat([o.hidden_states[-2] for o in outputs], dim=-1), outputs[1].text_embeds)
+
+    def encode_empty(self, count: int) -> TextCondition:
+        """The unconditional half of classifier-free guidance: zeros where the pipeline says so (SDXL), else the empty prompt."""
+        one = self.encode_prompts([""])
+        if self.sdxl and self.pipeline.config.force_zeros_for_empty_prompt:
+            one = TextCondition(torch.zeros_like(one.hidden), torch.zeros_like(one.pooled) if one.pooled is not None else None)
+        return TextCondition(one.hidden.expand(count, -1, -1), None if one.pooled is None else one.pooled.expand(count, -1))
+
+    @torch.no_grad()
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] -> scaled latents [B, C, h, w], the mode of the posterior."""
+        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
+        return posterior.mode() * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, chunk: int = 64) -> Tensor:
+        """Scaled latents -> uint8 images [B, 3, H, W] on the CPU."""
+        parts = []
+        for part in latents.split(chunk):
+            images = self.vae.decode(part.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+            parts.append(((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
+        return torch.cat(parts)
+
+    def predict(self, latents: Tensor, timesteps: Tensor, text: TextCondition, resolution: int) -> Tensor:
+        """The UNet's prediction (epsilon or v) [B, C, h, w]; ``resolution`` in pixels fills SDXL's time ids (original, crop, target)."""
+        added = None
+        if self.sdxl:
+            ids = torch.tensor([resolution, resolution, 0, 0, resolution, resolution], device=latents.device, dtype=text.hidden.dtype)
+            added = {"text_embeds": text.pooled, "time_ids": ids.expand(len(latents), -1)}
+        return self.unet(latents, timesteps, encoder_hidden_states=text.hidden, added_cond_kwargs=added).sample
+
+    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """(noised latents, training target) at ``timesteps``: the target is the noise, or v = sqrt(a) e - sqrt(1-a) x."""
+        alpha = self._alphas.to(latents.device)[timesteps].to(latents.dtype).view(-1, 1, 1, 1)
+        noised = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        if self.prediction_type == "v_prediction":
+            return noised, alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+        if self.prediction_type == "epsilon":
+            return noised, noise
+        raise ValueError(f"the backbone predicts {self.prediction_type!r}: expected 'epsilon' or 'v_prediction'")
+
+    def snr(self, timesteps: Tensor) -> Tensor:
+        """Signal-to-noise ratio a / (1 - a) at ``timesteps``, float32 [B]."""
+        alpha = self._alphas.to(timesteps.device)[timesteps]
+        return (alpha / (1 - alpha)).float()
+
+
+def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:
+    """float32 [B, C, h, w]; each row depends on its own seed alone, so that the batching changes no image."""
+    return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone, prompts: list[str], seeds: list[int], steps: int, guidance: float, resolution: int, batch: int = 64
+) -> Tensor:
+    """uint8 images [N, 3, H, W]: the backbone's own scheduler, both halves of classifier-free guidance in one call of the UNet.
+
+    Raises ValueError when ``prompts`` and ``seeds`` differ in length.
+    """
+    if len(prompts) != len(seeds):
+        raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: expected one seed for each prompt")
+    channels, height, width = backbone.latent_shape
+    scale = resolution / (height * 2 ** (len(backbone.vae.config.block_out_channels) - 1))
+    shape = (channels, round(height * scale), round(width * scale))
+    images = []
+    for start in range(0, len(prompts), batch):
+        rows = slice(start, start + batch)
+        text = backbone.encode_prompts(prompts[rows])
+        count = len(text.hidden)
+        both = backbone.encode_empty(count) + text if guidance > 1 else text
+        scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
+        scheduler.set_timesteps(steps, device=backbone.device)
+        latents = initial_noise(seeds[rows], shape).to(backbone.device, backbone.dtype) * scheduler.init_noise_sigma
+        for t in scheduler.timesteps:
+            inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guidance > 1 else latents, t)
+            prediction = backbone.predict(inputs, t.expand(len(inputs)), both, resolution)
+            if guidance > 1:
+                without, given = prediction.chunk(2)
+                prediction = without + guidance * (given - without)
+            latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+        images.append(backbone.decode(latents))
+    return torch.cat(images)

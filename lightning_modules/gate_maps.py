@@ -1,0 +1,81 @@
+"""Pictures of what the gates do: for a few fixed prompts, which tokens may act where."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from conf.schema import Evaluation
+from datamodules.coco import CocoDataModule
+from lightning_modules.evaluate import Prompt, plan
+from lightning_modules.maskattn import MaskAttn
+
+PER_SPLIT = 2  # prompts drawn of each evaluation split: its first ones
+
+
+def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path) -> None:
+    """Writes ``gates.png`` and ``gates.json`` (prompts, tokens, share of open gates by token and resolution) to ``folder``.
+
+    A map is the share of sampler steps and sites of one resolution at which a token's gate was open, by location.
+    """
+    prompts = [p for p in plan(datamodule, config, seed) if p.index < PER_SPLIT]
+    with method.gates.recording(conditional_half=True, keep_maps=True) as record:
+        texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
+        images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
+    by_resolution: dict[int, list[np.ndarray]] = {}
+    for site in method.gates.sites:
+        opened = record.maps[site.name]  # [B, N, T]
+        side = int(opened.shape[1] ** 0.5)
+        by_resolution.setdefault(side, []).append(opened.reshape(len(prompts), side, side, -1).numpy())
+    maps = {side: np.mean(parts, axis=0) for side, parts in sorted(by_resolution.items(), reverse=True)}  # side -> [B, side, side, T]
+    tokens = [_tokens(method, p) for p in prompts]
+    content = [
+        {
+            "prompt": p.text,
+            "tokens": tokens[i],
+            "open": {str(side): [round(float(m[i, ..., t].mean()), 4) for t in range(len(tokens[i]))] for side, m in maps.items()},
+        }
+        for i, p in enumerate(prompts)
+    ]
+    (folder / "gates.json").write_text(json.dumps(content, indent=1))
+    _draw(folder / "gates.png", images.permute(0, 2, 3, 1).numpy(), maps, tokens)
+
+
+def _tokens(method: MaskAttn, prompt: Prompt) -> list[str]:
+    """The prompt's tokens as text, BOS and EOS included, padding left out."""
+    tokenizer = method.backbone.tokenizers[0]
+    ids = tokenizer(prompt.text, truncation=True, max_length=tokenizer.model_max_length).input_ids
+    words = [str(token).removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(ids)]
+    return ["BOS", *words[1:-1], "EOS"]
+
+
+def _draw(path: Path, images: np.ndarray, maps: dict[int, np.ndarray], tokens: list[list[str]]) -> None:
+    """One row a prompt and resolution: the image, then a map a token; white is open, black closed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    rows, columns = len(images) * len(maps), 1 + max(len(t) for t in tokens)
+    figure = Figure(figsize=(0.62 * columns + 0.6, 0.78 * rows), dpi=160, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for i, image in enumerate(images):
+        for k, (side, opened) in enumerate(maps.items()):
+            row = axes[i * len(maps) + k]
+            row[0].imshow(image)
+            row[0].set_title(f"{side}×{side}", fontsize=7, loc="left")
+            for t, token in enumerate(tokens[i]):
+                row[t + 1].imshow(opened[i, ..., t], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                row[t + 1].set_title(token, fontsize=7)
+                row[t + 1].add_patch(_frame(side))
+    figure.savefig(path, metadata={"Software": None})
+
+
+def _frame(side: int):  # noqa: ANN202 - matplotlib is imported late
+    """A thin line around a map: white maps would vanish on white paper."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((-0.5, -0.5), side, side, fill=False, edgecolor="0.6", linewidth=0.6)

@@ -1,0 +1,162 @@
+"""What all methods share: encode, noise, predict, lose, sample, and an adapter that holds only what was trained."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar
+
+import lightning as L
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from conf.schema import Method as MethodConfig
+from conf.schema import Trainer as TrainerConfig
+from datamodules.batch import Batch
+from lightning_modules.backbone import Backbone, TextCondition, sample
+from losses.denoising import denoising_loss
+
+LIBRARIES = ("torch", "diffusers", "transformers", "lightning")
+
+
+class Method(L.LightningModule):
+    """A way to change a frozen backbone. Subclasses put their trained parameters into ``self.adapter`` and install themselves.
+
+    The backbone is no submodule: it is neither optimised nor checkpointed. Timesteps and noise of training step k follow from
+    (seed, k) alone, so that runs of different methods with the same seed see the same noise.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
+        super().__init__()
+        # Object attributes that must not become submodules.
+        self.__dict__["backbone"] = backbone
+        self.config, self.recipe, self.resolution, self.seed = config, trainer, resolution, seed
+        self.adapter: nn.Module = nn.Module()
+
+    backbone: Backbone
+
+    # --- training ---------------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        self.backbone.to(self.device)
+        frozen = sum(p.requires_grad for m in self.frozen_modules() for p in m.parameters())
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        if frozen or not trained:
+            raise RuntimeError(f"{self.name}: {frozen} backbone tensors and {trained} adapter parameters would be trained: expected 0 and some")
+
+    def frozen_modules(self) -> list[nn.Module]:
+        return [self.backbone.unet, self.backbone.vae, *self.backbone.text_encoders]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        latents = batch.latents if batch.latents is not None else self.backbone.encode_images(batch.images)
+        noise, timesteps = self.draw(latents)
+        noised, target = self.backbone.add_noise(latents, noise, timesteps)
+        prediction = self.predict(noised, timesteps, self.backbone.encode_prompts(batch.captions))
+        loss = self.loss(prediction, target)
+        self.log("train/loss", loss)
+        return loss
+
+    def draw(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """(noise like ``latents``, timesteps [B]) of this step and rank, uniform over all timesteps."""
+        step = self.trainer.fit_loop.total_batch_idx if self._trainer is not None else 0
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 1009 + self.global_rank)
+        noise = torch.randn(latents.shape, generator=generator)
+        timesteps = torch.randint(self.backbone.timesteps, (len(latents),), generator=generator)
+        return noise.to(latents), timesteps.to(latents.device)
+
+    def predict(self, noised: Tensor, timesteps: Tensor, text: TextCondition) -> Tensor:
+        return self.backbone.predict(noised, timesteps, text, self.resolution)
+
+    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+        return denoising_loss(prediction, target)
+
+    def configure_optimizers(self) -> Any:
+        recipe = self.recipe
+        optimizer = torch.optim.AdamW(self.adapter.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+
+        def factor(step: int) -> float:
+            if step < recipe.warmup:
+                return (step + 1) / recipe.warmup
+            done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
+            return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    # --- use ----------------------------------------------------------------------------------------------------------------------
+
+    def install(self) -> None:
+        """Puts the adapter into the backbone. A method that has none leaves the backbone as it is."""
+
+    def remove(self) -> None:
+        """Takes it out again: the backbone is the stock one afterwards."""
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: list[str], seeds: list[int], masks: object = None, steps: int = 30, guidance: float = 7.5, batch: int = 64
+    ) -> Tensor:
+        """uint8 images [N, 3, H, W] on the CPU, one for each prompt; image i depends on prompt i and seed i alone.
+
+        Raises ValueError when ``masks`` are given to a method that is not steered by masks.
+        """
+        if masks is not None:
+            raise ValueError(f"{self.name} takes no masks: leave masks=None")
+        return sample(self.backbone, prompts, seeds, steps, guidance, self.resolution, batch)
+
+    @contextmanager
+    def observed(self) -> Iterator[dict[str, float]]:
+        """Measures how the method acts on what is generated inside the block; the dict is filled when the block ends."""
+        yield {}
+
+    def to_pipeline(self) -> Any:
+        """A stock diffusers pipeline with the adapter in it."""
+        return self.backbone.pipeline
+
+    # --- adapters -----------------------------------------------------------------------------------------------------------------
+
+    def save_adapter(self, folder: Path | str) -> None:
+        """Writes ``adapter.safetensors`` and ``adapter.json`` (method, config, backbone, versions); never a frozen weight."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {k: v.detach().cpu().clone().contiguous() for k, v in self.adapter.state_dict().items()}
+        card = {
+            "method": self.name,
+            "config": self.adapter_config(),
+            "resolution": self.resolution,
+            "backbone": {"source": self.backbone.source, "revision": self.backbone.revision},
+            "versions": {library: version(library) for library in LIBRARIES},
+        }
+        save_file(tensors, folder / "adapter.safetensors")
+        # The card last: a folder without it is unfinished.
+        (folder / "adapter.json").write_text(json.dumps(card, indent=1))
+
+    def adapter_config(self) -> dict[str, Any]:
+        """The part of the method's config that the adapter's shape and use depend on."""
+        return {}
+
+    def load_weights(self, folder: Path | str) -> None:
+        """Reads the weights of an adapter folder; raises ValueError when it was made by another method."""
+        card = json.loads((Path(folder) / "adapter.json").read_text())
+        if card["method"] != self.name:
+            raise ValueError(f"{folder} holds a {card['method']!r} adapter: expected {self.name!r}")
+        self.adapter.load_state_dict(load_file(Path(folder) / "adapter.safetensors"))
+
+    @classmethod
+    def load_adapter(cls, folder: Path | str, backbone: Backbone) -> Method:
+        """The method that an adapter folder holds, installed into ``backbone`` and ready to generate."""
+        card = json.loads((Path(folder) / "adapter.json").read_text())
+        kind = {sub.name: sub for sub in cls.__subclasses__()}.get(card["method"], cls)
+        method = kind.from_card(card, backbone)
+        method.load_weights(folder)
+        return method.eval()
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any], backbone: Backbone) -> Method:
+        return cls(backbone, MethodConfig(name=cls.name), TrainerConfig(), card["resolution"])

@@ -1,0 +1,132 @@
+"""What a detector found, and how that compares with what was asked for: pure functions, no tensors.
+
+Definitions, for one image with the wanted objects W = [(color, shape), ...] and the detections D:
+
+* matched:     wanted objects that a detection of their own shows with the right colour and the right shape (one-to-one; where several
+               detections could serve, the surest does)
+* success:     every wanted object is matched; objects beyond those asked for do not spoil it, `extra` counts them
+* object_rate: matched / |W|
+* color_rate:  |multiset of colours in W ∩ multiset of colours in D| / |W|: the colour is there, on whatever shape
+* shape_rate:  the same for shapes: the shape is there, in whatever colour
+* extra:       |D| - matched; a wanted shape in a wrong colour is therefore one missing object and one extra object
+* relation:    whether the centres of the first two wanted objects lie as stated; None if either is missing (a rate counts that as wrong)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any, NamedTuple
+
+Wanted = tuple[str, str]  # (color, shape)
+
+# Unit vector from the second object to the first, y pointing down as in images.
+DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One object in an image."""
+
+    label: str
+    box: tuple[float, float, float, float]  # (x0, y0, x1, y1) in pixels
+    score: float  # in [0, 1]
+    mask: Any = None  # bool [H, W], from detectors that segment
+    color: str | None = None
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        x0, y0, x1, y1 = self.box
+        return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+class Target(NamedTuple):
+    """What one prompt asks for: objects as (color, shape), and the place of the first relative to the second if the prompt states it."""
+
+    objects: Sequence[Wanted]
+    relation: str | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How one image compares with its target; the rates are kept as counts of ``wanted``, so that they can be summed."""
+
+    wanted: int
+    objects: int
+    colors: int
+    shapes: int
+    extra: int
+    relation: bool | None  # None: the target states none, or an object that it speaks of is missing
+
+    @property
+    def success(self) -> bool:
+        return self.objects == self.wanted
+
+
+def match(detections: Sequence[Detection], wanted: Sequence[Wanted]) -> list[Detection | None]:
+    """The detection that shows each wanted object, or None; no detection serves twice.
+
+    A detection fits a wanted object or does not, and equal wanted objects are interchangeable, so taking the surest one that is left is
+    also the assignment with the most matches.
+    """
+    free = sorted(detections, key=lambda d: -d.score)
+    result: list[Detection | None] = []
+    for color, shape in wanted:
+        chosen = next((d for d in free if d.color == color and d.label == shape), None)
+        if chosen is not None:
+            free = [d for d in free if d is not chosen]
+        result.append(chosen)
+    return result
+
+
+def relation_holds(first: tuple[float, float], second: tuple[float, float], relation: str) -> bool:
+    """Whether ``first`` (x, y) lies as ``relation`` says of ``second``: the stated direction must be the greater offset of the two axes.
+
+    Raises ValueError on an unknown relation.
+    """
+    if relation not in DIRECTIONS:
+        raise ValueError(f"relation {relation!r} is unknown: expected one of {', '.join(DIRECTIONS)}")
+    ux, uy = DIRECTIONS[relation]
+    dx, dy = first[0] - second[0], first[1] - second[1]
+    along, across = dx * ux + dy * uy, dx * uy - dy * ux
+    return along > abs(across)
+
+
+def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
+    """Compares what was found with what was wanted; definitions at the top of this module.
+
+    Raises ValueError if the target wants nothing, or states a relation between fewer than two objects.
+    """
+    objects, relation = target
+    if not objects:
+        raise ValueError("a target without objects cannot be judged: give at least one (color, shape)")
+    if relation is not None and len(objects) < 2:
+        raise ValueError(f"relation {relation!r} needs two objects, the target has {len(objects)}")
+    found = match(detections, objects)
+    holds = None
+    if relation is not None and found[0] is not None and found[1] is not None:
+        holds = relation_holds(found[0].centre, found[1].centre, relation)
+    matched = sum(d is not None for d in found)
+    return Verdict(
+        wanted=len(objects),
+        objects=matched,
+        colors=(Counter(c for c, _ in objects) & Counter(d.color for d in detections)).total(),
+        shapes=(Counter(s for _, s in objects) & Counter(d.label for d in detections)).total(),
+        extra=len(detections) - matched,
+        relation=holds,
+    )
+
+
+def smallest_of_best_assignment(scores: Sequence[Sequence[float]]) -> float:
+    """The greatest reachable minimum of ``scores[wanted][candidate]`` when each wanted object takes a candidate of its own.
+
+    0 if there are fewer candidates than wanted objects. Meant for a handful of both: it tries every assignment.
+    """
+    if not scores:
+        raise ValueError("no wanted object to assign: give at least one row of scores")
+    candidates = range(len(scores[0]))
+    if len(candidates) < len(scores):
+        return 0.0
+    return max(min(row[c] for row, c in zip(scores, chosen, strict=True)) for chosen in permutations(candidates, len(scores)))

@@ -1,0 +1,272 @@
+"""One run from one resolved config: data, method, training, evaluation, result.
+
+    python -m lightning_modules.train run.yaml             # writes beside run.yaml; `sweeps` makes such files
+    python -m lightning_modules.train --help
+
+The adapter lands in ``<output>/adapters/<digest>``, keyed by everything that training depends on: runs that differ in their evaluation
+alone share it, and a run that is repeated does not train again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf import load as conf
+from conf.schema import Run
+
+if TYPE_CHECKING:
+    from datamodules.coco import CocoDataModule, CocoDataset
+    from lightning_modules.backbone import Backbone
+    from lightning_modules.method import Method
+    from lightning_modules.tracking import SeedRun, Tracking
+
+Progress = Callable[[str, float], None]
+SHARES = {"data": (0.0, 0.05), "train": (0.05, 0.5), "evaluate": (0.5, 1.0)}  # of a run's progress
+
+
+def run(config: Run, folder: Path, tracking: Tracking | None = None, progress: Progress | None = None) -> dict[str, Any]:
+    """Trains, evaluates, writes ``folder``/result.json (the returned dict) and, with ``tracking``, a nested MLflow run.
+
+    ``progress`` gets a line and the share of the run that is done. Raises ValueError or FileNotFoundError before any long work when the
+    config cannot be run.
+    """
+    check(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    conf.write(conf.as_run(config), folder / "run.yaml")
+    if tracking is None:
+        return _run(config, folder, None, progress)
+    from lightning_modules.tracking import SeedRun
+
+    with SeedRun(tracking) as seed_run:
+        return _run(config, folder, seed_run, progress)
+
+
+def check(config: Run) -> None:
+    """What would fail late is said early. Raises ValueError."""
+    if config.evaluation.prompts and config.data.name != "shapes":
+        raise ValueError(
+            f"data.name={config.data.name!r} with evaluation.prompts={config.evaluation.prompts}: the judge knows only the embedded world; "
+            "set evaluation.prompts=0 to train without an evaluation, or data=shapes"
+        )
+    if config.data.name == "shapes" and config.backbone.resolution != 64:
+        raise ValueError(f"backbone.resolution={config.backbone.resolution} with data=shapes: the embedded world has 64 pixels")
+
+
+def training_key(config: Run) -> str:
+    """Digest of what training depends on: everything but evaluation, later overrides, and where the output goes."""
+    facts = conf.to_dict(conf.as_run(config))
+    return conf.digest({k: v for k, v in facts.items() if k not in ("evaluation", "evaluate_with", "output")})
+
+
+def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None) -> dict[str, Any]:
+    from lightning_modules.tracking import provenance
+
+    _quiet()
+    began = time.monotonic()
+    with (folder / "log.txt").open("a") as log:
+
+        def emit(phase: str) -> Progress:
+            low, high = SHARES[phase]
+
+            def line(text: str, share: float) -> None:
+                print(f"{time.monotonic() - began:7.1f} s  {text}", file=log, flush=True)
+                if progress:
+                    progress(text, low + share * (high - low))
+
+            return line
+
+        seconds: dict[str, float] = {}
+        mark = time.monotonic()
+
+        def clock(phase: str) -> None:
+            nonlocal mark
+            seconds[phase] = round(time.monotonic() - mark, 2)
+            mark = time.monotonic()
+
+        from lightning_modules.backbone import Backbone
+
+        backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
+        datamodule = build_data(config, emit("data"))
+        clock("data")
+        method = _trained(config, backbone, datamodule, seed_run, emit("train"))
+        clock("train")
+        metrics: dict[str, float] = {}
+        if config.evaluation.prompts:
+            metrics = _evaluated(config, method, datamodule, folder, emit("evaluate"))
+        clock("evaluate")
+    result = {
+        "metrics": metrics,
+        "counts": {
+            "trained_parameters": sum(p.numel() for p in method.parameters()),
+            "backbone_parameters": sum(p.numel() for p in backbone.unet.parameters()),
+        },
+        "seconds": seconds,
+        "samples": "samples.json" if metrics else None,
+        "versions": provenance(),
+    }
+    if seed_run is not None:
+        seed_run.log_metrics(metrics)
+        seed_run.log_metrics({f"seconds/{phase}": value for phase, value in seconds.items()})
+    draft = folder / f".result.{os.getpid()}"
+    draft.write_text(json.dumps(result, indent=1))
+    draft.replace(folder / "result.json")
+    if seed_run is not None:
+        seed_run.log_artifacts(folder)
+    return result
+
+
+def build_data(config: Run, emit: Progress) -> CocoDataModule:
+    """The DataModule of the config, rendered or found, and set up."""
+    from datamodules.coco import CocoDataModule
+    from datamodules.shapes_module import ShapesDataModule
+
+    data, trainer = config.data, config.trainer
+    common: dict[str, Any] = {"batch": trainer.batch, "workers": data.workers, "seed": config.seed}
+    if data.name == "shapes":
+        root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
+        datamodule: CocoDataModule = ShapesDataModule(root, data.train_images, data.eval_images, **common)
+    else:
+        splits = tuple(config.evaluation.splits) if config.evaluation.prompts else ()
+        datamodule = CocoDataModule(
+            data.root, config.backbone.resolution, data.train_split, splits, data.train_images, data.eval_images, **common
+        )
+    emit(f"data: {data.name}", 0.0)
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def build_method(config: Run, backbone: Backbone) -> Method:
+    from lightning_modules.baseline import Baseline
+    from lightning_modules.maskattn import MaskAttn
+
+    kinds: dict[str, type[Method]] = {"baseline": Baseline, "maskattn": MaskAttn}
+    return kinds[config.method.name](backbone, config.method, config.trainer, config.backbone.resolution, config.seed)
+
+
+def _trained(config: Run, backbone: Backbone, datamodule: CocoDataModule, seed_run: SeedRun | None, emit: Progress) -> Method:
+    """The method with its trained adapter, as evaluation wants it: freshly trained, or read from the shared folder."""
+    import torch
+
+    torch.manual_seed(config.seed)
+    later = conf.replace(config, config.evaluate_with) if config.evaluate_with else config
+    if config.method.name == "baseline":
+        return build_method(later, backbone).eval()
+    target = Path(config.output) / "adapters" / training_key(config)
+    if not (target / "adapter.json").exists():
+        method = build_method(config, backbone)
+        datamodule.train_set.latents = _latents(config, backbone, datamodule.train_set, emit)
+        _fit(config, method, datamodule, target, seed_run, emit)
+        method.remove()
+    else:
+        emit(f"training: adapter {target.name} is there already", 1.0)
+    method = build_method(later, backbone)
+    method.load_weights(target)
+    return method.eval()
+
+
+def _latents(config: Run, backbone: Backbone, dataset: CocoDataset, emit: Progress) -> Any:
+    """The training split's latents [n, C, h, w], encoded once for each backbone and set of images."""
+    import torch
+
+    from datamodules.cache import cached
+
+    def encode() -> dict[str, torch.Tensor]:
+        parts = []
+        for start in range(0, len(dataset), 32):
+            rows = range(start, min(start + 32, len(dataset)))
+            parts.append(backbone.encode_images(torch.stack([dataset.image(i) for i in rows])).cpu())
+            emit(f"encoding images: {rows[-1] + 1}/{len(dataset)}", 0.0)
+        return {"latents": torch.cat(parts)}
+
+    facts = {"backbone": backbone.fingerprint(), "dtype": config.backbone.dtype, "data": dataset.digest()}
+    return cached(Path(config.output) / "cache" / "latents", conf.digest(facts), encode)["latents"]
+
+
+def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, seed_run: SeedRun | None, emit: Progress) -> None:
+    """Trains to the end, going on from the newest checkpoint; the adapter appears at ``target`` when all is done."""
+    import lightning as L
+    from lightning.pytorch.callbacks import ModelCheckpoint
+
+    from lightning_modules.progress import MetricLines, ProgressLines
+
+    recipe = config.trainer
+    checkpoints = target.with_name(f"{target.name}.checkpoints")
+    callbacks: list[L.Callback] = [
+        ProgressLines("training", every=2.0, emit=emit),
+        ModelCheckpoint(checkpoints, save_last=True, save_top_k=0, every_n_train_steps=recipe.checkpoint_every),
+    ]
+    if seed_run is not None:
+        callbacks.append(MetricLines(recipe.log_every, seed_run.log_metrics))
+    trainer = L.Trainer(
+        max_steps=recipe.steps,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip,
+        precision=recipe.precision,  # type: ignore[arg-type]
+        accelerator=recipe.accelerator,
+        devices=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+        callbacks=callbacks,
+    )
+    last = checkpoints / "last.ckpt"
+    trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        # Lightning swallows Ctrl-C; whoever called wants to know.
+        raise KeyboardInterrupt
+    method.save_adapter(target)
+    shutil.rmtree(checkpoints, ignore_errors=True)
+
+
+def _evaluated(config: Run, method: Method, datamodule: CocoDataModule, folder: Path, emit: Progress) -> dict[str, float]:
+    from lightning_modules.evaluate import evaluate
+    from lightning_modules.gate_maps import draw_gate_maps
+    from lightning_modules.maskattn import MaskAttn
+
+    metrics = evaluate(method, datamodule, config.evaluation, config.seed, folder, emit)
+    if isinstance(method, MaskAttn):
+        draw_gate_maps(method, datamodule, config.evaluation, config.seed, folder)
+    return metrics
+
+
+def _quiet() -> None:
+    """Keeps advertisements and notes of the libraries out of a sweep's progress."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("transformers", "diffusers"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for message in (".*does not have many workers.*", ".*isinstance\\(treespec, LeafSpec\\).*", ".*torch_dtype. is deprecated.*"):
+        warnings.filterwarnings("ignore", message)
+
+
+def main(argv: list[str]) -> int:
+    if len(argv) != 1 or argv[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    path = Path(argv[0])
+    try:
+        config = conf.read_run(path)
+        check(config)
+        result = run(config, path.parent, progress=lambda text, share: print(f"{share:4.0%}  {text}", flush=True))
+    except (ValueError, FileNotFoundError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for key, value in result["metrics"].items():
+        print(f"{key:24s} {value:.4f}")
+    print(path.parent / "result.json")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,155 @@
+"""The answer of a sweep in words, made from the entries by one stated rule, so that a null result is said as one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from reports.collect import Study
+from reports.tables import Entry, decimals, in_sentence, number, of_metric, signed, span
+
+__all__ = ["Answer", "answer"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`levels`: what the factor does. `method`: whether the method at its baseline level helps at all. `rule`: how both were decided."""
+
+    levels: str
+    method: str
+    rule: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.levels} {self.method}".strip()
+
+
+def answer(study: Study, found: Sequence[Entry]) -> Answer:
+    """See `Answer`; the headline metric decides."""
+    entries = of_metric(found, study.headline)
+    return Answer(_levels(study, found, entries), _method(study, found, entries), _rule(study, entries))
+
+
+def _factor(study: Study) -> str:
+    return " and ".join(in_sentence(f.label) for f in study.factors)
+
+
+def _verb(better: str, difference: float) -> str:
+    if better == "none":
+        return "higher" if difference > 0 else "lower"
+    return "better" if (difference > 0) == (better == "higher") else "worse"
+
+
+def _unchanged(found: Sequence[Entry], keys: set[str]) -> bool:
+    """True where every compared level equals the baseline level in every metric and seed."""
+    differences = [d for e in found if e.metric.key in keys and e.versus and not e.cell.reference for d in e.versus.differences]
+    return bool(differences) and not any(differences)
+
+
+def _levels(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
+    factor, metric, base = _factor(study), study.headline, study.baseline.label
+    digits = decimals(found, metric)
+    name = in_sentence(metric.label)
+    compared = {e.cell.label: e.wide for e in entries if e.wide}
+    if not study.baseline.per_seed(metric.key):
+        return f"No answer yet: the baseline level {base} has no finished seed with a defined {name}."
+    if not compared:
+        return f"No answer yet: no other level than the baseline {base} has finished a seed that the baseline has too."
+    seeds = _seeds({interval.n for interval in compared.values()})
+    if _unchanged(found, {m.key for m in study.metrics}):
+        return (
+            f"The setting changed nothing at all: every level of {factor} gives the same numbers as {base} in every metric and seed "
+            f"({seeds})."
+        )
+    if _unchanged(found, {metric.key}):
+        return (
+            f"No level of {factor} changes {name}: it is the same number as at {base} in every seed ({seeds}), though other metrics differ."
+        )
+
+    def quoted(label: str) -> str:
+        return f"{signed(compared[label].mean, digits)} {span(compared[label], digits, sign=True)}"
+
+    alone = [label for label, interval in compared.items() if interval.n == 1]
+    judged = [label for label in compared if label not in alone]
+    largest = max(judged or alone, key=lambda label: abs(compared[label].mean))
+    if not judged:
+        shift = signed(compared[largest].mean, digits)
+        return (
+            f"One seed cannot tell: the largest difference from {base} in {name} is {shift} at {largest}, and there is no spread to judge "
+            f"it by."
+        )
+    real = [label for label, interval in compared.items() if interval.excludes_zero]
+    if real:
+        groups: dict[str, list[str]] = {}
+        for label in real:
+            groups.setdefault(_verb(metric.better, compared[label].mean), []).append(f"{label} ({quoted(label)})")
+        parts = " and ".join(f"{verb} at {_listed(labels)}" for verb, labels in sorted(groups.items()))
+        others = len(judged) - len(real)
+        rest = (
+            f"; the other {_plural(others, 'level')} not differ by more than {'its interval' if others == 1 else 'their intervals'}"
+            if others
+            else ""
+        )
+        text = f"Compared with {base}, {name} is {parts}{rest}"
+    else:
+        text = (
+            f"No level of {factor} differs from {base} in {name} by more than its interval: the largest difference is {quoted(largest)} "
+            f"at {largest}"
+        )
+    flat = [label for label, interval in compared.items() if interval.high == interval.low and interval.mean != 0]
+    note = f"; at {_listed(flat)} all seeds gave the same difference, which has no spread to judge by" if flat else ""
+    note += f"; {_listed(alone)} cannot be judged by one seed" if alone else ""
+    return f"{text}{note} ({seeds})."
+
+
+def _plural(count: int, noun: str) -> str:
+    return f"{noun} does" if count == 1 else f"{count} {noun}s do"
+
+
+def _seeds(counts: set[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"n = {low} to {high} seeds" if low != high else f"n = {low} seed{'s' if low != 1 else ''}"
+
+
+def _listed(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def _method(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
+    entry = next((e for e in entries if e.cell.reference), None)
+    if entry is None:
+        return ""
+    base, name = study.baseline.label, in_sentence(study.headline.label)
+    if entry.versus is None:
+        return f"Whether the method helps at all is open: the untouched backbone and {base} share no finished seed."
+    interval, digits = entry.versus.interval, decimals(found, study.headline)
+    gain = -interval.mean  # versus is backbone - baseline level; said here the other way round
+    if not math.isfinite(interval.low):
+        return (
+            f"Against the untouched backbone, the method at {base} changes {name} by {signed(gain, digits)} in its one seed, which cannot "
+            f"tell."
+        )
+    shift = f"{signed(gain, digits)} [{signed(-interval.high, digits)}, {signed(-interval.low, digits)}]"
+    if not any(entry.versus.differences):
+        return f"The method at {base} gives the same {name} as the untouched backbone in every seed."
+    if interval.excludes_zero:
+        return f"The method at {base} is {_verb(study.headline.better, gain)} than the untouched backbone in {name}: {shift}."
+    return f"Against the untouched backbone, the method at {base} does not differ by more than its interval: {shift}."
+
+
+def _rule(study: Study, entries: list[Entry]) -> str:
+    compared = [e.wide for e in entries if e.wide]
+    widened = ""
+    if len(compared) > 1:
+        each = number(100 * compared[0].level, 2).rstrip("0").rstrip(".")
+        widened = f", widened to hold for all {len(compared)} comparisons at once (Bonferroni: {each} % each),"
+    return (
+        f"Every level is compared with the baseline level ({study.baseline.label}) on {in_sentence(study.headline.label)} by its "
+        f"differences seed by seed. "
+        f"A level is called better or worse only if the t-interval of that difference{widened} excludes zero; an interval without width "
+        f"claims nothing. "
+        "The answer quotes these intervals; figures and tables say which they show. The baseline level is compared with the untouched "
+        "backbone by one "
+        "95 % interval."
+    )

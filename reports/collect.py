@@ -1,0 +1,331 @@
+"""MLflow -> `Study`: everything a report is made of, read through MlflowClient and from nothing else of the project.
+
+Only attempts that FINISHED count; of several for one cell and seed the last one started is taken. What is planned but not finished is
+named with its error, never filled in.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+__all__ = ["Cell", "Factor", "Metric", "ReportError", "Samples", "Study", "Trial", "client", "collect", "sweeps"]
+
+PAGE = 1000  # runs per request
+
+
+class ReportError(Exception):
+    """One line that says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    key: str
+    label: str
+    levels: tuple[Any, ...]
+    unit: str
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class Metric:
+    key: str
+    label: str
+    better: str  # "higher", "lower" or "none"
+    unit: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the judge said of every image of one trial; all lists have the length of the prompts."""
+
+    ids: list[str]
+    prompts: list[str]
+    splits: list[str]
+    images: list[str | None]  # artifact path, or None where the image was not kept
+    success: list[bool]
+
+
+@dataclass
+class Trial:
+    """One finished seed of one cell. `seconds` maps a phase to its duration."""
+
+    seed: int
+    run_id: str
+    minutes: float
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    counts: dict[str, int]
+    versions: dict[str, Any]
+    samples: Samples | None
+
+
+@dataclass
+class Cell:
+    """One level of each factor, or the untouched backbone (`reference`)."""
+
+    name: str
+    label: str
+    values: dict[str, str]
+    run_id: str
+    baseline: bool = False
+    reference: bool = False
+    trials: dict[int, Trial] = field(default_factory=dict)
+    unfinished: dict[int, str] = field(default_factory=dict)  # seed -> why it is not there
+
+    def per_seed(self, metric: str) -> dict[int, float]:
+        """Seed -> value, without seeds for which the metric is undefined."""
+        found = {seed: trial.metrics.get(metric, math.nan) for seed, trial in self.trials.items()}
+        return {seed: value for seed, value in sorted(found.items()) if math.isfinite(value)}
+
+
+@dataclass
+class Study:
+    """One sweep as MLflow holds it. `cells` are in the order of the plan: the untouched backbone, then the levels."""
+
+    sweep: str
+    uri: str
+    experiment_id: str
+    tags: dict[str, str]
+    factors: list[Factor]
+    metrics: list[Metric]
+    headline: Metric
+    seeds: list[int]
+    config: dict[str, Any]
+    published: list[dict[str, Any]]
+    cells: list[Cell]
+    left_out: list[str]  # cells of earlier plans
+    folder: tempfile.TemporaryDirectory[str]  # fetched artifacts live as long as the study
+
+    @property
+    def levels(self) -> list[Cell]:
+        return [cell for cell in self.cells if not cell.reference]
+
+    @property
+    def baseline(self) -> Cell:
+        return next(cell for cell in self.cells if cell.baseline)
+
+    @property
+    def reference(self) -> Cell | None:
+        return next((cell for cell in self.cells if cell.reference), None)
+
+    @property
+    def numeric(self) -> bool:
+        """True where the levels are points on one numeric axis."""
+        return len(self.factors) == 1 and self.factors[0].numeric
+
+    def trials(self) -> Iterator[tuple[Cell, Trial]]:
+        for cell in self.cells:
+            for _, trial in sorted(cell.trials.items()):
+                yield cell, trial
+
+    def fetch(self, run_id: str, name: str) -> Path | None:
+        """A run's artifact as a local file, or None where the run has none of that name."""
+        return _fetch(client(self.uri), run_id, name, Path(self.folder.name))
+
+
+def client(uri: str) -> MlflowClient:
+    """A client for a tracking URI. An SQLite file that does not exist is an error here: MLflow would create it, empty."""
+    scheme, _, path = uri.partition(":///")
+    if scheme == "sqlite" and not Path(path).is_file():
+        raise ReportError(f"no MLflow database at {path}: run a sweep first, or say where it is with output=FOLDER or tracking_uri=URI")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar per file of a few kilobytes drowns the terminal
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=uri)
+
+
+def sweeps(uri: str) -> dict[str, str]:
+    """Name -> question of every sweep that a tracking server holds."""
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client(uri).search_experiments(page_token=token)
+        found |= {e.name: e.tags.get("question", "") for e in page if "sweep" in e.tags}
+        token = page.token
+        if not token:
+            return dict(sorted(found.items()))
+
+
+def collect(tracking_uri: str, sweep: str) -> Study:
+    """Read one sweep. Raises ReportError (one line) where it does not exist, was not planned here, or has nothing finished."""
+    tracking = client(tracking_uri)
+    experiment = tracking.get_experiment_by_name(sweep)
+    if experiment is None or experiment.lifecycle_stage != "active":
+        known = ", ".join(sweeps(tracking_uri)) or "none"
+        raise ReportError(f"no sweep '{sweep}' at {tracking_uri}; there are: {known}")
+    tags = dict(experiment.tags)
+    needed = ("factors", "metrics", "headline", "seeds")
+    if absent := [name for name in needed if name not in tags]:
+        raise ReportError(f"experiment '{sweep}' lacks the tag(s) {', '.join(absent)}: it was not planned by a sweep of this project")
+
+    metrics = [Metric(m["key"], m["label"], m.get("better", "none"), m.get("unit", "")) for m in json.loads(tags["metrics"])]
+    headline = next((m for m in metrics if m.key == tags["headline"]), None)
+    if headline is None:
+        raise ReportError(f"headline '{tags['headline']}' of '{sweep}' is none of its metrics: {', '.join(m.key for m in metrics)}")
+    folder = tempfile.TemporaryDirectory(prefix="report-")
+    study = Study(
+        sweep=sweep,
+        uri=tracking_uri,
+        experiment_id=experiment.experiment_id,
+        tags=tags,
+        factors=[_factor(f) for f in json.loads(tags["factors"])],
+        metrics=metrics,
+        headline=headline,
+        seeds=[int(seed) for seed in json.loads(tags["seeds"])],
+        config=json.loads(tags.get("config", "{}")),
+        published=json.loads(tags.get("published", "[]")),
+        cells=[],
+        left_out=[],
+        folder=folder,
+    )
+    owners = _add_cells(study, _runs(tracking, experiment.experiment_id, "cell"))
+    _add_trials(study, owners, _runs(tracking, experiment.experiment_id, "seed"), tracking)
+    if not any(cell.trials for cell in study.cells):
+        raise ReportError(f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned): run python -m sweeps.{sweep} first")
+    return study
+
+
+def _factor(entry: dict[str, Any]) -> Factor:
+    return Factor(entry["key"], entry.get("label", entry["key"]), tuple(entry["levels"]), entry.get("unit", ""), bool(entry.get("numeric")))
+
+
+def _runs(tracking: MlflowClient, experiment_id: str, role: str) -> list[Run]:
+    """All runs of a role, oldest first."""
+    found: list[Run] = []
+    token = None
+    while True:
+        page = tracking.search_runs(
+            [experiment_id],
+            filter_string=f"tags.role = '{role}'",
+            max_results=PAGE,
+            order_by=["attributes.start_time ASC"],
+            page_token=token,
+        )
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _place(cell: Cell, factors: list[Factor]) -> tuple[int, ...] | None:
+    """Where a cell stands in the plan: the position of its level in each factor, None for a level that is not planned."""
+    places = []
+    for factor in factors:
+        value = cell.values.get(factor.key)
+        # MLflow keeps params as text: True may be there as Python or as YAML writes it
+        place = next((i for i, level in enumerate(factor.levels) if value in (str(level), json.dumps(level))), None)
+        if place is None:
+            return None
+        places.append(place)
+    return tuple(places)
+
+
+def _add_cells(study: Study, runs: list[Run]) -> dict[str, Cell]:
+    """Fill `study.cells`; return cell run id -> cell, where two runs of the same cell lead to the same object."""
+    by_name: dict[str, Cell] = {}
+    owners: dict[str, Cell] = {}
+    keys = [factor.key for factor in study.factors]
+    for run in runs:
+        tags = run.data.tags
+        name = tags.get("cell", run.info.run_name)
+        values = {key: run.data.params[key] for key in keys if key in run.data.params}
+        reference = tags.get("reference") == "true"
+        label = "untouched backbone" if reference else values.get(keys[0], name) if len(keys) == 1 else name
+        cell = by_name.setdefault(name, Cell(name, label, values, run.info.run_id, tags.get("baseline") == "true", reference))
+        owners[run.info.run_id] = cell
+    places = {name: (-1,) if cell.reference else _place(cell, study.factors) for name, cell in by_name.items()}
+    study.left_out = sorted(name for name, place in places.items() if place is None)
+    planned = [(place, name) for name, place in places.items() if place is not None]
+    study.cells = [by_name[name] for _, name in sorted(planned)]
+    if sum(cell.baseline for cell in study.cells) != 1:
+        marked = ", ".join(cell.name for cell in study.cells if cell.baseline) or "none"
+        raise ReportError(f"sweep '{study.sweep}' must have exactly one cell run with the tag baseline=true, it has: {marked}")
+    return owners
+
+
+def _add_trials(study: Study, owners: dict[str, Cell], runs: list[Run], tracking: MlflowClient) -> None:
+    planned = set(study.seeds)
+    kept = {cell.name for cell in study.cells}
+    last: dict[tuple[str, int], Run] = {}
+    for run in runs:  # oldest first, so that the last one stays
+        cell = owners.get(run.data.tags.get("mlflow.parentRunId", ""))
+        if cell is None or cell.name not in kept:
+            continue
+        seed = int(run.data.params["seed"])
+        if seed not in planned:
+            continue
+        if run.info.status == "FINISHED":
+            last[cell.name, seed] = run
+        else:
+            cell.unfinished[seed] = _reason(run)
+    for cell in study.cells:
+        for seed in study.seeds:
+            if (cell.name, seed) in last:
+                cell.trials[seed] = _trial(seed, last[cell.name, seed], tracking, Path(study.folder.name))
+                cell.unfinished.pop(seed, None)
+            else:
+                cell.unfinished.setdefault(seed, "not started")
+
+
+def _reason(run: Run) -> str:
+    if run.info.status == "FAILED":
+        lines = run.data.tags.get("error", "").strip().splitlines()
+        return f"failed: {lines[-1].strip() if lines else 'no error recorded'}"  # of a traceback the last line is the message
+    return {"RUNNING": "still running, or stopped hard", "KILLED": "stopped by hand", "SCHEDULED": "not started"}[run.info.status]
+
+
+def _trial(seed: int, run: Run, tracking: MlflowClient, folder: Path) -> Trial:
+    result = _json(tracking, run.info.run_id, "result.json", folder) or {}
+    samples = _json(tracking, run.info.run_id, "samples.json", folder)
+    return Trial(
+        seed=seed,
+        run_id=run.info.run_id,
+        minutes=((run.info.end_time or run.info.start_time) - run.info.start_time) / 60_000,
+        metrics={key.removeprefix("eval/"): value for key, value in run.data.metrics.items() if key.startswith("eval/")},
+        seconds=result.get("seconds", {}),
+        counts=result.get("counts", {}),
+        versions=result.get("versions", {}),
+        samples=None if samples is None else _samples(samples, run.info.run_id),
+    )
+
+
+def _samples(data: dict[str, Any], run_id: str) -> Samples:
+    prompts = data["prompts"]
+    images = data.get("images") or [None] * len(prompts)
+    lengths = {"prompts": len(prompts), "images": len(images), "success": len(data["success"])}
+    if len(set(lengths.values())) != 1:
+        raise ReportError(f"samples.json of run {run_id} has lists of unequal length {lengths}; an image that was not kept must be null")
+    return Samples(
+        ids=[f"{p['split']}/{p['id']}" for p in prompts],
+        prompts=[p["prompt"] for p in prompts],
+        splits=[p["split"] for p in prompts],
+        images=images,
+        success=[bool(x) for x in data["success"]],
+    )
+
+
+def _fetch(tracking: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
+    target = folder / run_id
+    if (target / name).is_file():
+        return target / name
+    parent = name.rpartition("/")[0]
+    if not any(item.path == name for item in tracking.list_artifacts(run_id, parent or None)):
+        return None
+    target.mkdir(exist_ok=True)
+    return Path(tracking.download_artifacts(run_id, name, str(target)))
+
+
+def _json(tracking: MlflowClient, run_id: str, name: str, folder: Path) -> dict[str, Any] | None:
+    path = _fetch(tracking, run_id, name, folder)
+    return None if path is None else json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,116 @@
+"""The table object as files: CSV with full precision, Markdown and booktabs LaTeX with the characters of the PDF. Text is escaped, so that it prints
+literally."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+
+from reports.collect import Study
+from reports.tables import Entry, Table
+
+__all__ = ["latex", "markdown", "to_csv", "to_latex", "to_markdown"]
+
+
+def to_csv(study: Study, found: Sequence[Entry]) -> str:
+    """One line per cell and metric, full precision, empty where undefined."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        [
+            "sweep",
+            "cell",
+            "role",
+            *(f.key for f in study.factors),
+            "metric",
+            "label",
+            "unit",
+            "better",
+            "n",
+            "mean",
+            "sd",
+            "low95",
+            "high95",
+            "difference",
+            "difference_low95",
+            "difference_high95",
+            "difference_low_widened",
+            "difference_high_widened",
+            "paired_n",
+            "p_sign_flip",
+            "p_holm",
+            "seeds",
+            "missing_seeds",
+        ]
+    )
+    for entry in found:
+        cell, summary, versus, wide = entry.cell, entry.summary, entry.versus, entry.wide
+        used = cell.per_seed(entry.metric.key)
+        numbers: list[float | None] = [
+            *((summary.mean, summary.sd, summary.low, summary.high) if summary else (None,) * 4),
+            *((versus.interval.mean, versus.interval.low, versus.interval.high) if versus else (None,) * 3),
+            *((wide.low, wide.high) if wide else (None,) * 2),
+        ]
+        writer.writerow(
+            [
+                study.sweep,
+                cell.name,
+                "reference" if cell.reference else "baseline" if cell.baseline else "level",
+                *(cell.values.get(f.key, "") for f in study.factors),
+                entry.metric.key,
+                entry.metric.label,
+                entry.metric.unit,
+                entry.metric.better,
+                len(used),
+                *map(_exact, numbers),
+                len(versus.seeds) if versus else 0,
+                _exact(versus.p if versus else None),
+                _exact(entry.holm),
+                " ".join(map(str, used)),
+                " ".join(str(s) for s in study.seeds if s not in used),
+            ]
+        )
+    return out.getvalue()
+
+
+def _exact(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else repr(float(value))
+
+
+def to_markdown(table: Table) -> str:
+    lines = [[f"**{cell}**" if i in table.marks else cell for cell in map(markdown, row)] for i, row in enumerate(table.rows)]
+    head = [markdown(name) for name in table.columns]
+    rule = [":--", *["--:"] * (len(head) - 1)]
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
+    return "\n\n".join(part for part in (markdown(table.title), text, markdown(table.note)) if part) + "\n"
+
+
+def markdown(text: str) -> str:
+    return "".join("\\" + c if c in "\\`*_{}[]<>#|$~" else c for c in text).replace("\n", "<br>")
+
+
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\textasciicircum{}", "_": r"\_", "%": r"\%",
+    "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$", "–": "--", "…": r"\dots{}", "\n": " ",
+}  # fmt: skip
+
+
+def latex(text: str) -> str:
+    """Text as LaTeX that prints it literally."""
+    return "".join(LATEX.get(c, c) for c in text)
+
+
+def to_latex(table: Table, label: str) -> str:
+    """A booktabs table environment; needs \\usepackage{booktabs}."""
+    lines = [
+        " & ".join((rf"\textit{{{latex(c)}}}" if i in table.marks else latex(c)) for c in row) + r" \\" for i, row in enumerate(table.rows)
+    ]
+    note = f" {latex(table.note)}" if table.note else ""
+    return "\n".join(
+        [r"\begin{table}", r"  \centering\small", f"  \\caption{{{latex(table.title)}{note}}}", f"  \\label{{tab:{label}}}",
+         f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"    \toprule", "    " + " & ".join(map(latex, table.columns)) + r" \\", r"    \midrule",
+         *(f"    {line}" for line in lines), r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
+    )  # fmt: skip

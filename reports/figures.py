@@ -1,0 +1,247 @@
+"""The figures of a report, each as SVG and PNG with the same bytes for the same numbers.
+
+Colours are told apart by the colour-blind (Okabe and Ito) and never carry meaning alone: every series also has its own line, marker or text.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from reports.collect import Cell, Metric, Study
+from reports.statistics import Interval, mean_interval
+from reports.tables import Entry, in_sentence, of_metric, titled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["Picture", "gate_maps", "image_grid", "precision_recall", "response"]
+
+WIDTH = 6.7  # inches: the text width of the A4 page, so that font sizes in the figure are those on paper
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
+LABEL, HEAD, GAP = 1.55, 0.42, 0.02  # inches in the image grid: column of prompts, row of names, around an image
+PIXELS = 256
+MARKERS = "oDs^vPXp*h"
+STYLE = {
+    "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
+    "axes.spines.right": False, "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7, "grid.color": "#dddddd", "grid.linewidth": 0.6,
+    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "reports", "svg.fonttype": "path", "text.parse_math": False,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure on disk. `file` is the name in the figures folder that the PDF places; `caption` says N; `alt` is for who cannot see it."""
+
+    file: str
+    caption: str
+    alt: str
+
+
+@contextmanager
+def canvas(width: float, height: float) -> Iterator[Figure]:
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    with matplotlib.rc_context(STYLE):
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Figure, folder: Path, name: str, dpi: int = 200) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
+    figure.savefig(folder / f"{name}.png", dpi=dpi, metadata={"Software": None})
+
+
+def _axis(metric: Metric) -> str:
+    return titled(metric) + (f" ({metric.unit})" if metric.unit else "")
+
+
+def _factor_axis(study: Study) -> str:
+    return " × ".join(f.label + (f" ({f.unit})" if f.unit else "") for f in study.factors)
+
+
+def factor_words(study: Study) -> str:
+    return " and ".join(in_sentence(f.label) for f in study.factors)
+
+
+def _n(study: Study) -> str:
+    counts = {len(cell.trials) for cell in study.cells}
+    return f"N = {min(counts)} seeds" if len(counts) == 1 else f"N = {min(counts)} to {max(counts)} seeds (missing ones are named below)"
+
+
+# ---- response
+
+
+def response(study: Study, found: Sequence[Entry], folder: Path) -> Picture:
+    """Left: the headline metric over the factor. Right: paired differences from the baseline level."""
+    found = of_metric(found, study.headline)
+    levels = [e for e in found if not e.cell.reference]
+    with canvas(WIDTH, 3.3) as figure:
+        left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.08})
+        (_curve if study.numeric else _intervals)(left, study, found, levels)
+        _differences(right, study, levels)
+        save(figure, folder, "response")
+    shape = "line and band" if study.numeric else "points and bars"
+    caption = (
+        f"Left: {in_sentence(study.headline.label)} over {factor_words(study)}; {shape}: mean and 95 % t-interval over seeds, "
+        "small dots: single seeds, filled marker: baseline level; dashed line and grey band: untouched backbone with its 95 % interval. Right: difference from "
+        "the baseline level, seed by seed; thick bar: 95 % interval, thin bar: widened to hold for all levels at once, which is what the answer goes by. "
+        f"{_n(study)}."
+    )
+    return Picture("response.svg", caption, f"{study.headline.label} for each level, and the differences from the baseline level")
+
+
+def _positions(study: Study, levels: Sequence[Entry]) -> list[float]:
+    return [float(e.cell.label) if study.numeric else float(i) for i, e in enumerate(levels)]
+
+
+def _ticks(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
+    labels = [e.cell.label if study.numeric else textwrap.fill(e.cell.label, 14) for e in levels]
+    turned = not study.numeric and len(levels) > 4
+    axes.set_xticks(_positions(study, levels), labels, rotation=35 if turned else 0, ha="right" if turned else "center")
+    axes.set_xlabel(_factor_axis(study))
+    axes.margins(x=0.08)
+    axes.grid(axis="y")
+
+
+def _reference(axes: Axes, found: Sequence[Entry]) -> None:
+    entry = next((e for e in found if e.cell.reference and e.summary), None)
+    if entry is None or entry.summary is None:
+        return
+    axes.axhline(entry.summary.mean, color=GREY, linestyle=(0, (4, 2)), linewidth=1.1, label="untouched backbone", zorder=1.5)
+    if entry.summary.n > 1:
+        axes.axhspan(entry.summary.low, entry.summary.high, color=GREY, alpha=0.13, linewidth=0, zorder=1)
+
+
+def _points(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
+    """Single seeds, and the mean of every level, the baseline level filled."""
+    for x, e in zip(_positions(study, levels), levels, strict=True):
+        values = list(e.cell.per_seed(e.metric.key).values())
+        axes.plot(
+            [x] * len(values), values, linestyle="none", marker="o", markersize=2.4, color=BLUE, alpha=0.55, zorder=3, markeredgewidth=0
+        )
+        if e.summary:
+            fill = BLUE if e.cell.baseline else "white"
+            axes.plot(x, e.summary.mean, marker="o", markersize=6, color=BLUE, markerfacecolor=fill, markeredgewidth=1.4, zorder=4)
+
+
+def _finish(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
+    _ticks(axes, study, levels)
+    axes.set_ylabel(_axis(study.headline))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(loc="best", fontsize=7.5)
+    axes.set_title("Mean of every level")
+
+
+def _curve(axes: Axes, study: Study, found: Sequence[Entry], levels: Sequence[Entry]) -> None:
+    _reference(axes, found)
+    drawn = [(float(e.cell.label), e.summary) for e in levels if e.summary]
+    axes.plot([x for x, _ in drawn], [s.mean for _, s in drawn], color=BLUE, linewidth=1.5, zorder=2.5)
+    banded = [(x, s) for x, s in drawn if s.n > 1]
+    axes.fill_between(
+        [x for x, _ in banded], [s.low for _, s in banded], [s.high for _, s in banded], color=BLUE, alpha=0.17, linewidth=0, zorder=2
+    )
+    _points(axes, study, levels)
+    _finish(axes, study, levels)
+
+
+def _intervals(axes: Axes, study: Study, found: Sequence[Entry], levels: Sequence[Entry]) -> None:
+    _reference(axes, found)
+    for x, e in zip(_positions(study, levels), levels, strict=True):
+        if e.summary and e.summary.n > 1:
+            axes.plot([x, x], [e.summary.low, e.summary.high], color=BLUE, linewidth=2.2, solid_capstyle="butt", zorder=2)
+    _points(axes, study, levels)
+    _finish(axes, study, levels)
+
+
+def _differences(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
+    axes.axhline(0, color="black", linewidth=0.9, zorder=1)
+    for x, e in zip(_positions(study, levels), levels, strict=True):
+        if e.cell.baseline:
+            axes.plot(x, 0, marker="o", markersize=6, color=BLUE, zorder=4)
+        if e.versus is None:
+            continue
+        for interval, width in ((e.wide, 1.0), (e.versus.interval, 3.2)):
+            if interval is not None and interval.n > 1:
+                axes.plot([x, x], [interval.low, interval.high], color=ORANGE, linewidth=width, solid_capstyle="butt", zorder=2)
+        axes.plot(
+            [x] * len(e.versus.differences),
+            e.versus.differences,
+            linestyle="none",
+            marker="o",
+            markersize=2.4,
+            color="black",
+            zorder=5,
+            markeredgewidth=0,
+        )
+        axes.plot(x, e.versus.interval.mean, marker="D", markersize=5, color=ORANGE, markerfacecolor="white", markeredgewidth=1.3, zorder=4)
+    _ticks(axes, study, levels)
+    unit = f" ({study.headline.unit})" if study.headline.unit else ""
+    axes.set_ylabel(f"Difference in {in_sentence(study.headline.label)}{unit}")
+    axes.set_title(f"Paired difference from {study.baseline.label}")
+
+
+# ---- precision and recall
+
+
+def precision_recall(study: Study, folder: Path) -> Picture | None:
+    """The trade between precision and recall over the levels; None where the sweep does not measure both."""
+    if not {"precision", "recall"} <= {m.key for m in study.metrics}:
+        return None
+    points: list[tuple[Cell, Interval, Interval]] = []
+    for cell in study.cells:
+        precision, recall = cell.per_seed("precision"), cell.per_seed("recall")
+        if precision and recall:
+            points.append((cell, mean_interval(list(recall.values())), mean_interval(list(precision.values()))))
+    if not points:
+        return None
+    import matplotlib
+    from matplotlib.patheffects import withStroke
+
+    levels = [p for p in points if not p[0].reference]
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(2, len(levels))))
+    with canvas(4.8, 2.6) as figure:
+        axes = figure.subplots()
+        if study.numeric:
+            axes.plot([r.mean for _, r, _ in levels], [p.mean for _, _, p in levels], color="#aaaaaa", linewidth=0.9, zorder=1)
+        for i, (cell, recall_i, precision_i) in enumerate(points):
+            place = i - (len(points) - len(levels))
+            color, marker = (GREY, "X") if cell.reference else (shades[place], MARKERS[place % len(MARKERS)])
+            error: dict[str, Any] = {}
+            if recall_i.n > 1:
+                error = {
+                    "xerr": recall_i.half,
+                    "yerr": precision_i.half,
+                    "elinewidth": 0.8,
+                    "ecolor": (*matplotlib.colors.to_rgb(color), 0.55),
+                }
+            label = cell.label + (" (baseline)" if cell.baseline else "")
+            axes.errorbar(
+                recall_i.mean, precision_i.mean, marker=marker, markersize=6.5, color=color, linestyle="none", label=label, zorder=4 if cell.reference else 3,
+                markeredgecolor="white", markeredgewidth=0.6, **error,
+            )  # fmt: skip
+            axes.annotate(
+                "backbone" if cell.reference else cell.label, (recall_i.mean, precision_i.mean), xytext=(-5, -5) if cell.reference else (5, 4),
+                ha="right" if cell.reference else "left", va="top" if cell.reference else "bottom", textcoords="offset points", fontsize=7.5, zorder=5,
+                path_effects=[withStroke(linewidth=2, foreground="white")],
+            )  # fmt: skip
+        axes.set_xlabel("Recall ↑ (share)")
+        axes.set_ylabel("Precision ↑ (share)")
+        axes.grid()
+        axes.legend(
+            title=_factor_axis(study), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7.5, title_fontsize=7.5, alignment="left"
+        )
+        save(figure, folder, "precision_recall")
+    caption = (
+        f"Precision and recall at the levels of {factor_words(study)}; markers: mean over seeds, bars: 95 % t-intervals"
+        f"{', thin line: the levels in order' if study.numeric else ''}. {_n(study)}."
+    )
+    return Picture("precision_recall.svg", caption, "Precision against recall, one marker per level")

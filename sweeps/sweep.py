@@ -1,0 +1,178 @@
+"""What a sweep is: a question, the factors with their levels, the cell that the others are compared with, and what is measured.
+
+Cells are all combinations of the levels. The untouched backbone is added to every sweep as the reference cell, so that every table
+says what the method brings at all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["REFERENCE", "Cell", "Factor", "Metric", "Sweep", "level_text"]
+
+REFERENCE = "baseline: untouched backbone"
+UNTOUCHED = {"method.name": "baseline"}
+
+
+@dataclass(frozen=True)
+class Factor:
+    """A setting that a sweep varies: `key` is its dotted name in the config, `levels` its values.
+
+    `when="evaluate"` changes the setting only after training, so that all levels share one trained adapter.
+    """
+
+    key: str
+    levels: Sequence[Any]
+    when: str = "train"
+    label: str | None = None  # words for axes and tables; the last part of the key where not given
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "levels", tuple(self.levels))
+        texts = [level_text(level) for level in self.levels]
+        if not texts or len(set(texts)) < len(texts):
+            raise ValueError(f"factor {self.key}: levels {', '.join(texts) or '(none)'}; give one or more, each once")
+        if self.when not in ("train", "evaluate"):
+            raise ValueError(f"factor {self.key}: when={self.when!r}; expected 'train' or 'evaluate'")
+
+    @property
+    def numeric(self) -> bool:
+        """True where all levels are numbers."""
+        return all(isinstance(level, int | float) and not isinstance(level, bool) for level in self.levels)
+
+    def describe(self) -> dict[str, Any]:
+        """What the report needs to know."""
+        label = self.label or self.key.rpartition(".")[2].replace("_", " ")
+        return {"key": self.key, "label": label, "levels": list(self.levels), "unit": self.unit, "numeric": self.numeric}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured value: `key` without its prefix (`success` for `eval/success`), and which direction is better."""
+
+    key: str
+    label: str
+    better: str = "higher"
+    unit: str = ""
+
+    def __post_init__(self) -> None:
+        if self.better not in ("higher", "lower", "none"):
+            raise ValueError(f"metric {self.key}: better={self.better!r}; expected 'higher', 'lower' or 'none'")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One level of each factor (`values`), or the untouched backbone. `text` names the cell everywhere."""
+
+    text: str
+    values: Mapping[str, Any]
+    baseline: bool = False   # the cell that the others are compared with
+    reference: bool = False  # the untouched backbone
+    training: Mapping[str, Any] = field(default_factory=dict)    # settings that the trial trains (and evaluates) with
+    evaluation: Mapping[str, Any] = field(default_factory=dict)  # settings changed after training
+
+    def folder(self, seed: int) -> str:
+        """Name of the trial's folder; levels that no folder can be named after are told apart by a digest."""
+        plain = "untouched-backbone" if self.text == REFERENCE else self.text.replace(", ", ",")
+        name = re.sub(r"[^A-Za-z0-9._=,+-]+", "-", plain)
+        if name != plain:
+            name += "-" + hashlib.sha256(plain.encode()).hexdigest()[:6]
+        return f"{name}-seed{seed}"
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A whole ablation. Raises ValueError where its parts do not fit together."""
+
+    name: str                         # of the module, the MLflow experiment and the folder below the output
+    question: str
+    origin: str                       # where the question comes from: paper, section or equation, or issue
+    factors: Sequence[Factor]
+    baseline: Mapping[str, Any]       # factor key -> the level that the others are compared with
+    metrics: Sequence[Metric]         # in the order of the tables
+    headline: str                     # key of the metric that the answer is about
+    preset: Mapping[str, Any] = field(default_factory=dict)  # dotted settings; the command line goes over them
+    published: Sequence[Mapping[str, Any]] = ()              # what the paper reports, with data, backbone and N
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "factors", tuple(self.factors))
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        object.__setattr__(self, "published", tuple(self.published))
+        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
+            raise ValueError(f"sweep {self.name!r}: expected a module name of lower-case letters, digits and _")
+        if not self.factors or len(set(self.keys)) < len(self.factors):
+            raise ValueError(f"sweep {self.name}: factors {', '.join(self.keys) or '(none)'}; give one or more, each once")
+        if set(self.baseline) != set(self.keys):
+            raise ValueError(f"sweep {self.name}: baseline names {', '.join(self.baseline)}; expected exactly {', '.join(self.keys)}")
+        for factor in self.factors:
+            levels = [level_text(level) for level in factor.levels]
+            if level_text(self.baseline[factor.key]) not in levels:
+                raise ValueError(f"sweep {self.name}: baseline {factor.key}={self.baseline[factor.key]!r} is none of {', '.join(levels)}")
+        keys = [metric.key for metric in self.metrics]
+        if self.headline not in keys or len(set(keys)) < len(keys):
+            raise ValueError(f"sweep {self.name}: headline {self.headline!r} is none of the metrics, each given once: {', '.join(keys)}")
+        if self.direction not in ("higher", "lower"):
+            raise ValueError(f"sweep {self.name}: headline {self.headline!r} has no better direction; choose a metric that has one")
+
+    @property
+    def keys(self) -> list[str]:
+        """The swept keys."""
+        return [factor.key for factor in self.factors]
+
+    @property
+    def direction(self) -> str:
+        """Whether higher or lower is better in the headline metric."""
+        return next(metric.better for metric in self.metrics if metric.key == self.headline)
+
+    def with_levels(self, levels: Sequence[Any]) -> Sweep:
+        """The same sweep over other levels of its only factor; the baseline level stays, since all are compared with it."""
+        if len(self.factors) > 1:
+            raise ValueError(f"levels= replaces the levels of a single factor, but {self.name} varies {', '.join(self.keys)}")
+        factor = self.factors[0]
+        kept = self.baseline[factor.key]
+        chosen = list(levels) if level_text(kept) in [level_text(level) for level in levels] else [kept, *levels]
+        other = dataclasses.replace(factor, levels=chosen)
+        if other.numeric:
+            other = dataclasses.replace(other, levels=sorted(chosen))
+        return dataclasses.replace(self, factors=(other,))
+
+    def cells(self, when: str = "train") -> list[Cell]:
+        """The reference cell, then every combination of levels. `when="evaluate"` makes all factors act only after training."""
+        names = _short_names(self.keys)
+        cells = []
+        for levels in itertools.product(*(factor.levels for factor in self.factors)):
+            values = dict(zip(self.keys, levels, strict=True))
+            late = {f.key: values[f.key] for f in self.factors if "evaluate" in (when, f.when)}
+            cells.append(Cell(
+                text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
+                values=values,
+                baseline=all(level_text(self.baseline[key]) == level_text(level) for key, level in values.items()),
+                reference=values.get("method.name", values.get("method")) == "baseline",
+                training={key: level for key, level in values.items() if key not in late},
+                evaluation=late,
+            ))
+        if any(cell.reference for cell in cells):
+            return cells
+        return [Cell(text=REFERENCE, values=UNTOUCHED, reference=True, training=UNTOUCHED), *cells]
+
+
+def level_text(level: Any) -> str:
+    """A level as it is written in cell names: 0.5, true, null, mid, [1,2]."""
+    return level if isinstance(level, str) else json.dumps(level, separators=(",", ":"))
+
+
+def _short_names(keys: Sequence[str]) -> dict[str, str]:
+    """The shortest ending of each dotted key that no other key shares."""
+    names = {}
+    for key in keys:
+        parts = key.split(".")
+        endings = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
+        names[key] = next(e for e in endings if sum(other == e or other.endswith(f".{e}") for other in keys) == 1 or e == key)
+    return names

@@ -1,0 +1,10 @@
+"""The environment of all tests: no network, no telemetry, no display, one thread each."""
+
+import os
+
+os.environ.update(
+    HF_HUB_OFFLINE="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    MPLBACKEND="Agg",
+    OMP_NUM_THREADS="1",
+)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from lightning_modules.metrics.detection import (
+    Detection,
+    Target,
+    judge_image,
+    match,
+    relation_holds,
+    smallest_of_best_assignment,
+)
+
+
+def seen(color: str, shape: str, x: float = 20, y: float = 20, score: float = 0.9) -> Detection:
+    return Detection(shape, (x - 5, y - 5, x + 5, y + 5), score, color=color)
+
+
+RED_LEFT_OF_BLUE = Target([("red", "circle"), ("blue", "square")], "left of")
+
+
+def test_all_right():
+    verdict = judge_image([seen("blue", "square", 50), seen("red", "circle", 20)], RED_LEFT_OF_BLUE)
+    assert verdict.success and verdict.relation is True
+    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra) == (2, 2, 2, 0)
+
+
+def test_swapped_colors_keep_color_and_shape_rates():
+    verdict = judge_image([seen("blue", "circle"), seen("red", "square")], RED_LEFT_OF_BLUE)
+    assert not verdict.success
+    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra, verdict.relation) == (0, 2, 2, 2, None)
+
+
+def test_wrong_color_is_one_missing_and_one_extra():
+    verdict = judge_image([seen("red", "circle"), seen("green", "square")], RED_LEFT_OF_BLUE)
+    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra, verdict.relation) == (1, 1, 2, 1, None)
+
+
+def test_extra_objects_do_not_spoil_success():
+    verdict = judge_image([seen("red", "circle", 50), seen("blue", "square", 20), seen("red", "ring")], RED_LEFT_OF_BLUE)
+    assert verdict.success and verdict.extra == 1 and verdict.relation is False
+
+
+def test_empty_image():
+    verdict = judge_image([], RED_LEFT_OF_BLUE)
+    assert (verdict.success, verdict.objects, verdict.extra, verdict.relation) == (False, 0, 0, None)
+
+
+def test_one_detection_serves_one_wanted_object():
+    twice = Target([("red", "circle"), ("red", "circle")])
+    assert not judge_image([seen("red", "circle")], twice).success
+    verdict = judge_image([seen("red", "circle")], twice)
+    assert (verdict.objects, verdict.colors, verdict.shapes) == (1, 1, 1)
+    assert judge_image([seen("red", "circle"), seen("red", "circle", 50)], twice).success
+
+
+def test_the_surest_detection_is_taken():
+    weak, strong = seen("red", "circle", 10, score=0.6), seen("red", "circle", 50, score=0.8)
+    assert match([weak, strong], [("red", "circle")]) == [strong]
+    assert match([weak, strong], [("red", "circle"), ("red", "circle"), ("red", "circle")]) == [strong, weak, None]
+
+
+@pytest.mark.parametrize(
+    ("relation", "first", "holds"),
+    [
+        ("left of", (10, 22), True),
+        ("left of", (30, 20), False),
+        ("right of", (30, 20), True),
+        ("above", (22, 10), True),
+        ("above", (20, 30), False),
+        ("below", (20, 30), True),
+        ("left of", (15, 40), False),  # a little left, but mostly below
+        ("below", (15, 40), True),
+        ("left of", (10, 10), False),  # exactly diagonal is neither
+        ("left of", (20, 20), False),
+    ],
+)
+def test_relation(relation, first, holds):
+    assert relation_holds(first, (20, 20), relation) is holds
+
+
+def test_borders_are_checked():
+    with pytest.raises(ValueError, match="'under' is unknown"):
+        relation_holds((0, 0), (1, 1), "under")
+    with pytest.raises(ValueError, match="without objects"):
+        judge_image([], Target([]))
+    with pytest.raises(ValueError, match="needs two objects"):
+        judge_image([], Target([("red", "circle")], "above"))
+
+
+def test_best_assignment():
+    assert smallest_of_best_assignment([[0.9, 0.2], [0.8, 0.1]]) == 0.2  # 0.2 and 0.8 beat 0.9 and 0.1
+    assert smallest_of_best_assignment([[0.3, 0.7, 0.1]]) == 0.7
+    assert smallest_of_best_assignment([[0.9], [0.9]]) == 0.0
+    assert smallest_of_best_assignment([[]]) == 0.0
+    with pytest.raises(ValueError, match="no wanted object"):
+        smallest_of_best_assignment([])

@@ -1,0 +1,224 @@
+"""One MLflow database for all report tests, filled as the planner and the trials fill it. Creating it takes seconds, so it is made once."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+SPECIAL = "*bold* #panic() $x$ _ & % <b> `code` \\alpha {y} | ~^ [z](w) 漢 −"
+METRICS = [
+    {"key": "success", "label": "Success", "better": "higher", "unit": "share"},
+    {"key": "success_val", "label": "Success, seen pairs", "better": "higher", "unit": "share"},
+    {"key": "success_heldout", "label": "Success, held-out pairs", "better": "higher", "unit": "share"},
+    {"key": "score", "label": "Graded score", "better": "higher", "unit": "probability"},
+    {"key": "object_rate", "label": "Objects right", "better": "higher", "unit": "share"},
+    {"key": "color_rate", "label": "Colours right", "better": "higher", "unit": "share"},
+    {"key": "shape_rate", "label": "Shapes right", "better": "higher", "unit": "share"},
+    {"key": "relation_rate", "label": "Relations right", "better": "higher", "unit": "share"},
+    {"key": "extra_objects", "label": "Extra objects", "better": "lower", "unit": "per image"},
+    {"key": "fid", "label": "FID", "better": "lower", "unit": ""},
+    {"key": "precision", "label": "Precision", "better": "higher", "unit": "share"},
+    {"key": "recall", "label": "Recall", "better": "higher", "unit": "share"},
+    {"key": "gate_closed", "label": "Gates closed", "better": "none", "unit": "share"},
+]
+
+
+@dataclass
+class Fake:
+    """One sweep to put into MLflow. `value(metric, level, seed)` gives a trial's number; level None is the untouched backbone."""
+
+    name: str
+    value: Callable[[str, Any, int], float]
+    levels: tuple[Any, ...] = (0.4, 0.5, 0.6)
+    baseline: Any = 0.5
+    seeds: int = 3
+    numeric: bool = True
+    metrics: list[dict[str, str]] = field(default_factory=lambda: METRICS[:1])
+    images: bool = False
+    failed: dict[tuple[Any, int], str] = field(default_factory=dict)  # (level, seed) -> error
+    running: tuple[tuple[Any, int], ...] = ()
+    unstarted: bool = False
+    tags: dict[str, str] = field(default_factory=dict)
+
+    def trials(self) -> list[tuple[Any, int]]:
+        return [] if self.unstarted else list(itertools.product((None, *self.levels), range(self.seeds)))
+
+
+def noisy(spread: float, effect: dict[Any, float] | None = None) -> Callable[[str, Any, int], float]:
+    """Numbers shaped like a sweep's: a base per metric, seed noise that all cells share, and a little of their own."""
+    base = {"fid": 31.0, "extra_objects": 0.4, "gate_closed": 0.2, "recall": 0.55, "precision": 0.62}
+
+    def value(metric: str, level: Any, seed: int) -> float:
+        shared = np.random.default_rng([seed, len(metric)]).normal(0, 0.02)
+        own = np.random.default_rng([seed, len(metric), 7 + int(100 * (level if isinstance(level, float) else len(str(level))))]).normal(
+            0, spread
+        )
+        scale = 20 if metric == "fid" else 1
+        slope = {"recall": -0.35, "precision": 0.25, "gate_closed": 1.2, "fid": 0.6}.get(metric, 0.0)
+        place = slope * ((level - 0.5) if isinstance(level, float) else 0.0)
+        if metric == "gate_closed" and level is None:
+            return 0.0
+        return round(base.get(metric, 0.48) + scale * (shared + own + place + (effect or {}).get(level, 0.0)), 6)
+
+    return value
+
+
+FAKES = [
+    Fake(
+        "threshold",
+        noisy(0.012),
+        levels=(0.3, 0.4, 0.5, 0.6, 0.7),
+        metrics=METRICS,
+        images=True,
+        tags={
+            "question": "Is 0.5 the best gate threshold, and what is the precision–recall trade?",
+            "origin": "MaskAttn-SDXL sets the threshold to 0.5 and does not vary it (section 4.3).",
+            "published": json.dumps(
+                [
+                    {
+                        "what": "MaskAttn-SDXL",
+                        "metric": "FID",
+                        "value": "24.57",
+                        "data": "COCO val2014",
+                        "backbone": "SDXL",
+                        "n": "3,000",
+                        "source": "Table I",
+                    }
+                ]
+            ),
+        },
+    ),
+    Fake("clear", noisy(0.004, {"soft": -0.3, None: -0.2}), levels=("hard", "soft", "top_k"), baseline="hard", numeric=False),
+    Fake("same", lambda metric, level, seed: 0.5 + 0.01 * seed, metrics=METRICS[:2]),
+    Fake(
+        "broken",
+        noisy(0.01),
+        failed={(0.6, 2): f"Traceback …\nRuntimeError: {SPECIAL}", (0.4, 0): "OutOfMemoryError: 3 GiB"},
+        running=((0.4, 1),),
+        images=True,
+        tags={"question": SPECIAL, "origin": SPECIAL, "published": json.dumps([{"what": SPECIAL, "metric": "FID", "value": 1.5}])},
+    ),
+    Fake("eight", noisy(0.004, {0.6: 0.1}), seeds=8),
+    Fake("unstarted", noisy(0.0), unstarted=True),
+]
+
+
+def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
+    from PIL import Image, ImageDraw
+
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(
+        json.dumps({
+            "metrics": {},
+            "counts": {"trained_parameters": 0 if level is None else 123456},
+            "seconds": {"data": 1.5, "train": 0.0 if level is None else 20.0, "evaluate": 12.0},
+            "versions": {"torch": "2.13.0", "lightning": "2.6.6", "commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores (x86_64)"},
+        })
+    )  # fmt: skip
+    if not fake.images:
+        return
+    (folder / "samples").mkdir()
+    colors, shapes = ("red", "green", "blue", "orange"), ("circle", "square", "star")
+    prompts, images, success = [], [], []
+    rng = np.random.default_rng([seed, 0 if level is None else int(100 * level)])
+    for i in range(32):
+        split = "val" if i < 16 else "heldout"
+        a, b = colors[i % 4], colors[(i + 1) % 4]
+        text = SPECIAL if fake.name == "broken" and i == 0 else f"a {a} {shapes[i % 3]} to the left of a {b} {shapes[(i + 1) % 3]}"
+        prompts.append({"split": split, "prompt": text, "id": i % 16})
+        success.append(bool(rng.random() < 0.5))
+        images.append(f"samples/{i:03d}.png" if i % 16 < 6 else None)
+        if images[-1]:
+            image = Image.new("RGB", (64, 64), (225, 225, 220))
+            draw = ImageDraw.Draw(image)
+            x, y = rng.integers(2, 14, 2)
+            draw.ellipse((x, y + 10, x + 22, y + 32), fill=a)
+            draw.rectangle((x + 28, y + 12, x + 46, y + 32), fill=b)
+            image.save(folder / images[-1])
+    (folder / "samples.json").write_text(json.dumps({"prompts": prompts, "images": images, "success": success, "score": [0.5] * 32}))
+    if level is not None:
+        sites = [{"name": f"up_blocks.{i}", "resolution": 16, "maps": f"gates/{i}.png"} for i in range(4)]
+        (folder / "gates.json").write_text(
+            json.dumps({"prompt": prompts[1]["prompt"], "tokens": ["a", "red"], "image": "gates/image.png", "sites": sites})
+        )
+        maps = (np.kron(rng.random((4, 10)), np.ones((40, 40))) * 255).astype(np.uint8)
+        Image.fromarray(maps).save(folder / "gates.png")
+
+
+def _fill(client: Any, fake: Fake, folder: Path) -> None:
+    key = "method.gate.threshold"
+    experiment = client.create_experiment(fake.name, artifact_location=(folder / "artifacts" / fake.name).as_uri())
+    config = {
+        "backbone": {"name": "embedded", "path": "embedded", "dtype": "float32", "resolution": 64},
+        "method": {"name": "maskattn", "gate": {"threshold": 0.5, "stage": "all", "placement": "both", "width": 128, "bias": 2.0, "protect": "bos"}},
+        "data": {"name": "shapes", "root": "auto", "train_images": 2048, "eval_images": 512, "workers": 0},
+        "trainer": {"steps": 60, "batch": 16, "lr": 0.001, "weight_decay": 0.01, "precision": "32-true"},
+        "evaluation": {"splits": ["val", "heldout"], "prompts": 64, "steps": 12, "guidance": 3.0}, "seeds": fake.seeds, "output": "runs",
+    }  # fmt: skip
+    tags = {
+        "sweep": fake.name,
+        "question": "Does it matter?",
+        "origin": "",
+        "factor_keys": json.dumps([key]),
+        "factors": json.dumps([{"key": key, "label": "Gate threshold", "levels": list(fake.levels), "unit": "", "numeric": fake.numeric}]),
+        "baseline_cell": f"threshold={fake.baseline}",
+        "metrics": json.dumps(fake.metrics),
+        "headline": "success",
+        "seeds": json.dumps(list(range(fake.seeds))),
+        "config": json.dumps(config),
+        "command": f"python -m sweeps.{fake.name}",
+        "published": "[]",
+        "evaluation": "64 prompts per split (val, heldout), 12 sampler steps, guidance 3.0, noise seed = trial seed",
+    }
+    for name, value in (tags | fake.tags).items():
+        client.set_experiment_tag(experiment, name, value)
+    cells = {}
+    for level in (*reversed(fake.levels), None):  # not the order of the plan
+        name = "baseline: untouched backbone" if level is None else f"threshold={level}"
+        marks = {"reference": "true"} if level is None else {"baseline": "true"} if level == fake.baseline else {}
+        run = client.create_run(experiment, run_name=name, tags={"role": "cell", "cell": name, **marks})
+        if level is not None:
+            client.log_param(run.info.run_id, key, level)
+        cells[level] = run.info.run_id
+    for level, seed in fake.trials():
+        _trial(client, fake, experiment, cells[level], key, level, seed, folder)
+
+
+def _trial(client: Any, fake: Fake, experiment: str, parent: str, key: str, level: Any, seed: int, folder: Path) -> None:
+    from mlflow.entities import Metric, Param
+
+    run = client.create_run(experiment, run_name=f"seed={seed}", tags={"role": "seed", "mlflow.parentRunId": parent}).info.run_id
+    params = [Param("seed", str(seed))] + ([] if level is None else [Param(key, str(level))])
+    if (level, seed) in fake.running:
+        client.log_batch(run, params=params)
+        return
+    if (level, seed) in fake.failed:
+        client.log_batch(run, params=params)
+        client.set_tag(run, "error", fake.failed[level, seed])
+        client.set_terminated(run, "FAILED")
+        return
+    values = [Metric(f"eval/{m['key']}", fake.value(m["key"], level, seed), 0, 0) for m in fake.metrics]
+    client.log_batch(run, metrics=values, params=params)
+    _write(folder / "trials" / fake.name / f"{level}-{seed}", fake, level, seed)
+    client.log_artifacts(run, str(folder / "trials" / fake.name / f"{level}-{seed}"))
+    client.set_terminated(run, "FINISHED")
+
+
+@pytest.fixture(scope="session")
+def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Tracking URI of a database with all of FAKES."""
+    from mlflow import MlflowClient
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    address = f"sqlite:///{folder / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=address)
+    for fake in FAKES:
+        _fill(client, fake, folder)
+    return address

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from reports import statistics as st
+
+RNG = np.random.default_rng(7)
+DRAWN = [RNG.normal(0.3, 1.0, n) for n in (2, 3, 5, 9)]
+
+
+@pytest.mark.parametrize("x", DRAWN, ids=len)
+@pytest.mark.parametrize("level", [0.95, 0.9875])
+def test_mean_interval_is_scipys(x: np.ndarray, level: float) -> None:
+    ours = st.mean_interval(x, level)
+    low, high = stats.ttest_1samp(x, 0).confidence_interval(level)
+    assert (ours.low, ours.high) == pytest.approx((low, high))
+    assert (ours.mean, ours.sd, ours.n) == pytest.approx((x.mean(), x.std(ddof=1), len(x)))
+    assert ours.half == pytest.approx((high - low) / 2)
+
+
+def test_mean_interval_at_the_borders() -> None:
+    one = st.mean_interval([0.4])
+    assert one.mean == 0.4 and math.isnan(one.low) and not one.excludes_zero
+    equal = st.mean_interval([0.25, 0.25, 0.25])
+    assert (equal.low, equal.high) == (0.25, 0.25)
+    assert not equal.excludes_zero  # no spread, no claim
+    for bad in ([], [0.1, float("nan")]):
+        with pytest.raises(ValueError, match="finite"):
+            st.mean_interval(bad)
+
+
+def test_excludes_zero() -> None:
+    assert st.mean_interval([1.0, 1.1, 0.9]).excludes_zero
+    assert st.mean_interval([-1.0, -1.1, -0.9]).excludes_zero
+    assert not st.mean_interval([1.0, -1.1, 0.9]).excludes_zero
+
+
+def test_paired_is_scipys_paired_t() -> None:
+    a, b = RNG.normal(size=6), RNG.normal(size=6)
+    ours = st.paired(dict(enumerate(a)), dict(enumerate(b)))
+    low, high = stats.ttest_rel(a, b).confidence_interval(0.95)
+    assert (ours.interval.low, ours.interval.high) == pytest.approx((low, high))
+    assert ours.seeds == tuple(range(6)) and not ours.missing_left and not ours.missing_right
+
+
+def test_paired_uses_common_seeds_only_and_names_the_others() -> None:
+    ours = st.paired({0: 1.0, 1: 2.0, 4: 100.0}, {0: 0.5, 1: 1.0, 2: -100.0, 3: 0.0})
+    assert ours.seeds == (0, 1) and ours.differences == (0.5, 1.0)
+    assert ours.missing_left == (2, 3) and ours.missing_right == (4,)
+    assert ours.interval.mean == 0.75 and ours.smallest_p == 0.5
+    with pytest.raises(ValueError, match="no common seed"):
+        st.paired({0: 1.0}, {1: 1.0})
+
+
+@pytest.mark.parametrize("x", DRAWN, ids=len)
+def test_sign_flip_is_scipys_exact_permutation_test(x: np.ndarray) -> None:
+    exact = stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided")
+    by_hand = np.mean([abs(np.dot(s, x)) >= abs(x.sum()) - 1e-12 for s in itertools.product((-1, 1), repeat=len(x))])
+    assert st.sign_flip_p(x) == pytest.approx(by_hand)
+    assert st.sign_flip_p(x) == pytest.approx(exact.pvalue)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 8])
+def test_smallest_p_is_reached(n: int) -> None:
+    assert st.sign_flip_p([1.0] * n) == st.smallest_sign_flip_p(n) == 2 / 2**n
+    assert st.sign_flip_p([0.0] * n) == 1.0
+
+
+def test_sign_flip_beyond_the_exact_range_agrees_with_the_t_test() -> None:
+    x = np.random.default_rng(0).normal(0.4, 1.0, 30)
+    assert st.sign_flip_p(x) == st.sign_flip_p(x)
+    assert st.sign_flip_p(x) == pytest.approx(stats.ttest_1samp(x, 0).pvalue, abs=0.01)
+
+
+def test_holm() -> None:
+    assert st.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert st.holm([0.9, 0.5]) == [1.0, 1.0]
+    assert st.holm([]) == []
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 10), (3, 10), (64, 64), (141, 384)])
+def test_wilson_is_scipys(k: int, n: int) -> None:
+    theirs = stats.binomtest(k, n).proportion_ci(0.95, method="wilson")
+    assert st.wilson(k, n) == pytest.approx((theirs.low, theirs.high))
+
+
+@pytest.mark.parametrize(("n", "level"), [(2, 0.95), (3, 0.95), (3, 0.9875), (8, 0.95)])
+def test_detectable_effect_has_the_power_it_says(n: int, level: float) -> None:
+    shift = st.detectable_effect(0.5, n, level, power=0.8)
+    x = np.random.default_rng(1).normal(shift, 0.5, size=(40_000, n))
+    t = x.mean(1) / (x.std(1, ddof=1) / np.sqrt(n))
+    assert np.mean(np.abs(t) > stats.t.ppf((1 + level) / 2, n - 1)) == pytest.approx(0.8, abs=0.01)
+    assert math.isnan(st.detectable_effect(0.5, 1))
+    assert st.detectable_effect(0.0, n, level) == 0.0
+
+
+def test_clustered_difference_covers_and_is_wider_than_images_as_independent() -> None:
+    rng = np.random.default_rng(3)
+    covered, wider = 0, 0
+    for _ in range(200):
+        effect = 0.1 + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.3, (1, 40))  # seed and prompt effects on the difference
+        d = effect + rng.normal(0, 0.2, (8, 40))
+        mean, low, high = st.clustered_difference(d, np.zeros_like(d), draws=300)
+        assert mean == pytest.approx(d.mean())
+        covered += low <= 0.1 <= high
+        wider += (high - low) > 2 * 1.96 * d.std() / np.sqrt(d.size)
+    assert covered >= 176  # 95 % of 200 less three standard errors and a little for few clusters
+    assert wider == 200
+
+
+def test_clustered_difference_is_repeatable_and_checks_shapes() -> None:
+    a, b = RNG.random((3, 20)), RNG.random((3, 20))
+    assert st.clustered_difference(a, b) == st.clustered_difference(a, b)
+    assert st.clustered_difference(a, a) == (0.0, 0.0, 0.0)
+    with pytest.raises(ValueError, match="seeds, prompts"):
+        st.clustered_difference(a, b[:, :5])
+
+
+def test_error_rate_under_the_null() -> None:
+    """Four levels against one baseline, three seeds, no effect: Bonferroni-widened intervals claim something in at most 5 % of sweeps."""
+    rng = np.random.default_rng(11)
+    claims = 0
+    for _ in range(1000):
+        base, levels = rng.normal(size=3), rng.normal(size=(4, 3))
+        claims += any(st.mean_interval(x - base, 1 - 0.05 / 4).excludes_zero for x in levels)
+    assert claims <= 65

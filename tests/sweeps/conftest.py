@@ -1,0 +1,111 @@
+"""A sweep over a fake trainer: what is tested is the engine, so a trial takes milliseconds."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conf.schema import Run
+from lightning_modules.tracking import SeedRun, Tracking, client
+from reports import document
+from sweeps.run import main
+from sweeps.sweep import Factor, Metric, Sweep
+
+SWEEP = Sweep(
+    name="threshold",
+    question="Does the engine work?",
+    origin="a test",
+    factors=[Factor("method.gate.threshold", [0.4, 0.5, 0.6], label="Gate threshold")],
+    baseline={"method.gate.threshold": 0.5},
+    metrics=[Metric("success", "Success"), Metric("fid", "FID", "lower")],
+    headline="success",
+    preset={"method": "maskattn"},
+)
+
+
+def success(config: Run) -> float:
+    """What the fake trainer measures: known, different for every cell and seed."""
+    threshold = config.evaluate_with.get("method.gate.threshold", config.method.gate.threshold)
+    return (0.2 if config.method.name == "baseline" else threshold) + 0.01 * config.seed**2
+
+
+class Trainer:
+    """Stands for `lightning_modules.train.run`; `before` may raise, `change` may spoil the metrics."""
+
+    def __init__(self) -> None:
+        self.ran: list[Run] = []
+        self.before: Callable[[Run, int], None] = lambda config, count: None
+        self.change: Callable[[Run, dict[str, float]], dict[str, float]] = lambda config, metrics: metrics
+
+    @property
+    def names(self) -> list[tuple[str, float, int]]:
+        return [(config.method.name, config.method.gate.threshold, config.seed) for config in self.ran]
+
+    def __call__(self, config: Run, folder: Path, tracking: Tracking | None, progress: Any) -> dict[str, Any]:
+        assert tracking is not None
+        self.ran.append(config)
+        with SeedRun(tracking) as seed_run:
+            progress("training: step 1/2", 0.3)
+            self.before(config, len(self.ran))
+            metrics = self.change(config, {"eval/success": success(config), "eval/fid": 30.0 - config.seed})
+            result = {"metrics": metrics, "seconds": {"train": 1.5, "evaluate": 0.5}}
+            seed_run.log_metrics(metrics)
+            (folder / "result.json").write_text(json.dumps(result))
+            seed_run.log_artifacts(folder)
+        return result
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's tables take seconds to make: once for all tests."""
+    path = tmp_path_factory.mktemp("database") / "mlflow.db"
+    client(f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def output(tmp_path: Path, empty_database: Path) -> Path:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    shutil.copy(empty_database, folder / "mlflow.db")
+    return folder
+
+
+@pytest.fixture
+def trainer() -> Trainer:
+    return Trainer()
+
+
+@pytest.fixture
+def reports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the reports written; the report itself has its own tests."""
+    written: list[str] = []
+
+    def write(uri: str, name: str, folder: Path) -> Path:
+        written.append(name)
+        (folder / "report.json").write_text(json.dumps({"answer": "It does."}))
+        (folder / "report.pdf").write_bytes(b"%PDF")
+        return folder / "report.pdf"
+
+    monkeypatch.setattr(document, "write", write)
+    monkeypatch.setattr(document, "attach", lambda uri, name, folder: "")
+    return written
+
+
+@pytest.fixture
+def sweep(output: Path, trainer: Trainer, reports: list[str]) -> Callable[..., int]:
+    """Runs the sweep as the command line would: `sweep("seeds=2")` returns the exit status."""
+
+    def run(*words: str) -> int:
+        return main(SWEEP, [f"output={output}", *words], trainer=trainer)
+
+    return run
+
+
+@pytest.fixture
+def mlflow(output: Path) -> Any:
+    return client(f"sqlite:///{output / 'mlflow.db'}")

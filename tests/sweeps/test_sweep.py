@@ -1,0 +1,116 @@
+"""What a sweep may be, its cells, and the list of all sweeps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conf import load as conf
+from sweeps.__main__ import discover
+from sweeps.plan import resolve
+from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
+from sweeps.threshold import SWEEP
+
+ROOT = Path(__file__).parents[2]
+
+
+def grid() -> Sweep:
+    factors = [Factor("method.gate.stage", ["mid", "all"]), Factor("method.gate.bias", [0.0, 2.0], when="evaluate")]
+    return replace(SWEEP, factors=factors, baseline={"method.gate.stage": "all", "method.gate.bias": 2.0})
+
+
+def test_cells_are_the_product_with_the_untouched_backbone_first() -> None:
+    cells = grid().cells()
+    assert [cell.text for cell in cells] == [
+        REFERENCE, "stage=mid, bias=0.0", "stage=mid, bias=2.0", "stage=all, bias=0.0", "stage=all, bias=2.0"
+    ]
+    assert [cell.baseline for cell in cells] == [False, False, False, False, True]
+    assert [cell.reference for cell in cells] == [True, False, False, False, False]
+    assert cells[1].training == {"method.gate.stage": "mid"} and cells[1].evaluation == {"method.gate.bias": 0.0}
+    assert cells[1].folder(2) == "stage=mid,bias=0.0-seed2" and cells[0].folder(0) == "untouched-backbone-seed0"
+
+
+def test_factors_with_one_ending_get_longer_names() -> None:
+    factors = [Factor("data.name", ["shapes"]), Factor("backbone.name", ["embedded"])]
+    sweep = replace(SWEEP, factors=factors, baseline={"data.name": "shapes", "backbone.name": "embedded"})
+    assert sweep.cells()[1].text == "data.name=shapes, backbone.name=embedded"
+
+
+def test_folders_of_levels_that_differ_only_in_odd_characters_differ() -> None:
+    cells = replace(SWEEP, factors=[Factor("k", ["a/b", "a b"])], baseline={"k": "a b"}).cells()
+    assert len({cell.folder(0) for cell in cells}) == 3
+
+
+def test_a_method_sweep_uses_its_own_untouched_backbone() -> None:
+    cells = replace(SWEEP, factors=[Factor("method.name", ["baseline", "maskattn"])], baseline={"method.name": "maskattn"}).cells()
+    assert [(cell.text, cell.reference) for cell in cells] == [("name=baseline", True), ("name=maskattn", False)]
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"name": "Threshold/v2"}, "module name"),
+    ({"factors": []}, "factors"),
+    ({"baseline": {}}, "expected exactly method.gate.threshold"),
+    ({"baseline": {"method.gate.threshold": 0.55}}, "0.55 is none of 0.3, 0.4"),
+    ({"headline": "beauty"}, "'beauty' is none of the metrics"),
+    ({"headline": "gate_closed"}, "no better direction"),
+    ({"metrics": [Metric("success", "Success")] * 2}, "each given once"),
+])
+def test_a_sweep_whose_parts_do_not_fit_is_refused(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(SWEEP, **change)
+
+
+def test_levels_twice_and_unknown_words_are_refused() -> None:
+    with pytest.raises(ValueError, match="each once"):
+        Factor("a", [0.5, 0.5])
+    with pytest.raises(ValueError, match="'evaluate'"):
+        Factor("a", [1], when="later")
+    with pytest.raises(ValueError, match="'lower'"):
+        Metric("a", "A", better="up")
+
+
+def test_other_levels_keep_the_baseline_and_are_sorted() -> None:
+    assert SWEEP.with_levels([0.9, 0.2]).factors[0].levels == (0.2, 0.5, 0.9)
+    with pytest.raises(ValueError, match="single factor"):
+        grid().with_levels([1])
+
+
+def test_every_sweep_resolves_and_is_named_after_its_module() -> None:
+    sweeps = discover()
+    assert "threshold" in [sweep.name for sweep in sweeps]
+    for sweep in sweeps:
+        assert (ROOT / "sweeps" / f"{sweep.name}.py").is_file()
+        _, cells = resolve(sweep, conf.load([], sweep.preset))
+        assert sum(cell.baseline for cell in cells) == 1 and sum(cell.reference for cell in cells) == 1
+
+
+@pytest.mark.parametrize(("words", "status", "expected"), [
+    (["sweeps"], 0, "Is 0.5 the best gate threshold"),
+    (["sweeps", "threshold"], 2, "python -m sweeps.<name>"),
+    (["sweeps.threshold", "--help"], 0, "method.gate.threshold=0.5"),
+    (["sweeps.threshold", "trainer.step=3"], 2, "did you mean trainer.steps"),
+    (["sweeps.threshold", "levels=[0.2,1.5]"], 2, "method.gate.threshold=1.5"),
+    (["sweeps.threshold", "method.gate.threshold=0.4"], 2, "levels=["),
+    (["sweeps.threshold", "method=baseline"], 2, "choose another method"),
+    (["sweeps.threshold", "seed=4"], 2, "seeds=N"),
+    (["sweeps.threshold", "tracking_uri=http://127.0.0.1:9"], 2, "no MLflow server answers"),
+])
+def test_commands_answer_at_once_in_plain_words_and_load_nothing_heavy(words: list[str], status: int, expected: str, tmp_path: Path) -> None:
+    heavy = "torch", "lightning", "diffusers", "transformers", "mlflow", "optuna", "pandas", "matplotlib", "scipy"
+    code = (
+        f"import runpy, sys; sys.argv = {words!r}\n"
+        f"try: runpy.run_module({words[0]!r}, run_name='__main__', alter_sys=True)\n"
+        f"finally: loaded = sorted(set({heavy!r}) & set(sys.modules)); assert not loaded, loaded"
+    )
+    began = time.monotonic()
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    assert done.returncode == status, done.stderr
+    assert expected in done.stdout + done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.count("\n") <= 1
+    assert time.monotonic() - began < 10  # under two seconds on a machine that does nothing else
+    assert not list(tmp_path.iterdir())
