@@ -1,0 +1,17 @@
+"""Files on disk to batches."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from datamodules.coco import CocoDataModule as CocoDataModule
+    from datamodules.shapes_module import ShapesDataModule as ShapesDataModule
+
+HOMES = {"CocoDataModule": "coco", "ShapesDataModule": "shapes_module"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: Lightning takes seconds to load, and not every module of this package needs it.
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -20,7 +20,7 @@ def cached(folder: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> 
         content = compute()
         for name, tensor in content.items():
             if not tensor.isfinite().all():
-                bad = int((~tensor.flatten(1).isfinite().all(1)).sum())
+                bad = int((~tensor.reshape(len(tensor), -1).isfinite().all(1)).sum())
                 raise ValueError(f"{bad} of {len(tensor)} rows of {name!r} are not finite: encode in float32 or bfloat16 (backbone.dtype)")
         folder.mkdir(parents=True, exist_ok=True)
         draft = folder / f".{key}.{os.getpid()}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batch import Batch, Caption, Instance, collate
 
@@ -139,6 +139,21 @@ class CocoDataset(Dataset):
         return left, top, left + side, top + side
 
 
+class Order(Sampler[int]):
+    """Every index once, in an order that ``seed`` and ``epoch`` fix. An epoch that is taken up again leaves out its first ``skip``."""
+
+    def __init__(self, size: int, seed: int, epoch: int, skip: int = 0) -> None:
+        self.size, self.seed, self.epoch, self.skip = size, seed, epoch, skip
+
+    def __len__(self) -> int:
+        # The whole epoch, also when it is taken up again: the Trainer counts the batches that came before.
+        return self.size
+
+    def __iter__(self) -> Iterator[int]:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
+        return iter(torch.randperm(self.size, generator=generator).tolist()[self.skip :])
+
+
 class CocoDataModule(L.LightningDataModule):
     """Training batches of ``train_split`` and whole evaluation datasets by name.
 
@@ -167,10 +182,16 @@ class CocoDataModule(L.LightningDataModule):
         self.eval_sets = {s: CocoDataset(self.root, s, self.resolution, self.eval_images) for s in self.eval_splits}
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """One epoch. The Trainer asks anew each epoch (``reload_dataloaders_every_n_epochs=1``), so that a resumed run sees the same."""
+        """One epoch, or what is left of it. The Trainer asks anew each epoch (``reload_dataloaders_every_n_epochs=1``).
+
+        Lightning itself would begin an interrupted epoch from its start, with the numbers of later batches.
+        Raises ValueError when there are fewer images than a batch holds.
+        """
+        if len(self.train_set) < self.batch:
+            raise ValueError(f"{len(self.train_set)} training images make no batch of {self.batch}: set trainer.batch lower")
         epoch = self.trainer.current_epoch if self.trainer else 0
+        done = self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
+        skip = done % (len(self.train_set) // self.batch) * self.batch
         self.train_set.epoch = epoch
-        order = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return DataLoader(
-            self.train_set, self.batch, shuffle=True, drop_last=True, generator=order, num_workers=self.workers, collate_fn=collate
-        )
+        order = Order(len(self.train_set), self.seed, epoch, skip)
+        return DataLoader(self.train_set, self.batch, sampler=order, drop_last=True, num_workers=self.workers, collate_fn=collate)

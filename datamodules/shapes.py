@@ -210,12 +210,16 @@ def write_dataset(root: Path, counts: dict[str, int], seed: int = 0) -> None:
         if marker.exists() and json.loads(marker.read_text()) == stamp:
             continue
         scratch = root / f".{split}.{os.getpid()}"
-        shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        instances, captions = _coco_json(scratch, split, count, seed)
-        (root / "annotations").mkdir(exist_ok=True)
-        shutil.rmtree(root / split, ignore_errors=True)
-        scratch.rename(root / split)
+        try:
+            instances, captions = _coco_json(scratch, split, count, seed)
+            # An older marker must not vouch for what is being replaced.
+            marker.unlink(missing_ok=True)
+            marker.parent.mkdir(exist_ok=True)
+            shutil.rmtree(root / split, ignore_errors=True)
+            scratch.rename(root / split)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
         _write_json(root / "annotations" / f"instances_{split}.json", instances)
         _write_json(root / "annotations" / f"captions_{split}.json", captions)
         _write_json(marker, stamp)

@@ -1,0 +1,17 @@
+"""The methods, and what trains and evaluates them."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lightning_modules.baseline import Baseline as Baseline
+    from lightning_modules.maskattn import MaskAttn as MaskAttn
+
+HOMES = {"Baseline": "baseline", "MaskAttn": "maskattn"}
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when asked for: Lightning takes seconds to load, and not every module of this package needs it.
+    if name not in HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

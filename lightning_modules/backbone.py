@@ -150,18 +150,20 @@ class Backbone:
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """(noised latents, training target) at ``timesteps``: the target is the noise, or v = sqrt(a) e - sqrt(1-a) x."""
-        alpha = self._alphas.to(latents.device)[timesteps].to(latents.dtype).view(-1, 1, 1, 1)
-        noised = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        # Roots are taken in float64 on the CPU: 1 - a in half precision is off by a tenth at small t, and not every device has float64.
+        alpha = self._alphas[timesteps.cpu()].view(-1, 1, 1, 1)
+        signal, spread = (root.to(latents.dtype).to(latents.device) for root in (alpha.sqrt(), (1 - alpha).sqrt()))
+        noised = signal * latents + spread * noise
         if self.prediction_type == "v_prediction":
-            return noised, alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
+            return noised, signal * noise - spread * latents
         if self.prediction_type == "epsilon":
             return noised, noise
         raise ValueError(f"the backbone predicts {self.prediction_type!r}: expected 'epsilon' or 'v_prediction'")
 
     def snr(self, timesteps: Tensor) -> Tensor:
         """Signal-to-noise ratio a / (1 - a) at ``timesteps``, float32 [B]."""
-        alpha = self._alphas.to(timesteps.device)[timesteps]
-        return (alpha / (1 - alpha)).float()
+        alpha = self._alphas[timesteps.cpu()]
+        return (alpha / (1 - alpha)).float().to(timesteps.device)
 
 
 def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:

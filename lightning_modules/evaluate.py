@@ -99,7 +99,7 @@ def evaluate(method: Method, datamodule: CocoDataModule, config: Evaluation, see
 def generate(method: Method, prompts: list[Prompt], config: Evaluation, emit: Emit) -> tuple[Tensor, dict[str, float]]:
     """(uint8 images [N, 3, H, W], what the method observed of itself meanwhile), with a line of progress after each batch."""
     parts, began = [], time.monotonic()
-    with method.observed() as observed:
+    with method.observed(config.guidance) as observed:
         for start in range(0, len(prompts), config.batch):
             chunk = prompts[start : start + config.batch]
             noises = [p.noise for p in chunk]

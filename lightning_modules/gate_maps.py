@@ -21,12 +21,12 @@ def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluat
     A map is the share of sampler steps and sites of one resolution at which a token's gate was open, by location.
     """
     prompts = [p for p in plan(datamodule, config, seed) if p.index < PER_SPLIT]
-    with method.gates.recording(conditional_half=True, keep_maps=True) as record:
+    with method.gates.recording(conditional_half=config.guidance > 1, keep_maps=True) as record:
         texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
         images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
     by_resolution: dict[int, list[np.ndarray]] = {}
     for site in method.gates.sites:
-        opened = record.maps[site.name]  # [B, N, T]
+        opened = record.maps[site.name].cpu()  # [B, N, T]
         side = int(opened.shape[1] ** 0.5)
         by_resolution.setdefault(side, []).append(opened.reshape(len(prompts), side, side, -1).numpy())
     maps = {side: np.mean(parts, axis=0) for side, parts in sorted(by_resolution.items(), reverse=True)}  # side -> [B, side, side, T]

@@ -57,10 +57,10 @@ class MaskAttn(Method):
         return loss
 
     @contextmanager
-    def observed(self) -> Iterator[dict[str, float]]:
+    def observed(self, guidance: float) -> Iterator[dict[str, float]]:
         """``gate_closed``: share of unprotected gates that are closed over all sites, locations, tokens and steps, conditional half."""
         result: dict[str, float] = {}
-        with self.gates.recording(conditional_half=True) as record:
+        with self.gates.recording(conditional_half=guidance > 1) as record:
             yield result
         result["gate_closed"] = record.share_closed()
 

@@ -111,8 +111,8 @@ class Method(L.LightningModule):
         return sample(self.backbone, prompts, seeds, steps, guidance, self.resolution, batch)
 
     @contextmanager
-    def observed(self) -> Iterator[dict[str, float]]:
-        """Measures how the method acts on what is generated inside the block; the dict is filled when the block ends."""
+    def observed(self, guidance: float) -> Iterator[dict[str, float]]:
+        """Measures how the method acts on what is generated with ``guidance`` inside the block; the dict is filled when the block ends."""
         yield {}
 
     def to_pipeline(self) -> Any:
@@ -150,10 +150,18 @@ class Method(L.LightningModule):
 
     @classmethod
     def load_adapter(cls, folder: Path | str, backbone: Backbone) -> Method:
-        """The method that an adapter folder holds, installed into ``backbone`` and ready to generate."""
+        """The method that an adapter folder holds, installed into ``backbone`` and ready to generate.
+
+        Raises ValueError when the adapter was made by another method; called on `Method` itself it takes all of them.
+        """
+        from lightning_modules.baseline import Baseline
+        from lightning_modules.maskattn import MaskAttn
+
         card = json.loads((Path(folder) / "adapter.json").read_text())
-        kind = {sub.name: sub for sub in cls.__subclasses__()}.get(card["method"], cls)
-        method = kind.from_card(card, backbone)
+        kinds = {kind.name: kind for kind in (Baseline, MaskAttn, cls) if kind is not Method and issubclass(kind, cls)}
+        if card["method"] not in kinds:
+            raise ValueError(f"{folder} holds a {card['method']!r} adapter: expected {' or '.join(map(repr, kinds))}")
+        method = kinds[card["method"]].from_card(card, backbone)
         method.load_weights(folder)
         return method.eval()
 

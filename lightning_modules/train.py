@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
-from conf.schema import Run
+from conf.schema import Evaluation, Run
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule, CocoDataset
@@ -59,6 +59,17 @@ def check(config: Run) -> None:
         )
     if config.data.name == "shapes" and config.backbone.resolution != 64:
         raise ValueError(f"backbone.resolution={config.backbone.resolution} with data=shapes: the embedded world has 64 pixels")
+    if config.method.name != "baseline" and config.data.train_images < config.trainer.batch:
+        raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: set one of them anew")
+    evaluation = evaluated(config).evaluation
+    images, k = evaluation.prompts * len(evaluation.splits), evaluation.precision_recall_k
+    if 0 < images <= k:
+        raise ValueError(f"{images} prompts in all cannot be measured with evaluation.precision_recall_k={k}: set evaluation.prompts higher")
+
+
+def evaluated(config: Run) -> Run:
+    """The config after training, with ``evaluate_with`` in it."""
+    return conf.replace(config, config.evaluate_with) if config.evaluate_with else config
 
 
 def training_key(config: Run) -> str:
@@ -93,15 +104,21 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
             mark = time.monotonic()
 
         from lightning_modules.backbone import Backbone
+        from lightning_modules.evaluate import plan
 
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
+        # Here, not when training begins: what is not trained is sampled on the same device as what is.
+        backbone.to(_device(config.trainer.accelerator))
         datamodule = build_data(config, emit("data"))
+        evaluation = evaluated(config).evaluation
+        if evaluation.prompts:
+            plan(datamodule, evaluation, config.seed)
         clock("data")
         method = _trained(config, backbone, datamodule, seed_run, emit("train"))
         clock("train")
         metrics: dict[str, float] = {}
-        if config.evaluation.prompts:
-            metrics = _evaluated(config, method, datamodule, folder, emit("evaluate"))
+        if evaluation.prompts:
+            metrics = _evaluated(evaluation, config.seed, method, datamodule, folder, emit("evaluate"))
         clock("evaluate")
     result = {
         "metrics": metrics,
@@ -145,6 +162,16 @@ def build_data(config: Run, emit: Progress) -> CocoDataModule:
     return datamodule
 
 
+def _device(accelerator: str) -> str:
+    """Where Lightning puts a module under this name. Raises ValueError when a GPU is wanted and there is none."""
+    import torch
+
+    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if accelerator == "gpu" and found == "cpu":
+        raise ValueError("trainer.accelerator=gpu but this machine has none that torch can use: set trainer.accelerator=auto")
+    return "cpu" if accelerator == "cpu" else found
+
+
 def build_method(config: Run, backbone: Backbone) -> Method:
     from lightning_modules.baseline import Baseline
     from lightning_modules.maskattn import MaskAttn
@@ -158,7 +185,7 @@ def _trained(config: Run, backbone: Backbone, datamodule: CocoDataModule, seed_r
     import torch
 
     torch.manual_seed(config.seed)
-    later = conf.replace(config, config.evaluate_with) if config.evaluate_with else config
+    later = evaluated(config)
     if config.method.name == "baseline":
         return build_method(later, backbone).eval()
     target = Path(config.output) / "adapters" / training_key(config)
@@ -221,31 +248,40 @@ def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, 
         callbacks=callbacks,
     )
     last = checkpoints / "last.ckpt"
-    trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        # Lightning swallows Ctrl-C; whoever called wants to know.
-        raise KeyboardInterrupt
+    try:
+        trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into an exit; whoever called wants to know what it was.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
     method.save_adapter(target)
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _evaluated(config: Run, method: Method, datamodule: CocoDataModule, folder: Path, emit: Progress) -> dict[str, float]:
+def _evaluated(config: Evaluation, seed: int, method: Method, datamodule: CocoDataModule, folder: Path, emit: Progress) -> dict[str, float]:
     from lightning_modules.evaluate import evaluate
     from lightning_modules.gate_maps import draw_gate_maps
     from lightning_modules.maskattn import MaskAttn
 
-    metrics = evaluate(method, datamodule, config.evaluation, config.seed, folder, emit)
+    metrics = evaluate(method, datamodule, config, seed, folder, emit)
     if isinstance(method, MaskAttn):
-        draw_gate_maps(method, datamodule, config.evaluation, config.seed, folder)
+        draw_gate_maps(method, datamodule, config, seed, folder)
     return metrics
 
 
 def _quiet() -> None:
     """Keeps advertisements and notes of the libraries out of a sweep's progress."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("transformers", "diffusers"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    # Each of them sets its level when it is imported: an earlier setting would not last.
+    import lightning.pytorch  # noqa: F401
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
+
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    for library in (diffusers, transformers):
+        library.set_verbosity_error()
+        library.disable_progress_bar()
     for message in (".*does not have many workers.*", ".*isinstance\\(treespec, LeafSpec\\).*", ".*torch_dtype. is deprecated.*"):
         warnings.filterwarnings("ignore", message)
 
@@ -262,6 +298,9 @@ def main(argv: list[str]) -> int:
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
     for key, value in result["metrics"].items():
         print(f"{key:24s} {value:.4f}")
     print(path.parent / "result.json")

@@ -21,13 +21,15 @@ def denoising_loss(
         raise ValueError(f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ: expected the same shape")
     if normalise not in ("all", "area"):
         raise ValueError(f"normalise={normalise!r} is unknown: expected 'all' or 'area'")
+    if weight is not None and weight.shape != pred.shape[:1]:
+        raise ValueError(f"weight {tuple(weight.shape)} does not fit {len(pred)} samples: expected one number for each")
     error = (pred.float() - target.float()).square()  # [B, C, H, W]
     if mask is None:
         per_sample = error.flatten(1).mean(1)
     else:
         mask = mask.float() if mask.dim() == 4 else mask.float().unsqueeze(1)
-        if mask.shape[-2:] != pred.shape[-2:]:
-            raise ValueError(f"mask is {tuple(mask.shape[-2:])} but pred is {tuple(pred.shape[-2:])}: resize the mask first")
+        if mask.shape != (len(pred), 1, *pred.shape[-2:]):
+            raise ValueError(f"mask {tuple(mask.shape)} does not fit pred {tuple(pred.shape)}: expected [B, 1, H, W], resized to pred's H, W")
         # The mask multiplies prediction and target (eq. 1), so the squared error carries its square.
         error = error * mask.square()
         total = error.flatten(1).sum(1)

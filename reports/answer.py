@@ -14,11 +14,15 @@ __all__ = ["Answer", "answer"]
 
 @dataclass(frozen=True)
 class Answer:
-    """`levels`: what the factor does. `method`: whether the method at its baseline level helps at all. `rule`: how both were decided."""
+    """`levels`: what the factor does. `method`: whether the method at its baseline level helps at all. `rule`: how both were decided.
+
+    `brackets`: what the intervals in the answer are.
+    """
 
     levels: str
     method: str
     rule: str
+    brackets: str
 
     @property
     def text(self) -> str:
@@ -28,7 +32,7 @@ class Answer:
 def answer(study: Study, found: Sequence[Entry]) -> Answer:
     """See `Answer`; the headline metric decides."""
     entries = of_metric(found, study.headline)
-    return Answer(_levels(study, found, entries), _method(study, found, entries), _rule(study, entries))
+    return Answer(_levels(study, found, entries), _method(study, found, entries), _rule(study, entries), _brackets(entries))
 
 
 def _factor(study: Study) -> str:
@@ -121,21 +125,28 @@ def _method(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
     if entry is None:
         return ""
     base, name = study.baseline.label, in_sentence(study.headline.label)
+    at = f"{_factor(study)} {base}" if len(study.factors) == 1 else base
     if entry.versus is None:
-        return f"Whether the method helps at all is open: the untouched backbone and {base} share no finished seed."
+        return f"Whether the method helps at all is open: the untouched backbone and the method at {at} share no finished seed."
     interval, digits = entry.versus.interval, decimals(found, study.headline)
     gain = -interval.mean  # versus is backbone - baseline level; said here the other way round
     if not math.isfinite(interval.low):
         return (
-            f"Against the untouched backbone, the method at {base} changes {name} by {signed(gain, digits)} in its one seed, which cannot "
+            f"Against the untouched backbone, the method at {at} changes {name} by {signed(gain, digits)} in its one seed, which cannot "
             f"tell."
         )
     shift = f"{signed(gain, digits)} [{signed(-interval.high, digits)}, {signed(-interval.low, digits)}]"
     if not any(entry.versus.differences):
-        return f"The method at {base} gives the same {name} as the untouched backbone in every seed."
+        return f"The method at {at} gives the same {name} as the untouched backbone in every seed."
     if interval.excludes_zero:
-        return f"The method at {base} is {_verb(study.headline.better, gain)} than the untouched backbone in {name}: {shift}."
-    return f"Against the untouched backbone, the method at {base} does not differ by more than its interval: {shift}."
+        return f"The method at {at} is {_verb(study.headline.better, gain)} than the untouched backbone in {name}: {shift}."
+    return f"Against the untouched backbone, the method at {at} does not differ by more than its interval: {shift}."
+
+
+def _brackets(entries: list[Entry]) -> str:
+    compared = [e for e in entries if e.wide]
+    widened = f"; those of the levels are widened to hold for all {len(compared)} at once" if len(compared) > 1 else ""
+    return f"Brackets: 95 % intervals{widened}."
 
 
 def _rule(study: Study, entries: list[Entry]) -> str:

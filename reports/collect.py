@@ -62,6 +62,7 @@ class Trial:
 
     seed: int
     run_id: str
+    artifacts: str  # where its files are: a URI
     minutes: float
     metrics: dict[str, float]
     seconds: dict[str, float]
@@ -129,9 +130,9 @@ class Study:
             for _, trial in sorted(cell.trials.items()):
                 yield cell, trial
 
-    def fetch(self, run_id: str, name: str) -> Path | None:
-        """A run's artifact as a local file, or None where the run has none of that name."""
-        return _fetch(client(self.uri), run_id, name, Path(self.folder.name))
+    def fetch(self, trial: Trial, name: str) -> Path | None:
+        """A trial's artifact as a local file, or None where it has none of that name."""
+        return _fetch(trial.artifacts, self.uri, name, Path(self.folder.name) / trial.run_id)
 
 
 def client(uri: str) -> MlflowClient:
@@ -190,9 +191,10 @@ def collect(tracking_uri: str, sweep: str) -> Study:
         folder=folder,
     )
     owners = _add_cells(study, _runs(tracking, experiment.experiment_id, "cell"))
-    _add_trials(study, owners, _runs(tracking, experiment.experiment_id, "seed"), tracking)
+    _add_trials(study, owners, _runs(tracking, experiment.experiment_id, "seed"))
     if not any(cell.trials for cell in study.cells):
-        raise ReportError(f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned): run python -m sweeps.{sweep} first")
+        command = tags.get("command", f"python -m sweeps.{sweep}")
+        raise ReportError(f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned); run it first: {command}")
     return study
 
 
@@ -223,8 +225,9 @@ def _place(cell: Cell, factors: list[Factor]) -> tuple[int, ...] | None:
     places = []
     for factor in factors:
         value = cell.values.get(factor.key)
-        # MLflow keeps params as text: True may be there as Python or as YAML writes it
-        place = next((i for i, level in enumerate(factor.levels) if value in (str(level), json.dumps(level))), None)
+        # MLflow keeps params as text: a level that is no string is written as JSON
+        texts = [level if isinstance(level, str) else json.dumps(level, separators=(",", ":")) for level in factor.levels]
+        place = texts.index(value) if value in texts else None
         if place is None:
             return None
         places.append(place)
@@ -254,7 +257,7 @@ def _add_cells(study: Study, runs: list[Run]) -> dict[str, Cell]:
     return owners
 
 
-def _add_trials(study: Study, owners: dict[str, Cell], runs: list[Run], tracking: MlflowClient) -> None:
+def _add_trials(study: Study, owners: dict[str, Cell], runs: list[Run]) -> None:
     planned = set(study.seeds)
     kept = {cell.name for cell in study.cells}
     last: dict[tuple[str, int], Run] = {}
@@ -272,7 +275,7 @@ def _add_trials(study: Study, owners: dict[str, Cell], runs: list[Run], tracking
     for cell in study.cells:
         for seed in study.seeds:
             if (cell.name, seed) in last:
-                cell.trials[seed] = _trial(seed, last[cell.name, seed], tracking, Path(study.folder.name))
+                cell.trials[seed] = _trial(seed, last[cell.name, seed], study.uri, Path(study.folder.name))
                 cell.unfinished.pop(seed, None)
             else:
                 cell.unfinished.setdefault(seed, "not started")
@@ -282,15 +285,19 @@ def _reason(run: Run) -> str:
     if run.info.status == "FAILED":
         lines = run.data.tags.get("error", "").strip().splitlines()
         return f"failed: {lines[-1].strip() if lines else 'no error recorded'}"  # of a traceback the last line is the message
-    return {"RUNNING": "still running, or stopped hard", "KILLED": "stopped by hand", "SCHEDULED": "not started"}[run.info.status]
+    return {"RUNNING": "still running, or stopped hard", "KILLED": "stopped", "SCHEDULED": "not started"}[run.info.status]
 
 
-def _trial(seed: int, run: Run, tracking: MlflowClient, folder: Path) -> Trial:
-    result = _json(tracking, run.info.run_id, "result.json", folder) or {}
-    samples = _json(tracking, run.info.run_id, "samples.json", folder)
+def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
+    result, samples = (
+        None if path is None else json.loads(path.read_text(encoding="utf-8"))
+        for path in (_fetch(run.info.artifact_uri, uri, name, folder / run.info.run_id) for name in ("result.json", "samples.json"))
+    )
+    result = result or {}
     return Trial(
         seed=seed,
         run_id=run.info.run_id,
+        artifacts=run.info.artifact_uri,
         minutes=((run.info.end_time or run.info.start_time) - run.info.start_time) / 60_000,
         metrics={key.removeprefix("eval/"): value for key, value in run.data.metrics.items() if key.startswith("eval/")},
         seconds=result.get("seconds", {}),
@@ -315,17 +322,14 @@ def _samples(data: dict[str, Any], run_id: str) -> Samples:
     )
 
 
-def _fetch(tracking: MlflowClient, run_id: str, name: str, folder: Path) -> Path | None:
-    target = folder / run_id
-    if (target / name).is_file():
-        return target / name
-    parent = name.rpartition("/")[0]
-    if not any(item.path == name for item in tracking.list_artifacts(run_id, parent or None)):
+def _fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | None:
+    """Bring the file `name` into `folder`. Through the store itself: MlflowClient asks the database three times for each file."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if (folder / name).is_file():
+        return folder / name
+    store = get_artifact_repository(artifacts, tracking_uri=tracking_uri)
+    if not any(item.path == name for item in store.list_artifacts(name.rpartition("/")[0] or None)):
         return None
-    target.mkdir(exist_ok=True)
-    return Path(tracking.download_artifacts(run_id, name, str(target)))
-
-
-def _json(tracking: MlflowClient, run_id: str, name: str, folder: Path) -> dict[str, Any] | None:
-    path = _fetch(tracking, run_id, name, folder)
-    return None if path is None else json.loads(path.read_text(encoding="utf-8"))
+    folder.mkdir(exist_ok=True)
+    return Path(store.download_artifacts(name, str(folder)))

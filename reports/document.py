@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from reports import figures, fonts, sections, tables
+from reports import export, figures, fonts, images, sections, tables
 from reports.answer import Answer, answer
 from reports.collect import ReportError, Study, client, collect
 
@@ -36,12 +36,12 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
         pictures = {
             "response": figures.response(study, found, draft / "figures"),
             "precision_recall": figures.precision_recall(study, draft / "figures"),
-            "images": figures.image_grid(study, draft / "figures"),
-            "gates": figures.gate_maps(study, draft / "figures"),
+            "images": images.image_grid(study, draft / "figures"),
+            "gates": images.gate_maps(study, draft / "figures"),
         }
         shown = sections.document(study, found, said, {name: picture for name, picture in pictures.items() if picture})
         _put(draft / "report.json", json.dumps(_printable(shown), indent=1, ensure_ascii=False))
-        _put(draft / "report.csv", tables.to_csv(study, found))
+        _put(draft / "report.csv", export.to_csv(study, found))
         _put(draft / "report.md", _markdown(study, found, said))
         _put(draft / "report.tex", _latex(study, found, said))
         (draft / "report.pdf").write_bytes(_compile(draft))
@@ -55,8 +55,10 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
 
 
 def attach(tracking_uri: str, sweep: str, folder: Path) -> str:
-    """Log what `write` left in `folder` into the sweep's role=report run (made at the first call), put question and answer into the experiment's
-    description, and return the run's id."""
+    """Log what `write` left in `folder` into the sweep's role=report run, which the first call makes; return the run's id.
+
+    Question and answer become the experiment's description.
+    """
     tracking = client(tracking_uri)
     experiment = tracking.get_experiment_by_name(sweep)
     if experiment is None:
@@ -113,16 +115,16 @@ def _all_tables(study: Study, found: list[tables.Entry]) -> list[tables.Table]:
 def _markdown(study: Study, found: list[tables.Entry], said: Answer) -> str:
     question = study.tags.get("question", "")
     parts = [
-        f"# {tables.markdown(study.sweep)}",
-        tables.markdown(question),
-        f"**Answer.** {tables.markdown(said.text)}",
-        tables.markdown(said.rule),
+        f"# {export.markdown(study.sweep)}",
+        export.markdown(question),
+        f"**Answer.** {export.markdown(said.text)}",
+        export.markdown(said.rule),
     ]
     return (
-        "\n\n".join([part for part in parts if part] + [tables.to_markdown(table).rstrip() for table in _all_tables(study, found)]) + "\n"
+        "\n\n".join([part for part in parts if part] + [export.to_markdown(table).rstrip() for table in _all_tables(study, found)]) + "\n"
     )
 
 
 def _latex(study: Study, found: list[tables.Entry], said: Answer) -> str:
     lines = [f"% {study.sweep}: {said.text}".replace("\n", " "), "% needs \\usepackage{booktabs}", ""]
-    return "\n".join(lines + [tables.to_latex(table, f"{study.sweep}-{i + 1}") for i, table in enumerate(_all_tables(study, found))])
+    return "\n".join(lines + [export.to_latex(table, f"{study.sweep}-{i + 1}") for i, table in enumerate(_all_tables(study, found))])

@@ -1,5 +1,7 @@
-"""The table object as files: CSV with full precision, Markdown and booktabs LaTeX with the characters of the PDF. Text is escaped, so that it prints
-literally."""
+"""The table object as files: CSV with full precision, Markdown and booktabs LaTeX with the characters of the PDF.
+
+Text is escaped, so that it prints literally.
+"""
 
 from __future__ import annotations
 
@@ -88,13 +90,15 @@ def to_markdown(table: Table) -> str:
 
 
 def markdown(text: str) -> str:
-    return "".join("\\" + c if c in "\\`*_{}[]<>#|$~" else c for c in text).replace("\n", "<br>")
+    """Text as Markdown that prints it literally; brackets are left as they are, since alone they do nothing."""
+    return "".join("\\" + c if c in "\\`*_{}<>#|$~" else c for c in text).replace("](", "]\\(").replace("\n", "<br>")
 
 
 LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "^": r"\textasciicircum{}", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$", "–": "--", "…": r"\dots{}", "\n": " ",
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+    "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "…": r"\dots{}", "\n": " ",
+    "[": "{[}",  # a row that starts with a bracket would be read as the length after \\\\
 }  # fmt: skip
 
 
@@ -105,12 +109,24 @@ def latex(text: str) -> str:
 
 def to_latex(table: Table, label: str) -> str:
     """A booktabs table environment; needs \\usepackage{booktabs}."""
-    lines = [
-        " & ".join((rf"\textit{{{latex(c)}}}" if i in table.marks else latex(c)) for c in row) + r" \\" for i, row in enumerate(table.rows)
-    ]
+    styles = {"baseline": r"\textbf", "reference": r"\textit"}
+    lines = []
+    for i, row in enumerate(table.rows):
+        style = styles.get(table.marks.get(i, ""), "")
+        lines.append("    " + " & ".join(f"{style}{{{latex(cell)}}}" if style else latex(cell) for cell in row) + r" \\")
     note = f" {latex(table.note)}" if table.note else ""
-    return "\n".join(
-        [r"\begin{table}", r"  \centering\small", f"  \\caption{{{latex(table.title)}{note}}}", f"  \\label{{tab:{label}}}",
-         f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}", r"    \toprule", "    " + " & ".join(map(latex, table.columns)) + r" \\", r"    \midrule",
-         *(f"    {line}" for line in lines), r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
-    )  # fmt: skip
+    parts = [
+        r"\begin{table}",
+        r"  \centering\small",
+        f"  \\caption{{{latex(table.title)}{note}}}",
+        f"  \\label{{tab:{label}}}",
+        f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        r"    \toprule",
+        "    " + " & ".join(map(latex, table.columns)) + r" \\",
+        r"    \midrule",
+        *lines,
+        r"    \bottomrule",
+        r"  \end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(parts) + "\n"

@@ -1,6 +1,6 @@
 """The figures of a report, each as SVG and PNG with the same bytes for the same numbers.
 
-Colours are told apart by the colour-blind (Okabe and Ito) and never carry meaning alone: every series also has its own line, marker or text.
+Colours are told apart by the colour-blind (Okabe and Ito) and never carry meaning alone: every series has its own line, marker or text.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports.collect import Cell, Metric, Study
+from reports.fonts import printable
 from reports.statistics import Interval, mean_interval
 from reports.tables import Entry, in_sentence, of_metric, titled
 
@@ -22,17 +23,16 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "gate_maps", "image_grid", "precision_recall", "response"]
+__all__ = ["Picture", "canvas", "factor_words", "precision_recall", "response", "save"]
 
 WIDTH = 6.7  # inches: the text width of the A4 page, so that font sizes in the figure are those on paper
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
-LABEL, HEAD, GAP = 1.55, 0.42, 0.02  # inches in the image grid: column of prompts, row of names, around an image
-PIXELS = 256
 MARKERS = "oDs^vPXp*h"
 STYLE = {
-    "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left", "axes.spines.top": False,
-    "axes.spines.right": False, "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7, "grid.color": "#dddddd", "grid.linewidth": 0.6,
-    "axes.axisbelow": True, "legend.frameon": False, "svg.hashsalt": "reports", "svg.fonttype": "path", "text.parse_math": False,
+    "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
+    "grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True, "legend.frameon": False,
+    "svg.hashsalt": "reports", "svg.fonttype": "path", "text.parse_math": False,
 }  # fmt: skip
 
 
@@ -55,7 +55,11 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
 
 
 def save(figure: Figure, folder: Path, name: str, dpi: int = 200) -> None:
+    from matplotlib.text import Text
+
     folder.mkdir(parents=True, exist_ok=True)
+    for text in figure.findobj(Text):
+        text.set_text(printable(text.get_text()))
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
     figure.savefig(folder / f"{name}.png", dpi=dpi, metadata={"Software": None})
 
@@ -92,8 +96,10 @@ def response(study: Study, found: Sequence[Entry], folder: Path) -> Picture:
     shape = "line and band" if study.numeric else "points and bars"
     caption = (
         f"Left: {in_sentence(study.headline.label)} over {factor_words(study)}; {shape}: mean and 95 % t-interval over seeds, "
-        "small dots: single seeds, filled marker: baseline level; dashed line and grey band: untouched backbone with its 95 % interval. Right: difference from "
-        "the baseline level, seed by seed; thick bar: 95 % interval, thin bar: widened to hold for all levels at once, which is what the answer goes by. "
+        "small dots: single seeds, filled marker: baseline level; dashed line and grey band: untouched backbone with its 95 % interval. "
+        "Right: difference from "
+        "the baseline level, seed by seed; thick bar: 95 % interval, thin bar: widened to hold for all levels at once, which is what the "
+        "answer goes by. "
         f"{_n(study)}."
     )
     return Picture("response.svg", caption, f"{study.headline.label} for each level, and the differences from the baseline level")
@@ -104,7 +110,7 @@ def _positions(study: Study, levels: Sequence[Entry]) -> list[float]:
 
 
 def _ticks(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
-    labels = [e.cell.label if study.numeric else textwrap.fill(e.cell.label, 14) for e in levels]
+    labels = [e.cell.label if study.numeric else textwrap.fill(printable(e.cell.label), 14) for e in levels]
     turned = not study.numeric and len(levels) > 4
     axes.set_xticks(_positions(study, levels), labels, rotation=35 if turned else 0, ha="right" if turned else "center")
     axes.set_xlabel(_factor_axis(study))
@@ -225,12 +231,12 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
                 }
             label = cell.label + (" (baseline)" if cell.baseline else "")
             axes.errorbar(
-                recall_i.mean, precision_i.mean, marker=marker, markersize=6.5, color=color, linestyle="none", label=label, zorder=4 if cell.reference else 3,
-                markeredgecolor="white", markeredgewidth=0.6, **error,
+                recall_i.mean, precision_i.mean, marker=marker, markersize=6.5, color=color, linestyle="none", label=label,
+                zorder=4 if cell.reference else 3, markeredgecolor="white", markeredgewidth=0.6, **error,
             )  # fmt: skip
+            name, offset, ha, va = ("backbone", (-5, -5), "right", "top") if cell.reference else (cell.label, (5, 4), "left", "bottom")
             axes.annotate(
-                "backbone" if cell.reference else cell.label, (recall_i.mean, precision_i.mean), xytext=(-5, -5) if cell.reference else (5, 4),
-                ha="right" if cell.reference else "left", va="top" if cell.reference else "bottom", textcoords="offset points", fontsize=7.5, zorder=5,
+                name, (recall_i.mean, precision_i.mean), xytext=offset, textcoords="offset points", ha=ha, va=va, fontsize=7.5, zorder=5,
                 path_effects=[withStroke(linewidth=2, foreground="white")],
             )  # fmt: skip
         axes.set_xlabel("Recall ↑ (share)")

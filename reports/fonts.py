@@ -1,4 +1,4 @@
-"""Fonts of the report: typst's own serif, and for signs that it lacks the DejaVu fonts that come with matplotlib. System fonts are never used."""
+"""Fonts of the report: typst's own serif, and DejaVu, which comes with matplotlib, for what it lacks. System fonts are never used."""
 
 from __future__ import annotations
 

@@ -13,7 +13,6 @@ import numpy as np
 
 from reports.collect import Study
 from reports.figures import GREEN, GREY, ORANGE, WIDTH, Picture, canvas, factor_words, save
-from reports.fonts import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,8 +26,8 @@ PIXELS = 256
 def choose_prompts(outcomes: np.ndarray, splits: Sequence[str], rows: int) -> list[int]:
     """Which prompts to show, by rule. `outcomes` [cells, prompts] is 1 where the judge says right, 0 where wrong.
 
-    Half of the rows: prompts on which the cells disagree most (outcomes nearest to half right, half wrong), earlier ones first. The other half: the
-    first prompts of the plan, taken from the splits in turn. Returned in the order of the plan.
+    Half of the rows: prompts on which the cells disagree most (outcomes nearest to half right, half wrong), earlier ones first.
+    The other half: the first prompts of the plan, taken from the splits in turn. Returned in the order of the plan.
     """
     share = outcomes.mean(axis=0)
     disagreement = np.minimum(share, 1 - share)
@@ -62,54 +61,46 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
     height = len(chosen) * side + HEAD
     with canvas(WIDTH, height) as figure:
         figure.set_layout_engine("none")
+        axes = figure.add_axes((0, 0, 1, 1))  # one axes in inches, y downwards
+        axes.set_axis_off()
         for c, cell in enumerate(study.cells):
-            name = "untouched\nbackbone" if cell.reference else printable(cell.label) + ("\n(baseline)" if cell.baseline else "")
-            figure.text(
-                (LABEL + (c + 0.5) * side) / WIDTH,
-                1 - (HEAD - 0.06) / height,
-                name,
-                ha="center",
-                va="bottom",
-                fontsize=7.5,
-                fontweight="bold",
-            )
+            name = "untouched\nbackbone" if cell.reference else cell.label + ("\n(baseline)" if cell.baseline else "")
+            axes.text(LABEL + (c + 0.5) * side, HEAD - 0.06, name, ha="center", va="bottom", fontsize=7.5, fontweight="bold")
         for r, key in enumerate(chosen):
-            low = 1 - (HEAD + (r + 1) * side) / height
+            top = HEAD + r * side
             place = first.ids.index(key)
-            text = f"{textwrap.fill(printable(first.prompts[place]), 24)}\n({first.splits[place]})"
-            figure.text(0.0, low + side / 2 / height, text, va="center", ha="left", fontsize=7.5)
+            text = f"{textwrap.fill(first.prompts[place], 24)}\n({first.splits[place]})"
+            axes.text(0.0, top + side / 2, text, va="center", ha="left", fontsize=7.5)
             for c, cell in enumerate(study.cells):
-                axes = figure.add_axes(
-                    ((LABEL + c * side + GAP) / WIDTH, low + GAP / height, (side - 2 * GAP) / WIDTH, (side - 2 * GAP) / height)
-                )
-                axes.set_axis_off()
+                left = LABEL + c * side
                 if cell.name not in samples:
-                    axes.text(0.5, 0.5, f"seed {seed}\nmissing", ha="center", va="center", fontsize=7.5, color=GREY)
+                    axes.text(left + side / 2, top + side / 2, f"seed {seed}\nmissing", ha="center", va="center", fontsize=7.5, color=GREY)
                     continue
                 index = places[cell.name][key]
-                _image(
-                    axes, study.fetch(cell.trials[seed].run_id, str(samples[cell.name].images[index])), samples[cell.name].success[index]
-                )
+                image = study.fetch(cell.trials[seed], str(samples[cell.name].images[index]))
+                _image(axes, image, samples[cell.name].success[index], (left + GAP, left + side - GAP, top + side - GAP, top + GAP))
+        axes.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
         save(figure, folder, "images", dpi=300)
     most = min(rows // 2, int((np.minimum(outcomes.mean(axis=0), 1 - outcomes.mean(axis=0)) > 0).sum()))
     caption = (
-        f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the levels of {factor_words(study)}. ✓ and ✗: the judge's verdict on that image. "
-        f"Chosen by rule among the {len(kept)} prompts whose images were kept: {most} on which the cells disagree most, the others the first of each split."
+        f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the levels of {factor_words(study)}. ✓ and ✗: the "
+        f"judge's verdict on that image. "
+        f"Chosen by rule among the {len(kept)} prompts whose images were kept: {most} on which the cells disagree most, the others the "
+        f"first of each split."
     )
     return Picture("images.png", caption, "Generated images, one row per prompt and one column per cell")
 
 
-def _image(axes: Axes, path: Path | None, right: bool) -> None:
+def _image(axes: Axes, path: Path | None, right: bool, extent: tuple[float, float, float, float]) -> None:
+    """One image with the judge's verdict in its corner. `extent` is left, right, bottom, top."""
     from PIL import Image
 
     if path is not None:
         image = Image.open(path).convert("RGB")
-        how = (
-            Image.Resampling.NEAREST if image.width < PIXELS else Image.Resampling.LANCZOS
-        )  # small images keep their pixels, large ones shrink
-        axes.imshow(np.asarray(image.resize((PIXELS, PIXELS), how)))
+        how = Image.Resampling.NEAREST if image.width < PIXELS else Image.Resampling.LANCZOS  # small images keep their pixels
+        axes.imshow(np.asarray(image.resize((PIXELS, PIXELS), how)), extent=extent, aspect="auto")
     axes.text(
-        0.97, 0.97, "✓" if right else "✗", transform=axes.transAxes, ha="right", va="top", fontsize=8.5, color="white", fontweight="bold",
+        extent[1] - 0.03, extent[3] + 0.03, "✓" if right else "✗", ha="right", va="top", fontsize=8.5, color="white", fontweight="bold",
         bbox={"boxstyle": "round,pad=0.12", "facecolor": GREEN if right else ORANGE, "edgecolor": "white", "linewidth": 0.7},
     )  # fmt: skip
 
@@ -117,12 +108,16 @@ def _image(axes: Axes, path: Path | None, right: bool) -> None:
 def gate_maps(study: Study, folder: Path) -> Picture | None:
     """The gate maps that the baseline level's first finished seed logged; None where the method has no gates."""
     for seed, trial in sorted(study.baseline.trials.items()):
-        path, note = study.fetch(trial.run_id, "gates.png"), study.fetch(trial.run_id, "gates.json")
+        path, note = study.fetch(trial, "gates.png"), study.fetch(trial, "gates.json")
         if path is None or note is None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / "gates.png")
-        told = json.loads(note.read_text(encoding="utf-8"))
-        caption = f"Gate maps at the baseline level ({study.baseline.label}), seed {seed}, prompt “{told['prompt']}”: {len(told['sites'])} gated layers × tokens."
-        return Picture("gates.png", caption, "Gate maps by layer and token")
+        prompts = [entry["prompt"] for entry in json.loads(note.read_text(encoding="utf-8"))]
+        caption = (
+            f"Gates at the baseline level ({study.baseline.label}), seed {seed}. A map shows for one token, place by place, at how many of the "
+            "sampler's steps and gated layers of one resolution its gate was open: white always, black never. "
+            f"N = {len(prompts)} prompts, the first of each split: {'; '.join(f'“{prompt}”' for prompt in prompts)}."
+        )
+        return Picture("gates.png", caption, "Gate maps by prompt, resolution and token")
     return None

@@ -49,15 +49,16 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
     blocks += [_heading("What is missing"), _text(_missing(study))]
     blocks += _provenance(study)
     front = headline_table(study, found)
+    method = study.config.get("method", {}).get("name", "method")
     return {
         "title": study.sweep,
-        "kicker": f"Ablation report · {study.config.get('method', {}).get('name', 'method')} · {len(study.cells)} cells × {len(study.seeds)} seeds",
+        "kicker": f"Ablation report · {method} · {len(study.cells)} cells × {len(study.seeds)} seeds",
         "footer": study.sweep,
         "question": study.tags.get("question", ""),
         "origin": study.tags.get("origin", ""),
         "warning": _warning(study),
         "answer": said.text,
-        "resolution": _resolution(study, of_metric(found, study.headline), decimals(found, study.headline)),
+        "small": f"{said.brackets} {_resolution(study, of_metric(found, study.headline), decimals(found, study.headline))}".strip(),
         "front": [
             _picture(pictures["response"], 100),
             _table(front, widths=["fill", *["auto"] * (len(front.columns) - 1)], size=9.5),
@@ -80,8 +81,8 @@ def _picture(picture: Picture, width: int) -> dict[str, Any]:
 
 def _table(table: Table, widths: list[Any], size: float, left: Sequence[int] = (0,)) -> dict[str, Any]:
     marks = {str(row): mark for row, mark in table.marks.items()}
-    return {"kind": "table", "title": table.title, "note": table.note, "columns": table.columns, "rows": table.rows, "marks": marks, "widths": widths,
-            "size": size, "left": list(left)}  # fmt: skip
+    shown = {"title": table.title, "note": table.note, "columns": table.columns, "rows": table.rows, "marks": marks}
+    return {"kind": "table", **shown, "widths": widths, "size": size, "left": list(left)}
 
 
 def _pairs(pairs: list[tuple[str, str]]) -> dict[str, Any]:
@@ -113,7 +114,8 @@ def _outcomes(left: Cell, right: Cell) -> tuple[np.ndarray, np.ndarray] | None:
 
 
 def _images_table(study: Study) -> Table | None:
-    rows, marks = [], {}
+    rows: list[list[str]] = []
+    marks: dict[int, str] = {}
     for cell in study.cells:
         judged = [right for trial in cell.trials.values() if trial.samples for right in trial.samples.success]
         if not judged:
@@ -136,9 +138,12 @@ def _images_table(study: Study) -> Table | None:
     if not rows:
         return None
     title = (
-        "Images that the judge calls right, over all seeds and prompts, and the same prompt and seed compared with the baseline level: images won and lost, and "
-        f"the difference in share with a 95 % interval from {DRAWS} bootstrap samples that draw prompts and seeds independently (generator seed 0). Wilson's interval "
-        "takes images as independent, which they are not: it is a lower bound of the uncertainty. With few seeds the bootstrap interval is somewhat too narrow; "
+        "Images that the judge calls right, over all seeds and prompts, and the same prompt and seed compared with the baseline level: "
+        "images won and lost, and "
+        f"the difference in share with a 95 % interval from {DRAWS} bootstrap samples that draw prompts and seeds independently "
+        f"(generator seed 0). Wilson's interval "
+        "takes images as independent, which they are not: it is a lower bound of the uncertainty. With few seeds the bootstrap interval "
+        "is somewhat too narrow; "
         "the answer does not rest on it."
     )
     return Table(title, ["Cell", "Right", "Wilson 95 %", "Won / lost", "Difference", "Clustered 95 %"], rows, "", marks)
@@ -153,23 +158,29 @@ def _statistics(study: Study, found: Sequence[Entry], said: Answer) -> list[str]
     n = len(study.seeds)
     texts = [
         said.rule,
-        "Seeds are the unit of replication: a seed fixes training order, initial noise and prompts alike in every cell, so that cells are compared seed by seed. "
+        "Seeds are the unit of replication: a seed fixes training order, initial noise and prompts alike in every cell, so that cells "
+        "are compared seed by seed. "
         "Intervals of means and of differences are t-intervals over seeds. Differences use common seeds only.",
     ]
     if n >= HOLM_FROM:
         texts.append(
-            f"Below each difference stands the p value of the exact sign-flip test over all {2**n} sign patterns, adjusted by Holm's method over the compared "
+            f"Below each difference stands the p value of the exact sign-flip test over all {2**n} sign patterns, adjusted by Holm's "
+            f"method over the compared "
             "levels of one metric; metrics are not adjusted for each other."
         )
     else:
         texts.append(
-            f"With {n} seeds an exact sign-flip test cannot give a p below {smallest_sign_flip_p(n):g}, whatever the data; so no p values and no stars are shown. "
+            f"With {n} seeds an exact sign-flip test cannot give a p below {smallest_sign_flip_p(n):g}, whatever the data; so no p values "
+            f"and no stars are shown. "
             f"Six seeds are the fewest that can reach p < .05."
         )
     base = next(e for e in entries if e.cell.baseline)
     if base.summary and math.isfinite(base.summary.sd):
         unit = f" ({study.headline.unit})" if study.headline.unit else ""
-        noise = f"Noise floor: the standard deviation of {name} over the seeds of the baseline level is {number(base.summary.sd, digits + 1)}{unit}. "
+        noise = (
+            f"Noise floor: the standard deviation of {name} over the seeds of the baseline level is "
+            f"{number(base.summary.sd, digits + 1)}{unit}. "
+        )
         texts.append((noise + _resolution(study, entries, digits)).strip())
     return texts
 
@@ -180,10 +191,14 @@ def _resolution(study: Study, entries: Sequence[Entry], digits: int) -> str:
     wide = next((e.wide for e in entries if e.wide), None)
     if not spreads or wide is None:
         return ""
-    n, pooled = max(s.n for s in spreads), math.sqrt(sum(s.sd**2 for s in spreads) / len(spreads))
+    n = max(s.n for s in spreads)
+    pooled = math.sqrt(sum(s.sd**2 for s in spreads) / len(spreads))
+    if pooled == 0:
+        return ""
     smallest = number(detectable_effect(pooled, n, wide.level, POWER), digits)
     return (
-        f"Differences from the baseline level scatter by {number(pooled, digits + 1)} between seeds (standard deviation, pooled over levels); with {n} seeds a true "
+        f"Differences from the baseline level scatter by {number(pooled, digits + 1)} between seeds (standard deviation, pooled over "
+        f"levels); with {n} seeds a true "
         f"difference in {in_sentence(study.headline.label)} has to be {smallest} to be found with probability {100 * POWER:.0f} %."
     )
 
@@ -193,7 +208,8 @@ def _context(study: Study) -> list[dict[str, Any]]:
     text = f"All numbers of this report come from the backbone “{backbone}” on the data “{data}”."
     if backbone == "embedded":
         text += (
-            " That is a small rendered world with a small model trained in it: its numbers are not comparable with those of any paper, only with each other. "
+            " That is a small rendered world with a small model trained in it: its numbers are not comparable with those of any paper, "
+            "only with each other. "
             "An effect here is a reason to look for it in the large models, not evidence that it is there."
         )
     if not study.published:

@@ -70,7 +70,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
     mean = float(x.mean())
     if x.size == 1:
         return Interval(mean, float("nan"), float("nan"), float("nan"), 1, level)
-    sd = float(x.std(ddof=1))
+    equal = np.ptp(x) <= 1e-12 * np.abs(x).max()  # equal but for rounding: a spread of 1e-17 would make any difference look certain
+    sd = 0.0 if equal else float(x.std(ddof=1))
     half = float(stats.t.ppf((1 + level) / 2, x.size - 1)) * sd / float(np.sqrt(x.size))
     return Interval(mean, mean - half, mean + half, sd, int(x.size), level)
 

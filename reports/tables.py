@@ -1,6 +1,6 @@
-"""The numbers of a report as one list of entries (cell × metric), and that list as display tables, CSV, Markdown and booktabs LaTeX.
+"""The numbers of a report as one list of entries (cell × metric), and that list as tables to be shown.
 
-Numbers are formatted here, once, so that the PDF and every text file show the same characters. The CSV alone has full precision.
+Numbers are formatted here, once, so that the PDF and every text file show the same characters.
 """
 
 from __future__ import annotations
@@ -19,15 +19,10 @@ __all__ = [
     "entries",
     "headline_table",
     "in_sentence",
-    "latex",
-    "markdown",
     "mean_tables",
     "number",
     "signed",
     "span",
-    "to_csv",
-    "to_latex",
-    "to_markdown",
     "titled",
 ]
 
@@ -217,7 +212,7 @@ def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
 
 
 def difference_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
-    """Metrics as rows, cells as columns: paired difference from the baseline level, below it the 95 % interval, then Holm's p if it can speak."""
+    """Metrics as rows, cells as columns: paired difference from the baseline level, its 95 % interval, Holm's p if it can speak."""
     tables = []
     for cells in _chunks([cell for cell in study.cells if not cell.baseline]):
         rows = []
@@ -225,7 +220,10 @@ def difference_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
             digits = decimals(found, metric)
             by_name = {entry.cell.name: entry for entry in of_metric(found, metric)}
             rows.append([_named(metric), *(_difference(by_name[cell.name], digits) for cell in cells)])
-        title = f"All metrics: paired difference from the baseline level ({study.baseline.label}) with its 95 % t-interval, not widened for the number of levels."
+        title = (
+            f"All metrics: paired difference from the baseline level ({study.baseline.label}) with its 95 % t-interval, not widened for "
+            f"the number of levels."
+        )
         tables.append(Table(title, ["Metric", *_heads(study, cells)], rows, missing_note(study)))
     return tables
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from reports.statistics import Interval, mean_interval, paired
 from sweeps.sweep import Cell, Metric, Sweep
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
     from rich.table import Table
 
     from sweeps.plan import Job
     from sweeps.study import Key
 
-__all__ = ["Pace", "View", "duration", "summary_table", "view"]
+__all__ = ["Pace", "View", "duration", "say", "summary_table", "view"]
 
 KNOWN = 0.1  # from this share on, the first trial says how long the others will take
 Values = Mapping[str, Mapping[int, Mapping[str, float]]]  # cell -> seed -> metric -> value
@@ -95,7 +96,7 @@ class View:
         self.say(text)
 
     def say(self, text: str) -> None:
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def left(self) -> str:
         seconds = self.pace.left(self.waiting.values(), self.running, time.monotonic() - self.began, self.share)
@@ -109,7 +110,7 @@ class Bars(View):
         from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
         columns = (TextColumn("{task.description}", markup=False), BarColumn(None), TaskProgressColumn())
-        self.bars = Progress(*columns, console=self.console, expand=True)
+        self.bars = Progress(*columns, console=self.console, expand=True, transient=True)
         self.all = self.bars.add_task("trials", total=max(self.total, 1), completed=self.done)
         self.one = self.bars.add_task("", total=1.0, visible=False)
         self.bars.start()
@@ -135,6 +136,12 @@ class Bars(View):
     def _redraw(self) -> None:
         text = f"trial {min(self.done + 1, self.total)} of {self.total}{self.left()}"
         self.bars.update(self.all, description=text, total=max(self.total, 1), completed=self.done)
+
+
+def say(console: Console, content: RenderableType) -> None:
+    """Print text or a table as it is. Where the reader of a pipe is gone, rich would exit; a sweep goes on."""
+    with suppress(SystemExit):
+        console.print(content, markup=False, highlight=False, soft_wrap=isinstance(content, str))
 
 
 def view(console: Console, pace: Pace, done: int, waiting: Mapping[Key, bool]) -> View:

@@ -37,22 +37,25 @@ class ServerError(ValueError):
 class Ledger:
     """The experiment `name` at `uri`. All methods can be repeated; what is there already is found again."""
 
-    def __init__(self, uri: str, name: str, artifacts: Path | None, tags: Mapping[str, str]) -> None:
-        """Creates the experiment where it is missing, with its artifacts below `artifacts` (None: where the server keeps them)."""
+    def __init__(self, uri: str, name: str, artifacts: Path | None, tags: Mapping[str, str], note: str) -> None:
+        """Creates the experiment where it is missing, with its artifacts below `artifacts` (None: where the server keeps them).
+
+        `note` describes a new experiment until a report does.
+        """
         self.uri, self.name = uri, name
         self.client = client(uri)
         found = self.client.get_experiment_by_name(name)
         if found is None:
             location = artifacts.resolve().as_uri() if artifacts else None
-            self.experiment_id: str = self.client.create_experiment(name, artifact_location=location)
+            # with its tags at once: an experiment without them would not be known as this sweep's
+            self.experiment_id: str = self.client.create_experiment(name, location, {**tags, "mlflow.note.content": note})
         else:
             self.experiment_id = found.experiment_id
             if found.lifecycle_stage == "deleted":
                 self.client.restore_experiment(self.experiment_id)
-        known = dict(found.tags) if found else {}
-        for key, value in tags.items():
-            if known.get(key) != value:
-                self.client.set_experiment_tag(self.experiment_id, key, value)
+            for key, value in tags.items():
+                if found.tags.get(key) != value:
+                    self.client.set_experiment_tag(self.experiment_id, key, value)
         self.runs: dict[str, str] = {}  # cell -> run id
 
     def add_cells(self, cells: Iterable[Cell]) -> None:

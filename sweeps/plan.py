@@ -2,7 +2,8 @@
 
 Planning again is harmless: what is there is found, only what is missing is added. Results are never mixed over settings. A digest of
 everything that a result depends on (not of seeds, levels, retries, output) is stored with the study; the same settings continue it, other
-settings start a study of their own next to it, `<name>-<digest>`, which is said in one line.
+settings start a study of their own next to it, `<name>-<digest>`, which is said in one line. The code is not part of the digest: after a
+change of a method, another `output` or a removed folder gives new results.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from conf import schema
 from lightning_modules.tracking import Tracking, client, describe_error
 from lightning_modules.train import check
 from sweeps.ledger import Ledger, ServerError, check_server, public
-from sweeps.study import Key, Study, attributes, key_of
+from sweeps.study import Key, Study, identity_of, key_of
 from sweeps.sweep import Cell, Sweep
 
 __all__ = ["Job", "Plan", "PlanError", "ResultError", "make", "read_result", "resolve"]
@@ -213,12 +214,16 @@ def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[s
     except OSError as error:
         raise PlanError(f"output={config.output} cannot be written to: {error.strerror or error}") from None
     try:
+        if config.tracking_uri is None:
+            _create_database(output / "mlflow.db")
         _open(uri)
-        name, facts, known = _place(sweep, output, uri, _kept_apart(sweep, config), notes)
-        tags = {**_tags(sweep, config, argv), "plan": facts["plan"], **({} if known else _note(sweep))}
-        ledger = Ledger(uri, name, output / "artifacts" / name if uri.startswith("sqlite:") else None, tags)
+        name, identity = _place(sweep, output, uri, _kept_apart(sweep, config), notes)
+        # the study comes first: stopped in between, the next start knows the folder, and by it the experiment
+        study = Study(output / name, name, sweep.direction, identity)
+        tags = {**_tags(sweep, config, argv), "plan": identity["plan"]}
+        artifacts = output / "artifacts" / name if uri.startswith("sqlite:") else None
+        ledger = Ledger(uri, name, artifacts, tags, f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.")
         ledger.add_cells(cells)
-        study = Study(output / name, name, sweep.direction, facts)
     finally:
         lock.release()
     plan = Plan(sweep, config, name, output / name, cells, study, ledger, notes)
@@ -227,8 +232,17 @@ def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[s
     return plan
 
 
+def _create_database(path: Path) -> None:
+    """MLflow's tables take seconds to make; the file appears only when all are there."""
+    if not path.exists():
+        draft = path.with_name(".mlflow.db.new")
+        draft.unlink(missing_ok=True)
+        _open(f"sqlite:///{draft.resolve()}")
+        draft.replace(path)
+
+
 def _open(uri: str) -> None:
-    """First touch of the tracking store: makes the tables of a new database. Raises PlanError where MLflow refuses it."""
+    """First touch of a tracking store. Raises PlanError where MLflow refuses it."""
     try:
         client(uri).search_experiments(max_results=1)
     except Exception as error:
@@ -277,26 +291,27 @@ def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, An
     return items
 
 
-def _place(sweep: Sweep, output: Path, uri: str, kept: dict[str, Any], notes: list[str]) -> tuple[str, dict[str, Any], bool]:
-    """Name, stored facts, and whether the experiment is there: the study of these settings, or the first free name for a new one."""
+def _place(sweep: Sweep, output: Path, uri: str, kept: dict[str, Any], notes: list[str]) -> tuple[str, dict[str, Any]]:
+    """Name and identity of the study of these settings, or the first free name and a new identity."""
     digest = conf.digest(kept)
     base = f"{sweep.name}-{digest[:8]}"
     for count in range(100):
         name = [sweep.name, base][count] if count < 2 else f"{base}-{count}"
         folder = output / name
-        facts = attributes(folder, name)
+        identity = identity_of(folder, name)
         experiment = client(uri).get_experiment_by_name(name)
-        if facts is None:
-            free = experiment is None and not (folder / "trials").exists()
-            facts = {"digest": digest, "config": kept, "plan": uuid.uuid4().hex}
+        if identity is None:
+            fits = experiment is None and not (folder / "trials").exists()
+            identity = {"digest": digest, "config": kept, "plan": uuid.uuid4().hex}
         else:
-            free = facts["digest"] == digest and (experiment is None or experiment.tags.get("plan") == facts["plan"])
-            if count == 0 and facts["digest"] != digest:
-                notes.append(f"settings differ from those of {folder} ({_changes(facts['config'], kept)}): kept apart in {output / base}")
-        if free:
+            fits = identity["digest"] == digest and (experiment is None or experiment.tags.get("plan") == identity["plan"])
+            if count == 0 and identity["digest"] != digest:
+                changes = _changes(identity["config"], kept)
+                notes.append(f"settings differ from those of {folder} ({changes}): kept apart in {output / base}")
+        if fits:
             if count and not notes:
                 notes.append(f"MLflow has an experiment {sweep.name} that does not belong to {output}: kept apart as {name}")
-            return name, facts, experiment is not None
+            return name, identity
     raise PlanError(f"{output} holds a hundred sweeps called {base}-…; choose another output=FOLDER")
 
 
@@ -329,8 +344,3 @@ def _tags(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> dict[str, 
             f"precision and recall with k = {e.precision_recall_k}, noise and prompts the same for every cell of a seed"
         ),
     }
-
-
-def _note(sweep: Sweep) -> dict[str, str]:
-    """The experiment's description until the report puts the answer there."""
-    return {"mlflow.note.content": f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet: the report writes it here."}

@@ -50,7 +50,7 @@ def main(sweep: Sweep, argv: Sequence[str] | None = None, trainer: Trainer | Non
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
-        print(conf.help_text(f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}", sweep.preset))
+        print(conf.help_text(f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}", sweep.preset), end="")
         return 0
     from sweeps.plan import PlanError, make, resolve
 
@@ -102,14 +102,14 @@ def _signals() -> Iterator[list[int]]:
 def _run(plan: Plan, trainer: Trainer, received: Sequence[int]) -> int:
     from rich.console import Console
 
-    from sweeps.display import Pace, view
+    from sweeps.display import Pace, say, view
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     done = plan.done()
     for note in plan.notes:
-        _say(console, note)
+        say(console, note)
     size = f"{len(plan.cells)} cells × {len(plan.seeds)} seeds = {len(plan.wanted)} trials, {len(done)} finished"
-    _say(console, f"{plan.name}: {size}; {plan.folder}")
+    say(console, f"{plan.name}: {size}; {plan.folder}")
     pace = Pace()
     reference = {cell.text: cell.reference for cell in plan.cells}
     for trial in plan.study.trials("COMPLETE"):
@@ -135,7 +135,8 @@ def _work(plan: Plan, trainer: Trainer, shown: View, failures: dict[Key, str], r
         except BaseException as error:
             # Lightning answers a signal with sys.exit
             if isinstance(error, KeyboardInterrupt) or (received and isinstance(error, SystemExit)):
-                _give_back(plan, job, "KILLED", "stopped by a person or the system")
+                if not (job.folder / "result.json").exists():  # with it, the next start counts the trial
+                    _give_back(plan, job, "KILLED", "stopped by a person or the system")
                 raise KeyboardInterrupt from error
             reason = _log_failure(job, error)
             _give_back(plan, job, "FAILED", reason)
@@ -191,21 +192,21 @@ def _log_failure(job: Job, error: BaseException) -> str:
 
 def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
     """Table, report, where to look, and what is missing."""
-    from sweeps.display import summary_table
+    from sweeps.display import say, summary_table
 
     done = plan.done()
-    console.print(summary_table(plan.sweep, plan.cells, plan.seeds, plan.ledger.seeds(), console.width), markup=False, highlight=False)
+    say(console, summary_table(plan.sweep, plan.cells, plan.seeds, plan.ledger.seeds(), console.width))
     written = bool(done) and _report(plan, console)
     rows = [("folder", str(plan.folder)), *plan.ledger.links()]
     if written:
         rows.insert(0, ("report", str(plan.folder / "report.pdf")))
     for label, text in rows:
-        _say(console, f"{label + ':':<9}{text}")
+        say(console, f"{label + ':':<9}{text}")
     for (cell, seed), reason in failures.items():
         print(f"failed: {cell}, seed {seed}: {reason}", file=sys.stderr)
     elsewhere = len(plan.wanted) - len(done) - len(failures)
     if elsewhere:
-        _say(console, f"{elsewhere} more being run by another process; the same command later adds them to the report")
+        say(console, f"{elsewhere} more being run by another process; the same command later adds them to the report")
     return FAILED if failures or (done and not written) else 0
 
 
@@ -213,6 +214,7 @@ def _report(plan: Plan, console: Console) -> bool:
     """Write and attach the report, unless nothing that it depends on has changed, and say its answer. False where that failed."""
     from reports import document
     from reports.collect import ReportError
+    from sweeps.display import say
 
     made_by = Path(document.__file__).parent
     source = {file.name: file.read_text(encoding="utf-8") for file in made_by.iterdir() if file.suffix in (".py", ".typ")}
@@ -225,9 +227,5 @@ def _report(plan: Plan, console: Console) -> bool:
             print(f"error: no report: {error}; to try again: python -m reports {plan.name} output={plan.config.output}", file=sys.stderr)
             return False
         plan.study.remember("report", digest)
-    _say(console, json.loads((plan.folder / "report.json").read_text(encoding="utf-8"))["answer"])
+    say(console, json.loads((plan.folder / "report.json").read_text(encoding="utf-8"))["answer"])
     return True
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)

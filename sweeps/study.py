@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-__all__ = ["Key", "Study", "attributes", "key_of"]
+__all__ = ["Key", "Study", "identity_of", "key_of"]
 
 JOURNAL = "study.journal"
 Key = tuple[str, int]  # cell, seed
@@ -28,8 +28,8 @@ Key = tuple[str, int]  # cell, seed
 class Study:
     """The trials of one sweep. Every method is safe to call while other processes use the same folder."""
 
-    def __init__(self, folder: Path, name: str, direction: str, facts: Mapping[str, Any]) -> None:
-        """Opens or creates the study in `folder`; `facts` are stored with a new one."""
+    def __init__(self, folder: Path, name: str, direction: str, identity: Mapping[str, Any]) -> None:
+        """Opens or creates the study in `folder`; `identity` is stored with a new one."""
         import optuna
 
         folder.mkdir(parents=True, exist_ok=True)
@@ -46,9 +46,8 @@ class Study:
                 direction="maximize" if direction == "higher" else "minimize",
                 load_if_exists=True,
             )
-            for key, value in facts.items():
-                if key not in self.study.user_attrs:
-                    self.study.set_user_attr(key, value)
+            if "identity" not in self.study.user_attrs:
+                self.study.set_user_attr("identity", dict(identity))
         self._owner: FileLock | None = None
         self._token = ""
 
@@ -147,13 +146,13 @@ def key_of(trial: FrozenTrial) -> Key:
     return trial.user_attrs["cell"], trial.user_attrs["seed"]
 
 
-def attributes(folder: Path, name: str) -> dict[str, Any] | None:
-    """What is stored with the study `name` in `folder`; None where there is no such study."""
+def identity_of(folder: Path, name: str) -> dict[str, Any] | None:
+    """The identity that the study `name` in `folder` was made with; None where there is no such study."""
     if not (folder / JOURNAL).is_file():
         return None
     storage = _storage(folder, FileLock(folder / ".lock"))
     try:
-        return storage.get_study_user_attrs(storage.get_study_id_from_name(name))
+        return storage.get_study_user_attrs(storage.get_study_id_from_name(name)).get("identity")
     except KeyError:
         return None
 

@@ -68,7 +68,8 @@ def gated_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tensor) -> 
         is_open = gate > 0.5
         mask = None if bool(is_open.all()) else is_open.unsqueeze(1)
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    logits = (query.float() @ key.float().transpose(-1, -2)) * query.shape[-1] ** -0.5  # [B, heads, N, T]
+    with torch.autocast(query.device.type, enabled=False):  # a product would be rounded to half precision again
+        logits = (query.float() @ key.float().transpose(-1, -2)) * query.shape[-1] ** -0.5  # [B, heads, N, T]
     gate = gate.unsqueeze(1).float()
     top = logits.detach().masked_fill(gate < 0.5, -torch.inf).amax(-1, keepdim=True)
     # A closed logit may stand far above the open ones; exp(20) is gradient enough for it and finite.

@@ -112,7 +112,7 @@ def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
     return Verdict(
         wanted=len(objects),
         objects=matched,
-        colors=(Counter(c for c, _ in objects) & Counter(d.color for d in detections)).total(),
+        colors=(Counter(c for c, _ in objects) & Counter(d.color for d in detections if d.color is not None)).total(),
         shapes=(Counter(s for _, s in objects) & Counter(d.label for d in detections)).total(),
         extra=len(detections) - matched,
         relation=holds,

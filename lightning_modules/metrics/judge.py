@@ -23,7 +23,7 @@ ASSET = Path(__file__).resolve().parent.parent / "assets" / "judge"
 STRIDE = 4  # pixels per cell
 GRID = SIZE // STRIDE
 UNIT_RADIUS = 10.0  # pixels; a log radius of zero
-LAYOUT = 4  # the presence map is averaged over a 4x4 grid for the features
+LAYOUT = 2  # the presence map is averaged over a 2x2 grid for the features
 CANDIDATES = 6  # places per image that the graded score looks at
 APART = 6.0  # pixels; two peaks nearer than this are one object (centres in the world are at least 15 pixels apart)
 
@@ -37,7 +37,7 @@ class Maps(NamedTuple):
     x: Tensor  # [B, 16, 16] pixels
     y: Tensor  # [B, 16, 16] pixels
     radius: Tensor  # [B, 16, 16] pixels
-    trunk: Tensor  # [B, width, 16, 16]
+    local: Tensor  # [B, width, 16, 16] what the first layers see in about 22 pixels around each cell
 
 
 class Block(nn.Module):
@@ -83,7 +83,7 @@ class Network(nn.Module):
             x=self.centre[None, None, :] + STRIDE * place[:, 0],
             y=self.centre[None, :, None] + STRIDE * place[:, 1],
             radius=UNIT_RADIUS * place[:, 2].clamp(-3, 3).exp(),
-            trunk=trunk,
+            local=fine,
         )
 
 
@@ -126,17 +126,20 @@ class Judge(nn.Module):
         place = Path(folder) if folder is not None else ASSET
         for name in ("config.json", "model.safetensors"):
             if not (place / name).is_file():
-                raise FileNotFoundError(f"{place / name} is missing: `python -m lightning_modules.metrics.train_judge --output {place}` makes it")
+                raise FileNotFoundError(
+                    f"{place / name} is missing: `python -m lightning_modules.metrics.train_judge --output {place}` makes it"
+                )
         judge = cls(json.loads((place / "config.json").read_text()))
         judge.load_state_dict({key: value.float() for key, value in load_file(place / "model.safetensors").items()})
         return judge
 
     def save(self, folder: Path) -> None:
         """Writes float16 weights and ``config.json``."""
-        from safetensors.torch import save_file
+        from safetensors.torch import save
 
         folder.mkdir(parents=True, exist_ok=True)
-        save_file({key: value.half().contiguous() for key, value in self.state_dict().items()}, folder / "model.safetensors")
+        # Not save_file, whose files only their owner may read.
+        (folder / "model.safetensors").write_bytes(save({key: value.half().contiguous() for key, value in self.state_dict().items()}))
         (folder / "config.json").write_text(json.dumps(self.config, indent=2) + "\n")
 
     @torch.no_grad()
@@ -169,20 +172,21 @@ class Judge(nn.Module):
         return found
 
     def features(self, images: Tensor) -> Tensor:
-        """float32 [N, 64] on the CPU, for FID and precision / recall.
+        """float32 [N, 52] on the CPU, for FID and precision / recall.
 
-        48 channels of the trunk, averaged over the image (content and how cleanly it is drawn), and the presence map averaged over a
-        4x4 grid (layout). Each is shifted and scaled to mean 0 and standard deviation 1 on clean renders.
+        48 channels of the first block, averaged over the image (which colours and shapes, and how cleanly they are drawn: the later layers
+        were trained to overlook that), and the presence map averaged over the four quadrants (how many objects, and where). Each is
+        shifted and scaled to mean 0 and standard deviation 1 on clean renders. Few dimensions on purpose: the bias of FID grows with them.
         """
         if len(images) == 0:
             return torch.zeros(0, self.dimension)
         return ((self.raw_features(images) - self.feature_mean) / self.feature_sd).cpu()
 
     def raw_features(self, images: Tensor) -> Tensor:
-        """The features before they are standardised, [N, 64]."""
+        """The features before they are standardised, [N, 52]."""
         maps = self.maps(images)
-        layout = F.avg_pool2d(maps.presence.sigmoid()[:, None], GRID // LAYOUT).flatten(1)  # [N, 16]
-        return torch.cat([maps.trunk.mean((2, 3)), layout], dim=1)
+        layout = F.avg_pool2d(maps.presence.sigmoid()[:, None], GRID // LAYOUT).flatten(1)  # [N, 4]
+        return torch.cat([maps.local.mean((2, 3)), layout], dim=1)
 
     def target_scores(self, images: Tensor, targets: Sequence[Target]) -> Tensor:
         """A graded success, float32 [N] on the CPU in [0, 1].

@@ -7,6 +7,7 @@ probabilities mean something on such images.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -22,7 +23,8 @@ TRAIN_SEED, FRESH_SEED = 9_000_001, 9_000_002
 MOST = 4  # objects per image
 PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 COLOR_WIDTH = 30.0  # RGB distance at which a colour is no longer surely its neighbour in the palette
-PLACEHOLDER = Thing(next(iter(COLORS)), SHAPES[0], 0.0, 0.0, 1.0)
+# How often an object of a spoilt image has which fault.
+SPOILT = {"clean": 0.3, "faint": 0.12, "cut": 0.12, "two colors": 0.14, "mixed color": 0.1, "two shapes": 0.14, "small": 0.08}
 
 
 class Labels(NamedTuple):
@@ -41,9 +43,12 @@ class Pool(NamedTuple):
 
 def any_combination(scene: Scene, rng: np.random.Generator) -> Scene:
     """The same places with colours and shapes drawn freely from all 48 combinations, held-out ones and repeats included."""
-    colors, shapes = tuple(COLORS), SHAPES
-    things = (replace(t, color=colors[rng.integers(8)], shape=shapes[rng.integers(6)]) for t in scene.things)
-    return replace(scene, things=tuple(things))
+    return replace(scene, things=tuple(_any_thing(t.x, t.y, t.radius, rng) for t in scene.things))
+
+
+def _any_thing(x: float, y: float, radius: float, rng: np.random.Generator) -> Thing:
+    colors = tuple(COLORS)
+    return Thing(colors[rng.integers(len(colors))], SHAPES[rng.integers(len(SHAPES))], x, y, radius)
 
 
 def make_pool(size: int, seed: int = TRAIN_SEED) -> Pool:
@@ -58,7 +63,7 @@ def make_pool(size: int, seed: int = TRAIN_SEED) -> Pool:
         scene = any_combination(sample_scene("train", index, seed), rng)
         if index % 2 == 0:
             image = render(scene)[0].astype(np.float32)
-            objects = [_Object(t, 1.0, _one_hot(SHAPES.index(t.shape), 6), _color_target(PALETTE[list(COLORS).index(t.color)])) for t in scene.things]
+            objects = [_plain(thing) for thing in scene.things]
         else:
             image, objects = _spoilt(scene, rng)
         images[index] = np.clip(image + 0.5, 0, 255).astype(np.uint8).transpose(2, 0, 1)
@@ -75,6 +80,14 @@ class _Object(NamedTuple):
     presence: float
     shape: np.ndarray
     color: np.ndarray
+
+
+def _plain(thing: Thing) -> _Object:
+    return _Object(thing, 1.0, _one_hot(SHAPES.index(thing.shape), len(SHAPES)), _color_target(_rgb(thing)))
+
+
+def _rgb(thing: Thing) -> np.ndarray:
+    return PALETTE[list(COLORS).index(thing.color)]
 
 
 def _one_hot(index: int, size: int) -> np.ndarray:
@@ -107,13 +120,13 @@ def _spoilt(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, list[_O
     if rng.random() < 0.25:
         near = things[rng.integers(len(things))]  # one more object, partly over another
         x, y = np.clip([near.x, near.y] + rng.normal(0, near.radius, 2), 9, SIZE - 9)
-        extra = Scene((replace(near, x=float(x), y=float(y), radius=float(rng.uniform(7, 11))),), 0)
+        radius = float(rng.uniform(7, 11))
         if max(abs(x - near.x), abs(y - near.y)) > 8:
-            things += any_combination(extra, rng).things
+            things.append(_any_thing(float(x), float(y), radius, rng))
     for _ in range(int(rng.integers(0, 3)) if rng.random() < 0.5 else 0):
         x, y = rng.uniform(3, SIZE - 3, 2)
-        crumb = any_combination(Scene((replace(PLACEHOLDER, x=float(x), y=float(y), radius=float(rng.uniform(1, 4.5))),), 0), rng).things[0]
-        _paint(image, crumb, coverage(crumb) * rng.uniform(0.3, 1), None)
+        crumb = _any_thing(float(x), float(y), float(rng.uniform(1, 4.5)), rng)
+        _paint(image, _rgb(crumb), coverage(crumb) * rng.uniform(0.3, 1))
     objects, painted = [], []
     for thing in things:
         made, alpha = _draw(image, thing, rng)
@@ -129,18 +142,17 @@ def _spoilt(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, list[_O
     return image, [made for made in objects if made.presence > 0]
 
 
-def _paint(image: np.ndarray, thing: Thing, alpha: np.ndarray, rgb: np.ndarray | None) -> None:
-    color = PALETTE[list(COLORS).index(thing.color)] if rgb is None else rgb
-    image += (color - image) * alpha[..., None]
+def _paint(image: np.ndarray, rgb: np.ndarray, alpha: np.ndarray) -> None:
+    image += (rgb - image) * alpha[..., None]
 
 
 def _draw(image: np.ndarray, thing: Thing, rng: np.random.Generator) -> tuple[_Object, np.ndarray]:
     """Paints one thing, spoilt in one of several ways, and says what should be seen: (object, opacity [64, 64])."""
-    own = PALETTE[list(COLORS).index(thing.color)]
+    own = _rgb(thing)
     alpha = coverage(thing)
-    shape = _one_hot(SHAPES.index(thing.shape), len(SHAPES))
-    color, presence, rgb = _color_target(own), 1.0, own
-    kind = rng.choice(["clean", "faint", "cut", "two colors", "mixed color", "two shapes", "small"], p=[0.3, 0.12, 0.12, 0.14, 0.1, 0.14, 0.08])
+    _, presence, shape, color = _plain(thing)
+    rgb = own
+    kind = rng.choice(list(SPOILT), p=list(SPOILT.values()))
     if kind == "faint":
         opacity = rng.uniform(0.1, 1)
         alpha = alpha * opacity
@@ -170,7 +182,7 @@ def _draw(image: np.ndarray, thing: Thing, rng: np.random.Generator) -> tuple[_O
         thing = replace(thing, radius=float(rng.uniform(4, 7)))
         alpha = coverage(thing)
         presence = _ramp(thing.radius, 4.5, 7)
-    _paint(image, thing, alpha, rgb)
+    _paint(image, rgb, alpha)
     return _Object(thing, presence, shape.astype(np.float32), color.astype(np.float32)), alpha
 
 
@@ -187,8 +199,8 @@ def blur(images: Tensor, sigma: float) -> Tensor:
 def draw_batch(pool: Pool, size: int, seed: int) -> tuple[Tensor, Labels]:
     """``size`` augmented images, float [-1, 1], with their labels; the same seed gives the same batch.
 
-    Augmentations imitate an autoencoder: blur, lost resolution, blotches, noise, small shifts of colour and contrast. Every shape is its own
-    mirror image from left to right, so half the images are mirrored.
+    Augmentations imitate an autoencoder: blur, lost resolution, blotches, noise, small shifts of colour and contrast. Every shape is its
+    own mirror image from left to right, so half the images are mirrored.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -208,8 +220,7 @@ def draw_batch(pool: Pool, size: int, seed: int) -> tuple[Tensor, Labels]:
         if kind < 0.4:
             part = blur(part, float(uniform(1, low=0.3, high=1.7)))
         elif kind < 0.55:
-            small = F.interpolate(part, size=int(uniform(1, low=26, high=56)), mode="bilinear", antialias=True)
-            part = F.interpolate(small, size=SIZE, mode="bilinear")
+            part = _through(part, int(uniform(1, low=26, high=56)))
         if float(uniform(1)) < 0.3:
             blotches = torch.randn(len(part), 3, 12, 12, generator=generator) * float(uniform(1, high=0.12))
             part = part + F.interpolate(blotches, size=SIZE, mode="bilinear")
@@ -220,6 +231,35 @@ def draw_batch(pool: Pool, size: int, seed: int) -> tuple[Tensor, Labels]:
     gain = uniform(size, 1, 1, 1, low=0.85, high=1.1) * uniform(size, 3, 1, 1, low=0.95, high=1.05)
     images = images * gain + uniform(size, 3, 1, 1, low=-0.06, high=0.06)
     return images.clamp(-1, 1), labels
+
+
+def damages() -> dict[str, Callable[[Tensor], Tensor]]:
+    """Named ways to spoil uint8 images [N, 3, 64, 64] as a whole, from none to more than the judge was trained on; all deterministic."""
+
+    def rounded(images: Tensor) -> Tensor:
+        return images.round().clamp(0, 255).to(torch.uint8)
+
+    def blurred(sigma: float) -> Callable[[Tensor], Tensor]:
+        return lambda images: rounded(blur(images.float(), sigma))
+
+    def noisy(sigma: float) -> Callable[[Tensor], Tensor]:
+        return lambda images: rounded(images + sigma * torch.randn(images.shape, generator=torch.Generator().manual_seed(0)))
+
+    def coarse(side: int) -> Callable[[Tensor], Tensor]:
+        return lambda images: rounded(_through(images.float(), side))
+
+    return {
+        "none": lambda images: images,
+        **{f"blur {sigma:g}": blurred(sigma) for sigma in (0.5, 1.0, 1.5, 2.0, 2.5)},
+        **{f"noise {sigma:g}": noisy(sigma) for sigma in (12.0, 25.0, 40.0)},
+        **{f"resolution {side}": coarse(side) for side in (32, 21, 16)},
+    }
+
+
+def _through(images: Tensor, side: int) -> Tensor:
+    """Float images scaled down to ``side`` pixels and back up."""
+    small = F.interpolate(images, size=side, mode="bilinear", antialias=True)
+    return F.interpolate(small, size=images.shape[-1], mode="bilinear")
 
 
 def fresh_scenes(count: int, objects: int, heldout: bool, seed: int = FRESH_SEED) -> list[Scene]:

@@ -97,8 +97,14 @@ def train(args: argparse.Namespace) -> tuple[Judge, float]:
     module = JudgeTraining(args.steps, args.batch, args.lr, args.pool, args.seed)
     scratch = args.output / ".training"
     trainer = L.Trainer(
-        accelerator="cpu", devices=1, max_steps=args.steps, gradient_clip_val=1.0, logger=False, enable_progress_bar=False,
-        enable_model_summary=False, log_every_n_steps=10,
+        accelerator="cpu",
+        devices=1,
+        max_steps=args.steps,
+        gradient_clip_val=1.0,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        log_every_n_steps=10,
         callbacks=[Estimate(), ModelCheckpoint(scratch, save_last=True, save_top_k=0, every_n_epochs=1, save_on_train_epoch_end=True)],
     )
     last = scratch / "last.ckpt"

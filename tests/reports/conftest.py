@@ -57,9 +57,8 @@ def noisy(spread: float, effect: dict[Any, float] | None = None) -> Callable[[st
 
     def value(metric: str, level: Any, seed: int) -> float:
         shared = np.random.default_rng([seed, len(metric)]).normal(0, 0.02)
-        own = np.random.default_rng([seed, len(metric), 7 + int(100 * (level if isinstance(level, float) else len(str(level))))]).normal(
-            0, spread
-        )
+        cell = int(100 * level) if isinstance(level, float) else sum(map(ord, str(level)))
+        own = np.random.default_rng([seed, len(metric), 7 + cell]).normal(0, spread)
         scale = 20 if metric == "fid" else 1
         slope = {"recall": -0.35, "precision": 0.25, "gate_closed": 1.2, "fid": 0.6}.get(metric, 0.0)
         place = slope * ((level - 0.5) if isinstance(level, float) else 0.0)
@@ -105,7 +104,7 @@ FAKES = [
         images=True,
         tags={"question": SPECIAL, "origin": SPECIAL, "published": json.dumps([{"what": SPECIAL, "metric": "FID", "value": 1.5}])},
     ),
-    Fake("eight", noisy(0.004, {0.6: 0.1}), seeds=8),
+    Fake("eight", noisy(0.004, {0.6: 0.1}), levels=(0.5, 0.6), seeds=8),
     Fake("unstarted", noisy(0.0), unstarted=True),
 ]
 
@@ -119,7 +118,7 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
             "metrics": {},
             "counts": {"trained_parameters": 0 if level is None else 123456},
             "seconds": {"data": 1.5, "train": 0.0 if level is None else 20.0, "evaluate": 12.0},
-            "versions": {"torch": "2.13.0", "lightning": "2.6.6", "commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores (x86_64)"},
+            "versions": {"commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores (x86_64)", "torch": "2.13.0", "lightning": "2.6.6"},
         })
     )  # fmt: skip
     if not fake.images:
@@ -144,20 +143,17 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
             image.save(folder / images[-1])
     (folder / "samples.json").write_text(json.dumps({"prompts": prompts, "images": images, "success": success, "score": [0.5] * 32}))
     if level is not None:
-        sites = [{"name": f"up_blocks.{i}", "resolution": 16, "maps": f"gates/{i}.png"} for i in range(4)]
-        (folder / "gates.json").write_text(
-            json.dumps({"prompt": prompts[1]["prompt"], "tokens": ["a", "red"], "image": "gates/image.png", "sites": sites})
-        )
+        told = [{"prompt": p["prompt"], "tokens": ["BOS", "a", "EOS"], "open": {"16": [1.0, 0.5, 0.5]}} for p in (prompts[0], prompts[16])]
+        (folder / "gates.json").write_text(json.dumps(told))
         maps = (np.kron(rng.random((4, 10)), np.ones((40, 40))) * 255).astype(np.uint8)
         Image.fromarray(maps).save(folder / "gates.png")
 
 
 def _fill(client: Any, fake: Fake, folder: Path) -> None:
     key = "method.gate.threshold"
-    experiment = client.create_experiment(fake.name, artifact_location=(folder / "artifacts" / fake.name).as_uri())
     config = {
         "backbone": {"name": "embedded", "path": "embedded", "dtype": "float32", "resolution": 64},
-        "method": {"name": "maskattn", "gate": {"threshold": 0.5, "stage": "all", "placement": "both", "width": 128, "bias": 2.0, "protect": "bos"}},
+        "method": {"name": "maskattn", "gate": {"threshold": 0.5, "stage": "all", "placement": "both", "bias": 2.0, "protect": "bos"}},
         "data": {"name": "shapes", "root": "auto", "train_images": 2048, "eval_images": 512, "workers": 0},
         "trainer": {"steps": 60, "batch": 16, "lr": 0.001, "weight_decay": 0.01, "precision": "32-true"},
         "evaluation": {"splits": ["val", "heldout"], "prompts": 64, "steps": 12, "guidance": 3.0}, "seeds": fake.seeds, "output": "runs",
@@ -177,8 +173,8 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
         "published": "[]",
         "evaluation": "64 prompts per split (val, heldout), 12 sampler steps, guidance 3.0, noise seed = trial seed",
     }
-    for name, value in (tags | fake.tags).items():
-        client.set_experiment_tag(experiment, name, value)
+    location = (folder / "artifacts" / fake.name).as_uri()
+    experiment = client.create_experiment(fake.name, artifact_location=location, tags=tags | fake.tags)
     cells = {}
     for level in (*reversed(fake.levels), None):  # not the order of the plan
         name = "baseline: untouched backbone" if level is None else f"threshold={level}"
@@ -222,3 +218,35 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     for fake in FAKES:
         _fill(client, fake, folder)
     return address
+
+
+@pytest.fixture(scope="session")
+def report(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folder with the report of a sweep, written once."""
+    from reports.document import write
+
+    done: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in done:
+            done[name] = tmp_path_factory.mktemp(name)
+            write(uri, name, done[name])
+        return done[name]
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def study(uri: str) -> Callable[[str], Any]:
+    """A collected sweep, read once."""
+    from functools import cache
+
+    from reports.collect import collect
+
+    return cache(lambda name: collect(uri, name))
+
+
+@pytest.fixture(scope="session")
+def special() -> str:
+    """Text that typst, Markdown, LaTeX or matplotlib would run if it were pasted."""
+    return SPECIAL

@@ -29,6 +29,8 @@ def test_mean_interval_at_the_borders() -> None:
     equal = st.mean_interval([0.25, 0.25, 0.25])
     assert (equal.low, equal.high) == (0.25, 0.25)
     assert not equal.excludes_zero  # no spread, no claim
+    rounded = st.mean_interval([0.5 - 0.2, 0.4 - 0.1, 0.6 - 0.3])  # .3 each, but for the last bit
+    assert rounded.sd == 0 and not rounded.excludes_zero
     for bad in ([], [0.1, float("nan")]):
         with pytest.raises(ValueError, match="finite"):
             st.mean_interval(bad)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from conf.schema import Run
 from lightning_modules.tracking import SeedRun, Tracking, client
 from reports import document

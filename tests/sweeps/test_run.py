@@ -15,7 +15,10 @@ from typing import Any
 
 import optuna
 import pytest
+
 from conf.schema import Run
+from sweeps.ledger import Ledger
+from sweeps.study import Study
 from sweeps.sweep import REFERENCE
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +52,8 @@ def test_a_whole_sweep(sweep: Command, trainer: Any, output: Path, mlflow: Any, 
     assert sweep("seeds=3") == 0
 
     # seed by seed, the untouched backbone first, every trial with its own settings
-    assert trainer.names[:5] == [("baseline", 0.5, 0), ("maskattn", 0.4, 0), ("maskattn", 0.5, 0), ("maskattn", 0.6, 0), ("baseline", 0.5, 1)]
+    first = [("baseline", 0.5, 0), ("maskattn", 0.4, 0), ("maskattn", 0.5, 0), ("maskattn", 0.6, 0), ("baseline", 0.5, 1)]
+    assert trainer.names[:5] == first
     assert len(trainer.ran) == 12 and states(output) == {"COMPLETE": 12}
     assert trials(output)[1].params == {"method.gate.threshold": 0.4} and trials(output)[1].value == pytest.approx(0.4)
 
@@ -193,6 +197,45 @@ def test_interrupted_in_the_middle(sweep: Command, trainer: Any, output: Path, m
     assert states(output) == {"COMPLETE": 12, "FAIL": 1}
 
 
+def test_stopped_after_the_result_was_written(
+    sweep: Command, trainer: Any, output: Path, mlflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "settle", stop)
+        assert sweep("seeds=1") == 128 + signal.SIGINT
+    assert states(output) == {"RUNNING": 1, "WAITING": 3}
+    assert sweep("seeds=1") == 0
+    assert len(trainer.ran) == 4 and finished(mlflow) == everything(1) and states(output) == {"COMPLETE": 4}
+
+
+@pytest.mark.parametrize(("owner", "step"), [(Ledger, "__init__"), (Ledger, "add_cells"), (Study, "enqueue"), (Study, "claim")])
+def test_stopped_while_planning(
+    sweep: Command, trainer: Any, output: Path, mlflow: Any, monkeypatch: pytest.MonkeyPatch, owner: type, step: str
+) -> None:
+    original = getattr(owner, step)
+
+    def stop(*words: Any) -> None:
+        original(*words)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, step, stop)
+        assert sweep("seeds=1") == 128 + signal.SIGINT
+    assert sweep("seeds=1") == 0
+    assert len(trainer.ran) == 4 and finished(mlflow) == everything(1)
+    assert sorted(run.info.run_name for run in runs(mlflow, "cell")) == sorted(CELLS)
+
+
+def test_a_database_that_was_left_half_made_is_not_used(sweep: Command, output: Path, empty_database: Path) -> None:
+    (output / "mlflow.db").unlink()
+    (output / ".mlflow.db.new").write_bytes(empty_database.read_bytes()[:200_000])
+    assert sweep("seeds=1") == 0
+    assert {file.name for file in output.iterdir()} == {".lock", "artifacts", "mlflow.db", "threshold"}
+
+
 def test_an_exit_after_a_signal_is_a_stop_too(sweep: Command, trainer: Any, output: Path) -> None:
     def swallow(config: Run, count: int) -> None:  # as Lightning does
         try:
@@ -299,7 +342,9 @@ def test_what_fails_for_good_is_named_and_does_not_stop_the_rest(
     assert finished(mlflow) == everything(2) and {run.info.status for run in runs(mlflow, "cell")} == {"FINISHED"}
 
 
-def test_a_failure_before_the_trial_has_a_run_is_recorded_too(sweep: Command, trainer: Any, mlflow: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_before_there_is_a_run_is_recorded_too(
+    sweep: Command, trainer: Any, mlflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def broken(self: Any, config: Run, *rest: Any) -> dict[str, Any]:
         raise FileNotFoundError("no data")
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from conf import load as conf
 from sweeps.__main__ import discover
 from sweeps.plan import resolve
@@ -99,7 +100,7 @@ def test_every_sweep_resolves_and_is_named_after_its_module() -> None:
     (["sweeps.threshold", "seed=4"], 2, "seeds=N"),
     (["sweeps.threshold", "tracking_uri=http://127.0.0.1:9"], 2, "no MLflow server answers"),
 ])
-def test_commands_answer_at_once_in_plain_words_and_load_nothing_heavy(words: list[str], status: int, expected: str, tmp_path: Path) -> None:
+def test_commands_answer_at_once_and_load_nothing_heavy(words: list[str], status: int, expected: str, tmp_path: Path) -> None:
     heavy = "torch", "lightning", "diffusers", "transformers", "mlflow", "optuna", "pandas", "matplotlib", "scipy"
     code = (
         f"import runpy, sys; sys.argv = {words!r}\n"

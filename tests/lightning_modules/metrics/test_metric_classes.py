@@ -124,7 +124,10 @@ def test_two_ranks_equal_one(tmp_path):
     ranks = [
         subprocess.Popen(
             [sys.executable, tmp_path / "worker.py", str(rank), port, tmp_path / "features.pt"],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         for rank in range(2)
     ]

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from reports import figures, images
+from reports.tables import entries
+
+
+def test_prompts_are_chosen_by_the_stated_rule() -> None:
+    cells = ["11100010", "11001010", "10001010", "11010010"]
+    outcomes = np.array([[int(right) for right in cell] for cell in cells])
+    splits = ["val"] * 4 + ["heldout"] * 4
+    #   share right: 1, .75, .25, .25, .5, 0, 1, 0 -> disagreement highest at 4, then 1, 2, 3 in order
+    assert images.choose_prompts(outcomes, splits, 4) == [0, 1, 4, 5]  # 4 and 1 by disagreement, 0 and 5 the first left of each split
+    assert images.choose_prompts(outcomes, splits, 2) == [0, 4]
+    assert images.choose_prompts(np.ones((3, 3)), ["a", "a", "b"], 2) == [0, 2]  # nobody disagrees: the first of each split
+    assert images.choose_prompts(np.ones((3, 1)), ["a"], 6) == [0]
+
+
+def test_the_caption_says_rule_and_seed(study: Callable[[str], Any], tmp_path: Path) -> None:
+    picture = images.image_grid(study("threshold"), tmp_path)
+    assert picture is not None
+    assert (
+        "seed 0" in picture.caption
+        and "among the 12 prompts" in picture.caption
+        and "3 on which the cells disagree most" in picture.caption
+    )
+
+
+def test_pictures_that_cannot_be_made_are_left_out(study: Callable[[str], Any], tmp_path: Path) -> None:
+    clear = study("clear")
+    assert images.image_grid(clear, tmp_path) is None and images.gate_maps(clear, tmp_path) is None
+    assert figures.precision_recall(clear, tmp_path) is None
+    assert not list(tmp_path.iterdir())
+
+
+def test_gate_maps_are_the_baseline_levels(study: Callable[[str], Any], tmp_path: Path) -> None:
+    threshold = study("threshold")
+    picture = images.gate_maps(threshold, tmp_path)
+    assert picture is not None and "baseline level (0.5), seed 0" in picture.caption and "N = 2 prompts" in picture.caption
+    logged = threshold.fetch(threshold.baseline.trials[0], "gates.png")
+    assert logged is not None and (tmp_path / "gates.png").read_bytes() == logged.read_bytes()
+
+
+def test_a_response_curve_needs_not_be_whole(study: Callable[[str], Any], tmp_path: Path) -> None:
+    for name in ("broken", "clear", "eight"):
+        picture = figures.response(study(name), entries(study(name)), tmp_path / name)
+        assert (tmp_path / name / picture.file).stat().st_size > 10_000
+    assert "N = 8 seeds" in picture.caption
+    bare = [dataclasses.replace(c, trials=dict(list(c.trials.items())[:1])) for c in study("clear").levels]
+    alone = dataclasses.replace(study("clear"), cells=bare)
+    assert "N = 1 seed" in figures.response(alone, entries(alone), tmp_path).caption
+
+
+def test_text_in_figures_is_not_run(study: Callable[[str], Any], tmp_path: Path, special: str) -> None:
+    threshold = study("threshold")
+    odd = dataclasses.replace(threshold, factors=[dataclasses.replace(threshold.factors[0], label=special)])
+    figures.response(odd, entries(odd), tmp_path)  # $x$ and \alpha would be parsed as mathematics
