@@ -178,6 +178,9 @@ class CocoDataModule(L.LightningDataModule):
         self.train_images, self.eval_images = train_images, eval_images
 
     def setup(self, stage: str | None = None) -> None:
+        # The Trainer calls this again: the latents attached since must stay.
+        if hasattr(self, "train_set"):
+            return
         self.train_set = CocoDataset(self.root, self.train_split, self.resolution, self.train_images, train=True, seed=self.seed)
         self.eval_sets = {s: CocoDataset(self.root, s, self.resolution, self.eval_images) for s in self.eval_splits}
 

@@ -31,7 +31,7 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
     found = tables.entries(study)
     said = answer(study, found)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="report-") as temporary:
+    with study.folder, tempfile.TemporaryDirectory(prefix="report-") as temporary:
         draft = Path(temporary)
         pictures = {
             "response": figures.response(study, found, draft / "figures"),

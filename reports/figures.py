@@ -210,7 +210,6 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
     if not points:
         return None
     import matplotlib
-    from matplotlib.patheffects import withStroke
 
     levels = [p for p in points if not p[0].reference]
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(2, len(levels))))
@@ -234,20 +233,37 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
                 recall_i.mean, precision_i.mean, marker=marker, markersize=6.5, color=color, linestyle="none", label=label,
                 zorder=4 if cell.reference else 3, markeredgecolor="white", markeredgewidth=0.6, **error,
             )  # fmt: skip
-            name, offset, ha, va = ("backbone", (-5, -5), "right", "top") if cell.reference else (cell.label, (5, 4), "left", "bottom")
-            axes.annotate(
-                name, (recall_i.mean, precision_i.mean), xytext=offset, textcoords="offset points", ha=ha, va=va, fontsize=7.5, zorder=5,
-                path_effects=[withStroke(linewidth=2, foreground="white")],
-            )  # fmt: skip
         axes.set_xlabel("Recall ↑ (share)")
         axes.set_ylabel("Precision ↑ (share)")
         axes.grid()
         axes.legend(
             title=_factor_axis(study), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7.5, title_fontsize=7.5, alignment="left"
         )
+        names = [("backbone" if cell.reference else cell.label, (r.mean, p.mean)) for cell, r, p in points]
+        _label(figure, axes, names)
         save(figure, folder, "precision_recall")
     caption = (
         f"Precision and recall at the levels of {factor_words(study)}; markers: mean over seeds, bars: 95 % t-intervals"
         f"{', thin line: the levels in order' if study.numeric else ''}. {_n(study)}."
     )
     return Picture("precision_recall.svg", caption, "Precision against recall, one marker per level")
+
+
+def _label(figure: Figure, axes: Axes, points: Sequence[tuple[str, tuple[float, float]]]) -> None:
+    """Name points beside them: each label goes where it keeps farthest from the points and from the labels already there."""
+    from matplotlib.patheffects import withStroke
+
+    figure.draw_without_rendering()  # the layout decides where on paper a point lies
+    scale = figure.dpi / 72
+    taken = [axes.transData.transform(place) / scale for _, place in points]
+    for name, place in points:
+        own = axes.transData.transform(place) / scale
+        offsets = [np.array([r * np.cos(a), r * np.sin(a)]) for r in (11, 20, 30) for a in np.arange(8) * np.pi / 4 + 0.4]
+        room = [min(10.5, *(float(np.hypot(*(own + offset - other))) for other in taken)) for offset in offsets]
+        offset = offsets[int(np.argmax(room))]  # the nearest of those with room enough
+        taken.append(own + offset)
+        axes.annotate(
+            name, place, xytext=tuple(offset), textcoords="offset points", ha="center", va="center", fontsize=7.5, zorder=5,
+            path_effects=[withStroke(linewidth=2, foreground="white")],
+            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.5},
+        )  # fmt: skip

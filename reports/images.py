@@ -115,8 +115,8 @@ def gate_maps(study: Study, folder: Path) -> Picture | None:
         shutil.copyfile(path, folder / "gates.png")
         prompts = [entry["prompt"] for entry in json.loads(note.read_text(encoding="utf-8"))]
         caption = (
-            f"Gates at the baseline level ({study.baseline.label}), seed {seed}. A map shows for one token, place by place, at how many of the "
-            "sampler's steps and gated layers of one resolution its gate was open: white always, black never. "
+            f"Gates at the baseline level ({study.baseline.label}), seed {seed}. A map shows for one token, place by place, at how many "
+            "of the sampler's steps and gated layers of one resolution its gate was open: white always, black never. "
             f"N = {len(prompts)} prompts, the first of each split: {'; '.join(f'“{prompt}”' for prompt in prompts)}."
         )
         return Picture("gates.png", caption, "Gate maps by prompt, resolution and token")

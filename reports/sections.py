@@ -227,7 +227,7 @@ def _context(study: Study) -> list[dict[str, Any]]:
     table = Table(
         "Numbers published elsewhere, not measured here and not comparable unless data, backbone and N agree.", list(columns.values()), rows
     )
-    return [_text(text), _table(table, widths=["fill", *["auto"] * 5, "fill"], size=8.5, left=range(len(columns)))]
+    return [_text(text), _table(table, widths=[3.2, "auto", "auto", "fill", "auto", "auto", 2.6], size=8.5, left=range(len(columns)))]
 
 
 def _missing(study: Study) -> str:

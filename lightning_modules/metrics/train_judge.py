@@ -55,9 +55,9 @@ def measure(judge: Judge, count: int) -> dict[str, dict[str, float]]:
         for objects in (1, 2, 3):
             scenes = fresh_scenes(count, objects, heldout)
             images = to_images(scenes)
-            for damage, apply in damages().items():
-                kind = f"{objects} {'held-out' if heldout else 'seen'}"
-                table.setdefault(damage, {})[kind] = sum(exact(judge, apply(images), scenes)) / count
+            kind = f"{objects} {'held-out' if heldout else 'seen'}"
+            for name, damage in damages().items():
+                table.setdefault(name, {})[kind] = sum(exact(judge, damage(images), scenes)) / count
     return table
 
 

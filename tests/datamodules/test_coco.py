@@ -160,6 +160,7 @@ def test_evaluation_reads_the_first_caption(world: ShapesDataModule):
 def test_attached_latents_stand_in_for_images(world: ShapesDataModule):
     datamodule = seeded(world, 1)
     datamodule.train_set.latents = torch.arange(24.0).view(24, 1, 1, 1)
+    datamodule.setup("fit")  # as the Trainer does
     batch = next(iter(datamodule.train_dataloader()))
     assert batch.images is None and batch.latents is not None
     assert batch.latents.flatten().tolist() == batch.ids

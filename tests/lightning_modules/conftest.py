@@ -92,3 +92,12 @@ def sd1_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
         feature_extractor=None,
         requires_safety_checker=False,
     )
+
+
+@pytest.fixture
+def sd1(sd1_pipeline: Any) -> Any:
+    from copy import deepcopy
+
+    from lightning_modules.backbone import Backbone
+
+    return Backbone(deepcopy(sd1_pipeline), "sd1")

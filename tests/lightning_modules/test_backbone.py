@@ -29,11 +29,11 @@ def difference(a: torch.Tensor, b: torch.Tensor) -> int:
 
 
 @pytest.fixture
-def backbone(request: pytest.FixtureRequest, embedded: Backbone, sd1_pipeline: Any) -> Backbone:
-    return embedded if request.param == "sdxl" else Backbone(sd1_pipeline, "sd1")
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return request.getfixturevalue(request.param)
 
 
-both = pytest.mark.parametrize("backbone", ["sdxl", "sd1"], indirect=True)
+both = pytest.mark.parametrize("backbone", ["embedded", "sd1"], indirect=True)
 
 
 @both

@@ -118,7 +118,7 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
             "metrics": {},
             "counts": {"trained_parameters": 0 if level is None else 123456},
             "seconds": {"data": 1.5, "train": 0.0 if level is None else 20.0, "evaluate": 12.0},
-            "versions": {"commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores (x86_64)", "torch": "2.13.0", "lightning": "2.6.6"},
+            "versions": {"commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores", "torch": "2.13.0", "lightning": "2.6.6"},
         })
     )  # fmt: skip
     if not fake.images:

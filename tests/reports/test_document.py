@@ -75,9 +75,10 @@ def test_page_one_has_question_answer_and_table(report: Callable[[str], Path]) -
 def test_the_details_say_what_a_reviewer_asks(report: Callable[[str], Path]) -> None:
     flat = " ".join(text_of(report("threshold") / "report.pdf").split())
     for part in (
-        "cannot give a p below 0.25", "widened to hold for all 4 comparisons at once", "Noise floor", "not comparable with those of any paper",
-        "24.57", "python -m sweeps.threshold", "0123456789abcdef", "without uncommitted changes", "torch 2.13.0", "2 CPU cores",
-        "method.gate.bias = 2.0", "trained parameters 123456", "64 prompts per split", "Nothing: every cell has all 3 seeds",
+        "cannot give a p below 0.25", "widened to hold for all 4 comparisons at once", "Noise floor", "24.57",
+        "not comparable with those of any paper", "python -m sweeps.threshold", "0123456789abcdef", "without uncommitted changes",
+        "torch 2.13.0", "2 CPU cores", "method.gate.bias = 2.0", "trained parameters 123456", "64 prompts per split",
+        "Nothing: every cell has all 3 seeds",
     ):  # fmt: skip
         assert part in flat, part
 

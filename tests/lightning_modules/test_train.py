@@ -1,0 +1,420 @@
+"""One run from its config: what it leaves, what it shares, how it is interrupted and goes on, and what it refuses early."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from conf import load as conf
+from conf.schema import Backbone, Data, Evaluation, Gate, Method, Run, Trainer
+from lightning_modules import evaluate as evaluation
+from lightning_modules import gate_maps, train
+from lightning_modules.maskattn import MaskAttn
+
+
+@pytest.fixture(scope="module")
+def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Three training steps and eight images; gates start at the threshold, so that some are closed."""
+    return Run(
+        backbone=Backbone("tiny", str(tiny_folder)),
+        method=Method("maskattn", Gate(width=8, bias=0.0)),
+        data=Data(train_images=16, eval_images=4),
+        trainer=Trainer(steps=3, batch=4, warmup=1, accelerator="cpu", log_every=1),
+        evaluation=Evaluation(prompts=4, steps=2, keep_images=1),
+        output=str(tmp_path_factory.mktemp("runs")),
+    )
+
+
+def variant(base: Run, **changes: Any) -> Run:
+    """A copy with dotted keys set anew (dots as double underscores)."""
+    config = copy.deepcopy(base)
+    for key, value in changes.items():
+        *path, name = key.split("__")
+        node: Any = config
+        for part in path:
+            node = getattr(node, part)
+        setattr(node, name, value)
+    return config
+
+
+def adapter(config: Run) -> dict[str, torch.Tensor]:
+    return load_file(Path(config.output) / "adapters" / train.training_key(config) / "adapter.safetensors")
+
+
+class Spy:
+    """What training steps saw, over all runs of a test: (captions, latents, noise, timesteps) of each."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps: list[tuple[list[str], torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        self.stop_after: dict[int, BaseException] = {}  # number of steps seen -> what interrupts
+        draw, step = MaskAttn.draw, MaskAttn.training_step
+        drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+        def spied_draw(method: MaskAttn, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            drawn.append(draw(method, latents))
+            return drawn[-1]
+
+        def spied_step(method: MaskAttn, batch: Any, batch_idx: int) -> torch.Tensor:
+            if len(self.steps) in self.stop_after:
+                raise self.stop_after.pop(len(self.steps))
+            loss = step(method, batch, batch_idx)
+            self.steps.append((batch.captions, batch.latents, *drawn[-1]))
+            return loss
+
+        monkeypatch.setattr(MaskAttn, "draw", spied_draw)
+        monkeypatch.setattr(MaskAttn, "training_step", spied_step)
+
+
+@pytest.fixture
+def spy(monkeypatch: pytest.MonkeyPatch) -> Spy:
+    return Spy(monkeypatch)
+
+
+def same_steps(one: list, other: list) -> bool:
+    return len(one) == len(other) and all(
+        a[0] == b[0] and all(torch.equal(x, y) for x, y in zip(a[1:], b[1:], strict=True)) for a, b in zip(one, other, strict=True)
+    )
+
+
+# --- a whole run -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def done(base: Run, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path, list[tuple[str, float]]]:
+    folder, lines = tmp_path_factory.mktemp("trial") / "deep", []
+    result = train.run(base, folder, progress=lambda text, share: lines.append((text, share)))
+    return result, folder, lines
+
+
+def test_a_run_leaves_its_result_and_finite_numbers(done: Any, base: Run):
+    result, folder, _ = done
+    assert json.loads((folder / "result.json").read_text()) == result
+    metrics = result["metrics"]
+    wanted = "success success_val success_heldout score object_rate color_rate shape_rate extra_objects fid precision recall gate_closed n_images"
+    assert {f"eval/{key}" for key in wanted.split()} <= set(metrics)
+    assert all(isinstance(v, float) and math.isfinite(v) for v in metrics.values())
+    assert metrics["eval/n_images"] == 8 and 0 < metrics["eval/gate_closed"] < 1
+    assert result["counts"]["trained_parameters"] == sum(t.numel() for t in adapter(base).values())
+    assert set(result["seconds"]) == {"data", "train", "evaluate"} and result["versions"]["torch"] == torch.__version__
+    assert conf.read_run(folder / "run.yaml") == base
+    assert not [p.name for p in folder.iterdir() if p.name.startswith(".")]
+
+
+def test_samples_hold_every_prompt_and_the_first_images(done: Any):
+    _, folder, _ = done
+    samples = json.loads((folder / done[0]["samples"]).read_text())
+    assert [p["split"] for p in samples["prompts"]] == ["val"] * 4 + ["heldout"] * 4
+    assert len(samples["success"]) == len(samples["score"]) == 8 and all(0 <= s <= 1 for s in samples["score"])
+    kept = [name for name in samples["images"] if name]
+    assert kept == [samples["images"][0], samples["images"][4]] and len({p["noise"] for p in samples["prompts"]}) == 8
+    assert all(Image.open(folder / name).size == (64, 64) for name in kept)
+
+
+def test_gate_maps_are_drawn(done: Any):
+    _, folder, _ = done
+    assert np.asarray(Image.open(folder / "gates.png")).std() > 10
+    gates = json.loads((folder / "gates.json").read_text())
+    assert len(gates) == 4 and gates[0]["tokens"][0] == "BOS" and gates[0]["tokens"][-1] == "EOS"
+    for entry in gates:
+        assert " ".join(entry["tokens"][1:-1]).replace(" ,", ",") == entry["prompt"] and set(entry["open"]) == {"16", "8"}
+        for shares in entry["open"].values():
+            assert len(shares) == len(entry["tokens"]) and shares[0] == 1.0 and all(0 <= s <= 1 for s in shares)
+    assert any(s < 1 for entry in gates for s in entry["open"]["16"])
+
+
+def test_progress_rises_from_nothing_to_all(done: Any):
+    _, folder, lines = done
+    shares = [share for _, share in lines]
+    assert shares == sorted(shares) and shares[0] == 0 and shares[-1] == pytest.approx(1)
+    assert any("step 3/3, loss" in text for text, _ in lines) and any("image 8/8" in text for text, _ in lines)
+    log = (folder / "log.txt").read_text()
+    assert all(text in log for text, _ in lines)
+
+
+def test_the_same_run_again_does_not_train_and_gives_the_same(done: Any, base: Run, tmp_path: Path, spy: Spy):
+    again = train.run(base, tmp_path)
+    assert not spy.steps and again["metrics"] == pytest.approx(done[0]["metrics"], abs=1e-4)
+
+
+def test_evaluate_with_shares_the_adapter_and_changes_the_evaluation(done: Any, base: Run, tmp_path: Path, spy: Spy, monkeypatch: Any):
+    monkeypatch.setattr(gate_maps, "_draw", lambda *args: None)
+    late = {"method.gate.threshold": 0.9, "evaluation.prompts": 3, "evaluation.splits": ["heldout", "val"]}
+    result = train.run(variant(base, evaluate_with=late), tmp_path)
+    assert not spy.steps, "nothing that training depends on has changed"
+    assert result["metrics"]["eval/gate_closed"] == 1.0 > done[0]["metrics"]["eval/gate_closed"]
+    assert result["metrics"]["eval/n_images"] == 6
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    assert [p["split"] for p in samples["prompts"]] == ["heldout"] * 3 + ["val"] * 3
+    assert conf.read_run(tmp_path / "run.yaml").method.gate.threshold == 0.5
+
+
+def test_the_baseline_trains_nothing_and_draws_what_the_stock_pipeline_draws(base: Run, tmp_path: Path, spy: Spy):
+    from diffusers import StableDiffusionXLPipeline
+
+    result = train.run(variant(base, method__name="baseline", evaluation__keep_images=4), tmp_path)
+    assert not spy.steps and result["counts"]["trained_parameters"] == 0
+    assert "eval/gate_closed" not in result["metrics"] and not (tmp_path / "gates.png").exists()
+    samples = json.loads((tmp_path / "samples.json").read_text())
+    pipeline = StableDiffusionXLPipeline.from_pretrained(base.backbone.path, add_watermarker=False)
+    generators = [torch.Generator().manual_seed(p["noise"]) for p in samples["prompts"]]
+    prompts = [p["prompt"] for p in samples["prompts"]]
+    images = pipeline(prompts, num_inference_steps=2, guidance_scale=3.0, height=64, width=64, generator=generators, output_type="np").images
+    mine = np.stack([np.asarray(Image.open(tmp_path / name)) for name in samples["images"]])
+    assert np.abs(mine - np.round(images * 255)).max() <= 1
+
+
+def test_without_prompts_it_only_trains(base: Run, tmp_path: Path):
+    result = train.run(variant(base, evaluation__prompts=0, trainer__steps=1), tmp_path)
+    assert result["metrics"] == {} and result["samples"] is None and not (tmp_path / "samples.json").exists()
+
+
+# --- training ----------------------------------------------------------------------------------------------------------------------
+
+
+def test_training_changes_the_adapter_and_nothing_else(base: Run, tmp_path: Path, spy: Spy):
+    config = variant(base, seed=5, evaluation__prompts=0)
+    train.run(config, tmp_path)
+    torch.manual_seed(5)
+    from lightning_modules.backbone import Backbone as Loaded
+
+    loaded = Loaded.load(base.backbone.path)
+    start = train.build_method(config, loaded)
+    before, after = start.adapter.state_dict(), adapter(config)
+    assert before.keys() == after.keys() and all(not torch.equal(before[k], after[k]) for k in after)
+    # Batches are latents of the training images, four at a time, each image once.
+    assert [len(captions) for captions, *_ in spy.steps] == [4, 4, 4]
+    latents = torch.cat([step[1] for step in spy.steps])
+    assert latents.shape == (12, 4, 16, 16) and len({tuple(x.flatten().tolist()) for x in latents}) == 12
+
+
+def test_the_same_seed_shows_every_method_the_same_batches_noise_and_timesteps(base: Run, tmp_path: Path, spy: Spy):
+    config = variant(base, evaluation__prompts=0, trainer__steps=5)  # goes into a second epoch
+    seen = []
+    for i, changes in enumerate(({"seed": 1}, {"seed": 1, "method__gate__threshold": 0.7, "method__gate__stage": "high"}, {"seed": 2})):
+        train.run(variant(config, **changes), tmp_path / str(i))
+        seen.append(spy.steps[-5:])
+    assert len(spy.steps) == 15 and same_steps(seen[0], seen[1])
+    for a, b in zip(seen[0], seen[2], strict=True):
+        assert a[0] != b[0] and not any(torch.equal(x, y) for x, y in zip(a[1:], b[1:], strict=True))
+    noises = [step[2] for step in seen[0]]
+    assert not any(torch.equal(noises[i], noises[j]) for i in range(5) for j in range(i))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_interrupted_training_goes_on_and_ends_as_if_nothing_had_happened(base: Run, tmp_path: Path, spy: Spy, accumulate: int):
+    # Four batches an epoch; it stops in the middle of the first epoch, then in the second.
+    change = {"evaluation__prompts": 0, "trainer__steps": 6, "trainer__checkpoint_every": 2, "trainer__accumulate": accumulate}
+    config = variant(base, **change)
+    whole, torn = variant(config, output=str(tmp_path / "whole")), variant(config, output=str(tmp_path / "torn"))
+    train.run(whole, tmp_path / "a")
+    expected = spy.steps[:]
+    spy.steps.clear()
+
+    checkpoints = Path(torn.output) / "adapters" / f"{train.training_key(torn)}.checkpoints"
+    spy.stop_after = {3 * accumulate: RuntimeError("power cut")}
+    with pytest.raises(RuntimeError, match="power cut"):
+        train.run(torn, tmp_path / "b")
+    assert [p.name for p in checkpoints.iterdir()] == ["last.ckpt"] and not (checkpoints.parent / train.training_key(torn)).exists()
+    state = torch.load(checkpoints / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 2 and all(name.startswith("adapter.heads.") for name in state["state_dict"])
+    assert sum(t.numel() for t in state["state_dict"].values()) < 1e5, "a checkpoint holds no backbone weight"
+
+    spy.steps = spy.steps[: 2 * accumulate]  # what came after the checkpoint is lost
+    spy.stop_after = {5 * accumulate: KeyboardInterrupt()}
+    with pytest.raises(KeyboardInterrupt):
+        train.run(torn, tmp_path / "b")
+    assert [p.name for p in checkpoints.iterdir()] == ["last.ckpt"]
+
+    spy.steps = spy.steps[: 4 * accumulate]
+    train.run(torn, tmp_path / "b")
+    assert same_steps(spy.steps, expected), "the same batches, noise and timesteps, none twice and none left out"
+    one, other = adapter(whole), adapter(torn)
+    assert all(torch.allclose(one[k], other[k], rtol=1e-5, atol=1e-7) for k in one)
+    assert not checkpoints.exists()
+
+
+def test_ctrl_c_comes_out_as_itself_and_works_again_afterwards(base: Run, tmp_path: Path, spy: Spy):
+    spy.stop_after = {1: KeyboardInterrupt()}
+    handlers = [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)]
+    with pytest.raises(KeyboardInterrupt):
+        train.run(variant(base, seed=9), tmp_path)
+    assert [signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert not (tmp_path / "result.json").exists()
+
+
+def test_an_exit_that_is_none_of_ours_stays_one(base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import lightning
+
+    def leave(*args: Any, **kwargs: Any) -> None:
+        raise SystemExit(7)
+
+    monkeypatch.setattr(lightning.Trainer, "fit", leave)
+    with pytest.raises(SystemExit, match="7"):
+        train.run(variant(base, seed=10), tmp_path)
+
+
+def test_an_adapter_that_is_half_written_is_trained_again(base: Run, tmp_path: Path, spy: Spy):
+    config = variant(base, seed=3, evaluation__prompts=0)
+    folder = Path(config.output) / "adapters" / train.training_key(config)
+    folder.mkdir(parents=True)
+    (folder / "adapter.safetensors").write_bytes(b"half")
+    train.run(config, tmp_path)
+    assert len(spy.steps) == 3 and adapter(config)
+
+
+def test_latents_are_encoded_once_for_all_runs_on_the_same_images(done: Any, base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from lightning_modules.backbone import Backbone as Loaded
+
+    def encode(self: Any, images: Any) -> Any:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(Loaded, "encode_images", encode)
+    train.run(variant(base, seed=4, evaluation__prompts=0), tmp_path)
+    with pytest.raises(AssertionError, match="encoded again"):
+        train.run(variant(base, seed=4, evaluation__prompts=0, data__train_images=12), tmp_path)
+
+
+def test_metrics_go_to_mlflow_while_it_trains(base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    class SeedRun:
+        metrics: list[tuple[dict[str, float], int]] = []
+        artifacts: list[Path] = []
+
+        def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
+            self.metrics.append((dict(metrics), step))
+
+        def log_artifacts(self, folder: Path) -> None:
+            self.artifacts.append(folder)
+            assert (folder / "result.json").exists()
+
+    seed_run: Any = SeedRun()
+    config = variant(base, seed=6, evaluation__prompts=0, trainer__steps=4, trainer__log_every=2)
+    tmp_path.mkdir(exist_ok=True)
+    train._run(config, tmp_path, seed_run, None)
+    logged = [(sorted(metrics), step) for metrics, step in seed_run.metrics if "train/loss" in metrics]
+    assert logged == [(["train/gate_closed", "train/loss"], 2), (["train/gate_closed", "train/loss"], 4)]
+    assert seed_run.artifacts == [tmp_path] and any("seconds/train" in metrics for metrics, _ in seed_run.metrics)
+
+
+# --- keys and refusals -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"evaluation__steps": 50}, True),
+        ({"evaluate_with": {"method.gate.threshold": 0.7}}, True),
+        ({"output": "elsewhere"}, True),
+        ({"seed": 1}, False),
+        ({"method__gate__threshold": 0.7}, False),
+        ({"trainer__lr": 0.1}, False),
+        ({"backbone__path": "embedded"}, False),
+        ({"data__train_images": 99}, False),
+    ],
+)
+def test_the_key_of_an_adapter_holds_what_training_depends_on(base: Run, changes: dict, same: bool):
+    assert (train.training_key(variant(base, **changes)) == train.training_key(base)) == same
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__name": "coco", "data__root": "/x"}, "the judge knows only the embedded world.*data=shapes"),
+        ({"backbone__resolution": 512}, "backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"),
+        ({"data__train_images": 3}, "data.train_images=3 make no batch of trainer.batch=4"),
+        ({"evaluation__prompts": 1}, "2 prompts in all .* evaluation.precision_recall_k=3"),
+        ({"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(base: Run, tmp_path: Path, changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        train.run(variant(base, **changes), tmp_path / "trial")
+    assert not (tmp_path / "trial").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation__prompts": 5}, "evaluation.prompts=5 but split 'val' has 4 images: set data.eval_images higher"),
+        ({"evaluation__splits": ["val", "test"]}, "evaluation.splits names 'test': this dataset has val, heldout"),
+        ({"evaluate_with": {"evaluation.prompts": 5}}, "evaluation.prompts=5"),
+        pytest.param(
+            {"trainer__accelerator": "gpu"},
+            "this machine has none",
+            marks=pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_training(base: Run, tmp_path: Path, spy: Spy, changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        train.run(variant(base, seed=20, **changes), tmp_path)
+    assert not spy.steps
+
+
+def test_a_dataset_of_ones_own_is_read_and_trained_on(base: Run, done: Any, tmp_path: Path, spy: Spy):
+    root = Path(base.output) / "cache" / "shapes"
+    data = Data("coco", str(root), "heldout", train_images=1000)
+    result = train.run(variant(base, data=data, evaluation__prompts=0, trainer__steps=1), tmp_path)
+    assert result["metrics"] == {} and len(spy.steps) == 1
+    with pytest.raises(FileNotFoundError, match="no images at .*/train2014"):
+        train.run(variant(base, data=Data("coco", str(root), "train2014"), evaluation__prompts=0), tmp_path)
+
+
+def test_the_command_prints_numbers_and_no_chatter(done: Any, base: Run, tmp_path: Path):
+    config = variant(base, method__name="baseline", evaluation__steps=1)
+    conf.write(config, tmp_path / "run.yaml")
+    shown = subprocess.run(
+        [sys.executable, "-m", "lightning_modules.train", str(tmp_path / "run.yaml")],
+        capture_output=True, text=True, cwd=Path(train.__file__).parent.parent, check=True,
+    )
+    assert shown.stderr == ""
+    lines = shown.stdout.splitlines()
+    assert all("data: shapes" in line or "sampling: image" in line or line.startswith("eval/") for line in lines[:-1])
+    assert lines[-1] == str(tmp_path / "result.json") and (tmp_path / "result.json").exists()
+
+
+def test_the_command_says_what_is_wrong_in_one_line(base: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any):
+    conf.write(variant(base, backbone__resolution=512), tmp_path / "run.yaml")
+    assert train.main([str(tmp_path / "run.yaml")]) == 2
+    assert capsys.readouterr().err.splitlines() == ["error: backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"]
+    assert train.main([]) == 2 and train.main(["--help"]) == 0
+    assert "python -m lightning_modules.train run.yaml" in capsys.readouterr().out
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    conf.write(base, tmp_path / "run.yaml")
+    monkeypatch.setattr(train, "run", interrupt)
+    assert train.main([str(tmp_path / "run.yaml")]) == 130
+
+
+# --- the plan of an evaluation -----------------------------------------------------------------------------------------------------
+
+
+def test_the_plan_gives_every_prompt_noise_of_its_own_that_follows_from_seed_split_and_place(done: Any, base: Run):
+    datamodule = train.build_data(base, lambda text, share: None)
+    prompts = evaluation.plan(datamodule, base.evaluation, seed=0)
+    assert [(p.split, p.index, p.id) for p in prompts] == [(s, i, i) for s in ("val", "heldout") for i in range(4)]
+    fewer = evaluation.plan(datamodule, Evaluation(prompts=2), seed=0)
+    assert fewer == [p for p in prompts if p.index < 2], "more prompts keep the noise of the first"
+    other = evaluation.plan(datamodule, base.evaluation, seed=1)
+    assert len({p.noise for p in prompts + other}) == 16 and [p.text for p in other] == [p.text for p in prompts]
+    for prompt in prompts:
+        wanted = prompt.target.objects
+        assert prompt.text.startswith("a") and all(f"{color} {shape}" in prompt.text for color, shape in wanted)
+        places = [prompt.text.index(f"{color} {shape}") for color, shape in wanted]
+        assert places == sorted(places), "a relation is that of the first object to the second"
+        assert prompt.target.relation is None or f" {prompt.target.relation} " in prompt.text
+    real = evaluation.real_images(datamodule, prompts)
+    assert torch.equal(real[5], datamodule.eval_sets["heldout"].pixels(1)) and real.dtype == torch.uint8
