@@ -235,7 +235,9 @@ def _coco_json(folder: Path, split: str, count: int, seed: int) -> tuple[dict, d
     """Writes the images of one split into ``folder``; returns its instances and captions in COCO's JSON form."""
     from pycocotools import mask as coco_mask
 
-    images, annotations, captions = [], [], []
+    images: list[dict] = []
+    annotations: list[dict] = []
+    captions: list[dict] = []
     for index in range(count):
         scene = sample_scene(split, index, seed)
         pixels, masks = render(scene)

@@ -63,8 +63,9 @@ class Backbone:
                 folder, torch_dtype=getattr(torch, dtype), revision=revision, use_safetensors=True, add_watermarker=False
             )
         except (OSError, ValueError) as error:
-            first = str(error).strip().splitlines()[0]
-            raise FileNotFoundError(f"backbone.path={path!r} cannot be loaded ({first}): expected 'embedded', a diffusers folder or a hub id")
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            expected = "expected 'embedded', a diffusers folder or a hub id"
+            raise FileNotFoundError(f"backbone.path={path!r} cannot be loaded ({first}): {expected}") from error
         return cls(pipeline, path, revision)
 
     @property

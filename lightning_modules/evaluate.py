@@ -51,7 +51,8 @@ def plan(datamodule: CocoDataModule, config: Evaluation, seed: int) -> list[Prom
             raise ValueError(f"evaluation.splits names {split!r}: this dataset has {', '.join(datamodule.eval_sets)}")
         dataset = datamodule.eval_sets[split]
         if len(dataset) < config.prompts:
-            raise ValueError(f"evaluation.prompts={config.prompts} but split {split!r} has {len(dataset)} images: set data.eval_images higher")
+            have = f"split {split!r} has {len(dataset)} images"
+            raise ValueError(f"evaluation.prompts={config.prompts} but {have}: set data.eval_images higher")
         for i in range(config.prompts):
             caption = dataset.caption(i)
             noise = (seed * 100 + k) * 1_000_000 + i

@@ -13,6 +13,7 @@ from lightning_modules.evaluate import Prompt, plan
 from lightning_modules.maskattn import MaskAttn
 
 PER_SPLIT = 2  # prompts drawn of each evaluation split: its first ones
+PAGE = 6.7  # inches of text width that the picture is drawn for
 
 
 def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path) -> None:
@@ -52,12 +53,17 @@ def _tokens(method: MaskAttn, prompt: Prompt) -> list[str]:
 
 
 def _draw(path: Path, images: np.ndarray, maps: dict[int, np.ndarray], tokens: list[list[str]]) -> None:
-    """One row a prompt and resolution: the image, then a map a token; white is open, black closed."""
+    """One row a prompt and resolution: the image, then a map a token; white is open, black closed.
+
+    Tokens of one or two letters and punctuation are left out: the rest stays readable at the width of a page.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
-    rows, columns = len(images) * len(maps), 1 + max(len(t) for t in tokens)
-    figure = Figure(figsize=(0.62 * columns + 0.6, 0.78 * rows), dpi=160, layout="constrained")
+    shown = [[t for t, token in enumerate(line) if len(token) > 2] for line in tokens]
+    rows, columns = len(images) * len(maps), 1 + max(len(line) for line in shown)
+    figure = Figure(figsize=(PAGE, rows * (PAGE / columns + 0.18)), dpi=200, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
@@ -66,16 +72,10 @@ def _draw(path: Path, images: np.ndarray, maps: dict[int, np.ndarray], tokens: l
         for k, (side, opened) in enumerate(maps.items()):
             row = axes[i * len(maps) + k]
             row[0].imshow(image)
-            row[0].set_title(f"{side}×{side}", fontsize=7, loc="left")
-            for t, token in enumerate(tokens[i]):
-                row[t + 1].imshow(opened[i, ..., t], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-                row[t + 1].set_title(token, fontsize=7)
-                row[t + 1].add_patch(_frame(side))
+            row[0].set_title(f"{side}×{side}", fontsize=7.5, loc="left")
+            for axis, t in zip(row[1:], shown[i], strict=False):
+                axis.imshow(opened[i, ..., t], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+                axis.set_title(tokens[i][t], fontsize=7.5)
+                # White maps would vanish on white paper.
+                axis.add_patch(Rectangle((-0.5, -0.5), side, side, fill=False, edgecolor="0.6", linewidth=0.6))
     figure.savefig(path, metadata={"Software": None})
-
-
-def _frame(side: int):  # noqa: ANN202 - matplotlib is imported late
-    """A thin line around a map: white maps would vanish on white paper."""
-    from matplotlib.patches import Rectangle
-
-    return Rectangle((-0.5, -0.5), side, side, fill=False, edgecolor="0.6", linewidth=0.6)

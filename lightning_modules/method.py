@@ -49,7 +49,8 @@ class Method(L.LightningModule):
         frozen = sum(p.requires_grad for m in self.frozen_modules() for p in m.parameters())
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
         if frozen or not trained:
-            raise RuntimeError(f"{self.name}: {frozen} backbone tensors and {trained} adapter parameters would be trained: expected 0 and some")
+            found = f"{frozen} backbone tensors and {trained} adapter parameters"
+            raise RuntimeError(f"{self.name}: {found} would be trained: expected 0 and some")
 
     def frozen_modules(self) -> list[nn.Module]:
         return [self.backbone.unet, self.backbone.vae, *self.backbone.text_encoders]

@@ -179,7 +179,8 @@ def train_autoencoder(folder: Path, data: CocoDataset, steps: int, batch: int) -
         some = torch.stack([images[i]["image"] for i in range(min(2048, len(images)))])
         modes = torch.cat([vae.encode(part).latent_dist.mode() for part in some.split(128)])
         vae.register_to_config(scaling_factor=round(1 / modes.std().item(), 5))
-        error = torch.cat([(vae.decode(m).sample - i).abs().mean((1, 2, 3)) for m, i in zip(modes.split(128), some.split(128), strict=True)])
+        pairs = zip(modes.split(128), some.split(128), strict=True)
+        error = torch.cat([(vae.decode(m).sample - images).abs().mean((1, 2, 3)) for m, images in pairs])
     print(f"vae: scaling factor {vae.config.scaling_factor}, mean absolute error {error.mean().item() * 127.5:.2f} of 255", flush=True)
     vae.save_pretrained(folder / "vae")
 
@@ -223,7 +224,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--target", type=Path, default=EMBEDDED, help="where the result is exported to (default: the package's assets)")
     parser.add_argument("--images", type=int, default=32_000, help="training images to render (default: 32000)")
     parser.add_argument("--vae-steps", type=int, default=1500, help="autoencoder steps (default: 1500)")
-    parser.add_argument("--steps", type=int, default=9000, help="denoiser steps (default: 9000)")
+    parser.add_argument("--steps", type=int, default=6000, help="denoiser steps (default: 6000)")
     parser.add_argument("--batch", type=int, default=32, help="samples a step in both stages (default: 32)")
     parser.add_argument("--lr", type=float, default=1e-3, help="peak learning rate of the denoiser (default: 1e-3)")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)")

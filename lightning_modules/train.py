@@ -60,11 +60,11 @@ def check(config: Run) -> None:
     if config.data.name == "shapes" and config.backbone.resolution != 64:
         raise ValueError(f"backbone.resolution={config.backbone.resolution} with data=shapes: the embedded world has 64 pixels")
     if config.method.name != "baseline" and config.data.train_images < config.trainer.batch:
-        raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: set one of them anew")
+        raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: lower it")
     evaluation = evaluated(config).evaluation
     images, k = evaluation.prompts * len(evaluation.splits), evaluation.precision_recall_k
     if 0 < images <= k:
-        raise ValueError(f"{images} prompts in all cannot be measured with evaluation.precision_recall_k={k}: set evaluation.prompts higher")
+        raise ValueError(f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set evaluation.prompts higher")
 
 
 def evaluated(config: Run) -> Run:
@@ -282,8 +282,9 @@ def _quiet() -> None:
     for library in (diffusers, transformers):
         library.set_verbosity_error()
         library.disable_progress_bar()
-    for message in (".*does not have many workers.*", ".*isinstance\\(treespec, LeafSpec\\).*", ".*torch_dtype. is deprecated.*"):
-        warnings.filterwarnings("ignore", message)
+    # The last of them is not true of ours: the datamodule goes on where it stopped.
+    for note in ("does not have many workers", r"isinstance\(treespec,", "torch_dtype. is deprecated", "dataloader is not resumable"):
+        warnings.filterwarnings("ignore", f".*{note}")
 
 
 def main(argv: list[str]) -> int:

@@ -29,7 +29,7 @@ def denoising_loss(
     else:
         mask = mask.float() if mask.dim() == 4 else mask.float().unsqueeze(1)
         if mask.shape != (len(pred), 1, *pred.shape[-2:]):
-            raise ValueError(f"mask {tuple(mask.shape)} does not fit pred {tuple(pred.shape)}: expected [B, 1, H, W], resized to pred's H, W")
+            raise ValueError(f"mask {tuple(mask.shape)} does not fit pred {tuple(pred.shape)}: expected [B, 1, H, W] resized to pred")
         # The mask multiplies prediction and target (eq. 1), so the squared error carries its square.
         error = error * mask.square()
         total = error.flatten(1).sum(1)

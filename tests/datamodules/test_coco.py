@@ -167,7 +167,8 @@ def test_attached_latents_stand_in_for_images(world: ShapesDataModule):
 
 
 def test_digest_changes_with_images_resolution_and_number(world: ShapesDataModule, tmp_path: Path):
-    digests = {CocoDataset(world.root, s, r, n).digest() for s, r, n in (("val", 64, 6), ("val", 32, 6), ("val", 64, 5), ("heldout", 64, 6))}
+    ways = (("val", 64, 6), ("val", 32, 6), ("val", 64, 5), ("heldout", 64, 6))
+    digests = {CocoDataset(world.root, *way).digest() for way in ways}
     assert len(digests) == 4
     assert CocoDataset(world.root, "val", 64, 6).digest() in digests
 

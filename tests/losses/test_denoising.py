@@ -27,8 +27,8 @@ def sample(seed: int, *shape: int) -> torch.Tensor:
 
 def test_masked_value_of_the_released_code():
     assert float(denoising_loss(field(0.7, 0.05), field(0.2, 0.08), union())) == pytest.approx(0.165894151, abs=1e-7)
-    four = union()[:, None]
-    assert torch.equal(denoising_loss(field(0.7, 0.05), field(0.2, 0.08), four), denoising_loss(field(0.7, 0.05), field(0.2, 0.08), union()))
+    with_channel = denoising_loss(field(0.7, 0.05), field(0.2, 0.08), union()[:, None])
+    assert torch.equal(with_channel, denoising_loss(field(0.7, 0.05), field(0.2, 0.08), union()))
 
 
 def test_area_divides_by_what_the_mask_holds():
