@@ -61,7 +61,7 @@ class Data:
 
 @dataclass
 class Trainer:
-    steps: int = number(60, minimum=1)                            # optimiser steps
+    steps: int = number(40, minimum=1)                            # optimiser steps
     batch: int = number(16, minimum=1)                            # samples per device and step
     accumulate: int = number(1, minimum=1)                        # batches per optimiser step
     lr: float = number(3e-3, above=0)                             # peak learning rate
@@ -77,10 +77,10 @@ class Trainer:
 @dataclass
 class Evaluation:
     splits: list[str] = field(default_factory=lambda: ["val", "heldout"])  # whose captions are the prompts
-    prompts: int = number(64, minimum=1)                                   # prompts per split
-    steps: int = number(12, minimum=1)                                     # sampler steps
+    prompts: int = number(56, minimum=0)                                   # prompts per split; 0 trains only
+    steps: int = number(8, minimum=1)                                      # sampler steps
     guidance: float = number(3.0, minimum=0)                               # classifier-free guidance
-    batch: int = number(64, minimum=1)                                     # images per sampling batch
+    batch: int = number(16, minimum=1)                                     # images per sampling batch
     precision_recall_k: int = number(3, minimum=1)                         # neighbour that sets the radius
     keep_images: int = number(8, minimum=0)                                # images per split kept for the report
 

@@ -88,7 +88,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backbone", default="embedded", help="'embedded' or a diffusers folder (default: embedded)")
     parser.add_argument("--images", type=int, default=512, help="images in each row (default: 512)")
-    parser.add_argument("--steps", type=int, default=12, help="sampler steps (default: 12)")
+    parser.add_argument("--steps", type=int, default=8, help="sampler steps (default: 8)")
     parser.add_argument("--guidance", type=float, default=3.0, help="classifier-free guidance (default: 3)")
     parser.add_argument("--card", type=Path, help="working folder of the pretraining; writes README.md into the assets")
     parser.add_argument("--arguments", default="", help="arguments that pretrain was called with, for the card")

@@ -8,6 +8,8 @@ from typing import Any
 
 import lightning as L
 
+from lightning_modules.duration import duration
+
 
 class ProgressLines(L.Callback):
     """Every ``every`` seconds: step, loss, seconds a step (of this process), time left. ``emit`` gets the line and the share done."""
@@ -29,7 +31,7 @@ class ProgressLines(L.Callback):
         left = pace * (total - done)
         loss = trainer.callback_metrics.get("train/loss")
         text = f"{self.label}: step {done}/{total}" + (f", loss {float(loss):.4f}" if loss is not None else "")
-        self.emit(f"{text}, {pace:.2f} s a step, {left / 60:.0f} min left", done / total)
+        self.emit(f"{text}, {pace:.2f} s a step, {duration(left)} left", done / total)
 
 
 class MetricLines(L.Callback):

@@ -212,7 +212,8 @@ def _latents(config: Run, backbone: Backbone, dataset: CocoDataset, emit: Progre
         for start in range(0, len(dataset), 32):
             rows = range(start, min(start + 32, len(dataset)))
             parts.append(backbone.encode_images(torch.stack([dataset.image(i) for i in rows])).cpu())
-            emit(f"encoding images: {rows[-1] + 1}/{len(dataset)}", 0.0)
+            if rows[-1] + 1 == len(dataset) or start % 512 == 0:
+                emit(f"encoding images: {rows[-1] + 1}/{len(dataset)}", 0.0)
         return {"latents": torch.cat(parts)}
 
     facts = {"backbone": backbone.fingerprint(), "dtype": config.backbone.dtype, "data": dataset.digest()}

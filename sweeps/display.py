@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from lightning_modules.duration import duration
 from reports.statistics import Interval, mean_interval, paired
 from sweeps.sweep import Cell, Metric, Sweep
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from sweeps.plan import Job
     from sweeps.study import Key
 
-__all__ = ["Pace", "View", "duration", "say", "summary_table", "view"]
+__all__ = ["Pace", "View", "say", "summary_table", "view"]
 
 KNOWN = 0.1  # from this share on, the first trial says how long the others will take
 Values = Mapping[str, Mapping[int, Mapping[str, float]]]  # cell -> seed -> metric -> value
@@ -147,13 +148,6 @@ def say(console: Console, content: RenderableType) -> None:
 def view(console: Console, pace: Pace, done: int, waiting: Mapping[Key, bool]) -> View:
     """Bars where someone looks at a terminal, lines where not."""
     return (Bars if console.is_terminal else View)(console, pace, done, waiting)
-
-
-def duration(seconds: float) -> str:
-    """8 s, 3 min, 2.1 h."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def summary_table(sweep: Sweep, cells: Sequence[Cell], seeds: Sequence[int], values: Values, width: int) -> Table:

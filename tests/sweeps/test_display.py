@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sweeps.display import Pace, duration, say, summary_table, view
+from lightning_modules.duration import duration
+from sweeps.display import Pace, say, summary_table, view
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 
 SWEEP = Sweep(
