@@ -64,7 +64,7 @@ class Trainer:
     steps: int = number(40, minimum=1)                            # optimiser steps
     batch: int = number(16, minimum=1)                            # samples per device and step
     accumulate: int = number(1, minimum=1)                        # batches per optimiser step
-    lr: float = number(3e-3, above=0)                             # peak learning rate
+    lr: float = number(2e-3, above=0)                             # peak learning rate
     weight_decay: float = number(0.01, minimum=0)                 # AdamW
     warmup: int = number(5, minimum=0)                            # steps of linear warm-up, then cosine to zero
     clip: float = number(1.0, above=0)                            # largest gradient norm

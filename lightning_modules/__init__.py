@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from lightning_modules.maskattn import MaskAttn as MaskAttn
 
 HOMES = {"Baseline": "baseline", "MaskAttn": "maskattn"}
+METHODS = {"baseline": "Baseline", "maskattn": "MaskAttn"}  # `method.name` in the config -> class
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import lightning_modules
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch
@@ -155,14 +156,13 @@ class Method(L.LightningModule):
 
         Raises ValueError when the adapter was made by another method; called on `Method` itself it takes all of them.
         """
-        from lightning_modules.baseline import Baseline
-        from lightning_modules.maskattn import MaskAttn
-
         card = json.loads((Path(folder) / "adapter.json").read_text())
-        kinds = {kind.name: kind for kind in (Baseline, MaskAttn, cls) if kind is not Method and issubclass(kind, cls)}
-        if card["method"] not in kinds:
-            raise ValueError(f"{folder} holds a {card['method']!r} adapter: expected {' or '.join(map(repr, kinds))}")
-        method = kinds[card["method"]].from_card(card, backbone)
+        name = card["method"]
+        kind = getattr(lightning_modules, lightning_modules.METHODS.get(name, ""), None)
+        if kind is None or not issubclass(kind, cls):
+            expected = " or ".join(map(repr, lightning_modules.METHODS if cls is Method else [cls.name]))
+            raise ValueError(f"{folder} holds a {name!r} adapter: expected {expected}")
+        method = kind.from_card(card, backbone)
         method.load_weights(folder)
         return method.eval()
 

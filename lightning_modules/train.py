@@ -173,11 +173,10 @@ def _device(accelerator: str) -> str:
 
 
 def build_method(config: Run, backbone: Backbone) -> Method:
-    from lightning_modules.baseline import Baseline
-    from lightning_modules.maskattn import MaskAttn
+    import lightning_modules
 
-    kinds: dict[str, type[Method]] = {"baseline": Baseline, "maskattn": MaskAttn}
-    return kinds[config.method.name](backbone, config.method, config.trainer, config.backbone.resolution, config.seed)
+    kind = getattr(lightning_modules, lightning_modules.METHODS[config.method.name])
+    return kind(backbone, config.method, config.trainer, config.backbone.resolution, config.seed)
 
 
 def _trained(config: Run, backbone: Backbone, datamodule: CocoDataModule, seed_run: SeedRun | None, emit: Progress) -> Method:

@@ -45,6 +45,15 @@ def test_sampling_equals_the_stock_pipeline(backbone: Backbone, guidance: float)
     assert difference(images, stock(backbone.pipeline, guidance)) <= 1
 
 
+def test_a_scheduler_that_scales_its_input_is_served_as_the_stock_pipeline_does(embedded: Backbone):
+    from diffusers import EulerDiscreteScheduler
+
+    # SDXL's own; its noise starts at a deviation of 14, and what the UNet sees is scaled down.
+    embedded.pipeline.scheduler = EulerDiscreteScheduler.from_config(embedded.scheduler.config, timestep_spacing="leading", steps_offset=1)
+    backbone = Backbone(embedded.pipeline, "euler")
+    assert difference(sample(backbone, PROMPTS, SEEDS, 3, 4.0, 64), stock(backbone.pipeline, 4.0)) <= 1
+
+
 @both
 def test_prompt_noise_and_guidance_each_matter(backbone: Backbone):
     prompts, seeds = [PROMPTS[0], PROMPTS[1], PROMPTS[0]], [SEEDS[0], SEEDS[0], SEEDS[1]]

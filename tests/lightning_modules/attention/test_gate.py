@@ -282,6 +282,8 @@ def test_records_share_and_mean_maps(embedded: Any):
                 embedded.predict(**given)
             shares.append(one.share_closed())
             maps.append(one.maps[gates.sites[0].name])
+        with gates.recording(conditional_half=True, keep_maps=True) as half:
+            embedded.predict(**first)
         with gates.recording(keep_maps=True) as both:
             embedded.predict(**first)
             embedded.predict(**second)
@@ -290,6 +292,7 @@ def test_records_share_and_mean_maps(embedded: Any):
     assert maps[0].shape == (2, 64, 24) and set(maps[0].flatten().tolist()) == {0.0, 1.0}
     assert torch.allclose(both.maps[name], (maps[0] + maps[1]) / 2) and not torch.equal(maps[0], maps[1])
     assert shares[0] == pytest.approx(float(1 - maps[0].mean()))
+    assert torch.equal(half.maps[name], maps[0][1:]) and not torch.equal(maps[0][1:], maps[0][:1])
 
 
 def test_a_recording_ends_also_when_the_block_fails(embedded: Any):
