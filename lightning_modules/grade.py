@@ -60,7 +60,7 @@ def write_card(folder: Path, work: Path, table: dict[str, dict[str, float]], fac
         "16x16x4), UNet with cross-attention at 16x16 and 8x8, v-prediction. Weights are float16 safetensors, averaged over training.",
         "Trained on rendered shapes alone; 12 of the 48 colour-shape combinations never occurred. Made by",
         "",
-        f"    python -m lightning_modules.pretrain {facts['arguments']}",
+        f"    python -m lightning_modules.pretrain {facts['arguments']}".rstrip(),
         "    python -m lightning_modules.grade --card runs/pretrain",
         "",
         f"on {facts['hardware']}, {facts['date']}, beside other work on the machine: autoencoder {curves['vae'][-1]['step']} steps in",
