@@ -213,6 +213,7 @@ def export(folder: Path, target: Path, dtype: torch.dtype = torch.float16) -> No
     module.load_state_dict(checkpoint["state_dict"])
     module.average.load_state_dict(checkpoint["average"])
     module.average.copy_to(module.trained.parameters())
+    backbone.vae.register_to_config(_name_or_path="vae")  # where it was loaded from is nobody's business
     backbone.pipeline.to(dtype=dtype).save_pretrained(target, safe_serialization=True)
     print(f"exported step {checkpoint['global_step']} to {target}", flush=True)
 

@@ -101,3 +101,18 @@ def sd1(sd1_pipeline: Any) -> Any:
     from lightning_modules.backbone import Backbone
 
     return Backbone(deepcopy(sd1_pipeline), "sd1")
+
+
+@pytest.fixture(scope="session")
+def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The config of one run: three training steps and eight images; gates start at the threshold, so that some are closed."""
+    from conf.schema import Backbone, Data, Evaluation, Gate, Method, Run, Trainer
+
+    return Run(
+        backbone=Backbone("tiny", str(tiny_folder)),
+        method=Method("maskattn", Gate(width=8, bias=0.0)),
+        data=Data(train_images=16, eval_images=4),
+        trainer=Trainer(steps=3, batch=4, warmup=1, accelerator="cpu", log_every=1),
+        evaluation=Evaluation(prompts=4, steps=2, keep_images=1),
+        output=str(tmp_path_factory.mktemp("runs")),
+    )

@@ -18,23 +18,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from conf import load as conf
-from conf.schema import Backbone, Data, Evaluation, Gate, Method, Run, Trainer
-from lightning_modules import evaluate as evaluation
+from conf.schema import Data, Run
 from lightning_modules import gate_maps, train
 from lightning_modules.maskattn import MaskAttn
-
-
-@pytest.fixture(scope="module")
-def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Three training steps and eight images; gates start at the threshold, so that some are closed."""
-    return Run(
-        backbone=Backbone("tiny", str(tiny_folder)),
-        method=Method("maskattn", Gate(width=8, bias=0.0)),
-        data=Data(train_images=16, eval_images=4),
-        trainer=Trainer(steps=3, batch=4, warmup=1, accelerator="cpu", log_every=1),
-        evaluation=Evaluation(prompts=4, steps=2, keep_images=1),
-        output=str(tmp_path_factory.mktemp("runs")),
-    )
 
 
 def variant(base: Run, **changes: Any) -> Run:
@@ -310,59 +296,7 @@ def test_metrics_go_to_mlflow_while_it_trains(base: Run, tmp_path: Path, monkeyp
     assert seed_run.artifacts == [tmp_path] and any("seconds/train" in metrics for metrics, _ in seed_run.metrics)
 
 
-# --- keys and refusals -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "same"),
-    [
-        ({"evaluation__steps": 50}, True),
-        ({"evaluate_with": {"method.gate.threshold": 0.7}}, True),
-        ({"output": "elsewhere"}, True),
-        ({"seed": 1}, False),
-        ({"method__gate__threshold": 0.7}, False),
-        ({"trainer__lr": 0.1}, False),
-        ({"backbone__path": "embedded"}, False),
-        ({"data__train_images": 99}, False),
-    ],
-)
-def test_the_key_of_an_adapter_holds_what_training_depends_on(base: Run, changes: dict, same: bool):
-    assert (train.training_key(variant(base, **changes)) == train.training_key(base)) == same
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"data__name": "coco", "data__root": "/x"}, "the judge knows only the embedded world.*data=shapes"),
-        ({"backbone__resolution": 512}, "backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"),
-        ({"data__train_images": 3}, "data.train_images=3 make no batch of trainer.batch=4"),
-        ({"evaluation__prompts": 1}, "2 prompts in all are too few for evaluation.precision_recall_k=3"),
-        ({"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
-    ],
-)
-def test_what_cannot_run_is_refused_before_anything_is_written(base: Run, tmp_path: Path, changes: dict, message: str):
-    with pytest.raises(ValueError, match=message):
-        train.run(variant(base, **changes), tmp_path / "trial")
-    assert not (tmp_path / "trial").exists()
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"evaluation__prompts": 5}, "evaluation.prompts=5 but split 'val' has 4 images: set data.eval_images higher"),
-        ({"evaluation__splits": ["val", "test"]}, "evaluation.splits names 'test': this dataset has val, heldout"),
-        ({"evaluate_with": {"evaluation.prompts": 5}}, "evaluation.prompts=5"),
-        pytest.param(
-            {"trainer__accelerator": "gpu"},
-            "this machine has none",
-            marks=pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU"),
-        ),
-    ],
-)
-def test_what_cannot_be_evaluated_is_refused_before_training(base: Run, tmp_path: Path, spy: Spy, changes: dict, message: str):
-    with pytest.raises(ValueError, match=message):
-        train.run(variant(base, seed=20, **changes), tmp_path)
-    assert not spy.steps
+# --- from outside -----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_dataset_of_ones_own_is_read_and_trained_on(base: Run, done: Any, tmp_path: Path, spy: Spy):
@@ -385,39 +319,3 @@ def test_the_command_prints_numbers_and_no_chatter(done: Any, base: Run, tmp_pat
     lines = shown.stdout.splitlines()
     assert all("data: shapes" in line or "sampling: image" in line or line.startswith("eval/") for line in lines[:-1])
     assert lines[-1] == str(tmp_path / "result.json") and (tmp_path / "result.json").exists()
-
-
-def test_the_command_says_what_is_wrong_in_one_line(base: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any):
-    conf.write(variant(base, backbone__resolution=512), tmp_path / "run.yaml")
-    assert train.main([str(tmp_path / "run.yaml")]) == 2
-    assert capsys.readouterr().err.splitlines() == ["error: backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"]
-    assert train.main([]) == 2 and train.main(["--help"]) == 0
-    assert "python -m lightning_modules.train run.yaml" in capsys.readouterr().out
-
-    def interrupt(*args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
-    conf.write(base, tmp_path / "run.yaml")
-    monkeypatch.setattr(train, "run", interrupt)
-    assert train.main([str(tmp_path / "run.yaml")]) == 130
-
-
-# --- the plan of an evaluation -----------------------------------------------------------------------------------------------------
-
-
-def test_the_plan_gives_every_prompt_noise_of_its_own_that_follows_from_seed_split_and_place(done: Any, base: Run):
-    datamodule = train.build_data(base, lambda text, share: None)
-    prompts = evaluation.plan(datamodule, base.evaluation, seed=0)
-    assert [(p.split, p.index, p.id) for p in prompts] == [(s, i, i) for s in ("val", "heldout") for i in range(4)]
-    fewer = evaluation.plan(datamodule, Evaluation(prompts=2), seed=0)
-    assert fewer == [p for p in prompts if p.index < 2], "more prompts keep the noise of the first"
-    other = evaluation.plan(datamodule, base.evaluation, seed=1)
-    assert len({p.noise for p in prompts + other}) == 16 and [p.text for p in other] == [p.text for p in prompts]
-    for prompt in prompts:
-        wanted = prompt.target.objects
-        assert prompt.text.startswith("a") and all(f"{color} {shape}" in prompt.text for color, shape in wanted)
-        places = [prompt.text.index(f"{color} {shape}") for color, shape in wanted]
-        assert places == sorted(places), "a relation is that of the first object to the second"
-        assert prompt.target.relation is None or f" {prompt.target.relation} " in prompt.text
-    real = evaluation.real_images(datamodule, prompts)
-    assert torch.equal(real[5], datamodule.eval_sets["heldout"].pixels(1)) and real.dtype == torch.uint8

@@ -1,0 +1,81 @@
+"""What one run refuses, how early and in which words, and what its adapter is keyed by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conf import load as conf
+from conf.schema import Run
+from lightning_modules import train
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"evaluation.steps": 50}, True),
+        ({"evaluate_with": {"method.gate.threshold": 0.7}}, True),
+        ({"output": "elsewhere"}, True),
+        ({"seed": 1}, False),
+        ({"method.gate.threshold": 0.7}, False),
+        ({"trainer.lr": 0.1}, False),
+        ({"backbone.path": "embedded"}, False),
+        ({"data.train_images": 99}, False),
+    ],
+)
+def test_the_key_of_an_adapter_holds_what_training_depends_on(base: Run, changes: dict, same: bool):
+    assert (train.training_key(conf.replace(base, changes)) == train.training_key(base)) == same
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data.name": "coco", "data.root": "/x"}, "the judge knows only the embedded world.*data=shapes"),
+        ({"backbone.resolution": 512}, "backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"),
+        ({"data.train_images": 3}, "data.train_images=3 make no batch of trainer.batch=4"),
+        ({"evaluation.prompts": 1}, "2 prompts in all are too few for evaluation.precision_recall_k=3"),
+        ({"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(base: Run, tmp_path: Path, changes: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        train.run(conf.replace(base, changes), tmp_path / "trial")
+    assert not (tmp_path / "trial").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"evaluation.prompts": 5}, "evaluation.prompts=5 but split 'val' has 4 images: set data.eval_images higher"),
+        ({"evaluation.splits": ["val", "test"]}, "evaluation.splits names 'test': this dataset has val, heldout"),
+        ({"evaluate_with": {"evaluation.prompts": 5}}, "evaluation.prompts=5"),
+        pytest.param(
+            {"trainer.accelerator": "gpu"},
+            "this machine has none",
+            marks=pytest.mark.skipif(torch.cuda.is_available() or torch.backends.mps.is_available(), reason="there is a GPU"),
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_training(base: Run, tmp_path: Path, changes: dict, message: str):
+    config = conf.replace(base, {"seed": 20} | changes)
+    with pytest.raises(ValueError, match=message):
+        train.run(config, tmp_path)
+    assert not (Path(base.output) / "adapters" / train.training_key(config)).exists()
+
+
+def test_the_command_says_what_is_wrong_in_one_line(base: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any):
+    conf.write(conf.replace(base, {"backbone.resolution": 512}), tmp_path / "run.yaml")
+    assert train.main([str(tmp_path / "run.yaml")]) == 2
+    assert capsys.readouterr().err.splitlines() == ["error: backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"]
+    assert train.main([]) == 2 and train.main(["--help"]) == 0
+    assert "python -m lightning_modules.train run.yaml" in capsys.readouterr().out
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    conf.write(base, tmp_path / "run.yaml")
+    monkeypatch.setattr(train, "run", interrupt)
+    assert train.main([str(tmp_path / "run.yaml")]) == 130
