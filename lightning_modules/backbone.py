@@ -13,6 +13,22 @@ from torch import Tensor
 EMBEDDED = Path(__file__).parent / "assets" / "backbone"
 
 
+def weights_digest(path: str) -> str | None:
+    """Digest of the weight files below a local folder (or the embedded one), None for a hub id, whose revision says the same.
+
+    Files of more than 64 MB count by size and time of change alone: reading gigabytes would take longer than it is worth.
+    """
+    folder = EMBEDDED if path == "embedded" else Path(path)
+    if not folder.is_dir():
+        return None
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.safetensors")):
+        facts = file.stat()
+        digest.update(f"{file.relative_to(folder)} {facts.st_size} ".encode())
+        digest.update(file.read_bytes() if facts.st_size <= 64 * 2**20 else str(facts.st_mtime_ns).encode())
+    return digest.hexdigest()[:16]
+
+
 @dataclass
 class TextCondition:
     """What the UNet is told: ``hidden`` [B, T, C] for cross-attention, ``pooled`` [B, P] beside the timestep (SDXL wiring only)."""

@@ -215,6 +215,9 @@ def export(folder: Path, target: Path, dtype: torch.dtype = torch.float16) -> No
     module.average.copy_to(module.trained.parameters())
     backbone.vae.register_to_config(_name_or_path="vae")  # where it was loaded from is nobody's business
     backbone.pipeline.to(dtype=dtype).save_pretrained(target, safe_serialization=True)
+    for config in target.glob("text_encoder*/config.json"):
+        # transformers would load float16 files as float16 and diffusers its own as float32: a stock call would get a mixture.
+        config.write_text(json.dumps({**json.loads(config.read_text()), "dtype": "float32"}, indent=2) + "\n")
     print(f"exported step {checkpoint['global_step']} to {target}", flush=True)
 
 

@@ -73,9 +73,15 @@ def evaluated(config: Run) -> Run:
 
 
 def training_key(config: Run) -> str:
-    """Digest of what training depends on: everything but evaluation, later overrides, and where the output goes."""
+    """Digest of what training depends on: the backbone's weights, where they lie on disk, and every setting but those of evaluation,
+    later overrides, output, logging and loading."""
+    from lightning_modules.backbone import weights_digest
+
     facts = conf.to_dict(conf.as_run(config))
-    return conf.digest({k: v for k, v in facts.items() if k not in ("evaluation", "evaluate_with", "output")})
+    for group, key in (("data", "eval_images"), ("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_every")):
+        del facts[group][key]
+    facts = {key: value for key, value in facts.items() if key not in ("evaluation", "evaluate_with", "output")}
+    return conf.digest({**facts, "weights": weights_digest(config.backbone.path)})
 
 
 def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None) -> dict[str, Any]:

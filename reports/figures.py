@@ -255,15 +255,28 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[str, tuple[float, 
 
     figure.draw_without_rendering()  # the layout decides where on paper a point lies
     scale = figure.dpi / 72
-    taken = [axes.transData.transform(place) / scale for _, place in points]
+    places: list[np.ndarray] = []
+    names: list[list[str]] = []
     for name, place in points:
         own = axes.transData.transform(place) / scale
-        offsets = [np.array([r * np.cos(a), r * np.sin(a)]) for r in (11, 20, 30) for a in np.arange(8) * np.pi / 4 + 0.4]
-        room = [min(10.5, *(float(np.hypot(*(own + offset - other))) for other in taken)) for offset in offsets]
+        near = [k for k, other in enumerate(places) if np.hypot(*(own - other)) < 4]
+        if near:
+            names[near[0]].append(name)  # points that lie on one another share a label
+        else:
+            places.append(own)
+            names.append([name])
+    taken = [(place, 4.0) for place in places]  # centre and half the width, in points
+    for own, name in zip(places, (", ".join(group) for group in names), strict=True):
+        half = 2.2 * len(name)
+        offsets = [np.array([r * np.cos(a) * (1 + half / 20), r * np.sin(a)]) for r in (11, 20, 30) for a in np.arange(8) * np.pi / 4 + 0.4]
+        room = [
+            min(1.0, *(max(abs(own[0] + x - o[0]) - half - h, abs(own[1] + y - o[1]) - 9) for o, h in taken)) for x, y in offsets
+        ]
         offset = offsets[int(np.argmax(room))]  # the nearest of those with room enough
-        taken.append(own + offset)
+        taken.append((own + offset, half))
+        x, y = axes.transData.inverted().transform(own * scale)
         axes.annotate(
-            name, place, xytext=tuple(offset), textcoords="offset points", ha="center", va="center", fontsize=7.5, zorder=5,
+            name, (float(x), float(y)), xytext=tuple(offset), textcoords="offset points", ha="center", va="center", fontsize=7.5, zorder=5,
             path_effects=[withStroke(linewidth=2, foreground="white")],
             arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.5},
         )  # fmt: skip

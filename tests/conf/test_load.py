@@ -30,7 +30,7 @@ def test_files_repeat_the_defaults_of_the_schema() -> None:
 
 
 def test_later_layers_win() -> None:
-    assert conf.load([]).trainer.steps == 60
+    assert conf.load([]).trainer.steps == Sweep().trainer.steps
     assert conf.load(["trainer=paper512"]).trainer.steps == 100_000
     assert conf.load(["trainer=paper512"], PRESET).trainer.steps == 40
     assert conf.load(["trainer=paper512", "trainer.steps=7"], PRESET).trainer.steps == 7

@@ -19,6 +19,8 @@ from lightning_modules import train
         ({"evaluation.steps": 50}, True),
         ({"evaluate_with": {"method.gate.threshold": 0.7}}, True),
         ({"output": "elsewhere"}, True),
+        ({"data.eval_images": 99}, True),
+        ({"trainer.checkpoint_every": 7}, True),
         ({"seed": 1}, False),
         ({"method.gate.threshold": 0.7}, False),
         ({"trainer.lr": 0.1}, False),
@@ -28,6 +30,18 @@ from lightning_modules import train
 )
 def test_the_key_of_an_adapter_holds_what_training_depends_on(base: Run, changes: dict, same: bool):
     assert (train.training_key(conf.replace(base, changes)) == train.training_key(base)) == same
+
+
+def test_other_weights_below_the_same_path_make_another_adapter(base: Run, tmp_path: Path):
+    weights = tmp_path / "backbone" / "unet" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    config = conf.replace(base, {"backbone.path": str(tmp_path / "backbone")})
+    weights.write_bytes(b"one")
+    first = train.training_key(config)
+    weights.write_bytes(b"two")
+    second = train.training_key(config)
+    weights.write_bytes(b"one")
+    assert second != first == train.training_key(config)
 
 
 @pytest.mark.parametrize(
