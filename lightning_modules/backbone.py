@@ -145,17 +145,29 @@ class Backbone:
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] -> scaled latents [B, C, h, w], the mode of the posterior."""
-        posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
-        return posterior.mode() * self.vae.config.scaling_factor
+        vae = self._safe_vae()
+        posterior = vae.encode(images.to(self.device, vae.dtype)).latent_dist
+        return (posterior.mode() * vae.config.scaling_factor).to(self.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, chunk: int = 64) -> Tensor:
         """Scaled latents -> uint8 images [B, 3, H, W] on the CPU."""
-        parts = []
+        parts, vae = [], self._safe_vae()
         for part in latents.split(chunk):
-            images = self.vae.decode(part.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+            images = vae.decode(part.to(vae.dtype) / vae.config.scaling_factor).sample
             parts.append(((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
         return torch.cat(parts)
+
+    def _safe_vae(self) -> Any:
+        """SDXL's autoencoder overflows in float16 (its ``force_upcast``): it computes in float32 then, until `stock` is asked for."""
+        if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
+            self.vae.to(torch.float32)
+        return self.vae
+
+    def stock(self) -> Any:
+        """The diffusers pipeline, every part in the dtype that it was loaded in."""
+        self.vae.to(self.dtype)
+        return self.pipeline
 
     def predict(self, latents: Tensor, timesteps: Tensor, text: TextCondition, resolution: int) -> Tensor:
         """The UNet's prediction (epsilon or v) [B, C, h, w]; ``resolution`` in pixels fills SDXL's time ids (original, crop, target)."""

@@ -119,7 +119,7 @@ class Method(L.LightningModule):
 
     def to_pipeline(self) -> Any:
         """A stock diffusers pipeline with the adapter in it."""
-        return self.backbone.pipeline
+        return self.backbone.stock()
 
     # --- adapters -----------------------------------------------------------------------------------------------------------------
 

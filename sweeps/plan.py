@@ -340,7 +340,8 @@ def _tags(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> dict[str, 
         "command": f"python -m {shlex.join(command)}",
         "published": json.dumps([dict(entry) for entry in sweep.published], ensure_ascii=False),
         "evaluation": (
-            f"{e.prompts} prompts of each split ({', '.join(e.splits)}), {e.steps} sampler steps, guidance {e.guidance:g}, "
-            f"precision and recall with k = {e.precision_recall_k}, noise and prompts the same for every cell of a seed"
+            f"{e.prompts} prompts of each split ({', '.join(e.splits)}), {e.steps} sampler steps, guidance {e.guidance:g}; "
+            f"FID, precision and recall (k = {e.precision_recall_k}, ≤) on the judge's features, N = {e.prompts * len(e.splits)} generated "
+            "against as many real images; noise and prompts the same for every cell of a seed"
         ),
     }

@@ -204,3 +204,15 @@ def test_a_missing_embedded_backbone_says_how_to_make_it(tmp_path: Path, monkeyp
     monkeypatch.setattr(module, "EMBEDDED", tmp_path)
     with pytest.raises(FileNotFoundError, match=r"python -m lightning_modules\.pretrain"):
         Backbone.load("embedded")
+
+
+def test_an_autoencoder_that_overflows_in_half_precision_computes_in_full(embedded: Backbone):
+    embedded.vae.register_to_config(force_upcast=True)
+    embedded.pipeline.to(dtype=torch.float16)
+    latents = embedded.encode_images(torch.zeros(1, 3, 64, 64))
+    assert embedded.vae.dtype == torch.float32 and latents.dtype == torch.float16 and latents.isfinite().all()
+    assert embedded.decode(latents).shape == (1, 3, 64, 64)
+    assert embedded.stock().vae.dtype == torch.float16  # as stock diffusers expects it, which upcasts by itself
+    embedded.vae.register_to_config(force_upcast=False)
+    embedded.encode_images(torch.zeros(1, 3, 64, 64))
+    assert embedded.vae.dtype == torch.float16
