@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_modules.attention import Site, sites
+
 EMBEDDED = Path(__file__).parent / "assets" / "backbone"
 
 
@@ -105,6 +107,15 @@ class Backbone:
         """(channels, height, width) of the latents of one image at the model's own size."""
         side = self.unet.config.sample_size
         return self.unet.config.in_channels, side, side
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent, along one side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def sites(self, resolution: int | None = None) -> list[Site]:
+        """All attention layers, with their resolution for images of ``resolution`` pixels a side; the model's own size without."""
+        return sites(self.unet, None if resolution is None else round(resolution / self.factor))
 
     def to(self, device: torch.device | str) -> Backbone:
         self.pipeline.to(device)
@@ -211,7 +222,7 @@ def sample(
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: expected one seed for each prompt")
     channels, height, width = backbone.latent_shape
-    scale = resolution / (height * 2 ** (len(backbone.vae.config.block_out_channels) - 1))
+    scale = resolution / (height * backbone.factor)
     shape = (channels, round(height * scale), round(width * scale))
     images = []
     for start in range(0, len(prompts), batch):

@@ -18,10 +18,15 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from datamodules.shapes import SIZE, words
 
 CONTEXT = 24  # tokens; the longest caption of the embedded world has 15 with BOS and EOS
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
-def build_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A byte-level CLIP tokenizer in which every word of the embedded world is one token; its two files land in ``folder``."""
+def build_tokenizer(folder: Path, length: int = CONTEXT, pad_token: str = EOS, size: int = 0) -> CLIPTokenizer:
+    """A byte-level CLIP tokenizer in which every word of the embedded world is one token; its two files land in ``folder``.
+
+    Captions are cut and padded to ``length`` tokens. A ``size`` above what the words need is filled with tokens that no text has, so
+    that BOS and EOS are the last two of that many ids, as in CLIP's own vocabulary.
+    """
     from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     symbols = list(bytes_to_unicode().values())
@@ -34,13 +39,12 @@ def build_tokenizer(folder: Path) -> CLIPTokenizer:
             merges.append((parts[0], parts[1]))
             vocab.append(parts[0] + parts[1])
             parts[:2] = [parts[0] + parts[1]]
-    vocab += ["<|startoftext|>", "<|endoftext|>"]
+    vocab += [f"<|unused{i}|>" for i in range(size - len(vocab) - 2)]
+    vocab += [BOS, EOS]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(vocab)}))
     (folder / "merges.txt").write_text("\n".join(["#version: 0.2", *(" ".join(pair) for pair in merges)]) + "\n")
-    return CLIPTokenizer(
-        vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=CONTEXT, pad_token="<|endoftext|>"
-    )
+    return CLIPTokenizer(vocab=str(folder / "vocab.json"), merges=str(folder / "merges.txt"), model_max_length=length, pad_token=pad_token)
 
 
 def _merge(parts: list[str], merges: list[tuple[str, str]]) -> list[str]:

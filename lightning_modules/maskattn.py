@@ -13,7 +13,7 @@ from conf.schema import Gate
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch
-from lightning_modules.attention import select, sites
+from lightning_modules.attention import select
 from lightning_modules.attention.gate import Gates
 from lightning_modules.backbone import Backbone
 from lightning_modules.method import Method
@@ -30,9 +30,8 @@ class MaskAttn(Method):
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
         gate = config.gate
-        chosen = select(sites(backbone.unet), gate.stage, gate.placement)
+        chosen = select(backbone.sites(resolution), gate.stage, gate.placement)
         self.adapter = Gates(chosen, gate.width, gate.bias, gate.threshold, gate.protect == "bos")
-        self._stock: dict[str, Any] | None = None
         self.install()
 
     @property
@@ -41,14 +40,12 @@ class MaskAttn(Method):
         return self.adapter
 
     def install(self) -> None:
-        if self._stock is None:
+        if not self.gates.is_attached:
             self.gates.to(self.backbone.device)
-            self._stock = self.gates.install(self.backbone.unet)
+            self.gates.attach(self.backbone.unet)
 
     def remove(self) -> None:
-        if self._stock is not None:
-            self.backbone.unet.set_attn_processor(self._stock)
-            self._stock = None
+        self.gates.detach()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         with self.gates.recording() as record:

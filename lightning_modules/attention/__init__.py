@@ -1,5 +1,5 @@
-"""Attention layers: which there are (`sites`, `select`) and what is put into them (`gate`)."""
+"""Attention layers: which there are (`sites`), what is put into them together (`wiring`): gates, captures of maps, extra tokens."""
 
-from lightning_modules.attention.sites import Site, select, sites
+from lightning_modules.attention.sites import Site, nearest, select, sites
 
-__all__ = ["Site", "select", "sites"]
+__all__ = ["Site", "nearest", "select", "sites"]

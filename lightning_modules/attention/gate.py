@@ -1,12 +1,8 @@
 """Gates on cross-attention (MaskAttn-SDXL, arXiv 2509.15357, eq. 1-4): which token may act at which location.
 
 A head looks at a location's features X_i and a token's embedding e_t and gives the logit of a gate. The gate is open where
-sigmoid(logit) > threshold. With l the attention logits and G the binary gate, attention is p = G exp(l) / sum G exp(l): in the forward
-pass the same as adding -inf to closed logits (eq. 4). Written this way its derivative by G exists also where G = 0,
-
-    d out / d G_t = exp(l_t) / Z * (v_t - out),
-
-so that a straight-through estimate (dG/dprobability := 1) lets closed gates open again. Adding -1e4 instead leaves them at zero gradient.
+sigmoid(logit) > threshold. What a gate does to the attention, and why it can open again, stands in `functional`; adding -1e4 to the
+logits instead would leave closed gates at zero gradient.
 """
 
 from __future__ import annotations
@@ -20,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.attention.sites import Site
+from lightning_modules.attention.wiring import WeighsTokens
 
 
 class GateHead(nn.Module):
@@ -58,26 +55,6 @@ def binary_gate(logits: Tensor, threshold: float, protect_first: bool) -> Tensor
     return is_open.to(probability.dtype) + (probability - probability.detach())
 
 
-def gated_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tensor) -> Tensor:
-    """Attention p = G exp(l) / sum G exp(l), differentiable by G also at G = 0; [B, heads, N, d].
-
-    ``query`` [B, heads, N, d], ``key`` and ``value`` [B, heads, T, d], ``gate`` [B, N, T] with at least one open gate a location.
-    Without gradients it is one scaled-dot-product attention, and with every gate open the same call as the stock processor's.
-    """
-    if not (torch.is_grad_enabled() and gate.requires_grad):
-        is_open = gate > 0.5
-        mask = None if bool(is_open.all()) else is_open.unsqueeze(1)
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    with torch.autocast(query.device.type, enabled=False):  # a product would be rounded to half precision again
-        logits = (query.float() @ key.float().transpose(-1, -2)) * query.shape[-1] ** -0.5  # [B, heads, N, T]
-    gate = gate.unsqueeze(1).float()
-    top = logits.detach().masked_fill(gate < 0.5, -torch.inf).amax(-1, keepdim=True)
-    # A closed logit may stand far above the open ones; exp(20) is gradient enough for it and finite.
-    weight = gate * (logits - top).clamp_max(20.0).exp()
-    probability = weight / weight.sum(-1, keepdim=True)
-    return (probability.to(value.dtype) @ value).to(query.dtype)
-
-
 @dataclass
 class GateRecord:
     """What gates did while recorded: closed and counted gates by site, and, when asked for, the last gates themselves."""
@@ -106,40 +83,7 @@ class GateRecord:
         return sum(self.closed.values()) / max(sum(self.counted.values()), 1)
 
 
-class GatedProcessor:
-    """The stock cross-attention of a UNet layer with a gate before the softmax. Plain class: its head is owned by `Gates`."""
-
-    def __init__(self, site: Site, gates: Gates) -> None:
-        self.site, self.gates = site, gates
-
-    def __call__(
-        self,
-        attn: nn.Module,
-        hidden_states: Tensor,
-        encoder_hidden_states: Tensor | None = None,
-        attention_mask: Tensor | None = None,
-        temb: Tensor | None = None,
-    ) -> Tensor:
-        if encoder_hidden_states is None or attention_mask is not None:
-            raise ValueError(f"{self.site.name}: gates take cross-attention without an attention mask")
-        batch, locations, _ = hidden_states.shape
-        logits = self.gates.head(self.site)(hidden_states, encoder_hidden_states)  # [B, N, T]
-        gate = binary_gate(logits, self.gates.threshold, self.gates.protect_first)
-        if self.gates.record is not None:
-            self.gates.record.add(self.site.name, gate, int(self.gates.protect_first))
-
-        def heads(x: Tensor) -> Tensor:  # [B, L, heads * d] -> [B, heads, L, d]
-            return x.view(batch, -1, attn.heads, x.shape[-1] // attn.heads).transpose(1, 2)
-
-        query = heads(attn.to_q(hidden_states))
-        key, value = heads(attn.to_k(encoder_hidden_states)), heads(attn.to_v(encoder_hidden_states))
-        out = gated_attention(query, key, value, gate)
-        out = out.transpose(1, 2).reshape(batch, locations, -1)
-        out = attn.to_out[1](attn.to_out[0](out))
-        return (out + hidden_states if attn.residual_connection else out) / attn.rescale_output_factor
-
-
-class Gates(nn.Module):
+class Gates(nn.Module, WeighsTokens):
     """The gate heads of a set of sites: one for each (stage, width, context), shared by the sites that agree in all three."""
 
     def __init__(self, chosen: list[Site], hidden: int, bias: float, threshold: float, protect_first: bool) -> None:
@@ -155,20 +99,15 @@ class Gates(nn.Module):
     def _key(site: Site) -> str:
         return f"{site.stage}_{site.width}_{site.context}"
 
-    def head(self, site: Site) -> nn.Module:
-        return self.heads[self._key(site)]
-
-    def install(self, unet) -> dict:  # noqa: ANN001 - a diffusers UNet2DConditionModel
-        """Puts the gates into ``unet``; returns the processors that stood there, for ``unet.set_attn_processor``."""
-        before = dict(unet.attn_processors)
-        gated = {site.processor: GatedProcessor(site, self) for site in self.sites}
-        # set_attn_processor empties the dict that it is given.
-        unet.set_attn_processor({**before, **gated})
-        return before
+    def weight(self, site: Site, hidden: Tensor, context: Tensor, replay: bool) -> Tensor:
+        gate = binary_gate(self.heads[self._key(site)](hidden, context), self.threshold, self.protect_first)
+        if self.record is not None and not replay:
+            self.record.add(site.name, gate, int(self.protect_first))
+        return gate
 
     @contextmanager
     def recording(self, conditional_half: bool = False, keep_maps: bool = False) -> Iterator[GateRecord]:
-        """Records what the gates do inside the block; not meant for training steps with gradient checkpointing."""
+        """Records what the gates do inside the block."""
         self.record = GateRecord(conditional_half, keep_maps)
         try:
             yield self.record

@@ -40,57 +40,23 @@ def embedded(tiny_pipeline: Any, tiny_folder: Path) -> Any:
 @pytest.fixture(scope="session")
 def sdxl_unet() -> Any:
     """SDXL's blocks at a twentieth of its width: no cross-attention at the finest level, two layers in the last block."""
-    import torch
-    from diffusers import UNet2DConditionModel
+    from lightning_modules.architectures import build_unet
 
-    torch.manual_seed(0)
-    return UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(16, 32, 64),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        layers_per_block=1,
-        transformer_layers_per_block=(1, 1, 2),
-        attention_head_dim=(2, 4, 8),
-        use_linear_projection=True,
-        cross_attention_dim=48,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 32,
-        norm_num_groups=8,
-    ).eval()
+    return build_unet("sdxl", "cpu", scale="tiny")
 
 
 @pytest.fixture(scope="session")
 def sd1_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """SD1's wiring: one text encoder, no pooled embedding, epsilon, cross-attention at all levels but the coarsest."""
-    import torch
-    from diffusers import PNDMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+    """SD1's wiring with a level less: one text encoder, no pooled embedding, epsilon, cross-attention at all levels but the coarsest."""
+    from lightning_modules.architectures import build_pipeline
 
-    from lightning_modules.embedded import build_text_encoders, build_tokenizer, build_vae
-
-    torch.manual_seed(1)
-    tokenizer = build_tokenizer(tmp_path_factory.mktemp("sd1"))
-    unet = UNet2DConditionModel(
-        sample_size=16,
+    return build_pipeline(
+        "sd15",
+        tmp_path_factory.mktemp("sd1"),
+        scale="tiny",
         block_out_channels=(16, 32, 32),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        layers_per_block=1,
-        attention_head_dim=2,
-        cross_attention_dim=64,
-        norm_num_groups=8,
-    )
-    scheduler = PNDMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1)
-    return StableDiffusionPipeline(
-        vae=build_vae(),
-        text_encoder=build_text_encoders(tokenizer)[0],
-        tokenizer=tokenizer,
-        unet=unet,
-        scheduler=scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
     )
 
 

@@ -78,12 +78,25 @@ def test_observed_counts_the_conditional_half_alone(embedded: Backbone, guidance
 
 
 def test_sites_follow_the_config(embedded: Backbone):
-    assert len(maskattn(embedded).gates.sites) == 7
-    assert {s.stage for s in maskattn(embedded, stage="high").gates.sites} == {"high"}
-    assert {s.placement for s in maskattn(embedded, placement="decoder").gates.sites} == {"decoder"}
-    assert maskattn(embedded, protect="bos").gates.protect_first and not maskattn(embedded, protect="none").gates.protect_first
+    def gates(**gate: Any) -> Any:
+        method = maskattn(embedded, **gate)
+        method.remove()
+        return method.gates
+
+    assert len(gates().sites) == 7
+    assert {s.stage for s in gates(stage="high").sites} == {"high"}
+    assert {s.placement for s in gates(placement="decoder").sites} == {"decoder"}
+    assert gates(protect="bos").protect_first and not gates(protect="none").protect_first
     with pytest.raises(ValueError, match="no cross-attention at stage=low, placement=decoder"):
-        maskattn(embedded, stage="low", placement="decoder")
+        gates(stage="low", placement="decoder")
+
+
+def test_a_second_set_of_gates_is_refused_until_the_first_is_removed(embedded: Backbone):
+    first = maskattn(embedded)
+    with pytest.raises(ValueError, match=r"attn2 has Gates already: expected none; detach it first \(a method's remove\(\)\)"):
+        maskattn(embedded)
+    first.remove()
+    maskattn(embedded)
 
 
 def test_an_adapter_comes_back_with_the_same_images_and_holds_no_backbone_weight(embedded: Backbone, tiny_pipeline: Any, tmp_path: Path):
@@ -116,14 +129,15 @@ def test_an_adapter_of_another_method_is_refused(embedded: Backbone, tmp_path: P
 
 def test_methods_with_one_seed_draw_the_same_noise_and_timesteps(embedded: Backbone):
     latents = torch.zeros(4, 4, 16, 16)
-    noise, timesteps = maskattn(embedded, seed=7).draw(latents)
+    method = maskattn(embedded, seed=7)
+    noise, timesteps = method.draw(latents)
     again, same = Baseline(embedded, MethodConfig("baseline"), Trainer(), 64, seed=7).draw(latents)
     assert torch.equal(noise, again) and torch.equal(timesteps, same)
     assert noise.std() == pytest.approx(1, abs=0.05)
     assert timesteps.dtype == torch.long and all(0 <= t < 1000 for t in timesteps.tolist()) and len(set(timesteps.tolist())) == 4
-    other, _ = maskattn(embedded, seed=8).draw(latents)
+    assert method.draw(latents.bfloat16())[0].dtype == torch.bfloat16
+    other, _ = Baseline(embedded, MethodConfig("baseline"), Trainer(), 64, seed=8).draw(latents)
     assert not torch.equal(noise, other)
-    assert maskattn(embedded, seed=7).draw(latents.bfloat16())[0].dtype == torch.bfloat16
 
 
 def test_the_training_loss_is_the_denoising_error_of_the_gated_backbone(embedded: Backbone):

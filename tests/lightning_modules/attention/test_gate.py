@@ -6,134 +6,10 @@ from typing import Any
 
 import pytest
 import torch
+from unet_inputs import draw
 
 from lightning_modules.attention import select, sites
-from lightning_modules.attention.gate import GateHead, Gates, binary_gate, gated_attention
-
-
-def draw(seed: int, *shape: int) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-
-
-def problem() -> tuple[torch.Tensor, ...]:
-    """query [2, 3, 5, 4], key and value [2, 3, 6, 4], and a random gate [2, 5, 6] with token 0 open."""
-    gate = (draw(4, 2, 5, 6) > 0).float()
-    gate[..., 0] = 1
-    return draw(1, 2, 3, 5, 4), draw(2, 2, 3, 6, 4), draw(3, 2, 3, 6, 4), gate
-
-
-def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """Eq. 4 as it stands: -inf where the gate is closed, then a softmax; in float64."""
-    logits = query.double() @ key.double().transpose(-1, -2) / query.shape[-1] ** 0.5
-    return torch.where(gate.unsqueeze(1) > 0.5, logits, -torch.inf).softmax(-1) @ value.double()
-
-
-def relaxed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
-    """G exp(l) / sum G exp(l) for any real G, in float64."""
-    weight = gate.double().unsqueeze(1) * (query.double() @ key.double().transpose(-1, -2) / query.shape[-1] ** 0.5).exp()
-    return weight / weight.sum(-1, keepdim=True) @ value.double()
-
-
-# --- the attention itself ---------------------------------------------------------------------------------------------------------
-
-
-def test_closed_gates_are_minus_infinity():
-    query, key, value, gate = problem()
-    with torch.no_grad():
-        out = gated_attention(query, key, value, gate)
-    assert torch.allclose(out.double(), reference(query, key, value, gate), atol=1e-6)
-    # What a closed token holds cannot matter.
-    gate[:, :, 3] = 0
-    other = value.clone()
-    other[:, :, 3] = 1e6
-    with torch.no_grad():
-        assert torch.equal(gated_attention(query, key, value, gate), gated_attention(query, key, other, gate))
-
-
-def test_training_and_sampling_give_the_same():
-    query, key, value, gate = problem()
-    with torch.no_grad():
-        sampling = gated_attention(query, key, value, gate)
-    training = gated_attention(query, key, value, gate.requires_grad_())
-    assert training.requires_grad and torch.allclose(training, sampling, atol=1e-6)
-    one = torch.ones_like(gate)
-    training = gated_attention(query, key, value, one.clone().requires_grad_())
-    assert torch.allclose(training, gated_attention(query, key, value, one), atol=1e-6)
-
-
-def test_open_gates_are_the_stock_attention_bit_by_bit():
-    query, key, value, gate = problem()
-    stock = torch.nn.functional.scaled_dot_product_attention(query, key, value)
-    assert torch.equal(gated_attention(query, key, value, torch.ones_like(gate)), stock)
-
-
-def test_gradient_by_the_gate_is_that_of_the_relaxed_function_also_where_it_is_closed():
-    query, key, value, gate = problem()
-    direction = draw(5, *value.shape[:2], gate.shape[1], value.shape[3]).double()
-    gate.requires_grad_()
-    (gated_attention(query, key, value, gate).double() * direction).sum().backward()
-    assert gate.grad is not None
-
-    step, base = 1e-6, gate.detach().double()
-    numeric = torch.zeros_like(base)
-    for index in range(base.numel()):
-        shift = torch.zeros_like(base).flatten()
-        shift[index] = step
-        shift = shift.view_as(base)
-        change = relaxed(query, key, value, base + shift) - relaxed(query, key, value, base - shift)
-        numeric.view(-1)[index] = (change * direction).sum() / (2 * step)
-    assert torch.allclose(gate.grad.double(), numeric, atol=1e-5)
-
-    # d out / d G_t = exp(l_t) / Z (v_t - out), summed over heads.
-    exp = (query.double() @ key.double().transpose(-1, -2) / 2).exp()
-    out = relaxed(query, key, value, base)
-    mixed = torch.einsum("bhtd,bhnd->bhnt", value.double(), direction) - (out * direction).sum(-1, keepdim=True)
-    closed_form = (exp / (base.unsqueeze(1) * exp).sum(-1, keepdim=True) * mixed).sum(1)
-    assert torch.allclose(gate.grad.double(), closed_form, atol=1e-5)
-    assert bool((gate.grad[base == 0].abs() > 1e-3).any()), "closed gates must get a gradient"
-
-
-def test_gradients_by_query_key_and_value_are_those_of_the_reference():
-    *inputs, gate = problem()
-    mine, theirs = ([t.clone().requires_grad_() for t in inputs] for _ in range(2))
-    gated_attention(*mine, gate.clone().requires_grad_()).square().sum().backward()
-    reference(*theirs, gate).square().sum().backward()
-    for a, b in zip(mine, theirs, strict=True):
-        assert a.grad is not None and b.grad is not None and torch.allclose(a.grad, b.grad.float(), atol=1e-5)
-
-
-def test_a_closed_logit_far_above_the_open_ones_gives_a_finite_gradient():
-    query, key, value = torch.ones(1, 1, 1, 1), torch.tensor([0.0, 300.0]).view(1, 1, 2, 1), torch.tensor([0.0, 1.0]).view(1, 1, 2, 1)
-    gate = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
-    out = gated_attention(query, key, value, gate)
-    out.sum().backward()
-    assert out.item() == 0 and gate.grad is not None and bool(gate.grad.isfinite().all()) and gate.grad[0, 0, 1] > 1e6
-
-
-def test_a_closed_gate_opens_again_when_the_loss_asks_for_it():
-    # One location, three tokens; the target is what attention gives with all gates open, and token 2 starts closed.
-    query, key, value = draw(0, 1, 1, 1, 4), draw(1, 1, 1, 3, 4), torch.eye(3).view(1, 1, 3, 3)
-    target = gated_attention(query, key, value, torch.ones(1, 1, 3))
-    logits = torch.tensor([[[2.0, 2.0, -1.0]]], requires_grad=True)
-    optimizer = torch.optim.SGD([logits], lr=1.0)
-    losses = []
-    for _ in range(60):
-        loss = (gated_attention(query, key, value, binary_gate(logits, 0.5, True)) - target).square().sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[0] > 0.01 and losses[-1] < 1e-9 and logits[0, 0, 2] > 0
-
-
-def test_autocast_does_not_round_the_logits():
-    # 100.4 against 100: in bfloat16 both are 100, and attention would be half and half.
-    query, key = torch.full((1, 1, 1, 1), 100.0), torch.tensor([1.0, 1.004]).view(1, 1, 2, 1)
-    value, gate = torch.tensor([0.0, 1.0]).view(1, 1, 2, 1), torch.ones(1, 1, 2, requires_grad=True)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        out = gated_attention(query, key, value, gate)
-    assert out.item() == pytest.approx(0.5987, abs=0.005)
-
+from lightning_modules.attention.gate import GateHead, Gates, binary_gate
 
 # --- heads and binary gates -------------------------------------------------------------------------------------------------------
 
@@ -212,20 +88,19 @@ def test_open_gates_leave_the_whole_unet_bit_equal_and_come_out_again(backbone: 
         stock = backbone.predict(**given)
         processors = dict(backbone.unet.attn_processors)
         gates = gates_for(backbone, bias=50.0)
-        before = gates.install(backbone.unet)
+        gates.attach(backbone.unet)
         installed = backbone.unet.attn_processors
         assert torch.equal(backbone.predict(**given), stock)
-        closing = gates_for(backbone, bias=-50.0)
-        closing.install(backbone.unet)
-        assert not torch.allclose(backbone.predict(**given), stock, atol=1e-3)
-        backbone.unet.set_attn_processor(before)
+        gates.detach()
+        with gates_for(backbone, bias=-50.0).attached(backbone.unet):
+            assert not torch.allclose(backbone.predict(**given), stock, atol=1e-3)
         assert torch.equal(backbone.predict(**given), stock)
     assert {name for name in processors if installed[name] is not processors[name]} == {site.processor for site in gates.sites}
     assert all(backbone.unet.attn_processors[name] is processor for name, processor in processors.items())
 
 
 def test_only_bos_acts_where_everything_else_is_closed(embedded: Any):
-    gates_for(embedded, bias=-50.0).install(embedded.unet)
+    gates_for(embedded, bias=-50.0).attach(embedded.unet)
     given = inputs(embedded)
     other = given["text"].hidden.clone()
     other[:, 1:] = 0
@@ -236,7 +111,7 @@ def test_only_bos_acts_where_everything_else_is_closed(embedded: Any):
 
 
 def test_the_training_pass_gives_what_sampling_gives(embedded: Any):
-    gates_for(embedded, bias=0.0).install(embedded.unet)
+    gates_for(embedded, bias=0.0).attach(embedded.unet)
     given = inputs(embedded)
     with torch.no_grad():
         sampling = embedded.predict(**given)
@@ -247,7 +122,7 @@ def test_the_training_pass_gives_what_sampling_gives(embedded: Any):
 @pytest.mark.parametrize("bias", [2.0, -5.0], ids=["open", "closed"])
 def test_every_gate_parameter_gets_a_gradient_and_no_backbone_weight(backbone: Any, bias: float):
     gates = gates_for(backbone, bias)
-    gates.install(backbone.unet)
+    gates.attach(backbone.unet)
     backbone.predict(**inputs(backbone)).square().mean().backward()
     for name, parameter in gates.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.isfinite().all()) and bool(parameter.grad.abs().sum() > 0), name
@@ -257,7 +132,7 @@ def test_every_gate_parameter_gets_a_gradient_and_no_backbone_weight(backbone: A
 
 def test_records_count_free_gates_site_by_site(embedded: Any):
     gates = gates_for(embedded, bias=50.0, stage="high")
-    gates.install(embedded.unet)
+    gates.attach(embedded.unet)
     given = inputs(embedded)
     tokens = given["text"].hidden.shape[1]
     with torch.no_grad(), gates.recording() as record:
@@ -272,7 +147,7 @@ def test_records_count_free_gates_site_by_site(embedded: Any):
 
 def test_records_share_and_mean_maps(embedded: Any):
     gates = gates_for(embedded, bias=0.0, protect_first=False, placement="bridge")
-    gates.install(embedded.unet)
+    gates.attach(embedded.unet)
     first, second = inputs(embedded), inputs(embedded)
     second["latents"] = draw(10, *second["latents"].shape)
     shares, maps = [], []
@@ -300,13 +175,3 @@ def test_a_recording_ends_also_when_the_block_fails(embedded: Any):
     with pytest.raises(RuntimeError), gates.recording():
         raise RuntimeError
     assert gates.record is None
-
-
-def test_gates_refuse_self_attention_and_masks(embedded: Any):
-    gates = gates_for(embedded, bias=0.0)
-    gates.install(embedded.unet)
-    layer = embedded.unet.get_submodule(gates.sites[0].name)
-    with pytest.raises(ValueError, match=r"attn2: gates take cross-attention without an attention mask"):
-        layer(draw(0, 1, 256, 48))
-    with pytest.raises(ValueError, match="without an attention mask"):
-        layer(draw(0, 1, 256, 48), draw(1, 1, 24, 192), attention_mask=torch.zeros(1, 1, 24))

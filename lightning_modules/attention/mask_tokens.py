@@ -1,0 +1,81 @@
+"""Tokens that are appended to the text at chosen sites: mask tokens (MCGM, arXiv 2410.00483, section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lightning_modules.attention.sites import Site
+from lightning_modules.attention.wiring import AddsTokens
+
+
+class ExtraTokens(AddsTokens):
+    """Appends ``tokens`` [B, n, D] to the text at ``chosen`` sites, at positions T … T + n - 1; they pass through the layer's own key and
+    value projections and are never gated.
+
+    ``strength`` (a number, or [B, n]) multiplies how much an extra token counts, p ~ strength * exp(l): 1 as any token, 0 not at all.
+    ``present`` [B, n] takes out tokens that a sample does not have. In a batch of twice as many samples the first half, the unconditional
+    one of classifier-free guidance, gets zero tokens of the same strength. ``tokens`` may be set anew before every forward pass; None
+    appends nothing.
+    """
+
+    def __init__(
+        self, chosen: Sequence[Site], tokens: Tensor | None = None, strength: Tensor | float = 1.0, present: Tensor | None = None
+    ) -> None:
+        self.sites = list(chosen)
+        self.set(tokens, strength, present)
+
+    def set(self, tokens: Tensor | None, strength: Tensor | float = 1.0, present: Tensor | None = None) -> None:
+        """Other tokens from the next forward pass on. Raises ValueError on shapes that do not fit and on a negative strength."""
+        if tokens is not None:
+            shape = tuple(tokens.shape[:2])
+            for what, value in (("strength", strength), ("present", present)):
+                if isinstance(value, Tensor) and tuple(value.shape) != shape:
+                    raise ValueError(f"{what} {tuple(value.shape)} does not fit tokens {tuple(tokens.shape)}: expected {shape}")
+            if float(torch.as_tensor(strength).min()) < 0:
+                raise ValueError(f"strength={strength} is negative: expected 0 (no effect) or more, 1 as any token")
+        self.tokens, self.strength, self.present = tokens, strength, present
+
+    def begin(self) -> _Appending | None:
+        if self.tokens is None:
+            return None
+        weight = torch.as_tensor(self.strength, dtype=torch.float32).expand(self.tokens.shape[:2])
+        weight = weight.to(self.tokens.device)
+        if self.present is not None:
+            weight = weight * self.present.to(weight)
+        # Equal numbers need no mask: the layer stays a plain scaled-dot-product attention.
+        return _Appending(self.tokens, None if bool((weight == 1).all()) else weight)
+
+
+class _Appending:
+    """One forward pass with extra tokens."""
+
+    def __init__(self, tokens: Tensor, weight: Tensor | None) -> None:
+        self.tokens, self.strength = tokens, weight
+
+    def append(self, context: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """``context`` [B, T, D] with the tokens behind it, and the gates [B, N, T] and bias [B, heads, 1 or N, T] that go with it."""
+        tokens, strength = self.tokens, self.strength
+        if tokens.shape[-1] != context.shape[-1]:
+            raise ValueError(f"extra tokens of width {tokens.shape[-1]}: this site's text has {context.shape[-1]}")
+        if len(context) == 2 * len(tokens):
+            tokens = torch.cat([torch.zeros_like(tokens), tokens])
+            strength = None if strength is None else torch.cat([strength, strength])
+        if len(context) != len(tokens):
+            expected = "expected as many, or half with guidance"
+            raise ValueError(f"extra tokens for {len(tokens)} samples in a batch of {len(context)}: {expected}")
+        length = context.shape[1]
+        context = torch.cat([context, tokens.to(context.dtype)], dim=1)
+        if bias is not None:
+            bias = F.pad(bias, (0, tokens.shape[1]))
+        if weight is None and strength is None:
+            return context, None, bias
+        if weight is None:
+            weight = torch.ones(len(context), 1, length, device=context.device)
+        if strength is None:
+            strength = torch.ones(tokens.shape[:2], device=context.device)
+        extra = strength.unsqueeze(1).expand(-1, weight.shape[1], -1)  # [B, N or 1, n]
+        return context, torch.cat([weight, extra], dim=-1), bias

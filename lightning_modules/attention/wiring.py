@@ -1,0 +1,293 @@
+"""How gates, captures and extra tokens get into a UNet, together, and out of it again.
+
+Each of them is a `Part` that acts at some sites. The first part at a site puts a `SiteProcessor` in place of the stock processor, the
+last one to leave puts the stock processor back. What a part does is fixed when the UNet's forward pass begins, so that gradient
+checkpointing, which runs layers a second time during the backward pass, sees the same parts in the same state (also when they have been
+taken out in between) and records nothing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lightning_modules.attention.functional import gated_attention
+from lightning_modules.attention.sites import Site, halved
+
+REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
+ATTRIBUTE = "_attention_wiring"
+
+
+class Part:
+    """Something that acts at attention sites of one UNet: use it as ``with part.attached(unet):``, or `attach` and `detach`."""
+
+    sites: Sequence[Site]
+    _wiring: Wiring | None = None
+
+    def begin(self) -> Any:
+        """What acts in the forward pass that begins now; None to stand aside."""
+        return self
+
+    def attach(self, unet: nn.Module) -> None:
+        """Puts the part into ``unet``. Raises ValueError when it is in one already, or cannot be at a site."""
+        if self._wiring is not None:
+            raise ValueError(f"{type(self).__name__} is attached already: detach it first")
+        wiring = unet.__dict__.get(ATTRIBUTE) or Wiring(unet)
+        wiring.add(self)
+        self._wiring = wiring
+
+    def detach(self) -> None:
+        """Takes it out again; nothing happens when it is in no UNet."""
+        if self._wiring is not None:
+            self._wiring.remove(self)
+            self._wiring = None
+
+    @property
+    def is_attached(self) -> bool:
+        return self._wiring is not None
+
+    @contextmanager
+    def attached(self, unet: nn.Module) -> Iterator[Any]:
+        self.attach(unet)
+        try:
+            yield self
+        finally:
+            self.detach()
+
+
+class WeighsTokens(Part):
+    """A part that says how much each token counts at each location: gates. One at a site."""
+
+    def weight(self, site: Site, hidden: Tensor, context: Tensor, replay: bool) -> Tensor:
+        """[B, N, T] >= 0 for ``hidden`` [B, N, C] and ``context`` [B, T, D]."""
+        raise NotImplementedError
+
+
+class AddsTokens(Part):
+    """A part that appends tokens to the text: its `begin` gives something with ``append(context, weight, bias)``. One at a site."""
+
+
+class ReadsMaps(Part):
+    """A part that reads attention maps: its `begin` gives something with ``read(site, query, key, weight, bias, pass)``. Any number."""
+
+
+@dataclass
+class Acting:
+    """What happens at one site in one forward pass: what the `begin` of its parts gave."""
+
+    gates: Any = None
+    added: Any = None
+    reading: list[Any] = field(default_factory=list)
+
+
+@dataclass
+class Pass:
+    """One forward pass of the UNet."""
+
+    shape: tuple[int, int] | None = None  # height and width of the latents
+    acting: dict[str, Acting] = field(default_factory=dict)
+    processors: dict[str, Any] = field(default_factory=dict)  # ours, by site, for a second run of a layer
+    replay: bool = False
+
+    def plane(self, site: Site, locations: int) -> tuple[int, int]:
+        """Height and width of a site's maps. Raises ValueError when they cannot be told."""
+        if self.shape is not None:
+            height, width = (halved(side, site.level) for side in self.shape)
+            if height * width == locations:
+                return height, width
+        side = round(locations**0.5)
+        if side * side != locations:
+            latents = "x".join(map(str, self.shape)) if self.shape else "unknown"
+            raise ValueError(f"{site.name}: {locations} locations are no plane (latents {latents}): expected height x width of its level")
+        return side, side
+
+
+class Wiring:
+    """All the parts in one UNet. Kept on the UNet itself while there are any."""
+
+    def __init__(self, unet: nn.Module) -> None:
+        self.unet = unet
+        self.parts: list[Part] = []
+        self.sites: dict[str, Site] = {}
+        self.stock: dict[str, Any] = {}
+        self.current: Pass | None = None
+        self.checkpointing = [module for module in unet.modules() if hasattr(module, "gradient_checkpointing")]
+        self._undo: list[Callable[[], None]] = []
+
+    # --- parts --------------------------------------------------------------------------------------------------------------------
+
+    def add(self, part: Part) -> None:
+        layers = {site.name: self.unet.get_submodule(site.name) for site in part.sites}
+        for name, layer in layers.items():
+            kind = type(layer.processor).__name__
+            if name not in self.stock and kind not in REPLACEABLE:
+                cure = "take out what put it there (IP-Adapter, fused projections)"
+                raise ValueError(f"{name} has the processor {kind}: expected a stock one; {cure}")
+            for single in (WeighsTokens, AddsTokens):
+                taken = [other for other in self.parts if isinstance(other, single) and any(site.name == name for site in other.sites)]
+                if isinstance(part, single) and taken:
+                    cure = "detach it first (a method's remove())"
+                    raise ValueError(f"{name} has {type(taken[0]).__name__} already: expected none; {cure}")
+        if not self.parts:
+            self.unet.__dict__[ATTRIBUTE] = self
+            self._undo = [
+                self.unet.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
+                self.unet.register_forward_hook(self._end, always_call=True).remove,
+            ]
+        self.parts.append(part)
+        for site in part.sites:
+            if site.name not in self.stock:
+                self.sites[site.name], self.stock[site.name] = site, layers[site.name].processor
+                layers[site.name].set_processor(SiteProcessor(site, self))
+
+    def remove(self, part: Part) -> None:
+        self.parts = [other for other in self.parts if other is not part]
+        needed = {site.name for other in self.parts for site in other.sites}
+        for name in [name for name in self.stock if name not in needed]:
+            layer = self.unet.get_submodule(name)
+            # Whoever put another processor here since then has the last word.
+            if isinstance(layer.processor, SiteProcessor):
+                layer.set_processor(self.stock[name])
+            del self.stock[name], self.sites[name]
+        if not self.parts:
+            for undo in self._undo:
+                undo()
+            self.unet.__dict__.pop(ATTRIBUTE, None)
+
+    # --- passes -------------------------------------------------------------------------------------------------------------------
+
+    def acting(self, site: Site) -> tuple[Pass, Acting]:
+        """What is going on at ``site`` now; a layer that is called outside of its UNet's forward pass is a pass of its own."""
+        current = self.current or self._pass(None)
+        return current, current.acting[site.name]
+
+    def _begin(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
+        sample = kwargs["sample"] if "sample" in kwargs else args[0]
+        self.current = self._pass(tuple(sample.shape[-2:]))
+        if torch.is_grad_enabled():
+            for module in self.checkpointing:
+                if module.gradient_checkpointing:
+                    stock = module._gradient_checkpointing_func
+                    module._gradient_checkpointing_func = _Following(stock, self, self.current)
+
+    def _end(self, *_: Any) -> None:
+        self.current = None
+        for module in self.checkpointing:
+            following = module.__dict__.get("_gradient_checkpointing_func")
+            if isinstance(following, _Following):
+                module._gradient_checkpointing_func = following.stock
+
+    def _pass(self, shape: tuple[int, int] | None) -> Pass:
+        one = Pass(shape, {name: Acting() for name in self.sites})
+        one.processors = {name: self.unet.get_submodule(name).processor for name in self.sites}
+        for part in self.parts:
+            state = part.begin()
+            if state is None:
+                continue
+            for acting in (one.acting[site.name] for site in part.sites):
+                if isinstance(part, WeighsTokens):
+                    acting.gates = state
+                elif isinstance(part, AddsTokens):
+                    acting.added = state
+                else:
+                    acting.reading.append(state)
+        return one
+
+    @contextmanager
+    def replaying(self, past: Pass) -> Iterator[None]:
+        """Inside the block layers do again what they did in ``past``, whatever has been attached or detached since."""
+        layers = {name: self.unet.get_submodule(name) for name in past.processors}
+        before, processors = self.current, {name: layer.processor for name, layer in layers.items()}
+        for name, layer in layers.items():
+            layer.processor = past.processors[name]
+        self.current, past.replay = past, True
+        try:
+            yield
+        finally:
+            self.current, past.replay = before, False
+            for name, layer in layers.items():
+                layer.processor = processors[name]
+
+
+class _Following:
+    """A gradient checkpointing function whose second run of a module replays the first one's pass."""
+
+    def __init__(self, stock: Callable, wiring: Wiring, now: Pass) -> None:
+        self.stock, self.wiring, self.now = stock, wiring, now
+
+    def __call__(self, module: Callable, *args: Any) -> Any:
+        ran = False
+
+        def run(*inner: Any) -> Any:
+            nonlocal ran
+            if not ran:
+                ran = True
+                return module(*inner)
+            with self.wiring.replaying(self.now):
+                return module(*inner)
+
+        return self.stock(_Callable(run), *args)
+
+
+class _Callable:
+    """diffusers calls ``module.__call__``, torch the module itself."""
+
+    def __init__(self, run: Callable) -> None:
+        self.run = run
+
+    def __call__(self, *args: Any) -> Any:
+        return self.run(*args)
+
+
+class SiteProcessor:
+    """The stock attention of a UNet layer, with what the parts at its site do. A plain class: it owns no weights."""
+
+    def __init__(self, site: Site, wiring: Wiring) -> None:
+        self.site, self.wiring = site, wiring
+
+    def __call__(
+        self,
+        attn: nn.Module,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        now, acting = self.wiring.acting(self.site)
+        batch, locations, _ = hidden_states.shape
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        if encoder_hidden_states is not None and attn.norm_cross:
+            context = attn.norm_encoder_hidden_states(context)
+        bias = None
+        if attention_mask is not None:
+            bias = attn.prepare_attention_mask(attention_mask, context.shape[1], batch)
+            bias = bias.view(batch, attn.heads, -1, bias.shape[-1])
+        weight = None
+        if acting.gates is not None:
+            weight = acting.gates.weight(self.site, hidden_states, context, now.replay)  # [B, N, T]
+        if acting.added is not None:
+            context, weight, bias = acting.added.append(context, weight, bias)
+
+        def heads(x: Tensor) -> Tensor:  # [B, L, heads * d] -> [B, heads, L, d]
+            return x.view(batch, -1, attn.heads, x.shape[-1] // attn.heads).transpose(1, 2)
+
+        query, key, value = heads(attn.to_q(hidden_states)), heads(attn.to_k(context)), heads(attn.to_v(context))
+        if attn.norm_q is not None:
+            query = attn.norm_q(query)
+        if attn.norm_k is not None:
+            key = attn.norm_k(key)
+        if weight is None:
+            out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        else:
+            out = gated_attention(query, key, value, weight, bias)
+        for reading in acting.reading:
+            reading.read(self.site, query, key, weight, bias, now)
+        out = out.transpose(1, 2).reshape(batch, locations, -1).to(query.dtype)
+        out = attn.to_out[1](attn.to_out[0](out))
+        return (out + hidden_states if attn.residual_connection else out) / attn.rescale_output_factor

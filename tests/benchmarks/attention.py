@@ -1,0 +1,240 @@
+"""Time and peak memory of one training step: stock, with captured maps, with gates, and the naive way that materialises attention.
+
+    python tests/benchmarks/attention.py                                     # embedded and SD1.x on this machine's CPU
+    python tests/benchmarks/attention.py --models sdxl --dtype bfloat16 --pixels 512 --repeats 2
+    python tests/benchmarks/attention.py --models sd15 sdxl --device cuda --dtype bfloat16 --pixels 512
+
+Run by hand; figures stand in README.md beside it. A step is the UNet's forward pass on random latents and text, the loss, and the backward
+pass; weights are random, architectures full-size.
+  stock    denoising loss, stock processors; the key projections of all cross-attention layers are trained (as Separate-and-Enhance does)
+  capture  the same, and separate + enhance losses on the maps of four tokens a sample at the level nearest to 16x16
+  gates    denoising loss, gates at every cross-attention layer; their heads are trained and nothing else
+  naive    as capture, but every attention layer, self-attention too, multiplies out its probabilities and keeps them for the loss
+Times are medians of steps that take turns in one process, after one of each that does not count. Memory is the highest resident size during
+a step less that before it, each variant in a process of its own (on a GPU the allocator's peak). Ratios are to stock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from lightning_modules.architectures import build_unet  # noqa: E402
+from lightning_modules.attention import nearest, select, sites  # noqa: E402
+from lightning_modules.attention.capture import Capture  # noqa: E402
+from lightning_modules.attention.gate import Gates  # noqa: E402
+from losses.attention import enhance_loss, separate_loss  # noqa: E402
+from losses.denoising import denoising_loss  # noqa: E402
+
+VARIANTS = ("stock", "capture", "gates", "naive")
+TOKENS = [2, 5, 7, 9]
+
+
+class Naive:
+    """Attention as public implementations of these methods do it: probabilities of all heads, locations and tokens, kept by a list."""
+
+    def __init__(self, kept: list[Tensor]) -> None:
+        self.kept = kept
+
+    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (attn.head_to_batch_dim(x) for x in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)))
+        p = attn.get_attention_scores(query, key)
+        if encoder_hidden_states is not None:
+            self.kept.append(p.unflatten(0, (-1, attn.heads)))
+        out = attn.batch_to_head_dim(p @ value)
+        return attn.to_out[1](attn.to_out[0](out))
+
+
+def load(model: str, device: str, dtype: torch.dtype, pixels: int | None) -> tuple[Any, int]:
+    """(the UNet, side of its latents)"""
+    if model == "embedded":
+        from lightning_modules.embedded import build_unet as build_embedded
+
+        unet = build_embedded().to(device, dtype)
+        return unet, (pixels or 64) // 4
+    return build_unet(model, device, dtype), (pixels or 512) // 8
+
+
+def step_of(variant: str, unet: Any, side: int, batch: int) -> Callable[[], None]:
+    """One training step, without the optimiser's update, which is the same for all."""
+    unet.requires_grad_(False)
+    device, dtype = next(unet.parameters()).device, next(unet.parameters()).dtype
+    found = sites(unet, side)
+    cross = select(found)
+    generator = torch.Generator().manual_seed(0)
+    text_length = 24 if unet.config.cross_attention_dim == 192 else 77
+
+    def random(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator).to(device, dtype)
+
+    latents, noise, text = random(batch, 4, side, side), random(batch, 4, side, side), random(batch, text_length, cross[0].context)
+    timesteps = torch.full((batch,), 500, device=device)
+    added = None
+    if unet.config.addition_embed_type:
+        pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
+        added = {"text_embeds": random(batch, pooled), "time_ids": random(batch, 6).abs()}
+    keys = [unet.get_submodule(site.name).to_k.weight for site in cross]
+    gates = Gates(cross, hidden=128, bias=2.0, threshold=0.5, protect_first=True).to(device)
+    capture = Capture(nearest(cross), [TOKENS] * batch, heads="keep")
+    wanted = {site.name for site in capture.sites}
+    kept: list[Tensor] = []
+    stock = dict(unet.attn_processors)
+
+    def losses(maps: Tensor) -> Tensor:
+        return separate_loss(maps) + 0.5 * enhance_loss(maps)
+
+    def naive_maps() -> Tensor:
+        parts = []
+        for site, p in zip(cross, kept, strict=True):
+            if site.name in wanted:
+                parts.append(p[..., TOKENS].movedim(-1, 1).unflatten(-1, (site.resolution, site.resolution)))
+        return torch.stack(parts).mean(0)
+
+    def step() -> None:
+        trained = list(gates.parameters()) if variant == "gates" else keys
+        for tensor in trained:
+            tensor.requires_grad_(True)
+            tensor.grad = None
+        try:
+            if variant == "gates":
+                gates.attach(unet)
+            elif variant == "capture":
+                capture.attach(unet)
+            elif variant == "naive":
+                kept.clear()
+                unet.set_attn_processor({name: Naive(kept) for name in stock})
+            out = unet(latents, timesteps, encoder_hidden_states=text, added_cond_kwargs=added).sample
+            loss = denoising_loss(out, noise)
+            if variant == "capture":
+                loss = loss + losses(capture.maps.mean())
+            elif variant == "naive":
+                loss = loss + losses(naive_maps())
+            loss.backward()
+            loss.item()
+        finally:
+            gates.detach()
+            capture.detach()
+            if variant == "naive":
+                unet.set_attn_processor(dict(stock))
+                kept.clear()
+            for tensor in trained:
+                tensor.requires_grad_(False)
+                tensor.grad = None
+
+    if variant == "naive":  # the mid block comes last in diffusers' list but runs in between: maps are kept in the order of running
+        assert [site.placement for site in cross] == sorted((s.placement for s in cross), key=["encoder", "bridge", "decoder"].index)
+    return step
+
+
+def times(unet: Any, side: int, batch: int, variants: list[str], repeats: int, limit: float) -> dict[str, float]:
+    """Median seconds of a step; variants take turns, until ``repeats`` rounds are done or ``limit`` seconds have passed."""
+    steps = {variant: step_of(variant, unet, side, batch) for variant in variants}
+    for step in steps.values():
+        step()
+    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
+    began = time.monotonic()
+    for done in range(repeats):
+        for variant, step in steps.items():
+            start = time.perf_counter()
+            step()
+            if next(unet.parameters()).is_cuda:
+                torch.cuda.synchronize()
+            seconds[variant].append(time.perf_counter() - start)
+        print(f"  round {done + 1}/{repeats}, {time.monotonic() - began:.0f} s", file=sys.stderr)
+        if time.monotonic() - began > limit:
+            break
+    return {variant: statistics.median(one) for variant, one in seconds.items()}
+
+
+def peak(unet: Any, side: int, batch: int, variant: str) -> float:
+    """MiB that a step needs beside what is there before it."""
+    step = step_of(variant, unet, side, batch)
+    if next(unet.parameters()).is_cuda:
+        step()
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        step()
+        torch.cuda.synchronize()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    before, highest, done = resident(), 0.0, threading.Event()
+
+    def watch() -> None:
+        nonlocal highest
+        while not done.wait(0.002):
+            highest = max(highest, resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    step()
+    done.set()
+    watcher.join()
+    return highest - before
+
+
+def resident() -> float:
+    """MiB in memory now (Linux)."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+
+
+def hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name()
+    model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return f"{model[0] if model else platform.machine()}, {torch.get_num_threads()} threads"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=["embedded", "sd15"], choices=["embedded", "sd14", "sd15", "sd21", "sdxl"])
+    parser.add_argument("--variants", nargs="+", default=list(VARIANTS), choices=VARIANTS, help="stock is always measured")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--pixels", type=int, help="image side; default 64 for embedded, 512 for the others")
+    parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--limit", type=float, default=300, help="seconds after which no further round begins")
+    parser.add_argument("--peak", choices=VARIANTS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    variants = ["stock", *(v for v in args.variants if v != "stock")]
+    dtype = getattr(torch, args.dtype)
+    for model in args.models:
+        batch = args.batch or (16 if model == "embedded" else 1)
+        unet, side = load(model, args.device, dtype, args.pixels)
+        if args.peak:
+            print(json.dumps(peak(unet, side, batch, args.peak)))
+            return
+        found = sites(unet, side)
+        print(f"{model}: {hardware(args.device)}, {args.dtype}, latents {side}x{side}, batch {batch}, torch {torch.__version__}")
+        print(f"  maps of {len(nearest(select(found)))} sites at {nearest(select(found))[0].resolution}, gates at {len(select(found))}", flush=True)
+        seconds = times(unet, side, batch, variants, args.repeats, args.limit)
+        del unet
+        memory = {}
+        for variant in variants:
+            command = [sys.executable, __file__, "--models", model, "--device", args.device, "--dtype", args.dtype, "--peak", variant]
+            command += ["--batch", str(batch)] + (["--pixels", str(args.pixels)] if args.pixels else [])
+            memory[variant] = float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+        print("  | variant | seconds | ratio | peak MiB | ratio | extra MiB |")
+        for variant in variants:
+            s, m = seconds[variant], memory[variant]
+            ratios = f"{s:.3f} | {s / seconds['stock']:.2f} | {m:.0f} | {m / memory['stock']:.2f} | {m - memory['stock']:+.0f}"
+            print(f"  | {variant} | {ratios} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

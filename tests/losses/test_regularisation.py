@@ -1,0 +1,126 @@
+"""Regularising losses against plain references, and the properties that they promise."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from losses.regularisation import distillation_loss, gate_density, prior_loss
+
+
+def sample(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def gates(seed: int, *shape: int) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def density_gradient(gate: Tensor, target: float, present: Tensor | None = None) -> Tensor:
+    gate = gate.clone().requires_grad_()
+    gate_density(gate, target, present).backward()
+    assert gate.grad is not None
+    return gate.grad
+
+
+@pytest.mark.parametrize("loss", [prior_loss, distillation_loss])
+def test_mean_squared_error(loss):
+    pred, target = sample(0, 3, 4, 8, 8), sample(1, 3, 4, 8, 8)
+    assert float(loss(pred, target)) == pytest.approx(float((pred.double() - target.double()).square().mean()), rel=1e-6)
+    alone = torch.stack([loss(pred[i : i + 1], target[i : i + 1]) for i in range(3)])
+    assert torch.allclose(loss(pred, target), alone.mean())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = loss(pred.bfloat16(), target.bfloat16())
+    assert inside.dtype == torch.float32 and torch.equal(inside, loss(pred.bfloat16().float(), target.bfloat16().float()))
+    with pytest.raises(ValueError, match=r"pred \(3, 4, 8, 8\) and \w+ \(3, 4, 8, 4\) differ: expected the same shape"):
+        loss(pred, target[..., :4])
+    with pytest.raises(ValueError, match=r"pred \(0, 4, 8, 8\) is empty: expected at least one sample"):
+        loss(pred[:0], target[:0])
+
+
+def test_the_frozen_backbone_gets_no_gradient():
+    pred, frozen = sample(0, 2, 4, 8, 8).requires_grad_(), sample(1, 2, 4, 8, 8).requires_grad_()
+    distillation_loss(pred, frozen).backward()
+    assert frozen.grad is None and pred.grad is not None
+    assert torch.allclose(pred.grad, 2 * (pred - frozen).detach() / pred.numel())
+
+
+def test_density_is_the_share_of_open_gates():
+    gate = torch.zeros(1, 4, 5)
+    gate[0, :2, :3] = 1  # 6 of 20 open
+    assert float(gate_density(gate, 0.5)) == pytest.approx(0.04)
+    assert float(gate_density(gate, 0.3)) == pytest.approx(0, abs=1e-12)
+    # Among the first three tokens 6 of 12 are open, among the last two none.
+    first = torch.tensor([[True, True, True, False, False]])
+    assert float(gate_density(gate, 0.25, first)) == pytest.approx(0.0625)
+    assert float(gate_density(gate, 0.25, ~first)) == pytest.approx(0.0625)
+    assert float(gate_density(gate, 1, ~first)) == 1
+
+
+def test_density_is_that_of_a_plain_loop():
+    gate, present = gates(0, 3, 16, 7), gates(1, 3, 7) > 0.4
+    doubles = gate.double().requires_grad_()
+    terms = []
+    for one, counted in zip(doubles, present, strict=True):
+        chosen = [one[n, t] for n in range(16) for t in range(7) if counted[t]]
+        terms.append((torch.stack(chosen).mean() - 0.3) ** 2)
+    expected = torch.stack(terms).mean()
+    expected.backward()
+    assert doubles.grad is not None
+    assert float(gate_density(gate, 0.3, present)) == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.allclose(density_gradient(gate, 0.3, present), doubles.grad.float(), rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("fill", [0.0, 1.0, torch.nan, torch.inf])
+def test_tokens_that_do_not_count(fill: float):
+    gate, present = gates(0, 2, 16, 7), torch.tensor([[True] * 4 + [False] * 3] * 2)
+    removed = gate_density(gate[..., :4], 0.3)
+    gate[..., 4:] = fill
+    assert torch.allclose(gate_density(gate, 0.3, present), removed)
+    grad = density_gradient(gate, 0.3, present)
+    assert torch.allclose(grad[..., :4], density_gradient(gate[..., :4], 0.3))
+    assert torch.equal(grad[..., 4:], torch.zeros(2, 16, 3))
+    # A sample that counts no token adds zero.
+    present[1] = False
+    assert torch.allclose(gate_density(gate, 0.3, present), gate_density(gate[:1], 0.3, present[:1]) / 2)
+    with torch.autograd.set_detect_anomaly(True):
+        assert torch.equal(density_gradient(gate, 0.3, present)[1], torch.zeros(16, 7))
+
+
+def test_density_of_one_sample_does_not_make_up_for_another():
+    gate = torch.stack([torch.zeros(16, 7), torch.ones(16, 7)])
+    assert float(gate_density(gate, 0.5)) == pytest.approx(0.25)
+    before = density_gradient(gate, 0.5)[0]
+    gate[1] = torch.nan
+    assert torch.equal(density_gradient(gate, 0.5)[0], before) and bool(before.isfinite().all())
+    # Too few open gates are drawn open, too many closed.
+    assert bool((before < 0).all()) and bool((density_gradient(torch.ones(1, 16, 7), 0.5) > 0).all())
+
+
+def test_density_is_float32_whatever_the_autocast():
+    gate = gates(0, 2, 4096, 77)
+    expected = gate_density(gate.bfloat16().float(), 0.3)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = gate_density(gate.bfloat16(), 0.3)
+    assert inside.shape == () and inside.dtype == torch.float32 and torch.equal(inside, expected)
+    assert torch.equal(gate_density(gate.bfloat16().double(), 0.3), expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": 1.2}, "target=1.2 is not a share of open gates: expected a number from 0 to 1"),
+        ({"target": -0.1}, "target=-0.1 is not a share"),
+        ({"target": math.nan}, "target=nan is not a share"),
+        ({"gate": torch.ones(2, 7)}, r"gate \(2, 7\) does not fit: expected \[B, locations, tokens\]"),
+        ({"gate": torch.ones(0, 16, 7)}, r"gate \(0, 16, 7\) does not fit: .*nothing empty"),
+        ({"present": torch.ones(2, 16, dtype=torch.bool)}, r"present \(2, 16\) of torch.bool does not fit: expected bool"),
+        ({"present": torch.ones(2, 7)}, r"present \(2, 7\) of torch.float32 does not fit: expected bool of shape \(2, 7\)"),
+    ],
+)
+def test_what_does_not_fit_is_refused(change: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        gate_density(**{"gate": torch.ones(2, 16, 7), "target": 0.5} | change)
