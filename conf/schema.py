@@ -35,17 +35,35 @@ class Backbone:
 
 @dataclass
 class Gate:
-    threshold: float = number(0.5, above=0, below=1)       # gate is open where sigmoid(logit) > threshold
-    stage: str = choice("all", "high", "mid", "low")       # which cross-attention levels are gated
-    placement: str = choice("both", "encoder", "decoder")  # which side of the UNet is gated
-    width: int = number(128, minimum=1)                    # width of the two projections in the gate head
-    bias: float = 2.0                                      # logit at the start; positive starts open
-    protect: str = choice("bos", "none")                   # tokens that are never gated
+    threshold: float = number(0.5, above=0, below=1)                # gate is open where sigmoid(logit) > threshold
+    mode: str = choice("hard", "soft", "learned", "topk")           # hard: 0 or 1; soft: the probability; learned: hard, threshold trained
+    keep: float = number(0.5, above=0, maximum=1)                   # mode topk: share of the tokens that stays open at a location
+    point: str = choice("logit", "post_softmax", "post_softmax_renormalised")  # where the gate acts in the attention
+    surrogate: str = choice("renormalised", "released", "secant")   # gradient of a gate at the logits: exact, dead if closed, of a flip
+    head: str = choice("mlp", "conv1x1", "conv3x3", "film", "concat")  # what looks at a location and a token
+    width: int = number(128, minimum=1)                             # width of the gate head
+    depth: int = number(2, minimum=1)                               # linear layers in each branch of the head (not of a conv head)
+    sharing: str = choice("stage", "layer")                         # one head for all layers of a stage, or one for each layer
+    stage: str = choice("mid", "all", "high", "low")                # which levels are gated
+    placement: str = choice("both", "encoder", "decoder")           # which side of the UNet is gated
+    attention: str = choice("cross", "self", "both")                # which attention layers are gated
+    bias: float = 2.0                                               # logit at the start; positive starts open
+    protect: str = choice("bos", "none", "specials")                # tokens that are never gated (specials: BOS, EOS, padding)
+    padding: str = choice("gated", "open", "closed")                # padding tokens: like others, never gated, or taken out
+    empty: str = choice("strongest", "all")                         # what opens where every gate is closed: likeliest token, or all
+    denoising_weight: float = number(1.0, minimum=0)                # weight of the denoising loss; 0 trains on the signal alone
+    signal: str = choice("none", "density", "masks", "oracle")      # reason to close beside the denoising loss; oracle: upper bound
+    signal_weight: float = number(1.0, minimum=0)                   # weight of that loss at the start
+    signal_anneal: str = choice("none", "linear", "cosine")         # how the weight falls to zero over training
+    signal_timesteps: str = choice("all", "noisier", "cleaner")     # training timesteps that it acts on: all, or one half of them
+    signal_density: float = number(0.8, minimum=0, maximum=1)       # signal density: wanted share of open gates
+    signal_target: str = choice("own", "others")                    # signal masks: open in the own mask alone, or outside the others'
 
 
 @dataclass
 class Method:
     name: str = choice("maskattn", "baseline")  # which LightningModule
+    init: str | None = None                     # adapter folder that training starts from, e.g. of the 512-pixel phase
     gate: Gate = field(default_factory=Gate)    # MaskAttn's gates
 
 
@@ -56,6 +74,7 @@ class Data:
     train_split: str = "train"                   # split the adapter is trained on
     train_images: int = number(2048, minimum=1)  # how many training images are used (and rendered)
     eval_images: int = number(512, minimum=1)    # how many images each evaluation split holds
+    min_phrases: int = number(0, minimum=0)      # train on captions of at least so many noun phrases
     workers: int = number(0, minimum=0)          # DataLoader worker processes
 
 
@@ -78,6 +97,7 @@ class Trainer:
 class Evaluation:
     splits: list[str] = field(default_factory=lambda: ["val", "heldout"])  # whose captions are the prompts
     prompts: int = number(56, minimum=0)                                   # prompts per split; 0 trains only
+    noise_seeds: int = number(1, minimum=1)                                # images per prompt, each of another noise
     steps: int = number(8, minimum=1)                                      # sampler steps
     guidance: float = number(3.0, minimum=0)                               # classifier-free guidance
     batch: int = number(16, minimum=1)                                     # images per sampling batch

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from datamodules.phrases import Phrase
 
 
 @dataclass(frozen=True)
@@ -28,21 +32,24 @@ class Caption:
 
 @dataclass
 class Batch:
-    """``images`` [B, 3, H, W] float32 in [-1, 1], or None where ``latents`` [B, C, h, w] stand in for them."""
+    """``images`` [B, 3, H, W] float32 in [-1, 1], or None where ``latents`` [B, C, h, w] stand in for them. ``phrases``, where they were
+    asked for, are for each sample those words of its caption whose objects' masks are known."""
 
     ids: list[int]
     captions: list[str]
     images: Tensor | None = None
     latents: Tensor | None = None
+    phrases: list[list[Phrase]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 def collate(samples: list[dict]) -> Batch:
-    """Stacks what every sample has: ``id``, ``caption`` and one of ``image`` and ``latent``."""
+    """Stacks what every sample has: ``id``, ``caption``, one of ``image`` and ``latent``, and perhaps ``phrases``."""
 
     def stacked(key: str) -> Tensor | None:
         return torch.stack([s[key] for s in samples]) if key in samples[0] else None
 
-    return Batch([s["id"] for s in samples], [s["caption"] for s in samples], stacked("image"), stacked("latent"))
+    phrases = [s["phrases"] for s in samples] if "phrases" in samples[0] else None
+    return Batch([s["id"] for s in samples], [s["caption"] for s in samples], stacked("image"), stacked("latent"), phrases)

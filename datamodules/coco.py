@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from datamodules.batch import Batch, Caption, Instance, collate
+from datamodules.noun_phrases import noun_phrases
+from datamodules.phrases import link
 
 
 @dataclass
@@ -64,16 +66,32 @@ class CocoDataset(Dataset):
     """Samples of one split: a square centre crop at ``resolution`` pixels and one of the image's captions.
 
     In training the caption is drawn by a generator seeded with (seed, epoch, id); in evaluation it is the first one.
-    ``latents`` [n, C, h, w], once attached, stand in for the images.
+    Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any other.
+    ``latents`` [n, C, h, w], once attached, stand in for the images. With ``with_phrases`` a sample also says which words of its caption
+    mean which objects.
     """
 
-    def __init__(self, root: Path, split: str, resolution: int, limit: int | None = None, train: bool = False, seed: int = 0) -> None:
+    def __init__(
+        self,
+        root: Path,
+        split: str,
+        resolution: int,
+        limit: int | None = None,
+        train: bool = False,
+        seed: int = 0,
+        min_phrases: int = 0,
+    ) -> None:
         records, self.categories = read_index(root, split)
+        if min_phrases:
+            for record in records:
+                record.captions[:] = [c for c in record.captions if len(noun_phrases(c.text)) >= min_phrases]
         self.records = [r for r in records if r.captions][:limit]
         if not self.records:
-            raise ValueError(f"split {split!r} below {root} has no image with a caption")
+            of = f" of {min_phrases} noun phrases or more" if min_phrases else ""
+            raise ValueError(f"split {split!r} below {root} has no image with a caption{of}")
         self.split, self.resolution, self.train, self.seed, self.epoch = split, resolution, train, seed, 0
         self.latents: Tensor | None = None
+        self.with_phrases = False
 
     def __len__(self) -> int:
         return len(self.records)
@@ -85,6 +103,8 @@ class CocoDataset(Dataset):
             sample["image"] = self.image(index)
         else:
             sample["latent"] = self.latents[index]
+        if self.with_phrases:
+            sample["phrases"] = link(sample["caption"], self.instances(index))
         return sample
 
     def caption(self, index: int) -> Caption:
@@ -171,17 +191,20 @@ class CocoDataModule(L.LightningDataModule):
         batch: int = 16,
         workers: int = 0,
         seed: int = 0,
+        min_phrases: int = 0,
     ) -> None:
         super().__init__()
         self.root, self.resolution, self.batch, self.workers, self.seed = Path(root), resolution, batch, workers, seed
         self.train_split, self.eval_splits = train_split, tuple(eval_splits)
-        self.train_images, self.eval_images = train_images, eval_images
+        self.train_images, self.eval_images, self.min_phrases = train_images, eval_images, min_phrases
 
     def setup(self, stage: str | None = None) -> None:
         # The Trainer calls this again: the latents attached since must stay.
         if hasattr(self, "train_set"):
             return
-        self.train_set = CocoDataset(self.root, self.train_split, self.resolution, self.train_images, train=True, seed=self.seed)
+        self.train_set = CocoDataset(
+            self.root, self.train_split, self.resolution, self.train_images, train=True, seed=self.seed, min_phrases=self.min_phrases
+        )
         self.eval_sets = {s: CocoDataset(self.root, s, self.resolution, self.eval_images) for s in self.eval_splits}
 
     def train_dataloader(self) -> DataLoader[Batch]:

@@ -12,9 +12,16 @@ class ShapesDataModule(CocoDataModule):
     """Renders ``train``, ``val`` and ``heldout`` below ``root`` when they are not there yet, then behaves as `CocoDataModule`."""
 
     def __init__(
-        self, root: str | Path, train_images: int = 2048, eval_images: int = 512, batch: int = 16, workers: int = 0, seed: int = 0
+        self,
+        root: str | Path,
+        train_images: int = 2048,
+        eval_images: int = 512,
+        batch: int = 16,
+        workers: int = 0,
+        seed: int = 0,
+        min_phrases: int = 0,
     ) -> None:
-        super().__init__(root, SIZE, "train", ("val", "heldout"), train_images, eval_images, batch, workers, seed)
+        super().__init__(root, SIZE, "train", ("val", "heldout"), train_images, eval_images, batch, workers, seed, min_phrases)
 
     def prepare_data(self) -> None:
         counts = {self.train_split: self.train_images, **dict.fromkeys(self.eval_splits, self.eval_images)}

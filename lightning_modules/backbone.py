@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import weakref
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_modules.attention import Site, sites
+from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD, common_positions
 
 EMBEDDED = Path(__file__).parent / "assets" / "backbone"
 
@@ -47,6 +50,51 @@ class TextCondition:
         return TextCondition(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
 
 
+class TextMemory:
+    """Remembers which tokens the latest texts were made of, so that what sees only their states can tell words from padding.
+
+    It listens to the first text encoder: a stock pipeline that encodes its prompts itself is understood, too.
+    """
+
+    def __init__(self, encoder: Any, eos: int, penultimate: bool, texts: int = 8) -> None:
+        self.eos, self.penultimate = eos, penultimate
+        self.past: deque[tuple[Tensor, Tensor]] = deque(maxlen=texts)  # (last states [n, C], kinds [n, T]) of the latest calls
+        self.latest: tuple[Any, Tensor] | None = None
+        encoder.register_forward_hook(self._listen, with_kwargs=True)
+
+    def _listen(self, encoder: Any, args: tuple, kwargs: dict, output: Any) -> None:
+        ids = kwargs.get("input_ids", args[0] if args else None)
+        hidden = getattr(output, "hidden_states", None) if self.penultimate else getattr(output, "last_hidden_state", None)
+        if ids is None or hidden is None:
+            return
+        # The last token has seen all the others.
+        last = (hidden[-2] if self.penultimate else hidden)[:, -1]
+        self.past.append((last.detach().clone(), self._kinds(ids)))
+
+    def _kinds(self, ids: Tensor) -> Tensor:
+        """uint8 [n, T]: the first EOS ends the words, and padding, which may have the same id, follows."""
+        position = torch.arange(ids.shape[1], device=ids.device)
+        ends = ids == self.eos
+        last = torch.where(ends.any(1), ends.int().argmax(1), ids.shape[1])[:, None]
+        kinds = torch.where(position < last, WORD, torch.where(position == last, EOS, PADDING))
+        return kinds.masked_fill(position == 0, BOS).to(torch.uint8)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """uint8 [B, T]: `tokens.BOS`, `WORD`, `EOS` or `PADDING` for a text [B, T, C]; words behind BOS where it is not known (zeros)."""
+        if self.latest is not None and self.latest[0]() is hidden:
+            return self.latest[1]
+        kinds = torch.full(hidden.shape[:2], WORD, dtype=torch.uint8, device=hidden.device)
+        kinds[:, 0] = BOS
+        for states, known in self.past:
+            if known.shape[1] != hidden.shape[1]:
+                continue
+            same = (hidden[:, None, -1, : states.shape[1]] == states.to(hidden)).all(-1)  # [B, n]
+            found = same.any(1)
+            kinds[found] = known.to(kinds.device)[same.int().argmax(1)[found]]
+        self.latest = (weakref.ref(hidden), kinds)
+        return kinds
+
+
 class Backbone:
     """A frozen diffusers pipeline and the few things that training and sampling do with it.
 
@@ -63,6 +111,7 @@ class Backbone:
         for module in (self.unet, self.vae, *self.text_encoders):
             module.requires_grad_(False).eval()
         pipeline.set_progress_bar_config(disable=True)
+        self.text_kinds = TextMemory(self.text_encoders[0], self.tokenizers[0].eos_token_id, self.sdxl)
         self._alphas = torch.as_tensor(self.scheduler.alphas_cumprod, dtype=torch.float64)
 
     @classmethod
@@ -135,6 +184,10 @@ class Backbone:
         return tokenizer(
             prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
         ).input_ids
+
+    def positions(self, caption: str, phrases: list[str | tuple[int, int]]) -> list[list[int]]:
+        """The positions of each phrase's tokens in the encoded caption; raises ValueError as `tokens.common_positions`."""
+        return common_positions(self.tokenizers, caption, phrases)
 
     def encode_prompts(self, prompts: list[str]) -> TextCondition:
         """The prompts as stock pipelines encode them: SDXL concatenates the penultimate states of both encoders."""

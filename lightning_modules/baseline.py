@@ -7,3 +7,4 @@ from lightning_modules.method import Method
 
 class Baseline(Method):
     name = "baseline"
+    trains = False  # type: ignore[assignment]

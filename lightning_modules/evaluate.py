@@ -1,7 +1,7 @@
 """One evaluation plan for all methods: the same prompts and noise -> images -> what the judge says of them.
 
-Prompts are the first captions of the evaluation splits, in the order of the dataset. The noise of prompt i of split k under run seed s
-is seeded by (s, k, i) alone, so that every cell of a sweep draws on the same noise: comparisons are paired. Reference images for FID and
+Prompts are the first captions of the evaluation splits, in the order of the dataset. Noise j of prompt i of split k under run seed s
+is seeded by (s, j, k, i) alone, so that every cell of a sweep draws on the same noise: comparisons are paired. Reference images for FID and
 precision / recall are the real images behind the same prompts.
 """
 
@@ -55,8 +55,9 @@ def plan(datamodule: CocoDataModule, config: Evaluation, seed: int) -> list[Prom
             raise ValueError(f"evaluation.prompts={config.prompts} but {have}: set data.eval_images higher")
         for i in range(config.prompts):
             caption = dataset.caption(i)
-            noise = (seed * 100 + k) * 1_000_000 + i
-            prompts.append(Prompt(split, i, dataset.records[i].id, caption.text, _target(dataset, i, caption.relation), noise))
+            for j in range(config.noise_seeds):
+                noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + i
+                prompts.append(Prompt(split, i, dataset.records[i].id, caption.text, _target(dataset, i, caption.relation), noise))
     return prompts
 
 
@@ -65,8 +66,9 @@ def _target(dataset: CocoDataset, index: int, relation: str | None) -> Target:
 
 
 def real_images(datamodule: CocoDataModule, prompts: list[Prompt]) -> Tensor:
-    """uint8 [N, 3, H, W]: the images that the prompts were written of."""
-    return torch.stack([datamodule.eval_sets[p.split].pixels(p.index) for p in prompts])
+    """uint8 [N, 3, H, W]: the images that the prompts were written of, each once."""
+    places = dict.fromkeys((p.split, p.index) for p in prompts)
+    return torch.stack([datamodule.eval_sets[split].pixels(index) for split, index in places])
 
 
 def evaluate(method: Method, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path, emit: Emit) -> dict[str, float]:
@@ -90,7 +92,7 @@ def evaluate(method: Method, datamodule: CocoDataModule, config: Evaluation, see
     distance.update(judge.features(real_images(datamodule, prompts)), real=True)
     distance.update(judge.features(images), real=False)
     metrics |= {key: value for key, value in distance.compute().items() if key in ("fid", "precision", "recall")}
-    metrics |= observed
+    metrics |= observed | method.examine(datamodule, config.splits[0], seed)
 
     success = [judge_image(found, target).success for found, target in zip(detections, targets, strict=True)]
     _keep(folder, prompts, images, success, scores, config.keep_images)

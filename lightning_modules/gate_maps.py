@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,18 @@ PAGE = 6.7  # inches of text width that the picture is drawn for
 def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path) -> None:
     """Writes ``gates.png`` and ``gates.json`` (prompts, tokens, share of open gates by token and resolution) to ``folder``.
 
-    A map is the share of sampler steps and sites of one resolution at which a token's gate was open, by location.
+    A map is the share of sampler steps and cross-attention sites of one resolution at which a token's gate was open, by location. Without
+    such sites there is nothing to draw: on self-attention tokens are locations.
     """
-    prompts = [p for p in plan(datamodule, config, seed) if p.index < PER_SPLIT]
+    cross = [site for site in method.gates.sites if site.kind == "cross"]
+    if not cross:
+        return
+    prompts = [p for p in plan(datamodule, replace(config, noise_seeds=1), seed) if p.index < PER_SPLIT]
     with method.gates.recording(conditional_half=config.guidance > 1, keep_maps=True) as record:
         texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
         images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
     by_resolution: dict[int, list[np.ndarray]] = {}
-    for site in method.gates.sites:
+    for site in cross:
         opened = record.maps[site.name].cpu()  # [B, N, T]
         side = int(opened.shape[1] ** 0.5)
         by_resolution.setdefault(side, []).append(opened.reshape(len(prompts), side, side, -1).numpy())

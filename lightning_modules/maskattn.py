@@ -1,38 +1,53 @@
-"""MaskAttn-SDXL (arXiv 2509.15357): gates on the cross-attention of a frozen UNet, trained on the denoising loss alone."""
+"""MaskAttn-SDXL (arXiv 2509.15357): gates on the attention of a frozen UNet, trained on the denoising loss.
+
+The paper gives gates no other reason to close; ``gate.signal`` adds one when asked (`gate_signal`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from conf.schema import Gate
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch
+from datamodules.coco import CocoDataModule
+from datamodules.phrases import Phrase
+from lightning_modules import gate_signal
 from lightning_modules.attention import select
 from lightning_modules.attention.gate import Gates
+from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.backbone import Backbone
 from lightning_modules.method import Method
+
+KIND_OF = {"cross": "cross", "self": "self", "both": None}
 
 
 class MaskAttn(Method):
     """Gate heads at the chosen sites; installed on construction, `remove` gives the stock backbone back.
 
-    Raises ValueError when no site fits ``gate.stage`` and ``gate.placement``.
+    Raises ValueError when no site fits ``gate.stage``, ``gate.placement`` and ``gate.attention``.
     """
 
     name = "maskattn"
 
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
-        gate = config.gate
-        chosen = select(backbone.sites(resolution), gate.stage, gate.placement)
-        self.adapter = Gates(chosen, gate.width, gate.bias, gate.threshold, gate.protect == "bos")
+        self.adapter = self.build()
+        self.window: GateRecord | None = None  # what the gates did since it was last read, in training
         self.install()
+
+    def build(self) -> Gates:
+        """New gates with the weights that torch's generator draws now."""
+        gate = self.config.gate
+        chosen = select(self.backbone.sites(self.resolution), gate.stage, gate.placement, kind=KIND_OF[gate.attention])
+        return Gates(chosen, gate, self.backbone.text_kinds)
 
     @property
     def gates(self) -> Gates:
@@ -47,19 +62,97 @@ class MaskAttn(Method):
     def remove(self) -> None:
         self.gates.detach()
 
+    # --- training -----------------------------------------------------------------------------------------------------------------
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        with self.gates.recording() as record:
-            loss = super().training_step(batch, batch_idx)
-        self.log("train/gate_closed", record.share_closed())
-        return loss
+        self.window = self.window or GateRecord(live=True)
+        self.gates.record = self.window
+        # Without the denoising loss no gradient passes through the backbone, and none is prepared.
+        self.gates.watch_only = self.config.gate.denoising_weight == 0
+        try:
+            with torch.set_grad_enabled(not self.gates.watch_only):
+                return super().training_step(batch, batch_idx)
+        finally:
+            self.gates.record, self.gates.watch_only = None, False
+
+    @torch.enable_grad()
+    def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
+        assert self.window is not None
+        gate = self.config.gate
+        self.log("train/gate_closed", self.window.share_closed())
+        total = gate.denoising_weight * loss
+        done = min(self.global_step / max(self.recipe.steps, 1), 1.0) if self._trainer is not None else 0.0
+        weight = gate_signal.weight_now(gate, done)
+        if gate.signal == "none" or weight == 0:
+            return total
+        rows = gate_signal.in_range(gate, timesteps, self.backbone.timesteps)
+        if gate.signal == "density":
+            signal = gate_signal.density_signal(gate, self.window, rows)
+        else:
+            signal = gate_signal.mask_signal(gate, self.window, self.gates.sites, *self._phrases(batch), rows)
+        self.log("train/signal", signal)
+        return total + weight * signal
+
+    def _phrases(self, batch: Batch) -> tuple[list, list]:
+        """The batch's phrases and the positions of their tokens."""
+        if batch.phrases is None:
+            raise ValueError("gate.signal=masks needs phrases with masks: set the training set's with_phrases")
+        return batch.phrases, self._positions(batch.captions, batch.phrases)
+
+    def _positions(self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]) -> list[list[list[int]]]:
+        return [self.backbone.positions(c, [(p.start, p.end) for p in found]) for c, found in zip(captions, phrases, strict=True)]
+
+    # --- use ----------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def trains(self) -> bool:
+        return self.config.gate.signal != "oracle"
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: list[str], seeds: list[int], masks: object = None, steps: int = 30, guidance: float = 7.5, batch: int = 64
+    ) -> Tensor:
+        """As `Method.generate`; oracle gates draw each prompt twice (`gate_oracle`)."""
+        if self.trains:
+            return super().generate(prompts, seeds, masks, steps, guidance, batch)
+        from lightning_modules.gate_oracle import layout
+        from lightning_modules.metrics.judge import Judge
+
+        judge, images = Judge.load(), []
+        for start in range(0, len(prompts), batch):
+            texts, noises = prompts[start : start + batch], seeds[start : start + batch]
+            self.remove()
+            untouched = super().generate(texts, noises, masks, steps, guidance, batch)
+            self.install()
+            phrases = [layout(text, found, self.resolution) for text, found in zip(texts, judge.detect(untouched), strict=True)]
+            self.gates.layout = phrases, self._positions(texts, phrases)
+            try:
+                images.append(super().generate(texts, noises, masks, steps, guidance, batch))
+            finally:
+                self.gates.layout = None
+        return torch.cat(images)
 
     @contextmanager
     def observed(self, guidance: float) -> Iterator[dict[str, float]]:
-        """``gate_closed``: share of unprotected gates that are closed over all sites, locations, tokens and steps, conditional half."""
+        """``gate_closed``: share of free gates that are closed over all sites, locations, tokens and steps, conditional half; the same
+        by token kind and span of timesteps."""
         result: dict[str, float] = {}
         with self.gates.recording(conditional_half=guidance > 1) as record:
             yield result
         result["gate_closed"] = record.share_closed()
+        result |= {f"gate_closed_{name}": share for name, share in record.shares().items() if not name.startswith("site/")}
+
+    def examine(self, datamodule: CocoDataModule, split: str, seed: int) -> dict[str, float]:
+        """What became of the gates in training, how well they know the objects, and what they cost: see `gate_probe`."""
+        from lightning_modules import gate_probe
+
+        if not self.trains:
+            return {}
+        probe = gate_probe.Probe(self, datamodule.eval_sets[split], seed)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            start = self.build().to(self.backbone.device)
+        return {**probe.changes(start), **probe.masks(), "overhead": probe.overhead(), "parameters": float(self.gates.parameter_count())}
 
     def adapter_config(self) -> dict[str, Any]:
         return {"gate": asdict(self.config.gate)}

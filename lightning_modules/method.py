@@ -19,6 +19,7 @@ import lightning_modules
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch
+from datamodules.coco import CocoDataModule
 from lightning_modules.backbone import Backbone, TextCondition, sample
 from losses.denoising import denoising_loss
 
@@ -43,6 +44,11 @@ class Method(L.LightningModule):
 
     backbone: Backbone
 
+    @property
+    def trains(self) -> bool:
+        """Whether there is anything to train."""
+        return True
+
     # --- training ---------------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
@@ -63,6 +69,10 @@ class Method(L.LightningModule):
         prediction = self.predict(noised, timesteps, self.backbone.encode_prompts(batch.captions))
         loss = self.loss(prediction, target)
         self.log("train/loss", loss)
+        return self.with_extra(loss, batch, timesteps)
+
+    def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
+        """The training loss with what a method adds to the denoising loss of the forward pass that has just been made."""
         return loss
 
     def draw(self, latents: Tensor) -> tuple[Tensor, Tensor]:
@@ -116,6 +126,10 @@ class Method(L.LightningModule):
     def observed(self, guidance: float) -> Iterator[dict[str, float]]:
         """Measures how the method acts on what is generated with ``guidance`` inside the block; the dict is filled when the block ends."""
         yield {}
+
+    def examine(self, datamodule: CocoDataModule, split: str, seed: int) -> dict[str, float]:
+        """What evaluation measures of the method itself, beside the images that it makes."""
+        return {}
 
     def to_pipeline(self) -> Any:
         """A stock diffusers pipeline with the adapter in it."""

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lightning_modules.tracking import SeedRun, Tracking
 
 Progress = Callable[[str, float], None]
+SHAPE_OF_GATES = ("head", "width", "depth", "sharing", "stage", "placement", "attention")  # what their weights fit to
 SHARES = {"data": (0.0, 0.05), "train": (0.05, 0.5), "evaluate": (0.5, 1.0)}  # of a run's progress
 
 
@@ -57,12 +58,25 @@ def check(config: Run) -> None:
             f"data.name={config.data.name!r} with evaluation.prompts={config.evaluation.prompts}: the judge knows only the embedded world; "
             "set evaluation.prompts=0 to train without an evaluation, or data=shapes"
         )
+    if config.method.init and not (Path(config.method.init) / "adapter.json").is_file():
+        raise ValueError(f"method.init={config.method.init!r} is no adapter: expected a folder with adapter.json and adapter.safetensors")
+    if config.method.init and config.method.name == "baseline":
+        raise ValueError(f"method.init={config.method.init!r} with method=baseline: the untouched backbone is not trained; leave it out")
     if config.data.name == "shapes" and config.backbone.resolution != 64:
         raise ValueError(f"backbone.resolution={config.backbone.resolution} with data=shapes: the embedded world has 64 pixels")
     if config.method.name != "baseline" and config.data.train_images < config.trainer.batch:
         raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: lower it")
+    gate = config.method.gate
+    if config.method.name == "maskattn" and gate.signal == "oracle" and config.data.name != "shapes":
+        raise ValueError("method.gate.signal=oracle needs data=shapes: only the embedded world has a judge that says where objects are")
+    if config.method.name == "maskattn" and gate.signal == "none" and gate.denoising_weight == 0:
+        raise ValueError("method.gate.denoising_weight=0 with method.gate.signal=none: nothing would be trained; set one of them")
+    shape = [key for key in config.evaluate_with if key.startswith("method.gate.") and key.rpartition(".")[2] in SHAPE_OF_GATES]
+    if shape or evaluated(config).method.gate.mode == "learned" != gate.mode:
+        changed = ", ".join(shape or ["method.gate.mode=learned"])
+        raise ValueError(f"{changed} cannot change after training: it makes other gate heads than those trained; use when=train")
     evaluation = evaluated(config).evaluation
-    images, k = evaluation.prompts * len(evaluation.splits), evaluation.precision_recall_k
+    images, k = evaluation.prompts * evaluation.noise_seeds * len(evaluation.splits), evaluation.precision_recall_k
     if 0 < images <= k:
         raise ValueError(f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set evaluation.prompts higher")
 
@@ -81,7 +95,10 @@ def training_key(config: Run) -> str:
     for group, key in (("data", "eval_images"), ("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_every")):
         del facts[group][key]
     facts = {key: value for key, value in facts.items() if key not in ("evaluation", "evaluate_with", "output")}
-    return conf.digest({**facts, "weights": weights_digest(config.backbone.path)})
+    # An adapter to start from is what its weights are, wherever they lie.
+    start = weights_digest(config.method.init) if config.method.init else None
+    facts["method"].pop("init")
+    return conf.digest({**facts, "weights": weights_digest(config.backbone.path), "start": start})
 
 
 def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None) -> dict[str, Any]:
@@ -129,7 +146,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
     result = {
         "metrics": metrics,
         "counts": {
-            "trained_parameters": sum(p.numel() for p in method.parameters()),
+            "trained_parameters": sum(p.numel() for p in method.parameters()) if method.trains else 0,
             "backbone_parameters": sum(p.numel() for p in backbone.unet.parameters()),
         },
         "seconds": seconds,
@@ -153,7 +170,9 @@ def build_data(config: Run, emit: Progress) -> CocoDataModule:
     from datamodules.shapes_module import ShapesDataModule
 
     data, trainer = config.data, config.trainer
-    common: dict[str, Any] = {"batch": trainer.batch, "workers": data.workers, "seed": config.seed}
+    common: dict[str, Any] = {
+        "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "min_phrases": data.min_phrases
+    }
     if data.name == "shapes":
         root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
         datamodule: CocoDataModule = ShapesDataModule(root, data.train_images, data.eval_images, **common)
@@ -191,12 +210,18 @@ def _trained(config: Run, backbone: Backbone, datamodule: CocoDataModule, seed_r
 
     torch.manual_seed(config.seed)
     later = evaluated(config)
-    if config.method.name == "baseline":
-        return build_method(later, backbone).eval()
+    method = build_method(later, backbone)
+    if not method.trains:
+        return method.eval()
+    method.remove()
+    torch.manual_seed(config.seed)
     target = Path(config.output) / "adapters" / training_key(config)
     if not (target / "adapter.json").exists():
         method = build_method(config, backbone)
+        if config.method.init:
+            method.load_weights(config.method.init)
         datamodule.train_set.latents = _latents(config, backbone, datamodule.train_set, emit)
+        datamodule.train_set.with_phrases = config.method.gate.signal == "masks"
         _fit(config, method, datamodule, target, seed_run, emit)
         method.remove()
     else:
@@ -230,6 +255,8 @@ def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, 
     import lightning as L
     from lightning.pytorch.callbacks import ModelCheckpoint
 
+    from lightning_modules.gate_diagnostics import GateDiagnostics
+    from lightning_modules.maskattn import MaskAttn
     from lightning_modules.progress import MetricLines, ProgressLines
 
     recipe = config.trainer
@@ -240,6 +267,8 @@ def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, 
     ]
     if seed_run is not None:
         callbacks.append(MetricLines(recipe.log_every, seed_run.log_metrics))
+        if isinstance(method, MaskAttn):
+            callbacks.append(GateDiagnostics(recipe.log_every, datamodule.train_set, method.seed, seed_run.log_metrics))
     trainer = L.Trainer(
         max_steps=recipe.steps,
         accumulate_grad_batches=recipe.accumulate,

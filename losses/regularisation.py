@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 
 def prior_loss(pred: Tensor, target: Tensor) -> Tensor:
@@ -48,6 +49,27 @@ def gate_density(gate: Tensor, target: float, present: Tensor | None = None) -> 
         opened = torch.where(present[:, None], gate.float(), 0.0).sum((1, 2))  # [B]
         share = opened / (locations * counted.clamp_min(1))
         return torch.where(counted > 0, (share - target).square(), 0.0).mean()
+
+
+def gate_mask_loss(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Binary cross-entropy of gates against where they should be open (this project's; MaskAttn-SDXL has no mask supervision).
+
+    ``logits`` [B, N, T] before the sigmoid; ``target`` [B, N, T] in [0, 1], 1 where the token should act; ``weight`` [B, N or 1, T] >= 0
+    says which gates count, all of them alike where it is None. Weighted mean over a sample's gates, mean over B; a sample whose weights
+    are all zero adds zero. Raises ValueError on shapes that do not fit and on an empty batch.
+    """
+    if logits.dim() != 3 or logits.shape != target.shape or logits.numel() == 0:
+        expected = "expected both [B, locations, tokens], nothing empty"
+        raise ValueError(f"logits {tuple(logits.shape)} and target {tuple(target.shape)} do not fit: {expected}")
+    if weight is None:
+        weight = torch.ones_like(logits)
+    elif weight.shape[::2] != logits.shape[::2] or weight.shape[1] not in (1, logits.shape[1]):
+        raise ValueError(f"weight {tuple(weight.shape)} does not fit logits {tuple(logits.shape)}: expected [B, locations or 1, tokens]")
+    with torch.autocast(logits.device.type, enabled=False):
+        each = binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
+        weight = weight.float().expand_as(each)
+        total = weight.sum((1, 2))
+        return ((each * weight).sum((1, 2)) / total.clamp_min(1e-8)).mean()
 
 
 def _mean_squared_error(pred: Tensor, target: Tensor, name: str) -> Tensor:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from reports.collect import Study
-from reports.tables import Entry, decimals, in_sentence, number, of_metric, signed, span
+from reports.tables import Entry, decimals, factor_words, in_sentence, listed, number, of_metric, signed, span
 
 __all__ = ["Answer", "answer"]
+
+QUOTED = 4  # levels that one part of the answer names, those with the largest difference; the table has all
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,7 @@ class Answer:
 def answer(study: Study, found: Sequence[Entry]) -> Answer:
     """See `Answer`; the headline metric decides."""
     entries = of_metric(found, study.headline)
-    return Answer(_levels(study, found, entries), _method(study, found, entries), _rule(study, entries), _brackets(entries))
-
-
-def _factor(study: Study) -> str:
-    return " and ".join(in_sentence(f.label) for f in study.factors)
+    return Answer(_levels(study, found, entries), _method(study, found, entries), _rule(study, entries), _brackets(study, entries))
 
 
 def _verb(better: str, difference: float) -> str:
@@ -52,27 +50,33 @@ def _unchanged(found: Sequence[Entry], keys: set[str]) -> bool:
 
 
 def _levels(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
-    factor, metric, base = _factor(study), study.headline, study.baseline.label
+    factor, metric, noun, base = factor_words(study), study.headline, study.noun, study.words(study.baseline)
     digits = decimals(found, metric)
     name = in_sentence(metric.label)
-    compared = {e.cell.label: e.wide for e in entries if e.wide}
+    compared = {study.words(e.cell): e.wide for e in entries if e.wide}
     if not study.baseline.per_seed(metric.key):
-        return f"No answer yet: the baseline level {base} has no finished seed with a defined {name}."
+        return f"No answer yet: the baseline {noun} {base} has no finished seed with a defined {name}."
     if not compared:
-        return f"No answer yet: no other level than the baseline {base} has finished a seed that the baseline has too."
+        return f"No answer yet: no other {noun} than the baseline {base} has finished a seed that the baseline has too."
     seeds = _seeds({interval.n for interval in compared.values()})
     if _unchanged(found, {m.key for m in study.metrics}):
         return (
-            f"The setting changed nothing at all: every level of {factor} gives the same numbers as {base} in every metric and seed "
+            f"The setting changed nothing at all: every {noun} of {factor} gives the same numbers as {base} in every metric and seed "
             f"({seeds})."
         )
     if _unchanged(found, {metric.key}):
         return (
-            f"No level of {factor} changes {name}: it is the same number as at {base} in every seed ({seeds}), though other metrics differ."
+            f"No {noun} of {factor} changes {name}: it is the same number as at {base} in every seed ({seeds}), though other metrics "
+            "differ."
         )
 
     def quoted(label: str) -> str:
         return f"{signed(compared[label].mean, digits)} {span(compared[label], digits, sign=True)}"
+
+    def named(labels: list[str], note: Callable[[str], str] | None = None) -> str:
+        largest = labels if len(labels) <= QUOTED else sorted(labels, key=lambda label: -abs(compared[label].mean))[:QUOTED]
+        rest = [f"{len(labels) - QUOTED} more"] if len(labels) > QUOTED else []
+        return listed([f"{label} ({note(label)})" if note else label for label in largest] + rest)
 
     alone = [label for label, interval in compared.items() if interval.n == 1]
     judged = [label for label in compared if label not in alone]
@@ -87,23 +91,23 @@ def _levels(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
     if real:
         groups: dict[str, list[str]] = {}
         for label in real:
-            groups.setdefault(_verb(metric.better, compared[label].mean), []).append(f"{label} ({quoted(label)})")
-        parts = " and ".join(f"{verb} at {_listed(labels)}" for verb, labels in sorted(groups.items()))
+            groups.setdefault(_verb(metric.better, compared[label].mean), []).append(label)
+        parts = " and ".join(f"{verb} at {named(labels, quoted)}" for verb, labels in sorted(groups.items()))
         others = len(judged) - len(real)
         rest = (
-            f"; the other {_plural(others, 'level')} not differ by more than {'its interval' if others == 1 else 'their intervals'}"
+            f"; the other {_plural(others, noun)} not differ by more than {'its interval' if others == 1 else 'their intervals'}"
             if others
             else ""
         )
         text = f"Compared with {base}, {name} is {parts}{rest}"
     else:
         text = (
-            f"No level of {factor} differs from {base} in {name} by more than its interval: the largest difference is {quoted(largest)} "
+            f"No {noun} of {factor} differs from {base} in {name} by more than its interval: the largest difference is {quoted(largest)} "
             f"at {largest}"
         )
     flat = [label for label, interval in compared.items() if interval.high == interval.low and interval.mean != 0]
-    note = f"; at {_listed(flat)} all seeds gave the same difference, which has no spread to judge by" if flat else ""
-    note += f"; {_listed(alone)} cannot be judged by one seed" if alone else ""
+    note = f"; at {named(flat)} all seeds gave the same difference, which has no spread to judge by" if flat else ""
+    note += f"; {named(alone)} cannot be judged by one seed" if alone else ""
     return f"{text}{note} ({seeds})."
 
 
@@ -116,16 +120,12 @@ def _seeds(counts: set[int]) -> str:
     return f"n = {low} to {high} seeds" if low != high else f"n = {low} seed{'s' if low != 1 else ''}"
 
 
-def _listed(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
 def _method(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
     entry = next((e for e in entries if e.cell.reference), None)
     if entry is None:
         return ""
-    base, name = study.baseline.label, in_sentence(study.headline.label)
-    at = f"{_factor(study)} {base}" if len(study.factors) == 1 else base
+    base, name = study.words(study.baseline), in_sentence(study.headline.label)
+    at = f"{factor_words(study)} {base}" if len(study.factors) == 1 else base
     if entry.versus is None:
         return f"Whether the method helps at all is open: the untouched backbone and the method at {at} share no finished seed."
     interval, digits = entry.versus.interval, decimals(found, study.headline)
@@ -143,9 +143,9 @@ def _method(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
     return f"Against the untouched backbone, the method at {at} does not differ by more than its interval: {shift}."
 
 
-def _brackets(entries: list[Entry]) -> str:
+def _brackets(study: Study, entries: list[Entry]) -> str:
     compared = [e for e in entries if e.wide]
-    widened = f"; those of the levels are widened to hold for all {len(compared)} at once" if len(compared) > 1 else ""
+    widened = f"; those of the {study.noun}s are widened to hold for all {len(compared)} at once" if len(compared) > 1 else ""
     return f"Brackets: 95 % intervals{widened}."
 
 
@@ -156,11 +156,10 @@ def _rule(study: Study, entries: list[Entry]) -> str:
         each = number(100 * compared[0].level, 2).rstrip("0").rstrip(".")
         widened = f", widened to hold for all {len(compared)} comparisons at once (Bonferroni: {each} % each),"
     return (
-        f"Every level is compared with the baseline level ({study.baseline.label}) on {in_sentence(study.headline.label)} by its "
-        f"differences seed by seed. "
-        f"A level is called better or worse only if the t-interval of that difference{widened} excludes zero; an interval without width "
-        f"claims nothing. "
-        "The answer quotes these intervals; figures and tables say which they show. The baseline level is compared with the untouched "
-        "backbone by one "
-        "95 % interval."
+        f"Every {study.noun} is compared with the baseline {study.noun} ({study.words(study.baseline)}) on "
+        f"{in_sentence(study.headline.label)} by its differences seed by seed. "
+        f"A {study.noun} is called better or worse only if the t-interval of that difference{widened} excludes zero; an interval without "
+        "width claims nothing. "
+        f"The answer quotes these intervals; figures and tables say which they show. The baseline {study.noun} is compared with the "
+        "untouched backbone by one 95 % interval."
     )

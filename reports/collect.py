@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-__all__ = ["Cell", "Factor", "Metric", "ReportError", "Samples", "Study", "Trial", "client", "collect", "sweeps"]
+__all__ = ["PARTED", "Cell", "Factor", "Metric", "ReportError", "Samples", "Study", "Trial", "client", "collect", "sweeps"]
 
 PAGE = 1000  # runs per request
+PARTED = " / "  # between the levels in the label of a combination
 
 
 class ReportError(Exception):
@@ -107,6 +108,7 @@ class Study:
     cells: list[Cell]
     left_out: list[str]  # cells of earlier plans
     folder: tempfile.TemporaryDirectory[str]  # fetched artifacts live as long as the study
+    without: list[dict[str, str]] = field(default_factory=list)  # combinations that the plan leaves out: factor key -> level
 
     @property
     def levels(self) -> list[Cell]:
@@ -124,6 +126,15 @@ class Study:
     def numeric(self) -> bool:
         """True where the levels are points on one numeric axis."""
         return len(self.factors) == 1 and self.factors[0].numeric
+
+    @property
+    def noun(self) -> str:
+        """What a cell is: a level of the only factor, or a combination of levels."""
+        return "level" if len(self.factors) == 1 else "combination"
+
+    def words(self, cell: Cell) -> str:
+        """A cell in a sentence, where no heading says which level is of which factor."""
+        return cell.label if cell.reference or len(self.factors) == 1 else cell.name
 
     def trials(self) -> Iterator[tuple[Cell, Trial]]:
         for cell in self.cells:
@@ -189,6 +200,7 @@ def collect(tracking_uri: str, sweep: str) -> Study:
         cells=[],
         left_out=[],
         folder=folder,
+        without=json.loads(tags.get("without", "[]")),
     )
     owners = _add_cells(study, _runs(tracking, experiment.experiment_id, "cell"))
     _add_trials(study, owners, _runs(tracking, experiment.experiment_id, "seed"))
@@ -220,8 +232,10 @@ def _runs(tracking: MlflowClient, experiment_id: str, role: str) -> list[Run]:
             return found
 
 
-def _place(cell: Cell, factors: list[Factor]) -> tuple[int, ...] | None:
-    """Where a cell stands in the plan: the position of its level in each factor, None for a level that is not planned."""
+def _place(cell: Cell, factors: list[Factor], without: list[dict[str, str]]) -> tuple[int, ...] | None:
+    """Where a cell stands in the plan: the position of its level in each factor, None for what is not planned."""
+    if any(all(cell.values.get(key) == level for key, level in combination.items()) for combination in without):
+        return None
     places = []
     for factor in factors:
         value = cell.values.get(factor.key)
@@ -244,10 +258,10 @@ def _add_cells(study: Study, runs: list[Run]) -> dict[str, Cell]:
         name = tags.get("cell", run.info.run_name)
         values = {key: run.data.params[key] for key in keys if key in run.data.params}
         reference = tags.get("reference") == "true"
-        label = "untouched backbone" if reference else values.get(keys[0], name) if len(keys) == 1 else name
+        label = "untouched backbone" if reference else PARTED.join(values.values()) or name
         cell = by_name.setdefault(name, Cell(name, label, values, run.info.run_id, tags.get("baseline") == "true", reference))
         owners[run.info.run_id] = cell
-    places = {name: (-1,) if cell.reference else _place(cell, study.factors) for name, cell in by_name.items()}
+    places = {name: (-1,) if cell.reference else _place(cell, study.factors, study.without) for name, cell in by_name.items()}
     study.left_out = sorted(name for name, place in places.items() if place is None)
     planned = [(place, name) for name, place in places.items() if place is not None]
     study.cells = [by_name[name] for _, name in sorted(planned)]

@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from reports import export, figures, fonts, images, sections, tables
+from reports import export, figures, fonts, forest, images, sections, tables
 from reports.answer import Answer, answer
 from reports.collect import ReportError, Study, client, collect
 
@@ -34,7 +34,7 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
     with study.folder, tempfile.TemporaryDirectory(prefix="report-") as temporary:
         draft = Path(temporary)
         pictures = {
-            "response": figures.response(study, found, draft / "figures"),
+            "response": (figures.response if len(study.factors) == 1 else forest.forest)(study, found, draft / "figures"),
             "precision_recall": figures.precision_recall(study, draft / "figures"),
             "images": images.image_grid(study, draft / "figures"),
             "gates": images.gate_maps(study, draft / "figures"),

@@ -5,7 +5,7 @@ Colours are told apart by the colour-blind (Okabe and Ito) and never carry meani
 
 from __future__ import annotations
 
-import textwrap
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,17 +17,18 @@ import numpy as np
 from reports.collect import Cell, Metric, Study
 from reports.fonts import printable
 from reports.statistics import Interval, mean_interval
-from reports.tables import Entry, in_sentence, of_metric, titled
+from reports.tables import Entry, factor_words, in_sentence, of_metric, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["Picture", "canvas", "factor_words", "precision_recall", "response", "save"]
+__all__ = ["CROWD", "Picture", "axis_text", "canvas", "counted", "factor_axis", "precision_recall", "response", "save", "wrapped"]
 
 WIDTH = 6.7  # inches: the text width of the A4 page, so that font sizes in the figure are those on paper
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
 MARKERS = "oDs^vPXp*h"
+CROWD = 8  # points; of more, each is drawn with a number and named in the legend
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
@@ -64,19 +65,24 @@ def save(figure: Figure, folder: Path, name: str, dpi: int = 200) -> None:
     figure.savefig(folder / f"{name}.png", dpi=dpi, metadata={"Software": None})
 
 
-def _axis(metric: Metric) -> str:
+def axis_text(metric: Metric) -> str:
     return titled(metric) + (f" ({metric.unit})" if metric.unit else "")
 
 
-def _factor_axis(study: Study) -> str:
+def factor_axis(study: Study) -> str:
     return " × ".join(f.label + (f" ({f.unit})" if f.unit else "") for f in study.factors)
 
 
-def factor_words(study: Study) -> str:
-    return " and ".join(in_sentence(f.label) for f in study.factors)
+def wrapped(text: str, width: int) -> str:
+    """Text in lines of `width` signs, broken at blanks and behind underscores; a longer piece stays whole."""
+    lines = [""]
+    for piece in re.findall(r"[^ _]*[ _]|[^ _]+", printable(text)):
+        fits = len((lines[-1] + piece).rstrip()) <= width
+        lines = [*lines[:-1], lines[-1] + piece] if fits or not lines[-1] else [*lines, piece]
+    return "\n".join(line.rstrip() for line in lines)
 
 
-def _n(study: Study) -> str:
+def counted(study: Study) -> str:
     counts = {len(cell.trials) for cell in study.cells}
     return f"N = {min(counts)} seeds" if len(counts) == 1 else f"N = {min(counts)} to {max(counts)} seeds (missing ones are named below)"
 
@@ -100,7 +106,7 @@ def response(study: Study, found: Sequence[Entry], folder: Path) -> Picture:
         "Right: difference from "
         "the baseline level, seed by seed; thick bar: 95 % interval, thin bar: widened to hold for all levels at once, which is what the "
         "answer goes by. "
-        f"{_n(study)}."
+        f"{counted(study)}."
     )
     return Picture("response.svg", caption, f"{study.headline.label} for each level, and the differences from the baseline level")
 
@@ -110,10 +116,10 @@ def _positions(study: Study, levels: Sequence[Entry]) -> list[float]:
 
 
 def _ticks(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
-    labels = [e.cell.label if study.numeric else textwrap.fill(printable(e.cell.label), 14) for e in levels]
+    labels = [e.cell.label if study.numeric else wrapped(e.cell.label, 14) for e in levels]
     turned = not study.numeric and len(levels) > 4
     axes.set_xticks(_positions(study, levels), labels, rotation=35 if turned else 0, ha="right" if turned else "center")
-    axes.set_xlabel(_factor_axis(study))
+    axes.set_xlabel(factor_axis(study))
     axes.margins(x=0.08)
     axes.grid(axis="y")
 
@@ -141,7 +147,7 @@ def _points(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
 
 def _finish(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
     _ticks(axes, study, levels)
-    axes.set_ylabel(_axis(study.headline))
+    axes.set_ylabel(axis_text(study.headline))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(loc="best", fontsize=7.5)
     axes.set_title("Mean of every level")
@@ -213,7 +219,8 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
 
     levels = [p for p in points if not p[0].reference]
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(2, len(levels))))
-    with canvas(4.8, 2.6) as figure:
+    crowded = len(points) > CROWD
+    with canvas(*((WIDTH, max(2.6, 0.17 * len(points) + 0.8)) if crowded else (4.8, 2.6))) as figure:
         axes = figure.subplots()
         if study.numeric:
             axes.plot([r.mean for _, r, _ in levels], [p.mean for _, _, p in levels], color="#aaaaaa", linewidth=0.9, zorder=1)
@@ -228,7 +235,7 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
                     "elinewidth": 0.8,
                     "ecolor": (*matplotlib.colors.to_rgb(color), 0.55),
                 }
-            label = cell.label + (" (baseline)" if cell.baseline else "")
+            label = (f"{i}  " if crowded else "") + cell.label + (" (baseline)" if cell.baseline else "")
             axes.errorbar(
                 recall_i.mean, precision_i.mean, marker=marker, markersize=6.5, color=color, linestyle="none", label=label,
                 zorder=4 if cell.reference else 3, markeredgecolor="white", markeredgewidth=0.6, **error,
@@ -237,14 +244,17 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
         axes.set_ylabel("Precision ↑ (share)")
         axes.grid()
         axes.legend(
-            title=_factor_axis(study), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7.5, title_fontsize=7.5, alignment="left"
+            title=factor_axis(study), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7.5, title_fontsize=7.5, alignment="left"
         )
-        names = [("backbone" if cell.reference else cell.label, (r.mean, p.mean)) for cell, r, p in points]
+        names = [
+            (str(i) if crowded else "backbone" if cell.reference else cell.label, (r.mean, p.mean))
+            for i, (cell, r, p) in enumerate(points)
+        ]
         _label(figure, axes, names)
         save(figure, folder, "precision_recall")
     caption = (
-        f"Precision and recall at the levels of {factor_words(study)}; markers: mean over seeds, bars: 95 % t-intervals"
-        f"{', thin line: the levels in order' if study.numeric else ''}. {_n(study)}."
+        f"Precision and recall at the {study.noun}s of {factor_words(study)}; markers: mean over seeds, bars: 95 % t-intervals"
+        f"{', thin line: the levels in order' if study.numeric else ''}. {counted(study)}."
     )
     return Picture("precision_recall.svg", caption, "Precision against recall, one marker per level")
 
@@ -265,12 +275,17 @@ def _label(figure: Figure, axes: Axes, points: Sequence[tuple[str, tuple[float, 
         else:
             places.append(own)
             names.append([name])
-    taken = [(place, 4.0) for place in places]  # centre and half the width, in points
-    for own, name in zip(places, (", ".join(group) for group in names), strict=True):
-        half = 2.2 * len(name)
-        offsets = [np.array([r * np.cos(a) * (1 + half / 20), r * np.sin(a)]) for r in (11, 20, 30) for a in np.arange(8) * np.pi / 4 + 0.4]
+    low, high = np.array(axes.bbox.min) / scale, np.array(axes.bbox.max) / scale
+    taken = [(place, np.array([4.0, 4.5])) for place in places]  # centre and half of width and height, in points
+    for own, name in zip(places, (wrapped(", ".join(group), 16) for group in names), strict=True):
+        lines = name.split("\n")
+        half = np.array([2.2 * max(map(len, lines)), 4.5 * len(lines)])
+        spread = (1 + half[0] / 20, half[1] - 4.5)
+        turns = [(r * np.cos(a), r * np.sin(a)) for r in (11, 20, 30) for a in np.arange(8) * np.pi / 4 + 0.4]
+        offsets = [np.array([x * spread[0], y + np.sign(y) * spread[1]]) for x, y in turns]
         room = [
-            min(1.0, *(max(abs(own[0] + x - o[0]) - half - h, abs(own[1] + y - o[1]) - 9) for o, h in taken)) for x, y in offsets
+            min(1.0, *(own + o - half - low), *(high - own - o - half), *(max(abs(own + o - place) - half - h) for place, h in taken))
+            for o in offsets
         ]
         offset = offsets[int(np.argmax(room))]  # the nearest of those with room enough
         taken.append((own + offset, half))

@@ -11,15 +11,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.collect import Study
-from reports.figures import GREEN, GREY, ORANGE, WIDTH, Picture, canvas, factor_words, save
+from reports.collect import Cell, Study
+from reports.figures import GREEN, GREY, ORANGE, WIDTH, Picture, canvas, save, wrapped
+from reports.tables import factor_words, stacked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 __all__ = ["choose_prompts", "gate_maps", "image_grid"]
 
-LABEL, HEAD, GAP = 1.55, 0.42, 0.02  # inches in the image grid: column of prompts, row of names, around an image
+LABEL, LINE, GAP = 1.55, 0.13, 0.02  # inches in the image grid: column of prompts, line of a name, around an image
+BAND = 7  # cells side by side; more are shown in bands below each other
 PIXELS = 256
 
 
@@ -42,7 +44,8 @@ def choose_prompts(outcomes: np.ndarray, splits: Sequence[str], rows: int) -> li
 def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
     """Same prompt, same seed: the untouched backbone and every level side by side; None where no image was kept.
 
-    The seed is the first that most cells have; a cell without it stays empty.
+    The seed is the first that most cells have; a cell without it stays empty. Many cells take several bands, each with the same prompts,
+    of which there are then fewer than `rows`.
     """
     having = {seed: [c for c in study.cells if seed in c.trials and c.trials[seed].samples] for seed in study.seeds}
     seed = max(having, key=lambda s: len(having[s]))  # the first of equals
@@ -56,23 +59,28 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
     if not kept:
         return None
     outcomes = np.array([[s.success[places[name][key]] for key in kept] for name, s in samples.items()], dtype=float)
+    bands = -(-len(study.cells) // BAND)
+    wide = -(-len(study.cells) // bands)
+    rows = max(2, rows // bands)
     chosen = [kept[i] for i in choose_prompts(outcomes, [key.partition("/")[0] for key in kept], rows)]
-    side = min(0.95, (WIDTH - LABEL) / len(study.cells))
-    height = len(chosen) * side + HEAD
+    names = [_heading(cell) for cell in study.cells]
+    head = LINE * (2 + max(name.count("\n") for name in names))
+    side = min(0.95, (WIDTH - LABEL) / wide)
+    height = bands * (head + len(chosen) * side)
     with canvas(WIDTH, height) as figure:
         figure.set_layout_engine("none")
         axes = figure.add_axes((0, 0, 1, 1))  # one axes in inches, y downwards
         axes.set_axis_off()
-        for c, cell in enumerate(study.cells):
-            name = "untouched\nbackbone" if cell.reference else cell.label + ("\n(baseline)" if cell.baseline else "")
-            axes.text(LABEL + (c + 0.5) * side, HEAD - 0.06, name, ha="center", va="bottom", fontsize=7.5, fontweight="bold")
-        for r, key in enumerate(chosen):
-            top = HEAD + r * side
-            place = first.ids.index(key)
-            text = f"{textwrap.fill(first.prompts[place], 24)}\n({first.splits[place]})"
-            axes.text(0.0, top + side / 2, text, va="center", ha="left", fontsize=7.5)
-            for c, cell in enumerate(study.cells):
-                left = LABEL + c * side
+        for c, (cell, name) in enumerate(zip(study.cells, names, strict=True)):
+            band, column = divmod(c, wide)
+            start = band * (head + len(chosen) * side) + head
+            left = LABEL + column * side
+            axes.text(left + side / 2, start - 0.06, name, ha="center", va="bottom", fontsize=7.5 if bands == 1 else 6.5, fontweight="bold")
+            for r, key in enumerate(chosen):
+                top = start + r * side
+                if column == 0:
+                    text = f"{textwrap.fill(first.prompts[first.ids.index(key)], 24)}\n({first.splits[first.ids.index(key)]})"
+                    axes.text(0.0, top + side / 2, text, va="center", ha="left", fontsize=7.5)
                 if cell.name not in samples:
                     axes.text(left + side / 2, top + side / 2, f"seed {seed}\nmissing", ha="center", va="center", fontsize=7.5, color=GREY)
                     continue
@@ -83,12 +91,18 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
         save(figure, folder, "images", dpi=300)
     most = min(rows // 2, int((np.minimum(outcomes.mean(axis=0), 1 - outcomes.mean(axis=0)) > 0).sum()))
     caption = (
-        f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the levels of {factor_words(study)}. ✓ and ✗: the "
+        f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the {study.noun}s of {factor_words(study)}. ✓ and ✗: the "
         f"judge's verdict on that image. "
         f"Chosen by rule among the {len(kept)} prompts whose images were kept: {most} on which the cells disagree most, the others the "
         f"first of each split."
     )
     return Picture("images.png", caption, "Generated images, one row per prompt and one column per cell")
+
+
+def _heading(cell: Cell) -> str:
+    """A cell's name over its column."""
+    name = "untouched\nbackbone" if cell.reference else "\n".join(wrapped(level, 14) for level in stacked(cell).split("\n"))
+    return name + ("\n(baseline)" if cell.baseline else "")
 
 
 def _image(axes: Axes, path: Path | None, right: bool, extent: tuple[float, float, float, float]) -> None:
@@ -115,8 +129,8 @@ def gate_maps(study: Study, folder: Path) -> Picture | None:
         shutil.copyfile(path, folder / "gates.png")
         prompts = [entry["prompt"] for entry in json.loads(note.read_text(encoding="utf-8"))]
         caption = (
-            f"Gates at the baseline level ({study.baseline.label}), seed {seed}. A map shows for one token, place by place, at how many "
-            "of the sampler's steps and gated layers of one resolution its gate was open: white always, black never. "
+            f"Gates at the baseline {study.noun} ({study.words(study.baseline)}), seed {seed}. A map shows for one token, place by place, "
+            "at how many of the sampler's steps and gated layers of one resolution its gate was open: white always, black never. "
             f"N = {len(prompts)} prompts, the first of each split: {'; '.join(f'“{prompt}”' for prompt in prompts)}."
         )
         return Picture("gates.png", caption, "Gate maps by prompt, resolution and token")

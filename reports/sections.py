@@ -11,7 +11,7 @@ import numpy as np
 
 from reports.answer import Answer
 from reports.collect import Cell, Study
-from reports.figures import Picture
+from reports.figures import CROWD, Picture
 from reports.statistics import clustered_difference, detectable_effect, smallest_sign_flip_p, wilson
 from reports.tables import (
     HOLM_FROM,
@@ -31,12 +31,13 @@ __all__ = ["document"]
 
 POWER = 0.8
 DRAWS = 4000
+LONG = 12  # rows that the table on page one may have
 WIDE_METRIC = 4.4  # cm: the first column of the tables that have one row per metric
 
 
 def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mapping[str, Picture]) -> dict[str, Any]:
     """The content of report.json; strings, numbers of layout, lists and dicts only."""
-    widths = {"precision_recall": 72, "images": 100, "gates": 100}
+    widths = {"precision_recall": 72 if len(study.cells) <= CROWD else 100, "images": 100, "gates": 100}
     blocks = [_picture(pictures[name], width) | {"float": True} for name, width in widths.items() if name in pictures]
     if len(study.metrics) > 1:  # else the table on page one says it all
         blocks += [_heading("All metrics")]
@@ -49,6 +50,7 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
     blocks += [_heading("What is missing"), _text(_missing(study))]
     blocks += _provenance(study)
     front = headline_table(study, found)
+    long = len(front.rows) > LONG  # for page one; the details follow it at once
     method = study.config.get("method", {}).get("name", "method")
     return {
         "title": study.sweep,
@@ -61,8 +63,9 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
         "small": f"{said.brackets} {_resolution(study, of_metric(found, study.headline), decimals(found, study.headline))}".strip(),
         "front": [
             _picture(pictures["response"], 100),
-            _table(front, widths=["fill", *["auto"] * (len(front.columns) - 1)], size=9.5),
+            _table(front, widths=["fill", *["auto"] * (len(front.columns) - 1)], size=8.8 if long else 9.5),
         ],
+        "alone": not long,
         "blocks": blocks,
     }
 
@@ -138,7 +141,8 @@ def _images_table(study: Study) -> Table | None:
     if not rows:
         return None
     title = (
-        "Images that the judge calls right, over all seeds and prompts, and the same prompt and seed compared with the baseline level: "
+        "Images that the judge calls right, over all seeds and prompts, and the same prompt and seed compared with the baseline "
+        f"{study.noun}: "
         "images won and lost, and "
         f"the difference in share with a 95 % interval from {DRAWS} bootstrap samples that draw prompts and seeds independently "
         f"(generator seed 0). Wilson's interval "
@@ -166,7 +170,7 @@ def _statistics(study: Study, found: Sequence[Entry], said: Answer) -> list[str]
         texts.append(
             f"Below each difference stands the p value of the exact sign-flip test over all {2**n} sign patterns, adjusted by Holm's "
             f"method over the compared "
-            "levels of one metric; metrics are not adjusted for each other."
+            f"{study.noun}s of one metric; metrics are not adjusted for each other."
         )
     else:
         texts.append(
@@ -178,7 +182,7 @@ def _statistics(study: Study, found: Sequence[Entry], said: Answer) -> list[str]
     if base.summary and math.isfinite(base.summary.sd):
         unit = f" ({study.headline.unit})" if study.headline.unit else ""
         noise = (
-            f"Noise floor: the standard deviation of {name} over the seeds of the baseline level is "
+            f"Noise floor: the standard deviation of {name} over the seeds of the baseline {study.noun} is "
             f"{number(base.summary.sd, digits + 1)}{unit}. "
         )
         texts.append((noise + _resolution(study, entries, digits)).strip())
@@ -197,8 +201,8 @@ def _resolution(study: Study, entries: Sequence[Entry], digits: int) -> str:
         return ""
     smallest = number(detectable_effect(pooled, n, wide.level, POWER), digits)
     return (
-        f"Differences from the baseline level scatter by {number(pooled, digits + 1)} between seeds (standard deviation, pooled over "
-        f"levels); with {n} seeds a true "
+        f"Differences from the baseline {study.noun} scatter by {number(pooled, digits + 1)} between seeds (standard deviation, pooled "
+        f"over {study.noun}s); with {n} seeds a true "
         f"difference in {in_sentence(study.headline.label)} has to be {smallest} to be found with probability {100 * POWER:.0f} %."
     )
 
@@ -262,7 +266,7 @@ def _provenance(study: Study) -> list[dict[str, Any]]:
         ("Command", study.tags.get("command", "not recorded")),
         ("Evaluation", study.tags.get("evaluation", "not recorded")),
         ("Seeds", ", ".join(map(str, study.seeds))),
-        ("Factors", "; ".join(f"{f.key}: {', '.join(map(str, f.levels))}" for f in study.factors)),
+        ("Factors", "; ".join(f"{f.key}: {', '.join(map(str, f.levels))}" for f in study.factors) + _without(study)),
         ("Counts", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items()) or "not recorded"),
         ("Commit", f"{commit}, {dirty}"),
         ("Versions", ", ".join(f"{name} {value}" for name, value in facts.items()) or "not recorded"),
@@ -279,6 +283,12 @@ def _provenance(study: Study) -> list[dict[str, Any]]:
         _heading("Configuration"),
         {"kind": "mono", "lines": [f"{key} = {value}" for key, value in _flat(study.config)]},
     ]
+
+
+def _without(study: Study) -> str:
+    """The combinations that the plan leaves out."""
+    texts = [" with ".join(f"{key.rpartition('.')[2]}={level}" for key, level in entry.items()) for entry in study.without]
+    return f"; not combined: {', '.join(texts)}" if texts else ""
 
 
 def _merged(facts: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from reports.collect import Cell, Metric, Study
+from reports.collect import PARTED, Cell, Metric, Study
 from reports.statistics import Interval, Paired, holm, mean_interval, paired
 
 __all__ = [
@@ -17,17 +17,20 @@ __all__ = [
     "Table",
     "difference_tables",
     "entries",
+    "factor_words",
     "headline_table",
     "in_sentence",
+    "listed",
     "mean_tables",
     "number",
     "signed",
     "span",
+    "stacked",
     "titled",
 ]
 
 DASH = "–"
-CELLS_A_TABLE = 6  # cells side by side on an A4 page at a readable size
+MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # cells side by side on an A4 page at a readable size, each number on one line
 HOLM_FROM = 6  # with fewer seeds no sign-flip p can reach .05
 
 
@@ -125,6 +128,21 @@ def in_sentence(label: str) -> str:
     return label[:1].lower() + label[1:] if label[1:2].islower() else label
 
 
+def listed(items: Sequence[str]) -> str:
+    """One, two and three."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def factor_words(study: Study) -> str:
+    """The factors in a sentence."""
+    return listed([in_sentence(factor.label) for factor in study.factors])
+
+
+def stacked(cell: Cell) -> str:
+    """A cell's label with one level a line, for narrow columns."""
+    return cell.label.replace(PARTED, "\n")
+
+
 def titled(metric: Metric) -> str:
     arrow = {"higher": " ↑", "lower": " ↓"}.get(metric.better, "")
     return f"{metric.label}{arrow}"
@@ -165,7 +183,7 @@ def headline_table(study: Study, found: Sequence[Entry]) -> Table:
     factor = " × ".join(f.label + (f" ({f.unit})" if f.unit else "") for f in study.factors)
     unit = f", {metric.unit}" if metric.unit else ""
     return Table(
-        title=f"{metric.label}{unit}: mean over seeds and paired difference from the baseline level.",
+        title=f"{metric.label}{unit}: mean over seeds and paired difference from the baseline {study.noun}.",
         columns=[
             factor,
             f"{titled(metric)} mean",
@@ -187,8 +205,8 @@ def missing_note(study: Study) -> str:
     return f"{'; '.join(parts)}. Means are over the seeds that finished, differences over common seeds only." if parts else ""
 
 
-def _chunks(cells: list[Cell]) -> list[list[Cell]]:
-    parts = max(1, math.ceil(len(cells) / CELLS_A_TABLE))
+def _chunks(cells: list[Cell], most: int) -> list[list[Cell]]:
+    parts = max(1, math.ceil(len(cells) / most))
     size = math.ceil(len(cells) / parts)
     return [cells[i : i + size] for i in range(0, len(cells), size)]
 
@@ -196,7 +214,7 @@ def _chunks(cells: list[Cell]) -> list[list[Cell]]:
 def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
     """Metrics as rows, cells as columns: mean ± half of the 95 % interval."""
     tables = []
-    for cells in _chunks(study.cells):
+    for cells in _chunks(study.cells, MEANS_A_TABLE):
         rows = []
         for metric in study.metrics:
             digits = decimals(found, metric)
@@ -205,7 +223,7 @@ def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
             rows.append([_named(metric), *shown])
         tables.append(
             Table(
-                "All metrics: mean over seeds ± half of the 95 % t-interval.", ["Metric", *_heads(study, cells)], rows, missing_note(study)
+                "All metrics: mean over seeds ± half of the 95 % t-interval.", ["Metric", *_heads(cells)], rows, missing_note(study)
             )
         )
     return tables
@@ -214,17 +232,17 @@ def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
 def difference_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
     """Metrics as rows, cells as columns: paired difference from the baseline level, its 95 % interval, Holm's p if it can speak."""
     tables = []
-    for cells in _chunks([cell for cell in study.cells if not cell.baseline]):
+    for cells in _chunks([cell for cell in study.cells if not cell.baseline], DIFFERENCES_A_TABLE):
         rows = []
         for metric in study.metrics:
             digits = decimals(found, metric)
             by_name = {entry.cell.name: entry for entry in of_metric(found, metric)}
             rows.append([_named(metric), *(_difference(by_name[cell.name], digits) for cell in cells)])
         title = (
-            f"All metrics: paired difference from the baseline level ({study.baseline.label}) with its 95 % t-interval, not widened for "
-            f"the number of levels."
+            f"All metrics: paired difference from the baseline {study.noun} ({study.words(study.baseline)}) with its 95 % "
+            f"t-interval, not widened for the number of {study.noun}s."
         )
-        tables.append(Table(title, ["Metric", *_heads(study, cells)], rows, missing_note(study)))
+        tables.append(Table(title, ["Metric", *_heads(cells)], rows, missing_note(study)))
     return tables
 
 
@@ -232,8 +250,8 @@ def _named(metric: Metric) -> str:
     return titled(metric) + (f" ({metric.unit})" if metric.unit else "")
 
 
-def _heads(study: Study, cells: Sequence[Cell]) -> list[str]:
-    return [cell.label + ("\n(baseline)" if cell.baseline else "") for cell in cells]
+def _heads(cells: Sequence[Cell]) -> list[str]:
+    return [stacked(cell) + ("\n(baseline)" if cell.baseline else "") for cell in cells]
 
 
 def _plus_minus(summary: Interval | None, digits: int) -> str:

@@ -166,7 +166,7 @@ def summary_table(sweep: Sweep, cells: Sequence[Cell], seeds: Sequence[int], val
         others.pop()
     title = f"mean over seeds; ± half the 95 % interval; Δ to {base_cell.text} seed by seed"
     table = Table(title=title, title_justify="left", title_style="")
-    table.add_column("cell", no_wrap=True)
+    table.add_column("cell")  # a long name takes several lines of a narrow terminal before a number is cut
     for name in ("n", headline.label, f"Δ {headline.label}", *(metric.label for metric in others)):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in cells:
@@ -183,7 +183,10 @@ def _per_seed(values: Values, cell: Cell, seeds: Sequence[int], metric: Metric) 
 
 
 def _mean(per_seed: Mapping[int, float]) -> str:
-    return f"{sum(per_seed.values()) / len(per_seed):.3f}" if per_seed else "–"
+    if not per_seed:
+        return "–"
+    mean = sum(per_seed.values()) / len(per_seed)
+    return f"{mean:.3f}" if abs(mean) < 1000 else f"{mean:.0f}"
 
 
 def _with_interval(interval: Interval, sign: str = "") -> str:

@@ -26,7 +26,7 @@ from lightning_modules.tracking import Tracking, client, describe_error
 from lightning_modules.train import check
 from sweeps.ledger import Ledger, ServerError, check_server, public
 from sweeps.study import Key, Study, identity_of, key_of
-from sweeps.sweep import Cell, Sweep
+from sweeps.sweep import Cell, Sweep, level_text
 
 __all__ = ["Job", "Plan", "PlanError", "ResultError", "make", "read_result", "resolve"]
 
@@ -332,6 +332,7 @@ def _tags(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> dict[str, 
         "origin": sweep.origin,
         "factor_keys": json.dumps(sweep.keys),
         "factors": json.dumps([factor.describe() for factor in sweep.factors], ensure_ascii=False),
+        "without": json.dumps([{key: level_text(level) for key, level in entry.items()} for entry in sweep.without], ensure_ascii=False),
         "baseline_cell": next(cell.text for cell in sweep.cells(config.when) if cell.baseline),
         "metrics": json.dumps([dataclasses.asdict(metric) for metric in sweep.metrics], ensure_ascii=False),
         "headline": sweep.headline,
@@ -340,8 +341,9 @@ def _tags(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> dict[str, 
         "command": f"python -m {shlex.join(command)}",
         "published": json.dumps([dict(entry) for entry in sweep.published], ensure_ascii=False),
         "evaluation": (
-            f"{e.prompts} prompts of each split ({', '.join(e.splits)}), {e.steps} sampler steps, guidance {e.guidance:g}; "
-            f"FID, precision and recall (k = {e.precision_recall_k}, ≤) on the judge's features, N = {e.prompts * len(e.splits)} generated "
-            "against as many real images; noise and prompts the same for every cell of a seed"
+            f"{e.prompts} prompts of each split ({', '.join(e.splits)}), {e.noise_seeds} noise each, {e.steps} sampler steps, "
+            f"guidance {e.guidance:g}; FID, precision and recall (k = {e.precision_recall_k}, ≤) on the judge's features, "
+            f"N = {e.prompts * e.noise_seeds * len(e.splits)} generated against {e.prompts * len(e.splits)} real images; "
+            "noise and prompts the same for every cell of a seed"
         ),
     }

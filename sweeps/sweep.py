@@ -1,7 +1,7 @@
 """What a sweep is: a question, the factors with their levels, the cell that the others are compared with, and what is measured.
 
-Cells are all combinations of the levels. The untouched backbone is added to every sweep as the reference cell, so that every table
-says what the method brings at all.
+Cells are all combinations of the levels but those that a sweep leaves out. The untouched backbone is added to every sweep as the
+reference cell, so that every table says what the method brings at all.
 """
 
 from __future__ import annotations
@@ -100,11 +100,13 @@ class Sweep:
     headline: str                     # key of the metric that the answer is about
     preset: Mapping[str, Any] = field(default_factory=dict)  # dotted settings; the command line goes over them
     published: Sequence[Mapping[str, Any]] = ()              # what the paper reports, with data, backbone and N
+    without: Sequence[Mapping[str, Any]] = ()                # combinations left out: no cell has all levels of an entry
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))
         object.__setattr__(self, "metrics", tuple(self.metrics))
         object.__setattr__(self, "published", tuple(self.published))
+        object.__setattr__(self, "without", tuple(self.without))
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise ValueError(f"sweep {self.name!r}: expected a module name of lower-case letters, digits and _")
         if not self.factors or len(set(self.keys)) < len(self.factors):
@@ -120,6 +122,30 @@ class Sweep:
             raise ValueError(f"sweep {self.name}: headline {self.headline!r} is none of the metrics, each given once: {', '.join(keys)}")
         if self.direction not in ("higher", "lower"):
             raise ValueError(f"sweep {self.name}: headline {self.headline!r} has no better direction; choose a metric that has one")
+        for combination in self.without:
+            self._check_without(combination)
+        for factor in self.factors:
+            kept = {level_text(values[factor.key]) for values in self._combinations()}
+            if empty := [level_text(level) for level in factor.levels if level_text(level) not in kept]:
+                raise ValueError(f"sweep {self.name}: without leaves no cell of {factor.key}={empty[0]}; take that level out")
+
+    def _check_without(self, combination: Mapping[str, Any]) -> None:
+        said = f"sweep {self.name}: without {{{', '.join(f'{key}: {level_text(level)}' for key, level in combination.items())}}}"
+        for key, level in combination.items():
+            factor = next((factor for factor in self.factors if factor.key == key), None)
+            if factor is None:
+                raise ValueError(f"{said}: {key} is none of the factors {', '.join(self.keys)}")
+            levels = [level_text(known) for known in factor.levels]
+            if level_text(level) not in levels:
+                raise ValueError(f"{said}: {key}={level_text(level)} is none of {', '.join(levels)}")
+        if _matches(combination, self.baseline):
+            raise ValueError(f"{said}: that is the baseline cell, which all others are compared with")
+
+    def _combinations(self) -> list[dict[str, Any]]:
+        """Factor key -> level of every cell, in the order of the factors."""
+        products = itertools.product(*(factor.levels for factor in self.factors))
+        every = [dict(zip(self.keys, levels, strict=True)) for levels in products]
+        return [values for values in every if not any(_matches(combination, values) for combination in self.without)]
 
     @property
     def keys(self) -> list[str]:
@@ -144,16 +170,18 @@ class Sweep:
         return dataclasses.replace(self, factors=(other,))
 
     def cells(self, when: str = "train") -> list[Cell]:
-        """The reference cell, then every combination of levels. `when="evaluate"` makes all factors act only after training."""
+        """The reference cell, then every combination of levels that is not left out.
+
+        `when="evaluate"` makes all factors act only after training.
+        """
         names = _short_names(self.keys)
         cells = []
-        for levels in itertools.product(*(factor.levels for factor in self.factors)):
-            values = dict(zip(self.keys, levels, strict=True))
+        for values in self._combinations():
             late = {f.key: values[f.key] for f in self.factors if "evaluate" in (when, f.when)}
             cells.append(Cell(
                 text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
                 values=values,
-                baseline=all(level_text(self.baseline[key]) == level_text(level) for key, level in values.items()),
+                baseline=_matches(self.baseline, values),
                 reference=values.get("method.name", values.get("method")) == "baseline",
                 training={key: level for key, level in values.items() if key not in late},
                 evaluation=late,
@@ -166,6 +194,11 @@ class Sweep:
 def level_text(level: Any) -> str:
     """A level as it is written in cell names: 0.5, true, null, mid, [1,2]."""
     return level if isinstance(level, str) else json.dumps(level, separators=(",", ":"))
+
+
+def _matches(some: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
+    """True where `values` has every level of `some`."""
+    return all(level_text(values[key]) == level_text(level) for key, level in some.items())
 
 
 def _short_names(keys: Sequence[str]) -> dict[str, str]:

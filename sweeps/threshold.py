@@ -9,7 +9,8 @@ Another backbone and data set are config values too: backbone=sdxl data=coco dat
 with them is refused in one line before anything runs.
 """
 
-from sweeps.sweep import Factor, Metric, Sweep
+from sweeps.maskattn_shared import DETAILS, HEADLINES, TAUGHT
+from sweeps.sweep import Factor, Sweep
 
 PAPER = {"data": "COCO val2014 (named by a secondary source)", "backbone": "SDXL 1.0", "n": "not stated", "source": "arXiv 2509.15357v1"}
 
@@ -19,21 +20,9 @@ SWEEP = Sweep(
     origin="MaskAttn-SDXL (arXiv 2509.15357), Eq. 3: the gate is open where sigmoid(f(X, e_t)) > 0.5; other thresholds were not reported",
     factors=[Factor("method.gate.threshold", [0.3, 0.4, 0.5, 0.6, 0.7], label="Gate threshold")],
     baseline={"method.gate.threshold": 0.5},
-    metrics=[
-        Metric("success", "Success", "higher", "share"),
-        Metric("success_heldout", "Success, held-out", "higher", "share"),
-        Metric("precision", "Precision", "higher", "share"),
-        Metric("recall", "Recall", "higher", "share"),
-        Metric("fid", "FID", "lower"),
-        Metric("gate_closed", "Gates closed", "none", "share"),
-        Metric("score", "Judge's score", "higher"),
-        Metric("object_rate", "Objects right", "higher", "share"),
-        Metric("color_rate", "Colours right", "higher", "share"),
-        Metric("relation_rate", "Relations right", "higher", "share"),
-        Metric("extra_objects", "Extra objects", "lower", "per image"),
-    ],
+    metrics=[*HEADLINES, *DETAILS],
     headline="success",
-    preset={"method": "maskattn"},
+    preset=TAUGHT,
     published=[
         {"what": "SDXL", "metric": "FID", "value": "25.77", **PAPER},
         {"what": "MaskAttn-SDXL at 0.5", "metric": "FID", "value": "24.57", **PAPER},

@@ -92,13 +92,15 @@ class _Reading:
         self.tokens, self.keep_heads, self.maps = tokens, keep_heads, maps
         self._select: Tensor | None = None
 
-    def read(self, site: Site, query: Tensor, key: Tensor, weight: Tensor | None, bias: Tensor | None, now: Pass) -> None:
+    def read(
+        self, site: Site, query: Tensor, key: Tensor, weight: Tensor | None, bias: Tensor | None, rule: str, now: Pass
+    ) -> None:
         if len(query) != len(self.tokens):
             if len(query) != 2 * len(self.tokens):
                 expected = f"expected {len(self.tokens)}, one for each list of tokens, or twice as many with guidance"
                 raise ValueError(f"a batch of {len(query)} samples: {expected}")
             query, key, weight, bias = (x if x is None or len(x) == 1 else x.chunk(2)[1] for x in (query, key, weight, bias))
-        found = token_maps(query, key, self._selection(key), weight, bias, self.keep_heads)
+        found = token_maps(query, key, self._selection(key), weight, bias, self.keep_heads, rule)
         if now.replay:  # the backward pass needs the same arithmetic; the map itself has been read
             return
         height, width = now.plane(site, query.shape[2])

@@ -1,15 +1,22 @@
 """Attention with gates and maps of chosen tokens, as pure functions.
 
-With l = q k / sqrt(d) + bias the logits and G >= 0 a weight for every (location, token), attention is p = G exp(l) / sum G exp(l).
-A binary G is a gate (MaskAttn-SDXL, arXiv 2509.15357, eq. 4: the same forward pass as adding -inf to closed logits), any other G
-scales how much a token counts. The derivative by G exists also where G = 0,
+With l = q k / sqrt(d) + bias the logits and G >= 0 a gate for every (location, token), there are four rules (`RULES`):
 
-    d out / d G_t = exp(l_t) / Z * (v_t - out)        Z = sum G exp(l),
+  renormalised   p = G exp(l) / sum G exp(l): for a binary G the same forward pass as adding -inf to closed logits (MaskAttn-SDXL,
+                 arXiv 2509.15357, eq. 4). The derivative by G exists also where G = 0,
+                 d out / d G_t = exp(l_t) / Z * (v_t - out) with Z = sum G exp(l),
+                 so that a straight-through estimate (dG/dprobability := 1) lets closed gates open again.
+  released       the same forward pass for a binary G, p = softmax(l - 10^4 (1 - G)), and the derivative of that, as the released code has
+                 it: 10^4 times too steep at open gates and exactly zero at closed ones, which stay closed.
+  secant         the same forward pass, and as gradient by a gate the whole change that flipping it would make: with w = exp(l) / Z,
+                 (v - out) w / (1 + w) where it is closed and (v - out) w / (1 - w) where it is open. The derivative at G = 0 is w, and
+                 a closed token whose logit stands far above the open ones has a w of thousands, though opening it can at most make
+                 the output its value.
+  post_softmax   p = G softmax(l): what is closed takes no part, and what it would have got goes to nobody. Divided by its sum it would
+                 be the first rule again.
 
-so that a straight-through estimate (dG/dprobability := 1) lets closed gates open again.
-
-Nothing of size heads x locations x tokens is kept for the backward pass: the output comes from scaled-dot-product attention, and logits
-are computed again where a gradient needs them. All softmax arithmetic outside that call is float32 whatever the autocast.
+Nothing of size heads x locations x tokens is kept for the backward pass: logits are computed again where a gradient needs them, and where
+it can be the output comes from scaled-dot-product attention. All softmax arithmetic outside that call is float32 whatever the autocast.
 """
 
 from __future__ import annotations
@@ -21,31 +28,55 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+RULES = ("renormalised", "released", "secant", "post_softmax")
+STEEP = 1e4          # what the released code subtracts from a closed logit
+LONELY = 0.05        # an open token is never taken to have more than 1 - LONELY of the attention: without it nothing would be left
 CEILING = 20.0       # a closed logit may stand far above the open ones: exp(20) is gradient enough for it, and finite
 CHUNK = 2**25        # numbers of one slice of the logits that a backward pass holds at a time (128 MiB in float32)
 
 
-def gated_attention(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Attention p = G exp(l) / sum G exp(l), differentiable by G also at G = 0; [B, heads, N, d].
+def gated_attention(
+    query: Tensor, key: Tensor, value: Tensor, gate: Tensor, bias: Tensor | None = None, rule: str = "renormalised"
+) -> Tensor:
+    """Attention under gates, [B, heads, N, d], differentiable by the gate as ``rule`` says.
 
     ``query`` [B, heads, N, d], ``key`` and ``value`` [B, heads, T, d], ``gate`` [B, N or 1, T] >= 0 with one open token or more a
     location, ``bias`` broadcastable to [B, heads, N, T] is added to the logits and gets no gradient. With every gate at 1 the output is
     that of the stock call, bit by bit.
     """
-    if torch.is_grad_enabled() and gate.requires_grad:
-        return _GatedAttention.apply(query, key, value, gate, bias)
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=_additive(query, gate, bias))
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value, gate)):
+        return _GatedAttention.apply(query, key, value, gate, bias, rule)
+    return _attend(query, key, value, gate, bias, rule)
 
 
 def token_maps(
-    query: Tensor, key: Tensor, select: Tensor, gate: Tensor | None = None, bias: Tensor | None = None, keep_heads: bool = False
+    query: Tensor,
+    key: Tensor,
+    select: Tensor,
+    gate: Tensor | None = None,
+    bias: Tensor | None = None,
+    keep_heads: bool = False,
+    rule: str = "renormalised",
 ) -> Tensor:
     """Attention probabilities of chosen tokens, float32: [B, N, objects], or [B, heads, N, objects] with ``keep_heads``.
 
     ``select`` [B, T, objects] weighs the tokens of an object (a column of zeros for an object that is not there); the others are as in
     `gated_attention`. The softmax runs over all T tokens, so that the values are those that the layer's output is made of.
     """
-    return _TokenMaps.apply(query, key, select, gate, bias, keep_heads)
+    return _TokenMaps.apply(query, key, select, gate, bias, keep_heads, rule)
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, bias: Tensor | None, rule: str) -> Tensor:
+    """The forward pass of `gated_attention`."""
+    if rule != "post_softmax" or bool((gate == 1).all()):
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=_additive(query, gate, bias))
+    parts = []
+    with torch.autocast(query.device.type, enabled=False):
+        wide_key, wide_value = key.float(), value.float()
+        for rows in _slices(query, key.shape[2]):
+            p, _ = _probability(query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows), rule)
+            parts.append((p @ wide_value).to(value.dtype))
+    return torch.cat(parts, dim=2)
 
 
 def _additive(query: Tensor, gate: Tensor, bias: Tensor | None) -> Tensor | None:
@@ -69,14 +100,14 @@ def _rows(tensor: Tensor | None, rows: slice) -> Tensor | None:
     return tensor if tensor is None or tensor.shape[-2] == 1 else tensor[..., rows, :]
 
 
-def _probability(query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """(p, exp(l) / Z), both float32 [B, heads, n, T]; the same tensor without a gate."""
+def _probability(query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None, rule: str) -> tuple[Tensor, Tensor]:
+    """(p, what a gate multiplies: p = G * that), both float32 [B, heads, n, T]; the same tensor without a gate."""
     logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
     if bias is not None:
         logits = logits + bias.float()
-    if gate is None:
-        p = logits.softmax(-1)
-        return p, p
+    if gate is None or rule == "post_softmax":
+        raw = logits.softmax(-1)
+        return (raw, raw) if gate is None else (gate.float().unsqueeze(1) * raw, raw)
     gate = gate.float().unsqueeze(1)
     top = logits.masked_fill(gate <= 0, -torch.inf).amax(-1, keepdim=True)
     raw = logits.sub_(top).clamp_(max=CEILING).exp_()
@@ -85,24 +116,38 @@ def _probability(query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor |
     return weight.div_(total), raw.div_(total)
 
 
-def _through_softmax(p: Tensor, raw: Tensor, grad_p: Tensor, gated: bool) -> tuple[Tensor, Tensor | None]:
+def _through_softmax(
+    p: Tensor, raw: Tensor, grad_p: Tensor, gate: Tensor | None, rule: str, wants_gate: bool
+) -> tuple[Tensor, Tensor | None]:
     """(gradient by the logits, gradient by the gate [B, n, T]) from the gradient by p."""
+    if gate is not None and rule == "post_softmax":
+        weighted = gate.float().unsqueeze(1) * grad_p
+        by_logits = raw * (weighted - (raw * weighted).sum(-1, keepdim=True))
+        return by_logits, (raw * grad_p).sum(1) if wants_gate else None
     centred = grad_p - (p * grad_p).sum(-1, keepdim=True)
-    return p * centred, (raw * centred).sum(1) if gated else None
+    by_logits = p * centred
+    if not wants_gate:
+        return by_logits, None
+    if rule == "released":
+        return by_logits, (STEEP * by_logits).sum(1)
+    if rule == "secant":
+        assert gate is not None
+        raw = torch.where(gate.unsqueeze(1) > 0, raw / (1 - raw).clamp_min(LONELY), raw / (1 + raw))
+    return by_logits, (raw * centred).sum(1)
 
 
 class _GatedAttention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, value, gate, bias):  # noqa: ANN001, ANN205
-        out = F.scaled_dot_product_attention(query, key, value, attn_mask=_additive(query, gate, bias))
+    def forward(ctx, query, key, value, gate, bias, rule):  # noqa: ANN001, ANN205
         ctx.save_for_backward(query, key, value, gate, bias)
-        return out
+        ctx.rule = rule
+        return _attend(query, key, value, gate, bias, rule)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # noqa: ANN001, ANN205
         query, key, value, gate, bias = ctx.saved_tensors
-        wants_query, wants_key, wants_value, wants_gate, _ = ctx.needs_input_grad
+        wants_query, wants_key, wants_value, wants_gate, *_ = ctx.needs_input_grad
         grad_query = torch.empty_like(query) if wants_query else None
         grad_key, grad_value = (torch.zeros_like(x, dtype=torch.float32) if wanted else None
                                 for x, wanted in ((key, wants_key), (value, wants_value)))
@@ -112,8 +157,9 @@ class _GatedAttention(torch.autograd.Function):
             wide_key, wide_value = key.float(), value.float()
             for rows in _slices(query, key.shape[2]):
                 q, g = query[:, :, rows].float(), grad[:, :, rows].float()
-                p, raw = _probability(q, wide_key, _rows(gate, rows), _rows(bias, rows))
-                by_logits, by_gate = _through_softmax(p, raw, g @ wide_value.transpose(-1, -2), wants_gate)
+                here = _rows(gate, rows)
+                p, raw = _probability(q, wide_key, here, _rows(bias, rows), ctx.rule)
+                by_logits, by_gate = _through_softmax(p, raw, g @ wide_value.transpose(-1, -2), here, ctx.rule, wants_gate)
                 if grad_query is not None:
                     grad_query[:, :, rows] = (by_logits @ wide_key * scale).to(query.dtype)
                 if grad_key is not None:
@@ -121,20 +167,20 @@ class _GatedAttention(torch.autograd.Function):
                 if grad_value is not None:
                     grad_value += p.transpose(-1, -2) @ g
                 _add_gate(grad_gate, by_gate, rows)
-        return grad_query, _narrow(grad_key, key), _narrow(grad_value, value), grad_gate, None
+        return grad_query, _narrow(grad_key, key), _narrow(grad_value, value), grad_gate, None, None
 
 
 class _TokenMaps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, select, gate, bias, keep_heads):  # noqa: ANN001, ANN205
+    def forward(ctx, query, key, select, gate, bias, keep_heads, rule):  # noqa: ANN001, ANN205
         parts = []
         with torch.autocast(query.device.type, enabled=False):
             wide_key, wide_select = key.float(), select.float()
             for rows in _slices(query, key.shape[2]):
-                p, _ = _probability(query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows))
+                p, _ = _probability(query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows), rule)
                 parts.append(p @ wide_select.unsqueeze(1) if keep_heads else p.mean(1) @ wide_select)
         ctx.save_for_backward(query, key, wide_select, gate, bias)
-        ctx.keep_heads = keep_heads
+        ctx.keep_heads, ctx.rule = keep_heads, rule
         return torch.cat(parts, dim=-2)
 
     @staticmethod
@@ -151,15 +197,16 @@ class _TokenMaps(torch.autograd.Function):
             wide_key = key.float()
             for rows in _slices(query, key.shape[2]):
                 q, g = query[:, :, rows].float(), grad[..., rows, :].float()
-                p, raw = _probability(q, wide_key, _rows(gate, rows), _rows(bias, rows))
+                here = _rows(gate, rows)
+                p, raw = _probability(q, wide_key, here, _rows(bias, rows), ctx.rule)
                 by_p = g @ back.unsqueeze(1) if ctx.keep_heads else (g @ back).unsqueeze(1) / query.shape[1]
-                by_logits, by_gate = _through_softmax(p, raw, by_p, wants_gate)
+                by_logits, by_gate = _through_softmax(p, raw, by_p, here, ctx.rule, wants_gate)
                 if grad_query is not None:
                     grad_query[:, :, rows] = (by_logits @ wide_key * scale).to(query.dtype)
                 if grad_key is not None:
                     grad_key += by_logits.transpose(-1, -2) @ q * scale
                 _add_gate(grad_gate, by_gate, rows)
-        return grad_query, _narrow(grad_key, key), None, grad_gate, None, None
+        return grad_query, _narrow(grad_key, key), None, grad_gate, None, None, None
 
 
 def _add_gate(total: Tensor | None, part: Tensor | None, rows: slice) -> None:

@@ -1,115 +1,170 @@
-"""Gates on cross-attention (MaskAttn-SDXL, arXiv 2509.15357, eq. 1-4): which token may act at which location.
+"""Gates on attention (MaskAttn-SDXL, arXiv 2509.15357, eq. 1-4): which token may act at which location.
 
-A head looks at a location's features X_i and a token's embedding e_t and gives the logit of a gate. The gate is open where
-sigmoid(logit) > threshold. What a gate does to the attention, and why it can open again, stands in `functional`; adding -1e4 to the
-logits instead would leave closed gates at zero gradient.
+A head looks at a location's features X_i and a token's embedding e_t and gives the logit of a gate. What a gate does to the attention,
+and why it can open again, stands in `functional`. On self-attention the tokens are the locations themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conf.schema import Gate
+from lightning_modules.attention.gate_record import GateRecord
+from lightning_modules.attention.gate_targets import gate_targets
+from lightning_modules.attention.heads import build_head
 from lightning_modules.attention.sites import Site
-from lightning_modules.attention.wiring import WeighsTokens
+from lightning_modules.attention.tokens import BOS, PADDING, WORD
+from lightning_modules.attention.wiring import Pass, WeighsTokens
+
+RULE_OF = {"post_softmax": "post_softmax", "post_softmax_renormalised": "renormalised"}  # what `point` alone decides
 
 
-class GateHead(nn.Module):
-    """Two normalised projections and their scaled dot product: logits [B, N, T] from features [B, N, C] and tokens [B, T, D].
-
-    Computed in float32 whatever the autocast: a gate is a comparison, and bfloat16 would move it.
-    """
-
-    def __init__(self, width: int, context: int, hidden: int, bias: float) -> None:
-        super().__init__()
-        self.feature = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
-        self.token = nn.Sequential(nn.LayerNorm(context), nn.Linear(context, hidden), nn.SiLU(), nn.Linear(hidden, hidden))
-        self.bias = nn.Parameter(torch.tensor(float(bias)))
-        self.scale = hidden**-0.5
-
-    def forward(self, features: Tensor, tokens: Tensor) -> Tensor:
-        with torch.autocast(features.device.type, enabled=False):
-            f = self.feature(features.float())  # [B, N, hidden]
-            t = self.token(tokens.float())  # [B, T, hidden]
-            return f @ t.transpose(1, 2) * self.scale + self.bias
+def straight_through(is_open: Tensor, value: Tensor) -> Tensor:
+    """Exactly 0 or 1 as ``is_open``, with the gradient of ``value``. (hard + p) - p would round."""
+    return is_open.to(value.dtype) + (value - value.detach())
 
 
-def binary_gate(logits: Tensor, threshold: float, protect_first: bool) -> Tensor:
-    """Gates [B, N, T]: exactly 0 or 1, with the gradient of sigmoid(logits) (straight through; eq. 3).
+def decide(logits: Tensor, mode: str, threshold: Tensor | float, keep: float, free: Tensor | None = None) -> Tensor:
+    """Gates [B, N, T] from logits; p = sigmoid(logit).
 
-    ``protect_first`` keeps token 0 (BOS) open. A location whose gates are all closed opens the one of highest probability.
+    ``hard``: 1 where p > threshold, gradient of p (straight through; eq. 3). ``learned``: the same, where the threshold is a tensor that
+    gets the gradient of -threshold. ``soft``: p itself. ``topk``: 1 at the share ``keep`` of a location's tokens with the highest p (at
+    least one), gradient of p. ``free``, broadcastable to [B, N, T], are the tokens that ``topk`` chooses from, all of them without.
     """
     probability = logits.sigmoid()
-    is_open = probability > threshold
-    if protect_first:
-        is_open = torch.cat([torch.ones_like(is_open[..., :1]), is_open[..., 1:]], dim=-1)
+    if mode == "soft":
+        return probability
+    if mode == "topk":
+        there = torch.ones_like(probability, dtype=torch.bool) if free is None else free.expand_as(probability)
+        count = (keep * there.sum(-1, keepdim=True)).round().clamp_min(1)  # [B, N, 1]
+        place = logits.masked_fill(~there, -torch.inf).argsort(dim=-1, descending=True, stable=True).argsort(dim=-1)
+        return straight_through(there & (place < count), probability)
+    if mode == "learned":
+        return straight_through(probability > threshold, probability - threshold)
+    return straight_through(probability > threshold, probability)
+
+
+def keep_one_open(gate: Tensor, logits: Tensor, rule: str, allowed: Tensor | None = None) -> Tensor:
+    """Locations whose gates are all closed get a defined one: ``strongest`` opens the most probable token, ``all`` opens every token.
+
+    ``allowed`` [B, 1, T] are the tokens that may be opened. Other locations stay as they are, gradients too.
+    """
+    empty = ~(gate > 0).any(-1, keepdim=True)
+    if not bool(empty.any()):
+        return gate
+    if rule == "strongest":
+        if allowed is not None:
+            logits = logits.masked_fill(~allowed, -torch.inf)
+        opened = F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
     else:
-        best = F.one_hot(probability.argmax(-1), probability.shape[-1]).bool()
-        is_open = is_open | (best & ~is_open.any(-1, keepdim=True))
-    # Exactly binary in the forward pass: (hard + p) - p would round.
-    return is_open.to(probability.dtype) + (probability - probability.detach())
-
-
-@dataclass
-class GateRecord:
-    """What gates did while recorded: closed and counted gates by site, and, when asked for, the last gates themselves."""
-
-    conditional_half: bool = False  # count only the second half of a guidance batch
-    keep_maps: bool = False
-    closed: dict[str, float] = field(default_factory=dict)
-    counted: dict[str, int] = field(default_factory=dict)
-    maps: dict[str, Tensor] = field(default_factory=dict)  # site -> mean over calls of open gates, [B, N, T]
-    calls: dict[str, int] = field(default_factory=dict)
-
-    def add(self, site: str, gate: Tensor, protected: int) -> None:
-        gate = gate.detach()
-        if self.conditional_half:
-            gate = gate[len(gate) // 2 :]
-        free = gate[..., protected:]
-        self.closed[site] = self.closed.get(site, 0.0) + float((free < 0.5).sum())
-        self.counted[site] = self.counted.get(site, 0) + free.numel()
-        if self.keep_maps:
-            self.calls[site] = self.calls.get(site, 0) + 1
-            past = self.maps.get(site, torch.zeros_like(gate, dtype=torch.float32))
-            self.maps[site] = past + (gate.float() - past) / self.calls[site]
-
-    def share_closed(self) -> float:
-        """Share of unprotected gates that were closed, over all sites, in [0, 1]."""
-        return sum(self.closed.values()) / max(sum(self.counted.values()), 1)
+        opened = torch.ones_like(gate, dtype=torch.bool) if allowed is None else allowed.expand_as(gate)
+    return gate + (opened & empty).to(gate.dtype)
 
 
 class Gates(nn.Module, WeighsTokens):
-    """The gate heads of a set of sites: one for each (stage, width, context), shared by the sites that agree in all three."""
+    """The gate heads of a set of sites: one for each (stage, kind, width, context) that its sites share, or one for each site.
 
-    def __init__(self, chosen: list[Site], hidden: int, bias: float, threshold: float, protect_first: bool) -> None:
+    ``kinds`` tells, for a text [B, T, D], what stands at each position (`tokens.token_kinds`); without it, BOS is all that is known.
+    """
+
+    def __init__(self, chosen: Sequence[Site], config: Gate, kinds: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.sites, self.threshold, self.protect_first = chosen, threshold, protect_first
+        self.sites, self.config, self.kinds = list(chosen), config, kinds
+        self.rule = RULE_OF.get(config.point, config.surrogate)
+        if self.rule == "secant" and config.mode == "soft":
+            self.rule = "renormalised"  # soft gates do not flip
         self.record: GateRecord | None = None
+        self.layout: tuple[Sequence, Sequence] | None = None  # phrases and positions whose masks stand in for the heads (`gate_targets`)
+        self.watch_only = False  # gates act, but only what reads them gets their gradient: none flows through the backbone
         self.heads = nn.ModuleDict()
+        self.thresholds = nn.ParameterDict()
         for site in chosen:
-            if self._key(site) not in self.heads:
-                self.heads[self._key(site)] = GateHead(site.width, site.context, hidden, bias)
+            key = self.key(site)
+            if key not in self.heads:
+                self.heads[key] = build_head(config.head, site.width, site.context, config.width, config.depth, config.bias)
+                if config.mode == "learned":
+                    self.thresholds[key] = nn.Parameter(torch.logit(torch.tensor(config.threshold)))
 
-    @staticmethod
-    def _key(site: Site) -> str:
-        return f"{site.stage}_{site.width}_{site.context}"
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self.parameters())
 
-    def weight(self, site: Site, hidden: Tensor, context: Tensor, replay: bool) -> Tensor:
-        gate = binary_gate(self.heads[self._key(site)](hidden, context), self.threshold, self.protect_first)
-        if self.record is not None and not replay:
-            self.record.add(site.name, gate, int(self.protect_first))
+    def key(self, site: Site) -> str:
+        """The name of a site's head."""
+        if self.config.sharing == "layer":
+            return site.name.replace(".", "_")
+        kind = "" if site.kind == "cross" else "self_"
+        return f"{kind}{site.stage}_{site.width}_{site.context}"
+
+    def weight(self, site: Site, hidden: Tensor, context: Tensor, now: Pass) -> Tensor:
+        if self.watch_only:
+            with torch.enable_grad():
+                return self._weigh(site, hidden.detach(), context.detach(), now).detach()
+        return self._weigh(site, hidden, context, now)
+
+    def _weigh(self, site: Site, hidden: Tensor, context: Tensor, now: Pass) -> Tensor:
+        config, key = self.config, self.key(site)
+        if self.layout is not None and site.kind == "cross":
+            logits = self._by_layout(*self.layout, hidden, context)
+        else:
+            logits = self.heads[key](hidden, context, now.plane(site, hidden.shape[1]))  # [B, N, T]
+        threshold = self.thresholds[key].sigmoid() if key in self.thresholds else config.threshold
+        kinds = self.kinds_of(site, context)  # [B, T], or None for self-attention
+        fixed, closed = self._fixed(kinds, logits)
+        free = ~fixed if closed is None else ~(fixed | closed)
+        gate = decide(logits, config.mode, threshold, config.keep, free)
+        if closed is not None:
+            gate = torch.where(closed, 0.0, gate)
+        gate = torch.where(fixed, 1.0, gate)
+        gate = keep_one_open(gate, logits, config.empty, None if closed is None else ~closed)
+        if self.record is not None and not now.replay:
+            self.record.add(site, gate, logits, free, kinds, now)
         return gate
 
+    @staticmethod
+    def _by_layout(phrases: Sequence, positions: Sequence, hidden: Tensor, context: Tensor) -> Tensor:
+        """Logits of gates that are open as the masks say; open everywhere in an unconditional half."""
+        target, _ = gate_targets("own", phrases, positions, hidden.shape[1], context.shape[1])
+        if len(hidden) == 2 * len(target):
+            target = torch.cat([torch.ones_like(target), target])
+        return (target.to(hidden.device) - 0.5) * 40
+
+    def kinds_of(self, site: Site, context: Tensor) -> Tensor | None:
+        """uint8 [B, T]: what stands at the positions of a text; None where the tokens are locations."""
+        if site.kind == "self":
+            return None
+        if self.kinds is not None:
+            return self.kinds(context)
+        kinds = torch.full(context.shape[:2], WORD, dtype=torch.uint8, device=context.device)
+        kinds[:, 0] = BOS
+        return kinds
+
+    def _fixed(self, kinds: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(gates that are always open, gates that are always closed or None), broadcastable to [B, N, T]."""
+        if kinds is None:  # a location may always look at itself
+            return torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)[None], None
+        protect, padding = self.config.protect, self.config.padding
+        fixed = torch.zeros_like(kinds, dtype=torch.bool)
+        if protect == "bos":
+            fixed = kinds == BOS
+        elif protect == "specials":
+            fixed = kinds != WORD
+        if padding == "open":
+            fixed = fixed | (kinds == PADDING)
+        closed = kinds == PADDING if padding == "closed" else None
+        if closed is not None:
+            fixed = fixed & ~closed
+        return fixed[:, None], None if closed is None else closed[:, None]
+
     @contextmanager
-    def recording(self, conditional_half: bool = False, keep_maps: bool = False) -> Iterator[GateRecord]:
-        """Records what the gates do inside the block."""
-        self.record = GateRecord(conditional_half, keep_maps)
+    def recording(self, conditional_half: bool = False, keep_maps: bool = False, live: bool = False) -> Iterator[GateRecord]:
+        """Records what the gates do inside the block; ``live`` also keeps the latest pass's logits with their gradient."""
+        before, self.record = self.record, GateRecord(conditional_half, keep_maps, live)
         try:
             yield self.record
         finally:
-            self.record = None
+            self.record = before

@@ -67,15 +67,14 @@ class _Appending:
         if len(context) != len(tokens):
             expected = "expected as many, or half with guidance"
             raise ValueError(f"extra tokens for {len(tokens)} samples in a batch of {len(context)}: {expected}")
-        length = context.shape[1]
+        length, added = context.shape[1], tokens.shape[1]
         context = torch.cat([context, tokens.to(context.dtype)], dim=1)
-        if bias is not None:
-            bias = F.pad(bias, (0, tokens.shape[1]))
-        if weight is None and strength is None:
-            return context, None, bias
-        if weight is None:
-            weight = torch.ones(len(context), 1, length, device=context.device)
-        if strength is None:
-            strength = torch.ones(tokens.shape[:2], device=context.device)
-        extra = strength.unsqueeze(1).expand(-1, weight.shape[1], -1)  # [B, N or 1, n]
-        return context, torch.cat([weight, extra], dim=-1), bias
+        if weight is not None:
+            weight = F.pad(weight, (0, added), value=1.0)
+        if strength is not None:
+            # A factor s before exp(l) is log s added to l; -inf takes a token out.
+            logs = F.pad(strength.to(context.dtype).log(), (length, 0))[:, None, None]  # [B, 1, 1, T + n]
+            bias = logs if bias is None else F.pad(bias, (0, added)) + logs
+        elif bias is not None:
+            bias = F.pad(bias, (0, added))
+        return context, weight, bias

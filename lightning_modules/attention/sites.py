@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +36,7 @@ class Site:
         return f"{self.name}.processor"
 
 
-def sites(unet, latent_size: int | None = None) -> list[Site]:  # noqa: ANN001 - a diffusers UNet2DConditionModel, not imported for its weight
+def sites(unet: Any, latent_size: int | None = None) -> list[Site]:
     """Every attention layer, cross and self, of a UNet's transformer blocks in the order in which they run.
 
     ``latent_size`` is the side of the latents (image side over the autoencoder's factor; `Backbone.sites` takes pixels); without it the

@@ -62,9 +62,11 @@ class Part:
 
 
 class WeighsTokens(Part):
-    """A part that says how much each token counts at each location: gates. One at a site."""
+    """A part that says how much each token counts at each location: gates, which act by a rule of `functional`. One at a site."""
 
-    def weight(self, site: Site, hidden: Tensor, context: Tensor, replay: bool) -> Tensor:
+    rule: str = "renormalised"
+
+    def weight(self, site: Site, hidden: Tensor, context: Tensor, now: Pass) -> Tensor:
         """[B, N, T] >= 0 for ``hidden`` [B, N, C] and ``context`` [B, T, D]."""
         raise NotImplementedError
 
@@ -74,7 +76,7 @@ class AddsTokens(Part):
 
 
 class ReadsMaps(Part):
-    """A part that reads attention maps: its `begin` gives something with ``read(site, query, key, weight, bias, pass)``. Any number."""
+    """A part that reads attention maps, any number at a site: its `begin` gives something with ``read`` as `capture` has it."""
 
 
 @dataclass
@@ -91,6 +93,7 @@ class Pass:
     """One forward pass of the UNet."""
 
     shape: tuple[int, int] | None = None  # height and width of the latents
+    timesteps: Tensor | None = None       # [B] or [1]
     acting: dict[str, Acting] = field(default_factory=dict)
     processors: dict[str, Any] = field(default_factory=dict)  # ours, by site, for a second run of a layer
     replay: bool = False
@@ -164,12 +167,13 @@ class Wiring:
 
     def acting(self, site: Site) -> tuple[Pass, Acting]:
         """What is going on at ``site`` now; a layer that is called outside of its UNet's forward pass is a pass of its own."""
-        current = self.current or self._pass(None)
+        current = self.current or self._pass()
         return current, current.acting[site.name]
 
     def _begin(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
         sample = kwargs["sample"] if "sample" in kwargs else args[0]
-        self.current = self._pass(tuple(sample.shape[-2:]))
+        timesteps = kwargs["timestep"] if "timestep" in kwargs else args[1]
+        self.current = self._pass(tuple(sample.shape[-2:]), torch.as_tensor(timesteps).reshape(-1))
         if torch.is_grad_enabled():
             for module in self.checkpointing:
                 if module.gradient_checkpointing:
@@ -183,8 +187,8 @@ class Wiring:
             if isinstance(following, _Following):
                 module._gradient_checkpointing_func = following.stock
 
-    def _pass(self, shape: tuple[int, int] | None) -> Pass:
-        one = Pass(shape, {name: Acting() for name in self.sites})
+    def _pass(self, shape: tuple[int, int] | None = None, timesteps: Tensor | None = None) -> Pass:
+        one = Pass(shape, timesteps, {name: Acting() for name in self.sites})
         one.processors = {name: self.unet.get_submodule(name).processor for name in self.sites}
         for part in self.parts:
             state = part.begin()
@@ -268,9 +272,10 @@ class SiteProcessor:
         if attention_mask is not None:
             bias = attn.prepare_attention_mask(attention_mask, context.shape[1], batch)
             bias = bias.view(batch, attn.heads, -1, bias.shape[-1])
-        weight = None
+        weight, rule = None, "renormalised"
         if acting.gates is not None:
-            weight = acting.gates.weight(self.site, hidden_states, context, now.replay)  # [B, N, T]
+            rule = acting.gates.rule
+            weight = acting.gates.weight(self.site, hidden_states, context, now)  # [B, N, T]
         if acting.added is not None:
             context, weight, bias = acting.added.append(context, weight, bias)
 
@@ -285,9 +290,9 @@ class SiteProcessor:
         if weight is None:
             out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         else:
-            out = gated_attention(query, key, value, weight, bias)
+            out = gated_attention(query, key, value, weight, bias, rule)
         for reading in acting.reading:
-            reading.read(self.site, query, key, weight, bias, now)
+            reading.read(self.site, query, key, weight, bias, rule, now)
         out = out.transpose(1, 2).reshape(batch, locations, -1).to(query.dtype)
         out = attn.to_out[1](attn.to_out[0](out))
         return (out + hidden_states if attn.residual_connection else out) / attn.rescale_output_factor

@@ -33,6 +33,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from conf.schema import Gate  # noqa: E402
 from lightning_modules.architectures import build_unet  # noqa: E402
 from lightning_modules.attention import nearest, select, sites  # noqa: E402
 from lightning_modules.attention.capture import Capture  # noqa: E402
@@ -89,7 +90,7 @@ def step_of(variant: str, unet: Any, side: int, batch: int) -> Callable[[], None
         pooled = unet.config.projection_class_embeddings_input_dim - 6 * unet.config.addition_time_embed_dim
         added = {"text_embeds": random(batch, pooled), "time_ids": random(batch, 6).abs()}
     keys = [unet.get_submodule(site.name).to_k.weight for site in cross]
-    gates = Gates(cross, hidden=128, bias=2.0, threshold=0.5, protect_first=True).to(device)
+    gates = Gates(cross, Gate()).to(device)
     capture = Capture(nearest(cross), [TOKENS] * batch, heads="keep")
     wanted = {site.name for site in capture.sites}
     kept: list[Tensor] = []

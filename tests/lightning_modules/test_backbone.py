@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from lightning_modules import backbone as module
+from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD, token_kinds
 from lightning_modules.backbone import Backbone, TextCondition, initial_noise, sample
 
 PROMPTS = ["a red circle left of an orange square", "a white ring", "a blue cross and a cyan diamond"]
@@ -94,6 +95,94 @@ def test_prompts_are_encoded_as_the_stock_pipeline_encodes_them(backbone: Backbo
         hidden, negative = backbone.pipeline.encode_prompt(PROMPTS, "cpu", 1, True)
         assert mine.pooled is None and empty.pooled is None
     assert torch.allclose(mine.hidden, hidden, atol=1e-5) and torch.allclose(empty.hidden, negative, atol=1e-5)
+
+
+# --- what stands at the positions of a text -----------------------------------------------------------------------------------------
+
+UNKNOWN = [BOS] + [WORD] * 23
+
+
+def kinds_of(backbone: Backbone, prompts: list[str]) -> torch.Tensor:
+    return token_kinds(backbone.tokenizers[0], prompts)
+
+
+@both
+def test_kinds_of_encoded_prompts_are_remembered(backbone: Backbone):
+    prompts = [*PROMPTS, "", "ring " * 90, PROMPTS[0]]
+    kinds = backbone.text_kinds(backbone.encode_prompts(prompts).hidden)
+    expected = kinds_of(backbone, prompts)
+    assert kinds.dtype == torch.uint8 and torch.equal(kinds, expected)
+    assert set(expected.flatten().tolist()) == {BOS, WORD, EOS, PADDING} and PADDING not in expected[4]
+    if backbone.tokenizers[0].pad_token_id == backbone.tokenizers[0].eos_token_id:
+        ids = backbone.tokenize(prompts)
+        assert int((ids[0] == backbone.tokenizers[0].eos_token_id).sum()) > 1, "padding has the id of the end"
+
+
+@both
+@pytest.mark.parametrize("guidance", [True, False])
+def test_kinds_of_both_halves_of_a_text_that_the_stock_pipeline_encodes(backbone: Backbone, guidance: bool):
+    if backbone.sdxl:
+        hidden, negative, *_ = backbone.pipeline.encode_prompt(PROMPTS, do_classifier_free_guidance=guidance)
+    else:
+        hidden, negative = backbone.pipeline.encode_prompt(PROMPTS, "cpu", 1, guidance)
+    expected = kinds_of(backbone, PROMPTS)
+    assert torch.equal(backbone.text_kinds(hidden), expected)
+    if guidance:
+        # SDXL's zeros are no text: words behind BOS. Elsewhere the other half is the empty prompt.
+        without = torch.tensor([UNKNOWN] * 3) if backbone.sdxl else kinds_of(backbone, [""] * 3)
+        assert torch.equal(backbone.text_kinds(torch.cat([negative, hidden])), torch.cat([without.to(torch.uint8), expected]))
+
+
+@both
+def test_kinds_survive_copies_and_other_precisions_and_follow_each_row(backbone: Backbone):
+    hidden, expected = backbone.encode_prompts(PROMPTS).hidden, kinds_of(backbone, PROMPTS)
+    order = [2, 0, 0, 1]
+    for text in (hidden.clone(), hidden.bfloat16(), hidden.double()):
+        assert torch.equal(backbone.text_kinds(text), expected)
+        assert torch.equal(backbone.text_kinds(text[order]), expected[order])
+    assert torch.equal(backbone.text_kinds(hidden), backbone.text_kinds(hidden))
+
+
+@both
+def test_a_text_that_nobody_encoded_is_words_behind_bos(backbone: Backbone):
+    hidden = backbone.encode_prompts(PROMPTS).hidden
+    other = hidden.clone()
+    other[1, -1] += 1
+    kinds = backbone.text_kinds(other)
+    assert kinds[1].tolist() == ([BOS] + [WORD] * (hidden.shape[1] - 1)) and torch.equal(kinds[::2], kinds_of(backbone, PROMPTS)[::2])
+    longer = torch.cat([hidden, hidden[:, -1:]], dim=1)
+    assert set(backbone.text_kinds(longer)[:, 1:].flatten().tolist()) == {WORD}
+
+
+def test_only_the_latest_texts_are_remembered_and_little_of_them(embedded: Backbone):
+    first = embedded.encode_prompts(PROMPTS[:1]).hidden
+    for _ in range(7):
+        embedded.encode_prompts(PROMPTS[1:])
+    assert torch.equal(embedded.text_kinds(first.clone()), kinds_of(embedded, PROMPTS[:1]))
+    embedded.encode_prompts(PROMPTS[1:])
+    assert embedded.text_kinds(first.clone()).tolist() == [UNKNOWN]
+    assert all(len(states.untyped_storage()) <= states.numel() * 4 for states, _ in embedded.text_kinds.past)
+
+
+def test_both_encoders_of_sdxl_with_their_own_padding_are_understood_by_the_first(tmp_path: Path):
+    from lightning_modules.architectures import build_pipeline
+
+    backbone = Backbone(build_pipeline("sdxl", tmp_path, scale="tiny"), "sdxl")
+    assert [tokenizer.pad_token for tokenizer in backbone.tokenizers] == ["<|endoftext|>", "!"]
+    prompts = ["a red ring!", "", "ring " * 90]
+    expected = kinds_of(backbone, prompts)
+    assert torch.equal(backbone.text_kinds(backbone.encode_prompts(prompts).hidden), expected)
+    assert torch.equal(backbone.text_kinds(backbone.pipeline.encode_prompt(prompts)[0]), expected)
+
+
+def test_padding_that_looks_like_a_word_is_padding(tmp_path: Path):
+    from lightning_modules.architectures import build_pipeline
+
+    backbone = Backbone(build_pipeline("sd21", tmp_path, scale="tiny"), "sd21")
+    assert backbone.tokenizers[0].pad_token == "!"
+    prompts = ["a red ring!", "!"]
+    kinds = backbone.text_kinds(backbone.encode_prompts(prompts).hidden)
+    assert kinds[0, :7].tolist() == [BOS, WORD, WORD, WORD, WORD, EOS, PADDING] and kinds[1, :4].tolist() == [BOS, WORD, EOS, PADDING]
 
 
 def test_without_forced_zeros_the_empty_prompt_is_encoded(embedded: Backbone):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.regularisation import distillation_loss, gate_density, prior_loss
+from losses.regularisation import distillation_loss, gate_density, gate_mask_loss, prior_loss
 
 
 def sample(seed: int, *shape: int) -> Tensor:
@@ -124,3 +124,97 @@ def test_density_is_float32_whatever_the_autocast():
 def test_what_does_not_fit_is_refused(change: dict, message: str):
     with pytest.raises(ValueError, match=message):
         gate_density(**{"gate": torch.ones(2, 16, 7), "target": 0.5} | change)
+
+
+# --- where gates should be open ---------------------------------------------------------------------------------------------------
+
+
+def mask_problem() -> tuple[Tensor, Tensor, Tensor]:
+    """logits [3, 16, 7], a soft target, and weights of which the last sample has none."""
+    weight = gates(2, 3, 16, 7) * (gates(3, 3, 16, 7) > 0.3)
+    weight[2] = 0
+    return 3 * sample(0, 3, 16, 7), gates(1, 3, 16, 7), weight
+
+
+def mask_gradient(logits: Tensor, target: Tensor, weight: Tensor | None = None) -> Tensor:
+    logits = logits.clone().requires_grad_()
+    gate_mask_loss(logits, target, weight).backward()
+    assert logits.grad is not None
+    return logits.grad
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["all alike", "weighted"])
+def test_mask_loss_is_the_weighted_cross_entropy_of_a_plain_loop(weighted: bool):
+    logits, target, weight = mask_problem()
+    doubles = logits.double().requires_grad_()
+    terms = []
+    for b in range(3):
+        total, amount = torch.zeros((), dtype=torch.float64), 0.0
+        for i in range(16):
+            for t in range(7):
+                p, y = torch.sigmoid(doubles[b, i, t]), float(target[b, i, t])
+                w = float(weight[b, i, t]) if weighted else 1.0
+                total = total - w * (y * p.log() + (1 - y) * (1 - p).log())
+                amount += w
+        terms.append(total / amount if amount else total)
+    expected = torch.stack(terms).mean()
+    expected.backward()
+    assert doubles.grad is not None
+    given = weight if weighted else None
+    assert float(gate_mask_loss(logits, target, given)) == pytest.approx(expected.item(), rel=1e-5)
+    assert torch.allclose(mask_gradient(logits, target, given), doubles.grad.float(), rtol=1e-4, atol=1e-7)
+
+
+def test_one_row_of_weights_serves_all_locations():
+    logits, target, weight = mask_problem()
+    row = weight[:, :1]
+    assert torch.allclose(gate_mask_loss(logits, target, row), gate_mask_loss(logits, target, row.expand(3, 16, 7).clone()))
+
+
+def test_mask_loss_pulls_gates_to_their_target_and_leaves_alone_what_does_not_count():
+    target = torch.zeros(1, 2, 3)
+    target[0, 0] = 1
+    weight = torch.tensor([[[1.0, 1.0, 0.0]]])
+    grad = mask_gradient(torch.zeros(1, 2, 3), target, weight)
+    assert bool((grad[0, 0, :2] < 0).all()) and bool((grad[0, 1, :2] > 0).all()) and not grad[..., 2].any()
+    assert float(gate_mask_loss(torch.zeros(1, 2, 3), target)) == pytest.approx(math.log(2))
+    assert float(gate_mask_loss(40 * (2 * target - 1), target)) < 1e-6
+
+
+def test_a_sample_without_weights_adds_zero_and_none_depends_on_another():
+    logits, target, weight = mask_problem()
+    alone = torch.stack([gate_mask_loss(logits[i : i + 1], target[i : i + 1], weight[i : i + 1]) for i in range(3)])
+    assert alone[2] == 0 and torch.allclose(gate_mask_loss(logits, target, weight), alone.mean())
+    grad = mask_gradient(logits, target, weight)
+    assert not grad[2].any()
+    other = logits.clone()
+    other[1] = 50
+    assert torch.equal(mask_gradient(other, target, weight)[0], grad[0])
+
+
+def test_mask_loss_is_finite_at_the_ends_of_the_numbers_and_float32_whatever_the_autocast():
+    target = torch.tensor([0.0, 1.0]).expand(1, 2, 2)
+    for size in (1e4, -1e4):
+        logits = torch.full((1, 2, 2), size)
+        assert float(gate_mask_loss(logits, target)) == pytest.approx(5e3) and bool(mask_gradient(logits, target).isfinite().all())
+    logits, target, weight = mask_problem()
+    expected = gate_mask_loss(logits.bfloat16().float(), target, weight)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = gate_mask_loss(logits.bfloat16(), target, weight)
+    assert inside.shape == () and inside.dtype == torch.float32 and torch.equal(inside, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"logits": torch.zeros(2, 7)}, r"logits \(2, 7\) and target \(2, 16, 7\) do not fit: expected both \[B, locations, tokens\]"),
+        ({"target": torch.zeros(2, 16, 6)}, r"logits \(2, 16, 7\) and target \(2, 16, 6\) do not fit"),
+        ({"logits": torch.zeros(0, 16, 7), "target": torch.zeros(0, 16, 7)}, "nothing empty"),
+        ({"weight": torch.zeros(2, 16, 6)}, r"weight \(2, 16, 6\) does not fit logits \(2, 16, 7\): expected \[B, locations or 1, tokens"),
+        ({"weight": torch.zeros(2, 8, 7)}, r"weight \(2, 8, 7\) does not fit"),
+        ({"weight": torch.zeros(1, 16, 7)}, r"weight \(1, 16, 7\) does not fit"),
+    ],
+)
+def test_masks_that_do_not_fit_are_refused(change: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        gate_mask_loss(**{"logits": torch.zeros(2, 16, 7), "target": torch.zeros(2, 16, 7)} | change)

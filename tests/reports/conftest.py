@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import pytest
 
+KEY = "method.gate.threshold"
+LABELS = {"method.gate.bias": "Start bias", "method.gate.surrogate": "Surrogate", "method.gate.protect": "Protected tokens"}
 SPECIAL = "*bold* #panic() $x$ _ & % <b> `code` \\alpha {y} | ~^ [z](w) 漢 −"
 METRICS = [
     {"key": "success", "label": "Success", "better": "higher", "unit": "share"},
@@ -32,10 +35,11 @@ METRICS = [
 
 @dataclass
 class Fake:
-    """One sweep to put into MLflow. `value(metric, level, seed)` gives a trial's number; level None is the untouched backbone."""
+    """One sweep to put into MLflow. `value(metric, level, seed)` gives a trial's number, or None where it has none; level None is the
+    untouched backbone. With `factors`, key -> levels, each of `levels` is a combination."""
 
     name: str
-    value: Callable[[str, Any, int], float]
+    value: Callable[[str, Any, int], float | None]
     levels: tuple[Any, ...] = (0.4, 0.5, 0.6)
     baseline: Any = 0.5
     seeds: int = 3
@@ -46,9 +50,43 @@ class Fake:
     running: tuple[tuple[Any, int], ...] = ()
     unstarted: bool = False
     tags: dict[str, str] = field(default_factory=dict)
+    factors: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+
+    def values(self, level: Any) -> dict[str, str]:
+        """Swept key -> level, as MLflow keeps them."""
+        if level is None:
+            return {}
+        return {key: str(part) for key, part in zip(self.factors, level, strict=True)} if self.factors else {KEY: str(level)}
+
+    def cell(self, level: Any) -> str:
+        if level is None:
+            return "baseline: untouched backbone"
+        return ", ".join(f"{key.rpartition('.')[2]}={text}" for key, text in self.values(level).items())
+
+    def described(self) -> list[dict[str, Any]]:
+        if not self.factors:
+            return [{"key": KEY, "label": "Gate threshold", "levels": list(self.levels), "unit": "", "numeric": self.numeric}]
+        return [
+            {"key": key, "label": LABELS[key], "levels": list(levels), "unit": "", "numeric": not isinstance(levels[0], str)}
+            for key, levels in self.factors.items()
+        ]
 
     def trials(self) -> list[tuple[Any, int]]:
         return [] if self.unstarted else list(itertools.product((None, *self.levels), range(self.seeds)))
+
+
+def factorial(metric: str, level: Any, seed: int) -> float | None:
+    """Damage where gates start half closed, little noise; what only gates have, the untouched backbone has not."""
+    if metric in ("gate_closed", "overhead", "parameters", "gates_reopened") and level is None:
+        return None
+    if metric == "parameters":
+        return 465921.0
+    bias, surrogate, protect = level or (2.0, "renormalised", "bos")
+    own = np.random.default_rng([seed, len(metric), crc32(repr(level).encode())]).normal(0, 0.006)
+    shared = np.random.default_rng([seed, len(metric)]).normal(0, 0.02)
+    damage = 0.25 * (bias == 0.0) * (1.5 if surrogate == "released" else 1.0) * (1.2 if protect == "none" else 1.0)
+    base = {"overhead": 1.2, "fid": 31.0, "gate_closed": 0.03}.get(metric, 0.74)
+    return round(base + own + shared + damage * {"gate_closed": 1.0, "fid": 9.0, "overhead": 0.0}.get(metric, -1.0), 6)
 
 
 def noisy(spread: float, effect: dict[Any, float] | None = None) -> Callable[[str, Any, int], float]:
@@ -69,6 +107,11 @@ def noisy(spread: float, effect: dict[Any, float] | None = None) -> Callable[[st
     return value
 
 
+GRID = {
+    "method.gate.bias": (0.0, 2.0, 4.0),
+    "method.gate.surrogate": ("released", "renormalised"),
+    "method.gate.protect": ("none", "bos", "specials"),
+}
 FAKES = [
     Fake(
         "threshold",
@@ -106,6 +149,21 @@ FAKES = [
     ),
     Fake("eight", noisy(0.004, {0.6: 0.1}), levels=(0.5, 0.6), seeds=8),
     Fake("unstarted", noisy(0.0), unstarted=True),
+    Fake(
+        "grid",
+        factorial,
+        levels=tuple(itertools.product(*GRID.values())),
+        baseline=(2.0, "renormalised", "bos"),
+        factors=GRID,
+        metrics=[
+            *METRICS,
+            {"key": "overhead", "label": "UNet time", "better": "lower", "unit": "× without gates"},
+            {"key": "parameters", "label": "Trained parameters", "better": "lower", "unit": ""},
+            {"key": "gates_reopened", "label": "Gates re-opened", "better": "none", "unit": "share"},
+        ],
+        images=True,
+        tags={"question": "What do the released gate choices cost?"},
+    ),
 ]
 
 
@@ -126,7 +184,8 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
     (folder / "samples").mkdir()
     colors, shapes = ("red", "green", "blue", "orange"), ("circle", "square", "star")
     prompts, images, success = [], [], []
-    rng = np.random.default_rng([seed, 0 if level is None else int(100 * level)])
+    cell = int(100 * level) if isinstance(level, float) else 0 if level is None else crc32(repr(level).encode())
+    rng = np.random.default_rng([seed, cell])
     for i in range(32):
         split = "val" if i < 16 else "heldout"
         a, b = colors[i % 4], colors[(i + 1) % 4]
@@ -150,7 +209,6 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
 
 
 def _fill(client: Any, fake: Fake, folder: Path) -> None:
-    key = "method.gate.threshold"
     config = {
         "backbone": {"name": "embedded", "path": "embedded", "dtype": "float32", "resolution": 64},
         "method": {"name": "maskattn", "gate": {"threshold": 0.5, "stage": "all", "placement": "both", "bias": 2.0, "protect": "bos"}},
@@ -162,9 +220,9 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
         "sweep": fake.name,
         "question": "Does it matter?",
         "origin": "",
-        "factor_keys": json.dumps([key]),
-        "factors": json.dumps([{"key": key, "label": "Gate threshold", "levels": list(fake.levels), "unit": "", "numeric": fake.numeric}]),
-        "baseline_cell": f"threshold={fake.baseline}",
+        "factor_keys": json.dumps([entry["key"] for entry in fake.described()]),
+        "factors": json.dumps(fake.described()),
+        "baseline_cell": fake.cell(fake.baseline),
         "metrics": json.dumps(fake.metrics),
         "headline": "success",
         "seeds": json.dumps(list(range(fake.seeds))),
@@ -177,21 +235,21 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
     experiment = client.create_experiment(fake.name, artifact_location=location, tags=tags | fake.tags)
     cells = {}
     for level in (*reversed(fake.levels), None):  # not the order of the plan
-        name = "baseline: untouched backbone" if level is None else f"threshold={level}"
+        name = fake.cell(level)
         marks = {"reference": "true"} if level is None else {"baseline": "true"} if level == fake.baseline else {}
         run = client.create_run(experiment, run_name=name, tags={"role": "cell", "cell": name, **marks})
-        if level is not None:
-            client.log_param(run.info.run_id, key, level)
+        for key, text in fake.values(level).items():
+            client.log_param(run.info.run_id, key, text)
         cells[level] = run.info.run_id
     for level, seed in fake.trials():
-        _trial(client, fake, experiment, cells[level], key, level, seed, folder)
+        _trial(client, fake, experiment, cells[level], level, seed, folder)
 
 
-def _trial(client: Any, fake: Fake, experiment: str, parent: str, key: str, level: Any, seed: int, folder: Path) -> None:
+def _trial(client: Any, fake: Fake, experiment: str, parent: str, level: Any, seed: int, folder: Path) -> None:
     from mlflow.entities import Metric, Param
 
     run = client.create_run(experiment, run_name=f"seed={seed}", tags={"role": "seed", "mlflow.parentRunId": parent}).info.run_id
-    params = [Param("seed", str(seed))] + ([] if level is None else [Param(key, str(level))])
+    params = [Param("seed", str(seed)), *(Param(key, text) for key, text in fake.values(level).items())]
     if (level, seed) in fake.running:
         client.log_batch(run, params=params)
         return
@@ -200,10 +258,12 @@ def _trial(client: Any, fake: Fake, experiment: str, parent: str, key: str, leve
         client.set_tag(run, "error", fake.failed[level, seed])
         client.set_terminated(run, "FAILED")
         return
-    values = [Metric(f"eval/{m['key']}", fake.value(m["key"], level, seed), 0, 0) for m in fake.metrics]
+    measured = {m["key"]: fake.value(m["key"], level, seed) for m in fake.metrics}
+    values = [Metric(f"eval/{key}", value, 0, 0) for key, value in measured.items() if value is not None]
     client.log_batch(run, metrics=values, params=params)
-    _write(folder / "trials" / fake.name / f"{level}-{seed}", fake, level, seed)
-    client.log_artifacts(run, str(folder / "trials" / fake.name / f"{level}-{seed}"))
+    own = folder / "trials" / fake.name / f"{fake.cell(level)}-{seed}"
+    _write(own, fake, level, seed)
+    client.log_artifacts(run, str(own))
     client.set_terminated(run, "FINISHED")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reports.answer import Answer, answer
+from reports.answer import QUOTED, Answer, answer
 from reports.tables import entries
 
 Study = Callable[[str], Any]
@@ -92,3 +92,15 @@ def test_unequal_seeds_compare_common_ones_only(study: Study) -> None:
     assert soft.versus is not None and soft.summary is not None
     assert soft.versus.seeds == (0, 1) and soft.versus.missing_right == (2,) and soft.versus.interval.mean == pytest.approx(-0.095)
     assert soft.summary.n == 3
+
+
+def test_combinations_are_said_in_full_and_the_largest_alone(study: Study) -> None:
+    said = say(study("grid"))
+    assert said.levels.startswith(
+        "Compared with bias=2.0, surrogate=renormalised, protect=bos, success is worse at bias=0.0, surrogate=released, protect=none (−0.4"
+    )
+    assert said.levels.count("bias=0.0") == QUOTED and "and 2 more; the other 11 combinations do not differ" in said.levels
+    assert "the method at bias=2.0, surrogate=renormalised, protect=bos does not differ" in said.method
+    assert "Every combination is compared with the baseline combination (bias=2.0, " in said.rule and "level" not in said.rule
+    null = only(study("grid"), {cell.label: [0.5, 0.6, 0.7] for cell in study("grid").cells})
+    assert "every combination of start bias, surrogate and protected tokens gives the same numbers" in say(null).levels

@@ -17,6 +17,29 @@ def test_cells_stand_in_the_order_of_the_plan(study: Callable[[str], Any]) -> No
     assert study("threshold").numeric and not study("clear").numeric
 
 
+def test_combinations_are_named_by_their_levels(study: Callable[[str], Any]) -> None:
+    grid = study("grid")
+    assert len(grid.cells) == 19 and grid.noun == "combination" and study("threshold").noun == "level" and not grid.numeric
+    assert [cell.label for cell in grid.cells[:3]] == ["untouched backbone", "0.0 / released / none", "0.0 / released / bos"]
+    assert grid.words(grid.baseline) == "bias=2.0, surrogate=renormalised, protect=bos" and grid.words(grid.cells[0]) == grid.cells[0].label
+    assert study("threshold").words(study("threshold").baseline) == "0.5"
+    assert "overhead" in grid.metrics[13].key and grid.cells[0].per_seed("overhead") == {} and len(grid.baseline.per_seed("overhead")) == 3
+
+
+def test_combinations_that_the_plan_no_longer_holds_are_left_out(uri: str) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("grid").experiment_id
+    client.set_experiment_tag(experiment, "without", '[{"method.gate.bias": "4.0", "method.gate.protect": "none"}]')
+    try:
+        found = collect(uri, "grid")
+    finally:
+        client.set_experiment_tag(experiment, "without", "[]")
+    assert len(found.cells) == 17
+    assert found.left_out == [f"bias=4.0, surrogate={name}, protect=none" for name in ("released", "renormalised")]
+
+
 def test_missing_and_failed_seeds_are_named(study: Callable[[str], Any], special: str) -> None:
     by_label = {cell.label: cell for cell in study("broken").cells}
     assert by_label["0.4"].unfinished == {0: "failed: OutOfMemoryError: 3 GiB", 1: "still running, or stopped hard"}
@@ -63,7 +86,7 @@ def test_undefined_values_are_no_values(study: Callable[[str], Any]) -> None:
 
 
 def test_errors_are_one_line_that_helps(uri: str, tmp_path: Any) -> None:
-    with pytest.raises(ReportError, match=r"no sweep 'treshold' at .*; there are: broken, clear, eight, same, threshold, unstarted$"):
+    with pytest.raises(ReportError, match=r"no sweep 'treshold' at .*; there are: broken, clear, eight, grid, same, threshold, unstarted$"):
         collect(uri, "treshold")
     with pytest.raises(ReportError, match=r"nothing of 'unstarted' has finished yet \(4 cells planned\)"):
         collect(uri, "unstarted")

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -14,6 +16,7 @@ import pytest
 from reports import document, fonts
 from reports.collect import ReportError
 
+GRID = list(itertools.product((0.0, 2.0, 4.0), ("released", "renormalised"), ("none", "bos", "specials")))
 FILES = {"report.pdf", "report.json", "report.csv", "report.md", "report.tex"}
 
 
@@ -36,14 +39,39 @@ def text_of(pdf: Path) -> str:
     return subprocess.run(["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
 
 
-@pytest.mark.parametrize("name", ["threshold", "broken", "eight"])
-def test_every_page_has_ink_and_empty_margins(name: str, report: Callable[[str], Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "most"), [("threshold", 7), ("broken", 7), ("eight", 7), ("grid", 12)])
+def test_every_page_has_ink_and_empty_margins(name: str, most: int, report: Callable[[str], Path], tmp_path: Path) -> None:
     shown = pages(report(name), tmp_path)
-    assert 2 <= len(shown) <= 7
+    assert 2 <= len(shown) <= most
     for page in shown:
         assert 0.01 < (page < 0.9).mean() < 0.6
         margin = int(1.8 / 2.54 * 60)  # margins are 2 cm: what runs over the text block lands here
         assert (page[:, :margin] > 0.99).all() and (page[:, -margin:] > 0.99).all() and (page[:margin] > 0.99).all()
+
+
+def test_a_sweep_of_many_combinations_loses_nothing(report: Callable[[str], Path]) -> None:
+    text = text_of(report("grid") / "report.pdf")
+    for bias, surrogate, protect in GRID:
+        name = f"{bias} / {surrogate} / {protect}"
+        assert text.count(name) >= 5, name  # figure, legend, first table, images, and one line a run
+    first, second, *_ = text.split("\f")
+    assert "Figure 1." in first and "Table 1." in second
+    intervals = re.findall(r"\[[+−]?[0-9.]+,[^\]]*\]?", text.partition("\f")[2])
+    assert len(intervals) > 200 and not [interval for interval in intervals if "\n" in interval]  # none broken in two lines
+    run_ids = [line.split()[-2] for line in text.splitlines() if re.search(r" [0-9a-f]{32} ", line)]
+    assert len(set(run_ids)) == 3 * 19
+
+
+def test_a_long_table_parts_between_pages(report: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tmp_path / "long"
+    shutil.copytree(report("eight"), folder)
+    shown = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    runs = next(block for block in shown["blocks"] if block["kind"] == "table" and "Run id" in block["columns"])
+    runs["rows"] = [["0.0 / released / none", str(i), f"{i:032x}", "0.01"] for i in range(300)]
+    (folder / "report.json").write_text(json.dumps(shown), encoding="utf-8")
+    foot = int(0.8 / 2.54 * 60)  # page numbers stand above it; a table that does not part runs over it
+    before, after = pages(report("eight"), tmp_path / "a"), pages(folder, tmp_path / "b")
+    assert len(after) >= len(before) + 3 and all((page[-foot:] > 0.99).all() for page in after)
 
 
 def test_same_content_same_bytes(uri: str, report: Callable[[str], Path], tmp_path: Path) -> None:

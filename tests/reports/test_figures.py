@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from reports import figures, images
+from reports import figures, forest, images
 from reports.tables import entries
 
 
@@ -55,6 +55,40 @@ def test_a_response_curve_needs_not_be_whole(study: Callable[[str], Any], tmp_pa
     bare = [dataclasses.replace(c, trials=dict(list(c.trials.items())[:1])) for c in study("clear").levels]
     alone = dataclasses.replace(study("clear"), cells=bare)
     assert "N = 1 seed" in figures.response(alone, entries(alone), tmp_path).caption
+
+
+def test_long_names_break_where_they_can() -> None:
+    assert figures.wrapped("post_softmax_renormalised", 14) == "post_softmax_\nrenormalised"
+    assert figures.wrapped("soft", 14) == "soft" and figures.wrapped("0, 8, 9, 10, 13, 15", 8) == "0, 8, 9,\n10, 13,\n15"
+    assert figures.wrapped("renormalised", 5) == "renormalised" and figures.wrapped("", 5) == ""
+
+
+def test_combinations_have_a_row_each(study: Callable[[str], Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    grid = study("grid")
+    whole = forest.forest(grid, entries(grid), tmp_path)
+    assert "combinations of start bias, surrogate and protected tokens" in whole.caption and "N = 3 seeds" in whole.caption
+    few = dataclasses.replace(grid, cells=[grid.baseline, *(c for c in grid.cells if c.values.get("method.gate.bias") == "4.0")])
+    forest.forest(few, entries(few), tmp_path / "few")
+    heights = [Image.open(folder / "response.png").height for folder in (tmp_path, tmp_path / "few")]
+    assert heights[0] - heights[1] == round(200 * forest.ROW * 11)
+    bare = [dataclasses.replace(c, trials=dict(list(c.trials.items())[: i % 2])) for i, c in enumerate(grid.cells)]
+    hollow = dataclasses.replace(grid, cells=bare)
+    assert "N = 0 to 1 seeds" in forest.forest(hollow, entries(hollow), tmp_path / "hollow").caption
+
+
+def test_many_cells_are_numbered_and_shown_in_bands(study: Callable[[str], Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    grid = study("grid")
+    assert figures.precision_recall(grid, tmp_path) is not None
+    svg = Image.open(tmp_path / "precision_recall.png")
+    assert svg.height > 200 * 0.17 * 19
+    picture = images.image_grid(grid, tmp_path)
+    assert picture is not None and "1 on which the cells disagree most" in picture.caption  # two prompts in each of three bands
+    shown = Image.open(tmp_path / "images.png")
+    assert shown.width == round(300 * figures.WIDTH) and shown.height < 300 * 9.5  # a page
 
 
 def test_text_in_figures_is_not_run(study: Callable[[str], Any], tmp_path: Path, special: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from lightning_modules.duration import duration
+from sweeps import gate_start
 from sweeps.display import Pace, say, summary_table, view
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 
@@ -94,3 +96,13 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
         target, stream = console(width=width)
         say(target, summary_table(SWEEP, SWEEP.cells(), [0], values, width))
         assert ("FID" in stream.getvalue()) == shown and "…" not in stream.getvalue()
+
+
+def test_long_names_and_large_numbers_fit() -> None:
+    sweep = replace(gate_start.SWEEP, metrics=[Metric("success", "Success"), Metric("parameters", "Trained parameters", "lower")])
+    values = {cell.text: {0: {"success": 0.5, "parameters": 465921.0}} for cell in sweep.cells() if not cell.reference}
+    for width in (80, 160):
+        target, stream = console(width=width)
+        say(target, summary_table(sweep, sweep.cells(), [0], values, width))
+        text = stream.getvalue()
+        assert "…" not in text and text.count("0.500") == 18 and ("465921 │" in text) == (width == 160) and "465921." not in text

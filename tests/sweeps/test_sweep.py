@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +14,7 @@ import pytest
 
 from conf import load as conf
 from sweeps.__main__ import discover
+from sweeps.maskattn_shared import DETAILS, HEADLINES, PAPER
 from sweeps.plan import resolve
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 from sweeps.threshold import SWEEP
@@ -33,6 +36,27 @@ def test_cells_are_the_product_with_the_untouched_backbone_first() -> None:
     assert [cell.reference for cell in cells] == [True, False, False, False, False]
     assert cells[1].training == {"method.gate.stage": "mid"} and cells[1].evaluation == {"method.gate.bias": 0.0}
     assert cells[1].folder(2) == "stage=mid,bias=0.0-seed2" and cells[0].folder(0) == "untouched-backbone-seed0"
+
+
+def test_combinations_that_are_left_out_have_no_cell() -> None:
+    without = [{"method.gate.stage": "mid", "method.gate.bias": 0.0}]
+    cells = replace(grid(), without=without).cells()
+    assert [cell.text for cell in cells] == [REFERENCE, "stage=mid, bias=2.0", "stage=all, bias=0.0", "stage=all, bias=2.0"]
+    assert [cell.baseline for cell in cells] == [False, False, False, True]
+    assert cells[1].training == {"method.gate.stage": "mid"} and cells[1].evaluation == {"method.gate.bias": 2.0}
+
+
+@pytest.mark.parametrize(("without", "message"), [
+    ({"method.gate.stag": "mid"}, "method.gate.stag is none of the factors method.gate.stage, method.gate.bias"),
+    ({"method.gate.stage": "high"}, "method.gate.stage=high is none of mid, all"),
+    ({"method.gate.stage": "all", "method.gate.bias": 2.0}, "{method.gate.stage: all, method.gate.bias: 2.0}: that is the baseline cell"),
+    ({"method.gate.bias": 2.0}, "that is the baseline cell"),
+    ({}, "that is the baseline cell"),
+    ({"method.gate.stage": "mid"}, "without leaves no cell of method.gate.stage=mid; take that level out"),
+])
+def test_what_is_left_out_must_be_there_and_leave_the_rest(without: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(grid(), without=[without])
 
 
 def test_factors_with_one_ending_get_longer_names() -> None:
@@ -89,8 +113,42 @@ def test_every_sweep_resolves_and_is_named_after_its_module() -> None:
         assert sum(cell.baseline for cell in cells) == 1 and sum(cell.reference for cell in cells) == 1
 
 
+CELLS = {
+    "gate_head": 15, "gate_signal": 6, "gate_start": 27, "gating_mode": 4, "injection_layer": 10, "injection_point": 3,
+    "self_attention": 3, "threshold": 5,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "count"), CELLS.items())
+def test_the_sweeps_of_maskattn(name: str, count: int) -> None:
+    sweep = importlib.import_module(f"sweeps.{name}").SWEEP
+    config = conf.load([], sweep.preset)
+    assert config.method.name == "maskattn" and sweep.headline == "success" and sweep.direction == "higher"
+    for factor in sweep.factors:
+        for level in factor.levels:
+            assert conf.lookup(conf.replace(config, {factor.key: level}), factor.key) == level
+    resolved, cells = resolve(sweep, config)
+    assert [cell.text for cell in cells] == [cell.text for cell in sweep.cells()]  # levels are written as the schema reads them
+    assert len(cells) == len({cell.text for cell in cells}) == count + 1 and cells[0].reference
+    text = (ROOT / "sweeps" / f"{name}.py").read_text(encoding="utf-8")
+    assert f"\n    python -m sweeps.{name} " in text and f"\n    python -m sweeps.{name} trainer.accelerator=gpu output=" in text
+    assert "2509.15357" in sweep.origin and f"| `{name}` | {sweep.question} |" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_sweeps_of_maskattn_start_alike_and_measure_alike() -> None:
+    sweeps = [sweep for sweep in discover() if sweep.name in CELLS]
+    assert len(sweeps) == len(CELLS) and all(sweep.preset.items() >= PAPER.items() for sweep in sweeps)
+    for sweep in sweeps:
+        assert sweep.metrics[:len(HEADLINES)] == HEADLINES and sweep.metrics[-len(DETAILS):] == DETAILS
+    added = {sweep.name: [metric.key for metric in sweep.metrics[len(HEADLINES):-len(DETAILS)]] for sweep in sweeps}
+    assert added["gate_head"] == ["parameters", "overhead"] and added["gate_start"] == ["gates_reopened", "gates_shut"]
+    assert added["gate_signal"] == ["gate_mask_iou"] and "overhead" in added["injection_layer"] and not added["threshold"]
+
+
 @pytest.mark.parametrize(("words", "status", "expected"), [
     (["sweeps"], 0, "Is 0.5 the best gate threshold"),
+    (["sweeps.injection_layer", "levels=[mid]"], 2, "levels= replaces the levels of a single factor"),
+    (["sweeps.gate_start", "--help"], 0, "method.gate.protect="),
     (["sweeps", "threshold"], 2, "python -m sweeps.<name>"),
     (["sweeps.threshold", "--help"], 0, "method.gate.threshold=0.5"),
     (["sweeps.threshold", "trainer.step=3"], 2, "did you mean trainer.steps"),

@@ -11,6 +11,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor
 from unet_inputs import draw, run
 
+from conf.schema import Gate
 from lightning_modules.attention import nearest, select, sites
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gate import Gates
@@ -93,7 +94,7 @@ def test_maps_of_gated_attention_and_extra_tokens_sum_to_one_and_are_what_the_la
     unet = embedded.unet
     site = select(sites(unet), stage="high")[0]
     torch.manual_seed(0)
-    gates = Gates([site], hidden=8, bias=0.0, threshold=0.5, protect_first=True)
+    gates = Gates([site], Gate(width=8, bias=0.0))
     extra = ExtraTokens([site], draw(5, 2, 3, 192), strength=2.0)
     every = Capture([site], [list(range(15))] * 2, heads="keep")
     layer, hidden, text = unet.get_submodule(site.name), draw(0, 2, 256, 48), draw(1, 2, 12, 192)

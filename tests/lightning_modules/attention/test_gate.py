@@ -1,4 +1,4 @@
-"""Gates on cross-attention: the forward pass, the gradient that lets them open again, and what they record."""
+"""Gates on attention: how they are decided, which are fixed, and which layers share a head."""
 
 from __future__ import annotations
 
@@ -6,172 +6,235 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 from unet_inputs import draw
 
-from lightning_modules.attention import select, sites
-from lightning_modules.attention.gate import GateHead, Gates, binary_gate
+from conf.schema import Gate
+from lightning_modules.attention import Site
+from lightning_modules.attention.gate import Gates, decide, keep_one_open
+from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD
+from lightning_modules.attention.wiring import Pass
 
-# --- heads and binary gates -------------------------------------------------------------------------------------------------------
+# --- decisions --------------------------------------------------------------------------------------------------------------------
 
 
-def test_gates_are_exactly_binary_with_the_gradient_of_the_sigmoid():
-    logits = draw(0, 2, 7, 5).requires_grad_()
-    gate = binary_gate(logits, 0.5, protect_first=True)
-    assert set(gate.flatten().tolist()) == {0.0, 1.0}
-    assert torch.equal(gate[..., 1:] == 1, logits[..., 1:] > 0)
-    weight = draw(1, 2, 7, 5)
+def slopes(logits: Tensor, weight: Tensor) -> Tensor:
+    """The gradient of (weight * sigmoid).sum()."""
+    p = logits.detach().sigmoid()
+    return p * (1 - p) * weight
+
+
+@pytest.mark.parametrize("mode", ["hard", "soft", "learned", "topk"])
+def test_every_mode_has_the_gradient_of_the_sigmoid(mode: str):
+    logits, weight = draw(0, 2, 7, 5).requires_grad_(), draw(1, 2, 7, 5)
+    gate = decide(logits, mode, 0.5, 0.4)
+    if mode == "soft":
+        assert torch.equal(gate, logits.sigmoid())
+    else:
+        assert set(gate.flatten().tolist()) == {0.0, 1.0}
+    if mode in ("hard", "learned"):
+        assert torch.equal(gate == 1, logits > 0)
     (gate * weight).sum().backward()
-    slope = logits.detach().sigmoid() * (1 - logits.detach().sigmoid())
-    assert logits.grad is not None and torch.allclose(logits.grad, slope * weight, atol=1e-7)
+    assert logits.grad is not None and torch.allclose(logits.grad, slopes(logits, weight), atol=1e-7)
 
 
+@pytest.mark.parametrize("mode", ["hard", "learned"])
 @pytest.mark.parametrize("threshold", [0.3, 0.5, 0.7])
-def test_the_threshold_is_on_the_probability_and_itself_closed(threshold: float):
+def test_the_threshold_is_on_the_probability_and_itself_closed(mode: str, threshold: float):
     logits = torch.logit(torch.tensor([[[0.9, threshold - 0.01, threshold + 0.01]]]))
-    assert binary_gate(logits, threshold, protect_first=True).tolist() == [[[1, 0, 1]]]
-    assert binary_gate(torch.zeros(1, 1, 2), 0.5, protect_first=True).tolist() == [[[1, 0]]]
+    assert decide(logits, mode, threshold, 1.0).tolist() == [[[1, 0, 1]]]
+    assert decide(torch.zeros(1, 1, 2), mode, 0.5, 1.0).tolist() == [[[0, 0]]]
 
 
-def test_a_protected_first_token_is_never_closed():
-    logits = torch.full((2, 3, 4), -50.0)
-    assert binary_gate(logits, 0.5, protect_first=True).tolist() == [[[1, 0, 0, 0]] * 3] * 2
+def test_a_learned_threshold_gets_the_gradient_of_closing():
+    logits, weight = draw(0, 2, 7, 5), draw(1, 2, 7, 5)
+    threshold = torch.tensor(0.4, requires_grad=True)
+    gate = decide(logits, "learned", threshold, 1.0)
+    assert torch.equal(gate == 1, logits.sigmoid() > 0.4)
+    (gate * weight).sum().backward()
+    assert threshold.grad is not None and torch.allclose(threshold.grad, -weight.sum(), atol=1e-5)
 
 
-def test_without_protection_an_empty_location_opens_its_likeliest_gate_and_no_other_location_changes():
+@pytest.mark.parametrize("tokens", [5, 24])
+@pytest.mark.parametrize("keep", [0.01, 0.3, 0.5, 1.0])
+def test_topk_keeps_exactly_the_share_and_its_likeliest_tokens(tokens: int, keep: float):
+    logits = draw(0, 2, 7, tokens) + 40 * draw(1, 2, 7, 1)  # where probabilities are all 0 or 1, too
+    gate = decide(logits, "topk", 0.5, keep)
+    count = max(round(keep * tokens), 1)
+    assert torch.equal(gate.sum(-1), torch.full((2, 7), float(count)))
+    assert bool((logits.masked_fill(gate == 0, torch.inf).amin(-1) > logits.masked_fill(gate == 1, -torch.inf).amax(-1)).all())
+
+
+def test_topk_chooses_among_the_free_tokens_of_each_text():
+    free = torch.tensor([[[False, True, True, True, True, False]], [[False, True, True, False, False, False]]])
+    logits = torch.tensor([9.0, 1, 4, 3, 2, 8]).expand(2, 3, 6)
+    gate = decide(logits, "topk", 0.5, 0.5, free)
+    assert gate.tolist() == [[[0, 0, 1, 1, 0, 0]] * 3, [[0, 0, 1, 0, 0, 0]] * 3]
+    assert not decide(logits, "topk", 0.5, 0.5, torch.zeros(2, 1, 6, dtype=torch.bool)).any()
+
+
+def test_an_empty_location_opens_its_likeliest_gate_or_all_and_no_other_location_changes():
     logits = torch.tensor([[[-3.0, -1.0, -2.0], [-3.0, 1.0, -2.0], [-1.0, -1.0, -1.0]]])
-    assert binary_gate(logits, 0.5, protect_first=False).tolist() == [[[0, 1, 0], [0, 1, 0], [1, 0, 0]]]
+    gate = decide(logits, "hard", 0.5, 1.0)
+    assert keep_one_open(gate, logits, "strongest").tolist() == [[[0, 1, 0], [0, 1, 0], [1, 0, 0]]]
+    assert keep_one_open(gate, logits, "all").tolist() == [[[1, 1, 1], [0, 1, 0], [1, 1, 1]]]
+    allowed = torch.tensor([[[True, False, True]]])
+    assert keep_one_open(gate, logits, "strongest", allowed).tolist() == [[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]
+    assert keep_one_open(gate, logits, "all", allowed).tolist() == [[[1, 0, 1], [0, 1, 0], [1, 0, 1]]]
+    open_ = torch.ones(1, 3, 3)
+    assert keep_one_open(open_, logits, "strongest") is open_
 
 
-def test_head_is_the_scaled_product_of_two_normalised_projections():
+def test_what_opens_an_empty_location_keeps_the_gradient_of_its_gates():
+    logits = torch.full((1, 2, 3), -1.0, requires_grad=True)
+    (keep_one_open(decide(logits, "hard", 0.5, 1.0), logits, "strongest") * draw(0, 1, 2, 3)).sum().backward()
+    assert logits.grad is not None and torch.allclose(logits.grad, slopes(logits, draw(0, 1, 2, 3)), atol=1e-7)
+
+
+# --- tokens that are never gated --------------------------------------------------------------------------------------------------
+
+CROSS = Site("a.attn2", "mid", "encoder", 2, 8, 2, 6)
+SELF = Site("a.attn1", "mid", "encoder", 2, 8, 2, 8, "self")
+KINDS_OF = torch.tensor([[BOS, WORD, WORD, EOS, PADDING, PADDING], [BOS, WORD, EOS, PADDING, PADDING, PADDING]], dtype=torch.uint8)
+
+
+class Given(nn.Module):
+    """A head that gives the logits that it was made with."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(logits)
+
+    def forward(self, features: Tensor, tokens: Tensor, plane: tuple[int, int]) -> Tensor:
+        return self.logits
+
+
+def weighed(logits: Tensor, site: Site = CROSS, kinds: Tensor | None = KINDS_OF, **config: Any) -> tuple[Tensor, Gates]:
+    """The gates that a head's logits [2, 4, T] become, for two texts of one and two words."""
+    gates = Gates([site], Gate(**config), None if kinds is None else lambda text: kinds)
+    gates.heads[gates.key(site)] = Given(logits)
+    context = torch.zeros(2, logits.shape[-1], site.context)
+    return gates.weight(site, torch.zeros(2, 4, site.width), context, Pass((2, 2))), gates
+
+
+SHUT = torch.full((2, 4, 6), -50.0)
+
+
+@pytest.mark.parametrize(
+    ("protect", "padding", "expected"),
+    [
+        ("bos", "gated", [[1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]),
+        ("specials", "gated", [[1, 0, 0, 1, 1, 1], [1, 0, 1, 1, 1, 1]]),
+        ("bos", "open", [[1, 0, 0, 0, 1, 1], [1, 0, 0, 1, 1, 1]]),
+        ("none", "open", [[0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 1]]),
+        ("specials", "closed", [[1, 0, 0, 1, 0, 0], [1, 0, 1, 0, 0, 0]]),
+        ("bos", "closed", [[1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]),
+        ("none", "gated", [[1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]]),  # the empty rule: the first of equals
+    ],
+)
+def test_protected_tokens_stay_open_when_every_head_says_closed(protect: str, padding: str, expected: list[list[int]]):
+    gate, _ = weighed(SHUT, protect=protect, padding=padding)
+    assert gate.tolist() == [[row] * 4 for row in expected]
+
+
+@pytest.mark.parametrize(("padding", "closed"), [("gated", False), ("open", False), ("closed", True)])
+@pytest.mark.parametrize("mode", ["hard", "soft", "learned"])
+@pytest.mark.parametrize("protect", ["none", "bos", "specials"])
+def test_padding_that_is_taken_out_stays_closed_when_every_head_says_open(protect: str, mode: str, padding: str, closed: bool):
+    gate, _ = weighed(-SHUT, protect=protect, padding=padding, mode=mode)
+    assert torch.equal(gate, (~((KINDS_OF == PADDING) & closed)).float()[:, None].expand(2, 4, 6))
+
+
+def test_tokens_are_protected_in_every_mode_and_their_heads_get_no_gradient():
+    for mode in ("hard", "soft", "learned", "topk"):
+        gate, gates = weighed(draw(0, 2, 4, 6), mode=mode, protect="specials", keep=0.5)
+        (gate * draw(1, 2, 4, 6)).sum().backward()
+        grad = gates.heads["mid_8_6"].logits.grad
+        words = (KINDS_OF == WORD)[:, None].expand(2, 4, 6)
+        assert bool((gate[~words] == 1).all()) and not grad[~words].any() and bool((grad[words] != 0).all()), mode
+        if mode == "topk":  # of two words one, of one word one
+            assert torch.equal((gate * words).sum(-1), torch.ones(2, 4))
+
+
+def test_an_empty_location_never_opens_padding_that_is_taken_out():
+    logits = SHUT.clone()
+    logits[..., 5] = -1  # padding in both texts
+    logits[..., 1] = -2
+    strongest, _ = weighed(logits, protect="none", padding="closed")
+    assert strongest.tolist() == [[[0, 1, 0, 0, 0, 0]] * 4] * 2
+    everything, _ = weighed(logits, protect="none", padding="closed", empty="all")
+    assert torch.equal(everything[:, 0], (KINDS_OF != PADDING).float())
+    gated, _ = weighed(logits, protect="none")
+    assert gated.tolist() == [[[0, 0, 0, 0, 0, 1]] * 4] * 2
+
+
+def test_without_knowledge_of_the_text_the_first_token_is_bos():
+    gate, gates = weighed(SHUT, kinds=None)
+    assert gate.tolist() == [[[1, 0, 0, 0, 0, 0]] * 4] * 2
+    kinds = gates.kinds_of(CROSS, torch.zeros(2, 6, 6))
+    assert kinds is not None and kinds.tolist() == [[BOS] + [WORD] * 5] * 2
+
+
+@pytest.mark.parametrize("mode", ["hard", "soft", "learned", "topk"])
+def test_a_location_always_looks_at_itself(mode: str):
+    logits = torch.full((2, 4, 4), -50.0)
+    gate, gates = weighed(logits, SELF, mode=mode, keep=0.5, protect="none", padding="closed")
+    assert gates.kinds_of(SELF, logits) is None
+    assert torch.equal(torch.diagonal(gate, dim1=1, dim2=2), torch.ones(2, 4))
+    if mode == "topk":  # of the three others: 1.5, which is two
+        assert torch.equal(gate.sum(-1), torch.full((2, 4), 3.0))
+    else:
+        assert torch.allclose(gate, torch.eye(4).expand(2, 4, 4))
+    (gate * draw(1, 2, 4, 4)).sum().backward()
+    grad = gates.heads["self_mid_8_8"].logits.grad
+    assert not torch.diagonal(grad, dim1=1, dim2=2).any() and bool((grad != 0).any())
+
+
+# --- heads and thresholds of a set of sites ---------------------------------------------------------------------------------------
+
+
+def two_stages() -> list[Site]:
+    return [
+        Site("d.0.attn1", "high", "encoder", 4, 8, 2, 8, "self"),
+        Site("d.0.attn2", "high", "encoder", 4, 8, 2, 6),
+        Site("d.1.attn2", "mid", "encoder", 2, 16, 2, 6),
+        Site("u.0.attn2", "mid", "decoder", 2, 16, 2, 6),
+        Site("u.1.attn2", "high", "decoder", 4, 8, 2, 6),
+    ]
+
+
+def test_layers_share_a_head_by_stage_kind_and_width_or_have_their_own():
+    stage = Gates(two_stages(), Gate(width=4, mode="learned", threshold=0.3))
+    assert sorted(stage.heads) == sorted(stage.thresholds) == ["high_8_6", "mid_16_6", "self_high_8_8"]
+    layer = Gates(two_stages(), Gate(width=4, sharing="layer"))
+    assert sorted(layer.heads) == ["d_0_attn1", "d_0_attn2", "d_1_attn2", "u_0_attn2", "u_1_attn2"] and not layer.thresholds
+    one = {site.name: sum(p.numel() for p in layer.heads[layer.key(site)].parameters()) for site in two_stages()}
+    assert layer.parameter_count() == sum(one.values())
+    assert stage.parameter_count() == one["d.0.attn1"] + one["d.0.attn2"] + one["d.1.attn2"] + 3
+    assert len({id(p) for p in layer.parameters()}) == sum(1 for _ in layer.parameters())
+    assert all(float(threshold.sigmoid()) == pytest.approx(0.3) for threshold in stage.thresholds.values())
+
+
+def test_sharing_means_the_same_gates_for_the_same_input():
     torch.manual_seed(0)
-    head = GateHead(width=10, context=6, hidden=16, bias=1.5)
-    features, tokens = draw(0, 2, 9, 10), draw(1, 2, 5, 6)
-    logits = head(features, tokens)
-    expected = torch.einsum("bnh,bth->bnt", head.feature(features), head.token(tokens)) / 4 + 1.5
-    assert logits.shape == (2, 9, 5) and torch.allclose(logits, expected, atol=1e-6)
-    # Normalised: neither scale nor offset of its inputs matters.
-    assert torch.allclose(head(3 * features + 2, 5 * tokens - 1), logits, atol=1e-3)
+    high = [site for site in two_stages() if site.stage == "high" and site.kind == "cross"]
+    hidden, text = draw(0, 2, 16, 8), draw(1, 2, 5, 6)
+    for sharing in ("stage", "layer"):
+        gates = Gates(high, Gate(width=4, sharing=sharing, bias=0.0))
+        one, other = (gates.weight(site, hidden, text, Pass((4, 4))) for site in high)
+        assert torch.equal(one, other) == (sharing == "stage")
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_gate_logits_stay_float32(dtype: torch.dtype):
-    head = GateHead(10, 6, 16, 0.0)
-    features, tokens = draw(0, 1, 9, 10), draw(1, 1, 5, 6)
-    with torch.autocast("cpu", dtype=dtype):
-        inside = head(features, tokens)
-    assert inside.dtype == torch.float32 and torch.equal(inside, head(features, tokens))
-    # Half-precision features of a half-precision backbone are widened first.
-    assert torch.equal(head(features.to(dtype), tokens.to(dtype)), head(features.to(dtype).float(), tokens.to(dtype).float()))
-
-
-# --- in a UNet --------------------------------------------------------------------------------------------------------------------
-
-
-def inputs(backbone: Any, batch: int = 2) -> dict[str, Any]:
-    text = backbone.encode_prompts(["a red circle above a white ring", "a green cross"][:batch])
-    return {"latents": draw(9, batch, *backbone.latent_shape), "timesteps": torch.tensor([900, 20][:batch]), "text": text, "resolution": 64}
-
-
-def gates_for(backbone: Any, bias: float, protect_first: bool = True, **filters: Any) -> Gates:
+def test_what_is_learned_is_saved_and_a_threshold_moves_the_gates():
+    site = two_stages()[1]
     torch.manual_seed(0)
-    return Gates(select(sites(backbone.unet), **filters), hidden=16, bias=bias, threshold=0.5, protect_first=protect_first)
-
-
-@pytest.fixture(params=["embedded", "sd1"])
-def backbone(request: pytest.FixtureRequest) -> Any:
-    return request.getfixturevalue(request.param)
-
-
-def test_open_gates_leave_the_whole_unet_bit_equal_and_come_out_again(backbone: Any):
-    given = inputs(backbone)
+    gates = Gates([site], Gate(width=4, mode="learned", bias=0.0))
+    hidden, text = draw(0, 2, 16, 8), draw(1, 2, 5, 6)
+    before = gates.weight(site, hidden, text, Pass((4, 4)))
+    assert "thresholds.high_8_6" in gates.state_dict()
     with torch.no_grad():
-        stock = backbone.predict(**given)
-        processors = dict(backbone.unet.attn_processors)
-        gates = gates_for(backbone, bias=50.0)
-        gates.attach(backbone.unet)
-        installed = backbone.unet.attn_processors
-        assert torch.equal(backbone.predict(**given), stock)
-        gates.detach()
-        with gates_for(backbone, bias=-50.0).attached(backbone.unet):
-            assert not torch.allclose(backbone.predict(**given), stock, atol=1e-3)
-        assert torch.equal(backbone.predict(**given), stock)
-    assert {name for name in processors if installed[name] is not processors[name]} == {site.processor for site in gates.sites}
-    assert all(backbone.unet.attn_processors[name] is processor for name, processor in processors.items())
-
-
-def test_only_bos_acts_where_everything_else_is_closed(embedded: Any):
-    gates_for(embedded, bias=-50.0).attach(embedded.unet)
-    given = inputs(embedded)
-    other = given["text"].hidden.clone()
-    other[:, 1:] = 0
-    with torch.no_grad():
-        one = embedded.predict(**given)
-        given["text"].hidden = other
-        assert torch.equal(embedded.predict(**given), one)
-
-
-def test_the_training_pass_gives_what_sampling_gives(embedded: Any):
-    gates_for(embedded, bias=0.0).attach(embedded.unet)
-    given = inputs(embedded)
-    with torch.no_grad():
-        sampling = embedded.predict(**given)
-    training = embedded.predict(**given)
-    assert training.requires_grad and torch.allclose(training, sampling, atol=1e-4)
-
-
-@pytest.mark.parametrize("bias", [2.0, -5.0], ids=["open", "closed"])
-def test_every_gate_parameter_gets_a_gradient_and_no_backbone_weight(backbone: Any, bias: float):
-    gates = gates_for(backbone, bias)
-    gates.attach(backbone.unet)
-    backbone.predict(**inputs(backbone)).square().mean().backward()
-    for name, parameter in gates.named_parameters():
-        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()) and bool(parameter.grad.abs().sum() > 0), name
-    frozen = [backbone.unet, backbone.vae, *backbone.text_encoders]
-    assert all(p.grad is None for module in frozen for p in module.parameters())
-
-
-def test_records_count_free_gates_site_by_site(embedded: Any):
-    gates = gates_for(embedded, bias=50.0, stage="high")
-    gates.attach(embedded.unet)
-    given = inputs(embedded)
-    tokens = given["text"].hidden.shape[1]
-    with torch.no_grad(), gates.recording() as record:
-        embedded.predict(**given)
-        embedded.predict(**given)
-    assert gates.record is None and record.share_closed() == 0 and not record.maps
-    assert record.counted == {site.name: 2 * 2 * 256 * (tokens - 1) for site in gates.sites} and len(record.counted) == 3
-    with torch.no_grad(), gates.recording(conditional_half=True) as half:
-        embedded.predict(**given)
-    assert half.counted == {site.name: 256 * (tokens - 1) for site in gates.sites}
-
-
-def test_records_share_and_mean_maps(embedded: Any):
-    gates = gates_for(embedded, bias=0.0, protect_first=False, placement="bridge")
-    gates.attach(embedded.unet)
-    first, second = inputs(embedded), inputs(embedded)
-    second["latents"] = draw(10, *second["latents"].shape)
-    shares, maps = [], []
-    with torch.no_grad():
-        for given in (first, second):
-            with gates.recording(keep_maps=True) as one:
-                embedded.predict(**given)
-            shares.append(one.share_closed())
-            maps.append(one.maps[gates.sites[0].name])
-        with gates.recording(conditional_half=True, keep_maps=True) as half:
-            embedded.predict(**first)
-        with gates.recording(keep_maps=True) as both:
-            embedded.predict(**first)
-            embedded.predict(**second)
-    name = gates.sites[0].name
-    assert 0 < shares[0] < 1 and both.share_closed() == pytest.approx(sum(shares) / 2) and both.calls[name] == 2
-    assert maps[0].shape == (2, 64, 24) and set(maps[0].flatten().tolist()) == {0.0, 1.0}
-    assert torch.allclose(both.maps[name], (maps[0] + maps[1]) / 2) and not torch.equal(maps[0], maps[1])
-    assert shares[0] == pytest.approx(float(1 - maps[0].mean()))
-    assert torch.equal(half.maps[name], maps[0][1:]) and not torch.equal(maps[0][1:], maps[0][:1])
-
-
-def test_a_recording_ends_also_when_the_block_fails(embedded: Any):
-    gates = gates_for(embedded, bias=0.0)
-    with pytest.raises(RuntimeError), gates.recording():
-        raise RuntimeError
-    assert gates.record is None
+        gates.thresholds["high_8_6"] += 50
+    after = gates.weight(site, hidden, text, Pass((4, 4)))
+    assert 0 < float(before[..., 1:].mean()) < 1 and not after[..., 1:].any()
+    before.sum().backward()
+    assert gates.thresholds["high_8_6"].grad is not None and gates.thresholds["high_8_6"].grad < 0

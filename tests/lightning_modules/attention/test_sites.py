@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from unet_inputs import run
 
+from conf.schema import Gate
 from lightning_modules.architectures import build_unet
 from lightning_modules.attention import Site, nearest, select, sites
 from lightning_modules.attention.gate import Gates
@@ -99,9 +100,9 @@ def test_resolutions_follow_the_image(pixels: int, sides: set[int]):
 
 def test_one_head_serves_all_of_a_stage_of_full_sdxl():
     cross = select(sites(full("sdxl")))
-    middle = Gates(select(cross, stage="mid"), hidden=128, bias=2.0, threshold=0.5, protect_first=True)
+    middle = Gates(select(cross, stage="mid"), Gate())
     assert len(middle.sites) == 50 and sum(p.numel() for p in middle.parameters()) == 465_921
-    everything = Gates(cross, hidden=128, bias=2.0, threshold=0.5, protect_first=True)
+    everything = Gates(cross, Gate())
     # The middle block has the width of `mid` and still a head of its own.
     assert sorted(everything.heads) == ["high_640_2048", "low_1280_2048", "mid_1280_2048"]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from unet_inputs import draw, run
 
+from conf.schema import Gate
 from lightning_modules.attention import select, sites
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gate import Gates
@@ -20,7 +21,7 @@ TOKENS = [[1, [2, 3]], [0]]
 
 def gates_at(unet: Any, bias: float = 0.0, **filters: Any) -> Gates:
     torch.manual_seed(0)
-    return Gates(select(sites(unet), **filters), hidden=8, bias=bias, threshold=0.5, protect_first=True)
+    return Gates(select(sites(unet), **filters), Gate(width=8, bias=bias))
 
 
 def extra_at(unet: Any, **kinds: Any) -> ExtraTokens:
@@ -84,7 +85,7 @@ def test_everything_is_restored_after_an_exception(any_unet: Any):
     assert state(any_unet)[:4] == before[:4]
 
 
-def gradients(unet: Any, checkpointing: bool, close_first: bool) -> tuple[Tensor, list[Tensor], dict[str, float]]:
+def gradients(unet: Any, checkpointing: bool, close_first: bool) -> tuple[Tensor, list[Tensor], dict[str, list[float]]]:
     """Output, gradients of gates, extra tokens and a projection, and what the gates counted, of a loss on output and maps."""
     unet.train()  # diffusers checkpoints whenever gradients are wanted; training mode is what users have
     (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
@@ -112,7 +113,7 @@ def gradients(unet: Any, checkpointing: bool, close_first: bool) -> tuple[Tensor
     weight.requires_grad_(False)
     unet.disable_gradient_checkpointing()
     unet.eval()
-    return out.detach(), grads, record.counted
+    return out.detach(), grads, {name: counted.tolist() for name, counted in record.counted.items()}
 
 
 @pytest.mark.parametrize("close_first", [False, True], ids=["backward inside", "backward after detaching"])

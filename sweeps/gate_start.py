@@ -1,0 +1,35 @@
+"""What do the released code's choices at the start of training cost?
+
+    python -m sweeps.gate_start                                              # the embedded world, on two CPU cores
+    python -m sweeps.gate_start seeds=5                                      # two more seeds for the same cells
+    python -m sweeps.gate_start trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+
+They are bias 0, which starts with half of the gates closed, a surrogate gradient that is zero at closed gates, and no protected token:
+the cell bias=0.0, surrogate=released, protect=none. The baseline differs from it in all three.
+"""
+
+from sweeps.maskattn_shared import DETAILS, GATES_REOPENED, GATES_SHUT, HEADLINES, PAPER
+from sweeps.sweep import Factor, Sweep
+
+SWEEP = Sweep(
+    name="gate_start",
+    question="What do the released gate choices cost?",
+    origin=(
+        "MaskAttn-SDXL (arXiv 2509.15357), released code of v2 (IJCNN 2026): bias 0, -10^4 (in the paper -∞) on closed logits with a "
+        "straight-through gradient, every token gated"
+    ),
+    factors=[
+        Factor("method.gate.bias", [0.0, 2.0, 4.0], label="Start bias"),
+        Factor("method.gate.surrogate", ["released", "renormalised", "secant"], label="Surrogate"),
+        Factor("method.gate.protect", ["none", "bos", "specials"], label="Protected tokens"),
+    ],
+    baseline={"method.gate.bias": 2.0, "method.gate.surrogate": "renormalised", "method.gate.protect": "bos"},
+    metrics=[*HEADLINES, GATES_REOPENED, GATES_SHUT, *DETAILS],
+    headline="success",
+    preset=PAPER,
+)
+
+if __name__ == "__main__":
+    from sweeps.run import main
+
+    raise SystemExit(main(SWEEP))

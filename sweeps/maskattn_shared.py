@@ -1,0 +1,45 @@
+"""What the sweeps of MaskAttn have in common: the settings that they start from, and what they measure."""
+
+from __future__ import annotations
+
+from sweeps.sweep import Metric
+
+__all__ = [
+    "DETAILS", "GATES_REOPENED", "GATES_SHUT", "GATE_MASK_IOU", "HEADLINES", "OVERHEAD", "PAPER", "PARAMETERS", "TAUGHT",
+]  # fmt: skip
+
+# the paper's recipe: gates trained on the denoising loss alone
+PAPER = {"method": "maskattn"}
+# In the embedded world that loss leaves gates open, or does damage: a setting of theirs could not matter. Where a sweep asks about gates
+# that know something, they are taught the objects' masks. `method.gate.signal=none method.gate.denoising_weight=1` asks the same of PAPER.
+TAUGHT = PAPER | {
+    "method.gate.signal": "masks",
+    "method.gate.denoising_weight": 0.0,
+    "method.gate.sharing": "layer",
+    "method.gate.stage": "all",
+    "trainer.steps": 60,
+}
+
+# in every sweep, in this order: HEADLINES, what the sweep adds, DETAILS
+HEADLINES = (
+    Metric("success", "Success", "higher", "share"),
+    Metric("success_heldout", "Success, held-out", "higher", "share"),
+    Metric("precision", "Precision", "higher", "share"),
+    Metric("recall", "Recall", "higher", "share"),
+    Metric("fid", "FID", "lower"),
+    Metric("gate_closed", "Gates closed", "none", "share"),
+)
+DETAILS = (
+    Metric("score", "Judge's score", "higher"),
+    Metric("object_rate", "Objects right", "higher", "share"),
+    Metric("color_rate", "Colours right", "higher", "share"),
+    Metric("relation_rate", "Relations right", "higher", "share"),
+    Metric("extra_objects", "Extra objects", "lower", "per image"),
+)
+
+# what the untouched backbone has none of
+OVERHEAD = Metric("overhead", "UNet time", "lower", "× without gates")
+PARAMETERS = Metric("parameters", "Trained parameters", "lower")
+GATES_REOPENED = Metric("gates_reopened", "Gates re-opened", "none", "share")  # of those closed at the start of training
+GATES_SHUT = Metric("gates_shut", "Gates shut", "none", "share")  # of those open at the start
+GATE_MASK_IOU = Metric("gate_mask_iou", "Gate–mask IoU", "higher")
