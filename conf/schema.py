@@ -37,7 +37,7 @@ class Backbone:
 class Gate:
     threshold: float = number(0.5, above=0, below=1)                # gate is open where sigmoid(logit) > threshold
     mode: str = choice("hard", "soft", "learned", "topk")           # hard: 0 or 1; soft: the probability; learned: hard, threshold trained
-    keep: float = number(0.5, above=0, maximum=1)                   # mode topk: share of the tokens that stays open at a location
+    keep: float = number(0.5, above=0, maximum=1)                   # mode topk: share of the free tokens that stays open at a location
     point: str = choice("logit", "post_softmax", "post_softmax_renormalised")  # where the gate acts in the attention
     surrogate: str = choice("renormalised", "released", "secant")   # gradient of a gate at the logits: exact, dead if closed, of a flip
     head: str = choice("mlp", "conv1x1", "conv3x3", "film", "concat")  # what looks at a location and a token

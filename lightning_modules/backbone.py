@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import weakref
 from collections import deque
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from datamodules.phrases import Phrase
 from lightning_modules.attention import Site, sites
-from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD, common_positions
+from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD, CutOffError, common_positions
 
 EMBEDDED = Path(__file__).parent / "assets" / "backbone"
 
@@ -188,6 +191,15 @@ class Backbone:
     def positions(self, caption: str, phrases: list[str | tuple[int, int]]) -> list[list[int]]:
         """The positions of each phrase's tokens in the encoded caption; raises ValueError as `tokens.common_positions`."""
         return common_positions(self.tokenizers, caption, phrases)
+
+    def placed(self, caption: str, phrases: Sequence[Phrase]) -> tuple[list[Phrase], list[list[int]]]:
+        """Those of a caption's linked phrases that the encoder sees whole, and the positions of each one's tokens."""
+        kept, positions = [], []
+        for phrase in phrases:
+            with suppress(CutOffError):
+                positions += self.positions(caption, [(phrase.start, phrase.end)])
+                kept.append(phrase)
+        return kept, positions
 
     def encode_prompts(self, prompts: list[str]) -> TextCondition:
         """The prompts as stock pipelines encode them: SDXL concatenates the penultimate states of both encoders."""

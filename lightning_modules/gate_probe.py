@@ -75,8 +75,7 @@ class Probe:
                 continue
             gate = record.gates[site.name] > 0.5  # [B, N, T]
             for b, phrases in enumerate(self.phrases):
-                places = self.method.backbone.positions(self.captions[b], [(p.start, p.end) for p in phrases])
-                for phrase, at in zip(phrases, places, strict=True):
+                for phrase, at in zip(*self.method.backbone.placed(self.captions[b], phrases), strict=True):
                     mask = on_plane(phrase.mask, gate.shape[1]).to(gate.device)
                     opened = gate[b][:, at]  # [N, tokens]
                     union = (opened | mask[:, None]).sum(0).clamp_min(1)

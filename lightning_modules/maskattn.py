@@ -97,10 +97,11 @@ class MaskAttn(Method):
         """The batch's phrases and the positions of their tokens."""
         if batch.phrases is None:
             raise ValueError("gate.signal=masks needs phrases with masks: set the training set's with_phrases")
-        return batch.phrases, self._positions(batch.captions, batch.phrases)
+        return self._placed(batch.captions, batch.phrases)
 
-    def _positions(self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]) -> list[list[list[int]]]:
-        return [self.backbone.positions(c, [(p.start, p.end) for p in found]) for c, found in zip(captions, phrases, strict=True)]
+    def _placed(self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]) -> tuple[list, list]:
+        pairs = [self.backbone.placed(caption, found) for caption, found in zip(captions, phrases, strict=True)]
+        return [kept for kept, _ in pairs], [positions for _, positions in pairs]
 
     # --- use ----------------------------------------------------------------------------------------------------------------------
 
@@ -125,7 +126,7 @@ class MaskAttn(Method):
             untouched = super().generate(texts, noises, masks, steps, guidance, batch)
             self.install()
             phrases = [layout(text, found, self.resolution) for text, found in zip(texts, judge.detect(untouched), strict=True)]
-            self.gates.layout = phrases, self._positions(texts, phrases)
+            self.gates.layout = self._placed(texts, phrases)
             try:
                 images.append(super().generate(texts, noises, masks, steps, guidance, batch))
             finally:

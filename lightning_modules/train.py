@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Evaluation, Run
+from lightning_modules.checks import check, evaluated
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule, CocoDataset
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from lightning_modules.tracking import SeedRun, Tracking
 
 Progress = Callable[[str, float], None]
-SHAPE_OF_GATES = ("head", "width", "depth", "sharing", "stage", "placement", "attention")  # what their weights fit to
 SHARES = {"data": (0.0, 0.05), "train": (0.05, 0.5), "evaluate": (0.5, 1.0)}  # of a run's progress
 
 
@@ -49,41 +49,6 @@ def run(config: Run, folder: Path, tracking: Tracking | None = None, progress: P
 
     with SeedRun(tracking) as seed_run:
         return _run(config, folder, seed_run, progress)
-
-
-def check(config: Run) -> None:
-    """What would fail late is said early. Raises ValueError."""
-    if config.evaluation.prompts and config.data.name != "shapes":
-        raise ValueError(
-            f"data.name={config.data.name!r} with evaluation.prompts={config.evaluation.prompts}: the judge knows only the embedded world; "
-            "set evaluation.prompts=0 to train without an evaluation, or data=shapes"
-        )
-    if config.method.init and not (Path(config.method.init) / "adapter.json").is_file():
-        raise ValueError(f"method.init={config.method.init!r} is no adapter: expected a folder with adapter.json and adapter.safetensors")
-    if config.method.init and config.method.name == "baseline":
-        raise ValueError(f"method.init={config.method.init!r} with method=baseline: the untouched backbone is not trained; leave it out")
-    if config.data.name == "shapes" and config.backbone.resolution != 64:
-        raise ValueError(f"backbone.resolution={config.backbone.resolution} with data=shapes: the embedded world has 64 pixels")
-    if config.method.name != "baseline" and config.data.train_images < config.trainer.batch:
-        raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: lower it")
-    gate = config.method.gate
-    if config.method.name == "maskattn" and gate.signal == "oracle" and config.data.name != "shapes":
-        raise ValueError("method.gate.signal=oracle needs data=shapes: only the embedded world has a judge that says where objects are")
-    if config.method.name == "maskattn" and gate.signal == "none" and gate.denoising_weight == 0:
-        raise ValueError("method.gate.denoising_weight=0 with method.gate.signal=none: nothing would be trained; set one of them")
-    shape = [key for key in config.evaluate_with if key.startswith("method.gate.") and key.rpartition(".")[2] in SHAPE_OF_GATES]
-    if shape or evaluated(config).method.gate.mode == "learned" != gate.mode:
-        changed = ", ".join(shape or ["method.gate.mode=learned"])
-        raise ValueError(f"{changed} cannot change after training: it makes other gate heads than those trained; use when=train")
-    evaluation = evaluated(config).evaluation
-    images, k = evaluation.prompts * evaluation.noise_seeds * len(evaluation.splits), evaluation.precision_recall_k
-    if 0 < images <= k:
-        raise ValueError(f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set evaluation.prompts higher")
-
-
-def evaluated(config: Run) -> Run:
-    """The config after training, with ``evaluate_with`` in it."""
-    return conf.replace(config, config.evaluate_with) if config.evaluate_with else config
 
 
 def training_key(config: Run) -> str:

@@ -6,7 +6,8 @@
 
 `masks` teaches the gates of a phrase's tokens where its object is, from the training images' instance masks. `noisier` lets the signal
 act on the noisier half of the timesteps alone; without a signal there is nothing for it to act on. `oracle` is an upper bound: gates by a
-layout that fits the noise, without training. Weight, density and annealing are settings: method.gate.signal_weight=0.3 method.gate.signal_density=0.6 method.gate.signal_anneal=cosine.
+layout that fits the noise, without training. Weight, density and annealing are settings: method.gate.signal_weight=0.3
+method.gate.signal_density=0.6 method.gate.signal_anneal=cosine.
 """
 
 from sweeps.maskattn_shared import DETAILS, GATE_MASK_IOU, HEADLINES, PAPER

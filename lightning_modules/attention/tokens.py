@@ -23,6 +23,10 @@ BOS, WORD, EOS, PADDING = range(4)  # the kinds of `token_kinds`
 Phrase = str | tuple[int, int]  # words as they stand in the caption, or its characters from start up to end
 
 
+class CutOffError(ValueError):
+    """A phrase stands where the encoder no longer reads."""
+
+
 class SpecialPositions(NamedTuple):
     """The positions of one caption at which no word stands."""
 
@@ -39,7 +43,7 @@ def phrase_positions(tokenizer: CLIPTokenizer, caption: str, phrases: Sequence[P
     part counts, so that a span inside a word gives that word's tokens. ``what`` names the text in errors.
 
     Raises ValueError on an empty phrase, one that is not in the caption as often as it is listed, a span that is outside the caption
-    or has no token, and a phrase that the encoder would not see whole because the caption is cut.
+    or has no token, and CutOffError (a ValueError) on a phrase that the encoder would not see whole because the caption is cut.
     """
     encoded = tokenizer(caption, return_offsets_mapping=True, truncation=False, verbose=False)
     last = tokenizer.model_max_length - 2  # EOS takes the place after it
@@ -51,7 +55,7 @@ def phrase_positions(tokenizer: CLIPTokenizer, caption: str, phrases: Sequence[P
             raise ValueError(f"phrase {phrase!r} of the {what} {caption!r} has no token: expected words")
         if found[-1] > last:
             cut = f"its last token is number {found[-1]}, and the encoder reads {tokenizer.model_max_length} with EOS"
-            raise ValueError(f"phrase {phrase!r} of the {what} {caption!r} is cut off: {cut}; shorten the {what}")
+            raise CutOffError(f"phrase {phrase!r} of the {what} {caption!r} is cut off: {cut}; shorten the {what}")
         positions.append(found)
     return positions
 

@@ -222,7 +222,8 @@ def main() -> None:
             return
         found = sites(unet, side)
         print(f"{model}: {hardware(args.device)}, {args.dtype}, latents {side}x{side}, batch {batch}, torch {torch.__version__}")
-        print(f"  maps of {len(nearest(select(found)))} sites at {nearest(select(found))[0].resolution}, gates at {len(select(found))}", flush=True)
+        captured = nearest(select(found))
+        print(f"  maps of {len(captured)} sites at {captured[0].resolution}, gates at {len(select(found))}", flush=True)
         seconds = times(unet, side, batch, variants, args.repeats, args.limit)
         del unet
         memory = {}

@@ -5,8 +5,8 @@
     python tests/benchmarks/full_size.py --device cuda --pixels 1024 --batch 4
 
 The training step is the method's own, from latents and captions to the optimiser's update; sampling is `generate` with guidance, two
-sampler steps less one, so that encoding and decoding do not count. Peak memory is that of the process (CPU) or of the allocator (GPU), weights
-included. Run by hand; figures stand in README.md beside it.
+sampler steps less one, so that encoding and decoding do not count. Peak memory is that of the process (CPU) or of the allocator (GPU),
+weights included. Run by hand; figures stand in README.md beside it.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
     method.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no Trainer to log to
     frozen = sum(p.numel() for module in method.frozen_modules() for p in module.parameters())
     trained = sum(p.numel() for p in method.parameters())
-    note(f"{args.model}: {frozen:,} frozen parameters, {trained:,} trained at {len(method.gates.sites)} sites, peak {peak(args.device):.1f} GiB")
+    note(f"{args.model}: {frozen:,} frozen parameters, {trained:,} trained at {len(method.gates.sites)} sites")
 
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-4, weight_decay=0.01)
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == trained

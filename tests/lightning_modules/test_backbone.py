@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from datamodules.batch import Instance
+from datamodules.phrases import link
 from lightning_modules import backbone as module
 from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD, token_kinds
 from lightning_modules.backbone import Backbone, TextCondition, initial_noise, sample
@@ -305,3 +307,15 @@ def test_an_autoencoder_that_overflows_in_half_precision_computes_in_full(embedd
     embedded.vae.register_to_config(force_upcast=False)
     embedded.encode_images(torch.zeros(1, 3, 64, 64))
     assert embedded.vae.dtype == torch.float16
+
+
+def test_phrases_beyond_the_encoder_are_left_out(embedded: Backbone):
+    caption = "a red circle, a blue square, " + "a " * 20 + "white ring"
+    objects = (("red", "circle"), ("blue", "square"), ("white", "ring"))
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    phrases = link(caption, [Instance(shape, mask, (0, 0, 4, 4), color) for color, shape in objects])
+    kept, positions = embedded.placed(caption, phrases)
+    assert [p.text for p in kept] == ["red circle", "blue square"]
+    assert positions == embedded.positions(caption, ["red circle", "blue square"])
+    with pytest.raises(ValueError, match="phrase .* is cut off"):
+        embedded.positions(caption, ["white ring"])

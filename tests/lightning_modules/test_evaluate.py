@@ -25,3 +25,11 @@ def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_plac
         assert prompt.target.relation is None or f" {prompt.target.relation} " in prompt.text
     real = real_images(datamodule, prompts)
     assert torch.equal(real[5], datamodule.eval_sets["heldout"].pixels(1)) and real.dtype == torch.uint8
+
+
+def test_more_noises_per_prompt_keep_the_first_and_count_real_images_once(base: Run):
+    datamodule = build_data(base, lambda text, share: None)
+    once, thrice = (plan(datamodule, Evaluation(prompts=2, noise_seeds=n), seed=1) for n in (1, 3))
+    assert thrice[::3] == once and len({p.noise for p in thrice}) == 12
+    assert {p.noise for p in thrice}.isdisjoint(p.noise for p in plan(datamodule, Evaluation(prompts=4, noise_seeds=3), seed=0))
+    assert torch.equal(real_images(datamodule, thrice), real_images(datamodule, once))

@@ -74,6 +74,18 @@ def same_steps(one: list, other: list) -> bool:
     )
 
 
+def test_training_may_start_from_an_adapter_and_really_trains(base: Run, tmp_path: Path):
+    first = variant(base, seed=31, evaluation__prompts=0, trainer__steps=1)
+    train.run(first, tmp_path / "first")
+    folder = Path(base.output) / "adapters" / train.training_key(first)
+    # At a rate of nearly zero what comes out is what went in; at a real one all of it has moved on.
+    for rate, moved in ((1e-12, False), (1e-2, True)):
+        second = variant(first, trainer__lr=rate, method__init=str(folder), seed=32)
+        train.run(second, tmp_path / str(rate))
+        start, end = adapter(first), adapter(second)
+        assert all(torch.allclose(start[name], end[name], atol=1e-9) != moved for name in start)
+
+
 # --- a whole run -------------------------------------------------------------------------------------------------------------------
 
 

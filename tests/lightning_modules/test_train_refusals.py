@@ -26,6 +26,7 @@ from lightning_modules import train
         ({"trainer.lr": 0.1}, False),
         ({"backbone.path": "embedded"}, False),
         ({"data.train_images": 99}, False),
+        ({"data.min_phrases": 2}, False),
     ],
 )
 def test_the_key_of_an_adapter_holds_what_training_depends_on(base: Run, changes: dict, same: bool):
@@ -44,6 +45,15 @@ def test_other_weights_below_the_same_path_make_another_adapter(base: Run, tmp_p
     assert second != first == train.training_key(config)
 
 
+def test_an_adapter_to_start_from_counts_by_its_weights(base: Run, tmp_path: Path):
+    keys = []
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter.safetensors").write_bytes(content)
+        keys.append(train.training_key(conf.replace(base, {"method.init": str(tmp_path / name)})))
+    assert keys[0] == keys[1] and len({*keys, train.training_key(base)}) == 3
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -52,6 +62,19 @@ def test_other_weights_below_the_same_path_make_another_adapter(base: Run, tmp_p
         ({"data.train_images": 3}, "data.train_images=3 make no batch of trainer.batch=4"),
         ({"evaluation.prompts": 1}, "2 prompts in all are too few for evaluation.precision_recall_k=3"),
         ({"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
+        ({"method.init": "/nowhere"}, "method.init='/nowhere' is no adapter: expected a folder with adapter.json and adapter.safetensors"),
+        ({"method.gate.denoising_weight": 0.0}, "denoising_weight=0 with method.gate.signal=none .*: nothing would be trained"),
+        (
+            {"method.gate.denoising_weight": 0.0, "method.gate.signal": "masks", "method.gate.signal_weight": 0.0},
+            "denoising_weight=0 with method.gate.signal=masks of weight 0: nothing would be trained",
+        ),
+        ({"method.gate.surrogate": "released", "method.gate.mode": "soft"}, "surrogate=released with method.gate.mode=soft"),
+        (
+            {"method.gate.signal": "oracle", "data.name": "coco", "data.root": "/x", "evaluation.prompts": 0},
+            "signal=oracle needs data=shapes",
+        ),
+        ({"evaluate_with": {"method.gate.width": 16}}, "method.gate.width cannot change after training: .*use when=train"),
+        ({"evaluate_with": {"method.gate.mode": "learned"}}, "method.gate.mode=learned cannot change after training"),
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(base: Run, tmp_path: Path, changes: dict, message: str):

@@ -1,0 +1,53 @@
+"""What would fail late is said early: settings that do not go together, before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from conf import load as conf
+from conf.schema import Run
+
+SHAPE_OF_GATES = ("head", "width", "depth", "sharing", "stage", "placement", "attention")  # what their weights fit to
+
+
+def check(config: Run) -> None:
+    """What would fail late is said early. Raises ValueError."""
+    if config.evaluation.prompts and config.data.name != "shapes":
+        raise ValueError(
+            f"data.name={config.data.name!r} with evaluation.prompts={config.evaluation.prompts}: the judge knows only the embedded world; "
+            "set evaluation.prompts=0 to train without an evaluation, or data=shapes"
+        )
+    if config.method.init and not (Path(config.method.init) / "adapter.json").is_file():
+        raise ValueError(f"method.init={config.method.init!r} is no adapter: expected a folder with adapter.json and adapter.safetensors")
+    if config.method.init and config.method.name == "baseline":
+        raise ValueError(f"method.init={config.method.init!r} with method=baseline: the untouched backbone is not trained; leave it out")
+    if config.data.name == "shapes" and config.backbone.resolution != 64:
+        raise ValueError(f"backbone.resolution={config.backbone.resolution} with data=shapes: the embedded world has 64 pixels")
+    if config.method.name != "baseline" and config.data.train_images < config.trainer.batch:
+        raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: lower it")
+    if config.method.name == "maskattn":
+        _check_gates(config)
+    evaluation = evaluated(config).evaluation
+    images, k = evaluation.prompts * evaluation.noise_seeds * len(evaluation.splits), evaluation.precision_recall_k
+    if 0 < images <= k:
+        raise ValueError(f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set evaluation.prompts higher")
+
+
+def _check_gates(config: Run) -> None:
+    gate = config.method.gate
+    if gate.signal == "oracle" and config.data.name != "shapes":
+        raise ValueError("method.gate.signal=oracle needs data=shapes: only the embedded world has a judge that says where objects are")
+    if gate.denoising_weight == 0 and (gate.signal == "none" or gate.signal_weight == 0):
+        told = f"method.gate.signal={gate.signal} of weight {gate.signal_weight:g}"
+        raise ValueError(f"method.gate.denoising_weight=0 with {told}: nothing would be trained; set one of them")
+    if gate.surrogate == "released" and gate.mode == "soft" and gate.point == "logit":
+        raise ValueError("method.gate.surrogate=released with method.gate.mode=soft: it is a gradient of binary gates; use renormalised")
+    shape = [key for key in config.evaluate_with if key.startswith("method.gate.") and key.rpartition(".")[2] in SHAPE_OF_GATES]
+    if shape or evaluated(config).method.gate.mode == "learned" != gate.mode:
+        changed = ", ".join(shape or ["method.gate.mode=learned"])
+        raise ValueError(f"{changed} cannot change after training: it makes other gate heads than those trained; use when=train")
+
+
+def evaluated(config: Run) -> Run:
+    """The config after training, with ``evaluate_with`` in it."""
+    return conf.replace(config, config.evaluate_with) if config.evaluate_with else config
