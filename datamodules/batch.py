@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from datamodules.phrases import Phrase
 
 
 @dataclass(frozen=True)
@@ -28,6 +25,15 @@ class Caption:
 
     text: str
     relation: str | None = None
+
+
+class Phrase(NamedTuple):
+    """Words of a caption, its characters from ``start`` up to ``end``, and where what they mean is: ``mask`` bool [H, W]."""
+
+    text: str
+    start: int
+    end: int
+    mask: Tensor
 
 
 @dataclass

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
-from datamodules.batch import Instance
-
-
-class Phrase(NamedTuple):
-    """Words of a caption, its characters from ``start`` up to ``end``, and where what they mean is: ``mask`` bool [H, W]."""
-
-    text: str
-    start: int
-    end: int
-    mask: Tensor
+from datamodules.batch import Instance, Phrase
 
 
 def link(caption: str, instances: Sequence[Instance]) -> list[Phrase]:

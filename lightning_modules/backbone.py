@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from datamodules.phrases import Phrase
+from datamodules.batch import Phrase
 from lightning_modules.attention import Site, sites
 from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD, CutOffError, common_positions
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from datamodules.phrases import Phrase
+from datamodules.batch import Phrase
 from datamodules.shapes import COLORS, SHAPES
 from lightning_modules.metrics.detection import Detection
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,11 +13,21 @@ from datamodules.phrases import link
 from lightning_modules.attention.gate import Gates
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.attention.gate_targets import on_plane
-
-if TYPE_CHECKING:
-    from lightning_modules.maskattn import MaskAttn
+from lightning_modules.maskattn import MaskAttn
 
 IMAGES = 16  # the first of a split; timesteps are spread evenly over them
+
+
+def examine(method: MaskAttn, dataset: CocoDataset, seed: int) -> dict[str, float]:
+    """What became of the gates in training that ``seed`` began, how well they know the objects, and what they cost; nothing of gates that
+    are not trained."""
+    if not method.trains:
+        return {}
+    probe = Probe(method, dataset, seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        start = method.build().to(method.backbone.device)
+    return {**probe.changes(start), **probe.masks(), "overhead": probe.overhead(), "parameters": float(method.gates.parameter_count())}
 
 
 class Probe:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from conf.schema import Gate
-from datamodules.phrases import Phrase
+from datamodules.batch import Phrase
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.attention.gate_targets import gate_targets, self_targets
 from lightning_modules.attention.sites import Site

@@ -16,9 +16,7 @@ from torch import Tensor
 from conf.schema import Gate
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
-from datamodules.batch import Batch
-from datamodules.coco import CocoDataModule
-from datamodules.phrases import Phrase
+from datamodules.batch import Batch, Phrase
 from lightning_modules import gate_signal
 from lightning_modules.attention import select
 from lightning_modules.attention.gate import Gates
@@ -142,18 +140,6 @@ class MaskAttn(Method):
             yield result
         result["gate_closed"] = record.share_closed()
         result |= {f"gate_closed_{name}": share for name, share in record.shares().items() if not name.startswith("site/")}
-
-    def examine(self, datamodule: CocoDataModule, split: str, seed: int) -> dict[str, float]:
-        """What became of the gates in training, how well they know the objects, and what they cost: see `gate_probe`."""
-        from lightning_modules import gate_probe
-
-        if not self.trains:
-            return {}
-        probe = gate_probe.Probe(self, datamodule.eval_sets[split], seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            start = self.build().to(self.backbone.device)
-        return {**probe.changes(start), **probe.masks(), "overhead": probe.overhead(), "parameters": float(self.gates.parameter_count())}
 
     def adapter_config(self) -> dict[str, Any]:
         return {"gate": asdict(self.config.gate)}

@@ -19,7 +19,6 @@ import lightning_modules
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch
-from datamodules.coco import CocoDataModule
 from lightning_modules.backbone import Backbone, TextCondition, sample
 from losses.denoising import denoising_loss
 
@@ -126,10 +125,6 @@ class Method(L.LightningModule):
     def observed(self, guidance: float) -> Iterator[dict[str, float]]:
         """Measures how the method acts on what is generated with ``guidance`` inside the block; the dict is filled when the block ends."""
         yield {}
-
-    def examine(self, datamodule: CocoDataModule, split: str, seed: int) -> dict[str, float]:
-        """What evaluation measures of the method itself, beside the images that it makes."""
-        return {}
 
     def to_pipeline(self) -> Any:
         """A stock diffusers pipeline with the adapter in it."""

@@ -262,10 +262,13 @@ def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, 
 def _evaluated(config: Evaluation, seed: int, method: Method, datamodule: CocoDataModule, folder: Path, emit: Progress) -> dict[str, float]:
     from lightning_modules.evaluate import evaluate
     from lightning_modules.gate_maps import draw_gate_maps
+    from lightning_modules.gate_probe import examine
     from lightning_modules.maskattn import MaskAttn
 
     metrics = evaluate(method, datamodule, config, seed, folder, emit)
     if isinstance(method, MaskAttn):
+        found = examine(method, datamodule.eval_sets[config.splits[0]], seed)
+        metrics |= {f"eval/{key}": value for key, value in found.items()}
         draw_gate_maps(method, datamodule, config, seed, folder)
     return metrics
 

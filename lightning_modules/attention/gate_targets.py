@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from datamodules.phrases import Phrase
+from datamodules.batch import Phrase
 
 
 def gate_targets(

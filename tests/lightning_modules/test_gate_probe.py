@@ -15,7 +15,7 @@ from lightning_modules import MaskAttn
 from lightning_modules.attention.gate_targets import on_plane
 from lightning_modules.attention.tokens import PADDING, token_kinds
 from lightning_modules.backbone import Backbone
-from lightning_modules.gate_probe import Probe
+from lightning_modules.gate_probe import Probe, examine
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +151,7 @@ def test_changes_are_shares_of_what_was_closed_and_of_what_was_open(embedded: Ba
 def test_an_untrained_method_has_changed_nothing_since_its_start(embedded: Backbone, world: ShapesDataModule):
     method = maskattn(embedded, seed=5)
     state_before = torch.get_rng_state()
-    found = method.examine(world, "val", seed=5)
+    found = examine(method, world.eval_sets["val"], seed=5)
     assert torch.equal(torch.get_rng_state(), state_before)
     assert found["gates_reopened"] == found["gates_shut"] == 0
     assert set(found) == {"gates_reopened", "gates_shut", "gate_mask_iou", "overhead", "parameters"}
@@ -159,7 +159,7 @@ def test_an_untrained_method_has_changed_nothing_since_its_start(embedded: Backb
     with torch.no_grad():
         for head in method.gates.heads.values():
             head.bias += 0.3
-    moved = method.examine(world, "val", seed=5)
+    moved = examine(method, world.eval_sets["val"], seed=5)
     assert moved["gates_reopened"] > 0 and moved["gates_shut"] == 0
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from unet_inputs import draw
 
 from conf.schema import Gate
-from datamodules.phrases import Phrase
+from datamodules.batch import Phrase
 from lightning_modules.attention import Site
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD

@@ -12,8 +12,7 @@ import torch
 from conf import load as conf
 from conf.schema import Gate, Run, Trainer
 from conf.schema import Method as MethodConfig
-from datamodules.batch import Batch
-from datamodules.phrases import Phrase
+from datamodules.batch import Batch, Phrase
 from lightning_modules import MaskAttn
 from lightning_modules.attention import sites
 from lightning_modules.attention.gate_record import GateRecord
