@@ -122,7 +122,9 @@ class Gates(nn.Module, WeighsTokens):
         gate = torch.where(fixed, 1.0, gate)
         gate = keep_one_open(gate, logits, config.empty, None if closed is None else ~closed)
         if self.record is not None and not now.replay:
-            self.record.add(site, gate, logits, free, kinds, now)
+            # What a signal teaches is when a gate opens, and so where the learned threshold lies.
+            decisive = logits - torch.logit(threshold) if isinstance(threshold, Tensor) else logits
+            self.record.add(site, gate, decisive, free, kinds, now)
         return gate
 
     @staticmethod

@@ -224,6 +224,17 @@ def test_a_signal_without_the_denoising_loss_trains_the_same_gates_and_nothing_p
     assert not any(logits.requires_grad for logits in record.logits.values()), "in training alone"
 
 
+def test_masks_teach_the_learned_threshold_as_well(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
+    method = maskattn(embedded, mode="learned", signal="masks", denoising_weight=0.0)
+    loss, logged = step(method, monkeypatch)
+    loss.backward()
+    slopes = [float(threshold.grad) for threshold in method.gates.thresholds.values()]
+    assert len(slopes) == len(method.gates.heads) and all(slopes)
+    # A threshold that rises closes gates as a bias that falls does.
+    biases = [float(head.bias.grad) for head in method.gates.heads.values()]
+    assert slopes == pytest.approx([-bias for bias in biases], rel=1e-4)
+
+
 def test_masks_without_phrases_are_refused(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
     method = maskattn(embedded, signal="masks")
     with pytest.raises(ValueError, match="gate.signal=masks needs phrases with masks: set the training set's with_phrases"):
