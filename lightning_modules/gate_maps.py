@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -68,19 +69,28 @@ def _draw(path: Path, images: np.ndarray, maps: dict[int, np.ndarray], tokens: l
 
     shown = [[t for t, token in enumerate(line) if len(token) > 2] for line in tokens]
     rows, columns = len(images) * len(maps), 1 + max(len(line) for line in shown)
-    figure = Figure(figsize=(PAGE, rows * (PAGE / columns + 0.18)), dpi=200, layout="constrained")
+    # One plane for all pictures, a unit a picture: as many axes with a layout of their own would take seconds to draw.
+    gap, title = 0.08, 0.3
+    width, height = columns * (1 + gap) - gap, rows * (1 + title)
+    figure = Figure(figsize=(PAGE, PAGE * height / width), dpi=200)
     FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+
+    def place(picture: np.ndarray, row: int, column: int, name: str, **style: Any) -> None:
+        left, top = column * (1 + gap), -row * (1 + title) - title
+        axes.imshow(picture, extent=(left, left + 1, top - 1, top), interpolation="nearest", **style)
+        across = {"x": left, "ha": "left"} if column == 0 else {"x": left + 0.5, "ha": "center"}
+        axes.text(y=top + 0.06, s=name, va="bottom", fontsize=7.5, **across)
+        # White maps would vanish on white paper.
+        axes.add_patch(Rectangle((left, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.6))
+
     for i, image in enumerate(images):
         for k, (side, opened) in enumerate(maps.items()):
-            row = axes[i * len(maps) + k]
-            row[0].imshow(image)
-            row[0].set_title(f"{side}×{side}", fontsize=7.5, loc="left")
-            for axis, t in zip(row[1:], shown[i], strict=False):
-                axis.imshow(opened[i, ..., t], cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-                axis.set_title(tokens[i][t], fontsize=7.5)
-                # White maps would vanish on white paper.
-                axis.add_patch(Rectangle((-0.5, -0.5), side, side, fill=False, edgecolor="0.6", linewidth=0.6))
+            row = i * len(maps) + k
+            place(image, row, 0, f"{side}×{side}")
+            for column, t in enumerate(shown[i], start=1):
+                place(opened[i, ..., t], row, column, tokens[i][t], cmap="gray", vmin=0, vmax=1)
+    axes.set_xlim(-0.02, width + 0.02)
+    axes.set_ylim(-height - 0.02, 0)
     figure.savefig(path, metadata={"Software": None})

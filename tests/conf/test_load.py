@@ -186,7 +186,7 @@ def test_help_names_every_key_group_and_choice() -> None:
     assert any(line.startswith("backbone=embedded") for line in lines)
     assert any(line.startswith("data.root=???") for line in lines)
     assert any(line.startswith("method.gate.threshold=0.6") and "gate is open where" in line and "below 1" in line for line in lines)
-    assert any(line.startswith("method.gate.stage=all") and "one of mid, all, high, low" in line for line in lines)
+    assert any(line.startswith("method.gate.stage=mid") and "one of mid, all, high, low" in line for line in lines)
 
 
 def test_every_field_has_a_comment() -> None:
