@@ -39,7 +39,7 @@ class Gate:
     mode: str = choice("hard", "soft", "learned", "topk")           # hard: 0 or 1; soft: the probability; learned: hard, threshold trained
     keep: float = number(0.5, above=0, maximum=1)                   # mode topk: share of the free tokens that stays open at a location
     point: str = choice("logit", "post_softmax", "post_softmax_renormalised")  # where the gate acts in the attention
-    surrogate: str = choice("renormalised", "released", "secant")   # gradient of a gate at the logits: exact, dead if closed, of a flip
+    surrogate: str = choice("secant", "renormalised", "released")   # gradient of a gate at the logits: of a flip, exact, dead if closed
     head: str = choice("mlp", "conv1x1", "conv3x3", "film", "concat")  # what looks at a location and a token
     width: int = number(128, minimum=1)                             # width of the gate head
     depth: int = number(2, minimum=1)                               # linear layers in each branch of the head (not of a conv head)

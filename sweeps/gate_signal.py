@@ -25,7 +25,6 @@ SWEEP = Sweep(
     metrics=[*HEADLINES, GATE_MASK_IOU, *DETAILS],
     headline="success",
     preset=PAPER | {
-        "method.gate.surrogate": "secant",  # with the exact derivative the denoising loss undoes what the signal teaches
         "method.gate.sharing": "layer",
         "method.gate.stage": "all",
         "trainer.steps": 60,

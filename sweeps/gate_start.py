@@ -23,7 +23,7 @@ SWEEP = Sweep(
         Factor("method.gate.surrogate", ["released", "renormalised", "secant"], label="Surrogate"),
         Factor("method.gate.protect", ["none", "bos", "specials"], label="Protected tokens"),
     ],
-    baseline={"method.gate.bias": 2.0, "method.gate.surrogate": "renormalised", "method.gate.protect": "bos"},
+    baseline={"method.gate.bias": 2.0, "method.gate.surrogate": "secant", "method.gate.protect": "bos"},
     metrics=[*HEADLINES, GATES_REOPENED, GATES_SHUT, *DETAILS],
     headline="success",
     preset=PAPER,

@@ -21,8 +21,6 @@ from lightning_modules.attention.sites import Site
 from lightning_modules.attention.tokens import BOS, PADDING, WORD
 from lightning_modules.attention.wiring import Pass, WeighsTokens
 
-RULE_OF = {"post_softmax": "post_softmax", "post_softmax_renormalised": "renormalised"}  # what `point` alone decides
-
 
 def straight_through(is_open: Tensor, value: Tensor) -> Tensor:
     """Exactly 0 or 1 as ``is_open``, with the gradient of ``value``. (hard + p) - p would round."""
@@ -66,6 +64,17 @@ def keep_one_open(gate: Tensor, logits: Tensor, rule: str, allowed: Tensor | Non
     return gate + (opened & empty).to(gate.dtype)
 
 
+def rule_of(config: Gate) -> str:
+    """The rule of `functional` by which gates of these settings act and get their gradient."""
+    if config.point == "post_softmax":
+        return "post_softmax"
+    # G softmax(l) over its sum is G exp(l) over its sum: the gradient at the logits serves, but not that of -10^4.
+    if config.point == "post_softmax_renormalised" and config.surrogate == "released":
+        return "renormalised"
+    # Soft gates do not flip.
+    return "renormalised" if config.surrogate == "secant" and config.mode == "soft" else config.surrogate
+
+
 class Gates(nn.Module, WeighsTokens):
     """The gate heads of a set of sites: one for each (stage, kind, width, context) that its sites share, or one for each site.
 
@@ -75,9 +84,7 @@ class Gates(nn.Module, WeighsTokens):
     def __init__(self, chosen: Sequence[Site], config: Gate, kinds: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
         self.sites, self.config, self.kinds = list(chosen), config, kinds
-        self.rule = RULE_OF.get(config.point, config.surrogate)
-        if self.rule == "secant" and config.mode == "soft":
-            self.rule = "renormalised"  # soft gates do not flip
+        self.rule = rule_of(config)
         self.record: GateRecord | None = None
         self.layout: tuple[Sequence, Sequence] | None = None  # phrases and positions whose masks stand in for the heads (`gate_targets`)
         self.watch_only = False  # gates act, but only what reads them gets their gradient: none flows through the backbone
