@@ -80,8 +80,8 @@ def _draw(path: Path, images: np.ndarray, maps: dict[int, np.ndarray], tokens: l
     def place(picture: np.ndarray, row: int, column: int, name: str, **style: Any) -> None:
         left, top = column * (1 + gap), -row * (1 + title) - title
         axes.imshow(picture, extent=(left, left + 1, top - 1, top), interpolation="nearest", **style)
-        across = {"x": left, "ha": "left"} if column == 0 else {"x": left + 0.5, "ha": "center"}
-        axes.text(y=top + 0.06, s=name, va="bottom", fontsize=7.5, **across)
+        at, side = (left, "left") if column == 0 else (left + 0.5, "center")
+        axes.text(at, top + 0.06, name, ha=side, va="bottom", fontsize=7.5)
         # White maps would vanish on white paper.
         axes.add_patch(Rectangle((left, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.6))
 
