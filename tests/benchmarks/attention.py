@@ -210,7 +210,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--limit", type=float, default=300, help="seconds after which no further round begins")
-    parser.add_argument("--peak", choices=VARIANTS, help=argparse.SUPPRESS)
+    parser.add_argument("--peak", choices=VARIANTS, help="print the MiB that one step of this variant needs, and nothing else")
     args = parser.parse_args()
     variants = ["stock", *(v for v in args.variants if v != "stock")]
     dtype = getattr(torch, args.dtype)
