@@ -16,7 +16,7 @@ from torch import Tensor
 
 from datamodules.batch import Phrase
 from lightning_modules.attention import Site, sites
-from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD, CutOffError, common_positions
+from lightning_modules.attention.tokens import CutOffError, common_positions, kinds_by_end, unknown_kinds
 
 EMBEDDED = Path(__file__).parent / "assets" / "backbone"
 
@@ -76,18 +76,14 @@ class TextMemory:
 
     def _kinds(self, ids: Tensor) -> Tensor:
         """uint8 [n, T]: the first EOS ends the words, and padding, which may have the same id, follows."""
-        position = torch.arange(ids.shape[1], device=ids.device)
         ends = ids == self.eos
-        last = torch.where(ends.any(1), ends.int().argmax(1), ids.shape[1])[:, None]
-        kinds = torch.where(position < last, WORD, torch.where(position == last, EOS, PADDING))
-        return kinds.masked_fill(position == 0, BOS).to(torch.uint8)
+        return kinds_by_end(torch.where(ends.any(1), ends.int().argmax(1), ids.shape[1]), ids.shape[1])
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """uint8 [B, T]: `tokens.BOS`, `WORD`, `EOS` or `PADDING` for a text [B, T, C]; words behind BOS where it is not known (zeros)."""
         if self.latest is not None and self.latest[0]() is hidden:
             return self.latest[1]
-        kinds = torch.full(hidden.shape[:2], WORD, dtype=torch.uint8, device=hidden.device)
-        kinds[:, 0] = BOS
+        kinds = unknown_kinds(hidden)
         for states, known in self.past:
             if known.shape[1] != hidden.shape[1]:
                 continue

@@ -173,25 +173,23 @@ def _trained(config: Run, backbone: Backbone, datamodule: CocoDataModule, seed_r
     """The method with its trained adapter, as evaluation wants it: freshly trained, or read from the shared folder."""
     import torch
 
-    torch.manual_seed(config.seed)
-    later = evaluated(config)
-    method = build_method(later, backbone)
+    method = build_method(evaluated(config), backbone)
     if not method.trains:
         return method.eval()
     method.remove()
-    torch.manual_seed(config.seed)
     target = Path(config.output) / "adapters" / training_key(config)
     if not (target / "adapter.json").exists():
-        method = build_method(config, backbone)
+        torch.manual_seed(config.seed)
+        trained = build_method(config, backbone)
         if config.method.init:
-            method.load_weights(config.method.init)
+            trained.load_weights(config.method.init)
         datamodule.train_set.latents = _latents(config, backbone, datamodule.train_set, emit)
         datamodule.train_set.with_phrases = config.method.gate.signal == "masks"
-        _fit(config, method, datamodule, target, seed_run, emit)
-        method.remove()
+        _fit(config, trained, datamodule, target, seed_run, emit)
+        trained.remove()
     else:
         emit(f"training: adapter {target.name} is there already", 1.0)
-    method = build_method(later, backbone)
+    method.install()
     method.load_weights(target)
     return method.eval()
 

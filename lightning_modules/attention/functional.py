@@ -21,7 +21,8 @@ it can be the output comes from scaled-dot-product attention. All softmax arithm
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -147,27 +148,18 @@ class _GatedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):  # noqa: ANN001, ANN205
         query, key, value, gate, bias = ctx.saved_tensors
-        wants_query, wants_key, wants_value, wants_gate, *_ = ctx.needs_input_grad
-        grad_query = torch.empty_like(query) if wants_query else None
-        grad_key, grad_value = (torch.zeros_like(x, dtype=torch.float32) if wanted else None
-                                for x, wanted in ((key, wants_key), (value, wants_value)))
-        grad_gate = torch.zeros_like(gate) if wants_gate else None
-        scale = query.shape[-1] ** -0.5
+        grad_value = torch.zeros_like(value, dtype=torch.float32) if ctx.needs_input_grad[2] else None
         with torch.autocast(query.device.type, enabled=False):
-            wide_key, wide_value = key.float(), value.float()
-            for rows in _slices(query, key.shape[2]):
-                q, g = query[:, :, rows].float(), grad[:, :, rows].float()
-                here = _rows(gate, rows)
-                p, raw = _probability(q, wide_key, here, _rows(bias, rows), ctx.rule)
-                by_logits, by_gate = _through_softmax(p, raw, g @ wide_value.transpose(-1, -2), here, ctx.rule, wants_gate)
-                if grad_query is not None:
-                    grad_query[:, :, rows] = (by_logits @ wide_key * scale).to(query.dtype)
-                if grad_key is not None:
-                    grad_key += by_logits.transpose(-1, -2) @ q * scale
+            wide_value = value.float()
+
+            def by_probability(rows: slice, p: Tensor) -> Tensor:
+                g = grad[:, :, rows].float()
                 if grad_value is not None:
-                    grad_value += p.transpose(-1, -2) @ g
-                _add_gate(grad_gate, by_gate, rows)
-        return grad_query, _narrow(grad_key, key), _narrow(grad_value, value), grad_gate, None, None
+                    grad_value.add_(p.transpose(-1, -2) @ g)
+                return g @ wide_value.transpose(-1, -2)
+
+            grad_query, grad_key, grad_gate = _gradients(ctx, query, key, gate, bias, by_probability)
+        return grad_query, grad_key, _narrow(grad_value, value), grad_gate, None, None
 
 
 class _TokenMaps(torch.autograd.Function):
@@ -187,26 +179,37 @@ class _TokenMaps(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):  # noqa: ANN001, ANN205
         query, key, select, gate, bias = ctx.saved_tensors
-        wants_query, wants_key, _, wants_gate, *_ = ctx.needs_input_grad
-        grad_query = torch.empty_like(query) if wants_query else None
-        grad_key = torch.zeros_like(key, dtype=torch.float32) if wants_key else None
-        grad_gate = torch.zeros_like(gate) if wants_gate else None
-        scale = query.shape[-1] ** -0.5
         back = select.transpose(-1, -2)  # [B, objects, T]
+
+        def by_probability(rows: slice, p: Tensor) -> Tensor:
+            g = grad[..., rows, :].float()
+            return g @ back.unsqueeze(1) if ctx.keep_heads else (g @ back).unsqueeze(1) / query.shape[1]
+
         with torch.autocast(query.device.type, enabled=False):
-            wide_key = key.float()
-            for rows in _slices(query, key.shape[2]):
-                q, g = query[:, :, rows].float(), grad[..., rows, :].float()
-                here = _rows(gate, rows)
-                p, raw = _probability(q, wide_key, here, _rows(bias, rows), ctx.rule)
-                by_p = g @ back.unsqueeze(1) if ctx.keep_heads else (g @ back).unsqueeze(1) / query.shape[1]
-                by_logits, by_gate = _through_softmax(p, raw, by_p, here, ctx.rule, wants_gate)
-                if grad_query is not None:
-                    grad_query[:, :, rows] = (by_logits @ wide_key * scale).to(query.dtype)
-                if grad_key is not None:
-                    grad_key += by_logits.transpose(-1, -2) @ q * scale
-                _add_gate(grad_gate, by_gate, rows)
-        return grad_query, _narrow(grad_key, key), None, grad_gate, None, None, None
+            grad_query, grad_key, grad_gate = _gradients(ctx, query, key, gate, bias, by_probability)
+        return grad_query, grad_key, None, grad_gate, None, None, None
+
+
+def _gradients(
+    ctx: Any, query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None, by_probability: Callable[[slice, Tensor], Tensor]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """The gradients by query, key and gate, as far as ``ctx`` wants them, from the one by p, which ``by_probability`` gives for a slice of
+    the locations and their p, [B, heads or 1, n, T]."""
+    wants_query, wants_key, _, wants_gate, *_ = ctx.needs_input_grad
+    grad_query = torch.empty_like(query) if wants_query else None
+    grad_key = torch.zeros_like(key, dtype=torch.float32) if wants_key else None
+    grad_gate = torch.zeros_like(gate) if wants_gate and gate is not None else None
+    scale, wide_key = query.shape[-1] ** -0.5, key.float()
+    for rows in _slices(query, key.shape[2]):
+        q, here = query[:, :, rows].float(), _rows(gate, rows)
+        p, raw = _probability(q, wide_key, here, _rows(bias, rows), ctx.rule)
+        by_logits, by_gate = _through_softmax(p, raw, by_probability(rows, p), here, ctx.rule, wants_gate)
+        if grad_query is not None:
+            grad_query[:, :, rows] = (by_logits @ wide_key * scale).to(query.dtype)
+        if grad_key is not None:
+            grad_key += by_logits.transpose(-1, -2) @ q * scale
+        _add_gate(grad_gate, by_gate, rows)
+    return grad_query, _narrow(grad_key, key), grad_gate
 
 
 def _add_gate(total: Tensor | None, part: Tensor | None, rows: slice) -> None:

@@ -18,7 +18,7 @@ from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.attention.gate_targets import gate_targets
 from lightning_modules.attention.heads import build_head
 from lightning_modules.attention.sites import Site
-from lightning_modules.attention.tokens import BOS, PADDING, WORD
+from lightning_modules.attention.tokens import BOS, PADDING, WORD, unknown_kinds
 from lightning_modules.attention.wiring import Pass, WeighsTokens
 
 
@@ -146,11 +146,7 @@ class Gates(nn.Module, WeighsTokens):
         """uint8 [B, T]: what stands at the positions of a text; None where the tokens are locations."""
         if site.kind == "self":
             return None
-        if self.kinds is not None:
-            return self.kinds(context)
-        kinds = torch.full(context.shape[:2], WORD, dtype=torch.uint8, device=context.device)
-        kinds[:, 0] = BOS
-        return kinds
+        return unknown_kinds(context) if self.kinds is None else self.kinds(context)
 
     def _fixed(self, kinds: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """(gates that are always open, gates that are always closed or None), broadcastable to [B, N, T]."""

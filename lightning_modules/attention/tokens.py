@@ -78,10 +78,22 @@ def common_positions(
 def token_kinds(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     """What stands at each position of the encoded captions, uint8 [B, T]: `BOS`, `WORD` (punctuation, too), `EOS` or `PADDING`."""
     encoded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
-    last = encoded.attention_mask.sum(1, keepdim=True) - 1  # [B, 1]
-    position = torch.arange(encoded.input_ids.shape[1])  # [T]
-    kinds = torch.where(position < last, WORD, torch.where(position == last, EOS, PADDING))
+    return kinds_by_end(encoded.attention_mask.sum(1) - 1, encoded.input_ids.shape[1])
+
+
+def kinds_by_end(end: Tensor, length: int) -> Tensor:
+    """The kinds of `token_kinds`, uint8 [B, length], of texts whose EOS stands at ``end`` [B]; words alone behind BOS where that is
+    ``length`` or more."""
+    position = torch.arange(length, device=end.device)  # [T]
+    end = end[:, None]
+    kinds = torch.where(position < end, WORD, torch.where(position == end, EOS, PADDING))
     return kinds.masked_fill(position == 0, BOS).to(torch.uint8)
+
+
+def unknown_kinds(text: Tensor) -> Tensor:
+    """The kinds that are taken for a text [B, T, C] of which nothing is known: words behind BOS."""
+    batch, length = text.shape[:2]
+    return kinds_by_end(torch.full((batch,), length, device=text.device), length)
 
 
 def special_positions(tokenizer: CLIPTokenizer, caption: str) -> SpecialPositions:

@@ -236,17 +236,7 @@ class _Following:
             with self.wiring.replaying(self.now):
                 return module(*inner)
 
-        return self.stock(_Callable(run), *args)
-
-
-class _Callable:
-    """diffusers calls ``module.__call__``, torch the module itself."""
-
-    def __init__(self, run: Callable) -> None:
-        self.run = run
-
-    def __call__(self, *args: Any) -> Any:
-        return self.run(*args)
+        return self.stock(run, *args)
 
 
 class SiteProcessor:
