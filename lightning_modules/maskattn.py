@@ -1,6 +1,6 @@
 """MaskAttn-SDXL (arXiv 2509.15357): gates on the attention of a frozen UNet, trained on the denoising loss.
 
-The paper gives gates no other reason to close; ``gate.signal`` adds one when asked (`gate_signal`).
+The paper gives gates no other reason to close; ``gate.signal`` adds one when asked (`gating.signal`).
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from conf.schema import Gate
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch, Phrase
-from lightning_modules import gate_signal
 from lightning_modules.attention import select
 from lightning_modules.attention.gate import Gates
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.backbone import Backbone
+from lightning_modules.gating import signal as gate_signal
 from lightning_modules.method import Method
 
 KIND_OF = {"cross": "cross", "self": "self", "both": None}
@@ -111,10 +111,10 @@ class MaskAttn(Method):
     def generate(
         self, prompts: list[str], seeds: list[int], masks: object = None, steps: int = 30, guidance: float = 7.5, batch: int = 64
     ) -> Tensor:
-        """As `Method.generate`; oracle gates draw each prompt twice (`gate_oracle`)."""
+        """As `Method.generate`; oracle gates draw each prompt twice (`gating.oracle`)."""
         if self.trains:
             return super().generate(prompts, seeds, masks, steps, guidance, batch)
-        from lightning_modules.gate_oracle import layout
+        from lightning_modules.gating.oracle import layout
         from lightning_modules.metrics.judge import Judge
 
         judge, images = Judge.load(), []

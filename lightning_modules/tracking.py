@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from PIL.Image import Image
 
 __all__ = ["SeedRun", "Tracking", "client", "describe_error", "provenance", "start_seed_run"]
 
@@ -74,6 +75,10 @@ class SeedRun:
         entries = [Metric(key, float(value), now, step) for key, value in metrics.items()]
         for start in range(0, len(entries), METRICS_PER_CALL):
             self.client.log_batch(self.run_id, metrics=entries[start:start + METRICS_PER_CALL])
+
+    def log_image(self, key: str, image: Image, step: int) -> None:
+        """Store a picture of one step; MLflow's page of the run shows those of one key with a slider."""
+        self.client.log_image(self.run_id, image, key=key, step=step, synchronous=True)
 
     def log_artifacts(self, folder: Path) -> None:
         """Store what a trial's folder holds for readers: settings, results, samples, gate maps and log; never weights."""

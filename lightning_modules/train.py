@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -218,7 +219,8 @@ def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, 
     import lightning as L
     from lightning.pytorch.callbacks import ModelCheckpoint
 
-    from lightning_modules.gate_diagnostics import GateDiagnostics
+    from lightning_modules.gating.diagnostics import GateDiagnostics
+    from lightning_modules.gating.maps import GateMaps
     from lightning_modules.maskattn import MaskAttn
     from lightning_modules.progress import MetricLines, ProgressLines
 
@@ -232,6 +234,7 @@ def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, 
         callbacks.append(MetricLines(recipe.log_every, seed_run.log_metrics))
         if isinstance(method, MaskAttn):
             callbacks.append(GateDiagnostics(recipe.log_every, datamodule.train_set, method.seed, seed_run.log_metrics))
+            callbacks.append(GateMaps(datamodule.train_set, method.seed, partial(seed_run.log_image, "gates/training")))
     trainer = L.Trainer(
         max_steps=recipe.steps,
         accumulate_grad_batches=recipe.accumulate,
@@ -259,8 +262,8 @@ def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, 
 
 def _evaluated(config: Evaluation, seed: int, method: Method, datamodule: CocoDataModule, folder: Path, emit: Progress) -> dict[str, float]:
     from lightning_modules.evaluate import evaluate
-    from lightning_modules.gate_maps import draw_gate_maps
-    from lightning_modules.gate_probe import examine
+    from lightning_modules.gating.maps import draw_gate_maps
+    from lightning_modules.gating.probe import examine
     from lightning_modules.maskattn import MaskAttn
 
     metrics = evaluate(method, datamodule, config, seed, folder, emit)

@@ -17,7 +17,7 @@ from lightning_modules import MaskAttn
 from lightning_modules.attention import sites
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.backbone import Backbone, sample
-from lightning_modules.gate_signal import density_signal, mask_signal
+from lightning_modules.gating.signal import density_signal, mask_signal
 from losses.regularisation import gate_density
 
 PROMPTS, SEEDS = ["a red circle left of an orange square", "a white ring"], [1, 2]

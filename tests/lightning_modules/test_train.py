@@ -19,7 +19,8 @@ from safetensors.torch import load_file
 
 from conf import load as conf
 from conf.schema import Data, Run
-from lightning_modules import gate_maps, train
+from lightning_modules import train
+from lightning_modules.gating import maps as gate_maps
 from lightning_modules.maskattn import MaskAttn
 
 
@@ -143,14 +144,14 @@ def test_progress_rises_from_nothing_to_all(done: Any):
 
 
 def test_the_same_run_again_does_not_train_and_gives_the_same(done: Any, base: Run, tmp_path: Path, spy: Spy, monkeypatch: Any):
-    monkeypatch.setattr(gate_maps, "_draw", lambda *args: None)
+    monkeypatch.setattr(gate_maps, "_draw", lambda *args: Image.new("L", (1, 1)))
     again = train.run(base, tmp_path)
     first, second = ({k: v for k, v in result["metrics"].items() if k != "eval/overhead"} for result in (done[0], again))
     assert not spy.steps and second == pytest.approx(first, abs=1e-4)
 
 
 def test_evaluate_with_shares_the_adapter_and_changes_the_evaluation(done: Any, base: Run, tmp_path: Path, spy: Spy, monkeypatch: Any):
-    monkeypatch.setattr(gate_maps, "_draw", lambda *args: None)
+    monkeypatch.setattr(gate_maps, "_draw", lambda *args: Image.new("L", (1, 1)))
     late = {"method.gate.threshold": 0.9, "evaluation.prompts": 3, "evaluation.splits": ["heldout", "val"]}
     result = train.run(variant(base, evaluate_with=late), tmp_path)
     assert not spy.steps, "nothing that training depends on has changed"
@@ -293,6 +294,10 @@ def test_metrics_go_to_mlflow_while_it_trains(base: Run, tmp_path: Path, monkeyp
     class SeedRun:
         metrics: list[tuple[dict[str, float], int]] = []
         artifacts: list[Path] = []
+        images: list[tuple[str, int]] = []
+
+        def log_image(self, key: str, image: Image.Image, step: int) -> None:
+            self.images.append((key, step))
 
         def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
             self.metrics.append((dict(metrics), step))
@@ -305,6 +310,7 @@ def test_metrics_go_to_mlflow_while_it_trains(base: Run, tmp_path: Path, monkeyp
     config = variant(base, seed=6, evaluation__prompts=0, trainer__steps=4, trainer__log_every=2)
     tmp_path.mkdir(exist_ok=True)
     train._run(config, tmp_path, seed_run, None)
+    assert seed_run.images == [("gates/training", step) for step in range(5)]
     logged = [(sorted(metrics), step) for metrics, step in seed_run.metrics if "train/loss" in metrics]
     assert logged == [(["train/gate_closed", "train/loss"], 2), (["train/gate_closed", "train/loss"], 4)]
     gates = [(metrics, step) for metrics, step in seed_run.metrics if "gates/opened" in metrics]

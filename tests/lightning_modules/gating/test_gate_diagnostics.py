@@ -14,7 +14,7 @@ from datamodules import ShapesDataModule
 from lightning_modules import MaskAttn
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.backbone import Backbone
-from lightning_modules.gate_diagnostics import GateDiagnostics
+from lightning_modules.gating.diagnostics import GateDiagnostics
 
 
 @pytest.fixture(scope="module")

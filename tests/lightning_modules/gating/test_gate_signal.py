@@ -14,7 +14,7 @@ from datamodules.batch import Phrase
 from lightning_modules.attention import Site
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD
-from lightning_modules.gate_signal import density_signal, in_range, mask_signal, weight_now
+from lightning_modules.gating.signal import density_signal, in_range, mask_signal, weight_now
 from losses.regularisation import gate_density
 
 FINE = Site("a.attn2", "high", "encoder", 4, 8, 2, 6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_modules.gate_oracle import layout
+from lightning_modules.gating.oracle import layout
 from lightning_modules.metrics.detection import Detection
 
 LEFT, RIGHT, BELOW = (2.0, 4.0, 20.0, 22.0), (40.0, 4.0, 60.0, 22.0), (20.0, 40.0, 40.0, 63.6)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.coco import CocoDataset
-from lightning_modules.gate_probe import Probe
+from lightning_modules.gating.probe import Probe
 from lightning_modules.maskattn import MaskAttn
 
 

@@ -15,7 +15,7 @@ from lightning_modules import MaskAttn
 from lightning_modules.attention.gate_targets import on_plane
 from lightning_modules.attention.tokens import PADDING, token_kinds
 from lightning_modules.backbone import Backbone
-from lightning_modules.gate_probe import Probe, examine
+from lightning_modules.gating.probe import Probe, examine
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def test_without_phrases_or_cross_attention_there_is_no_agreement(embedded: Back
 
 
 def test_overhead_is_the_time_with_gates_over_that_without(embedded: Backbone, world: ShapesDataModule, monkeypatch: pytest.MonkeyPatch):
-    from lightning_modules import gate_probe
+    from lightning_modules.gating import probe as gate_probe
 
     method = maskattn(embedded, stage="low")
     probe = Probe(method, world.eval_sets["val"], 0, 1)

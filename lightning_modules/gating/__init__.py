@@ -1,0 +1,1 @@
+"""What is looked at and asked of MaskAttn's gates: reasons to close, the oracle, probes and pictures."""

@@ -1,0 +1,149 @@
+"""Pictures of what the gates do: for a few fixed prompts, which tokens may act where, at the end and while they are trained."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import lightning as L
+import numpy as np
+import torch
+from torch import Tensor
+
+from conf.schema import Evaluation
+from datamodules.coco import CocoDataModule, CocoDataset
+from lightning_modules.evaluate import plan
+from lightning_modules.gating.probe import Probe
+from lightning_modules.maskattn import MaskAttn
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PER_SPLIT = 2  # prompts drawn of each evaluation split: its first ones
+IN_TRAINING = 4  # images that are looked at in training
+LOOKS = 4  # pictures of a training beside the one of its start
+PAGE = 6.7  # inches of text width that the picture is drawn for
+
+
+def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path) -> None:
+    """Writes ``gates.png`` and ``gates.json`` (prompts, tokens, share of open gates by token and resolution) to ``folder``.
+
+    A map is the share of sampler steps and cross-attention sites of one resolution at which a token's gate was open, by location. Without
+    such sites there is nothing to draw: on self-attention tokens are locations.
+    """
+    if not _cross(method):
+        return
+    prompts = [p for p in plan(datamodule, replace(config, noise_seeds=1), seed) if p.index < PER_SPLIT]
+    with method.gates.recording(conditional_half=config.guidance > 1, keep_maps=True) as record:
+        texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
+        images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
+    maps = _by_resolution(method, record.maps)
+    tokens = [_tokens(method, p.text) for p in prompts]
+    content = [
+        {
+            "prompt": p.text,
+            "tokens": tokens[i],
+            "open": {str(side): [round(float(m[i, ..., t].mean()), 4) for t in range(len(tokens[i]))] for side, m in maps.items()},
+        }
+        for i, p in enumerate(prompts)
+    ]
+    (folder / "gates.json").write_text(json.dumps(content, indent=1))
+    _draw(images, maps, tokens).save(folder / "gates.png")
+
+
+class GateMaps(L.Callback):
+    """Draws the gates over the first training images, noised at evenly spread timesteps, and hands the picture to ``store`` with the step:
+    before the first step, after each quarter of the training, and after the last step."""
+
+    def __init__(self, dataset: CocoDataset, seed: int, store: Callable[[Image, int], None]) -> None:
+        self.dataset, self.seed, self.store, self.last = dataset, seed, store, -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(pl_module, MaskAttn)
+        self.probe = Probe(pl_module, self.dataset, self.seed, IN_TRAINING)
+        self._look(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step != self.last and (trainer.global_step * LOOKS) % trainer.max_steps < LOOKS:
+            self._look(trainer, pl_module)
+
+    def _look(self, trainer: L.Trainer, method: L.LightningModule) -> None:
+        assert isinstance(method, MaskAttn)
+        self.last = trainer.global_step
+        if not _cross(method):
+            return
+        maps = _by_resolution(method, {name: gate > 0.5 for name, gate in self.probe.run().gates.items()})
+        order = self.probe.timesteps.argsort(descending=True).tolist()
+        images = torch.stack([self.dataset.pixels(i) for i in order])
+        tokens = [_tokens(method, self.probe.captions[i]) for i in order]
+        titles = [f"t = {int(self.probe.timesteps[i])}" for i in order]
+        self.store(_draw(images, {side: opened[order] for side, opened in maps.items()}, tokens, titles), self.last)
+
+
+def _cross(method: MaskAttn) -> list[str]:
+    """The sites whose gates are of words."""
+    return [site.name for site in method.gates.sites if site.kind == "cross"]
+
+
+def _by_resolution(method: MaskAttn, gates: dict[str, Tensor]) -> dict[int, np.ndarray]:
+    """Side, the finest first -> mean over the cross-attention sites of that resolution, [B, side, side, T]; ``gates`` are [B, N, T]."""
+    found: dict[int, list[np.ndarray]] = {}
+    for name in _cross(method):
+        opened = gates[name].float().cpu()
+        side = int(opened.shape[1] ** 0.5)
+        found.setdefault(side, []).append(opened.reshape(len(opened), side, side, -1).numpy())
+    return {side: np.mean(parts, axis=0) for side, parts in sorted(found.items(), reverse=True)}
+
+
+def _tokens(method: MaskAttn, prompt: str) -> list[str]:
+    """The prompt's tokens as text, BOS and EOS included, padding left out."""
+    tokenizer = method.backbone.tokenizers[0]
+    ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
+    words = [str(token).removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(ids)]
+    return ["BOS", *words[1:-1], "EOS"]
+
+
+def _draw(images: Tensor, maps: dict[int, np.ndarray], tokens: list[list[str]], titles: list[str] | None = None) -> Image:
+    """One row a prompt and resolution: the image [3, H, W], then a map a token; white is open, black closed.
+
+    Tokens of one or two letters and punctuation are left out: the rest stays readable at the width of a page.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from PIL import Image
+
+    titles = titles or []
+    shown = [[t for t, token in enumerate(line) if len(token) > 2] for line in tokens]
+    rows, columns = len(images) * len(maps), 1 + max(len(line) for line in shown)
+    # One plane for all pictures, a unit a picture: as many axes with a layout of their own would take seconds to draw.
+    gap, title = 0.08, 0.3
+    width, height = columns * (1 + gap) - gap, rows * (1 + title)
+    figure = Figure(figsize=(PAGE, PAGE * height / width), dpi=200)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+
+    def place(picture: np.ndarray, row: int, column: int, name: str, **style: Any) -> None:
+        left, top = column * (1 + gap), -row * (1 + title) - title
+        axes.imshow(picture, extent=(left, left + 1, top - 1, top), interpolation="nearest", **style)
+        at, side = (left, "left") if column == 0 else (left + 0.5, "center")
+        axes.text(at, top + 0.06, name, ha=side, va="bottom", fontsize=7.5)
+        # White maps would vanish on white paper.
+        axes.add_patch(Rectangle((left, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.6))
+
+    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        for k, (side, opened) in enumerate(maps.items()):
+            row = i * len(maps) + k
+            place(image, row, 0, ", ".join([f"{side}×{side}", *titles[i : i + 1]]))
+            for column, t in enumerate(shown[i], start=1):
+                place(opened[i, ..., t], row, column, tokens[i][t], cmap="gray", vmin=0, vmax=1)
+    axes.set_xlim(-0.02, width + 0.02)
+    axes.set_ylim(-height - 0.02, 0)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, metadata={"Software": None})
+    return Image.open(buffer)
