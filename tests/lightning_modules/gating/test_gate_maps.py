@@ -75,6 +75,7 @@ def test_gates_are_drawn_at_the_start_at_each_quarter_and_at_the_end(embedded: A
     assert [step for step, _ in stored] == [0, 2, 4, 6, 8] and all(min(image.size) > 100 for _, image in stored)
     images, maps, tokens, titles = drawn[-1]
     assert titles == ["t = 875", "t = 625", "t = 375", "t = 125"]
+    datamodule.train_set.epoch = 0  # whose captions the looks were made with
     row = gate_maps.Probe(method, datamodule.train_set, 0, 4).timesteps.argsort(descending=True).tolist()
     for shown, image in enumerate(row):
         assert torch.equal(images[shown], datamodule.train_set.pixels(image))
