@@ -11,7 +11,10 @@ from typing import Any
 
 from omegaconf import MISSING
 
-__all__ = ["MISSING", "Backbone", "Data", "Evaluation", "Gate", "Method", "Run", "Sweep", "Trainer", "choice", "number"]
+__all__ = [
+    "MISSING", "Backbone", "Data", "Evaluation", "Gate", "Masks", "Method", "Run", "Subjects", "Sweep", "Trainer", "Weights", "choice",
+    "number",
+]  # fmt: skip
 
 
 def choice(default: str, *others: str) -> Any:
@@ -61,21 +64,63 @@ class Gate:
 
 
 @dataclass
+class Weights:
+    part: str = choice("attn2", "q", "k", "v", "kv", "qkv", "model", "none")  # which weights of the UNet; attn2: all of cross-attention
+    rank: int = number(0, minimum=0)                                          # 0 trains them whole, else low-rank updates of that rank
+    text_encoder: bool = False                                                # train the text encoders, too
+
+
+@dataclass
+class Subjects:
+    tokens: list[str] = field(default_factory=list)   # placeholders, <asset0> … where empty; the scene says how many
+    classes: list[str] = field(default_factory=list)  # a word for each that its embedding starts from; the scene's own where empty
+    schedule: str = choice("two_phase", "joint", "tokens_only", "unet_only")  # tokens alone, then all; all at once; one part alone
+    first_phase: float = number(0.5, minimum=0, maximum=1)  # share of the steps that trains the tokens alone
+    token_lr: float = number(2e-2, above=0)           # learning rate of the tokens where they are trained alone
+    masked_loss: bool = True                          # denoising loss inside the subjects' masks alone
+    normalise: str = choice("area", "all")            # divide that loss by the masks' area, or by the whole plane as the released code
+    attention_weight: float = number(0.01, minimum=0)  # weight of the squared distance between a token's map and its mask
+    union_sampling: bool = True                       # each step shows some of the subjects; else all of them
+    prior_weight: float = number(1.0, minimum=0)      # weight of the loss on class images; 0 takes none
+    prior_images: int = number(32, minimum=1)         # class images, drawn by the untouched backbone before the training
+    prior_prompt: str = "a photo of a blue square"    # what they show
+
+
+@dataclass
+class Masks:
+    encoder: str = choice("per_mask", "union", "merged", "conv")   # how masks become tokens
+    trained: bool = True                                           # train the encoder; else it stays as it was drawn
+    bind: str = choice("text", "none")                             # add the state of the phrase's words to its mask's token, or not
+    reach: str = choice("inside", "everywhere")                    # a mask token acts inside its mask alone, or wherever attention goes
+    lambda_m: float = number(0.05, minimum=0)                      # weight of the squared distance between a mask token's map and the mask
+    lr: float = number(2e-3, above=0)                              # learning rate of the encoder
+    dropout: float = number(0.3, minimum=0, maximum=1)             # share of samples trained with blank masks
+    timesteps: str = choice("noisier", "all")                      # training timesteps: the noisier half, where the layout is open, or all
+    slots: str = choice("drawn", "fixed", "fixed_one", "first_one")  # on a scene: which mask stands in which slot when few are drawn
+    strength: float = number(1.0, minimum=0)                       # how much a mask token counts beside a word
+
+
+@dataclass
 class Method:
-    name: str = choice("maskattn", "baseline")  # which LightningModule
-    init: str | None = None                     # adapter folder that training starts from, e.g. of the 512-pixel phase
-    gate: Gate = field(default_factory=Gate)    # MaskAttn's gates
+    name: str = choice("maskattn", "baseline", "break_a_scene", "mcgm")  # which LightningModule
+    init: str | None = None                              # adapter folder that training starts from, e.g. of the 512-pixel phase
+    gate: Gate = field(default_factory=Gate)             # MaskAttn's gates
+    weights: Weights = field(default_factory=Weights)    # which of the backbone's weights Break-A-Scene and MCGM train
+    subjects: Subjects = field(default_factory=Subjects)  # Break-A-Scene's placeholder tokens, on data=scene
+    masks: Masks = field(default_factory=Masks)          # MCGM's target masks
 
 
 @dataclass
 class Data:
-    name: str = choice("shapes", "coco")         # which DataModule
+    name: str = choice("shapes", "coco", "scene")  # which DataModule
     root: str = "auto"                           # folder of the dataset; "auto" renders the embedded world below <output>/cache
     train_split: str = "train"                   # split the adapter is trained on
     train_images: int = number(2048, minimum=1)  # how many training images are used (and rendered)
     eval_images: int = number(512, minimum=1)    # how many images each evaluation split holds
     min_phrases: int = number(0, minimum=0)      # train on captions of at least so many noun phrases
     workers: int = number(0, minimum=0)          # DataLoader worker processes
+    subjects: int = number(2, minimum=1, maximum=3)  # scene, root=auto: how many subjects the rendered scene has
+    flip: bool = False                           # scene: mirror half of the samples
 
 
 @dataclass
@@ -85,7 +130,8 @@ class Trainer:
     accumulate: int = number(1, minimum=1)                        # batches per optimiser step
     lr: float = number(2e-3, above=0)                             # peak learning rate
     weight_decay: float = number(0.01, minimum=0)                 # AdamW
-    warmup: int = number(5, minimum=0)                            # steps of linear warm-up, then cosine to zero
+    warmup: int = number(5, minimum=0)                            # steps of linear warm-up
+    schedule: str = choice("cosine", "constant")                  # learning rate after the warm-up: falling to zero, or as it is
     clip: float = number(1.0, above=0)                            # largest gradient norm
     precision: str = choice("32-true", "bf16-mixed", "16-mixed")  # Lightning's precision
     accelerator: str = choice("auto", "cpu", "gpu")               # Lightning's accelerator
@@ -103,6 +149,10 @@ class Evaluation:
     batch: int = number(16, minimum=1)                                     # images per sampling batch
     precision_recall_k: int = number(3, minimum=1)                         # neighbour that sets the radius
     keep_images: int = number(8, minimum=0)                                # images per split kept for the report
+    follow_masks: bool = False                                             # measure how well objects fill the masks that they should
+    masks: str = choice("target", "blank", "none", "wrong")                # what a method steered by masks is given; wrong: elsewhere
+    turn: float = number(0.0, minimum=-360, maximum=360)                     # degrees that each target mask is turned about its centre
+    mirror: bool = False                                                   # mirror each target mask, left to right
 
 
 @dataclass

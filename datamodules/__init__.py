@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule as CocoDataModule
+    from datamodules.scene import SceneDataModule as SceneDataModule
     from datamodules.shapes_module import ShapesDataModule as ShapesDataModule
 
-HOMES = {"CocoDataModule": "coco", "ShapesDataModule": "shapes_module"}
+HOMES = {"CocoDataModule": "coco", "SceneDataModule": "scene", "ShapesDataModule": "shapes_module"}
 
 
 def __getattr__(name: str) -> Any:

@@ -28,7 +28,9 @@ class Caption:
 
 
 class Phrase(NamedTuple):
-    """Words of a caption, its characters from ``start`` up to ``end``, and where what they mean is: ``mask`` bool [H, W]."""
+    """Words of a caption, its characters from ``start`` up to ``end``, and where what they mean is.
+
+    ``mask`` [H, W] is bool, or float in [0, 1]."""
 
     text: str
     start: int
@@ -39,23 +41,26 @@ class Phrase(NamedTuple):
 @dataclass
 class Batch:
     """``images`` [B, 3, H, W] float32 in [-1, 1], or None where ``latents`` [B, C, h, w] stand in for them. ``phrases``, where they were
-    asked for, are for each sample those words of its caption whose objects' masks are known."""
+    asked for, are for each sample those words of its caption whose objects' masks are known. ``prior``, where the dataset has images of the
+    class to keep, is one of them for each sample (prior preservation)."""
 
     ids: list[int]
     captions: list[str]
     images: Tensor | None = None
     latents: Tensor | None = None
     phrases: list[list[Phrase]] | None = None
+    prior: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
 
 def collate(samples: list[dict]) -> Batch:
-    """Stacks what every sample has: ``id``, ``caption``, one of ``image`` and ``latent``, and perhaps ``phrases``."""
+    """Stacks what all samples have: ``id``, ``caption``, one of ``image`` and ``latent``, perhaps ``phrases`` and a ``prior`` sample."""
 
     def stacked(key: str) -> Tensor | None:
         return torch.stack([s[key] for s in samples]) if key in samples[0] else None
 
     phrases = [s["phrases"] for s in samples] if "phrases" in samples[0] else None
-    return Batch([s["id"] for s in samples], [s["caption"] for s in samples], stacked("image"), stacked("latent"), phrases)
+    prior = collate([s["prior"] for s in samples]) if "prior" in samples[0] else None
+    return Batch([s["id"] for s in samples], [s["caption"] for s in samples], stacked("image"), stacked("latent"), phrases, prior)

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-from datamodules.batch import Batch, Caption, Instance, collate
+from datamodules.batch import Caption, Instance, Phrase
+from datamodules.loading import PairedDataModule
 from datamodules.noun_phrases import noun_phrases
 from datamodules.phrases import link
 
@@ -96,6 +95,11 @@ class CocoDataset(Dataset):
     def __len__(self) -> int:
         return len(self.records)
 
+    @property
+    def encodable(self) -> int:
+        """How many images there are to encode: ``image(i)`` for i below it."""
+        return len(self)
+
     def __getitem__(self, index: int) -> dict[str, Any]:
         record = self.records[index]
         sample: dict[str, Any] = {"id": record.id, "caption": self.caption(index).text}
@@ -104,8 +108,12 @@ class CocoDataset(Dataset):
         else:
             sample["latent"] = self.latents[index]
         if self.with_phrases:
-            sample["phrases"] = link(sample["caption"], self.instances(index))
+            sample["phrases"] = self.phrases(index)
         return sample
+
+    def phrases(self, index: int) -> list[Phrase]:
+        """The words of the image's caption that mean its objects."""
+        return link(self.caption(index).text, self.instances(index))
 
     def caption(self, index: int) -> Caption:
         record = self.records[index]
@@ -159,26 +167,8 @@ class CocoDataset(Dataset):
         return left, top, left + side, top + side
 
 
-class Order(Sampler[int]):
-    """Every index once, in an order that ``seed`` and ``epoch`` fix. An epoch that is taken up again leaves out its first ``skip``."""
-
-    def __init__(self, size: int, seed: int, epoch: int, skip: int = 0) -> None:
-        self.size, self.seed, self.epoch, self.skip = size, seed, epoch, skip
-
-    def __len__(self) -> int:
-        # The whole epoch, also when it is taken up again: the Trainer counts the batches that came before.
-        return self.size
-
-    def __iter__(self) -> Iterator[int]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        return iter(torch.randperm(self.size, generator=generator).tolist()[self.skip :])
-
-
-class CocoDataModule(L.LightningDataModule):
-    """Training batches of ``train_split`` and whole evaluation datasets by name.
-
-    Every (seed) gives the same order of images and captions, whatever the method: comparisons between methods are paired.
-    """
+class CocoDataModule(PairedDataModule):
+    """Training batches of ``train_split`` and whole evaluation datasets by name."""
 
     def __init__(
         self,
@@ -193,8 +183,8 @@ class CocoDataModule(L.LightningDataModule):
         seed: int = 0,
         min_phrases: int = 0,
     ) -> None:
-        super().__init__()
-        self.root, self.resolution, self.batch, self.workers, self.seed = Path(root), resolution, batch, workers, seed
+        super().__init__(batch, workers, seed)
+        self.root, self.resolution = Path(root), resolution
         self.train_split, self.eval_splits = train_split, tuple(eval_splits)
         self.train_images, self.eval_images, self.min_phrases = train_images, eval_images, min_phrases
 
@@ -206,18 +196,3 @@ class CocoDataModule(L.LightningDataModule):
             self.root, self.train_split, self.resolution, self.train_images, train=True, seed=self.seed, min_phrases=self.min_phrases
         )
         self.eval_sets = {s: CocoDataset(self.root, s, self.resolution, self.eval_images) for s in self.eval_splits}
-
-    def train_dataloader(self) -> DataLoader[Batch]:
-        """One epoch, or what is left of it. The Trainer asks anew each epoch (``reload_dataloaders_every_n_epochs=1``).
-
-        Lightning itself would begin an interrupted epoch from its start, with the numbers of later batches.
-        Raises ValueError when there are fewer images than a batch holds.
-        """
-        if len(self.train_set) < self.batch:
-            raise ValueError(f"{len(self.train_set)} training images make no batch of {self.batch}: set trainer.batch lower")
-        epoch = self.trainer.current_epoch if self.trainer else 0
-        done = self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
-        skip = done % (len(self.train_set) // self.batch) * self.batch
-        self.train_set.epoch = epoch
-        order = Order(len(self.train_set), self.seed, epoch, skip)
-        return DataLoader(self.train_set, self.batch, sampler=order, drop_last=True, num_workers=self.workers, collate_fn=collate)

@@ -1,7 +1,7 @@
 """The embedded world: small scenes of coloured shapes, rendered as a COCO dataset.
 
-A scene holds one to three shapes on a plain grey ground. Everything follows from ``(seed, split, index)``: the same triple gives
-the same bytes. Twelve of the 48 colour-shape combinations never occur in ``train`` and ``val``; every scene of ``heldout`` shows
+A scene holds one to three shapes (four in one evaluation split) on a plain grey ground. Everything follows from ``(seed, split,
+index)``: the same triple gives the same bytes. Twelve of the 48 colour-shape combinations never occur in ``train`` and ``val``; every scene of ``heldout`` shows
 two shapes of which at least one is such a combination. What a generator learnt of colours and of shapes must be composed anew there.
 
 On disk a split looks like COCO: ``<split>/000000000000.png``, ``annotations/instances_<split>.json`` (compressed RLE masks,
@@ -41,7 +41,8 @@ HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     [(_C[i], _S[i % 6]) for i in range(8)] + [(_C[0], _S[2]), (_C[1], _S[3]), (_C[2], _S[4]), (_C[3], _S[5])]
 )
 SEEN: tuple[tuple[str, str], ...] = tuple((c, s) for c in _C for s in _S if (c, s) not in HELD_OUT)
-SPLITS: tuple[str, ...] = ("train", "val", "heldout")
+COUNTED = {"one": 1, "two": 2, "three": 3, "four": 4}  # splits of so many things each, of seen combinations
+SPLITS: tuple[str, ...] = ("train", "val", "heldout", *COUNTED)
 SIZE = 64  # pixels, both sides
 
 
@@ -87,25 +88,25 @@ class Scene:
                 (f"{first} and {second}", None),
                 (f"{second} and {first}", None),
             ]
-        return [
-            (f"{names[a]}, {names[b]} and {names[c]}", None) for a, b, c in ((0, 1, 2), (1, 2, 0), (2, 0, 1))
-        ]
+        turns = [names[i:] + names[:i] for i in range(len(names))]
+        return [(f"{', '.join(turn[:-1])} and {turn[-1]}", None) for turn in turns]
 
 
 def sample_scene(split: str, index: int, seed: int = 0, count: int | None = None) -> Scene:
     """The scene at ``index`` of ``split``.
 
-    ``count`` fixes how many shapes there are (1 to 3); by default ``train`` and ``val`` mix 20 % singles, 55 % pairs and 25 %
-    triples, and ``heldout`` is all pairs, two thirds of them with one held-out combination and one third with two.
+    ``count`` fixes how many shapes there are (1 to 4); by default ``train`` and ``val`` mix 20 % singles, 55 % pairs and 25 %
+    triples, ``heldout`` is all pairs, two thirds of them with one held-out combination and one third with two, and ``one`` to ``four``
+    have as many as their name says. Four at once are in no training image.
 
     Raises ValueError on an unknown split or count.
     """
     if split not in SPLITS:
         raise ValueError(f"split {split!r} is unknown: expected one of {', '.join(SPLITS)}")
-    if count not in (None, 1, 2, 3):
-        raise ValueError(f"a scene of {count} shapes cannot be drawn: expected 1, 2 or 3")
+    if count not in (None, 1, 2, 3, 4):
+        raise ValueError(f"a scene of {count} shapes cannot be drawn: expected 1, 2, 3 or 4")
     rng = np.random.Generator(np.random.PCG64([seed, SPLITS.index(split), index, count or 0]))
-    n = count or (2 if split == "heldout" else int(rng.choice([1, 2, 3], p=[0.2, 0.55, 0.25])))
+    n = count or COUNTED.get(split) or (2 if split == "heldout" else int(rng.choice([1, 2, 3], p=[0.2, 0.55, 0.25])))
     combinations = _draw_combinations(rng, n, heldout=split == "heldout")
     background = int(rng.integers(70, 131))
     if n == 1:

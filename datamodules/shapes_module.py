@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from datamodules.coco import CocoDataModule
@@ -9,7 +10,7 @@ from datamodules.shapes import SIZE, write_dataset
 
 
 class ShapesDataModule(CocoDataModule):
-    """Renders ``train``, ``val`` and ``heldout`` below ``root`` when they are not there yet, then behaves as `CocoDataModule`."""
+    """Renders ``train`` and the evaluation splits below ``root`` when they are not there yet, then behaves as `CocoDataModule`."""
 
     def __init__(
         self,
@@ -20,8 +21,9 @@ class ShapesDataModule(CocoDataModule):
         workers: int = 0,
         seed: int = 0,
         min_phrases: int = 0,
+        eval_splits: Sequence[str] = ("val", "heldout"),
     ) -> None:
-        super().__init__(root, SIZE, "train", ("val", "heldout"), train_images, eval_images, batch, workers, seed, min_phrases)
+        super().__init__(root, SIZE, "train", tuple(eval_splits), train_images, eval_images, batch, workers, seed, min_phrases)
 
     def prepare_data(self) -> None:
         counts = {self.train_split: self.train_images, **dict.fromkeys(self.eval_splits, self.eval_images)}

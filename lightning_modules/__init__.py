@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lightning_modules.baseline import Baseline as Baseline
+    from lightning_modules.break_a_scene import BreakAScene as BreakAScene
     from lightning_modules.maskattn import MaskAttn as MaskAttn
+    from lightning_modules.mcgm import MCGM as MCGM
 
-HOMES = {"Baseline": "baseline", "MaskAttn": "maskattn"}
-METHODS = {"baseline": "Baseline", "maskattn": "MaskAttn"}  # `method.name` in the config -> class
+HOMES = {"Baseline": "baseline", "BreakAScene": "break_a_scene", "MaskAttn": "maskattn", "MCGM": "mcgm"}
+METHODS = {"baseline": "Baseline", "break_a_scene": "BreakAScene", "maskattn": "MaskAttn", "mcgm": "MCGM"}  # `method.name` -> class
 
 
 def __getattr__(name: str) -> Any:

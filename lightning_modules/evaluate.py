@@ -18,7 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from conf.schema import Evaluation
+from datamodules.batch import Phrase
 from datamodules.coco import CocoDataModule, CocoDataset
+from lightning_modules.following import as_given, following, target_masks
 from lightning_modules.method import Method
 from lightning_modules.metrics.composition import Composition
 from lightning_modules.metrics.detection import Target, judge_image
@@ -38,6 +40,8 @@ class Prompt:
     text: str
     target: Target
     noise: int
+    phrases: tuple[Phrase, ...] = ()  # words whose objects have a place in the real image
+    names: tuple[str, ...] = ()       # what each of these objects is in plain words
 
 
 def plan(datamodule: CocoDataModule, config: Evaluation, seed: int) -> list[Prompt]:
@@ -57,12 +61,20 @@ def plan(datamodule: CocoDataModule, config: Evaluation, seed: int) -> list[Prom
             caption = dataset.caption(i)
             for j in range(config.noise_seeds):
                 noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + i
-                prompts.append(Prompt(split, i, dataset.records[i].id, caption.text, _target(dataset, i, caption.relation), noise))
+                target, phrases = _target(dataset, i, caption.relation), dataset.phrases(i)
+                names = [_name(dataset, i, phrase) for phrase in phrases]
+                prompts.append(Prompt(split, i, dataset.records[i].id, caption.text, target, noise, tuple(phrases), tuple(names)))
     return prompts
 
 
 def _target(dataset: CocoDataset, index: int, relation: str | None) -> Target:
     return Target([(o.color or "", o.label) for o in dataset.instances(index)], relation)
+
+
+def _name(dataset: CocoDataset, index: int, phrase: Phrase) -> str:
+    """Colour and kind of the object that a phrase means; a placeholder's own words say neither."""
+    same = [thing for thing in dataset.instances(index) if torch.equal(thing.mask, phrase.mask)]
+    return f"{same[0].color or ''} {same[0].label}".strip() if same else phrase.text
 
 
 def real_images(datamodule: CocoDataModule, prompts: list[Prompt]) -> Tensor:
@@ -74,39 +86,46 @@ def real_images(datamodule: CocoDataModule, prompts: list[Prompt]) -> Tensor:
 def evaluate(method: Method, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path, emit: Emit) -> dict[str, float]:
     """Generates, judges, keeps samples in ``folder``; metrics as flat floats under ``eval/``."""
     prompts = plan(datamodule, config, seed)
-    images, observed = generate(method, prompts, config, emit)
+    targets = target_masks(prompts, config) if config.follow_masks else None
+    images, observed = generate(method, prompts, config, emit, targets if method.takes_masks else None)
     judge = Judge.load()
     detections = judge.detect(images)
-    targets = [p.target for p in prompts]
-    scores = judge.target_scores(images, targets)
+    wanted = [p.target for p in prompts]
+    scores = judge.target_scores(images, wanted)
 
     everything = Composition()
-    everything.update(detections, targets)
+    everything.update(detections, wanted)
     metrics = {**everything.compute(), "score": float(scores.mean())}
     for split in config.splits:
         rows = [i for i, p in enumerate(prompts) if p.split == split]
         part = Composition()
-        part.update([detections[i] for i in rows], [targets[i] for i in rows])
+        part.update([detections[i] for i in rows], [wanted[i] for i in rows])
         metrics[f"success_{split}"] = part.compute()["success"]
     distance = FeatureDistance(config.precision_recall_k)
-    distance.update(judge.features(real_images(datamodule, prompts)), real=True)
+    real = real_images(datamodule, prompts)
+    distance.update(judge.features(real), real=True)
     distance.update(judge.features(images), real=False)
     metrics |= {key: value for key, value in distance.compute().items() if key in ("fid", "precision", "recall")}
     metrics |= observed
+    if targets is not None:
+        metrics |= following(judge, images, real.repeat_interleave(config.noise_seeds, 0), prompts, targets)
 
-    success = [judge_image(found, target).success for found, target in zip(detections, targets, strict=True)]
+    success = [judge_image(found, target).success for found, target in zip(detections, wanted, strict=True)]
     _keep(folder, prompts, images, success, scores, config.keep_images)
     return {f"eval/{key}": value for key, value in metrics.items()}
 
 
-def generate(method: Method, prompts: list[Prompt], config: Evaluation, emit: Emit) -> tuple[Tensor, dict[str, float]]:
+def generate(
+    method: Method, prompts: list[Prompt], config: Evaluation, emit: Emit, masks: list[list[Tensor]] | None = None
+) -> tuple[Tensor, dict[str, float]]:
     """(uint8 images [N, 3, H, W], what the method observed of itself meanwhile), with a line of progress after each batch."""
     parts, began = [], time.monotonic()
     with method.observed(config.guidance) as observed:
         for start in range(0, len(prompts), config.batch):
             chunk = prompts[start : start + config.batch]
             noises = [p.noise for p in chunk]
-            parts.append(method.generate([p.text for p in chunk], noises, None, config.steps, config.guidance, config.batch))
+            given = masks and as_given(chunk, masks[start : start + config.batch], config)
+            parts.append(method.generate([p.text for p in chunk], noises, given, config.steps, config.guidance, config.batch))
             done = start + len(chunk)
             left = (time.monotonic() - began) / done * (len(prompts) - done)
             emit(f"sampling: image {done}/{len(prompts)}, {left:.0f} s left", done / len(prompts))

@@ -109,7 +109,7 @@ class MaskAttn(Method):
 
     @torch.no_grad()
     def generate(
-        self, prompts: list[str], seeds: list[int], masks: object = None, steps: int = 30, guidance: float = 7.5, batch: int = 64
+        self, prompts: list[str], seeds: list[int], masks: Any = None, steps: int = 30, guidance: float = 7.5, batch: int = 64
     ) -> Tensor:
         """As `Method.generate`; oracle gates draw each prompt twice (`gating.oracle`)."""
         if self.trains:

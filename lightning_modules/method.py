@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import lightning as L
 import torch
@@ -22,7 +22,15 @@ from datamodules.batch import Batch
 from lightning_modules.backbone import Backbone, TextCondition, sample
 from losses.denoising import denoising_loss
 
-LIBRARIES = ("torch", "diffusers", "transformers", "lightning")
+LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "peft")
+
+
+class Group(NamedTuple):
+    """Parameters that are trained alike: ``rate`` gives the learning rate of a step."""
+
+    parameters: list[nn.Parameter]
+    rate: Callable[[int], float]
+    decays: bool = True
 
 
 class Method(L.LightningModule):
@@ -33,6 +41,7 @@ class Method(L.LightningModule):
     """
 
     name: ClassVar[str]
+    takes_masks: ClassVar[bool] = False  # whether `generate` can be told where things shall be
 
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__()
@@ -52,7 +61,8 @@ class Method(L.LightningModule):
 
     def on_fit_start(self) -> None:
         self.backbone.to(self.device)
-        frozen = sum(p.requires_grad for m in self.frozen_modules() for p in m.parameters())
+        own = set(self.parameters())  # some methods put theirs into the backbone's layers
+        frozen = sum(p.requires_grad for m in self.frozen_modules() for p in m.parameters() if p not in own)
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
         if frozen or not trained:
             found = f"{frozen} backbone tensors and {trained} adapter parameters"
@@ -65,41 +75,64 @@ class Method(L.LightningModule):
         latents = batch.latents if batch.latents is not None else self.backbone.encode_images(batch.images)
         noise, timesteps = self.draw(latents)
         noised, target = self.backbone.add_noise(latents, noise, timesteps)
-        prediction = self.predict(noised, timesteps, self.backbone.encode_prompts(batch.captions))
-        loss = self.loss(prediction, target)
+        text = self.condition(batch, self.backbone.encode_prompts(batch.captions))
+        loss = self.loss(self.predict(noised, timesteps, text), target, batch)
         self.log("train/loss", loss)
         return self.with_extra(loss, batch, timesteps)
+
+    def condition(self, batch: Batch, text: TextCondition) -> TextCondition:
+        """What the UNet is told of a training batch, whose encoded captions are ``text``."""
+        return text
 
     def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
         """The training loss with what a method adds to the denoising loss of the forward pass that has just been made."""
         return loss
 
-    def draw(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """(noise like ``latents``, timesteps [B]) of this step and rank, uniform over all timesteps."""
-        step = self.trainer.fit_loop.total_batch_idx if self._trainer is not None else 0
-        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + step) * 1009 + self.global_rank)
+    def draw(self, latents: Tensor, stream: int = 0) -> tuple[Tensor, Tensor]:
+        """(noise like ``latents``, timesteps [B]) of this step and rank, uniform over `span`; each ``stream`` has others."""
+        generator = torch.Generator().manual_seed(self.stream_seed(stream))
         noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(self.backbone.timesteps, (len(latents),), generator=generator)
+        timesteps = torch.randint(*self.span, (len(latents),), generator=generator)
         return noise.to(latents), timesteps.to(latents.device)
+
+    def stream_seed(self, stream: int) -> int:
+        """What random numbers of this training step and rank are seeded with; each ``stream`` (0: noise and timesteps) has its own."""
+        step = self.trainer.fit_loop.total_batch_idx if self._trainer is not None else 0
+        return (self.seed * 1_000_003 + step) * 1009 + self.global_rank + stream * 10**15
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """The timesteps of training: from the first up to, and without, the second."""
+        return 0, self.backbone.timesteps
 
     def predict(self, noised: Tensor, timesteps: Tensor, text: TextCondition) -> Tensor:
         return self.backbone.predict(noised, timesteps, text, self.resolution)
 
-    def loss(self, prediction: Tensor, target: Tensor) -> Tensor:
+    def loss(self, prediction: Tensor, target: Tensor, batch: Batch) -> Tensor:
         return denoising_loss(prediction, target)
 
     def configure_optimizers(self) -> Any:
-        recipe = self.recipe
-        optimizer = torch.optim.AdamW(self.adapter.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-
-        def factor(step: int) -> float:
-            if step < recipe.warmup:
-                return (step + 1) / recipe.warmup
-            done = (step - recipe.warmup) / max(recipe.steps - recipe.warmup, 1)
-            return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        groups = [group for group in self.parameter_groups() if group.parameters]
+        # The rates are in the schedules: 1 here, so that a rate of zero in one phase does not end the next.
+        decay = self.recipe.weight_decay
+        parameters = [{"params": group.parameters, "lr": 1.0, "weight_decay": decay * group.decays} for group in groups]
+        optimizer = torch.optim.AdamW(parameters)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [group.rate for group in groups])
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[Group]:
+        """What is trained, and at which learning rate in which step."""
+        return [Group(list(self.adapter.parameters()), lambda step: self.recipe.lr * self.factor(step))]
+
+    def factor(self, step: int, first: int = 0, last: int | None = None) -> float:
+        """The recipe's learning rate over its peak at ``step`` of a phase from ``first`` to ``last``: warm-up, then cosine or constant."""
+        recipe, last = self.recipe, self.recipe.steps if last is None else last
+        if step < first + recipe.warmup:
+            return (step - first + 1) / recipe.warmup
+        if recipe.schedule == "constant":
+            return 1.0
+        done = (step - first - recipe.warmup) / max(last - first - recipe.warmup, 1)
+        return 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
     # --- use ----------------------------------------------------------------------------------------------------------------------
 
@@ -111,7 +144,7 @@ class Method(L.LightningModule):
 
     @torch.no_grad()
     def generate(
-        self, prompts: list[str], seeds: list[int], masks: object = None, steps: int = 30, guidance: float = 7.5, batch: int = 64
+        self, prompts: list[str], seeds: list[int], masks: Any = None, steps: int = 30, guidance: float = 7.5, batch: int = 64
     ) -> Tensor:
         """uint8 images [N, 3, H, W] on the CPU, one for each prompt; image i depends on prompt i and seed i alone.
 

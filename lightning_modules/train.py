@@ -93,12 +93,16 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
             mark = time.monotonic()
 
         from lightning_modules.backbone import Backbone
+        from lightning_modules.data import build_data, draw_prior, wants_prior, with_subjects
         from lightning_modules.evaluate import plan
 
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
         backbone.to(_device(config.trainer.accelerator))
+        if wants_prior(config):
+            draw_prior(config, backbone, emit("data"))
         datamodule = build_data(config, emit("data"))
+        config = with_subjects(config, datamodule)
         evaluation = evaluated(config).evaluation
         if evaluation.prompts:
             plan(datamodule, evaluation, config.seed)
@@ -128,29 +132,6 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
     if seed_run is not None:
         seed_run.log_artifacts(folder)
     return result
-
-
-def build_data(config: Run, emit: Progress) -> CocoDataModule:
-    """The DataModule of the config, rendered or found, and set up."""
-    from datamodules.coco import CocoDataModule
-    from datamodules.shapes_module import ShapesDataModule
-
-    data, trainer = config.data, config.trainer
-    common: dict[str, Any] = {
-        "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "min_phrases": data.min_phrases
-    }
-    if data.name == "shapes":
-        root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
-        datamodule: CocoDataModule = ShapesDataModule(root, data.train_images, data.eval_images, **common)
-    else:
-        splits = tuple(config.evaluation.splits) if config.evaluation.prompts else ()
-        datamodule = CocoDataModule(
-            data.root, config.backbone.resolution, data.train_split, splits, data.train_images, data.eval_images, **common
-        )
-    emit(f"data: {data.name}", 0.0)
-    datamodule.prepare_data()
-    datamodule.setup()
-    return datamodule
 
 
 def _device(accelerator: str) -> str:
@@ -185,7 +166,6 @@ def _trained(config: Run, backbone: Backbone, datamodule: CocoDataModule, seed_r
         if config.method.init:
             trained.load_weights(config.method.init)
         datamodule.train_set.latents = _latents(config, backbone, datamodule.train_set, emit)
-        datamodule.train_set.with_phrases = config.method.gate.signal == "masks"
         _fit(config, trained, datamodule, target, seed_run, emit)
         trained.remove()
     else:
@@ -203,11 +183,11 @@ def _latents(config: Run, backbone: Backbone, dataset: CocoDataset, emit: Progre
 
     def encode() -> dict[str, torch.Tensor]:
         parts = []
-        for start in range(0, len(dataset), 32):
-            rows = range(start, min(start + 32, len(dataset)))
+        for start in range(0, dataset.encodable, 32):
+            rows = range(start, min(start + 32, dataset.encodable))
             parts.append(backbone.encode_images(torch.stack([dataset.image(i) for i in rows])).cpu())
-            if rows[-1] + 1 == len(dataset) or start % 512 == 0:
-                emit(f"encoding images: {rows[-1] + 1}/{len(dataset)}", 0.0)
+            if rows[-1] + 1 == dataset.encodable or start % 512 == 0:
+                emit(f"encoding images: {rows[-1] + 1}/{dataset.encodable}", 0.0)
         return {"latents": torch.cat(parts)}
 
     facts = {"backbone": backbone.fingerprint(), "dtype": config.backbone.dtype, "data": dataset.digest()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,27 +17,37 @@ class ExtraTokens(AddsTokens):
     value projections and are never gated.
 
     ``strength`` (a number, or [B, n]) multiplies how much an extra token counts, p ~ strength * exp(l): 1 as any token, 0 not at all.
-    ``present`` [B, n] takes out tokens that a sample does not have. In a batch of twice as many samples the first half, the unconditional
-    one of classifier-free guidance, gets zero tokens of the same strength. ``tokens`` may be set anew before every forward pass; None
-    appends nothing.
+    ``present`` [B, n] takes out tokens that a sample does not have. ``where`` [B, n, H, W] in [0, 1] multiplies the strength location by
+    location, averaged over the area of a location: a token acts inside its mask alone. In a batch of twice as many samples the first half,
+    the unconditional one of classifier-free guidance, gets zero tokens of the same strength; with ``where`` they act nowhere, as a blank
+    mask would have it. ``tokens`` may be set anew before every forward pass; None appends nothing.
     """
 
     def __init__(
-        self, chosen: Sequence[Site], tokens: Tensor | None = None, strength: Tensor | float = 1.0, present: Tensor | None = None
+        self,
+        chosen: Sequence[Site],
+        tokens: Tensor | None = None,
+        strength: Tensor | float = 1.0,
+        present: Tensor | None = None,
+        where: Tensor | None = None,
     ) -> None:
         self.sites = list(chosen)
-        self.set(tokens, strength, present)
+        self.set(tokens, strength, present, where)
 
-    def set(self, tokens: Tensor | None, strength: Tensor | float = 1.0, present: Tensor | None = None) -> None:
+    def set(
+        self, tokens: Tensor | None, strength: Tensor | float = 1.0, present: Tensor | None = None, where: Tensor | None = None
+    ) -> None:
         """Other tokens from the next forward pass on. Raises ValueError on shapes that do not fit and on a negative strength."""
         if tokens is not None:
             shape = tuple(tokens.shape[:2])
             for what, value in (("strength", strength), ("present", present)):
                 if isinstance(value, Tensor) and tuple(value.shape) != shape:
                     raise ValueError(f"{what} {tuple(value.shape)} does not fit tokens {tuple(tokens.shape)}: expected {shape}")
+            if where is not None and (where.dim() != 4 or tuple(where.shape[:2]) != shape):
+                raise ValueError(f"where {tuple(where.shape)} does not fit tokens {tuple(tokens.shape)}: expected {shape} + (H, W)")
             if float(torch.as_tensor(strength).min()) < 0:
                 raise ValueError(f"strength={strength} is negative: expected 0 (no effect) or more, 1 as any token")
-        self.tokens, self.strength, self.present = tokens, strength, present
+        self.tokens, self.strength, self.present, self.where = tokens, strength, present, where
 
     def begin(self) -> _Appending | None:
         if self.tokens is None:
@@ -46,6 +56,8 @@ class ExtraTokens(AddsTokens):
         weight = weight.to(self.tokens.device)
         if self.present is not None:
             weight = weight * self.present.to(weight)
+        if self.where is not None:
+            return _Appending(self.tokens, weight, self.where.to(weight))
         # Equal numbers need no mask: the layer stays a plain scaled-dot-product attention.
         return _Appending(self.tokens, None if bool((weight == 1).all()) else weight)
 
@@ -53,17 +65,23 @@ class ExtraTokens(AddsTokens):
 class _Appending:
     """One forward pass with extra tokens."""
 
-    def __init__(self, tokens: Tensor, weight: Tensor | None) -> None:
-        self.tokens, self.strength = tokens, weight
+    def __init__(self, tokens: Tensor, strength: Tensor | None, where: Tensor | None = None) -> None:
+        self.tokens, self.strength, self.where = tokens, strength, where
 
-    def append(self, context: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """``context`` [B, T, D] with the tokens behind it, and the gates [B, N, T] and bias [B, heads, 1 or N, T] that go with it."""
-        tokens, strength = self.tokens, self.strength
+    def append(
+        self, context: Tensor, weight: Tensor | None, bias: Tensor | None, plane: tuple[int, int]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """``context`` [B, T, D] with the tokens behind it, and the gates [B, N, T] and bias [B, heads, 1 or N, T] that go with it.
+
+        ``plane`` is height and width of the layer's locations.
+        """
+        tokens, strength = self.tokens, self._strength(plane)  # [B, 1 or N, n]
         if tokens.shape[-1] != context.shape[-1]:
             raise ValueError(f"extra tokens of width {tokens.shape[-1]}: this site's text has {context.shape[-1]}")
         if len(context) == 2 * len(tokens):
             tokens = torch.cat([torch.zeros_like(tokens), tokens])
-            strength = None if strength is None else torch.cat([strength, strength])
+            first = torch.zeros_like if self.where is not None else torch.clone
+            strength = None if strength is None else torch.cat([first(strength), strength])
         if len(context) != len(tokens):
             expected = "expected as many, or half with guidance"
             raise ValueError(f"extra tokens for {len(tokens)} samples in a batch of {len(context)}: {expected}")
@@ -73,8 +91,49 @@ class _Appending:
             weight = F.pad(weight, (0, added), value=1.0)
         if strength is not None:
             # A factor s before exp(l) is log s added to l; -inf takes a token out.
-            logs = F.pad(strength.to(context.dtype).log(), (length, 0))[:, None, None]  # [B, 1, 1, T + n]
+            logs = F.pad(strength.to(context.dtype).log(), (length, 0))[:, None]  # [B, 1, 1 or N, T + n]
             bias = logs if bias is None else F.pad(bias, (0, added)) + logs
         elif bias is not None:
             bias = F.pad(bias, (0, added))
         return context, weight, bias
+
+    def _strength(self, plane: tuple[int, int]) -> Tensor | None:
+        """[B, 1, n], or [B, N, n] where it differs from location to location; None where every token counts as any other."""
+        if self.strength is None or self.where is None:
+            return None if self.strength is None else self.strength[:, None]
+        if self.where.shape[1] == 0:  # `interpolate` takes no empty input
+            return self.where.new_zeros(len(self.where), plane[0] * plane[1], 0)
+        inside = F.interpolate(self.where, plane, mode="area")
+        return self.strength[:, None] * inside.flatten(2).transpose(1, 2)
+
+
+class MergedText(AddsTokens):
+    """Puts other states in the text's place at ``chosen`` sites: ``merge`` takes the conditional text [B, T, D] and gives [B, T, D].
+
+    In a batch of twice as many samples as ``samples`` the first half, the unconditional one of classifier-free guidance, stays as it is.
+    ``merge`` may be set anew before every forward pass; None changes nothing.
+    """
+
+    def __init__(self, chosen: Sequence[Site]) -> None:
+        self.sites = list(chosen)
+        self.merge: Callable[[Tensor], Tensor] | None = None
+        self.samples = 0
+
+    def begin(self) -> _Merging | None:
+        return None if self.merge is None else _Merging(self.merge, self.samples)
+
+
+class _Merging:
+    """One forward pass with other text."""
+
+    def __init__(self, merge: Callable[[Tensor], Tensor], samples: int) -> None:
+        self.merge, self.samples = merge, samples
+
+    def append(
+        self, context: Tensor, weight: Tensor | None, bias: Tensor | None, plane: tuple[int, int]
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """As `_Appending.append`, with nothing behind the text."""
+        if len(context) not in (self.samples, 2 * self.samples):
+            raise ValueError(f"masks of {self.samples} samples in a batch of {len(context)}: expected as many, or half with guidance")
+        untouched, text = context[: -self.samples], context[-self.samples :]
+        return torch.cat([untouched, self.merge(text)]), weight, bias

@@ -72,7 +72,7 @@ class WeighsTokens(Part):
 
 
 class AddsTokens(Part):
-    """A part that appends tokens to the text: its `begin` gives something with ``append(context, weight, bias)``. One at a site."""
+    """A part that appends tokens to the text: its `begin` gives something with ``append`` as `mask_tokens` has it. One at a site."""
 
 
 class ReadsMaps(Part):
@@ -267,7 +267,7 @@ class SiteProcessor:
             rule = acting.gates.rule
             weight = acting.gates.weight(self.site, hidden_states, context, now)  # [B, N, T]
         if acting.added is not None:
-            context, weight, bias = acting.added.append(context, weight, bias)
+            context, weight, bias = acting.added.append(context, weight, bias, now.plane(self.site, locations))
 
         def heads(x: Tensor) -> Tensor:  # [B, L, heads * d] -> [B, heads, L, d]
             return x.view(batch, -1, attn.heads, x.shape[-1] // attn.heads).transpose(1, 2)

@@ -1,4 +1,4 @@
-"""What images are worth: detections, composition, distances between sets. Names are imported when they are first used."""
+"""What images are worth: detections, composition, masks, identity, distances between sets. Names are imported when first used."""
 
 from __future__ import annotations
 
@@ -9,11 +9,38 @@ if TYPE_CHECKING:
     from lightning_modules.metrics.composition import Composition
     from lightning_modules.metrics.detection import Detection, Target
     from lightning_modules.metrics.distribution import FeatureDistance
+    from lightning_modules.metrics.identity import DinoFeatures, JudgeFeatures
     from lightning_modules.metrics.judge import Judge
+    from lightning_modules.metrics.masks import MaskFollowing
+    from lightning_modules.metrics.segmentation import ColorSegmenter, HuggingFaceSegmenter, Segmenter
 
-__all__ = ["Composition", "Detection", "FeatureDistance", "Judge", "Target"]
+__all__ = [
+    "ColorSegmenter",
+    "Composition",
+    "Detection",
+    "DinoFeatures",
+    "FeatureDistance",
+    "HuggingFaceSegmenter",
+    "Judge",
+    "JudgeFeatures",
+    "MaskFollowing",
+    "Segmenter",
+    "Target",
+]
 
-_HOME = {"Composition": "composition", "Detection": "detection", "FeatureDistance": "distribution", "Judge": "judge", "Target": "detection"}
+_HOME = {
+    "ColorSegmenter": "segmentation",
+    "Composition": "composition",
+    "Detection": "detection",
+    "DinoFeatures": "identity",
+    "FeatureDistance": "distribution",
+    "HuggingFaceSegmenter": "segmentation",
+    "Judge": "judge",
+    "JudgeFeatures": "identity",
+    "MaskFollowing": "masks",
+    "Segmenter": "segmentation",
+    "Target": "detection",
+}
 
 
 def __getattr__(name: str) -> Any:

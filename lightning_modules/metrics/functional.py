@@ -1,6 +1,6 @@
-"""Distances between sets of feature vectors: pure functions of tensors [N, d], computed in float64.
+"""Distances between sets of feature vectors, pure functions of tensors [N, d] computed in float64; and the overlap of masks.
 
-All of them depend on N: compare only numbers of equal N, and state it.
+All distances depend on N: compare only numbers of equal N, and state it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+EMPTY = {"one": 1.0, "zero": 0.0, "nan": torch.nan}  # the overlap of two empty masks
 ROWS = 1024  # rows of a distance matrix held at a time: 1024 x 30,000 float64 are 245 MB
 
 
@@ -110,3 +111,23 @@ def _radii(x: Tensor, k: int) -> Tensor:
         squared[at - rows.start, at] = torch.inf
         radii.append(squared.kthvalue(k, dim=1).values)
     return torch.cat(radii)
+
+
+def mask_iou(pred: Tensor, target: Tensor, empty: str = "one") -> Tensor:
+    """Intersection over union of masks, one by one.
+
+    ``empty`` says what two empty masks give: "one" (they agree, the default), "zero" (as torchmetrics' BinaryJaccardIndex), or "nan", which
+    marks them so that ``nanmean`` skips them. One empty mask beside one that is not always gives 0.
+
+    pred, target: bool [..., H, W], of the same shape. Returns float32 [...] in [0, 1]. Raises ValueError on an unknown ``empty``, on masks
+    that are not bool, and on shapes that differ.
+    """
+    if empty not in EMPTY:
+        raise ValueError(f"empty={empty!r} is unknown: expected one of {', '.join(EMPTY)}")
+    if pred.dtype != torch.bool or target.dtype != torch.bool:
+        raise ValueError(f"masks must be bool, not {pred.dtype} and {target.dtype}: compare them with a threshold first")
+    if pred.shape != target.shape or pred.ndim < 2:
+        raise ValueError(f"masks must have one shape [..., H, W], not {list(pred.shape)} and {list(target.shape)}")
+    union = (pred | target).sum((-2, -1))
+    overlap = (pred & target).sum((-2, -1)) / union.clamp(min=1)
+    return torch.where(union > 0, overlap, EMPTY[empty])

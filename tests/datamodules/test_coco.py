@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from datamodules import CocoDataModule, ShapesDataModule
-from datamodules.coco import CocoDataset, Order, read_index
+from datamodules.coco import CocoDataset, read_index
+from datamodules.loading import Order
 from datamodules.shapes import render, sample_scene
 
 
@@ -185,5 +186,5 @@ def test_what_is_missing_is_named(tmp_path: Path, world: ShapesDataModule):
         CocoDataset(root, "odd", 64)
     few = ShapesDataModule(world.root, 24, 6, batch=25)
     few.setup()
-    with pytest.raises(ValueError, match="24 training images make no batch of 25"):
+    with pytest.raises(ValueError, match="24 training samples make no batch of 25"):
         few.train_dataloader()

@@ -29,7 +29,7 @@ def test_same_triple_same_bytes_and_any_change_another_scene():
 
 def test_scenes_are_those_of_the_shipped_backbone():
     # Its weights and the judge's were trained on these; numpy does not promise the same random numbers for ever.
-    assert [sample_scene(split, 0).captions()[0][0] for split in shapes.SPLITS] == [
+    assert [sample_scene(split, 0).captions()[0][0] for split in shapes.SPLITS[:3]] == [
         "a yellow square left of a cyan square",
         "a white diamond, a yellow diamond and a cyan diamond",
         "a green triangle below a green ring",
@@ -132,7 +132,7 @@ def test_shapes_differ_from_one_another():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [(("test", 0), "split 'test' is unknown"), (("train", 0, 0, 4), "4 shapes cannot be drawn"), (("train", 0, 0, 0), "0 shapes")],
+    [(("test", 0), "split 'test' is unknown"), (("train", 0, 0, 5), "5 shapes cannot be drawn"), (("train", 0, 0, 0), "0 shapes")],
 )
 def test_unknown_splits_and_counts_are_refused(arguments: tuple, message: str):
     with pytest.raises(ValueError, match=message):

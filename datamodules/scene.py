@@ -1,0 +1,262 @@
+"""One scene, one or a few images with a mask for each subject, as training batches (Break-A-Scene, section 1 of the paper's method)."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.batch import Caption, Instance, Phrase
+from datamodules.loading import PairedDataModule
+from datamodules.scene_folder import SUFFIXES, SceneFolder, Subject, View, load_image, read_scene
+
+PREFIX, PRIOR_PROMPT = "a photo of ", "a photo at the beach"
+# Those of the paper's evaluation.
+PROMPTS = tuple(
+    f"a photo of {{tokens}} {place}"
+    for place in (
+        "at the beach", "in the jungle", "in the snow", "in the street", "on top of a pink fabric", "on top of a wooden floor",
+        "with a city in the background", "with a mountain in the background", "with the Eiffel tower in the background",
+        "floating on top of water",
+    )
+)  # fmt: skip
+
+
+class Draw(NamedTuple):
+    """What one training sample shows: image, mirrored or not, and the numbers of the subjects that its caption names, in that order."""
+
+    image: int
+    flipped: bool
+    subjects: tuple[int, ...]
+
+
+class Entry(NamedTuple):
+    """A prompt of an evaluation split, as `evaluate` names it."""
+
+    id: int
+
+
+def subsets(count: int) -> list[tuple[int, ...]]:
+    """All non-empty subsets of ``count`` subjects, the smallest first."""
+    return [chosen for size in range(1, count + 1) for chosen in combinations(range(count), size)]
+
+
+class SceneDataset(Dataset):
+    """``length`` samples an epoch: an image of the scene, some of the subjects in it, their placeholders in the caption, their masks.
+
+    With ``union_sampling`` a sample names k ~ Uniform{1..N} of the N subjects in its image in random order (union sampling); without, all
+    of them in fixed order. With ``flip`` every other sample, at random, is mirrored. What a sample is follows from (seed, epoch, index)
+    alone, and image and mirroring do not depend on ``union_sampling``.
+
+    There are ``encodable`` images to encode: the ``variants`` of the scene's images, then the class images of ``prior``. ``image``,
+    ``pixels`` and the rows of ``latents`` go by that number; captions, phrases and samples by the number of the sample.
+    """
+
+    def __init__(
+        self,
+        subjects: Sequence[Subject],
+        views: Sequence[View],
+        length: int = 100,
+        union_sampling: bool = True,
+        flip: bool = True,
+        seed: int = 0,
+        prior: Sequence[Path] = (),
+        prior_prompt: str = PRIOR_PROMPT,
+    ) -> None:
+        self.subjects, self.views, self.length = list(subjects), list(views), length
+        self.union_sampling, self.flip, self.seed, self.epoch = union_sampling, flip, seed, 0
+        self.prior, self.prior_prompt = list(prior), prior_prompt
+        self.latents: Tensor | None = None
+        self.with_phrases = True
+
+    def __len__(self) -> int:
+        return self.length
+
+    @property
+    def variants(self) -> int:
+        """How many different images of the scene a sample can show."""
+        return len(self.views) * (1 + self.flip)
+
+    @property
+    def encodable(self) -> int:
+        """How many images there are to encode: ``image(i)`` for i below it."""
+        return self.variants + len(self.prior)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        sample = self._sample(index, self.caption(index).text, self.variant(index))
+        if self.with_phrases:
+            sample["phrases"] = self.phrases(index)
+        if self.prior:
+            # All of them in turn, over the epochs too.
+            number = (self.epoch * self.length + index) % len(self.prior)
+            sample["prior"] = self._sample(number, self.prior_prompt, self.variants + number)
+        return sample
+
+    def draw(self, index: int) -> Draw:
+        rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
+        image, mirrored = int(rng.integers(len(self.views))), bool(rng.random() < 0.5)
+        present = list(self.views[image].masks)
+        if self.union_sampling:
+            k = int(rng.integers(len(present))) + 1
+            present = [present[i] for i in rng.permutation(len(present))[:k]]
+        return Draw(image, mirrored and self.flip, tuple(present))
+
+    def variant(self, index: int) -> int:
+        """Number of the image that sample ``index`` shows."""
+        image, flipped, _ = self.draw(index)
+        return image * (1 + self.flip) + flipped
+
+    def caption(self, index: int) -> Caption:
+        return Caption(PREFIX + " and ".join(self.subjects[s].token for s in self.draw(index).subjects))
+
+    def phrases(self, index: int) -> list[Phrase]:
+        """The placeholders in the caption of sample ``index``, from left to right, with their subjects' masks, float32 [H, W]."""
+        image, flipped, subjects = self.draw(index)
+        phrases, start = [], len(PREFIX)
+        for subject in subjects:
+            token, mask = self.subjects[subject].token, self.views[image].masks[subject]
+            phrases.append(Phrase(token, start, start + len(token), mask.flip(-1) if flipped else mask))
+            start += len(token) + len(" and ")
+        return phrases
+
+    def image(self, number: int) -> Tensor:
+        """float32 [3, resolution, resolution] in [-1, 1]."""
+        return self.pixels(number).float() / 127.5 - 1
+
+    def pixels(self, number: int) -> Tensor:
+        """uint8 [3, resolution, resolution]."""
+        if number >= self.variants:
+            return load_image(self.prior[number - self.variants], self.views[0].pixels.shape[-1])
+        image, flipped = divmod(number, 1 + self.flip)
+        pixels = self.views[image].pixels
+        return pixels.flip(-1) if flipped else pixels
+
+    def digest(self) -> str:
+        """Changes with everything that samples are made of: the images and how they are cropped, masks, placeholders, class images."""
+        facts = [f"{p.name} {p.stat().st_size}" for p in self.prior]
+        state = hashlib.sha256(repr((self.subjects, self.flip, self.prior_prompt, facts)).encode())
+        for view in self.views:
+            state.update(repr((tuple(view.pixels.shape), list(view.masks))).encode())
+            for tensor in (view.pixels, *view.masks.values()):
+                state.update(tensor.contiguous().numpy().tobytes())
+        return state.hexdigest()[:12]
+
+    def _sample(self, number: int, caption: str, image: int) -> dict[str, Any]:
+        shown = {"image": self.image(image)} if self.latents is None else {"latent": self.latents[image]}
+        return {"id": number, "caption": caption, **shown}
+
+
+class ScenePrompts:
+    """Prompts about the subjects: each template with every non-empty subset of the placeholders in place of ``{tokens}``.
+
+    A prompt's image is the first that shows the most of its subjects.
+    """
+
+    def __init__(self, subjects: Sequence[Subject], views: Sequence[View], templates: Sequence[str] = PROMPTS) -> None:
+        self.subjects, self.views = list(subjects), list(views)
+        texts = [
+            template.replace("{tokens}", " and ".join(self.subjects[s].token for s in chosen))
+            for template in templates
+            for chosen in subsets(len(self.subjects))
+        ]
+        # A template without {tokens} is one prompt.
+        self.texts = list(dict.fromkeys(texts))
+        self.records = [Entry(i) for i in range(len(self.texts))]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def caption(self, index: int) -> Caption:
+        return Caption(self.texts[index])
+
+    def phrases(self, index: int) -> list[Phrase]:
+        """The placeholders of the prompt whose subjects are in its image, from left to right."""
+        masks = self.views[self._view(index)].masks
+        return [Phrase(token, start, end, masks[s]) for s, token, start, end in self._mentions(index) if s in masks]
+
+    def instances(self, index: int) -> list[Instance]:
+        """The prompt's subjects that are in its image; the label is the class word, or the placeholder where none is known."""
+        found = []
+        for phrase in self.phrases(index):
+            mask = phrase.mask >= 0.5
+            if not mask.any():
+                mask = phrase.mask > 0
+            rows, columns = mask.any(1).nonzero().flatten().tolist(), mask.any(0).nonzero().flatten().tolist()
+            subject = next(s for s in self.subjects if s.token == phrase.text)
+            box = (float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0)
+            found.append(Instance(subject.class_word or subject.token, mask, box, subject.color))
+        return found
+
+    def pixels(self, index: int) -> Tensor:
+        """uint8 [3, resolution, resolution]."""
+        return self.views[self._view(index)].pixels
+
+    def _mentions(self, index: int) -> list[tuple[int, str, int, int]]:
+        numbers = {subject.token: i for i, subject in enumerate(self.subjects)}
+        pattern = "|".join(re.escape(token) for token in sorted(numbers, key=len, reverse=True))
+        return [(numbers[m.group()], m.group(), m.start(), m.end()) for m in re.finditer(pattern, self.texts[index])]
+
+    def _view(self, index: int) -> int:
+        named = {s for s, *_ in self._mentions(index)}
+        return max(range(len(self.views)), key=lambda j: len(named & self.views[j].masks.keys()))
+
+
+class SceneDataModule(PairedDataModule):
+    """Training batches of one scene folder (`scene_folder`) and the prompts to try its subjects with.
+
+    ``tokens`` and ``classes`` go before those of scene.json; without either the placeholders are ``<asset0>``, ``<asset1>``, … and the
+    class words are None. ``prior_images`` is a folder of class images: each sample then carries one of them, captioned ``prior_prompt``.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        resolution: int,
+        batch: int = 1,
+        workers: int = 0,
+        seed: int = 0,
+        length: int = 100,
+        union_sampling: bool = True,
+        flip: bool = True,
+        tokens: Sequence[str] | None = None,
+        classes: Sequence[str] | None = None,
+        prior_images: str | Path | None = None,
+        prior_prompt: str = PRIOR_PROMPT,
+    ) -> None:
+        super().__init__(batch, workers, seed)
+        self.folder, self.resolution, self.length = Path(folder), resolution, length
+        self.union_sampling, self.flip, self.tokens, self.classes = union_sampling, flip, tokens, classes
+        self.prior_images, self.prior_prompt = None if prior_images is None else Path(prior_images), prior_prompt
+
+    def setup(self, stage: str | None = None) -> None:
+        """Raises FileNotFoundError or ValueError when a file of the scene, or the class images, are missing or cannot serve."""
+        # The Trainer calls this again: the latents attached since must stay.
+        if hasattr(self, "train_set"):
+            return
+        self.scene = read_scene(self.folder, self.tokens, self.classes)
+        views, prior = self.scene.load(self.resolution), self._prior()
+        self.eval_sets = self.evaluation(self.scene, views)
+        self.train_set = SceneDataset(
+            self.scene.subjects, views, self.length, self.union_sampling, self.flip, self.seed, prior, self.prior_prompt
+        )
+
+    def evaluation(self, scene: SceneFolder, views: Sequence[View]) -> Mapping[str, Any]:
+        """The evaluation datasets, by name."""
+        return {"prompts": ScenePrompts(scene.subjects, views, scene.prompts or PROMPTS)}
+
+    def _prior(self) -> list[Path]:
+        folder = self.prior_images
+        if folder is None:
+            return []
+        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+        if not found:
+            fill = f"put images there that the untouched backbone makes of the prompt {self.prior_prompt!r}"
+            raise FileNotFoundError(f"no class images at {folder}: {fill}, or turn prior preservation off")
+        return found

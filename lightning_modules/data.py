@@ -1,0 +1,123 @@
+"""The DataModule of a run's settings, and what it needs before it can be built."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf import load as conf
+from conf.schema import Run
+
+if TYPE_CHECKING:
+    from datamodules.coco import CocoDataModule
+    from datamodules.scene import SceneDataModule
+    from lightning_modules.backbone import Backbone
+
+Progress = Callable[[str, float], None]
+PRIOR_STEPS, PRIOR_GUIDANCE, PRIOR_BATCH = 30, 7.5, 4  # how class images are drawn
+
+
+def build_data(config: Run, emit: Progress) -> CocoDataModule | SceneDataModule:
+    """The DataModule of the config, rendered or found, and set up."""
+    emit(f"data: {config.data.name}", 0.0)
+    datamodule = _scene(config) if config.data.name == "scene" else _captioned(config)
+    datamodule.prepare_data()
+    datamodule.setup()
+    datamodule.train_set.with_phrases = needs_phrases(config)
+    return datamodule
+
+
+def needs_phrases(config: Run) -> bool:
+    """Whether training looks at the masks of a caption's words."""
+    return config.method.name in ("break_a_scene", "mcgm") or config.method.gate.signal == "masks"
+
+
+def _captioned(config: Run) -> CocoDataModule:
+    from datamodules.coco import CocoDataModule
+    from datamodules.shapes_module import ShapesDataModule
+
+    data, trainer = config.data, config.trainer
+    common: dict[str, Any] = {
+        "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "min_phrases": data.min_phrases
+    }
+    if data.name == "shapes":
+        root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
+        return ShapesDataModule(root, data.train_images, data.eval_images, eval_splits=config.evaluation.splits, **common)
+    splits = tuple(config.evaluation.splits) if config.evaluation.prompts else ()
+    return CocoDataModule(data.root, config.backbone.resolution, data.train_split, splits, data.train_images, data.eval_images, **common)
+
+
+def _scene(config: Run) -> SceneDataModule:
+    from datamodules.scene import SceneDataModule
+    from datamodules.shapes_scene import ShapesSceneDataModule
+
+    data, trainer, chosen = config.data, config.trainer, config.method.subjects
+    common: dict[str, Any] = {
+        "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "union_sampling": chosen.union_sampling, "flip": data.flip,
+        "tokens": chosen.tokens or None, "length": max(trainer.batch * 25, 100),
+    }  # fmt: skip
+    if wants_prior(config):
+        common |= {"prior_images": prior_folder(config), "prior_prompt": chosen.prior_prompt}
+    if data.root == "auto":
+        folder = Path(config.output) / "cache" / "scenes" / f"{config.seed}-{data.subjects}"
+        # Each seed has a scene of its own: what holds for one scene alone is no answer.
+        return ShapesSceneDataModule(folder, data.subjects, config.seed, data.eval_images, **common)
+    return SceneDataModule(data.root, config.backbone.resolution, classes=chosen.classes or None, **common)
+
+
+def with_subjects(config: Run, datamodule: Any) -> Run:
+    """The config with the scene's placeholders and class words where it names none."""
+    if config.data.name != "scene" or config.method.name not in ("break_a_scene", "mcgm"):
+        return config
+    found = datamodule.train_set.subjects
+    tokens = config.method.subjects.tokens or [subject.token for subject in found]
+    classes = config.method.subjects.classes or [subject.class_word or "" for subject in found]
+    return conf.replace(config, {"method.subjects.tokens": tokens, "method.subjects.classes": classes})
+
+
+# --- class images ------------------------------------------------------------------------------------------------------------------
+
+
+def wants_prior(config: Run) -> bool:
+    return config.data.name == "scene" and config.method.name in ("break_a_scene", "mcgm") and config.method.subjects.prior_weight > 0
+
+
+def prior_folder(config: Run) -> Path:
+    """Where the class images of this backbone and prompt are, or will be."""
+    from lightning_modules.backbone import weights_digest
+
+    chosen, backbone = config.method.subjects, config.backbone
+    facts = {
+        "prompt": chosen.prior_prompt, "images": chosen.prior_images, "backbone": backbone.path, "revision": backbone.revision,
+        "weights": weights_digest(backbone.path), "resolution": backbone.resolution,
+    }  # fmt: skip
+    return Path(config.output) / "cache" / "prior" / conf.digest(facts)
+
+
+def draw_prior(config: Run, backbone: Backbone, emit: Progress) -> None:
+    """Draws the class images that prior preservation needs with the untouched backbone, unless they are there."""
+    import os
+    import shutil
+
+    from PIL import Image
+
+    from lightning_modules.backbone import sample
+
+    folder, chosen = prior_folder(config), config.method.subjects
+    if folder.is_dir():
+        return
+    scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
+    scratch.mkdir(parents=True)
+    try:
+        for start in range(0, chosen.prior_images, PRIOR_BATCH):
+            seeds = list(range(start, min(start + PRIOR_BATCH, chosen.prior_images)))
+            prompts = [chosen.prior_prompt] * len(seeds)
+            images = sample(backbone, prompts, seeds, PRIOR_STEPS, PRIOR_GUIDANCE, config.backbone.resolution, PRIOR_BATCH)
+            for seed, image in zip(seeds, images, strict=True):
+                Image.fromarray(image.permute(1, 2, 0).numpy()).save(scratch / f"{seed:04d}.png")
+            emit(f"class images: {seeds[-1] + 1}/{chosen.prior_images}", 0.0)
+        if not folder.is_dir():  # another run may have been quicker
+            scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

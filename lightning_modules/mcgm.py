@@ -1,0 +1,231 @@
+"""MCGM (arXiv 2410.00483): target masks say where subjects go, through tokens that a mask encoder appends to the text.
+
+On top of Break-A-Scene on a scene, as in the paper; on a dataset with captions and instance masks the words of a caption take the subjects'
+place, which lets the encoder learn masks that no scene showed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from conf.schema import Masks
+from conf.schema import Method as MethodConfig
+from datamodules.batch import Batch
+from lightning_modules.attention import nearest
+from lightning_modules.attention.capture import Capture
+from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
+from lightning_modules.backbone import TextCondition
+from lightning_modules.break_a_scene import SIDE, BreakAScene, stacked
+from lightning_modules.mask_encoder import MaskEncoder
+from lightning_modules.method import Group
+from lightning_modules.target_masks import Given, Steered, read_masks
+from losses.attention import mask_attention_loss
+
+
+class MCGM(BreakAScene):
+    """Break-A-Scene with mask tokens; installed on construction, `remove` gives the stock backbone back."""
+
+    name = "mcgm"
+    takes_masks = True
+
+    def more_parts(self) -> dict[str, nn.Module]:
+        chosen, unet = self.config.masks, self.backbone.unet
+        side = max(round(self.resolution / self.backbone.factor), 1)
+        text = self.backbone.tokenizers[0].model_max_length
+        encoder = MaskEncoder(chosen.encoder, unet.config.cross_attention_dim, side, text)
+        if chosen.bind == "text" and chosen.encoder in ("per_mask", "conv"):
+            # The words alone stand for the mask at first: the encoder adds to them what it learns.
+            nn.init.zeros_(encoder.project.weight)
+            nn.init.zeros_(encoder.project.bias)
+        encoder.requires_grad_(chosen.trained)
+        self.merged = chosen.encoder == "merged"
+        self.mask_capture = Capture(nearest(self.cross, SIDE))
+        self.extra: ExtraTokens | MergedText = MergedText(self.cross) if self.merged else ExtraTokens(self.cross)
+        return {"encoder": encoder}
+
+    @property
+    def encoder(self) -> MaskEncoder:
+        return self.adapter["encoder"]  # type: ignore[return-value]
+
+    def install(self) -> None:
+        super().install()
+        if not self.extra.is_attached:
+            self.extra.attach(self.backbone.unet)
+
+    def remove(self) -> None:
+        super().remove()
+        self.extra.detach()
+
+    # --- masks to tokens ----------------------------------------------------------------------------------------------------------
+
+    def steer(self, targets: Sequence[Sequence[Steered]], positions: Sequence[Sequence[list[int]]], text: TextCondition) -> None:
+        """From the next forward pass on the samples of ``text`` [B, T, D] are steered by ``targets``; ``positions`` are those of the tokens
+        of each target's phrases. A blank mask gives a token of zeros, and acts nowhere where masks limit the tokens' reach."""
+        chosen = self.config.masks
+        masks, present = stacked([[target.mask for target in sample] for sample in targets], self.resolution, self.backbone.device)
+        tokens, said = self.encoder(masks)  # [B, m, D], [B, m]
+        if isinstance(self.extra, MergedText):
+            self.extra.samples = len(masks)
+            self.extra.merge = lambda states: self.encoder.merge(states, chosen.strength * tokens, said)
+            return
+        where = masks if chosen.reach == "inside" else None
+        if chosen.encoder == "union":
+            present, where = said.new_ones(said.shape), None if where is None else _union(where)
+        elif chosen.bind == "text":
+            tokens = tokens + self._words(text.hidden, positions, tokens.shape[1]) * said[..., None]
+        self.extra.set(tokens, chosen.strength, present, where)
+
+    def _words(self, hidden: Tensor, positions: Sequence[Sequence[list[int]]], count: int) -> Tensor:
+        """[B, count, D]: the mean state of each target's words; zero where it has none."""
+        rows = []
+        for states, sample in zip(hidden, positions, strict=True):
+            means = [states[at].float().mean(0) if at else states.new_zeros(states.shape[-1]).float() for at in sample]
+            rows.append(torch.stack(means + [torch.zeros_like(states[0], dtype=torch.float32)] * (count - len(means))))
+        return torch.stack(rows)
+
+    def unsteered(self) -> None:
+        """From the next forward pass on there are no mask tokens: the text is all that the model is told."""
+        if isinstance(self.extra, MergedText):
+            self.extra.merge = None
+        else:
+            self.extra.set(None)
+
+    # --- training -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def span(self) -> tuple[int, int]:
+        """Where the noisy image still leaves the layout open, unless told otherwise."""
+        last = self.backbone.timesteps
+        return (last // 2 if self.config.masks.timesteps == "noisier" else 0), last
+
+    def parameter_groups(self) -> list[Group]:
+        rate = self.config.masks.lr
+        encoder = [p for p in self.encoder.parameters() if p.requires_grad]
+        return [*super().parameter_groups(), Group(encoder, lambda step: rate * self.factor(step))]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        with self.mask_capture.attached(self.backbone.unet):
+            try:
+                return super().training_step(batch, batch_idx)
+            finally:
+                self.unsteered()
+
+    def condition(self, batch: Batch, text: TextCondition) -> TextCondition:
+        blank = self._blank(len(batch))
+        self.targets, positions = [], []
+        for (kept, places), without in zip(self.placed, blank, strict=True):
+            given = [Steered((phrase.text,), torch.zeros_like(phrase.mask) if without else phrase.mask) for phrase in kept]
+            slots = self._slots(list(zip(given, places, strict=True)))
+            self.targets.append([target for target, _ in slots])
+            positions.append([at for _, at in slots])
+        self.steer(self.targets, positions, text)
+        length = text.hidden.shape[1]
+        shown = [[j for j, target in enumerate(sample) if bool(target.mask.any())] for sample in self.targets]
+        if self.config.masks.encoder == "union":
+            self.targets = [[Steered((), torch.stack([t.mask.float() for t in some]).amax(0))] if some else [] for some in self.targets]
+            shown = [[0] if places else [] for places in shown]
+        self.shown = shown
+        watching = self.config.masks.lambda_m > 0 and not self.merged
+        self.mask_capture.tokens = [[length + j for j in sample] for sample in shown] if watching else None
+        return text
+
+    def _blank(self, count: int) -> list[bool]:
+        """Which samples of this step are shown without masks."""
+        generator = torch.Generator().manual_seed(self.stream_seed(2))
+        return (torch.rand(count, generator=generator) < self.config.masks.dropout).tolist()
+
+    def _slots(self, drawn: list[tuple[Steered, list[int]]]) -> list[tuple[Steered, list[int]]]:
+        """The masks of the drawn subjects in the slots where ``masks.slots`` puts them, blank masks in the others (papers: strategies 0, 2,
+        3 and 4 of the released code)."""
+        tokens, rule = self.config.subjects.tokens, self.config.masks.slots
+        if not tokens or rule == "drawn" or (rule != "fixed" and len(drawn) > 1) or not drawn:
+            return drawn
+        slots = [(Steered((), torch.zeros_like(drawn[0][0].mask)), list[int]()) for _ in tokens]
+        for target, at in drawn:
+            slots[0 if rule == "first_one" else tokens.index(str(target.phrases[0]))] = (target, at)
+        return slots
+
+    def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
+        if self.mask_capture.tokens is not None:
+            chosen = [[sample[j].mask for j in at] for sample, at in zip(self.targets, self.shown, strict=True)]
+            masks, present = stacked(chosen, self.resolution, self.backbone.device)
+            attention = mask_attention_loss(self.mask_capture.maps.mean(), masks, present, resize="area")
+            self.log("train/mask_attention", attention)
+            loss = loss + self.config.masks.lambda_m * attention
+        return super().with_extra(loss, batch, timesteps)
+
+    def prior(self, batch: Batch) -> Tensor:
+        """Class images have blank masks."""
+        self.mask_capture.tokens = None
+        blank = Steered((), torch.zeros(self.resolution, self.resolution))
+        count = max(len(self.config.subjects.tokens), 1)
+        self.steer([[blank] * count] * len(batch), [[[]] * count] * len(batch), self.backbone.encode_prompts(batch.captions))
+        return super().prior(batch)
+
+    # --- use ----------------------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompts: list[str],
+        seeds: list[int],
+        masks: Sequence[Given] | None = None,
+        steps: int = 30,
+        guidance: float = 7.5,
+        batch: int = 64,
+    ) -> Tensor:
+        """As `Method.generate`, steered by ``masks``: for each prompt None, or which phrases shall fill which mask (`read_masks`).
+
+        A mask may belong to one phrase, to several, or to none; where it is blank, or there is none, the text alone says what to draw.
+        Raises ValueError on masks that cannot be read, and on phrases that are not in their prompt.
+        """
+        targets, positions = self._read(prompts, masks)
+        images = []
+        for start in range(0, len(prompts), batch):
+            rows = slice(start, start + batch)
+            with self._steering(prompts[rows], targets[rows], positions[rows]):
+                images.append(super().generate(prompts[rows], seeds[rows], None, steps, guidance, batch))
+        return torch.cat(images)
+
+    def steered(self, prompts: Sequence[str], masks: Sequence[Given] | None) -> AbstractContextManager[None]:
+        """Inside the block the backbone, also as a stock pipeline, draws these prompts, in one batch, in these masks."""
+        return self._steering(list(prompts), *self._read(prompts, masks))
+
+    @contextmanager
+    def _steering(self, prompts: list[str], targets: list[list[Steered]], positions: list[list[list[int]]]) -> Iterator[None]:
+        self.unsteered()
+        try:
+            if any(targets):
+                with torch.no_grad():
+                    self.steer(targets, positions, self.backbone.encode_prompts(prompts))
+            yield
+        finally:
+            self.unsteered()
+
+    def _read(self, prompts: Sequence[str], masks: Sequence[Given] | None) -> tuple[list[list[Steered]], list[list[list[int]]]]:
+        targets = read_masks(masks, prompts, self.resolution)
+        return targets, [self._positions(prompt, sample) for prompt, sample in zip(prompts, targets, strict=True)]
+
+    def _positions(self, prompt: str, targets: Sequence[Steered]) -> list[list[int]]:
+        """For each target the positions of the tokens of all its phrases; a phrase that is named twice means its second place then."""
+        found = iter(self.backbone.positions(prompt, [phrase for target in targets for phrase in target.phrases]))
+        return [sorted({at for _ in target.phrases for at in next(found)}) for target in targets]
+
+    def adapter_config(self) -> dict[str, Any]:
+        return super().adapter_config() | {"masks": asdict(self.config.masks)}
+
+    @classmethod
+    def method_config(cls, saved: dict[str, Any]) -> MethodConfig:
+        return dataclasses.replace(super().method_config(saved), masks=Masks(**saved["masks"]))
+
+
+def _union(masks: Tensor) -> Tensor:
+    """[B, n, H, W] -> [B, 1, H, W]."""
+    return masks.amax(1, keepdim=True) if masks.shape[1] else masks.new_zeros(len(masks), 1, *masks.shape[2:])

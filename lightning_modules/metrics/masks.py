@@ -1,0 +1,241 @@
+"""How well a subject follows its target mask: overlap, place and direction of two masks, and their means as a torchmetrics Metric.
+
+The functions take masks bool [H, W] of one size, x to the right and y down. None means that there is nothing to measure: a mask is empty,
+or has no direction. Angles are in degrees.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics import Metric
+
+from lightning_modules.metrics.distribution import gather_to_cpu
+from lightning_modules.metrics.functional import mask_iou
+
+ROUND = 0.2  # a mask of smaller elongation is about as long as it is wide: a rectangle of 5 to 4, the triangle of the embedded world
+TURNS = 180  # angles that are tried, so every 2 degrees
+TOLERANCE = 0.05  # overlap that a turn may lose against the best one and still fit about as well
+VAGUE = 60.0  # degrees; a wider range of turns that all fit means that the shape shows no direction
+SIDE = 64  # samples along a side of the grid on which turned masks are compared
+BLUR = 5  # samples over which the turned masks are averaged
+REACH = 3.0  # half the side of that grid, in root mean square radii; the corner of a triangle lies at 2, the end of a bar at 1.7
+
+
+class Moments(NamedTuple):
+    """Area, centroid and central second moments of a mask, in pixels; each pixel is a square of side 1, not a point."""
+
+    area: float
+    x: float
+    y: float
+    xx: float
+    yy: float
+    xy: float
+
+    @property
+    def radius(self) -> float:
+        """Root mean square distance from the centroid."""
+        return math.sqrt(self.xx + self.yy)
+
+    @property
+    def elongation(self) -> float:
+        """(a - b) / (a + b) of the moments along the long and the short axis: 0 for a circle and a square, near 1 for a thin bar."""
+        return math.hypot(self.xx - self.yy, 2 * self.xy) / (self.xx + self.yy)
+
+
+def moments(mask: Tensor) -> Moments | None:
+    """The moments of a mask, bool [H, W]; None if it is empty. Raises ValueError on another dtype or rank."""
+    if mask.dtype != torch.bool or mask.ndim != 2:
+        raise ValueError(f"a mask must be bool [H, W], not {mask.dtype} {list(mask.shape)}")
+    ys, xs = (v.double() + 0.5 for v in mask.nonzero().unbind(1))
+    if len(xs) == 0:
+        return None
+    x, y = xs.mean(), ys.mean()
+    dx, dy = xs - x, ys - y
+    xx, yy, xy = dx.square().mean() + 1 / 12, dy.square().mean() + 1 / 12, (dx * dy).mean()
+    return Moments(float(len(xs)), float(x), float(y), float(xx), float(yy), float(xy))
+
+
+def _both(pred: Tensor, target: Tensor) -> tuple[Moments, Moments] | None:
+    if pred.shape != target.shape:
+        raise ValueError(f"masks must have one size [H, W], not {list(pred.shape)} and {list(target.shape)}")
+    a, b = moments(pred), moments(target)
+    return None if a is None or b is None else (a, b)
+
+
+def centre_error(pred: Tensor, target: Tensor) -> float | None:
+    """Distance of the centroids in pixels; None if either mask is empty."""
+    found = _both(pred, target)
+    if found is None:
+        return None
+    a, b = found
+    return math.hypot(a.x - b.x, a.y - b.y)
+
+
+def orientation_error(pred: Tensor, target: Tensor) -> float | None:
+    """Angle between the long axes of two masks (from their second moments), in [0, 90].
+
+    An axis has no head: upside down is no error. None if either mask is empty or about as long as it is wide (elongation below ``ROUND``).
+    """
+    found = _both(pred, target)
+    if found is None or min(m.elongation for m in found) < ROUND:
+        return None
+    first, second = (math.degrees(math.atan2(2 * m.xy, m.xx - m.yy)) / 2 for m in found)
+    between = abs(first - second) % 180
+    return min(between, 180 - between)
+
+
+def turn_error(pred: Tensor, target: Tensor) -> float | None:
+    """How far the target must be turned to look like the predicted mask, in [0, 180], to 2 degrees; None if either mask is empty.
+
+    The target is laid onto the prediction (same centroid, same root mean square radius) and turned in steps of 2 degrees; a turn fits as
+    well as its soft overlap, sum of minima over sum of maxima. Turns within ``TOLERANCE`` of the best fit form ranges. Each range stands
+    for its best turn, and the error is the smallest of these: a square turned by 90 degrees has none. A range wider than ``VAGUE`` degrees
+    stands for its smallest turn, since the shapes do not tell those turns apart: a circle always has 0. Small masks lose a few degrees in
+    the stairs of their rims.
+    """
+    found = _both(pred, target)
+    return None if found is None else _smallest_turn(_fits(pred, target, *found, mirror=False))
+
+
+def mirrored(pred: Tensor, target: Tensor) -> bool | None:
+    """Whether the prediction looks more like the mirror image of the target than like the target, each turned at its best.
+
+    By more than ``TOLERANCE``, so that shapes which are their own mirror images are never mirrored. None if either mask is empty.
+    """
+    found = _both(pred, target)
+    if found is None:
+        return None
+    plain, flipped = (max(_fits(pred, target, *found, mirror=m)) for m in (False, True))
+    return flipped > plain + TOLERANCE
+
+
+def _fits(pred: Tensor, target: Tensor, a: Moments, b: Moments, mirror: bool) -> list[float]:
+    """Soft overlap of the prediction with the target turned by each of ``TURNS`` angles, both centred and brought to one size."""
+    angles = torch.arange(TURNS, device=pred.device) * (2 * math.pi / TURNS)
+    still = _resampled(pred, a, angles[:1], mirror=False)
+    turned = _resampled(target, b, angles, mirror)
+    return (torch.minimum(still, turned).sum((1, 2)) / torch.maximum(still, turned).sum((1, 2))).tolist()
+
+
+def _resampled(mask: Tensor, m: Moments, angles: Tensor, mirror: bool) -> Tensor:
+    """The mask around its centroid, in units of its radius, turned by ``angles`` [A]: float32 [A, S, S]."""
+    height, width = mask.shape
+    cos, sin = angles.cos() * m.radius * REACH, angles.sin() * m.radius * REACH
+    sign = -1.0 if mirror else 1.0
+    # Rows give the place in the mask, in the units of grid_sample (-1 to 1 over the whole side), that a point of the new grid shows.
+    row_x = torch.stack([sign * cos, sign * sin, torch.full_like(cos, m.x - width / 2)], 1) * (2 / width)
+    row_y = torch.stack([-sin, cos, torch.full_like(cos, m.y - height / 2)], 1) * (2 / height)
+    grid = F.affine_grid(torch.stack([row_x, row_y], 1), [len(angles), 1, SIDE, SIDE], align_corners=False)
+    source = mask.float().expand(len(angles), 1, height, width)
+    samples = F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    # The stairs of small masks do not turn with them: averaged out, they cost a fit less.
+    return F.avg_pool2d(samples, BLUR, stride=2)[:, 0]
+
+
+def _smallest_turn(fits: list[float]) -> float:
+    step, count, least = 360 / len(fits), len(fits), max(fits) - TOLERANCE
+    size = [min(i, count - i) * step for i in range(count)]  # of each turn, whichever way round
+    start = next((i for i in range(count) if fits[i] < least), None)
+    if start is None:
+        return 0.0
+    ranges: list[list[int]] = [[]]
+    for i in (j % count for j in range(start, start + count)):
+        if fits[i] >= least:
+            ranges[-1].append(i)
+        elif ranges[-1]:
+            ranges.append([])
+    ends = [min(r, key=lambda i: size[i]) if len(r) * step > VAGUE else max(r, key=lambda i: fits[i]) for r in ranges if r]
+    return min(size[i] for i in ends)
+
+
+@dataclass(frozen=True)
+class Following:
+    """How one predicted mask compares with its target."""
+
+    iou: float  # 0 if the subject was not found
+    found: bool
+    centre: float | None = None  # pixels
+    orientation: float | None = None  # degrees in [0, 90]; None also where the masks have no long axis
+    turn: float | None = None  # degrees in [0, 180]
+
+
+def follow(pred: Tensor, target: Tensor) -> Following:
+    """All measures of one subject; an empty ``pred`` is a subject that was not found. Raises ValueError if ``target`` is empty."""
+    if not bool(target.any()):
+        raise ValueError("a target mask is empty, so nothing can follow it: leave that subject out of both lists")
+    iou = float(mask_iou(pred, target))
+    if not bool(pred.any()):
+        return Following(iou, False)
+    return Following(iou, True, centre_error(pred, target), orientation_error(pred, target), turn_error(pred, target))
+
+
+class MaskFollowing(Metric):
+    """Means over all subjects of all images; a subject is one target mask.
+
+    ``compute`` returns a dict of floats:
+
+    * ``mask_iou``: mean over all subjects; one that was not found counts 0
+    * ``found``: share of all subjects that were found (predicted mask not empty)
+    * ``centre_error``: pixels, mean over the subjects that were found
+    * ``turn_error``: degrees in [0, 180], mean over the subjects that were found
+    * ``orientation_error``: degrees in [0, 90], mean over the found subjects whose two masks both have a long axis
+    * ``n_subjects``, ``n_images``
+
+    A mean over no subject at all is absent. The three errors leave out what was not found: read them beside ``found``.
+    Every state is a sum, so that ranks with unequal numbers of images (none included) reduce exactly.
+    """
+
+    full_state_update = False
+    SUMS = ("images", "subjects", "found", "iou", "centre", "turn", "orientation", "oriented")
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(dist_sync_fn=gather_to_cpu, **kwargs)
+        for name in self.SUMS:
+            self.add_state(name, torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
+
+    def update(self, pred: Sequence[Sequence[Tensor]], target: Sequence[Sequence[Tensor]]) -> None:
+        """For each image, for each of its subjects, a mask bool [H, W].
+
+        Raises ValueError if the numbers of images or subjects differ, a target mask is empty, or two masks differ in size.
+        """
+        if [len(masks) for masks in pred] != [len(masks) for masks in target]:
+            counts = f"{[len(masks) for masks in pred]} predicted and {[len(masks) for masks in target]} target masks"
+            raise ValueError(f"{counts} per image: give one predicted mask for each target mask, an empty one where nothing was found")
+        for found, wanted in zip(pred, target, strict=True):
+            self.images += 1
+            for mask, goal in zip(found, wanted, strict=True):
+                self._add(follow(mask, goal))
+
+    def _add(self, subject: Following) -> None:
+        self.subjects += 1
+        self.found += subject.found
+        self.iou += subject.iou
+        self.centre += subject.centre or 0.0
+        self.turn += subject.turn or 0.0
+        self.orientation += subject.orientation or 0.0
+        self.oriented += subject.orientation is not None
+
+    def compute(self) -> dict[str, float]:
+        """Raises ValueError if no subject was given."""
+        total: dict[str, float] = {name: float(getattr(self, name)) for name in self.SUMS}
+        if total["subjects"] == 0:
+            raise ValueError("no subject was measured: call update before compute")
+        result = {
+            "mask_iou": total["iou"] / total["subjects"],
+            "found": total["found"] / total["subjects"],
+            "n_subjects": total["subjects"],
+            "n_images": total["images"],
+        }
+        if total["found"]:
+            result["centre_error"] = total["centre"] / total["found"]
+            result["turn_error"] = total["turn"] / total["found"]
+        if total["oriented"]:
+            result["orientation_error"] = total["orientation"] / total["oriented"]
+        return result

@@ -1,0 +1,31 @@
+"""Which mask encoder, trained or fixed? And must a mask token know its words and stay inside its mask?
+
+    python -m sweeps.mask_encoder                                              # the embedded world, on two CPU cores
+    python -m sweeps.mask_encoder seeds=5                                      # two more seeds for the same cells
+    python -m sweeps.mask_encoder trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+"""
+
+from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.sweep import Factor, Sweep
+
+SWEEP = Sweep(
+    name="mask_encoder",
+    question="Which mask encoder, trained or fixed, and how far may its tokens reach?",
+    origin="MCGM (arXiv 2410.00483), section 3.1; released code: one linear layer, in no optimiser, tokens that act everywhere",
+    factors=[
+        Factor("method.masks.encoder", ["per_mask", "union", "merged", "conv"], label="Encoder"),
+        Factor("method.masks.trained", [True, False], label="Trained"),
+        Factor("method.masks.reach", ["inside", "everywhere"], label="Reach"),
+    ],
+    baseline={"method.masks.encoder": "per_mask", "method.masks.trained": True, "method.masks.reach": "inside"},
+    metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *OTHERS],
+    headline="mask_iou",
+    preset=STEERED,
+    # mixed into the text there is no mask token whose reach could be limited
+    without=[{"method.masks.encoder": "merged", "method.masks.reach": "inside"}],
+)
+
+if __name__ == "__main__":
+    from sweeps.run import main
+
+    raise SystemExit(main(SWEEP))

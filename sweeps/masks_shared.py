@@ -1,0 +1,51 @@
+"""What the sweeps of MCGM and Break-A-Scene have in common: the settings that they start from, and what they measure."""
+
+from __future__ import annotations
+
+from sweeps.sweep import Metric
+
+__all__ = [
+    "CENTRE", "FOUND", "IDENTITY", "MASK_IOU", "MASK_IOU_HELDOUT", "OTHERS", "SCENE", "STEERED", "SUCCESS", "SUCCESS_HELDOUT", "TURN",
+]  # fmt: skip
+
+# MCGM on captions and instance masks of the embedded world, which lets its encoder learn masks that no single scene shows
+STEERED = {
+    "method": "mcgm",
+    "trainer.steps": 200,
+    "trainer.lr": 2e-3,
+    "evaluation.follow_masks": True,
+    "evaluation.prompts": 32,
+}
+# one rendered scene of two subjects, the first of a combination that the backbone has not seen; each seed has another scene
+SCENE = {
+    "method": "break_a_scene",
+    "method.weights.part": "attn2",
+    "method.weights.text_encoder": False,
+    "method.subjects.token_lr": 2e-2,
+    "method.subjects.prior_images": 16,
+    "method.subjects.prior_prompt": "a red circle and a blue square",
+    "data": "scene",
+    "data.root": "auto",
+    "trainer.steps": 120,
+    "trainer.batch": 4,
+    "trainer.lr": 5e-4,
+    "evaluation.splits": ["subjects"],
+    "evaluation.prompts": 48,
+    "evaluation.follow_masks": True,
+}
+
+MASK_IOU = Metric("mask_iou", "Mask IoU", "higher")
+MASK_IOU_HELDOUT = Metric("mask_iou_heldout", "Mask IoU, held-out", "higher")
+CENTRE = Metric("centre_error", "Centre error", "lower", "pixels")
+TURN = Metric("turn_error", "Turn error", "lower", "degrees")
+FOUND = Metric("found", "Found", "higher", "share")
+IDENTITY = Metric("identity", "Identity", "higher", "cosine")
+SUCCESS = Metric("success", "Success", "higher", "share")
+SUCCESS_HELDOUT = Metric("success_heldout", "Success, held-out", "higher", "share")
+OTHERS = (
+    Metric("score", "Judge's score", "higher"),
+    Metric("object_rate", "Objects right", "higher", "share"),
+    Metric("color_rate", "Colours right", "higher", "share"),
+    Metric("extra_objects", "Extra objects", "lower", "per image"),
+    Metric("fid", "FID", "lower"),
+)

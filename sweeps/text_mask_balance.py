@@ -1,0 +1,30 @@
+"""How do text and mask share control?
+
+    python -m sweeps.text_mask_balance                                              # the embedded world, on two CPU cores
+    python -m sweeps.text_mask_balance seeds=5                                      # two more seeds for the same cells
+    python -m sweeps.text_mask_balance trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+
+All cells share one adapter a seed. The kind of subject is the split: combinations that the backbone has seen, and held-out ones.
+"""
+
+from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.sweep import Factor, Sweep
+
+SWEEP = Sweep(
+    name="text_mask_balance",
+    question="How do text and mask share control?",
+    origin="MCGM (arXiv 2410.00483): guidance 7.5 throughout; no strength of the mask is discussed",
+    factors=[
+        Factor("evaluation.guidance", [1.5, 3.0, 5.0, 7.5], when="evaluate", label="Guidance"),
+        Factor("method.masks.strength", [0.0, 0.5, 1.0, 2.0], when="evaluate", label="Mask strength"),
+    ],
+    baseline={"evaluation.guidance": 3.0, "method.masks.strength": 1.0},
+    metrics=[MASK_IOU, MASK_IOU_HELDOUT, SUCCESS, SUCCESS_HELDOUT, CENTRE, *OTHERS],
+    headline="mask_iou",
+    preset=STEERED,
+)
+
+if __name__ == "__main__":
+    from sweeps.run import main
+
+    raise SystemExit(main(SWEEP))
