@@ -97,7 +97,7 @@ class Masks:
     dropout: float = number(0.3, minimum=0, maximum=1)             # share of samples trained with blank masks
     timesteps: str = choice("noisier", "all")                      # training timesteps: the noisier half, where the layout is open, or all
     slots: str = choice("drawn", "fixed", "fixed_one", "first_one")  # on a scene: which mask stands in which slot when few are drawn
-    strength: float = number(1.0, minimum=0)                       # how much a mask token counts beside a word
+    strength: float = number(24.0, minimum=0)                      # how many words a mask token counts as, in training and in use
 
 
 @dataclass

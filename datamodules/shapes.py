@@ -1,8 +1,9 @@
 """The embedded world: small scenes of coloured shapes, rendered as a COCO dataset.
 
 A scene holds one to three shapes (four in one evaluation split) on a plain grey ground. Everything follows from ``(seed, split,
-index)``: the same triple gives the same bytes. Twelve of the 48 colour-shape combinations never occur in ``train`` and ``val``; every scene of ``heldout`` shows
-two shapes of which at least one is such a combination. What a generator learnt of colours and of shapes must be composed anew there.
+index)``: the same triple gives the same bytes. Twelve of the 48 colour-shape combinations never occur in ``train`` and ``val``; every
+scene of ``heldout`` shows two shapes of which at least one is such a combination. What a generator learnt of colours and of shapes must be
+composed anew there.
 
 On disk a split looks like COCO: ``<split>/000000000000.png``, ``annotations/instances_<split>.json`` (compressed RLE masks,
 category = shape, ``attributes.color``) and ``annotations/captions_<split>.json`` (several captions an image, each with the

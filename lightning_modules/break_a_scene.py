@@ -157,8 +157,8 @@ class BreakAScene(Method):
         return prior_loss(self.predict(noised, timesteps, self.backbone.encode_prompts(batch.captions)), target)
 
     def to_pipeline(self) -> Any:
-        """A stock diffusers pipeline that knows the subjects by their placeholders; it shares the UNet, whose trained weights are in it while
-        this method is installed."""
+        """A stock diffusers pipeline that knows the subjects by their placeholders. It shares the UNet, which holds the trained weights
+        while this method is installed."""
         pipeline = super().to_pipeline()
         return pipeline if self.subjects is None else self.subjects.materialise(pipeline)
 

@@ -7,12 +7,15 @@ from pathlib import Path
 from conf import load as conf
 from conf.schema import Run
 
+ON_SUBJECTS = ("break_a_scene", "mcgm")
+SHAPE_OF_ADAPTER = ("method.weights.", "method.subjects.", "method.masks.encoder", "method.masks.bind")  # likewise, or what they mean
 SHAPE_OF_GATES = ("head", "width", "depth", "sharing", "stage", "placement", "attention")  # what their weights fit to
 
 
 def check(config: Run) -> None:
     """What would fail late is said early. Raises ValueError."""
-    if config.evaluation.prompts and config.data.name != "shapes":
+    embedded = config.data.name == "shapes" or (config.data.name == "scene" and config.data.root == "auto")
+    if config.evaluation.prompts and not embedded:
         raise ValueError(
             f"data.name={config.data.name!r} with evaluation.prompts={config.evaluation.prompts}: the judge knows only the embedded world; "
             "set evaluation.prompts=0 to train without an evaluation, or data=shapes"
@@ -21,9 +24,15 @@ def check(config: Run) -> None:
         raise ValueError(f"method.init={config.method.init!r} is no adapter: expected a folder with adapter.json and adapter.safetensors")
     if config.method.init and config.method.name == "baseline":
         raise ValueError(f"method.init={config.method.init!r} with method=baseline: the untouched backbone is not trained; leave it out")
-    if config.data.name == "shapes" and config.backbone.resolution != 64:
-        raise ValueError(f"backbone.resolution={config.backbone.resolution} with data=shapes: the embedded world has 64 pixels")
-    if config.method.name != "baseline" and config.data.train_images < config.trainer.batch:
+    if embedded and config.backbone.resolution != 64:
+        said = f"backbone.resolution={config.backbone.resolution} with data={config.data.name}"
+        raise ValueError(f"{said}: the embedded world has 64 pixels")
+    if config.data.name == "scene" and config.method.name not in (*ON_SUBJECTS, "baseline"):
+        fitting = " and ".join(ON_SUBJECTS)
+        raise ValueError(f"method={config.method.name} with data=scene: a scene is for {fitting}; set data=shapes or coco")
+    if config.method.name in ON_SUBJECTS:
+        _check_subjects(config)
+    if config.method.name != "baseline" and config.data.name != "scene" and config.data.train_images < config.trainer.batch:
         raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: lower it")
     if config.method.name == "maskattn":
         _check_gates(config)
@@ -31,6 +40,21 @@ def check(config: Run) -> None:
     images, k = evaluation.prompts * evaluation.noise_seeds * len(evaluation.splits), evaluation.precision_recall_k
     if 0 < images <= k:
         raise ValueError(f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set evaluation.prompts higher")
+
+
+def _check_subjects(config: Run) -> None:
+    method, scene = config.method, config.data.name == "scene"
+    if method.subjects.tokens and not scene:
+        said = f"method.subjects.tokens={method.subjects.tokens} with data={config.data.name}"
+        raise ValueError(f"{said}: placeholders are learnt from a scene; set data=scene, or leave the tokens out")
+    if method.subjects.classes and method.subjects.tokens and len(method.subjects.classes) != len(method.subjects.tokens):
+        counts = f"{len(method.subjects.classes)} classes for {len(method.subjects.tokens)} tokens"
+        raise ValueError(f"method.subjects.classes={method.subjects.classes}: {counts}; give one word for each of method.subjects.tokens")
+    if not scene and method.subjects.schedule == "tokens_only":
+        raise ValueError(f"method.subjects.schedule=tokens_only with data={config.data.name}: there are no tokens; set data=scene")
+    late = [key for key in config.evaluate_with if key.startswith(SHAPE_OF_ADAPTER)]
+    if late:
+        raise ValueError(f"{', '.join(late)} cannot change after training: it is what was trained; use when=train")
 
 
 def _check_gates(config: Run) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from conf.schema import Evaluation
+from lightning_modules.metrics.functional import mask_iou
 from lightning_modules.metrics.identity import JudgeFeatures, masked_similarity
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.metrics.masks import MaskFollowing
@@ -25,7 +25,7 @@ def target_masks(prompts: Sequence[Prompt], config: Evaluation) -> list[list[Ten
     ``config`` says."""
 
     def moved(mask: Tensor) -> Tensor:
-        plane = mask.flip(-1) if config.mirror else mask
+        plane = (mask.flip(-1) if config.mirror else mask) > 0.5
         return turned(plane, config.turn) if config.turn else plane
 
     return [[moved(phrase.mask) for phrase in prompt.phrases] for prompt in prompts]
@@ -47,29 +47,28 @@ def following(
     judge: Judge, images: Tensor, real: Tensor, prompts: Sequence[Prompt], targets: Sequence[Sequence[Tensor]]
 ) -> dict[str, float]:
     """`MaskFollowing` of what the segmenter finds against the targets, by split too, and ``identity``: how alike the objects look to those
-    of the ``real`` images, mean over the subjects that were found. Images are uint8 [N, 3, H, W]. Nothing without phrases that have masks.
+    of the ``real`` images, mean over the subjects that were found. Images are uint8 [N, 3, H, W]. Nothing without a target.
     """
-    rows = [i for i, sample in enumerate(targets) if sample]
-    if not rows:
+    judged = ColorSegmenter(judge).segment(images, [prompt.names for prompt in prompts])
+    subjects = [
+        (i, found, wanted, phrase.mask > 0.5)
+        for i, (prompt, masks, goals) in enumerate(zip(prompts, judged, targets, strict=True))
+        for phrase, found, wanted in zip(prompt.phrases, masks, goals, strict=True)
+        if bool(wanted.any())  # a mask that was turned out of the image asks for nothing
+    ]
+    if not subjects:
         return {}
-    found = ColorSegmenter(judge).segment(images[rows], [prompts[i].names for i in rows])
-    wanted = [targets[i] for i in rows]
-    values = _following(found, wanted)
-    for split in dict.fromkeys(prompts[i].split for i in rows):
-        part = [k for k, i in enumerate(rows) if prompts[i].split == split]
-        values[f"mask_iou_{split}"] = _following([found[k] for k in part], [wanted[k] for k in part])["mask_iou"]
-    features = JudgeFeatures(judge)
-    seen, known = features.maps(images[rows]), features.maps(real[rows])
-    alike = []
-    for k, masks in enumerate(found):
-        for mask, phrase in zip(masks, prompts[rows[k]].phrases, strict=True):
-            if bool(mask.any()):
-                alike.append(float(masked_similarity(seen[k : k + 1], mask[None], known[k : k + 1], (phrase.mask > 0.5)[None])))
-    alike = [value for value in alike if not math.isnan(value)]
-    return values | ({"identity": sum(alike) / len(alike)} if alike else {})
-
-
-def _following(found: Sequence[Sequence[Tensor]], wanted: Sequence[Sequence[Tensor]]) -> dict[str, float]:
     metric = MaskFollowing()
-    metric.update(found, wanted)
-    return {key: value for key, value in metric.compute().items() if not key.startswith("n_")}
+    metric.update([[found] for _, found, _, _ in subjects], [[wanted] for _, _, wanted, _ in subjects])
+    values = {key: value for key, value in metric.compute().items() if not key.startswith("n_")}
+    for split in dict.fromkeys(prompt.split for prompt in prompts):
+        overlaps = [float(mask_iou(found, wanted)) for i, found, wanted, _ in subjects if prompts[i].split == split]
+        values |= {f"mask_iou_{split}": sum(overlaps) / len(overlaps)} if overlaps else {}
+    kept = [(i, found, known) for i, found, _, known in subjects if bool(found.any())]
+    if kept:
+        at = [i for i, _, _ in kept]
+        features = JudgeFeatures(judge)
+        seen, known = features.maps(images)[at], features.maps(real)[at]
+        alike = masked_similarity(seen, torch.stack([mask for _, mask, _ in kept]), known, torch.stack([mask for _, _, mask in kept]))
+        values["identity"] = float(alike.mean())
+    return values

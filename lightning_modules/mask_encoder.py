@@ -46,10 +46,12 @@ class MaskEncoder(nn.Module):
 
     def forward(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         masks = masks.float()
-        if masks.shape[1] and masks.shape[-2:] != (self.side, self.side):
-            masks = F.interpolate(masks, (self.side, self.side), mode="area")
         if self.kind in ("union", "merged"):
             masks = masks.amax(1, keepdim=True) if masks.shape[1] else masks.new_zeros(len(masks), 1, self.side, self.side)
+        if masks.shape[1] == 0:
+            return masks.new_zeros(len(masks), 0, self.project.out_features), masks.new_zeros(len(masks), 0, dtype=torch.bool)
+        if masks.shape[-2:] != (self.side, self.side):
+            masks = F.interpolate(masks, (self.side, self.side), mode="area")
         said = masks.flatten(2).any(2)  # [B, n]
         if self.kind == "merged":
             tokens = self.project(self.spread(masks).flatten(2))  # [B, T, D]

@@ -11,7 +11,7 @@ __all__ = [
 # MCGM on captions and instance masks of the embedded world, which lets its encoder learn masks that no single scene shows
 STEERED = {
     "method": "mcgm",
-    "trainer.steps": 200,
+    "trainer.steps": 100,
     "trainer.lr": 2e-3,
     "evaluation.follow_masks": True,
     "evaluation.prompts": 32,

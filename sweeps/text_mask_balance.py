@@ -16,9 +16,9 @@ SWEEP = Sweep(
     origin="MCGM (arXiv 2410.00483): guidance 7.5 throughout; no strength of the mask is discussed",
     factors=[
         Factor("evaluation.guidance", [1.5, 3.0, 5.0, 7.5], when="evaluate", label="Guidance"),
-        Factor("method.masks.strength", [0.0, 0.5, 1.0, 2.0], when="evaluate", label="Mask strength"),
+        Factor("method.masks.strength", [0.0, 12.0, 24.0, 48.0], when="evaluate", label="Mask strength", unit="words"),
     ],
-    baseline={"evaluation.guidance": 3.0, "method.masks.strength": 1.0},
+    baseline={"evaluation.guidance": 3.0, "method.masks.strength": 24.0},
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, SUCCESS, SUCCESS_HELDOUT, CENTRE, *OTHERS],
     headline="mask_iou",
     preset=STEERED,
