@@ -24,7 +24,7 @@ from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone import Backbone
 from lightning_modules.method import Group, Method
 from lightning_modules.subjects import Subjects
-from lightning_modules.weights import TrainedWeights
+from lightning_modules.weights import TrainedWeights, save_stock
 from losses.attention import mask_attention_loss
 from losses.denoising import denoising_loss
 from losses.regularisation import prior_loss
@@ -55,8 +55,9 @@ class BreakAScene(Method):
                 for i, encoder in enumerate(backbone.text_encoders):
                     parts[f"text_encoder{'_2' * i}"] = TrainedWeights(encoder, "model", None, config.weights.rank, ["token_embedding"])
         self.adapter = nn.ModuleDict(parts | self.more_parts())
-        if not list(self.adapter.parameters()):
-            raise ValueError(f"{self.name}: nothing to train with weights.part={config.weights.part} and no subject; set one of them")
+        if not any(group.parameters for group in self.parameter_groups()):
+            given = f"weights.part={config.weights.part}, {len(chosen.tokens)} subjects and subjects.schedule={chosen.schedule}"
+            raise ValueError(f"{self.name}: nothing to train with {given}; set another part or schedule")
         self.capture = Capture(nearest(self.cross, SIDE))
         self.install()
 
@@ -165,12 +166,12 @@ class BreakAScene(Method):
     # --- adapters -----------------------------------------------------------------------------------------------------------------
 
     def save_adapter(self, folder: Path | str) -> None:
-        """`Method.save_adapter`, and what stock pipelines load: ``subjects/`` for `load_textual_inversion`, ``stock/`` for the UNet."""
+        """`Method.save_adapter`, and what stock pipelines load: ``subjects/`` for `load_textual_inversion`, ``stock/`` as `save_stock`."""
         folder = Path(folder)
         if self.subjects is not None:
             self.subjects.save(folder / "subjects")
-        if "unet" in self.adapter:
-            self.adapter["unet"].save_stock(folder / "stock")  # type: ignore[operator]
+        if trained := {name: part for name, part in self.adapter.items() if isinstance(part, TrainedWeights)}:
+            save_stock(folder / "stock", **trained)
         super().save_adapter(folder)
 
     def adapter_config(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,13 @@ Progress = Callable[[str, float], None]
 PRIOR_STEPS, PRIOR_GUIDANCE, PRIOR_BATCH = 30, 7.5, 4  # how class images are drawn
 
 
-def build_data(config: Run, emit: Progress) -> CocoDataModule | SceneDataModule:
-    """The DataModule of the config, rendered or found, and set up."""
+def build_data(config: Run, emit: Progress, with_prior: bool = True) -> CocoDataModule | SceneDataModule:
+    """The DataModule of the config, rendered or found, and set up. Without prior, class images that the config wants are left out.
+
+    Raises FileNotFoundError or ValueError when a file is missing (class images: see `draw_prior`) or cannot serve.
+    """
     emit(f"data: {config.data.name}", 0.0)
-    datamodule = _scene(config) if config.data.name == "scene" else _captioned(config)
+    datamodule = _scene(config, with_prior and wants_prior(config)) if config.data.name == "scene" else _captioned(config)
     datamodule.prepare_data()
     datamodule.setup()
     datamodule.train_set.with_phrases = needs_phrases(config)
@@ -48,7 +52,7 @@ def _captioned(config: Run) -> CocoDataModule:
     return CocoDataModule(data.root, config.backbone.resolution, data.train_split, splits, data.train_images, data.eval_images, **common)
 
 
-def _scene(config: Run) -> SceneDataModule:
+def _scene(config: Run, with_prior: bool) -> SceneDataModule:
     from datamodules.scene import SceneDataModule
     from datamodules.shapes_scene import ShapesSceneDataModule
 
@@ -57,7 +61,7 @@ def _scene(config: Run) -> SceneDataModule:
         "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "union_sampling": chosen.union_sampling, "flip": data.flip,
         "tokens": chosen.tokens or None, "length": max(trainer.batch * 25, 100),
     }  # fmt: skip
-    if wants_prior(config):
+    if with_prior:
         common |= {"prior_images": prior_folder(config), "prior_prompt": chosen.prior_prompt}
     if data.root == "auto":
         folder = Path(config.output) / "cache" / "scenes" / f"{config.seed}-{data.subjects}"
@@ -74,6 +78,17 @@ def with_subjects(config: Run, datamodule: Any) -> Run:
     tokens = config.method.subjects.tokens or [subject.token for subject in found]
     classes = config.method.subjects.classes or [subject.class_word or "" for subject in found]
     return conf.replace(config, {"method.subjects.tokens": tokens, "method.subjects.classes": classes})
+
+
+def scene_digest(config: Run) -> str | None:
+    """Digest of the images and masks in the folder of a scene of one's own; None for other data, and where there is no folder."""
+    from datamodules.scene_folder import SUFFIXES
+
+    folder = Path(config.data.root)
+    if config.data.name != "scene" or config.data.root == "auto" or not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return conf.digest({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
 
 
 # --- class images ------------------------------------------------------------------------------------------------------------------
@@ -108,7 +123,7 @@ def draw_prior(config: Run, backbone: Backbone, emit: Progress) -> None:
     if folder.is_dir():
         return
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
-    scratch.mkdir(parents=True)
+    scratch.mkdir(parents=True, exist_ok=True)  # of a process that was killed: it drew the same
     try:
         for start in range(0, chosen.prior_images, PRIOR_BATCH):
             seeds = list(range(start, min(start + PRIOR_BATCH, chosen.prior_images)))
@@ -117,7 +132,10 @@ def draw_prior(config: Run, backbone: Backbone, emit: Progress) -> None:
             for seed, image in zip(seeds, images, strict=True):
                 Image.fromarray(image.permute(1, 2, 0).numpy()).save(scratch / f"{seed:04d}.png")
             emit(f"class images: {seeds[-1] + 1}/{chosen.prior_images}", 0.0)
-        if not folder.is_dir():  # another run may have been quicker
-            scratch.rename(folder)
+        scratch.rename(folder)
+    except OSError:
+        # Another run may have been quicker with the same images, and is reading them.
+        if not folder.is_dir():
+            raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -111,7 +111,7 @@ def evaluate(method: Method, datamodule: CocoDataModule, config: Evaluation, see
         metrics |= following(judge, images, real.repeat_interleave(config.noise_seeds, 0), prompts, targets)
 
     success = [judge_image(found, target).success for found, target in zip(detections, wanted, strict=True)]
-    _keep(folder, prompts, images, success, scores, config.keep_images)
+    _keep(folder, prompts, images, success, scores, config.keep_images, targets)
     return {f"eval/{key}": value for key, value in metrics.items()}
 
 
@@ -132,18 +132,34 @@ def generate(
     return torch.cat(parts), observed
 
 
-def _keep(folder: Path, prompts: list[Prompt], images: Tensor, success: list[bool], scores: Tensor, keep: int) -> None:
-    """``samples.json`` with the outcome of every prompt, and PNGs of the first ``keep`` of each split."""
+def _keep(
+    folder: Path,
+    prompts: list[Prompt],
+    images: Tensor,
+    success: list[bool],
+    scores: Tensor,
+    keep: int,
+    targets: list[list[Tensor]] | None = None,
+) -> None:
+    """``samples.json`` with the outcome of every prompt, and PNGs of the first ``keep`` of each split; beside them their target masks, as
+    one picture each in which target i has the value i + 1."""
     (folder / "samples").mkdir(parents=True, exist_ok=True)
     names: list[str | None] = []
+    masks: list[str | None] = []
     for i, prompt in enumerate(prompts):
         name = f"samples/{i:04d}.png" if prompt.index < keep else None
         if name:
             Image.fromarray(images[i].permute(1, 2, 0).numpy()).save(folder / name)
         names.append(name)
+        mask = name.replace(".png", "-mask.png") if name and targets and targets[i] else None
+        if mask and targets:
+            numbered = torch.stack([(number + 1) * target for number, target in enumerate(targets[i])]).amax(0)
+            Image.fromarray(numbered.to(torch.uint8).numpy()).save(folder / mask)
+        masks.append(mask)
     content = {
         "prompts": [{"split": p.split, "prompt": p.text, "id": p.id, "noise": p.noise} for p in prompts],
         "images": names,
+        "masks": masks,
         "success": success,
         "score": [round(s, 6) for s in scores.tolist()],
     }

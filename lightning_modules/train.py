@@ -53,9 +53,10 @@ def run(config: Run, folder: Path, tracking: Tracking | None = None, progress: P
 
 
 def training_key(config: Run) -> str:
-    """Digest of what training depends on: the backbone's weights, where they lie on disk, and every setting but those of evaluation,
-    later overrides, output, logging and loading."""
+    """Digest of what training depends on: the backbone's weights, where they lie on disk, the images of a scene of one's own, and every
+    setting but those of evaluation, later overrides, output, logging and loading."""
     from lightning_modules.backbone import weights_digest
+    from lightning_modules.data import scene_digest
 
     facts = conf.to_dict(conf.as_run(config))
     for group, key in (("data", "eval_images"), ("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_every")):
@@ -64,6 +65,8 @@ def training_key(config: Run) -> str:
     # An adapter to start from is what its weights are, wherever they lie.
     start = weights_digest(config.method.init) if config.method.init else None
     facts["method"].pop("init")
+    # So is a scene of one's own, which may be painted over in its place.
+    facts["data"]["root"] = scene_digest(config) or config.data.root
     return conf.digest({**facts, "weights": weights_digest(config.backbone.path), "start": start})
 
 
@@ -99,15 +102,19 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
         backbone.to(_device(config.trainer.accelerator))
-        if wants_prior(config):
-            draw_prior(config, backbone, emit("data"))
-        datamodule = build_data(config, emit("data"))
+        datamodule = build_data(config, emit("data"), with_prior=False)
         config = with_subjects(config, datamodule)
         evaluation = evaluated(config).evaluation
         if evaluation.prompts:
             plan(datamodule, evaluation, config.seed)
+        method = build_method(evaluated(config), backbone)
+        method.remove()
+        if wants_prior(config):
+            # After all that can be refused: it takes minutes on a large backbone.
+            draw_prior(config, backbone, emit("data"))
+            datamodule = build_data(config, emit("data"))
         clock("data")
-        method = _trained(config, backbone, datamodule, seed_run, emit("train"))
+        method = _trained(config, method, datamodule, seed_run, emit("train"))
         clock("train")
         metrics: dict[str, float] = {}
         if evaluation.prompts:
@@ -151,14 +158,13 @@ def build_method(config: Run, backbone: Backbone) -> Method:
     return kind(backbone, config.method, config.trainer, config.backbone.resolution, config.seed)
 
 
-def _trained(config: Run, backbone: Backbone, datamodule: CocoDataModule, seed_run: SeedRun | None, emit: Progress) -> Method:
-    """The method with its trained adapter, as evaluation wants it: freshly trained, or read from the shared folder."""
+def _trained(config: Run, method: Method, datamodule: CocoDataModule, seed_run: SeedRun | None, emit: Progress) -> Method:
+    """``method``, built for the evaluation, with its trained adapter: freshly trained, or read from the shared folder."""
     import torch
 
-    method = build_method(evaluated(config), backbone)
     if not method.trains:
         return method.eval()
-    method.remove()
+    backbone = method.backbone
     target = Path(config.output) / "adapters" / training_key(config)
     if not (target / "adapter.json").exists():
         torch.manual_seed(config.seed)

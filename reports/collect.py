@@ -55,6 +55,7 @@ class Samples:
     splits: list[str]
     images: list[str | None]  # artifact path, or None where the image was not kept
     success: list[bool]
+    masks: list[str | None]  # artifact path of the target masks, or None where there was nothing to follow
 
 
 @dataclass
@@ -324,7 +325,8 @@ def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
 def _samples(data: dict[str, Any], run_id: str) -> Samples:
     prompts = data["prompts"]
     images = data.get("images") or [None] * len(prompts)
-    lengths = {"prompts": len(prompts), "images": len(images), "success": len(data["success"])}
+    masks = data.get("masks") or [None] * len(prompts)
+    lengths = {"prompts": len(prompts), "images": len(images), "success": len(data["success"]), "masks": len(masks)}
     if len(set(lengths.values())) != 1:
         raise ReportError(f"samples.json of run {run_id} has lists of unequal length {lengths}; an image that was not kept must be null")
     return Samples(
@@ -333,6 +335,7 @@ def _samples(data: dict[str, Any], run_id: str) -> Samples:
         splits=[p["split"] for p in prompts],
         images=images,
         success=[bool(x) for x in data["success"]],
+        masks=masks,
     )
 
 

@@ -86,7 +86,11 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
                     continue
                 index = places[cell.name][key]
                 image = study.fetch(cell.trials[seed], str(samples[cell.name].images[index]))
-                _image(axes, image, samples[cell.name].success[index], (left + GAP, left + side - GAP, top + side - GAP, top + GAP))
+                extent = (left + GAP, left + side - GAP, top + side - GAP, top + GAP)
+                _image(axes, image, samples[cell.name].success[index], extent)
+                target = samples[cell.name].masks[index]
+                if target is not None:
+                    _outline(axes, study.fetch(cell.trials[seed], target), extent)
         axes.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
         save(figure, folder, "images", dpi=300)
     most = min(rows // 2, int((np.minimum(outcomes.mean(axis=0), 1 - outcomes.mean(axis=0)) > 0).sum()))
@@ -96,6 +100,8 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
         f"Chosen by rule among the {len(kept)} prompts whose images were kept: {most} on which the cells disagree most, the others the "
         f"first of each split."
     )
+    if any(name is not None for s in samples.values() for name in s.masks):
+        caption += " Outlines: where the objects should be."
     return Picture("images.png", caption, "Generated images, one row per prompt and one column per cell")
 
 
@@ -117,6 +123,23 @@ def _image(axes: Axes, path: Path | None, right: bool, extent: tuple[float, floa
         extent[1] - 0.03, extent[3] + 0.03, "✓" if right else "✗", ha="right", va="top", fontsize=8.5, color="white", fontweight="bold",
         bbox={"boxstyle": "round,pad=0.12", "facecolor": GREEN if right else ORANGE, "edgecolor": "white", "linewidth": 0.7},
     )  # fmt: skip
+
+
+def _outline(axes: Axes, path: Path | None, extent: tuple[float, float, float, float]) -> None:
+    """The rims of the target masks over an image, white on black so that they show on any colour."""
+    from PIL import Image
+
+    if path is None:
+        return
+    numbered = np.asarray(Image.open(path))
+    left, right, bottom, top = extent
+    height, width = numbered.shape
+    x = left + (np.arange(width) + 0.5) / width * (right - left)
+    y = top + (np.arange(height) + 0.5) / height * (bottom - top)
+    for number in range(1, int(numbered.max()) + 1):
+        plane = (numbered == number).astype(float)
+        for color, line in (("black", 1.3), ("white", 0.6)):
+            axes.contour(x, y, plane, levels=[0.5], colors=color, linewidths=line)
 
 
 def gate_maps(study: Study, folder: Path) -> Picture | None:

@@ -5,7 +5,7 @@
     python -m sweeps.lambda_m trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 """
 
-from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, PUBLISHED, STEERED, SUCCESS, SUCCESS_HELDOUT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -17,6 +17,7 @@ SWEEP = Sweep(
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, IDENTITY, SUCCESS, SUCCESS_HELDOUT, FOUND, *OTHERS],
     headline="mask_iou",
     preset=STEERED,
+    published=PUBLISHED,
 )
 
 if __name__ == "__main__":

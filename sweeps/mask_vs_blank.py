@@ -7,7 +7,7 @@
 All cells share one adapter a seed. `wrong` masks lie half a turn about the middle of the image away from where the measure looks.
 """
 
-from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, PUBLISHED, STEERED, SUCCESS, SUCCESS_HELDOUT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -19,6 +19,7 @@ SWEEP = Sweep(
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, IDENTITY, SUCCESS, SUCCESS_HELDOUT, FOUND, *OTHERS],
     headline="mask_iou",
     preset=STEERED,
+    published=PUBLISHED,
 )
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ def test_a_mask_may_be_a_tensor_an_array_an_image_or_a_file(tmp_path: Path):
     picture = Image.fromarray(box().numpy().astype(np.uint8) * 255)
     picture.save(tmp_path / "mask.png")
     picture.convert("RGB").save(tmp_path / "rgb.png")
-    forms: list[Any] = [box(), box().float(), box().numpy(), picture, picture.convert("1"), tmp_path / "mask.png", str(tmp_path / "rgb.png")]
-    forms += [box().to(torch.uint8), box().to(torch.uint8) * 255]
+    forms: list[Any] = [box(), box().float(), box().numpy(), picture, picture.convert("1")]
+    forms += [tmp_path / "mask.png", str(tmp_path / "rgb.png"), box().to(torch.uint8), box().to(torch.uint8) * 255]
     for form in forms:
         assert torch.equal(read_mask(form, 16), box().float()), type(form)
     small = read_mask(box(), 8)
