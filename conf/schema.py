@@ -76,7 +76,7 @@ class Subjects:
     classes: list[str] = field(default_factory=list)  # a word for each that its embedding starts from; the scene's own where empty
     schedule: str = choice("two_phase", "joint", "tokens_only", "unet_only")  # tokens alone, then all; all at once; one part alone
     first_phase: float = number(0.5, minimum=0, maximum=1)  # share of the steps that trains the tokens alone
-    token_lr: float = number(2e-2, above=0)           # learning rate of the tokens where they are trained alone
+    token_lr: float = number(2e-2, above=0)           # learning rate of the tokens, but in a second phase
     masked_loss: bool = True                          # denoising loss inside the subjects' masks alone
     normalise: str = choice("area", "all")            # divide that loss by the masks' area, or by the whole plane as the released code
     attention_weight: float = number(0.01, minimum=0)  # weight of the squared distance between a token's map and its mask

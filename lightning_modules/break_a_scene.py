@@ -93,11 +93,12 @@ class BreakAScene(Method):
 
     def parameter_groups(self) -> list[Group]:
         switch, schedule, peak = self.first_phase, self.config.subjects.schedule, self.recipe.lr
+        second = peak if schedule == "two_phase" and self._weights() else self.config.subjects.token_lr
 
         def tokens(step: int) -> float:
             if step < switch:
                 return self.config.subjects.token_lr * self.factor(step, 0, switch)
-            return (peak if schedule == "two_phase" else self.config.subjects.token_lr) * self.factor(step, switch)
+            return second * self.factor(step, switch)
 
         def weights(step: int) -> float:
             return 0.0 if step < switch else peak * self.factor(step, switch)
@@ -173,6 +174,10 @@ class BreakAScene(Method):
         if trained := {name: part for name, part in self.adapter.items() if isinstance(part, TrainedWeights)}:
             save_stock(folder / "stock", **trained)
         super().save_adapter(folder)
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """A scene's subjects, so that its training can start from an adapter that a dataset made."""
+        return {key: value for key, value in self.adapter.state_dict().items() if key.startswith("subjects.")}
 
     def adapter_config(self) -> dict[str, Any]:
         return {"weights": asdict(self.config.weights), "subjects": asdict(self.config.subjects)}

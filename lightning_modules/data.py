@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run
+from lightning_modules.checks import evaluated
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule
@@ -39,16 +40,19 @@ def needs_phrases(config: Run) -> bool:
 
 def _captioned(config: Run) -> CocoDataModule:
     from datamodules.coco import CocoDataModule
+    from datamodules.shapes import SPLITS
     from datamodules.shapes_module import ShapesDataModule
 
-    data, trainer = config.data, config.trainer
+    data, trainer, evaluation = config.data, config.trainer, evaluated(config).evaluation
     common: dict[str, Any] = {
         "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "min_phrases": data.min_phrases
     }
     if data.name == "shapes":
+        if unknown := [split for split in evaluation.splits if split not in SPLITS]:
+            raise ValueError(f"evaluation.splits names {unknown[0]!r}: this dataset has {', '.join(SPLITS)}")
         root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
-        return ShapesDataModule(root, data.train_images, data.eval_images, eval_splits=config.evaluation.splits, **common)
-    splits = tuple(config.evaluation.splits) if config.evaluation.prompts else ()
+        return ShapesDataModule(root, data.train_images, data.eval_images, eval_splits=evaluation.splits, **common)
+    splits = tuple(evaluation.splits) if evaluation.prompts else ()
     return CocoDataModule(data.root, config.backbone.resolution, data.train_split, splits, data.train_images, data.eval_images, **common)
 
 

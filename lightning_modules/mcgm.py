@@ -65,9 +65,10 @@ class MCGM(BreakAScene):
 
     # --- masks to tokens ----------------------------------------------------------------------------------------------------------
 
-    def steer(self, targets: Sequence[Sequence[Steered]], positions: Sequence[Sequence[list[int]]], text: TextCondition) -> None:
-        """From the next forward pass on the samples of ``text`` [B, T, D] are steered by ``targets``; ``positions`` are those of the tokens
-        of each target's phrases. A blank mask gives a token of zeros, and acts nowhere where masks limit the tokens' reach."""
+    def steer(self, targets: Sequence[Sequence[Steered]], words: Tensor | None = None) -> None:
+        """From the next forward pass on its B samples are steered by ``targets``, a list for each. ``words`` [B, n, D] are the states of
+        each target's words (`words`); None where no target has any. A blank mask gives a token of zeros, and acts nowhere where masks
+        limit the tokens' reach."""
         chosen = self.config.masks
         masks, present = stacked([[target.mask for target in sample] for sample in targets], self.resolution, self.backbone.device)
         tokens, said = self.encoder(masks)  # [B, m, D], [B, m]
@@ -77,18 +78,22 @@ class MCGM(BreakAScene):
             return
         where = masks if chosen.reach == "inside" else None
         if chosen.encoder == "union":
-            present, where = said.new_ones(said.shape), None if where is None else _union(where)
-        elif chosen.bind == "text":
-            tokens = tokens + self._words(text.hidden, positions, tokens.shape[1]) * said[..., None]
+            # A sample that was given no mask has no token; one whose masks are blank has one of zeros.
+            present, where = present.any(1, keepdim=True), None if where is None else _union(where)
+        elif chosen.bind == "text" and words is not None:
+            tokens = tokens + words * said[..., None]
         self.extra.set(tokens, chosen.strength, present, where)
 
-    def _words(self, hidden: Tensor, positions: Sequence[Sequence[list[int]]], count: int) -> Tensor:
-        """[B, count, D]: the mean state of each target's words; zero where it has none."""
-        rows = []
-        for states, sample in zip(hidden, positions, strict=True):
-            means = [states[at].float().mean(0) if at else states.new_zeros(states.shape[-1]).float() for at in sample]
-            rows.append(torch.stack(means + [torch.zeros_like(states[0], dtype=torch.float32)] * (count - len(means))))
-        return torch.stack(rows)
+    @staticmethod
+    def words(text: TextCondition, positions: Sequence[Sequence[list[int]]]) -> Tensor:
+        """float32 [B, n, D]: for each target of each sample the mean state of the tokens at its ``positions``; zero where it has none."""
+        hidden, count = text.hidden, max(map(len, positions), default=0)
+        words = torch.zeros(len(hidden), count, hidden.shape[-1], device=hidden.device)
+        for i, sample in enumerate(positions):
+            for j, at in enumerate(sample):
+                if at:
+                    words[i, j] = hidden[i, at].float().mean(0)
+        return words
 
     def unsteered(self) -> None:
         """From the next forward pass on there are no mask tokens: the text is all that the model is told."""
@@ -118,23 +123,26 @@ class MCGM(BreakAScene):
                 self.unsteered()
 
     def condition(self, batch: Batch, text: TextCondition) -> TextCondition:
-        blank = self._blank(len(batch))
-        self.targets, positions = [], []
-        for (kept, places), without in zip(self.placed, blank, strict=True):
+        targets, positions = [], []
+        for (kept, places), without in zip(self.placed, self._blank(len(batch)), strict=True):
             given = [Steered((phrase.text,), torch.zeros_like(phrase.mask) if without else phrase.mask) for phrase in kept]
             slots = self._slots(list(zip(given, places, strict=True)))
-            self.targets.append([target for target, _ in slots])
+            targets.append([target for target, _ in slots])
             positions.append([at for _, at in slots])
-        self.steer(self.targets, positions, text)
-        length = text.hidden.shape[1]
-        shown = [[j for j, target in enumerate(sample) if bool(target.mask.any())] for sample in self.targets]
-        if self.config.masks.encoder == "union":
-            self.targets = [[Steered((), torch.stack([t.mask.float() for t in some]).amax(0))] if some else [] for some in self.targets]
-            shown = [[0] if places else [] for places in shown]
-        self.shown = shown
-        watching = self.config.masks.lambda_m > 0 and not self.merged
-        self.mask_capture.tokens = [[length + j for j in sample] for sample in shown] if watching else None
+        self.steer(targets, self.words(text, positions))
+        self._watch([[target.mask for target in sample] for sample in targets], text.hidden.shape[1])
         return text
+
+    def _watch(self, masks: list[list[Tensor]], length: int) -> None:
+        """Which tokens behind a text of ``length`` the mask loss looks at, and their masks: all but the blank ones."""
+        self.mask_capture.tokens = None
+        if self.merged or not self.config.masks.lambda_m:
+            return
+        if self.config.masks.encoder == "union":
+            masks = [[torch.stack([mask.float() for mask in sample]).amax(0)] if sample else [] for sample in masks]
+        shown = [[(length + j, mask) for j, mask in enumerate(sample) if bool(mask.any())] for sample in masks]
+        self.mask_capture.tokens = [[at for at, _ in sample] for sample in shown]
+        self.watched_masks = [[mask for _, mask in sample] for sample in shown]
 
     def _blank(self, count: int) -> list[bool]:
         """Which samples of this step are shown without masks."""
@@ -154,8 +162,7 @@ class MCGM(BreakAScene):
 
     def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
         if self.mask_capture.tokens is not None:
-            chosen = [[sample[j].mask for j in at] for sample, at in zip(self.targets, self.shown, strict=True)]
-            masks, present = stacked(chosen, self.resolution, self.backbone.device)
+            masks, present = stacked(self.watched_masks, self.resolution, self.backbone.device)
             attention = mask_attention_loss(self.mask_capture.maps.mean(), masks, present, resize="area")
             self.log("train/mask_attention", attention)
             loss = loss + self.config.masks.lambda_m * attention
@@ -166,7 +173,7 @@ class MCGM(BreakAScene):
         self.mask_capture.tokens = None
         blank = Steered((), torch.zeros(self.resolution, self.resolution))
         count = max(len(self.config.subjects.tokens), 1)
-        self.steer([[blank] * count] * len(batch), [[[]] * count] * len(batch), self.backbone.encode_prompts(batch.captions))
+        self.steer([[blank] * count] * len(batch))
         return super().prior(batch)
 
     # --- use ----------------------------------------------------------------------------------------------------------------------
@@ -184,8 +191,10 @@ class MCGM(BreakAScene):
         """As `Method.generate`, steered by ``masks``: for each prompt None, or which phrases shall fill which mask (`read_masks`).
 
         A mask may belong to one phrase, to several, or to none; where it is blank, or there is none, the text alone says what to draw.
-        Raises ValueError on masks that cannot be read, and on phrases that are not in their prompt.
+        Raises ValueError, before anything is drawn, on masks that cannot be read and on phrases that are not in their prompt.
         """
+        if len(prompts) != len(seeds):
+            raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: expected one seed for each prompt")
         targets, positions = self._read(prompts, masks)
         images = []
         for start in range(0, len(prompts), batch):
@@ -204,7 +213,7 @@ class MCGM(BreakAScene):
         try:
             if any(targets):
                 with torch.no_grad():
-                    self.steer(targets, positions, self.backbone.encode_prompts(prompts))
+                    self.steer(targets, self.words(self.backbone.encode_prompts(prompts), positions))
             yield
         finally:
             self.unsteered()

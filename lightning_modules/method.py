@@ -186,11 +186,22 @@ class Method(L.LightningModule):
         return {}
 
     def load_weights(self, folder: Path | str) -> None:
-        """Reads the weights of an adapter folder; raises ValueError when it was made by another method."""
+        """Reads the weights of an adapter folder; raises ValueError when another method, or other settings, made it."""
         card = json.loads((Path(folder) / "adapter.json").read_text())
         if card["method"] != self.name:
             raise ValueError(f"{folder} holds a {card['method']!r} adapter: expected {self.name!r}")
-        self.adapter.load_state_dict(load_file(Path(folder) / "adapter.safetensors"))
+        tensors = self.own_tensors() | load_file(Path(folder) / "adapter.safetensors")
+        here = self.adapter.state_dict()
+        shapes, found = ({key: tensor.shape for key, tensor in some.items()} for some in (here, tensors))
+        wrong = sorted(key for key in shapes.keys() | found.keys() if shapes.get(key) != found.get(key))
+        if wrong:
+            cure = "give the settings that the adapter was made with (its adapter.json)"
+            raise ValueError(f"{folder} does not fit: {wrong[0]} and {len(wrong) - 1} more are missing, new or of another shape; {cure}")
+        self.adapter.load_state_dict(tensors)
+
+    def own_tensors(self) -> dict[str, Tensor]:
+        """Those of the adapter's tensors that stay as they are where an adapter folder has none of them."""
+        return {}
 
     @classmethod
     def load_adapter(cls, folder: Path | str, backbone: Backbone) -> Method:

@@ -102,6 +102,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
         backbone.to(_device(config.trainer.accelerator))
+        backbone_parameters = sum(p.numel() for p in backbone.unet.parameters())  # now, since methods put theirs into its layers
         datamodule = build_data(config, emit("data"), with_prior=False)
         config = with_subjects(config, datamodule)
         evaluation = evaluated(config).evaluation
@@ -124,7 +125,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         "metrics": metrics,
         "counts": {
             "trained_parameters": sum(p.numel() for p in method.parameters()) if method.trains else 0,
-            "backbone_parameters": sum(p.numel() for p in backbone.unet.parameters()),
+            "backbone_parameters": backbone_parameters,
         },
         "seconds": seconds,
         "samples": "samples.json" if metrics else None,

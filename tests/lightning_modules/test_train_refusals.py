@@ -87,7 +87,7 @@ def test_what_cannot_run_is_refused_before_anything_is_written(base: Run, tmp_pa
     ("changes", "message"),
     [
         ({"evaluation.prompts": 5}, "evaluation.prompts=5 but split 'val' has 4 images: set data.eval_images higher"),
-        ({"evaluation.splits": ["val", "test"]}, "evaluation.splits names 'test': this dataset has val, heldout"),
+        ({"evaluation.splits": ["val", "test"]}, "evaluation.splits names 'test': this dataset has train, val, heldout"),
         ({"evaluate_with": {"evaluation.prompts": 5}}, "evaluation.prompts=5"),
         pytest.param(
             {"trainer.accelerator": "gpu"},

@@ -1,4 +1,4 @@
-"""Extra tokens behind the text: the same as a longer text, with a strength, for the sites and samples that have them."""
+"""Extra tokens behind the text: as a longer text, with a strength, for the sites, samples and places that have them; merged text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from unet_inputs import draw, run
 
 from lightning_modules.attention import select, sites
-from lightning_modules.attention.mask_tokens import ExtraTokens
+from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
 
 
 def test_they_are_as_if_the_text_were_longer(any_unet: Any):
@@ -94,3 +94,118 @@ def test_what_does_not_fit_is_said(embedded: Any):
     with pytest.raises(ValueError, match="extra tokens of width 8: this site's text has 192"), \
             ExtraTokens(chosen, draw(5, 2, 3, 8)).attached(embedded.unet):
         run(embedded.unet)
+
+
+# --- where ------------------------------------------------------------------------------------------------------------------------
+
+
+def corner(batch: int = 2) -> torch.Tensor:
+    """[B, 2, 32, 32]: the upper left quarter for the first token, nothing for the second."""
+    where = torch.zeros(batch, 2, 32, 32)
+    where[:, 0, :16, :16] = 1
+    return where
+
+
+def test_a_token_acts_inside_its_mask_alone(any_unet: Any):
+    """At the first site whatever it is told, so that locations hear nothing of each other."""
+    chosen, tokens = select(sites(any_unet, 16))[:1], draw(5, 2, 2, any_unet.config.cross_attention_dim)
+    seen: list[torch.Tensor] = []
+    any_unet.get_submodule(chosen[0].name).register_forward_hook(lambda _, args, out: seen.append(out))
+    side = chosen[0].resolution
+    inside = torch.nn.functional.interpolate(corner()[:1, :1], (side, side), mode="area").flatten() > 0
+    with torch.no_grad(), ExtraTokens(chosen, tokens, 3.0, where=corner()).attached(any_unet) as part:
+        run(any_unet)
+        part.set(tokens[:, :1], 3.0)
+        run(any_unet)
+        part.set(None)
+        run(any_unet)
+    limited, everywhere, stock = (out.flatten(2).transpose(1, 2) if out.dim() == 4 else out for out in seen)  # [B, N, C]
+    assert inside.any() and not inside.all()
+    assert torch.allclose(limited[:, ~inside], stock[:, ~inside], atol=1e-5)
+    assert torch.allclose(limited[:, inside], everywhere[:, inside], atol=1e-5)
+    assert not torch.allclose(limited[:, inside], stock[:, inside], atol=1e-3)
+
+
+def test_a_mask_that_covers_a_quarter_of_a_location_quarters_the_strength(embedded: Any):
+    chosen, tokens = select(sites(embedded.unet)), draw(5, 2, 2, 192)
+    with torch.no_grad(), ExtraTokens(chosen, tokens, 2.0, where=torch.full((2, 2, 32, 32), 0.25)).attached(embedded.unet) as part:
+        out = run(embedded.unet)
+        stripes = torch.zeros(2, 2, 64, 64)
+        stripes[..., ::4] = 1  # a quarter of each location of 16 x 16 and of 8 x 8
+        part.set(tokens, 2.0, where=stripes)
+        assert torch.allclose(run(embedded.unet), out, atol=1e-5)
+        part.set(tokens, 0.5)
+        assert torch.allclose(run(embedded.unet), out, atol=1e-5)
+        part.set(tokens, 2.0)
+        assert not torch.allclose(run(embedded.unet), out, atol=1e-3)
+
+
+def test_where_everything_is_inside_it_is_as_without_a_mask_and_where_nothing_is_as_without_tokens(any_unet: Any):
+    chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
+    with torch.no_grad(), ExtraTokens(chosen, tokens).attached(any_unet) as part:
+        expected = run(any_unet)
+        part.set(tokens, where=torch.ones(2, 2, 8, 8))
+        assert torch.allclose(run(any_unet), expected, atol=1e-5)
+        part.set(tokens, where=torch.zeros(2, 2, 8, 8))
+        nowhere = run(any_unet)
+        part.set(tokens[:, :0], where=torch.zeros(2, 0, 8, 8))
+        none = run(any_unet)
+        part.set(None)
+        stock = run(any_unet)
+    assert torch.allclose(nowhere, stock, atol=1e-5) and torch.allclose(none, stock, atol=1e-5)
+
+
+def test_with_a_mask_the_unconditional_half_has_no_tokens_at_all(any_unet: Any):
+    chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
+    with torch.no_grad(), ExtraTokens(chosen, tokens, 5.0, where=corner()).attached(any_unet) as part:
+        guided = run(any_unet, batch=4)
+        part.set(None)
+        stock = run(any_unet, batch=4)
+    assert torch.allclose(guided[:2], stock[:2], atol=1e-5) and not torch.allclose(guided[2:], stock[2:], atol=1e-3)
+
+
+def test_where_may_differ_from_sample_to_sample_and_passes_a_gradient(embedded: Any):
+    chosen, tokens = select(sites(embedded.unet)), draw(5, 2, 2, 192).requires_grad_()
+    where = corner()
+    where[1, 0] = 0  # the second sample has its second token alone
+    where[1, 1] = 1
+    with ExtraTokens(chosen, tokens, where=where).attached(embedded.unet):
+        run(embedded.unet).square().sum().backward()
+    assert tokens.grad is not None
+    assert [[bool(row.any()) for row in sample] for sample in tokens.grad] == [[True, False], [False, True]]
+    with pytest.raises(ValueError, match=r"where \(2, 1, 8, 8\) does not fit tokens \(2, 2, 192\): expected \(2, 2\) \+ \(H, W\)"):
+        ExtraTokens(chosen, tokens, where=torch.ones(2, 1, 8, 8))
+
+
+# --- text in the text's place -----------------------------------------------------------------------------------------------------
+
+
+def test_merged_text_is_as_if_the_text_were_another(any_unet: Any):
+    text = draw(1, 2, 12, any_unet.config.cross_attention_dim)
+    with torch.no_grad(), MergedText(select(sites(any_unet))).attached(any_unet) as part:
+        stock = run(any_unet)
+        part.samples, part.merge = 2, lambda states: states.flip(1) * 2
+        merged = run(any_unet)
+        part.merge = None
+        assert torch.equal(run(any_unet), stock)
+    with torch.no_grad():
+        assert torch.equal(run(any_unet), stock) and torch.equal(run(any_unet, text=text.flip(1) * 2), merged)
+    assert not torch.allclose(merged, stock, atol=1e-3)
+
+
+def test_merging_leaves_the_unconditional_half_and_a_text_mask_as_they_are(any_unet: Any):
+    text, mask = draw(1, 4, 12, any_unet.config.cross_attention_dim), torch.ones(4, 12, dtype=torch.bool)
+    mask[1, 7:] = mask[3, 5:] = False
+    with torch.no_grad(), MergedText(select(sites(any_unet))).attached(any_unet) as part:
+        part.samples, part.merge = 2, lambda states: states * 2
+        guided = run(any_unet, batch=4, encoder_attention_mask=mask)
+        with pytest.raises(ValueError, match="masks of 2 samples in a batch of 3: expected as many, or half with guidance"):
+            run(any_unet, batch=3)
+    with torch.no_grad():
+        assert torch.equal(run(any_unet, text=torch.cat([text[:2], text[2:] * 2]), batch=4, encoder_attention_mask=mask), guided)
+
+
+def test_two_that_add_tokens_do_not_share_a_site(embedded: Any):
+    chosen = select(sites(embedded.unet))
+    with MergedText(chosen).attached(embedded.unet), pytest.raises(ValueError, match="has MergedText already: expected none; detach it"):
+        ExtraTokens(chosen).attach(embedded.unet)
