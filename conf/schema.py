@@ -95,6 +95,7 @@ class Masks:
     lambda_m: float = number(0.05, minimum=0)                      # weight of the squared distance between a mask token's map and the mask
     lr: float = number(2e-3, above=0)                              # learning rate of the encoder
     dropout: float = number(0.3, minimum=0, maximum=1)             # share of samples trained with blank masks
+    keep_weight: float = number(1.0, minimum=0)                    # weight of the drift from the backbone where masks are blank (no scene)
     timesteps: str = choice("noisier", "all")                      # training timesteps: the noisier half, where the layout is open, or all
     slots: str = choice("drawn", "fixed", "fixed_one", "first_one")  # on a scene: which mask stands in which slot when few are drawn
     strength: float = number(24.0, minimum=0)                      # how many words a mask token counts as, in training and in use

@@ -69,7 +69,8 @@ class BreakAScene(Method):
     def subjects(self) -> Subjects | None:
         return dict(self.adapter.items()).get("subjects")  # type: ignore[return-value]
 
-    def _weights(self) -> list[TrainedWeights]:
+    @property
+    def trained_weights(self) -> list[TrainedWeights]:
         return [part for part in self.adapter.values() if isinstance(part, TrainedWeights)]
 
     def install(self) -> None:
@@ -88,12 +89,12 @@ class BreakAScene(Method):
     @property
     def first_phase(self) -> int:
         """Steps that train the tokens alone."""
-        both = self.subjects is not None and self._weights() and self.config.subjects.schedule == "two_phase"
+        both = self.subjects is not None and self.trained_weights and self.config.subjects.schedule == "two_phase"
         return round(self.config.subjects.first_phase * self.recipe.steps) if both else 0
 
     def parameter_groups(self) -> list[Group]:
         switch, schedule, peak = self.first_phase, self.config.subjects.schedule, self.recipe.lr
-        second = peak if schedule == "two_phase" and self._weights() else self.config.subjects.token_lr
+        second = peak if schedule == "two_phase" and self.trained_weights else self.config.subjects.token_lr
 
         def tokens(step: int) -> float:
             if step < switch:
@@ -103,7 +104,7 @@ class BreakAScene(Method):
         def weights(step: int) -> float:
             return 0.0 if step < switch else peak * self.factor(step, switch)
 
-        groups = [Group([p for part in self._weights() for p in part.parameters()], weights)]
+        groups = [Group([p for part in self.trained_weights for p in part.parameters()], weights)]
         if self.subjects is not None and schedule != "unet_only":
             # Decay would move the placeholders that a step does not show, too.
             groups.append(Group(list(self.subjects.parameters()), tokens, decays=False))
@@ -111,7 +112,7 @@ class BreakAScene(Method):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # What a phase does not train has no gradient, so that its optimiser state begins with its phase.
-        for part in self._weights():
+        for part in self.trained_weights:
             part.requires_grad_(self.global_step >= self.first_phase)
         if self.subjects is not None:
             self.subjects.requires_grad_(self.config.subjects.schedule != "unet_only")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict
 from typing import Any
 
@@ -27,6 +27,7 @@ from lightning_modules.mask_encoder import MaskEncoder
 from lightning_modules.method import Group
 from lightning_modules.target_masks import Given, Steered, read_masks
 from losses.attention import mask_attention_loss
+from losses.regularisation import distillation_loss
 
 
 class MCGM(BreakAScene):
@@ -47,6 +48,7 @@ class MCGM(BreakAScene):
         encoder.requires_grad_(chosen.trained)
         self.merged = chosen.encoder == "merged"
         self.mask_capture = Capture(nearest(self.cross, SIDE))
+        self.latest: tuple[Tensor, Tensor, Tensor] | None = None  # noised latents, timesteps and prediction of the step's forward pass
         self.extra: ExtraTokens | MergedText = MergedText(self.cross) if self.merged else ExtraTokens(self.cross)
         return {"encoder": encoder}
 
@@ -110,6 +112,13 @@ class MCGM(BreakAScene):
         last = self.backbone.timesteps
         return (last // 2 if self.config.masks.timesteps == "noisier" else 0), last
 
+    def draw(self, latents: Tensor, stream: int = 0) -> tuple[Tensor, Tensor]:
+        """`Method.draw`; samples without masks, and class images, see all timesteps: there is no layout to be open for."""
+        noise, timesteps = super().draw(latents, stream)
+        anywhere = torch.randint(self.backbone.timesteps, timesteps.shape, generator=self._generator(3 + stream)).to(timesteps)
+        alone = torch.ones_like(timesteps, dtype=torch.bool) if stream else torch.tensor(self._blank(len(latents))).to(latents.device)
+        return noise, torch.where(alone, anywhere, timesteps)
+
     def parameter_groups(self) -> list[Group]:
         rate = self.config.masks.lr
         encoder = [p for p in self.encoder.parameters() if p.requires_grad]
@@ -121,6 +130,7 @@ class MCGM(BreakAScene):
                 return super().training_step(batch, batch_idx)
             finally:
                 self.unsteered()
+                self.latest = None
 
     def condition(self, batch: Batch, text: TextCondition) -> TextCondition:
         targets, positions = [], []
@@ -132,6 +142,11 @@ class MCGM(BreakAScene):
         self.steer(targets, self.words(text, positions))
         self._watch([[target.mask for target in sample] for sample in targets], text.hidden.shape[1])
         return text
+
+    def predict(self, noised: Tensor, timesteps: Tensor, text: TextCondition) -> Tensor:
+        prediction = super().predict(noised, timesteps, text)
+        self.latest = (noised, timesteps, prediction)
+        return prediction
 
     def _watch(self, masks: list[list[Tensor]], length: int) -> None:
         """Which tokens behind a text of ``length`` the mask loss looks at, and their masks: all but the blank ones."""
@@ -146,8 +161,10 @@ class MCGM(BreakAScene):
 
     def _blank(self, count: int) -> list[bool]:
         """Which samples of this step are shown without masks."""
-        generator = torch.Generator().manual_seed(self.stream_seed(2))
-        return (torch.rand(count, generator=generator) < self.config.masks.dropout).tolist()
+        return (torch.rand(count, generator=self._generator(2)) < self.config.masks.dropout).tolist()
+
+    def _generator(self, stream: int) -> torch.Generator:
+        return torch.Generator().manual_seed(self.stream_seed(stream))
 
     def _slots(self, drawn: list[tuple[Steered, list[int]]]) -> list[tuple[Steered, list[int]]]:
         """The masks of the drawn subjects in the slots where ``masks.slots`` puts them, blank masks in the others (papers: strategies 0, 2,
@@ -166,7 +183,25 @@ class MCGM(BreakAScene):
             attention = mask_attention_loss(self.mask_capture.maps.mean(), masks, present, resize="area")
             self.log("train/mask_attention", attention)
             loss = loss + self.config.masks.lambda_m * attention
+        if self.config.masks.keep_weight and self.subjects is None and any(blank := self._blank(len(batch))):
+            drift = self.drift(batch, [i for i, without in enumerate(blank) if without])
+            self.log("train/drift", drift)
+            loss = loss + self.config.masks.keep_weight * drift
         return super().with_extra(loss, batch, timesteps)
+
+    def drift(self, batch: Batch, rows: list[int]) -> Tensor:
+        """How far the prediction on ``rows``, the samples without masks, is from the untouched backbone's."""
+        assert self.latest is not None
+        noised, timesteps, prediction = self.latest
+        watched, self.mask_capture.tokens, self.capture.tokens = self.capture.tokens, None, None
+        self.unsteered()
+        with torch.no_grad(), ExitStack() as untouched:
+            for part in self.trained_weights:
+                untouched.enter_context(part.swapped_out())
+            text = self.backbone.encode_prompts([batch.captions[row] for row in rows])
+            frozen = super().predict(noised[rows], timesteps[rows], text)
+        self.capture.tokens = watched
+        return distillation_loss(prediction[rows], frozen)
 
     def prior(self, batch: Batch) -> Tensor:
         """Class images have blank masks."""

@@ -21,8 +21,12 @@ SWEEP = Sweep(
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *OTHERS],
     headline="mask_iou",
     preset=STEERED,
-    # mixed into the text there is no mask token whose reach could be limited
-    without=[{"method.masks.encoder": "merged", "method.masks.reach": "inside"}],
+    without=[
+        # mixed into the text there is no mask token whose reach could be limited
+        {"method.masks.encoder": "merged", "method.masks.reach": "inside"},
+        # fixed is the released code's single linear layer
+        *({"method.masks.encoder": kind, "method.masks.trained": False} for kind in ("union", "merged", "conv")),
+    ],
 )
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ SWEEP = Sweep(
     baseline={"method.masks.timesteps": "noisier", "method.weights.part": "attn2", "method.masks.lambda_m": 0.1},
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *OTHERS],
     headline="mask_iou",
-    preset=STEERED,
+    preset=STEERED | {"trainer.steps": 60},
 )
 
 if __name__ == "__main__":

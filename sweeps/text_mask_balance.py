@@ -21,7 +21,7 @@ SWEEP = Sweep(
     baseline={"evaluation.guidance": 3.0, "method.masks.strength": 24.0},
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, SUCCESS, SUCCESS_HELDOUT, CENTRE, *OTHERS],
     headline="mask_iou",
-    preset=STEERED,
+    preset=STEERED | {"evaluation.prompts": 20},
 )
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ SWEEP = Sweep(
     baseline={"evaluation.turn": 0.0, "evaluation.mirror": False},
     metrics=[TURN, MASK_IOU, CENTRE, SUCCESS, FOUND, IDENTITY, *OTHERS],
     headline="mask_iou",
-    preset=STEERED,
+    preset=STEERED | {"evaluation.prompts": 20},
 )
 
 if __name__ == "__main__":
