@@ -98,7 +98,7 @@ class Masks:
     keep_weight: float = number(1.0, minimum=0)                    # weight of the drift from the backbone where masks are blank (no scene)
     timesteps: str = choice("noisier", "all")                      # training timesteps: the noisier half, where the layout is open, or all
     slots: str = choice("drawn", "fixed", "fixed_one", "first_one")  # on a scene: which mask stands in which slot when few are drawn
-    strength: float = number(24.0, minimum=0)                      # how many words a mask token counts as, in training and in use
+    strength: float = number(24.0, minimum=0)                      # how many words a mask token counts as; not of merged ones
 
 
 @dataclass

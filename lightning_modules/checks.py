@@ -52,6 +52,9 @@ def _check_subjects(config: Run) -> None:
         raise ValueError(f"method.subjects.classes={method.subjects.classes}: {counts}; give one word for each of method.subjects.tokens")
     if not scene and method.subjects.schedule == "tokens_only":
         raise ValueError(f"method.subjects.schedule=tokens_only with data={config.data.name}: there are no tokens; set data=scene")
+    if not scene and method.weights.part == "none" and not (method.name == "mcgm" and method.masks.trained):
+        cure = "train weights, or MCGM's mask encoder"
+        raise ValueError(f"method.weights.part=none with data={config.data.name}: nothing would be trained; {cure}")
     late = [key for key in config.evaluate_with if key.startswith(SHAPE_OF_ADAPTER)]
     if late:
         raise ValueError(f"{', '.join(late)} cannot change after training: it is what was trained; use when=train")

@@ -76,7 +76,7 @@ class MCGM(BreakAScene):
         tokens, said = self.encoder(masks)  # [B, m, D], [B, m]
         if isinstance(self.extra, MergedText):
             self.extra.samples = len(masks)
-            self.extra.merge = lambda states: self.encoder.merge(states, chosen.strength * tokens, said)
+            self.extra.merge = lambda states: self.encoder.merge(states, tokens, said)
             return
         where = masks if chosen.reach == "inside" else None
         if chosen.encoder == "union":
@@ -239,7 +239,7 @@ class MCGM(BreakAScene):
         return torch.cat(images)
 
     def steered(self, prompts: Sequence[str], masks: Sequence[Given] | None) -> AbstractContextManager[None]:
-        """Inside the block the backbone, also as a stock pipeline, draws these prompts, in one batch, in these masks."""
+        """Inside the block the backbone, also as a stock pipeline, draws these prompts in these masks: in one batch, one image a prompt."""
         return self._steering(list(prompts), *self._read(prompts, masks))
 
     @contextmanager

@@ -47,7 +47,10 @@ def _phrases(what: Any) -> tuple[str | tuple[int, int], ...]:
         return ()
     if isinstance(what, str) or (isinstance(what, tuple) and len(what) == 2 and all(isinstance(part, int) for part in what)):
         return (what,)
-    return tuple(what)
+    phrases = tuple(what)
+    if not all(isinstance(part, str | tuple) for part in phrases):
+        raise ValueError(f"masks: {what!r} names no words; expected a phrase, a tuple of phrases, a span (start, end), or None")
+    return phrases
 
 
 def read_mask(mask: MaskLike, side: int, name: str = "a mask") -> Tensor:

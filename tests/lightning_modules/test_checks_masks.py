@@ -31,6 +31,7 @@ def masked(base: Run, changes: dict[str, Any]) -> Run:
         ),
         ({**TWO, "method.subjects.classes": ["dog"]}, r"classes=\['dog'\]: 1 classes for 2 tokens; give one word for each"),
         ({"method.subjects.schedule": "tokens_only"}, "schedule=tokens_only with data=shapes: there are no tokens; set data=scene"),
+        ({"method.weights.part": "none", "method.masks.trained": False}, "weights.part=none with data=shapes: nothing would be trained"),
         ({**SCENE, "backbone.resolution": 512}, "backbone.resolution=512 with data=scene: the embedded world has 64 pixels"),
         ({**SCENE, "data.root": "/x"}, "data.name='scene' with evaluation.prompts=4: the judge knows only the embedded world"),
         ({"evaluate_with": {"method.masks.encoder": "conv"}}, "method.masks.encoder cannot change after training: .*use when=train"),

@@ -260,7 +260,9 @@ def test_dropout_blanks_its_share_of_the_samples_whatever_the_noise(
 ):
     batch, noised = scene((0, 2), (1,), (2,), (0,)), []
     method = mcgm(embedded, ASSETS)
-    monkeypatch.setattr(method, "predict", lambda latents, *_: (noised.append(latents), latents)[1])
+    draw = method.draw
+    monkeypatch.setattr(method, "draw", lambda latents: (drawn := draw(latents), noised.append(drawn[0]))[0])
+    monkeypatch.setattr(method, "predict", lambda latents, *_: latents)
     for share, number in product((0.0, 0.5, 1.0), range(40)):
         method.config.masks.dropout = share
         at_step(method, number)
@@ -292,3 +294,48 @@ def test_timesteps_are_those_of_the_noisier_half_or_all(embedded: Backbone, whic
         drawn.append(method.draw(LATENTS)[1])
     found = torch.cat(drawn)
     assert first <= found.min() < first + 25 and 975 < found.max() < 1000
+
+
+def test_samples_without_masks_and_class_images_see_all_timesteps(embedded: Backbone):
+    method = mcgm(embedded, dropout=0.5)
+    blank, masked, others = [], [], []
+    for number in range(100):
+        at_step(method, number)
+        for without, t in zip(method._blank(4), method.draw(LATENTS)[1].tolist(), strict=True):
+            (blank if without else masked).append(t)
+        others += method.draw(LATENTS, stream=1)[1].tolist()
+    assert min(masked) >= 500 and all(min(some) < 25 and 0.4 < sum(t < 500 for t in some) / len(some) < 0.6 for some in (blank, others))
+
+
+# --- staying near the backbone ------------------------------------------------------------------------------------------------------
+
+
+def test_samples_without_masks_are_held_near_the_backbone(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
+    method = mcgm(embedded, keep_weight=2.0, lambda_m=0.0, dropout=0.5)
+    at_step(method, next(n for n in range(50) if (at_step(method, n), method._blank(2))[1] == [True, False]))
+    _, logged = step(method, captioned(), monkeypatch)
+    assert logged["train/drift"] < 1e-10, "nothing has been trained yet"
+    with torch.no_grad():
+        for parameter in method.adapter["unet"].parameters():
+            parameter += 0.05 * torch.randn(parameter.shape)
+    loss, logged = step(method, captioned(), monkeypatch)
+    noise, timesteps = method.draw(LATENTS[:2])
+    noised = embedded.add_noise(LATENTS[:2], noise, timesteps)[0][:1]
+    text = embedded.encode_prompts(captioned().captions[:1])
+    with torch.no_grad(), method.adapter["unet"].swapped_out():
+        frozen = embedded.predict(noised, timesteps[:1], text, 64)
+    with torch.no_grad():
+        distance = (embedded.predict(noised, timesteps[:1], text, 64) - frozen).square().mean()
+    assert float(logged["train/drift"]) == pytest.approx(float(distance), rel=1e-3) and distance > 1e-6
+    rest = float(logged["train/loss"] + 0.01 * logged["train/attention"])
+    assert float(loss) == pytest.approx(rest + 2.0 * float(distance), rel=1e-4)
+    loss.backward()
+    assert method.adapter["unet"].is_installed and all(p.grad is not None for p in method.adapter["unet"].parameters())
+
+
+def test_nothing_is_held_on_a_scene_nor_where_all_have_masks(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
+    for tokens, share in ((ASSETS, 1.0), ((), 0.0)):
+        method = mcgm(embedded, tokens, keep_weight=1.0, dropout=share)
+        _, logged = step(method, scene((0, 1), (2,)) if tokens else captioned(), monkeypatch)
+        assert "train/drift" not in logged
+        method.remove()

@@ -52,6 +52,8 @@ def test_each_prompt_has_an_entry_and_phrases_may_share_a_mask():
     for given, message in (({"dog": box()}, "a single mapping for 4 prompts"), ([None], "1 entries for 4 prompts")):
         with pytest.raises(ValueError, match=message):
             read_masks(given, prompts, 16)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=re.escape("masks: [2, 5] names no words; expected a phrase")):
+        read_masks([[([2, 5], box())]], prompts[:1], 16)
 
 
 def test_masks_turn_about_their_centre():
