@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,10 +13,8 @@ from lightning_modules.metrics.identity import JudgeFeatures, masked_similarity
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.metrics.masks import MaskFollowing
 from lightning_modules.metrics.segmentation import ColorSegmenter
+from lightning_modules.prompts import Prompt
 from lightning_modules.target_masks import Given, turned
-
-if TYPE_CHECKING:
-    from lightning_modules.evaluate import Prompt
 
 
 def target_masks(prompts: Sequence[Prompt], config: Evaluation) -> list[list[Tensor]]:

@@ -97,7 +97,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
 
         from lightning_modules.backbone import Backbone
         from lightning_modules.data import build_data, draw_prior, wants_prior, with_subjects
-        from lightning_modules.evaluate import plan
+        from lightning_modules.prompts import plan
 
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.

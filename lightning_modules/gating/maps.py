@@ -16,9 +16,9 @@ from torch import Tensor
 
 from conf.schema import Evaluation
 from datamodules.coco import CocoDataModule, CocoDataset
-from lightning_modules.evaluate import plan
 from lightning_modules.gating.probe import Probe
 from lightning_modules.maskattn import MaskAttn
+from lightning_modules.prompts import plan
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -146,7 +146,7 @@ def test_subjects_need_colour_and_shape():
 
 
 def test_the_module_renders_trains_and_plans_an_evaluation(tmp_path: Path):
-    from lightning_modules.evaluate import plan, real_images
+    from lightning_modules.prompts import plan, real_images
 
     datamodule = ShapesSceneDataModule(tmp_path / "deep" / "scene", 2, scene_seed=1, eval_images=7, batch=4, seed=9, length=8)
     datamodule.prepare_data()

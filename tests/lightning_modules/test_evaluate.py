@@ -6,7 +6,7 @@ import torch
 
 from conf.schema import Evaluation, Run
 from lightning_modules.data import build_data
-from lightning_modules.evaluate import plan, real_images
+from lightning_modules.prompts import plan, real_images
 
 
 def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_place(base: Run):

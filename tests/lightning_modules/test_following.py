@@ -17,9 +17,10 @@ from conf.schema import Evaluation, Masks, Run, Trainer
 from conf.schema import Method as MethodConfig
 from lightning_modules.backbone import Backbone
 from lightning_modules.data import build_data
-from lightning_modules.evaluate import Prompt, evaluate, plan, real_images
+from lightning_modules.evaluate import evaluate
 from lightning_modules.following import as_given, following, target_masks
 from lightning_modules.metrics.judge import Judge
+from lightning_modules.prompts import Prompt, plan, real_images
 from lightning_modules.target_masks import read_masks, turned
 
 ASKED = Evaluation(prompts=4, steps=2, keep_images=0, follow_masks=True)

@@ -1,0 +1,70 @@
+"""What is drawn in an evaluation: the same prompts on the same noise for every method.
+
+Prompts are the first captions of the evaluation splits, in the order of the dataset. Noise j of prompt i of split k under run seed s
+is seeded by (s, j, k, i) alone, so that every cell of a sweep draws on the same noise: comparisons are paired.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from conf.schema import Evaluation
+from datamodules.batch import Phrase
+from datamodules.coco import CocoDataModule, CocoDataset
+from lightning_modules.metrics.detection import Target
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A prompt, what its image should show, and the seed of its noise."""
+
+    split: str
+    index: int
+    id: int
+    text: str
+    target: Target
+    noise: int
+    phrases: tuple[Phrase, ...] = field(default=(), compare=False)  # words whose objects have a place in the real image
+    names: tuple[str, ...] = ()                                     # what each of these objects is in plain words
+
+
+def plan(datamodule: CocoDataModule, config: Evaluation, seed: int) -> list[Prompt]:
+    """``config.prompts`` prompts of each split.
+
+    Raises ValueError when a split is unknown, or holds fewer images than prompts are asked for.
+    """
+    prompts = []
+    for k, split in enumerate(config.splits):
+        if split not in datamodule.eval_sets:
+            raise ValueError(f"evaluation.splits names {split!r}: this dataset has {', '.join(datamodule.eval_sets)}")
+        dataset = datamodule.eval_sets[split]
+        if len(dataset) < config.prompts:
+            have = f"split {split!r} has {len(dataset)} images"
+            raise ValueError(f"evaluation.prompts={config.prompts} but {have}: set data.eval_images higher")
+        for i in range(config.prompts):
+            caption = dataset.caption(i)
+            for j in range(config.noise_seeds):
+                noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + i
+                target, phrases = _target(dataset, i, caption.relation), dataset.phrases(i)
+                names = [_name(dataset, i, phrase) for phrase in phrases]
+                prompts.append(Prompt(split, i, dataset.records[i].id, caption.text, target, noise, tuple(phrases), tuple(names)))
+    return prompts
+
+
+def _target(dataset: CocoDataset, index: int, relation: str | None) -> Target:
+    return Target([(o.color or "", o.label) for o in dataset.instances(index)], relation)
+
+
+def _name(dataset: CocoDataset, index: int, phrase: Phrase) -> str:
+    """Colour and kind of the object that a phrase means; a placeholder's own words say neither."""
+    same = [thing for thing in dataset.instances(index) if torch.equal(thing.mask, phrase.mask)]
+    return f"{same[0].color or ''} {same[0].label}".strip() if same else phrase.text
+
+
+def real_images(datamodule: CocoDataModule, prompts: list[Prompt]) -> Tensor:
+    """uint8 [N, 3, H, W]: the images that the prompts were written of, each once."""
+    places = dict.fromkeys((p.split, p.index) for p in prompts)
+    return torch.stack([datamodule.eval_sets[split].pixels(index) for split, index in places])
