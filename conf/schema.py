@@ -12,8 +12,8 @@ from typing import Any
 from omegaconf import MISSING
 
 __all__ = [
-    "MISSING", "Backbone", "Data", "Evaluation", "Gate", "Masks", "Method", "Run", "Subjects", "Sweep", "Trainer", "Weights", "choice",
-    "number",
+    "MISSING", "Backbone", "Data", "Evaluation", "Gate", "Masks", "Method", "Run", "Separate", "Subjects", "Sweep", "Trainer", "Weights",
+    "choice", "number",
 ]  # fmt: skip
 
 
@@ -102,13 +102,31 @@ class Masks:
 
 
 @dataclass
+class Separate:
+    separate_weight: float = number(1.0, minimum=0)     # weight of the overlap of the objects' maps
+    enhance_weight: float = number(0.5, minimum=0)      # weight of the weakness of the weakest object
+    drift_weight: float = number(1.0, minimum=0)        # weight of the drift from the backbone on prompts of one object
+    inputs: str = choice("noise", "images")             # what the UNet is shown: noised noise, or noised images
+    timesteps: str = choice("all", "noisier")           # training timesteps: all, or the noisier half
+    tokens: str = choice("phrase", "last", "released")  # what stands for an object: its words, their last, or positions 6 and 9
+    heads: str = choice("each", "mean")                 # the losses look at each head's map, or at their mean
+    kernel: int = number(3, minimum=1)                  # side of the smoothing kernel in map locations, odd; 1 smoothes nothing
+    sigma: float = number(0.5, above=0)                 # of the kernel, read as the released code does: exp(-(x/2σ)²)
+    side: int = number(16, minimum=1)                   # wanted side of the maps in locations; the nearest there is
+    control: str = choice("none", "denoising", "permuted")  # the denoising loss alone; or the trained change, its entries permuted
+    scale: float = number(1.0, minimum=0)               # how much of the trained change is used; 0 is the untouched backbone
+    test_time: int = number(0, minimum=0)               # steps of training on each prompt before it is drawn, instead of any before
+
+
+@dataclass
 class Method:
-    name: str = choice("maskattn", "baseline", "break_a_scene", "mcgm")  # which LightningModule
+    name: str = choice("maskattn", "baseline", "break_a_scene", "mcgm", "separate_enhance")  # which LightningModule
     init: str | None = None                              # adapter folder that training starts from, e.g. of the 512-pixel phase
     gate: Gate = field(default_factory=Gate)             # MaskAttn's gates
     weights: Weights = field(default_factory=Weights)    # which of the backbone's weights Break-A-Scene and MCGM train
     subjects: Subjects = field(default_factory=Subjects)  # Break-A-Scene's placeholder tokens, on data=scene
     masks: Masks = field(default_factory=Masks)          # MCGM's target masks
+    separate: Separate = field(default_factory=Separate)  # Separate-and-Enhance's losses
 
 
 @dataclass
@@ -120,6 +138,8 @@ class Data:
     eval_images: int = number(512, minimum=1)    # how many images each evaluation split holds
     min_phrases: int = number(0, minimum=0)      # train on captions of at least so many noun phrases
     workers: int = number(0, minimum=0)          # DataLoader worker processes
+    concepts: list[str] = field(default_factory=list)  # train on prompts made of these words, without images; empty: on the captions
+    objects: int = number(2, minimum=1)          # how many concepts a prompt names
     subjects: int = number(2, minimum=1, maximum=3)  # scene, root=auto: how many subjects the rendered scene has
     flip: bool = False                           # scene: mirror half of the samples
 
@@ -151,6 +171,7 @@ class Evaluation:
     precision_recall_k: int = number(3, minimum=1)                         # neighbour that sets the radius
     keep_images: int = number(8, minimum=0)                                # images per split kept for the report
     follow_masks: bool = False                                             # measure how well objects fill the masks that they should
+    attention: bool = False                                                # measure and draw the attention maps of the prompts' objects
     masks: str = choice("target", "blank", "none", "wrong")                # what a method steered by masks is given; wrong: elsewhere
     turn: float = number(0.0, minimum=-360, maximum=360)                     # degrees that each target mask is turned about its centre
     mirror: bool = False                                                   # mirror each target mask, left to right

@@ -31,23 +31,34 @@ NOUNS_IN_ING = _words("building ceiling railing evening morning wedding clothing
 
 
 def noun_phrases(caption: str) -> list[str]:
-    """The noun phrases of an English caption, from left to right, articles left out."""
-    phrases: list[list[str]] = []
-    run: list[str] = []
+    """The noun phrases of an English caption, from left to right, articles and mere companions left out."""
+    return [" ".join(word for word, _, _ in phrase) for phrase in _runs(caption)]
+
+
+def noun_spans(caption: str) -> list[tuple[int, int]]:
+    """For each of `noun_phrases` the characters of the caption from its first word up to the end of its last."""
+    return [(phrase[0][1], phrase[-1][2]) for phrase in _runs(caption)]
+
+
+def _runs(caption: str) -> list[list[tuple[str, int, int]]]:
+    """The words of each noun phrase, with their characters from start up to end."""
+    phrases: list[list[tuple[str, int, int]]] = []
+    run: list[tuple[str, int, int]] = []
 
     def close() -> None:
         nonlocal run
-        content = [word for word in run if word not in COMPANIONS and not word.isdigit()]
+        content = [part for part in run if part[0] not in COMPANIONS and not part[0].isdigit()]
         if content:
             phrases.append(content)
         run = []
 
-    for token in re.findall(r"[a-z]+(?:['-][a-z]+)*|\d+|[^\sa-z\d]", caption.lower()):
+    for match in re.finditer(r"[a-z]+(?:['-][a-z]+)*|\d+|[^\sa-z\d]", caption.lower()):
+        token = match.group()
         verb = token.endswith("ing") and token not in NOUNS_IN_ING
         article = token in ("a", "an", "another")
         if token in BREAKS or verb or not token[0].isalnum() or (article and run):
             close()
         elif not article:
-            run.append(token)
+            run.append((token, match.start(), match.end()))
     close()
-    return [" ".join(words) for words in phrases]
+    return phrases

@@ -8,9 +8,16 @@ if TYPE_CHECKING:
     from lightning_modules.break_a_scene import BreakAScene as BreakAScene
     from lightning_modules.maskattn import MaskAttn as MaskAttn
     from lightning_modules.mcgm import MCGM as MCGM
+    from lightning_modules.separate_enhance import SeparateEnhance as SeparateEnhance
 
-HOMES = {"Baseline": "baseline", "BreakAScene": "break_a_scene", "MaskAttn": "maskattn", "MCGM": "mcgm"}
-METHODS = {"baseline": "Baseline", "break_a_scene": "BreakAScene", "maskattn": "MaskAttn", "mcgm": "MCGM"}  # `method.name` -> class
+METHODS = {  # `method.name` in the config, which is also the module's -> class
+    "baseline": "Baseline",
+    "break_a_scene": "BreakAScene",
+    "maskattn": "MaskAttn",
+    "mcgm": "MCGM",
+    "separate_enhance": "SeparateEnhance",
+}
+HOMES = {kind: module for module, kind in METHODS.items()}
 
 
 def __getattr__(name: str) -> Any:

@@ -161,6 +161,11 @@ class Backbone:
         """Pixels per latent, along one side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
+    def latent_size(self, resolution: int) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents of a square image of ``resolution`` pixels a side."""
+        side = round(resolution / self.factor)
+        return self.unet.config.in_channels, side, side
+
     def sites(self, resolution: int | None = None) -> list[Site]:
         """All attention layers, with their resolution for images of ``resolution`` pixels a side; the model's own size without."""
         return sites(self.unet, None if resolution is None else round(resolution / self.factor))
@@ -282,9 +287,7 @@ def sample(
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds: expected one seed for each prompt")
-    channels, height, width = backbone.latent_shape
-    scale = resolution / (height * backbone.factor)
-    shape = (channels, round(height * scale), round(width * scale))
+    shape = backbone.latent_size(resolution)
     images = []
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)

@@ -32,6 +32,10 @@ def check(config: Run) -> None:
         raise ValueError(f"method={config.method.name} with data=scene: a scene is for {fitting}; set data=shapes or coco")
     if config.method.name in ON_SUBJECTS:
         _check_subjects(config)
+    if config.data.concepts and config.method.name not in ("separate_enhance", "baseline"):
+        raise ValueError(f"data.concepts with method={config.method.name}: prompts without images are for separate_enhance; leave them out")
+    if config.method.name == "separate_enhance":
+        _check_separate(config)
     if config.method.name != "baseline" and config.data.name != "scene" and config.data.train_images < config.trainer.batch:
         raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: lower it")
     if config.method.name == "maskattn":
@@ -58,6 +62,27 @@ def _check_subjects(config: Run) -> None:
     late = [key for key in config.evaluate_with if key.startswith(SHAPE_OF_ADAPTER)]
     if late:
         raise ValueError(f"{', '.join(late)} cannot change after training: it is what was trained; use when=train")
+
+
+def _check_separate(config: Run) -> None:
+    chosen, data = config.method.separate, config.data
+    if chosen.control != "denoising" and not any((chosen.separate_weight, chosen.enhance_weight, chosen.drift_weight)):
+        raise ValueError("method.separate has no loss of a weight above 0: nothing would be trained; set one of its weights")
+    if data.concepts and (chosen.control == "denoising" or chosen.inputs == "images"):
+        told = f"method.separate.inputs={chosen.inputs}, control={chosen.control}"
+        raise ValueError(f"{told} with data.concepts: these prompts have no images; leave data.concepts out")
+    if data.concepts and len(data.concepts) < data.objects:
+        raise ValueError(f"data.concepts={data.concepts} make no prompt of data.objects={data.objects}: name more concepts")
+    if chosen.kernel % 2 == 0:
+        raise ValueError(f"method.separate.kernel={chosen.kernel} has no middle: expected an odd number, 1 for no smoothing")
+    if config.method.weights.part == "none":
+        raise ValueError("method.weights.part=none with method=separate_enhance: nothing would be trained; the paper trains k")
+    late = evaluated(config).method.separate
+    if config.method.weights.rank and (late.control == "permuted" or late.scale != 1):
+        said = f"method.separate.control={late.control}, scale={late.scale:g} with method.weights.rank={config.method.weights.rank}"
+        raise ValueError(f"{said}: only whole weights are permuted or scaled; set the rank to 0")
+    if chosen.test_time and (chosen.control != "none" or chosen.inputs == "images"):
+        raise ValueError("method.separate.test_time has a prompt and no image: leave control=none and inputs=noise")
 
 
 def _check_gates(config: Run) -> None:

@@ -13,6 +13,7 @@ from lightning_modules.checks import evaluated
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule
+    from datamodules.concepts import ConceptDataset
     from datamodules.scene import SceneDataModule
     from lightning_modules.backbone import Backbone
 
@@ -29,13 +30,26 @@ def build_data(config: Run, emit: Progress, with_prior: bool = True) -> CocoData
     datamodule = _scene(config, with_prior and wants_prior(config)) if config.data.name == "scene" else _captioned(config)
     datamodule.prepare_data()
     datamodule.setup()
+    if config.data.concepts:
+        datamodule.train_set = _concepts(config)
     datamodule.train_set.with_phrases = needs_phrases(config)
     return datamodule
 
 
 def needs_phrases(config: Run) -> bool:
     """Whether training looks at the masks of a caption's words."""
-    return config.method.name in ("break_a_scene", "mcgm") or config.method.gate.signal == "masks"
+    return config.method.name in ("break_a_scene", "mcgm", "separate_enhance") or config.method.gate.signal == "masks"
+
+
+def _concepts(config: Run) -> ConceptDataset:
+    """The training prompts that are made of words; evaluation stays with the data's own."""
+    from datamodules.concepts import ConceptDataset
+
+    data = config.data
+    if data.name != "shapes":
+        return ConceptDataset(data.concepts, data.objects, data.train_images, config.seed)
+    # The embedded world's captions of several things have no "a photo of" before them, and it knows no "with" between them.
+    return ConceptDataset(data.concepts, data.objects, data.train_images, config.seed, "{}", (" and ",))
 
 
 def _captioned(config: Run) -> CocoDataModule:

@@ -97,8 +97,12 @@ class Method(L.LightningModule):
 
     def stream_seed(self, stream: int) -> int:
         """What random numbers of this training step and rank are seeded with; each ``stream`` (0: noise and timesteps) has its own."""
-        step = self.trainer.fit_loop.total_batch_idx if self._trainer is not None else 0
-        return (self.seed * 1_000_003 + step) * 1009 + self.global_rank + stream * 10**15
+        return (self.seed * 1_000_003 + self.step) * 1009 + self.global_rank + stream * 10**15
+
+    @property
+    def step(self) -> int:
+        """The number of this training batch, from 0."""
+        return self.trainer.fit_loop.total_batch_idx if self._trainer is not None else 0
 
     @property
     def span(self) -> tuple[int, int]:

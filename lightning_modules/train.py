@@ -172,7 +172,8 @@ def _trained(config: Run, method: Method, datamodule: CocoDataModule, seed_run: 
         trained = build_method(config, backbone)
         if config.method.init:
             trained.load_weights(config.method.init)
-        datamodule.train_set.latents = _latents(config, backbone, datamodule.train_set, emit)
+        if datamodule.train_set.encodable:
+            datamodule.train_set.latents = _latents(config, backbone, datamodule.train_set, emit)
         _fit(config, trained, datamodule, target, seed_run, emit)
         trained.remove()
     else:
@@ -258,6 +259,12 @@ def _evaluated(config: Evaluation, seed: int, method: Method, datamodule: CocoDa
         found = examine(method, datamodule.eval_sets[config.splits[0]], seed)
         metrics |= {f"eval/{key}": value for key, value in found.items()}
         draw_gate_maps(method, datamodule, config, seed, folder)
+    if config.attention:
+        from lightning_modules.attention_probe import AttentionProbe
+
+        probe = AttentionProbe(method, datamodule.eval_sets[config.splits[0]], seed)
+        metrics |= {f"eval/{key}": value for key, value in probe.measure().items()}
+        probe.draw(folder)
     return metrics
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from datamodules.coco import CocoDataset
-from lightning_modules.gating.probe import Probe
+from lightning_modules.gating.probe import GateProbe
 from lightning_modules.maskattn import MaskAttn
 
 
@@ -29,7 +29,7 @@ class GateDiagnostics(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, MaskAttn)
-        self.probe = Probe(pl_module, self.dataset, self.seed, images=8)
+        self.probe = GateProbe(pl_module, self.dataset, self.seed, images=8)
         self._turnover()
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,8 +15,9 @@ from torch import Tensor
 
 from conf.schema import Evaluation
 from datamodules.coco import CocoDataModule, CocoDataset
-from lightning_modules.gating.probe import Probe
+from lightning_modules.gating.probe import GateProbe
 from lightning_modules.maskattn import MaskAttn
+from lightning_modules.pictures import draw_maps
 from lightning_modules.prompts import plan
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 PER_SPLIT = 2  # prompts drawn of each evaluation split: its first ones
 IN_TRAINING = 4  # images that are looked at in training
 LOOKS = 4  # pictures of a training beside the one of its start
-PAGE = 6.7  # inches of text width that the picture is drawn for
 
 
 def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path) -> None:
@@ -52,7 +51,7 @@ def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluat
         for i, p in enumerate(prompts)
     ]
     (folder / "gates.json").write_text(json.dumps(content, indent=1))
-    _draw(images, maps, tokens).save(folder / "gates.png")
+    draw_maps(images, maps, tokens).save(folder / "gates.png")
 
 
 class GateMaps(L.Callback):
@@ -64,7 +63,7 @@ class GateMaps(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, MaskAttn)
-        self.probe = Probe(pl_module, self.dataset, self.seed, IN_TRAINING)
+        self.probe = GateProbe(pl_module, self.dataset, self.seed, IN_TRAINING)
         self._look(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -81,7 +80,7 @@ class GateMaps(L.Callback):
         images = torch.stack([self.dataset.pixels(i) for i in order])
         tokens = [_tokens(method, self.probe.captions[i]) for i in order]
         titles = [f"t = {int(self.probe.timesteps[i])}" for i in order]
-        self.store(_draw(images, {side: opened[order] for side, opened in maps.items()}, tokens, titles), self.last)
+        self.store(draw_maps(images, {side: opened[order] for side, opened in maps.items()}, tokens, titles), self.last)
 
 
 def _cross(method: MaskAttn) -> list[str]:
@@ -105,45 +104,3 @@ def _tokens(method: MaskAttn, prompt: str) -> list[str]:
     ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
     words = [str(token).removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(ids)]
     return ["BOS", *words[1:-1], "EOS"]
-
-
-def _draw(images: Tensor, maps: dict[int, np.ndarray], tokens: list[list[str]], titles: list[str] | None = None) -> Image:
-    """One row a prompt and resolution: the image [3, H, W], then a map a token; white is open, black closed.
-
-    Tokens of one or two letters and punctuation are left out: the rest stays readable at the width of a page.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-    from PIL import Image
-
-    titles = titles or []
-    shown = [[t for t, token in enumerate(line) if len(token) > 2] for line in tokens]
-    rows, columns = len(images) * len(maps), 1 + max(len(line) for line in shown)
-    # One plane for all pictures, a unit a picture: as many axes with a layout of their own would take seconds to draw.
-    gap, title = 0.08, 0.3
-    width, height = columns * (1 + gap) - gap, rows * (1 + title)
-    figure = Figure(figsize=(PAGE, PAGE * height / width), dpi=200)
-    FigureCanvasAgg(figure)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-
-    def place(picture: np.ndarray, row: int, column: int, name: str, **style: Any) -> None:
-        left, top = column * (1 + gap), -row * (1 + title) - title
-        axes.imshow(picture, extent=(left, left + 1, top - 1, top), interpolation="nearest", **style)
-        at, side = (left, "left") if column == 0 else (left + 0.5, "center")
-        axes.text(at, top + 0.06, name, ha=side, va="bottom", fontsize=7.5)
-        # White maps would vanish on white paper.
-        axes.add_patch(Rectangle((left, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.6))
-
-    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
-        for k, (side, opened) in enumerate(maps.items()):
-            row = i * len(maps) + k
-            place(image, row, 0, ", ".join([f"{side}×{side}", *titles[i : i + 1]]))
-            for column, t in enumerate(shown[i], start=1):
-                place(opened[i, ..., t], row, column, tokens[i][t], cmap="gray", vmin=0, vmax=1)
-    axes.set_xlim(-0.02, width + 0.02)
-    axes.set_ylim(-height - 0.02, 0)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, metadata={"Software": None})
-    return Image.open(buffer)

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from datamodules.coco import CocoDataset
-from datamodules.phrases import link
 from lightning_modules.attention.gate import Gates
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.attention.gate_targets import on_plane
 from lightning_modules.maskattn import MaskAttn
+from lightning_modules.probe import Probe
 
 IMAGES = 16  # the first of a split; timesteps are spread evenly over them
 
@@ -23,27 +23,20 @@ def examine(method: MaskAttn, dataset: CocoDataset, seed: int) -> dict[str, floa
     are not trained."""
     if not method.trains:
         return {}
-    probe = Probe(method, dataset, seed)
+    probe = GateProbe(method, dataset, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         start = method.build().to(method.backbone.device)
     return {**probe.changes(start), **probe.masks(), "overhead": probe.overhead(), "parameters": float(method.gates.parameter_count())}
 
 
-class Probe:
-    """The first images of ``dataset`` at evenly spread timesteps, with noise that depends on ``seed`` alone."""
+class GateProbe(Probe):
+    """What gates do with a fixed set of images."""
+
+    method: MaskAttn
 
     def __init__(self, method: MaskAttn, dataset: CocoDataset, seed: int, images: int = IMAGES) -> None:
-        self.method, backbone = method, method.backbone
-        count = min(images, len(dataset))
-        self.captions = [dataset.caption(i).text for i in range(count)]
-        self.phrases = [link(caption, dataset.instances(i)) for i, caption in enumerate(self.captions)]
-        latents = backbone.encode_images(torch.stack([dataset.image(i) for i in range(count)]))
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(seed)).to(latents)
-        # Even steps through all timesteps, interleaved so that neighbouring images do not have neighbouring ones.
-        spread = torch.arange(count) * 7 % count if count % 7 else torch.arange(count)
-        self.timesteps = ((spread + 0.5) * backbone.timesteps / count).long().to(latents.device)
-        self.noised, _ = backbone.add_noise(latents, noise, self.timesteps)
+        super().__init__(method, dataset, seed, images)
 
     @torch.no_grad()
     def run(self, gates: Gates | None = None) -> GateRecord:

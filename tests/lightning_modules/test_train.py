@@ -144,14 +144,14 @@ def test_progress_rises_from_nothing_to_all(done: Any):
 
 
 def test_the_same_run_again_does_not_train_and_gives_the_same(done: Any, base: Run, tmp_path: Path, spy: Spy, monkeypatch: Any):
-    monkeypatch.setattr(gate_maps, "_draw", lambda *args: Image.new("L", (1, 1)))
+    monkeypatch.setattr(gate_maps, "draw_maps", lambda *args: Image.new("L", (1, 1)))
     again = train.run(base, tmp_path)
     first, second = ({k: v for k, v in result["metrics"].items() if k != "eval/overhead"} for result in (done[0], again))
     assert not spy.steps and second == pytest.approx(first, abs=1e-4)
 
 
 def test_evaluate_with_shares_the_adapter_and_changes_the_evaluation(done: Any, base: Run, tmp_path: Path, spy: Spy, monkeypatch: Any):
-    monkeypatch.setattr(gate_maps, "_draw", lambda *args: Image.new("L", (1, 1)))
+    monkeypatch.setattr(gate_maps, "draw_maps", lambda *args: Image.new("L", (1, 1)))
     late = {"method.gate.threshold": 0.9, "evaluation.prompts": 3, "evaluation.splits": ["heldout", "val"]}
     result = train.run(variant(base, evaluate_with=late), tmp_path)
     assert not spy.steps, "nothing that training depends on has changed"

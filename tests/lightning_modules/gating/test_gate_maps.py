@@ -32,8 +32,8 @@ def test_maps_are_those_of_the_prompts(
     torch.manual_seed(0)
     method = MaskAttn(embedded, MethodConfig("maskattn", gate=Gate(width=8, bias=0.0, stage="all", attention=attention)), Trainer(), 64)
     drawn: list[Any] = []
-    draw = gate_maps._draw
-    monkeypatch.setattr(gate_maps, "_draw", lambda *args: (drawn.append(args), draw(*args))[1])
+    draw = gate_maps.draw_maps
+    monkeypatch.setattr(gate_maps, "draw_maps", lambda *args: (drawn.append(args), draw(*args))[1])
     config = Evaluation(prompts=3, steps=1, guidance=guidance)
     gate_maps.draw_gate_maps(method, datamodule, config, 0, tmp_path)
     (images, maps, tokens), = drawn
@@ -63,8 +63,8 @@ def test_gates_are_drawn_at_the_start_at_each_quarter_and_at_the_end(embedded: A
     gate = Gate(width=8, bias=0.0, stage="all")
     method = MaskAttn(embedded, MethodConfig("maskattn", gate=gate), Trainer(steps=8, warmup=1, lr=0.1), 64)
     drawn: list[Any] = []
-    draw = gate_maps._draw
-    monkeypatch.setattr(gate_maps, "_draw", lambda *args: (drawn.append(args), draw(*args))[1])
+    draw = gate_maps.draw_maps
+    monkeypatch.setattr(gate_maps, "draw_maps", lambda *args: (drawn.append(args), draw(*args))[1])
     stored: list[Any] = []
     trainer = L.Trainer(
         max_steps=8, accumulate_grad_batches=2, accelerator="cpu", devices=1, logger=False, enable_checkpointing=False,
@@ -76,14 +76,14 @@ def test_gates_are_drawn_at_the_start_at_each_quarter_and_at_the_end(embedded: A
     images, maps, tokens, titles = drawn[-1]
     assert titles == ["t = 875", "t = 625", "t = 375", "t = 125"]
     datamodule.train_set.epoch = 0  # whose captions the looks were made with
-    row = gate_maps.Probe(method, datamodule.train_set, 0, 4).timesteps.argsort(descending=True).tolist()
+    row = gate_maps.GateProbe(method, datamodule.train_set, 0, 4).timesteps.argsort(descending=True).tolist()
     for shown, image in enumerate(row):
         assert torch.equal(images[shown], datamodule.train_set.pixels(image))
         assert tokens[shown] == gate_maps._tokens(method, datamodule.train_set.caption(image).text)
     assert {side: m.shape for side, m in maps.items()} == {16: (4, 16, 16, 24), 8: (4, 8, 8, 24)}
     before, after = drawn[0][1][16], maps[16]
     assert 0 < before.mean() < 1 and (before != after).any(), "the pictures show the training"
-    gates = gate_maps.Probe(method, datamodule.train_set, 0, 4).run().gates
+    gates = gate_maps.GateProbe(method, datamodule.train_set, 0, 4).run().gates
     fine = [(gates[s.name] > 0.5).float() for s in method.gates.sites if s.resolution == 16]
     # Another pass may round a gate at the threshold to its other side.
     assert float((torch.stack(fine).mean(0)[row].reshape(4, 16, 16, -1) - torch.from_numpy(after)).abs().mean()) < 0.005

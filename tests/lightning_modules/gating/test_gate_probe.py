@@ -15,7 +15,7 @@ from lightning_modules import MaskAttn
 from lightning_modules.attention.gate_targets import on_plane
 from lightning_modules.attention.tokens import PADDING, token_kinds
 from lightning_modules.backbone import Backbone
-from lightning_modules.gating.probe import Probe, examine
+from lightning_modules.gating.probe import GateProbe, examine
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_every_look_leaves_the_method_as_it_was(embedded: Backbone, world: Shape
     method = maskattn(embedded).train()
     torch.manual_seed(11)
     before = state(method)
-    probe = Probe(method, world.eval_sets["val"], seed=0, images=3)
+    probe = GateProbe(method, world.eval_sets["val"], seed=0, images=3)
     assert same(state(method), before)
     start = once_more(method)
     before = state(method)
@@ -77,7 +77,7 @@ def once_more(method: MaskAttn) -> Any:
 
 def test_images_noise_and_timesteps_depend_on_the_seed_alone(embedded: Backbone, world: ShapesDataModule):
     method, dataset = maskattn(embedded), world.eval_sets["val"]
-    one, again, other = (Probe(method, dataset, seed, images=16) for seed in (1, 1, 2))
+    one, again, other = (GateProbe(method, dataset, seed, images=16) for seed in (1, 1, 2))
     assert one.captions == [dataset.caption(i).text for i in range(16)]
     assert torch.equal(one.noised, again.noised) and not torch.equal(one.noised, other.noised)
     # Spread evenly: one timestep in each sixteenth, and no two neighbours in neighbouring ones.
@@ -91,7 +91,7 @@ def test_images_noise_and_timesteps_depend_on_the_seed_alone(embedded: Backbone,
 
 @pytest.mark.parametrize("images", [1, 6, 7, 14, 50])
 def test_any_number_of_images_has_timesteps_of_its_own(embedded: Backbone, world: ShapesDataModule, images: int):
-    probe = Probe(maskattn(embedded), world.eval_sets["val"], 0, images)
+    probe = GateProbe(maskattn(embedded), world.eval_sets["val"], 0, images)
     count = min(images, 20)
     assert len(probe.captions) == len(probe.noised) == len(set(probe.timesteps.tolist())) == count
     assert all(0 <= t < 1000 for t in probe.timesteps.tolist())
@@ -100,7 +100,7 @@ def test_any_number_of_images_has_timesteps_of_its_own(embedded: Backbone, world
 @pytest.mark.parametrize("gate", [{"protect": "specials"}, {"padding": "closed"}], ids=str)
 def test_a_look_knows_its_texts_also_long_after_they_were_encoded(embedded: Backbone, world: ShapesDataModule, gate: dict[str, Any]):
     method = maskattn(embedded, **gate)
-    probe = Probe(method, world.eval_sets["val"], 0, 3)
+    probe = GateProbe(method, world.eval_sets["val"], 0, 3)
     first = probe.run()
     for i in range(20):  # as training does in between
         embedded.text_kinds(embedded.encode_prompts([world.train_set.caption(i % 8).text]).hidden)
@@ -132,7 +132,7 @@ def set_gates(gates: Any, opened: dict[int, Tensor]) -> Any:
 
 def test_changes_are_shares_of_what_was_closed_and_of_what_was_open(embedded: Backbone, world: ShapesDataModule):
     method = maskattn(embedded, protect="none", stage="high")
-    probe = Probe(method, world.eval_sets["val"], 0, 2)
+    probe = GateProbe(method, world.eval_sets["val"], 0, 2)
     before, after = torch.zeros(256, 24), torch.zeros(256, 24)
     before[:, :6] = 1   # a quarter is open
     after[:64, :12] = 1  # of a quarter of the locations, six more
@@ -168,7 +168,7 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
     embedded: Backbone, world: ShapesDataModule, attention: str
 ):
     method = maskattn(embedded, protect="none", attention=attention, sharing="layer")
-    probe = Probe(method, world.eval_sets["val"], 0, 4)
+    probe = GateProbe(method, world.eval_sets["val"], 0, 4)
     shares, at_masks = [], {}
     for locations in (256, 64):
         opened = torch.zeros(4, locations, 24)
@@ -197,11 +197,11 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
 
 def test_without_phrases_or_cross_attention_there_is_no_agreement(embedded: Backbone, world: ShapesDataModule):
     method = maskattn(embedded, attention="self", stage="low")
-    probe = Probe(method, world.eval_sets["val"], 0, 2)
+    probe = GateProbe(method, world.eval_sets["val"], 0, 2)
     assert probe.masks() == {} and set(probe.changes(once_more(method))) == {"gates_reopened", "gates_shut"}
     method.remove()
     method = maskattn(embedded, stage="low")
-    probe = Probe(method, world.eval_sets["val"], 0, 2)
+    probe = GateProbe(method, world.eval_sets["val"], 0, 2)
     probe.phrases = [[], []]
     assert probe.masks() == {}
 
@@ -210,7 +210,7 @@ def test_overhead_is_the_time_with_gates_over_that_without(embedded: Backbone, w
     from lightning_modules.gating import probe as gate_probe
 
     method = maskattn(embedded, stage="low")
-    probe = Probe(method, world.eval_sets["val"], 0, 1)
+    probe = GateProbe(method, world.eval_sets["val"], 0, 1)
     clock = [0.0]
     predict = method.predict
 

@@ -1,0 +1,59 @@
+"""Maps over the image plane as one picture: what each token does, beside the image that it does it in."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PAGE = 6.7  # inches of text width that the picture is drawn for
+
+
+def draw_maps(
+    images: Tensor, maps: dict[int, np.ndarray], tokens: list[list[str]], titles: list[str] | None = None, white: float | None = 1.0
+) -> Image:
+    """One row a prompt and resolution: the image [3, H, W], then a map a token, from black (0) to white (``white``; a map's own maximum
+    where that is None). ``maps`` holds by side of the plane [B, side, side, T]; ``titles`` stand over the images.
+
+    Tokens of one or two letters and punctuation are left out: the rest stays readable at the width of a page.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+    from PIL import Image
+
+    titles = titles or []
+    shown = [[t for t, token in enumerate(line) if len(token) > 2] for line in tokens]
+    rows, columns = len(images) * len(maps), 1 + max(len(line) for line in shown)
+    # One plane for all pictures, a unit a picture: as many axes with a layout of their own would take seconds to draw.
+    gap, title = 0.08, 0.3
+    width, height = columns * (1 + gap) - gap, rows * (1 + title)
+    figure = Figure(figsize=(PAGE, PAGE * height / width), dpi=200)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+
+    def place(picture: np.ndarray, row: int, column: int, name: str, **style: Any) -> None:
+        left, top = column * (1 + gap), -row * (1 + title) - title
+        axes.imshow(picture, extent=(left, left + 1, top - 1, top), interpolation="nearest", **style)
+        at, side = (left, "left") if column == 0 else (left + 0.5, "center")
+        axes.text(at, top + 0.06, name, ha=side, va="bottom", fontsize=7.5)
+        # White maps would vanish on white paper.
+        axes.add_patch(Rectangle((left, top - 1), 1, 1, fill=False, edgecolor="0.6", linewidth=0.6))
+
+    for i, image in enumerate(images.permute(0, 2, 3, 1).numpy()):
+        for k, (side, opened) in enumerate(maps.items()):
+            row = i * len(maps) + k
+            place(image, row, 0, ", ".join([f"{side}×{side}", *titles[i : i + 1]]))
+            for column, t in enumerate(shown[i], start=1):
+                place(opened[i, ..., t], row, column, tokens[i][t], cmap="gray", vmin=0, vmax=white)
+    axes.set_xlim(-0.02, width + 0.02)
+    axes.set_ylim(-height - 0.02, 0)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, metadata={"Software": None})
+    return Image.open(buffer)

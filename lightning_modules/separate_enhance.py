@@ -1,0 +1,233 @@
+"""Separate-and-Enhance (arXiv 2312.06712): projections of the cross-attention that give each object of a prompt a place of its own.
+
+No image is needed: the prompts are the data. The maps of an object's tokens shall not overlap another's (separate), and the weakest of them
+shall be strong somewhere (enhance); a regulariser holds the prediction on prompts of one object near that of the frozen backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conf.schema import Method as MethodConfig
+from conf.schema import Separate, Weights
+from conf.schema import Trainer as TrainerConfig
+from datamodules.batch import Batch, Phrase
+from datamodules.concepts import with_article
+from datamodules.noun_phrases import noun_spans
+from lightning_modules.attention import nearest, select
+from lightning_modules.attention.capture import Capture
+from lightning_modules.backbone import Backbone
+from lightning_modules.method import Method
+from lightning_modules.weights import TrainedWeights
+from losses.attention import enhance_loss, separate_loss
+from losses.denoising import denoising_loss
+from losses.regularisation import distillation_loss
+
+RELEASED = (6, 9)  # the positions that the released code takes for the two objects: "and" and EOS in its own prompts
+
+
+class SeparateEnhance(Method):
+    """Trained projections of the cross-attention; installed on construction, `remove` gives the stock backbone back.
+
+    Batches name their objects by ``phrases``; samples may have different numbers of them. Raises ValueError as `TrainedWeights`.
+    """
+
+    name = "separate_enhance"
+
+    def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
+        super().__init__(backbone, config, trainer, resolution, seed)
+        chosen, cross = config.separate, select(backbone.sites(resolution))
+        self.adapter = TrainedWeights(backbone.unet, config.weights.part, cross, config.weights.rank)
+        self.own_step = 0  # of an adaptation to one prompt
+        self.capture = Capture(nearest(cross, chosen.side), heads="keep" if chosen.heads == "each" else "mean")
+        self.install()
+
+    @property
+    def weights(self) -> TrainedWeights:
+        assert isinstance(self.adapter, TrainedWeights)
+        return self.adapter
+
+    def install(self) -> None:
+        if not self.weights.is_installed:
+            self.weights.to(self.backbone.device)
+            self.weights.install()
+
+    def remove(self) -> None:
+        if self.weights.is_installed:
+            self.weights.remove()
+
+    # --- training -----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        return super().step if self.trains else self.own_step
+
+    @property
+    def span(self) -> tuple[int, int]:
+        last = self.backbone.timesteps
+        return (last // 2 if self.config.separate.timesteps == "noisier" else 0), last
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        terms = self.terms(batch)
+        total = self.total(terms)
+        self.log_dict({f"train/{name}": term for name, (_, term) in terms.items()} | {"train/loss": total})
+        return total
+
+    def total(self, terms: dict[str, tuple[float, Tensor]]) -> Tensor:
+        return sum((weight * term for weight, term in terms.values()), torch.zeros((), device=self.backbone.device))
+
+    def terms(self, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        """Name -> (weight, loss) of everything that a step minimises."""
+        chosen = self.config.separate
+        latents = self.latents(batch)
+        noise, timesteps = self.draw(latents)
+        noised, target = self.backbone.add_noise(latents, noise, timesteps)
+        text = self.backbone.encode_prompts(batch.captions)
+        if chosen.control == "denoising":
+            return {"denoising": (1.0, denoising_loss(self.predict(noised, timesteps, text), target))}
+        terms: dict[str, tuple[float, Tensor]] = {}
+        if chosen.separate_weight or chosen.enhance_weight:
+            self.capture.tokens = self.positions(batch)
+            with self.capture.attached(self.backbone.unet):
+                self.predict(noised, timesteps, text)
+            maps, present = self.capture.maps.mean(), self.capture.maps.present
+            terms["separate"] = (chosen.separate_weight, separate_loss(maps, present))
+            terms["enhance"] = (chosen.enhance_weight, enhance_loss(maps, present, chosen.kernel, chosen.sigma))
+        if chosen.drift_weight:
+            terms["drift"] = (chosen.drift_weight, self.drift(batch, noised, timesteps))
+        return terms
+
+    def latents(self, batch: Batch) -> Tensor:
+        """What noise is added to [B, C, h, w]: scaled noise, as the released code does, or the batch's images.
+
+        Raises ValueError when images are wanted and the batch has none.
+        """
+        if self.config.separate.inputs == "noise" and self.config.separate.control != "denoising":
+            shape = (len(batch), *self.backbone.latent_size(self.resolution))
+            drawn = torch.randn(shape, generator=torch.Generator().manual_seed(self.stream_seed(4)))
+            return (drawn * self.backbone.vae.config.scaling_factor).to(self.backbone.device, self.backbone.dtype)
+        if batch.latents is None and batch.images is None:
+            raise ValueError("images are wanted but the prompts have none: leave data.concepts out, or set method.separate.inputs=noise")
+        return batch.latents if batch.latents is not None else self.backbone.encode_images(batch.images)
+
+    def positions(self, batch: Batch) -> list[list[list[int]]]:
+        """For each sample, for each of its objects, the positions of the tokens that stand for it."""
+        if batch.phrases is None:
+            raise ValueError("objects need names: the batch's samples name no phrases; set the training set's with_phrases")
+        placed = [self.backbone.placed(caption, found)[1] for caption, found in zip(batch.captions, batch.phrases, strict=True)]
+        which = self.config.separate.tokens
+        if which == "released":
+            return [[[at] for at, _ in zip(RELEASED, objects, strict=False)] for objects in placed]
+        return [[at[-1:] if which == "last" else at for at in objects] for objects in placed]
+
+    def drift(self, batch: Batch, noised: Tensor, timesteps: Tensor) -> Tensor:
+        """How far the prediction on a prompt of one of each sample's objects is from the untouched backbone's (L_norm)."""
+        assert batch.phrases is not None
+        generator = torch.Generator().manual_seed(self.stream_seed(5))
+        rows, singles = [], []
+        for i, phrases in enumerate(batch.phrases):
+            if phrases:
+                chosen = phrases[int(torch.randint(len(phrases), (), generator=generator))]
+                rows.append(i)
+                singles.append(f"a photo of {with_article(chosen.text)}")
+        if not rows:
+            return noised.new_zeros((), dtype=torch.float32)
+        text = self.backbone.encode_prompts(singles)
+        prediction = self.predict(noised[rows], timesteps[rows], text)
+        with torch.no_grad(), self.weights.swapped_out():
+            frozen = self.predict(noised[rows], timesteps[rows], text)
+        return distillation_loss(prediction, frozen)
+
+    # --- use ----------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def trains(self) -> bool:
+        return self.config.separate.test_time == 0
+
+    def generate(
+        self, prompts: list[str], seeds: list[int], masks: Any = None, steps: int = 30, guidance: float = 7.5, batch: int = 64
+    ) -> Tensor:
+        """As `Method.generate`; with ``test_time`` the weights are trained on each prompt alone before it is drawn, and put back."""
+        if self.trains:
+            return super().generate(prompts, seeds, masks, steps, guidance, batch)
+        drawn: dict[str, list[int]] = {}
+        for i, prompt in enumerate(prompts):
+            drawn.setdefault(prompt, []).append(i)
+        images: dict[int, Tensor] = {}
+        for prompt, rows in drawn.items():
+            with self.adapted(prompt):
+                found = super().generate([prompt] * len(rows), [seeds[row] for row in rows], masks, steps, guidance, batch)
+            images |= dict(zip(rows, found, strict=True))
+        return torch.stack([images[i] for i in range(len(prompts))])
+
+    @contextmanager
+    def adapted(self, prompt: str) -> Iterator[None]:
+        """Inside the block the weights are those after ``test_time`` steps on the objects that the prompt names (`noun_phrases`).
+
+        Raises ValueError when it names none.
+        """
+        found = [Phrase(prompt[start:end], start, end, torch.zeros(0, 0, dtype=torch.bool)) for start, end in noun_spans(prompt)]
+        if not found:
+            raise ValueError(f"prompt {prompt!r} names nothing to separate or enhance: expected a noun")
+        count = self.recipe.batch
+        batch = Batch(list(range(count)), [prompt] * count, phrases=[found] * count)
+        start = self.weights.tensors()
+        optimizer = torch.optim.AdamW(self.weights.parameters(), lr=self.recipe.lr, weight_decay=self.recipe.weight_decay)
+        try:
+            with torch.enable_grad():
+                for step in range(self.config.separate.test_time):
+                    self.own_step = step
+                    loss = self.total(self.terms(batch))
+                    optimizer.zero_grad()
+                    loss.backward()
+                    torch.nn.utils.clip_grad_norm_(self.weights.parameters(), self.recipe.clip)
+                    optimizer.step()
+            yield
+        finally:
+            self.own_step = 0
+            self.weights.load_state_dict(start)
+
+    # --- adapters -----------------------------------------------------------------------------------------------------------------
+
+    def save_adapter(self, folder: Path | str) -> None:
+        """`Method.save_adapter`, and in ``stock/`` what a stock pipeline loads (`TrainedWeights.save_stock`)."""
+        self.weights.save_stock(Path(folder) / "stock")
+        super().save_adapter(folder)
+
+    def load_weights(self, folder: Path | str) -> None:
+        super().load_weights(folder)
+        chosen = self.config.separate
+        if chosen.scale != 1 or chosen.control == "permuted":
+            self.change(chosen.scale, chosen.control == "permuted")
+
+    @torch.no_grad()
+    def change(self, scale: float, permuted: bool = False) -> None:
+        """Multiplies the trained change by ``scale``; ``permuted`` gives each tensor the entries of its change in another order first: a
+        change of the same size that was not learnt. Raises ValueError on low-rank weights."""
+        if self.config.weights.rank:
+            raise ValueError(f"weights.rank={self.config.weights.rank}: only the change of whole weights can be scaled or permuted")
+        generator = torch.Generator().manual_seed(self.seed)
+        with self.weights.swapped_out():
+            stock = {name: self.backbone.unet.get_parameter(name).detach().clone() for name, _ in self.weights.named_parameters()}
+        for name, trained in self.weights.named_parameters():
+            start = stock[name].to(trained)
+            change = (trained - start).flatten()
+            if permuted:
+                change = change[torch.randperm(change.numel(), generator=generator).to(change.device)]
+            trained.copy_(start + scale * change.view_as(trained))
+
+    def adapter_config(self) -> dict[str, Any]:
+        return {"weights": asdict(self.config.weights), "separate": asdict(self.config.separate)}
+
+    @classmethod
+    def from_card(cls, card: dict[str, Any], backbone: Backbone) -> Method:
+        saved = card["config"]
+        config = MethodConfig(name=cls.name, weights=Weights(**saved["weights"]), separate=Separate(**saved["separate"]))
+        return cls(backbone, config, TrainerConfig(), card["resolution"])
