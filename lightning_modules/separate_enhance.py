@@ -43,10 +43,10 @@ class SeparateEnhance(Method):
 
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
-        chosen, cross = config.separate, select(backbone.sites(resolution))
-        self.adapter = TrainedWeights(backbone.unet, config.weights.part, cross, config.weights.rank)
+        chosen, self.cross = config.separate, select(backbone.sites(resolution))
+        self.adapter = TrainedWeights(backbone.unet, config.weights.part, self.cross, config.weights.rank)
         self.own_step = 0  # of an adaptation to one prompt
-        self.capture = Capture(nearest(cross, chosen.side), heads="keep" if chosen.heads == "each" else "mean")
+        self.capture = Capture(nearest(self.cross, chosen.side), heads="keep" if chosen.heads == "each" else "mean")
         self.install()
 
     @property

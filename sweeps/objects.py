@@ -4,7 +4,8 @@
     python -m sweeps.objects seeds=5                                      # two more seeds for the same cells
     python -m sweeps.objects trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 
-All cells share one adapter a seed; without the trained change (0) they are the untouched backbone. Four objects are in no training image of the backbone.
+All cells share one adapter a seed; without the trained change (0) they are the untouched backbone. Four objects are in no training
+image of the backbone.
 """
 
 from sweeps.masks_shared import OTHERS, SUCCESS
