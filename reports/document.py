@@ -38,6 +38,7 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
             "precision_recall": figures.precision_recall(study, draft / "figures"),
             "images": images.image_grid(study, draft / "figures"),
             "gates": images.gate_maps(study, draft / "figures"),
+            "maps": images.attention_maps(study, draft / "figures"),
         }
         shown = sections.document(study, found, said, {name: picture for name, picture in pictures.items() if picture})
         _put(draft / "report.json", json.dumps(_printable(shown), indent=1, ensure_ascii=False))

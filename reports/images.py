@@ -18,7 +18,7 @@ from reports.tables import factor_words, stacked
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["choose_prompts", "gate_maps", "image_grid"]
+__all__ = ["attention_maps", "choose_prompts", "gate_maps", "image_grid"]
 
 LABEL, LINE, GAP = 1.55, 0.13, 0.02  # inches in the image grid: column of prompts, line of a name, around an image
 BAND = 7  # cells side by side; more are shown in bands below each other
@@ -157,4 +157,43 @@ def gate_maps(study: Study, folder: Path) -> Picture | None:
             f"N = {len(prompts)} prompts, the first of each split: {'; '.join(f'“{prompt}”' for prompt in prompts)}."
         )
         return Picture("gates.png", caption, "Gate maps by prompt, resolution and token")
+    return None
+
+
+def attention_maps(study: Study, folder: Path) -> Picture | None:
+    """The maps of the prompts' objects before and after: of the untouched backbone, and of the baseline level at its first finished seed;
+    None where they were not drawn."""
+    from PIL import Image
+
+    before = next((cell for cell in study.cells if cell.reference), None)
+    if before is None:
+        return None
+    for seed, trial in sorted(study.baseline.trials.items()):
+        if seed not in before.trials:
+            continue
+        found = [study.fetch(one, "maps.png") for one in (before.trials[seed], trial)]
+        note = study.fetch(trial, "maps.json")
+        if note is None or any(path is None for path in found):
+            continue
+        pictures = [np.asarray(Image.open(path).convert("RGB")) for path in found if path is not None]
+        side = (WIDTH - 0.2) / 2
+        height = LINE * 2 + side * max(picture.shape[0] / picture.shape[1] for picture in pictures)
+        with canvas(WIDTH, height) as figure:
+            figure.set_layout_engine("none")
+            axes = figure.add_axes((0, 0, 1, 1))
+            axes.set_axis_off()
+            for k, (name, picture) in enumerate(zip(("untouched backbone", study.words(study.baseline)), pictures, strict=True)):
+                left, top = k * (side + 0.2), LINE * 2
+                bottom = top + side * picture.shape[0] / picture.shape[1]
+                axes.imshow(picture, extent=(left, left + side, bottom, top), aspect="auto")
+                axes.text(left, top - 0.06, "\n".join(wrapped(name, 48)), ha="left", va="bottom", fontsize=7.5, fontweight="bold")
+            axes.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
+            save(figure, folder, "maps", dpi=300)
+        prompts = [f"“{entry['prompt']}”" for entry in json.loads(note.read_text(encoding="utf-8"))]
+        caption = (
+            f"Attention maps of the prompts' objects before (left) and after training (right, {study.words(study.baseline)}), seed {seed}, "
+            "on the same noised images: mean over heads and layers, each from zero (black) to its own maximum (white). "
+            f"N = {len(prompts)}: {'; '.join(prompts)}."
+        )
+        return Picture("maps.png", caption, "Attention maps by prompt and object, before and after training")
     return None

@@ -37,7 +37,7 @@ WIDE_METRIC = 4.4  # cm: the first column of the tables that have one row per me
 
 def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mapping[str, Picture]) -> dict[str, Any]:
     """The content of report.json; strings, numbers of layout, lists and dicts only."""
-    widths = {"precision_recall": 72 if len(study.cells) <= CROWD else 100, "images": 100, "gates": 100}
+    widths = {"precision_recall": 72 if len(study.cells) <= CROWD else 100, "images": 100, "gates": 100, "maps": 100}
     blocks = [_picture(pictures[name], width) | {"float": True} for name, width in widths.items() if name in pictures]
     if len(study.metrics) > 1:  # else the table on page one says it all
         blocks += [_heading("All metrics")]

@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
+from PIL import Image
 
 from reports import figures, forest, images
 from reports.tables import entries
@@ -45,6 +47,26 @@ def test_gate_maps_are_the_baseline_levels(study: Callable[[str], Any], tmp_path
     assert picture is not None and "baseline level (0.5), seed 0" in picture.caption and "N = 2 prompts" in picture.caption
     logged = threshold.fetch(threshold.baseline.trials[0], "gates.png")
     assert logged is not None and (tmp_path / "gates.png").read_bytes() == logged.read_bytes()
+
+
+def test_attention_maps_stand_side_by_side(study: Callable[[str], Any], tmp_path: Path) -> None:
+    picture = images.attention_maps(study("grid"), tmp_path)
+    assert picture is not None and "seed 0" in picture.caption and "N = 1" in picture.caption
+    shown = np.asarray(Image.open(tmp_path / "maps.png").convert("L"), dtype=float)
+    halves = shown[:, : shown.shape[1] // 2], shown[:, shown.shape[1] // 2 :]
+    assert all(half[100:].std() > 30 for half in halves), "both are there"
+    assert images.attention_maps(study("threshold"), tmp_path / "none") is None
+
+
+def test_targets_are_outlined(study: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Any] = []
+    outline = images._outline
+    monkeypatch.setattr(images, "_outline", lambda axes, path, extent: (drawn.append((path, extent)), outline(axes, path, extent)))
+    picture = images.image_grid(study("grid"), tmp_path)
+    assert picture is not None and picture.caption.endswith("Outlines: where the objects should be.")
+    assert len(drawn) >= 2 * 19 and all(path.name.endswith("-mask.png") for path, _ in drawn)
+    plain = images.image_grid(study("threshold"), tmp_path / "plain")
+    assert plain is not None and "Outlines" not in plain.caption
 
 
 def test_a_response_curve_needs_not_be_whole(study: Callable[[str], Any], tmp_path: Path) -> None:
