@@ -4,7 +4,8 @@
     python -m sweeps.subjects seeds=5                                      # two more seeds for the same cells
     python -m sweeps.subjects trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 
-All cells share one adapter a seed. Four subjects are in no training image, neither the backbone's nor the method's.
+All cells share one adapter a seed. Four subjects are in no training image, and the embedded text encoder never saw words as far back in a
+caption as the fourth one's stand: there the last cell says more about that encoder than about masks.
 """
 
 from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, OTHERS, STEERED, SUCCESS
