@@ -17,7 +17,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from datamodules.shapes import SIZE, words
 
-CONTEXT = 24  # tokens; the longest caption of the embedded world has 15 with BOS and EOS
+CONTEXT = 24  # tokens; the longest training caption of the embedded world has 15 with BOS and EOS
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 

@@ -28,7 +28,7 @@ def test_captions_fit_and_come_back(tokenizer: Any):
         for i in range(40):
             for text, _ in sample_scene(split, i).captions():
                 ids = tokenizer(text).input_ids
-                assert len(ids) == len(text.replace(",", " ,").split()) + 2 <= 15 <= CONTEXT
+                assert len(ids) == len(text.replace(",", " ,").split()) + 2 <= (17 if split == "four" else 15) <= CONTEXT
                 assert tokenizer.decode(ids, skip_special_tokens=True).replace(" ,", ",").strip() == text
     assert (tokenizer.bos_token_id, tokenizer.eos_token_id) == (len(tokenizer) - 2, len(tokenizer) - 1)
 
