@@ -5,7 +5,7 @@
     python -m sweeps.lambda_m trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 """
 
-from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, PUBLISHED, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import PUBLISHED, STEERED, STEERING
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -14,7 +14,7 @@ SWEEP = Sweep(
     origin="MCGM (arXiv 2410.00483), eq. 3: λm is not given; the released code has 0.3 · 0.01 = 0.003",
     factors=[Factor("method.masks.lambda_m", [0.0, 0.01, 0.05, 0.1], label="λm")],
     baseline={"method.masks.lambda_m": 0.05},
-    metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, IDENTITY, SUCCESS, SUCCESS_HELDOUT, FOUND, *OTHERS],
+    metrics=STEERING,
     headline="mask_iou",
     preset=STEERED,
     published=PUBLISHED,

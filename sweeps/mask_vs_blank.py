@@ -7,7 +7,7 @@
 All cells share one adapter a seed. `wrong` masks lie half a turn about the middle of the image away from where the measure looks.
 """
 
-from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, PUBLISHED, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import PUBLISHED, STEERED, STEERING
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -16,7 +16,7 @@ SWEEP = Sweep(
     origin="MCGM (arXiv 2410.00483), section 4.2: coherent against blank mask, shown in pictures",
     factors=[Factor("evaluation.masks", ["target", "blank", "none", "wrong"], when="evaluate", label="Masks given")],
     baseline={"evaluation.masks": "target"},
-    metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, IDENTITY, SUCCESS, SUCCESS_HELDOUT, FOUND, *OTHERS],
+    metrics=STEERING,
     headline="mask_iou",
     preset=STEERED,
     published=PUBLISHED,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from sweeps.sweep import Metric
 
 __all__ = [
-    "CENTRE", "FOUND", "IDENTITY", "MASK_IOU", "MASK_IOU_HELDOUT", "OTHERS", "PUBLISHED", "SCENE", "STEERED", "SUCCESS",
+    "CENTRE", "FOUND", "IDENTITY", "MASK_IOU", "MASK_IOU_HELDOUT", "OTHERS", "PUBLISHED", "SCENE", "STEERED", "STEERING", "SUCCESS",
     "SUCCESS_HELDOUT", "TURN",
 ]  # fmt: skip
 
@@ -50,6 +50,7 @@ OTHERS = (
     Metric("extra_objects", "Extra objects", "lower", "per image"),
     Metric("fid", "FID", "lower"),
 )
+STEERING = (MASK_IOU, MASK_IOU_HELDOUT, CENTRE, IDENTITY, SUCCESS, SUCCESS_HELDOUT, FOUND, *OTHERS)
 
 _STUDY = {
     "data": "images of its own, not described",
