@@ -139,10 +139,9 @@ class BreakAScene(Method):
 
     def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
         chosen = self.config.subjects
-        if self.capture.tokens is not None and chosen.attention_weight:
+        if self.capture.tokens is not None:
             masks, present = self.masks()
-            maps = self.capture.maps.mean()[:, : masks.shape[1]]
-            attention = mask_attention_loss(maps, masks, present, resize="area")
+            attention = mask_attention_loss(self.capture.maps.mean(), masks, present, resize="area")
             self.log("train/attention", attention)
             loss = loss + chosen.attention_weight * attention
         if batch.prior is not None and chosen.prior_weight:
@@ -154,7 +153,7 @@ class BreakAScene(Method):
     def prior(self, batch: Batch) -> Tensor:
         """The loss on class images, under neither masks nor maps."""
         self.capture.tokens = None
-        latents = batch.latents if batch.latents is not None else self.backbone.encode_images(batch.images)
+        latents = self.latents(batch)
         noise, timesteps = self.draw(latents, stream=1)
         noised, target = self.backbone.add_noise(latents, noise, timesteps)
         return prior_loss(self.predict(noised, timesteps, self.backbone.encode_prompts(batch.captions)), target)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run
-from lightning_modules.checks import evaluated
+from lightning_modules.checks import ON_SUBJECTS, evaluated
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule
@@ -38,7 +38,7 @@ def build_data(config: Run, emit: Progress, with_prior: bool = True) -> CocoData
 
 def needs_phrases(config: Run) -> bool:
     """Whether training looks at the masks of a caption's words."""
-    return config.method.name in ("break_a_scene", "mcgm", "separate_enhance") or config.method.gate.signal == "masks"
+    return config.method.name in (*ON_SUBJECTS, "separate_enhance") or config.method.gate.signal == "masks"
 
 
 def _concepts(config: Run) -> ConceptDataset:
@@ -90,7 +90,7 @@ def _scene(config: Run, with_prior: bool) -> SceneDataModule:
 
 def with_subjects(config: Run, datamodule: Any) -> Run:
     """The config with the scene's placeholders and class words where it names none."""
-    if config.data.name != "scene" or config.method.name not in ("break_a_scene", "mcgm"):
+    if config.data.name != "scene" or config.method.name not in ON_SUBJECTS:
         return config
     found = datamodule.train_set.subjects
     tokens = config.method.subjects.tokens or [subject.token for subject in found]
@@ -113,7 +113,7 @@ def scene_digest(config: Run) -> str | None:
 
 
 def wants_prior(config: Run) -> bool:
-    return config.data.name == "scene" and config.method.name in ("break_a_scene", "mcgm") and config.method.subjects.prior_weight > 0
+    return config.data.name == "scene" and config.method.name in ON_SUBJECTS and config.method.subjects.prior_weight > 0
 
 
 def prior_folder(config: Run) -> Path:

@@ -10,6 +10,11 @@ KINDS = ("per_mask", "union", "merged", "conv")
 WIDEST = 64  # the released encoder's input has 64 x 64 places; latents of SDXL at 1024 pixels would have four times as many
 
 
+def union(masks: Tensor) -> Tensor:
+    """[B, n, H, W] -> [B, 1, H, W]: all masks laid over each other; blank without any."""
+    return masks.amax(1, keepdim=True) if masks.shape[1] else masks.new_zeros(len(masks), 1, *masks.shape[2:])
+
+
 class MaskEncoder(nn.Module):
     """Target masks [B, n, H, W] in [0, 1] -> tokens [B, m, D], in float32, and whether each says anything, bool [B, m].
 
@@ -47,7 +52,7 @@ class MaskEncoder(nn.Module):
     def forward(self, masks: Tensor) -> tuple[Tensor, Tensor]:
         masks = masks.float()
         if self.kind in ("union", "merged"):
-            masks = masks.amax(1, keepdim=True) if masks.shape[1] else masks.new_zeros(len(masks), 1, self.side, self.side)
+            masks = union(masks)
         if masks.shape[1] == 0:
             return masks.new_zeros(len(masks), 0, self.project.out_features), masks.new_zeros(len(masks), 0, dtype=torch.bool)
         if masks.shape[-2:] != (self.side, self.side):

@@ -23,7 +23,7 @@ from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
 from lightning_modules.backbone import TextCondition
 from lightning_modules.break_a_scene import SIDE, BreakAScene, stacked
-from lightning_modules.mask_encoder import MaskEncoder
+from lightning_modules.mask_encoder import MaskEncoder, union
 from lightning_modules.method import Group
 from lightning_modules.target_masks import Given, Steered, read_masks
 from losses.attention import mask_attention_loss
@@ -46,10 +46,9 @@ class MCGM(BreakAScene):
             nn.init.zeros_(encoder.project.weight)
             nn.init.zeros_(encoder.project.bias)
         encoder.requires_grad_(chosen.trained)
-        self.merged = chosen.encoder == "merged"
         self.mask_capture = Capture(nearest(self.cross, SIDE))
         self.latest: tuple[Tensor, Tensor, Tensor] | None = None  # noised latents, timesteps and prediction of the step's forward pass
-        self.extra: ExtraTokens | MergedText = MergedText(self.cross) if self.merged else ExtraTokens(self.cross)
+        self.extra: ExtraTokens | MergedText = MergedText(self.cross) if chosen.encoder == "merged" else ExtraTokens(self.cross)
         return {"encoder": encoder}
 
     @property
@@ -81,7 +80,7 @@ class MCGM(BreakAScene):
         where = masks if chosen.reach == "inside" else None
         if chosen.encoder == "union":
             # A sample that was given no mask has no token; one whose masks are blank has one of zeros.
-            present, where = present.any(1, keepdim=True), None if where is None else _union(where)
+            present, where = present.any(1, keepdim=True), None if where is None else union(where)
         elif chosen.bind == "text" and words is not None:
             tokens = tokens + words * said[..., None]
         self.extra.set(tokens, chosen.strength, present, where)
@@ -115,7 +114,7 @@ class MCGM(BreakAScene):
     def draw(self, latents: Tensor, stream: int = 0) -> tuple[Tensor, Tensor]:
         """`Method.draw`; samples without masks, and class images, see all timesteps: there is no layout to be open for."""
         noise, timesteps = super().draw(latents, stream)
-        anywhere = torch.randint(self.backbone.timesteps, timesteps.shape, generator=self._generator(3 + stream)).to(timesteps)
+        anywhere = torch.randint(self.backbone.timesteps, timesteps.shape, generator=self.generator(3 + stream)).to(timesteps)
         alone = torch.ones_like(timesteps, dtype=torch.bool) if stream else torch.tensor(self._blank(len(latents))).to(latents.device)
         return noise, torch.where(alone, anywhere, timesteps)
 
@@ -151,7 +150,7 @@ class MCGM(BreakAScene):
     def _watch(self, masks: list[list[Tensor]], length: int) -> None:
         """Which tokens behind a text of ``length`` the mask loss looks at, and their masks: all but the blank ones."""
         self.mask_capture.tokens = None
-        if self.merged or not self.config.masks.lambda_m:
+        if isinstance(self.extra, MergedText) or not self.config.masks.lambda_m:
             return
         if self.config.masks.encoder == "union":
             masks = [[torch.stack([mask.float() for mask in sample]).amax(0)] if sample else [] for sample in masks]
@@ -161,10 +160,7 @@ class MCGM(BreakAScene):
 
     def _blank(self, count: int) -> list[bool]:
         """Which samples of this step are shown without masks."""
-        return (torch.rand(count, generator=self._generator(2)) < self.config.masks.dropout).tolist()
-
-    def _generator(self, stream: int) -> torch.Generator:
-        return torch.Generator().manual_seed(self.stream_seed(stream))
+        return (torch.rand(count, generator=self.generator(2)) < self.config.masks.dropout).tolist()
 
     def _slots(self, drawn: list[tuple[Steered, list[int]]]) -> list[tuple[Steered, list[int]]]:
         """The masks of the drawn subjects in the slots where ``masks.slots`` puts them, blank masks in the others (papers: strategies 0, 2,
@@ -268,8 +264,3 @@ class MCGM(BreakAScene):
     @classmethod
     def method_config(cls, saved: dict[str, Any]) -> MethodConfig:
         return dataclasses.replace(super().method_config(saved), masks=Masks(**saved["masks"]))
-
-
-def _union(masks: Tensor) -> Tensor:
-    """[B, n, H, W] -> [B, 1, H, W]."""
-    return masks.amax(1, keepdim=True) if masks.shape[1] else masks.new_zeros(len(masks), 1, *masks.shape[2:])

@@ -72,13 +72,17 @@ class Method(L.LightningModule):
         return [self.backbone.unet, self.backbone.vae, *self.backbone.text_encoders]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        latents = batch.latents if batch.latents is not None else self.backbone.encode_images(batch.images)
+        latents = self.latents(batch)
         noise, timesteps = self.draw(latents)
         noised, target = self.backbone.add_noise(latents, noise, timesteps)
         text = self.condition(batch, self.backbone.encode_prompts(batch.captions))
         loss = self.loss(self.predict(noised, timesteps, text), target, batch)
         self.log("train/loss", loss)
         return self.with_extra(loss, batch, timesteps)
+
+    def latents(self, batch: Batch) -> Tensor:
+        """What noise is added to, [B, C, h, w]."""
+        return batch.latents if batch.latents is not None else self.backbone.encode_images(batch.images)
 
     def condition(self, batch: Batch, text: TextCondition) -> TextCondition:
         """What the UNet is told of a training batch, whose encoded captions are ``text``."""
@@ -90,14 +94,14 @@ class Method(L.LightningModule):
 
     def draw(self, latents: Tensor, stream: int = 0) -> tuple[Tensor, Tensor]:
         """(noise like ``latents``, timesteps [B]) of this step and rank, uniform over `span`; each ``stream`` has others."""
-        generator = torch.Generator().manual_seed(self.stream_seed(stream))
+        generator = self.generator(stream)
         noise = torch.randn(latents.shape, generator=generator)
         timesteps = torch.randint(*self.span, (len(latents),), generator=generator)
         return noise.to(latents), timesteps.to(latents.device)
 
-    def stream_seed(self, stream: int) -> int:
-        """What random numbers of this training step and rank are seeded with; each ``stream`` (0: noise and timesteps) has its own."""
-        return (self.seed * 1_000_003 + self.step) * 1009 + self.global_rank + stream * 10**15
+    def generator(self, stream: int) -> torch.Generator:
+        """Random numbers of this training step and rank, from their start; each ``stream`` (0: noise and timesteps) has its own."""
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step) * 1009 + self.global_rank + stream * 10**15)
 
     @property
     def step(self) -> int:

@@ -111,11 +111,11 @@ class SeparateEnhance(Method):
         """
         if self.config.separate.inputs == "noise" and self.config.separate.control != "denoising":
             shape = (len(batch), *self.backbone.latent_size(self.resolution))
-            drawn = torch.randn(shape, generator=torch.Generator().manual_seed(self.stream_seed(4)))
+            drawn = torch.randn(shape, generator=self.generator(4))
             return (drawn * self.backbone.vae.config.scaling_factor).to(self.backbone.device, self.backbone.dtype)
         if batch.latents is None and batch.images is None:
             raise ValueError("images are wanted but the prompts have none: leave data.concepts out, or set method.separate.inputs=noise")
-        return batch.latents if batch.latents is not None else self.backbone.encode_images(batch.images)
+        return super().latents(batch)
 
     def positions(self, batch: Batch) -> list[list[list[int]]]:
         """For each sample, for each of its objects, the positions of the tokens that stand for it."""
@@ -130,7 +130,7 @@ class SeparateEnhance(Method):
     def drift(self, batch: Batch, noised: Tensor, timesteps: Tensor) -> Tensor:
         """How far the prediction on a prompt of one of each sample's objects is from the untouched backbone's (L_norm)."""
         assert batch.phrases is not None
-        generator = torch.Generator().manual_seed(self.stream_seed(5))
+        generator = self.generator(5)
         rows, singles = [], []
         for i, phrases in enumerate(batch.phrases):
             if phrases:
