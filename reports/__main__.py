@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-from reports.collect import ReportError
+from reports.study import ReportError
 
 SETTINGS = ("output", "tracking_uri")
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reports.collect import Study
+from reports.study import Study
 from reports.tables import Entry, decimals, factor_words, in_sentence, listed, number, of_metric, signed, span
 
 __all__ = ["Answer", "answer"]

@@ -14,7 +14,8 @@ from typing import Any
 
 from reports import export, figures, fonts, forest, images, sections, tables
 from reports.answer import Answer, answer
-from reports.collect import ReportError, Study, client, collect
+from reports.collect import client, collect
+from reports.study import ReportError, Study
 
 __all__ = ["attach", "write"]
 

@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Sequence
 
-from reports.collect import Study
+from reports.study import Study
 from reports.tables import Entry, Table
 
 __all__ = ["latex", "markdown", "to_csv", "to_latex", "to_markdown"]

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.collect import Cell, Metric, Study
 from reports.fonts import printable
 from reports.statistics import Interval, mean_interval
+from reports.study import Cell, Metric, Study
 from reports.tables import Entry, factor_words, in_sentence, of_metric, titled
 
 if TYPE_CHECKING:

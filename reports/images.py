@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from reports.collect import Cell, Study
 from reports.figures import GREEN, GREY, ORANGE, WIDTH, Picture, canvas, save, wrapped
+from reports.study import Cell, Study
 from reports.tables import factor_words, stacked
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from reports.answer import Answer
-from reports.collect import Cell, Study
 from reports.figures import CROWD, Picture
 from reports.statistics import clustered_difference, detectable_effect, smallest_sign_flip_p, wilson
+from reports.study import Cell, Study
 from reports.tables import (
     HOLM_FROM,
     Entry,

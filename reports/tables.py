@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from reports.collect import PARTED, Cell, Metric, Study
 from reports.statistics import Interval, Paired, holm, mean_interval, paired
+from reports.study import PARTED, Cell, Metric, Study
 
 __all__ = [
     "Entry",

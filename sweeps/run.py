@@ -213,7 +213,7 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
 def _report(plan: Plan, console: Console) -> bool:
     """Write and attach the report, unless nothing that it depends on has changed, and say its answer. False where that failed."""
     from reports import document
-    from reports.collect import ReportError
+    from reports.study import ReportError
     from sweeps.display import say
 
     made_by = Path(document.__file__).parent

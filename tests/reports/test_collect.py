@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from reports.collect import ReportError, collect, sweeps
+from reports.collect import collect, sweeps
+from reports.study import ReportError
 
 
 def test_cells_stand_in_the_order_of_the_plan(study: Callable[[str], Any]) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from reports import document, fonts
-from reports.collect import ReportError
+from reports.study import ReportError
 
 GRID = list(itertools.product((0.0, 2.0, 4.0), ("released", "renormalised"), ("none", "bos", "specials")))
 FILES = {"report.pdf", "report.json", "report.csv", "report.md", "report.tex"}

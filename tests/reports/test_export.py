@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from reports.collect import Metric
 from reports.export import latex, markdown, to_latex, to_markdown
+from reports.study import Metric
 from reports.tables import DASH, Table, decimals, difference_tables, entries, headline_table, mean_tables, number, signed, span
 
 

@@ -418,7 +418,7 @@ def test_a_report_that_fails_leaves_the_sweep_finished(
     sweep: Command, trainer: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     from reports import document
-    from reports.collect import ReportError
+    from reports.study import ReportError
 
     def broken(*_: Any) -> None:
         raise ReportError("no fonts")

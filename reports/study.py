@@ -1,0 +1,147 @@
+"""What a report is made of: one sweep as MLflow holds it."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+PARTED = " / "  # between the levels in the label of a combination
+
+
+class ReportError(Exception):
+    """One line that says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    key: str
+    label: str
+    levels: tuple[Any, ...]
+    unit: str
+    numeric: bool
+
+
+@dataclass(frozen=True)
+class Metric:
+    key: str
+    label: str
+    better: str  # "higher", "lower" or "none"
+    unit: str
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What the judge said of every image of one trial; all lists have the length of the prompts."""
+
+    ids: list[str]
+    prompts: list[str]
+    splits: list[str]
+    images: list[str | None]  # artifact path, or None where the image was not kept
+    success: list[bool]
+    masks: list[str | None]  # artifact path of the target masks, or None where there was nothing to follow
+
+
+@dataclass
+class Trial:
+    """One finished seed of one cell. `seconds` maps a phase to its duration."""
+
+    seed: int
+    run_id: str
+    artifacts: str  # where its files are: a URI
+    minutes: float
+    metrics: dict[str, float]
+    seconds: dict[str, float]
+    counts: dict[str, int]
+    versions: dict[str, Any]
+    samples: Samples | None
+
+
+@dataclass
+class Cell:
+    """One level of each factor, or the untouched backbone (`reference`)."""
+
+    name: str
+    label: str
+    values: dict[str, str]
+    run_id: str
+    baseline: bool = False
+    reference: bool = False
+    trials: dict[int, Trial] = field(default_factory=dict)
+    unfinished: dict[int, str] = field(default_factory=dict)  # seed -> why it is not there
+
+    def per_seed(self, metric: str) -> dict[int, float]:
+        """Seed -> value, without seeds for which the metric is undefined."""
+        found = {seed: trial.metrics.get(metric, math.nan) for seed, trial in self.trials.items()}
+        return {seed: value for seed, value in sorted(found.items()) if math.isfinite(value)}
+
+
+@dataclass
+class Study:
+    """One sweep as MLflow holds it. `cells` are in the order of the plan: the untouched backbone, then the levels."""
+
+    sweep: str
+    uri: str
+    experiment_id: str
+    tags: dict[str, str]
+    factors: list[Factor]
+    metrics: list[Metric]
+    headline: Metric
+    seeds: list[int]
+    config: dict[str, Any]
+    published: list[dict[str, Any]]
+    cells: list[Cell]
+    left_out: list[str]  # cells of earlier plans
+    folder: tempfile.TemporaryDirectory[str]  # fetched artifacts live as long as the study
+    without: list[dict[str, str]] = field(default_factory=list)  # combinations that the plan leaves out: factor key -> level
+
+    @property
+    def levels(self) -> list[Cell]:
+        return [cell for cell in self.cells if not cell.reference]
+
+    @property
+    def baseline(self) -> Cell:
+        return next(cell for cell in self.cells if cell.baseline)
+
+    @property
+    def reference(self) -> Cell | None:
+        return next((cell for cell in self.cells if cell.reference), None)
+
+    @property
+    def numeric(self) -> bool:
+        """True where the levels are points on one numeric axis."""
+        return len(self.factors) == 1 and self.factors[0].numeric
+
+    @property
+    def noun(self) -> str:
+        """What a cell is: a level of the only factor, or a combination of levels."""
+        return "level" if len(self.factors) == 1 else "combination"
+
+    def words(self, cell: Cell) -> str:
+        """A cell in a sentence, where no heading says which level is of which factor."""
+        return cell.label if cell.reference or len(self.factors) == 1 else cell.name
+
+    def trials(self) -> Iterator[tuple[Cell, Trial]]:
+        for cell in self.cells:
+            for _, trial in sorted(cell.trials.items()):
+                yield cell, trial
+
+    def fetch(self, trial: Trial, name: str) -> Path | None:
+        """A trial's artifact as a local file, or None where it has none of that name."""
+        return fetch(trial.artifacts, self.uri, name, Path(self.folder.name) / trial.run_id)
+
+
+def fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | None:
+    """Bring the file `name` into `folder`. Through the store itself: MlflowClient asks the database three times for each file."""
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if (folder / name).is_file():
+        return folder / name
+    store = get_artifact_repository(artifacts, tracking_uri=tracking_uri)
+    if not any(item.path == name for item in store.list_artifacts(name.rpartition("/")[0] or None)):
+        return None
+    folder.mkdir(exist_ok=True)
+    return Path(store.download_artifacts(name, str(folder)))
