@@ -108,6 +108,7 @@ class Separate:
     drift_weight: float = number(1.0, minimum=0)        # weight of the drift from the backbone on prompts of one object
     inputs: str = choice("noise", "images")             # what the UNet is shown: noised noise, or noised images
     timesteps: str = choice("all", "noisier")           # training timesteps: all, or the noisier half
+    objects: str = choice("linked", "nouns")            # what is an object: words that the dataset links to one, or any noun phrase
     tokens: str = choice("phrase", "last", "released")  # what stands for an object: its words, their last, or positions 6 and 9
     heads: str = choice("each", "mean")                 # the losses look at each head's map, or at their mean
     kernel: int = number(3, minimum=1)                  # side of the smoothing kernel in map locations, odd; 1 smoothes nothing
@@ -131,17 +132,23 @@ class Method:
 
 @dataclass
 class Data:
-    name: str = choice("shapes", "coco", "scene")  # which DataModule
+    name: str = choice("shapes", "coco", "flickr30k", "scene", "prompts")  # which DataModule
     root: str = "auto"                           # folder of the dataset; "auto" renders the embedded world below <output>/cache
+    layout: str = "auto"                         # coco, flickr30k, prompts: how its files are laid out; auto finds out
     train_split: str = "train"                   # split the adapter is trained on
+    split_by: str = choice("karpathy", "entities", "all")  # flickr30k: whose splits
     train_images: int = number(2048, minimum=1)  # how many training images are used (and rendered)
     eval_images: int = number(512, minimum=1)    # how many images each evaluation split holds
     min_phrases: int = number(0, minimum=0)      # train on captions of at least so many noun phrases
+    detokenise: bool = False                     # flickr30k: write captions as English is written ("a dog ." becomes "a dog.")
+    on_error: str = choice("skip", "raise")      # a file that cannot be used: left out, counted and listed, or the end of the run
+    verify: str = choice("header", "full")       # images are checked by header and end, or decoded once
+    mask_share: float = number(0.5, minimum=0, maximum=1)  # coco: share of a location that a mask must cover to be there; 0: any
     workers: int = number(0, minimum=0)          # DataLoader worker processes
     concepts: list[str] = field(default_factory=list)  # train on prompts made of these words, without images; empty: on the captions
     objects: int = number(2, minimum=1)          # how many concepts a prompt names
     subjects: int = number(2, minimum=1, maximum=3)  # scene, root=auto: how many subjects the rendered scene has
-    flip: bool = False                           # scene: mirror half of the samples
+    flip: bool = False                           # mirror half of the samples, but where the caption says left or right
 
 
 @dataclass

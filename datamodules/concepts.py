@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,23 +58,32 @@ class ConceptDataset(Dataset):
         return {"id": index, "caption": self.caption(index).text, "phrases": self.phrases(index)}
 
     def caption(self, index: int) -> Caption:
-        chosen, join = self._draw(index)
-        named = [with_article(concept) for concept in chosen]
-        objects = named[0] if len(named) == 1 else ", ".join(named[:-1]) + join + named[-1]
-        return Caption(self.template.replace("{}", objects))
+        return Caption(self._compose(*self._draw(index))[0])
 
     def phrases(self, index: int) -> list[Phrase]:
-        text, at, found = self.caption(index).text, self.template.index("{}"), []
-        for concept in self._draw(index)[0]:
-            start = text.index(with_article(concept), at) + len(with_article(concept)) - len(concept)
-            at = start + len(concept)
-            found.append(Phrase(concept, start, at, torch.zeros(0, 0, dtype=torch.bool)))
-        return found
+        return self._compose(*self._draw(index))[1]
+
+    def longest(self, length: Callable[[str], int]) -> list[tuple[str, list[Phrase]]]:
+        """The prompt of the concepts of greatest ``length`` with each of the joins, the longest concept last: whoever can hold these
+        can hold every prompt."""
+        chosen = sorted(self.concepts, key=length)[-self.objects :]
+        return [self._compose(chosen, join) for join in self.joins]
 
     def digest(self) -> str:
         """Changes with everything that samples are made of."""
         facts = [*self.concepts, str(self.objects), str(self.length), self.template, *self.joins]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+    def _compose(self, chosen: Sequence[str], join: str) -> tuple[str, list[Phrase]]:
+        """The prompt, and where in it the concepts stand."""
+        named = [with_article(concept) for concept in chosen]
+        objects = named[0] if len(named) == 1 else ", ".join(named[:-1]) + join + named[-1]
+        text, at, found = self.template.replace("{}", objects), self.template.index("{}"), []
+        for concept, words in zip(chosen, named, strict=True):
+            end = text.index(words, at) + len(words)
+            found.append(Phrase(concept, end - len(concept), end, torch.zeros(0, 0, dtype=torch.bool)))
+            at = end
+        return text, found
 
     def _draw(self, index: int) -> tuple[list[str], str]:
         rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))

@@ -73,6 +73,10 @@ def _check_separate(config: Run) -> None:
         raise ValueError(f"{told} with data.concepts: these prompts have no images; leave data.concepts out")
     if data.concepts and len(data.concepts) < data.objects:
         raise ValueError(f"data.concepts={data.concepts} make no prompt of data.objects={data.objects}: name more concepts")
+    if data.concepts and data.objects == 1 and not chosen.enhance_weight and chosen.control != "denoising":
+        raise ValueError("data.objects=1 with method.separate.enhance_weight=0: a single object has nothing to be separated from; name two")
+    if data.concepts and chosen.objects == "nouns":
+        raise ValueError("method.separate.objects=nouns with data.concepts: the objects are the concepts; leave it at linked")
     if chosen.kernel % 2 == 0:
         raise ValueError(f"method.separate.kernel={chosen.kernel} has no middle: expected an odd number, 1 for no smoothing")
     if config.method.weights.part == "none":

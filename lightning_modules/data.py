@@ -48,6 +48,11 @@ def _concepts(config: Run) -> ConceptDataset:
     data = config.data
     if data.name != "shapes":
         return ConceptDataset(data.concepts, data.objects, data.train_images, config.seed)
+    from datamodules.shapes import COLORS, SHAPES
+
+    words = {*COLORS, *SHAPES}
+    if unknown := [concept for concept in data.concepts if not set(concept.split()) <= words]:
+        raise ValueError(f"data.concepts names {unknown[0]!r}: the embedded world knows {', '.join(sorted(COLORS))}; {', '.join(SHAPES)}")
     # The embedded world's captions of several things have no "a photo of" before them, and it knows no "with" between them.
     return ConceptDataset(data.concepts, data.objects, data.train_images, config.seed, "{}", (" and ",))
 

@@ -57,6 +57,9 @@ class Method(L.LightningModule):
         """Whether there is anything to train."""
         return True
 
+    def check_data(self, dataset: Any) -> None:
+        """Refuses training data that the method cannot learn from, before any long work. Raises ValueError."""
+
     # --- training ---------------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:

@@ -19,7 +19,7 @@ from conf.schema import Method as MethodConfig
 from conf.schema import Separate, Weights
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch, Phrase
-from datamodules.concepts import with_article
+from datamodules.concepts import ConceptDataset, with_article
 from datamodules.noun_phrases import noun_spans
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
@@ -62,6 +62,16 @@ class SeparateEnhance(Method):
     def remove(self) -> None:
         if self.weights.is_installed:
             self.weights.remove()
+
+    def check_data(self, dataset: Any) -> None:
+        """Concepts that a prompt cannot hold whole would never be trained. Raises ValueError naming the longest prompt's concept."""
+        if not isinstance(dataset, ConceptDataset):
+            return
+        for text, named in dataset.longest(lambda concept: len(self.backbone.tokenizers[0](concept).input_ids)):
+            try:
+                self.backbone.positions(text, [(phrase.start, phrase.end) for phrase in named])
+            except ValueError as error:
+                raise ValueError(f"data.concepts with data.objects={dataset.objects}: {error}") from error
 
     # --- training -----------------------------------------------------------------------------------------------------------------
 
@@ -117,22 +127,28 @@ class SeparateEnhance(Method):
             raise ValueError("images are wanted but the prompts have none: leave data.concepts out, or set method.separate.inputs=noise")
         return super().latents(batch)
 
-    def positions(self, batch: Batch) -> list[list[list[int]]]:
-        """For each sample, for each of its objects, the positions of the tokens that stand for it."""
+    def objects(self, batch: Batch) -> list[list[Phrase]]:
+        """For each sample the words that name its objects: those that the dataset links, or all noun phrases of its caption."""
+        if self.config.separate.objects == "nouns":
+            return [_nouns(caption) for caption in batch.captions]
         if batch.phrases is None:
             raise ValueError("objects need names: the batch's samples name no phrases; set the training set's with_phrases")
-        placed = [self.backbone.placed(caption, found)[1] for caption, found in zip(batch.captions, batch.phrases, strict=True)]
+        return batch.phrases
+
+    def positions(self, batch: Batch) -> list[list[list[int]]]:
+        """For each sample, for each of its objects, the positions of the tokens that stand for it."""
         which = self.config.separate.tokens
+        objects = zip(batch.captions, self.objects(batch), strict=True)
+        placed = [self.backbone.placed(caption, found)[1] for caption, found in objects]
         if which == "released":
             return [[[at] for at, _ in zip(RELEASED, objects, strict=False)] for objects in placed]
         return [[at[-1:] if which == "last" else at for at in objects] for objects in placed]
 
     def drift(self, batch: Batch, noised: Tensor, timesteps: Tensor) -> Tensor:
         """How far the prediction on a prompt of one of each sample's objects is from the untouched backbone's (L_norm)."""
-        assert batch.phrases is not None
         generator = self.generator(5)
         rows, singles = [], []
-        for i, phrases in enumerate(batch.phrases):
+        for i, phrases in enumerate(self.objects(batch)):
             if phrases:
                 chosen = phrases[int(torch.randint(len(phrases), (), generator=generator))]
                 rows.append(i)
@@ -173,9 +189,9 @@ class SeparateEnhance(Method):
 
         Raises ValueError when it names none.
         """
-        found = [Phrase(prompt[start:end], start, end, torch.zeros(0, 0, dtype=torch.bool)) for start, end in noun_spans(prompt)]
+        found = self.backbone.placed(prompt, _nouns(prompt))[0]
         if not found:
-            raise ValueError(f"prompt {prompt!r} names nothing to separate or enhance: expected a noun")
+            raise ValueError(f"prompt {prompt!r} names nothing to separate or enhance: expected a noun that the text encoder reads")
         count = self.recipe.batch
         batch = Batch(list(range(count)), [prompt] * count, phrases=[found] * count)
         start = self.weights.tensors()
@@ -231,3 +247,7 @@ class SeparateEnhance(Method):
         saved = card["config"]
         config = MethodConfig(name=cls.name, weights=Weights(**saved["weights"]), separate=Separate(**saved["separate"]))
         return cls(backbone, config, TrainerConfig(), card["resolution"])
+
+
+def _nouns(text: str) -> list[Phrase]:
+    return [Phrase(text[start:end], start, end, torch.zeros(0, 0, dtype=torch.bool)) for start, end in noun_spans(text)]

@@ -110,6 +110,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
             plan(datamodule, evaluation, config.seed)
         method = build_method(evaluated(config), backbone)
         method.remove()
+        method.check_data(datamodule.train_set)
         if wants_prior(config):
             # After all that can be refused: it takes minutes on a large backbone.
             draw_prior(config, backbone, emit("data"))

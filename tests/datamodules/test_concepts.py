@@ -40,6 +40,11 @@ def test_what_a_sample_is_follows_from_seed_epoch_and_index():
     assert texts != [again.caption(i).text for i in range(20)]
 
 
+def test_the_longest_prompts_hold_the_longest_concepts_last():
+    for (text, named), join in zip(ConceptDataset(CONCEPTS).longest(len), (" and ", " with "), strict=True):
+        assert text == f"a photo of an apple{join}a hot dog" and [text[p.start : p.end] for p in named] == ["apple", "hot dog"]
+
+
 def test_a_batch_of_concepts_has_neither_images_nor_latents():
     dataset = ConceptDataset(CONCEPTS)
     batch = collate([dataset[0], dataset[1]])

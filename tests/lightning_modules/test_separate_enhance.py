@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from conf import load as conf
 from conf.schema import Method as MethodConfig
 from conf.schema import Run, Separate, Trainer, Weights
-from datamodules.batch import Batch, Phrase, collate
+from datamodules.batch import Batch, Phrase
 from datamodules.concepts import ConceptDataset
 from lightning_modules import SeparateEnhance
 from lightning_modules.architectures import build_unet
@@ -221,6 +221,8 @@ def test_adaptation_to_a_prompt_changes_its_image_and_is_undone(embedded: Backbo
     ({"data.concepts": ["red circle"]}, r"data.concepts=\['red circle'\] make no prompt of data.objects=2"),
     ({"method.separate.separate_weight": 0, "method.separate.enhance_weight": 0, "method.separate.drift_weight": 0}, "no loss of a weight"),
     ({"data.concepts": ["a", "b"], "method.separate.inputs": "images"}, "inputs=images, control=none with data.concepts"),
+    ({"data.concepts": ["a"], "data.objects": 1, "method.separate.enhance_weight": 0}, "a single object has nothing to be separated from"),
+    ({"data.concepts": ["a", "b"], "method.separate.objects": "nouns"}, "objects=nouns with data.concepts"),
     ({"method.separate.kernel": 4}, "method.separate.kernel=4 has no middle"),
     ({"method.weights.part": "none"}, "weights.part=none with method=separate_enhance: nothing would be trained"),
     ({"method.weights.rank": 2, "evaluate_with": {"method.separate.scale": 0.5}}, "scale=0.5 with method.weights.rank=2"),
@@ -232,10 +234,32 @@ def test_what_does_not_go_together_is_refused(base: Run, changes: dict[str, Any]
         check(conf.replace(base, {"method": "separate_enhance"} | changes))
 
 
-def test_a_concept_that_the_encoder_does_not_read_is_left_out(embedded: Backbone):
-    long = "red " * 30 + "ring"
-    dataset = ConceptDataset(["blue square", long], length=4, template="{}", joins=(" and ",))
+@pytest.mark.parametrize(("concept", "objects", "message"), [
+    ("red " * 30 + "ring", 2, "data.objects=2: phrase .* is cut off: .* the encoder reads 24 with EOS; shorten the caption"),
+    ("red ring", 9, "data.objects=9: phrase .* is cut off"),
+])  # fmt: skip
+def test_concepts_that_no_prompt_can_hold_are_refused(embedded: Backbone, concept: str, objects: int, message: str):
+    fine = [f"{color} {shape}" for color in ("blue", "green", "cyan", "white") for shape in ("square", "ring", "cross")]
     method = sepen(embedded)
-    for i in range(4):
-        batch = collate([dataset[i]])
-        assert len(method.positions(batch)[0]) <= 1
+    method.check_data(ConceptDataset(fine, template="{}"))
+    with pytest.raises(ValueError, match=message):
+        method.check_data(ConceptDataset([*fine, concept], objects, template="{}"))
+
+
+def test_a_run_refuses_concepts_before_it_trains(base: Run, tmp_path: Path):
+    strange, long = ["red circle", "dog"], ["red " * 30 + "ring", "cross"]
+    for concepts, message in ((strange, "names 'dog': the embedded world knows"), (long, "cut off")):
+        with pytest.raises(ValueError, match=message):
+            run(conf.replace(base, {"method": "separate_enhance", "data.concepts": concepts}), tmp_path)
+    assert not list((Path(base.output) / "adapters").glob("*checkpoints"))
+
+
+def test_objects_are_what_is_linked_or_any_noun_phrase(embedded: Backbone):
+    text = "a red circle and a blue square"
+    linked = Batch([0], [text], phrases=[[Phrase("blue square", 19, 30, NOWHERE)]])
+    first = sepen(embedded)
+    assert first.positions(linked) == [[[6, 7]]]
+    first.remove()
+    nouns = sepen(embedded, objects="nouns")
+    assert nouns.positions(linked) == nouns.positions(Batch([0], [text])) == [[[2, 3], [6, 7]]]
+    assert terms(nouns, Batch([0], [text]))["drift"] < 1e-12
