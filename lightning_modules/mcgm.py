@@ -38,6 +38,7 @@ class MCGM(BreakAScene):
 
     def more_parts(self) -> dict[str, nn.Module]:
         chosen, unet = self.config.masks, self.backbone.unet
+        self.noisier = chosen.timesteps == "noisier"  # where the noisy image still leaves the layout open
         side = max(round(self.resolution / self.backbone.factor), 1)
         text = self.backbone.tokenizers[0].model_max_length
         encoder = MaskEncoder(chosen.encoder, unet.config.cross_attention_dim, side, text)
@@ -104,12 +105,6 @@ class MCGM(BreakAScene):
             self.extra.set(None)
 
     # --- training -----------------------------------------------------------------------------------------------------------------
-
-    @property
-    def span(self) -> tuple[int, int]:
-        """Where the noisy image still leaves the layout open, unless told otherwise."""
-        last = self.backbone.timesteps
-        return (last // 2 if self.config.masks.timesteps == "noisier" else 0), last
 
     def draw(self, latents: Tensor, stream: int = 0) -> tuple[Tensor, Tensor]:
         """`Method.draw`; samples without masks, and class images, see all timesteps: there is no layout to be open for."""

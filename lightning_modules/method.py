@@ -111,10 +111,13 @@ class Method(L.LightningModule):
         """The number of this training batch, from 0."""
         return self.trainer.fit_loop.total_batch_idx if self._trainer is not None else 0
 
+    noisier = False  # whether training sees the noisier half of the timesteps alone
+
     @property
     def span(self) -> tuple[int, int]:
         """The timesteps of training: from the first up to, and without, the second."""
-        return 0, self.backbone.timesteps
+        last = self.backbone.timesteps
+        return (last // 2 if self.noisier else 0), last
 
     def predict(self, noised: Tensor, timesteps: Tensor, text: TextCondition) -> Tensor:
         return self.backbone.predict(noised, timesteps, text, self.resolution)

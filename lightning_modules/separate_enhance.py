@@ -45,6 +45,7 @@ class SeparateEnhance(Method):
         super().__init__(backbone, config, trainer, resolution, seed)
         chosen, self.cross = config.separate, select(backbone.sites(resolution))
         self.adapter = TrainedWeights(backbone.unet, config.weights.part, self.cross, config.weights.rank)
+        self.noisier = config.separate.timesteps == "noisier"
         self.own_step = 0  # of an adaptation to one prompt
         self.capture = Capture(nearest(self.cross, chosen.side), heads="keep" if chosen.heads == "each" else "mean")
         self.install()
@@ -78,11 +79,6 @@ class SeparateEnhance(Method):
     @property
     def step(self) -> int:
         return super().step if self.trains else self.own_step
-
-    @property
-    def span(self) -> tuple[int, int]:
-        last = self.backbone.timesteps
-        return (last // 2 if self.config.separate.timesteps == "noisier" else 0), last
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         terms = self.terms(batch)
