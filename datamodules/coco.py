@@ -1,198 +1,220 @@
-"""COCO-format datasets: images, captions and instance masks from a folder and its annotation files."""
+"""COCO-format datasets: images, captions and instance masks, in any of the layouts of `coco_layouts`."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from datamodules.batch import Caption, Instance, Phrase
-from datamodules.loading import PairedDataModule
+from datamodules.batch import Instance, Phrase
+from datamodules.captioned import CaptionedDataModule, CaptionedDataset
+from datamodules.coco_annotations import Listed, box_of, decode, read, usable
+from datamodules.coco_layouts import OFFICIAL, Images, Place, find
+from datamodules.index import DataError, Problems, Record, Records, build, check_images, orientation
 from datamodules.noun_phrases import noun_phrases
 from datamodules.phrases import link
 
-
-@dataclass
-class Record:
-    """One image of the index: everything that the annotation files say of it, masks still encoded."""
-
-    id: int
-    path: Path
-    width: int
-    height: int
-    captions: list[Caption] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
+VERSION = 1  # of how annotations are read: an index that another one made is made anew
 
 
-def read_index(root: Path, split: str) -> tuple[list[Record], dict[int, str]]:
-    """(records by ascending id, category names by id) of one split of a COCO layout below ``root``.
+def open_split(
+    folder: Path | None,
+    place: Place,
+    limit: int | None = None,
+    min_phrases: int = 0,
+    verify: str = "header",
+    on_error: str = "skip",
+    emit: Callable[[str], None] | None = None,
+) -> Records:
+    """The first ``limit`` images of a split, by ascending id, that have a caption and can be used; the index is kept in ``folder``
+    (see `build`).
 
-    Raises FileNotFoundError when the folder, or both annotation files, are missing.
+    Captions of fewer than ``min_phrases`` noun phrases are left out. Raises DataError when no image remains.
     """
-    folder = root / split
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no images at {folder}: expected a COCO layout <root>/<split>/*.jpg; set data.root and the split names")
-    files = {kind: root / "annotations" / f"{kind}_{split}.json" for kind in ("captions", "instances")}
-    found = {kind: json.loads(path.read_text()) for kind, path in files.items() if path.exists()}
-    if not found:
-        raise FileNotFoundError(f"no annotations for split {split!r}: expected {files['captions']} or {files['instances']}")
-    records: dict[int, Record] = {}
-    for content in found.values():
-        for image in content["images"]:
-            # The file name counts, not the id: COCO pads ids differently in 2014 and in 2017.
-            path = folder / image["file_name"]
-            records.setdefault(image["id"], Record(image["id"], path, image["width"], image["height"]))
-    for caption in found.get("captions", {}).get("annotations", []):
-        text = " ".join(caption["caption"].split())
-        records[caption["image_id"]].captions.append(Caption(text, caption.get("relation")))
-    for annotation in found.get("instances", {}).get("annotations", []):
-        # A crowd region is many objects under one mask: it is nobody's subject.
-        if not annotation.get("iscrowd"):
-            records[annotation["image_id"]].annotations.append(annotation)
-    names = {c["id"]: c["name"] for c in found.get("instances", {}).get("categories", [])}
-    return [records[i] for i in sorted(records)], names
+    images = Images(place.folders)
+    files = [(kind, str(path), path.stat().st_size, path.stat().st_mtime_ns) for kind, path in place.files]
+    facts = {
+        "reader": VERSION, "root": str(place.root.absolute()), "layout": place.layout, "split": place.split, "files": files,
+        "images": images.digest, "limit": limit, "min_phrases": min_phrases, "verify": verify,
+    }  # fmt: skip
+
+    def make(problems: Problems) -> Iterator[Record]:
+        content = read(place, problems)
+        notes: dict[str, Any] = {
+            "layout": place.layout, "split": place.split, "listed": len(content.images), "crowds": content.crowds,
+            "categories": content.categories, "captions": 0, "objects": 0, "notes": content.notes,
+        }  # fmt: skip
+        listed = []
+        for key in sorted(content.images, key=lambda key: (isinstance(key, str), key)):
+            image = content.images.pop(key)
+            image.captions = [c for c in image.captions if not min_phrases or len(noun_phrases(c.text)) >= min_phrases]
+            if image.captions:
+                listed.append(image)
+        notes["without_caption"] = notes["listed"] - len(listed)
+        count = 0
+        for record in islice(_checked(listed, images, place, verify, problems, emit), limit):
+            count += 1
+            notes["captions"] += len(record.captions)
+            notes["objects"] += len(record.annotations)
+            yield record
+        if images.ambiguous:
+            content.notes.append(f"{images.ambiguous} file names are in several folders: the first in the order of the paths was read")
+        for name, value in notes.items():
+            problems.note(name, value)
+        if not count:
+            raise DataError(_nothing(place, notes, min_phrases, problems))
+
+    return build(folder, facts, make, on_error)
 
 
-class CocoDataset(Dataset):
-    """Samples of one split: a square centre crop at ``resolution`` pixels and one of the image's captions.
+def _checked(
+    listed: Sequence[Listed], images: Images, place: Place, verify: str, problems: Problems, emit: Callable[[str], None] | None
+) -> Iterator[Record]:
+    """The images that can be used, in order."""
+    paths = [images.find(image.name) for image in listed]
+    sizes = check_images(paths, verify, emit, f"images of {place.split}")
+    for image, path, size in zip(listed, paths, sizes, strict=True):
+        if path is None or isinstance(size, str):
+            kind, _, detail = str(size).partition(" (")
+            problems.add(kind, path or place.folders[0] / image.name, detail.removesuffix(")"))
+        else:
+            yield Record(image.id, path, *size, image.captions, list(_placed(image, path, size, problems)))
 
-    In training the caption is drawn by a generator seeded with (seed, epoch, id); in evaluation it is the first one.
-    Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any other.
-    ``latents`` [n, C, h, w], once attached, stand in for the images. With ``with_phrases`` a sample also says which words of its caption
-    mean which objects.
+
+def _placed(image: Listed, path: Path, size: tuple[int, int], problems: Problems) -> Iterator[dict[str, Any]]:
+    """The annotations of an image whose masks can be placed on it."""
+    (width, height), turn = image.size or size, None
+    if image.annotations and (width, height) != size:
+        with Image.open(path) as file:
+            turn = orientation(file)
+        # Some tools annotate the pixels as they are stored, and do not look at the orientation that viewers apply.
+        if (height, width) != size or turn < 5:
+            problems.add("size differs", path, f"{size[0]}x{size[1]}, its annotations are for {width}x{height}")
+            return
+    for annotation in image.annotations:
+        segmentation, wrong = usable(annotation["segmentation"], width, height)
+        if wrong:
+            problems.add(wrong, path, f"annotation {annotation['id']}")
+        else:
+            yield annotation | {"segmentation": segmentation} | ({"turn": turn} if turn else {})
+
+
+def _nothing(place: Place, notes: dict[str, Any], min_phrases: int, problems: Problems) -> str:
+    of = f" of {min_phrases} noun phrases or more" if min_phrases else ""
+    said = [f"{notes['listed']} listed, {notes['without_caption']} of them without"]
+    said += [f"{kind} {count} (first: {problems.examples[kind][0]})" for kind, count in problems.counts.items()]
+    where = ", ".join(map(str, place.folders[:3]))
+    return f"split {place.split!r} below {place.root} has no image with a caption{of}: {'; '.join(said)}; images were looked for in {where}"
+
+
+class CocoDataset(CaptionedDataset):
+    """Samples of one split below ``root`` (see `CaptionedDataset`), in the ``layout`` that is found there or forced.
+
+    Only the first ``limit`` images are used. Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any
+    other. ``index_root`` keeps the index; without, it goes with the records. Raises DataError where nothing can be read.
     """
 
     def __init__(
         self,
-        root: Path,
+        root: str | Path,
         split: str,
         resolution: int,
         limit: int | None = None,
         train: bool = False,
         seed: int = 0,
         min_phrases: int = 0,
+        *,
+        layout: str = "auto",
+        index_root: str | Path | None = None,
+        verify: str = "header",
+        on_error: str = "skip",
+        flip: bool = False,
+        mask_share: float = 0.5,
+        emit: Callable[[str], None] | None = None,
     ) -> None:
-        records, self.categories = read_index(root, split)
-        if min_phrases:
-            for record in records:
-                record.captions[:] = [c for c in record.captions if len(noun_phrases(c.text)) >= min_phrases]
-        self.records = [r for r in records if r.captions][:limit]
-        if not self.records:
-            of = f" of {min_phrases} noun phrases or more" if min_phrases else ""
-            raise ValueError(f"split {split!r} below {root} has no image with a caption{of}")
-        self.split, self.resolution, self.train, self.seed, self.epoch = split, resolution, train, seed, 0
-        self.latents: Tensor | None = None
-        self.with_phrases = False
-
-    def __len__(self) -> int:
-        return len(self.records)
+        place = find(Path(root), split, layout)
+        folder = None if index_root is None else Path(index_root)
+        records = open_split(folder, place, limit, min_phrases, verify, on_error, emit)
+        super().__init__(records, split, resolution, train, seed, flip=flip, mask_share=mask_share, on_error=on_error)
 
     @property
-    def encodable(self) -> int:
-        """How many images there are to encode: ``image(i)`` for i below it."""
-        return len(self)
+    def categories(self) -> list[str]:
+        """Names by ascending category id: ids have gaps, positions in this list have none."""
+        return self.records.manifest["categories"]
 
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        record = self.records[index]
-        sample: dict[str, Any] = {"id": record.id, "caption": self.caption(index).text}
-        if self.latents is None:
-            sample["image"] = self.image(index)
-        else:
-            sample["latent"] = self.latents[index]
-        if self.with_phrases:
-            sample["phrases"] = self.phrases(index)
-        return sample
+    def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
+        return link(self.caption(index).text, self.instances(index, flipped))
 
-    def phrases(self, index: int) -> list[Phrase]:
-        """The words of the image's caption that mean its objects."""
-        return link(self.caption(index).text, self.instances(index))
-
-    def caption(self, index: int) -> Caption:
-        record = self.records[index]
-        if not self.train:
-            return record.captions[0]
-        rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, record.id]))
-        return record.captions[int(rng.integers(len(record.captions)))]
-
-    def image(self, index: int) -> Tensor:
-        """float32 [3, resolution, resolution] in [-1, 1]."""
-        return self.pixels(index).float() / 127.5 - 1
-
-    def pixels(self, index: int) -> Tensor:
-        """uint8 [3, resolution, resolution]: the centre crop, resized with PIL's bicubic filter where its size differs."""
-        with Image.open(self.records[index].path) as file:
-            square = file.convert("RGB").crop(self._crop(index))
-        if square.size != (self.resolution, self.resolution):
-            square = square.resize((self.resolution, self.resolution), Image.Resampling.BICUBIC)
-        return torch.from_numpy(np.array(square)).permute(2, 0, 1)
-
-    def instances(self, index: int) -> list[Instance]:
-        """The objects of one image, masks and boxes cropped and resized as the image is."""
-        from pycocotools import mask as coco_mask
-
-        record, (left, top, right, bottom) = self.records[index], self._crop(index)
-        scale = self.resolution / (right - left)
+    def instances(self, index: int, flipped: bool = False, share: float | None = None) -> list[Instance]:
+        record, crop = self.records[index], self.crop(index, flipped)
+        share = self.mask_share if share is None else share
         instances = []
         for annotation in record.annotations:
-            rle = annotation["segmentation"]
-            if isinstance(rle, list):
-                rle = coco_mask.merge(coco_mask.frPyObjects(rle, record.height, record.width))
-            elif isinstance(rle["counts"], list):
-                rle = coco_mask.frPyObjects(rle, record.height, record.width)
-            mask = torch.from_numpy(coco_mask.decode(rle)[top:bottom, left:right])
-            mask = torch.nn.functional.interpolate(mask[None, None].float(), (self.resolution,) * 2, mode="area")[0, 0] >= 0.5
-            x, y, w, h = annotation["bbox"]
-            box = ((x - left) * scale, (y - top) * scale, (x + w - left) * scale, (y + h - top) * scale)
-            label = self.categories[annotation["category_id"]]
-            instances.append(Instance(label, mask, box, annotation.get("attributes", {}).get("color")))
+            whole = decode(annotation, record.width, record.height)
+            mask = crop.mask(whole, share)
+            if mask is not None and mask.any():
+                box = crop.box(*box_of(annotation, whole)) or crop.box(*box_of({}, whole))
+                assert box is not None  # something of the mask is in the crop
+                instances.append(Instance(annotation["label"], mask, box, annotation["color"]))
         return instances
 
-    def digest(self) -> str:
-        """Changes with the images that are read and with how they are cropped: the key of what is cached of them."""
-        facts = [f"{r.id} {r.path.name} {r.path.stat().st_size}" for r in self.records]
-        return hashlib.sha256("\n".join([self.split, str(self.resolution), *facts]).encode()).hexdigest()[:12]
-
-    def _crop(self, index: int) -> tuple[int, int, int, int]:
-        record = self.records[index]
-        side = min(record.width, record.height)
-        left, top = (record.width - side) // 2, (record.height - side) // 2
-        return left, top, left + side, top + side
+    def objects(self, index: int) -> int:
+        return len(self.records[index].annotations)
 
 
-class CocoDataModule(PairedDataModule):
-    """Training batches of ``train_split`` and whole evaluation datasets by name."""
+class CocoDataModule(CaptionedDataModule):
+    """Training batches of ``train_split`` and whole evaluation datasets by name. ``layout`` and the rest: `CocoDataset`."""
 
     def __init__(
         self,
         root: str | Path,
         resolution: int,
         train_split: str = "train2017",
-        eval_splits: tuple[str, ...] = ("val2017",),
+        eval_splits: Sequence[str] = ("val2017",),
         train_images: int | None = None,
         eval_images: int | None = None,
         batch: int = 16,
         workers: int = 0,
         seed: int = 0,
         min_phrases: int = 0,
+        *,
+        layout: str = "auto",
+        **common: Any,
     ) -> None:
-        super().__init__(batch, workers, seed)
-        self.root, self.resolution = Path(root), resolution
-        self.train_split, self.eval_splits = train_split, tuple(eval_splits)
-        self.train_images, self.eval_images, self.min_phrases = train_images, eval_images, min_phrases
-
-    def setup(self, stage: str | None = None) -> None:
-        # The Trainer calls this again: the latents attached since must stay.
-        if hasattr(self, "train_set"):
-            return
-        self.train_set = CocoDataset(
-            self.root, self.train_split, self.resolution, self.train_images, train=True, seed=self.seed, min_phrases=self.min_phrases
+        super().__init__(
+            root, resolution, train_split, eval_splits, train_images, eval_images, batch, workers, seed, min_phrases, **common
         )
-        self.eval_sets = {s: CocoDataset(self.root, s, self.resolution, self.eval_images) for s in self.eval_splits}
+        self.layout = layout
+
+    def open(self, split: str, train: bool) -> CocoDataset:
+        common: dict[str, Any] = {
+            "layout": self.layout, "index_root": self.index_root, "verify": self.verify, "on_error": self.on_error,
+            "mask_share": self.mask_share, "emit": self.emit,
+        }  # fmt: skip
+        if not train:
+            return CocoDataset(self.root, split, self.resolution, self.eval_images, **common)
+        return CocoDataset(
+            self.root, split, self.resolution, self.train_images, True, self.seed, self.min_phrases, flip=self.flip, **common
+        )
+
+    def remarks(self) -> list[str]:
+        """Besides what is left out: images that are trained on and measured on. COCO's splits of 2014, 2017 and Karpathy overlap."""
+        said = super().remarks()
+        trained = _official(self.train_set)
+        for split, dataset in self.eval_sets.items():
+            if shared := len(trained & _official(dataset)):
+                said.append(
+                    f"{shared} of the {len(dataset)} images of {split!r} are in the training split {self.train_split!r} as well: what is"
+                    " measured on them was trained on"
+                )
+        return said
+
+
+def _official(dataset: CocoDataset) -> set[int | str]:
+    """The ids of images of COCO itself, which are the same in all its splits; those of other datasets mean nothing elsewhere."""
+    if dataset.manifest["layout"] == "karpathy" or OFFICIAL.fullmatch(dataset.split):
+        return set(dataset.records.columns()[0])
+    return set()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datamodules.coco import CocoDataModule
 from datamodules.shapes import SIZE, write_dataset
@@ -22,8 +23,10 @@ class ShapesDataModule(CocoDataModule):
         seed: int = 0,
         min_phrases: int = 0,
         eval_splits: Sequence[str] = ("val", "heldout"),
+        **common: Any,
     ) -> None:
-        super().__init__(root, SIZE, "train", tuple(eval_splits), train_images, eval_images, batch, workers, seed, min_phrases)
+        common = {"index_root": Path(root) / ".index", "layout": "coco", **common}
+        super().__init__(root, SIZE, "train", tuple(eval_splits), train_images, eval_images, batch, workers, seed, min_phrases, **common)
 
     def prepare_data(self) -> None:
         counts = {self.train_split: self.train_images, **dict.fromkeys(self.eval_splits, self.eval_images)}

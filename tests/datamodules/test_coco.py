@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 
 from datamodules import CocoDataModule, ShapesDataModule
-from datamodules.coco import CocoDataset, read_index
+from datamodules.coco import CocoDataset
+from datamodules.index import DataError
 from datamodules.loading import Order
 from datamodules.shapes import render, sample_scene
 
@@ -175,14 +176,14 @@ def test_digest_changes_with_images_resolution_and_number(world: ShapesDataModul
 
 
 def test_what_is_missing_is_named(tmp_path: Path, world: ShapesDataModule):
-    with pytest.raises(FileNotFoundError, match=r"no images at .*nowhere/val2017.*data\.root"):
+    with pytest.raises(DataError, match=r"data\.root=.*nowhere is no folder.*coco: annotations/captions_<split>"):
         CocoDataModule(tmp_path / "nowhere", 64, "val2017").setup()
     (tmp_path / "bare").mkdir()
-    with pytest.raises(FileNotFoundError, match="no annotations for split 'bare'.*captions_bare.json"):
-        read_index(tmp_path, "bare")
+    with pytest.raises(DataError, match="no COCO dataset: looked for captions_bare.json, instances_bare.json.*only the folders bare"):
+        CocoDataset(tmp_path, "bare", 64)
     root = wide(tmp_path / "x")
     (root / "annotations" / "captions_odd.json").unlink()
-    with pytest.raises(ValueError, match="split 'odd' .* has no image with a caption"):
+    with pytest.raises(DataError, match="split 'odd' .* has no image with a caption: 1 listed, 1 of them without"):
         CocoDataset(root, "odd", 64)
     few = ShapesDataModule(world.root, 24, 6, batch=25)
     few.setup()

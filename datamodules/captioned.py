@@ -1,0 +1,245 @@
+"""What all datasets of images with captions share: the square that is seen, the caption that is drawn, flips, latents, broken files."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.batch import Caption, Instance, Phrase
+from datamodules.crop import Crop, shrink
+from datamodules.index import DataError, Records, read_image
+from datamodules.loading import PairedDataModule
+
+if TYPE_CHECKING:
+    from datamodules.shards import Rows
+
+SIDES = re.compile(r"\b(left|right)(most|wards?|hand(ed)?)?\b", re.IGNORECASE)
+FLIP, DROP = 1, 2  # keep the generators of flips and of dropped captions apart from that of captions
+
+
+class CaptionedDataset(Dataset):
+    """Samples of one split: a square centre crop at ``resolution`` pixels and one of the image's captions.
+
+    In training the caption is drawn by a generator seeded with (seed, epoch, id), and with ``flip`` half of the samples are mirrored by
+    another one, images and masks alike, but never those whose caption says left or right; in evaluation it is the first caption.
+    ``latents``, once attached, stand in for the images: [n, C, h, w], which are never mirrored, or [n, 2, C, h, w], plain and mirrored.
+    With ``with_phrases`` a sample also says which words of its caption mean which objects.
+
+    An image that cannot be decoded although its header is good raises DataError; in training with ``on_error="skip"`` the next good sample
+    stands in for it instead. ``mask_share`` is the share of a location of a mask that must be covered (see `shrink`); with 0 no object in
+    the crop vanishes, however small.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        split: str,
+        resolution: int,
+        train: bool = False,
+        seed: int = 0,
+        *,
+        flip: bool = False,
+        mask_share: float = 0.5,
+        on_error: str = "skip",
+    ) -> None:
+        if not 0 <= mask_share <= 1:
+            raise ValueError(f"data.mask_share={mask_share}: expected a share of a location, from 0 (any of it) to 1 (all of it)")
+        self.records = records
+        self.split, self.resolution, self.train, self.seed, self.epoch = split, resolution, train, seed, 0
+        self.flip, self.mask_share, self.on_error = flip, mask_share, on_error
+        self.latents: Tensor | Rows | None = None
+        self.with_phrases = False
+        self.drop = 0.0  # share of the captions that training leaves out: "" then, which names nothing
+        self.broken: set[Path] = set()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def encodable(self) -> int:
+        """How many images there are to encode: ``image(i)`` for i below it, and ``image(i, flipped=True)`` where there are flips."""
+        return len(self)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the index says: split, layout, counts, and what was left out and why. Fits into JSON."""
+        return self.records.manifest | {"images": len(self)}
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        for step in range(len(self)):
+            place = (index + step) % len(self)
+            try:
+                return self._sample(place)
+            except DataError as error:
+                # In evaluation a stand-in would count twice.
+                if self.on_error == "raise" or not self.train:
+                    raise
+                path = self.records[place].path
+                if path not in self.broken:
+                    self.broken.add(path)
+                    warnings.warn(f"{error}; the next image stands in for it", stacklevel=2)
+        raise DataError(f"none of the {len(self)} images of split {self.split!r} can be decoded")
+
+    def _sample(self, index: int) -> dict[str, Any]:
+        flipped = self.flipped(index)
+        dropped = self.dropped(index)
+        sample: dict[str, Any] = {"id": self.records[index].id, "caption": "" if dropped else self.caption(index).text}
+        if self.latents is None:
+            sample["image"] = self.image(index, flipped)
+        else:
+            latent = self.latents[index]
+            sample["latent"] = latent[int(flipped)] if latent.dim() == 4 else latent
+        if self.with_phrases:
+            sample["phrases"] = [] if dropped else self.phrases(index, flipped)
+        return sample
+
+    def caption(self, index: int) -> Caption:
+        captions = self.records[index].captions
+        return captions[int(self._rng(index).integers(len(captions)))] if self.train else captions[0]
+
+    def texts(self) -> Iterator[str]:
+        """Every caption that a sample may have, and the dropped one."""
+        yield ""
+        for record in self.records:
+            yield from (caption.text for caption in record.captions)
+
+    def dropped(self, index: int) -> bool:
+        """Whether the sample of this epoch has no caption."""
+        return self.train and self.drop > 0 and float(self._rng(index, DROP).random()) < self.drop
+
+    def flipped(self, index: int) -> bool:
+        """Whether the sample of this epoch is mirrored."""
+        if not (self.flip and self.train) or (self.latents is not None and len(self.latents.shape) == 4):
+            return False
+        return bool(self._rng(index, FLIP).integers(2)) and not SIDES.search(self.caption(index).text)
+
+    def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
+        """The words of the image's caption that mean its objects, with masks [resolution, resolution]."""
+        raise NotImplementedError
+
+    def instances(self, index: int, flipped: bool = False, share: float | None = None) -> list[Instance]:
+        """The objects of one image, masks and boxes cropped and resized as the image is. Those of which nothing is left are left out.
+
+        ``share`` stands in for ``mask_share``.
+        """
+        return []
+
+    def objects(self, index: int) -> int:
+        """How many objects of one image have masks, wherever in it they are."""
+        return 0
+
+    def image(self, index: int, flipped: bool = False) -> Tensor:
+        """float32 [3, resolution, resolution] in [-1, 1]."""
+        return self.pixels(index, flipped).float() / 127.5 - 1
+
+    def pixels(self, index: int, flipped: bool = False) -> Tensor:
+        """uint8 [3, resolution, resolution]. Raises DataError where the image cannot be decoded."""
+        record, crop = self.records[index], self.crop(index, flipped)
+        image = read_image(record.path)
+        if image.size != (record.width, record.height):
+            raise DataError(f"{record.path}: now {image.size}, {(record.width, record.height)} when it was indexed: start again")
+        return crop.pixels(image)
+
+    def crop(self, index: int, flipped: bool = False) -> Crop:
+        record = self.records[index]
+        return Crop.centre(record.width, record.height, self.resolution, flipped)
+
+    def digest(self) -> str:
+        """Changes with the images that are read and with how they are cropped: the key of what is cached of them."""
+        ids, files = self.records.columns()
+        facts = [f"{i} {name} {size}" for i, (name, size) in zip(ids, files, strict=True)]
+        return hashlib.sha256("\n".join([self.split, str(self.resolution), *facts]).encode()).hexdigest()[:12]
+
+    def _rng(self, index: int, *more: int) -> np.random.Generator:
+        name = self.records[index].id
+        number = name if isinstance(name, int) else int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        return np.random.Generator(np.random.PCG64([self.seed, self.epoch, abs(number), *more]))
+
+
+def vanished(dataset: CaptionedDataset, side: int, rows: Sequence[int] | None = None) -> dict[str, int]:
+    """What becomes of the objects of some images (default: all) where masks are shrunk to a map of ``side`` locations a side.
+
+    ``objects`` in all; ``outside`` the crop; ``vanished``: inside, but with no location left under the dataset's ``mask_share``.
+    """
+    counts = {"objects": 0, "outside": 0, "vanished": 0}
+    for row in range(len(dataset)) if rows is None else rows:
+        inside = len(dataset.instances(row, share=0.0))
+        left = sum(bool(shrink(instance.mask, side, dataset.mask_share).any()) for instance in dataset.instances(row))
+        counts["objects"] += dataset.objects(row)
+        counts["outside"] += dataset.objects(row) - inside
+        counts["vanished"] += inside - left
+    return counts
+
+
+class CaptionedDataModule(PairedDataModule):
+    """Training batches of ``train_split`` and whole evaluation datasets by name; a subclass says how one split is opened.
+
+    ``index_root`` is where indices are kept; without, they are made in a temporary folder that goes with the object. ``emit`` is told how
+    the checks of the images go on.
+    """
+
+    train_set: Any
+    eval_sets: dict[str, Any]
+    notes: list[str]
+
+    def __init__(
+        self,
+        root: str | Path,
+        resolution: int,
+        train_split: str,
+        eval_splits: Sequence[str],
+        train_images: int | None = None,
+        eval_images: int | None = None,
+        batch: int = 16,
+        workers: int = 0,
+        seed: int = 0,
+        min_phrases: int = 0,
+        *,
+        index_root: str | Path | None = None,
+        on_error: str = "skip",
+        verify: str = "header",
+        flip: bool = False,
+        mask_share: float = 0.5,
+        emit: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(batch, workers, seed)
+        self.root, self.resolution = Path(root), resolution
+        self.train_split, self.eval_splits = train_split, tuple(eval_splits)
+        self.train_images, self.eval_images, self.min_phrases = train_images, eval_images, min_phrases
+        self.index_root = None if index_root is None else Path(index_root)
+        self.on_error, self.verify, self.flip, self.mask_share, self.emit = on_error, verify, flip, mask_share, emit
+
+    def open(self, split: str, train: bool) -> CaptionedDataset:
+        """One split: of ``train_images`` and with flips, or of ``eval_images``."""
+        raise NotImplementedError
+
+    def remarks(self) -> list[str]:
+        """What a person should know of the splits, in sentences: what was left out of each."""
+        said = []
+        for dataset in (self.train_set, *self.eval_sets.values()):
+            kinds = [f"{kind} {found['count']} (first: {found['examples'][0]})" for kind, found in dataset.manifest["problems"].items()]
+            said += [f"split {dataset.split!r} leaves out: {'; '.join(kinds)}"] if kinds else []
+        return said
+
+    def setup(self, stage: str | None = None) -> None:
+        # The Trainer calls this again: the latents attached since must stay.
+        if hasattr(self, "train_set"):
+            return
+        self.eval_sets = {split: self.open(split, train=False) for split in self.eval_splits}
+        self.train_set = self.open(self.train_split, train=True)
+        self.notes = self.remarks()
+        for note in self.notes:
+            warnings.warn(note, stacklevel=2)
+
+    def manifest(self) -> dict[str, Any]:
+        """What each split is made of and what was left out of it: ``train``, ``evaluation`` by name, ``notes``. Fits into JSON."""
+        evaluation = {split: dataset.manifest for split, dataset in self.eval_sets.items()}
+        return {"train": self.train_set.manifest, "evaluation": evaluation, "notes": self.notes}
