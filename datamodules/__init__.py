@@ -5,10 +5,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule as CocoDataModule
+    from datamodules.flickr import Flickr30kDataModule as Flickr30kDataModule
+    from datamodules.prompts import PromptDataModule as PromptDataModule
     from datamodules.scene import SceneDataModule as SceneDataModule
     from datamodules.shapes_module import ShapesDataModule as ShapesDataModule
 
-HOMES = {"CocoDataModule": "coco", "SceneDataModule": "scene", "ShapesDataModule": "shapes_module"}
+HOMES = {
+    "CocoDataModule": "coco",
+    "Flickr30kDataModule": "flickr",
+    "PromptDataModule": "prompts",
+    "SceneDataModule": "scene",
+    "ShapesDataModule": "shapes_module",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -173,6 +173,8 @@ def resolve(sweep: Sweep, config: schema.Sweep, argv: Sequence[str] = ()) -> tup
     for key in sweep.keys:
         if any(word.partition("=")[0] == key for word in argv):
             raise PlanError(f"{key} is what this sweep varies; choose its levels with levels=[…]")
+    if sweep.needs and config.backbone.path == "embedded":
+        raise PlanError(f"{sweep.name} needs {sweep.needs}, which the embedded world has not: choose a backbone of your own, backbone=sdxl")
     if not config.evaluation.prompts:
         raise PlanError("evaluation.prompts=0 measures nothing, and a sweep compares what is measured; give a number of prompts")
     if config.seed:

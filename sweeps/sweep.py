@@ -101,6 +101,7 @@ class Sweep:
     preset: Mapping[str, Any] = field(default_factory=dict)  # dotted settings; the command line goes over them
     published: Sequence[Mapping[str, Any]] = ()              # what the paper reports, with data, backbone and N
     without: Sequence[Mapping[str, Any]] = ()                # combinations left out: no cell has all levels of an entry
+    needs: str = ""                                          # what the embedded world has not, in words; it declines there
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))

@@ -15,7 +15,7 @@ import pytest
 from conf import load as conf
 from sweeps.__main__ import discover
 from sweeps.maskattn_shared import DETAILS, HEADLINES, PAPER
-from sweeps.plan import resolve
+from sweeps.plan import PlanError, resolve
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 from sweeps.threshold import SWEEP
 
@@ -109,8 +109,21 @@ def test_every_sweep_resolves_and_is_named_after_its_module() -> None:
     assert "threshold" in [sweep.name for sweep in sweeps]
     for sweep in sweeps:
         assert (ROOT / "sweeps" / f"{sweep.name}.py").is_file()
+        if sweep.needs:
+            continue
         _, cells = resolve(sweep, conf.load([], sweep.preset))
         assert sum(cell.baseline for cell in cells) == 1 and sum(cell.reference for cell in cells) == 1
+
+
+def test_a_sweep_that_needs_real_weights_declines_in_the_embedded_world() -> None:
+    declining = [sweep for sweep in discover() if sweep.needs]
+    assert [sweep.name for sweep in declining] == ["polysemy"]
+    for sweep in declining:
+        with pytest.raises(PlanError, match="needs real weights .*, which the embedded world has not: choose a backbone"):
+            resolve(sweep, conf.load([], sweep.preset))
+        # On any other backbone the cells are looked at, and there nobody can judge yet what images of prompts alone show.
+        with pytest.raises(PlanError, match="the judge knows only the embedded world"):
+            resolve(sweep, conf.load(["backbone=sdxl"], sweep.preset))
 
 
 CELLS = {

@@ -1,0 +1,31 @@
+"""Are words with two meanings confused, and does the training make it worse?
+
+    python -m sweeps.polysemy backbone=sdxl                     # needs real weights: the embedded world has no such words
+    python -m sweeps.polysemy backbone=sdxl trainer.accelerator=gpu trainer=sepen_joint output=/data/runs
+
+All cells share one adapter a seed; without the trained change (0) they are the untouched backbone.
+"""
+
+from sweeps.masks_shared import SUCCESS
+from sweeps.sepen_shared import SEPEN
+from sweeps.sweep import Factor, Metric, Sweep
+
+SWEEP = Sweep(
+    name="polysemy",
+    question="Are words with two meanings confused?",
+    origin="Separate-and-Enhance (arXiv 2312.06712), limitations: words such as mouse and orange after training on many concepts",
+    factors=[
+        Factor("method.separate.scale", [0.0, 1.0], when="evaluate", label="Trained change"),
+        Factor("evaluation.splits", [["plain"], ["disambiguated"]], when="evaluate", label="Prompts"),
+    ],
+    baseline={"method.separate.scale": 1.0, "evaluation.splits": ["plain"]},
+    metrics=[SUCCESS, Metric("map_overlap", "Overlap of maps", "lower"), Metric("map_activation", "Weakest activation", "higher")],
+    headline="success",
+    preset=SEPEN | {"data": "prompts", "data.root": "polysemy", "evaluation.splits": ["plain"]},
+    needs="real weights (words with two meanings, and a detector of things)",
+)
+
+if __name__ == "__main__":
+    from sweeps.run import main
+
+    raise SystemExit(main(SWEEP))
