@@ -143,11 +143,13 @@ class Data:
     detokenise: bool = False                     # flickr30k: write captions as English is written ("a dog ." becomes "a dog.")
     on_error: str = choice("skip", "raise")      # a file that cannot be used: left out, counted and listed, or the end of the run
     verify: str = choice("header", "full")       # images are checked by header and end, or decoded once
-    mask_share: float = number(0.5, minimum=0, maximum=1)  # coco: share of a location that a mask must cover to be there; 0: any
+    mask_share: float = number(0.5, minimum=0, maximum=1)  # share of a location that a mask must cover to be there; 0: any
     workers: int = number(0, minimum=0)          # DataLoader worker processes
     concepts: list[str] = field(default_factory=list)  # train on prompts made of these words, without images; empty: on the captions
     objects: int = number(2, minimum=1)          # how many concepts a prompt names
     subjects: int = number(2, minimum=1, maximum=3)  # scene, root=auto: how many subjects the rendered scene has
+    drop_captions: float = number(0.0, minimum=0, maximum=1)  # share of training captions left out, for classifier-free guidance
+    cache: str = choice("latents", "all", "none")  # encode before training: images; captions, too; or each anew in every step
     flip: bool = False                           # mirror half of the samples, but where the caption says left or right
 
 

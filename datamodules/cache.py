@@ -1,13 +1,22 @@
-"""Tensors that are computed once and read again: latents, embeddings, features."""
+"""Latents and text embeddings, computed once and read again; which facts they depend on."""
 
 from __future__ import annotations
 
+import hashlib
+import operator
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
+import numpy as np
+import torch
+from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from datamodules.index import DataError
+from datamodules.shards import Emit, Rows, Shards, fill
 
 
 def cached(folder: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -27,3 +36,163 @@ def cached(folder: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> 
         save_file({name: tensor.contiguous() for name, tensor in content.items()}, draft)
         draft.replace(path)
     return load_file(path)
+
+
+class Encodable(Protocol):
+    """A dataset of which ``image(i)`` [3, H, W] is defined for i below ``encodable``."""
+
+    @property
+    def encodable(self) -> int: ...
+    def image(self, index: int, /) -> Tensor: ...
+
+
+def latent_facts(fingerprint: str, dtype: str, resolution: int, crop: str, files: str, flips: bool = False) -> dict[str, Any]:
+    """What latents depend on: digest of the autoencoder's weights, the dtype it computes in, side of the images in pixels, how they were
+    cut out ("centre", …), digest of the dataset's files (names, sizes, order), whether each stands beside its mirror image."""
+    facts = {"kind": "latents", "autoencoder": fingerprint, "dtype": dtype, "files": files}
+    return facts | {"resolution": resolution, "crop": crop, "flips": flips}
+
+
+class Latents(Rows):
+    """Rows [C, h, w] or, beside those of the mirror image, [2, C, h, w]. ``broken`` are the files that could not be decoded, by row: asking
+    for one raises DataError, as its image does."""
+
+    def __init__(self, shards: Shards, where: Callable[[int], str | Path]) -> None:
+        super().__init__(shards, "latents")
+        marked = Rows(shards, "broken").gather(range(shards.count)).nonzero().flatten().tolist()
+        self.broken = {row: str(where(row)) for row in marked}
+
+    def _view(self, row: int) -> Tensor:
+        found = super()._view(row)
+        if self.broken and (path := self.broken.get(operator.index(row) % len(self))):
+            cure = f"replace it, or delete {self.shards.folder} to try again"
+            raise DataError(f"{path}: image could not be decoded when latents were cached: {cure}")
+        return found
+
+
+def cache_latents(
+    folder: Path,
+    facts: Mapping[str, Any],
+    dataset: Encodable,
+    encode: Callable[[Tensor], Tensor],
+    *,
+    where: Callable[[int], str | Path] = "image {}".format,
+    on_error: str = "raise",
+    emit: Emit | None = None,
+    batch: int = 32,
+) -> Latents:
+    """Latents of all images of ``dataset``, which ``encode`` makes of images [B, 3, H, W] in [-1, 1]; ``facts`` come from `latent_facts`.
+
+    ``where(i)`` is the file of image i. Raises as `datamodules.shards.fill` does, DataError with the file when latents are not finite (a
+    float16 autoencoder that overflowed). An image that cannot be decoded raises DataError; with ``on_error="skip"`` it is noted as broken.
+    """
+
+    def image(row: int) -> tuple[Tensor, bool]:
+        try:
+            return dataset.image(row), False
+        except DataError:
+            if on_error == "raise":
+                raise
+            # Grey stands in its place until training asks for it.
+            return torch.zeros(3, facts["resolution"], facts["resolution"]), True
+
+    def compute(rows: list[int]) -> dict[str, Tensor]:
+        found, broken = zip(*map(image, rows), strict=True)
+        images = torch.stack(found)
+        # An autoencoder does not turn a mirror image into mirrored latents.
+        latents = torch.stack([encode(images), encode(images.flip(-1))], dim=1) if facts["flips"] else encode(images)
+        return {"latents": latents, "broken": torch.tensor(broken)}
+
+    latents = Latents(fill(folder, facts, dataset.encodable, compute, what="latents", where=where, emit=emit, batch=batch), where)
+    for row in latents.broken:
+        if on_error == "raise":
+            latents[row]  # those who filled the cache did not mind
+        if emit:
+            emit(f"latents: {latents.broken[row]} cannot be decoded", 1.0)
+    return latents
+
+
+def text_facts(fingerprint: str, dtype: str) -> dict[str, Any]:
+    """What encoded texts depend on besides the texts: digest of the encoders' weights and tokenizers, the dtype they compute in."""
+    return {"kind": "text", "encoders": fingerprint, "dtype": dtype}
+
+
+class TextCache:
+    """What text encoders give for known texts, by the text. Of no use to a method that changes the encoders or their tokens.
+
+    Captions are kept whole. One that is dropped for classifier-free guidance is ``""`` when the batch is made, and ``""`` is always there.
+    Texts are found through a sorted file of digests that is read by memory map: no process holds all the captions.
+    """
+
+    def __init__(self, shards: Shards) -> None:
+        self.rows = dict(shards)
+        self.path = shards.folder / "texts.npy"
+        self._digests: np.ndarray | None = None
+
+    @classmethod
+    def fill(
+        cls,
+        folder: Path,
+        facts: Mapping[str, Any],
+        texts: Iterable[str],
+        encode: Callable[[list[str]], dict[str, Tensor]],
+        *,
+        empty: Callable[[], dict[str, Tensor]] | None = None,
+        emit: Emit | None = None,
+        batch: int = 64,
+    ) -> TextCache:
+        """Encodes those of the distinct ``texts`` that are not there yet. ``encode`` gives for some texts tensors [n, …] by name, the same
+        names every time: hidden [n, T, D], perhaps pooled [n, P] and others. ``empty`` gives those [1, …] of ``""`` where that is not what
+        ``encode`` makes of it (SDXL: zeros). ``facts`` come from `text_facts`.
+
+        Raises as `datamodules.shards.fill` does; the text stands in the place of a file.
+        """
+        known = {_digest(text): text for text in {*texts, ""}}
+        digests = np.array(sorted(known))
+        ordered = [known[digest] for digest in digests.tolist()]
+
+        def compute(rows: list[int]) -> dict[str, Tensor]:
+            chosen = [ordered[row] for row in rows]
+            found = encode(chosen)
+            if empty is None or "" not in chosen:
+                return found
+            row = torch.tensor([chosen.index("")])
+            return {name: found[name].index_copy(0, row.to(found[name].device), tensor) for name, tensor in empty().items()}
+
+        facts = {**facts, "texts": hashlib.sha256(digests.tobytes()).hexdigest()[:16]}
+        shards = fill(
+            folder, facts, len(ordered), compute, what="texts", where=lambda row: repr(ordered[row]), emit=emit, per_shard=64, batch=batch
+        )
+        cache = cls(shards)
+        with FileLock(shards.folder / "locks" / "texts"):
+            draft = cache.path.with_name(".texts.npy")
+            np.save(draft, digests)
+            draft.replace(cache.path)
+        return cache
+
+    def get(self, texts: Sequence[str]) -> dict[str, Tensor]:
+        """What the texts were encoded to, by name, [len(texts), …] each. Raises LookupError for a text that was never encoded."""
+        rows = self._find(texts)
+        if missing := [text for text, row in zip(texts, rows, strict=True) if row is None]:
+            raise LookupError(f"{missing[0]!r} is not in the cache of {len(self)} texts: fill it with all captions of the dataset")
+        return {name: kept.gather(rows) for name, kept in self.rows.items()}  # type: ignore[arg-type]
+
+    def __contains__(self, text: str) -> bool:
+        return self._find([text]) != [None]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.rows.values())))
+
+    def _find(self, texts: Sequence[str]) -> list[int | None]:
+        if self._digests is None:
+            self._digests = np.load(self.path, mmap_mode="r")
+        wanted = [_digest(text) for text in texts]
+        rows = np.searchsorted(self._digests, wanted).clip(max=len(self) - 1).tolist()
+        return [row if self._digests[row] == digest else None for row, digest in zip(rows, wanted, strict=True)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_digests": None}
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest().encode()  # hexadecimal: numpy cuts zeros off the end of bytes

@@ -226,7 +226,7 @@ class CaptionedDataModule(PairedDataModule):
         said = []
         for dataset in (self.train_set, *self.eval_sets.values()):
             kinds = [f"{kind} {found['count']} (first: {found['examples'][0]})" for kind, found in dataset.manifest["problems"].items()]
-            said += [f"split {dataset.split!r} leaves out: {'; '.join(kinds)}"] if kinds else []
+            said += [f"split {dataset.split!r}: {'; '.join(kinds)}"] if kinds else []
         return said
 
     def setup(self, stage: str | None = None) -> None:

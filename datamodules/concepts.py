@@ -69,6 +69,11 @@ class ConceptDataset(Dataset):
         chosen = sorted(self.concepts, key=length)[-self.objects :]
         return [self._compose(chosen, join) for join in self.joins]
 
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What prompts are made of. Fits into JSON."""
+        return {"concepts": self.concepts, "objects": self.objects, "template": self.template, "joins": list(self.joins)}
+
     def digest(self) -> str:
         """Changes with everything that samples are made of."""
         facts = [*self.concepts, str(self.objects), str(self.length), self.template, *self.joins]

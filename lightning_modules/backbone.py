@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch import Tensor
 from datamodules.batch import Phrase
 from lightning_modules.attention import Site, sites
 from lightning_modules.attention.tokens import CutOffError, common_positions, kinds_by_end, unknown_kinds
+
+if TYPE_CHECKING:
+    from datamodules.cache import TextCache
 
 EMBEDDED = Path(__file__).parent / "assets" / "backbone"
 
@@ -72,7 +75,11 @@ class TextMemory:
             return
         # The last token has seen all the others.
         last = (hidden[-2] if self.penultimate else hidden)[:, -1]
-        self.past.append((last.detach().clone(), self._kinds(ids)))
+        self.remember(last.detach().clone(), ids)
+
+    def remember(self, last: Tensor, ids: Tensor) -> None:
+        """Texts of the token ids [n, T] have the states ``last`` [n, C] at their last token."""
+        self.past.append((last, self._kinds(ids)))
 
     def _kinds(self, ids: Tensor) -> Tensor:
         """uint8 [n, T]: the first EOS ends the words, and padding, which may have the same id, follows."""
@@ -111,6 +118,7 @@ class Backbone:
             module.requires_grad_(False).eval()
         pipeline.set_progress_bar_config(disable=True)
         self.text_kinds = TextMemory(self.text_encoders[0], self.tokenizers[0].eos_token_id, self.sdxl)
+        self.texts: TextCache | None = None  # captions that were encoded before; of no use where an encoder or its tokens are changed
         self._alphas = torch.as_tensor(self.scheduler.alphas_cumprod, dtype=torch.float64)
 
     @classmethod
@@ -176,11 +184,12 @@ class Backbone:
 
     def fingerprint(self) -> str:
         """Digest of the autoencoder's weights and scaling: what cached latents depend on."""
-        digest = hashlib.sha256(str(self.vae.config.scaling_factor).encode())
-        for name, tensor in sorted(self.vae.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return _digest(str(self.vae.config.scaling_factor), self.vae)
+
+    def text_fingerprint(self) -> str:
+        """Digest of the text encoders' weights and of the tokenizers: what cached texts depend on."""
+        vocabularies = [sorted(tokenizer.get_vocab().items()) for tokenizer in self.tokenizers]
+        return _digest(str((vocabularies, [tokenizer.model_max_length for tokenizer in self.tokenizers])), *self.text_encoders)
 
     def tokenize(self, prompts: list[str], which: int = 0) -> Tensor:
         """Token ids [B, T], padded and cut to the tokenizer's length."""
@@ -203,7 +212,13 @@ class Backbone:
         return kept, positions
 
     def encode_prompts(self, prompts: list[str]) -> TextCondition:
-        """The prompts as stock pipelines encode them: SDXL concatenates the penultimate states of both encoders."""
+        """The prompts as stock pipelines encode them: SDXL concatenates the penultimate states of both encoders.
+
+        Those that ``texts`` holds all of are read from there.
+        """
+        if self.texts is not None:
+            with suppress(LookupError):
+                return self._known(self.texts.get(prompts))
         outputs = [
             encoder(self.tokenize(prompts, i).to(encoder.device), output_hidden_states=self.sdxl)
             for i, encoder in enumerate(self.text_encoders)
@@ -211,6 +226,18 @@ class Backbone:
         if not self.sdxl:
             return TextCondition(outputs[0].last_hidden_state)
         return TextCondition(torch.cat([o.hidden_states[-2] for o in outputs], dim=-1), outputs[1].text_embeds)
+
+    @torch.no_grad()
+    def encoded(self, prompts: list[str]) -> dict[str, Tensor]:
+        """What `TextCache` keeps of the prompts: ``hidden`` and ``pooled`` of `encode_prompts`, ``ids`` [B, T] of the first tokenizer."""
+        text = self.encode_prompts(prompts)
+        pooled = {} if text.pooled is None else {"pooled": text.pooled}
+        return {"hidden": text.hidden, "ids": self.tokenize(prompts), **pooled}
+
+    def _known(self, found: dict[str, Tensor]) -> TextCondition:
+        hidden = found["hidden"].to(self.device)
+        self.text_kinds.remember(hidden[:, -1, : self.text_encoders[0].config.hidden_size], found["ids"])
+        return TextCondition(hidden, found["pooled"].to(self.device) if "pooled" in found else None)
 
     def encode_empty(self, count: int) -> TextCondition:
         """The unconditional half of classifier-free guidance: zeros where the pipeline says so (SDXL), else the empty prompt."""
@@ -275,6 +302,15 @@ class Backbone:
 def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:
     """float32 [B, C, h, w]; each row depends on its own seed alone, so that the batching changes no image."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def _digest(facts: str, *modules: Any) -> str:
+    digest = hashlib.sha256(facts.encode())
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 @torch.no_grad()

@@ -32,6 +32,7 @@ def check(config: Run) -> None:
         raise ValueError(f"method={config.method.name} with data=scene: a scene is for {fitting}; set data=shapes or coco")
     if config.method.name in ON_SUBJECTS:
         _check_subjects(config)
+    _check_data(config)
     if config.data.concepts and config.method.name not in ("separate_enhance", "baseline"):
         raise ValueError(f"data.concepts with method={config.method.name}: prompts without images are for separate_enhance; leave them out")
     if config.method.name == "separate_enhance":
@@ -44,6 +45,21 @@ def check(config: Run) -> None:
     images, k = evaluation.prompts * evaluation.noise_seeds * len(evaluation.splits), evaluation.precision_recall_k
     if 0 < images <= k:
         raise ValueError(f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set evaluation.prompts higher")
+
+
+def _check_data(config: Run) -> None:
+    data, method = config.data, config.method
+    if data.name in ("coco", "flickr30k", "prompts") and data.root == "auto":
+        raise ValueError(f"data.root=auto with data={data.name}: only the embedded world can be rendered; say where the data are")
+    prompts = data.name == "prompts"
+    if prompts and method.name not in ("separate_enhance", "baseline"):
+        raise ValueError(f"method={method.name} with data=prompts: prompts have no images; train separate_enhance, or set data=coco")
+    if prompts and method.name == "separate_enhance" and (method.separate.control == "denoising" or method.separate.inputs == "images"):
+        raise ValueError("data=prompts has no images: leave method.separate.inputs=noise and method.separate.control=none")
+    if data.drop_captions and data.name not in ("shapes", "coco", "flickr30k"):
+        raise ValueError(f"data.drop_captions={data.drop_captions:g} with data={data.name}: only captions of images are; set it to 0")
+    if data.cache == "all" and (data.name == "scene" or data.concepts or method.weights.text_encoder):
+        raise ValueError("data.cache=all keeps encoded captions, but here the text encoders or the captions change: set data.cache=latents")
 
 
 def _check_subjects(config: Run) -> None:

@@ -12,8 +12,10 @@ from conf.schema import Run
 from lightning_modules.checks import ON_SUBJECTS, evaluated
 
 if TYPE_CHECKING:
-    from datamodules.coco import CocoDataModule
+    from datamodules.captioned import CaptionedDataModule
     from datamodules.concepts import ConceptDataset
+    from datamodules.loading import PairedDataModule
+    from datamodules.prompts import PromptDataModule
     from datamodules.scene import SceneDataModule
     from lightning_modules.backbone import Backbone
 
@@ -21,17 +23,22 @@ Progress = Callable[[str, float], None]
 PRIOR_STEPS, PRIOR_GUIDANCE, PRIOR_BATCH = 30, 7.5, 4  # how class images are drawn
 
 
-def build_data(config: Run, emit: Progress, with_prior: bool = True) -> CocoDataModule | SceneDataModule:
+def build_data(config: Run, emit: Progress, with_prior: bool = True) -> PairedDataModule:
     """The DataModule of the config, rendered or found, and set up. Without prior, class images that the config wants are left out.
 
     Raises FileNotFoundError or ValueError when a file is missing (class images: see `draw_prior`) or cannot serve.
     """
     emit(f"data: {config.data.name}", 0.0)
-    datamodule = _scene(config, with_prior and wants_prior(config)) if config.data.name == "scene" else _captioned(config)
+    if config.data.name == "scene":
+        datamodule = _scene(config, with_prior and wants_prior(config))
+    else:
+        datamodule = _prompts(config) if config.data.name == "prompts" else _captioned(config, emit)
     datamodule.prepare_data()
     datamodule.setup()
     if config.data.concepts:
         datamodule.train_set = _concepts(config)
+    if config.data.drop_captions:
+        datamodule.train_set.drop = config.data.drop_captions
     datamodule.train_set.with_phrases = needs_phrases(config)
     return datamodule
 
@@ -57,22 +64,40 @@ def _concepts(config: Run) -> ConceptDataset:
     return ConceptDataset(data.concepts, data.objects, data.train_images, config.seed, "{}", (" and ",))
 
 
-def _captioned(config: Run) -> CocoDataModule:
+def _prompts(config: Run) -> PromptDataModule:
+    from datamodules.prompts import PromptDataModule
+
+    data, trainer = config.data, config.trainer
+    return PromptDataModule(
+        data.root, data.layout, train_prompts=data.train_images, eval_prompts=data.eval_images, min_phrases=data.min_phrases,
+        on_error=data.on_error, batch=trainer.batch, workers=data.workers, seed=config.seed,
+    )  # fmt: skip
+
+
+def _captioned(config: Run, emit: Progress) -> CaptionedDataModule:
     from datamodules.coco import CocoDataModule
+    from datamodules.flickr import Flickr30kDataModule
     from datamodules.shapes import SPLITS
     from datamodules.shapes_module import ShapesDataModule
 
     data, trainer, evaluation = config.data, config.trainer, evaluated(config).evaluation
     common: dict[str, Any] = {
-        "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "min_phrases": data.min_phrases
-    }
+        "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "min_phrases": data.min_phrases, "on_error": data.on_error,
+        "verify": data.verify, "flip": data.flip, "mask_share": data.mask_share,
+        "emit": lambda text: emit(text, 0.0),
+    }  # fmt: skip
     if data.name == "shapes":
         if unknown := [split for split in evaluation.splits if split not in SPLITS]:
             raise ValueError(f"evaluation.splits names {unknown[0]!r}: this dataset has {', '.join(SPLITS)}")
         root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
         return ShapesDataModule(root, data.train_images, data.eval_images, eval_splits=evaluation.splits, **common)
     splits = tuple(evaluation.splits) if evaluation.prompts else ()
-    return CocoDataModule(data.root, config.backbone.resolution, data.train_split, splits, data.train_images, data.eval_images, **common)
+    common |= {"layout": data.layout, "index_root": Path(config.output) / "cache" / "index"}
+    kind: type[CaptionedDataModule] = CocoDataModule
+    if data.name == "flickr30k":
+        kind = Flickr30kDataModule
+        common |= {"split_by": data.split_by, "detokenise": data.detokenise}
+    return kind(data.root, config.backbone.resolution, data.train_split, splits, data.train_images, data.eval_images, **common)
 
 
 def _scene(config: Run, with_prior: bool) -> SceneDataModule:

@@ -78,7 +78,7 @@ class Method(L.LightningModule):
         latents = self.latents(batch)
         noise, timesteps = self.draw(latents)
         noised, target = self.backbone.add_noise(latents, noise, timesteps)
-        text = self.condition(batch, self.backbone.encode_prompts(batch.captions))
+        text = self.condition(batch, self.text(batch))
         loss = self.loss(self.predict(noised, timesteps, text), target, batch)
         self.log("train/loss", loss)
         return self.with_extra(loss, batch, timesteps)
@@ -86,6 +86,15 @@ class Method(L.LightningModule):
     def latents(self, batch: Batch) -> Tensor:
         """What noise is added to, [B, C, h, w]."""
         return batch.latents if batch.latents is not None else self.backbone.encode_images(batch.images)
+
+    def text(self, batch: Batch) -> TextCondition:
+        """The encoded captions. One that was dropped is what guidance takes for no prompt."""
+        text, dropped = self.backbone.encode_prompts(batch.captions), torch.tensor([not caption for caption in batch.captions])
+        if not dropped.any():
+            return text
+        empty, dropped = self.backbone.encode_empty(len(batch)), dropped.to(text.hidden.device)
+        pooled = None if text.pooled is None or empty.pooled is None else torch.where(dropped[:, None], empty.pooled, text.pooled)
+        return TextCondition(torch.where(dropped[:, None, None], empty.hidden, text.hidden), pooled)
 
     def condition(self, batch: Batch, text: TextCondition) -> TextCondition:
         """What the UNet is told of a training batch, whose encoded captions are ``text``."""

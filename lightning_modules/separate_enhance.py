@@ -95,7 +95,7 @@ class SeparateEnhance(Method):
         latents = self.latents(batch)
         noise, timesteps = self.draw(latents)
         noised, target = self.backbone.add_noise(latents, noise, timesteps)
-        text = self.backbone.encode_prompts(batch.captions)
+        text = self.text(batch)
         if chosen.control == "denoising":
             return {"denoising": (1.0, denoising_loss(self.predict(noised, timesteps, text), target))}
         terms: dict[str, tuple[float, Tensor]] = {}

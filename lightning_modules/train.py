@@ -26,7 +26,7 @@ from conf.schema import Evaluation, Run
 from lightning_modules.checks import check, evaluated
 
 if TYPE_CHECKING:
-    from datamodules.coco import CocoDataModule, CocoDataset
+    from datamodules.loading import PairedDataModule
     from lightning_modules.backbone import Backbone
     from lightning_modules.method import Method
     from lightning_modules.tracking import SeedRun, Tracking
@@ -115,6 +115,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
             # After all that can be refused: it takes minutes on a large backbone.
             draw_prior(config, backbone, emit("data"))
             datamodule = build_data(config, emit("data"))
+        (folder / "data.json").write_text(json.dumps(datamodule.manifest(), indent=1))
         clock("data")
         method = _trained(config, method, datamodule, seed_run, emit("train"))
         clock("train")
@@ -160,7 +161,7 @@ def build_method(config: Run, backbone: Backbone) -> Method:
     return kind(backbone, config.method, config.trainer, config.backbone.resolution, config.seed)
 
 
-def _trained(config: Run, method: Method, datamodule: CocoDataModule, seed_run: SeedRun | None, emit: Progress) -> Method:
+def _trained(config: Run, method: Method, datamodule: PairedDataModule, seed_run: SeedRun | None, emit: Progress) -> Method:
     """``method``, built for the evaluation, with its trained adapter: freshly trained, or read from the shared folder."""
     import torch
 
@@ -173,8 +174,7 @@ def _trained(config: Run, method: Method, datamodule: CocoDataModule, seed_run: 
         trained = build_method(config, backbone)
         if config.method.init:
             trained.load_weights(config.method.init)
-        if datamodule.train_set.encodable:
-            datamodule.train_set.latents = _latents(config, backbone, datamodule.train_set, emit)
+        _encode(config, trained, datamodule, emit)
         _fit(config, trained, datamodule, target, seed_run, emit)
         trained.remove()
     else:
@@ -184,26 +184,32 @@ def _trained(config: Run, method: Method, datamodule: CocoDataModule, seed_run: 
     return method.eval()
 
 
-def _latents(config: Run, backbone: Backbone, dataset: CocoDataset, emit: Progress) -> Any:
-    """The training split's latents [n, C, h, w], encoded once for each backbone and set of images."""
-    import torch
+def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Progress) -> None:
+    """Attaches what is encoded once for all steps, as far as ``data.cache`` says: the training images' latents, the captions' states."""
+    from datamodules.cache import TextCache, cache_latents, latent_facts, text_facts
 
-    from datamodules.cache import cached
+    backbone, dataset, data = method.backbone, datamodule.train_set, config.data
+    folder, dtype = Path(config.output) / "cache", config.backbone.dtype
 
-    def encode() -> dict[str, torch.Tensor]:
-        parts = []
-        for start in range(0, dataset.encodable, 32):
-            rows = range(start, min(start + 32, dataset.encodable))
-            parts.append(backbone.encode_images(torch.stack([dataset.image(i) for i in rows])).cpu())
-            if rows[-1] + 1 == dataset.encodable or start % 512 == 0:
-                emit(f"encoding images: {rows[-1] + 1}/{dataset.encodable}", 0.0)
-        return {"latents": torch.cat(parts)}
+    def told(text: str, share: float) -> None:
+        emit(text, 0.0)
 
-    facts = {"backbone": backbone.fingerprint(), "dtype": config.backbone.dtype, "data": dataset.digest()}
-    return cached(Path(config.output) / "cache" / "latents", conf.digest(facts), encode)["latents"]
+    if dataset.encodable and data.cache != "none":
+        # A scene's dataset has its mirror images among those that it counts.
+        flips = data.flip and data.name != "scene"
+        facts = latent_facts(backbone.fingerprint(), dtype, config.backbone.resolution, "centre", dataset.digest(), flips)
+        records = getattr(dataset, "records", None)
+        where = (lambda row: records[row].path) if records is not None else "image {}".format
+        dataset.latents = cache_latents(
+            folder / "latents", facts, dataset, backbone.encode_images, where=where, on_error=data.on_error, emit=told
+        )
+    backbone.texts = None
+    if data.cache == "all":
+        facts = text_facts(backbone.text_fingerprint(), dtype)
+        backbone.texts = TextCache.fill(folder / "texts", facts, dataset.texts(), backbone.encoded, emit=told)
 
 
-def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, seed_run: SeedRun | None, emit: Progress) -> None:
+def _fit(config: Run, method: Method, datamodule: PairedDataModule, target: Path, seed_run: SeedRun | None, emit: Progress) -> None:
     """Trains to the end, going on from the newest checkpoint; the adapter appears at ``target`` when all is done."""
     import lightning as L
     from lightning.pytorch.callbacks import ModelCheckpoint
@@ -249,7 +255,9 @@ def _fit(config: Run, method: Method, datamodule: CocoDataModule, target: Path, 
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _evaluated(config: Evaluation, seed: int, method: Method, datamodule: CocoDataModule, folder: Path, emit: Progress) -> dict[str, float]:
+def _evaluated(
+    config: Evaluation, seed: int, method: Method, datamodule: PairedDataModule, folder: Path, emit: Progress
+) -> dict[str, float]:
     from lightning_modules.evaluate import evaluate
     from lightning_modules.gating.maps import draw_gate_maps
     from lightning_modules.gating.probe import examine

@@ -325,11 +325,11 @@ def test_metrics_go_to_mlflow_while_it_trains(base: Run, tmp_path: Path, monkeyp
 
 def test_a_dataset_of_ones_own_is_read_and_trained_on(base: Run, done: Any, tmp_path: Path, spy: Spy):
     root = Path(base.output) / "cache" / "shapes"
-    data = Data("coco", str(root), "heldout", train_images=1000)
+    data = Data("coco", str(root), train_split="heldout", train_images=1000)
     result = train.run(variant(base, data=data, evaluation__prompts=0, trainer__steps=1), tmp_path)
     assert result["metrics"] == {} and len(spy.steps) == 1
-    with pytest.raises(FileNotFoundError, match="no images at .*/train2014"):
-        train.run(variant(base, data=Data("coco", str(root), "train2014"), evaluation__prompts=0), tmp_path)
+    with pytest.raises(ValueError, match="'train2014'"):
+        train.run(variant(base, data=Data("coco", str(root), train_split="train2014"), evaluation__prompts=0), tmp_path)
 
 
 def test_the_command_prints_numbers_and_no_chatter(done: Any, base: Run, tmp_path: Path):
