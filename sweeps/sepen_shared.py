@@ -9,10 +9,11 @@ __all__ = ["METRICS", "PUBLISHED", "SEPEN"]
 # trained on the captions of the embedded world's training images, without the images
 SEPEN = {
     "method": "separate_enhance",
-    "trainer.steps": 100,
-    "trainer.lr": 5e-4,
+    "trainer.steps": 60,
+    "trainer.lr": 1.5e-3,
     "evaluation.splits": ["val", "heldout", "one"],
     "evaluation.prompts": 32,
+    "evaluation.noise_seeds": 2,
     "evaluation.attention": True,
 }
 

@@ -109,7 +109,7 @@ def test_images_that_cannot_be_used_are_left_out_counted_and_named(tmp_path: Pat
     paths[2].write_bytes(paths[3].read_bytes()[:-30])
     paths[4].write_bytes(b"")
     picture(tmp_path / "val2017" / "999.jpg")  # on disk, and listed nowhere
-    with pytest.warns(UserWarning, match=r"split 'val2017' leaves out: missing 1 \(first: .*000000000001.jpg\); truncated 1 .*; empty 1"):
+    with pytest.warns(UserWarning, match=r"split 'val2017': missing 1 \(first: .*000000000001.jpg\); truncated 1 .*; empty 1"):
         datamodule = CocoDataModule(tmp_path, 64, "val2017", ())
         datamodule.setup()
     found = datamodule.train_set

@@ -319,7 +319,7 @@ def test_datasets_go_to_other_processes(plain: Path):
 def test_the_datamodule(plain: Path):
     files.write_entities(plain)
     datamodule = Flickr30kDataModule(plain, 64, eval_splits=("val", "test"), batch=2, split_by="entities", detokenise=True)
-    with pytest.warns(UserWarning, match="split '(val|test)' leaves out: sentences of Entities missing 1"):
+    with pytest.warns(UserWarning, match="split '(val|test)': sentences of Entities missing 1"):
         datamodule.setup()
     datamodule.train_set.with_phrases = True
     (batch,) = datamodule.train_dataloader()

@@ -85,7 +85,7 @@ def coco(tmp_path: Path) -> Path:
 
 def test_photographs_with_problems(coco: Path, tmp_path: Path):
     module = CocoDataModule(coco, 64, "some", ())
-    with pytest.warns(UserWarning, match="leaves out"):
+    with pytest.warns(UserWarning, match="split '"):
         said, found = lines(module, tmp_path / "out", images=3)
     facts = found["splits"]["some"]
     assert facts["samples"] == 5 and facts["sizes"] == {"width": [64, 96, 96], "height": [64, 64, 200], "different": 2}
@@ -102,7 +102,7 @@ def test_photographs_with_problems(coco: Path, tmp_path: Path):
 
 def test_images_that_cannot_be_decoded_are_said_and_left_out_of_the_sheet(coco: Path, tmp_path: Path):
     module = CocoDataModule(coco, 64, "some", ())
-    with pytest.warns(UserWarning, match="leaves out"):
+    with pytest.warns(UserWarning, match="split '"):
         module.setup()
     path = coco / "some" / "000000000005.jpg"
     path.write_bytes(path.read_bytes()[:400])  # since it was indexed
