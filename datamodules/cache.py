@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import operator
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,30 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from filelock import FileLock
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from datamodules.index import DataError
 from datamodules.shards import Emit, Rows, Shards, fill
-
-
-def cached(folder: Path, key: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """What ``compute`` gives, kept in ``folder``/``key``.safetensors. The key must change with everything that the content depends on.
-
-    Raises ValueError, and keeps nothing, when a tensor holds a value that is not finite (a float16 VAE that overflowed, say).
-    """
-    path = folder / f"{key}.safetensors"
-    if not path.exists():
-        content = compute()
-        for name, tensor in content.items():
-            if not tensor.isfinite().all():
-                bad = int((~tensor.reshape(len(tensor), -1).isfinite().all(1)).sum())
-                raise ValueError(f"{bad} of {len(tensor)} rows of {name!r} are not finite: encode in float32 or bfloat16 (backbone.dtype)")
-        folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{key}.{os.getpid()}"
-        save_file({name: tensor.contiguous() for name, tensor in content.items()}, draft)
-        draft.replace(path)
-    return load_file(path)
 
 
 class Encodable(Protocol):
