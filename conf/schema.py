@@ -178,6 +178,7 @@ class Evaluation:
     guidance: float = number(3.0, minimum=0)                               # classifier-free guidance
     batch: int = number(16, minimum=1)                                     # images per sampling batch
     precision_recall_k: int = number(3, minimum=1)                         # neighbour that sets the radius
+    image_format: str = choice("png", "webp")                              # how all images are kept, below <output>/images; both lossless
     keep_images: int = number(8, minimum=0)                                # images per split kept for the report
     follow_masks: bool = False                                             # measure how well objects fill the masks that they should
     attention: bool = False                                                # measure and draw the attention maps of the prompts' objects

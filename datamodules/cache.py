@@ -116,13 +116,11 @@ class TextCache:
         texts: Iterable[str],
         encode: Callable[[list[str]], dict[str, Tensor]],
         *,
-        empty: Callable[[], dict[str, Tensor]] | None = None,
         emit: Emit | None = None,
         batch: int = 64,
     ) -> TextCache:
         """Encodes those of the distinct ``texts`` that are not there yet. ``encode`` gives for some texts tensors [n, …] by name, the same
-        names every time: hidden [n, T, D], perhaps pooled [n, P] and others. ``empty`` gives those [1, …] of ``""`` where that is not what
-        ``encode`` makes of it (SDXL: zeros). ``facts`` come from `text_facts`.
+        names every time: hidden [n, T, D], perhaps pooled [n, P] and others. ``facts`` come from `text_facts`.
 
         Raises as `datamodules.shards.fill` does; the text stands in the place of a file.
         """
@@ -131,12 +129,7 @@ class TextCache:
         ordered = [known[digest] for digest in digests.tolist()]
 
         def compute(rows: list[int]) -> dict[str, Tensor]:
-            chosen = [ordered[row] for row in rows]
-            found = encode(chosen)
-            if empty is None or "" not in chosen:
-                return found
-            row = torch.tensor([chosen.index("")])
-            return {name: found[name].index_copy(0, row.to(found[name].device), tensor) for name, tensor in empty().items()}
+            return encode([ordered[row] for row in rows])
 
         facts = {**facts, "texts": hashlib.sha256(digests.tobytes()).hexdigest()[:16]}
         shards = fill(

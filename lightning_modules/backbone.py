@@ -309,7 +309,8 @@ def _digest(facts: str, *modules: Any) -> str:
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())
-            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+            # In float32, into which some autoencoders are turned when they are first used.
+            digest.update(tensor.detach().cpu().float().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

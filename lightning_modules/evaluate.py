@@ -1,110 +1,130 @@
-"""One evaluation for all methods: the plan's prompts and noise (`prompts`) -> images -> what the judge says of them.
+"""One evaluation for all methods: the plan's prompts and noise (`prompts`) -> images on disk, each drawn once (`images`) -> what is said of
+them (`scoring`), as numbers and as a table with a row for each image.
 
 Reference images for FID and precision / recall are the real images behind the same prompts.
 """
 
 from __future__ import annotations
 
-import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, distributed
 
-from conf.schema import Evaluation
-from datamodules.coco import CocoDataModule
+from conf.schema import Evaluation, Run
+from datamodules.loading import ranks, share
 from lightning_modules.following import as_given, following, target_masks
+from lightning_modules.images import Images, image_facts
 from lightning_modules.method import Method
-from lightning_modules.metrics.composition import Composition
-from lightning_modules.metrics.detection import judge_image
-from lightning_modules.metrics.distribution import FeatureDistance
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.prompts import Prompt, plan, real_images
+from lightning_modules.scoring import CHUNK, Columns, Distances, Judged, Scorer
 
 Emit = Callable[[str, float], None]
+DRAWING = 0.9  # of an evaluation's progress
 
 
-def evaluate(method: Method, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path, emit: Emit) -> dict[str, float]:
-    """Generates, judges, keeps samples in ``folder``; metrics as flat floats under ``eval/``."""
-    prompts = plan(datamodule, config, seed)
-    targets = target_masks(prompts, config) if config.follow_masks else None
-    images, observed = generate(method, prompts, config, emit, targets if method.takes_masks else None)
+class Evaluated(NamedTuple):
+    """Metrics as flat floats under ``eval/``, and what each was measured with: ``fid`` -> {"extractor": …, "n_fake": …, …}."""
+
+    metrics: dict[str, float]
+    facts: dict[str, dict[str, Any]]
+
+
+def evaluate(method: Method, datamodule: Any, config: Run, trained: str | None, folder: Path, emit: Emit) -> Evaluated:
+    """Draws what is not there yet, scores all, and leaves in ``folder`` ``scores.parquet`` and the first images as ``samples/*.png``.
+
+    ``config`` is that of the evaluation, ``trained`` the key of the adapter. On several processes each draws its share, and the first
+    alone scores: the others get nothing.
+    """
+    evaluation = config.evaluation
+    prompts = plan(datamodule, evaluation, config.seed)
+    targets = target_masks(prompts, evaluation) if evaluation.follow_masks else None
+    images = Images(Path(config.output) / "images", image_facts(config, prompts, trained), len(prompts))
+    draw(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
+    if ranks()[0]:
+        return Evaluated({}, {})
+
     judge = Judge.load()
-    detections = judge.detect(images)
-    wanted = [p.target for p in prompts]
-    scores = judge.target_scores(images, wanted)
-
-    everything = Composition()
-    everything.update(detections, wanted)
-    metrics = {**everything.compute(), "score": float(scores.mean())}
-    for split in config.splits:
-        rows = [i for i, p in enumerate(prompts) if p.split == split]
-        part = Composition()
-        part.update([detections[i] for i in rows], [wanted[i] for i in rows])
-        metrics[f"success_{split}"] = part.compute()["success"]
-    distance = FeatureDistance(config.precision_recall_k)
-    real = real_images(datamodule, prompts)
-    distance.update(judge.features(real), real=True)
-    distance.update(judge.features(images), real=False)
-    metrics |= {key: value for key, value in distance.compute().items() if key in ("fid", "precision", "recall")}
-    metrics |= observed
+    scorers: list[Scorer] = [Judged(judge), Distances(datamodule, prompts, judge, evaluation.precision_recall_k)]
+    table: Columns = {}
+    for start in range(0, len(prompts), CHUNK):
+        rows = range(start, min(start + CHUNK, len(prompts)))
+        chunk = images.load(rows)
+        for scorer in scorers:
+            for name, values in scorer.add(prompts[rows.start : rows.stop], chunk).items():
+                table.setdefault(name, []).extend(values)
+        emit(f"scoring: image {rows.stop}/{len(prompts)}", DRAWING + (1 - DRAWING) * rows.stop / len(prompts))
+    metrics = {key: value for scorer in scorers for key, value in scorer.finish().items()}
+    facts = {key: value for scorer in scorers for key, value in scorer.facts.items()}
+    metrics |= images.observed or {}
     if targets is not None:
-        metrics |= following(judge, images, real.repeat_interleave(config.noise_seeds, 0), prompts, targets)
+        real = real_images(datamodule, prompts).repeat_interleave(evaluation.noise_seeds, 0)
+        metrics |= following(judge, images.load(range(len(prompts))), real, prompts, targets)
+    keep(folder, prompts, images, table, evaluation.keep_images, targets)
+    return Evaluated({f"eval/{key}": value for key, value in metrics.items()}, facts)
 
-    success = [judge_image(found, target).success for found, target in zip(detections, wanted, strict=True)]
-    _keep(folder, prompts, images, success, scores, config.keep_images, targets)
-    return {f"eval/{key}": value for key, value in metrics.items()}
 
-
-def generate(
-    method: Method, prompts: list[Prompt], config: Evaluation, emit: Emit, masks: list[list[Tensor]] | None = None
-) -> tuple[Tensor, dict[str, float]]:
-    """(uint8 images [N, 3, H, W], what the method observed of itself meanwhile), with a line of progress after each batch."""
-    parts, began = [], time.monotonic()
+def draw(
+    method: Method, prompts: list[Prompt], config: Evaluation, images: Images, emit: Emit, masks: list[list[Tensor]] | None = None
+) -> None:
+    """Draws the images that are not there, in the same batches whatever is missing; returns when those of all processes are there."""
+    missing = set(images.missing())
+    if missing and method.observes:
+        missing = set(range(len(prompts)))  # what it observes is of all images
+    starts = [s for s in range(0, len(prompts), config.batch) if missing & set(range(s, s + config.batch))]
+    rank, world = ranks()
+    chosen = [starts[i] for i in share(len(starts), rank, world)]
+    began, done = time.monotonic(), 0
+    if chosen:
+        images.check_space(len(missing), method.resolution)
     with method.observed(config.guidance) as observed:
-        for start in range(0, len(prompts), config.batch):
+        for number, start in enumerate(chosen):
             chunk = prompts[start : start + config.batch]
             noises = [p.noise for p in chunk]
             given = masks and as_given(chunk, masks[start : start + config.batch], config)
-            parts.append(method.generate([p.text for p in chunk], noises, given, config.steps, config.guidance, config.batch))
-            done = start + len(chunk)
-            left = (time.monotonic() - began) / done * (len(prompts) - done)
-            emit(f"sampling: image {done}/{len(prompts)}, {left:.0f} s left", done / len(prompts))
-    return torch.cat(parts), observed
+            found = method.generate([p.text for p in chunk], noises, given, config.steps, config.guidance, config.batch)
+            for i, image in enumerate(found):
+                images.save(start + i, image)
+            done += len(chunk)
+            left = (time.monotonic() - began) / (number + 1) * (len(chosen) - number - 1)
+            of = f"{done}/{len(missing)}" if world == 1 else f"{done} of this process's"
+            emit(f"sampling: image {of}, {left:.0f} s left", DRAWING * (number + 1) / len(chosen))
+    if method.observes and chosen:
+        images.observe(done, observed)
+    if not missing:
+        emit(f"sampling: all {len(prompts)} images are there already", DRAWING)
+    if world > 1:
+        distributed.barrier()
 
 
-def _keep(
-    folder: Path,
-    prompts: list[Prompt],
-    images: Tensor,
-    success: list[bool],
-    scores: Tensor,
-    keep: int,
-    targets: list[list[Tensor]] | None = None,
-) -> None:
-    """``samples.json`` with the outcome of every prompt, and PNGs of the first ``keep`` of each split; beside them their target masks, as
-    one picture each in which target i has the value i + 1."""
-    (folder / "samples").mkdir(parents=True, exist_ok=True)
-    names: list[str | None] = []
+def keep(folder: Path, prompts: list[Prompt], images: Images, table: Columns, count: int, targets: list[list[Tensor]] | None) -> None:
+    """``scores.parquet``, a row for each image, and of each split the first ``count`` prompts' images as PNG; beside them their target
+    masks, as one picture each in which target i has the value i + 1."""
+    import pandas as pd
+
+    shutil.rmtree(folder / "samples", ignore_errors=True)
+    (folder / "samples").mkdir(parents=True)
+    samples: list[str | None] = []
     masks: list[str | None] = []
     for i, prompt in enumerate(prompts):
-        name = f"samples/{i:04d}.png" if prompt.index < keep else None
+        name = f"samples/{i:04d}.png" if prompt.index < count else None
         if name:
-            Image.fromarray(images[i].permute(1, 2, 0).numpy()).save(folder / name)
-        names.append(name)
+            Image.fromarray(images.load([i])[0].permute(1, 2, 0).numpy()).save(folder / name)
+        samples.append(name)
         mask = name.replace(".png", "-mask.png") if name and targets and targets[i] else None
         if mask and targets:
             numbered = torch.stack([(number + 1) * target for number, target in enumerate(targets[i])]).amax(0)
             Image.fromarray(numbered.to(torch.uint8).numpy()).save(folder / mask)
         masks.append(mask)
-    content = {
-        "prompts": [{"split": p.split, "prompt": p.text, "id": p.id, "noise": p.noise} for p in prompts],
-        "images": names,
-        "masks": masks,
-        "success": success,
-        "score": [round(s, 6) for s in scores.tolist()],
-    }
-    (folder / "samples.json").write_text(json.dumps(content))
+    columns = {
+        "split": [p.split for p in prompts], "id": [str(p.id) for p in prompts], "prompt": [p.text for p in prompts],
+        "noise": [p.noise for p in prompts], "image": [f"{images.folder.name}/{images.path(i).name}" for i in range(len(prompts))],
+        "sample": samples, "mask": masks, **table,
+    }  # fmt: skip
+    pd.DataFrame(columns).to_parquet(folder / "scores.parquet", index=False)

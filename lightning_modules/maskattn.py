@@ -34,6 +34,7 @@ class MaskAttn(Method):
     """
 
     name = "maskattn"
+    observes = True
 
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)

@@ -42,6 +42,7 @@ class Method(L.LightningModule):
 
     name: ClassVar[str]
     takes_masks: ClassVar[bool] = False  # whether `generate` can be told where things shall be
+    observes: ClassVar[bool] = False  # whether `observed` measures anything
 
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__()

@@ -6,14 +6,15 @@ is seeded by (s, j, k, i) alone, so that every cell of a sweep draws on the same
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from conf.schema import Evaluation
 from datamodules.batch import Phrase
-from datamodules.coco import CocoDataModule, CocoDataset
 from lightning_modules.metrics.detection import Target
 
 
@@ -31,7 +32,7 @@ class Prompt:
     names: tuple[str, ...] = ()                                     # what each of these objects is in plain words
 
 
-def plan(datamodule: CocoDataModule, config: Evaluation, seed: int) -> list[Prompt]:
+def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
     """``config.prompts`` prompts of each split.
 
     Raises ValueError when a split is unknown, or holds fewer images than prompts are asked for.
@@ -54,17 +55,24 @@ def plan(datamodule: CocoDataModule, config: Evaluation, seed: int) -> list[Prom
     return prompts
 
 
-def _target(dataset: CocoDataset, index: int, relation: str | None) -> Target:
+def _target(dataset: Any, index: int, relation: str | None) -> Target:
     return Target([(o.color or "", o.label) for o in dataset.instances(index)], relation)
 
 
-def _name(dataset: CocoDataset, index: int, phrase: Phrase) -> str:
+def _name(dataset: Any, index: int, phrase: Phrase) -> str:
     """Colour and kind of the object that a phrase means; a placeholder's own words say neither."""
     same = [thing for thing in dataset.instances(index) if torch.equal(thing.mask, phrase.mask)]
     return f"{same[0].color or ''} {same[0].label}".strip() if same else phrase.text
 
 
-def real_images(datamodule: CocoDataModule, prompts: list[Prompt]) -> Tensor:
+def real_rows(prompts: Sequence[Prompt]) -> dict[str, list[int]]:
+    """For each split the images that the prompts were written of, each once, by their place in its dataset."""
+    rows: dict[str, list[int]] = {}
+    for split, index in dict.fromkeys((p.split, p.index) for p in prompts):
+        rows.setdefault(split, []).append(index)
+    return rows
+
+
+def real_images(datamodule: Any, prompts: Sequence[Prompt]) -> Tensor:
     """uint8 [N, 3, H, W]: the images that the prompts were written of, each once."""
-    places = dict.fromkeys((p.split, p.index) for p in prompts)
-    return torch.stack([datamodule.eval_sets[split].pixels(index) for split, index in places])
+    return torch.stack([datamodule.eval_sets[split].pixels(row) for split, rows in real_rows(prompts).items() for row in rows])

@@ -22,12 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
-from conf.schema import Evaluation, Run
+from conf.schema import Run
 from lightning_modules.checks import check, evaluated
 
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
     from lightning_modules.backbone import Backbone
+    from lightning_modules.evaluate import Evaluated
     from lightning_modules.method import Method
     from lightning_modules.tracking import SeedRun, Tracking
 
@@ -120,17 +121,19 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         method = _trained(config, method, datamodule, seed_run, emit("train"))
         clock("train")
         metrics: dict[str, float] = {}
+        facts: dict[str, dict[str, Any]] = {}
         if evaluation.prompts:
-            metrics = _evaluated(evaluation, config.seed, method, datamodule, folder, emit("evaluate"))
+            metrics, facts = _evaluated(config, method, datamodule, folder, emit("evaluate"))
         clock("evaluate")
     result = {
         "metrics": metrics,
+        "facts": facts,
         "counts": {
             "trained_parameters": sum(p.numel() for p in method.parameters()) if method.trains else 0,
             "backbone_parameters": backbone_parameters,
         },
         "seconds": seconds,
-        "samples": "samples.json" if metrics else None,
+        "scores": "scores.parquet" if metrics else None,
         "versions": provenance(),
     }
     if seed_run is not None:
@@ -255,26 +258,25 @@ def _fit(config: Run, method: Method, datamodule: PairedDataModule, target: Path
     shutil.rmtree(checkpoints, ignore_errors=True)
 
 
-def _evaluated(
-    config: Evaluation, seed: int, method: Method, datamodule: PairedDataModule, folder: Path, emit: Progress
-) -> dict[str, float]:
-    from lightning_modules.evaluate import evaluate
+def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder: Path, emit: Progress) -> Evaluated:
+    from lightning_modules.evaluate import Evaluated, evaluate
     from lightning_modules.gating.maps import draw_gate_maps
     from lightning_modules.gating.probe import examine
     from lightning_modules.maskattn import MaskAttn
 
-    metrics = evaluate(method, datamodule, config, seed, folder, emit)
+    late = evaluated(config)
+    metrics, facts = evaluate(method, datamodule, late, training_key(config) if method.trains else None, folder, emit)
     if isinstance(method, MaskAttn):
-        found = examine(method, datamodule.eval_sets[config.splits[0]], seed)
+        found = examine(method, datamodule.eval_sets[late.evaluation.splits[0]], config.seed)
         metrics |= {f"eval/{key}": value for key, value in found.items()}
-        draw_gate_maps(method, datamodule, config, seed, folder)
-    if config.attention:
+        draw_gate_maps(method, datamodule, late.evaluation, config.seed, folder)
+    if late.evaluation.attention:
         from lightning_modules.attention_probe import AttentionProbe
 
-        probe = AttentionProbe(method, datamodule.eval_sets[config.splits[0]], seed)
+        probe = AttentionProbe(method, datamodule.eval_sets[late.evaluation.splits[0]], config.seed)
         metrics |= {f"eval/{key}": value for key, value in probe.measure().items()}
         probe.draw(folder)
-    return metrics
+    return Evaluated(metrics, facts)
 
 
 def _quiet() -> None:

@@ -180,11 +180,8 @@ def _reason(run: Run) -> str:
 
 
 def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
-    result, samples = (
-        None if path is None else json.loads(path.read_text(encoding="utf-8"))
-        for path in (fetch(run.info.artifact_uri, uri, name, folder / run.info.run_id) for name in ("result.json", "samples.json"))
-    )
-    result = result or {}
+    found, table = (fetch(run.info.artifact_uri, uri, name, folder / run.info.run_id) for name in ("result.json", "scores.parquet"))
+    result = {} if found is None else json.loads(found.read_text(encoding="utf-8"))
     return Trial(
         seed=seed,
         run_id=run.info.run_id,
@@ -194,25 +191,21 @@ def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         seconds=result.get("seconds", {}),
         counts=result.get("counts", {}),
         versions=result.get("versions", {}),
-        samples=None if samples is None else _samples(samples, run.info.run_id),
+        samples=None if table is None else _samples(table, run.info.run_id),
     )
 
 
-def _samples(data: dict[str, Any], run_id: str) -> Samples:
-    prompts = data["prompts"]
-    images = data.get("images") or [None] * len(prompts)
-    masks = data.get("masks") or [None] * len(prompts)
-    lengths = {"prompts": len(prompts), "images": len(images), "success": len(data["success"]), "masks": len(masks)}
-    if len(set(lengths.values())) != 1:
-        raise ReportError(f"samples.json of run {run_id} has lists of unequal length {lengths}; an image that was not kept must be null")
+def _samples(path: Path, run_id: str) -> Samples:
+    import pandas as pd
+
+    table = pd.read_parquet(path)
+    if absent := [name for name in ("split", "id", "prompt", "sample", "success", "mask") if name not in table]:
+        raise ReportError(f"scores.parquet of run {run_id} has no column {absent[0]!r}: it was not written by this project")
     return Samples(
-        ids=[f"{p['split']}/{p['id']}" for p in prompts],
-        prompts=[p["prompt"] for p in prompts],
-        splits=[p["split"] for p in prompts],
-        images=images,
-        success=[bool(x) for x in data["success"]],
-        masks=masks,
+        ids=(table["split"] + "/" + table["id"] + "#" + table.groupby(["split", "id"]).cumcount().astype(str)).tolist(),
+        prompts=table["prompt"].tolist(),
+        splits=table["split"].tolist(),
+        images=[None if pd.isna(name) else name for name in table["sample"]],
+        success=[bool(value) for value in table["success"]],
+        masks=[None if pd.isna(name) else name for name in table["mask"]],
     )
-
-
-

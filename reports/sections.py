@@ -102,10 +102,8 @@ def _warning(study: Study) -> str:
 
 
 def _outcomes(left: Cell, right: Cell) -> tuple[np.ndarray, np.ndarray] | None:
-    """Per-image success of two cells as [seeds, prompts], over the seeds and prompts that both have."""
-    sides = [
-        {s: dict(zip(t.samples.ids, t.samples.success, strict=True)) for s, t in cell.trials.items() if t.samples} for cell in (left, right)
-    ]
+    """Success of two cells as [seeds, prompts], a prompt's mean over its images, over the seeds and prompts that both have."""
+    sides = [{s: t.samples.by_prompt() for s, t in cell.trials.items() if t.samples} for cell in (left, right)]
     seeds = sorted(sides[0].keys() & sides[1].keys())
     if not seeds:
         return None

@@ -37,12 +37,19 @@ class Metric:
 class Samples:
     """What the judge said of every image of one trial; all lists have the length of the prompts."""
 
-    ids: list[str]
+    ids: list[str]  # split/prompt#number of its image
     prompts: list[str]
     splits: list[str]
     images: list[str | None]  # artifact path, or None where the image was not kept
     success: list[bool]
     masks: list[str | None]  # artifact path of the target masks, or None where there was nothing to follow
+
+    def by_prompt(self) -> dict[str, float]:
+        """Prompt -> share of its images that are right."""
+        found: dict[str, list[bool]] = {}
+        for name, right in zip(self.ids, self.success, strict=True):
+            found.setdefault(name.partition("#")[0], []).append(right)
+        return {name: sum(outcomes) / len(outcomes) for name, outcomes in found.items()}
 
 
 @dataclass

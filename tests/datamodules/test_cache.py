@@ -139,17 +139,6 @@ def test_other_texts_or_encoders_are_another_cache(tmp_path: Path):
     assert folder("abc", CAPTIONS) == folder("abc", [*CAPTIONS, ""])
 
 
-@pytest.mark.parametrize("batch", [1, 64])
-def test_a_dropped_caption_is_what_guidance_takes_for_none(tmp_path: Path, batch: int):
-    def zeros() -> dict[str, torch.Tensor]:
-        return {name: torch.zeros_like(tensor) for name, tensor in encode_texts([""]).items()}
-
-    texts = TextCache.fill(tmp_path, text_facts("abc", "float32"), CAPTIONS, encode_texts, empty=zeros, batch=batch)
-    found, wanted = texts.get(["", "a dog"]), encode_texts(["a dog"])
-    assert sorted(found) == ["hidden", "kinds", "pooled"]
-    assert all(found[name][0].eq(0).all() and found[name][1].equal(wanted[name][0]) for name in found)
-
-
 def test_texts_that_are_not_finite_are_named(tmp_path: Path):
     def overflows(texts: list[str]) -> dict[str, torch.Tensor]:
         found = encode_texts(texts)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -227,7 +228,7 @@ def test_the_embedded_worlds_scene_from_training_to_measures(base: Run, tmp_path
     result = train.run(config, tmp_path / "run")
     assert result["metrics"]["eval/n_images"] == 4 and result["counts"]["trained_parameters"] > 0
     assert all(np.isfinite(list(result["metrics"].values())))
-    prompts = [prompt["prompt"] for prompt in json.loads((tmp_path / "run" / "samples.json").read_text())["prompts"]]
+    prompts = pd.read_parquet(tmp_path / "run" / "scores.parquet")["prompt"].tolist()
     assert "<one>" in prompts[0] and "<two>" in prompts[1] and all(token in prompts[2] for token in ("<one>", "<two>"))
     assert [path.name for path in (tmp_path / "cache" / "scenes").iterdir()] == ["0-2"]
     # Each seed has its own scene, and all seeds the same class images.

@@ -138,7 +138,8 @@ class Perfect(SimpleNamespace):
 
     def __init__(self, world: Any, config: Evaluation, takes_masks: bool) -> None:
         prompts = plan(world, config, 0)
-        super().__init__(takes_masks=takes_masks, given=[], images=dict(zip([p.noise for p in prompts], real(world, prompts), strict=True)))
+        images = dict(zip([p.noise for p in prompts], real(world, prompts), strict=True))
+        super().__init__(takes_masks=takes_masks, observes=False, resolution=64, given=[], images=images)
 
     def observed(self, guidance: float) -> Any:
         return nullcontext({})
@@ -148,10 +149,14 @@ class Perfect(SimpleNamespace):
         return torch.stack([self.images[seed] for seed in seeds])
 
 
+def measured(method: Any, world: Any, config: Evaluation, folder: Path) -> dict[str, float]:
+    return evaluate(method, world, Run(evaluation=config, output=str(folder)), "some adapter", folder, lambda text, share: None).metrics
+
+
 def test_several_noises_are_each_compared_with_their_own_real_image(world: Any, tmp_path: Path):
     config = replace(ASKED, noise_seeds=2, batch=3)
     method: Any = Perfect(world, config, True)
-    metrics = evaluate(method, world, config, 0, tmp_path, lambda text, share: None)
+    metrics = measured(method, world, config, tmp_path)
     # Another pairing would show other subjects.
     assert metrics["eval/identity"] > 0.99 and metrics["eval/mask_iou"] > 0.97 and metrics["eval/success"] == 1
     prompts = plan(world, config, 0)
@@ -172,7 +177,7 @@ def test_several_noises_are_each_compared_with_their_own_real_image(world: Any, 
 def test_who_is_given_masks_and_when(world: Any, tmp_path: Path, takes: bool, changes: dict[str, Any], expected: bool | None):
     config = replace(ASKED, **changes)
     method: Any = Perfect(world, config, takes)
-    metrics = evaluate(method, world, config, 0, tmp_path, lambda text, share: None)
+    metrics = measured(method, world, config, tmp_path)
     assert ("eval/mask_iou" in metrics) == config.follow_masks
     if expected is None:
         assert method.given == [None]
@@ -186,7 +191,7 @@ def test_every_method_is_measured_by_the_same_masks(embedded: Backbone, world: A
 
     config = replace(ASKED, prompts=2)
     method = {"baseline": Baseline, "mcgm": MCGM}[name](embedded, MethodConfig(name, masks=Masks()), Trainer(), 64)
-    metrics = evaluate(method, world, config, 0, tmp_path, lambda text, share: None)
+    metrics = measured(method, world, config, tmp_path)
     # An untrained backbone draws no shapes: nothing may be found.
     assert {"eval/mask_iou", "eval/found", "eval/mask_iou_val", "eval/mask_iou_heldout"} <= set(metrics)
     assert 0 <= metrics["eval/mask_iou"] < 0.5

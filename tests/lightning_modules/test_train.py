@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -38,6 +39,10 @@ def variant(base: Run, **changes: Any) -> Run:
 
 def adapter(config: Run) -> dict[str, torch.Tensor]:
     return load_file(Path(config.output) / "adapters" / train.training_key(config) / "adapter.safetensors")
+
+
+def table(folder: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder / "scores.parquet")
 
 
 class Spy:
@@ -114,12 +119,27 @@ def test_a_run_leaves_its_result_and_finite_numbers(done: Any, base: Run):
 
 def test_samples_hold_every_prompt_and_the_first_images(done: Any):
     _, folder, _ = done
-    samples = json.loads((folder / done[0]["samples"]).read_text())
-    assert [p["split"] for p in samples["prompts"]] == ["val"] * 4 + ["heldout"] * 4
-    assert len(samples["success"]) == len(samples["score"]) == 8 and all(0 <= s <= 1 for s in samples["score"])
-    kept = [name for name in samples["images"] if name]
-    assert kept == [samples["images"][0], samples["images"][4]] and len({p["noise"] for p in samples["prompts"]}) == 8
-    assert all(Image.open(folder / name).size == (64, 64) for name in kept)
+    samples = table(folder)
+    assert samples["split"].tolist() == ["val"] * 4 + ["heldout"] * 4
+    assert len(samples) == 8 and samples["score"].between(0, 1).all() and samples["noise"].nunique() == 8
+    kept = samples["sample"].dropna()
+    assert kept.index.tolist() == [0, 4] and all(Image.open(folder / name).size == (64, 64) for name in kept)
+    assert samples["success"].mean() == pytest.approx(done[0]["metrics"]["eval/success"])
+    assert samples["right_objects"].sum() / samples["wanted_objects"].sum() == pytest.approx(done[0]["metrics"]["eval/object_rate"])
+    assert samples["extra_objects"].mean() == pytest.approx(done[0]["metrics"]["eval/extra_objects"])
+
+
+def test_every_image_is_kept_once_for_whoever_wants_the_same(done: Any, base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    samples = table(done[1])
+    assert all(Image.open(Path(base.output) / "images" / name).size == (64, 64) for name in samples["image"])
+    lines: list[str] = []
+    monkeypatch.setattr(gate_maps, "draw_maps", lambda *args: Image.new("L", (1, 1)))
+    # Another k of precision / recall looks at the same images.
+    again = train.run(variant(base, evaluation__precision_recall_k=2), tmp_path, progress=lambda text, _: lines.append(text))
+    assert "sampling: all 8 images are there already" in lines and not any("image 4/8" in line for line in lines if "sampling" in line)
+    assert table(tmp_path)["image"].tolist() == samples["image"].tolist()
+    same = ("eval/success", "eval/score", "eval/fid", "eval/gate_closed")
+    assert all(again["metrics"][key] == pytest.approx(done[0]["metrics"][key], abs=1e-6) for key in same)
 
 
 def test_gate_maps_are_drawn(done: Any):
@@ -157,8 +177,8 @@ def test_evaluate_with_shares_the_adapter_and_changes_the_evaluation(done: Any, 
     assert not spy.steps, "nothing that training depends on has changed"
     assert result["metrics"]["eval/gate_closed"] == 1.0 > done[0]["metrics"]["eval/gate_closed"]
     assert result["metrics"]["eval/n_images"] == 6
-    samples = json.loads((tmp_path / "samples.json").read_text())
-    assert [p["split"] for p in samples["prompts"]] == ["heldout"] * 3 + ["val"] * 3
+    samples = table(tmp_path)
+    assert samples["split"].tolist() == ["heldout"] * 3 + ["val"] * 3
     assert conf.read_run(tmp_path / "run.yaml").method.gate.threshold == 0.5
 
 
@@ -168,20 +188,19 @@ def test_the_baseline_trains_nothing_and_draws_what_the_stock_pipeline_draws(bas
     result = train.run(variant(base, method__name="baseline", evaluation__keep_images=4), tmp_path)
     assert not spy.steps and result["counts"]["trained_parameters"] == 0
     assert "eval/gate_closed" not in result["metrics"] and not (tmp_path / "gates.png").exists()
-    samples = json.loads((tmp_path / "samples.json").read_text())
+    samples = table(tmp_path)
     pipeline = StableDiffusionXLPipeline.from_pretrained(base.backbone.path, add_watermarker=False)
-    generators = [torch.Generator().manual_seed(p["noise"]) for p in samples["prompts"]]
-    prompts = [p["prompt"] for p in samples["prompts"]]
+    generators = [torch.Generator().manual_seed(noise) for noise in samples["noise"].tolist()]
     images = pipeline(
-        prompts, num_inference_steps=2, guidance_scale=3.0, height=64, width=64, generator=generators, output_type="np"
+        samples["prompt"].tolist(), num_inference_steps=2, guidance_scale=3.0, height=64, width=64, generator=generators, output_type="np"
     ).images
-    mine = np.stack([np.asarray(Image.open(tmp_path / name)) for name in samples["images"]])
+    mine = np.stack([np.asarray(Image.open(tmp_path / name)) for name in samples["sample"]])
     assert np.abs(mine - np.round(images * 255)).max() <= 1
 
 
 def test_without_prompts_it_only_trains(base: Run, tmp_path: Path):
     result = train.run(variant(base, evaluation__prompts=0, trainer__steps=1), tmp_path)
-    assert result["metrics"] == {} and result["samples"] is None and not (tmp_path / "samples.json").exists()
+    assert result["metrics"] == {} and result["scores"] is None and not (tmp_path / "scores.parquet").exists()
 
 
 # --- training ----------------------------------------------------------------------------------------------------------------------
@@ -341,5 +360,6 @@ def test_the_command_prints_numbers_and_no_chatter(done: Any, base: Run, tmp_pat
     )
     assert shown.stderr == ""
     lines = shown.stdout.splitlines()
-    assert all("data: shapes" in line or "sampling: image" in line or line.startswith("eval/") for line in lines[:-1])
+    known = ("data: shapes", "sampling: ", "scoring: image", "eval/")
+    assert all(any(said in line for said in known) for line in lines[:-1])
     assert lines[-1] == str(tmp_path / "result.json") and (tmp_path / "result.json").exists()

@@ -11,6 +11,7 @@ from typing import Any
 from zlib import crc32
 
 import numpy as np
+import pandas as pd
 import pytest
 
 KEY = "method.gate.threshold"
@@ -200,16 +201,19 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
             draw.ellipse((x, y + 10, x + 22, y + 32), fill=a)
             draw.rectangle((x + 28, y + 12, x + 46, y + 32), fill=b)
             image.save(folder / images[-1])
-    told_samples = {"prompts": prompts, "images": images, "success": success, "score": [0.5] * 32}
+    table = pd.DataFrame({
+        "split": [p["split"] for p in prompts], "id": [str(p["id"]) for p in prompts], "prompt": [p["prompt"] for p in prompts],
+        "sample": images, "success": success, "score": 0.5, "mask": pd.Series([None] * 32, dtype=object),
+    })  # fmt: skip
     if fake.name == "grid":  # as methods that are steered by masks, and those whose attention is looked at
         for name in filter(None, images):
             targets = np.zeros((64, 64), np.uint8)
             targets[10:30, 5:25], targets[30:50, 30:60] = 1, 2
             Image.fromarray(targets).save(folder / name.replace(".png", "-mask.png"))
-        told_samples["masks"] = [name and name.replace(".png", "-mask.png") for name in images]
+        table["mask"] = [name and name.replace(".png", "-mask.png") for name in images]
         Image.fromarray((rng.random((120, 100)) * 255).astype(np.uint8)).save(folder / "maps.png")
         (folder / "maps.json").write_text(json.dumps([{"prompt": prompts[0]["prompt"], "timestep": 500, "objects": ["red circle"]}]))
-    (folder / "samples.json").write_text(json.dumps(told_samples))
+    table.to_parquet(folder / "scores.parquet")
     if level is not None:
         told = [{"prompt": p["prompt"], "tokens": ["BOS", "a", "EOS"], "open": {"16": [1.0, 0.5, 0.5]}} for p in (prompts[0], prompts[16])]
         (folder / "gates.json").write_text(json.dumps(told))
