@@ -84,6 +84,7 @@ def collect(tracking_uri: str, sweep: str) -> Study:
     if not any(cell.trials for cell in study.cells):
         command = tags.get("command", f"python -m sweeps.{sweep}")
         raise ReportError(f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned); run it first: {command}")
+    _refuse(study)
     return study
 
 
@@ -172,6 +173,31 @@ def _add_trials(study: Study, owners: dict[str, Cell], runs: list[Run]) -> None:
                 cell.unfinished.setdefault(seed, "not started")
 
 
+def _refuse(study: Study) -> None:
+    """Takes out metrics that the trials measured in different ways: FIDs of different N, say, are different quantities.
+
+    Raises ReportError where that is the headline, since nothing is left to answer with.
+    """
+    for metric in study.metrics:
+        ways: dict[str, dict[str, Any]] = {}
+        for _, trial in study.trials():
+            if metric.key in trial.metrics:
+                way = trial.facts.get(metric.key, {})
+                ways.setdefault(json.dumps(way, sort_keys=True), way)
+        if len(ways) < 2:
+            continue
+        names = dict.fromkeys(name for way in ways.values() for name in way)
+        told = []
+        for name in names:
+            values = list(dict.fromkeys(json.dumps(way.get(name)) for way in ways.values()))
+            told += [f"{name} {' and '.join(values)}"] if len(values) > 1 else []
+        why = f"measured in different ways ({'; '.join(told)}), which cannot stand in one column"
+        if metric is study.headline:
+            raise ReportError(f"{metric.label} of '{study.sweep}' was {why}: run it with one way of measuring, in an output of its own")
+        study.refused[metric.label] = why
+    study.metrics = [metric for metric in study.metrics if metric.label not in study.refused]
+
+
 def _reason(run: Run) -> str:
     if run.info.status == "FAILED":
         lines = run.data.tags.get("error", "").strip().splitlines()
@@ -191,6 +217,7 @@ def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         seconds=result.get("seconds", {}),
         counts=result.get("counts", {}),
         versions=result.get("versions", {}),
+        facts=result.get("facts", {}),
         samples=None if table is None else _samples(table, run.info.run_id),
     )
 

@@ -46,6 +46,7 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
     if images := _images_table(study):
         blocks += [_heading("Image by image"), _table(images, widths=["fill", *["auto"] * 5], size=8.8)]
     blocks += [_heading("Statistics"), *map(_text, _statistics(study, found, said))]
+    blocks += measured(study)
     blocks += [_heading("Context"), *_context(study)]
     blocks += [_heading("What is missing"), _text(_missing(study))]
     blocks += _provenance(study)
@@ -151,7 +152,24 @@ def _images_table(study: Study) -> Table | None:
     return Table(title, ["Cell", "Right", "Wilson 95 %", "Won / lost", "Difference", "Clustered 95 %"], rows, "", marks)
 
 
-# ---- statistics, context, what is missing
+# ---- statistics, how it was measured, context, what is missing
+
+
+def measured(study: Study) -> list[dict[str, Any]]:
+    """What each number was measured with, metrics of the same way together; warnings; what is not shown, and why."""
+    ways: dict[str, list[str]] = {}
+    for metric in study.metrics:
+        facts = next((t.facts[metric.key] for _, t in study.trials() if t.facts.get(metric.key)), None)
+        if facts:
+            way = "; ".join(f"{name.replace('_', ' ')} {_plain(value)}" for name, value in facts.items())
+            ways.setdefault(way, []).append(metric.label)
+    pairs = [(", ".join(labels), way) for way, labels in ways.items()]
+    pairs += [(label, f"not shown: {why}") for label, why in study.refused.items()]
+    return [_heading("How it was measured"), _pairs(pairs)] if pairs else []
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 def _statistics(study: Study, found: Sequence[Entry], said: Answer) -> list[str]:

@@ -65,6 +65,7 @@ class Trial:
     counts: dict[str, int]
     versions: dict[str, Any]
     samples: Samples | None
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # metric -> what it was measured with
 
 
 @dataclass
@@ -104,6 +105,7 @@ class Study:
     left_out: list[str]  # cells of earlier plans
     folder: tempfile.TemporaryDirectory[str]  # fetched artifacts live as long as the study
     without: list[dict[str, str]] = field(default_factory=list)  # combinations that the plan leaves out: factor key -> level
+    refused: dict[str, str] = field(default_factory=dict)  # label of a metric that is not shown -> why
 
     @property
     def levels(self) -> list[Cell]:

@@ -1,0 +1,69 @@
+"""What numbers were measured with: said in the report, and never mixed in one column."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from copy import copy
+from typing import Any
+
+import pytest
+
+from reports.collect import _refuse
+from reports.sections import measured
+from reports.study import ReportError, Samples, Study
+
+
+@pytest.fixture
+def told(study: Callable[[str], Any]) -> Callable[..., Study]:
+    """The sweep ``threshold`` with facts that ``facts(cell number, seed)`` gives of each trial."""
+
+    def make(facts: Callable[[int, int], dict[str, Any]]) -> Study:
+        changed = copy(study("threshold"))
+        changed.cells, changed.refused = [copy(cell) for cell in changed.cells], {}
+        for i, cell in enumerate(changed.cells):
+            cell.trials = {seed: copy(trial) for seed, trial in cell.trials.items()}
+            for seed, trial in cell.trials.items():
+                trial.facts = facts(i, seed)
+        return changed
+
+    return make
+
+
+def test_one_way_of_measuring_is_said_once_for_all_its_metrics(told: Callable[..., Study]):
+    way = {"extractor": "judge", "n_real": 64, "k": 3}
+    study = told(lambda i, seed: {"fid": way, "recall": way, "success": {"detector": "judge"}})
+    _refuse(study)
+    heading, pairs = measured(study)
+    assert heading["text"] == "How it was measured" and not study.refused
+    labels = {metric.key: metric.label for metric in study.metrics}
+    said = {frozenset(names.split(", ")): text for names, text in pairs["pairs"]}
+    assert said[frozenset({labels["recall"], labels["fid"]})] == "extractor judge; n real 64; k 3"
+    assert [labels["success"], "detector judge"] in pairs["pairs"]
+    assert measured(told(lambda i, seed: {})) == []
+
+
+def test_fids_of_different_n_never_stand_in_one_column(told: Callable[..., Study]):
+    study = told(lambda i, seed: {"fid": {"extractor": "judge", "n_fake": 64 if i == 2 and seed == 1 else 128}})
+    label = next(metric.label for metric in study.metrics if metric.key == "fid")
+    _refuse(study)
+    assert "fid" not in [metric.key for metric in study.metrics]
+    assert study.refused == {label: "measured in different ways (n_fake 128 and 64), which cannot stand in one column"}
+    assert [label, f"not shown: {study.refused[label]}"] in measured(study)[1]["pairs"]
+
+
+def test_facts_that_some_trials_lack_are_a_difference_too(told: Callable[..., Study]):
+    study = told(lambda i, seed: {"fid": {"extractor": "judge"}} if i else {})
+    _refuse(study)
+    assert "fid" not in [metric.key for metric in study.metrics]
+
+
+def test_a_headline_of_different_ways_leaves_no_answer(told: Callable[..., Study]):
+    study = told(lambda i, seed: {"success": {"detector": "judge" if i else "another"}})
+    study.headline = next(metric for metric in study.metrics if metric.key == "success")
+    with pytest.raises(ReportError, match='detector "another" and "judge".*: run it with one way of measuring'):
+        _refuse(study)
+
+
+def test_several_images_of_a_prompt_count_as_their_mean():
+    samples = Samples(["val/1#0", "val/1#1", "val/2#0"], ["a", "a", "b"], ["val"] * 3, [None] * 3, [True, False, True], [None] * 3)
+    assert samples.by_prompt() == {"val/1": 0.5, "val/2": 1.0}
