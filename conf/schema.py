@@ -177,6 +177,11 @@ class Evaluation:
     steps: int = number(8, minimum=1)                                      # sampler steps
     guidance: float = number(3.0, minimum=0)                               # classifier-free guidance
     batch: int = number(16, minimum=1)                                     # images per sampling batch
+    detector: str = "judge"                                                # success: judge, none, a model's hub id or folder, or a .jsonl
+    colorist: str = "none"                                                 # names a model's detections' colours: mean, a CLIP, or none
+    extractor: str = "judge"                                               # features of FID …: judge, inception, vgg16, a hub id, none
+    extractor_weights: str = ""                                            # their file (inception, vgg16); a revision of a hub id
+    aligners: list[str] = field(default_factory=list)                      # CLIP and BLIP models that compare images with prompts
     precision_recall_k: int = number(3, minimum=1)                         # neighbour that sets the radius
     image_format: str = choice("png", "webp")                              # how all images are kept, below <output>/images; both lossless
     keep_images: int = number(8, minimum=0)                                # images per split kept for the report
@@ -209,4 +214,5 @@ class Sweep(Run):
     retries: int = number(1, minimum=0)      # how often a failed trial is tried again
     when: str = choice("train", "evaluate")  # does the factor act in training too, or only when one trained adapter is evaluated
     tracking_uri: str | None = None          # MLflow server; default is <output>/mlflow.db
+    headline: str | None = None              # metric that the answer is about, in the place of the sweep's own
     levels: list[Any] | None = None          # other levels for the sweep's (single) factor

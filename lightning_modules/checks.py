@@ -15,11 +15,7 @@ SHAPE_OF_GATES = ("head", "width", "depth", "sharing", "stage", "placement", "at
 def check(config: Run) -> None:
     """What would fail late is said early. Raises ValueError."""
     embedded = config.data.name == "shapes" or (config.data.name == "scene" and config.data.root == "auto")
-    if config.evaluation.prompts and not embedded:
-        raise ValueError(
-            f"data.name={config.data.name!r} with evaluation.prompts={config.evaluation.prompts}: the judge knows only the embedded world; "
-            "set evaluation.prompts=0 to train without an evaluation, or data=shapes"
-        )
+    _check_evaluation(config, embedded)
     if config.method.init and not (Path(config.method.init) / "adapter.json").is_file():
         raise ValueError(f"method.init={config.method.init!r} is no adapter: expected a folder with adapter.json and adapter.safetensors")
     if config.method.init and config.method.name == "baseline":
@@ -41,9 +37,24 @@ def check(config: Run) -> None:
         raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: lower it")
     if config.method.name == "maskattn":
         _check_gates(config)
+
+
+def _check_evaluation(config: Run, embedded: bool) -> None:
     evaluation = evaluated(config).evaluation
+    if not evaluation.prompts:
+        return
+    ways = {"detector": evaluation.detector, "extractor": evaluation.extractor}
+    if judged := [name for name, way in ways.items() if way == "judge" and not embedded]:
+        said = f"evaluation.{judged[0]}=judge with data.name={config.data.name!r}"
+        raise ValueError(f"{said}: the judge knows only the embedded world; name a model or none; or evaluation.prompts=0")
+    if set(ways.values()) == {"none"} and not evaluation.aligners:
+        raise ValueError("evaluation.detector, extractor and aligners are none: nothing would be measured; set one, or prompts=0")
+    if config.data.name == "prompts" and evaluation.extractor != "none":
+        raise ValueError(f"evaluation.extractor={evaluation.extractor} with data=prompts: there are no real images; set it to none")
+    if evaluation.follow_masks and not embedded:
+        raise ValueError("evaluation.follow_masks with data of one's own: only the embedded world is segmented; set it to false")
     images, k = evaluation.prompts * evaluation.noise_seeds * len(evaluation.splits), evaluation.precision_recall_k
-    if 0 < images <= k:
+    if images <= k and evaluation.extractor != "none":
         raise ValueError(f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set evaluation.prompts higher")
 
 

@@ -23,7 +23,7 @@ from lightning_modules.images import Images, image_facts
 from lightning_modules.method import Method
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.prompts import Prompt, plan, real_images
-from lightning_modules.scoring import CHUNK, Columns, Distances, Judged, Scorer
+from lightning_modules.scoring import CHUNK, Columns, scorers
 
 Emit = Callable[[str, float], None]
 DRAWING = 0.9  # of an evaluation's progress
@@ -46,26 +46,28 @@ def evaluate(method: Method, datamodule: Any, config: Run, trained: str | None, 
     prompts = plan(datamodule, evaluation, config.seed)
     targets = target_masks(prompts, evaluation) if evaluation.follow_masks else None
     images = Images(Path(config.output) / "images", image_facts(config, prompts, trained), len(prompts))
+    first = ranks()[0] == 0
+    # Before anything is drawn: a model that cannot be had is known now.
+    place = Path(config.output) / "cache" / "reference"
+    device = str(method.backbone.device)
+    looking = scorers(evaluation, datamodule, prompts, place, device, lambda text, share: emit(text, 0.0)) if first else []
     draw(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
-    if ranks()[0]:
+    if not first:
         return Evaluated({}, {})
-
-    judge = Judge.load()
-    scorers: list[Scorer] = [Judged(judge), Distances(datamodule, prompts, judge, evaluation.precision_recall_k)]
     table: Columns = {}
     for start in range(0, len(prompts), CHUNK):
         rows = range(start, min(start + CHUNK, len(prompts)))
-        chunk = images.load(rows)
-        for scorer in scorers:
-            for name, values in scorer.add(prompts[rows.start : rows.stop], chunk).items():
+        chunk, names = images.load(rows), [images.path(row).name for row in rows]
+        for scorer in looking:
+            for name, values in scorer.add(prompts[rows.start : rows.stop], chunk, names).items():
                 table.setdefault(name, []).extend(values)
         emit(f"scoring: image {rows.stop}/{len(prompts)}", DRAWING + (1 - DRAWING) * rows.stop / len(prompts))
-    metrics = {key: value for scorer in scorers for key, value in scorer.finish().items()}
-    facts = {key: value for scorer in scorers for key, value in scorer.facts.items()}
+    metrics = {key: value for scorer in looking for key, value in scorer.finish().items()}
+    facts = {key: value for scorer in looking for key, value in scorer.facts.items()}
     metrics |= images.observed or {}
     if targets is not None:
         real = real_images(datamodule, prompts).repeat_interleave(evaluation.noise_seeds, 0)
-        metrics |= following(judge, images.load(range(len(prompts))), real, prompts, targets)
+        metrics |= following(Judge.load(), images.load(range(len(prompts))), real, prompts, targets)
     keep(folder, prompts, images, table, evaluation.keep_images, targets)
     return Evaluated({f"eval/{key}": value for key, value in metrics.items()}, facts)
 

@@ -30,6 +30,7 @@ class Prompt:
     noise: int
     phrases: tuple[Phrase, ...] = field(default=(), compare=False)  # words whose objects have a place in the real image
     names: tuple[str, ...] = ()                                     # what each of these objects is in plain words
+    wanted: dict[str, Any] | None = field(default=None, compare=False)  # in GenEval's form, where the prompt's file says it
 
 
 def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
@@ -51,7 +52,9 @@ def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
                 noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + i
                 target, phrases = _target(dataset, i, caption.relation), dataset.phrases(i)
                 names = [_name(dataset, i, phrase) for phrase in phrases]
-                prompts.append(Prompt(split, i, dataset.records[i].id, caption.text, target, noise, tuple(phrases), tuple(names)))
+                record = dataset.records[i]
+                wanted = getattr(record, "wanted", None)
+                prompts.append(Prompt(split, i, record.id, caption.text, target, noise, tuple(phrases), tuple(names), wanted))
     return prompts
 
 

@@ -99,6 +99,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         from lightning_modules.backbone import Backbone
         from lightning_modules.data import build_data, draw_prior, wants_prior, with_subjects
         from lightning_modules.prompts import plan
+        from lightning_modules.scoring import check_models
 
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
@@ -109,6 +110,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         evaluation = evaluated(config).evaluation
         if evaluation.prompts:
             plan(datamodule, evaluation, config.seed)
+            check_models(evaluation)
         method = build_method(evaluated(config), backbone)
         method.remove()
         method.check_data(datamodule.train_set)

@@ -25,6 +25,7 @@ from conf import schema
 from lightning_modules.tracking import Tracking, client, describe_error
 from lightning_modules.train import check
 from sweeps.ledger import Ledger, ServerError, check_server, public
+from sweeps.measurable import measurable
 from sweeps.study import Key, Study, identity_of, key_of
 from sweeps.sweep import Cell, Sweep, level_text
 
@@ -180,6 +181,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, argv: Sequence[str] = ()) -> tup
     if config.seed:
         raise PlanError(f"seed={config.seed} has no meaning for a sweep; seeds=N runs the seeds 0 … N-1")
     try:
+        sweep = measurable(sweep, config.evaluation, config.headline)
         if config.levels is not None:
             sweep = sweep.with_levels(config.levels)
         factors = [dataclasses.replace(f, levels=[_canonical(config, f.key, level) for level in f.levels]) for f in sweep.factors]

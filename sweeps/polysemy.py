@@ -1,9 +1,9 @@
 """Are words with two meanings confused, and does the training make it worse?
 
     python -m sweeps.polysemy backbone=sdxl                     # needs real weights: the embedded world has no such words
-    python -m sweeps.polysemy backbone=sdxl trainer.accelerator=gpu trainer=sepen_joint output=/data/runs
+    python -m sweeps.polysemy backbone=sd15 trainer.accelerator=gpu output=/data/runs seeds=5
 
-All cells share one adapter a seed; without the trained change (0) they are the untouched backbone.
+A detector of COCO's classes says whether both things are there. All cells share one adapter a seed; without the trained change (0) they are the untouched backbone.
 """
 
 from sweeps.masks_shared import SUCCESS
@@ -19,9 +19,13 @@ SWEEP = Sweep(
         Factor("evaluation.splits", [["plain"], ["disambiguated"]], when="evaluate", label="Prompts"),
     ],
     baseline={"method.separate.scale": 1.0, "evaluation.splits": ["plain"]},
-    metrics=[SUCCESS, Metric("map_overlap", "Overlap of maps", "lower"), Metric("map_activation", "Weakest activation", "higher")],
+    metrics=[SUCCESS, Metric("clip_score", "CLIP score", "higher")],
     headline="success",
-    preset=SEPEN | {"data": "prompts", "data.root": "polysemy", "evaluation.splits": ["plain"]},
+    preset=SEPEN | {
+        "data": "prompts", "data.root": "polysemy", "trainer": "sepen_joint", "evaluation.splits": ["plain"], "evaluation.prompts": 48,
+        "evaluation.attention": False, "evaluation.steps": 50, "evaluation.guidance": 6.0, "evaluation.extractor": "none",
+        "evaluation.detector": "facebook/detr-resnet-50", "evaluation.aligners": ["openai/clip-vit-base-patch16"],
+    },  # fmt: skip
     needs="real weights (words with two meanings, and a detector of things)",
 )
 

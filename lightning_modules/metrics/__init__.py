@@ -6,40 +6,113 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lightning_modules.metrics.composition import Composition
+    from lightning_modules.metrics.alignment import (
+        Alignment,
+        CaptionSimilarity,
+        MatchProbability,
+        Similarity,
+        WeakestPart,
+        attend_and_excite,
+    )
+    from lightning_modules.metrics.colorists import ClipColor, Colored, Colorist, MeanColor, colorist
+    from lightning_modules.metrics.composition import Composition, GenEval, composition_scores
     from lightning_modules.metrics.detection import Detection, Target
+    from lightning_modules.metrics.detection_files import DetectionsFile, write_detections
+    from lightning_modules.metrics.detectors import Detector, JudgeDetector, TransformersDetector, detector
     from lightning_modules.metrics.distribution import FeatureDistance
+    from lightning_modules.metrics.extractors import Extractor, extractor
+    from lightning_modules.metrics.geneval import geneval_correct, geneval_reasons
     from lightning_modules.metrics.identity import DinoFeatures, JudgeFeatures
+    from lightning_modules.metrics.intervals import wilson
     from lightning_modules.metrics.judge import Judge
     from lightning_modules.metrics.masks import MaskFollowing
+    from lightning_modules.metrics.reference import Reference
     from lightning_modules.metrics.segmentation import ColorSegmenter, HuggingFaceSegmenter, Segmenter
+    from lightning_modules.metrics.spatial import spatial_score, t2i_spatial
+    from lightning_modules.metrics.vision_language import aligner
 
 __all__ = [
+    "Alignment",
+    "CaptionSimilarity",
+    "ClipColor",
     "ColorSegmenter",
+    "Colored",
+    "Colorist",
     "Composition",
     "Detection",
+    "DetectionsFile",
+    "Detector",
     "DinoFeatures",
+    "Extractor",
     "FeatureDistance",
+    "GenEval",
     "HuggingFaceSegmenter",
     "Judge",
+    "JudgeDetector",
     "JudgeFeatures",
     "MaskFollowing",
+    "MatchProbability",
+    "MeanColor",
+    "Reference",
     "Segmenter",
+    "Similarity",
     "Target",
+    "TransformersDetector",
+    "WeakestPart",
+    "aligner",
+    "attend_and_excite",
+    "colorist",
+    "composition_scores",
+    "detector",
+    "extractor",
+    "geneval_correct",
+    "geneval_reasons",
+    "spatial_score",
+    "t2i_spatial",
+    "wilson",
+    "write_detections",
 ]
 
 _HOME = {
+    "Alignment": "alignment",
+    "CaptionSimilarity": "alignment",
+    "ClipColor": "colorists",
     "ColorSegmenter": "segmentation",
+    "Colored": "colorists",
+    "Colorist": "colorists",
     "Composition": "composition",
     "Detection": "detection",
+    "DetectionsFile": "detection_files",
+    "Detector": "detectors",
     "DinoFeatures": "identity",
+    "Extractor": "extractors",
     "FeatureDistance": "distribution",
+    "GenEval": "composition",
     "HuggingFaceSegmenter": "segmentation",
     "Judge": "judge",
+    "JudgeDetector": "detectors",
     "JudgeFeatures": "identity",
     "MaskFollowing": "masks",
+    "MatchProbability": "alignment",
+    "MeanColor": "colorists",
+    "Reference": "reference",
     "Segmenter": "segmentation",
+    "Similarity": "alignment",
     "Target": "detection",
+    "TransformersDetector": "detectors",
+    "WeakestPart": "alignment",
+    "aligner": "vision_language",
+    "attend_and_excite": "alignment",
+    "colorist": "colorists",
+    "composition_scores": "composition",
+    "detector": "detectors",
+    "extractor": "extractors",
+    "geneval_correct": "geneval",
+    "geneval_reasons": "geneval",
+    "spatial_score": "spatial",
+    "t2i_spatial": "spatial",
+    "wilson": "intervals",
+    "write_detections": "detection_files",
 }
 
 

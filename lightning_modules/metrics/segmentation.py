@@ -163,12 +163,12 @@ class HuggingFaceSegmenter:
         wanted = [[class_of(phrase, self.classes) for phrase in row] for row in phrases]
         masks: list[list[Tensor]] = []
         for start in range(0, len(images), self.batch):
-            for classes, planes in zip(*self._queries(images[start : start + self.batch]), strict=True):
+            for classes, planes in zip(*self.queries(images[start : start + self.batch]), strict=True):
                 masks.append(_by_class(panoptic(classes, planes, self.threshold), wanted[len(masks)], images.shape[2:]))
         return masks
 
     @torch.no_grad()
-    def _queries(self, images: Tensor) -> tuple[Tensor, Tensor]:
+    def queries(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What each query says: class probabilities [N, Q, classes + 1], the last being none, and mask probabilities [N, Q, H, W]."""
         inputs = self.processor(images=list(images.cpu()), return_tensors="pt", input_data_format="channels_first").to(self.device)
         with torch.autocast(self.device.type, enabled=False):

@@ -1,14 +1,30 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy as np
 import pytest
 import torch
 
-from lightning_modules.metrics import functional
-from lightning_modules.metrics.functional import frechet_distance, kernel_distance, precision_recall
+from lightning_modules.metrics import blocks
+from lightning_modules.metrics.functional import (
+    frechet_distance,
+    frechet_distance_of_moments,
+    kernel_distance,
+    kernel_distance_subsets,
+    manifold_scores,
+    moments,
+    precision_recall,
+)
 
 
 def gaussian(n: int, d: int, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
     return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def column(*values: float) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)[:, None]
 
 
 def with_moments(n: int, mean: torch.Tensor, cov: torch.Tensor, seed: int) -> torch.Tensor:
@@ -92,8 +108,111 @@ def test_kernel_distance_equals_the_double_sum(monkeypatch):
         - 2 * sum(k(a, b) for a in x for b in y) / 63
     )
     assert float(kernel_distance(x, y)) == pytest.approx(expected, rel=1e-10)
-    monkeypatch.setattr(functional, "ROWS", 4)
+    monkeypatch.setattr(blocks, "ROWS", 4)
+    monkeypatch.setattr(blocks, "COLUMNS", 3)
     assert float(kernel_distance(x, y)) == pytest.approx(expected, rel=1e-10)
+
+
+SETS = {
+    "random": (gaussian(40, 6, 40), gaussian(33, 6, 41) * 1.5 + 0.3),
+    "identical": (gaussian(30, 5, 42), gaussian(30, 5, 42)),
+    "duplicates": (gaussian(8, 5, 43).repeat(5, 1), gaussian(6, 5, 44).repeat(6, 1)),
+    "one collapsed mode": (gaussian(30, 5, 45), gaussian(1, 5, 46).repeat(20, 1)),
+    "fewer samples than features": (gaussian(5, 24, 47), gaussian(7, 24, 48)),
+    "constant features": (torch.full((9, 4), 2.0), torch.full((7, 4), 5.0)),
+    "some constant features": (gaussian(20, 6, 49) * column(1, 0, 1, 0, 1, 1).T, gaussian(20, 6, 50) * column(1, 0, 0, 1, 1, 1).T),
+    "common offset": (gaussian(40, 8, 51, torch.float32) + 100, gaussian(40, 8, 52, torch.float32) * 2 + 100),
+}
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_distances_equal_numpy(name: str):
+    x, y = SETS[name]
+    a, b = x.double().numpy(), y.double().numpy()
+    n, m, d = *map(len, (a, b)), a.shape[1]
+    centred_a, centred_b = a - a.mean(0), b - b.mean(0)
+    # The trace of the root is the nuclear norm of Xc Yc^T: a way that takes neither a root nor an eigenvalue of a covariance.
+    trace = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum() / np.sqrt((n - 1) * (m - 1))
+    spread = np.trace(np.cov(a.T)) + np.trace(np.cov(b.T))
+    fid = ((a.mean(0) - b.mean(0)) ** 2).sum() + spread - 2 * trace
+    assert float(frechet_distance(x, y)) == pytest.approx(fid, abs=1e-7 * max(1, spread))
+
+    k_aa, k_bb, k_ab = ((p @ q.T / d + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
+    np.fill_diagonal(k_aa, 0)
+    np.fill_diagonal(k_bb, 0)
+    kid = k_aa.sum() / (n * (n - 1)) + k_bb.sum() / (m * (m - 1)) - 2 * k_ab.mean()
+    assert float(kernel_distance(x, y)) == pytest.approx(kid, rel=1e-9, abs=1e-12 * k_ab.max())
+
+
+def test_moments_are_numpys(monkeypatch):
+    x = gaussian(50, 4, 53, torch.float32) + 100
+    monkeypatch.setattr(blocks, "ROWS", 7)
+    mean, cov = moments(x)
+    assert mean.numpy() == pytest.approx(x.double().numpy().mean(0), rel=1e-13)
+    assert cov.numpy() == pytest.approx(np.cov(x.double().numpy().T), rel=1e-10)
+    assert frechet_distance_of_moments(mean, cov, mean + 2, cov) == pytest.approx(16)
+
+
+def test_kernel_distance_of_subsets():
+    x, y = gaussian(60, 4, 54), gaussian(50, 4, 55) + 0.5
+    state = torch.get_rng_state()
+    mean, sd = kernel_distance_subsets(x, y, subsets=80, subset_size=20)
+    assert torch.equal(state, torch.get_rng_state())
+    torch.manual_seed(1)
+    assert (mean, sd) == kernel_distance_subsets(x, y, subsets=80, subset_size=20)
+    other, _ = kernel_distance_subsets(x, y, subsets=80, subset_size=20, seed=1)
+    assert mean != other and abs(float(mean - other)) < 6 * float(sd) / 80**0.5
+    assert float(mean) == pytest.approx(float(kernel_distance(x, y)), abs=4 * float(sd) / 80**0.5)
+    # A subset of everything is everything: no sample is drawn twice.
+    mean, sd = kernel_distance_subsets(x[:50], y, subsets=3, subset_size=50)
+    assert float(mean) == pytest.approx(float(kernel_distance(x[:50], y)), rel=1e-9)
+    assert float(sd) < 1e-9
+    with pytest.raises(ValueError, match="at least 1000 samples on each side, not 60 and 50"):
+        kernel_distance_subsets(x, y)
+    with pytest.raises(ValueError, match="0 subsets"):
+        kernel_distance_subsets(x, y, subsets=0)
+
+
+def test_autocast_changes_nothing():
+    x, y = gaussian(40, 8, 56, torch.float32), gaussian(40, 8, 57, torch.float32) + 0.2
+
+    def everything() -> list[float]:
+        values = [frechet_distance(x, y), kernel_distance(x, y), *kernel_distance_subsets(x, y, 3, 20), *manifold_scores(x, y, 3, 5)]
+        assert all(value.dtype == torch.float64 for value in values)
+        return [float(value) for value in values]
+
+    expected = everything()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert everything() == expected
+
+
+MEMORY = """
+import resource
+import torch
+from lightning_modules.metrics import blocks
+from lightning_modules.metrics.functional import frechet_distance, kernel_distance, manifold_scores
+
+def growth(x, y, *runs):
+    for run in runs:
+        run(x[:70, :8], y[:70, :8])  # loads libraries
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for run in runs:
+        run(x, y)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+# Only a new peak is seen, so inputs grow from one to the next, and less than what must not be held.
+blocks.ROWS, blocks.COLUMNS = 512, 512
+growth(torch.rand(5000, 2), torch.rand(5000, 2), kernel_distance, manifold_scores)  # all distances: 191 MiB
+growth(torch.rand(75_000, 96), torch.rand(75_000, 96), frechet_distance)  # 55 MiB for both, 110 as float64
+blocks.ROWS, blocks.COLUMNS = 16, 32
+growth(torch.randn(150, 48_000), torch.randn(150, 48_000), kernel_distance, manifold_scores)  # 55 MiB for both, 110 as float64
+"""
+
+
+def test_memory_holds_no_copy_of_the_features_and_no_whole_matrix():
+    pytest.importorskip("resource")
+    answer = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    assert all(float(line) < 80 for line in answer.stdout.splitlines()), answer.stdout
 
 
 def test_kernel_distance_is_unbiased():
@@ -101,10 +220,6 @@ def test_kernel_distance_is_unbiased():
     assert min(values) < 0 < max(values)  # not clipped
     mean = torch.tensor(values).mean()
     assert abs(float(mean)) < 3 * float(torch.tensor(values).std()) / 200**0.5
-
-
-def column(*values: float) -> torch.Tensor:
-    return torch.tensor(values, dtype=torch.float64)[:, None]
 
 
 def test_precision_asks_for_any_ball_not_the_nearest():
@@ -161,13 +276,6 @@ def test_distances_ignore_offset_rotation_and_scale():
     basis = torch.linalg.qr(gaussian(10, 10, 22)).Q
     assert precision_recall(real + 1e4, fake + 1e4) == expected
     assert precision_recall(7 * real @ basis, 7 * fake @ basis) == expected
-
-
-def test_blocks_of_rows_change_nothing(monkeypatch):
-    real, fake = gaussian(50, 5, 23), gaussian(41, 5, 24) + 0.4
-    expected = precision_recall(real, fake)
-    monkeypatch.setattr(functional, "ROWS", 7)
-    assert precision_recall(real, fake) == expected
 
 
 def test_smallest_sets():

@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lightning_modules.metrics import Composition, Detection, FeatureDistance, Target
-from lightning_modules.metrics.functional import frechet_distance, precision_recall
+from lightning_modules.metrics.distribution import WHICH
+from lightning_modules.metrics.functional import density_coverage, frechet_distance, kernel_distance, precision_recall
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -80,7 +81,65 @@ def test_feature_distance_equals_the_functions():
     assert not metric.state_dict()  # features are never written into a checkpoint
 
 
+def test_feature_distance_gives_what_is_asked_for_and_says_what_it_is():
+    real, fake = torch.randn(30, 4), torch.randn(21, 4) + 0.5
+    told = {"extractor": "judge", "resolution": 64, "filter": "none", "side": 64}
+    metric = FeatureDistance(which=WHICH, about=told)
+    metric.update(real, real=True)
+    metric.update(fake, real=False)
+    with pytest.raises(ValueError, match="call compute"):
+        metric.facts()
+    values = metric.compute()
+    density, coverage = density_coverage(real, fake, k=5)
+    assert list(values) == [*WHICH, "n_real", "n_fake"]
+    assert values["kid"] == float(kernel_distance(real, fake))
+    assert (values["precision"], values["recall"]) == tuple(map(float, precision_recall(real, fake, 3)))
+    assert (values["density"], values["coverage"]) == (float(density), float(coverage))
+    expected = {**told, "k": 3, "density_k": 5, "strict": False, "n_real": 30, "n_fake": 21, "features": 4, "small": False}
+    assert json.loads(json.dumps(metric.facts())) == expected
+    metric.reset()
+    with pytest.raises(ValueError, match="call compute"):
+        metric.facts()
+
+
+def test_feature_distance_flags_few_samples():
+    metric = FeatureDistance(which=["fid"])
+    metric.update(torch.randn(16, 8), real=True)
+    metric.update(torch.randn(16, 8), real=False)
+    metric.compute()
+    assert metric.facts() == {
+        "extractor": None, "resolution": None, "filter": None, "n_real": 16, "n_fake": 16, "features": 8, "small": False
+    }  # fmt: skip
+    metric = FeatureDistance(which=["fid"])
+    metric.update(torch.randn(16, 8), real=True)
+    metric.update(torch.randn(15, 8), real=False)
+    assert list(metric.compute()) == ["fid", "n_real", "n_fake"]
+    facts = metric.facts()
+    assert facts["small"] and facts["warning"].startswith("15 samples for 8 features")
+
+
+def test_feature_distance_under_autocast():
+    real, fake = torch.randn(30, 4), torch.randn(21, 4) + 0.5
+
+    def values() -> dict[str, float]:
+        metric = FeatureDistance(which=WHICH)
+        metric.update(real, real=True)
+        metric.update(fake, real=False)
+        return metric.compute()
+
+    expected = values()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert values() == expected
+
+
 def test_feature_distance_says_what_is_missing():
+    with pytest.raises(ValueError, match="distance 'is' is unknown: expected some of fid, kid"):
+        FeatureDistance(which=("fid", "is"))
+    unequal = FeatureDistance(which=["fid"])
+    unequal.update(torch.randn(8, 4), real=True)
+    unequal.update(torch.randn(8, 5), real=False)
+    with pytest.raises(ValueError, match="equal d"):
+        unequal.compute()
     metric = FeatureDistance()
     metric.update(torch.randn(8, 4), real=True)
     with pytest.raises(ValueError, match=r"no fake features were given: call update\(features, real=False\)"):
@@ -91,21 +150,30 @@ def test_feature_distance_says_what_is_missing():
 
 WORKER = """
 import json, sys
+from pathlib import Path
 import torch
 import torch.distributed as dist
 from lightning_modules.metrics import Composition, Detection, FeatureDistance, Target
+from lightning_modules.metrics.distribution import WHICH
+from lightning_modules.metrics.reference import reference
 
 rank, port = int(sys.argv[1]), sys.argv[2]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 real, fake = torch.load(sys.argv[3], weights_only=True)
-distance = FeatureDistance(k=2)
+distance = FeatureDistance(k=2, which=WHICH)
 distance.update(real[:5] if rank == 0 else real[5:], real=True)
+facts = {"data": "0", "extractor": "none", "weights": "0", "filter": "none", "n": len(real)}
+kept = reference(Path(sys.argv[4]), facts, lambda rows: real[rows], batch=2)
+known = FeatureDistance(k=2, which=WHICH, reference=kept)
 if rank == 1:  # rank 0 has no generated image at all
     distance.update(fake, real=False)
+    known.update(fake, real=False)
 composition = Composition()
 right = Detection("circle", (0, 0, 9, 9), 0.9, color="red")
 if rank == 0:
     composition.update([[right], []], [Target([("red", "circle")])] * 2)
+assert known.compute() == distance.compute(), (known.compute(), distance.compute())
+assert known.facts()["n_fake"] == len(fake)
 result = {**distance.compute(), **composition.compute()}
 print(json.dumps(result))
 dist.destroy_process_group()
@@ -123,7 +191,7 @@ def test_two_ranks_equal_one(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, tmp_path / "worker.py", str(rank), port, tmp_path / "features.pt"],
+            [sys.executable, tmp_path / "worker.py", str(rank), port, tmp_path / "features.pt", tmp_path / "cache"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -134,9 +202,10 @@ def test_two_ranks_equal_one(tmp_path):
     answers = [process.communicate(timeout=120) for process in ranks]
     assert [process.returncode for process in ranks] == [0, 0], answers
     results = [json.loads(out.strip().splitlines()[-1]) for out, _ in answers]
-    alone = FeatureDistance(k=2)
+    alone = FeatureDistance(k=2, which=WHICH)
     alone.update(real, real=True)
     alone.update(fake, real=False)
     assert results[0] == results[1]
     for key, value in {**alone.compute(), "success": 0.5, "n_images": 2.0}.items():
-        assert results[0][key] == pytest.approx(value, abs=1e-12), key
+        # Shares of images are counts; sums of other numbers may be rounded in another order.
+        assert results[0][key] == (pytest.approx(value, abs=1e-12) if key in ("fid", "kid") else value), key

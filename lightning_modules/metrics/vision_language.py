@@ -1,0 +1,324 @@
+"""Vision-language models as plain objects: CLIP and BLIP put images and texts into one space, BLIP also matches them and writes captions.
+
+They are loaded by hub id or local folder (safetensors only), are frozen, compute in float32 whatever the autocast, and are no modules: a
+metric or a method that holds one has none of its weights. Pixels go through Pillow as each model's own image processor says, so that a
+score does not depend on whether torchvision is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Embedder(Protocol):
+    """A model with one space for images and texts."""
+
+    score: str  # what the cosine of the two is called: "clip_score" or "blip_itc"
+    label: str
+    facts: dict[str, Any]
+
+    def images(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] -> float32 unit vectors [N, d] on the CPU."""
+        ...
+
+    def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """N texts -> float32 unit vectors [N, d] on the CPU, and which texts were longer than the model reads and lost their end."""
+        ...
+
+
+def check_images(images: Tensor) -> None:
+    """Raises ValueError unless ``images`` is uint8 [N, 3, H, W]."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"expected uint8 images [N, 3, H, W] of 0 to 255, not {images.dtype} {list(images.shape)}: clamp, scale and round "
+            "floats first, which would be rescaled twice and scored as nearly black"
+        )
+
+
+class Preprocessing(NamedTuple):
+    """uint8 images of any size -> what a vision tower reads: resized by Pillow, cropped at the centre, scaled to [0, 1], normalised."""
+
+    size: int | tuple[int, int]  # pixels: the shorter side, or height and width
+    crop: tuple[int, int] | None  # height and width
+    mean: tuple[float, ...]
+    sd: tuple[float, ...]
+    filter: int  # one of Pillow's
+
+    @classmethod
+    def of(cls, processor: Any) -> Preprocessing:
+        """Reads an image processor of transformers. Raises ValueError if it asks for something else."""
+        size, crop = (dict(getattr(processor, name, None) or {}) for name in ("size", "crop_size"))
+        if "shortest_edge" not in size and not {"height", "width"} <= size.keys():
+            raise ValueError(f"its image processor resizes to {size}: expected a shortest_edge, or a height and a width")
+        target = int(size["shortest_edge"]) if "shortest_edge" in size else (int(size["height"]), int(size["width"]))
+        cropped = (int(crop["height"]), int(crop["width"])) if getattr(processor, "do_center_crop", False) else None
+        if cropped and min((target,) if isinstance(target, int) else target) < max(cropped):
+            raise ValueError(f"its image processor crops {cropped} out of images resized to {target}: expected a crop that fits")
+        return cls(target, cropped, tuple(processor.image_mean), tuple(processor.image_std), int(processor.resample))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, H, W] -> float32 [N, 3, h, w] on the CPU."""
+        import numpy as np
+        from PIL import Image
+
+        check_images(images)
+        height, width = images.shape[2:]
+        if isinstance(self.size, int):
+            short = min(height, width)
+            tall, wide = (int(self.size * side / short) for side in (height, width))
+        else:
+            tall, wide = self.size
+        resized = [
+            np.asarray(Image.fromarray(image).resize((wide, tall), Image.Resampling(self.filter)))
+            for image in images.permute(0, 2, 3, 1).cpu().numpy()
+        ]
+        pixels = torch.from_numpy(np.stack(resized)).permute(0, 3, 1, 2)
+        if self.crop:
+            top, left = (tall - self.crop[0]) // 2, (wide - self.crop[1]) // 2
+            pixels = pixels[:, :, top : top + self.crop[0], left : left + self.crop[1]]
+        mean, sd = (torch.tensor(v)[:, None, None] for v in (self.mean, self.sd))
+        return (pixels.float() / 255 - mean) / sd
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        from PIL import Image
+
+        size = f"shorter side {self.size}" if isinstance(self.size, int) else f"{self.size[0]}x{self.size[1]}"
+        filter = Image.Resampling(self.filter).name.lower()
+        return {"resize": f"{size}, {filter} (Pillow)", "crop": f"{self.crop[0]}x{self.crop[1]}" if self.crop else None}
+
+
+class Tokens(NamedTuple):
+    ids: Tensor  # long [N, T]
+    mask: Tensor  # long [N, T], 0 on padding
+    cut: list[bool]
+
+
+def tokenize(tokenizer: Any, texts: Sequence[str], limit: int) -> Tokens:
+    """Token ids with the special tokens at both ends. Of a text above ``limit`` tokens the last words go, never the closing token.
+
+    CLIP reads its features at that token: cut off with the words, another position would be read.
+    """
+    rows = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
+    cut = [len(row) > limit for row in rows]
+    rows = [[*row[: limit - 1], row[-1]] if long else row for row, long in zip(rows, cut, strict=True)]
+    longest = max(len(row) for row in rows)
+    ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (longest - len(row))] for row in rows])
+    mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
+    return Tokens(ids, mask, cut)
+
+
+class Loaded:
+    """What the three kinds of model share: one frozen model of transformers, its tokenizer and its preprocessing.
+
+    ``name``: hub id or local folder. ``batch``: images, or texts, that go through the model at once.
+    """
+
+    architecture = ""  # the class of transformers, as config.json names it
+
+    def __init__(self, name: str, revision: str | None = None, device: torch.device | str = "cpu", batch: int = 32) -> None:
+        """Raises FileNotFoundError when nothing can be loaded from there, ValueError when it is another kind of model."""
+        import transformers
+
+        found = architecture_of(name, revision)
+        if found != self.architecture:
+            raise ValueError(f"vision-language model {name!r} is a {found}: expected a {self.architecture}")
+        with _one_line(name):
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+            self.preprocessing = Preprocessing.of(transformers.AutoImageProcessor.from_pretrained(name, revision=revision))
+            # Without a dtype the weights would keep that of the checkpoint, which may be float16.
+            self.model, info = getattr(transformers, self.architecture).from_pretrained(
+                name, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+        if missing := sorted(info["missing_keys"]):
+            some = ", ".join(missing[:3])
+            raise ValueError(
+                f"vision-language model {name!r} lacks {len(missing)} weights of a {self.architecture} ({some}, …), which would "
+                "stay random: expected a complete checkpoint"
+            )
+        known, wanted = len(self.tokenizer), self.model.config.text_config.vocab_size
+        # Without its files transformers makes an empty tokenizer, and every text would be the same. BLIP's lacks two tokens of the model's.
+        if not 0.9 * wanted <= known <= wanted:
+            raise ValueError(
+                f"vision-language model {name!r} has {wanted} tokens, its tokenizer {known}: expected the tokenizer's own files beside it"
+            )
+        self.model.requires_grad_(False).eval().to(device)
+        self.device, self.batch = torch.device(device), batch
+        self.context = min(int(self.tokenizer.model_max_length), self.model.config.text_config.max_position_embeddings)
+        self.label = (Path(name).resolve().name if Path(name).is_dir() else name) + (f"@{revision}" if revision else "")
+        self.facts: dict[str, Any] = {"model": self.label, **self.preprocessing.facts, "context": self.context}
+
+    def __deepcopy__(self, memo: Any) -> Loaded:
+        """The same object: nothing in it ever changes, and a copied metric needs no second model."""
+        return self
+
+    def _text_parts(self, texts: Sequence[str]) -> list[Tokens]:
+        return [tokenize(self.tokenizer, texts[i : i + self.batch], self.context) for i in range(0, len(texts), self.batch)]
+
+    def _vision(self, images: Tensor) -> list[Tensor]:
+        """Pixel values, a batch at a time."""
+        return [self.preprocessing(chunk).to(self.device) for chunk in images.split(self.batch)] if len(images) else []
+
+
+class Clip(Loaded):
+    """CLIP: the vectors after both projections, as the papers compare them."""
+
+    architecture = "CLIPModel"
+    score = "clip_score"
+
+    @torch.no_grad()
+    def images(self, images: Tensor) -> Tensor:
+        """As `Embedder`."""
+        check_images(images)
+        with torch.autocast(self.device.type, enabled=False):
+            parts = [self.model.get_image_features(pixel_values=pixels).pooler_output for pixels in self._vision(images)]
+            return _unit(parts, self.model.config.projection_dim)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """As `Embedder`."""
+        tokens = self._text_parts(texts)
+        with torch.autocast(self.device.type, enabled=False):
+            parts = [
+                self.model.get_text_features(input_ids=t.ids.to(self.device), attention_mask=t.mask.to(self.device)).pooler_output
+                for t in tokens
+            ]
+            return _unit(parts, self.model.config.projection_dim), [cut for t in tokens for cut in t.cut]
+
+
+class BlipMatcher(Loaded):
+    """BLIP fine-tuned for retrieval, such as Salesforce/blip-itm-base-coco: one space for both (ITC), and a head that sees both (ITM).
+
+    Runs the parts of the model one by one: its own ``forward`` compares every image with every text and puts a mask on the wrong device.
+    """
+
+    architecture = "BlipForImageTextRetrieval"
+    score = "blip_itc"
+
+    @torch.no_grad()
+    def images(self, images: Tensor) -> Tensor:
+        """As `Embedder`."""
+        check_images(images)
+        with torch.autocast(self.device.type, enabled=False):
+            states = [self.model.vision_model(pixel_values=pixels).last_hidden_state for pixels in self._vision(images)]
+            return _unit([self.model.vision_proj(s[:, 0]) for s in states], self.model.config.image_text_hidden_size)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """As `Embedder`."""
+        tokens = self._text_parts(texts)
+        with torch.autocast(self.device.type, enabled=False):
+            parts = [self.model.text_proj(self._read(t)) for t in tokens]
+            return _unit(parts, self.model.config.image_text_hidden_size), [cut for t in tokens for cut in t.cut]
+
+    @torch.no_grad()
+    def match(self, images: Tensor, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """The head's probability that a text belongs to an image, pair by pair: float32 [N] on the CPU; and which texts were cut.
+
+        The text opens with [CLS], as in transformers; LAVIS puts [ENC] there.
+        """
+        check_images(images)
+        result, tokens = [], self._text_parts(texts)
+        with torch.autocast(self.device.type, enabled=False):
+            for pixels, part in zip(self._vision(images), tokens, strict=True):
+                states = self.model.vision_model(pixel_values=pixels).last_hidden_state
+                result.append(self.model.itm_head(self._read(part, states)).softmax(-1)[:, 1].cpu())
+        return torch.cat([torch.zeros(0), *result]), [cut for t in tokens for cut in t.cut]
+
+    def _read(self, tokens: Tokens, image_states: Tensor | None = None) -> Tensor:
+        """The state of each text's first token, with a look at the image if one is given, [N, width]."""
+        ids, mask = tokens.ids.to(self.device), tokens.mask.to(self.device)
+        return self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=image_states).last_hidden_state[:, 0]
+
+
+class BlipCaptioner(Loaded):
+    """BLIP fine-tuned for captions, such as Salesforce/blip-image-captioning-base.
+
+    The defaults below are LAVIS's, which Attend-and-Excite used; transformers' own (greedy, no prompt) give other captions.
+    """
+
+    architecture = "BlipForConditionalGeneration"
+
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+        batch: int = 32,
+        prompt: str = "a picture of",
+        beams: int = 3,
+        shortest: int = 10,
+        longest: int = 30,
+    ) -> None:
+        """``prompt``: what captions continue. ``shortest``, ``longest``: tokens, the prompt's included. Raises as `Loaded`."""
+        super().__init__(name, revision, device, batch)
+        self.prompt = prompt
+        self.options: dict[str, Any] = {"num_beams": beams, "min_length": shortest, "max_length": longest, "do_sample": False}
+        self.facts |= {"caption_prompt": prompt, "beams": beams, "caption_tokens": [shortest, longest]}
+
+    @torch.no_grad()
+    def captions(self, images: Tensor) -> list[str]:
+        """One caption for each image (uint8 [N, 3, H, W]), without the prompt."""
+        check_images(images)
+        start = self.tokenizer(self.prompt)["input_ids"]
+        captions: list[str] = []
+        with torch.autocast(self.device.type, enabled=False):
+            for pixels in self._vision(images):
+                ids = torch.tensor([start] * len(pixels), device=self.device)
+                # Its generate() puts the decoder's opening token first and takes the closing one away.
+                written = self.model.generate(pixel_values=pixels, input_ids=ids, **self.options)[:, len(start) - 1 :]
+                captions += [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
+        return captions
+
+
+KINDS: dict[str, type[Loaded]] = {kind.architecture: kind for kind in (Clip, BlipMatcher, BlipCaptioner)}
+
+
+Aligner = Clip | BlipMatcher | BlipCaptioner
+
+
+def aligner(name: str, revision: str | None = None, device: torch.device | str = "cpu", batch: int = 32) -> Aligner:
+    """The model at a hub id or in a local folder, as the kind that its config.json names.
+
+    Raises FileNotFoundError when nothing can be loaded from there, ValueError when it is neither a CLIP nor a BLIP that can score.
+    """
+    found = architecture_of(name, revision)
+    if found not in KINDS:
+        raise ValueError(f"vision-language model {name!r} is a {found}: expected one of {', '.join(KINDS)}")
+    return KINDS[found](name, revision, device, batch)  # type: ignore[return-value]
+
+
+def architecture_of(name: str, revision: str | None = None) -> str:
+    """The class of transformers that config.json names. Raises FileNotFoundError when there is none."""
+    from transformers import AutoConfig
+
+    with _one_line(name):
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    return (config.architectures or [config.model_type])[0]
+
+
+@contextmanager
+def _one_line(name: str) -> Iterator[None]:
+    """Turns what goes wrong while a model is loaded into one FileNotFoundError of one line."""
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        expected = "expected a local folder, or a hub id, of CLIP or BLIP with safetensors weights, tokenizer and preprocessor_config.json"
+        offline = HF_HUB_OFFLINE and not Path(name).is_dir()
+        hint = f"; HF_HUB_OFFLINE is set: run `hf download {name}` where there is a network" if offline else ""
+        raise FileNotFoundError(f"vision-language model {name!r} cannot be loaded ({first}): {expected}{hint}") from error
+
+
+def _unit(parts: list[Tensor], width: int) -> Tensor:
+    return torch.cat([torch.zeros(0, width), *(F.normalize(part.float(), dim=-1).cpu() for part in parts)])

@@ -1,0 +1,53 @@
+"""Which of a sweep's metrics its evaluation can measure, and which it measures besides: data of one's own have no judge."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from conf.schema import Evaluation
+from sweeps.sweep import Metric, Sweep
+
+JUDGED = ("score", "object_rate", "color_rate", "shape_rate", "relation_rate", "extra_objects")
+FOLLOWED = ("mask_iou", "centre_error", "turn_error", "identity", "found")
+DISTANCES = (
+    Metric("fid", "FID", "lower"),
+    Metric("kid", "KID", "lower"),
+    Metric("precision", "Precision", "higher", "share"),
+    Metric("recall", "Recall", "higher", "share"),
+)
+ALIGNED = (
+    Metric("clip_score", "CLIP score", "higher"),
+    Metric("clip_score_weakest_part", "CLIP score, weakest part", "higher"),
+    Metric("caption_similarity", "Caption similarity", "higher"),
+    Metric("blip_itc", "BLIP image–text", "higher"),
+    Metric("blip_itc_weakest_part", "BLIP image–text, weakest part", "higher"),
+    Metric("blip_itm", "BLIP match", "higher"),
+)
+
+
+def measurable(sweep: Sweep, evaluation: Evaluation, headline: str | None = None) -> Sweep:
+    """The sweep with the metrics that ``evaluation`` gives: without those of a judge, of real images or of masks where there are none, with
+    those of the models that it names. ``headline`` is the metric of the answer, in the place of the sweep's own.
+
+    Raises ValueError when the answer's metric is not among them.
+    """
+    absent: list[Callable[[str], bool]] = []
+    if evaluation.detector != "judge":
+        absent.append(lambda key: key in JUDGED)
+        success = {f"success_{split}" for split in evaluation.splits} | {"success"}
+        absent.append(lambda key: key.startswith("success") and (evaluation.detector == "none" or key not in success))
+    if evaluation.extractor == "none":
+        absent.append(lambda key: key in {metric.key for metric in DISTANCES})
+    if not evaluation.follow_masks:
+        absent.append(lambda key: key in FOLLOWED or key.startswith("mask_iou"))
+    kept = [metric for metric in sweep.metrics if not any(lacks(metric.key) for lacks in absent)]
+    more = [*(DISTANCES if evaluation.extractor not in ("none", "judge") else ()), *(ALIGNED if evaluation.aligners else ())]
+    if evaluation.detector not in ("none", "judge"):
+        more.append(Metric("success", "Success", "higher", "share"))
+    kept += [metric for metric in more if metric.key not in {known.key for known in kept}]
+    chosen = headline or sweep.headline
+    if chosen not in {metric.key for metric in kept}:
+        told = ", ".join(metric.key for metric in kept if metric.better != "none") or "nothing: name a detector, an extractor or aligners"
+        raise ValueError(f"headline={chosen}: this evaluation does not measure it; what it measures: {told}")
+    return dataclasses.replace(sweep, metrics=tuple(kept), headline=chosen)

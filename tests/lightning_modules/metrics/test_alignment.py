@@ -1,0 +1,320 @@
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from vision_language_models import CONTEXT, make_blip, make_clip
+
+from lightning_modules.metrics.alignment import (
+    Alignment,
+    CaptionSimilarity,
+    MatchProbability,
+    Similarity,
+    WeakestPart,
+    attend_and_excite,
+    cosine,
+    mean_direction,
+    minimum_over_parts,
+    scaled,
+)
+from lightning_modules.metrics.templates import IMAGENET_TEMPLATES, fill, split_prompt
+from lightning_modules.metrics.vision_language import BlipCaptioner, BlipMatcher, Clip
+
+ROOT = Path(__file__).resolve().parents[3]
+PROMPTS = ["a red circle and a blue square", "a green cat with a dog", "a zebra"]
+
+
+def pictures(n: int = 3) -> Tensor:
+    blocks = torch.randint(0, 256, (n, 3, 4, 4), generator=torch.Generator().manual_seed(1))
+    return torch.nn.functional.interpolate(blocks.float(), (32, 32)).to(torch.uint8)
+
+
+class Words:
+    """Embeds a text by which of three words stand in it, and an image by its mean colours: every cosine is known by hand."""
+
+    score, label, facts = "clip_score", "words", {"model": "words"}
+    asked: list[str]
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def images(self, images: Tensor) -> Tensor:
+        return torch.nn.functional.normalize(images.float().mean((2, 3)) - 100, dim=1)
+
+    def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        self.asked += texts
+        vectors = torch.tensor([[float(word in text.split()) for word in ("red", "green", "blue")] for text in texts]).reshape(-1, 3)
+        return torch.nn.functional.normalize(vectors, dim=1), [len(text.split()) > 8 for text in texts]
+
+
+def flat(*colors: tuple[int, int, int]) -> Tensor:
+    return torch.tensor(colors, dtype=torch.uint8)[:, :, None, None].expand(-1, -1, 4, 4)
+
+
+RED, ANTI_RED, WHITE = (200, 100, 100), (0, 100, 100), (200, 200, 200)
+
+
+def test_cosine_and_its_scales():
+    a = torch.tensor([[1.0, 0.0], [3.0, 4.0], [-2.0, 0.0]])
+    b = torch.tensor([[5.0, 0.0], [4.0, 3.0], [1.0, 0.0]])
+    values = cosine(a, b)
+    assert values.dtype == torch.float32 and values.tolist() == pytest.approx([1, 24 / 25, -1])
+    assert scaled(values, "cosine").tolist() == pytest.approx([1, 0.96, -1])
+    assert scaled(values, "torchmetrics").tolist() == pytest.approx([100, 96, -100])
+    assert scaled(values, "hessel").tolist() == pytest.approx([2.5, 2.4, 0])
+    with pytest.raises(ValueError, match="scale='clip' is unknown: expected one of cosine, torchmetrics, hessel"):
+        scaled(values, "clip")
+    with pytest.raises(ValueError, match="equal length"):
+        cosine(a, b[:, :1])
+    with pytest.raises(ValueError, match="not finite"):
+        cosine(a, b / 0)
+
+
+def test_minimum_over_parts_and_mean_direction():
+    images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    got = minimum_over_parts(images, [torch.tensor([[1.0, 0.0], [1.0, 1.0], [9.0, 1.0]]), torch.zeros(0, 2)])
+    assert got[0] == pytest.approx(2**-0.5) and got[1].isnan()
+    with pytest.raises(ValueError, match="2 images but 1 lists"):
+        minimum_over_parts(images, [images])
+    assert mean_direction(torch.tensor([[9.0, 0.0], [0.0, 0.1]])).tolist() == pytest.approx([2**-0.5, 2**-0.5])
+
+
+def test_prompts_are_split_as_attend_and_excite_does():
+    assert split_prompt("a cat and a dog") == ["a cat", "a dog"]
+    assert split_prompt("a cat and a dog with a hat") == ["a cat", "a dog with a hat"]
+    assert split_prompt("A cat with a hat") == ["A cat", "a hat"]
+    assert split_prompt("a red cat and a dog and a star") == ["a red cat", "a dog", "a star"]
+    assert split_prompt("an android without a band") == [] == split_prompt(" and a dog")
+
+
+def test_templates():
+    # Digest of OpenAI's list, sorted.
+    digest = hashlib.sha256("\n".join(sorted(IMAGENET_TEMPLATES)).encode()).hexdigest()
+    assert digest == "a8a4822f2921936e2ef07cf2e7a5df69be9532aab2f3f4880156bb03563e2467"
+    assert fill("a photo of a {}.", "A cat and an owl.") == "a photo of A cat and an owl."
+    assert fill("a photo of the {}.", "an elephant") == "a photo of an elephant."
+    assert fill("a photo of a {}", "zebra and a cat") == "a photo of a zebra and a cat"
+    assert fill("{}", " as it is. ") == " as it is. "
+    with pytest.raises(ValueError, match="has 2 places .* expected one"):
+        fill("{} {}", "a")
+
+
+def test_similarity_by_hand():
+    images, prompts = flat(RED, ANTI_RED, WHITE), ["a red cat"] * 3
+    expected = torch.tensor([1, -1, 3**-0.5])
+    for scale, wanted in (("cosine", expected), ("torchmetrics", 100 * expected), ("hessel", 2.5 * expected.clamp(min=0))):
+        assert torch.allclose(Similarity(Words(), scale)(images, prompts), wanted, atol=1e-5)
+
+
+def test_names_and_facts_say_what_the_number_is():
+    model = Words()
+    assert Similarity(model).name == "clip_score[words, 100·cos]"
+    assert Similarity(model, "hessel").name == "clip_score[words, 2.5·max(cos, 0)]"
+    assert Similarity(model, "hessel", ["{}"]).name == "clip_score[words, 2.5·max(cos, 0), '{}']"
+    assert Similarity(model, "cosine", IMAGENET_TEMPLATES).name == "clip_score[words, cos, 80 templates]"
+    assert WeakestPart(model).name == "clip_score_weakest_part[words, cos]"
+    facts = Similarity(model).facts
+    assert facts == {"model": "words", "scale": "100·cos", "floor": "mean", "templates": ["{}"], "truncated": 0}
+    assert Similarity(model, "hessel").facts["templates"] == ["A photo depicts {}"]
+    assert Similarity(model, "cosine", IMAGENET_TEMPLATES).facts["templates"] == "ImageNet (80)"
+    with pytest.raises(ValueError, match="leaves no text"):
+        Similarity(model, templates=[])
+    with pytest.raises(ValueError, match="places for the prompt"):
+        Similarity(model, templates=["a photo"])
+
+
+def test_templates_are_averaged_and_each_prompt_is_read_once():
+    model = Words()
+    scorer = Similarity(model, "cosine", ["a red {}", "a green {}."])
+    # Directions of red + blue and green + blue; their mean is (1, 1, 2).
+    assert scorer(flat(RED), ["blue star."]).tolist() == pytest.approx([6**-0.5])
+    assert model.asked == ["a red blue star.", "a green blue star."]
+    scorer(flat(RED, RED), ["blue star."] * 2)
+    assert len(model.asked) == 2
+
+
+def test_weakest_part_by_hand():
+    images = flat(RED, WHITE, RED, RED)
+    long = "a red cat and a long blue dog left of one big star"
+    prompts = ["a red cat and a blue dog", "a red cat with a red and blue hat", "a red cat", long]
+    scorer = WeakestPart(Words())
+    scores = scorer(images, prompts)
+    assert scores[[0, 1, 3]].tolist() == pytest.approx([0, 3**-0.5, 0]) and scores[2].isnan()
+    assert scorer.truncated == 1  # the whole prompt of the last is longer, too, but only parts are read
+    phrases = {"a red cat": ["red", "a red green cat"]}
+    assert WeakestPart(Words(), parts=phrases.get)(images[2:3], prompts[2:3]).tolist() == pytest.approx([2**-0.5])
+    assert scorer(images[:0], []).shape == (0,)
+
+
+def test_bad_requests():
+    scorer = Similarity(Words())
+    with pytest.raises(ValueError, match=r"expected uint8 images .* rescaled twice"):
+        scorer(flat(RED).float() / 255, ["a red cat"])
+    with pytest.raises(ValueError, match="2 images but 1 as prompts"):
+        scorer(flat(RED, RED), ["a red cat"])
+    with pytest.raises(ValueError, match="1 images but one string"):
+        scorer(flat(RED), "a red cat")
+
+
+def test_alignment_sums_up():
+    metric = Alignment(Similarity(Words()))
+    batch = metric(flat(RED, WHITE), ["a red cat", "a green cat"])
+    assert batch.tolist() == pytest.approx([100, 100 / 3**0.5])
+    metric.update(flat(ANTI_RED), ["a very long text of nine words that is red"])
+    assert metric.scores == pytest.approx([100, 100 / 3**0.5, -100])
+    expected = {"clip_score[words, 100·cos]": pytest.approx(100 / 3**1.5), "n_images": 3.0, "n_undefined": 0.0, "n_truncated": 1.0}
+    assert metric.compute() == expected
+    metric.reset()
+    assert metric.scores == []
+    with pytest.raises(ValueError, match="no image was scored by clip_score"):
+        metric.compute()
+
+
+@pytest.mark.parametrize(("scale", "mean"), [("torchmetrics", 0.0), ("cosine", -1 / 3), ("hessel", 2.5 / 3)])
+def test_where_the_scales_stop_at_zero(scale: str, mean: float):
+    """torchmetrics takes the mean and then the maximum with 0, Hessel et al. the other way round."""
+    scorer = Similarity(Words(), scale)
+    metric = Alignment(scorer)
+    metric.update(flat(RED, ANTI_RED, ANTI_RED), ["a red cat"] * 3)
+    assert metric.compute()[scorer.name] == pytest.approx(mean)
+
+
+def test_undefined_scores_are_left_out_and_counted():
+    scorer = WeakestPart(Words())
+    metric = Alignment(scorer)
+    metric.update(flat(RED, RED), ["a cat", "a red cat and a red dog"])
+    assert metric.compute() == {scorer.name: pytest.approx(1), "n_images": 1.0, "n_undefined": 1.0, "n_truncated": 0.0}
+    assert metric.scores[1] == pytest.approx(1) and metric.scores[0] != metric.scores[0]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    base = tmp_path_factory.mktemp("models")
+    return {
+        "clip": make_clip(base / "clip"),
+        "itm": make_blip(base / "itm", "BlipForImageTextRetrieval"),
+        "caption": make_blip(base / "caption", "BlipForConditionalGeneration"),
+    }
+
+
+@pytest.fixture(scope="module")
+def scorers(folders: dict[str, Path]) -> list[Any]:
+    clip, blip = Clip(str(folders["clip"])), BlipMatcher(str(folders["itm"]))
+    captioner = BlipCaptioner(str(folders["caption"]), beams=2, shortest=6, longest=9)
+    return [*attend_and_excite(clip, captioner), Similarity(clip), Similarity(blip, "cosine"), MatchProbability(blip)]
+
+
+def test_all_scorers_on_models(scorers: list[Any]):
+    images = pictures()
+    scores = {scorer.name: scorer(images, PROMPTS) for scorer in scorers}
+    assert list(scores) == [
+        "clip_score[clip, cos, 80 templates]",
+        "clip_score_weakest_part[clip, cos, 80 templates]",
+        "caption_similarity[caption, clip, cos, 80 templates]",
+        "clip_score[clip, 100·cos]",
+        "blip_itc[itm, cos]",
+        "blip_itm[itm, probability]",
+    ]
+    for scorer, values in zip(scorers, scores.values(), strict=True):
+        assert values.shape == (3,) and values.dtype == torch.float32 and not values.requires_grad
+        assert json.loads(json.dumps(scorer.facts)) == scorer.facts and str(ROOT) not in json.dumps(scorer.facts)
+        # Each image goes with its own prompt, whatever its neighbours are.
+        alone = torch.cat([scorer(images[i : i + 1], PROMPTS[i : i + 1]) for i in range(3)])
+        assert torch.allclose(values, alone, atol=1e-4, equal_nan=True)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(scorer(images, PROMPTS).nan_to_num(9), values.nan_to_num(9))
+    weakest = scores["clip_score_weakest_part[clip, cos, 80 templates]"]
+    assert weakest[:2].isfinite().all() and weakest[2].isnan()
+
+
+def test_captions_are_compared_as_texts(scorers: list[Any]):
+    scorer = scorers[2]
+    assert isinstance(scorer, CaptionSimilarity)
+    images = pictures()
+    captions = scorer.captioner.captions(images)
+    assert torch.allclose(scorer.compare(captions, PROMPTS), scorer(images, PROMPTS), atol=1e-5)
+    plain = CaptionSimilarity(scorer.captioner, scorer.model)
+    assert plain.compare(PROMPTS, PROMPTS).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
+    with pytest.raises(ValueError, match="1 captions but 3 prompts"):
+        plain.compare(["a cat"], PROMPTS)
+
+
+def test_cut_prompts_are_counted(folders: dict[str, Path]):
+    scorer = Similarity(Clip(str(folders["clip"])))
+    metric = Alignment(scorer)
+    metric.update(pictures(3), ["a cat", "a cat " * CONTEXT, "a cat " * CONTEXT])
+    assert scorer.facts["truncated"] == 2 and metric.compute()["n_truncated"] == 2.0
+
+
+def test_a_metric_holds_no_weights(scorers: list[Any]):
+    for scorer in scorers:
+        metric = Alignment(scorer)
+        assert not metric.state_dict() and not list(metric.parameters()) and len(list(metric.modules())) == 1
+        assert copy.deepcopy(metric).scorer.model is scorer.model
+
+
+WORKER = """
+import json, sys
+import torch
+import torch.distributed as dist
+from lightning_modules.metrics.alignment import Alignment, Similarity, WeakestPart
+from lightning_modules.metrics.vision_language import Clip
+
+rank, port = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+images, prompts = torch.load(sys.argv[3], weights_only=True), json.loads(sys.argv[4])
+clip = Clip(sys.argv[5])
+first, second = Alignment(Similarity(clip)), Alignment(WeakestPart(clip))
+mine = slice(0, 1) if rank == 0 else slice(1, None)
+first.update(images[mine], prompts[mine])
+if rank == 1:  # rank 0 has no image at all
+    second.update(images, prompts)
+print(json.dumps([first.compute(), second.compute(), first.scores]))
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks_equal_one(folders: dict[str, Path], tmp_path: Path):
+    images, prompts = pictures(4), [*PROMPTS, "a cat " * CONTEXT]
+    torch.save(images, tmp_path / "images.pt")
+    (tmp_path / "worker.py").write_text(WORKER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    arguments = [port, str(tmp_path / "images.pt"), json.dumps(prompts), str(folders["clip"])]
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(tmp_path / "worker.py"), str(rank), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+        for rank in range(2)
+    ]
+    answers = [process.communicate(timeout=180) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], answers
+    results = [json.loads(out.strip().splitlines()[-1]) for out, _ in answers]
+    assert results[0][:2] == results[1][:2]
+    clip = Clip(str(folders["clip"]))
+    for k, scorer in enumerate((Similarity(clip), WeakestPart(clip))):
+        metric = Alignment(scorer)
+        metric.update(images, prompts)
+        for key, value in metric.compute().items():
+            assert results[0][k][key] == pytest.approx(value, abs=1e-4), key
+        if k == 0:
+            assert results[0][2] + results[1][2] == pytest.approx(metric.scores, abs=1e-4)
+            gathered = torch.tensor(results[0][2] + results[1][2], dtype=torch.float64)
+            assert results[0][0][scorer.name] == pytest.approx(float(gathered.mean()), abs=1e-12)

@@ -1,0 +1,274 @@
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_modules.metrics import Composition, Detection, Target
+from lightning_modules.metrics.composition import GenEval, composition_scores
+from lightning_modules.metrics.functional import geneval_correct
+from lightning_modules.metrics.geneval import TASKS, geneval_reasons, relations
+from lightning_modules.metrics.intervals import wilson
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def seen(label: str, x: float = 50, y: float = 50, score: float = 0.95, color: str | None = None, half: float = 10) -> Detection:
+    return Detection(label, (x - half, y - half, x + half, y + half), score, color=color)
+
+
+def spec(tag: str, *include: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"tag": tag, "include": list(include), **more}
+
+
+ONE = spec("single_object", {"class": "bench", "count": 1})
+TWO = spec("two_object", {"class": "bench", "count": 1}, {"class": "sports ball", "count": 1})
+THREE = spec("counting", {"class": "clock", "count": 3}, exclude=[{"class": "clock", "count": 4}])
+RED = spec("colors", {"class": "car", "count": 1, "color": "red"})
+LEFT = spec("position", {"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["left of", 0]})
+BOTH = spec("color_attr", {"class": "car", "count": 1, "color": "red"}, {"class": "dog", "count": 1, "color": "black"})
+
+
+def test_objects_must_be_there():
+    assert geneval_correct([seen("bench")], ONE) and geneval_correct([seen("bench"), seen("cat")], ONE)
+    assert geneval_reasons([seen("cat")], ONE) == ["bench: wanted 1, found 0"]
+    assert geneval_correct([seen("bench"), seen("sports ball")], TWO)
+    assert geneval_reasons([], TWO) == ["bench: wanted 1, found 0", "sports ball: wanted 1, found 0"]
+
+
+@pytest.mark.parametrize(("wanted", "threshold"), [(ONE, 0.3), (spec("counting", {"class": "bench", "count": 1}), 0.9)])
+def test_scores_must_lie_above_the_threshold_of_the_task(wanted: dict, threshold: float):
+    assert not geneval_correct([seen("bench", score=threshold)], wanted)
+    assert geneval_correct([seen("bench", score=threshold + 1e-6)], wanted)
+    assert geneval_correct([seen("bench", score=threshold)], wanted, threshold=0.2, counting_threshold=0.8)
+
+
+def test_counting_is_exact():
+    def clocks(n: int) -> list[Detection]:
+        return [seen("clock", 10 * i) for i in range(n)]
+
+    assert [geneval_correct(clocks(n), THREE) for n in range(6)] == [False, False, False, True, False, False]
+    assert geneval_correct([*clocks(3), seen("clock", score=0.9)], THREE)  # an unsure fourth does not count
+    assert geneval_reasons(clocks(5), THREE) == ["clock: wanted fewer than 4, found 5"]
+    # Two boxes in one place are two objects: nothing is merged.
+    assert geneval_correct([seen("clock"), seen("clock"), seen("clock")], THREE)
+
+
+def test_at_most_sixteen_of_a_class_are_looked_at():
+    crowd = [seen("bird", i) for i in range(20)]
+    assert geneval_correct(crowd, spec("crowd", {"class": "bird", "count": 16}, exclude=[{"class": "bird", "count": 17}]))
+    assert not geneval_correct(crowd, spec("crowd", {"class": "bird", "count": 17}))
+    assert geneval_correct(crowd, spec("crowd", {"class": "bird", "count": 17}), most=17)
+    # The limit is one of each class.
+    assert geneval_correct([*crowd, *(seen("cat", i) for i in range(16))], spec("crowd", {"class": "cat", "count": 16}))
+
+
+def test_only_the_surest_are_judged():
+    red, blue = seen("car", color="red", score=0.8), seen("car", color="blue", score=0.9)
+    assert not geneval_correct([red, blue], RED) and not geneval_correct([blue, red], RED)
+    assert geneval_correct([seen("car", color="red", score=0.91), blue], RED)
+    two = spec("colors", {"class": "car", "count": 2, "color": "red"})
+    assert geneval_reasons([red, blue, red], two) == ["car: wanted red, found 1 blue, 1 red"]
+    left, right = seen("cat", 10, score=0.8), seen("cat", 90, score=0.9)
+    assert not geneval_correct([left, right, seen("dog", 50)], LEFT)
+    assert geneval_correct([left, seen("cat", 90, score=0.7), seen("dog", 50)], LEFT)
+
+
+def test_colors():
+    assert geneval_correct([seen("car", color="Red")], RED)
+    assert geneval_reasons([seen("car")], RED) == ["car: wanted red, found 1 no colour"]
+    assert geneval_correct([seen("car", color="grey")], spec("colors", {"class": "car", "count": 1, "color": "gray"}))
+    assert geneval_correct([seen("car", color="red"), seen("dog", color="black")], BOTH)
+    swapped = geneval_reasons([seen("car", color="black"), seen("dog", color="red")], BOTH)
+    assert swapped == ["car: wanted red, found 1 black", "dog: wanted black, found 1 red"]
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "expected"),
+    [
+        (100, 0, {"right of"}),
+        (-100, 0, {"left of"}),
+        (0, 100, {"below"}),
+        (0, -100, {"above"}),
+        (100, -100, {"right of", "above"}),  # (96, -96) of a length of 141: 0.68 each
+        (100, 50, {"right of"}),  # (96, 46) of 112: 0.86 and 0.41
+        (60, 38, {"right of"}),  # (56, 34) of 71.02: 0.479 down, though 0.519 if the length were the shortened offset's
+        (4, 0, set()),  # a tenth of the sides, 40, is no offset
+        (4.0005, 0, set()),  # nor is less than 0.001
+        (5, 0, set()),  # 1 of a length of 5
+        (9, 0, {"right of"}),  # 5 of 9
+        (8, 0, set()),  # 4 of 8 is not beyond a half
+        (0, 0, set()),
+    ],
+)
+def test_relations(x: float, y: float, expected: set[str]):
+    assert relations((x - 10, y - 10, x + 10, y + 10), (-10, -10, 10, 10)) == expected
+
+
+def test_large_objects_need_larger_offsets():
+    assert relations((30, 0, 50, 20), (0, 0, 20, 20)) == {"right of"}
+    assert relations((-60, 0, 140, 20), (-90, 0, 110, 20)) == set()  # the same 30 to the right, sides of 200
+
+
+def test_positions():
+    dog = seen("dog", 50)
+    assert geneval_correct([dog, seen("cat", 10)], LEFT)
+    assert geneval_reasons([dog, seen("cat", 90)], LEFT) == ["cat: wanted left of dog, found right of"]
+    assert geneval_reasons([dog, seen("cat", 50)], LEFT) == ["cat: wanted left of dog, found neither side"]
+    assert geneval_reasons([seen("cat", 10)], LEFT) == ["dog: wanted 1, found 0", "cat: wanted left of a thing that is wrong itself"]
+    # Every one of a kind beside every one of the other.
+    many = spec("own", {"class": "dog", "count": 2}, {"class": "cat", "count": 2, "position": ["left of", 0]})
+    dogs, cats = [seen("dog", 50), seen("dog", 80)], [seen("cat", 10), seen("cat", 20)]
+    assert geneval_correct([*dogs, *cats], many)
+    assert not geneval_correct([*dogs, cats[0], seen("cat", 65)], many)
+    # A dog in the wrong colour is none that a cat could stand beside.
+    red = spec("own", {"class": "dog", "count": 1, "color": "red"}, {"class": "cat", "count": 1, "position": ["left of", 0]})
+    assert len(geneval_reasons([dog, seen("cat", 10)], red)) == 2
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [("computer mouse", "mouse"), ("tv remote", "remote"), ("computer keyboard", "keyboard"), ("tv", "tvmonitor"), ("couch", "sofa"),
+     ("dining table", "diningtable"), ("potted plant", "pottedplant"), ("airplane", "aeroplane"), ("motorcycle", "motorbike"),
+     ("Traffic light", "traffic_light")],
+)  # fmt: skip
+def test_classes_by_their_other_names(asked: str, found: str):
+    assert geneval_correct([seen(found)], spec("single_object", {"class": asked, "count": 1}))
+    assert not geneval_correct([seen(found)], spec("own", {"class": "cat", "count": 1}))
+    assert not geneval_correct([seen(found)], spec("own", {"class": asked, "count": 1}, exclude=[{"class": asked, "count": 1}]))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "message"),
+    [
+        ({"tag": "own"}, "includes nothing"),
+        (spec("own", {"count": 1}), "expected a class"),
+        (spec("own", {"class": "cat", "count": 0}), "a count from 1 on"),
+        (spec("own", {"class": "cat"}, {"class": "dog", "position": ["near", 0]}), "'near' has no rule in GenEval: .* left of"),
+        (spec("own", {"class": "cat", "position": ["above", 0]}), "earlier thing"),
+        (spec("own", {"class": "cat"}, {"class": "dog", "position": ["above", 1]}), "earlier thing"),
+    ],
+)
+def test_specs_that_cannot_be_judged(wanted: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        geneval_correct([seen("cat")], wanted)
+    with pytest.raises(ValueError, match=f"prompt 1: .*{message}"):
+        GenEval([ONE, wanted])
+
+
+SIX = [ONE, TWO, THREE, RED, LEFT, BOTH]
+
+
+def test_overall_is_the_mean_of_tasks_not_of_images():
+    metric = GenEval(SIX)
+    assert metric.facts["tasks"] == list(TASKS) and metric.facts["missing_tasks"] == []
+    metric.update([[seen("bench")]] * 3 + [[]], [0, 0, 0, 0])  # 3 of 4
+    metric.update([[], [seen("bench"), seen("sports ball")]], [1, 1])  # 1 of 2
+    for prompt in range(2, 6):
+        metric.update([[]], [prompt])
+    result = metric.compute()
+    assert [result[f"task/{task}"] for task in TASKS] == [0.75, 0.5, 0, 0, 0, 0]
+    assert result["overall"] == pytest.approx(1.25 / 6) and result["images_right"] == pytest.approx(4 / 10)
+    assert result["prompts_right"] == pytest.approx(2 / 6)
+    assert (result["n_images"], result["n_prompts"], result["n_tasks"]) == (10, 6, 6)
+    assert not metric.state_dict() and not list(metric.parameters())
+
+
+def test_a_task_is_a_mean_over_images_and_tasks_may_be_missing():
+    metric = GenEval([ONE, {**ONE, "prompt": "a photo of a bench"}, RED])
+    assert "counting" in metric.facts["missing_tasks"] and len(metric.facts["missing_tasks"]) == 4
+    metric.update([[seen("bench")], [], [], []], [0, 1, 1, 1])
+    result = metric.compute()
+    assert result["task/single_object"] == 0.25 and result["overall"] == 0.25 and result["n_tasks"] == 1
+    first, second = metric.prompt_scores(0.9)
+    assert (first["index"], first["images"], first["right"], first["score"]) == (0, 1, 1, 1.0)
+    assert (second["prompt"], second["tag"], second["score"]) == ("a photo of a bench", "single_object", 0.0)
+    assert (second["low"], second["high"]) == wilson(0, 3, 0.9)
+    metric.reset()
+    with pytest.raises(ValueError, match="no image was judged"):
+        metric.compute()
+    assert metric.prompt_scores() == []
+
+
+def test_the_metric_uses_its_own_thresholds():
+    metric = GenEval([ONE, THREE], threshold=0.5, counting_threshold=0.6, most=2)
+    metric.update([[seen("bench", score=0.5)], [seen("clock", score=0.7)] * 3], [0, 1])
+    assert metric.compute()["images_right"] == 0.0
+    assert (metric.facts["threshold"], metric.facts["counting_threshold"], metric.facts["most"]) == (0.5, 0.6, 2)
+
+
+def test_updates_that_do_not_fit():
+    metric = GenEval([ONE])
+    with pytest.raises(ValueError, match="2 images but 1 prompts"):
+        metric.update([[], []], [0])
+    for outside in (1, -1):
+        with pytest.raises(ValueError, match="none of the 1"):
+            metric.update([[]], [outside])
+    with pytest.raises(ValueError, match="at least one spec"):
+        GenEval([])
+    with pytest.raises(ValueError, match="prompt 0 has no tag"):
+        GenEval([{"include": [{"class": "cat", "count": 1}]}])
+
+
+WORKER = """
+import json, sys
+import torch.distributed as dist
+from lightning_modules.metrics import Detection
+from lightning_modules.metrics.composition import GenEval
+
+rank, port, specs = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
+dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+metric = GenEval(specs)
+bench = Detection("bench", (0, 0, 9, 9), 0.9)
+if rank == 1:  # rank 0 has no image at all
+    metric.update([[bench], [], []], [0, 0, 1])
+table = metric.prompt_scores()
+print(json.dumps([metric.compute(), table, metric.prompt_scores(), metric.images.tolist()]))
+dist.destroy_process_group()
+"""
+
+
+def test_two_ranks_equal_one(tmp_path: Path):
+    (tmp_path / "geneval_worker.py").write_text(WORKER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(tmp_path / "geneval_worker.py")]
+    ranks = [
+        subprocess.Popen(
+            [*command, str(rank), port, json.dumps([ONE, RED])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+        )
+        for rank in range(2)
+    ]
+    answers = [process.communicate(timeout=120) for process in ranks]
+    assert [process.returncode for process in ranks] == [0, 0], answers
+    results = [json.loads(out.strip().splitlines()[-1]) for out, _ in answers]
+    alone = GenEval([ONE, RED])
+    alone.update([[seen("bench")], [], []], [0, 0, 1])
+    for scores, table, again, _ in results:
+        assert scores == alone.compute() and table == again == alone.prompt_scores()
+    assert [counts for *_, counts in results] == [[0, 0], [2, 1]]  # asking leaves the ranks' own counts as they were
+
+
+def test_composition_image_by_image():
+    pair = Target([("red", "circle"), ("blue", "square")], "left of")
+    right = [seen("circle", 10, color="red"), seen("square", 40, color="blue")]
+    detections = [right, right[:1], [seen("ring", color="red")]]
+    targets = [pair, pair, Target([("red", "circle")])]
+    rows = composition_scores(detections, targets)
+    assert rows["success"] == [1, 0, 0] and rows["object_rate"] == [1, 0.5, 0] and rows["color_rate"] == [1, 0.5, 1]
+    assert rows["shape_rate"] == [1, 0.5, 0] and rows["extra_objects"] == [0, 0, 1]
+    assert rows["relation"][:2] == [1, 0] and torch.tensor(rows["relation"][2]).isnan()
+    whole = Composition()
+    whole.update(detections, targets)
+    assert sum(rows["success"]) / 3 == whole.compute()["success"]
+    with pytest.raises(ValueError, match="3 images but 1 targets"):
+        composition_scores(detections, targets[:1])

@@ -1,0 +1,123 @@
+"""Images of prompts and of data of one's own are scored by models; a metric that is asked for later draws nothing again."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from coco_files import write_coco
+from vision_language_models import make_blip, make_clip
+
+from conf import load as conf
+from conf.schema import Run
+from lightning_modules import train
+from lightning_modules.checks import check
+from lightning_modules.metrics.detection import Detection
+from lightning_modules.metrics.detection_files import write_detections
+
+PROMPTS = [
+    {"prompt": "a red circle and a blue square", "category": "pairs", "wanted": {"include": [{"class": "circle"}, {"class": "square"}]}},
+    {"prompt": "a star", "category": "one", "wanted": {"include": [{"class": "star"}]}},
+    {"prompt": "a picture of a cat"},
+]
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture
+def prompted(base: Run, tmp_path: Path) -> Run:
+    """The untouched backbone on a file of prompts, two images each."""
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(line) + "\n" for line in PROMPTS))
+    return conf.replace(base, {
+        "method": "baseline", "data.name": "prompts", "data.root": str(tmp_path / "mine.jsonl"), "evaluation.splits": ["mine"],
+        "evaluation.prompts": 3, "evaluation.noise_seeds": 2, "evaluation.extractor": "none", "evaluation.detector": "none",
+        "output": str(tmp_path / "out"), "data.train_images": 8,
+    })  # fmt: skip
+
+
+def detected(path: Path) -> Path:
+    """Of the six images, 0 and 1 of the pair and 2 and 3 of the star: the pair is whole once, the star never there."""
+    there = [["circle", "square"], ["circle"], ["square"], [], ["cat"], []]
+    found = [[Detection(label, (8, 8, 40, 40), 0.9) for label in labels] for labels in there]
+    write_detections(path, found, [f"{i:05d}.png" for i in range(6)])
+    return path
+
+
+def test_prompts_are_scored_by_detections_and_models(prompted: Run, clip: Path, tmp_path: Path):
+    config = conf.replace(prompted, {"evaluation.detector": str(detected(tmp_path / "found.jsonl")), "evaluation.aligners": [str(clip)]})
+    result = train.run(config, tmp_path / "trial")
+    metrics = {key.removeprefix("eval/"): value for key, value in result["metrics"].items()}
+    assert metrics["success"] == metrics["success_mine"] == 0.25 and metrics["overall"] == pytest.approx(0.25)
+    assert math.isfinite(metrics["clip_score"]) and "fid" not in metrics
+    table = pd.read_parquet(tmp_path / "trial" / "scores.parquet")
+    assert table["success"].tolist() == [True, False, False, False, None, None], "what nobody wanted is not judged"
+    assert table["clip_score"].mean() == pytest.approx(metrics["clip_score"], rel=1e-4) or metrics["clip_score"] == 0
+    assert table["clip_score_weakest_part"].notna().tolist() == [True, True, False, False, False, False]
+    facts = result["facts"]
+    assert facts["success"]["file"] == "found.jsonl" and "100" in facts["clip_score"]["score"] and facts["clip_score"]["images"] == 6
+    assert str(tmp_path) not in json.dumps(facts), "results name no place of this machine"
+
+
+def test_a_metric_that_is_asked_for_later_draws_nothing(prompted: Run, clip: Path, tmp_path: Path):
+    first = train.run(conf.replace(prompted, {"evaluation.aligners": [str(clip)]}), tmp_path / "first")
+    blip, said = make_blip(tmp_path / "blip", "BlipForImageTextRetrieval"), []
+    more = conf.replace(prompted, {"evaluation.aligners": [str(clip), str(blip)]})
+    again = train.run(more, tmp_path / "again", progress=lambda text, share: said.append(text))
+    assert "sampling: all 6 images are there already" in said
+    assert {"eval/blip_itc", "eval/blip_itm"} <= {key for key in again["metrics"]} - {key for key in first["metrics"]}
+    assert again["metrics"]["eval/clip_score"] == pytest.approx(first["metrics"]["eval/clip_score"])
+
+
+def test_captions_need_a_model_that_compares(prompted: Run, clip: Path, tmp_path: Path):
+    captioner = make_blip(tmp_path / "captioner", "BlipForConditionalGeneration")
+    with pytest.raises(ValueError, match="captions are compared by a CLIP; name one beside"):
+        train.run(conf.replace(prompted, {"evaluation.aligners": [str(captioner)]}), tmp_path / "alone")
+    both = train.run(conf.replace(prompted, {"evaluation.aligners": [str(captioner), str(clip)]}), tmp_path / "both")
+    assert -1 <= both["metrics"]["eval/caption_similarity"] <= 1
+
+
+def test_photographs_are_compared_by_any_extractor(base: Run, clip: Path, tmp_path: Path):
+    write_coco(tmp_path / "data", "val2017", range(1, 9))
+    config = conf.replace(base, {
+        "method": "baseline", "data.name": "coco", "data.root": str(tmp_path / "data"), "data.train_split": "val2017",
+        "evaluation.splits": ["val2017"], "evaluation.prompts": 8, "data.eval_images": 8,
+        "evaluation.extractor": str(clip), "evaluation.detector": "none", "output": str(tmp_path / "out"),
+    })  # fmt: skip
+    result = train.run(config, tmp_path / "trial")
+    metrics = result["metrics"]
+    assert {f"eval/{key}" for key in ("fid", "kid", "precision", "recall", "density", "coverage")} == set(metrics)
+    facts = result["facts"]["fid"]
+    assert facts["n_fake"] == facts["n_real"] == 8 and facts["resolution"] == 64 and "warning" in facts and "k" not in facts
+    assert result["facts"]["recall"]["k"] == 3 and result["facts"]["density"]["density_k"] == 5
+    kept = list((tmp_path / "out" / "cache" / "reference").iterdir())
+    assert len(kept) == 1
+    again = train.run(conf.replace(config, {"evaluation.steps": 3}), tmp_path / "again")
+    assert list((tmp_path / "out" / "cache" / "reference").iterdir()) == kept, "the real side is computed once"
+    assert again["metrics"]["eval/fid"] != metrics["eval/fid"]
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"data.name": "coco", "data.root": "d"}, "evaluation.detector=judge with data.name='coco': the judge knows only the embedded world"),
+    ({"data.name": "coco", "data.root": "d", "evaluation.detector": "none"}, "evaluation.extractor=judge with data.name='coco'"),
+    ({"evaluation.detector": "none", "evaluation.extractor": "none"}, "nothing would be measured"),
+    ({"method": "baseline", "data.name": "prompts", "data.root": "p", "evaluation.detector": "none", "evaluation.extractor": "inception"},
+     "evaluation.extractor=inception with data=prompts: there are no real images"),
+    ({"data.name": "coco", "data.root": "d", "evaluation.detector": "none", "evaluation.extractor": "vgg16",
+      "evaluation.follow_masks": True}, "evaluation.follow_masks with data of one's own"),
+])  # fmt: skip
+def test_what_cannot_be_measured_is_said_early(base: Run, changes: dict[str, Any], message: str):
+    with pytest.raises(ValueError, match=message):
+        check(conf.replace(base, changes))
+
+
+def test_a_model_that_is_not_there_is_said_before_it_is_needed(prompted: Run, tmp_path: Path):
+    with pytest.raises((FileNotFoundError, ValueError), match="nowhere"):
+        train.run(conf.replace(prompted, {"evaluation.aligners": [str(tmp_path / "nowhere")]}), tmp_path / "trial")
+    assert not (tmp_path / "out" / "images").exists(), "nothing was drawn, and nothing would have been trained"
