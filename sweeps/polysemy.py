@@ -3,7 +3,8 @@
     python -m sweeps.polysemy backbone=sdxl                     # needs real weights: the embedded world has no such words
     python -m sweeps.polysemy backbone=sd15 trainer.accelerator=gpu output=/data/runs seeds=5
 
-A detector of COCO's classes says whether both things are there. All cells share one adapter a seed; without the trained change (0) they are the untouched backbone.
+A detector of COCO's classes says whether both things are there. All cells share one adapter a seed; without the trained change (0) they
+are the untouched backbone.
 """
 
 from sweeps.masks_shared import SUCCESS
