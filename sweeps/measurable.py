@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 
 from conf.schema import Evaluation
 from sweeps.sweep import Metric, Sweep
@@ -51,3 +52,21 @@ def measurable(sweep: Sweep, evaluation: Evaluation, headline: str | None = None
         told = ", ".join(metric.key for metric in kept if metric.better != "none") or "nothing: name a detector, an extractor or aligners"
         raise ValueError(f"headline={chosen}: this evaluation does not measure it; what it measures: {told}")
     return dataclasses.replace(sweep, metrics=tuple(kept), headline=chosen)
+
+
+def described(evaluation: Evaluation) -> str:
+    """What is drawn and who looks at it, in words; models by their names, not by where they are kept."""
+    e, per_noise = evaluation, len(evaluation.splits) * evaluation.prompts
+
+    def named(model: str) -> str:
+        return Path(model).name if Path(model).exists() else model
+
+    drawn = f"{e.noise_seeds} noise each, {e.steps} sampler steps, guidance {e.guidance:g}"
+    parts = [f"{e.prompts} prompts of each split ({', '.join(e.splits)}), {drawn}"]
+    if e.detector != "none":
+        parts.append(f"success by {named(e.detector)}")
+    if e.extractor != "none":
+        sizes = f"N = {per_noise * e.noise_seeds} generated against {per_noise} real images"
+        parts.append(f"FID, precision and recall (k = {e.precision_recall_k}, ≤) on features of {named(e.extractor)}, {sizes}")
+    parts += [f"images against prompts by {', '.join(map(named, e.aligners))}"] if e.aligners else []
+    return "; ".join([*parts, "noise and prompts the same for every cell of a seed"])

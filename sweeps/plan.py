@@ -25,7 +25,7 @@ from conf import schema
 from lightning_modules.tracking import Tracking, client, describe_error
 from lightning_modules.train import check
 from sweeps.ledger import Ledger, ServerError, check_server, public
-from sweeps.measurable import measurable
+from sweeps.measurable import described, measurable
 from sweeps.study import Key, Study, identity_of, key_of
 from sweeps.sweep import Cell, Sweep, level_text
 
@@ -329,7 +329,6 @@ def _tags(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> dict[str, 
     """What a report needs to know of the plan."""
     private = ("output", "tracking_uri")  # say where things are on this machine and change no result
     command = [f"sweeps.{sweep.name}", *(word for word in argv if word.partition("=")[0] not in private)]
-    e = config.evaluation
     return {
         "sweep": sweep.name,
         "question": sweep.question,
@@ -344,10 +343,5 @@ def _tags(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> dict[str, 
         "config": json.dumps({key: value for key, value in conf.to_dict(config).items() if key not in private}, ensure_ascii=False),
         "command": f"python -m {shlex.join(command)}",
         "published": json.dumps([dict(entry) for entry in sweep.published], ensure_ascii=False),
-        "evaluation": (
-            f"{e.prompts} prompts of each split ({', '.join(e.splits)}), {e.noise_seeds} noise each, {e.steps} sampler steps, "
-            f"guidance {e.guidance:g}; FID, precision and recall (k = {e.precision_recall_k}, ≤) on the judge's features, "
-            f"N = {e.prompts * e.noise_seeds * len(e.splits)} generated against {e.prompts * len(e.splits)} real images; "
-            "noise and prompts the same for every cell of a seed"
-        ),
+        "evaluation": described(config.evaluation),
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from conf import load as conf
-from sweeps.measurable import measurable
+from sweeps.measurable import described, measurable
 from sweeps.plan import PlanError, resolve
 from sweeps.threshold import SWEEP
 
@@ -45,3 +46,12 @@ def test_the_answer_may_be_about_another_metric():
     assert sweep.headline == "fid" and sweep.direction == "lower" and len(cells) == 6
     argv: list[Any] = [*COCO, "evaluation.detector=none", "evaluation.extractor=inception", "headline=fid"]
     assert resolve(SWEEP, conf.load(argv, SWEEP.preset))[0].headline == "fid"
+
+
+def test_what_is_measured_is_said_in_words_without_places(tmp_path: Path):
+    said = described(conf.load(["evaluation.noise_seeds=2"], SWEEP.preset).evaluation)
+    assert "success by judge; FID, precision and recall (k = 3, ≤) on features of judge, N = " in said and "2 noise each" in said
+    (tmp_path / "my-clip").mkdir()
+    argv = [*COCO, "evaluation.detector=none", f"evaluation.extractor={tmp_path / 'my-clip'}", "evaluation.aligners=[openai/clip]"]
+    said = described(conf.load(argv, SWEEP.preset).evaluation)
+    assert "features of my-clip" in said and "prompts by openai/clip" in said and "success" not in said and str(tmp_path) not in said
