@@ -1,6 +1,7 @@
 """Settings from files and the command line into one plain dataclass, resolved once and checked.
 
-The order is schema < `base.yaml` < group files < the sweep's own settings < command line. A group (`backbone`, `method`, …) given a
+The order is schema < `base.yaml` < group files < the sweep's own settings < command line; a group named on the command line (but the
+method) takes the place of the sweep's settings of that group. A group (`backbone`, `method`, …) given a
 bare name picks `conf/<group>/<name>.yaml`; the last layer that names one decides. A dotted key sets one value. Whatever is wrong
 ends in one `ConfigError` line: the key, its value and where it came from, what is expected, and the nearest match.
 """
@@ -118,7 +119,11 @@ def help_text(title: str, command: str, preset: Mapping[str, Any] | None = None,
 def _merge(argv: Sequence[str], preset: Mapping[str, Any], shape: Shape) -> tuple[DictConfig, dict[str, str]]:
     node = OmegaConf.structured(shape.schema)
     base = _read(FOLDER / "base.yaml", shape)
-    return node, _compose(node, [("conf/base.yaml", base), ("sweep", preset), ("command line", _words(argv, shape))], shape)
+    words = _words(argv, shape)
+    # A recipe that is named goes over the sweep's own, whose settings of a method are what it asks about.
+    named = tuple(f"{group}." for group in shape.groups if group in words and group != "method")
+    preset = {key: value for key, value in preset.items() if not key.startswith(named)} if named else preset
+    return node, _compose(node, [("conf/base.yaml", base), ("sweep", preset), ("command line", words)], shape)
 
 
 def _compose(node: DictConfig, layers: list[tuple[str, Mapping[str, Any]]], shape: Shape) -> dict[str, str]:

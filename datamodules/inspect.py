@@ -65,7 +65,7 @@ def _adapted(config: Inspection, argv: Sequence[str]) -> Inspection:
     """The defaults are those of the embedded world: other data have other splits, and photographs are not seen at 64 pixels."""
     changes: dict[str, Any] = {}
     said = {word.partition("=")[0] for word in argv}
-    if config.data.name in ("coco", "flickr30k") and "evaluation.splits" not in said:
+    if config.data.name in ("coco", "flickr30k") and not {"evaluation", "evaluation.splits"} & said:
         changes["evaluation.prompts"] = 0
         print("evaluation splits: none was named; to see them, too: evaluation.splits=[…]")
     if config.data.name != "shapes" and not {"backbone", "backbone.resolution"} & said:

@@ -33,7 +33,8 @@ def weights_digest(path: str) -> str | None:
     if not folder.is_dir():
         return None
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
+    # Settings of schedulers and tokenizers change images as weights do.
+    for file in sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".txt")):
         facts = file.stat()
         digest.update(f"{file.relative_to(folder)} {facts.st_size} ".encode())
         digest.update(file.read_bytes() if facts.st_size <= 64 * 2**20 else str(facts.st_mtime_ns).encode())
@@ -249,15 +250,17 @@ class Backbone:
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] -> scaled latents [B, C, h, w], the mode of the posterior."""
-        vae = self._safe_vae()
-        posterior = vae.encode(images.to(self.device, vae.dtype)).latent_dist
-        return (posterior.mode() * vae.config.scaling_factor).to(self.dtype)
+        vae, parts = self._safe_vae(), []
+        for part in images.split(_together(images.shape[-2] * images.shape[-1])):
+            posterior = vae.encode(part.to(self.device, vae.dtype)).latent_dist
+            parts.append((posterior.mode() * vae.config.scaling_factor).to(self.dtype))
+        return torch.cat(parts)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, chunk: int = 64) -> Tensor:
+    def decode(self, latents: Tensor) -> Tensor:
         """Scaled latents -> uint8 images [B, 3, H, W] on the CPU."""
         parts, vae = [], self._safe_vae()
-        for part in latents.split(chunk):
+        for part in latents.split(_together(latents.shape[-2] * latents.shape[-1] * self.factor**2)):
             images = vae.decode(part.to(vae.dtype) / vae.config.scaling_factor).sample
             parts.append(((images.float() / 2 + 0.5).clamp(0, 1) * 255).round().to(torch.uint8).cpu())
         return torch.cat(parts)
@@ -302,6 +305,11 @@ class Backbone:
 def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:
     """float32 [B, C, h, w]; each row depends on its own seed alone, so that the batching changes no image."""
     return torch.stack([torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds])
+
+
+def _together(pixels: int) -> int:
+    """How many images of so many pixels an autoencoder takes at once: its activations at full resolution are hundreds of channels wide."""
+    return max(1, min(64, 8 * 512**2 // pixels))
 
 
 def _digest(facts: str, *modules: Any) -> str:

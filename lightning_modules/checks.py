@@ -53,7 +53,9 @@ def _check_evaluation(config: Run, embedded: bool) -> None:
         raise ValueError(f"evaluation.extractor={evaluation.extractor} with data=prompts: there are no real images; set it to none")
     if evaluation.follow_masks and not embedded:
         raise ValueError("evaluation.follow_masks with data of one's own: only the embedded world is segmented; set it to false")
-    images, k = evaluation.prompts * evaluation.noise_seeds * len(evaluation.splits), evaluation.precision_recall_k
+    if evaluation.attention and config.data.name == "prompts":
+        raise ValueError("evaluation.attention=true with data=prompts: attention is looked at on real images; set it to false")
+    images, k = evaluation.prompts * len(evaluation.splits), evaluation.precision_recall_k
     if images <= k and evaluation.extractor != "none":
         raise ValueError(f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set evaluation.prompts higher")
 
@@ -67,7 +69,7 @@ def _check_data(config: Run) -> None:
         raise ValueError(f"method={method.name} with data=prompts: prompts have no images; train separate_enhance, or set data=coco")
     if prompts and method.name == "separate_enhance" and (method.separate.control == "denoising" or method.separate.inputs == "images"):
         raise ValueError("data=prompts has no images: leave method.separate.inputs=noise and method.separate.control=none")
-    if data.drop_captions and data.name not in ("shapes", "coco", "flickr30k"):
+    if data.drop_captions and (data.concepts or data.name not in ("shapes", "coco", "flickr30k")):
         raise ValueError(f"data.drop_captions={data.drop_captions:g} with data={data.name}: only captions of images are; set it to 0")
     if data.cache == "all" and (data.name == "scene" or data.concepts or method.weights.text_encoder):
         raise ValueError("data.cache=all keeps encoded captions, but here the text encoders or the captions change: set data.cache=latents")

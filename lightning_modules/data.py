@@ -128,6 +128,21 @@ def with_subjects(config: Run, datamodule: Any) -> Run:
     return conf.replace(config, {"method.subjects.tokens": tokens, "method.subjects.classes": classes})
 
 
+def data_digest(config: Run) -> str | None:
+    """What stands for data of one's own in a training's key: names, sizes and times of its files of annotations or prompts, and of the
+    folders that images lie in; those of a scene by what is in them. None for the embedded world, which its settings determine."""
+    data, root = config.data, Path(config.data.root)
+    if data.name == "scene":
+        return scene_digest(config)
+    if data.name not in ("coco", "flickr30k", "prompts"):
+        return None
+    texts = (".json", ".jsonl", ".csv", ".token", ".txt")
+    found = [root] if root.is_file() else [root, *root.glob("*"), *root.glob("*/*")] if root.is_dir() else []
+    chosen = sorted(path for path in found if path.is_dir() or path.suffix.lower() in texts)
+    facts = [(str(path.relative_to(root)), path.stat().st_size * path.is_file(), path.stat().st_mtime_ns) for path in chosen]
+    return conf.digest({"files": facts})
+
+
 def scene_digest(config: Run) -> str | None:
     """Digest of the images and masks in the folder of a scene of one's own; None for other data, and where there is no folder."""
     from datamodules.scene_folder import SUFFIXES

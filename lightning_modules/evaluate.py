@@ -23,7 +23,7 @@ from lightning_modules.images import Images, image_facts
 from lightning_modules.method import Method
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.prompts import Prompt, plan, real_images
-from lightning_modules.scoring import CHUNK, Columns, scorers
+from lightning_modules.scoring import CHUNK, Columns, reference_folder, scorers
 
 Emit = Callable[[str, float], None]
 DRAWING = 0.9  # of an evaluation's progress
@@ -45,19 +45,18 @@ def evaluate(method: Method, datamodule: Any, config: Run, trained: str | None, 
     evaluation = config.evaluation
     prompts = plan(datamodule, evaluation, config.seed)
     targets = target_masks(prompts, evaluation) if evaluation.follow_masks else None
-    images = Images(Path(config.output) / "images", image_facts(config, prompts, trained), len(prompts))
     first = ranks()[0] == 0
-    # Before anything is drawn: a model that cannot be had is known now.
-    place = Path(config.output) / "cache" / "reference"
     device = str(method.backbone.device)
-    looking = scorers(evaluation, datamodule, prompts, place, device, lambda text, share: emit(text, 0.0)) if first else []
+    folders, quiet = reference_folder(config), lambda text, share: emit(text, 0.0)
+    looking = scorers(evaluation, datamodule, prompts, folders, device, quiet) if first else []
+    images = Images(Path(config.output) / "images", image_facts(config, prompts, trained), len(prompts))
     draw(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
     if not first:
         return Evaluated({}, {})
     table: Columns = {}
     for start in range(0, len(prompts), CHUNK):
         rows = range(start, min(start + CHUNK, len(prompts)))
-        chunk, names = images.load(rows), [images.path(row).name for row in rows]
+        chunk, names = images.load(rows), [images.name(row) for row in rows]
         for scorer in looking:
             for name, values in scorer.add(prompts[rows.start : rows.stop], chunk, names).items():
                 table.setdefault(name, []).extend(values)
@@ -77,11 +76,12 @@ def draw(
 ) -> None:
     """Draws the images that are not there, in the same batches whatever is missing; returns when those of all processes are there."""
     missing = set(images.missing())
-    if missing and method.observes:
+    if method.observes and (missing or images.observed is None):
         missing = set(range(len(prompts)))  # what it observes is of all images
-    starts = [s for s in range(0, len(prompts), config.batch) if missing & set(range(s, s + config.batch))]
     rank, world = ranks()
-    chosen = [starts[i] for i in share(len(starts), rank, world)]
+    # Shares are taken of all batches: what is missing changes while others draw.
+    every = list(range(0, len(prompts), config.batch))
+    chosen = [s for s in (every[i] for i in share(len(every), rank, world)) if missing & set(range(s, s + config.batch))]
     began, done = time.monotonic(), 0
     if chosen:
         images.check_space(len(missing), method.resolution)
@@ -95,9 +95,9 @@ def draw(
                 images.save(start + i, image)
             done += len(chunk)
             left = (time.monotonic() - began) / (number + 1) * (len(chosen) - number - 1)
-            of = f"{done}/{len(missing)}" if world == 1 else f"{done} of this process's"
-            emit(f"sampling: image {of}, {left:.0f} s left", DRAWING * (number + 1) / len(chosen))
-    if method.observes and chosen:
+            wanted = sum(min(config.batch, len(prompts) - s) for s in chosen)
+            emit(f"sampling: image {done}/{wanted}, {left:.0f} s left", DRAWING * (number + 1) / len(chosen))
+    if method.observes and missing:
         images.observe(done, observed)
     if not missing:
         emit(f"sampling: all {len(prompts)} images are there already", DRAWING)
@@ -126,7 +126,7 @@ def keep(folder: Path, prompts: list[Prompt], images: Images, table: Columns, co
         masks.append(mask)
     columns = {
         "split": [p.split for p in prompts], "id": [str(p.id) for p in prompts], "prompt": [p.text for p in prompts],
-        "noise": [p.noise for p in prompts], "image": [f"{images.folder.name}/{images.path(i).name}" for i in range(len(prompts))],
+        "noise": [p.noise for p in prompts], "image": [images.name(i) for i in range(len(prompts))],
         "sample": samples, "mask": masks, **table,
     }  # fmt: skip
     pd.DataFrame(columns).to_parquet(folder / "scores.parquet", index=False)

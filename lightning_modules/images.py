@@ -60,6 +60,10 @@ class Images:
     def path(self, row: int) -> Path:
         return self.folder / f"{row:05d}.{self.form}"
 
+    def name(self, row: int) -> str:
+        """Folder and file, which no other image below the same root has."""
+        return f"{self.folder.name}/{self.path(row).name}"
+
     def missing(self) -> list[int]:
         there = {entry.name for entry in os.scandir(self.folder)}
         return [row for row in range(self.count) if self.path(row).name not in there]
@@ -96,8 +100,9 @@ class Images:
         parts = [json.loads(path.read_text()) for path in paths]
         found = {}
         for key in dict.fromkeys(key for part in parts for key in part["values"]):
-            knowing = [(part["values"][key], part["images"]) for part in parts if key in part["values"]]
-            found[key] = sum(value * images for value, images in knowing) / sum(images for _, images in knowing)
+            knowing = [(part["values"][key], part["images"]) for part in parts if part["images"] and key in part["values"]]
+            if knowing:
+                found[key] = sum(value * images for value, images in knowing) / sum(images for _, images in knowing)
         return found
 
     def observe(self, images: int, values: dict[str, float]) -> None:

@@ -26,9 +26,9 @@ class Prompt:
     index: int
     id: int
     text: str
-    target: Target
+    target: Target  # empty where no judge asks
     noise: int
-    phrases: tuple[Phrase, ...] = field(default=(), compare=False)  # words whose objects have a place in the real image
+    phrases: tuple[Phrase, ...] = field(default=(), compare=False)  # words with a place in the real image, where masks are followed
     names: tuple[str, ...] = ()                                     # what each of these objects is in plain words
     wanted: dict[str, Any] | None = field(default=None, compare=False)  # in GenEval's form, where the prompt's file says it
 
@@ -47,14 +47,14 @@ def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
             have = f"split {split!r} has {len(dataset)} images"
             raise ValueError(f"evaluation.prompts={config.prompts} but {have}: set data.eval_images higher")
         for i in range(config.prompts):
-            caption = dataset.caption(i)
+            caption, record = dataset.caption(i), dataset.records[i]
+            target = _target(dataset, i, caption.relation) if config.detector == "judge" else Target([])
+            phrases = tuple(dataset.phrases(i)) if config.follow_masks else ()  # their masks are as large as the images
+            names = tuple(_name(dataset, i, phrase) for phrase in phrases)
+            wanted = getattr(record, "wanted", None)
             for j in range(config.noise_seeds):
                 noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + i
-                target, phrases = _target(dataset, i, caption.relation), dataset.phrases(i)
-                names = [_name(dataset, i, phrase) for phrase in phrases]
-                record = dataset.records[i]
-                wanted = getattr(record, "wanted", None)
-                prompts.append(Prompt(split, i, record.id, caption.text, target, noise, tuple(phrases), tuple(names), wanted))
+                prompts.append(Prompt(split, i, record.id, caption.text, target, noise, phrases, names, wanted))
     return prompts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from conf import load as conf
-from conf.schema import Evaluation
+from conf.schema import Evaluation, Run
 from lightning_modules.metrics.composition import Composition, GenEval
 from lightning_modules.metrics.detection import judge_image
 from lightning_modules.metrics.distribution import FeatureDistance
@@ -43,7 +44,8 @@ class Scorer(Protocol):
 
 
 def scorers(config: Evaluation, datamodule: Any, prompts: Sequence[Prompt], folder: Path, device: str, emit: Emit) -> list[Scorer]:
-    """All that the config asks for; reference statistics of real images are kept below ``folder``.
+    """All that the config asks for; reference statistics of real images are kept below ``folder``. Made once before a training, too: what
+    cannot be had, or what no prompt says, is known then, and the real images are looked at once.
 
     Raises ValueError, FileNotFoundError or ImportError, in one line, where one of them cannot be had.
     """
@@ -59,19 +61,17 @@ def scorers(config: Evaluation, datamodule: Any, prompts: Sequence[Prompt], fold
 
         chosen = extractor(config.extractor, config.extractor_weights or None, device=device)
         found.append(Distances(chosen, datamodule, prompts, config, folder, emit))
-    found += [Aligned(scorer) for scorer in _aligners(config.aligners, device)]
+    used: set[str] = set()
+    for scorer in _aligners(config.aligners, device):
+        title = scorer.name.partition("[")[0]
+        key = next(name for name in (title, *(f"{title}_{i}" for i in range(2, 100))) if name not in used)
+        used.add(key)
+        found.append(Aligned(scorer, key))
     return found
 
 
-def check_models(config: Evaluation) -> None:
-    """Loads the models of `scorers` once and forgets them: what cannot be had is known before a training. Raises as they do."""
-    if config.detector not in ("judge", "none"):
-        _detector(config, "cpu")
-    if config.extractor not in ("judge", "none"):
-        from lightning_modules.metrics.extractors import extractor
-
-        extractor(config.extractor, config.extractor_weights or None)
-    _aligners(config.aligners, "cpu")
+def reference_folder(config: Run) -> Path:
+    return Path(config.output) / "cache" / "reference"
 
 
 def _detector(config: Evaluation, device: str) -> Detector:
@@ -143,35 +143,65 @@ class Judged:
 
 
 class Wanted:
-    """Prompts that say what they want in GenEval's form, by GenEval's rules over any detector; others are not judged."""
+    """Prompts that say what they want in GenEval's form, over any detector: by GenEval's rules, and those of T2I-CompBench's plane by its
+    spatial score, which knows more relations. What neither can judge is counted in the facts."""
 
     def __init__(self, detector: Detector, prompts: Sequence[Prompt]) -> None:
+        from lightning_modules.metrics.geneval import check_spec
+
         self.detector = detector
-        specs = {(p.split, p.index): dict(p.wanted) for p in prompts if p.wanted}
-        if not specs:
+        asked = {(p.split, p.index): dict(p.wanted) for p in prompts if p.wanted}
+        if not asked:
             raise ValueError(f"evaluation.detector={detector.name}, but no prompt says what it wants: set it to none, or use data=prompts")
-        self.places = {key: i for i, key in enumerate(specs)}
-        self.metric = GenEval(list(specs.values()))
+        self.specs: dict[tuple[str, int], dict[str, Any]] = {}
+        self.spatial: dict[tuple[str, int], dict[str, Any]] = {}
+        for place, spec in asked.items():
+            with suppress(ValueError):
+                check_spec(spec)
+                self.specs[place] = spec
+            if spec.get("tag") == "spatial":
+                self.spatial[place] = spec
+        if not (self.specs or self.spatial):
+            raise ValueError(f"evaluation.detector={detector.name}: no prompt wants what can be judged; set it to none")
+        self.unjudged = len(asked.keys() - self.specs.keys() - self.spatial.keys())
+        self.places = {key: i for i, key in enumerate(self.specs)}
+        self.metric = GenEval(list(self.specs.values())) if self.specs else None
         self.right: dict[str, list[bool]] = {}
+        self.scores: list[float] = []
+        self.side = 0
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
         from lightning_modules.metrics.geneval import geneval_correct
+        from lightning_modules.metrics.spatial import t2i_spatial
 
-        detections = self.detector.detect(images, names)
-        known = [i for i, prompt in enumerate(prompts) if prompt.wanted]
-        self.metric.update([detections[i] for i in known], [self.places[prompts[i].split, prompts[i].index] for i in known])
+        self.side = int(images.shape[-1])
         right: list[bool | None] = [None] * len(prompts)
-        for i in known:
-            right[i] = geneval_correct(detections[i], prompts[i].wanted or {}, **self.metric.rules)
-            self.right.setdefault(prompts[i].split, []).append(bool(right[i]))
-        return {"success": right}
+        spatial: list[float | None] = [None] * len(prompts)
+        for i, (prompt, found) in enumerate(zip(prompts, self.detector.detect(images, names), strict=True)):
+            place = (prompt.split, prompt.index)
+            if self.metric is not None and place in self.specs:
+                self.metric.update([found], [self.places[place]])
+                right[i] = geneval_correct(found, self.specs[place], **self.metric.rules)
+                self.right.setdefault(prompt.split, []).append(bool(right[i]))
+            if place in self.spatial:
+                spatial[i] = t2i_spatial(found, self.spatial[place], self.side)
+                self.scores.append(float(spatial[i] or 0))
+        return ({"success": right} if self.specs else {}) | ({"spatial": spatial} if self.spatial else {})
 
     def finish(self) -> dict[str, float]:
-        found = self.metric.compute()
-        values = {"success": found["images_right"], **{key: value for key, value in found.items() if key != "images_right"}}
-        values |= {f"success_{split}": sum(right) / len(right) for split, right in self.right.items()}
-        self.facts = {key: {**self.detector.facts, **self.metric.facts} for key in values if not key.startswith("n_")}
+        from lightning_modules.metrics.spatial import spatial_facts
+
+        values: dict[str, float] = {}
+        about = {**self.detector.facts, "prompts_not_judged": self.unjudged}
+        if self.metric is not None:
+            found = self.metric.compute()
+            values = {"success": found["images_right"], **{key: value for key, value in found.items() if key != "images_right"}}
+            values |= {f"success_{split}": sum(right) / len(right) for split, right in self.right.items()}
+            self.facts = {key: {**about, **self.metric.facts} for key in values if not key.startswith("n_")}
+        if self.scores:
+            values["spatial"] = sum(self.scores) / len(self.scores)
+            self.facts["spatial"] = {**about, **spatial_facts(self.side), "images": len(self.scores)}
         return values
 
 
@@ -225,11 +255,10 @@ class Distances:
 class Aligned:
     """How well images fit their prompts, by a model of images and texts."""
 
-    def __init__(self, scorer: alignment.Scorer) -> None:
+    def __init__(self, scorer: alignment.Scorer, key: str) -> None:
         from lightning_modules.metrics.alignment import Alignment
 
-        self.scorer, self.metric = scorer, Alignment(scorer)
-        self.key = scorer.name.partition("[")[0]
+        self.scorer, self.metric, self.key = scorer, Alignment(scorer), key
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:

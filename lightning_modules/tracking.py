@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -74,7 +75,8 @@ class SeedRun:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entries = [Metric(key, float(value), now, step) for key, value in metrics.items()]
+        # MLflow takes few characters; splits are named after files.
+        entries = [Metric(re.sub(r"[^\w./ -]", "_", key), float(value), now, step) for key, value in metrics.items()]
         for start in range(0, len(entries), METRICS_PER_CALL):
             self.client.log_batch(self.run_id, metrics=entries[start:start + METRICS_PER_CALL])
 

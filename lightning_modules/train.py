@@ -57,7 +57,7 @@ def training_key(config: Run) -> str:
     """Digest of what training depends on: the backbone's weights, where they lie on disk, the images of a scene of one's own, and every
     setting but those of evaluation, later overrides, output, logging and loading."""
     from lightning_modules.backbone import weights_digest
-    from lightning_modules.data import scene_digest
+    from lightning_modules.data import data_digest
 
     facts = conf.to_dict(conf.as_run(config))
     for group, key in (("data", "eval_images"), ("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_every")):
@@ -67,7 +67,7 @@ def training_key(config: Run) -> str:
     start = weights_digest(config.method.init) if config.method.init else None
     facts["method"].pop("init")
     # So is a scene of one's own, which may be painted over in its place.
-    facts["data"]["root"] = scene_digest(config) or config.data.root
+    facts["data"]["root"] = data_digest(config) or config.data.root
     return conf.digest({**facts, "weights": weights_digest(config.backbone.path), "start": start})
 
 
@@ -99,7 +99,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         from lightning_modules.backbone import Backbone
         from lightning_modules.data import build_data, draw_prior, wants_prior, with_subjects
         from lightning_modules.prompts import plan
-        from lightning_modules.scoring import check_models
+        from lightning_modules.scoring import reference_folder, scorers
 
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
@@ -109,8 +109,8 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         config = with_subjects(config, datamodule)
         evaluation = evaluated(config).evaluation
         if evaluation.prompts:
-            plan(datamodule, evaluation, config.seed)
-            check_models(evaluation)
+            prompts = plan(datamodule, evaluation, config.seed)
+            scorers(evaluation, datamodule, prompts, reference_folder(config), str(backbone.device), emit("data"))
         method = build_method(evaluated(config), backbone)
         method.remove()
         method.check_data(datamodule.train_set)
@@ -307,7 +307,7 @@ def main(argv: list[str]) -> int:
         config = conf.read_run(path)
         check(config)
         result = run(config, path.parent, progress=lambda text, share: print(f"{share:4.0%}  {text}", flush=True))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, FileNotFoundError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

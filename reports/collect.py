@@ -226,13 +226,13 @@ def _samples(path: Path, run_id: str) -> Samples:
     import pandas as pd
 
     table = pd.read_parquet(path)
-    if absent := [name for name in ("split", "id", "prompt", "sample", "success", "mask") if name not in table]:
+    if absent := [name for name in ("split", "id", "prompt", "sample", "mask") if name not in table]:
         raise ReportError(f"scores.parquet of run {run_id} has no column {absent[0]!r}: it was not written by this project")
     return Samples(
         ids=(table["split"] + "/" + table["id"] + "#" + table.groupby(["split", "id"]).cumcount().astype(str)).tolist(),
         prompts=table["prompt"].tolist(),
         splits=table["split"].tolist(),
         images=[None if pd.isna(name) else name for name in table["sample"]],
-        success=[bool(value) for value in table["success"]],
+        success=[None if pd.isna(value) else bool(value) for value in table.get("success", [None] * len(table))],
         masks=[None if pd.isna(name) else name for name in table["mask"]],
     )

@@ -58,7 +58,9 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
     kept = [key for key in first.ids if all(key in places[name] and s.images[places[name][key]] for name, s in samples.items())]
     if not kept:
         return None
-    outcomes = np.array([[s.success[places[name][key]] for key in kept] for name, s in samples.items()], dtype=float)
+    verdicts = [[s.success[places[name][key]] for key in kept] for name, s in samples.items()]
+    judged_at_all = any(right is not None for row in verdicts for right in row)
+    outcomes = np.array([[bool(right) for right in row] for row in verdicts], dtype=float)
     bands = -(-len(study.cells) // BAND)
     wide = -(-len(study.cells) // bands)
     rows = max(2, rows // bands)
@@ -95,8 +97,8 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
         save(figure, folder, "images", dpi=300)
     most = min(rows // 2, int((np.minimum(outcomes.mean(axis=0), 1 - outcomes.mean(axis=0)) > 0).sum()))
     caption = (
-        f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the {study.noun}s of {factor_words(study)}. ✓ and ✗: the "
-        f"judge's verdict on that image. "
+        f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the {study.noun}s of {factor_words(study)}. "
+        f"{'✓ and ✗: whether that image is right. ' if judged_at_all else ''}"
         f"Chosen by rule among the {len(kept)} prompts whose images were kept: {most} on which the cells disagree most, the others the "
         f"first of each split."
     )
@@ -111,14 +113,16 @@ def _heading(cell: Cell) -> str:
     return name + ("\n(baseline)" if cell.baseline else "")
 
 
-def _image(axes: Axes, path: Path | None, right: bool, extent: tuple[float, float, float, float]) -> None:
-    """One image with the judge's verdict in its corner. `extent` is left, right, bottom, top."""
+def _image(axes: Axes, path: Path | None, right: bool | None, extent: tuple[float, float, float, float]) -> None:
+    """One image, in its corner whether it is right, where that was judged. `extent` is left, right, bottom, top."""
     from PIL import Image
 
     if path is not None:
         image = Image.open(path).convert("RGB")
         how = Image.Resampling.NEAREST if image.width < PIXELS else Image.Resampling.LANCZOS  # small images keep their pixels
         axes.imshow(np.asarray(image.resize((PIXELS, PIXELS), how)), extent=extent, aspect="auto")
+    if right is None:
+        return
     axes.text(
         extent[1] - 0.03, extent[3] + 0.03, "✓" if right else "✗", ha="right", va="top", fontsize=8.5, color="white", fontweight="bold",
         bbox={"boxstyle": "round,pad=0.12", "facecolor": GREEN if right else ORANGE, "edgecolor": "white", "linewidth": 0.7},

@@ -119,7 +119,8 @@ def _images_table(study: Study) -> Table | None:
     rows: list[list[str]] = []
     marks: dict[int, str] = {}
     for cell in study.cells:
-        judged = [right for trial in cell.trials.values() if trial.samples for right in trial.samples.success]
+        outcomes = [right for trial in cell.trials.values() if trial.samples for right in trial.samples.success]
+        judged = [right for right in outcomes if right is not None]
         if not judged:
             continue
         if cell.baseline or cell.reference:
@@ -140,7 +141,7 @@ def _images_table(study: Study) -> Table | None:
     if not rows:
         return None
     title = (
-        "Images that the judge calls right, over all seeds and prompts, and the same prompt and seed compared with the baseline "
+        "Images that are right, over all seeds and prompts, and the same prompt and seed compared with the baseline "
         f"{study.noun}: "
         "images won and lost, and "
         f"the difference in share with a 95 % interval from {DRAWS} bootstrap samples that draw prompts and seeds independently "

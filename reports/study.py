@@ -35,20 +35,21 @@ class Metric:
 
 @dataclass(frozen=True)
 class Samples:
-    """What the judge said of every image of one trial; all lists have the length of the prompts."""
+    """The images of one trial and whether each is right; all lists have the length of the prompts."""
 
     ids: list[str]  # split/prompt#number of its image
     prompts: list[str]
     splits: list[str]
     images: list[str | None]  # artifact path, or None where the image was not kept
-    success: list[bool]
+    success: list[bool | None]  # None where nobody judged
     masks: list[str | None]  # artifact path of the target masks, or None where there was nothing to follow
 
     def by_prompt(self) -> dict[str, float]:
-        """Prompt -> share of its images that are right."""
+        """Prompt -> share of its images that are right, without prompts that nobody judged."""
         found: dict[str, list[bool]] = {}
         for name, right in zip(self.ids, self.success, strict=True):
-            found.setdefault(name.partition("#")[0], []).append(right)
+            if right is not None:
+                found.setdefault(name.partition("#")[0], []).append(right)
         return {name: sum(outcomes) / len(outcomes) for name, outcomes in found.items()}
 
 

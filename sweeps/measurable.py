@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from conf.schema import Evaluation
@@ -16,6 +16,11 @@ DISTANCES = (
     Metric("kid", "KID", "lower"),
     Metric("precision", "Precision", "higher", "share"),
     Metric("recall", "Recall", "higher", "share"),
+)
+COMPOSED = (
+    Metric("success", "Success", "higher", "share"),
+    Metric("overall", "GenEval, mean of tasks", "higher", "share"),
+    Metric("spatial", "T2I-CompBench spatial", "higher"),
 )
 ALIGNED = (
     Metric("clip_score", "CLIP score", "higher"),
@@ -44,14 +49,25 @@ def measurable(sweep: Sweep, evaluation: Evaluation, headline: str | None = None
         absent.append(lambda key: key in FOLLOWED or key.startswith("mask_iou"))
     kept = [metric for metric in sweep.metrics if not any(lacks(metric.key) for lacks in absent)]
     more = [*(DISTANCES if evaluation.extractor not in ("none", "judge") else ()), *(ALIGNED if evaluation.aligners else ())]
-    if evaluation.detector not in ("none", "judge"):
-        more.append(Metric("success", "Success", "higher", "share"))
+    more += COMPOSED if evaluation.detector not in ("none", "judge") else ()
     kept += [metric for metric in more if metric.key not in {known.key for known in kept}]
     chosen = headline or sweep.headline
     if chosen not in {metric.key for metric in kept}:
         told = ", ".join(metric.key for metric in kept if metric.better != "none") or "nothing: name a detector, an extractor or aligners"
         raise ValueError(f"headline={chosen}: this evaluation does not measure it; what it measures: {told}")
+    if chosen in {metric.key for metric in ALIGNED} and chosen not in (given := _given_by(evaluation.aligners)):
+        raise ValueError(f"headline={chosen}: none of evaluation.aligners gives it; what they give: {', '.join(given) or 'nothing'}")
     return dataclasses.replace(sweep, metrics=tuple(kept), headline=chosen)
+
+
+def _given_by(aligners: Sequence[str]) -> list[str]:
+    """The keys of what models give, by the kinds that their config.json names; asked only when the answer depends on it."""
+    from lightning_modules.metrics.vision_language import architecture_of
+
+    kinds = {architecture_of(name) for name in aligners}
+    found = ["clip_score", "clip_score_weakest_part"] if "CLIPModel" in kinds else []
+    found += ["blip_itc", "blip_itc_weakest_part", "blip_itm"] if "BlipForImageTextRetrieval" in kinds else []
+    return found + (["caption_similarity"] if "BlipForConditionalGeneration" in kinds else [])
 
 
 def described(evaluation: Evaluation) -> str:

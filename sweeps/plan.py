@@ -3,7 +3,7 @@
 Planning again is harmless: what is there is found, only what is missing is added. Results are never mixed over settings. A digest of
 everything that a result depends on (not of seeds, levels, retries, output) is stored with the study; the same settings continue it, other
 settings start a study of their own next to it, `<name>-<digest>`, which is said in one line. The code is not part of the digest: after a
-change of a method, another `output` or a removed folder gives new results.
+change of a method, another `output` gives new results (adapters and images are shared below one output).
 """
 
 from __future__ import annotations

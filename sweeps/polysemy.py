@@ -8,7 +8,6 @@ are the untouched backbone.
 """
 
 from sweeps.masks_shared import SUCCESS
-from sweeps.sepen_shared import SEPEN
 from sweeps.sweep import Factor, Metric, Sweep
 
 SWEEP = Sweep(
@@ -22,9 +21,10 @@ SWEEP = Sweep(
     baseline={"method.separate.scale": 1.0, "evaluation.splits": ["plain"]},
     metrics=[SUCCESS, Metric("clip_score", "CLIP score", "higher")],
     headline="success",
-    preset=SEPEN | {
-        "data": "prompts", "data.root": "polysemy", "trainer": "sepen_joint", "evaluation.splits": ["plain"], "evaluation.prompts": 48,
-        "evaluation.attention": False, "evaluation.steps": 50, "evaluation.guidance": 6.0, "evaluation.extractor": "none",
+    preset={
+        "method": "separate_enhance", "data": "prompts", "data.root": "polysemy", "trainer": "sepen_joint",
+        "evaluation.splits": ["plain"], "evaluation.prompts": 48, "evaluation.steps": 50, "evaluation.guidance": 6.0,
+        "evaluation.extractor": "none",
         "evaluation.detector": "facebook/detr-resnet-50", "evaluation.aligners": ["openai/clip-vit-base-patch16"],
     },  # fmt: skip
     needs="real weights (words with two meanings, and a detector of things)",

@@ -36,7 +36,7 @@ def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluat
     """
     if not _cross(method):
         return
-    prompts = [p for p in plan(datamodule, replace(config, noise_seeds=1), seed) if p.index < PER_SPLIT]
+    prompts = plan(datamodule, replace(config, noise_seeds=1, prompts=min(PER_SPLIT, config.prompts)), seed)
     with method.gates.recording(conditional_half=config.guidance > 1, keep_maps=True) as record:
         texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
         images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))

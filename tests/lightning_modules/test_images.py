@@ -79,17 +79,25 @@ def test_what_a_method_observes_is_of_all_images(tmp_path: Path):
     assert len(drawn(Artist(observes=True), kept)) == 3, "half of the images would be observed otherwise"
 
 
-def test_processes_share_the_batches_and_what_they_observed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("first", [0, 1])
+def test_processes_share_the_batches_and_what_they_observed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int):
     kept, calls = images(tmp_path), []
     monkeypatch.setattr(evaluation, "distributed", SimpleNamespace(barrier=lambda: None))
-    monkeypatch.setattr(Images, "missing", lambda self: list(range(10)))  # both looked before either drew
-    for rank in (0, 1):
-        for module in (evaluation, store):
-            monkeypatch.setattr(module, "ranks", lambda rank=rank: (rank, 2))
-        assert kept.observed is None
-        calls += drawn(Artist(observes=True), kept)
-    assert sorted(sum(calls, [])) == list(range(100, 110)) and len(calls) == 3
+    for observes in (False, True):
+        for rank in (first, 1 - first):  # whoever looks later finds some there
+            for module in (evaluation, store):
+                monkeypatch.setattr(module, "ranks", lambda rank=rank: (rank, 2))
+            calls += drawn(Artist(observes), kept)
+        assert sorted(sum(calls, [])) == list(range(100, 110)) and len(calls) == 3 and not kept.missing()
+        calls.clear()
     assert kept.observed == {"mean_noise": pytest.approx(104.5)}
+
+
+def test_what_was_not_observed_to_the_end_is_drawn_again(tmp_path: Path):
+    kept = images(tmp_path)
+    drawn(Artist(), kept)
+    assert kept.observed is None and not kept.missing(), "as after a kill between the last image and what was observed"
+    assert len(drawn(Artist(observes=True), kept)) == 3 and kept.observed == {"mean_noise": 104.5}
 
 
 def test_a_full_disk_is_said_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -42,16 +42,20 @@ def prompted(base: Run, tmp_path: Path) -> Run:
     })  # fmt: skip
 
 
-def detected(path: Path) -> Path:
-    """Of the six images, 0 and 1 of the pair and 2 and 3 of the star: the pair is whole once, the star never there."""
+def detected(path: Path, config: Run) -> Path:
+    """Draws the six images, and writes what is on them: of 0 and 1 the pair is whole once, of 2 and 3 the star is never there."""
+    train.run(conf.replace(config, {"evaluation.aligners": [str(path.parent / "looks")]}), path.parent / "drawn")
+    names = pd.read_parquet(path.parent / "drawn" / "scores.parquet")["image"].tolist()
     there = [["circle", "square"], ["circle"], ["square"], [], ["cat"], []]
     found = [[Detection(label, (8, 8, 40, 40), 0.9) for label in labels] for labels in there]
-    write_detections(path, found, [f"{i:05d}.png" for i in range(6)])
+    write_detections(path, found, names)
     return path
 
 
 def test_prompts_are_scored_by_detections_and_models(prompted: Run, clip: Path, tmp_path: Path):
-    config = conf.replace(prompted, {"evaluation.detector": str(detected(tmp_path / "found.jsonl")), "evaluation.aligners": [str(clip)]})
+    make_clip(tmp_path / "looks", seed=1)
+    path = detected(tmp_path / "found.jsonl", prompted)
+    config = conf.replace(prompted, {"evaluation.detector": str(path), "evaluation.aligners": [str(clip), str(tmp_path / "looks")]})
     result = train.run(config, tmp_path / "trial")
     metrics = {key.removeprefix("eval/"): value for key, value in result["metrics"].items()}
     assert metrics["success"] == metrics["success_mine"] == 0.25 and metrics["overall"] == pytest.approx(0.25)
@@ -63,6 +67,36 @@ def test_prompts_are_scored_by_detections_and_models(prompted: Run, clip: Path, 
     facts = result["facts"]
     assert facts["success"]["file"] == "found.jsonl" and "100" in facts["clip_score"]["score"] and facts["clip_score"]["images"] == 6
     assert str(tmp_path) not in json.dumps(facts), "results name no place of this machine"
+    assert {"eval/clip_score_2", "eval/clip_score_weakest_part_2"} <= set(result["metrics"]), "a second model has columns of its own"
+    with pytest.raises(ValueError, match="nothing about image"):
+        train.run(conf.replace(config, {"evaluation.steps": 3}), tmp_path / "other")
+
+
+def test_prompts_of_the_plane_have_a_spatial_score(prompted: Run, tmp_path: Path):
+    (tmp_path / "spatial_val.txt").write_text("a cat next to a dog\na cat on the left of a dog\na cat near a bench\n")
+    make_clip(tmp_path / "looks")
+    config = conf.replace(prompted, {
+        "data.root": str(tmp_path / "spatial_val.txt"), "evaluation.splits": ["spatial_val"], "evaluation.noise_seeds": 1,
+        "evaluation.aligners": [str(tmp_path / "looks")],
+    })  # fmt: skip
+    train.run(config, tmp_path / "drawn")
+    names = pd.read_parquet(tmp_path / "drawn" / "scores.parquet")["image"].tolist()
+    pair = [Detection("cat", (2, 20, 22, 40), 0.9), Detection("dog", (36, 20, 56, 40), 0.8)]
+    write_detections(tmp_path / "found.jsonl", [pair, pair, []], names)
+    result = train.run(conf.replace(config, {"evaluation.detector": str(tmp_path / "found.jsonl")}), tmp_path / "judged")
+    table = pd.read_parquet(tmp_path / "judged" / "scores.parquet")
+    assert table["spatial"].tolist() == pytest.approx([0.925, 0.925, 0])
+    assert result["metrics"]["eval/spatial"] == pytest.approx(0.925 * 2 / 3)
+    assert table["success"].tolist() == [None, True, None], "GenEval has a rule for left of, and none for next to and near"
+    assert result["facts"]["spatial"]["images"] == 3
+
+
+def test_prompts_that_want_nothing_need_no_detector(prompted: Run, tmp_path: Path):
+    (tmp_path / "plain.txt").write_text("a dream\nanother dream\na third one\n")
+    write_detections(tmp_path / "found.jsonl", [[]])
+    more = {"data.root": str(tmp_path / "plain.txt"), "evaluation.splits": ["plain"], "evaluation.detector": str(tmp_path / "found.jsonl")}
+    with pytest.raises(ValueError, match="evaluation.detector=file, but no prompt says what it wants"):
+        train.run(conf.replace(prompted, more), tmp_path / "trial")
 
 
 def test_a_metric_that_is_asked_for_later_draws_nothing(prompted: Run, clip: Path, tmp_path: Path):
@@ -107,6 +141,9 @@ def test_photographs_are_compared_by_any_extractor(base: Run, clip: Path, tmp_pa
     ({"data.name": "coco", "data.root": "d"}, "evaluation.detector=judge with data.name='coco': the judge knows only the embedded world"),
     ({"data.name": "coco", "data.root": "d", "evaluation.detector": "none"}, "evaluation.extractor=judge with data.name='coco'"),
     ({"evaluation.detector": "none", "evaluation.extractor": "none"}, "nothing would be measured"),
+    ({"method": "baseline", "data.name": "prompts", "data.root": "p", "evaluation.detector": "none", "evaluation.extractor": "none",
+      "evaluation.aligners": ["c"], "evaluation.attention": True}, "evaluation.attention=true with data=prompts"),
+    ({"evaluation.prompts": 1, "evaluation.noise_seeds": 9}, "2 prompts in all are too few for evaluation.precision_recall_k=3"),
     ({"method": "baseline", "data.name": "prompts", "data.root": "p", "evaluation.detector": "none", "evaluation.extractor": "inception"},
      "evaluation.extractor=inception with data=prompts: there are no real images"),
     ({"data.name": "coco", "data.root": "d", "evaluation.detector": "none", "evaluation.extractor": "vgg16",

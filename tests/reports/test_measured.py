@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
-from reports.collect import _refuse
-from reports.sections import measured
+from reports.collect import _refuse, _samples
+from reports.images import image_grid
+from reports.sections import _images_table, measured
 from reports.study import ReportError, Samples, Study
 
 
@@ -67,3 +71,24 @@ def test_a_headline_of_different_ways_leaves_no_answer(told: Callable[..., Study
 def test_several_images_of_a_prompt_count_as_their_mean():
     samples = Samples(["val/1#0", "val/1#1", "val/2#0"], ["a", "a", "b"], ["val"] * 3, [None] * 3, [True, False, True], [None] * 3)
     assert samples.by_prompt() == {"val/1": 0.5, "val/2": 1.0}
+
+
+def test_images_that_nobody_judged_are_neither_right_nor_wrong(tmp_path: Path, study: Callable[[str], Any]):
+    columns = {"split": "val", "id": ["1", "2", "3"], "prompt": "a", "sample": None, "mask": None}
+    pd.DataFrame(columns | {"success": pd.Series([True, None, False], dtype=object)}).to_parquet(tmp_path / "some.parquet")
+    pd.DataFrame(columns).to_parquet(tmp_path / "none.parquet")
+    some, none = (_samples(tmp_path / f"{name}.parquet", "run") for name in ("some", "none"))
+    assert some.success == [True, None, False] and some.by_prompt() == {"val/1": 1.0, "val/3": 0.0}
+    assert none.success == [None] * 3 and none.by_prompt() == {}
+
+
+def test_a_sweep_without_a_judge_has_a_report(study: Callable[[str], Any], tmp_path: Path):
+    changed = copy(study("threshold"))
+    changed.cells = [copy(cell) for cell in changed.cells]
+    for cell in changed.cells:
+        cell.trials = {seed: copy(trial) for seed, trial in cell.trials.items()}
+        for trial in cell.trials.values():
+            trial.samples = replace(trial.samples, success=[None] * len(trial.samples.ids))
+    assert _images_table(changed) is None
+    picture = image_grid(changed, tmp_path)
+    assert picture is not None and "✓" not in picture.caption
