@@ -276,7 +276,7 @@ class _Fill:
         # The same name for all who come to write this shard, since only one of them holds its lock: a kill leaves no heap of drafts.
         draft = self.folder / f".{shard:05d}"
         try:
-            save_file({name: torch.cat([part[name] for part in parts]) for name in self.shards.kinds}, draft)
+            save_file({name: torch.cat([part[name] for part in parts]).contiguous() for name in self.shards.kinds}, draft)
             with draft.open("rb") as file:
                 os.fsync(file.fileno())  # or a power failure leaves the name of a file whose content was never written
             draft.replace(self.shards.path(shard))

@@ -32,7 +32,9 @@ def test_files_repeat_the_defaults_of_the_schema() -> None:
 def test_later_layers_win() -> None:
     assert conf.load([]).trainer.steps == Sweep().trainer.steps
     assert conf.load(["trainer=paper512"]).trainer.steps == 100_000
-    assert conf.load(["trainer=paper512"], PRESET).trainer.steps == 40
+    assert conf.load([], PRESET).trainer.steps == 40
+    assert conf.load(["trainer=paper512"], PRESET).trainer.steps == 100_000, "a recipe that is named goes over the sweep's own"
+    assert conf.load(["method=maskattn_released"], {"method.gate.threshold": 0.3}).method.gate.threshold == 0.3, "not so a method"
     assert conf.load(["trainer=paper512", "trainer.steps=7"], PRESET).trainer.steps == 7
     assert conf.load(["trainer.steps=7", "trainer=paper512"], PRESET).trainer.steps == 7
 
@@ -42,7 +44,7 @@ def test_a_group_is_chosen_by_the_last_layer_that_names_it() -> None:
     assert conf.load([]).backbone.name == "embedded"
     assert conf.load([], preset).backbone.name == "sd15"
     chosen = conf.load(["backbone=sdxl"], preset).backbone
-    assert (chosen.name, chosen.resolution, chosen.dtype) == ("sdxl", 1024, "bfloat16")
+    assert (chosen.name, chosen.resolution, chosen.dtype) == ("sdxl", 1024, "float16")
 
 
 @pytest.mark.parametrize(("word", "value"), [

@@ -234,12 +234,14 @@ def test_signal_to_noise_of_the_scaled_linear_schedule(backbone: Backbone):
     assert snr.tolist() == pytest.approx([192.8128, 2.065532, 0.004681912], rel=1e-4) and snr.dtype == torch.float32
 
 
-def test_images_go_to_scaled_latents_and_back(embedded: Backbone):
+def test_images_go_to_scaled_latents_and_back(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = embedded.encode_images(images)
     assert latents.shape == (3, *embedded.latent_shape) == (3, 4, 16, 16)
     assert torch.allclose(latents, embedded.vae.encode(images).latent_dist.mean * embedded.vae.config.scaling_factor)
-    decoded = embedded.decode(latents, chunk=2)
+    monkeypatch.setattr(module, "_together", lambda pixels: 2)
+    decoded = embedded.decode(latents)
+    assert torch.allclose(embedded.encode_images(images), latents, atol=1e-5)
     expected = embedded.vae.decode(latents / embedded.vae.config.scaling_factor).sample
     assert decoded.dtype == torch.uint8 and difference(decoded, ((expected / 2 + 0.5).clamp(0, 1) * 255).round()) <= 1
 

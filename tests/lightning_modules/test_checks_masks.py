@@ -33,7 +33,7 @@ def masked(base: Run, changes: dict[str, Any]) -> Run:
         ({"method.subjects.schedule": "tokens_only"}, "schedule=tokens_only with data=shapes: there are no tokens; set data=scene"),
         ({"method.weights.part": "none", "method.masks.trained": False}, "weights.part=none with data=shapes: nothing would be trained"),
         ({**SCENE, "backbone.resolution": 512}, "backbone.resolution=512 with data=scene: the embedded world has 64 pixels"),
-        ({**SCENE, "data.root": "/x"}, "data.name='scene' with evaluation.prompts=4: the judge knows only the embedded world"),
+        ({**SCENE, "data.root": "/x"}, "evaluation.detector=judge with data.name='scene': the judge knows only the embedded world"),
         ({"evaluate_with": {"method.masks.encoder": "conv"}}, "method.masks.encoder cannot change after training: .*use when=train"),
         ({"evaluate_with": {"method.masks.bind": "none"}}, "method.masks.bind cannot change after training"),
         ({"evaluate_with": {"method.weights.rank": 4}}, "method.weights.rank cannot change after training"),

@@ -139,7 +139,8 @@ class Perfect(SimpleNamespace):
     def __init__(self, world: Any, config: Evaluation, takes_masks: bool) -> None:
         prompts = plan(world, config, 0)
         images = dict(zip([p.noise for p in prompts], real(world, prompts), strict=True))
-        super().__init__(takes_masks=takes_masks, observes=False, resolution=64, given=[], images=images)
+        backbone = SimpleNamespace(device="cpu")
+        super().__init__(takes_masks=takes_masks, observes=False, resolution=64, backbone=backbone, given=[], images=images)
 
     def observed(self, guidance: float) -> Any:
         return nullcontext({})

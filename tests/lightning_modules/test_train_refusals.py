@@ -57,7 +57,7 @@ def test_an_adapter_to_start_from_counts_by_its_weights(base: Run, tmp_path: Pat
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"data.name": "coco", "data.root": "/x"}, "the judge knows only the embedded world.*data=shapes"),
+        ({"data.name": "coco", "data.root": "/x"}, "the judge knows only the embedded world.*evaluation.prompts=0"),
         ({"backbone.resolution": 512}, "backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"),
         ({"data.train_images": 3}, "data.train_images=3 make no batch of trainer.batch=4"),
         ({"evaluation.prompts": 1}, "2 prompts in all are too few for evaluation.precision_recall_k=3"),

@@ -185,7 +185,7 @@ def test_segments_go_to_phrases(model_folder: Path, monkeypatch: pytest.MonkeyPa
     segmenter = HuggingFaceSegmenter(str(model_folder))
     classes = torch.tensor([[[0.1, 0.6, 0.3], [0.1, 0.9, 0.0], [0.7, 0.2, 0.1]]])
     planes = torch.eye(4)[:3, :, None].expand(3, 4, 4)[None]
-    monkeypatch.setattr(segmenter, "_queries", lambda images: (classes, planes))
+    monkeypatch.setattr(segmenter, "queries", lambda images: (classes, planes))
     (found,) = segmenter.segment(torch.zeros(1, 3, 4, 4, dtype=torch.uint8), [["dog", "cat", "dog", "cat"]])
     assert [m.any(1).nonzero().flatten().tolist() for m in found] == [[1], [2], [0], []]
 
