@@ -221,12 +221,23 @@ class CaptionedDataModule(PairedDataModule):
         """One split: of ``train_images`` and with flips, or of ``eval_images``."""
         raise NotImplementedError
 
+    def identities(self, dataset: CaptionedDataset) -> set[int | str]:
+        """The images of a split by names that mean the same in every split."""
+        return set(dataset.records.columns()[0])
+
     def remarks(self) -> list[str]:
-        """What a person should know of the splits, in sentences: what was left out of each."""
+        """What a person should know of the splits, in sentences: problems of each, and images that are trained on and measured on."""
         said = []
         for dataset in (self.train_set, *self.eval_sets.values()):
             kinds = [f"{kind} {found['count']} (first: {found['examples'][0]})" for kind, found in dataset.manifest["problems"].items()]
             said += [f"split {dataset.split!r}: {'; '.join(kinds)}"] if kinds else []
+        trained = self.identities(self.train_set)
+        for split, dataset in self.eval_sets.items():
+            if shared := len(trained & self.identities(dataset)):
+                said.append(
+                    f"{shared} of the {len(dataset)} images of {split!r} are in the training split {self.train_split!r} as well: what is"
+                    " measured on them was trained on"
+                )
         return said
 
     def setup(self, stage: str | None = None) -> None:

@@ -200,21 +200,8 @@ class CocoDataModule(CaptionedDataModule):
             self.root, split, self.resolution, self.train_images, True, self.seed, self.min_phrases, flip=self.flip, **common
         )
 
-    def remarks(self) -> list[str]:
-        """Besides what is left out: images that are trained on and measured on. COCO's splits of 2014, 2017 and Karpathy overlap."""
-        said = super().remarks()
-        trained = _official(self.train_set)
-        for split, dataset in self.eval_sets.items():
-            if shared := len(trained & _official(dataset)):
-                said.append(
-                    f"{shared} of the {len(dataset)} images of {split!r} are in the training split {self.train_split!r} as well: what is"
-                    " measured on them was trained on"
-                )
-        return said
-
-
-def _official(dataset: CocoDataset) -> set[int | str]:
-    """The ids of images of COCO itself, which are the same in all its splits; those of other datasets mean nothing elsewhere."""
-    if dataset.manifest["layout"] == "karpathy" or OFFICIAL.fullmatch(dataset.split):
-        return set(dataset.records.columns()[0])
-    return set()
+    def identities(self, dataset: CaptionedDataset) -> set[int | str]:
+        """Ids of images of COCO itself, the same in all its splits (2014, 2017 and Karpathy overlap); others mean nothing elsewhere."""
+        if dataset.manifest["layout"] == "karpathy" or OFFICIAL.fullmatch(dataset.split):
+            return super().identities(dataset)
+        return set()

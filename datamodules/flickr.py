@@ -107,15 +107,3 @@ class Flickr30kDataModule(CaptionedDataModule):
         return Flickr30kDataset(
             self.root, split, self.resolution, self.train_images, True, self.seed, self.min_phrases, flip=self.flip, **common
         )
-
-    def remarks(self) -> list[str]:
-        """Besides what is left out: images that are trained on and measured on, as they are where nothing parts them."""
-        said = super().remarks()
-        trained = set(self.train_set.records.columns()[0])
-        for split, dataset in self.eval_sets.items():
-            if shared := len(trained.intersection(dataset.records.columns()[0])):
-                said.append(
-                    f"{shared} of the {len(dataset)} images of {split!r} are in the training split {self.train_split!r} as well: what is"
-                    " measured on them was trained on"
-                )
-        return said

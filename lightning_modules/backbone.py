@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import weakref
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -16,7 +14,8 @@ from torch import Tensor
 
 from datamodules.batch import Phrase
 from lightning_modules.attention import Site, sites
-from lightning_modules.attention.tokens import CutOffError, common_positions, kinds_by_end, unknown_kinds
+from lightning_modules.attention.tokens import CutOffError, common_positions
+from lightning_modules.text_memory import TextMemory
 
 if TYPE_CHECKING:
     from datamodules.cache import TextCache
@@ -55,51 +54,6 @@ class TextCondition:
 
     def __getitem__(self, rows: slice) -> TextCondition:
         return TextCondition(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
-
-
-class TextMemory:
-    """Remembers which tokens the latest texts were made of, so that what sees only their states can tell words from padding.
-
-    It listens to the first text encoder: a stock pipeline that encodes its prompts itself is understood, too.
-    """
-
-    def __init__(self, encoder: Any, eos: int, penultimate: bool, texts: int = 8) -> None:
-        self.eos, self.penultimate = eos, penultimate
-        self.past: deque[tuple[Tensor, Tensor]] = deque(maxlen=texts)  # (last states [n, C], kinds [n, T]) of the latest calls
-        self.latest: tuple[Any, Tensor] | None = None
-        encoder.register_forward_hook(self._listen, with_kwargs=True)
-
-    def _listen(self, encoder: Any, args: tuple, kwargs: dict, output: Any) -> None:
-        ids = kwargs.get("input_ids", args[0] if args else None)
-        hidden = getattr(output, "hidden_states", None) if self.penultimate else getattr(output, "last_hidden_state", None)
-        if ids is None or hidden is None:
-            return
-        # The last token has seen all the others.
-        last = (hidden[-2] if self.penultimate else hidden)[:, -1]
-        self.remember(last.detach().clone(), ids)
-
-    def remember(self, last: Tensor, ids: Tensor) -> None:
-        """Texts of the token ids [n, T] have the states ``last`` [n, C] at their last token."""
-        self.past.append((last, self._kinds(ids)))
-
-    def _kinds(self, ids: Tensor) -> Tensor:
-        """uint8 [n, T]: the first EOS ends the words, and padding, which may have the same id, follows."""
-        ends = ids == self.eos
-        return kinds_by_end(torch.where(ends.any(1), ends.int().argmax(1), ids.shape[1]), ids.shape[1])
-
-    def __call__(self, hidden: Tensor) -> Tensor:
-        """uint8 [B, T]: `tokens.BOS`, `WORD`, `EOS` or `PADDING` for a text [B, T, C]; words behind BOS where it is not known (zeros)."""
-        if self.latest is not None and self.latest[0]() is hidden:
-            return self.latest[1]
-        kinds = unknown_kinds(hidden)
-        for states, known in self.past:
-            if known.shape[1] != hidden.shape[1]:
-                continue
-            same = (hidden[:, None, -1, : states.shape[1]] == states.to(hidden)).all(-1)  # [B, n]
-            found = same.any(1)
-            kinds[found] = known.to(kinds.device)[same.int().argmax(1)[found]]
-        self.latest = (weakref.ref(hidden), kinds)
-        return kinds
 
 
 class Backbone:
