@@ -190,7 +190,7 @@ def attention_maps(study: Study, folder: Path) -> Picture | None:
                 left, top = k * (side + 0.2), LINE * 2
                 bottom = top + side * picture.shape[0] / picture.shape[1]
                 axes.imshow(picture, extent=(left, left + side, bottom, top), aspect="auto")
-                axes.text(left, top - 0.06, "\n".join(wrapped(name, 48)), ha="left", va="bottom", fontsize=7.5, fontweight="bold")
+                axes.text(left, top - 0.06, wrapped(name, 48), ha="left", va="bottom", fontsize=7.5, fontweight="bold")
             axes.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
             save(figure, folder, "maps", dpi=300)
         prompts = [f"“{entry['prompt']}”" for entry in json.loads(note.read_text(encoding="utf-8"))]

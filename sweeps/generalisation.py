@@ -14,7 +14,7 @@ SWEEP = Sweep(
     name="generalisation",
     question="Does it carry to unseen concepts?",
     origin="Separate-and-Enhance (arXiv 2312.06712), large-scale table: success .299 seen-seen, .305 seen-unseen, .294 unseen-unseen",
-    factors=[Factor("data.concepts", [[], ["yellow square", "cyan ring"]], label="Trained on")],
+    factors=[Factor("data.concepts", [[], ["yellow square", "cyan ring"]], label="Concepts in the place of captions")],
     baseline={"data.concepts": []},
     metrics=METRICS,
     headline="success_heldout",

@@ -193,7 +193,9 @@ class Sweep:
 
 
 def level_text(level: Any) -> str:
-    """A level as it is written in cell names: 0.5, true, null, mid, [1,2]."""
+    """A level as it is written in cell names: 0.5, true, null, mid, one+two for a list, none for an empty one."""
+    if isinstance(level, list | tuple):
+        return "+".join(map(level_text, level)) or "none"
     return level if isinstance(level, str) else json.dumps(level, separators=(",", ":"))
 
 

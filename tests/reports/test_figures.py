@@ -34,6 +34,19 @@ def test_the_caption_says_rule_and_seed(study: Callable[[str], Any], tmp_path: P
     )
 
 
+def test_maps_before_and_after_stand_under_their_names(
+    study: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from matplotlib.axes import Axes
+
+    said: list[str] = []
+    write = Axes.text
+    monkeypatch.setattr(Axes, "text", lambda axes, x, y, text, **how: said.append(text) or write(axes, x, y, text, **how))
+    grid = study("grid")
+    assert images.attention_maps(grid, tmp_path) is not None
+    assert [text.replace("\n", " ") for text in said] == ["untouched backbone", grid.words(grid.baseline)]
+
+
 def test_pictures_that_cannot_be_made_are_left_out(study: Callable[[str], Any], tmp_path: Path) -> None:
     clear = study("clear")
     assert images.image_grid(clear, tmp_path) is None and images.gate_maps(clear, tmp_path) is None
