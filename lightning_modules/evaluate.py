@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -21,9 +21,13 @@ from datamodules.loading import ranks, share
 from lightning_modules.following import as_given, following, target_masks
 from lightning_modules.images import Images, image_facts
 from lightning_modules.method import Method
+from lightning_modules.metrics.intervals import wilson
 from lightning_modules.metrics.judge import Judge
 from lightning_modules.prompts import Prompt, plan, real_images
 from lightning_modules.scoring import CHUNK, Columns, reference_folder, scorers
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Emit = Callable[[str, float], None]
 DRAWING = 0.9  # of an evaluation's progress
@@ -37,7 +41,8 @@ class Evaluated(NamedTuple):
 
 
 def evaluate(method: Method, datamodule: Any, config: Run, trained: str | None, folder: Path, emit: Emit) -> Evaluated:
-    """Draws what is not there yet, scores all, and leaves in ``folder`` ``scores.parquet`` and the first images as ``samples/*.png``.
+    """Draws what is not there yet, scores all, and leaves in ``folder`` ``scores.parquet``, ``prompts.parquet`` and the first images as
+    ``samples/*.png``.
 
     ``config`` is that of the evaluation, ``trained`` the key of the adapter. On several processes each draws its share, and the first
     alone scores: the others get nothing.
@@ -106,7 +111,8 @@ def draw(
 
 
 def keep(folder: Path, prompts: list[Prompt], images: Images, table: Columns, count: int, targets: list[list[Tensor]] | None) -> None:
-    """``scores.parquet``, a row for each image, and of each split the first ``count`` prompts' images as PNG; beside them their target
+    """``scores.parquet``, a row for each image, ``prompts.parquet``, a row for each prompt that was judged, and of each split the first
+    ``count`` prompts' images as PNG; beside them their target masks, as one picture each in which target i has the value i + 1."""``scores.parquet``, a row for each image, ``prompts.parquet``, a row for each prompt that was judged, and of each split the first ``count`` prompts' images as PNG; beside them their target
     masks, as one picture each in which target i has the value i + 1."""
     import pandas as pd
 
@@ -129,4 +135,20 @@ def keep(folder: Path, prompts: list[Prompt], images: Images, table: Columns, co
         "noise": [p.noise for p in prompts], "image": [images.name(i) for i in range(len(prompts))],
         "sample": samples, "mask": masks, **table,
     }  # fmt: skip
-    pd.DataFrame(columns).to_parquet(folder / "scores.parquet", index=False)
+    frame = pd.DataFrame(columns)
+    frame.to_parquet(folder / "scores.parquet", index=False)
+    if "success" in frame and frame["success"].notna().any():
+        _prompt_scores(frame.dropna(subset="success")).to_parquet(folder / "prompts.parquet", index=False)
+
+
+def _prompt_scores(frame: pd.DataFrame) -> pd.DataFrame:
+    """Of each prompt: its ``images``, how many are ``right``, their ``share`` and its 95 % Wilson interval ``low`` to ``high``."""
+    import pandas as pd
+
+    rows = []
+    for (split, name, prompt), group in frame.groupby(["split", "id", "prompt"], sort=False):
+        images, right = len(group), int(group["success"].astype(bool).sum())
+        low, high = wilson(right, images)
+        rows.append({"split": split, "id": name, "prompt": prompt, "images": images, "right": right, "share": right / images,
+                     "low": low, "high": high})  # fmt: skip
+    return pd.DataFrame(rows)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["SeedRun", "Tracking", "client", "describe_error", "provenance", "start_seed_run"]
 
 ARTIFACTS = (
-    "run.yaml", "result.json", "data.json", "scores.parquet", "samples", "gates.json", "gates.png", "maps.json", "maps.png", "log.txt",
+    "run.yaml", "result.json", "data.json", "scores.parquet", "prompts.parquet", "samples", "gates.json", "gates.png", "maps.json",
+    "maps.png", "log.txt",
 )  # fmt: skip
 PACKAGES = ("torch", "diffusers", "transformers", "lightning", "torchmetrics", "mlflow", "optuna", "numpy")
 METRICS_PER_CALL = 1000  # MLflow takes no more in one request

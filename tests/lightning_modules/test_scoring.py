@@ -62,6 +62,10 @@ def test_prompts_are_scored_by_detections_and_models(prompted: Run, clip: Path, 
     assert math.isfinite(metrics["clip_score"]) and "fid" not in metrics
     table = pd.read_parquet(tmp_path / "trial" / "scores.parquet")
     assert table["success"].tolist() == [True, False, False, False, None, None], "what nobody wanted is not judged"
+    prompts = pd.read_parquet(tmp_path / "trial" / "prompts.parquet")
+    assert prompts[["prompt", "images", "right"]].values.tolist() == [[PROMPTS[0]["prompt"], 2, 1], [PROMPTS[1]["prompt"], 2, 0]]
+    assert prompts["low"].tolist() == pytest.approx([0.0945, 0], abs=1e-3)
+    assert prompts["high"].tolist() == pytest.approx([0.9055, 0.6576], abs=1e-3)
     assert table["clip_score"].mean() == pytest.approx(metrics["clip_score"], rel=1e-4) or metrics["clip_score"] == 0
     assert table["clip_score_weakest_part"].notna().tolist() == [True, True, False, False, False, False]
     facts = result["facts"]
