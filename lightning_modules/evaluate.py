@@ -112,8 +112,7 @@ def draw(
 
 def keep(folder: Path, prompts: list[Prompt], images: Images, table: Columns, count: int, targets: list[list[Tensor]] | None) -> None:
     """``scores.parquet``, a row for each image, ``prompts.parquet``, a row for each prompt that was judged, and of each split the first
-    ``count`` prompts' images as PNG; beside them their target masks, as one picture each in which target i has the value i + 1."""``scores.parquet``, a row for each image, ``prompts.parquet``, a row for each prompt that was judged, and of each split the first ``count`` prompts' images as PNG; beside them their target
-    masks, as one picture each in which target i has the value i + 1."""
+    ``count`` prompts' images as PNG; beside them their target masks, as one picture each in which target i has the value i + 1."""
     import pandas as pd
 
     shutil.rmtree(folder / "samples", ignore_errors=True)
