@@ -50,7 +50,9 @@ class Factor:
     def describe(self) -> dict[str, Any]:
         """What the report needs to know."""
         label = self.label or self.key.rpartition(".")[2].replace("_", " ")
-        return {"key": self.key, "label": label, "levels": list(self.levels), "unit": self.unit, "numeric": self.numeric}
+        # Lists by the names that cells have, which a report finds them by.
+        levels = [level_text(level) if isinstance(level, list | tuple) else level for level in self.levels]
+        return {"key": self.key, "label": label, "levels": levels, "unit": self.unit, "numeric": self.numeric}
 
 
 @dataclass(frozen=True)

@@ -104,6 +104,15 @@ def test_other_levels_keep_the_baseline_and_are_sorted() -> None:
         grid().with_levels([1])
 
 
+def test_levels_that_are_lists_read_as_words_and_are_found_by_them() -> None:
+    factor = Factor("data.concepts", [[], ["yellow square", "cyan ring"]])
+    words = ["none", "yellow square+cyan ring"]
+    assert factor.describe()["levels"] == words
+    cells = replace(SWEEP, factors=[factor], baseline={"data.concepts": []}).cells()
+    assert [cell.text for cell in cells[1:]] == [f"concepts={word}" for word in words]
+    assert Factor("k", [0.5, True, None]).describe()["levels"] == [0.5, True, None]
+
+
 def test_every_sweep_resolves_and_is_named_after_its_module() -> None:
     sweeps = discover()
     assert "threshold" in [sweep.name for sweep in sweeps]
