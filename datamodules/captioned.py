@@ -186,6 +186,8 @@ class CaptionedDataModule(PairedDataModule):
     the checks of the images go on.
     """
 
+    kind: Callable[..., CaptionedDataset]  # the dataset of one split
+    own: dict[str, Any]  # its arguments that not all datasets have
     train_set: Any
     eval_sets: dict[str, Any]
     notes: list[str]
@@ -219,7 +221,15 @@ class CaptionedDataModule(PairedDataModule):
 
     def open(self, split: str, train: bool) -> CaptionedDataset:
         """One split: of ``train_images`` and with flips, or of ``eval_images``."""
-        raise NotImplementedError
+        common: dict[str, Any] = {
+            "index_root": self.index_root, "verify": self.verify, "on_error": self.on_error, "mask_share": self.mask_share,
+            "emit": self.emit, **self.own,
+        }  # fmt: skip
+        if not train:
+            return self.kind(self.root, split, self.resolution, self.eval_images, **common)
+        return self.kind(
+            self.root, split, self.resolution, self.train_images, True, self.seed, self.min_phrases, flip=self.flip, **common
+        )
 
     def identities(self, dataset: CaptionedDataset) -> set[int | str]:
         """The images of a split by names that mean the same in every split."""

@@ -168,6 +168,8 @@ class CocoDataset(CaptionedDataset):
 class CocoDataModule(CaptionedDataModule):
     """Training batches of ``train_split`` and whole evaluation datasets by name. ``layout`` and the rest: `CocoDataset`."""
 
+    kind = CocoDataset
+
     def __init__(
         self,
         root: str | Path,
@@ -187,18 +189,7 @@ class CocoDataModule(CaptionedDataModule):
         super().__init__(
             root, resolution, train_split, eval_splits, train_images, eval_images, batch, workers, seed, min_phrases, **common
         )
-        self.layout = layout
-
-    def open(self, split: str, train: bool) -> CocoDataset:
-        common: dict[str, Any] = {
-            "layout": self.layout, "index_root": self.index_root, "verify": self.verify, "on_error": self.on_error,
-            "mask_share": self.mask_share, "emit": self.emit,
-        }  # fmt: skip
-        if not train:
-            return CocoDataset(self.root, split, self.resolution, self.eval_images, **common)
-        return CocoDataset(
-            self.root, split, self.resolution, self.train_images, True, self.seed, self.min_phrases, flip=self.flip, **common
-        )
+        self.own = {"layout": layout}
 
     def identities(self, dataset: CaptionedDataset) -> set[int | str]:
         """Ids of images of COCO itself, the same in all its splits (2014, 2017 and Karpathy overlap); others mean nothing elsewhere."""

@@ -74,6 +74,8 @@ class Flickr30kDataset(CaptionedDataset):
 class Flickr30kDataModule(CaptionedDataModule):
     """Training batches of ``train_split`` and whole evaluation datasets by name. ``layout`` and the rest: `Flickr30kDataset`."""
 
+    kind = Flickr30kDataset
+
     def __init__(
         self,
         root: str | Path,
@@ -95,15 +97,4 @@ class Flickr30kDataModule(CaptionedDataModule):
         super().__init__(
             root, resolution, train_split, eval_splits, train_images, eval_images, batch, workers, seed, min_phrases, **common
         )
-        self.layout, self.split_by, self.detokenise = layout, split_by, detokenise
-
-    def open(self, split: str, train: bool) -> Flickr30kDataset:
-        common: dict[str, Any] = {
-            "layout": self.layout, "split_by": self.split_by, "detokenise": self.detokenise, "index_root": self.index_root,
-            "verify": self.verify, "on_error": self.on_error, "mask_share": self.mask_share, "emit": self.emit,
-        }  # fmt: skip
-        if not train:
-            return Flickr30kDataset(self.root, split, self.resolution, self.eval_images, **common)
-        return Flickr30kDataset(
-            self.root, split, self.resolution, self.train_images, True, self.seed, self.min_phrases, flip=self.flip, **common
-        )
+        self.own = {"layout": layout, "split_by": split_by, "detokenise": detokenise}

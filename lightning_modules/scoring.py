@@ -80,10 +80,10 @@ def _detector(config: Evaluation, device: str) -> Detector:
 
     if config.detector.endswith(".jsonl"):
         return detector("file", path=config.detector)
-    chosen = {"none": None, "mean": lambda: colorist("mean")}.get(
-        config.colorist, lambda: colorist("clip", model=config.colorist, device=device)
-    )
-    return detector("transformers", chosen and chosen(), model=config.detector, device=device)
+    chosen = None
+    if config.colorist != "none":
+        chosen = colorist("mean") if config.colorist == "mean" else colorist("clip", model=config.colorist, device=device)
+    return detector("transformers", chosen, model=config.detector, device=device)
 
 
 def _aligners(names: Sequence[str], device: str) -> list[alignment.Scorer]:
