@@ -157,6 +157,7 @@ class Data:
 class Trainer:
     steps: int = number(40, minimum=1)                            # optimiser steps
     batch: int = number(16, minimum=1)                            # samples per device and step
+    devices: int = number(1, minimum=1)                           # devices (and processes) that one trial trains and samples on
     accumulate: int = number(1, minimum=1)                        # batches per optimiser step
     lr: float = number(2e-3, above=0)                             # peak learning rate
     weight_decay: float = number(0.01, minimum=0)                 # AdamW
@@ -202,7 +203,8 @@ class Run:
     trainer: Trainer = field(default_factory=Trainer)
     evaluation: Evaluation = field(default_factory=Evaluation)
     evaluate_with: dict[str, Any] = field(default_factory=dict)  # settings changed after training, e.g. {method.gate.threshold: 0.7}
-    seed: int = number(0, minimum=0)                             # training seed and noise seed
+    seed: int = number(0, minimum=0)                             # training seed and noise seed (of a sweep: the first)
+    fresh: str = ""                                              # a mark of your own: nothing made under another mark is used
     output: str = "runs"                                         # everything lands below this folder
 
 
@@ -210,9 +212,21 @@ class Run:
 class Sweep(Run):
     """A whole sweep: what `python -m sweeps.<name> key=value …` takes."""
 
-    seeds: int = number(3, minimum=1)        # seeds 0 … seeds-1, the same for every cell
+    seeds: int = number(3, minimum=1)        # so many seeds from `seed` on, the same for every cell
     retries: int = number(1, minimum=0)      # how often a failed trial is tried again
     when: str = choice("train", "evaluate")  # does the factor act in training too, or only when one trained adapter is evaluated
-    tracking_uri: str | None = None          # MLflow server; default is <output>/mlflow.db
-    headline: str | None = None              # metric that the answer is about, in the place of the sweep's own
+    mode: str = choice("grid", "one_factor", "list", "search")  # all combinations; one factor off the baseline at a time; `cells`; search
+    cells: list[str] = field(default_factory=list)  # mode=list: names of cells as --plan prints them; the baseline cell comes along
     levels: list[Any] | None = None          # other levels for the sweep's (single) factor
+    headline: str | None = None              # metric that the answer is about, in the place of the sweep's own
+    candidates: int = number(20, minimum=1)  # mode=search: how many settings are tried between the lowest and highest level
+    sampler: str = choice("tpe", "random", "nsga2")  # mode=search: Optuna's sampler that proposes them
+    sampler_seed: int = number(0, minimum=0)  # mode=search: of the sampler; with one worker the same settings are proposed again
+    objectives: list[str] = field(default_factory=list)  # mode=search: metrics to be good at, several for a Pareto front; or the headline
+    prune: str = choice("none", "seeds", "training")  # mode=search: drop a setting after a seed that is no match, or while it trains
+    workers: str = "auto"                    # trials at once: a number, or auto (GPUs // trainer.devices; one on a CPU)
+    devices: str = "auto"                    # GPUs for this command: auto (all that are visible), or their numbers, 0,1,3
+    launcher: str = choice("auto", "inline", "process")  # trials in this process, or in others; auto: others on GPUs and with workers
+    launch: str | None = None                # command that starts a trial's processes instead of torchrun, e.g. "srun torchrun …"
+    storage: str | None = None               # queue: the journal below output, or postgresql://…, for machines without a shared folder
+    tracking_uri: str | None = None          # MLflow server; default is <output>/mlflow.db

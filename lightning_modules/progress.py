@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 
-from lightning_modules.duration import duration
+from lightning_modules.steps import Step, step_line
 
 
 class ProgressLines(L.Callback):
@@ -28,10 +28,9 @@ class ProgressLines(L.Callback):
             return
         self.spoke = now
         pace = (now - self.began) / max(done - self.first, 1)
-        left = pace * (total - done)
         loss = trainer.callback_metrics.get("train/loss")
-        text = f"{self.label}: step {done}/{total}" + (f", loss {float(loss):.4f}" if loss is not None else "")
-        self.emit(f"{text}, {pace:.2f} s a step, {duration(left)} left", done / total)
+        step = Step(done, total, None if loss is None else float(loss))
+        self.emit(step_line(self.label, step, pace), done / total)
 
 
 class MetricLines(L.Callback):

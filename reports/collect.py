@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,10 @@ def collect(tracking_uri: str, sweep: str) -> Study:
         folder=folder,
         without=json.loads(tags.get("without", "[]")),
     )
-    owners = _add_cells(study, _runs(tracking, experiment.experiment_id, "cell"))
+    runs = _runs(tracking, experiment.experiment_id, "cell")
+    if tags.get("mode") == "search":
+        study.factors = [_searched(factor, runs) for factor in study.factors]
+    owners = _add_cells(study, runs)
     _add_trials(study, owners, _runs(tracking, experiment.experiment_id, "seed"))
     if not any(cell.trials for cell in study.cells):
         command = tags.get("command", f"python -m sweeps.{sweep}")
@@ -90,6 +94,14 @@ def collect(tracking_uri: str, sweep: str) -> Study:
 
 def _factor(entry: dict[str, Any]) -> Factor:
     return Factor(entry["key"], entry.get("label", entry["key"]), tuple(entry["levels"]), entry.get("unit", ""), bool(entry.get("numeric")))
+
+
+def _searched(factor: Factor, runs: list[Run]) -> Factor:
+    """A factor of numbers with the levels that a search tried."""
+    if not factor.numeric:
+        return factor
+    tried = {json.loads(run.data.params[factor.key]) for run in runs if factor.key in run.data.params}
+    return replace(factor, levels=tuple(sorted(tried)))
 
 
 def _runs(tracking: MlflowClient, experiment_id: str, role: str) -> list[Run]:
@@ -139,7 +151,9 @@ def _add_cells(study: Study, runs: list[Run]) -> dict[str, Cell]:
         label = "untouched backbone" if reference else PARTED.join(values.values()) or name
         cell = by_name.setdefault(name, Cell(name, label, values, run.info.run_id, tags.get("baseline") == "true", reference))
         owners[run.info.run_id] = cell
+    dropped = {run.data.tags.get("cell") for run in runs if run.data.tags.get("planned") == "false"}
     places = {name: (-1,) if cell.reference else _place(cell, study.factors, study.without) for name, cell in by_name.items()}
+    places = {name: None if name in dropped else place for name, place in places.items()}
     study.left_out = sorted(name for name, place in places.items() if place is None)
     planned = [(place, name) for name, place in places.items() if place is not None]
     study.cells = [by_name[name] for _, name in sorted(planned)]

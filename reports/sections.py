@@ -96,7 +96,14 @@ def _pairs(pairs: list[tuple[str, str]]) -> dict[str, Any]:
 def _warning(study: Study) -> str:
     lacking = sum(len(cell.unfinished) for cell in study.cells)
     total = len(study.cells) * len(study.seeds)
-    return f"Unfinished: {lacking} of {total} trials are missing, see “What is missing”. The answer may change." if lacking else ""
+    parts = [f"Unfinished: {lacking} of {total} trials are missing, see “What is missing”. The answer may change."] if lacking else []
+    if study.tags.get("mode") == "search":
+        tried = sum(not cell.baseline for cell in study.levels)
+        parts.append(
+            f"Searched: the best of {tried} settings was chosen on these very seeds, so that its mean flatters it. Measure it on other "
+            "seeds before you claim it."
+        )
+    return " ".join(parts)
 
 
 # ---- image by image

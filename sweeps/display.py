@@ -1,4 +1,4 @@
-"""What a person sees while a sweep runs and when it ends: bars in a terminal, plain lines elsewhere, then the table."""
+"""What a person sees while a sweep runs and when it ends: a live table in a terminal, plain lines elsewhere, then the results."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lightning_modules.duration import duration
@@ -26,35 +27,63 @@ Values = Mapping[str, Mapping[int, Mapping[str, float]]]  # cell -> seed -> metr
 
 
 class Pace:
-    """How long the rest will take, from finished trials; the untouched backbone, which is not trained, counts on its own."""
+    """How long the rest will take, from finished trials of the same kind: those that train, those that share an adapter which is there,
+    and those of the untouched backbone."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[bool, list[float]] = {True: [], False: []}
+    def __init__(self, slots: int = 1) -> None:
+        """`slots` trials run at once."""
+        self.slots = slots
+        self.seconds: dict[str, list[float]] = {}
 
-    def add(self, reference: bool, seconds: float) -> None:
-        self.seconds[reference].append(seconds)
+    def add(self, kind: str, seconds: float) -> None:
+        self.seconds.setdefault(kind, []).append(seconds)
 
-    def left(self, waiting: Iterable[bool], running: bool | None = None, elapsed: float = 0.0, share: float = 0.0) -> float | None:
-        """Seconds for the waiting trials and the rest of the running one, of which `share` is done; None where nothing tells yet."""
+    def mean(self, kind: str, guess: float | None = None) -> float | None:
+        """Seconds that a trial of this kind takes; `guess` where none has finished at all."""
         every = [second for seconds in self.seconds.values() for second in seconds]
-        if not every and share > KNOWN:
-            every = [elapsed / share]
-        if not every:
-            return None
-        mean = {kind: sum(own := seconds or every) / len(own) for kind, seconds in self.seconds.items()}
-        rest = 0.0 if running is None else max(mean[running] - elapsed, 0.0)
-        return rest + sum(mean[kind] for kind in waiting)
+        own = self.seconds.get(kind) or every
+        return sum(own) / len(own) if own else guess
+
+    def left(self, waiting: Iterable[str], running: Iterable[tuple[str, float, float]] = ()) -> float | None:
+        """Seconds for the waiting trials and the rest of those that run, each (kind, seconds so far, share done); None where nothing
+        tells yet."""
+        running = list(running)
+        told = [elapsed / share for _, elapsed, share in running if share > KNOWN]
+        guess = sum(told) / len(told) if told else None
+        rests, total = [0.0], 0.0
+        for kind, elapsed, _ in running:
+            mean = self.mean(kind, guess)
+            if mean is None:
+                return None
+            rests.append(max(mean - elapsed, 0.0))
+        for kind in waiting:
+            mean = self.mean(kind, guess)
+            if mean is None:
+                return None
+            total += mean
+        return max((total + sum(rests)) / self.slots, *rests)
+
+
+@dataclass
+class Running:
+    """A trial as it is shown."""
+
+    device: str
+    kind: str
+    began: float
+    phase: str = ""
+    text: str = ""
+    share: float = 0.0
 
 
 class View:
     """Plain lines: one when a trial starts, one for each of its phases, one when it ends."""
 
-    def __init__(self, console: Console, pace: Pace, done: int, waiting: Mapping[Key, bool]) -> None:
-        """`waiting` maps the (cell, seed) that are to come to whether they are of the untouched backbone."""
+    def __init__(self, console: Console, pace: Pace, done: int, waiting: Mapping[Key, str]) -> None:
+        """`waiting` maps the (cell, seed) that are to come to their kind."""
         self.console, self.pace, self.done = console, pace, done
         self.waiting = dict(waiting)
-        self.running: bool | None = None
-        self.label, self.phase, self.share, self.began = "", "", 0.0, time.monotonic()
+        self.running: dict[Key, Running] = {}
 
     def __enter__(self) -> View:
         return self
@@ -64,79 +93,88 @@ class View:
 
     @property
     def total(self) -> int:
-        return self.done + len(self.waiting) + (self.running is not None)
+        return self.done + len(self.waiting) + len(self.running)
 
-    def start(self, job: Job) -> None:
+    def start(self, job: Job, device: str = "") -> None:
         """A trial begins."""
-        self.label, self.running = f"{job.cell.text}, seed {job.seed}", job.cell.reference
-        self.phase, self.share, self.began = "", 0.0, time.monotonic()
-        self.waiting.pop((job.cell.text, job.seed), None)
+        self.waiting.pop(job.key, None)
+        self.running[job.key] = Running(device, job.kind, time.monotonic())
 
-    def progress(self, text: str, share: float) -> None:
+    def progress(self, job: Job, text: str, share: float) -> None:
         """What `lightning_modules.train.run` reports: a line, `training: step 20/60`, and the share of the trial that is done."""
-        phase, self.share = text.partition(":")[0], share
-        if phase != self.phase:
-            self.phase = phase
-            self.say(f"[{self.done + 1}/{self.total}] {self.label}: {phase}{self.left()}")
+        shown = self.running[job.key]
+        phase, shown.text, shown.share = text.partition(":")[0], text, share
+        if phase != shown.phase:
+            shown.phase = phase
+            on = f" on {shown.device}" if shown.device else ""
+            self.phase(f"[{self.done + 1}/{self.total}] {job.name}{on}: {phase}{self.left()}")
+
+    def phase(self, line: str) -> None:
+        """A trial enters a phase."""
+        self.say(line)
 
     def finish(self, job: Job, text: str, seconds: float) -> None:
         """A trial ended well."""
-        self.pace.add(job.cell.reference, seconds)
-        self.running, self.done = None, self.done + 1
-        self.say(f"[{self.done}/{self.total}] {self.label}: {text} ({duration(seconds)}){self.left()}")
+        self.pace.add(job.kind, seconds)
+        self.running.pop(job.key, None)
+        self.done += 1
+        self.say(f"[{self.done}/{self.total}] {job.name}: {text} ({duration(seconds)}){self.left()}")
 
     def retry(self, job: Job, text: str) -> None:
         """A trial failed and waits again."""
-        self.running = None
-        self.waiting[job.cell.text, job.seed] = job.cell.reference
+        self.running.pop(job.key, None)
+        self.waiting[job.key] = job.kind
         self.say(text)
 
-    def drop(self, text: str) -> None:
-        """A trial failed for good."""
-        self.running, self.done = None, self.done + 1
+    def drop(self, job: Job, text: str) -> None:
+        """A trial failed for good, or was pruned."""
+        self.running.pop(job.key, None)
+        self.done += 1
         self.say(text)
 
     def say(self, text: str) -> None:
         say(self.console, text)
 
     def left(self) -> str:
-        seconds = self.pace.left(self.waiting.values(), self.running, time.monotonic() - self.began, self.share)
-        return "" if seconds is None or not self.waiting and self.running is None else f", about {duration(seconds)} left"
+        now = time.monotonic()
+        running = [(shown.kind, now - shown.began, shown.share) for shown in self.running.values()]
+        seconds = self.pace.left(self.waiting.values(), running)
+        return "" if seconds is None or not (self.waiting or self.running) else f", about {duration(seconds)} left"
 
 
-class Bars(View):
-    """Two bars: the trials of the sweep, and the current trial."""
+class Live(View):
+    """A table of the trials that run, kept up to date, below the lines of those that have ended."""
 
-    def __enter__(self) -> Bars:
-        from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+    def __enter__(self) -> Live:
+        from rich.live import Live as Region
 
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(None), TaskProgressColumn())
-        self.bars = Progress(*columns, console=self.console, expand=True, transient=True)
-        self.all = self.bars.add_task("trials", total=max(self.total, 1), completed=self.done)
-        self.one = self.bars.add_task("", total=1.0, visible=False)
-        self.bars.start()
+        self.region = Region(get_renderable=self.table, console=self.console, refresh_per_second=4, transient=True)
+        self.region.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.bars.stop()
+        self.region.stop()
 
-    def start(self, job: Job) -> None:
-        super().start(job)
-        self.bars.update(self.one, description=self.label, completed=0.0, visible=True)
-        self._redraw()
+    def phase(self, line: str) -> None:
+        """The table shows it."""
 
-    def progress(self, text: str, share: float) -> None:
-        self.share = share
-        self.bars.update(self.one, description=f"{self.label}: {text}", completed=share)
-        self._redraw()
+    def table(self) -> Table:
+        """One row a trial: device, cell and seed, what it does (with step and loss while it trains), share done, time so far."""
+        from rich.table import Table
+        from rich.text import Text
 
-    def finish(self, job: Job, text: str, seconds: float) -> None:
-        super().finish(job, text, seconds)
-        self._redraw()
-
-    def _redraw(self) -> None:
-        text = f"trial {min(self.done + 1, self.total)} of {self.total}{self.left()}"
-        self.bars.update(self.all, description=text, total=max(self.total, 1), completed=self.done)
+        title = f"trial {min(self.done + len(self.running), self.total)} of {self.total}{self.left()}"
+        table = Table(title=title, title_justify="left", title_style="bold", expand=True, show_edge=False, pad_edge=False)
+        table.add_column("device", no_wrap=True)
+        table.add_column("trial", ratio=2)
+        table.add_column("state", ratio=3)
+        table.add_column("done", justify="right", no_wrap=True)
+        table.add_column("time", justify="right", no_wrap=True)
+        now = time.monotonic()
+        for (cell, seed), shown in self.running.items():
+            words = (shown.device or "here", f"{cell}, seed {seed}", shown.text or "starting")
+            table.add_row(*map(Text, words), f"{shown.share:.0%}", duration(now - shown.began))
+        return table
 
 
 def say(console: Console, content: RenderableType) -> None:
@@ -145,9 +183,9 @@ def say(console: Console, content: RenderableType) -> None:
         console.print(content, markup=False, highlight=False, soft_wrap=isinstance(content, str))
 
 
-def view(console: Console, pace: Pace, done: int, waiting: Mapping[Key, bool]) -> View:
-    """Bars where someone looks at a terminal, lines where not."""
-    return (Bars if console.is_terminal else View)(console, pace, done, waiting)
+def view(console: Console, pace: Pace, done: int, waiting: Mapping[Key, str]) -> View:
+    """A live table where someone looks at a terminal, lines where not."""
+    return (Live if console.is_terminal else View)(console, pace, done, waiting)
 
 
 def summary_table(sweep: Sweep, cells: Sequence[Cell], seeds: Sequence[int], values: Values, width: int) -> Table:

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
@@ -74,6 +74,11 @@ class Ledger:
                 if run.data.tags[key] != tags[key]:
                     self.client.set_tag(run.info.run_id, key, tags[key])
             self.runs[cell.text] = run.info.run_id
+
+    def mark(self, tag: str, cells: Collection[str]) -> None:
+        """Set the tag `tag` on the runs of all cells: true on those of `cells`, false on the others."""
+        for text, run_id in self.runs.items():
+            self.client.set_tag(run_id, tag, str(text in cells).lower())
 
     def tracking(self, cell: Cell, seed: int, trial: int, attempt: int) -> Tracking:
         """What the trial needs to make its own nested run."""

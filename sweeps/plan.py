@@ -1,43 +1,30 @@
-"""Cells × seeds, decided once and stored: an MLflow experiment with a run per cell, an Optuna study with a queued trial per cell and seed.
+"""Cells × seeds as a queue that can be worked on, put right after whatever happened, and asked what is done.
 
-Planning again is harmless: what is there is found, only what is missing is added. Results are never mixed over settings. A digest of
-everything that a result depends on (not of seeds, levels, retries, output) is stored with the study; the same settings continue it, other
-settings start a study of their own next to it, `<name>-<digest>`, which is said in one line. The code is not part of the digest: after a
-change of a method, another `output` gives new results (adapters and images are shared below one output).
+Planning again is harmless: what is there is found, only what is missing is added.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
-import shlex
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock
+from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.tracking import Tracking, client, describe_error
-from lightning_modules.train import check
-from sweeps.ledger import Ledger, ServerError, check_server, public
-from sweeps.measurable import described, measurable
-from sweeps.study import Key, Study, identity_of, key_of
-from sweeps.sweep import Cell, Sweep, level_text
+from lightning_modules.code_version import code_version
+from lightning_modules.keys import training_facts
+from lightning_modules.tracking import Tracking
+from sweeps.resolve import seeds_of, trial_config
+from sweeps.study import Key, Study, key_of
+from sweeps.sweep import Cell, Sweep
 
-__all__ = ["Job", "Plan", "PlanError", "ResultError", "make", "read_result", "resolve"]
+if TYPE_CHECKING:
+    from sweeps.ledger import Ledger
 
-# settings that change when, where or how often trials run, but no trial's numbers
-NOT_IN_DIGEST = ("seed", "seeds", "retries", "output", "tracking_uri", "levels", "data.workers", "trainer.log_every",
-                 "trainer.checkpoint_every")
-
-
-class PlanError(ValueError):
-    """A sweep that cannot be planned, said in one line."""
+__all__ = ["Job", "Plan", "ResultError", "read_result"]
 
 
 class ResultError(ValueError):
@@ -46,7 +33,7 @@ class ResultError(ValueError):
 
 @dataclass(frozen=True)
 class Job:
-    """One claimed trial, ready to run."""
+    """One claimed trial, ready to run. `kind` tells what it costs: see `Plan.kind`."""
 
     number: int
     cell: Cell
@@ -55,6 +42,15 @@ class Job:
     folder: Path
     config: schema.Run
     tracking: Tracking
+    kind: str = "trained"
+
+    @property
+    def key(self) -> Key:
+        return self.cell.text, self.seed
+
+    @property
+    def name(self) -> str:
+        return f"{self.cell.text}, seed {self.seed}"
 
 
 @dataclass
@@ -69,20 +65,79 @@ class Plan:
     study: Study
     ledger: Ledger
     notes: list[str]
+    _groups: dict[Key, str] = field(default_factory=dict)
 
     @property
     def seeds(self) -> list[int]:
-        return list(range(self.config.seeds))
+        return seeds_of(self.config)
 
     @property
     def wanted(self) -> list[Key]:
         """Every (cell, seed), seed by seed, so that an interrupted sweep has whole seeds rather than whole cells."""
         return [(cell.text, seed) for seed in self.seeds for cell in self.cells]
 
-    def claim(self) -> Job | None:
-        """The next trial, now this process's own; None where nothing waits."""
+    def size(self) -> str:
+        """How large it is, in words."""
+        return f"{len(self.cells)} cells × {len(self.seeds)} seeds = {len(self.wanted)} trials"
+
+    def open(self) -> bool:
+        """Whether there is more to come than what waits by now."""
+        return False
+
+    def results(self) -> list[str]:
+        """Lines to print beside the table of cells."""
+        return []
+
+    # --- what is done ---------------------------------------------------------------------------------------------------------
+
+    def done(self) -> set[Key]:
+        """What of this plan has finished; a trial that is queued again, since its result was lost, has not."""
+        again = {key_of(trial) for trial in self.study.trials("WAITING", "RUNNING")}
+        return ({key_of(trial) for trial in self.study.trials("COMPLETE")} & set(self.wanted)) - again
+
+    def running(self) -> set[Key]:
+        """What is being run, by this process or another."""
+        return {key_of(trial) for trial in self.study.trials("RUNNING")}
+
+    def group(self, key: Key) -> str:
+        """Trials of one group share a trained adapter; empty where nothing is trained."""
+        if key not in self._groups:
+            self._groups[key] = group_of(trial_config(self.config, self.cell(key[0]), key[1]))
+        return self._groups[key]
+
+    def kind(self, key: Key, trained: Collection[str]) -> str:
+        """What a trial costs: "reference" (drawn by the untouched backbone), "shared" (evaluates an adapter of the groups in `trained`),
+        or "trained"."""
+        group = self.group(key)
+        return "reference" if not group else "shared" if group in trained else "trained"
+
+    def kinds(self, keys: Collection[Key]) -> dict[Key, str]:
+        """What each of the trials `keys` that are to come costs, in their order."""
+        trained = {self.group(key) for key in self.done()}
+        found = {}
+        for key in keys:
+            found[key] = self.kind(key, trained)
+            trained.add(self.group(key))
+        return found
+
+    def seconds(self) -> list[tuple[str, float]]:
+        """Kind and duration of finished trials."""
+        finished = [trial for trial in self.study.trials("COMPLETE") if "seconds" in trial.user_attrs]
+        return [(trial.user_attrs.get("kind", "trained"), trial.user_attrs["seconds"]) for trial in finished]
+
+    def value(self, result: Mapping[str, Any]) -> float:
+        """The headline metric of a result. Raises ResultError where it is missing or not a number."""
+        return metric_of(result, self.sweep.headline)
+
+    # --- one trial ------------------------------------------------------------------------------------------------------------
+
+    def claim(self, training: Collection[str] = ()) -> Job | None:
+        """The next trial, now this process's own; None where nothing waits. One that would only wait for the adapter of a group in
+        `training` comes after the others."""
         levels = {factor.key: factor.levels for factor in self.sweep.factors}
-        trial = self.study.claim(set(self.wanted), levels)
+        wanted = set(self.wanted)
+        free = {key for key in wanted if self.group(key) not in training} if training else wanted
+        trial = self.study.claim(free, levels) or (self.study.claim(wanted, levels) if free != wanted else None)
         if trial is None:
             return None
         earlier = [other for other in self.study.trials() if key_of(other) == key_of(trial) and other.number < trial.number]
@@ -90,22 +145,46 @@ class Plan:
 
     def enqueue(self, key: Key) -> None:
         """Put one more trial of a cell and seed at the end of the queue."""
-        self.study.enqueue(*key, self._cell(key[0]).values)
+        self.study.enqueue(*key, self.cell(key[0]).values)
 
-    def done(self) -> set[Key]:
-        """What of this plan has finished; a trial that is queued again, since its result was lost, has not."""
-        again = {key_of(trial) for trial in self.study.trials("WAITING", "RUNNING")}
-        return ({key_of(trial) for trial in self.study.trials("COMPLETE")} & set(self.wanted)) - again
+    def stored(self, job: Job) -> dict[str, Any] | None:
+        """The result that an earlier attempt left in the trial's folder."""
+        return read_result(job.folder)
 
-    def value(self, result: Mapping[str, Any]) -> float:
-        """The headline metric of a result. Raises ResultError where it is missing or not a number."""
-        key = f"eval/{self.sweep.headline}"
-        if key not in result["metrics"]:
-            raise ResultError(f"the result has no {key}; it has {', '.join(sorted(result['metrics']))}")
-        value = float(result["metrics"][key])
-        if math.isnan(value):
-            raise ResultError(f"{key} is not a number (NaN)")
-        return value
+    def told(self, job: Job, text: str) -> None:
+        """A trial that runs has said something."""
+
+    def finish(self, job: Job, result: Mapping[str, Any]) -> tuple[float, float]:
+        """Count a trial: its headline metric and seconds. Raises ResultError for a result that does not have the metric."""
+        try:
+            value = self.value(result)
+        except ResultError:
+            # kept for whoever looks for the cause, but never taken for a result
+            if (job.folder / "result.json").exists():
+                (job.folder / "result.json").replace(job.folder / "result.failed.json")
+            raise
+        seconds = sum(result.get("seconds", {}).values())
+        self.ledger.settle(job.tracking, result, job.folder)
+        self.study.note(job.number, kind=job.kind, code=code_version())
+        self.study.complete(job.number, value, seconds)
+        self.ledger.aggregate(job.cell.text, self.seeds)
+        return value, seconds
+
+    def give_back(self, job: Job, status: str, reason: str) -> None:
+        """Mark a trial that did not finish, in the queue and in MLflow (FAILED or KILLED)."""
+        self.study.note(job.number, status=status)
+        self.study.fail(job.number, reason)
+        self.ledger.fail(job.tracking, status, reason, job.folder)
+
+    def give_up(self, job: Job) -> None:
+        """No further attempt is made at this trial."""
+        self.ledger.aggregate(job.cell.text, self.seeds, failed=True)
+
+    def pruned(self, job: Job) -> None:
+        """The trial was ended early because its settings are no match."""
+        self.give_back(job, "KILLED", "pruned")
+
+    # --- after whatever happened ----------------------------------------------------------------------------------------------
 
     def reconcile(self) -> None:
         """Bring queue, folders and MLflow to one state after whatever happened to earlier processes, then queue what is missing."""
@@ -123,6 +202,21 @@ class Plan:
             self.ledger.close_stale(t.number for t in self.study.trials("RUNNING"))
         for cell in self.cells:
             self.ledger.aggregate(cell.text, self.seeds)
+        self._tell_other_code()
+
+    def adopt(self) -> bool:
+        """Take over trials whose process is gone; True where that put something back into the queue."""
+        with self.study.lock:
+            wanted = set(self.wanted)
+            orphans = [trial for trial in self.study.orphans() if key_of(trial) in wanted]
+            if not orphans:
+                return False
+            self._adopt_orphans()
+            lost = {key_of(trial) for trial in orphans} - {key_of(trial) for trial in self.study.trials("COMPLETE")}
+            for key in sorted(lost):
+                self.enqueue(key)
+            self.ledger.close_stale(t.number for t in self.study.trials("RUNNING"))
+        return bool(lost)
 
     def _adopt_orphans(self) -> None:
         """Trials whose process is gone: a result that was written counts, everything else goes back into the queue."""
@@ -133,6 +227,7 @@ class Plan:
             if result is None:
                 self.study.fail(trial.number, "the process ended before the trial did")
             else:
+                self.study.note(trial.number, kind=self.kind(key, ()), code=result.get("versions", {}).get("code"))
                 self.study.complete(trial.number, self.value(result), sum(result.get("seconds", {}).values()))
                 self.notes.append(f"{key[0]}, seed {key[1]} had finished when its process was stopped: counted")
 
@@ -149,9 +244,16 @@ class Plan:
         self.ledger.settle(job.tracking, result, job.folder)
         return result
 
+    def _tell_other_code(self) -> None:
+        wanted = set(self.wanted)
+        known = [trial.user_attrs.get("code") for trial in self.study.trials("COMPLETE") if key_of(trial) in wanted]
+        other = sum(code not in (None, code_version()) for code in known)
+        if other:
+            said = f"{other} of {len(known)} finished trials were made by other code than this"
+            self.notes.append(f"{said}: to make all of them anew, add --fresh")
+
     def _job(self, number: int, key: Key, attempt: int) -> Job:
-        text, seed = key
-        cell = self._cell(text)
+        cell, seed = self.cell(key[0]), key[1]
         return Job(
             number=number,
             cell=cell,
@@ -160,108 +262,30 @@ class Plan:
             folder=self.folder / "trials" / cell.folder(seed),
             config=trial_config(self.config, cell, seed),
             tracking=self.ledger.tracking(cell, seed, number, attempt),
+            kind=self.kind(key, {self.group(other) for other in self.done()}),
         )
 
-    def _cell(self, text: str) -> Cell:
+    def cell(self, text: str) -> Cell:
+        """The cell of that name."""
         return next(cell for cell in self.cells if cell.text == text)
 
 
-def resolve(sweep: Sweep, config: schema.Sweep, argv: Sequence[str] = ()) -> tuple[Sweep, list[Cell]]:
-    """The sweep with the levels that were asked for, and its cells; every cell is checked against the schema. Raises PlanError.
-
-    Needs none of the heavy libraries: whatever is wrong with a command is said before they load.
-    """
-    for key in sweep.keys:
-        if any(word.partition("=")[0] == key for word in argv):
-            raise PlanError(f"{key} is what this sweep varies; choose its levels with levels=[…]")
-    if sweep.needs and config.backbone.path == "embedded":
-        raise PlanError(f"{sweep.name} needs {sweep.needs}, which the embedded world has not: choose a backbone of your own, backbone=sdxl")
-    if not config.evaluation.prompts:
-        raise PlanError("evaluation.prompts=0 measures nothing, and a sweep compares what is measured; give a number of prompts")
-    if config.seed:
-        raise PlanError(f"seed={config.seed} has no meaning for a sweep; seeds=N runs the seeds 0 … N-1")
-    try:
-        sweep = measurable(sweep, config.evaluation, config.headline)
-        if config.levels is not None:
-            sweep = sweep.with_levels(config.levels)
-        factors = [dataclasses.replace(f, levels=[_canonical(config, f.key, level) for level in f.levels]) for f in sweep.factors]
-        sweep = dataclasses.replace(sweep, factors=factors)
-    except conf.ConfigError:
-        raise
-    except ValueError as error:
-        raise PlanError(str(error)) from None
-    cells = sweep.cells(config.when)
-    for cell in cells:
-        run = trial_config(config, cell, 0)
-        try:
-            check(run)
-        except ValueError as error:
-            raise PlanError(str(error)) from None
-        if run.method.name == "baseline" and not cell.reference:
-            raise PlanError(f"method.name=baseline: {', '.join(sweep.keys)} would change nothing in it; choose another method")
-    return sweep, cells
+def group_of(config: schema.Run) -> str:
+    """Digest of what training depends on, as far as settings say it; empty for the untouched backbone."""
+    if config.method.name == "baseline":
+        return ""
+    return conf.digest(training_facts(config))
 
 
-def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[str] = ()) -> Plan:
-    """Store the plan: folder, MLflow database, experiment and cell runs, study and queue. Raises PlanError."""
-    output = Path(config.output)
-    notes: list[str] = []
-    uri = config.tracking_uri or f"sqlite:///{(output / 'mlflow.db').resolve()}"
-    try:
-        check_server(uri)
-    except ServerError as error:
-        raise PlanError(str(error)) from None
-    lock = FileLock(output / ".lock")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire()  # MLflow's tables and experiments must be made by one process
-    except OSError as error:
-        raise PlanError(f"output={config.output} cannot be written to: {error.strerror or error}") from None
-    try:
-        if config.tracking_uri is None:
-            _create_database(output / "mlflow.db")
-        _open(uri)
-        name, identity = _place(sweep, output, uri, _kept_apart(sweep, config), notes)
-        # the study comes first: stopped in between, the next start knows the folder, and by it the experiment
-        study = Study(output / name, name, sweep.direction, identity)
-        tags = {**_tags(sweep, config, argv), "plan": identity["plan"]}
-        artifacts = output / "artifacts" / name if uri.startswith("sqlite:") else None
-        ledger = Ledger(uri, name, artifacts, tags, f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.")
-        ledger.add_cells(cells)
-    finally:
-        lock.release()
-    plan = Plan(sweep, config, name, output / name, cells, study, ledger, notes)
-    plan.reconcile()
-    conf.write(config, plan.folder / "sweep.yaml")
-    return plan
-
-
-def _create_database(path: Path) -> None:
-    """MLflow's tables take seconds to make; the file appears only when all are there."""
-    if not path.exists():
-        draft = path.with_name(".mlflow.db.new")
-        draft.unlink(missing_ok=True)
-        _open(f"sqlite:///{draft.resolve()}")
-        draft.replace(path)
-
-
-def _open(uri: str) -> None:
-    """First touch of a tracking store. Raises PlanError where MLflow refuses it."""
-    try:
-        client(uri).search_experiments(max_results=1)
-    except Exception as error:
-        if not type(error).__module__.startswith(("mlflow", "sqlalchemy")):
-            raise
-        raise PlanError(f"MLflow cannot use tracking_uri={public(uri)}: {describe_error(error)}") from error
-
-
-def trial_config(config: schema.Sweep, cell: Cell, seed: int) -> schema.Run:
-    """The settings of one trial. Raises ConfigError for a level that the schema does not allow."""
-    run = conf.as_run(config)
-    if cell.evaluation:
-        conf.replace(run, cell.evaluation, "levels")  # checked here, applied after training
-    late = {} if cell.reference else {**run.evaluate_with, **cell.evaluation}
-    return conf.replace(run, {**cell.training, "seed": seed, "evaluate_with": late}, "levels")
+def metric_of(result: Mapping[str, Any], name: str) -> float:
+    """The metric `name` of a result. Raises ResultError where it is missing or not a number."""
+    key = f"eval/{name}"
+    if key not in result["metrics"]:
+        raise ResultError(f"the result has no {key}; it has {', '.join(sorted(result['metrics']))}")
+    value = float(result["metrics"][key])
+    if math.isnan(value):
+        raise ResultError(f"{key} is not a number (NaN)")
+    return value
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -275,73 +299,3 @@ def read_result(folder: Path) -> dict[str, Any] | None:
         return None
     return result if isinstance(result, dict) and isinstance(result.get("metrics"), dict) else None
 
-
-def _canonical(config: schema.Sweep, key: str, level: Any) -> Any:
-    """A level as the schema reads it (1 is 1.0 where a number is wanted); the name of a group's file stays a name."""
-    value = conf.lookup(conf.replace(config, {key: level}, "levels"), key)
-    return level if dataclasses.is_dataclass(value) else value
-
-
-def _kept_apart(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
-    """The dotted settings that results depend on."""
-    flat = dict(_flatten(conf.to_dict(config)))
-    return {key: value for key, value in flat.items() if key not in NOT_IN_DIGEST and key not in sweep.keys}
-
-
-def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    items: list[tuple[str, Any]] = []
-    for key, value in mapping.items():
-        items += _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) and key != "evaluate_with" else [(prefix + key, value)]
-    return items
-
-
-def _place(sweep: Sweep, output: Path, uri: str, kept: dict[str, Any], notes: list[str]) -> tuple[str, dict[str, Any]]:
-    """Name and identity of the study of these settings, or the first free name and a new identity."""
-    digest = conf.digest(kept)
-    base = f"{sweep.name}-{digest[:8]}"
-    for count in range(100):
-        name = [sweep.name, base][count] if count < 2 else f"{base}-{count}"
-        folder = output / name
-        identity = identity_of(folder, name)
-        experiment = client(uri).get_experiment_by_name(name)
-        if identity is None:
-            fits = experiment is None and not (folder / "trials").exists()
-            identity = {"digest": digest, "config": kept, "plan": uuid.uuid4().hex}
-        else:
-            fits = identity["digest"] == digest and (experiment is None or experiment.tags.get("plan") == identity["plan"])
-            if count == 0 and identity["digest"] != digest:
-                changes = _changes(identity["config"], kept)
-                notes.append(f"settings differ from those of {folder} ({changes}): kept apart in {output / base}")
-        if fits:
-            if count and not notes:
-                notes.append(f"MLflow has an experiment {sweep.name} that does not belong to {output}: kept apart as {name}")
-            return name, identity
-    raise PlanError(f"{output} holds a hundred sweeps called {base}-…; choose another output=FOLDER")
-
-
-def _changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
-    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
-    shown = ", ".join(f"{key} {old.get(key, 'unset')} → {new.get(key, 'unset')}" for key in keys[:3])
-    return shown + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def _tags(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> dict[str, str]:
-    """What a report needs to know of the plan."""
-    private = ("output", "tracking_uri")  # say where things are on this machine and change no result
-    command = [f"sweeps.{sweep.name}", *(word for word in argv if word.partition("=")[0] not in private)]
-    return {
-        "sweep": sweep.name,
-        "question": sweep.question,
-        "origin": sweep.origin,
-        "factor_keys": json.dumps(sweep.keys),
-        "factors": json.dumps([factor.describe() for factor in sweep.factors], ensure_ascii=False),
-        "without": json.dumps([{key: level_text(level) for key, level in entry.items()} for entry in sweep.without], ensure_ascii=False),
-        "baseline_cell": next(cell.text for cell in sweep.cells(config.when) if cell.baseline),
-        "metrics": json.dumps([dataclasses.asdict(metric) for metric in sweep.metrics], ensure_ascii=False),
-        "headline": sweep.headline,
-        "seeds": json.dumps(list(range(config.seeds))),
-        "config": json.dumps({key: value for key, value in conf.to_dict(config).items() if key not in private}, ensure_ascii=False),
-        "command": f"python -m {shlex.join(command)}",
-        "published": json.dumps([dict(entry) for entry in sweep.published], ensure_ascii=False),
-        "evaluation": described(config.evaluation),
-    }

@@ -1,4 +1,4 @@
-"""The driver: plans a sweep, runs its trials one after another in this process, keeps MLflow and the queue true, writes the report.
+"""One command of a sweep: plans it, runs its trials in their slots, keeps MLflow and the queue true, writes the report.
 
 Stop it however and whenever you like; the same command goes on and repeats nothing that has finished.
 """
@@ -9,14 +9,13 @@ import json
 import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from conf import load as conf
-from conf import schema
+from sweeps.launch import PROGRAM, LaunchError, Trainer, slots_for
 from sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -24,48 +23,102 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from lightning_modules.tracking import Tracking
-    from sweeps.display import View
-    from sweeps.plan import Job, Plan
+    from sweeps.launch import Slot
+    from sweeps.plan import Plan
     from sweeps.study import Key
 
 __all__ = ["Trainer", "main"]
 
-Trainer = Callable[[schema.Run, Path, "Tracking | None", "Callable[[str, float], None] | None"], dict[str, Any]]
 FAILED, REFUSED = 1, 2  # exit statuses
+FLAGS = {
+    "--plan": "print the cells, what is done and how long the rest will take; run nothing",
+    "--fresh": "use nothing that was made before: results, adapters and images get a mark of their own (fresh=…)",
+    "--help": "this page",
+}
 
 
 class Stopped(KeyboardInterrupt):
-    """A signal asked this process to end."""
+    """A signal asked this process to end at once."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
         self.number = number
 
 
-def main(sweep: Sweep, argv: Sequence[str] | None = None, trainer: Trainer | None = None) -> int:
+class Signals:
+    """The first Ctrl-C lets running trials finish and begins no others; the second, or SIGTERM, stops at once (`Stopped`)."""
+
+    def __init__(self) -> None:
+        self.received: list[int] = []
+        self.working = False  # whether there are trials that could finish
+
+    @property
+    def finishing(self) -> bool:
+        return bool(self.received)
+
+    def _came(self, number: int, _: FrameType | None) -> None:
+        self.received.append(number)
+        if number == signal.SIGTERM or len(self.received) > 1 or not self.working:
+            raise Stopped(number)
+        print("\nfinishing the trials that run, beginning no others; Ctrl-C again stops at once", file=sys.stderr, flush=True)
+
+    @contextmanager
+    def watched(self) -> Iterator[Signals]:
+        kinds = (signal.SIGINT, signal.SIGTERM)
+        before = {kind: signal.getsignal(kind) for kind in kinds}
+        try:
+            for kind in kinds:
+                signal.signal(kind, self._came)
+            yield self
+        finally:
+            for kind in kinds:
+                signal.signal(kind, before[kind])
+
+
+def main(
+    sweep: Sweep, argv: Sequence[str] | None = None, trainer: Trainer | None = None, program: tuple[str, ...] = PROGRAM
+) -> int:
     """Run `sweep` with `key=value` words. Returns 0, 1 where a trial or the report failed, 2 for a wrong command, 128 + n after a signal n.
 
-    `trainer` takes the place of `lightning_modules.train.run`.
+    `trainer` takes the place of `lightning_modules.train.run`, `program` of the worker that other processes run.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
-        print(conf.help_text(f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}", sweep.preset), end="")
+        about = "\n".join(f"  {flag:<22}  {meaning}" for flag, meaning in FLAGS.items())
+        page = conf.help_text(f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}", sweep.preset)
+        print(f"{page.rstrip()}\n\nflags\n{about}")
         return 0
-    from sweeps.plan import PlanError, make, resolve
+    flags = [word for word in argv if word in FLAGS]
+    words = [word for word in argv if word not in FLAGS]
+    if "--fresh" in flags:
+        words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
+        print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
+    from sweeps.resolve import PlanError, resolve
 
-    with _signals() as received:
+    with Signals().watched() as signals:
         plan = None
         try:
-            config = conf.load(argv, sweep.preset)
-            resolved, cells = resolve(sweep, config, argv)
-            plan = make(resolved, config, cells, argv)
-            return _run(plan, trainer or _trainer(), received)
-        except (conf.ConfigError, PlanError) as error:
+            config = conf.load(words, sweep.preset)
+            resolved, cells = resolve(sweep, config, words)
+            if "--plan" in flags:
+                from sweeps.preview import preview
+
+                preview(resolved, config, cells)
+                return 0
+            from sweeps.place import make, uri_of
+
+            uri_of(config)  # first, since looking for GPUs takes seconds
+            slots = slots_for(config, trainer, program)
+            plan = make(resolved, config, cells, words)
+            return _run(plan, slots, signals)
+        except (conf.ConfigError, PlanError, LaunchError) as error:
             print(f"error: {error}", file=sys.stderr)
             return REFUSED
-        except KeyboardInterrupt as stop:
-            number = stop.number if isinstance(stop, Stopped) else received[-1] if received else signal.SIGINT
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # Lightning answers a signal with sys.exit
+            if isinstance(stop, SystemExit) and not signals.received:
+                raise
+            number = stop.number if isinstance(stop, Stopped) else signals.received[-1] if signals.received else signal.SIGINT
             print("stopped; the same command goes on from here", file=sys.stderr)
             return 128 + number
         finally:
@@ -73,121 +126,39 @@ def main(sweep: Sweep, argv: Sequence[str] | None = None, trainer: Trainer | Non
                 plan.study.close()
 
 
-def _trainer() -> Trainer:
-    from lightning_modules.train import run
-
-    return run
-
-
-@contextmanager
-def _signals() -> Iterator[list[int]]:
-    """SIGINT and SIGTERM become `Stopped`, so that both leave through the same door; lists the signals that came."""
-    received: list[int] = []
-
-    def stop(number: int, _: FrameType | None) -> None:
-        received.append(number)
-        raise Stopped(number)
-
-    kinds = (signal.SIGINT, signal.SIGTERM)
-    before = {kind: signal.getsignal(kind) for kind in kinds}
-    try:
-        for kind in kinds:
-            signal.signal(kind, stop)
-        yield received
-    finally:
-        for kind in kinds:
-            signal.signal(kind, before[kind])
-
-
-def _run(plan: Plan, trainer: Trainer, received: Sequence[int]) -> int:
+def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
     from rich.console import Console
 
     from sweeps.display import Pace, say, view
+    from sweeps.driver import Driver, Halted
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     done = plan.done()
     for note in plan.notes:
         say(console, note)
-    size = f"{len(plan.cells)} cells × {len(plan.seeds)} seeds = {len(plan.wanted)} trials, {len(done)} finished"
-    say(console, f"{plan.name}: {size}; {plan.folder}")
-    pace = Pace()
-    reference = {cell.text: cell.reference for cell in plan.cells}
-    for trial in plan.study.trials("COMPLETE"):
-        cell, seconds = trial.user_attrs["cell"], trial.user_attrs.get("seconds")
-        if seconds is not None and cell in reference:
-            pace.add(reference[cell], seconds)
-    waiting = {key: reference[key[0]] for key in plan.wanted if key not in done}
+    say(console, f"{plan.name}: {plan.size()}, {len(done)} finished; {plan.folder}")
+    pace = Pace(len(slots))
+    for kind, seconds in plan.seconds():
+        pace.add(kind, seconds)
+    waiting = plan.kinds([key for key in plan.wanted if key not in done])
     failures: dict[Key, str] = {}
-    if waiting:
+    if waiting or plan.open():
         with view(console, pace, len(done), waiting) as shown:
-            _work(plan, trainer, shown, failures, received)
-    return _conclude(plan, console, failures)
-
-
-def _work(plan: Plan, trainer: Trainer, shown: View, failures: dict[Key, str], received: Sequence[int]) -> None:
-    """Claim and run until nothing waits. `failures` gets the trials that failed for good."""
-    tried: dict[Key, int] = {}
-    while (job := plan.claim()) is not None:
-        key = (job.cell.text, job.seed)
-        shown.start(job)
-        try:
-            value, seconds = _attempt(plan, job, trainer, shown)
-        except BaseException as error:
-            # Lightning answers a signal with sys.exit
-            if isinstance(error, KeyboardInterrupt) or (received and isinstance(error, SystemExit)):
-                if not (job.folder / "result.json").exists():  # with it, the next start counts the trial
-                    _give_back(plan, job, "KILLED", "stopped by a person or the system")
-                raise KeyboardInterrupt from error
-            reason = _log_failure(job, error)
-            _give_back(plan, job, "FAILED", reason)
-            tried[key] = tried.get(key, 0) + 1
-            tries = f"try {tried[key]} of {plan.config.retries + 1}"
-            line = f"{key[0]}, seed {key[1]} failed ({tries}): {reason}; log: {job.folder / 'log.txt'}"
-            if tried[key] <= plan.config.retries:
-                plan.enqueue(key)
-                shown.retry(job, line)
-            else:
-                failures[key] = reason
-                plan.ledger.aggregate(job.cell.text, plan.seeds, failed=True)
-                shown.drop(line)
-        else:
-            plan.study.complete(job.number, value, seconds)
-            plan.ledger.aggregate(job.cell.text, plan.seeds, failed=any(cell == key[0] for cell, _ in failures))
-            shown.finish(job, f"{plan.sweep.headline} {value:.3f}", seconds)
-
-
-def _attempt(plan: Plan, job: Job, trainer: Trainer, shown: View) -> tuple[float, float]:
-    """Run one trial, or take the result that an earlier attempt left; returns the headline metric and seconds."""
-    from sweeps.plan import ResultError, read_result
-
-    result, began = read_result(job.folder), time.monotonic()
-    if result is None:
-        job.folder.mkdir(parents=True, exist_ok=True)
-        result = trainer(job.config, job.folder, job.tracking, shown.progress)
-    try:
-        value = plan.value(result)
-    except ResultError:
-        # kept for whoever looks for the cause, but never taken for a result
-        if (job.folder / "result.json").exists():
-            (job.folder / "result.json").replace(job.folder / "result.failed.json")
-        raise
-    plan.ledger.settle(job.tracking, result, job.folder)
-    return value, sum(result.get("seconds", {}).values()) or time.monotonic() - began
-
-
-def _give_back(plan: Plan, job: Job, status: str, reason: str) -> None:
-    plan.study.fail(job.number, reason)
-    plan.ledger.fail(job.tracking, status, reason, job.folder)
-
-
-def _log_failure(job: Job, error: BaseException) -> str:
-    """The reason on one line; the whole traceback goes to the trial's log."""
-    from lightning_modules.tracking import describe_error
-
-    job.folder.mkdir(parents=True, exist_ok=True)
-    with (job.folder / "log.txt").open("a", encoding="utf-8") as log:
-        log.write("".join(traceback.format_exception(error)))
-    return describe_error(error)
+            driver = Driver(plan, slots, shown, lambda: signals.finishing)
+            signals.working = True
+            try:
+                driver.run()
+            except Halted as halt:
+                print(f"error: {halt}", file=sys.stderr)
+                return FAILED
+            finally:
+                signals.working = False
+            failures = driver.failures
+    status = _conclude(plan, console, failures)
+    if signals.finishing:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + signals.received[0]
+    return status
 
 
 def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
@@ -195,6 +166,8 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
     from sweeps.display import say, summary_table
 
     done = plan.done()
+    for line in plan.results():
+        say(console, line)
     say(console, summary_table(plan.sweep, plan.cells, plan.seeds, plan.ledger.seeds(), console.width))
     written = bool(done) and _report(plan, console)
     rows = [("folder", str(plan.folder)), *plan.ledger.links()]
@@ -204,9 +177,12 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
         say(console, f"{label + ':':<9}{text}")
     for (cell, seed), reason in failures.items():
         print(f"failed: {cell}, seed {seed}: {reason}", file=sys.stderr)
-    elsewhere = len(plan.wanted) - len(done) - len(failures)
+    rest = set(plan.wanted) - done - failures.keys()
+    elsewhere = len(rest & plan.running())
     if elsewhere:
         say(console, f"{elsewhere} more being run by another process; the same command later adds them to the report")
+    if len(rest) > elsewhere:
+        say(console, f"{len(rest) - elsewhere} trials are left to run")
     return FAILED if failures or (done and not written) else 0
 
 

@@ -158,7 +158,11 @@ class Sweep:
     @property
     def direction(self) -> str:
         """Whether higher or lower is better in the headline metric."""
-        return next(metric.better for metric in self.metrics if metric.key == self.headline)
+        return self.better(self.headline)
+
+    def better(self, metric: str) -> str:
+        """Whether "higher" or "lower" is better in a metric, or "none"."""
+        return next(known.better for known in self.metrics if known.key == metric)
 
     def with_levels(self, levels: Sequence[Any]) -> Sweep:
         """The same sweep over other levels of its only factor; the baseline level stays, since all are compared with it."""
@@ -172,26 +176,66 @@ class Sweep:
             other = dataclasses.replace(other, levels=sorted(chosen))
         return dataclasses.replace(self, factors=(other,))
 
-    def cells(self, when: str = "train") -> list[Cell]:
+    def with_named(self, names: Sequence[str]) -> Sweep:
+        """The same sweep with the levels that the cells `names` have beside its own: any number for a factor of numbers.
+
+        Raises ValueError for a name that is no cell's.
+        """
+        factors = {factor.key: factor for factor in self.factors}
+        short = {name: key for key, name in _short_names(self.keys).items()}
+        for name in names:
+            if name == REFERENCE:
+                continue
+            parts = [part.partition("=") for part in name.split(", ")]
+            if [part[0] for part in parts] != list(short):
+                raise ValueError(f"cells={name}: expected {', '.join(f'{key}=…' for key in short)}, as --plan writes them")
+            for key, _, text in parts:
+                factor = factors[short[key]]
+                known = [level_text(level) for level in factor.levels]
+                if text in known:
+                    continue
+                try:
+                    level = json.loads(text) if factor.numeric else None
+                except ValueError:
+                    level = None
+                if not isinstance(level, int | float):
+                    expected = "a number" if factor.numeric else f"one of {', '.join(known)}"
+                    raise ValueError(f"cells={name}: {key}={text}; expected {expected}")
+                factors[factor.key] = dataclasses.replace(factor, levels=sorted([*factor.levels, level]))
+        return dataclasses.replace(self, factors=tuple(factors.values()))
+
+    def cells(self, when: str = "train", mode: str = "grid", names: Sequence[str] = ()) -> list[Cell]:
         """The reference cell, then every combination of levels that is not left out.
 
-        `when="evaluate"` makes all factors act only after training.
+        `when="evaluate"` makes all factors act only after training. `mode="one_factor"` keeps the cells that differ from the baseline
+        cell in one factor, `"list"` those that `names` lists, `"search"` none but the baseline cell, which always comes along.
+        Raises ValueError for a name that no cell has.
         """
+        cells = [self.cell(values, when) for values in self._combinations()]
+        if not any(cell.reference for cell in cells):
+            cells = [Cell(text=REFERENCE, values=UNTOUCHED, reference=True, training=UNTOUCHED), *cells]
+        if mode == "list" and (unknown := [name for name in names if name not in {cell.text for cell in cells}]):
+            there = "; ".join(cell.text for cell in cells)
+            raise ValueError(f"cells={unknown[0]}: {self.name} has no cell of that name; it has {there}")
+        return [cell for cell in cells if cell.baseline or cell.reference or self._chosen(cell, mode, names)]
+
+    def _chosen(self, cell: Cell, mode: str, names: Sequence[str]) -> bool:
+        if mode == "one_factor":
+            return sum(level_text(cell.values[key]) != level_text(self.baseline[key]) for key in self.keys) == 1
+        return mode == "grid" or (mode == "list" and cell.text in names)
+
+    def cell(self, values: Mapping[str, Any], when: str = "train") -> Cell:
+        """The cell with these levels, a value for each factor."""
         names = _short_names(self.keys)
-        cells = []
-        for values in self._combinations():
-            late = {f.key: values[f.key] for f in self.factors if "evaluate" in (when, f.when)}
-            cells.append(Cell(
-                text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
-                values=values,
-                baseline=_matches(self.baseline, values),
-                reference=values.get("method.name", values.get("method")) == "baseline",
-                training={key: level for key, level in values.items() if key not in late},
-                evaluation=late,
-            ))
-        if any(cell.reference for cell in cells):
-            return cells
-        return [Cell(text=REFERENCE, values=UNTOUCHED, reference=True, training=UNTOUCHED), *cells]
+        late = {f.key: values[f.key] for f in self.factors if "evaluate" in (when, f.when)}
+        return Cell(
+            text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
+            values=values,
+            baseline=_matches(self.baseline, values),
+            reference=values.get("method.name", values.get("method")) == "baseline",
+            training={key: level for key, level in values.items() if key not in late},
+            evaluation=late,
+        )
 
 
 def level_text(level: Any) -> str:

@@ -33,19 +33,28 @@ def console(terminal: bool = False, width: int = 160) -> tuple[Console, io.Strin
 
 def test_the_rest_is_estimated_from_finished_trials_of_the_same_kind() -> None:
     pace = Pace()
-    assert pace.left([True, False]) is None
-    pace.add(True, 4.0)
-    assert pace.left([True, False]) == 8.0
-    pace.add(False, 10.0)
-    pace.add(False, 14.0)
-    assert pace.left([True, False]) == 16.0
-    assert pace.left([False], running=False, elapsed=5.0) == 19.0
-    assert pace.left([], running=False, elapsed=50.0) == 0.0
+    assert pace.left(["reference", "trained"]) is None
+    pace.add("reference", 4.0)
+    assert pace.left(["reference", "trained"]) == 8.0
+    pace.add("trained", 10.0)
+    pace.add("trained", 14.0)
+    assert pace.left(["reference", "trained"]) == 16.0
+    assert pace.left(["trained"], [("trained", 5.0, 0.2)]) == 19.0
+    assert pace.left([], [("trained", 50.0, 0.9)]) == 0.0
+    pace.add("shared", 2.0)
+    assert pace.left(["shared", "shared", "trained"]) == 16.0
+
+
+def test_trials_that_run_at_once_share_the_time_but_none_is_quicker_than_itself() -> None:
+    pace = Pace(2)
+    pace.add("trained", 10.0)
+    assert pace.left(["trained"] * 4) == 20.0
+    assert pace.left([], [("trained", 2.0, 0.2), ("trained", 9.0, 0.9)]) == 8.0
 
 
 def test_the_first_trial_tells_by_what_is_done_of_it() -> None:
-    assert Pace().left([False, False], running=False, elapsed=5.0, share=0.01) is None
-    assert Pace().left([False, False], running=False, elapsed=5.0, share=0.5) == pytest.approx(25.0)
+    assert Pace().left(["trained"] * 2, [("trained", 5.0, 0.01)]) is None
+    assert Pace().left(["trained"] * 2, [("trained", 5.0, 0.5)]) == pytest.approx(25.0)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(8.2, "8 s"), (89, "89 s"), (200, "3 min"), (9000, "2.5 h")])
@@ -53,18 +62,35 @@ def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
 
+def job(cell: str = "threshold=0.5", seed: int = 1) -> Any:
+    return SimpleNamespace(key=(cell, seed), name=f"{cell}, seed {seed}", kind="trained")
+
+
 @pytest.mark.parametrize("terminal", [False, True])
 def test_both_views_say_the_same_when_a_trial_ends(terminal: bool) -> None:
-    job: Any = SimpleNamespace(cell=SimpleNamespace(text="threshold=0.5", reference=False), seed=1)
     target, stream = console(terminal)
-    with view(target, Pace(), 1, {("threshold=0.5", 1): False, ("threshold=0.6", 1): False}) as shown:
-        shown.start(job)
+    with view(target, Pace(), 1, {("threshold=0.5", 1): "trained", ("threshold=0.6", 1): "trained"}) as shown:
+        shown.start(job())
         for step in range(3):
-            shown.progress(f"training: step {step}/3", step / 6)
-        shown.finish(job, "success 0.500", 20.0)
+            shown.progress(job(), f"training: step {step}/3", step / 6)
+        shown.finish(job(), "success 0.500", 20.0)
     assert "[2/3] threshold=0.5, seed 1: success 0.500 (20 s), about 20 s left" in stream.getvalue()
     if not terminal:
         assert stream.getvalue().count("training") == 1
+
+
+def test_the_table_shows_every_trial_that_runs() -> None:
+    target, stream = console(True)
+    with view(target, Pace(2), 0, {("threshold=0.6", 1): "trained"}) as shown:
+        shown.start(job(), "gpu 0")
+        shown.start(job("threshold=[0.6]"), "gpu 1,2")
+        shown.progress(job(), "training: step 20/60, loss 0.0812, 0.10 s a step, 4 s left", 0.3)
+        say(target, shown.table())  # type: ignore[attr-defined]
+    lines = stream.getvalue().splitlines()
+    row = next(line for line in lines if "gpu 0" in line)
+    assert "threshold=0.5, seed 1" in row and "training: step 20/60, loss 0.0812" in row and "30%" in row
+    assert any("gpu 1,2" in line and "threshold=[0.6]" in line and "starting" in line for line in lines)
+    assert any("trial 2 of 3" in line for line in lines)
 
 
 def test_a_closed_pipe_does_not_stop_the_sweep() -> None:

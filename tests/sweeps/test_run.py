@@ -13,39 +13,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
+from sweep_states import CELLS, everything, finished, runs, states, trials
 
 from conf.schema import Run
 from sweeps.ledger import Ledger
 from sweeps.study import Study
-from sweeps.sweep import REFERENCE
 
 ROOT = Path(__file__).parents[2]
-CELLS = [REFERENCE, "threshold=0.4", "threshold=0.5", "threshold=0.6"]
 Command = Callable[..., int]
-
-
-def trials(output: Path, name: str = "threshold") -> list[optuna.trial.FrozenTrial]:
-    storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(output / name / "study.journal")))
-    return optuna.load_study(study_name=name, storage=storage).trials
-
-
-def states(output: Path, name: str = "threshold") -> Counter[str]:
-    return Counter(trial.state.name for trial in trials(output, name))
-
-
-def runs(mlflow: Any, role: str, name: str = "threshold") -> list[Any]:
-    experiment = mlflow.get_experiment_by_name(name)
-    return mlflow.search_runs([experiment.experiment_id], f"tags.role = '{role}'", order_by=["attributes.start_time ASC"])
-
-
-def finished(mlflow: Any, name: str = "threshold") -> Counter[tuple[str, str]]:
-    return Counter((run.data.tags["cell"], run.data.params["seed"]) for run in runs(mlflow, "seed", name) if run.info.status == "FINISHED")
-
-
-def everything(seeds: int, cells: list[str] = CELLS) -> Counter[tuple[str, str]]:
-    return Counter((cell, str(seed)) for cell in cells for seed in range(seeds))
 
 
 def test_a_whole_sweep(sweep: Command, trainer: Any, output: Path, mlflow: Any, reports: list[str], capsys: pytest.CaptureFixture) -> None:
@@ -239,12 +215,12 @@ def test_a_database_that_was_left_half_made_is_not_used(sweep: Command, output: 
 def test_an_exit_after_a_signal_is_a_stop_too(sweep: Command, trainer: Any, output: Path) -> None:
     def swallow(config: Run, count: int) -> None:  # as Lightning does
         try:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGTERM)
         except KeyboardInterrupt:
             sys.exit(1)
 
     trainer.before = swallow
-    assert sweep("seeds=1", "retries=0") == 128 + signal.SIGINT
+    assert sweep("seeds=1", "retries=0") == 128 + signal.SIGTERM
     assert len(trainer.ran) == 1 and states(output) == {"FAIL": 1, "WAITING": 3}
 
 
@@ -343,7 +319,7 @@ def test_what_fails_for_good_is_named_and_does_not_stop_the_rest(
 
 
 def test_a_failure_before_there_is_a_run_is_recorded_too(
-    sweep: Command, trainer: Any, mlflow: Any, monkeypatch: pytest.MonkeyPatch
+    sweep: Command, trainer: Any, mlflow: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def broken(self: Any, config: Run, *rest: Any) -> dict[str, Any]:
         raise FileNotFoundError("no data")
@@ -351,7 +327,8 @@ def test_a_failure_before_there_is_a_run_is_recorded_too(
     monkeypatch.setattr(type(trainer), "__call__", broken)
     assert sweep("seeds=1", "retries=0") == 1
     assert {(run.info.status, run.data.tags["error"]) for run in runs(mlflow, "seed")} == {("FAILED", "FileNotFoundError: no data")}
-    assert len(runs(mlflow, "seed")) == 4
+    assert len(runs(mlflow, "seed")) == 3, "nothing is tried any more once all fail alike"
+    assert "the first 3 attempts all failed with: FileNotFoundError: no data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("metrics", "reason"), [

@@ -15,7 +15,7 @@ import pytest
 from conf import load as conf
 from sweeps.__main__ import discover
 from sweeps.maskattn_shared import DETAILS, HEADLINES, PAPER
-from sweeps.plan import PlanError, resolve
+from sweeps.resolve import PlanError, resolve, seeds_of
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 from sweeps.threshold import SWEEP
 
@@ -176,7 +176,7 @@ def test_the_sweeps_of_maskattn_start_alike_and_measure_alike() -> None:
     (["sweeps.threshold", "levels=[0.2,1.5]"], 2, "method.gate.threshold=1.5"),
     (["sweeps.threshold", "method.gate.threshold=0.4"], 2, "levels=["),
     (["sweeps.threshold", "method=baseline"], 2, "choose another method"),
-    (["sweeps.threshold", "seed=4"], 2, "seeds=N"),
+    (["sweeps.threshold", "candidates=4"], 2, "candidates is for mode=search"),
     (["sweeps.threshold", "tracking_uri=http://127.0.0.1:9"], 2, "no MLflow server answers"),
 ])
 def test_commands_answer_at_once_and_load_nothing_heavy(words: list[str], status: int, expected: str, tmp_path: Path) -> None:
@@ -194,3 +194,56 @@ def test_commands_answer_at_once_and_load_nothing_heavy(words: list[str], status
     assert done.stderr.count("\n") <= 1
     assert time.monotonic() - began < 10  # under two seconds on a machine that does nothing else
     assert not list(tmp_path.iterdir())
+
+
+# --- modes ------------------------------------------------------------------------------------------------------------------------
+
+
+def texts(mode: str, names: list[str] | None = None) -> list[str]:
+    return [cell.text for cell in grid().cells("train", mode, names or [])]
+
+
+def test_one_factor_at_a_time_leaves_the_others_at_the_baseline() -> None:
+    assert texts("one_factor") == [REFERENCE, "stage=mid, bias=2.0", "stage=all, bias=0.0", "stage=all, bias=2.0"]
+
+
+def test_a_list_names_its_cells_and_the_baseline_comes_along() -> None:
+    assert texts("list", ["stage=mid, bias=0.0"]) == [REFERENCE, "stage=mid, bias=0.0", "stage=all, bias=2.0"]
+    assert texts("search") == [REFERENCE, "stage=all, bias=2.0"]
+
+
+def test_a_list_may_name_numbers_between_the_levels() -> None:
+    config = conf.load(["mode=list", "cells=[threshold=0.45, threshold=0.5]"], SWEEP.preset)
+    sweep, cells = resolve(SWEEP, config)
+    assert [cell.text for cell in cells] == [REFERENCE, "threshold=0.45", "threshold=0.5"]
+    assert sweep.factors[0].levels == (0.3, 0.4, 0.45, 0.5, 0.6, 0.7)
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["mode=list"], "mode=list runs the cells that cells=[…] names, and it names none"),
+    (["cells=[threshold=0.5]"], "is for mode=list, but mode=grid"),
+    (["mode=list", "cells=[threshold=high]"], "cells=threshold=high: threshold=high; expected a number"),
+    (["mode=list", "cells=[treshold=0.5]"], "cells=treshold=0.5: expected threshold=…"),
+    (["mode=list", "cells=[threshold=1.5]"], "method.gate.threshold=1.5"),
+    (["candidates=3"], "candidates is for mode=search, but mode=grid"),
+    (["mode=search", "objectives=[beauty]"], "objectives=beauty: not a metric of threshold"),
+    (["mode=search", "objectives=[gate_closed]"], "objectives=gate_closed: not a metric of threshold that has a better direction"),
+    (["mode=search", "objectives=[success,fid]", "prune=seeds"], "only one metric can tell what is hopeless"),
+    (["mode=search", "prune=seeds", "seeds=1"], "prune=seeds with seeds=1: there is no later seed to leave out"),
+])
+def test_what_a_mode_does_not_know_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises((PlanError, conf.ConfigError), match=re.escape(message)):
+        resolve(SWEEP, conf.load(words, SWEEP.preset), words)
+
+
+def test_seeds_may_begin_elsewhere() -> None:
+    assert seeds_of(conf.load(["seed=3", "seeds=2"], SWEEP.preset)) == [3, 4]
+
+
+def test_the_readme_shows_a_sweep_that_works(tmp_path: Path) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    source = next(block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "SWEEP = Sweep(" in block)
+    scope: dict = {"__name__": "sweeps.warmup"}
+    exec(compile(source, "warmup.py", "exec"), scope)
+    sweep, cells = resolve(scope["SWEEP"], conf.load([], scope["SWEEP"].preset))
+    assert len(cells) == 4 and len([line for line in source.splitlines() if line]) <= 20

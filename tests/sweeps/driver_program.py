@@ -1,0 +1,27 @@
+"""A driver in a process of its own, to be killed: the tests' sweep over the tests' trials, without a report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+
+from conftest import SWEEP  # noqa: E402
+
+from reports import document  # noqa: E402
+from sweeps.run import main  # noqa: E402
+
+
+def write(uri: str, name: str, folder: Path) -> Path:
+    (folder / "report.json").write_text(json.dumps({"answer": "It does."}))
+    (folder / "report.pdf").write_bytes(b"%PDF")
+    return folder / "report.pdf"
+
+
+document.write = write  # type: ignore[assignment]
+document.attach = lambda uri, name, folder: ""  # type: ignore[assignment]
+
+if __name__ == "__main__":
+    sys.exit(main(SWEEP, sys.argv[1:], program=(str(Path(__file__).with_name("trial_program.py")),)))

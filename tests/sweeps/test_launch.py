@@ -1,0 +1,82 @@
+"""Which slots a command gets on which machine, and what is refused."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf import load as conf
+from sweeps import launch
+from sweeps.launch import Inline, LaunchError, Program, devices_of, slots_for
+
+
+def slots(*words: str, gpus: str = "") -> list[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(launch, "devices_of", lambda config: devices_of(config, {"CUDA_VISIBLE_DEVICES": gpus}))
+        patch.setattr(launch.os, "cpu_count", lambda: 8)
+        return list(slots_for(conf.load(list(words)), trainer=lambda *_: {}))
+
+
+def described(found: list[Any]) -> list[tuple[str, int]]:
+    return [("inline" if isinstance(slot, Inline) else slot.device, getattr(slot, "processes", 1)) for slot in found]
+
+
+@pytest.mark.parametrize(("words", "gpus", "expected"), [
+    ([], "", [("inline", 1)]),
+    (["launcher=process"], "", [("cpu", 1)]),
+    (["workers=2"], "", [("cpu", 1)] * 2),
+    (["trainer.devices=2"], "", [("cpu", 2)]),
+    ([], "0,1,2", [("gpu 0", 1), ("gpu 1", 1), ("gpu 2", 1)]),
+    (["workers=2"], "0,1,2", [("gpu 0", 1), ("gpu 1", 1)]),
+    (["trainer.devices=2"], "0,1,2,3,4", [("gpu 0,1", 2), ("gpu 2,3", 2)]),
+    (["devices=1,3", "trainer.devices=2"], "0,1,2,3", [("gpu 1,3", 2)]),
+    (["trainer.accelerator=cpu"], "0,1", [("inline", 1)]),
+    (["launcher=inline", "workers=1"], "0,1", [("inline", 1)]),
+    (["launch=srun torchrun", "trainer.devices=8"], "0,1", [("8 processes", 8)]),
+])
+def test_slots(words: list[str], gpus: str, expected: list[tuple[str, int]]) -> None:
+    assert described(slots(*words, gpus=gpus)) == expected
+
+
+def test_cores_are_shared_out() -> None:
+    assert [slot.threads for slot in slots("workers=2")] == [4, 4]
+    assert [slot.threads for slot in slots("workers=2", "trainer.devices=2")] == [2, 2]
+    assert [slot.threads for slot in slots("workers=2", gpus="0,1")] == [0, 0]
+
+
+@pytest.mark.parametrize(("words", "gpus", "message"), [
+    (["workers=many"], "", "workers=many: expected auto or a number of at least 1"),
+    (["workers=0"], "", "workers=0: expected auto or a number of at least 1"),
+    (["workers=3"], "0,1", "workers=3 with trainer.devices=1 take 3 GPUs, but there are 2 (0, 1)"),
+    (["trainer.devices=4"], "0,1", "workers=auto with trainer.devices=4 take 4 GPUs, but there are 2 (0, 1)"),
+    (["devices=0,7"], "0,1", "devices=0,7: no GPU 7 here; there are 0, 1"),
+    (["launcher=inline", "workers=2"], "", "launcher=inline with workers=2"),
+    (["launcher=inline", "trainer.devices=2"], "", "launcher=inline with trainer.devices=2"),
+    (["trainer.accelerator=gpu"], "", "trainer.accelerator=gpu but this machine has none"),
+])
+def test_what_does_not_fit_is_refused(words: list[str], gpus: str, message: str) -> None:
+    with pytest.raises(LaunchError, match=re.escape(message)):
+        slots(*words, gpus=gpus)
+
+
+def test_a_signal_that_a_library_turned_into_an_exit_comes_out(tmp_path: Path) -> None:
+    def swallow(*_: Any) -> dict[str, Any]:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SystemExit(1) from None
+
+    job: Any = type("Job", (), {"folder": tmp_path, "config": None, "tracking": None})
+    with pytest.raises(SystemExit):
+        Inline(swallow).start(job)
+    slot = Inline(lambda *_: exec("raise SystemExit(3)"))  # type: ignore[arg-type, return-value]
+    slot.start(job)
+    outcome = slot.poll()
+    assert outcome is not None and outcome.result is None and outcome.reason == "SystemExit: 3"
+
+
+def test_a_worker_that_was_killed_between_two_trials_is_replaced(tmp_path: Path) -> None:
+    assert Program(()).poll() is None, "nothing runs yet"

@@ -1,0 +1,236 @@
+"""Trials in other processes, for real: drivers, workers and ranks that are killed, and what the next start makes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sweep_states import everything, finished, runs, states, trials
+
+DRIVER = Path(__file__).with_name("driver_program.py")
+PROCESS = ["launcher=process", "trainer.accelerator=cpu"]
+WORDS = ["seeds=2", "workers=2", *PROCESS]
+Start = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start(output: Path) -> Iterator[Start]:
+    """Starts a driver; whatever a test leaves of it is ended."""
+    begun: list[subprocess.Popen[str]] = []
+
+    def run(*words: str, **environment: str) -> subprocess.Popen[str]:
+        command = [sys.executable, str(DRIVER), f"output={output}", *(words or WORDS)]
+        streams: Any = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        begun.append(subprocess.Popen(command, **streams, text=True, env=os.environ | environment, start_new_session=True))
+        return begun[-1]
+
+    yield run
+    for process in begun:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+
+
+def behave(output: Path, **what: Any) -> None:
+    (output / "behaviour.json").write_text(json.dumps({key.replace("_", "."): value for key, value in what.items()}))
+
+
+def ran(output: Path) -> list[list[str]]:
+    """(trial, process id, visible devices, rank) of each attempt."""
+    return [line.split(" ") for line in (output / "ran.txt").read_text().splitlines()] if (output / "ran.txt").exists() else []
+
+
+def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.05)
+
+
+def alive(output: Path) -> list[int]:
+    """Process ids of trials that still run; a zombie does not."""
+    found = []
+    for _, pid, *_ in ran(output):
+        status = Path(f"/proc/{pid}/status")
+        try:
+            if "State:\tZ" not in status.read_text():
+                found.append(int(pid))
+        except OSError:
+            continue
+    return found
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it printed, once it has ended and no trial runs any more."""
+    return process.communicate(timeout=120)
+
+
+def test_two_workers_run_everything_once(start: Start, output: Path, mlflow: Any) -> None:
+    driver = start()
+    out, err = ended(driver)
+    assert driver.returncode == 0, err
+    assert finished(mlflow) == everything(2) and states(output) == {"COMPLETE": 8}
+    attempts = ran(output)
+    assert len(attempts) == 8 and len({pid for _, pid, *_ in attempts}) == 2, "a worker takes one trial after another"
+    assert "on cpu: training" in out and "[8/8]" in out and not alive(output)
+    losses = [len(mlflow.get_metric_history(run.info.run_id, "train/loss")) for run in runs(mlflow, "seed")]
+    assert losses == [3] * 8
+    log = (output / "threshold" / "trials" / "threshold=0.5-seed0" / "run.yaml").read_text()
+    assert "threshold: 0.5" in log and not list((output / "threshold").glob(".owner-*"))
+
+
+def test_every_worker_has_its_own_slice_of_the_devices(start: Start, output: Path) -> None:
+    behave(output, seconds=1.0)
+    driver = start("seeds=1", CUDA_VISIBLE_DEVICES="4,5,7")
+    out, err = ended(driver)
+    assert driver.returncode == 0, err
+    assert {visible for _, _, visible, _ in ran(output)} <= {"4", "5", "7"} and "on gpu 4: training" in out and "on gpu 5: training" in out
+    assert len({pid for _, pid, *_ in ran(output)}) > 1
+    driver = start("seeds=2", "devices=5,7", "trainer.devices=2", CUDA_VISIBLE_DEVICES="4,5,7")
+    assert ended(driver)[0].count("on gpu 5,7: training") == 8 and driver.returncode == 0, "other settings are a study of their own"
+
+
+def test_a_launcher_of_ones_own_starts_the_ranks(start: Start, output: Path, mlflow: Any) -> None:
+    launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=$RANKS"
+    driver = start("seeds=1", "trainer.devices=2", *PROCESS, "levels=[]", f"launch={launch}", RANKS="2")
+    out, err = ended(driver)
+    assert driver.returncode == 0, err
+    assert "threshold=0.5, seed 0 on 2 processes: training" in out and states(output) == {"COMPLETE": 2}
+    assert Counter(rank for *_, rank in ran(output)) == {"0": 2, "1": 2} and len(runs(mlflow, "seed")) == 2
+
+
+@pytest.mark.parametrize(("action", "reason"), [
+    ("kill", "its process was killed by SIGKILL: out of memory?"),
+    ("memory", "MemoryError: CUDA out of memory. Tried to allocate 20.00 GiB"),
+    ("full disk", "OSError: [Errno 28] No space left on device"),
+    ("nan", "ResultError: eval/success is not a number (NaN)"),
+])
+def test_what_breaks_a_trial_breaks_no_other(start: Start, output: Path, mlflow: Any, action: str, reason: str) -> None:
+    behave(output, **{"0_5-0": action})
+    driver = start()
+    out, err = ended(driver)
+    assert driver.returncode == 0, err
+    assert finished(mlflow) == everything(2) and states(output) == {"COMPLETE": 8, "FAIL": 1}
+    (failed,) = [run for run in runs(mlflow, "seed") if run.info.status == "FAILED"]
+    assert failed.data.tags["error"] == reason and failed.data.tags["cell"] == "threshold=0.5"
+    assert f"threshold=0.5, seed 0 failed (try 1 of 2): {reason}; log: " in out
+    assert Counter(trial for trial, *_ in ran(output))["0.5-0"] == 2 and not alive(output)
+    assert len({pid for _, pid, *_ in ran(output)}) == (2 if action == "nan" else 3), "a worker that failed takes no other trial"
+
+
+def test_a_driver_that_is_killed_takes_its_workers_along(start: Start, output: Path, mlflow: Any) -> None:
+    behave(output, seconds=1.0, **{"0_5-0": "hang"})
+    driver = start()
+    until(lambda: len(ran(output)) >= 5)
+    before = finished(mlflow)
+    driver.kill()
+    driver.wait()
+    until(lambda: not alive(output), 10)
+    behave(output)
+    again = start()
+    _, err = ended(again)
+    assert again.returncode == 0, err
+    assert finished(mlflow) == everything(2) and before <= finished(mlflow)
+    assert states(output)["COMPLETE"] == 8 and set(states(output)) == {"COMPLETE", "FAIL"}
+    assert {run.info.status for run in runs(mlflow, "seed")} == {"FINISHED", "KILLED"}
+
+
+def test_killed_again_and_again(start: Start, output: Path, mlflow: Any) -> None:
+    behave(output, seconds=0.3)
+    moments = random.Random(5)
+    for _ in range(4):
+        driver = start()
+        known = len(ran(output))
+        until(lambda known=known: len(ran(output)) > known)  # type: ignore[misc]
+        time.sleep(moments.uniform(0.0, 1.2))
+        driver.kill()
+        driver.wait()
+        until(lambda: not alive(output), 10)
+    last = start()
+    _, err = ended(last)
+    assert last.returncode == 0, err
+    assert finished(mlflow) == everything(2) and states(output)["COMPLETE"] == 8
+    assert Counter((trial.user_attrs["cell"], trial.user_attrs["seed"]) for trial in trials(output) if trial.state.name == "COMPLETE") == (
+        Counter((cell, int(seed)) for cell, seed in everything(2))
+    )
+    assert "RUNNING" not in {run.info.status for run in runs(mlflow, "seed")}
+
+
+def test_two_drivers_share_one_sweep(start: Start, output: Path, mlflow: Any) -> None:
+    behave(output, seconds=0.5)
+    one, other = start("seeds=3", *PROCESS), start("seeds=3", *PROCESS)
+    for driver in (one, other):
+        assert ended(driver)[1] == "" and driver.returncode == 0
+    assert finished(mlflow) == everything(3) and states(output) == {"COMPLETE": 12}
+    assert max(Counter(trial for trial, *_ in ran(output)).values()) == 1
+    assert len({pid for _, pid, *_ in ran(output)}) == 2, "both took part"
+
+
+def test_a_driver_that_dies_leaves_its_trial_to_the_other(start: Start, output: Path, mlflow: Any) -> None:
+    behave(output, **{"0_4-0": "hang"})
+    first = start("seeds=1", *PROCESS)
+    until(lambda: any(trial == "0.4-0" for trial, *_ in ran(output)))
+    behave(output, seconds=1.0)
+    second = start("seeds=1", *PROCESS)
+    until(lambda: any(trial == "0.5-0" for trial, *_ in ran(output)))
+    first.kill()
+    first.wait()
+    assert ended(second)[1] == "" and second.returncode == 0
+    assert finished(mlflow) == everything(1)
+
+
+def test_ctrl_c_once_lets_running_trials_finish(start: Start, output: Path, mlflow: Any) -> None:
+    behave(output, seconds=1.5)
+    driver = start()
+    until(lambda: len(ran(output)) == 2)
+    driver.send_signal(signal.SIGINT)
+    out, err = ended(driver)
+    assert driver.returncode == 130 and "beginning no others" in err and "6 trials are left to run" in out
+    assert sum(finished(mlflow).values()) == 2 and states(output) == {"COMPLETE": 2, "WAITING": 6}
+
+
+@pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
+def test_a_second_ctrl_c_stops_at_once(start: Start, output: Path, mlflow: Any, signals: list[signal.Signals]) -> None:
+    behave(output, **{"reference-0": "hang", "0_4-0": "hang"})
+    driver = start()
+    until(lambda: len(ran(output)) == 2)
+    for number in signals:
+        driver.send_signal(number)
+        time.sleep(0.5)
+    _, err = ended(driver)
+    assert driver.returncode == 128 + signals[-1] and "stopped; the same command goes on" in err
+    assert not alive(output) and states(output) == {"FAIL": 2, "WAITING": 6}
+    assert {run.info.status for run in runs(mlflow, "seed")} == {"KILLED"}
+
+
+def test_a_rank_that_is_killed_ends_its_trial_alone(start: Start, output: Path, mlflow: Any) -> None:
+    behave(output, **{"0_4-0": "kill the second"})
+    driver = start("seeds=1", "trainer.devices=2", *PROCESS, "levels=[0.4]")
+    out, err = ended(driver)
+    assert driver.returncode == 0, err
+    assert "threshold=0.4, seed 0 failed (try 1 of 2): one of its 2 processes was killed by SIGKILL" in out
+    assert finished(mlflow) == everything(1, [*everything_but_06()]) and not alive(output)
+    assert Counter(trial for trial, *_ in ran(output)) == {"reference-0": 2, "0.4-0": 4, "0.5-0": 2}
+
+
+def everything_but_06() -> list[str]:
+    return ["baseline: untouched backbone", "threshold=0.4", "threshold=0.5"]
+
+
+def test_a_driver_that_is_killed_takes_all_ranks_along(start: Start, output: Path) -> None:
+    behave(output, **{"reference-0": "hang"})
+    driver = start("seeds=1", "trainer.devices=2", *PROCESS)
+    until(lambda: len(ran(output)) == 2)
+    driver.kill()
+    driver.wait()
+    until(lambda: not alive(output), 10)
