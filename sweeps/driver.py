@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lightning_modules.tracking import describe_error
 from sweeps.launch import Inline, Outcome, Slot
 from sweeps.plan import ResultError
+from sweeps.storage import StorageError
 
 if TYPE_CHECKING:
     from sweeps.display import View
@@ -86,7 +87,7 @@ class Driver:
         slot = self.slots[number]
         self.shown.start(job, slot.device)
         if isinstance(slot, Inline):
-            slot.told = lambda text, share: self.shown.progress(job, text, share)
+            slot.told = lambda text, share: self._told(job, text, share)
         stored = self.plan.stored(job)
         if stored is not None:
             self._end(number, Outcome(stored))
@@ -104,9 +105,12 @@ class Driver:
             return
         text, share = slot.progress()
         if text:
-            self.shown.progress(job, text, share)
-            with self._guarded():
-                self.plan.told(job, text)
+            self._told(job, text, share)
+
+    def _told(self, job: Job, text: str, share: float) -> None:
+        self.shown.progress(job, text, share)
+        with self._guarded():
+            self.plan.told(job, text)
 
     def _end(self, number: int, outcome: Outcome) -> None:
         job = self.running[number]
@@ -168,6 +172,7 @@ class Driver:
         except ResultError:
             raise
         except Exception as error:
-            if not (isinstance(error, OSError) or type(error).__module__.startswith(("mlflow", "sqlalchemy", "optuna", "sqlite3"))):
+            foreign = type(error).__module__.startswith(("mlflow", "sqlalchemy", "optuna", "sqlite3"))
+            if not foreign and not isinstance(error, OSError | StorageError):
                 raise
             raise Halted(f"the state of the sweep cannot be written: {describe_error(error)}; put that right and run it again") from error

@@ -94,6 +94,7 @@ def main(
         words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
         print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
     from sweeps.resolve import PlanError, resolve
+    from sweeps.storage import StorageError
 
     with Signals().watched() as signals:
         plan = None
@@ -111,7 +112,7 @@ def main(
             slots = slots_for(config, trainer, program)
             plan = make(resolved, config, cells, words)
             return _run(plan, slots, signals)
-        except (conf.ConfigError, PlanError, LaunchError) as error:
+        except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
             print(f"error: {error}", file=sys.stderr)
             return REFUSED
         except (KeyboardInterrupt, SystemExit) as stop:

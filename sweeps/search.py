@@ -69,6 +69,10 @@ class SearchPlan(Plan):
         assert self.search is not None
         return [trial for trial in self.search.trials(*states) if "values" in trial.user_attrs]
 
+    def reconcile(self) -> None:
+        self.take_up()
+        super().reconcile()
+
     def take_up(self) -> None:
         """Every candidate as a cell of the plan."""
         known = {cell.text for cell in self.cells}
@@ -175,7 +179,9 @@ class SearchPlan(Plan):
         spaces = {factor.key: _space(factor) for factor in self.sweep.factors}
         params = {factor.key: _stored(factor, cell.values[factor.key]) for factor in self.sweep.factors}
         values = [self._mean(found, key) for key in self.objectives]
-        self.proposals.add_trial(optuna.trial.create_trial(params=params, distributions=spaces, values=values))
+        by_seed = {seed: metrics[self.objectives[0]] for seed, metrics in found.items()} if self.config.prune == "seeds" else {}
+        told = optuna.trial.create_trial(params=params, distributions=spaces, values=values, intermediate_values=by_seed)
+        self.proposals.add_trial(told)
         self.proposals.set_user_attr("baseline", True)
 
     def told(self, job: Job, text: str) -> None:

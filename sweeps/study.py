@@ -110,6 +110,14 @@ class Study:
                 self.study.set_user_attr("identity", dict(identity))
         self._study_id = self.storage.get_study_id_from_name(name)
 
+    @classmethod
+    def read(cls, folder: Path, name: str, storage: str | None = None) -> list[FrozenTrial]:
+        """The trials of the study `name`, oldest first; none where there is no such study. Nothing is created. Raises StorageError."""
+        if identity_of(folder, name, storage) is None:
+            return []
+        stored = _database(Server(storage)) if storage else _journal(folder, write=False)
+        return stored.get_all_trials(stored.get_study_id_from_name(name))
+
     @property
     def lock(self) -> AbstractContextManager[None]:
         """Held by one driver at a time, on all machines: for steps that belong together."""
@@ -160,6 +168,13 @@ class Study:
                 self._begun = None
                 return claimed
         return None
+
+    @_reported
+    def note(self, number: int, **facts: Any) -> None:
+        """Store facts with a trial that has not ended."""
+        for key, value in facts.items():
+            if value is not None:
+                self.storage.set_trial_user_attr(self._id(number), key, value)
 
     @_reported
     def complete(self, number: int, value: float | Sequence[float], seconds: float | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""What queue and MLflow say of the tests' sweep."""
+"""The tests' sweep, and what queue and MLflow say of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Any
 
 import optuna
 
-from sweeps.sweep import REFERENCE
+from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
+
+SWEEP = Sweep(
+    name="threshold",
+    question="Does the engine work?",
+    origin="a test",
+    factors=[Factor("method.gate.threshold", [0.4, 0.5, 0.6], label="Gate threshold")],
+    baseline={"method.gate.threshold": 0.5},
+    metrics=[Metric("success", "Success"), Metric("fid", "FID", "lower")],
+    headline="success",
+    preset={"method": "maskattn"},
+)
 
 CELLS = [REFERENCE, "threshold=0.4", "threshold=0.5", "threshold=0.6"]
 

@@ -9,23 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sweep_states import SWEEP
 
 from conf.schema import Run
 from lightning_modules.tracking import SeedRun, Tracking, client
 from reports import document
 from sweeps.run import main
-from sweeps.sweep import Factor, Metric, Sweep
-
-SWEEP = Sweep(
-    name="threshold",
-    question="Does the engine work?",
-    origin="a test",
-    factors=[Factor("method.gate.threshold", [0.4, 0.5, 0.6], label="Gate threshold")],
-    baseline={"method.gate.threshold": 0.5},
-    metrics=[Metric("success", "Success"), Metric("fid", "FID", "lower")],
-    headline="success",
-    preset={"method": "maskattn"},
-)
 
 
 def success(config: Run) -> float:

@@ -6,9 +6,9 @@ import json
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parent)]
+sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from conftest import SWEEP  # noqa: E402
+from sweep_states import SWEEP  # noqa: E402
 
 from reports import document  # noqa: E402
 from sweeps.run import main  # noqa: E402

@@ -226,7 +226,7 @@ def test_an_exit_after_a_signal_is_a_stop_too(sweep: Command, trainer: Any, outp
 
 HARD = """
 import json, os, sys
-sys.path[:0] = [{root!r}, {tests!r}]
+sys.path[:0] = [{root!r}, {tests!r}, {tests!r} + "/.."]
 from conftest import SWEEP, Trainer, main
 from reports import document
 trainer = Trainer()
