@@ -1,8 +1,9 @@
-"""The environment of all tests: no network, no telemetry, no display, one thread each."""
+"""The environment of all tests: no network, no GPU, no telemetry, no display, one thread each."""
 
 import os
 
 os.environ.update(
+    CUDA_VISIBLE_DEVICES="",
     HF_HUB_OFFLINE="1",
     MLFLOW_DISABLE_TELEMETRY="true",
     MPLBACKEND="Agg",

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from driving import Start, starting
 from sweep_states import SWEEP
 
 from conf.schema import Run
@@ -94,6 +95,13 @@ def sweep(output: Path, trainer: Trainer, reports: list[str]) -> Callable[..., i
         return main(SWEEP, [f"output={output}", *words], trainer=trainer)
 
     return run
+
+
+@pytest.fixture
+def start(output: Path) -> Iterator[Start]:
+    """Starts drivers in processes of their own; whatever a test leaves of them is ended."""
+    with starting(output) as start:
+        yield start
 
 
 @pytest.fixture
