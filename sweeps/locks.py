@@ -26,6 +26,8 @@ __all__ = ["FileLocks", "Locks", "PostgresLocks", "open_locks"]
 PAUSES = (0.02, 0.2)  # seconds between tries for a lock, first and last
 # what an administrator may have set to end sessions that seem idle, and how soon the server notices that a client's machine is gone
 SESSION = {"idle_session_timeout": "0", "tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
+# shared: a connection that broke may still count as alive for the server, and its successor must not wait for it
+HOLD = "select pg_advisory_lock_shared(%s)"
 HELD = """
     select exists (select from pg_locks where locktype = 'advisory' and granted and objsubid = 1
     and database = (select oid from pg_database where datname = current_database())
@@ -146,8 +148,7 @@ class PostgresLocks:
             self._unlock("pg_advisory_unlock_shared", self._key("owner", token))
 
     def alive(self, token: str) -> bool:
-        with self._threads:
-            return token in self._tokens or bool(self._ask(HELD, self._key("owner", token)))
+        return bool(self._ask(HELD, self._key("owner", token)))
 
     def refresh(self) -> bool:
         try:
@@ -216,8 +217,6 @@ class PostgresLocks:
         self._tokens.clear()
 
 
-# shared: a connection that broke may still count as alive for the server, and its successor must not wait for it
-HOLD = "select pg_advisory_lock_shared(%s)"
 _OPEN: weakref.WeakSet[PostgresLocks] = weakref.WeakSet()
 
 

@@ -44,7 +44,7 @@ def _reported(method: Callable[Concatenate[Study, P], R]) -> Callable[Concatenat
             try:
                 return method(self, *args, **kwargs)
             except OSError as error:
-                raise StorageError(f"{self.folder / JOURNAL} cannot be used: {error.strerror or error}") from error
+                raise StorageError(f"{error.filename or self.folder / JOURNAL} cannot be used: {error.strerror or error}") from error
             except Exception as error:
                 said = _from_database(error)
                 if said is None or self.server is None:

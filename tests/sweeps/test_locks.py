@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,7 @@ def test_one_thread_is_inside(tmp_path: Path) -> None:
             with locks.exclusive("queue"), locks.exclusive("queue"):
                 inside += 1
                 most.append(inside)
+                time.sleep(0.001)
                 inside -= 1
 
     threads = [threading.Thread(target=work) for _ in range(4)]

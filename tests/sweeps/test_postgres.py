@@ -34,10 +34,14 @@ import contextlib, os, subprocess, sys, time
 from pathlib import Path
 import optuna
 from sweeps.study import Study
+if sys.argv[2]:
+    import alembic.migration, optuna.storages._rdb.models, psycopg2  # so that all begin at the same moment
 folder, storage, task = Path(sys.argv[1]), sys.argv[2] or None, sys.argv[3]
 keys = [("a=1", seed) for seed in range(16)]
 print("ready", flush=True)
 sys.stdin.readline()
+if task == "open":
+    Study._open = Study._open.__wrapped__  # no second try
 study = Study(folder, "queue", "higher", {"by": os.getpid()}, storage)
 if task == "open":
     print(study.facts["identity"]["by"])
@@ -291,6 +295,7 @@ def test_locks_of_studies_are_apart_and_threads_take_turns(url: str) -> None:
             with locks.exclusive("queue"), locks.exclusive("queue"):
                 inside += 1
                 most.append(inside)
+                time.sleep(0.001)
                 inside -= 1
 
     threads = [threading.Thread(target=work) for _ in range(3)]
