@@ -24,6 +24,7 @@ __all__ = ["Driver", "Halted"]
 
 PAUSE = 0.2  # seconds between two looks at the trials
 REFRESH = 20.0  # seconds between two looks at the queue while a slot is idle
+ALIVE = 5.0  # seconds between two signs of life to a server
 HOPELESS = 3  # so many trials that fail alike, and none that does not, end a sweep
 
 
@@ -42,7 +43,7 @@ class Driver:
         self._tried: dict[Key, int] = {}
         self._reasons: list[str] = []  # of attempts that failed before any succeeded
         self._succeeded = False
-        self._looked = time.monotonic()
+        self._looked = self._refreshed = time.monotonic()
 
     def run(self) -> None:
         """Returns when no trial is left to this process. Raises Halted, and lets signals through; no process is left behind."""
@@ -50,6 +51,7 @@ class Driver:
             while self._fill() or self.running:
                 for number in list(self.running):
                     self._watch(number)
+                self._say_alive()
                 if self.running:
                     time.sleep(PAUSE)
         except BaseException:
@@ -107,6 +109,11 @@ class Driver:
         if text:
             self._told(job, text, share)
 
+    def _say_alive(self) -> None:
+        if time.monotonic() - self._refreshed > ALIVE:
+            self._refreshed = time.monotonic()
+            self.plan.study.refresh()  # false while the server is away: it is asked again
+
     def _told(self, job: Job, text: str, share: float) -> None:
         self.shown.progress(job, text, share)
         with self._guarded():
@@ -135,7 +142,9 @@ class Driver:
         self.shown.finish(job, f"{self.plan.sweep.headline} {value:.3f}", seconds)
 
     def _failed(self, job: Job, reason: str) -> None:
-        self.plan.give_back(job, "FAILED", reason)
+        if not self.plan.give_back(job, "FAILED", reason):
+            self.shown.drop(job, f"{job.name} was taken over by another process")
+            return
         self._tried[job.key] = self._tried.get(job.key, 0) + 1
         self._reasons.append(reason)
         tries = f"try {self._tried[job.key]} of {self.plan.config.retries + 1}"

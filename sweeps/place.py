@@ -11,7 +11,8 @@ import dataclasses
 import json
 import shlex
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from conf import load as conf
 from conf import schema
 from lightning_modules.tracking import client, describe_error
 from sweeps.ledger import Ledger, ServerError, check_server, public
+from sweeps.locks import open_locks
 from sweeps.measurable import described
 from sweeps.plan import Plan
 from sweeps.resolve import PlanError, seeds_of
@@ -38,34 +40,45 @@ NOT_IN_DIGEST = (
 
 
 def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[str] = ()) -> Plan:
-    """Store the plan: folder, MLflow database, experiment and cell runs, study and queue. Raises PlanError."""
+    """Store the plan: folder, MLflow database, experiment and cell runs, study and queue. Raises PlanError or StorageError."""
     output, uri = Path(config.output), uri_of(config)
     notes: list[str] = []
-    lock = FileLock(output / ".lock")
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        lock.acquire()  # MLflow's tables and experiments must be made by one process
-    except OSError as error:
-        raise PlanError(f"output={config.output} cannot be written to: {error.strerror or error}") from None
-    try:
+    with _planning(config):
         if config.tracking_uri is None:
             _create_database(output / "mlflow.db")
         _open(uri)
         name, identity = _place(sweep, config, uri, notes)
         # the study comes first: stopped in between, the next start knows the folder, and by it the experiment
         study = Study(output / name, name, sweep.direction, identity, config.storage)
-        tags = {**_tags(sweep, config, argv), "plan": identity["plan"]}
+        tags = {**_tags(sweep, config, argv), "plan": study.facts["identity"]["plan"]}
         artifacts = output / "artifacts" / name if uri.startswith("sqlite:") else None
         ledger = Ledger(uri, name, artifacts, tags, f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.")
         ledger.add_cells(cells)
-    finally:
-        lock.release()
     parts = (sweep, config, name, output / name, cells, study, ledger, notes)
     plan = SearchPlan(*parts, search=_search(sweep, config, name, identity)) if config.mode == "search" else Plan(*parts)
     plan.reconcile()
     # addresses may hold passwords
     conf.write(dataclasses.replace(config, storage=None, tracking_uri=None), plan.folder / "sweep.yaml")
     return plan
+
+
+@contextmanager
+def _planning(config: schema.Sweep) -> Iterator[None]:
+    """One process at a time makes MLflow's tables and experiments, below one output and, where the queue is on a server, everywhere."""
+    output = Path(config.output)
+    lock = FileLock(output / ".lock")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise PlanError(f"output={config.output} cannot be written to: {error.strerror or error}") from None
+    locks = open_locks(output, "", config.storage)
+    try:
+        with locks.exclusive("plan") if config.storage else nullcontext():
+            yield
+    finally:
+        locks.close()
+        lock.release()
 
 
 def uri_of(config: schema.Sweep) -> str:

@@ -88,6 +88,10 @@ class Plan:
         """Lines to print beside the table of cells."""
         return []
 
+    def close(self) -> None:
+        """Let go of what says that this process works on it."""
+        self.study.close()
+
     # --- what is done ---------------------------------------------------------------------------------------------------------
 
     def done(self) -> set[Key]:
@@ -166,15 +170,16 @@ class Plan:
         seconds = sum(result.get("seconds", {}).values())
         self.ledger.settle(job.tracking, result, job.folder)
         self.study.note(job.number, kind=job.kind, code=code_version())
-        self.study.complete(job.number, value, seconds)
+        self.study.complete(job.number, value, seconds)  # where another driver took this one for dead, it finds the result as well
         self.ledger.aggregate(job.cell.text, self.seeds)
         return value, seconds
 
-    def give_back(self, job: Job, status: str, reason: str) -> None:
-        """Mark a trial that did not finish, in the queue and in MLflow (FAILED or KILLED)."""
-        self.study.note(job.number, status=status)
-        self.study.fail(job.number, reason)
+    def give_back(self, job: Job, status: str, reason: str) -> bool:
+        """Mark a trial that did not finish, in the queue and in MLflow (FAILED or KILLED). False where another driver, which took this one
+        for dead, has queued it again."""
+        mine = self.study.fail(job.number, reason, status)
         self.ledger.fail(job.tracking, status, reason, job.folder)
+        return mine
 
     def give_up(self, job: Job) -> None:
         """No further attempt is made at this trial."""

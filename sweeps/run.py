@@ -124,7 +124,7 @@ def main(
             return 128 + number
         finally:
             if plan is not None:
-                plan.study.close()
+                plan.close()
 
 
 def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:

@@ -53,6 +53,11 @@ class SearchPlan(Plan):
     def open(self) -> bool:
         return len(self.candidates()) < self.config.candidates or bool(self.candidates(*OPEN))
 
+    def close(self) -> None:
+        super().close()
+        assert self.search is not None
+        self.search.close()
+
     # --- candidates -----------------------------------------------------------------------------------------------------------
 
     @property

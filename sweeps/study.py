@@ -13,7 +13,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -171,10 +171,13 @@ class Study:
 
     @_reported
     def note(self, number: int, **facts: Any) -> None:
-        """Store facts with a trial that has not ended."""
-        for key, value in facts.items():
-            if value is not None:
-                self.storage.set_trial_user_attr(self._id(number), key, value)
+        """Store facts with a trial; nothing where it has ended."""
+        import optuna
+
+        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+            for key, value in facts.items():
+                if value is not None:
+                    self.storage.set_trial_user_attr(self._id(number), key, value)
 
     @_reported
     def complete(self, number: int, value: float | Sequence[float], seconds: float | None = None) -> bool:
@@ -187,10 +190,11 @@ class Study:
         return self._end(number, optuna.trial.TrialState.COMPLETE, value, "seconds", seconds)
 
     @_reported
-    def fail(self, number: int, reason: str) -> bool:
-        """End a running trial without a value. False as in `complete`."""
+    def fail(self, number: int, reason: str, status: str | None = None) -> bool:
+        """End a running trial without a value; `status` is FAILED where it was its own fault. False as in `complete`."""
         import optuna
 
+        self.note(number, status=status)
         return self._end(number, optuna.trial.TrialState.FAIL, None, "error", reason)
 
     @_reported
