@@ -157,6 +157,7 @@ class Data:
 class Trainer:
     steps: int = number(40, minimum=1)                            # optimiser steps
     batch: int = number(16, minimum=1)                            # samples per device and step
+    devices: int = number(1, minimum=1)                           # devices (and processes) that one trial trains and samples on
     accumulate: int = number(1, minimum=1)                        # batches per optimiser step
     lr: float = number(2e-3, above=0)                             # peak learning rate
     weight_decay: float = number(0.01, minimum=0)                 # AdamW
