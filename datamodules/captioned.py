@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.crop import Crop, shrink
 from datamodules.index import DataError, Records, read_image
-from datamodules.loading import PairedDataModule
+from datamodules.loading import PairedDataModule, ranks
 
 if TYPE_CHECKING:
     from datamodules.shards import Rows
@@ -257,7 +257,7 @@ class CaptionedDataModule(PairedDataModule):
         self.eval_sets = {split: self.open(split, train=False) for split in self.eval_splits}
         self.train_set = self.open(self.train_split, train=True)
         self.notes = self.remarks()
-        for note in self.notes:
+        for note in self.notes if ranks()[0] == 0 else ():
             warnings.warn(note, stacklevel=2)
 
     def manifest(self) -> dict[str, Any]:

@@ -40,6 +40,7 @@ class BreakAScene(Method):
     """
 
     name = "break_a_scene"
+    leaves_out = True  # weights in the first phase
 
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)

@@ -33,8 +33,10 @@ def check(config: Run) -> None:
         raise ValueError(f"data.concepts with method={config.method.name}: prompts without images are for separate_enhance; leave them out")
     if config.method.name == "separate_enhance":
         _check_separate(config)
-    if config.method.name != "baseline" and config.data.name != "scene" and config.data.train_images < config.trainer.batch:
-        raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={config.trainer.batch}: lower it")
+    batch, devices = config.trainer.batch, config.trainer.devices
+    if config.method.name != "baseline" and config.data.name != "scene" and config.data.train_images < batch * devices:
+        on = f" on each of trainer.devices={devices}" if devices > 1 else ""
+        raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={batch}{on}: lower it")
     if config.method.name == "maskattn":
         _check_gates(config)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run
+from lightning_modules import distributed
 from lightning_modules.checks import ON_SUBJECTS, evaluated
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def build_data(config: Run, emit: Progress, with_prior: bool = True) -> PairedDa
         datamodule = _scene(config, with_prior and wants_prior(config))
     else:
         datamodule = _prompts(config) if config.data.name == "prompts" else _captioned(config, emit)
-    datamodule.prepare_data()
+    distributed.once(datamodule.prepare_data)
     datamodule.setup()
     if config.data.concepts:
         datamodule.train_set = _concepts(config)
@@ -107,7 +108,7 @@ def _scene(config: Run, with_prior: bool) -> SceneDataModule:
     data, trainer, chosen = config.data, config.trainer, config.method.subjects
     common: dict[str, Any] = {
         "batch": trainer.batch, "workers": data.workers, "seed": config.seed, "union_sampling": chosen.union_sampling, "flip": data.flip,
-        "tokens": chosen.tokens or None, "length": max(trainer.batch * 25, 100),
+        "tokens": chosen.tokens or None, "length": max(trainer.batch * trainer.devices * 25, 100),
     }  # fmt: skip
     if with_prior:
         common |= {"prior_images": prior_folder(config), "prior_prompt": chosen.prior_prompt}

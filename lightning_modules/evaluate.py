@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from PIL import Image
-from torch import Tensor, distributed
+from torch import Tensor
 
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
+from lightning_modules import distributed
 from lightning_modules.following import as_given, following, target_masks
 from lightning_modules.images import Images, image_facts
 from lightning_modules.method import Method
@@ -50,7 +51,7 @@ def evaluate(method: Method, datamodule: Any, config: Run, trained: str | None, 
     evaluation = config.evaluation
     prompts = plan(datamodule, evaluation, config.seed)
     targets = target_masks(prompts, evaluation) if evaluation.follow_masks else None
-    first = ranks()[0] == 0
+    first = distributed.first()
     device = str(method.backbone.device)
     folders, quiet = reference_folder(config), lambda text, share: emit(text, 0.0)
     looking = scorers(evaluation, datamodule, prompts, folders, device, quiet) if first else []
@@ -80,12 +81,16 @@ def draw(
     method: Method, prompts: list[Prompt], config: Evaluation, images: Images, emit: Emit, masks: list[list[Tensor]] | None = None
 ) -> None:
     """Draws the images that are not there, in the same batches whatever is missing; returns when those of all processes are there."""
-    missing = set(images.missing())
-    if method.observes and (missing or images.observed is None):
-        missing = set(range(len(prompts)))  # what it observes is of all images
-    rank, world = ranks()
-    # Shares are taken of all batches: what is missing changes while others draw.
+
+    def wanting() -> list[int]:
+        found = images.missing()
+        everything = method.observes and (found or images.observed is None)  # what it observes is of all images
+        return list(range(len(prompts))) if everything else found
+
+    # One process looks: for the others, some of what is missing may have been drawn when they look.
+    missing = set(distributed.once(wanting))
     every = list(range(0, len(prompts), config.batch))
+    rank, world = ranks()
     chosen = [s for s in (every[i] for i in share(len(every), rank, world)) if missing & set(range(s, s + config.batch))]
     began, done = time.monotonic(), 0
     if chosen:
@@ -106,8 +111,7 @@ def draw(
         images.observe(done, observed)
     if not missing:
         emit(f"sampling: all {len(prompts)} images are there already", DRAWING)
-    if world > 1:
-        distributed.barrier()
+    distributed.barrier()
 
 
 def keep(folder: Path, prompts: list[Prompt], images: Images, table: Columns, count: int, targets: list[list[Tensor]] | None) -> None:

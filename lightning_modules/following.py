@@ -55,7 +55,7 @@ def following(
     ]
     if not subjects:
         return {}
-    metric = MaskFollowing()
+    metric = MaskFollowing(sync_on_compute=False)  # one process alone comes here
     metric.update([[found] for _, found, _, _ in subjects], [[wanted] for _, _, wanted, _ in subjects])
     values = {key: value for key, value in metric.compute().items() if not key.startswith("n_")}
     for split in dict.fromkeys(prompt.split for prompt in prompts):

@@ -28,6 +28,7 @@ def image_facts(config: Run, prompts: Sequence[Prompt], trained: str | None) -> 
     """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the adapter, None where nothing was trained."""
     facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
     facts["method"].pop("init")
+    facts["trainer"].pop("devices")
     untouched = config.method.name == "baseline"
     chosen = {key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format")}
     if evaluation.follow_masks and not untouched:
@@ -112,6 +113,6 @@ class Images:
         self._write(f"observed-{rank}.json", lambda path: path.write_text(json.dumps(content)))
 
     def _write(self, name: str, write: Callable[[Path], Any]) -> None:
-        draft = self.folder / f".{os.getpid()}-{name}"
+        draft = self.folder / f".{os.getpid()}-{ranks()[0]}-{name}"  # on another machine a process may have the same number
         write(draft)
         draft.replace(self.folder / name)

@@ -17,6 +17,7 @@ from conf.schema import Gate
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch, Phrase
+from lightning_modules import distributed
 from lightning_modules.attention import select
 from lightning_modules.attention.gate import Gates
 from lightning_modules.attention.gate_record import GateRecord
@@ -78,7 +79,8 @@ class MaskAttn(Method):
     def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
         assert self.window is not None
         gate = self.config.gate
-        self.log("train/gate_closed", self.window.share_closed())
+        closed, counted = distributed.total(self.window.tally()).tolist()
+        self.log("train/gate_closed", closed / counted if counted else 0.0)
         total = gate.denoising_weight * loss
         done = min(self.global_step / max(self.recipe.steps, 1), 1.0) if self._trainer is not None else 0.0
         weight = gate_signal.weight_now(gate, done)
@@ -139,6 +141,7 @@ class MaskAttn(Method):
         result: dict[str, float] = {}
         with self.gates.recording(conditional_half=guidance > 1) as record:
             yield result
+        record = record.joined(self.gates.sites)
         result["gate_closed"] = record.share_closed()
         result |= {f"gate_closed_{name}": share for name, share in record.shares().items() if not name.startswith("site/")}
 

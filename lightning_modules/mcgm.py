@@ -109,7 +109,8 @@ class MCGM(BreakAScene):
     def draw(self, latents: Tensor, stream: int = 0) -> tuple[Tensor, Tensor]:
         """`Method.draw`; samples without masks, and class images, see all timesteps: there is no layout to be open for."""
         noise, timesteps = super().draw(latents, stream)
-        anywhere = torch.randint(self.backbone.timesteps, timesteps.shape, generator=self.generator(3 + stream)).to(timesteps)
+        generator, last = self.generator(3 + stream), self.backbone.timesteps
+        anywhere = self.own(lambda samples: torch.randint(last, (samples,), generator=generator), len(latents)).to(timesteps)
         alone = torch.ones_like(timesteps, dtype=torch.bool) if stream else torch.tensor(self._blank(len(latents))).to(latents.device)
         return noise, torch.where(alone, anywhere, timesteps)
 
@@ -155,7 +156,8 @@ class MCGM(BreakAScene):
 
     def _blank(self, count: int) -> list[bool]:
         """Which samples of this step are shown without masks."""
-        return (torch.rand(count, generator=self.generator(2)) < self.config.masks.dropout).tolist()
+        generator = self.generator(2)
+        return (self.own(lambda samples: torch.rand(samples, generator=generator), count) < self.config.masks.dropout).tolist()
 
     def _slots(self, drawn: list[tuple[Steered, list[int]]]) -> list[tuple[Steered, list[int]]]:
         """The masks of the drawn subjects in the slots where ``masks.slots`` puts them, blank masks in the others (papers: strategies 0, 2,
@@ -174,10 +176,12 @@ class MCGM(BreakAScene):
             attention = mask_attention_loss(self.mask_capture.maps.mean(), masks, present, resize="area")
             self.log("train/mask_attention", attention)
             loss = loss + self.config.masks.lambda_m * attention
-        if self.config.masks.keep_weight and self.subjects is None and any(blank := self._blank(len(batch))):
-            drift = self.drift(batch, [i for i, without in enumerate(blank) if without])
-            self.log("train/drift", drift)
-            loss = loss + self.config.masks.keep_weight * drift
+        if self.config.masks.keep_weight and self.subjects is None:
+            blank = [i for i, without in enumerate(self._blank(len(batch))) if without]
+            if sum(counts := self.counts(len(blank))):
+                drift = self.weighed(self.drift(batch, blank), counts) if blank else loss.new_zeros(())
+                self.log("train/drift", drift)
+                loss = loss + self.config.masks.keep_weight * drift
         return super().with_extra(loss, batch, timesteps)
 
     def drift(self, batch: Batch, rows: list[int]) -> Tensor:

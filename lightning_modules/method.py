@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,8 @@ import lightning_modules
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch
+from datamodules.loading import ranks
+from lightning_modules import distributed
 from lightning_modules.backbone import Backbone, TextCondition, sample
 from losses.denoising import denoising_loss
 
@@ -37,10 +39,12 @@ class Method(L.LightningModule):
     """A way to change a frozen backbone. Subclasses put their trained parameters into ``self.adapter`` and install themselves.
 
     The backbone is no submodule: it is neither optimised nor checkpointed. Timesteps and noise of training step k follow from
-    (seed, k) alone, so that runs of different methods with the same seed see the same noise.
+    (seed, k) alone, so that runs of different methods with the same seed see the same noise. On several processes they are drawn for all
+    their batches, of which each takes its own: losses and logged metrics are those of one process with the global batch.
     """
 
     name: ClassVar[str]
+    leaves_out: ClassVar[bool] = False  # whether a step may leave trained parameters without a gradient
     takes_masks: ClassVar[bool] = False  # whether `generate` can be told where things shall be
     observes: ClassVar[bool] = False  # whether `observed` measures anything
 
@@ -106,15 +110,38 @@ class Method(L.LightningModule):
         return loss
 
     def draw(self, latents: Tensor, stream: int = 0) -> tuple[Tensor, Tensor]:
-        """(noise like ``latents``, timesteps [B]) of this step and rank, uniform over `span`; each ``stream`` has others."""
-        generator = self.generator(stream)
-        noise = torch.randn(latents.shape, generator=generator)
-        timesteps = torch.randint(*self.span, (len(latents),), generator=generator)
+        """(noise like ``latents``, timesteps [B]) of this step, uniform over `span`; each ``stream`` has others."""
+        generator, count = self.generator(stream), len(latents)
+        noise = self.own(lambda samples: torch.randn(samples, *latents.shape[1:], generator=generator), count)
+        timesteps = self.own(lambda samples: torch.randint(*self.span, (samples,), generator=generator), count)
         return noise.to(latents), timesteps.to(latents.device)
 
+    def own(self, draw: Callable[[int], Tensor], count: int) -> Tensor:
+        """Of what ``draw`` gives for so many samples as all processes have in this step, ``count`` each, that of this process's."""
+        number, world = self.place
+        return draw(count * world)[number * count : (number + 1) * count]
+
     def generator(self, stream: int) -> torch.Generator:
-        """Random numbers of this training step and rank, from their start; each ``stream`` (0: noise and timesteps) has its own."""
-        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step) * 1009 + self.global_rank + stream * 10**15)
+        """Random numbers of this training step, the same in all processes; each ``stream`` (0: noise and timesteps) has its own."""
+        return torch.Generator().manual_seed((self.seed * 1_000_003 + self.step) * 1009 + stream * 10**15)
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """The number of this process, and how many share a training step: one outside of the Trainer."""
+        return ranks() if self._trainer is not None else (0, 1)
+
+    def counts(self, number: int) -> list[int]:
+        """``number`` of each process that shares this training step; all of them have to ask."""
+        return distributed.gathered(number) if self.place[1] > 1 else [number]
+
+    def weighed(self, mean: Tensor, counts: Sequence[int]) -> Tensor:
+        """A mean over this process's of ``counts`` samples -> what makes the mean over processes that over all of these samples."""
+        number, world = self.place
+        return mean * (counts[number] * world / max(sum(counts), 1))
+
+    def log(self, *args: Any, **kwargs: Any) -> None:
+        """As Lightning's; the mean over all processes, which all have to log it."""
+        super().log(*args, **{**kwargs, "sync_dist": True})
 
     @property
     def step(self) -> int:
@@ -180,7 +207,8 @@ class Method(L.LightningModule):
 
     @contextmanager
     def observed(self, guidance: float) -> Iterator[dict[str, float]]:
-        """Measures how the method acts on what is generated with ``guidance`` inside the block; the dict is filled when the block ends."""
+        """Measures how the method acts on what is generated with ``guidance`` inside the block, by all processes, each of which needs one;
+        the dict is filled when the block ends."""
         yield {}
 
     def to_pipeline(self) -> Any:

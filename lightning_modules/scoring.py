@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from lightning_modules.metrics.extractors import Extractor
     from lightning_modules.metrics.judge import Judge
 
+ALONE: dict[str, Any] = {"sync_on_compute": False}  # of several processes the first alone scores: no metric waits for the others
 CHUNK = 64  # images that are looked at at once
 DENSITY_K = 5  # the neighbour of density / coverage, as in their paper
 
@@ -112,7 +113,7 @@ class Judged:
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
-        self.whole = Composition()
+        self.whole = Composition(**ALONE)
         self.parts: dict[str, Composition] = {}
         self.scores: list[float] = []
         self.facts: dict[str, dict[str, Any]] = {}
@@ -123,7 +124,7 @@ class Judged:
         scores = self.judge.target_scores(images, wanted).tolist()
         self.whole.update(detections, wanted)
         for prompt, found in zip(prompts, detections, strict=True):
-            self.parts.setdefault(prompt.split, Composition()).update([found], [prompt.target])
+            self.parts.setdefault(prompt.split, Composition(**ALONE)).update([found], [prompt.target])
         self.scores += scores
         verdicts = [judge_image(found, target) for found, target in zip(detections, wanted, strict=True)]
         return {
@@ -165,7 +166,7 @@ class Wanted:
             raise ValueError(f"evaluation.detector={detector.name}: no prompt wants what can be judged; set it to none")
         self.unjudged = len(asked.keys() - self.specs.keys() - self.spatial.keys())
         self.places = {key: i for i, key in enumerate(self.specs)}
-        self.metric = GenEval(list(self.specs.values())) if self.specs else None
+        self.metric = GenEval(list(self.specs.values()), **ALONE) if self.specs else None
         self.right: dict[str, list[bool]] = {}
         self.scores: list[float] = []
         self.side = 0
@@ -230,9 +231,9 @@ class Distances:
             data = conf.digest({split: [digest(), real_rows(prompts)[split]] for split, digest in digests.items() if digest})
             facts = {**about, "data": data, "n": len(places)}
             kept = reference(folder, facts, compute, emit, CHUNK)
-            self.metric = FeatureDistance(self.k, which, DENSITY_K, about=about, reference=kept)
+            self.metric = FeatureDistance(self.k, which, DENSITY_K, about=about, reference=kept, **ALONE)
         else:
-            self.metric = FeatureDistance(self.k, which, DENSITY_K, about=about)
+            self.metric = FeatureDistance(self.k, which, DENSITY_K, about=about, **ALONE)
             for start in range(0, len(places), CHUNK):
                 self.metric.update(compute(list(range(start, min(start + CHUNK, len(places))))), real=True)
 
@@ -258,7 +259,7 @@ class Aligned:
     def __init__(self, scorer: alignment.Scorer, key: str) -> None:
         from lightning_modules.metrics.alignment import Alignment
 
-        self.scorer, self.metric, self.key = scorer, Alignment(scorer), key
+        self.scorer, self.metric, self.key = scorer, Alignment(scorer, **ALONE), key
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:

@@ -40,6 +40,7 @@ class SeparateEnhance(Method):
     """
 
     name = "separate_enhance"
+    leaves_out = True  # layers behind the last map that is looked at
 
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
@@ -116,8 +117,9 @@ class SeparateEnhance(Method):
         Raises ValueError when images are wanted and the batch has none.
         """
         if self.config.separate.inputs == "noise" and self.config.separate.control != "denoising":
-            shape = (len(batch), *self.backbone.latent_size(self.resolution))
-            drawn = torch.randn(shape, generator=self.generator(4))
+            shape = self.backbone.latent_size(self.resolution)
+            generator = self.generator(4)
+            drawn = self.own(lambda samples: torch.randn(samples, *shape, generator=generator), len(batch))
             return (drawn * self.backbone.vae.config.scaling_factor).to(self.backbone.device, self.backbone.dtype)
         if batch.latents is None and batch.images is None:
             raise ValueError("images are wanted but the prompts have none: leave data.concepts out, or set method.separate.inputs=noise")
@@ -142,20 +144,24 @@ class SeparateEnhance(Method):
 
     def drift(self, batch: Batch, noised: Tensor, timesteps: Tensor) -> Tensor:
         """How far the prediction on a prompt of one of each sample's objects is from the untouched backbone's (L_norm)."""
+        named = self.objects(batch)
+        counts = self.counts(sum(map(bool, named)))
         generator = self.generator(5)
+        for _ in range(sum(counts[: self.place[0]])):  # the draws of the processes before
+            torch.randint(1, (), generator=generator)
         rows, singles = [], []
-        for i, phrases in enumerate(self.objects(batch)):
+        for i, phrases in enumerate(named):
             if phrases:
                 chosen = phrases[int(torch.randint(len(phrases), (), generator=generator))]
                 rows.append(i)
                 singles.append(f"a photo of {with_article(chosen.text)}")
         if not rows:
-            return noised.new_zeros((), dtype=torch.float32)
+            return 0.0 * next(self.weights.parameters()).float().sum()  # a gradient, should it be the only term
         text = self.backbone.encode_prompts(singles)
         prediction = self.predict(noised[rows], timesteps[rows], text)
         with torch.no_grad(), self.weights.swapped_out():
             frozen = self.predict(noised[rows], timesteps[rows], text)
-        return distillation_loss(prediction, frozen)
+        return self.weighed(distillation_loss(prediction, frozen), counts)
 
     # --- use ----------------------------------------------------------------------------------------------------------------------
 

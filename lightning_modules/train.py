@@ -1,6 +1,7 @@
 """One run from one resolved config: data, method, training, evaluation, result.
 
     python -m lightning_modules.train run.yaml             # writes beside run.yaml; `sweeps` makes such files
+    torchrun --standalone --nproc-per-node=2 -m lightning_modules.train run.yaml      # on trainer.devices=2 (`distributed`: on machines)
     python -m lightning_modules.train --help
 
 The adapter lands in ``<output>/adapters/<digest>``, keyed by everything that training depends on: runs that differ in their evaluation
@@ -39,23 +40,29 @@ SHARES = {"data": (0.0, 0.05), "train": (0.05, 0.5), "evaluate": (0.5, 1.0)}  # 
 def run(config: Run, folder: Path, tracking: Tracking | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Trains, evaluates, writes ``folder``/result.json (the returned dict) and, with ``tracking``, a nested MLflow run.
 
-    ``progress`` gets a line and the share of the run that is done. Raises ValueError or FileNotFoundError before any long work when the
-    config cannot be run.
+    ``progress`` gets a line and the share of the run that is done. With ``trainer.devices`` above 1 all processes of torchrun call this
+    alike: the first writes and tracks, each returns the result. Raises ValueError or FileNotFoundError before any long work when the config
+    cannot be run.
     """
     check(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    conf.write(conf.as_run(config), folder / "run.yaml")
-    if tracking is None:
-        return _run(config, folder, None, progress)
-    from lightning_modules.tracking import SeedRun
+    from lightning_modules import distributed
 
-    with SeedRun(tracking) as seed_run:
-        return _run(config, folder, seed_run, progress)
+    with distributed.group(config.trainer.devices, config.trainer.accelerator):
+        if not distributed.first():
+            return _run(config, folder, None, None)
+        folder.mkdir(parents=True, exist_ok=True)
+        conf.write(conf.as_run(config), folder / "run.yaml")
+        if tracking is None:
+            return _run(config, folder, None, progress)
+        from lightning_modules.tracking import SeedRun
+
+        with SeedRun(tracking) as seed_run:
+            return _run(config, folder, seed_run, progress)
 
 
 def training_key(config: Run) -> str:
     """Digest of what training depends on: the backbone's weights, where they lie on disk, the images of a scene of one's own, and every
-    setting but those of evaluation, later overrides, output, logging and loading."""
+    setting but those of evaluation, later overrides, output, logging and loading. Of batch and devices their product counts."""
     from lightning_modules.backbone import weights_digest
     from lightning_modules.data import data_digest
 
@@ -63,6 +70,7 @@ def training_key(config: Run) -> str:
     for group, key in (("data", "eval_images"), ("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_every")):
         del facts[group][key]
     facts = {key: value for key, value in facts.items() if key not in ("evaluation", "evaluate_with", "output")}
+    facts["trainer"]["batch"] *= facts["trainer"].pop("devices")
     # An adapter to start from is what its weights are, wherever they lie.
     start = weights_digest(config.method.init) if config.method.init else None
     facts["method"].pop("init")
@@ -72,11 +80,12 @@ def training_key(config: Run) -> str:
 
 
 def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None) -> dict[str, Any]:
+    from lightning_modules import distributed
     from lightning_modules.tracking import provenance
 
     _quiet()
-    began = time.monotonic()
-    with (folder / "log.txt").open("a") as log:
+    began, first = time.monotonic(), distributed.first()
+    with (folder / "log.txt" if first else Path(os.devnull)).open("a") as log:
 
         def emit(phase: str) -> Progress:
             low, high = SHARES[phase]
@@ -103,12 +112,12 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
 
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
-        backbone.to(_device(config.trainer.accelerator))
+        backbone.to(distributed.device(config.trainer.accelerator))
         backbone_parameters = sum(p.numel() for p in backbone.unet.parameters())  # now, since methods put theirs into its layers
         datamodule = build_data(config, emit("data"), with_prior=False)
         config = with_subjects(config, datamodule)
         evaluation = evaluated(config).evaluation
-        if evaluation.prompts:
+        if evaluation.prompts and first:
             prompts = plan(datamodule, evaluation, config.seed)
             scorers(evaluation, datamodule, prompts, reference_folder(config), str(backbone.device), emit("data"))
         method = build_method(evaluated(config), backbone)
@@ -116,9 +125,10 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         method.check_data(datamodule.train_set)
         if wants_prior(config):
             # After all that can be refused: it takes minutes on a large backbone.
-            draw_prior(config, backbone, emit("data"))
+            distributed.once(lambda: draw_prior(config, backbone, emit("data")))
             datamodule = build_data(config, emit("data"))
-        (folder / "data.json").write_text(json.dumps(datamodule.manifest(), indent=1))
+        if first:
+            (folder / "data.json").write_text(json.dumps(datamodule.manifest(), indent=1))
         clock("data")
         method = _trained(config, method, datamodule, seed_run, emit("train"))
         clock("train")
@@ -127,36 +137,30 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         if evaluation.prompts:
             metrics, facts = _evaluated(config, method, datamodule, folder, emit("evaluate"))
         clock("evaluate")
-    result = {
-        "metrics": metrics,
-        "facts": facts,
-        "counts": {
-            "trained_parameters": sum(p.numel() for p in method.parameters()) if method.trains else 0,
-            "backbone_parameters": backbone_parameters,
-        },
-        "seconds": seconds,
-        "scores": "scores.parquet" if metrics else None,
-        "versions": provenance(),
-    }
-    if seed_run is not None:
-        seed_run.log_metrics(metrics)
-        seed_run.log_metrics({f"seconds/{phase}": value for phase, value in seconds.items()})
-    draft = folder / f".result.{os.getpid()}"
-    draft.write_text(json.dumps(result, indent=1))
-    draft.replace(folder / "result.json")
-    if seed_run is not None:
-        seed_run.log_artifacts(folder)
-    return result
 
+    def finish() -> dict[str, Any]:
+        result = {
+            "metrics": metrics,
+            "facts": facts,
+            "counts": {
+                "trained_parameters": sum(p.numel() for p in method.parameters()) if method.trains else 0,
+                "backbone_parameters": backbone_parameters,
+            },
+            "seconds": seconds,
+            "scores": "scores.parquet" if metrics else None,
+            "versions": provenance(),
+        }
+        if seed_run is not None:
+            seed_run.log_metrics(metrics)
+            seed_run.log_metrics({f"seconds/{phase}": value for phase, value in seconds.items()})
+        draft = folder / f".result.{os.getpid()}"
+        draft.write_text(json.dumps(result, indent=1))
+        draft.replace(folder / "result.json")
+        if seed_run is not None:
+            seed_run.log_artifacts(folder)
+        return result
 
-def _device(accelerator: str) -> str:
-    """Where Lightning puts a module under this name. Raises ValueError when a GPU is wanted and there is none."""
-    import torch
-
-    found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if accelerator == "gpu" and found == "cpu":
-        raise ValueError("trainer.accelerator=gpu but this machine has none that torch can use: set trainer.accelerator=auto")
-    return "cpu" if accelerator == "cpu" else found
+    return distributed.once(finish)
 
 
 def build_method(config: Run, backbone: Backbone) -> Method:
@@ -170,11 +174,13 @@ def _trained(config: Run, method: Method, datamodule: PairedDataModule, seed_run
     """``method``, built for the evaluation, with its trained adapter: freshly trained, or read from the shared folder."""
     import torch
 
+    from lightning_modules import distributed
+
     if not method.trains:
         return method.eval()
     backbone = method.backbone
     target = Path(config.output) / "adapters" / training_key(config)
-    if not (target / "adapter.json").exists():
+    if not distributed.once((target / "adapter.json").exists):
         torch.manual_seed(config.seed)
         trained = build_method(config, backbone)
         if config.method.init:
@@ -218,7 +224,9 @@ def _fit(config: Run, method: Method, datamodule: PairedDataModule, target: Path
     """Trains to the end, going on from the newest checkpoint; the adapter appears at ``target`` when all is done."""
     import lightning as L
     from lightning.pytorch.callbacks import ModelCheckpoint
+    from lightning.pytorch.strategies import DDPStrategy
 
+    from lightning_modules import distributed
     from lightning_modules.gating.diagnostics import GateDiagnostics
     from lightning_modules.gating.maps import GateMaps
     from lightning_modules.maskattn import MaskAttn
@@ -230,18 +238,25 @@ def _fit(config: Run, method: Method, datamodule: PairedDataModule, target: Path
         ProgressLines("training", every=2.0, emit=emit),
         ModelCheckpoint(checkpoints, save_last=True, save_top_k=0, every_n_train_steps=recipe.checkpoint_every),
     ]
+    tracked = distributed.once(lambda: seed_run is not None)
     if seed_run is not None:
         callbacks.append(MetricLines(recipe.log_every, seed_run.log_metrics))
-        if isinstance(method, MaskAttn):
-            callbacks.append(GateDiagnostics(recipe.log_every, datamodule.train_set, method.seed, seed_run.log_metrics))
+    if tracked and isinstance(method, MaskAttn):
+        # All processes begin to count anew at the same steps.
+        store = None if seed_run is None else seed_run.log_metrics
+        callbacks.append(GateDiagnostics(recipe.log_every, datamodule.train_set, method.seed, store))
+        if seed_run is not None:
             callbacks.append(GateMaps(datamodule.train_set, method.seed, partial(seed_run.log_image, "gates/training")))
+    here = distributed.local_processes()
     trainer = L.Trainer(
         max_steps=recipe.steps,
         accumulate_grad_batches=recipe.accumulate,
         gradient_clip_val=recipe.clip,
         precision=recipe.precision,  # type: ignore[arg-type]
         accelerator=recipe.accelerator,
-        devices=1,
+        devices=here,
+        num_nodes=recipe.devices // here,
+        strategy=DDPStrategy(find_unused_parameters=method.leaves_out) if recipe.devices > 1 else "auto",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -249,18 +264,21 @@ def _fit(config: Run, method: Method, datamodule: PairedDataModule, target: Path
         callbacks=callbacks,
     )
     last = checkpoints / "last.ckpt"
+    going_on = distributed.once(last.exists)
     try:
-        trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+        trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
     except SystemExit as error:
         # Lightning turns Ctrl-C into an exit; whoever called wants to know what it was.
         if trainer.interrupted:
             raise KeyboardInterrupt from error
         raise
-    method.save_adapter(target)
-    shutil.rmtree(checkpoints, ignore_errors=True)
+    distributed.once(lambda: method.save_adapter(target))
+    if distributed.first():
+        shutil.rmtree(checkpoints, ignore_errors=True)
 
 
 def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder: Path, emit: Progress) -> Evaluated:
+    from lightning_modules import distributed
     from lightning_modules.evaluate import Evaluated, evaluate
     from lightning_modules.gating.maps import draw_gate_maps
     from lightning_modules.gating.probe import examine
@@ -268,6 +286,8 @@ def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder
 
     late = evaluated(config)
     metrics, facts = evaluate(method, datamodule, late, training_key(config) if method.trains else None, folder, emit)
+    if not distributed.first():
+        return Evaluated({}, {})
     if isinstance(method, MaskAttn):
         found = examine(method, datamodule.eval_sets[late.evaluation.splits[0]], config.seed)
         metrics |= {f"eval/{key}": value for key, value in found.items()}
@@ -302,17 +322,24 @@ def main(argv: list[str]) -> int:
     if len(argv) != 1 or argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if argv and argv[0] in ("-h", "--help") else 2
+    # Read when torch is loaded: else each process says that its search for unused parameters found none in the first step.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from lightning_modules import distributed
+
     path = Path(argv[0])
     try:
         config = conf.read_run(path)
         check(config)
         result = run(config, path.parent, progress=lambda text, share: print(f"{share:4.0%}  {text}", flush=True))
     except (ValueError, FileNotFoundError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error{'' if distributed.first() else f' in process {distributed.rank()}'}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        if distributed.first():
+            print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
+    if not distributed.first():
+        return 0
     for key, value in result["metrics"].items():
         print(f"{key:24s} {value:.4f}")
     print(path.parent / "result.json")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from datamodules.loading import ranks
 from lightning_modules.attention.sites import Site
 from lightning_modules.attention.tokens import BOS, EOS, PADDING, WORD
+from lightning_modules.distributed import total
 
 if TYPE_CHECKING:
     from lightning_modules.attention.wiring import Pass
@@ -88,7 +91,30 @@ class GateRecord:
 
     def share_closed(self) -> float:
         """Share of free gates that were closed, over all sites, in [0, 1]."""
-        return _share(list(self.closed.values()), list(self.counted.values()))
+        closed, counted = self.tally().tolist()
+        return closed / counted if counted else 0.0
+
+    def tally(self) -> Tensor:
+        """How many free gates were closed, and how many there were, over all sites: float64 [2]."""
+        if not self.closed:
+            return torch.zeros(2, dtype=torch.float64)
+        return torch.stack([torch.stack(list(store.values())).sum() for store in (self.closed, self.counted)])
+
+    def joined(self, sites: Sequence[Site]) -> GateRecord:
+        """The counts of all processes at ``sites``; all of them have to call this. Maps and what is live are left out."""
+        _, world = ranks()
+        if world == 1:
+            return self
+        made = GateRecord(live=self.live)
+        stores = {"closed": (UNKNOWN + 1) * SPANS, "counted": (UNKNOWN + 1) * SPANS} | ({"squares": 2, "counts": 2} if self.live else {})
+        for name, size in stores.items():
+            mine = getattr(self, name)
+            # A process that drew nothing has counted nothing.
+            counts = total(torch.stack([mine.get(site.name, torch.zeros(size, dtype=torch.float64)).cpu() for site in sites]))
+            if name == "squares":
+                counts /= world**2  # the loss of all is the mean of theirs
+            setattr(made, name, {site.name: found for site, found in zip(sites, counts, strict=True)})
+        return made
 
     def shares(self) -> dict[str, float]:
         """Share of closed gates under ``site/<name>``, ``kind/<bos, word, eos or padding>`` and ``time/<first>-<last timestep>``."""

@@ -21,14 +21,18 @@ class GateDiagnostics(L.Callback):
     timesteps;
     ``gradient/closed`` and ``gradient/open``: root mean square of the loss's gradient by a closed and by an open gate;
     ``opened`` and ``shut``: on the first training images with fixed noise, the share of gates that changed state since the last time.
+
+    Of several processes all need this callback, one with a ``store``.
     """
 
-    def __init__(self, every: int, dataset: CocoDataset, seed: int, store: Callable[[dict[str, float], int], None]) -> None:
+    def __init__(self, every: int, dataset: CocoDataset, seed: int, store: Callable[[dict[str, float], int], None] | None) -> None:
         self.every, self.dataset, self.seed, self.store, self.last = every, dataset, seed, store, -1
         self.before: dict[str, Tensor] | None = None
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         assert isinstance(pl_module, MaskAttn)
+        if self.store is None:
+            return
         self.probe = GateProbe(pl_module, self.dataset, self.seed, images=8)
         self._turnover()
 
@@ -40,6 +44,9 @@ class GateDiagnostics(L.Callback):
         self.last = step
         window, pl_module.window = pl_module.window, None
         if window is None:
+            return
+        window = window.joined(pl_module.gates.sites)
+        if self.store is None:
             return
         values = {f"closed/{name}": value for name, value in window.shares().items()}
         values |= {f"gradient/{name}": value for name, value in window.gradients().items()} | self._turnover()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -82,9 +83,16 @@ def test_what_a_method_observes_is_of_all_images(tmp_path: Path):
 @pytest.mark.parametrize("first", [0, 1])
 def test_processes_share_the_batches_and_what_they_observed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int):
     kept, calls = images(tmp_path), []
-    monkeypatch.setattr(evaluation, "distributed", SimpleNamespace(barrier=lambda: None))
+    told: list[list[int]] = []
+
+    def once(work: Callable[[], list[int]]) -> list[int]:
+        told.extend([] if told else [work()])
+        return told[0]
+
+    monkeypatch.setattr(evaluation, "distributed", SimpleNamespace(barrier=lambda: None, once=once))
     for observes in (False, True):
-        for rank in (first, 1 - first):  # whoever looks later finds some there
+        told.clear()
+        for rank in (first, 1 - first):  # one looks, before the other draws
             for module in (evaluation, store):
                 monkeypatch.setattr(module, "ranks", lambda rank=rank: (rank, 2))
             calls += drawn(Artist(observes), kept)
@@ -127,3 +135,4 @@ def test_images_depend_on_adapter_and_prompts_and_the_untouched_backbone_on_neit
     assert key(untouched, trained=None) == key(untouched | {"trainer.steps": 7, "method.gate.threshold": 0.9, "seed": 3}, trained=None)
     learning = {"method": "separate_enhance", "method.separate.test_time": 5}
     assert key(learning, trained=None) != key(learning | {"trainer.lr": 1e-4}, trained=None)
+    assert key(learning, trained=None) == key(learning | {"trainer.devices": 2}, trained=None)
