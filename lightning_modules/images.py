@@ -19,6 +19,7 @@ from conf import load as conf
 from conf.schema import Run
 from datamodules.loading import ranks
 from lightning_modules.backbone import weights_digest
+from lightning_modules.code_version import code_version
 from lightning_modules.prompts import Prompt
 
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}  # how PIL writes them: both keep every pixel
@@ -34,6 +35,8 @@ def image_facts(config: Run, prompts: Sequence[Prompt], trained: str | None) -> 
     if evaluation.follow_masks and not untouched:
         chosen |= {key: getattr(evaluation, key) for key in ("masks", "turn", "mirror")}
     return {
+        "code": code_version(),
+        "fresh": config.fresh,
         "backbone": facts["backbone"] | {"weights": weights_digest(config.backbone.path)},
         "method": {"name": "baseline"} if untouched else facts["method"],
         # A method that learns on each prompt has no adapter, but a recipe.

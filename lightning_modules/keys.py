@@ -11,10 +11,12 @@ __all__ = ["training_facts", "training_key"]
 
 
 def training_facts(config: Run) -> dict[str, Any]:
-    """The settings that training depends on: all but those of evaluation, later overrides, output, logging and loading."""
+    """The settings that training depends on: all but those of evaluation, later overrides, output, logging and loading. Of batch and
+    devices their product counts."""
     facts = conf.to_dict(conf.as_run(config))
     for group, key in (("data", "eval_images"), ("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_every")):
         del facts[group][key]
+    facts["trainer"]["batch"] *= facts["trainer"].pop("devices")
     return {key: value for key, value in facts.items() if key not in ("evaluation", "evaluate_with", "output")}
 
 

@@ -7,13 +7,7 @@ from typing import Any
 
 import lightning as L
 
-__all__ = ["PRUNE", "Pruned", "StopWhenAsked"]
-
-PRUNE = "prune"  # file in a trial's folder that asks
-
-
-class Pruned(Exception):
-    """The training was asked to end; its message says at which step."""
+__all__ = ["StopWhenAsked"]
 
 
 class StopWhenAsked(L.Callback):

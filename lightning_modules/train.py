@@ -13,22 +13,22 @@ from __future__ import annotations
 import json
 import logging
 import os
-import shutil
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run
 from lightning_modules.checks import check, evaluated
+from lightning_modules.code_version import code_version
+from lightning_modules.fit import Pruned, build_method, trained
+from lightning_modules.keys import training_key
 
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
-    from lightning_modules.backbone import Backbone
     from lightning_modules.evaluate import Evaluated
     from lightning_modules.method import Method
     from lightning_modules.tracking import SeedRun, Tracking
@@ -58,25 +58,6 @@ def run(config: Run, folder: Path, tracking: Tracking | None = None, progress: P
 
         with SeedRun(tracking) as seed_run:
             return _run(config, folder, seed_run, progress)
-
-
-def training_key(config: Run) -> str:
-    """Digest of what training depends on: the backbone's weights, where they lie on disk, the images of a scene of one's own, and every
-    setting but those of evaluation, later overrides, output, logging and loading. Of batch and devices their product counts."""
-    from lightning_modules.backbone import weights_digest
-    from lightning_modules.data import data_digest
-
-    facts = conf.to_dict(conf.as_run(config))
-    for group, key in (("data", "eval_images"), ("data", "workers"), ("trainer", "log_every"), ("trainer", "checkpoint_every")):
-        del facts[group][key]
-    facts = {key: value for key, value in facts.items() if key not in ("evaluation", "evaluate_with", "output")}
-    facts["trainer"]["batch"] *= facts["trainer"].pop("devices")
-    # An adapter to start from is what its weights are, wherever they lie.
-    start = weights_digest(config.method.init) if config.method.init else None
-    facts["method"].pop("init")
-    # So is a scene of one's own, which may be painted over in its place.
-    facts["data"]["root"] = data_digest(config) or config.data.root
-    return conf.digest({**facts, "weights": weights_digest(config.backbone.path), "start": start})
 
 
 def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None) -> dict[str, Any]:
@@ -130,7 +111,11 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         if first:
             (folder / "data.json").write_text(json.dumps(datamodule.manifest(), indent=1))
         clock("data")
-        method = _trained(config, method, datamodule, seed_run, emit("train"))
+        try:
+            method = trained(config, method, datamodule, folder, seed_run, emit("train"))
+        except Pruned as stop:
+            pruned = str(stop)
+            return distributed.once(lambda: _write(folder, {"pruned": pruned, "metrics": {}, "seconds": seconds}))
         clock("train")
         metrics: dict[str, float] = {}
         facts: dict[str, dict[str, Any]] = {}
@@ -148,14 +133,12 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
             },
             "seconds": seconds,
             "scores": "scores.parquet" if metrics else None,
-            "versions": provenance(),
+            "versions": provenance() | {"code": code_version()},
         }
         if seed_run is not None:
             seed_run.log_metrics(metrics)
             seed_run.log_metrics({f"seconds/{phase}": value for phase, value in seconds.items()})
-        draft = folder / f".result.{os.getpid()}"
-        draft.write_text(json.dumps(result, indent=1))
-        draft.replace(folder / "result.json")
+        _write(folder, result)
         if seed_run is not None:
             seed_run.log_artifacts(folder)
         return result
@@ -163,118 +146,12 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
     return distributed.once(finish)
 
 
-def build_method(config: Run, backbone: Backbone) -> Method:
-    import lightning_modules
-
-    kind = getattr(lightning_modules, lightning_modules.METHODS[config.method.name])
-    return kind(backbone, config.method, config.trainer, config.backbone.resolution, config.seed)
-
-
-def _trained(config: Run, method: Method, datamodule: PairedDataModule, seed_run: SeedRun | None, emit: Progress) -> Method:
-    """``method``, built for the evaluation, with its trained adapter: freshly trained, or read from the shared folder."""
-    import torch
-
-    from lightning_modules import distributed
-
-    if not method.trains:
-        return method.eval()
-    backbone = method.backbone
-    target = Path(config.output) / "adapters" / training_key(config)
-    if not distributed.once((target / "adapter.json").exists):
-        torch.manual_seed(config.seed)
-        trained = build_method(config, backbone)
-        if config.method.init:
-            trained.load_weights(config.method.init)
-        _encode(config, trained, datamodule, emit)
-        _fit(config, trained, datamodule, target, seed_run, emit)
-        trained.remove()
-    else:
-        emit(f"training: adapter {target.name} is there already", 1.0)
-    method.install()
-    method.load_weights(target)
-    return method.eval()
-
-
-def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Progress) -> None:
-    """Attaches what is encoded once for all steps, as far as ``data.cache`` says: the training images' latents, the captions' states."""
-    from datamodules.cache import TextCache, cache_latents, latent_facts, text_facts
-
-    backbone, dataset, data = method.backbone, datamodule.train_set, config.data
-    folder, dtype = Path(config.output) / "cache", config.backbone.dtype
-
-    def told(text: str, share: float) -> None:
-        emit(text, 0.0)
-
-    if dataset.encodable and data.cache != "none":
-        # A scene's dataset has its mirror images among those that it counts.
-        flips = data.flip and data.name != "scene"
-        facts = latent_facts(backbone.fingerprint(), dtype, config.backbone.resolution, "centre", dataset.digest(), flips)
-        records = getattr(dataset, "records", None)
-        where = (lambda row: records[row].path) if records is not None else "image {}".format
-        dataset.latents = cache_latents(
-            folder / "latents", facts, dataset, backbone.encode_images, where=where, on_error=data.on_error, emit=told
-        )
-    backbone.texts = None
-    if data.cache == "all":
-        facts = text_facts(backbone.text_fingerprint(), dtype)
-        backbone.texts = TextCache.fill(folder / "texts", facts, dataset.texts(), backbone.encoded, emit=told)
-
-
-def _fit(config: Run, method: Method, datamodule: PairedDataModule, target: Path, seed_run: SeedRun | None, emit: Progress) -> None:
-    """Trains to the end, going on from the newest checkpoint; the adapter appears at ``target`` when all is done."""
-    import lightning as L
-    from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.strategies import DDPStrategy
-
-    from lightning_modules import distributed
-    from lightning_modules.gating.diagnostics import GateDiagnostics
-    from lightning_modules.gating.maps import GateMaps
-    from lightning_modules.maskattn import MaskAttn
-    from lightning_modules.progress import MetricLines, ProgressLines
-
-    recipe = config.trainer
-    checkpoints = target.with_name(f"{target.name}.checkpoints")
-    callbacks: list[L.Callback] = [
-        ProgressLines("training", every=2.0, emit=emit),
-        ModelCheckpoint(checkpoints, save_last=True, save_top_k=0, every_n_train_steps=recipe.checkpoint_every),
-    ]
-    tracked = distributed.once(lambda: seed_run is not None)
-    if seed_run is not None:
-        callbacks.append(MetricLines(recipe.log_every, seed_run.log_metrics))
-    if tracked and isinstance(method, MaskAttn):
-        # All processes begin to count anew at the same steps.
-        store = None if seed_run is None else seed_run.log_metrics
-        callbacks.append(GateDiagnostics(recipe.log_every, datamodule.train_set, method.seed, store))
-        if seed_run is not None:
-            callbacks.append(GateMaps(datamodule.train_set, method.seed, partial(seed_run.log_image, "gates/training")))
-    here = distributed.local_processes()
-    trainer = L.Trainer(
-        max_steps=recipe.steps,
-        accumulate_grad_batches=recipe.accumulate,
-        gradient_clip_val=recipe.clip,
-        precision=recipe.precision,  # type: ignore[arg-type]
-        accelerator=recipe.accelerator,
-        devices=here,
-        num_nodes=recipe.devices // here,
-        strategy=DDPStrategy(find_unused_parameters=method.leaves_out) if recipe.devices > 1 else "auto",
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        reload_dataloaders_every_n_epochs=1,
-        callbacks=callbacks,
-    )
-    last = checkpoints / "last.ckpt"
-    going_on = distributed.once(last.exists)
-    try:
-        trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
-    except SystemExit as error:
-        # Lightning turns Ctrl-C into an exit; whoever called wants to know what it was.
-        if trainer.interrupted:
-            raise KeyboardInterrupt from error
-        raise
-    distributed.once(lambda: method.save_adapter(target))
-    if distributed.first():
-        shutil.rmtree(checkpoints, ignore_errors=True)
+def _write(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
+    """``result`` as result.json, which is there as a whole or not at all."""
+    draft = folder / f".result.{os.getpid()}"
+    draft.write_text(json.dumps(result, indent=1))
+    draft.replace(folder / "result.json")
+    return result
 
 
 def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder: Path, emit: Progress) -> Evaluated:

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lightning_modules.fit import PRUNE
 from lightning_modules.steps import read_step
 from sweeps.plan import Job, Plan
 from sweeps.study import Key, Study, key_of
@@ -198,8 +199,6 @@ class SearchPlan(Plan):
         trial = self._trial(candidate)
         trial.report(step.loss if self.sweep.better(self.objectives[0]) == "lower" else -step.loss, step.step)
         if trial.should_prune():
-            from lightning_modules.pruning import PRUNE
-
             (job.folder / PRUNE).touch()
 
     def pruned(self, job: Job) -> None:
@@ -207,8 +206,6 @@ class SearchPlan(Plan):
         for candidate in self.candidates(*OPEN):
             if self._cell_of(candidate).text == job.cell.text:
                 self._trial(candidate).set_user_attr("pruned", True)
-        from lightning_modules.pruning import PRUNE
-
         (job.folder / "result.json").unlink(missing_ok=True)
         (job.folder / PRUNE).unlink(missing_ok=True)
 

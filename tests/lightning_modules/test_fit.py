@@ -1,0 +1,94 @@
+"""One adapter for all runs that need it: trained once though two ask at once, never by other code, and ended early when asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from conf import load as conf
+from conf.schema import Run
+from lightning_modules import code_version, keys, train
+
+
+def test_a_second_run_waits_for_the_adapter_that_another_trains(base: Run, tmp_path: Path) -> None:
+    config = conf.replace(base, {"seed": 21, "evaluation.prompts": 0})
+    target = Path(config.output) / "adapters" / train.training_key(config)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    waiting = threading.Event()
+
+    def told(text: str, share: float) -> None:
+        lines.append(text)
+        if "waiting" in text:
+            waiting.set()
+
+    held = threading.Event()
+
+    def hold() -> None:
+        with FileLock(f"{target}.lock"):
+            held.set()
+            waiting.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    train.run(config, tmp_path, progress=told)
+    thread.join()
+    assert "training: another trial trains this adapter, waiting for it" in lines
+    assert (target / "adapter.json").exists()
+
+
+def test_a_training_ends_when_it_is_asked_to(base: Run, tmp_path: Path) -> None:
+    config = conf.replace(base, {"seed": 22, "trainer.steps": 6, "trainer.log_every": 2})
+    (tmp_path / "prune").touch()
+    result = train.run(config, tmp_path)
+    assert result["pruned"] == "at step 2 of 6" and result["metrics"] == {} and json.loads((tmp_path / "result.json").read_text()) == result
+    target = Path(config.output) / "adapters" / train.training_key(config)
+    assert not target.exists() and not target.with_name(f"{target.name}.checkpoints").exists()
+
+
+def write(root: Path, body: str) -> str:
+    (root / "losses").mkdir(exist_ok=True)
+    (root / "losses" / "some.py").write_text(body)
+    code_version.code_version.cache_clear()
+    return code_version.code_version(root)
+
+
+@pytest.mark.parametrize(("body", "same"), [
+    ('"""Other words."""\n\ndef loss(x):\n    """And here."""\n    return x + 1  # as in the paper\n', True),
+    ("def loss(x):\n    return x + 2\n", False),
+    ("def loss(x, y=0):\n    return x + 1\n", False),
+])
+def test_code_is_what_it_does(tmp_path: Path, body: str, same: bool) -> None:
+    before = write(tmp_path, "def loss(x):\n    return x + 1\n")
+    assert (write(tmp_path, body) == before) == same
+    code_version.code_version.cache_clear()
+
+
+def test_code_that_only_looks_at_images_does_not_count(tmp_path: Path) -> None:
+    before = write(tmp_path, "x = 1\n")
+    (tmp_path / "lightning_modules" / "metrics").mkdir(parents=True)
+    (tmp_path / "lightning_modules" / "metrics" / "fid.py").write_text("y = 1\n")
+    assert write(tmp_path, "x = 1\n") == before
+    code_version.code_version.cache_clear()
+
+
+def test_every_file_that_does_not_count_is_there() -> None:
+    assert all((code_version.ROOT / name).exists() for name in code_version.LOOKS_ON)
+
+
+def test_an_adapter_of_other_code_or_another_mark_is_not_used(base: Run, monkeypatch: Any) -> None:
+    before = keys.training_key(base)
+    assert keys.training_key(conf.replace(base, {"fresh": "again"})) != before
+    monkeypatch.setattr(code_version, "code_version", lambda: "other")
+    assert keys.training_key(base) != before
+
+
+def test_of_batch_and_devices_the_product_counts(base: Run) -> None:
+    facts = [keys.training_facts(conf.replace(base, {"trainer.devices": k, "trainer.batch": b})) for k, b in ((1, 4), (2, 2), (2, 4))]
+    assert facts[0] == facts[1] != facts[2]
