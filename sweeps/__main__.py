@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import sys
 import textwrap
@@ -63,4 +64,10 @@ def _states(output: Path, sweep: Sweep, cells: int) -> list[str]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:  # head has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    raise SystemExit(status)
