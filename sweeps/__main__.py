@@ -2,6 +2,7 @@
 
     python -m sweeps                # this list
     python -m sweeps.threshold      # run one; --help shows its settings
+    python -m sweeps ui             # open MLflow's pages of all that was run; --help shows its settings
 """
 
 from __future__ import annotations
@@ -23,7 +24,11 @@ def discover() -> list[Sweep]:
 
 
 def main(argv: list[str]) -> int:
-    """Print the list. Words on the command line belong to a sweep, so they are refused."""
+    """Print the list, or open the pages. Other words on the command line belong to a sweep, so they are refused."""
+    if argv[:1] == ["ui"]:
+        from sweeps import ui
+
+        return ui.main(argv[1:])
     if argv and not {"-h", "--help"} & set(argv):
         print(f"error: python -m sweeps only lists, got {argv[0]!r}; to run a sweep: python -m sweeps.<name> key=value …", file=sys.stderr)
         return 2
