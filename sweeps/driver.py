@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from lightning_modules.store import StoreAway
 from lightning_modules.tracking import describe_error
 from sweeps.launch import Inline, Outcome, Slot
 from sweeps.plan import ResultError
@@ -182,6 +183,6 @@ class Driver:
             raise
         except Exception as error:
             foreign = type(error).__module__.startswith(("mlflow", "sqlalchemy", "optuna", "sqlite3"))
-            if not foreign and not isinstance(error, OSError | StorageError):
+            if not foreign and not isinstance(error, OSError | StorageError | StoreAway):
                 raise
             raise Halted(f"the state of the sweep cannot be written: {describe_error(error)}; put that right and run it again") from error

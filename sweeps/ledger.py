@@ -6,18 +6,16 @@ Cells carry the aggregates over seeds, computed by the same function as the repo
 
 from __future__ import annotations
 
-import json
 import math
-import os
+import shlex
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
-from urllib.parse import quote
-from urllib.request import urlopen
 
-from lightning_modules.tracking import SeedRun, Tracking, client
+from lightning_modules.store import client, is_server, public, trouble
+from lightning_modules.tracking import SeedRun, Tracking, provenance
+from sweeps.pages import VIEW_TAG, pages, view
 from sweeps.sweep import Cell, level_text
 
 if TYPE_CHECKING:
@@ -25,8 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Ledger", "ServerError", "check_server", "public"]
 
+LOCAL = "http://127.0.0.1:5000"  # where `python -m sweeps ui` opens the pages
 PAGE = 1000  # runs or metrics per request
-WAIT = 5.0  # seconds for a server to answer
+LOG_END = 3000  # bytes of a failed trial's log that its run's description shows
 Seeds = dict[str, dict[int, dict[str, float]]]  # cell -> seed -> metric -> value
 
 
@@ -44,6 +43,9 @@ class Ledger:
         """
         self.uri, self.name = uri, name
         self.client = client(uri)
+        self.headline = tags.get("headline")
+        if shown := view(tags):
+            tags = {**tags, VIEW_TAG: shown}
         found = self.client.get_experiment_by_name(name)
         if found is None:
             location = artifacts.resolve().as_uri() if artifacts else None
@@ -59,19 +61,28 @@ class Ledger:
         self.runs: dict[str, str] = {}  # cell -> run id
 
     def add_cells(self, cells: Iterable[Cell]) -> None:
-        """A top-level run for every cell."""
+        """A top-level run for every cell; those of earlier plans are marked as not planned."""
+        from mlflow.entities import Param
+
         known = {run.data.tags["cell"]: run for run in reversed(self._search("cell"))}
+        cells = list(cells)
+        for text in known.keys() - {cell.text for cell in cells}:
+            if known[text].data.tags.get("planned") != "false":
+                self.client.set_tag(known[text].info.run_id, "planned", "false")
         for cell in cells:
-            tags = {"baseline": str(cell.baseline).lower(), "reference": str(cell.reference).lower()}
+            flags = {"baseline": cell.baseline, "reference": cell.reference, "planned": True}
+            tags = {key: str(value).lower() for key, value in flags.items()}
             run = known.get(cell.text)
             if run is None:
                 names = {"mlflow.runName": cell.text, "role": "cell", "cell": cell.text}
                 run = self.client.create_run(self.experiment_id, tags={**names, **tags})
-                for key, value in cell.values.items():
-                    self.client.log_param(run.info.run_id, key, level_text(value))
                 self.client.update_run(run.info.run_id, status="SCHEDULED")
-            for key in tags.keys() & run.data.tags.keys():
-                if run.data.tags[key] != tags[key]:
+            # also of a run that is there: its process may have ended between the two
+            params = [Param(key, level_text(value)) for key, value in cell.values.items() if key not in run.data.params]
+            if params:
+                self.client.log_batch(run.info.run_id, params=params)
+            for key in tags:
+                if run.data.tags.get(key) != tags[key]:
                     self.client.set_tag(run.info.run_id, key, tags[key])
             self.runs[cell.text] = run.info.run_id
 
@@ -80,14 +91,15 @@ class Ledger:
         for text, run_id in self.runs.items():
             self.client.set_tag(run_id, tag, str(text in cells).lower())
 
-    def tracking(self, cell: Cell, seed: int, trial: int, attempt: int) -> Tracking:
-        """What the trial needs to make its own nested run."""
+    def tracking(self, cell: Cell, seed: int, trial: int, attempt: int, **tags: str) -> Tracking:
+        """What the trial needs to make its own nested run; `tags` are more of them, such as `code` or `device`."""
+        names = {"mlflow.runName": f"{cell.text}, seed {seed}", "cell": cell.text, "trial": str(trial), "attempt": str(attempt)}
         return Tracking(
             uri=self.uri,
             experiment_id=self.experiment_id,
             parent_run_id=self.runs[cell.text],
             params={"seed": str(seed), **{key: level_text(value) for key, value in cell.values.items()}},
-            tags={"mlflow.runName": f"{cell.text}, seed {seed}", "cell": cell.text, "trial": str(trial), "attempt": str(attempt)},
+            tags={**tags, **names},
         )
 
     def seeds(self, cell: str | None = None) -> Seeds:
@@ -102,57 +114,87 @@ class Ledger:
         return found
 
     def settle(self, tracking: Tracking, result: Mapping[str, Any], folder: Path) -> None:
-        """Make sure that a finished trial has its finished run: the process may have ended between result and run."""
+        """Make sure that a finished trial has its finished run, and one only: the process may have ended between result and run, and two
+        may settle at once."""
         runs = self._attempts(tracking)
-        if any(run.info.status == "FINISHED" for run in runs):
-            return
-        left_open = [run.info.run_id for run in runs if run.info.status == "RUNNING"]
-        seed_run = SeedRun(tracking, left_open[-1] if left_open else None)
-        seed_run.log_metrics(result["metrics"])
-        seed_run.log_artifacts(folder)
-        seed_run.finish()
+        if not any(run.info.status == "FINISHED" for run in runs):
+            own = [run for run in runs if run.info.status == "RUNNING" and _trial(run) == tracking.tags["trial"]]
+            seed_run = SeedRun(tracking, own[-1].info.run_id if own else None, facts=result.get("versions", {}))
+            known = own[-1].data.metrics if own else {}
+            seed_run.log_metrics({key: value for key, value in result["metrics"].items() if known.get(key) != value})
+            seed_run.log_artifacts(folder)
+            seed_run.finish()
+            runs = self._attempts(tracking)
+        self._keep_one(runs)
+        for run in runs:
+            # a server that was asked twice, since its answer was lost, has made two
+            if run.info.status == "RUNNING" and _trial(run) == tracking.tags["trial"]:
+                self._close(run, "another run of the same trial finished")
 
     def fail(self, tracking: Tracking, status: str, error: str, folder: Path) -> None:
-        """Mark the run of a trial FAILED or KILLED with the reason; one is made where the trial did not get as far."""
-        own = [run.info.run_id for run in self._attempts(tracking) if run.data.tags.get("trial") == tracking.tags["trial"]]
-        seed_run = SeedRun(tracking, own[-1] if own else None)
-        if (folder / "log.txt").is_file():
-            self.client.log_artifact(seed_run.run_id, str(folder / "log.txt"))
-        seed_run.finish(status, error)
+        """Mark the run of a trial FAILED or KILLED with the reason and its log; one is made where the trial did not get as far."""
+        own = [run for run in self._attempts(tracking) if _trial(run) == tracking.tags["trial"]]
+        seed_run = SeedRun(tracking, own[-1].info.run_id if own else None, facts=provenance())
+        seed_run.log_artifacts(folder, ("run.yaml", "log.txt"))
+        seed_run.finish(status, error, _end(folder / "log.txt"))
+        for run in own[:-1]:
+            if run.info.status == "RUNNING":
+                self._close(run, error, status)
 
-    def close_stale(self, running: Iterable[int]) -> None:
-        """End the seed runs that a killed process left open; `running` are the numbers of trials that are being worked on."""
-        alive = {str(number) for number in running}
-        for run in self._search("seed"):
-            if run.info.status == "RUNNING" and run.data.tags.get("trial") not in alive:
-                self.client.set_tag(run.info.run_id, "error", "the process ended before the trial did")
-                self.client.set_terminated(run.info.run_id, "KILLED")
+    def close_stale(self, running: Iterable[int] | Callable[[], Iterable[int]]) -> None:
+        """End the seed runs that a killed process left open; `running` are the numbers of trials that are being worked on.
+
+        Give a function that looks them up: called after MLflow was asked, it cannot miss a trial that another driver has just begun.
+        """
+        runs = self._search("seed")
+        alive = {str(number) for number in (running() if callable(running) else running)}
+        for run in runs:
+            if run.info.status == "RUNNING" and _trial(run) not in alive:
+                self._close(run, "the process ended before the trial did")
+        trials: dict[tuple[str, str], list[Run]] = {}
+        for run in runs:
+            trials.setdefault((run.data.tags.get("mlflow.parentRunId", ""), run.data.params.get("seed", "")), []).append(run)
+        for attempts in trials.values():
+            self._keep_one(attempts)
+
+    def ping(self) -> None:
+        """Raises ServerError where the store is a server that does not answer within seconds."""
+        check_server(self.uri)
 
     def aggregate(self, cell: str, seeds: Sequence[int], failed: bool = False) -> None:
         """Write `agg/<metric>_{mean,sd,ci95,n}` over `seeds` onto the cell's run, and its state: FINISHED once all seeds are there.
 
         `ci95` is half the width of the t-interval; it and `sd` need two seeds. Undefined values (NaN) are left out, and n says so.
         """
+        found: dict[int, dict[str, float]] | None = None
+        while True:
+            before, found = found, {seed: values for seed, values in self.seeds(cell).get(cell, {}).items() if seed in seeds}
+            if before is not None and before.keys() == found.keys():
+                return
+            # again where seeds finished meanwhile: a driver that read fewer could otherwise have the last word
+            self._aggregate(cell, found, len(seeds), failed)
+
+    def _aggregate(self, cell: str, finished: Mapping[int, Mapping[str, float]], wanted: int, failed: bool) -> None:
         from mlflow.entities import Metric
 
         from reports.statistics import mean_interval
 
-        finished = {seed: metrics for seed, metrics in self.seeds(cell).get(cell, {}).items() if seed in seeds}
         run = self.client.get_run(self.runs[cell])
         values: dict[str, float] = {}
-        for key in sorted({key for metrics in finished.values() for key in metrics}):
+        # MLflow's page that compares runs opens on the metric that was stored first
+        for key in sorted({key for metrics in finished.values() for key in metrics}, key=lambda key: (key != self.headline, key)):
             defined = [metrics[key] for _, metrics in sorted(finished.items()) if math.isfinite(metrics.get(key, math.nan))]
-            values[f"agg/{key}_n"] = len(defined)
             if defined:
                 interval = mean_interval(defined)
                 values[f"agg/{key}_mean"] = interval.mean
             if len(defined) > 1:
                 values |= {f"agg/{key}_sd": interval.sd, f"agg/{key}_ci95": interval.half}
+            values[f"agg/{key}_n"] = len(defined)
         now = int(time.time() * 1000)
         changed = [Metric(key, value, now, 0) for key, value in values.items() if run.data.metrics.get(key) != value]
         for start in range(0, len(changed), PAGE):
             self.client.log_batch(run.info.run_id, metrics=changed[start:start + PAGE])
-        status = "FINISHED" if len(finished) == len(seeds) else "FAILED" if failed else "SCHEDULED"
+        status = "FINISHED" if len(finished) == wanted else "FAILED" if failed else "SCHEDULED"
         if run.info.status != status:
             if status == "SCHEDULED":
                 self.client.update_run(run.info.run_id, status=status)
@@ -167,23 +209,26 @@ class Ledger:
 
     def links(self) -> list[tuple[str, str]]:
         """How to look at the sweep in MLflow: what to type, and the pages."""
-        if self.uri.startswith(("http://", "https://")):
-            server, ways = self.uri.rstrip("/"), []
-        else:
-            server = "http://127.0.0.1:5000"
-            ways = [("MLflow", f"mlflow ui --backend-store-uri {_short(self.uri)}")]
-        runs = quote(json.dumps(list(self.runs.values()), separators=(",", ":")))
-        experiments = quote(json.dumps([self.experiment_id]))
-        return [
-            *ways,
-            ("charts", f"{server}/#/experiments/{self.experiment_id}/runs?compareRunsMode=CHART"),
-            ("compare", f"{server}/#/compare-runs?runs={runs}&experiments={experiments}"),
-        ]
+        if is_server(self.uri):
+            return pages(public(self.uri), self.experiment_id, list(self.runs.values()))
+        return [("MLflow", f"python -m sweeps ui{_typed(self.uri)}"), *pages(LOCAL, self.experiment_id, list(self.runs.values()))]
 
     def _attempts(self, tracking: Tracking) -> list[Run]:
         """All runs of the same cell and seed, oldest first."""
         runs = self._search("seed", tracking.parent_run_id)
         return [run for run in runs if run.data.params.get("seed") == tracking.params["seed"]]
+
+    def _keep_one(self, attempts: Iterable[Run]) -> None:
+        """Of several finished runs of a cell and seed the last one counts, as everywhere; the others must not look as if they did."""
+        finished = [run for run in attempts if run.info.status == "FINISHED"]
+        for run in sorted(finished, key=lambda run: (run.info.start_time, run.info.run_id))[:-1]:
+            self._close(run, "another run of the same cell and seed counts")
+
+    def _close(self, run: Run, error: str, status: str = "KILLED") -> None:
+        """End a run that was found in some state, unless it has changed since."""
+        if self.client.get_run(run.info.run_id).info.status == run.info.status:
+            self.client.set_tag(run.info.run_id, "error", error)
+            self.client.set_terminated(run.info.run_id, status, run.info.end_time)
 
     def _search(self, role: str, parent: str | None = None) -> list[Run]:
         """Runs of a role, oldest first."""
@@ -202,24 +247,29 @@ class Ledger:
 
 def check_server(uri: str) -> None:
     """Raises ServerError where no server answers; MLflow itself would go on asking for minutes."""
-    if not uri.startswith(("http://", "https://")):
-        return
-    try:
-        urlopen(f"{public(uri).rstrip('/')}/health", timeout=WAIT).close()
-    except HTTPError:
-        return  # it answers; what it thinks of this page does not matter
-    except OSError as error:
-        raise ServerError(f"no MLflow server answers at tracking_uri={public(uri)}: {getattr(error, 'reason', error)}") from None
+    if reason := trouble(uri):
+        raise ServerError(f"no MLflow server answers at tracking_uri={public(uri)}: {reason}")
 
 
-def public(uri: str) -> str:
-    """A URI without user and password."""
-    scheme, separator, rest = uri.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+def _trial(run: Run) -> str | None:
+    return run.data.tags.get("trial")
 
 
-def _short(uri: str) -> str:
-    """An SQLite URI below the working directory as it can be typed there."""
-    path = uri.removeprefix("sqlite:///")
-    here = os.getcwd() + os.sep
-    return f"sqlite:///{path.removeprefix(here)}" if uri.startswith("sqlite:///") else uri
+def _end(log: Path) -> str:
+    """The last `LOG_END` bytes of a log, "" where there is none."""
+    if not log.is_file():
+        return ""
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - LOG_END))
+        return file.read().decode("utf-8", errors="replace")
+
+
+def _typed(uri: str) -> str:
+    """What `python -m sweeps ui` is to be told to find a database."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.name != "mlflow.db":
+        return f" tracking_uri={shlex.quote(public(uri))}"
+    folder, here = path.parent.resolve(), Path.cwd()
+    if folder == here / "runs":
+        return ""
+    return f" output={shlex.quote(str(folder.relative_to(here) if folder.is_relative_to(here) else folder))}"

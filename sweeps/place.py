@@ -20,8 +20,9 @@ from filelock import FileLock
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.tracking import client, describe_error
-from sweeps.ledger import Ledger, ServerError, check_server, public
+from lightning_modules.store import client, public
+from lightning_modules.tracking import describe_error
+from sweeps.ledger import Ledger, ServerError, check_server
 from sweeps.locks import open_locks
 from sweeps.measurable import described
 from sweeps.plan import Plan

@@ -171,7 +171,7 @@ class Plan:
         self.ledger.settle(job.tracking, result, job.folder)
         self.study.note(job.number, kind=job.kind, code=code_version())
         self.study.complete(job.number, value, seconds)  # where another driver took this one for dead, it finds the result as well
-        self.ledger.aggregate(job.cell.text, self.seeds)
+        self._aggregate(job.cell)
         return value, seconds
 
     def give_back(self, job: Job, status: str, reason: str) -> bool:
@@ -183,7 +183,14 @@ class Plan:
 
     def give_up(self, job: Job) -> None:
         """No further attempt is made at this trial."""
-        self.ledger.aggregate(job.cell.text, self.seeds, failed=True)
+        self._aggregate(job.cell)
+
+    def _aggregate(self, cell: Cell) -> None:
+        """Means over seeds onto the cell's run, and its state, whichever driver gave up what."""
+        own = [trial for trial in self.study.trials() if key_of(trial)[0] == cell.text]
+        going = {key_of(trial) for trial in own if trial.state.name != "FAIL"}
+        lost = {key_of(trial) for trial in own if trial.user_attrs.get("status") == "FAILED"} - going
+        self.ledger.aggregate(cell.text, self.seeds, failed=bool(lost & set(self.wanted)))
 
     def pruned(self, job: Job) -> None:
         """The trial was ended early because its settings are no match."""
@@ -204,9 +211,9 @@ class Plan:
                 if key in complete and self._settle(complete[key], key) is not None:
                     continue  # MLflow had lost a run that the folder still has
                 self.enqueue(key)
-            self.ledger.close_stale(t.number for t in self.study.trials("RUNNING"))
+            self.ledger.close_stale(self._numbers)
         for cell in self.cells:
-            self.ledger.aggregate(cell.text, self.seeds)
+            self._aggregate(cell)
         self._tell_other_code()
 
     def adopt(self) -> bool:
@@ -220,8 +227,11 @@ class Plan:
             lost = {key_of(trial) for trial in orphans} - {key_of(trial) for trial in self.study.trials("COMPLETE")}
             for key in sorted(lost):
                 self.enqueue(key)
-            self.ledger.close_stale(t.number for t in self.study.trials("RUNNING"))
+            self.ledger.close_stale(self._numbers)
         return bool(lost)
+
+    def _numbers(self) -> list[int]:
+        return [trial.number for trial in self.study.trials("RUNNING")]
 
     def _adopt_orphans(self) -> None:
         """Trials whose process is gone: a result that was written counts, everything else goes back into the queue."""
@@ -230,7 +240,11 @@ class Plan:
             key = key_of(trial)
             result = self._settle(trial.number, key) if key[0] in texts else None
             if result is None:
-                self.study.fail(trial.number, "the process ended before the trial did")
+                reason = "the process ended before the trial did"
+                self.study.fail(trial.number, reason)
+                if key[0] in texts:
+                    job = self._job(trial.number, key, 1)
+                    self.ledger.fail(job.tracking, "KILLED", reason, job.folder)
             else:
                 self.study.note(trial.number, kind=self.kind(key, ()), code=result.get("versions", {}).get("code"))
                 self.study.complete(trial.number, self.value(result), sum(result.get("seconds", {}).values()))
@@ -266,7 +280,7 @@ class Plan:
             attempt=attempt,
             folder=self.folder / "trials" / cell.folder(seed),
             config=trial_config(self.config, cell, seed),
-            tracking=self.ledger.tracking(cell, seed, number, attempt),
+            tracking=self.ledger.tracking(cell, seed, number, attempt, code=code_version()),
             kind=self.kind(key, {self.group(other) for other in self.done()}),
         )
 

@@ -93,6 +93,7 @@ def main(
     if "--fresh" in flags:
         words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
         print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
+    from lightning_modules.store import StoreAway
     from sweeps.resolve import PlanError, resolve
     from sweeps.storage import StorageError
 
@@ -115,6 +116,9 @@ def main(
         except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
             print(f"error: {error}", file=sys.stderr)
             return REFUSED
+        except StoreAway as error:
+            print(f"error: {error}; what has finished is kept: the same command goes on", file=sys.stderr)
+            return FAILED
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning answers a signal with sys.exit
             if isinstance(stop, SystemExit) and not signals.received:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from lightning_modules.tracking import SeedRun, Tracking, client, describe_error, provenance, start_seed_run
+from lightning_modules import tracking as module
+from lightning_modules.tracking import SeedRun, StoreAway, Tracking, client, describe_error, start_seed_run
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,8 @@ def test_a_seed_run_is_nested_and_complete(tracking: Tracking, tmp_path: Path, m
     assert stored.data.tags.items() >= {"role": "seed", "mlflow.parentRunId": tracking.parent_run_id, **tracking.tags}.items()
     assert len(stored.data.metrics) == 1201 and client(tracking.uri).get_metric_history(run.run_id, "train/loss")[0].step == 1
     artifacts = {item.path for item in client(tracking.uri).list_artifacts(run.run_id)}
-    assert artifacts == {"run.yaml", "result.json", "log.txt", "samples"}
+    assert artifacts - {"changes.diff"} == {"environment.txt", "run.yaml", "result.json", "log.txt", "samples"}
+    assert stored.data.tags["device"] == "cpu"
     assert [item.path for item in client(tracking.uri).list_artifacts(run.run_id, "samples")] == ["samples/000.png"]
 
 
@@ -68,12 +69,107 @@ def test_errors_on_one_line() -> None:
     assert describe_error(KeyboardInterrupt()) == "KeyboardInterrupt"
 
 
-def test_provenance_names_versions_and_no_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    facts: dict[str, Any] = provenance()
-    assert facts["python"] == platform.python_version() and {"torch", "diffusers", "lightning", "mlflow", "hardware"} <= facts.keys()
-    text = json.dumps(facts)
-    assert os.getcwd() not in text and str(Path.home()) not in text and platform.node() not in text
-    monkeypatch.setattr("lightning_modules.tracking._git", lambda *words: {"rev-parse": "abc", "ls-files": "x", "status": " M x"}[words[0]])
-    assert provenance().items() >= {"commit": "abc", "dirty": True}.items()
-    monkeypatch.setattr("lightning_modules.tracking._git", lambda *words: None)
-    assert not {"commit", "dirty"} & provenance().keys()
+def test_a_failed_run_says_why_at_the_top_of_its_page(tracking: Tracking) -> None:
+    failed, stopped = SeedRun(tracking), SeedRun(tracking)
+    failed.finish("FAILED", "ValueError: no luck", "first\nlast line\n" * 2000)
+    stopped.finish("KILLED", "stopped by a person")
+    notes = [client(tracking.uri).get_run(run.run_id).data.tags["mlflow.note.content"] for run in (failed, stopped)]
+    assert notes[0].startswith("**Failed:** ValueError: no luck\n\n```\n") and notes[0].endswith("last line\n```")
+    assert len(notes[0]) < 6000 and notes[1] == "**Stopped:** stopped by a person"
+
+
+def test_a_huge_log_is_stored_by_its_ends(tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOG_BYTES", 40)
+    (tmp_path / "log.txt").write_text("begin" + "x" * 500 + "the end")
+    run = SeedRun(tracking)
+    run.log_artifacts(tmp_path)
+    text = Path(client(tracking.uri).download_artifacts(run.run_id, "log.txt", str(tmp_path))).read_text()
+    assert text.startswith("begin") and text.endswith("the end") and "[… 472 bytes left out …]" in text and len(text) < 100
+
+
+def test_a_result_that_is_only_brought_in_keeps_its_own_provenance(tracking: Tracking) -> None:
+    run = SeedRun(tracking, facts={"commit": "abc", "torch": "2.0"})
+    run.finish()
+    stored = client(tracking.uri).get_run(run.run_id)
+    assert (stored.data.tags["commit"], stored.data.tags["version.torch"]) == ("abc", "2.0") and "device" not in stored.data.tags
+    assert not client(tracking.uri).list_artifacts(run.run_id)
+
+
+class Away:
+    """A store that can be switched off."""
+
+    def __init__(self, uri: str) -> None:
+        self.store, self.off, self.tries = client(uri), False, 0
+
+    def __call__(self, uri: str, patience: float = 0.0) -> Away:
+        return self
+
+    def __getattr__(self, name: str) -> Any:
+        self.tries += 1
+        if self.off:
+            raise StoreAway("the MLflow server cannot be used: Connection refused")
+        return getattr(self.store, name)
+
+
+@pytest.fixture
+def away(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> Away:
+    store = Away(tracking.uri)
+    monkeypatch.setattr(module, "client", store)
+    return store
+
+
+def test_what_the_store_does_not_take_is_kept_and_sent_later(
+    tracking: Tracking, away: Away, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "result.json").write_text("{}")
+    run = SeedRun(tracking)
+    away.off, away.tries = True, 0
+    for step in range(5):
+        run.log_metrics({"train/loss": float(step)}, step)
+    assert away.tries == 1 and len(caplog.messages) == 1 and "kept and sent later" in caplog.text  # asked once, then left in peace
+    run.log_image("gates/training", Image.new("L", (4, 4)), 1)
+    run.log_artifacts(tmp_path)
+    with pytest.raises(StoreAway, match="Connection refused"):
+        run.finish()
+    away.off = False
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    run.finish()
+    history = client(tracking.uri).get_metric_history(run.run_id, "train/loss")
+    assert [(entry.step, entry.value) for entry in history] == [(step, step) for step in range(5)]
+    assert {item.path for item in client(tracking.uri).list_artifacts(run.run_id)} >= {"images", "result.json"}
+    stored = client(tracking.uri).get_run(run.run_id)
+    assert stored.info.status == "FINISHED" and "lost_values" not in stored.data.tags
+
+
+def test_the_next_call_after_a_pause_sends_what_was_kept(tracking: Tracking, away: Away, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAUSE", 0.0)
+    run = SeedRun(tracking)
+    away.off = True
+    run.log_metrics({"train/loss": 1.0}, 1)
+    away.off = False
+    run.log_metrics({"train/loss": 2.0}, 2)
+    assert [entry.step for entry in client(tracking.uri).get_metric_history(run.run_id, "train/loss")] == [1, 2]
+
+
+def test_what_is_kept_has_a_limit_and_the_run_says_so(tracking: Tracking, away: Away, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEPT_VALUES", 3)
+    run = SeedRun(tracking)
+    away.off = True
+    for step in range(5):
+        run.log_metrics({"train/loss": 0.0}, step)
+    away.off = False
+    run.finish()
+    assert [entry.step for entry in client(tracking.uri).get_metric_history(run.run_id, "train/loss")] == [2, 3, 4]
+    assert client(tracking.uri).get_run(run.run_id).data.tags["lost_values"] == "2"
+
+
+def test_an_error_is_not_hidden_by_a_store_that_is_away(tracking: Tracking, away: Away) -> None:
+    with pytest.raises(ValueError, match="the cause"), SeedRun(tracking):
+        away.off = True
+        raise ValueError("the cause")
+
+
+def test_a_value_that_mlflow_refuses_fails_the_run_and_does_not_leave_it_open(tracking: Tracking) -> None:
+    with pytest.raises(Exception, match="exceeds"), SeedRun(tracking) as run:
+        run.log_metrics({"a" * 300: 1.0})
+    assert client(tracking.uri).get_run(run.run_id).info.status == "FAILED"

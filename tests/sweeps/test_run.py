@@ -55,7 +55,7 @@ def test_a_whole_sweep(sweep: Command, trainer: Any, output: Path, mlflow: Any, 
 
     out = capsys.readouterr().out
     assert "4 cells × 3 seeds = 12 trials, 0 finished" in out and "[12/12]" in out and "It does." in out
-    for text in ("mlflow ui --backend-store-uri sqlite:///", "/#/compare-runs?runs=%5B%22", str(output / "threshold" / "report.pdf")):
+    for text in ("python -m sweeps ui output=", "/#/compare-runs?runs=%5B%22", str(output / "threshold" / "report.pdf")):
         assert text in out
     assert reports == ["threshold"]
 
