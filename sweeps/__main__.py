@@ -29,7 +29,7 @@ def discover() -> list[Sweep]:
 def main(argv: list[str]) -> int:
     """Print the list, or open the results. Other words belong to a sweep, so they are refused."""
     if argv and argv[0] == "ui":
-        from sweeps import ui
+        from sweeps.engine import ui
 
         return ui.main(argv[1:])
     if {"-h", "--help"} & set(argv):
@@ -57,8 +57,8 @@ def _states(output: Path, sweep: Sweep, cells: int) -> list[str]:
     folders = [folder for folder in sorted(output.glob(f"{sweep.name}*")) if named.fullmatch(folder.name)]
     if not any((folder / "study.journal").exists() for folder in folders):
         return [f"{size}: not started"]
-    from sweeps.preview import Progress
-    from sweeps.study import Study
+    from sweeps.engine.preview import Progress
+    from sweeps.engine.study import Study
 
     return [f"{size}: {Progress(Study.read(folder, folder.name)).text()} in {folder}" for folder in folders]
 

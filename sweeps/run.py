@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf import load as conf
-from sweeps.launch import PROGRAM, LaunchError, Trainer, slots_for
+from sweeps.engine.launch import PROGRAM, LaunchError, Trainer, slots_for
 from sweeps.sweep import Sweep
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-    from sweeps.launch import Slot
-    from sweeps.plan import Plan
-    from sweeps.study import Key
+    from sweeps.engine.launch import Slot
+    from sweeps.engine.plan import Plan
+    from sweeps.engine.study import Key
 
 __all__ = ["Trainer", "main"]
 
@@ -94,8 +94,8 @@ def main(
         words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
         print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
     from lightning_modules.store import StoreAway
-    from sweeps.resolve import PlanError, resolve
-    from sweeps.storage import StorageError
+    from sweeps.engine.resolve import PlanError, resolve
+    from sweeps.engine.storage import StorageError
 
     with Signals().watched() as signals:
         plan = None
@@ -103,11 +103,11 @@ def main(
             config = conf.load(words, sweep.preset)
             resolved, cells = resolve(sweep, config, words)
             if "--plan" in flags:
-                from sweeps.preview import preview
+                from sweeps.engine.preview import preview
 
                 preview(resolved, config, cells)
                 return 0
-            from sweeps.place import make, uri_of
+            from sweeps.engine.place import make, uri_of
 
             uri_of(config)  # first, since looking for GPUs takes seconds
             slots = slots_for(config, trainer, program)
@@ -134,8 +134,8 @@ def main(
 def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
     from rich.console import Console
 
-    from sweeps.display import Pace, say, view
-    from sweeps.driver import Driver, Halted
+    from sweeps.engine.display import Pace, say, view
+    from sweeps.engine.driver import Driver, Halted
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     done = plan.done()
@@ -168,7 +168,7 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
 
 def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
     """Table, report, where to look, and what is missing."""
-    from sweeps.display import say, summary_table
+    from sweeps.engine.display import say, summary_table
 
     done = plan.done()
     for line in plan.results():
@@ -195,7 +195,7 @@ def _report(plan: Plan, console: Console) -> bool:
     """Write and attach the report, unless nothing that it depends on has changed, and say its answer. False where that failed."""
     from reports import document
     from reports.study import ReportError
-    from sweeps.display import say
+    from sweeps.engine.display import say
 
     made_by = Path(document.__file__).parent
     source = {file.name: file.read_text(encoding="utf-8") for file in made_by.iterdir() if file.suffix in (".py", ".typ")}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -10,12 +11,15 @@ from typing import Any
 
 import pytest
 from driving import Start, starting
+from postgres_server import Machine, running
 from sweep_states import SWEEP
 
 from conf.schema import Run
 from lightning_modules.tracking import SeedRun, Tracking, client
 from reports import document
 from sweeps.run import main
+
+COUNT = itertools.count()
 
 
 def success(config: Run) -> float:
@@ -102,6 +106,27 @@ def start(output: Path) -> Iterator[Start]:
     """Starts drivers in processes of their own; whatever a test leaves of them is ended."""
     with starting(output) as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def machine() -> Iterator[Machine]:
+    """A PostgreSQL server."""
+    with running() as machine:
+        yield machine
+
+
+@pytest.fixture
+def database(machine: Machine) -> str:
+    """The name of an empty database."""
+    name = f"queue{next(COUNT)}"
+    machine.run(f"create database {name}")
+    return name
+
+
+@pytest.fixture
+def url(machine: Machine, database: str) -> str:
+    """The address of an empty database."""
+    return machine.url(database)
 
 
 @pytest.fixture

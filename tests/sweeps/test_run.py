@@ -17,8 +17,8 @@ import pytest
 from sweep_states import CELLS, everything, finished, runs, states, trials
 
 from conf.schema import Run
-from sweeps.ledger import Ledger
-from sweeps.study import Study
+from sweeps.engine.ledger import Ledger
+from sweeps.engine.study import Study
 
 ROOT = Path(__file__).parents[2]
 Command = Callable[..., int]

@@ -14,8 +14,8 @@ import pytest
 
 from conf import load as conf
 from sweeps.__main__ import discover
+from sweeps.engine.resolve import PlanError, resolve, seeds_of
 from sweeps.maskattn_shared import DETAILS, HEADLINES, PAPER
-from sweeps.resolve import PlanError, resolve, seeds_of
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 from sweeps.threshold import SWEEP
 

@@ -17,11 +17,11 @@ import pytest
 
 from lightning_modules import store
 from sweeps import __main__ as command
-from sweeps import ui
-from sweeps.ledger import Ledger
+from sweeps.engine import ui
+from sweeps.engine.ledger import Ledger
 from sweeps.sweep import Cell
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture

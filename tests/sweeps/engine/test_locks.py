@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from filelock import Timeout
 
-from sweeps.locks import FileLocks, open_locks
-from sweeps.storage import StorageError
+from sweeps.engine.locks import FileLocks, open_locks
+from sweeps.engine.storage import StorageError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DRIVER = """
 import os, subprocess, sys, time
 from pathlib import Path
-from sweeps.locks import FileLocks
+from sweeps.engine.locks import FileLocks
 locks = FileLocks(Path(sys.argv[1]))
 locks.hold("driver")
 with locks.exclusive("queue"):

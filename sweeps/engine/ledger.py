@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_modules.store import client, is_server, public, trouble
 from lightning_modules.tracking import SeedRun, Tracking, provenance
-from sweeps.pages import VIEW_TAG, pages, view
+from sweeps.engine.pages import VIEW_TAG, pages, view
 from sweeps.sweep import Cell, level_text
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lightning_modules.duration import duration
 from sweeps import gate_start
-from sweeps.display import Pace, say, summary_table, view
+from sweeps.engine.display import Pace, say, summary_table, view
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 
 SWEEP = Sweep(

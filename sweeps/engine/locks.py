@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from filelock import FileLock, Timeout
 
-from sweeps.storage import Server, StorageError
+from sweeps.engine.storage import Server, StorageError
 
 __all__ = ["FileLocks", "Locks", "PostgresLocks", "open_locks"]
 

@@ -22,13 +22,13 @@ from conf import load as conf
 from conf import schema
 from lightning_modules.store import client, public
 from lightning_modules.tracking import describe_error
-from sweeps.ledger import Ledger, ServerError, check_server
-from sweeps.locks import open_locks
-from sweeps.measurable import described
-from sweeps.plan import Plan
-from sweeps.resolve import PlanError, seeds_of
-from sweeps.search import STARTUP, SearchPlan
-from sweeps.study import Study, identity_of
+from sweeps.engine.ledger import Ledger, ServerError, check_server
+from sweeps.engine.locks import open_locks
+from sweeps.engine.measurable import described
+from sweeps.engine.plan import Plan
+from sweeps.engine.resolve import PlanError, seeds_of
+from sweeps.engine.search import STARTUP, SearchPlan
+from sweeps.engine.study import Study, identity_of
 from sweeps.sweep import Cell, Sweep, level_text
 
 __all__ = ["find", "make", "uri_of"]

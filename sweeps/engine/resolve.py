@@ -12,7 +12,7 @@ from typing import Any
 from conf import load as conf
 from conf import schema
 from lightning_modules.train import check
-from sweeps.measurable import measurable
+from sweeps.engine.measurable import measurable
 from sweeps.sweep import Cell, Sweep
 
 __all__ = ["PlanError", "resolve", "seeds_of", "trial_config"]

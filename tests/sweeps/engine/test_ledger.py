@@ -12,8 +12,8 @@ import pytest
 
 from lightning_modules.store import client
 from lightning_modules.tracking import SeedRun, Tracking
-from sweeps.ledger import Ledger, ServerError, check_server
-from sweeps.pages import VIEW_TAG, pages, view
+from sweeps.engine.ledger import Ledger, ServerError, check_server
+from sweeps.engine.pages import VIEW_TAG, pages, view
 from sweeps.sweep import REFERENCE, Cell
 
 TAGS = {

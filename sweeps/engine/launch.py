@@ -23,7 +23,7 @@ from conf import schema
 
 if TYPE_CHECKING:
     from lightning_modules.tracking import Tracking
-    from sweeps.plan import Job
+    from sweeps.engine.plan import Job
 
 __all__ = ["Inline", "LaunchError", "Outcome", "Program", "Slot", "Trainer", "devices_of", "slots_for"]
 
@@ -186,7 +186,7 @@ class Program:
 
     def _ended(self, fallback: str) -> Outcome:
         from lightning_modules.worker import FAILED
-        from sweeps.plan import read_result
+        from sweeps.engine.plan import read_result
 
         folder = self.job.folder  # type: ignore[union-attr]
         self.job = None

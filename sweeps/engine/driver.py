@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from lightning_modules.store import StoreAway
 from lightning_modules.tracking import describe_error
-from sweeps.launch import Inline, Outcome, Slot
-from sweeps.plan import ResultError
-from sweeps.storage import StorageError
+from sweeps.engine.launch import Inline, Outcome, Slot
+from sweeps.engine.plan import ResultError
+from sweeps.engine.storage import StorageError
 
 if TYPE_CHECKING:
-    from sweeps.display import View
-    from sweeps.plan import Job, Plan
-    from sweeps.study import Key
+    from sweeps.engine.display import View
+    from sweeps.engine.plan import Job, Plan
+    from sweeps.engine.study import Key
 
 __all__ = ["Driver", "Halted"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from conf import load as conf
-from sweeps.measurable import described, measurable
-from sweeps.plan import PlanError, resolve
+from sweeps.engine.measurable import described, measurable
+from sweeps.engine.resolve import PlanError, resolve
 from sweeps.threshold import SWEEP
 
 COCO = ["backbone=sdxl", "data=coco", "data.root=/data/coco", "evaluation.splits=[val2014]"]

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.table import Table
 
-    from sweeps.plan import Job
-    from sweeps.study import Key
+    from sweeps.engine.plan import Job
+    from sweeps.engine.study import Key
 
 __all__ = ["Pace", "View", "say", "summary_table", "view"]
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
 from filelock import FileLock
 
-from sweeps.locks import PostgresLocks, open_locks
-from sweeps.storage import Server, StorageError
+from sweeps.engine.locks import PostgresLocks, open_locks
+from sweeps.engine.storage import Server, StorageError
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
@@ -296,7 +296,7 @@ def _identities(server: Server, name: str | None = None) -> dict[str, dict[str, 
 def _journal(folder: Path, write: bool) -> Any:
     from optuna.storages import JournalStorage
 
-    from sweeps.journal import Journal
+    from sweeps.engine.journal import Journal
 
     return JournalStorage(Journal(folder / JOURNAL, FileLock(folder / ".journal.lock") if write else None))
 

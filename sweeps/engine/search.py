@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from lightning_modules.fit import PRUNE
 from lightning_modules.steps import read_step
-from sweeps.plan import Job, Plan
-from sweeps.study import Key, Study, key_of
+from sweeps.engine.plan import Job, Plan
+from sweeps.engine.study import Key, Study, key_of
 from sweeps.sweep import Cell, Factor, level_text
 
 if TYPE_CHECKING:

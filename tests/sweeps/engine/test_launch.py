@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from conf import load as conf
-from sweeps import launch
-from sweeps.launch import Inline, LaunchError, Program, devices_of, slots_for
+from sweeps.engine import launch
+from sweeps.engine.launch import Inline, LaunchError, Program, devices_of, slots_for
 
 
 def slots(*words: str, gpus: str = "") -> list[Any]:

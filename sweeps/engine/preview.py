@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING
 
 from conf import schema
 from lightning_modules.duration import duration
-from sweeps.launch import slots_for
-from sweeps.place import find
-from sweeps.plan import group_of
-from sweeps.resolve import seeds_of, trial_config
-from sweeps.study import Key, Study, key_of
+from sweeps.engine.launch import slots_for
+from sweeps.engine.place import find
+from sweeps.engine.plan import group_of
+from sweeps.engine.resolve import seeds_of, trial_config
+from sweeps.engine.study import Key, Study, key_of
 from sweeps.sweep import Cell, Sweep
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
     from rich.table import Table
 
-    from sweeps.display import Pace
+    from sweeps.engine.display import Pace
 
 __all__ = ["Progress", "preview"]
 
@@ -57,7 +57,7 @@ def preview(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) -> None:
     """Prints it."""
     from rich.console import Console
 
-    from sweeps.display import Pace, say
+    from sweeps.engine.display import Pace, say
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     seeds, name = seeds_of(config), find(sweep, config)

@@ -15,7 +15,7 @@ from typing import Any
 
 from optuna.storages.journal import JournalFileBackend
 
-from sweeps.storage import StorageError
+from sweeps.engine.storage import StorageError
 
 __all__ = ["Journal"]
 

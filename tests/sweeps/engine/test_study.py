@@ -16,9 +16,9 @@ import optuna
 import pytest
 from optuna.storages.journal import JournalFileBackend
 
-from sweeps.study import StorageError, Study, identity_of, key_of, studies
+from sweeps.engine.study import StorageError, Study, identity_of, key_of, studies
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 KEYS = [("a=1", seed) for seed in range(3)]
 
 
@@ -139,8 +139,8 @@ def test_killed_in_the_middle_of_a_line(study: Study, tmp_path: Path) -> None:
     code = """
 import os, signal, sys
 from pathlib import Path
-from sweeps import journal
-from sweeps.study import Study
+from sweeps.engine import journal
+from sweeps.engine.study import Study
 study = Study(Path(sys.argv[1]), "queue", "higher", {})
 real = journal._opened
 def half(path):
@@ -166,7 +166,7 @@ def test_a_line_that_cannot_be_written_is_taken_back(study: Study, tmp_path: Pat
     code = """
 import os, resource, sys
 from pathlib import Path
-from sweeps.study import StorageError, Study
+from sweeps.engine.study import StorageError, Study
 folder = Path(sys.argv[1])
 study, path = Study(folder, "queue", "higher", {}), folder / "study.journal"
 before, (_, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -190,7 +190,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from sweeps.study import StorageError, Study
+from sweeps.engine.study import StorageError, Study
 folder = Path(sys.argv[1])
 (folder / "ballast").write_bytes(bytes(32_768))
 study = Study(folder, "queue", "higher", {})

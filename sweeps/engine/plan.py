@@ -17,12 +17,12 @@ from conf import schema
 from lightning_modules.code_version import code_version
 from lightning_modules.keys import training_facts
 from lightning_modules.tracking import Tracking
-from sweeps.resolve import seeds_of, trial_config
-from sweeps.study import Key, Study, key_of
+from sweeps.engine.resolve import seeds_of, trial_config
+from sweeps.engine.study import Key, Study, key_of
 from sweeps.sweep import Cell, Sweep
 
 if TYPE_CHECKING:
-    from sweeps.ledger import Ledger
+    from sweeps.engine.ledger import Ledger
 
 __all__ = ["Job", "Plan", "ResultError", "read_result"]
 

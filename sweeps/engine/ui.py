@@ -138,7 +138,7 @@ def _links(uri: str, url: str) -> str:
     """Every sweep with its question and its pages, the newest last. Raises UiError."""
     from lightning_modules.store import StoreAway, client, public
     from lightning_modules.tracking import describe_error
-    from sweeps.pages import VIEW_TAG, pages
+    from sweeps.engine.pages import VIEW_TAG, pages
 
     lines = []
     try:
