@@ -5,6 +5,7 @@ Everything happens in one thread, so that a signal or an error finds nothing hal
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,7 +45,8 @@ class Driver:
         self._tried: dict[Key, int] = {}
         self._reasons: list[str] = []  # of attempts that failed before any succeeded
         self._succeeded = False
-        self._looked = self._refreshed = time.monotonic()
+        self._asked = -math.inf
+        self._refreshed = time.monotonic()
 
     def run(self) -> None:
         """Returns when no trial is left to this process. Raises Halted, and lets signals through; no process is left behind."""
@@ -77,12 +79,15 @@ class Driver:
         return began
 
     def _next(self) -> Job | None:
+        if self.running and time.monotonic() < self._asked + REFRESH:
+            return None  # nothing waited when it was asked last, and nothing has ended since
+        training = {self.plan.group(job.key) for job in self.running.values() if job.kind == "trained"}
         with self._guarded():
-            job = self.plan.claim()
-            if job is None and (not self.running or time.monotonic() - self._looked > REFRESH):
-                # Another driver may have died since this one looked last, and left a trial behind.
-                self._looked = time.monotonic()
-                job = self.plan.claim() if self.plan.adopt() else None
+            job = self.plan.claim(training)
+            if job is None and self.plan.adopt():  # another driver may have died, and left a trial behind
+                job = self.plan.claim(training)
+        if job is None:
+            self._asked = time.monotonic()
         return job
 
     def _start(self, number: int, job: Job) -> None:
@@ -134,6 +139,7 @@ class Driver:
                 except ResultError as error:
                     self._failed(job, describe_error(error))
         del self.running[number]
+        self._asked = -math.inf
         self._check_hope()
 
     def _finished(self, job: Job, result: dict) -> None:
@@ -165,6 +171,8 @@ class Driver:
 
     def _abandon(self) -> None:
         """Stop what runs; its trials go back into the queue, but those whose result is there: the next start counts them."""
+        for number in self.running:
+            self.slots[number].tell_to_stop()
         for number, job in list(self.running.items()):
             self.slots[number].stop()
             if not (job.folder / "result.json").exists():

@@ -59,6 +59,9 @@ class Slot(Protocol):
     def progress(self) -> tuple[str, float]:
         """The latest line of the trial and the share of it that is done."""
 
+    def tell_to_stop(self) -> None:
+        """Let the trial that runs know that it is to end, and return at once."""
+
     def stop(self) -> None:
         """End the trial that runs, and leave no process behind."""
 
@@ -97,8 +100,11 @@ class Inline:
     def progress(self) -> tuple[str, float]:
         return self._last
 
-    def stop(self) -> None:
+    def tell_to_stop(self) -> None:
         """Nothing: whatever stops this process stops the trial."""
+
+    def stop(self) -> None:
+        """Nothing, likewise."""
 
     def close(self) -> None:
         """Nothing is held."""
@@ -216,9 +222,13 @@ class Program:
             file.seek(self._logged)
             return file.read().decode("utf-8", "replace")
 
-    def stop(self, grace: float = GRACE) -> None:
+    def tell_to_stop(self) -> None:
         if self.worker is not None and self.worker.poll() is None:
             self.worker.terminate()
+
+    def stop(self, grace: float = GRACE) -> None:
+        self.tell_to_stop()
+        if self.worker is not None and self.worker.poll() is None:
             try:
                 self.worker.wait(grace)
             except subprocess.TimeoutExpired:

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import shlex
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -110,7 +111,9 @@ def _search(sweep: Sweep, config: schema.Sweep, name: str, identity: Mapping[str
     objectives = config.objectives or [sweep.headline]
     directions = [sweep.better(key) for key in objectives]
     study = Study(Path(config.output) / name, f"{name}.candidates", directions, identity, config.storage)
-    pruners = {"seeds": optuna.pruners.WilcoxonPruner(n_startup_steps=1), "training": optuna.pruners.MedianPruner(STARTUP)}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruners = {"seeds": optuna.pruners.WilcoxonPruner(n_startup_steps=1), "training": optuna.pruners.MedianPruner(STARTUP)}
     study.study.pruner = pruners.get(config.prune, optuna.pruners.NopPruner())
     return study
 
@@ -135,8 +138,9 @@ def _open(uri: str) -> None:
 
 
 def _kept_apart(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
-    """The dotted settings that results depend on."""
+    """The dotted settings that results depend on; of the batch on each device and the number of devices, their product."""
     flat = dict(_flatten(conf.to_dict(config)))
+    flat["trainer.batch"] *= flat.pop("trainer.devices")
     return {key: value for key, value in flat.items() if key not in NOT_IN_DIGEST and key not in sweep.keys}
 
 
