@@ -147,8 +147,8 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
         pace.add(kind, seconds)
     waiting = plan.kinds([key for key in plan.wanted if key not in done])
     failures: dict[Key, str] = {}
-    if waiting or plan.open():
-        with view(console, pace, len(done), waiting) as shown:
+    if waiting or plan.more():
+        with view(console, pace, len(done), waiting, plan.more()) as shown:
             driver = Driver(plan, slots, shown, lambda: signals.finishing)
             signals.working = True
             try:

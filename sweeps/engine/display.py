@@ -79,9 +79,9 @@ class Running:
 class View:
     """Plain lines: one when a trial starts, one for each of its phases, one when it ends."""
 
-    def __init__(self, console: Console, pace: Pace, done: int, waiting: Mapping[Key, str]) -> None:
-        """`waiting` maps the (cell, seed) that are to come to their kind."""
-        self.console, self.pace, self.done = console, pace, done
+    def __init__(self, console: Console, pace: Pace, done: int, waiting: Mapping[Key, str], more: int = 0) -> None:
+        """`waiting` maps the (cell, seed) that are to come to their kind; `more` come after them, of cells that nobody knows yet."""
+        self.console, self.pace, self.done, self.more = console, pace, done, more
         self.waiting = dict(waiting)
         self.running: dict[Key, Running] = {}
 
@@ -93,11 +93,12 @@ class View:
 
     @property
     def total(self) -> int:
-        return self.done + len(self.waiting) + len(self.running)
+        return self.done + len(self.waiting) + len(self.running) + self.more
 
     def start(self, job: Job, device: str = "") -> None:
         """A trial begins."""
-        self.waiting.pop(job.key, None)
+        if self.waiting.pop(job.key, None) is None:
+            self.more = max(self.more - 1, 0)
         self.running[job.key] = Running(device, job.kind, time.monotonic())
 
     def progress(self, job: Job, text: str, share: float) -> None:
@@ -138,8 +139,8 @@ class View:
     def left(self) -> str:
         now = time.monotonic()
         running = [(shown.kind, now - shown.began, shown.share) for shown in self.running.values()]
-        seconds = self.pace.left(self.waiting.values(), running)
-        return "" if seconds is None or not (self.waiting or self.running) else f", about {duration(seconds)} left"
+        seconds = self.pace.left([*self.waiting.values(), *["trained"] * self.more], running)
+        return "" if seconds is None or not (self.waiting or self.running or self.more) else f", about {duration(seconds)} left"
 
 
 class Live(View):
@@ -183,9 +184,9 @@ def say(console: Console, content: RenderableType) -> None:
         console.print(content, markup=False, highlight=False, soft_wrap=isinstance(content, str))
 
 
-def view(console: Console, pace: Pace, done: int, waiting: Mapping[Key, str]) -> View:
+def view(console: Console, pace: Pace, done: int, waiting: Mapping[Key, str], more: int = 0) -> View:
     """A live table where someone looks at a terminal, lines where not."""
-    return (Live if console.is_terminal else View)(console, pace, done, waiting)
+    return (Live if console.is_terminal else View)(console, pace, done, waiting, more)
 
 
 def summary_table(sweep: Sweep, cells: Sequence[Cell], seeds: Sequence[int], values: Values, width: int) -> Table:

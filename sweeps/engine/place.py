@@ -56,7 +56,7 @@ def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[s
         artifacts = output / "artifacts" / name if uri.startswith("sqlite:") else None
         ledger = Ledger(uri, name, artifacts, tags, f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.")
         ledger.add_cells(cells)
-    parts = (sweep, config, name, output / name, cells, study, ledger, notes)
+    parts = (sweep, config, name, output / name, cells, study, ledger, notes, list(argv))
     plan = SearchPlan(*parts, search=_search(sweep, config, name, identity)) if config.mode == "search" else Plan(*parts)
     plan.reconcile()
     # addresses may hold passwords

@@ -65,6 +65,7 @@ class Plan:
     study: Study
     ledger: Ledger
     notes: list[str]
+    words: list[str] = field(default_factory=list)  # of the command
     _groups: dict[Key, str] = field(default_factory=dict)
 
     @property
@@ -80,9 +81,9 @@ class Plan:
         """How large it is, in words."""
         return f"{len(self.cells)} cells × {len(self.seeds)} seeds = {len(self.wanted)} trials"
 
-    def open(self) -> bool:
-        """Whether there is more to come than what waits by now."""
-        return False
+    def more(self) -> int:
+        """How many trials may come that nobody knows yet."""
+        return 0
 
     def results(self) -> list[str]:
         """Lines to print beside the table of cells."""

@@ -68,8 +68,8 @@ def preview(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) -> None:
     groups = {(cell.text, seed): group_of(trial_config(config, cell, seed)) for cell in cells for seed in seeds}
     say(console, f"{sweep.name}: {len(cells)} cells × {len(seeds)} seeds = {len(wanted)} trials; {found.text()}; {folder}")
     if config.mode == "search":
-        said = f"search: up to {config.candidates} candidates more, proposed by {config.sampler}, each × {len(seeds)} seeds"
-        say(console, f"{said}; the cells below come first")
+        said = f"search: {config.candidates} candidates in all, proposed by {config.sampler}, each × {len(seeds)} seeds"
+        say(console, f"{said}; the cells below come first, and are all that the estimate knows")
     say(console, _table(cells, seeds, found, groups))
     for line in _sharing(cells, seeds, groups):
         say(console, line)

@@ -15,7 +15,7 @@ from lightning_modules.train import check
 from sweeps.engine.measurable import measurable
 from sweeps.sweep import Cell, Sweep
 
-__all__ = ["PlanError", "resolve", "seeds_of", "trial_config"]
+__all__ = ["SEARCH", "PlanError", "resolve", "seeds_of", "trial_config"]
 
 SEARCH = ("candidates", "sampler", "sampler_seed", "objectives", "prune")  # what only mode=search looks at
 

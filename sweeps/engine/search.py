@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lightning_modules.fit import PRUNE
 from lightning_modules.steps import read_step
 from sweeps.engine.plan import Job, Plan
+from sweeps.engine.resolve import SEARCH
 from sweeps.engine.study import Key, Study, key_of
 from sweeps.sweep import Cell, Factor, level_text
 
@@ -51,8 +53,10 @@ class SearchPlan(Plan):
         told = f"{len(self.candidates())} of {self.config.candidates} candidates proposed, each × {len(self.seeds)} seeds"
         return f"search by {self.config.sampler} for {' and '.join(self.objectives)}: {told}"
 
-    def open(self) -> bool:
-        return len(self.candidates()) < self.config.candidates or bool(self.candidates(*OPEN))
+    def more(self) -> int:
+        known = {key for key in self.wanted if not self.cell(key[0]).baseline and not self.cell(key[0]).reference}
+        ended = len(self.candidates("PRUNED", "FAIL"))
+        return max((self.config.candidates - ended) * len(self.seeds) - len(known), 0)
 
     def close(self) -> None:
         super().close()
@@ -238,7 +242,9 @@ class SearchPlan(Plan):
         """A command that measures what was found, and the baseline, on seeds that it was not chosen by."""
         names = json.dumps([cell.text for cell, _ in self.front() if not cell.baseline], ensure_ascii=False)
         first, count = max(self.seeds) + 1, max(len(self.seeds), 3)
-        return f"python -m sweeps.{self.sweep.name} mode=list 'cells={names}' seed={first} seeds={count}"
+        kept = [word for word in self.words if word.partition("=")[0] not in (*SEARCH, "mode", "seed", "seeds")]
+        words = [f"sweeps.{self.sweep.name}", *kept, "mode=list", f"cells={names}", f"seed={first}", f"seeds={count}"]
+        return f"python -m {shlex.join(words)}"
 
 
 def _state(name: str) -> Any:

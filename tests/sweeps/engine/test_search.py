@@ -45,7 +45,7 @@ def test_a_search_measures_candidates_beside_backbone_and_baseline(
     best = max(*tried, 0.5)
     out = capsys.readouterr().out
     assert f"threshold={best}: success {best + 0.005:.3f}" in out.replace(" (baseline)", "")
-    command = re.search(r"mode=list 'cells=(.*?)' seed=2 seeds=3", out)
+    command = re.search(r"python -m sweeps.threshold output=\S+ mode=list 'cells=(.*?)' seed=2 seeds=3", out)
     assert command and json.loads(command[1]) == [f"threshold={best}"]
     cells = {run.data.tags["cell"]: run.data.tags for run in runs(mlflow, "cell", NAME)}
     assert len(cells) == 6 and cells[f"threshold={best}"]["front"] == "true" and cells["threshold=0.5"]["front"] == "false"
