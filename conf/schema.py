@@ -55,7 +55,7 @@ class Gate:
     padding: str = choice("gated", "open", "closed")                # padding tokens: like others, never gated, or taken out
     empty: str = choice("strongest", "all")                         # what opens where every gate is closed: likeliest token, or all
     denoising_weight: float = number(1.0, minimum=0)                # weight of the denoising loss; 0 trains on the signal alone
-    signal: str = choice("none", "density", "masks", "oracle")      # reason to close beside the denoising loss; oracle: upper bound
+    signal: str = choice("none", "density", "masks", "separate_enhance", "oracle")  # reason to close, too; oracle: upper bound
     signal_weight: float = number(1.0, minimum=0)                   # weight of that loss at the start
     signal_anneal: str = choice("none", "linear", "cosine")         # how the weight falls to zero over training
     signal_timesteps: str = choice("all", "noisier", "cleaner")     # training timesteps that it acts on: all, or one half of them
@@ -188,6 +188,7 @@ class Evaluation:
     keep_images: int = number(8, minimum=0)                                # images per split kept for the report
     follow_masks: bool = False                                             # measure how well objects fill the masks that they should
     attention: bool = False                                                # measure and draw the attention maps of the prompts' objects
+    costs: bool = False                                                    # measure how much slower a method samples, and what it took
     masks: str = choice("target", "blank", "none", "wrong")                # what a method steered by masks is given; wrong: elsewhere
     turn: float = number(0.0, minimum=-360, maximum=360)                     # degrees that each target mask is turned about its centre
     mirror: bool = False                                                   # mirror each target mask, left to right

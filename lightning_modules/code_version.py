@@ -17,7 +17,7 @@ PACKAGES = ("losses", "datamodules", "lightning_modules")
 # what only looks at images or tells of a run; a trained weight or a drawn pixel never depends on it
 LOOKS_ON = (
     "datamodules/contact_sheet.py", "datamodules/inspect.py", "lightning_modules/attention_probe.py",
-    "lightning_modules/code_version.py", "lightning_modules/duration.py", "lightning_modules/evaluate.py",
+    "lightning_modules/code_version.py", "lightning_modules/costs.py", "lightning_modules/duration.py", "lightning_modules/evaluate.py",
     "lightning_modules/following.py", "lightning_modules/grade.py", "lightning_modules/images.py", "lightning_modules/metrics",
     "lightning_modules/pretrain.py", "lightning_modules/progress.py", "lightning_modules/provenance.py",
     "lightning_modules/scoring.py", "lightning_modules/steps.py", "lightning_modules/store.py",

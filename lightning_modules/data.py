@@ -46,7 +46,7 @@ def build_data(config: Run, emit: Progress, with_prior: bool = True) -> PairedDa
 
 def needs_phrases(config: Run) -> bool:
     """Whether training looks at the masks of a caption's words."""
-    return config.method.name in (*ON_SUBJECTS, "separate_enhance") or config.method.gate.signal == "masks"
+    return config.method.name in (*ON_SUBJECTS, "separate_enhance") or config.method.gate.signal in ("masks", "separate_enhance")
 
 
 def _concepts(config: Run) -> ConceptDataset:

@@ -46,7 +46,7 @@ def trained(
     """
     import torch
 
-    from lightning_modules import distributed
+    from lightning_modules import costs, distributed
 
     if not method.trains:
         return method.eval()
@@ -59,7 +59,10 @@ def trained(
             if config.method.init:
                 learner.load_weights(config.method.init)
             _encode(config, learner, datamodule, emit)
-            _fit(config, learner, datamodule, target, folder, seed_run, emit)
+            with costs.measured(backbone.device) as cost:
+                _fit(config, learner, datamodule, target, folder, seed_run, emit)
+            if distributed.first():
+                costs.write(target, cost)
             learner.remove()
         else:
             emit(f"training: adapter {target.name} is there already", 1.0)

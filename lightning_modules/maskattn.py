@@ -6,7 +6,7 @@ The paper gives gates no other reason to close; ``gate.signal`` adds one when as
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
 
@@ -18,12 +18,14 @@ from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch, Phrase
 from lightning_modules import distributed
-from lightning_modules.attention import select
+from lightning_modules.attention import nearest, select
+from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gate import Gates
 from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.backbone import Backbone
 from lightning_modules.gating import signal as gate_signal
 from lightning_modules.method import Method
+from losses.attention import enhance_loss, separate_loss
 
 KIND_OF = {"cross": "cross", "self": "self", "both": None}
 
@@ -40,6 +42,11 @@ class MaskAttn(Method):
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
         self.adapter = self.build()
+        chosen = config.separate
+        wanted = nearest(select(backbone.sites(resolution)), chosen.side) if config.gate.signal == "separate_enhance" else None
+        # maps that gates shall keep apart
+        self.capture = None if wanted is None else Capture(wanted, heads="keep" if chosen.heads == "each" else "mean")
+        self.leaves_out = self.capture is not None  # gates behind the last map
         self.window: GateRecord | None = None  # what the gates did since it was last read, in training
         self.install()
 
@@ -68,12 +75,27 @@ class MaskAttn(Method):
         self.window = self.window or GateRecord(live=True)
         self.gates.record = self.window
         # Without the denoising loss no gradient passes through the backbone, and none is prepared.
-        self.gates.watch_only = self.config.gate.denoising_weight == 0
+        # Maps are of the gated attention: their losses need it to act.
+        self.gates.watch_only = self.config.gate.denoising_weight == 0 and self.capture is None
+        if self.capture is not None:
+            self.capture.tokens = self._phrases(batch)[1]
         try:
-            with torch.set_grad_enabled(not self.gates.watch_only):
+            with torch.set_grad_enabled(not self.gates.watch_only), self._captured():
                 return super().training_step(batch, batch_idx)
         finally:
             self.gates.record, self.gates.watch_only = None, False
+
+    def _captured(self) -> AbstractContextManager[Any]:
+        return nullcontext() if self.capture is None else self.capture.attached(self.backbone.unet)
+
+    def _separate_enhance(self, rows: Tensor) -> Tensor:
+        """The losses of Separate-and-Enhance on the maps of the gated attention, for the samples ``rows`` [B]: a gate that closes where
+        another object is keeps their maps apart."""
+        assert self.capture is not None
+        chosen, present = self.config.separate, self.capture.maps.present & rows[:, None]
+        maps = self.capture.maps.mean()  # [B, objects, heads, H, W]
+        separate, enhance = separate_loss(maps, present), enhance_loss(maps, present, chosen.kernel, chosen.sigma)
+        return chosen.separate_weight * separate + chosen.enhance_weight * enhance
 
     @torch.enable_grad()
     def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
@@ -87,7 +109,9 @@ class MaskAttn(Method):
         if gate.signal == "none" or weight == 0:
             return total
         rows = gate_signal.in_range(gate, timesteps, self.backbone.timesteps)
-        if gate.signal == "density":
+        if gate.signal == "separate_enhance":
+            signal = self._separate_enhance(rows)
+        elif gate.signal == "density":
             signal = gate_signal.density_signal(gate, self.window, rows)
         else:
             signal = gate_signal.mask_signal(gate, self.window, self.gates.sites, *self._phrases(batch), rows)

@@ -44,7 +44,7 @@ class Method(L.LightningModule):
     """
 
     name: ClassVar[str]
-    leaves_out: ClassVar[bool] = False  # whether a step may leave trained parameters without a gradient
+    leaves_out = False  # whether a step may leave trained parameters without a gradient
     takes_masks: ClassVar[bool] = False  # whether `generate` can be told where things shall be
     observes: ClassVar[bool] = False  # whether `observed` measures anything
 

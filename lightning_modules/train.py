@@ -175,6 +175,13 @@ def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder
         probe = AttentionProbe(method, datamodule.eval_sets[late.evaluation.splits[0]], config.seed)
         metrics |= {f"eval/{key}": value for key, value in probe.measure().items()}
         probe.draw(folder)
+    if late.evaluation.costs:
+        from lightning_modules.costs import costs
+        from lightning_modules.prompts import plan
+
+        target = Path(config.output) / "adapters" / training_key(config) if method.trains else None
+        found = costs(method, target, plan(datamodule, late.evaluation, config.seed), late.evaluation)
+        metrics |= {f"eval/{key}": value for key, value in found.items()}
     return Evaluated(metrics, facts)
 
 

@@ -25,7 +25,8 @@ UNTOUCHED = {"method.name": "baseline"}
 class Factor:
     """A setting that a sweep varies: `key` is its dotted name in the config, `levels` its values.
 
-    `when="evaluate"` changes the setting only after training, so that all levels share one trained adapter.
+    `when="evaluate"` changes the setting only after training, so that all levels share one trained adapter. With `settings` a level is a
+    name for several dotted settings at once (a method with its recipe), and `key` names the factor alone.
     """
 
     key: str
@@ -33,14 +34,22 @@ class Factor:
     when: str = "train"
     label: str | None = None  # words for axes and tables; the last part of the key where not given
     unit: str = ""
+    settings: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))
+        if self.settings and (unknown := [level for level in self.levels if level not in self.settings]):
+            known = ", ".join(map(level_text, self.settings))
+            raise ValueError(f"factor {self.key}: no settings for the level {level_text(unknown[0])}; there are those of {known}")
         texts = [level_text(level) for level in self.levels]
         if not texts or len(set(texts)) < len(texts):
             raise ValueError(f"factor {self.key}: levels {', '.join(texts) or '(none)'}; give one or more, each once")
         if self.when not in ("train", "evaluate"):
             raise ValueError(f"factor {self.key}: when={self.when!r}; expected 'train' or 'evaluate'")
+
+    def chosen(self, level: Any) -> dict[str, Any]:
+        """The settings of a level."""
+        return dict(self.settings[level]) if self.settings else {self.key: level}
 
     @property
     def numeric(self) -> bool:
@@ -227,13 +236,16 @@ class Sweep:
     def cell(self, values: Mapping[str, Any], when: str = "train") -> Cell:
         """The cell with these levels, a value for each factor."""
         names = _short_names(self.keys)
-        late = {f.key: values[f.key] for f in self.factors if "evaluate" in (when, f.when)}
+        early: dict[str, Any] = {}
+        late: dict[str, Any] = {}
+        for factor in self.factors:
+            (late if "evaluate" in (when, factor.when) else early).update(factor.chosen(values[factor.key]))
         return Cell(
             text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
             values=values,
             baseline=_matches(self.baseline, values),
-            reference=values.get("method.name", values.get("method")) == "baseline",
-            training={key: level for key, level in values.items() if key not in late},
+            reference=early.get("method.name", early.get("method")) == "baseline",
+            training=early,
             evaluation=late,
         )
 

@@ -141,6 +141,7 @@ def _kept_apart(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
     """The dotted settings that results depend on; of the batch on each device and the number of devices, their product."""
     flat = dict(_flatten(conf.to_dict(config)))
     flat["trainer.batch"] *= flat.pop("trainer.devices")
+    flat |= {f"levels of {factor.key}": factor.settings for factor in sweep.factors if factor.settings}
     return {key: value for key, value in flat.items() if key not in NOT_IN_DIGEST and key not in sweep.keys}
 
 

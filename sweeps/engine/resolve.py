@@ -13,7 +13,7 @@ from conf import load as conf
 from conf import schema
 from lightning_modules.train import check
 from sweeps.engine.measurable import measurable
-from sweeps.sweep import Cell, Sweep
+from sweeps.sweep import Cell, Factor, Sweep
 
 __all__ = ["SEARCH", "PlanError", "resolve", "seeds_of", "trial_config"]
 
@@ -39,7 +39,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, argv: Sequence[str] = ()) -> tup
         if config.levels is not None:
             sweep = sweep.with_levels(config.levels)
         sweep = sweep.with_named(config.cells)
-        factors = [dataclasses.replace(f, levels=[_canonical(config, f.key, level) for level in f.levels]) for f in sweep.factors]
+        factors = [dataclasses.replace(f, levels=[_canonical(config, f, level) for level in f.levels]) for f in sweep.factors]
         sweep = dataclasses.replace(sweep, factors=factors)
         cells = sweep.cells(config.when, config.mode, config.cells)
         _check_objectives(sweep, config)
@@ -99,7 +99,9 @@ def _check_objectives(sweep: Sweep, config: schema.Sweep) -> None:
         raise ValueError(f"prune=seeds with seeds={config.seeds}: there is no later seed to leave out; give more")
 
 
-def _canonical(config: schema.Sweep, key: str, level: Any) -> Any:
-    """A level as the schema reads it (1 is 1.0 where a number is wanted); the name of a group's file stays a name."""
-    value = conf.lookup(conf.replace(config, {key: level}, "levels"), key)
+def _canonical(config: schema.Sweep, factor: Factor, level: Any) -> Any:
+    """A level as the schema reads it (1 is 1.0 where a number is wanted); the name of a group's file, or of several settings, stays one."""
+    if factor.settings:
+        return level
+    value = conf.lookup(conf.replace(config, {factor.key: level}, "levels"), factor.key)
     return level if dataclasses.is_dataclass(value) else value
