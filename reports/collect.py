@@ -249,4 +249,5 @@ def _samples(path: Path, run_id: str) -> Samples:
         images=[None if pd.isna(name) else name for name in table["sample"]],
         success=[None if pd.isna(value) else bool(value) for value in table.get("success", [None] * len(table))],
         masks=[None if pd.isna(name) else name for name in table["mask"]],
+        noise=[None if pd.isna(value) else int(value) for value in table.get("noise", [None] * len(table))],
     )

@@ -17,7 +17,7 @@ from reports.answer import Answer, answer
 from reports.collect import client, collect
 from reports.study import ReportError, Study
 
-__all__ = ["attach", "write"]
+__all__ = ["attach", "printable", "typeset", "write"]
 
 FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex")
 TEMPLATE = Path(__file__).with_name("template.typ")
@@ -42,11 +42,11 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
             "maps": images.attention_maps(study, draft / "figures"),
         }
         shown = sections.document(study, found, said, {name: picture for name, picture in pictures.items() if picture})
-        _put(draft / "report.json", json.dumps(_printable(shown), indent=1, ensure_ascii=False))
+        _put(draft / "report.json", json.dumps(printable(shown), indent=1, ensure_ascii=False))
         _put(draft / "report.csv", export.to_csv(study, found))
         _put(draft / "report.md", _markdown(study, found, said))
         _put(draft / "report.tex", _latex(study, found, said))
-        (draft / "report.pdf").write_bytes(_compile(draft))
+        (draft / "report.pdf").write_bytes(typeset(draft))
         # only a report that is whole replaces the last one
         if (folder / "figures").exists():
             shutil.rmtree(folder / "figures")
@@ -87,7 +87,7 @@ def _put(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _compile(root: Path) -> bytes:
+def typeset(root: Path) -> bytes:
     import typst
 
     shutil.copyfile(TEMPLATE, root / "template.typ")
@@ -102,12 +102,12 @@ def _compile(root: Path) -> bytes:
     return bytes(pdf)
 
 
-def _printable(value: Any) -> Any:
+def printable(value: Any) -> Any:
     if isinstance(value, str):
         return fonts.printable(value)
     if isinstance(value, dict):
-        return {key: _printable(entry) for key, entry in value.items()}
-    return [_printable(entry) for entry in value] if isinstance(value, list) else value
+        return {key: printable(entry) for key, entry in value.items()}
+    return [printable(entry) for entry in value] if isinstance(value, list) else value
 
 
 def _all_tables(study: Study, found: list[tables.Entry]) -> list[tables.Table]:

@@ -126,8 +126,8 @@ def holm(p: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def wilson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval of a share of n independent trials (Wilson 1927)."""
+def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval of a share of n independent trials (Wilson 1927); n may be an effective number."""
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"expected 0 <= successes <= n and n > 0, got {successes} of {n}")
     z = float(stats.norm.ppf((1 + level) / 2))

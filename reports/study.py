@@ -43,6 +43,7 @@ class Samples:
     images: list[str | None]  # artifact path, or None where the image was not kept
     success: list[bool | None]  # None where nobody judged
     masks: list[str | None]  # artifact path of the target masks, or None where there was nothing to follow
+    noise: list[int | None]  # seed of its noise, or None where that was not recorded
 
     def by_prompt(self) -> dict[str, float]:
         """Prompt -> share of its images that are right, without prompts that nobody judged."""

@@ -203,7 +203,8 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
             image.save(folder / images[-1])
     table = pd.DataFrame({
         "split": [p["split"] for p in prompts], "id": [str(p["id"]) for p in prompts], "prompt": [p["prompt"] for p in prompts],
-        "sample": images, "success": success, "score": 0.5, "mask": pd.Series([None] * 32, dtype=object),
+        "noise": range(1000 * seed, 1000 * seed + 32), "sample": images, "success": success, "score": 0.5,
+        "mask": pd.Series([None] * 32, dtype=object),
     })  # fmt: skip
     if fake.name == "grid":  # as methods that are steered by masks, and those whose attention is looked at
         for name in filter(None, images):

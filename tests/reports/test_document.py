@@ -139,7 +139,7 @@ def test_a_warning_of_typst_is_an_error(tmp_path: Path, monkeypatch: pytest.Monk
     for text, message in ((warns, "typst warned.*no such font"), (fails, "typst could not set the report")):
         template.write_text(text, encoding="utf-8")
         with pytest.raises(ReportError, match=message):
-            document._compile(root)
+            document.typeset(root)
 
 
 def test_a_failed_report_leaves_the_last_one(uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_a_failed_report_leaves_the_last_one(uri: str, tmp_path: Path, monkeypat
     def broken(root: Path) -> bytes:
         raise ReportError("no fonts")
 
-    monkeypatch.setattr(document, "_compile", broken)
+    monkeypatch.setattr(document, "typeset", broken)
     with pytest.raises(ReportError):
         document.write(uri, "same", tmp_path)
     assert (tmp_path / "report.pdf").read_text() == "the last one" and [p.name for p in tmp_path.iterdir()] == ["report.pdf"]
@@ -176,7 +176,7 @@ def test_reports_know_nothing_of_the_project() -> None:
     """Any sweep can be reported, also one of another machine or time: MLflow is all that is read."""
     import ast
 
-    for path in Path(document.__file__).parent.glob("*.py"):
+    for path in Path(document.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names: list[Any] = [a.name for a in node.names] if isinstance(node, ast.Import) else []
             names += [node.module] if isinstance(node, ast.ImportFrom) else []

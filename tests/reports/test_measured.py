@@ -69,7 +69,8 @@ def test_a_headline_of_different_ways_leaves_no_answer(told: Callable[..., Study
 
 
 def test_several_images_of_a_prompt_count_as_their_mean():
-    samples = Samples(["val/1#0", "val/1#1", "val/2#0"], ["a", "a", "b"], ["val"] * 3, [None] * 3, [True, False, True], [None] * 3)
+    nothing: list[None] = [None] * 3
+    samples = Samples(["val/1#0", "val/1#1", "val/2#0"], ["a", "a", "b"], ["val"] * 3, nothing, [True, False, True], nothing, nothing)
     assert samples.by_prompt() == {"val/1": 0.5, "val/2": 1.0}
 
 
