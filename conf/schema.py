@@ -47,12 +47,12 @@ class Gate:
     width: int = number(128, minimum=1)                             # width of the gate head
     depth: int = number(2, minimum=1)                               # linear layers in each branch of the head (not of a conv head)
     sharing: str = choice("stage", "layer")                         # one head for all layers of a stage, or one for each layer
-    stage: str = choice("mid", "all", "high", "low")                # which levels are gated
-    placement: str = choice("both", "encoder", "decoder")           # which side of the UNet is gated
+    stage: str = choice("mid", "all", "high", "low")                # which levels are gated; of a transformer, thirds of its depth
+    placement: str = choice("both", "encoder", "decoder")           # which side of the UNet is gated, or half of a transformer
     attention: str = choice("cross", "self", "both")                # which attention layers are gated
     bias: float = 2.0                                               # logit at the start; positive starts open
-    protect: str = choice("bos", "none", "specials")                # tokens that are never gated (specials: BOS, EOS, padding)
-    padding: str = choice("gated", "open", "closed")                # padding tokens: like others, never gated, or taken out
+    protect: str = choice("bos", "none", "specials")                # tokens never gated (specials: BOS, EOS, padding; T5 has no BOS)
+    padding: str = choice("gated", "open", "closed")                # padding: like other tokens, never gated, or taken out (PixArt's is)
     empty: str = choice("strongest", "all")                         # what opens where every gate is closed: likeliest token, or all
     denoising_weight: float = number(1.0, minimum=0)                # weight of the denoising loss; 0 trains on the signal alone
     signal: str = choice("none", "density", "masks", "separate_enhance", "oracle")  # reason to close, too; oracle: upper bound

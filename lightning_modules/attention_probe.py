@@ -33,7 +33,7 @@ class AttentionProbe(Probe):
         """The maps of one forward pass; an object of several tokens has their mean."""
         backbone = self.method.backbone
         chosen = nearest(select(backbone.sites(self.method.resolution)), SIDE)
-        with Capture(chosen, [positions for _, positions in self.placed], heads).attached(backbone.unet) as capture:
+        with Capture(chosen, [positions for _, positions in self.placed], heads).attached(backbone.denoiser) as capture:
             self.method.predict(self.noised, self.timesteps, backbone.encode_prompts(self.captions))
         return capture.maps
 

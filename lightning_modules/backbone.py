@@ -1,11 +1,10 @@
-"""A pretrained diffusers model as one object: SD1.x, SD2.x, SDXL and the embedded one behind the same five calls."""
+"""A pretrained diffusers model as one object: SD1.x, SD2.x, SDXL, PixArt and the embedded one behind the same five calls."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import Phrase
+from lightning_modules import pixart
 from lightning_modules.attention import Site, sites
 from lightning_modules.attention.tokens import CutOffError, common_positions
+from lightning_modules.text_condition import TextCondition
 from lightning_modules.text_memory import TextMemory
 
 if TYPE_CHECKING:
@@ -33,46 +34,37 @@ def weights_digest(path: str) -> str | None:
         return None
     digest = hashlib.sha256()
     # Settings of schedulers and tokenizers change images as weights do.
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".txt")):
+    for file in sorted(path for path in folder.rglob("*") if path.suffix in (".safetensors", ".json", ".txt", ".model")):
         facts = file.stat()
         digest.update(f"{file.relative_to(folder)} {facts.st_size} ".encode())
         digest.update(file.read_bytes() if facts.st_size <= 64 * 2**20 else str(facts.st_mtime_ns).encode())
     return digest.hexdigest()[:16]
 
 
-@dataclass
-class TextCondition:
-    """What the UNet is told: ``hidden`` [B, T, C] for cross-attention, ``pooled`` [B, P] beside the timestep (SDXL wiring only)."""
-
-    hidden: Tensor
-    pooled: Tensor | None = None
-
-    def __add__(self, other: TextCondition) -> TextCondition:
-        """One batch after the other."""
-        pooled = None if self.pooled is None or other.pooled is None else torch.cat([self.pooled, other.pooled])
-        return TextCondition(torch.cat([self.hidden, other.hidden]), pooled)
-
-    def __getitem__(self, rows: slice) -> TextCondition:
-        return TextCondition(self.hidden[rows], None if self.pooled is None else self.pooled[rows])
-
-
 class Backbone:
     """A frozen diffusers pipeline and the few things that training and sampling do with it.
 
     Deliberately no `nn.Module`: a method that holds one has the frozen weights neither in its checkpoint nor in its optimiser.
+    ``denoiser`` is the pipeline's UNet, or PixArt's transformer. Raises ValueError on a pipeline that has neither.
     """
 
     def __init__(self, pipeline: Any, source: str, revision: str | None = None) -> None:
+        self.pixart = pixart.is_pixart(pipeline)
+        self.denoiser_name = "transformer" if self.pixart else "unet"
+        if getattr(pipeline, self.denoiser_name, None) is None:
+            raise ValueError(f"{source!r} is a {type(pipeline).__name__}: expected Stable Diffusion 1.x, 2.x or XL, or PixArt")
         self.pipeline, self.source, self.revision = pipeline, source, revision
-        self.unet, self.vae, self.scheduler = pipeline.unet, pipeline.vae, pipeline.scheduler
+        self.denoiser, self.vae, self.scheduler = getattr(pipeline, self.denoiser_name), pipeline.vae, pipeline.scheduler
         second = getattr(pipeline, "text_encoder_2", None)
         self.text_encoders = [pipeline.text_encoder] + ([second] if second is not None else [])
         self.tokenizers = [pipeline.tokenizer] + ([pipeline.tokenizer_2] if second is not None else [])
         self.sdxl = second is not None
-        for module in (self.unet, self.vae, *self.text_encoders):
+        for module in (self.denoiser, self.vae, *self.text_encoders):
             module.requires_grad_(False).eval()
         pipeline.set_progress_bar_config(disable=True)
-        self.text_kinds = TextMemory(self.text_encoders[0], self.tokenizers[0].eos_token_id, self.sdxl)
+        self.text_kinds: TextMemory | None = None  # PixArt's cross-attention is given a mask, which says what there is to know
+        if not self.pixart:
+            self.text_kinds = TextMemory(self.text_encoders[0], self.tokenizers[0].eos_token_id, self.sdxl)
         self.texts: TextCache | None = None  # captions that were encoded before; of no use where an encoder or its tokens are changed
         self._alphas = torch.as_tensor(self.scheduler.alphas_cumprod, dtype=torch.float64)
 
@@ -93,17 +85,25 @@ class Backbone:
             )
         except (OSError, ValueError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            if "tiktoken" in first:  # what transformers falls back to where it cannot read sentencepiece's file
+                cure = "T5's tokenizer needs sentencepiece: pip install -e .[pixart]"
+                raise FileNotFoundError(f"backbone.path={path!r} cannot be loaded: {cure}") from error
             expected = "expected 'embedded', a diffusers folder or a hub id"
             raise FileNotFoundError(f"backbone.path={path!r} cannot be loaded ({first}): {expected}") from error
         return cls(pipeline, path, revision)
 
     @property
+    def unet(self) -> Any:
+        """The denoiser of a model that has a UNet; AttributeError elsewhere."""
+        return self.pipeline.unet
+
+    @property
     def device(self) -> torch.device:
-        return next(self.unet.parameters()).device
+        return next(self.denoiser.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.unet.parameters()).dtype
+        return next(self.denoiser.parameters()).dtype
 
     @property
     def prediction_type(self) -> str:
@@ -116,8 +116,8 @@ class Backbone:
     @property
     def latent_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the latents of one image at the model's own size."""
-        side = self.unet.config.sample_size
-        return self.unet.config.in_channels, side, side
+        side = self.denoiser.config.sample_size
+        return self.denoiser.config.in_channels, side, side
 
     @property
     def factor(self) -> int:
@@ -125,13 +125,18 @@ class Backbone:
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
     def latent_size(self, resolution: int) -> tuple[int, int, int]:
-        """(channels, height, width) of the latents of a square image of ``resolution`` pixels a side."""
+        """(channels, height, width) of the latents of a square image of ``resolution`` pixels a side.
+
+        Raises ValueError where a transformer's patches would not cover them.
+        """
         side = round(resolution / self.factor)
-        return self.unet.config.in_channels, side, side
+        if self.pixart and side % (patch := self.denoiser.config.patch_size):
+            raise ValueError(f"backbone.resolution={resolution}: PixArt expects a multiple of {self.factor * patch} pixels")
+        return self.denoiser.config.in_channels, side, side
 
     def sites(self, resolution: int | None = None) -> list[Site]:
         """All attention layers, with their resolution for images of ``resolution`` pixels a side; the model's own size without."""
-        return sites(self.unet, None if resolution is None else round(resolution / self.factor))
+        return sites(self.denoiser, None if resolution is None else self.latent_size(resolution)[1])
 
     def to(self, device: torch.device | str) -> Backbone:
         self.pipeline.to(device)
@@ -144,18 +149,32 @@ class Backbone:
     def text_fingerprint(self) -> str:
         """Digest of the text encoders' weights and of the tokenizers: what cached texts depend on."""
         vocabularies = [sorted(tokenizer.get_vocab().items()) for tokenizer in self.tokenizers]
-        return _digest(str((vocabularies, [tokenizer.model_max_length for tokenizer in self.tokenizers])), *self.text_encoders)
+        return _digest(str((vocabularies, [self.text_length for _ in self.tokenizers])), *self.text_encoders)
+
+    @property
+    def text_length(self) -> int:
+        """Tokens of an encoded text, padding included."""
+        return pixart.text_length(self.pipeline) if self.pixart else self.tokenizers[0].model_max_length
 
     def tokenize(self, prompts: list[str], which: int = 0) -> Tensor:
-        """Token ids [B, T], padded and cut to the tokenizer's length."""
-        tokenizer = self.tokenizers[which]
-        return tokenizer(
-            prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
-        ).input_ids
+        """Token ids [B, T], padded and cut to `text_length`."""
+        return self._tokenized(prompts, which).input_ids
+
+    def _tokenized(self, prompts: list[str], which: int = 0) -> Any:
+        texts = [pixart.prepared(prompt) for prompt in prompts] if self.pixart else prompts
+        return self.tokenizers[which](texts, padding="max_length", truncation=True, max_length=self.text_length, return_tensors="pt")
+
+    def token_names(self, prompt: str) -> list[str]:
+        """The prompt's tokens as text, padding left out: "BOS" first (not of T5), "EOS" last."""
+        given = self._tokenized([prompt])
+        words = self.tokenizers[0].convert_ids_to_tokens(given.input_ids[0][: int(given.attention_mask.sum())].tolist())
+        if self.pixart:
+            return [*(word.removeprefix("\u2581") for word in words[:-1]), "EOS"]
+        return ["BOS", *(word.removesuffix("</w>") for word in words[1:-1]), "EOS"]
 
     def positions(self, caption: str, phrases: list[str | tuple[int, int]]) -> list[list[int]]:
         """The positions of each phrase's tokens in the encoded caption; raises ValueError as `tokens.common_positions`."""
-        return common_positions(self.tokenizers, caption, phrases)
+        return common_positions(self.tokenizers, caption, phrases, length=self.text_length, lower=self.pixart)
 
     def placed(self, caption: str, phrases: Sequence[Phrase]) -> tuple[list[Phrase], list[list[int]]]:
         """Those of a caption's linked phrases that the encoder sees whole, and the positions of each one's tokens."""
@@ -167,13 +186,17 @@ class Backbone:
         return kept, positions
 
     def encode_prompts(self, prompts: list[str]) -> TextCondition:
-        """The prompts as stock pipelines encode them: SDXL concatenates the penultimate states of both encoders.
+        """The prompts as stock pipelines encode them: SDXL concatenates the penultimate states of both encoders, PixArt reads lower case.
 
         Those that ``texts`` holds all of are read from there.
         """
         if self.texts is not None:
             with suppress(LookupError):
                 return self._known(self.texts.get(prompts))
+        if self.pixart:
+            encoder, given = self.text_encoders[0], self._tokenized(prompts).to(self.text_encoders[0].device)
+            hidden = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
+            return TextCondition(hidden.to(encoder.dtype), mask=given.attention_mask)
         outputs = [
             encoder(self.tokenize(prompts, i).to(encoder.device), output_hidden_states=self.sdxl)
             for i, encoder in enumerate(self.text_encoders)
@@ -184,22 +207,27 @@ class Backbone:
 
     @torch.no_grad()
     def encoded(self, prompts: list[str]) -> dict[str, Tensor]:
-        """What `TextCache` keeps of the prompts: ``hidden`` and ``pooled`` of `encode_prompts`, ``ids`` [B, T] of the first tokenizer."""
+        """What `TextCache` keeps of the prompts: `encode_prompts`, by name, and ``ids`` [B, T] of the first tokenizer."""
         text = self.encode_prompts(prompts)
-        pooled = {} if text.pooled is None else {"pooled": text.pooled}
-        return {"hidden": text.hidden, "ids": self.tokenize(prompts), **pooled}
+        parts = {"hidden": text.hidden, "pooled": text.pooled, "mask": text.mask}
+        return {"ids": self.tokenize(prompts)} | {name: part for name, part in parts.items() if part is not None}
 
     def _known(self, found: dict[str, Tensor]) -> TextCondition:
-        hidden = found["hidden"].to(self.device)
-        self.text_kinds.remember(hidden[:, -1, : self.text_encoders[0].config.hidden_size], found["ids"])
-        return TextCondition(hidden, found["pooled"].to(self.device) if "pooled" in found else None)
+        text = TextCondition(**{name: part.to(self.device) for name, part in found.items() if name != "ids"})
+        if self.text_kinds is not None:
+            self.text_kinds.remember(text.hidden[:, -1, : self.text_encoders[0].config.hidden_size], found["ids"])
+        return text
 
     def encode_empty(self, count: int) -> TextCondition:
         """The unconditional half of classifier-free guidance: zeros where the pipeline says so (SDXL), else the empty prompt."""
         one = self.encode_prompts([""])
         if self.sdxl and self.pipeline.config.force_zeros_for_empty_prompt:
-            one = TextCondition(torch.zeros_like(one.hidden), torch.zeros_like(one.pooled) if one.pooled is not None else None)
-        return TextCondition(one.hidden.expand(count, -1, -1), None if one.pooled is None else one.pooled.expand(count, -1))
+            one = one.map(torch.zeros_like)
+        return one.map(lambda part: part.expand(count, *part.shape[1:]))
+
+    def context(self, text: TextCondition) -> Tensor:
+        """The text's states as cross-attention is given them, [B, T, D]: PixArt projects T5's first."""
+        return self.denoiser.caption_projection(text.hidden) if self.pixart else text.hidden
 
     @torch.no_grad()
     def encode_images(self, images: Tensor) -> Tensor:
@@ -231,12 +259,17 @@ class Backbone:
         return self.pipeline
 
     def predict(self, latents: Tensor, timesteps: Tensor, text: TextCondition, resolution: int) -> Tensor:
-        """The UNet's prediction (epsilon or v) [B, C, h, w]; ``resolution`` in pixels fills SDXL's time ids (original, crop, target)."""
+        """The prediction (epsilon or v) [B, C, h, w]; ``resolution`` in pixels fills SDXL's time ids (original, crop, target) and
+        PixArt's size conditions."""
+        if self.pixart:
+            sizes = pixart.size_conditions(self.denoiser, len(latents), resolution, text.hidden)
+            output = self.denoiser(latents, text.hidden, timesteps, sizes, encoder_attention_mask=text.mask).sample
+            return pixart.noise_of(output, latents.shape[1])
         added = None
         if self.sdxl:
             ids = torch.tensor([resolution, resolution, 0, 0, resolution, resolution], device=latents.device, dtype=text.hidden.dtype)
             added = {"text_embeds": text.pooled, "time_ids": ids.expand(len(latents), -1)}
-        return self.unet(latents, timesteps, encoder_hidden_states=text.hidden, added_cond_kwargs=added).sample
+        return self.denoiser(latents, timesteps, encoder_hidden_states=text.hidden, added_cond_kwargs=added).sample
 
     def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
         """(noised latents, training target) at ``timesteps``: the target is the noise, or v = sqrt(a) e - sqrt(1-a) x."""
@@ -280,7 +313,7 @@ def _digest(facts: str, *modules: Any) -> str:
 def sample(
     backbone: Backbone, prompts: list[str], seeds: list[int], steps: int, guidance: float, resolution: int, batch: int = 64
 ) -> Tensor:
-    """uint8 images [N, 3, H, W]: the backbone's own scheduler, both halves of classifier-free guidance in one call of the UNet.
+    """uint8 images [N, 3, H, W]: the backbone's own scheduler, both halves of classifier-free guidance in one call of the denoiser.
 
     Raises ValueError when ``prompts`` and ``seeds`` differ in length.
     """

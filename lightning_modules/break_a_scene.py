@@ -51,7 +51,7 @@ class BreakAScene(Method):
             classes = [word or None for word in chosen.classes] or [None] * len(chosen.tokens)
             parts["subjects"] = Subjects(backbone, chosen.tokens, classes)
         if config.weights.part != "none" and chosen.schedule != "tokens_only":
-            parts["unet"] = TrainedWeights(backbone.unet, config.weights.part, self.cross, config.weights.rank)
+            parts[backbone.denoiser_name] = TrainedWeights(backbone.denoiser, config.weights.part, self.cross, config.weights.rank)
             if config.weights.text_encoder:
                 for i, encoder in enumerate(backbone.text_encoders):
                     parts[f"text_encoder{'_2' * i}"] = TrainedWeights(encoder, "model", None, config.weights.rank, ["token_embedding"])
@@ -118,7 +118,7 @@ class BreakAScene(Method):
         if self.subjects is not None:
             self.subjects.requires_grad_(self.config.subjects.schedule != "unet_only")
         self.capture.tokens = self.watched(batch)
-        with self.capture.attached(self.backbone.unet):
+        with self.capture.attached(self.backbone.denoiser):
             return super().training_step(batch, batch_idx)
 
     def watched(self, batch: Batch) -> list[list[list[int]]] | None:
@@ -160,7 +160,7 @@ class BreakAScene(Method):
         return prior_loss(self.predict(noised, timesteps, self.backbone.encode_prompts(batch.captions)), target)
 
     def to_pipeline(self) -> Any:
-        """A stock diffusers pipeline that knows the subjects by their placeholders. It shares the UNet, which holds the trained weights
+        """A stock diffusers pipeline that knows the subjects by their placeholders. It shares the denoiser, which holds the trained weights
         while this method is installed."""
         pipeline = super().to_pipeline()
         return pipeline if self.subjects is None else self.subjects.materialise(pipeline)

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from conf import load as conf
 from conf.schema import Run
+
+if TYPE_CHECKING:
+    from lightning_modules.backbone import Backbone
 
 ON_SUBJECTS = ("break_a_scene", "mcgm")
 SHAPE_OF_ADAPTER = ("method.weights.", "method.subjects.", "method.masks.encoder", "method.masks.bind")  # likewise, or what they mean
@@ -39,6 +43,21 @@ def check(config: Run) -> None:
         raise ValueError(f"data.train_images={config.data.train_images} make no batch of trainer.batch={batch}{on}: lower it")
     if config.method.name == "maskattn":
         _check_gates(config)
+
+
+def check_backbone(config: Run, backbone: Backbone) -> None:
+    """What only the backbone can tell: an image size that it cannot draw, and what needs CLIP where it has T5. Raises ValueError."""
+    backbone.latent_size(config.backbone.resolution)
+    if not backbone.pixart:
+        return
+    name, method = config.backbone.name, config.method
+    if method.name in ON_SUBJECTS and config.data.name == "scene":
+        said = f"method={method.name} with data=scene and backbone={name}"
+        raise ValueError(f"{said}: placeholders are words of CLIP, which PixArt has not; set data=shapes or coco, or another backbone")
+    if method.name in ON_SUBJECTS and method.weights.text_encoder:
+        raise ValueError(f"method.weights.text_encoder=true with backbone={name}: T5 is not trained here; set it to false")
+    if method.name == "separate_enhance" and method.separate.tokens == "released":
+        raise ValueError(f"method.separate.tokens=released with backbone={name}: the positions are those of CLIP; set phrase or last")
 
 
 def _check_evaluation(config: Run, embedded: bool) -> None:

@@ -49,6 +49,7 @@ def trained(
     from lightning_modules import costs, distributed
 
     if not method.trains:
+        method.install()
         return method.eval()
     backbone = method.backbone
     target = Path(config.output) / "adapters" / training_key(config)

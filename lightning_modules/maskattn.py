@@ -64,7 +64,7 @@ class MaskAttn(Method):
     def install(self) -> None:
         if not self.gates.is_attached:
             self.gates.to(self.backbone.device)
-            self.gates.attach(self.backbone.unet)
+            self.gates.attach(self.backbone.denoiser)
 
     def remove(self) -> None:
         self.gates.detach()

@@ -37,11 +37,10 @@ class MCGM(BreakAScene):
     takes_masks = True
 
     def more_parts(self) -> dict[str, nn.Module]:
-        chosen, unet = self.config.masks, self.backbone.unet
+        chosen = self.config.masks
         self.noisier = chosen.timesteps == "noisier"  # where the noisy image still leaves the layout open
         side = max(round(self.resolution / self.backbone.factor), 1)
-        text = self.backbone.tokenizers[0].model_max_length
-        encoder = MaskEncoder(chosen.encoder, unet.config.cross_attention_dim, side, text)
+        encoder = MaskEncoder(chosen.encoder, self.cross[0].context, side, self.backbone.text_length)
         if chosen.bind == "text" and chosen.encoder in ("per_mask", "conv"):
             # The words alone stand for the mask at first: the encoder adds to them what it learns.
             nn.init.zeros_(encoder.project.weight)
@@ -59,7 +58,7 @@ class MCGM(BreakAScene):
     def install(self) -> None:
         super().install()
         if not self.extra.is_attached:
-            self.extra.attach(self.backbone.unet)
+            self.extra.attach(self.backbone.denoiser)
 
     def remove(self) -> None:
         super().remove()
@@ -86,10 +85,9 @@ class MCGM(BreakAScene):
             tokens = tokens + words * said[..., None]
         self.extra.set(tokens, chosen.strength, present, where)
 
-    @staticmethod
-    def words(text: TextCondition, positions: Sequence[Sequence[list[int]]]) -> Tensor:
+    def words(self, text: TextCondition, positions: Sequence[Sequence[list[int]]]) -> Tensor:
         """float32 [B, n, D]: for each target of each sample the mean state of the tokens at its ``positions``; zero where it has none."""
-        hidden, count = text.hidden, max(map(len, positions), default=0)
+        hidden, count = self.backbone.context(text), max(map(len, positions), default=0)
         words = torch.zeros(len(hidden), count, hidden.shape[-1], device=hidden.device)
         for i, sample in enumerate(positions):
             for j, at in enumerate(sample):
@@ -120,7 +118,7 @@ class MCGM(BreakAScene):
         return [*super().parameter_groups(), Group(encoder, lambda step: rate * self.factor(step))]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        with self.mask_capture.attached(self.backbone.unet):
+        with self.mask_capture.attached(self.backbone.denoiser):
             try:
                 return super().training_step(batch, batch_idx)
             finally:

@@ -77,7 +77,7 @@ class Method(L.LightningModule):
             raise RuntimeError(f"{self.name}: {found} would be trained: expected 0 and some")
 
     def frozen_modules(self) -> list[nn.Module]:
-        return [self.backbone.unet, self.backbone.vae, *self.backbone.text_encoders]
+        return [self.backbone.denoiser, self.backbone.vae, *self.backbone.text_encoders]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         latents = self.latents(batch)
@@ -97,12 +97,12 @@ class Method(L.LightningModule):
         text, dropped = self.backbone.encode_prompts(batch.captions), torch.tensor([not caption for caption in batch.captions])
         if not dropped.any():
             return text
-        empty, dropped = self.backbone.encode_empty(len(batch)), dropped.to(text.hidden.device)
-        pooled = None if text.pooled is None or empty.pooled is None else torch.where(dropped[:, None], empty.pooled, text.pooled)
-        return TextCondition(torch.where(dropped[:, None, None], empty.hidden, text.hidden), pooled)
+        dropped = dropped.to(text.hidden.device)
+        empty = self.backbone.encode_empty(len(batch))
+        return text.map(lambda part, none: torch.where(dropped.view(-1, *[1] * (part.dim() - 1)), none, part), empty)
 
     def condition(self, batch: Batch, text: TextCondition) -> TextCondition:
-        """What the UNet is told of a training batch, whose encoded captions are ``text``."""
+        """What the denoiser is told of a training batch, whose encoded captions are ``text``."""
         return text
 
     def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class SeparateEnhance(Method):
     def __init__(self, backbone: Backbone, config: MethodConfig, trainer: TrainerConfig, resolution: int, seed: int = 0) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
         chosen, self.cross = config.separate, select(backbone.sites(resolution))
-        self.adapter = TrainedWeights(backbone.unet, config.weights.part, self.cross, config.weights.rank)
+        self.adapter = TrainedWeights(backbone.denoiser, config.weights.part, self.cross, config.weights.rank)
         self.noisier = config.separate.timesteps == "noisier"
         self.own_step = 0  # of an adaptation to one prompt
         self.capture = Capture(nearest(self.cross, chosen.side), heads="keep" if chosen.heads == "each" else "mean")
@@ -102,7 +102,7 @@ class SeparateEnhance(Method):
         terms: dict[str, tuple[float, Tensor]] = {}
         if chosen.separate_weight or chosen.enhance_weight:
             self.capture.tokens = self.positions(batch)
-            with self.capture.attached(self.backbone.unet):
+            with self.capture.attached(self.backbone.denoiser):
                 self.predict(noised, timesteps, text)
             maps, present = self.capture.maps.mean(), self.capture.maps.present
             terms["separate"] = (chosen.separate_weight, separate_loss(maps, present))
@@ -216,7 +216,7 @@ class SeparateEnhance(Method):
 
     def save_adapter(self, folder: Path | str) -> None:
         """`Method.save_adapter`, and in ``stock/`` what a stock pipeline loads (`TrainedWeights.save_stock`)."""
-        self.weights.save_stock(Path(folder) / "stock")
+        self.weights.save_stock(Path(folder) / "stock", self.backbone.denoiser_name)
         super().save_adapter(folder)
 
     def load_weights(self, folder: Path | str) -> None:
@@ -233,7 +233,7 @@ class SeparateEnhance(Method):
             raise ValueError(f"weights.rank={self.config.weights.rank}: only the change of whole weights can be scaled or permuted")
         generator = torch.Generator().manual_seed(self.seed)
         with self.weights.swapped_out():
-            stock = {name: self.backbone.unet.get_parameter(name).detach().clone() for name, _ in self.weights.named_parameters()}
+            stock = {name: self.backbone.denoiser.get_parameter(name).detach().clone() for name, _ in self.weights.named_parameters()}
         for name, trained in self.weights.named_parameters():
             start = stock[name].to(trained)
             change = (trained - start).flatten()

@@ -34,11 +34,13 @@ class Subjects(nn.Module):
 
     Raises ValueError on no placeholder, one that is empty, has a space, is listed twice, differs from another in case alone, is already in
     the vocabulary of a tokenizer, is not read as one token, would share its file with another or be another's second vector ("toy_1"
-    beside "toy"); on ``init`` of another length or with a word that has no token; and while other subjects are installed.
+    beside "toy"); on ``init`` of another length or with a word that has no token; while other subjects are installed; and on PixArt.
     """
 
     def __init__(self, backbone: Backbone, tokens: Sequence[str], init: Sequence[str | None]) -> None:
         super().__init__()
+        if backbone.pixart:
+            raise ValueError(f"placeholders {', '.join(tokens)} are words of CLIP: PixArt has T5; leave them out, or take another backbone")
         self.backbone, self.tokens = backbone, tuple(tokens)
         self._undo: list[tuple[Any, str, Any]] = []
         _refuse_others(backbone)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run
-from lightning_modules.checks import check, evaluated
+from lightning_modules.checks import check, check_backbone, evaluated
 from lightning_modules.code_version import code_version
 from lightning_modules.fit import Pruned, build_method, trained
 from lightning_modules.keys import training_key
@@ -92,9 +92,10 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         from lightning_modules.scoring import reference_folder, scorers
 
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
+        check_backbone(config, backbone)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
         backbone.to(distributed.device(config.trainer.accelerator))
-        backbone_parameters = sum(p.numel() for p in backbone.unet.parameters())  # now, since methods put theirs into its layers
+        backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())  # now, since methods put theirs into its layers
         datamodule = build_data(config, emit("data"), with_prior=False)
         config = with_subjects(config, datamodule)
         evaluation = evaluated(config).evaluation

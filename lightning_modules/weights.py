@@ -1,6 +1,6 @@
 """Trained values of chosen parameters of a frozen model, put into it and taken out again: the frozen model costs no second one.
 
-Separate-and-Enhance trains the keys of a UNet's cross-attention this way, Break-A-Scene and MCGM a UNet and its text encoder.
+Separate-and-Enhance trains the keys of a model's cross-attention this way, Break-A-Scene and MCGM a UNet and its text encoder.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def parameter_names(model: nn.Module, part: str, sites: Iterable[Site] | None = 
 
 
 class TrainedWeights(nn.Module):
-    """Trained values of ``part`` of a frozen ``model`` (a UNet or a text encoder), which start at the model's own.
+    """Trained values of ``part`` of a frozen ``model`` (a UNet, PixArt's transformer or a text encoder), which start at the model's own.
 
     ``part`` is "q", "k", "v", "kv" or "qkv" (projections of cross-attention), "attn2" (all of cross-attention: q, k, v, out with its
     bias) or "model" (every parameter); ``sites`` narrows cross-attention down, None takes every layer. Parameters with a word of
@@ -163,6 +163,11 @@ class TrainedWeights(nn.Module):
         """Copies of the trained values on the CPU, by name: what `safetensors` writes and `load_state_dict` takes."""
         return {name: value.detach().to("cpu", copy=True).contiguous() for name, value in self.state_dict().items()}
 
+    @property
+    def low_rank_paths(self) -> list[str]:
+        """The layers that have low-rank adapters."""
+        return list(self._ours) if self.rank else []
+
     def parameter_count(self) -> int:
         return sum(parameter.numel() for parameter in self.parameters())
 
@@ -172,17 +177,21 @@ class TrainedWeights(nn.Module):
 
 
 def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
-    """Writes what stock diffusers opens, and gives the files; a keyword is the model's place in the pipeline (``unet``,
+    """Writes what stock diffusers opens, and gives the files; a keyword is the model's place in the pipeline (``unet``, ``transformer``,
     ``text_encoder``, ``text_encoder_2``).
 
-    Low-rank weights of all models make one file, for ``pipeline.load_lora_weights(folder)``; full ones make one ``NAME.safetensors``
-    each, for ``pipeline.NAME.load_state_dict(load_file(...), strict=False)``.
+    Low-rank weights of all models make one file, for ``pipeline.load_lora_weights(folder)``; those of PixArt's transformer, whose pipeline
+    has no such call, are in peft's form, for ``PeftModel.from_pretrained(pipeline.transformer, folder / "transformer")``. Full ones make
+    one ``NAME.safetensors`` each, for ``pipeline.NAME.load_state_dict(load_file(...), strict=False)``.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Tensor]] = {}
     for name, weights in models.items():
-        if weights.rank:
+        if weights.rank and name == "transformer":
+            low_rank_config(weights.low_rank_paths, weights.rank).save_pretrained(folder / name)
+            files[f"{name}/adapter_model.safetensors"] = {f"base_model.model.{key}": value for key, value in weights.tensors().items()}
+        elif weights.rank:
             files.setdefault(LORA_FILE, {}).update({f"{name}.{key}": value for key, value in weights.tensors().items()})
         else:
             files[f"{name}.safetensors"] = weights.tensors()
@@ -196,7 +205,7 @@ def low_rank_layers(model: nn.Module, names: Iterable[str], rank: int) -> dict[s
 
     Raises ValueError when there is no such layer.
     """
-    from peft import LoraConfig, inject_adapter_in_model
+    from peft import inject_adapter_in_model
 
     owners = (name.removesuffix(".weight") for name in names if name.endswith(".weight"))
     layers = {path: layer for path in owners if isinstance(layer := model.get_submodule(path), (nn.Linear, nn.Conv2d))}
@@ -206,11 +215,18 @@ def low_rank_layers(model: nn.Module, names: Iterable[str], rank: int) -> dict[s
     shell = nn.Module()
     for path, layer in layers.items():
         _plant(shell, path, layer)
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=rank, target_modules=list(layers)), shell)
+    inject_adapter_in_model(low_rank_config(layers, rank), shell)
     for name, parameter in shell.named_parameters():
         if ".lora_" in name:
             parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
     return {path: shell.get_submodule(path) for path in layers}
+
+
+def low_rank_config(paths: Iterable[str], rank: int) -> Any:
+    """peft's settings of W + BA at the layers ``paths``."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=rank, target_modules=list(paths))
 
 
 def _plant(root: nn.Module, path: str, what: nn.Parameter | nn.Module) -> None:

@@ -18,7 +18,7 @@ from lightning_modules.attention.gate_record import GateRecord
 from lightning_modules.attention.gate_targets import gate_targets
 from lightning_modules.attention.heads import build_head
 from lightning_modules.attention.sites import Site
-from lightning_modules.attention.tokens import BOS, PADDING, WORD, unknown_kinds
+from lightning_modules.attention.tokens import BOS, PADDING, WORD, kinds_by_end, unknown_kinds
 from lightning_modules.attention.wiring import Pass, WeighsTokens
 
 
@@ -78,7 +78,9 @@ def rule_of(config: Gate) -> str:
 class Gates(nn.Module, WeighsTokens):
     """The gate heads of a set of sites: one for each (stage, kind, width, context) that its sites share, or one for each site.
 
-    ``kinds`` tells, for a text [B, T, D], what stands at each position (`tokens.token_kinds`); without it, BOS is all that is known.
+    ``kinds`` tells, for a text [B, T, D], what stands at each position (`tokens.token_kinds`); without it, it is known from the mask that
+    the model is given with its text (T5), and where there is none, too, BOS is all that is known. Tokens that such a mask takes out have
+    no gate: theirs is 1, and a location where all others are closed is closed.
     """
 
     def __init__(self, chosen: Sequence[Site], config: Gate, kinds: Callable[[Tensor], Tensor] | None = None) -> None:
@@ -120,14 +122,19 @@ class Gates(nn.Module, WeighsTokens):
         else:
             logits = self.heads[key](hidden, context, now.plane(site, hidden.shape[1]))  # [B, N, T]
         threshold = self.thresholds[key].sigmoid() if key in self.thresholds else config.threshold
-        kinds = self.kinds_of(site, context)  # [B, T], or None for self-attention
+        kinds = self.kinds_of(site, context, now)  # [B, T], or None for self-attention
         fixed, closed = self._fixed(kinds, logits)
+        unread = None if kinds is None or now.unread is None else now.unread[:, None]
+        if unread is not None:
+            fixed, closed = fixed & ~unread, unread if closed is None else closed | unread
         free = ~fixed if closed is None else ~(fixed | closed)
         gate = decide(logits, config.mode, threshold, config.keep, free)
         if closed is not None:
             gate = torch.where(closed, 0.0, gate)
         gate = torch.where(fixed, 1.0, gate)
         gate = keep_one_open(gate, logits, config.empty, None if closed is None else ~closed)
+        if unread is not None:
+            gate = torch.where(unread, 1.0, gate)  # the mask does the rest, as in the stock model
         if self.record is not None and not now.replay:
             # What a signal teaches is when a gate opens, and so where the learned threshold lies.
             decisive = logits - torch.logit(threshold) if isinstance(threshold, Tensor) else logits
@@ -142,11 +149,15 @@ class Gates(nn.Module, WeighsTokens):
             target = torch.cat([torch.ones_like(target), target])
         return (target.to(hidden.device) - 0.5) * 40
 
-    def kinds_of(self, site: Site, context: Tensor) -> Tensor | None:
+    def kinds_of(self, site: Site, context: Tensor, now: Pass | None = None) -> Tensor | None:
         """uint8 [B, T]: what stands at the positions of a text; None where the tokens are locations."""
         if site.kind == "self":
             return None
-        return unknown_kinds(context) if self.kinds is None else self.kinds(context)
+        if self.kinds is not None:
+            return self.kinds(context)
+        if now is None or now.unread is None:
+            return unknown_kinds(context)
+        return kinds_by_end((~now.unread).sum(1) - 1, context.shape[1], bos=False)
 
     def _fixed(self, kinds: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """(gates that are always open, gates that are always closed or None), broadcastable to [B, N, T]."""

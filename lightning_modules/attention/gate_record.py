@@ -38,6 +38,7 @@ class GateRecord:
     logits: dict[str, Tensor] = field(default_factory=dict)    # site -> [B, N, T] of the latest pass, in the graph (``live``)
     gates: dict[str, Tensor] = field(default_factory=dict)
     kinds: dict[str, Tensor] = field(default_factory=dict)     # site -> [B, T] of cross-attention (``live``)
+    unread: dict[str, Tensor] = field(default_factory=dict)    # site -> [B, T], tokens that the text's mask takes out (``live``)
     squares: dict[str, Tensor] = field(default_factory=dict)   # site -> [closed, open]: sum of squared gradients (``live``)
     counts: dict[str, Tensor] = field(default_factory=dict)    # and of how many gates
 
@@ -46,6 +47,8 @@ class GateRecord:
             self.logits[site.name], self.gates[site.name] = logits, gate
             if kinds is not None:
                 self.kinds[site.name] = kinds
+                if now.unread is not None:
+                    self.unread[site.name] = now.unread
             if gate.requires_grad:
                 self._watch_gradient(site.name, gate, free)
         gate = gate.detach()
@@ -86,6 +89,10 @@ class GateRecord:
             self.counts[site] = self.counts[site] + number if site in self.counts else number
 
         gate.register_hook(hook)
+
+    def read(self, site: str) -> Tensor | bool:
+        """Which of a site's gates of the latest pass (``live``) can matter: [B, 1, T], or True for all."""
+        return ~self.unread[site][:, None] if site in self.unread else True
 
     # --- read off -----------------------------------------------------------------------------------------------------------------
 

@@ -13,13 +13,19 @@ from datamodules.batch import Phrase
 
 
 def gate_targets(
-    kind: str, phrases: Sequence[Sequence[Phrase]], positions: Sequence[Sequence[list[int]]], locations: int, tokens: int
+    kind: str,
+    phrases: Sequence[Sequence[Phrase]],
+    positions: Sequence[Sequence[list[int]]],
+    locations: int,
+    tokens: int,
+    unread: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(target, weight), both [B, N, T]: where the tokens of phrases should act, 1 or 0, and how much each gate counts.
 
     Target ``own``: a phrase's tokens act where its object is and nowhere else. ``others``: they act everywhere but where another phrase's
     object is and theirs is not. Inside and outside count alike, whatever their size; a phrase with nothing to tell apart does not count.
-    All other tokens should stay open, and count together as much as the phrases do. ``positions`` are the tokens of the phrases.
+    All other tokens should stay open, and count together as much as the phrases do; those ``unread`` [B, T] by the model do not.
+    ``positions`` are the tokens of the phrases.
     """
     target, weight = torch.ones(len(phrases), locations, tokens), torch.zeros(len(phrases), locations, tokens)
     for b, (sample, places) in enumerate(zip(phrases, positions, strict=True)):
@@ -34,8 +40,10 @@ def gate_targets(
                 continue  # nothing to tell apart
             target[b, :, at] = wanted.float()[:, None]
             weight[b, :, at] = balance[:, None]
-        free = [t for t in range(tokens) if t not in {t for at in places for t in at}]
-        weight[b, :, free] = weight[b].sum() / (locations * len(free))
+        taken = {t for at in places for t in at} | (set() if unread is None else set(unread[b].nonzero().flatten().tolist()))
+        free = [t for t in range(tokens) if t not in taken]
+        if free:
+            weight[b, :, free] = weight[b].sum() / (locations * len(free))
     return target, weight
 
 

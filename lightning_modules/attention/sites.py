@@ -1,4 +1,4 @@
-"""Which attention layers a UNet has, and where they stand."""
+"""Which attention layers a UNet or a transformer has, and where they stand."""
 
 from __future__ import annotations
 
@@ -36,14 +36,45 @@ class Site:
         return f"{self.name}.processor"
 
 
-def sites(unet: Any, latent_size: int | None = None) -> list[Site]:
-    """Every attention layer, cross and self, of a UNet's transformer blocks in the order in which they run.
+def sites(model: Any, latent_size: int | None = None) -> list[Site]:
+    """Every attention layer, cross and self, of a UNet's transformer blocks, or of a transformer, in the order in which they run.
 
     ``latent_size`` is the side of the latents (image side over the autoencoder's factor; `Backbone.sites` takes pixels); without it the
-    model's own size. The stage follows from where a level lies, never from a fixed name: ``high`` is the finest level that has
-    cross-attention, ``low`` the mid block, ``mid`` all the rest.
+    model's own size. In a UNet the stage follows from where a level lies, never from a fixed name: ``high`` is the finest level that has
+    cross-attention, ``low`` the mid block, ``mid`` all the rest. A transformer (PixArt) has one plane and no bridge: there ``high``,
+    ``mid`` and ``low`` are the first, second and last third of its depth, encoder and decoder its first and second half.
     """
-    side = unet.config.sample_size if latent_size is None else latent_size
+    side = model.config.sample_size if latent_size is None else latent_size
+    return [
+        Site(
+            name=name,
+            stage=stage,
+            placement=placement,
+            resolution=halved(side, level),
+            width=layer.to_q.in_features,
+            heads=layer.heads,
+            context=layer.to_k.in_features,
+            kind="cross" if layer.is_cross_attention else "self",
+            level=level,
+        )
+        for name, layer, stage, placement, level in (_in_transformer if hasattr(model, "transformer_blocks") else _in_unet)(model)
+    ]
+
+
+def _in_transformer(model: Any) -> list[tuple[str, Any, str, str, int]]:
+    """Name, layer, stage, placement and level of each layer; patches of 2 x 2 latents are one halving."""
+    blocks, level = len(model.transformer_blocks), model.config.patch_size.bit_length() - 1
+    found = []
+    for key in model.attn_processors:
+        name = key.removesuffix(".processor")
+        index = int(name.split(".")[1])
+        placement = "encoder" if 2 * index < blocks else "decoder"
+        found.append((name, model.get_submodule(name), STAGES[3 * index // blocks], placement, level))
+    return found
+
+
+def _in_unet(unet: Any) -> list[tuple[str, Any, str, str, int]]:
+    """Name, layer, stage, placement and level of each layer."""
     levels = len(unet.config.block_out_channels)
     found = []
     for key in unet.attn_processors:
@@ -54,28 +85,14 @@ def sites(unet: Any, latent_size: int | None = None) -> list[Site]:
         index = int(rest.split(".")[0]) if block != "mid_block" else levels - 1
         level = levels - 1 - index if block == "up_blocks" else index
         placement = {"down_blocks": "encoder", "mid_block": "bridge", "up_blocks": "decoder"}[block]
-        layer = unet.get_submodule(name)
-        found.append((name, placement, level, layer, "cross" if layer.is_cross_attention else "self"))
-    found.sort(key=lambda one: PLACEMENTS.index(one[1]))  # diffusers lists the mid block last; the order within a block is right
-    finest = min((level for _, placement, level, _, kind in found if kind == "cross" and placement != "bridge"), default=0)
+        found.append((name, unet.get_submodule(name), placement, level))
+    found.sort(key=lambda one: PLACEMENTS.index(one[2]))  # diffusers lists the mid block last; the order within a block is right
+    finest = min((level for _, layer, placement, level in found if layer.is_cross_attention and placement != "bridge"), default=0)
 
     def stage(placement: str, level: int) -> str:
         return "low" if placement == "bridge" else "high" if level <= finest else "mid"
 
-    return [
-        Site(
-            name=name,
-            stage=stage(placement, level),
-            placement=placement,
-            resolution=halved(side, level),
-            width=layer.to_q.in_features,
-            heads=layer.heads,
-            context=layer.to_k.in_features,
-            kind=kind,
-            level=level,
-        )
-        for name, placement, level, layer, kind in found
-    ]
+    return [(name, layer, stage(placement, level), placement, level) for name, layer, placement, level in found]
 
 
 def halved(side: int, level: int) -> int:

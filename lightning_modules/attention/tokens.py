@@ -1,7 +1,8 @@
 """Where the words of a caption stand among its tokens, from the tokenizer's own character offsets.
 
-A position counts from BOS at 0 in what the encoder is given: ``tokenizer(caption, padding="max_length", truncation=True)``. Nothing is
-read from token ids: a padding id may be that of EOS (CLIP) or of "!" (the second tokenizer of SDXL), and may stand in a caption, too.
+A position counts from BOS at 0 (T5, which has none: from the first word) in what the encoder is given: ``tokenizer(caption,
+padding="max_length", truncation=True)``. Nothing is read from token ids: a padding id may be that of EOS (CLIP) or of "!" (the second
+tokenizer of SDXL), and may stand in a caption, too.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -35,39 +37,51 @@ class SpecialPositions(NamedTuple):
     padding: range
 
 
-def phrase_positions(tokenizer: CLIPTokenizer, caption: str, phrases: Sequence[Phrase], what: str = "caption") -> list[list[int]]:
+def phrase_positions(
+    tokenizer: Any, caption: str, phrases: Sequence[Phrase], what: str = "caption", length: int | None = None, lower: bool = False
+) -> list[list[int]]:
     """For each phrase the positions of its tokens in the encoded caption, ascending.
 
     A string is found whatever its case, spacing and Unicode composition, where no letter or digit stands against it; listed twice it
     means its first and its second place. Punctuation belongs to a phrase that has it and to no other. A token that a phrase covers in
-    part counts, so that a span inside a word gives that word's tokens. ``what`` names the text in errors.
+    part counts, so that a span inside a word gives that word's tokens. ``what`` names the text in errors. The encoder reads ``length``
+    tokens, as many as the tokenizer says without; with ``lower`` it is given the caption in lower case.
 
     Raises ValueError on an empty phrase, one that is not in the caption as often as it is listed, a span that is outside the caption
     or has no token, and CutOffError (a ValueError) on a phrase that the encoder would not see whole because the caption is cut.
     """
-    encoded = tokenizer(caption, return_offsets_mapping=True, truncation=False, verbose=False)
-    last = tokenizer.model_max_length - 2  # EOS takes the place after it
+    read = caption.lower() if lower else caption
+    # A character may be longer in lower case (İ).
+    starts = [0, *accumulate(len(char.lower()) if lower else 1 for char in caption)]
+    encoded = tokenizer(read, return_offsets_mapping=True, truncation=False, verbose=False)
+    length = length or tokenizer.model_max_length
+    last = length - 2  # EOS takes the place after it
     positions = []
     for phrase, (start, end) in zip(phrases, _spans(caption, phrases, what), strict=True):
         # BOS and EOS have the offsets (0, 0).
-        found = [i for i, (left, right) in enumerate(encoded.offset_mapping) if left < end and right > start]
+        found = [i for i, (left, right) in enumerate(encoded.offset_mapping) if left < starts[end] and right > starts[start]]
         if not found:
             raise ValueError(f"phrase {phrase!r} of the {what} {caption!r} has no token: expected words")
         if found[-1] > last:
-            cut = f"its last token is number {found[-1]}, and the encoder reads {tokenizer.model_max_length} with EOS"
+            cut = f"its last token is number {found[-1]}, and the encoder reads {length} with EOS"
             raise CutOffError(f"phrase {phrase!r} of the {what} {caption!r} is cut off: {cut}; shorten the {what}")
         positions.append(found)
     return positions
 
 
 def common_positions(
-    tokenizers: Sequence[CLIPTokenizer], caption: str, phrases: Sequence[Phrase], what: str = "caption"
+    tokenizers: Sequence[Any],
+    caption: str,
+    phrases: Sequence[Phrase],
+    what: str = "caption",
+    length: int | None = None,
+    lower: bool = False,
 ) -> list[list[int]]:
     """`phrase_positions` for a model with several text encoders, whose states are concatenated token by token (SDXL).
 
     Raises ValueError also when two tokenizers place a phrase differently: no position means that phrase in both states then.
     """
-    placed = [phrase_positions(tokenizer, caption, phrases, what) for tokenizer in tokenizers]
+    placed = [phrase_positions(tokenizer, caption, phrases, what, length, lower) for tokenizer in tokenizers]
     for phrase, *places in zip(phrases, *placed, strict=True):
         if any(place != places[0] for place in places):
             found = " and at ".join(map(str, places))
@@ -81,13 +95,13 @@ def token_kinds(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
     return kinds_by_end(encoded.attention_mask.sum(1) - 1, encoded.input_ids.shape[1])
 
 
-def kinds_by_end(end: Tensor, length: int) -> Tensor:
+def kinds_by_end(end: Tensor, length: int, bos: bool = True) -> Tensor:
     """The kinds of `token_kinds`, uint8 [B, length], of texts whose EOS stands at ``end`` [B]; words alone behind BOS where that is
-    ``length`` or more."""
+    ``length`` or more. Without ``bos`` the first token is a word, or EOS."""
     position = torch.arange(length, device=end.device)  # [T]
     end = end[:, None]
     kinds = torch.where(position < end, WORD, torch.where(position == end, EOS, PADDING))
-    return kinds.masked_fill(position == 0, BOS).to(torch.uint8)
+    return (kinds.masked_fill(position == 0, BOS) if bos else kinds).to(torch.uint8)
 
 
 def unknown_kinds(text: Tensor) -> Tensor:

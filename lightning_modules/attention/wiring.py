@@ -1,13 +1,14 @@
-"""How gates, captures and extra tokens get into a UNet, together, and out of it again.
+"""How gates, captures and extra tokens get into a UNet or a transformer, together, and out of it again.
 
 Each of them is a `Part` that acts at some sites. The first part at a site puts a `SiteProcessor` in place of the stock processor, the
-last one to leave puts the stock processor back. What a part does is fixed when the UNet's forward pass begins, so that gradient
+last one to leave puts the stock processor back. What a part does is fixed when the model's forward pass begins, so that gradient
 checkpointing, which runs layers a second time during the backward pass, sees the same parts in the same state (also when they have been
 taken out in between) and records nothing twice.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -25,7 +26,7 @@ ATTRIBUTE = "_attention_wiring"
 
 
 class Part:
-    """Something that acts at attention sites of one UNet: use it as ``with part.attached(unet):``, or `attach` and `detach`."""
+    """Something that acts at attention sites of one model: use it as ``with part.attached(unet):``, or `attach` and `detach`."""
 
     sites: Sequence[Site]
     _wiring: Wiring | None = None
@@ -34,16 +35,16 @@ class Part:
         """What acts in the forward pass that begins now; None to stand aside."""
         return self
 
-    def attach(self, unet: nn.Module) -> None:
-        """Puts the part into ``unet``. Raises ValueError when it is in one already, or cannot be at a site."""
+    def attach(self, model: nn.Module) -> None:
+        """Puts the part into a UNet or a transformer. Raises ValueError when it is in one already, or cannot be at a site."""
         if self._wiring is not None:
             raise ValueError(f"{type(self).__name__} is attached already: detach it first")
-        wiring = unet.__dict__.get(ATTRIBUTE) or Wiring(unet)
+        wiring = model.__dict__.get(ATTRIBUTE) or Wiring(model)
         wiring.add(self)
         self._wiring = wiring
 
     def detach(self) -> None:
-        """Takes it out again; nothing happens when it is in no UNet."""
+        """Takes it out again; nothing happens when it is in no model."""
         if self._wiring is not None:
             self._wiring.remove(self)
             self._wiring = None
@@ -53,8 +54,8 @@ class Part:
         return self._wiring is not None
 
     @contextmanager
-    def attached(self, unet: nn.Module) -> Iterator[Any]:
-        self.attach(unet)
+    def attached(self, model: nn.Module) -> Iterator[Any]:
+        self.attach(model)
         try:
             yield self
         finally:
@@ -90,10 +91,11 @@ class Acting:
 
 @dataclass
 class Pass:
-    """One forward pass of the UNet."""
+    """One forward pass of the model."""
 
     shape: tuple[int, int] | None = None  # height and width of the latents
     timesteps: Tensor | None = None       # [B] or [1]
+    unread: Tensor | None = None          # bool [B, T]: the text's tokens that its mask takes out, where there is a mask
     acting: dict[str, Acting] = field(default_factory=dict)
     processors: dict[str, Any] = field(default_factory=dict)  # ours, by site, for a second run of a layer
     replay: bool = False
@@ -112,21 +114,22 @@ class Pass:
 
 
 class Wiring:
-    """All the parts in one UNet. Kept on the UNet itself while there are any."""
+    """All the parts in one model. Kept on the model itself while there are any."""
 
-    def __init__(self, unet: nn.Module) -> None:
-        self.unet = unet
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.arguments = list(inspect.signature(model.forward).parameters)
         self.parts: list[Part] = []
         self.sites: dict[str, Site] = {}
         self.stock: dict[str, Any] = {}
         self.current: Pass | None = None
-        self.checkpointing = [module for module in unet.modules() if hasattr(module, "gradient_checkpointing")]
+        self.checkpointing = [module for module in model.modules() if hasattr(module, "gradient_checkpointing")]
         self._undo: list[Callable[[], None]] = []
 
     # --- parts --------------------------------------------------------------------------------------------------------------------
 
     def add(self, part: Part) -> None:
-        layers = {site.name: self.unet.get_submodule(site.name) for site in part.sites}
+        layers = {site.name: self.model.get_submodule(site.name) for site in part.sites}
         for name, layer in layers.items():
             kind = type(layer.processor).__name__
             if name not in self.stock and kind not in REPLACEABLE:
@@ -138,10 +141,10 @@ class Wiring:
                     cure = "detach it first (a method's remove())"
                     raise ValueError(f"{name} has {type(taken[0]).__name__} already: expected none; {cure}")
         if not self.parts:
-            self.unet.__dict__[ATTRIBUTE] = self
+            self.model.__dict__[ATTRIBUTE] = self
             self._undo = [
-                self.unet.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
-                self.unet.register_forward_hook(self._end, always_call=True).remove,
+                self.model.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
+                self.model.register_forward_hook(self._end, always_call=True).remove,
             ]
         self.parts.append(part)
         for site in part.sites:
@@ -153,7 +156,7 @@ class Wiring:
         self.parts = [other for other in self.parts if other is not part]
         needed = {site.name for other in self.parts for site in other.sites}
         for name in [name for name in self.stock if name not in needed]:
-            layer = self.unet.get_submodule(name)
+            layer = self.model.get_submodule(name)
             # Whoever put another processor here since then has the last word.
             if isinstance(layer.processor, SiteProcessor):
                 layer.set_processor(self.stock[name])
@@ -161,19 +164,22 @@ class Wiring:
         if not self.parts:
             for undo in self._undo:
                 undo()
-            self.unet.__dict__.pop(ATTRIBUTE, None)
+            self.model.__dict__.pop(ATTRIBUTE, None)
 
     # --- passes -------------------------------------------------------------------------------------------------------------------
 
     def acting(self, site: Site) -> tuple[Pass, Acting]:
-        """What is going on at ``site`` now; a layer that is called outside of its UNet's forward pass is a pass of its own."""
+        """What is going on at ``site`` now; a layer that is called outside of its model's forward pass is a pass of its own."""
         current = self.current or self._pass()
         return current, current.acting[site.name]
 
-    def _begin(self, unet: nn.Module, args: tuple, kwargs: dict) -> None:
-        sample = kwargs["sample"] if "sample" in kwargs else args[0]
-        timesteps = kwargs["timestep"] if "timestep" in kwargs else args[1]
-        self.current = self._pass(tuple(sample.shape[-2:]), torch.as_tensor(timesteps).reshape(-1))
+    def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
+        given = dict(zip(self.arguments, args, strict=False)) | kwargs
+        latents = given[self.arguments[0]]  # "sample" of a UNet, "hidden_states" of a transformer
+        mask = given.get("encoder_attention_mask")
+        # A mask of tokens, or what is added to their logits.
+        unread = None if mask is None else mask == 0 if mask.dim() == 2 else mask[:, 0] < 0
+        self.current = self._pass(tuple(latents.shape[-2:]), torch.as_tensor(given["timestep"]).reshape(-1), unread)
         if torch.is_grad_enabled():
             for module in self.checkpointing:
                 if module.gradient_checkpointing:
@@ -187,9 +193,11 @@ class Wiring:
             if isinstance(following, _Following):
                 module._gradient_checkpointing_func = following.stock
 
-    def _pass(self, shape: tuple[int, int] | None = None, timesteps: Tensor | None = None) -> Pass:
-        one = Pass(shape, timesteps, {name: Acting() for name in self.sites})
-        one.processors = {name: self.unet.get_submodule(name).processor for name in self.sites}
+    def _pass(
+        self, shape: tuple[int, int] | None = None, timesteps: Tensor | None = None, unread: Tensor | None = None
+    ) -> Pass:
+        one = Pass(shape, timesteps, unread, {name: Acting() for name in self.sites})
+        one.processors = {name: self.model.get_submodule(name).processor for name in self.sites}
         for part in self.parts:
             state = part.begin()
             if state is None:
@@ -206,7 +214,7 @@ class Wiring:
     @contextmanager
     def replaying(self, past: Pass) -> Iterator[None]:
         """Inside the block layers do again what they did in ``past``, whatever has been attached or detached since."""
-        layers = {name: self.unet.get_submodule(name) for name in past.processors}
+        layers = {name: self.model.get_submodule(name) for name in past.processors}
         before, processors = self.current, {name: layer.processor for name, layer in layers.items()}
         for name, layer in layers.items():
             layer.processor = past.processors[name]
@@ -240,7 +248,7 @@ class _Following:
 
 
 class SiteProcessor:
-    """The stock attention of a UNet layer, with what the parts at its site do. A plain class: it owns no weights."""
+    """The stock attention of a layer, with what the parts at its site do. A plain class: it owns no weights."""
 
     def __init__(self, site: Site, wiring: Wiring) -> None:
         self.site, self.wiring = site, wiring

@@ -54,11 +54,12 @@ class GateDiagnostics(L.Callback):
 
     @torch.no_grad()
     def _turnover(self) -> dict[str, float]:
-        now = {site: gate > 0.5 for site, gate in self.probe.run().gates.items()}
+        record = self.probe.run()
+        now = {site: gate > 0.5 for site, gate in record.gates.items()}
         before, self.before = self.before, now
         if before is None:
             return {}
-        total = sum(gate.numel() for gate in now.values())
+        total = sum(int((torch.ones_like(gate) & record.read(site)).sum()) for site, gate in now.items())
         opened = sum(int((~before[site] & gate).sum()) for site, gate in now.items())
         shut = sum(int((before[site] & ~gate).sum()) for site, gate in now.items())
         return {"opened": opened / total, "shut": shut / total}

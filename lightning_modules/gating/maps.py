@@ -41,7 +41,7 @@ def draw_gate_maps(method: MaskAttn, datamodule: CocoDataModule, config: Evaluat
         texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
         images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
     maps = _by_resolution(method, record.maps)
-    tokens = [_tokens(method, p.text) for p in prompts]
+    tokens = [method.backbone.token_names(p.text) for p in prompts]
     content = [
         {
             "prompt": p.text,
@@ -78,7 +78,7 @@ class GateMaps(L.Callback):
         maps = _by_resolution(method, {name: gate > 0.5 for name, gate in self.probe.run().gates.items()})
         order = self.probe.timesteps.argsort(descending=True).tolist()
         images = torch.stack([self.dataset.pixels(i) for i in order])
-        tokens = [_tokens(method, self.probe.captions[i]) for i in order]
+        tokens = [method.backbone.token_names(self.probe.captions[i]) for i in order]
         titles = [f"t = {int(self.probe.timesteps[i])}" for i in order]
         self.store(draw_maps(images, {side: opened[order] for side, opened in maps.items()}, tokens, titles), self.last)
 
@@ -96,11 +96,3 @@ def _by_resolution(method: MaskAttn, gates: dict[str, Tensor]) -> dict[int, np.n
         side = int(opened.shape[1] ** 0.5)
         found.setdefault(side, []).append(opened.reshape(len(opened), side, side, -1).numpy())
     return {side: np.mean(parts, axis=0) for side, parts in sorted(found.items(), reverse=True)}
-
-
-def _tokens(method: MaskAttn, prompt: str) -> list[str]:
-    """The prompt's tokens as text, BOS and EOS included, padding left out."""
-    tokenizer = method.backbone.tokenizers[0]
-    ids = tokenizer(prompt, truncation=True, max_length=tokenizer.model_max_length).input_ids
-    words = [str(token).removesuffix("</w>") for token in tokenizer.convert_ids_to_tokens(ids)]
-    return ["BOS", *words[1:-1], "EOS"]

@@ -49,7 +49,7 @@ class GateProbe(Probe):
             return record
         method.remove()
         try:
-            with gates.attached(method.backbone.unet), gates.recording(live=True) as record:
+            with gates.attached(method.backbone.denoiser), gates.recording(live=True) as record:
                 method.predict(self.noised, self.timesteps, text)
         finally:
             method.install()
@@ -61,11 +61,11 @@ class GateProbe(Probe):
         before, now = self.run(start), self.run()
         reopened = shut = was_closed = was_open = 0.0
         for site, old in before.gates.items():
-            first, last = old > 0.5, now.gates[site] > 0.5
+            first, last, read = old > 0.5, now.gates[site] > 0.5, now.read(site)
             reopened += float((~first & last).sum())
             shut += float((first & ~last).sum())
             was_closed += float((~first).sum())
-            was_open += float(first.sum())
+            was_open += float((first & read).sum())
         return {"gates_reopened": reopened / max(was_closed, 1.0), "gates_shut": shut / max(was_open, 1.0)}
 
     def masks(self) -> dict[str, float]:
@@ -86,7 +86,7 @@ class GateProbe(Probe):
 
     @torch.no_grad()
     def overhead(self, rounds: int = 3) -> float:
-        """Time of a forward pass of the UNet with the gates over that without, medians of passes that take turns."""
+        """Time of a forward pass of the model with the gates over that without, medians of passes that take turns."""
         text = self.method.backbone.encode_prompts(self.captions)
         seconds: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(rounds + 1):

@@ -30,11 +30,14 @@ def in_range(config: Gate, timesteps: Tensor, count: int) -> Tensor:
 
 
 def density_signal(config: Gate, record: GateRecord, rows: Tensor) -> Tensor:
-    """Mean over sites of `gate_density` with the binary gates that acted, over the tokens but BOS, for the samples ``rows`` [B]."""
+    """Mean over sites of `gate_density` with the binary gates that acted, over the tokens that are read but BOS, for the samples ``rows``
+    [B]."""
     losses = []
     for site, gate in record.gates.items():
         kinds = record.kinds.get(site)
         counts = torch.ones_like(gate[:, 0], dtype=torch.bool) if kinds is None else kinds != BOS
+        if site in record.unread:
+            counts = counts & ~record.unread[site]
         losses.append(gate_density(gate, config.signal_density, counts & rows[:, None]))
     return torch.stack(losses).mean()
 
@@ -51,12 +54,13 @@ def mask_signal(
     planes: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
     for site in sites:
         logits = record.logits[site.name]  # [B, N, T]
-        plane = (site.kind, logits.shape[1])
+        _, locations, tokens = logits.shape
+        plane = (site.kind, locations)
         if plane not in planes:
             made = (
-                gate_targets(config.signal_target, phrases, positions, *logits.shape[1:])
+                gate_targets(config.signal_target, phrases, positions, locations, tokens, record.unread.get(site.name))
                 if site.kind == "cross"
-                else self_targets(phrases, logits.shape[1])
+                else self_targets(phrases, locations)
             )
             planes[plane] = made[0].to(logits.device), made[1].to(logits.device)
         target, weight = planes[plane]

@@ -7,8 +7,8 @@
 
 The training step is the method's own, from latents and captions to the optimiser's update; sampling is `generate` with guidance, two
 sampler steps less one, so that encoding and decoding do not count. Peak memory is that of the process (CPU) or of the allocator (GPU),
-weights included. Break-A-Scene and MCGM learn two subjects from one image, the first half of the steps their tokens alone. Run by hand;
-figures stand in README.md beside it.
+weights included. Break-A-Scene and MCGM learn two subjects from one image, the first half of the steps their tokens alone; on PixArt, where
+there are none, the caption's words. Run by hand; figures stand in README.md beside it.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ SCENE = "a photo of <asset0> and <asset1>"
 NAMES = {"break_a_scene": ("<asset0>", "<asset1>"), "mcgm": ("<asset0>", "<asset1>"), "separate_enhance": ("red circle", "blue square")}
 
 
-def samples(method: str, pixels: int, latents: torch.Tensor) -> Batch:
+def samples(names: tuple[str, ...], pixels: int, latents: torch.Tensor) -> Batch:
     """The same caption for all, its objects' masks on the left and on the right half of the image."""
-    caption, count = SCENE if method in ("break_a_scene", "mcgm") else CAPTION, len(latents)
+    caption, count = SCENE if names and names[0] in SCENE else CAPTION, len(latents)
     halves = torch.zeros(2, pixels, pixels)
     halves[0, :, : pixels // 2] = halves[1, :, pixels // 2 :] = 1
     found = [
         Phrase(name, caption.index(name), caption.index(name) + len(name), mask)
-        for name, mask in zip(NAMES.get(method, ()), halves, strict=False)
+        for name, mask in zip(names, halves, strict=False)
     ]
     return Batch(list(range(count)), [caption] * count, latents=latents, phrases=[found] * count if found else None)
 
@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--method", default="maskattn", choices=["maskattn", *NAMES])
     parser.add_argument("--part", default="attn2", help="weights that are trained, but by maskattn (default: attn2)")
     parser.add_argument("--rank", type=int, default=0, help="0 trains them whole, else low-rank updates")
-    parser.add_argument("--model", default="sdxl", choices=["sd15", "sd21", "sdxl"])
+    parser.add_argument("--model", default="sdxl", choices=["sd15", "sd21", "sdxl", "pixart"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="bfloat16", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--pixels", type=int, default=512)
@@ -77,9 +77,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         backbone = Backbone(build_pipeline(args.model, Path(folder), args.device, getattr(torch, args.dtype)), f"random {args.model}")
     if args.checkpointing:
-        backbone.unet.enable_gradient_checkpointing()
+        backbone.denoiser.enable_gradient_checkpointing()
     kind = getattr(lightning_modules, lightning_modules.METHODS[args.method])
-    subjects = Subjects(tokens=list(NAMES[args.method])) if args.method in ("break_a_scene", "mcgm") else Subjects()
+    names = NAMES.get(args.method, ())
+    if backbone.pixart and names:
+        names = NAMES["separate_enhance"]
+    subjects = Subjects(tokens=list(names)) if names and names[0] in SCENE else Subjects()
     trained_part = Weights(args.part, args.rank)
     settings = Method(args.method, gate=Gate(stage=args.stage), weights=trained_part, subjects=subjects, separate=Separate())
     method = kind(backbone, settings, Trainer(lr=1e-4, steps=args.steps), args.pixels).to(args.device)
@@ -93,7 +96,7 @@ def main() -> None:
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == trained
     side = args.pixels // backbone.factor
     latents = torch.randn(args.batch, 4, side, side, device=args.device, dtype=backbone.dtype)
-    batch = samples(args.method, args.pixels, latents)
+    batch = samples(names, args.pixels, latents)
     before = [p.detach().clone() for p in method.parameters()]
     for step in range(args.steps):
         if args.device.startswith("cuda"):

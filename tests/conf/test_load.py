@@ -67,7 +67,7 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
     ("method.gate.treshold=0.4", ["method.gate.treshold=0.4", "stage, placement", "did you mean method.gate.threshold?"]),
     ("treshold=0.4", ["did you mean method.gate.threshold?"]),
     ("backbon=sdxl", ["backbone, method, data", "did you mean backbone?"]),
-    ("backbone=sdlx", ["backbone=sdlx", "embedded, sd15, sd21, sdxl", "did you mean sdxl?"]),
+    ("backbone=sdlx", ["backbone=sdlx", "embedded, pixart, pixart_sigma, sd15, sd21, sdxl", "did you mean sdxl?"]),
     ("backbone=../base", ["no such file"]),
     ("method.gate=0.4", ["method.gate holds threshold"]),
     ("method.gate.stage=hihg", ["method.gate.stage=hihg (command line)", "one of mid, all, high, low", "did you mean high?"]),

@@ -1,4 +1,4 @@
-"""Untrained pipelines that are built once: the embedded wiring (on disk, too), a small SDXL and a small SD1."""
+"""Untrained pipelines that are built once: the embedded wiring (on disk, too), a small SDXL, a small SD1 and a small PixArt."""
 
 from __future__ import annotations
 
@@ -67,6 +67,23 @@ def sd1(sd1_pipeline: Any) -> Any:
     from lightning_modules.backbone import Backbone
 
     return Backbone(deepcopy(sd1_pipeline), "sd1")
+
+
+@pytest.fixture(scope="session")
+def pixart_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """PixArt-alpha's wiring for images of 64 pixels: six blocks, four times four patches."""
+    from lightning_modules.architectures import build_pipeline
+
+    return build_pipeline("pixart", tmp_path_factory.mktemp("pixart"), scale="tiny", sample_size=8)
+
+
+@pytest.fixture
+def pixart(pixart_pipeline: Any) -> Any:
+    from copy import deepcopy
+
+    from lightning_modules.backbone import Backbone
+
+    return Backbone(deepcopy(pixart_pipeline), "pixart")
 
 
 @pytest.fixture(scope="session")

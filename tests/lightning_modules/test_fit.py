@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from filelock import FileLock
 
@@ -50,6 +51,16 @@ def test_a_training_ends_when_it_is_asked_to(base: Run, tmp_path: Path) -> None:
     assert result["pruned"] == "at step 2 of 6" and result["metrics"] == {} and json.loads((tmp_path / "result.json").read_text()) == result
     target = Path(config.output) / "adapters" / train.training_key(config)
     assert not target.exists() and not target.with_name(f"{target.name}.checkpoints").exists()
+
+
+def test_what_learns_on_each_prompt_does_so_in_a_run(base: Run, tmp_path: Path) -> None:
+    config = conf.replace(base, {"method": "separate_enhance", "method.separate.test_time": 1, "trainer.lr": 0.05})
+    pictures = []
+    for one in (config, conf.replace(base, {"method": "baseline"})):
+        train.run(one, tmp_path)
+        names = pd.read_parquet(tmp_path / "scores.parquet")["image"]
+        pictures.append([(Path(base.output) / "images" / name).read_bytes() for name in names])
+    assert len(pictures[0]) == 8 and all(mine != untouched for mine, untouched in zip(*pictures, strict=True))
 
 
 def write(root: Path, body: str) -> str:

@@ -1,4 +1,4 @@
-"""Small random UNets of every wiring."""
+"""Small random UNets of every wiring, and PixArt's transformer."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ import pytest
 
 @cache
 def build(name: str) -> Any:
-    from lightning_modules.architectures import build_unet
+    from lightning_modules.architectures import build_transformer, build_unet
     from lightning_modules.embedded import build_unet as build_embedded
 
+    if name == "pixart":
+        return build_transformer(name, "cpu", scale="tiny", caption_channels=None)  # takes texts as its cross-attention does
     return build_embedded().eval() if name == "embedded" else build_unet(name, "cpu", scale="tiny")
 
 
-@pytest.fixture(params=["sd15", "sd21", "sdxl", "embedded"])
+@pytest.fixture(params=["sd15", "sd21", "sdxl", "embedded", "pixart"])
 def any_unet(request: pytest.FixtureRequest) -> Any:
     """A frozen UNet of its own for each test."""
     return deepcopy(build(request.param)).requires_grad_(False)

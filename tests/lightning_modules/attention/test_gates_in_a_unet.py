@@ -1,4 +1,4 @@
-"""Gates inside whole UNets: open ones change nothing, closed ones act, all parts are trained and nothing else."""
+"""Gates inside whole UNets, and PixArt's transformer: open ones change nothing, closed ones act, all parts are trained and nothing else."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def inputs(backbone: Any, batch: int = 2) -> dict[str, Any]:
 def gates_for(backbone: Any, bias: float, kind: str | None = "cross", **config: Any) -> Gates:
     torch.manual_seed(0)
     filters = {key: config.pop(key) for key in ("stage", "placement") if key in config}
-    return Gates(select(sites(backbone.unet), kind=kind, **filters), Gate(**{"width": 16, "bias": bias} | config), backbone.text_kinds)
+    return Gates(select(sites(backbone.denoiser), kind=kind, **filters), Gate(**{"width": 16, "bias": bias} | config), backbone.text_kinds)
 
 
-@pytest.fixture(params=["embedded", "sd1"])
+@pytest.fixture(params=["embedded", "sd1", "pixart"])
 def backbone(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
@@ -36,17 +36,17 @@ def test_open_gates_leave_the_whole_unet_bit_equal_and_come_out_again(backbone: 
     given = inputs(backbone)
     with torch.no_grad():
         stock = backbone.predict(**given)
-        processors = dict(backbone.unet.attn_processors)
+        processors = dict(backbone.denoiser.attn_processors)
         gates = gates_for(backbone, bias=50.0)
-        gates.attach(backbone.unet)
-        installed = backbone.unet.attn_processors
+        gates.attach(backbone.denoiser)
+        installed = backbone.denoiser.attn_processors
         assert torch.equal(backbone.predict(**given), stock)
         gates.detach()
-        with gates_for(backbone, bias=-50.0).attached(backbone.unet):
+        with gates_for(backbone, bias=-50.0).attached(backbone.denoiser):
             assert not torch.allclose(backbone.predict(**given), stock, atol=1e-3)
         assert torch.equal(backbone.predict(**given), stock)
     assert {name for name in processors if installed[name] is not processors[name]} == {site.processor for site in gates.sites}
-    assert all(backbone.unet.attn_processors[name] is processor for name, processor in processors.items())
+    assert all(backbone.denoiser.attn_processors[name] is processor for name, processor in processors.items())
 
 
 OPEN = [
@@ -138,11 +138,11 @@ def test_the_training_pass_gives_what_sampling_gives(embedded: Any):
 @pytest.mark.parametrize("bias", [2.0, -5.0], ids=["open", "closed"])
 def test_every_gate_parameter_gets_a_gradient_and_no_backbone_weight(backbone: Any, bias: float):
     gates = gates_for(backbone, bias)
-    gates.attach(backbone.unet)
+    gates.attach(backbone.denoiser)
     backbone.predict(**inputs(backbone)).square().mean().backward()
     for name, parameter in gates.named_parameters():
         assert parameter.grad is not None and bool(parameter.grad.isfinite().all()) and bool(parameter.grad.abs().sum() > 0), name
-    frozen = [backbone.unet, backbone.vae, *backbone.text_encoders]
+    frozen = [backbone.denoiser, backbone.vae, *backbone.text_encoders]
     assert all(p.grad is None for module in frozen for p in module.parameters())
 
 

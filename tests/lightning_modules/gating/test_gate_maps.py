@@ -79,7 +79,7 @@ def test_gates_are_drawn_at_the_start_at_each_quarter_and_at_the_end(embedded: A
     row = gate_maps.GateProbe(method, datamodule.train_set, 0, 4).timesteps.argsort(descending=True).tolist()
     for shown, image in enumerate(row):
         assert torch.equal(images[shown], datamodule.train_set.pixels(image))
-        assert tokens[shown] == gate_maps._tokens(method, datamodule.train_set.caption(image).text)
+        assert tokens[shown] == method.backbone.token_names(datamodule.train_set.caption(image).text)
     assert {side: m.shape for side, m in maps.items()} == {16: (4, 16, 16, 24), 8: (4, 8, 8, 24)}
     before, after = drawn[0][1][16], maps[16]
     assert 0 < before.mean() < 1 and (before != after).any(), "the pictures show the training"
