@@ -155,11 +155,11 @@ def _rule(study: Study, entries: list[Entry]) -> str:
     if len(compared) > 1:
         each = number(100 * compared[0].level, 2).rstrip("0").rstrip(".")
         widened = f", widened to hold for all {len(compared)} comparisons at once (Bonferroni: {each} % each),"
+    untouched = f" The baseline {study.noun} is compared with the untouched backbone by one 95 % interval." if study.reference else ""
     return (
         f"Every {study.noun} is compared with the baseline {study.noun} ({study.words(study.baseline)}) on "
         f"{in_sentence(study.headline.label)} by its differences seed by seed. "
         f"A {study.noun} is called better or worse only if the t-interval of that difference{widened} excludes zero; an interval without "
         "width claims nothing. "
-        f"The answer quotes these intervals; figures and tables say which they show. The baseline {study.noun} is compared with the "
-        "untouched backbone by one 95 % interval."
+        f"The answer quotes these intervals; figures and tables say which they show.{untouched}"
     )

@@ -85,7 +85,7 @@ class Cell:
     text: str
     values: Mapping[str, Any]
     baseline: bool = False   # the cell that the others are compared with
-    reference: bool = False  # the untouched backbone
+    reference: bool = False  # the untouched backbone, where that is not the baseline itself
     training: Mapping[str, Any] = field(default_factory=dict)    # settings that the trial trains (and evaluates) with
     evaluation: Mapping[str, Any] = field(default_factory=dict)  # settings changed after training
 
@@ -193,7 +193,7 @@ class Sweep:
         factors = {factor.key: factor for factor in self.factors}
         short = {name: key for key, name in _short_names(self.keys).items()}
         for name in names:
-            if name == REFERENCE:
+            if name in {cell.text for cell in self.cells()}:
                 continue
             parts = [part.partition("=") for part in name.split(", ")]
             if [part[0] for part in parts] != list(short):
@@ -221,7 +221,7 @@ class Sweep:
         Raises ValueError for a name that no cell has.
         """
         cells = [self.cell(values, when) for values in self._combinations()]
-        if not any(cell.reference for cell in cells):
+        if not any(_untouched(cell.training) for cell in cells):
             cells = [Cell(text=REFERENCE, values=UNTOUCHED, reference=True, training=UNTOUCHED), *cells]
         if mode == "list" and (unknown := [name for name in names if name not in {cell.text for cell in cells}]):
             there = "; ".join(cell.text for cell in cells)
@@ -244,10 +244,15 @@ class Sweep:
             text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
             values=values,
             baseline=_matches(self.baseline, values),
-            reference=early.get("method.name", early.get("method")) == "baseline",
+            reference=_untouched(early) and not _matches(self.baseline, values),
             training=early,
             evaluation=late,
         )
+
+
+def _untouched(settings: Mapping[str, Any]) -> bool:
+    """Whether a trial with these settings draws with the backbone as it is."""
+    return settings.get("method.name", settings.get("method")) == "baseline"
 
 
 def level_text(level: Any) -> str:

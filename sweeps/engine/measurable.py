@@ -11,6 +11,7 @@ from sweeps.sweep import Metric, Sweep
 
 JUDGED = ("score", "object_rate", "color_rate", "shape_rate", "relation_rate", "extra_objects")
 FOLLOWED = ("mask_iou", "centre_error", "turn_error", "identity", "found")
+COSTS = ("trained_parameters", "train_seconds", "train_memory", "sampling_time")
 DISTANCES = (
     Metric("fid", "FID", "lower"),
     Metric("kid", "KID", "lower"),
@@ -47,6 +48,8 @@ def measurable(sweep: Sweep, evaluation: Evaluation, headline: str | None = None
         absent.append(lambda key: key in {metric.key for metric in DISTANCES})
     if not evaluation.follow_masks:
         absent.append(lambda key: key in FOLLOWED or key.startswith("mask_iou"))
+    if not evaluation.costs:
+        absent.append(lambda key: key in COSTS)
     kept = [metric for metric in sweep.metrics if not any(lacks(metric.key) for lacks in absent)]
     more = [*(DISTANCES if evaluation.extractor not in ("none", "judge") else ()), *(ALIGNED if evaluation.aligners else ())]
     more += COMPOSED if evaluation.detector not in ("none", "judge") else ()

@@ -59,7 +59,7 @@ def check_cell(sweep: Sweep, config: schema.Sweep, cell: Cell) -> None:
         check(run)
     except ValueError as error:
         raise PlanError(str(error)) from None
-    if run.method.name == "baseline" and not cell.reference:
+    if run.method.name == "baseline" and not (cell.reference or cell.baseline and cell.training.get("method") == "baseline"):
         raise PlanError(f"method.name=baseline: {', '.join(sweep.keys)} would change nothing in it; choose another method")
 
 
