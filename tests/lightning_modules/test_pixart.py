@@ -92,6 +92,16 @@ def test_stages_are_thirds_of_the_depth_and_placements_halves():
         select(found, "low", "encoder")
 
 
+def test_random_weights_fill_what_a_transformer_and_t5_have_besides(pixart_pipeline: Any):
+    from diffusers import PixArtTransformer2DModel
+
+    transformer, encoder = pixart_pipeline.transformer, pixart_pipeline.text_encoder
+    assert torch.equal(transformer.pos_embed.pos_embed, PixArtTransformer2DModel.from_config(transformer.config).pos_embed.pos_embed)
+    assert encoder.encoder.embed_tokens.weight is encoder.shared.weight and len(encoder.shared.weight) == len(pixart_pipeline.tokenizer)
+    given = inputs(Backbone(pixart_pipeline, "pixart"))
+    assert 0.1 < Backbone(pixart_pipeline, "pixart").predict(**given).std() < 10 and 0.1 < given["text"].hidden.std() < 10
+
+
 # --- text --------------------------------------------------------------------------------------------------------------------------
 
 
