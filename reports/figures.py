@@ -73,6 +73,9 @@ def factor_axis(study: Study) -> str:
     return " × ".join(f.label + (f" ({f.unit})" if f.unit else "") for f in study.factors)
 
 
+TITLE = 34  # characters that fit over half a figure
+
+
 def wrapped(text: str, width: int) -> str:
     """Text in lines of `width` signs, broken at blanks and behind underscores; a longer piece stays whole."""
     lines = [""]
@@ -99,10 +102,11 @@ def response(study: Study, found: Sequence[Entry], folder: Path) -> Picture:
         (_curve if study.numeric else _intervals)(left, study, found, levels)
         _differences(right, study, levels)
         save(figure, folder, "response")
+    untouched = "; dashed line and grey band: untouched backbone with its 95 % interval" if study.reference else ""
     shape = "line and band" if study.numeric else "points and bars"
     caption = (
         f"Left: {in_sentence(study.headline.label)} over {factor_words(study)}; {shape}: mean and 95 % t-interval over seeds, "
-        "small dots: single seeds, filled marker: baseline level; dashed line and grey band: untouched backbone with its 95 % interval. "
+        f"small dots: single seeds, filled marker: baseline level{untouched}. "
         "Right: difference from "
         "the baseline level, seed by seed; thick bar: 95 % interval, thin bar: widened to hold for all levels at once, which is what the "
         "answer goes by. "
@@ -198,7 +202,7 @@ def _differences(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
     _ticks(axes, study, levels)
     unit = f" ({study.headline.unit})" if study.headline.unit else ""
     axes.set_ylabel(f"Difference in {in_sentence(study.headline.label)}{unit}")
-    axes.set_title(f"Paired difference from {study.baseline.label}")
+    axes.set_title(wrapped(f"Paired difference from {study.baseline.label}", TITLE))
 
 
 # ---- precision and recall

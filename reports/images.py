@@ -109,7 +109,7 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
 
 def _heading(cell: Cell) -> str:
     """A cell's name over its column."""
-    name = "untouched\nbackbone" if cell.reference else "\n".join(wrapped(level, 14) for level in stacked(cell).split("\n"))
+    name = "untouched\nbackbone" if cell.reference else "\n".join(wrapped(level, 11) for level in stacked(cell).split("\n"))
     return name + ("\n(baseline)" if cell.baseline else "")
 
 

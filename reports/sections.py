@@ -52,7 +52,8 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
     blocks += _provenance(study)
     front = headline_table(study, found)
     long = len(front.rows) > LONG  # for page one; the details follow it at once
-    method = study.config.get("method", {}).get("name", "method")
+    # where the untouched backbone is what all are compared with, methods themselves are
+    method = study.config.get("method", {}).get("name", "method") if study.reference else "several methods"
     return {
         "title": study.sweep,
         "kicker": f"Ablation report · {method} · {len(study.cells)} cells × {len(study.seeds)} seeds",
