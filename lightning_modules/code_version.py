@@ -8,11 +8,13 @@ from __future__ import annotations
 import ast
 import hashlib
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 
 __all__ = ["code_version"]
 
 ROOT = Path(__file__).parent.parent
+LIBRARIES = ("diffusers", "lightning", "peft", "torch", "transformers")
 PACKAGES = ("losses", "datamodules", "lightning_modules")
 # what only looks at images or tells of a run; a trained weight or a drawn pixel never depends on it
 LOOKS_ON = (
@@ -27,8 +29,8 @@ LOOKS_ON = (
 
 @cache
 def code_version(root: Path = ROOT) -> str:
-    """Twelve hexadecimal digits of the code that trains and samples."""
-    digest = hashlib.sha256()
+    """Twelve hexadecimal digits of the code that trains and samples, the libraries' versions included."""
+    digest = hashlib.sha256(" ".join(f"{name} {version(name)}" for name in LIBRARIES).encode())
     for package in PACKAGES:
         for file in sorted((root / package).rglob("*.py")):
             name = file.relative_to(root).as_posix()

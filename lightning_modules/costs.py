@@ -49,7 +49,10 @@ def measured(device: torch.device) -> Iterator[dict[str, float]]:
 
 def write(target: Path, found: dict[str, float]) -> None:
     """Keeps what a training cost beside its adapter."""
-    (target / FILE).write_text(json.dumps(found))
+    target.mkdir(parents=True, exist_ok=True)
+    draft = target / f".{FILE}"
+    draft.write_text(json.dumps(found))
+    draft.replace(target / FILE)
 
 
 def costs(method: Method, target: Path | None, prompts: list[Prompt], config: Evaluation) -> dict[str, float]:

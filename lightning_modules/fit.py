@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from lightning_modules.method import Method
     from lightning_modules.tracking import SeedRun
 
-__all__ = ["PRUNE", "Pruned", "build_method", "trained"]
+__all__ = ["LOSSES", "PRUNE", "Pruned", "build_method", "trained"]
 
 Progress = Callable[[str, float], None]
 PRUNE = "prune"  # file in a run's folder that asks its training to end
+LOSSES = "losses.txt"  # likewise: a line "step loss" every trainer.log_every steps, at the same steps however fast the machine is
 
 
 class Pruned(Exception):
@@ -46,7 +47,7 @@ def trained(
     """
     import torch
 
-    from lightning_modules import costs, distributed
+    from lightning_modules import distributed
 
     if not method.trains:
         method.install()
@@ -60,10 +61,7 @@ def trained(
             if config.method.init:
                 learner.load_weights(config.method.init)
             _encode(config, learner, datamodule, emit)
-            with costs.measured(backbone.device) as cost:
-                _fit(config, learner, datamodule, target, folder, seed_run, emit)
-            if distributed.first():
-                costs.write(target, cost)
+            _fit(config, learner, datamodule, target, folder, seed_run, emit)
             learner.remove()
         else:
             emit(f"training: adapter {target.name} is there already", 1.0)
@@ -126,7 +124,7 @@ def _fit(
     from lightning.pytorch.callbacks import ModelCheckpoint
     from lightning.pytorch.strategies import DDPStrategy
 
-    from lightning_modules import distributed
+    from lightning_modules import costs, distributed
     from lightning_modules.gating.diagnostics import GateDiagnostics
     from lightning_modules.gating.maps import GateMaps
     from lightning_modules.maskattn import MaskAttn
@@ -138,7 +136,7 @@ def _fit(
     callbacks: list[L.Callback] = [
         ProgressLines("training", every=2.0, emit=emit),
         ModelCheckpoint(checkpoints, save_last=True, save_top_k=0, every_n_train_steps=recipe.checkpoint_every),
-        asked := StopWhenAsked(folder / PRUNE, recipe.log_every),
+        asked := StopWhenAsked(folder, PRUNE, recipe.log_every),
     ]
     tracked = distributed.once(lambda: seed_run is not None)
     if seed_run is not None:
@@ -168,13 +166,20 @@ def _fit(
     last = checkpoints / "last.ckpt"
     going_on = distributed.once(last.exists)
     try:
-        trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
+        with costs.measured(method.backbone.device) as cost:
+            trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
+    except FloatingPointError:
+        # Going on from there would end likewise.
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise
     except SystemExit as error:
         # Lightning turns Ctrl-C into an exit; whoever called wants to know what it was.
         if trainer.interrupted:
             raise KeyboardInterrupt from error
         raise
     if not asked.asked:
+        if distributed.first() and not going_on:  # of a training in pieces nobody knows what the others took
+            costs.write(target, cost)
         distributed.once(lambda: method.save_adapter(target))
     if distributed.first():
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -230,8 +230,10 @@ class Method(L.LightningModule):
             "versions": {library: version(library) for library in LIBRARIES},
         }
         save_file(tensors, folder / "adapter.safetensors")
-        # The card last: a folder without it is unfinished.
-        (folder / "adapter.json").write_text(json.dumps(card, indent=1))
+        # The card last, and as a whole: a folder without it is unfinished.
+        draft = folder / ".adapter.json"
+        draft.write_text(json.dumps(card, indent=1))
+        draft.replace(folder / "adapter.json")
 
     def adapter_config(self) -> dict[str, Any]:
         """The part of the method's config that the adapter's shape and use depend on."""

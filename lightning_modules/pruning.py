@@ -1,28 +1,40 @@
-"""A training that ends early when whoever started it asks, on all its processes at the same step."""
+"""Trainings that end before their last step: because whoever started them asks, or because their loss is no number any more."""
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 
+from lightning_modules.fit import LOSSES
+
 __all__ = ["StopWhenAsked"]
 
 
 class StopWhenAsked(L.Callback):
-    """Looks every ``every`` optimiser steps whether ``path`` exists. The first process looks, all follow: ranks that looked for themselves
-    would part ways when the file appears between two looks. ``asked`` says afterwards whether that ended the training.
+    """Looks every ``every`` optimiser steps whether ``folder`` has the file ``name``. The first process looks, all follow: ranks that
+    looked for themselves would part ways when the file appears between two looks. ``asked`` says afterwards whether that ended it.
+
+    Raises FloatingPointError, on all processes alike, when the loss is not finite: such a training makes an adapter that is worth nothing.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every, self.asked = path, every, False
+    def __init__(self, folder: Path, name: str, every: int) -> None:
+        self.folder, self.name, self.every, self.asked = folder, name, every, False
         self.last = -1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         step = trainer.global_step
-        if step == self.last or step % self.every or step >= trainer.max_steps:
+        if step == self.last or (step % self.every and step < trainer.max_steps):
             return
         self.last = step
-        if trainer.strategy.broadcast(trainer.is_global_zero and self.path.exists()):
+        loss = float(trainer.callback_metrics["train/loss"]) if "train/loss" in trainer.callback_metrics else 0.0
+        if not math.isfinite(loss):
+            cure = "lower trainer.lr or trainer.clip, or set trainer.precision=32-true"
+            raise FloatingPointError(f"the loss is {loss} at step {step}: {cure}")
+        if trainer.is_global_zero:
+            with (self.folder / LOSSES).open("a", encoding="utf-8") as losses:
+                losses.write(f"{step} {loss:.6g}\n")
+        if step < trainer.max_steps and trainer.strategy.broadcast(trainer.is_global_zero and (self.folder / self.name).exists()):
             self.asked = trainer.should_stop = True

@@ -22,6 +22,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,10 @@ class Progress:
         write_json(self.path, {"text": text, "share": share})
 
 
-def attempt(path: Path, tracking: Tracking | None, run: Runner) -> bool:
-    """Runs the trial of ``path`` (run.yaml); True with its result.json written. What goes wrong is written down, not raised."""
+def attempt(path: Path, tracking: Tracking | None, run: Runner) -> str | None:
+    """Runs the trial of ``path`` (run.yaml); None with its result.json written, else why it failed. That is written down as well, and not
+    raised, unless it is a signal's doing.
+    """
     folder = path.parent
     progress: Callable[[str, float], None] = Progress(folder) if first() else lambda text, share: None
     try:
@@ -66,18 +69,21 @@ def attempt(path: Path, tracking: Tracking | None, run: Runner) -> bool:
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         from lightning_modules.tracking import describe_error
 
-        with (folder / "log.txt").open("a", encoding="utf-8") as log:
-            log.write("".join(traceback.format_exception(error)))
-        # The first of several ranks to fail has the reason, the others only miss it.
-        if not (folder / FAILED).exists():
-            write_json(folder / FAILED, {"reason": describe_error(error)})
-        return False
-    return True
+        with suppress(OSError):  # a disk may be full
+            with (folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)))
+            # The first of several ranks to fail has the reason, the others only miss it.
+            if not (folder / FAILED).exists():
+                write_json(folder / FAILED, {"reason": describe_error(error)})
+        if not isinstance(error, Exception):
+            raise
+        return describe_error(error)
+    return None
 
 
 def first() -> bool:
-    """Whether this is the first, or the only, process of a trial."""
-    return os.environ.get("RANK", "0") == "0"
+    """Whether this is the first, or the only, process of a trial; other launchers' ranks do not count."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
@@ -88,22 +94,22 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def serve(run: Runner) -> None:
-    """One trial after another: each line of standard input is {"run": path, "tracking": {…} or null}, each answer {"done": true}, or false
-    for a trial that failed."""
+    """One trial after another: each line of standard input is {"run": path, "tracking": {…} or null}, each answer {"reason": null}, or why
+    the trial failed. A signal ends it."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     for line in sys.stdin:
         request = json.loads(line)
         path = Path(request["run"])
         _speak_into(path.parent / "log.txt")
-        done = attempt(path, _tracking(request["tracking"]), run)
+        reason = attempt(path, _tracking(request["tracking"]), run)
         _free_memory()
-        answers.write(json.dumps({"done": done}) + "\n")
+        answers.write(json.dumps({"reason": reason}) + "\n")
         answers.flush()
 
 
 def die_with_parent() -> None:
     """From here on this process is killed when its parent ends, in whatever way."""
-    parent = int(os.environ.pop(PARENT, 0)) or os.getppid()
+    parent = int(os.environ.pop(PARENT, 0)) or max(os.getppid(), 2)  # the first process of a machine takes over orphans
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     else:
@@ -154,6 +160,7 @@ def main(argv: list[str], run: Runner | None = None, program: str = "lightning_m
         from torch.distributed.run import main as torchrun
 
         start = [program] if program.endswith(".py") else ["-m", program]
+        os.environ[PARENT] = str(os.getpid())  # for ranks that begin when this process has ended already
         torchrun(["--standalone", f"--nproc-per-node={argv[1]}", *start, argv[2]])
         return 0
     run = run or _run
@@ -161,7 +168,7 @@ def main(argv: list[str], run: Runner | None = None, program: str = "lightning_m
         serve(run)
         return 0
     stored = os.environ.get(TRACKING)
-    return 0 if attempt(Path(argv[0]), _tracking(json.loads(stored) if stored else None), run) else 1
+    return 1 if attempt(Path(argv[0]), _tracking(json.loads(stored) if stored else None), run) else 0
 
 
 def _run(config: Run, folder: Path, tracking: Tracking | None, progress: Callable[[str, float], None]) -> dict[str, Any]:

@@ -35,32 +35,32 @@ def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(__doc__.strip() if __doc__ else "")
         return 0
-    output = next((word.partition("=")[2] for word in argv if word.startswith("output=")), "runs")
-    if wrong := [word for word in argv if not word.startswith("output=")]:
-        hint = "to run a sweep: python -m sweeps.<name> key=value …"
-        print(f"error: python -m sweeps only lists (output=FOLDER) and opens results (ui), got {wrong[0]!r}; {hint}", file=sys.stderr)
+    given = dict(word.split("=", 1) for word in argv if "=" in word)
+    if wrong := [word for word in argv if word.partition("=")[0] not in ("output", "storage") or "=" not in word]:
+        takes = "python -m sweeps only lists (output=FOLDER, storage=URL) and opens results (ui)"
+        print(f"error: {takes}, got {wrong[0]!r}; to run a sweep: python -m sweeps.<name> key=value …", file=sys.stderr)
         return 2
     for sweep in discover():
         factors = "; ".join(f"{factor.key}: {', '.join(map(level_text, factor.levels))}" for factor in sweep.factors)
         print(f"python -m sweeps.{sweep.name}  ({factors})")
         print(textwrap.fill(sweep.question, 100, initial_indent="    ", subsequent_indent="    "))
         cells = len(sweep.cells(conf.load([], sweep.preset).when))
-        for line in _states(Path(output), sweep, cells):
+        for line in _states(Path(given.get("output", "runs")), given.get("storage"), sweep, cells):
             print(f"    {line}")
     return 0
 
 
-def _states(output: Path, sweep: Sweep, cells: int) -> list[str]:
-    """The size of a sweep, and how far each of its studies below `output` is."""
+def _states(output: Path, storage: str | None, sweep: Sweep, cells: int) -> list[str]:
+    """The size of a sweep, and how far each of its studies is, below `output` or in the database `storage`."""
+    from sweeps.engine.preview import Progress
+    from sweeps.engine.study import Study, studies
+
     size = f"{cells} cells, {cells * conf.load([], sweep.preset).seeds} trials"
     named = re.compile(rf"{sweep.name}(-search)?(-[0-9a-f]{{8}}(-\d+)?)?")
-    folders = [folder for folder in sorted(output.glob(f"{sweep.name}*")) if named.fullmatch(folder.name)]
-    if not any((folder / "study.journal").exists() for folder in folders):
+    found = [name for name in studies(output, storage) if named.fullmatch(name)]
+    if not found:
         return [f"{size}: not started"]
-    from sweeps.engine.preview import Progress
-    from sweeps.engine.study import Study
-
-    return [f"{size}: {Progress(Study.read(folder, folder.name)).text()} in {folder}" for folder in folders]
+    return [f"{size}: {Progress(Study.read(output / name, name, storage)).text()} in {output / name}" for name in found]
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ class Stopped(KeyboardInterrupt):
 
 
 class Signals:
-    """The first Ctrl-C lets running trials finish and begins no others; the second, or SIGTERM, stops at once (`Stopped`)."""
+    """The first Ctrl-C lets running trials finish and begins no others; the second, or another signal, stops at once (`Stopped`)."""
 
     def __init__(self) -> None:
         self.received: list[int] = []
@@ -58,13 +58,13 @@ class Signals:
 
     def _came(self, number: int, _: FrameType | None) -> None:
         self.received.append(number)
-        if number == signal.SIGTERM or len(self.received) > 1 or not self.working:
+        if number != signal.SIGINT or len(self.received) > 1 or not self.working:
             raise Stopped(number)
         print("\nfinishing the trials that run, beginning no others; Ctrl-C again stops at once", file=sys.stderr, flush=True)
 
     @contextmanager
     def watched(self) -> Iterator[Signals]:
-        kinds = (signal.SIGINT, signal.SIGTERM)
+        kinds = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has no last one
         before = {kind: signal.getsignal(kind) for kind in kinds}
         try:
             for kind in kinds:
@@ -93,7 +93,7 @@ def main(
     if "--fresh" in flags:
         words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
         print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
-    from lightning_modules.store import StoreAway
+    from sweeps.engine.driver import Halted, guarded
     from sweeps.engine.resolve import PlanError, resolve
     from sweeps.engine.storage import StorageError
 
@@ -111,13 +111,14 @@ def main(
 
             uri_of(config)  # first, since looking for GPUs takes seconds
             slots = slots_for(config, trainer, program)
-            plan = make(resolved, config, cells, words)
+            with guarded():
+                plan = make(resolved, config, cells, words)
             return _run(plan, slots, signals)
         except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
             print(f"error: {error}", file=sys.stderr)
-            return REFUSED
-        except StoreAway as error:
-            print(f"error: {error}; what has finished is kept: the same command goes on", file=sys.stderr)
+            return REFUSED if plan is None else FAILED
+        except Halted as halt:
+            print(f"error: {halt}", file=sys.stderr)
             return FAILED
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning answers a signal with sys.exit
@@ -135,7 +136,7 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
     from rich.console import Console
 
     from sweeps.engine.display import Pace, say, view
-    from sweeps.engine.driver import Driver, Halted
+    from sweeps.engine.driver import Driver, guarded
 
     console = Console(width=None if sys.stdout.isatty() else 160)
     done = plan.done()
@@ -153,13 +154,11 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
             signals.working = True
             try:
                 driver.run()
-            except Halted as halt:
-                print(f"error: {halt}", file=sys.stderr)
-                return FAILED
             finally:
                 signals.working = False
             failures = driver.failures
-    status = _conclude(plan, console, failures)
+    with guarded():
+        status = _conclude(plan, console, failures)
     if signals.finishing:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 128 + signals.received[0]
@@ -193,6 +192,7 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
 
 def _report(plan: Plan, console: Console) -> bool:
     """Write and attach the report, unless nothing that it depends on has changed, and say its answer. False where that failed."""
+    from lightning_modules.store import public
     from reports import document
     from reports.study import ReportError
     from sweeps.engine.display import say
@@ -205,7 +205,9 @@ def _report(plan: Plan, console: Console) -> bool:
             document.write(plan.ledger.uri, plan.name, plan.folder)
             document.attach(plan.ledger.uri, plan.name, plan.folder)
         except ReportError as error:
-            print(f"error: no report: {error}; to try again: python -m reports {plan.name} output={plan.config.output}", file=sys.stderr)
+            away = plan.config.tracking_uri
+            where = f"output={plan.config.output}" + (f" tracking_uri={public(away)}" if away else "")
+            print(f"error: no report: {error}; to try again: python -m reports {plan.name} {where}", file=sys.stderr)
             return False
         plan.study.remember("report", digest)
     say(console, json.loads((plan.folder / "report.json").read_text(encoding="utf-8"))["answer"])

@@ -15,6 +15,7 @@ from lightning_modules.store import StoreAway
 from lightning_modules.tracking import describe_error
 from sweeps.engine.launch import Inline, Outcome, Slot
 from sweeps.engine.plan import ResultError
+from sweeps.engine.resolve import PlanError
 from sweeps.engine.storage import StorageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from sweeps.engine.plan import Job, Plan
     from sweeps.engine.study import Key
 
-__all__ = ["Driver", "Halted"]
+__all__ = ["Driver", "Halted", "guarded"]
 
 PAUSE = 0.2  # seconds between two looks at the trials
 REFRESH = 20.0  # seconds between two looks at the queue while a slot is idle
@@ -82,7 +83,7 @@ class Driver:
         if self.running and time.monotonic() < self._asked + REFRESH:
             return None  # nothing waited when it was asked last, and nothing has ended since
         training = {self.plan.group(job.key) for job in self.running.values() if job.kind == "trained"}
-        with self._guarded():
+        with guarded():
             job = self.plan.claim(training)
             if job is None and self.plan.adopt():  # another driver may have died, and left a trial behind
                 job = self.plan.claim(training)
@@ -122,12 +123,13 @@ class Driver:
 
     def _told(self, job: Job, text: str, share: float) -> None:
         self.shown.progress(job, text, share)
-        with self._guarded():
+        self._say_alive()
+        with guarded():
             self.plan.told(job, text)
 
     def _end(self, number: int, outcome: Outcome) -> None:
         job = self.running[number]
-        with self._guarded():
+        with guarded():
             if outcome.result is not None and outcome.result.get("pruned"):
                 self.plan.pruned(job)
                 self.shown.drop(job, f"{job.name}: pruned")
@@ -182,15 +184,16 @@ class Driver:
                     self.shown.say(f"{job.name}: could not be marked as stopped: {describe_error(error)}")
             del self.running[number]
 
-    @contextmanager
-    def _guarded(self) -> Iterator[None]:
-        """A full disk, a lost database or server ends the sweep in one line. What is not written down now is at the next start."""
-        try:
-            yield
-        except ResultError:
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """A full disk, a lost database or server ends the sweep in one line (Halted). What is not written down now is at the next start."""
+    try:
+        yield
+    except (ResultError, PlanError):
+        raise
+    except Exception as error:
+        foreign = type(error).__module__.startswith(("mlflow", "sqlalchemy", "optuna", "sqlite3"))
+        if not foreign and not isinstance(error, OSError | StorageError | StoreAway):
             raise
-        except Exception as error:
-            foreign = type(error).__module__.startswith(("mlflow", "sqlalchemy", "optuna", "sqlite3"))
-            if not foreign and not isinstance(error, OSError | StorageError | StoreAway):
-                raise
-            raise Halted(f"the state of the sweep cannot be written: {describe_error(error)}; put that right and run it again") from error
+        raise Halted(f"the state of the sweep cannot be written: {describe_error(error)}; put that right and run it again") from error

@@ -6,6 +6,7 @@ processes of its own under torchrun. Whatever happens in another process ends th
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -182,7 +183,7 @@ class Program:
         if not self.alone:
             answer = self.worker.stdout.readline() if self.worker.stdout else b""
             if answer:
-                return self._ended("" if json.loads(answer)["done"] else "it left no reason")
+                return self._ended(json.loads(answer)["reason"] or "")
         status = self.worker.poll()
         if status is None:
             return None
@@ -272,6 +273,8 @@ def slots_for(config: schema.Sweep, trainer: Trainer | None = None, program: tup
         wish = f"trainer.devices={each}" if each > 1 else f"workers={count}"
         raise LaunchError(f"launcher=inline with {wish}: this process runs one trial at a time on one device; use launcher=process")
     if config.launcher == "inline" or not (apart or config.launcher == "process"):
+        if gpus and gpus[0] != devices_of(dataclasses.replace(config, devices="auto"))[0]:
+            raise LaunchError(f"launcher=inline with devices={config.devices}: this process uses the first GPU; use launcher=process")
         return [Inline(trainer or _trainer(), f"gpu {gpus[0]}" if gpus else "")]
     threads = 0 if gpus else max((os.cpu_count() or 1) // (count * each), 1)
     slices = [tuple(gpus[i * each : (i + 1) * each]) for i in range(count)]
@@ -293,6 +296,8 @@ def devices_of(config: schema.Sweep, environment: Mapping[str, str] = os.environ
         chosen = there
     else:
         chosen = [name.strip() for name in config.devices.split(",")]
+        if len(set(chosen)) < len(chosen):
+            raise LaunchError(f"devices={config.devices}: expected each GPU once")
         if wrong := [name for name in chosen if name not in there]:
             raise LaunchError(f"devices={config.devices}: no GPU {wrong[0]} here; there are {', '.join(there) or 'none'}")
     if config.trainer.accelerator == "gpu" and not chosen and not _other_accelerator():

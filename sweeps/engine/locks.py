@@ -225,7 +225,8 @@ def _leave_all() -> None:
         locks._leave()
 
 
-os.register_at_fork(after_in_child=_leave_all)
+if hasattr(os, "register_at_fork"):  # Windows has neither
+    os.register_at_fork(after_in_child=_leave_all)
 
 
 def open_locks(folder: Path, study: str, storage: str | None = None) -> Locks:

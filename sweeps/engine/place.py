@@ -93,15 +93,14 @@ def uri_of(config: schema.Sweep) -> str:
     return uri
 
 
-def find(sweep: Sweep, config: schema.Sweep) -> str | None:
-    """The name of the study of these settings below the output, None where there is none yet. Writes nothing."""
+def find(sweep: Sweep, config: schema.Sweep) -> tuple[str, bool]:
+    """The name of the study of these settings below the output, and whether it is there already. Writes nothing."""
+    digest = conf.digest(_kept_apart(sweep, config))
     for name in _names(sweep, config):
         identity = identity_of(Path(config.output) / name, name, config.storage)
-        if identity is None:
-            return None
-        if identity["digest"] == conf.digest(_kept_apart(sweep, config)):
-            return name
-    return None
+        if identity is None or identity["digest"] == digest:
+            return name, identity is not None
+    return sweep.name, False
 
 
 def _search(sweep: Sweep, config: schema.Sweep, name: str, identity: Mapping[str, Any]) -> Study:

@@ -179,7 +179,8 @@ class Plan:
         """Mark a trial that did not finish, in the queue and in MLflow (FAILED or KILLED). False where another driver, which took this one
         for dead, has queued it again."""
         mine = self.study.fail(job.number, reason, status)
-        self.ledger.fail(job.tracking, status, reason, job.folder)
+        if mine:  # else it has its reason already
+            self.ledger.fail(job.tracking, status, reason, job.folder)
         return mine
 
     def give_up(self, job: Job) -> None:

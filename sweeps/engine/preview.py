@@ -60,10 +60,10 @@ def preview(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) -> None:
     from sweeps.engine.display import Pace, say
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    seeds, name = seeds_of(config), find(sweep, config)
+    seeds, (name, there) = seeds_of(config), find(sweep, config)
     wanted = [(cell.text, seed) for seed in seeds for cell in cells]
-    folder = Path(config.output) / (name or sweep.name)
-    trials = Study.read(folder, name, config.storage) if name else []
+    folder = Path(config.output) / name
+    trials = Study.read(folder, name, config.storage) if there else []
     found = Progress(trials, wanted)
     groups = {(cell.text, seed): group_of(trial_config(config, cell, seed)) for cell in cells for seed in seeds}
     say(console, f"{sweep.name}: {len(cells)} cells × {len(seeds)} seeds = {len(wanted)} trials; {found.text()}; {folder}")

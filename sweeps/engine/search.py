@@ -12,10 +12,12 @@ import math
 import shlex
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_modules.fit import PRUNE
+from lightning_modules.fit import LOSSES, PRUNE
 from lightning_modules.steps import read_step
+from lightning_modules.store import public
 from sweeps.engine.plan import Job, Plan
 from sweeps.engine.resolve import SEARCH
 from sweeps.engine.study import Key, Study, key_of
@@ -48,6 +50,8 @@ class SearchPlan(Plan):
     """See the module. `search` is the study of the candidates."""
 
     search: Study | None = None
+    _begun: int = -1  # the last trial of the queue when this process began: what failed before counts no more
+    _lost: int = 0  # candidates that had failed by then, in whose place others are tried
 
     def size(self) -> str:
         told = f"{len(self.candidates())} of {self.config.candidates} candidates proposed, each × {len(self.seeds)} seeds"
@@ -56,7 +60,7 @@ class SearchPlan(Plan):
     def more(self) -> int:
         known = {key for key in self.wanted if not self.cell(key[0]).baseline and not self.cell(key[0]).reference}
         ended = len(self.candidates("PRUNED", "FAIL"))
-        return max((self.config.candidates - ended) * len(self.seeds) - len(known), 0)
+        return max((self.config.candidates + self._lost - ended) * len(self.seeds) - len(known), 0)
 
     def close(self) -> None:
         super().close()
@@ -80,6 +84,8 @@ class SearchPlan(Plan):
         return [trial for trial in self.search.trials(*states) if "values" in trial.user_attrs]
 
     def reconcile(self) -> None:
+        self._begun = max((trial.number for trial in self.study.trials()), default=-1)
+        self._lost = len(self.candidates("FAIL"))
         self.take_up()
         super().reconcile()
 
@@ -112,7 +118,7 @@ class SearchPlan(Plan):
         with self.study.lock:
             self.advance()
             job = super().claim(training)
-            if job is None and len(self.candidates()) < self.config.candidates and self._propose():
+            if job is None and len(self.candidates()) - self._lost < self.config.candidates and self._propose():
                 job = super().claim(training)
         return job
 
@@ -141,7 +147,7 @@ class SearchPlan(Plan):
                 self.enqueue(key)
 
     def _failures(self, key: Key) -> int:
-        failed = [trial for trial in self.study.trials("FAIL") if key_of(trial) == key]
+        failed = [trial for trial in self.study.trials("FAIL") if key_of(trial) == key and trial.number > self._begun]
         return sum(trial.user_attrs.get("status") == "FAILED" for trial in failed)
 
     # --- what becomes of them -------------------------------------------------------------------------------------------------
@@ -170,7 +176,7 @@ class SearchPlan(Plan):
         trial = self._trial(candidate)
         for seed in sorted(found):
             if seed not in candidate.intermediate_values:
-                trial.report(found[seed][self.objectives[0]], seed)
+                trial.report(found[seed].get(self.objectives[0], math.nan), seed)
         return 1 < len(found) < len(self.seeds) and trial.should_prune()
 
     def _trial(self, candidate: FrozenTrial) -> optuna.trial.Trial:
@@ -189,19 +195,25 @@ class SearchPlan(Plan):
         spaces = {factor.key: _space(factor) for factor in self.sweep.factors}
         params = {factor.key: _stored(factor, cell.values[factor.key]) for factor in self.sweep.factors}
         values = [self._mean(found, key) for key in self.objectives]
-        by_seed = {seed: metrics[self.objectives[0]] for seed, metrics in found.items()} if self.config.prune == "seeds" else {}
-        told = optuna.trial.create_trial(params=params, distributions=spaces, values=values, intermediate_values=by_seed)
-        self.proposals.add_trial(told)
+        first, by_seed = self.objectives[0], {}
+        if self.config.prune == "seeds":
+            by_seed = {seed: metrics.get(first, math.nan) for seed, metrics in found.items()}
+        if all(map(math.isfinite, values)):
+            told = optuna.trial.create_trial(params=params, distributions=spaces, values=values, intermediate_values=by_seed)
+            self.proposals.add_trial(told)
         self.proposals.set_user_attr("baseline", True)
 
     def told(self, job: Job, text: str) -> None:
         """With prune=training the loss of a candidate's first seed is compared with those of the candidates before it."""
-        step = read_step(text) if self.config.prune == "training" and job.seed == self.seeds[0] else None
-        candidate = next((c for c in self.candidates(*OPEN) if self._cell_of(c).text == job.cell.text), None)
-        if step is None or step.loss is None or candidate is None or step.step in candidate.intermediate_values:
+        if self.config.prune != "training" or job.seed != self.seeds[0] or read_step(text) is None:
             return
-        trial = self._trial(candidate)
-        trial.report(step.loss if self.sweep.better(self.objectives[0]) == "lower" else -step.loss, step.step)
+        candidate = next((c for c in self.candidates(*OPEN) if self._cell_of(c).text == job.cell.text), None)
+        if candidate is None:
+            return
+        trial, sign = self._trial(candidate), 1 if self.sweep.better(self.objectives[0]) == "lower" else -1
+        for step, loss in _losses(job.folder):
+            if step not in candidate.intermediate_values:
+                trial.report(sign * loss, step)
         if trial.should_prune():
             (job.folder / PRUNE).touch()
 
@@ -242,9 +254,21 @@ class SearchPlan(Plan):
         """A command that measures what was found, and the baseline, on seeds that it was not chosen by."""
         names = json.dumps([cell.text for cell, _ in self.front() if not cell.baseline], ensure_ascii=False)
         first, count = max(self.seeds) + 1, max(len(self.seeds), 3)
-        kept = [word for word in self.words if word.partition("=")[0] not in (*SEARCH, "mode", "seed", "seeds")]
+        kept = [_public(word) for word in self.words if word.partition("=")[0] not in (*SEARCH, "mode", "seed", "seeds")]
         words = [f"sweeps.{self.sweep.name}", *kept, "mode=list", f"cells={names}", f"seed={first}", f"seeds={count}"]
         return f"python -m {shlex.join(words)}"
+
+
+def _losses(folder: Path) -> list[tuple[int, float]]:
+    """Steps and losses that a training has written so far: at the same steps in every training."""
+    path = folder / LOSSES
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [(int(line.split()[0]), float(line.split()[1])) for line in lines if len(line.split()) == 2]
+
+
+def _public(word: str) -> str:
+    key, _, value = word.partition("=")
+    return f"{key}={public(value)}" if "://" in value else word
 
 
 def _state(name: str) -> Any:

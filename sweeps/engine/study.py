@@ -330,7 +330,7 @@ def _suggest(trial: Any, key: str, value: Any, levels: Collection[Any]) -> None:
 
     Only numbers: their range may grow when levels are added, while Optuna wants the same choices in all trials of a study.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if any(isinstance(level, bool) or not isinstance(level, int | float) for level in [value, *levels]):
         return
     low, high = min([value, *levels]), max([value, *levels])
     if isinstance(value, float):

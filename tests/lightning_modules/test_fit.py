@@ -103,3 +103,36 @@ def test_an_adapter_of_other_code_or_another_mark_is_not_used(base: Run, monkeyp
 def test_of_batch_and_devices_the_product_counts(base: Run) -> None:
     facts = [keys.training_facts(conf.replace(base, {"trainer.devices": k, "trainer.batch": b})) for k, b in ((1, 4), (2, 2), (2, 4))]
     assert facts[0] == facts[1] != facts[2]
+
+
+def test_a_loss_that_is_no_number_ends_the_training_as_failed(base: Run, tmp_path: Path) -> None:
+    config = conf.replace(base, {"seed": 23, "trainer.steps": 6, "trainer.log_every": 1, "trainer.lr": 1e30, "trainer.checkpoint_every": 1})
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step \d: lower trainer.lr"):
+        train.run(config, tmp_path)
+    target = Path(config.output) / "adapters" / train.training_key(config)
+    assert not target.exists() and not target.with_name(f"{target.name}.checkpoints").exists() and not (tmp_path / "result.json").exists()
+
+
+def test_losses_stand_at_the_same_steps_in_every_training(base: Run, tmp_path: Path) -> None:
+    train.run(conf.replace(base, {"seed": 24, "trainer.steps": 5, "trainer.log_every": 2, "evaluation.prompts": 0}), tmp_path)
+    assert [line.split()[0] for line in (tmp_path / "losses.txt").read_text().splitlines()] == ["2", "4", "5"]
+
+
+def test_a_card_that_could_not_be_written_makes_no_adapter(base: Run, tmp_path: Path, monkeypatch: Any) -> None:
+    config = conf.replace(base, {"seed": 25, "evaluation.prompts": 0, "trainer.steps": 1})
+    target = Path(config.output) / "adapters" / train.training_key(config)
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, *words: Any, **named: Any) -> int:
+        if path.parent == target and "adapter.json" in path.name:
+            write_text(path, "", *words, **named)
+            raise OSError(28, "No space left on device")
+        return write_text(path, text, *words, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            train.run(config, tmp_path)
+    assert not (target / "adapter.json").exists()
+    train.run(config, tmp_path)
+    assert json.loads((target / "adapter.json").read_text())["method"] == "maskattn"

@@ -52,6 +52,8 @@ def test_cores_are_shared_out() -> None:
     (["workers=0"], "", "workers=0: expected auto or a number of at least 1"),
     (["workers=3"], "0,1", "workers=3 with trainer.devices=1 take 3 GPUs, but there are 2 (0, 1)"),
     (["trainer.devices=4"], "0,1", "workers=auto with trainer.devices=4 take 4 GPUs, but there are 2 (0, 1)"),
+    (["devices=1,1"], "0,1", "devices=1,1: expected each GPU once"),
+    (["launcher=inline", "devices=1"], "0,1", "launcher=inline with devices=1: this process uses the first GPU; use launcher=process"),
     (["devices=0,7"], "0,1", "devices=0,7: no GPU 7 here; there are 0, 1"),
     (["launcher=inline", "workers=2"], "", "launcher=inline with workers=2"),
     (["launcher=inline", "trainer.devices=2"], "", "launcher=inline with trainer.devices=2"),
@@ -78,5 +80,5 @@ def test_a_signal_that_a_library_turned_into_an_exit_comes_out(tmp_path: Path) -
     assert outcome is not None and outcome.result is None and outcome.reason == "SystemExit: 3"
 
 
-def test_a_worker_that_was_killed_between_two_trials_is_replaced(tmp_path: Path) -> None:
-    assert Program(()).poll() is None, "nothing runs yet"
+def test_nothing_runs_before_it_is_started() -> None:
+    assert Program(()).poll() is None and Program(()).progress() == ("", 0.0)

@@ -114,7 +114,8 @@ def test_a_training_that_is_no_match_is_asked_to_end(sweep: Command, trainer: An
 
     def run(config: Run, folder: Path, tracking: Any, progress: Any) -> dict[str, Any]:
         # what a training does: it tells its loss, and ends where it is asked to
-        progress(f"training: step 10/20, loss {1 - config.method.gate.threshold:.4f}, 0.10 s a step, 1 s left", 0.3)
+        (folder / "losses.txt").write_text(f"10 {1 - config.method.gate.threshold:.4f}\n")
+        progress("training: step 11/20, loss 0.5000, 0.10 s a step, 1 s left", 0.3)
         if (folder / "prune").exists():
             folders.append(folder)
             return {"pruned": True, "metrics": {}}
@@ -154,3 +155,28 @@ def test_the_report_of_a_search_knows_its_levels_and_warns(output: Path, trainer
     assert len(shown["front"][1]["rows"]) == 6
 
 
+
+
+def test_failed_candidates_are_replaced_at_the_next_start(sweep: Command, trainer: Any, output: Path) -> None:
+    def fail(config: Run, count: int) -> None:
+        if config.method.name == "maskattn" and config.method.gate.threshold != 0.5 and len(proposed(trainer)) > 2:
+            raise RuntimeError("no space left on device")
+
+    trainer.before = fail
+    assert sweep(*SMALL, "retries=0") == 1
+    assert Counter(trial.state.name for trial in candidates(output)) == {"COMPLETE": 3, "FAIL": 2}
+    trainer.before = lambda config, count: None
+    assert sweep(*SMALL, "retries=0") == 0
+    assert Counter(trial.state.name for trial in candidates(output)) == {"COMPLETE": 5, "FAIL": 2}
+
+
+def test_a_baseline_that_lacks_an_objective_does_not_stop_the_search(sweep: Command, trainer: Any, output: Path) -> None:
+    trainer.change = lambda config, known: known | ({"eval/fid": float("nan")} if config.method.gate.threshold == 0.5 else {})
+    assert sweep(*SMALL, "objectives=[success,fid]") == 0
+    assert Counter(trial.state.name for trial in candidates(output)) == {"COMPLETE": 4}, "the sampler is not told the baseline"
+
+
+def test_the_command_that_confirms_holds_no_password(output: Path, trainer: Any, reports: list[str]) -> None:
+    from sweeps.engine.search import _public
+
+    assert _public("storage=postgresql://me:secret@host/db") == "storage=postgresql://host/db" and _public("seeds=2") == "seeds=2"
