@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
     from PIL.Image import Image
 
-__all__ = ["SeedRun", "StoreAway", "Tracking", "client", "describe_error", "provenance", "start_seed_run"]
+__all__ = ["SeedRun", "StoreAway", "Tracking", "client", "describe_error", "provenance"]
 
 ARTIFACTS = (
     "run.yaml", "result.json", "data.json", "scores.parquet", "prompts.parquet", "samples", "gates.json", "gates.png", "maps.json",
@@ -216,11 +216,6 @@ class SeedRun:
         """From a thread of its own; what cannot be stored now is not worth keeping."""
         if not self._next_try and not trouble(self.uri):
             client(self.uri, patience=0.0).log_batch(self.run_id, metrics=_entries(values, step))
-
-
-def start_seed_run(tracking: Tracking) -> SeedRun:
-    """Create the nested run; it is RUNNING until `finish`."""
-    return SeedRun(tracking)
 
 
 def describe_error(error: BaseException) -> str:

@@ -182,7 +182,7 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
     for (cell, seed), reason in failures.items():
         print(f"failed: {cell}, seed {seed}: {reason}", file=sys.stderr)
     rest = set(plan.wanted) - done - failures.keys()
-    elsewhere = len(rest & plan.running())
+    elsewhere = len(rest & plan.elsewhere())
     if elsewhere:
         say(console, f"{elsewhere} more being run by another process; the same command later adds them to the report")
     if len(rest) > elsewhere:

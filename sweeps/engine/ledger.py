@@ -157,10 +157,6 @@ class Ledger:
         for attempts in trials.values():
             self._keep_one(attempts)
 
-    def ping(self) -> None:
-        """Raises ServerError where the store is a server that does not answer within seconds."""
-        check_server(self.uri)
-
     def aggregate(self, cell: str, seeds: Sequence[int], failed: bool = False) -> None:
         """Write `agg/<metric>_{mean,sd,ci95,n}` over `seeds` onto the cell's run, and its state: FINISHED once all seeds are there.
 

@@ -100,9 +100,9 @@ class Plan:
         again = {key_of(trial) for trial in self.study.trials("WAITING", "RUNNING")}
         return ({key_of(trial) for trial in self.study.trials("COMPLETE")} & set(self.wanted)) - again
 
-    def running(self) -> set[Key]:
-        """What is being run, by this process or another."""
-        return {key_of(trial) for trial in self.study.trials("RUNNING")}
+    def elsewhere(self) -> set[Key]:
+        """What is being run by other processes that live."""
+        return {key_of(trial) for trial in self.study.elsewhere()}
 
     def group(self, key: Key) -> str:
         """Trials of one group share a trained adapter; empty where nothing is trained."""

@@ -23,7 +23,6 @@ from sweeps.engine.locks import PostgresLocks, open_locks
 from sweeps.engine.storage import Server, StorageError
 
 if TYPE_CHECKING:
-    from optuna.samplers import BaseSampler
     from optuna.trial import FrozenTrial
 
 __all__ = ["Key", "Study", "StorageError", "identity_of", "key_of", "studies"]
@@ -69,12 +68,11 @@ class Study:
         direction: str | Sequence[str],
         identity: Mapping[str, Any],
         storage: str | None = None,
-        sampler: BaseSampler | None = None,
     ) -> None:
         """Opens or creates the study: in `folder`, or in the PostgreSQL database with the URL `storage`.
 
         `direction` is `higher` or `lower`, or one of these for every objective; `identity` is stored with a new study, `facts` has the
-        one that counts. `sampler` is for what is not enqueued (None: random).
+        one that counts.
         """
         self.folder = folder
         self.server = None if storage is None else Server(storage)
@@ -83,13 +81,13 @@ class Study:
         self._begun: int | None = None
         directions = [direction] if isinstance(direction, str) else direction
         try:
-            self._open(name, ["maximize" if word == "higher" else "minimize" for word in directions], identity, sampler)
+            self._open(name, ["maximize" if word == "higher" else "minimize" for word in directions], identity)
         except BaseException:
             self.locks.close()
             raise
 
     @_reported
-    def _open(self, name: str, directions: list[str], identity: Mapping[str, Any], sampler: BaseSampler | None) -> None:
+    def _open(self, name: str, directions: list[str], identity: Mapping[str, Any]) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)  # it warns of every lost connection, over many lines
@@ -100,7 +98,7 @@ class Study:
             self.study = optuna.create_study(
                 storage=self.storage,
                 # never asked for a value of what is enqueued, but named, so that no version of Optuna puts another in its place
-                sampler=sampler or optuna.samplers.RandomSampler(seed=0),
+                sampler=optuna.samplers.RandomSampler(seed=0),
                 pruner=optuna.pruners.NopPruner(),
                 study_name=name,
                 directions=directions,

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from lightning_modules import tracking as module
-from lightning_modules.tracking import SeedRun, StoreAway, Tracking, client, describe_error, start_seed_run
+from lightning_modules.tracking import SeedRun, StoreAway, Tracking, client, describe_error
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def test_a_seed_run_is_nested_and_complete(tracking: Tracking, tmp_path: Path, m
     (folder / "samples").mkdir(parents=True)
     for name in ("run.yaml", "result.json", "log.txt", "samples/000.png", "weights.safetensors"):
         (folder / name).write_text("x")
-    with start_seed_run(tracking) as run:
+    with SeedRun(tracking) as run:
         assert client(tracking.uri).get_run(run.run_id).info.status == "RUNNING"
         run.log_metrics({"train/loss": 0.5}, step=1)
         run.log_metrics({f"eval/{index}": index for index in range(1200)})

@@ -222,6 +222,6 @@ def test_links_are_what_to_type_and_where_to_look(
 
 
 def test_a_server_is_checked_in_seconds(ledger: Ledger) -> None:
-    ledger.ping()
+    check_server(ledger.uri)
     with pytest.raises(ServerError, match=r"^no MLflow server answers at tracking_uri=http://127.0.0.1:9: .*refused$"):
         check_server("http://user:secret@127.0.0.1:9")
