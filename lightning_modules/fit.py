@@ -78,8 +78,9 @@ def _alone(target: Path, emit: Progress) -> Iterator[None]:
     if not distributed.first():
         yield
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{target}.lock")
+    locks = target.parent.parent / "cache" / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(locks / f"{target.name}.lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:

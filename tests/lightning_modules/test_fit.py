@@ -19,7 +19,8 @@ from lightning_modules import code_version, keys, train
 def test_a_second_run_waits_for_the_adapter_that_another_trains(base: Run, tmp_path: Path) -> None:
     config = conf.replace(base, {"seed": 21, "evaluation.prompts": 0})
     target = Path(config.output) / "adapters" / train.training_key(config)
-    target.parent.mkdir(parents=True, exist_ok=True)
+    locks = Path(config.output) / "cache" / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     waiting = threading.Event()
 
@@ -31,7 +32,7 @@ def test_a_second_run_waits_for_the_adapter_that_another_trains(base: Run, tmp_p
     held = threading.Event()
 
     def hold() -> None:
-        with FileLock(f"{target}.lock"):
+        with FileLock(locks / f"{target.name}.lock"):
             held.set()
             waiting.wait(60)
 
