@@ -95,7 +95,7 @@ def main(
         print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
     from sweeps.engine.driver import Halted, guarded
     from sweeps.engine.resolve import PlanError, resolve
-    from sweeps.engine.storage import StorageError
+    from sweeps.engine.storage import Server, StorageError
 
     with Signals().watched() as signals:
         plan = None
@@ -109,7 +109,10 @@ def main(
                 return 0
             from sweeps.engine.place import make, uri_of
 
-            uri_of(config)  # first, since looking for GPUs takes seconds
+            # first, since looking for GPUs takes seconds
+            uri_of(config)
+            if config.storage is not None:
+                Server(config.storage)
             slots = slots_for(config, trainer, program)
             with guarded():
                 plan = make(resolved, config, cells, words)

@@ -192,8 +192,10 @@ def guarded() -> Iterator[None]:
         yield
     except (ResultError, PlanError):
         raise
+    except (StorageError, StoreAway) as error:
+        raise Halted(f"{error}; what has finished is kept: put that right and run it again") from error
     except Exception as error:
-        foreign = type(error).__module__.startswith(("mlflow", "sqlalchemy", "optuna", "sqlite3"))
-        if not foreign and not isinstance(error, OSError | StorageError | StoreAway):
+        if not isinstance(error, OSError) and not type(error).__module__.startswith(("mlflow", "sqlalchemy", "optuna", "sqlite3")):
             raise
-        raise Halted(f"the state of the sweep cannot be written: {describe_error(error)}; put that right and run it again") from error
+        said = describe_error(error).partition(" [SQL:")[0]
+        raise Halted(f"the state of the sweep cannot be written: {said}; put that right and run it again") from error

@@ -177,6 +177,7 @@ def test_the_sweeps_of_maskattn_start_alike_and_measure_alike() -> None:
     (["sweeps.threshold", "method.gate.threshold=0.4"], 2, "levels=["),
     (["sweeps.threshold", "method=baseline"], 2, "choose another method"),
     (["sweeps.threshold", "candidates=4"], 2, "candidates is for mode=search"),
+    (["sweeps.threshold", "storage=sqlite:///x.db"], 2, "SQLite, for one, hands one queued trial to two workers"),
     (["sweeps.threshold", "tracking_uri=http://127.0.0.1:9"], 2, "no MLflow server answers"),
 ])
 def test_commands_answer_at_once_and_load_nothing_heavy(words: list[str], status: int, expected: str, tmp_path: Path) -> None:
