@@ -50,7 +50,7 @@ def test_the_embedded_world_by_its_command(tmp_path: Path, capsys: pytest.Captur
 def test_wrong_settings_and_data_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["imgaes=3"]) == 2
     assert capsys.readouterr().err == "error: imgaes=3 (command line): no such setting; the top level holds " + (
-        "backbone, method, data, trainer, evaluation, evaluate_with, seed, output, images; did you mean images?\n"
+        "backbone, method, data, trainer, evaluation, evaluate_with, seed, fresh, output, images; did you mean images?\n"
     )
     assert main(["data=coco", f"data.root={tmp_path / 'nowhere'}", f"output={tmp_path}"]) == 2
     assert capsys.readouterr().err.startswith(f"error: data.root={tmp_path / 'nowhere'}")

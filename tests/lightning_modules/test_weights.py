@@ -316,11 +316,19 @@ def test_a_stock_pipeline_draws_the_same(name: str, part: str, rank: int, tmp_pa
         found = stock.unet.load_state_dict(load_file(tmp_path / "out" / "unet.safetensors"), strict=False)
         assert files == [tmp_path / "out" / "unet.safetensors"] and not found.unexpected_keys
     expected = sample(ours, ["a red circle"], [5], 2, 4.0, 64)
-    assert torch.equal(sample(Backbone(stock, "stock"), ["a red circle"], [5], 2, 4.0, 64), expected)
-    assert not torch.equal(expected, untouched)
+    assert apart(sample(Backbone(stock, "stock"), ["a red circle"], [5], 2, 4.0, 64), expected) <= ROUNDING
+    assert apart(expected, untouched) > 10 * ROUNDING
     if rank:
         stock.unload_lora_weights()
-        assert torch.equal(sample(Backbone(stock, "stock"), ["a red circle"], [5], 2, 4.0, 64), untouched)
+        assert apart(sample(Backbone(stock, "stock"), ["a red circle"], [5], 2, 4.0, 64), untouched) <= ROUNDING
+
+
+ROUNDING = 1  # grey level: two pipelines of the same weights need not add in the same order
+
+
+def apart(some: torch.Tensor, others: torch.Tensor) -> int:
+    """The largest difference between two sets of images, in grey levels."""
+    return int((some.int() - others.int()).abs().max())
 
 
 def test_one_model_alone_is_saved_the_same(unet: Any, tmp_path: Path):
