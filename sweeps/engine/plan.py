@@ -22,6 +22,8 @@ from sweeps.engine.study import Key, Study, key_of
 from sweeps.sweep import Cell, Sweep
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from sweeps.engine.ledger import Ledger
 
 __all__ = ["Job", "Plan", "ResultError", "read_result"]
@@ -113,22 +115,15 @@ class Plan:
     def kind(self, key: Key, trained: Collection[str]) -> str:
         """What a trial costs: "reference" (drawn by the untouched backbone), "shared" (evaluates an adapter of the groups in `trained`),
         or "trained"."""
-        group = self.group(key)
-        return "reference" if not group else "shared" if group in trained else "trained"
+        return next(iter(kinds_of({key: self.group(key)}, trained).values()))
 
     def kinds(self, keys: Collection[Key]) -> dict[Key, str]:
         """What each of the trials `keys` that are to come costs, in their order."""
-        trained = {self.group(key) for key in self.done()}
-        found = {}
-        for key in keys:
-            found[key] = self.kind(key, trained)
-            trained.add(self.group(key))
-        return found
+        return kinds_of({key: self.group(key) for key in keys}, {self.group(key) for key in self.done()})
 
     def seconds(self) -> list[tuple[str, float]]:
         """Kind and duration of finished trials."""
-        finished = [trial for trial in self.study.trials("COMPLETE") if "seconds" in trial.user_attrs]
-        return [(trial.user_attrs.get("kind", "trained"), trial.user_attrs["seconds"]) for trial in finished]
+        return seconds_of(self.study.trials())
 
     def value(self, result: Mapping[str, Any]) -> float:
         """The headline metric of a result. Raises ResultError where it is missing or not a number."""
@@ -289,6 +284,21 @@ class Plan:
     def cell(self, text: str) -> Cell:
         """The cell of that name."""
         return next(cell for cell in self.cells if cell.text == text)
+
+
+def kinds_of(groups: Mapping[Key, str], trained: Collection[str]) -> dict[Key, str]:
+    """What trials that come one after another cost, by their groups, where the adapters of the groups `trained` are there already."""
+    there, found = set(trained), {}
+    for key, group in groups.items():
+        found[key] = "reference" if not group else "shared" if group in there else "trained"
+        there.add(group)
+    return found
+
+
+def seconds_of(trials: Collection[FrozenTrial]) -> list[tuple[str, float]]:
+    """Kind and duration of those that have finished."""
+    finished = [trial for trial in trials if trial.state.name == "COMPLETE" and "seconds" in trial.user_attrs]
+    return [(trial.user_attrs.get("kind", "trained"), trial.user_attrs["seconds"]) for trial in finished]
 
 
 def group_of(config: schema.Run) -> str:

@@ -12,7 +12,7 @@ from conf import schema
 from lightning_modules.duration import duration
 from sweeps.engine.launch import slots_for
 from sweeps.engine.place import find
-from sweeps.engine.plan import group_of
+from sweeps.engine.plan import group_of, kinds_of, seconds_of
 from sweeps.engine.resolve import seeds_of, trial_config
 from sweeps.engine.study import Key, Study, key_of
 from sweeps.sweep import Cell, Sweep
@@ -74,15 +74,12 @@ def preview(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) -> None:
     for line in _sharing(cells, seeds, groups):
         say(console, line)
     slots = len(slots_for(config))
-    pace, trained = Pace(slots), {groups[key] for key in found.done}
-    for trial in trials:
-        if trial.state.name == "COMPLETE" and "seconds" in trial.user_attrs:
-            pace.add(trial.user_attrs.get("kind", "trained"), trial.user_attrs["seconds"])
-    kinds = []
-    for key in [key for key in wanted if key not in found.done]:
-        kinds.append("reference" if not groups[key] else "shared" if groups[key] in trained else "trained")
-        trained.add(groups[key])
-    say(console, _estimate(pace, kinds, slots))
+    pace = Pace(slots)
+    for kind, seconds in seconds_of(trials):
+        pace.add(kind, seconds)
+    waiting = {key: groups[key] for key in wanted if key not in found.done}
+    kinds = kinds_of(waiting, {groups[key] for key in found.done})
+    say(console, _estimate(pace, list(kinds.values()), slots))
 
 
 def _table(cells: Sequence[Cell], seeds: Sequence[int], found: Progress, groups: dict[Key, str]) -> Table:
