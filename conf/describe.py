@@ -87,6 +87,11 @@ class Shape:
 
 def describe(schema: type, prefix: str = "") -> Shape:
     """The settings of a dataclass and of the dataclasses in it."""
+    return _described(schema, prefix)
+
+
+@functools.cache
+def _described(schema: type, prefix: str) -> Shape:
     shape, hints = Shape(schema, {}, {}), typing.get_type_hints(schema)
     for item in dataclasses.fields(schema):
         key, hint = prefix + item.name, hints[item.name]

@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from reports.study import Study
+from reports.statistics import paired
+from reports.study import Cell, Study
 from reports.tables import Entry, decimals, factor_words, in_sentence, listed, number, of_metric, signed, span
 
 __all__ = ["Answer", "answer"]
@@ -34,7 +35,8 @@ class Answer:
 def answer(study: Study, found: Sequence[Entry]) -> Answer:
     """See `Answer`; the headline metric decides."""
     entries = of_metric(found, study.headline)
-    return Answer(_levels(study, found, entries), _method(study, found, entries), _rule(study, entries), _brackets(study, entries))
+    method = " ".join(_method(study, found, base) for base in study.baselines) if study.reference else ""
+    return Answer(_levels(study, found, entries), method, _rule(study, entries), _brackets(study, entries))
 
 
 def _verb(better: str, difference: float) -> str:
@@ -50,11 +52,11 @@ def _unchanged(found: Sequence[Entry], keys: set[str]) -> bool:
 
 
 def _levels(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
-    factor, metric, noun, base = factor_words(study), study.headline, study.noun, study.words(study.baseline)
+    factor, metric, noun, base = factor_words(study), study.headline, study.noun, study.base_words
     digits = decimals(found, metric)
     name = in_sentence(metric.label)
     compared = {study.words(e.cell): e.wide for e in entries if e.wide}
-    if not study.baseline.per_seed(metric.key):
+    if not any(cell.per_seed(metric.key) for cell in study.baselines):
         return f"No answer yet: the baseline {noun} {base} has no finished seed with a defined {name}."
     if not compared:
         return f"No answer yet: no other {noun} than the baseline {base} has finished a seed that the baseline has too."
@@ -120,26 +122,26 @@ def _seeds(counts: set[int]) -> str:
     return f"n = {low} to {high} seeds" if low != high else f"n = {low} seed{'s' if low != 1 else ''}"
 
 
-def _method(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
-    entry = next((e for e in entries if e.cell.reference), None)
-    if entry is None:
-        return ""
-    base, name = study.words(study.baseline), in_sentence(study.headline.label)
+def _method(study: Study, found: Sequence[Entry], cell: Cell) -> str:
+    """Whether the method at a baseline cell helps at all."""
+    metric, untouched = study.headline, study.reference
+    base, name = study.words(cell), in_sentence(metric.label)
     at = f"{factor_words(study)} {base}" if len(study.factors) == 1 else base
-    if entry.versus is None:
+    own, backbone = cell.per_seed(metric.key), untouched.per_seed(metric.key) if untouched else {}
+    if not own.keys() & backbone.keys():
         return f"Whether the method helps at all is open: the untouched backbone and the method at {at} share no finished seed."
-    interval, digits = entry.versus.interval, decimals(found, study.headline)
-    gain = -interval.mean  # versus is backbone - baseline level; said here the other way round
-    if not math.isfinite(interval.low):
+    versus, digits = paired(own, backbone), decimals(found, metric)
+    gain = versus.interval
+    if not math.isfinite(gain.low):
         return (
-            f"Against the untouched backbone, the method at {at} changes {name} by {signed(gain, digits)} in its one seed, which cannot "
-            f"tell."
+            f"Against the untouched backbone, the method at {at} changes {name} by {signed(gain.mean, digits)} in its one seed, which "
+            "cannot tell."
         )
-    shift = f"{signed(gain, digits)} [{signed(-interval.high, digits)}, {signed(-interval.low, digits)}]"
-    if not any(entry.versus.differences):
+    shift = f"{signed(gain.mean, digits)} {span(gain, digits, sign=True)}"
+    if not any(versus.differences):
         return f"The method at {at} gives the same {name} as the untouched backbone in every seed."
-    if interval.excludes_zero:
-        return f"The method at {at} is {_verb(study.headline.better, gain)} than the untouched backbone in {name}: {shift}."
+    if gain.excludes_zero:
+        return f"The method at {at} is {_verb(metric.better, gain.mean)} than the untouched backbone in {name}: {shift}."
     return f"Against the untouched backbone, the method at {at} does not differ by more than its interval: {shift}."
 
 
@@ -157,7 +159,7 @@ def _rule(study: Study, entries: list[Entry]) -> str:
         widened = f", widened to hold for all {len(compared)} comparisons at once (Bonferroni: {each} % each),"
     untouched = f" The baseline {study.noun} is compared with the untouched backbone by one 95 % interval." if study.reference else ""
     return (
-        f"Every {study.noun} is compared with the baseline {study.noun} ({study.words(study.baseline)}) on "
+        f"Every {study.noun} is compared with the baseline {study.noun} ({study.base_words}) on "
         f"{in_sentence(study.headline.label)} by its differences seed by seed. "
         f"A {study.noun} is called better or worse only if the t-interval of that difference{widened} excludes zero; an interval without "
         "width claims nothing. "

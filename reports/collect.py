@@ -79,6 +79,7 @@ def collect(tracking_uri: str, sweep: str) -> Study:
         left_out=[],
         folder=folder,
         without=json.loads(tags.get("without", "[]")),
+        within=tags.get("within", ""),
     )
     runs = _runs(tracking, experiment.experiment_id, "cell")
     if tags.get("mode") == "search":
@@ -157,9 +158,12 @@ def _add_cells(study: Study, runs: list[Run]) -> dict[str, Cell]:
     study.left_out = sorted(name for name, place in places.items() if place is None)
     planned = [(place, name) for name, place in places.items() if place is not None]
     study.cells = [by_name[name] for _, name in sorted(planned)]
-    if sum(cell.baseline for cell in study.cells) != 1:
-        marked = ", ".join(cell.name for cell in study.cells if cell.baseline) or "none"
+    marked = ", ".join(cell.name for cell in study.baselines) or "none"
+    if len(study.baselines) != 1 and not study.within:
         raise ReportError(f"sweep '{study.sweep}' must have exactly one cell run with the tag baseline=true, it has: {marked}")
+    if lonely := [cell.name for cell in study.levels if study.within and not cell.baseline and study.base_of(cell) is None]:
+        said = f"sweep '{study.sweep}' must have a cell run with the tag baseline=true for each {study.within}, it has: {marked}"
+        raise ReportError(f"{said}; none for {lonely[0]}")
     return owners
 
 

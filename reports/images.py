@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from reports.figures import GREEN, GREY, ORANGE, WIDTH, Picture, canvas, save, wrapped
-from reports.study import Cell, Study
+from reports.study import Cell, Study, Trial
 from reports.tables import factor_words, stacked
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ def _outline(axes: Axes, path: Path | None, extent: tuple[float, float, float, f
 
 
 def gate_maps(study: Study, folder: Path) -> Picture | None:
-    """The gate maps that the baseline level's first finished seed logged; None where the method has no gates."""
-    for seed, trial in sorted(study.baseline.trials.items()):
+    """The gate maps that the baseline cell's first finished seed logged; None where the method has no gates."""
+    for cell, seed, trial in _looked_into(study):
         path, note = study.fetch(trial, "gates.png"), study.fetch(trial, "gates.json")
         if path is None or note is None:
             continue
@@ -156,24 +156,29 @@ def gate_maps(study: Study, folder: Path) -> Picture | None:
         shutil.copyfile(path, folder / "gates.png")
         prompts = [entry["prompt"] for entry in json.loads(note.read_text(encoding="utf-8"))]
         caption = (
-            f"Gates at the baseline {study.noun} ({study.words(study.baseline)}), seed {seed}. A map shows for one token, place by place, "
-            "at how many of the sampler's steps and gated layers of one resolution its gate was open: white always, black never. "
+            f"Gates at {'the baseline ' if cell.baseline else ''}{study.noun} {study.words(cell)}, seed {seed}. "
+            "A map shows for one token, place by place, at how many of the sampler's steps and gated layers of one resolution its gate was "
+            "open: white always, black never. "
             f"N = {len(prompts)} prompts, the first of each split: {'; '.join(f'“{prompt}”' for prompt in prompts)}."
         )
         return Picture("gates.png", caption, "Gate maps by prompt, resolution and token")
     return None
 
 
+def _looked_into(study: Study) -> list[tuple[Cell, int, Trial]]:
+    """Trials whose insides are shown: those of the baseline cells, and the others' where the baseline is an untouched backbone."""
+    cells = [*study.baselines, *([] if study.reference else [cell for cell in study.levels if not cell.baseline])]
+    return [(cell, seed, trial) for cell in cells for seed, trial in sorted(cell.trials.items())]
+
+
 def attention_maps(study: Study, folder: Path) -> Picture | None:
-    """The maps of the prompts' objects before and after: of the untouched backbone, and of the baseline level at its first finished seed;
+    """The maps of the prompts' objects before and after: of the untouched backbone, and of the baseline cell at its first finished seed;
     None where they were not drawn."""
     from PIL import Image
 
-    before = next((cell for cell in study.cells if cell.reference), None)
-    if before is None:
-        return None
-    for seed, trial in sorted(study.baseline.trials.items()):
-        if seed not in before.trials:
+    for cell, seed, trial in _looked_into(study):
+        before = study.reference or study.base_of(cell)
+        if before is None or seed not in before.trials:
             continue
         found = [study.fetch(one, "maps.png") for one in (before.trials[seed], trial)]
         note = study.fetch(trial, "maps.json")
@@ -186,7 +191,7 @@ def attention_maps(study: Study, folder: Path) -> Picture | None:
             figure.set_layout_engine("none")
             axes = figure.add_axes((0, 0, 1, 1))
             axes.set_axis_off()
-            for k, (name, picture) in enumerate(zip(("untouched backbone", study.words(study.baseline)), pictures, strict=True)):
+            for k, (name, picture) in enumerate(zip(("untouched backbone", study.words(cell)), pictures, strict=True)):
                 left, top = k * (side + 0.2), LINE * 2
                 bottom = top + side * picture.shape[0] / picture.shape[1]
                 axes.imshow(picture, extent=(left, left + side, bottom, top), aspect="auto")
@@ -195,7 +200,7 @@ def attention_maps(study: Study, folder: Path) -> Picture | None:
             save(figure, folder, "maps", dpi=300)
         prompts = [f"“{entry['prompt']}”" for entry in json.loads(note.read_text(encoding="utf-8"))]
         caption = (
-            f"Attention maps of the prompts' objects before (left) and after training (right, {study.words(study.baseline)}), seed {seed}, "
+            f"Attention maps of the prompts' objects before (left) and after training (right, {study.words(cell)}), seed {seed}, "
             "on the same noised images: mean over heads and layers, each from zero (black) to its own maximum (white). "
             f"N = {len(prompts)}: {'; '.join(prompts)}."
         )

@@ -21,6 +21,7 @@ from reports.tables import (
     difference_tables,
     headline_table,
     in_sentence,
+    listed,
     mean_tables,
     number,
     of_metric,
@@ -139,7 +140,8 @@ def _images_table(study: Study) -> Table | None:
             f"{sum(judged)} of {len(judged)}",
             f"[{number(low, 3)}, {number(high, 3)}]",
         ]
-        both = None if cell.baseline else _outcomes(cell, study.baseline)
+        base = study.base_of(cell)
+        both = None if base is None else _outcomes(cell, base)
         if both is None:
             rows.append([*row, "–", "–", "–"])
             continue
@@ -203,13 +205,11 @@ def _statistics(study: Study, found: Sequence[Entry], said: Answer) -> list[str]
             f"and no stars are shown. "
             f"Six seeds are the fewest that can reach p < .05."
         )
-    base = next(e for e in entries if e.cell.baseline)
-    if base.summary and math.isfinite(base.summary.sd):
+    spreads = [(e.cell, e.summary.sd) for e in entries if e.cell.baseline and e.summary and math.isfinite(e.summary.sd)]
+    if spreads:
         unit = f" ({study.headline.unit})" if study.headline.unit else ""
-        noise = (
-            f"Noise floor: the standard deviation of {name} over the seeds of the baseline {study.noun} is "
-            f"{number(base.summary.sd, digits + 1)}{unit}. "
-        )
+        told = [f"{number(sd, digits + 1)}{unit}" + (f" ({study.words(cell)})" if study.within else "") for cell, sd in spreads]
+        noise = f"Noise floor: the standard deviation of {name} over the seeds of the baseline {study.noun} is {listed(told)}. "
         texts.append((noise + _resolution(study, entries, digits)).strip())
     return texts
 

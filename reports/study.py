@@ -108,14 +108,36 @@ class Study:
     folder: tempfile.TemporaryDirectory[str]  # fetched artifacts live as long as the study
     without: list[dict[str, str]] = field(default_factory=list)  # combinations that the plan leaves out: factor key -> level
     refused: dict[str, str] = field(default_factory=dict)  # label of a metric that is not shown -> why
+    within: str = ""  # key of the factor whose levels have a baseline cell each
 
     @property
     def levels(self) -> list[Cell]:
         return [cell for cell in self.cells if not cell.reference]
 
     @property
+    def baselines(self) -> list[Cell]:
+        """What the other cells are compared with: one cell, or with `within` one for each level of that factor."""
+        return [cell for cell in self.cells if cell.baseline]
+
+    @property
     def baseline(self) -> Cell:
-        return next(cell for cell in self.cells if cell.baseline)
+        """The first of them."""
+        return self.baselines[0]
+
+    def base_of(self, cell: Cell) -> Cell | None:
+        """What `cell` is compared with; None for a baseline cell, and with `within` for an untouched backbone that is of no level."""
+        if cell.baseline or not self.within:
+            return None if cell.baseline else self.baseline
+        return next((base for base in self.baselines if base.values[self.within] == cell.values.get(self.within)), None)
+
+    @property
+    def base_words(self) -> str:
+        """The cell that others are compared with, in a sentence: `0.5`, or `sound of the same method`."""
+        if not self.within:
+            return self.words(self.baseline)
+        block = next(factor for factor in self.factors if factor.key == self.within)
+        levels = PARTED.join(level for key, level in self.baseline.values.items() if key != self.within)
+        return f"{levels} of the same {block.label[:1].lower()}{block.label[1:]}"
 
     @property
     def reference(self) -> Cell | None:

@@ -36,7 +36,7 @@ HOLM_FROM = 6  # with fewer seeds no sign-flip p can reach .05
 
 @dataclass(frozen=True)
 class Entry:
-    """One cell and metric. `versus` is cell - baseline level over common seeds; `wide` the same with the widened interval."""
+    """One cell and metric. `versus` is cell - its baseline cell over common seeds; `wide` the same with the widened interval."""
 
     cell: Cell
     metric: Metric
@@ -61,15 +61,11 @@ def entries(study: Study, level: float = 0.95) -> list[Entry]:
     """Every cell × metric. Intervals named `wide` hold for all compared levels at once (Bonferroni): 1 - (1 - level) / comparisons."""
     found = []
     for metric in study.metrics:
-        base = study.baseline.per_seed(metric.key)
         values = {cell.name: cell.per_seed(metric.key) for cell in study.cells}
-        compared = [cell.name for cell in study.levels if not cell.baseline and base.keys() & values[cell.name].keys()]
+        bases = {cell.name: values[base.name] for cell in study.cells if (base := study.base_of(cell))}
+        pairs = {name: paired(values[name], base, level) for name, base in bases.items() if base.keys() & values[name].keys()}
+        compared = [cell.name for cell in study.levels if cell.name in pairs]
         wide_level = 1 - (1 - level) / max(1, len(compared))
-        pairs = {
-            cell.name: paired(values[cell.name], base, level)
-            for cell in study.cells
-            if not cell.baseline and base.keys() & values[cell.name].keys()
-        }
         adjusted = dict(zip(compared, holm([pairs[name].p for name in compared]), strict=True))
         for cell in study.cells:
             versus = pairs.get(cell.name)
@@ -239,7 +235,7 @@ def difference_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
             by_name = {entry.cell.name: entry for entry in of_metric(found, metric)}
             rows.append([_named(metric), *(_difference(by_name[cell.name], digits) for cell in cells)])
         title = (
-            f"All metrics: paired difference from the baseline {study.noun} ({study.words(study.baseline)}) with its 95 % "
+            f"All metrics: paired difference from the baseline {study.noun} ({study.base_words}) with its 95 % "
             f"t-interval, not widened for the number of {study.noun}s."
         )
         tables.append(Table(title, ["Metric", *_heads(cells)], rows, missing_note(study)))

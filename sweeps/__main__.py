@@ -1,14 +1,14 @@
-"""Every sweep with its question, its size and how far it is.
+"""Every sweep with its question, its size and how far it is; or all of them run.
 
     python -m sweeps                      # this list, with what is done below runs/
     python -m sweeps output=/data/runs    # the same for another folder
+    python -m sweeps all                  # runs all of them, in a short form; all --plan says how long that takes
     python -m sweeps ui                   # opens MLflow on the results
     python -m sweeps.threshold            # runs one; --help shows its settings
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import sys
@@ -16,28 +16,22 @@ import textwrap
 from pathlib import Path
 
 from conf import load as conf
+from sweeps.engine.catalogue import discover
 from sweeps.sweep import Sweep, level_text
-
-
-def discover() -> list[Sweep]:
-    """All modules of this package that define SWEEP, by name. The engine's own modules are not loaded."""
-    files = sorted(Path(__file__).parent.glob("*.py"))
-    names = [file.stem for file in files if re.search(r"^SWEEP\b", file.read_text(encoding="utf-8"), re.MULTILINE)]
-    return [importlib.import_module(f"sweeps.{name}").SWEEP for name in names]
 
 
 def main(argv: list[str]) -> int:
     """Print the list, or open the results. Other words belong to a sweep, so they are refused."""
-    if argv and argv[0] == "ui":
-        from sweeps.engine import ui
+    if argv and argv[0] in ("all", "ui"):
+        from sweeps.engine import catalogue, ui
 
-        return ui.main(argv[1:])
+        return (catalogue if argv[0] == "all" else ui).main(argv[1:])
     if {"-h", "--help"} & set(argv):
         print(__doc__.strip() if __doc__ else "")
         return 0
     given = dict(word.split("=", 1) for word in argv if "=" in word)
     if wrong := [word for word in argv if word.partition("=")[0] not in ("output", "storage") or "=" not in word]:
-        takes = "python -m sweeps only lists (output=FOLDER, storage=URL) and opens results (ui)"
+        takes = "python -m sweeps only lists (output=FOLDER, storage=URL), runs all (all) and opens results (ui)"
         print(f"error: {takes}, got {wrong[0]!r}; to run a sweep: python -m sweeps.<name> key=value …", file=sys.stderr)
         return 2
     for sweep in discover():
@@ -52,7 +46,7 @@ def main(argv: list[str]) -> int:
 
 def _states(output: Path, storage: str | None, sweep: Sweep, cells: int) -> list[str]:
     """The size of a sweep, and how far each of its studies is, below `output` or in the database `storage`."""
-    from sweeps.engine.preview import Progress
+    from sweeps.engine.estimate import Progress
     from sweeps.engine.study import Study, studies
 
     size = f"{cells} cells, {cells * conf.load([], sweep.preset).seeds} trials"

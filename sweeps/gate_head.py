@@ -26,6 +26,7 @@ SWEEP = Sweep(
     metrics=[*HEADLINES, PARAMETERS, OVERHEAD, *DETAILS],
     headline="success",
     preset=TAUGHT,
+    brief="one_factor",
 )
 
 if __name__ == "__main__":

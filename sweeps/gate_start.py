@@ -11,6 +11,8 @@ the cell bias=0.0, surrogate=released, protect=none. The baseline differs from i
 from sweeps.maskattn_shared import DETAILS, GATES_REOPENED, GATES_SHUT, HEADLINES, PAPER
 from sweeps.sweep import Factor, Sweep
 
+SURROGATES, PROTECTED = ["released", "renormalised", "secant"], ["none", "bos", "specials"]
+
 SWEEP = Sweep(
     name="gate_start",
     question="What do the released gate choices cost?",
@@ -20,13 +22,15 @@ SWEEP = Sweep(
     ),
     factors=[
         Factor("method.gate.bias", [0.0, 2.0, 4.0], label="Start bias"),
-        Factor("method.gate.surrogate", ["released", "renormalised", "secant"], label="Surrogate"),
-        Factor("method.gate.protect", ["none", "bos", "specials"], label="Protected tokens"),
+        Factor("method.gate.surrogate", SURROGATES, label="Surrogate"),
+        Factor("method.gate.protect", PROTECTED, label="Protected tokens"),
     ],
     baseline={"method.gate.bias": 2.0, "method.gate.surrogate": "secant", "method.gate.protect": "bos"},
     metrics=[*HEADLINES, GATES_REOPENED, GATES_SHUT, *DETAILS],
     headline="success",
-    preset=PAPER,
+    preset=PAPER | {"trainer.steps": 30, "evaluation.prompts": 24},
+    # gates that start open stay open whatever the other two are
+    brief=[f"bias=0.0, surrogate={surrogate}, protect={protect}" for surrogate in SURROGATES for protect in PROTECTED],
 )
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ SWEEP = Sweep(
     headline="success",
     preset=TAUGHT,
     without=[{"method.gate.stage": "low", "method.gate.placement": side} for side in ("encoder", "decoder")],
+    brief="one_factor",
 )
 
 if __name__ == "__main__":

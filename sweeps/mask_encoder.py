@@ -27,6 +27,14 @@ SWEEP = Sweep(
         # fixed is the released code's single linear layer
         *({"method.masks.encoder": kind, "method.masks.trained": False} for kind in ("union", "merged", "conv")),
     ],
+    brief=[
+        "encoder=union, trained=true, reach=inside",
+        "encoder=conv, trained=true, reach=inside",
+        "encoder=per_mask, trained=false, reach=inside",
+        "encoder=per_mask, trained=true, reach=everywhere",
+        "encoder=merged, trained=true, reach=everywhere",
+        "encoder=per_mask, trained=false, reach=everywhere",
+    ],
 )
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ SWEEP = Sweep(
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *OTHERS],
     headline="mask_iou",
     preset=STEERED | {"trainer.steps": 60},
+    brief="one_factor",
 )
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ SWEEP = Sweep(
         "evaluation.detector": "facebook/detr-resnet-50", "evaluation.aligners": ["openai/clip-vit-base-patch16"],
     },  # fmt: skip
     needs="real weights (words with two meanings, and a detector of things)",
+    instead="what it shows of concepts that training did not have: python -m sweeps.generalisation",
 )
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ SWEEP = Sweep(
     preset=SEPEN,
     published=PUBLISHED,
     without=[{"method.separate.separate_weight": 0.0, "method.separate.enhance_weight": 0.0, "method.separate.drift_weight": 0.0}],
+    brief="one_factor",
 )
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ SWEEP = Sweep(
     preset=SEPEN,
     published=PUBLISHED,
     without=[{"method.separate.kernel": 1, "method.separate.sigma": 1.0}],  # a kernel of 1 smoothes nothing, whatever its sigma
+    brief="one_factor",
 )
 
 if __name__ == "__main__":

@@ -106,26 +106,35 @@ class Sweep:
     question: str
     origin: str                       # where the question comes from: paper, section or equation, or issue
     factors: Sequence[Factor]
-    baseline: Mapping[str, Any]       # factor key -> the level that the others are compared with
+    baseline: Mapping[str, Any]       # factor key -> the level that the others are compared with (of all factors but `within`)
     metrics: Sequence[Metric]         # in the order of the tables
     headline: str                     # key of the metric that the answer is about
     preset: Mapping[str, Any] = field(default_factory=dict)  # dotted settings; the command line goes over them
     published: Sequence[Mapping[str, Any]] = ()              # what the paper reports, with data, backbone and N
     without: Sequence[Mapping[str, Any]] = ()                # combinations left out: no cell has all levels of an entry
+    also: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()  # levels, and settings that the cells with all of them have besides
+    within: str = ""                                         # key of a factor: cells are compared with the baseline of the same level of it
+    brief: str | Sequence[str] = "grid"                      # what `python -m sweeps all` runs: a mode, or the names of cells
     needs: str = ""                                          # what the embedded world has not, in words; it declines there
+    instead: str = ""                                        # what the embedded world can show in its place
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "factors", tuple(self.factors))
         object.__setattr__(self, "metrics", tuple(self.metrics))
         object.__setattr__(self, "published", tuple(self.published))
         object.__setattr__(self, "without", tuple(self.without))
+        object.__setattr__(self, "also", tuple(self.also))
         if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
             raise ValueError(f"sweep {self.name!r}: expected a module name of lower-case letters, digits and _")
         if not self.factors or len(set(self.keys)) < len(self.factors):
             raise ValueError(f"sweep {self.name}: factors {', '.join(self.keys) or '(none)'}; give one or more, each once")
-        if set(self.baseline) != set(self.keys):
-            raise ValueError(f"sweep {self.name}: baseline names {', '.join(self.baseline)}; expected exactly {', '.join(self.keys)}")
-        for factor in self.factors:
+        if self.within and (self.within not in self.keys or len(self.factors) < 2):
+            raise ValueError(f"sweep {self.name}: within={self.within!r}; expected one of several factors: {', '.join(self.keys)}")
+        compared = [factor for factor in self.factors if factor.key != self.within]
+        if set(self.baseline) != {factor.key for factor in compared}:
+            expected = ", ".join(factor.key for factor in compared)
+            raise ValueError(f"sweep {self.name}: baseline names {', '.join(self.baseline)}; expected exactly {expected}")
+        for factor in compared:
             levels = [level_text(level) for level in factor.levels]
             if level_text(self.baseline[factor.key]) not in levels:
                 raise ValueError(f"sweep {self.name}: baseline {factor.key}={self.baseline[factor.key]!r} is none of {', '.join(levels)}")
@@ -135,23 +144,26 @@ class Sweep:
         if self.direction not in ("higher", "lower"):
             raise ValueError(f"sweep {self.name}: headline {self.headline!r} has no better direction; choose a metric that has one")
         for combination in self.without:
-            self._check_without(combination)
+            self._check_levels("without", combination)
+            if _matches({key: level for key, level in combination.items() if key != self.within}, self.baseline):
+                said = f"sweep {self.name}: without {{{_listed(combination)}}}"
+                raise ValueError(f"{said}: that is the baseline cell, which all others are compared with")
+        for combination, _ in self.also:
+            self._check_levels("also", combination)
         for factor in self.factors:
             kept = {level_text(values[factor.key]) for values in self._combinations()}
             if empty := [level_text(level) for level in factor.levels if level_text(level) not in kept]:
                 raise ValueError(f"sweep {self.name}: without leaves no cell of {factor.key}={empty[0]}; take that level out")
 
-    def _check_without(self, combination: Mapping[str, Any]) -> None:
-        said = f"sweep {self.name}: without {{{', '.join(f'{key}: {level_text(level)}' for key, level in combination.items())}}}"
+    def _check_levels(self, field: str, combination: Mapping[str, Any]) -> None:
+        said = f"sweep {self.name}: {field} {{{_listed(combination)}}}"
         for key, level in combination.items():
             factor = next((factor for factor in self.factors if factor.key == key), None)
             if factor is None:
                 raise ValueError(f"{said}: {key} is none of the factors {', '.join(self.keys)}")
-            levels = [level_text(known) for known in factor.levels]
+            levels = list(dict.fromkeys(map(level_text, [*factor.levels, *factor.settings])))
             if level_text(level) not in levels:
                 raise ValueError(f"{said}: {key}={level_text(level)} is none of {', '.join(levels)}")
-        if _matches(combination, self.baseline):
-            raise ValueError(f"{said}: that is the baseline cell, which all others are compared with")
 
     def _combinations(self) -> list[dict[str, Any]]:
         """Factor key -> level of every cell, in the order of the factors."""
@@ -174,16 +186,17 @@ class Sweep:
         return next(known.better for known in self.metrics if known.key == metric)
 
     def with_levels(self, levels: Sequence[Any]) -> Sweep:
-        """The same sweep over other levels of its only factor; the baseline level stays, since all are compared with it."""
-        if len(self.factors) > 1:
+        """The same sweep over other levels of its only factor, or of the one `within` which it compares; the baseline level stays, since
+        all are compared with it."""
+        if len(self.factors) > 1 and not self.within:
             raise ValueError(f"levels= replaces the levels of a single factor, but {self.name} varies {', '.join(self.keys)}")
-        factor = self.factors[0]
-        kept = self.baseline[factor.key]
-        chosen = list(levels) if level_text(kept) in [level_text(level) for level in levels] else [kept, *levels]
+        factor = next(factor for factor in self.factors if self.within in ("", factor.key))
+        kept = [] if self.within else [self.baseline[factor.key]]
+        chosen = [*(level for level in kept if level_text(level) not in map(level_text, levels)), *levels]
         other = dataclasses.replace(factor, levels=chosen)
         if other.numeric:
             other = dataclasses.replace(other, levels=sorted(chosen))
-        return dataclasses.replace(self, factors=(other,))
+        return dataclasses.replace(self, factors=tuple(other if known is factor else known for known in self.factors))
 
     def with_named(self, names: Sequence[str]) -> Sweep:
         """The same sweep with the levels that the cells `names` have beside its own: any number for a factor of numbers.
@@ -217,7 +230,8 @@ class Sweep:
         """The reference cell, then every combination of levels that is not left out.
 
         `when="evaluate"` makes all factors act only after training. `mode="one_factor"` keeps the cells that differ from the baseline
-        cell in one factor, `"list"` those that `names` lists, `"search"` none but the baseline cell, which always comes along.
+        cell (of the same level of `within`) in one factor, `"list"` those that `names` lists, `"search"` none but the baseline cell,
+        which always comes along.
         Raises ValueError for a name that no cell has.
         """
         cells = [self.cell(values, when) for values in self._combinations()]
@@ -228,9 +242,14 @@ class Sweep:
             raise ValueError(f"cells={unknown[0]}: {self.name} has no cell of that name; it has {there}")
         return [cell for cell in cells if cell.baseline or cell.reference or self._chosen(cell, mode, names)]
 
+    def base_of(self, cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
+        """Which of the baseline cells `cell` is compared with; None for one of them, and for what is of no level of `within`."""
+        fitting = (base for base in baselines if not self.within or base.values[self.within] == cell.values.get(self.within))
+        return None if cell.baseline else next(fitting, None)
+
     def _chosen(self, cell: Cell, mode: str, names: Sequence[str]) -> bool:
         if mode == "one_factor":
-            return sum(level_text(cell.values[key]) != level_text(self.baseline[key]) for key in self.keys) == 1
+            return sum(level_text(cell.values[key]) != level_text(level) for key, level in self.baseline.items()) == 1
         return mode == "grid" or (mode == "list" and cell.text in names)
 
     def cell(self, values: Mapping[str, Any], when: str = "train") -> Cell:
@@ -240,6 +259,9 @@ class Sweep:
         late: dict[str, Any] = {}
         for factor in self.factors:
             (late if "evaluate" in (when, factor.when) else early).update(factor.chosen(values[factor.key]))
+        for combination, settings in self.also:
+            if _matches(combination, values):
+                (late if when == "evaluate" else early).update(settings)
         return Cell(
             text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
             values=values,
@@ -248,6 +270,10 @@ class Sweep:
             training=early,
             evaluation=late,
         )
+
+
+def _listed(combination: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}: {level_text(level)}" for key, level in combination.items())
 
 
 def _untouched(settings: Mapping[str, Any]) -> bool:

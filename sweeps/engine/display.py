@@ -197,26 +197,29 @@ def summary_table(sweep: Sweep, cells: Sequence[Cell], seeds: Sequence[int], val
     from rich.table import Table
 
     headline = next(metric for metric in sweep.metrics if metric.key == sweep.headline)
-    base_cell = next(cell for cell in cells if cell.baseline)
-    base = _per_seed(values, base_cell, seeds, headline)
+    bases = [cell for cell in cells if cell.baseline]
     others = [m for m in sweep.metrics if m is not headline and any(_per_seed(values, cell, seeds, m) for cell in cells)]
     room = width - max(len(cell.text) for cell in cells) - max(len(headline.label), 13) - max(len(headline.label) + 2, 14) - 16
     while others and sum(max(len(metric.label), 6) + 3 for metric in others) > room:
         others.pop()
-    title = f"mean over seeds; ± half the 95 % interval; Δ to {base_cell.text} seed by seed"
+    compared = f"the baseline of the same {sweep.within}" if sweep.within else bases[0].text
+    title = f"mean over seeds; ± half the 95 % interval; Δ to {compared} seed by seed"
     table = Table(title=title, title_justify="left", title_style="")
     table.add_column("cell")  # a long name takes several lines of a narrow terminal before a number is cut
     for name in ("n", headline.label, f"Δ {headline.label}", *(metric.label for metric in others)):
         table.add_column(name, justify="right", no_wrap=True)
     for cell in cells:
         own = _per_seed(values, cell, seeds, headline)
-        difference = _with_interval(paired(own, base).interval, "+") if own.keys() & base.keys() and cell is not base_cell else "–"
+        base = _per_seed(values, sweep.base_of(cell, bases), seeds, headline)
+        difference = _with_interval(paired(own, base).interval, "+") if own.keys() & base.keys() else "–"
         means = [_mean(_per_seed(values, cell, seeds, metric)) for metric in others]
         table.add_row(cell.text, str(len(own)), _with_interval(mean_interval(list(own.values()))) if own else "–", difference, *means)
     return table
 
 
-def _per_seed(values: Values, cell: Cell, seeds: Sequence[int], metric: Metric) -> dict[int, float]:
+def _per_seed(values: Values, cell: Cell | None, seeds: Sequence[int], metric: Metric) -> dict[int, float]:
+    if cell is None:
+        return {}
     found = {seed: metrics.get(metric.key, math.nan) for seed, metrics in sorted(values.get(cell.text, {}).items()) if seed in seeds}
     return {seed: value for seed, value in found.items() if math.isfinite(value)}
 

@@ -32,7 +32,7 @@ from sweeps.engine.search import STARTUP, SearchPlan
 from sweeps.engine.study import Study, identity_of
 from sweeps.sweep import Cell, Sweep, level_text
 
-__all__ = ["find", "make", "uri_of"]
+__all__ = ["find", "kept_apart", "make", "uri_of"]
 
 # settings that change when, where or how often trials run, but no trial's numbers
 NOT_IN_DIGEST = (
@@ -95,7 +95,7 @@ def uri_of(config: schema.Sweep) -> str:
 
 def find(sweep: Sweep, config: schema.Sweep) -> tuple[str, bool]:
     """The name of the study of these settings below the output, and whether it is there already. Writes nothing."""
-    digest = conf.digest(_kept_apart(sweep, config))
+    digest = conf.digest(kept_apart(sweep, config))
     for name in _names(sweep, config):
         identity = identity_of(Path(config.output) / name, name, config.storage)
         if identity is None or identity["digest"] == digest:
@@ -136,11 +136,12 @@ def _open(uri: str) -> None:
         raise PlanError(f"MLflow cannot use tracking_uri={public(uri)}: {describe_error(error)}") from error
 
 
-def _kept_apart(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
+def kept_apart(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
     """The dotted settings that results depend on; of the batch on each device and the number of devices, their product."""
     flat = dict(_flatten(conf.to_dict(config)))
     flat["trainer.batch"] *= flat.pop("trainer.devices")
     flat |= {f"levels of {factor.key}": factor.settings for factor in sweep.factors if factor.settings}
+    flat |= {"also": [list(map(dict, entry)) for entry in sweep.also]} if sweep.also else {}
     return {key: value for key, value in flat.items() if key not in NOT_IN_DIGEST and key not in sweep.keys}
 
 
@@ -154,13 +155,13 @@ def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, An
 def _names(sweep: Sweep, config: schema.Sweep) -> list[str]:
     """What the study of these settings may be called, in order."""
     plain = f"{sweep.name}-search" if config.mode == "search" else sweep.name
-    base = f"{plain}-{conf.digest(_kept_apart(sweep, config))[:8]}"
+    base = f"{plain}-{conf.digest(kept_apart(sweep, config))[:8]}"
     return [plain, base, *(f"{base}-{count}" for count in range(2, 100))]
 
 
 def _place(sweep: Sweep, config: schema.Sweep, uri: str, notes: list[str]) -> tuple[str, dict[str, Any]]:
     """Name and identity of the study of these settings, or the first free name and a new identity."""
-    output, kept, names = Path(config.output), _kept_apart(sweep, config), _names(sweep, config)
+    output, kept, names = Path(config.output), kept_apart(sweep, config), _names(sweep, config)
     digest, base = conf.digest(kept), names[1]
     for count, name in enumerate(names):
         folder = output / name
@@ -199,7 +200,7 @@ def _tags(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> dict[str, 
         "factor_keys": json.dumps(sweep.keys),
         "factors": json.dumps([factor.describe() for factor in sweep.factors], ensure_ascii=False),
         "without": json.dumps([{key: level_text(level) for key, level in entry.items()} for entry in sweep.without], ensure_ascii=False),
-        "baseline_cell": next(cell.text for cell in sweep.cells(config.when) if cell.baseline),
+        "within": sweep.within,
         "metrics": json.dumps([dataclasses.asdict(metric) for metric in sweep.metrics], ensure_ascii=False),
         "headline": sweep.headline,
         "seeds": json.dumps(seeds_of(config)),

@@ -6,7 +6,7 @@ Needs none of the heavy libraries: whatever is wrong with a command is said befo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conf import load as conf
@@ -15,7 +15,7 @@ from lightning_modules.train import check
 from sweeps.engine.measurable import measurable
 from sweeps.sweep import Cell, Factor, Sweep
 
-__all__ = ["SEARCH", "PlanError", "resolve", "seeds_of", "trial_config"]
+__all__ = ["SEARCH", "Declined", "PlanError", "resolve", "seeds_of", "trial_config"]
 
 SEARCH = ("candidates", "sampler", "sampler_seed", "objectives", "prune")  # what only mode=search looks at
 
@@ -24,16 +24,21 @@ class PlanError(ValueError):
     """A sweep that cannot be planned, said in one line."""
 
 
+class Declined(PlanError):
+    """A sweep that the embedded world has nothing to show of."""
+
+
 def resolve(sweep: Sweep, config: schema.Sweep, argv: Sequence[str] = ()) -> tuple[Sweep, list[Cell]]:
     """The sweep with the levels that were asked for, and its cells; every cell is checked against the schema. Raises PlanError."""
     for key in sweep.keys:
-        if any(word.partition("=")[0] == key for word in argv):
-            raise PlanError(f"{key} is what this sweep varies; choose its levels with levels=[…]")
-    if sweep.needs and config.backbone.path == "embedded":
-        raise PlanError(f"{sweep.name} needs {sweep.needs}, which the embedded world has not: choose a backbone of your own, backbone=sdxl")
+        if given := [word for word in argv if f"{word.partition('=')[0]}.".startswith(f"{key}.")]:
+            raise PlanError(f"{given[0]}: {key} is what this sweep varies; choose its levels with levels=[…]")
+    if sweep.needs and _embedded(sweep, config):
+        raise Declined(_declined(sweep))
     if not config.evaluation.prompts:
         raise PlanError("evaluation.prompts=0 measures nothing, and a sweep compares what is measured; give a number of prompts")
-    _check_mode(config, argv)
+    _check_mode(sweep, config, argv)
+    sweep = _under(sweep, config, [word.partition("=")[0] for word in argv])
     try:
         sweep = measurable(sweep, config.evaluation, config.headline)
         if config.levels is not None:
@@ -63,6 +68,38 @@ def check_cell(sweep: Sweep, config: schema.Sweep, cell: Cell) -> None:
         raise PlanError(f"method.name=baseline: {', '.join(sweep.keys)} would change nothing in it; choose another method")
 
 
+def _under(sweep: Sweep, config: schema.Sweep, said: Sequence[str]) -> Sweep:
+    """The sweep with what the command line says of the settings that levels stand for: it goes over them, as it does over all others.
+    Raises PlanError.
+
+    A named trainer, data set or backbone takes the place of a level's settings of it; the method and the evaluation are what levels are.
+    """
+    groups = tuple(f"{key}." for key in said if key in ("trainer", "data", "backbone"))
+    if "method" in said and any("method" in settings for factor in sweep.factors for settings in factor.settings.values()):
+        raise PlanError(f"method={config.method.name}: each level of {sweep.keys[0]} is a method of its own; leave it out")
+
+    def over(settings: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {key: value for key, value in settings.items() if not f"{key}.".startswith(groups)}
+        inside = [key for key in said if any(key == other or key.startswith(f"{other}.") for other in kept)]
+        return kept | {key: conf.lookup(config, key) for key in inside}
+
+    factors = [dataclasses.replace(f, settings={level: over(settings) for level, settings in f.settings.items()}) for f in sweep.factors]
+    return dataclasses.replace(sweep, factors=factors, also=[(levels, over(settings)) for levels, settings in sweep.also])
+
+
+def _embedded(sweep: Sweep, config: schema.Sweep) -> bool:
+    """Whether nothing but the embedded world was chosen."""
+    if "backbone" in sweep.keys:
+        return config.data.name == "shapes" and config.levels is None
+    return config.backbone.path == "embedded"
+
+
+def _declined(sweep: Sweep) -> str:
+    choice = "levels=[embedded,sdxl,/my/backbone]" if "backbone" in sweep.keys else "backbone=sdxl"
+    instead = f"; {sweep.instead}" if sweep.instead else ""
+    return f"{sweep.name} needs {sweep.needs}, which the embedded world has not: choose a backbone of your own, {choice}{instead}"
+
+
 def seeds_of(config: schema.Sweep) -> list[int]:
     """The seeds of every cell."""
     return list(range(config.seed, config.seed + config.seeds))
@@ -70,19 +107,22 @@ def seeds_of(config: schema.Sweep) -> list[int]:
 
 def trial_config(config: schema.Sweep, cell: Cell, seed: int) -> schema.Run:
     """The settings of one trial. Raises ConfigError for a level that the schema does not allow."""
-    run = conf.as_run(config)
+    run = conf.replace(conf.as_run(config), cell.training, "levels")
     if cell.evaluation:
         conf.replace(run, cell.evaluation, "levels")  # checked here, applied after training
     late = {} if cell.reference else {**run.evaluate_with, **cell.evaluation}
-    return conf.replace(run, {**cell.training, "seed": seed, "evaluate_with": late}, "levels")
+    return dataclasses.replace(run, seed=seed, evaluate_with=late)
 
 
-def _check_mode(config: schema.Sweep, argv: Sequence[str]) -> None:
+def _check_mode(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> None:
     named = {word.partition("=")[0] for word in argv}
     if config.mode == "list" and not config.cells:
         raise PlanError("mode=list runs the cells that cells=[…] names, and it names none; --plan prints the names")
-    if config.mode != "list" and config.cells:
+    if config.mode != "list" and "cells" in named:
         raise PlanError(f"cells=[{'; '.join(config.cells)}] is for mode=list, but mode={config.mode}")
+    if config.mode == "search" and sweep.within:
+        said = f"mode=search compares candidates with one baseline, but {sweep.name} has one for each {sweep.within}"
+        raise PlanError(f"{said}; use mode=grid")
     if config.mode != "search" and (idle := [key for key in SEARCH if key in named]):
         raise PlanError(f"{idle[0]} is for mode=search, but mode={config.mode}")
 

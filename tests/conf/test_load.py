@@ -68,7 +68,7 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
     ("treshold=0.4", ["did you mean method.gate.threshold?"]),
     ("backbon=sdxl", ["backbone, method, data", "did you mean backbone?"]),
     ("backbone=sdlx", ["backbone=sdlx", "embedded, pixart, pixart_sigma, sd15, sd21, sdxl", "did you mean sdxl?"]),
-    ("backbone=../base", ["no such file"]),
+    ("backbone=../base", ["no such folder", "org/model"]),
     ("method.gate=0.4", ["method.gate holds threshold"]),
     ("method.gate.stage=hihg", ["method.gate.stage=hihg (command line)", "one of mid, all, high, low", "did you mean high?"]),
     ("trainer.steps=ten", ["trainer.steps=ten", "an integer of at least 1"]),

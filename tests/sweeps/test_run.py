@@ -39,7 +39,7 @@ def test_a_whole_sweep(sweep: Command, trainer: Any, output: Path, mlflow: Any, 
     assert json.loads(tags["factors"]) == [
         {"key": "method.gate.threshold", "label": "Gate threshold", "levels": [0.4, 0.5, 0.6], "unit": "", "numeric": True}
     ]
-    assert (tags["baseline_cell"], tags["headline"], tags["seeds"]) == ("threshold=0.5", "success", "[0, 1, 2]")
+    assert (tags["within"], tags["headline"], tags["seeds"]) == ("", "success", "[0, 1, 2]")
     assert tags["command"] == "python -m sweeps.threshold seeds=3" and json.loads(tags["config"])["trainer"]["steps"] > 0
     assert str(output) not in json.dumps({key: value for key, value in tags.items()})
 

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from conf import load as conf
-from sweeps.__main__ import discover
-from sweeps.engine.resolve import PlanError, resolve, seeds_of, trial_config
+from sweeps.backbones import SWEEP as BACKBONES
+from sweeps.engine.catalogue import brief_words, discover
+from sweeps.engine.resolve import Declined, PlanError, resolve, seeds_of, trial_config
 from sweeps.maskattn_shared import DETAILS, HEADLINES, PAPER
+from sweeps.methods import SWEEP as METHODS
+from sweeps.released import SWEEP as RELEASED
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 from sweeps.threshold import SWEEP
 
@@ -122,18 +127,139 @@ def test_every_sweep_resolves_and_is_named_after_its_module() -> None:
             continue
         _, cells = resolve(sweep, conf.load([], sweep.preset))
         untouched = [cell for cell in cells if trial_config(conf.load([], sweep.preset), cell, 0).method.name == "baseline"]
-        assert sum(cell.baseline for cell in cells) == 1 and len(untouched) == 1
+        blocks = next((len(factor.levels) for factor in sweep.factors if factor.key == sweep.within), 1)
+        assert sum(cell.baseline for cell in cells) == blocks and len(untouched) == 1
         assert untouched[0].reference != untouched[0].baseline, "the untouched backbone is the reference, or what all are compared with"
 
 
 def test_a_sweep_that_needs_real_weights_declines_in_the_embedded_world() -> None:
-    declining = [sweep for sweep in discover() if sweep.needs]
-    assert [sweep.name for sweep in declining] == ["polysemy"]
-    for sweep in declining:
-        with pytest.raises(PlanError, match="needs real weights .*, which the embedded world has not: choose a backbone"):
+    declining = {sweep.name: sweep for sweep in discover() if sweep.needs}
+    assert list(declining) == ["backbones", "polysemy"]
+    for sweep in declining.values():
+        instead = r"python -m sweeps\.(methods|generalisation)"
+        with pytest.raises(Declined, match=f"needs real weights.*, which the embedded world has not: choose a backbone.*{instead}$"):
             resolve(sweep, conf.load([], sweep.preset))
-        found, cells = resolve(sweep, conf.load(["backbone=sdxl"], sweep.preset))
-        assert sum(cell.baseline for cell in cells) == 1 and {"success", "clip_score"} <= {metric.key for metric in found.metrics}
+    found, cells = resolve(declining["polysemy"], conf.load(["backbone=sdxl"], declining["polysemy"].preset))
+    assert sum(cell.baseline for cell in cells) == 1 and {"success", "clip_score"} <= {metric.key for metric in found.metrics}
+
+
+def test_every_backbone_is_compared_with_itself_untouched(tmp_path: Path) -> None:
+    words = ["data=coco", f"data.root={tmp_path}", "trainer=paper512", "evaluation=paper", "headline=fid"]
+    found, cells = resolve(BACKBONES, conf.load(words, BACKBONES.preset), words)
+    runs = {cell.text: trial_config(conf.load(words, BACKBONES.preset), cell, 1) for cell in cells}
+    assert {run.backbone.name for run in runs.values()} == {"sd15", "sd21", "sdxl", "pixart"} and len(cells) == 12
+    assert all(cell.baseline == (runs[cell.text].method.name == "baseline") and not cell.reference for cell in cells)
+    assert {run.trainer.steps for run in runs.values()} == {conf.load(words).trainer.steps}
+    compared = {cell.text: base.text for cell in cells if (base := found.base_of(cell, [c for c in cells if c.baseline]))}
+    assert compared["backbone=sdxl, method=maskattn"] == "backbone=sdxl, method=baseline" and len(compared) == 8
+    # in the embedded world with what fits it, a folder among them
+    words = [f"levels=[embedded,{ROOT / 'lightning_modules' / 'assets' / 'backbone'}]"]
+    config = conf.load(words, BACKBONES.preset)
+    _, cells = resolve(BACKBONES, config, words)
+    own = trial_config(config, cells[-1], 0).backbone
+    assert (own.name, own.resolution, own.dtype) == ("backbone", 64, "float16")  # as its weights are stored and len(cells) == 6
+    with pytest.raises(PlanError, match="backbone.dtype=float16: backbone is what this sweep varies"):
+        resolve(BACKBONES, config, [*words, "backbone.dtype=float16"])
+
+
+def within() -> Sweep:
+    factors = [
+        Factor("recipe", ["a", "b"], settings={"a": {"trainer.steps": 7}, "b": {"trainer.steps": 9, "method": "mcgm"}, "c": {}}),
+        Factor("method.gate.bias", [0.0, 2.0, 4.0]),
+    ]
+    also = [({"recipe": "b", "method.gate.bias": 4.0}, {"trainer.lr": 0.5, "method": "mcgm_released"})]
+    return replace(SWEEP, factors=factors, baseline={"method.gate.bias": 2.0}, within="recipe", also=also)
+
+
+def test_each_level_of_within_has_a_baseline_cell_of_its_own() -> None:
+    sweep = within()
+    cells = sweep.cells()
+    assert [cell.text for cell in cells if cell.baseline] == ["recipe=a, bias=2.0", "recipe=b, bias=2.0"]
+    assert [cell.training for cell in cells if "trainer.lr" in cell.training] == [
+        {"trainer.steps": 9, "method": "mcgm_released", "method.gate.bias": 4.0, "trainer.lr": 0.5}
+    ]
+    bases = [cell for cell in cells if cell.baseline]
+    found = {cell.text: getattr(sweep.base_of(cell, bases), "text", None) for cell in cells}
+    assert found["recipe=b, bias=0.0"] == "recipe=b, bias=2.0" and found["recipe=a, bias=4.0"] == "recipe=a, bias=2.0"
+    assert found[REFERENCE] is None and found["recipe=a, bias=2.0"] is None
+    assert sweep.cells(mode="one_factor") == cells  # one of the two factors is what parts the blocks
+    assert [cell.text for cell in sweep.with_levels(["c"]).cells()[1:]] == ["recipe=c, bias=0.0", "recipe=c, bias=2.0", "recipe=c, bias=4.0"]
+    with pytest.raises(ValueError, match="no settings for the level d"):
+        sweep.with_levels(["d"])
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"within": "preset"}, "within='preset'; expected one of several factors: recipe, method.gate.bias"),
+    ({"baseline": {"recipe": "a", "method.gate.bias": 2.0}}, "expected exactly method.gate.bias"),
+    ({"without": [{"recipe": "a", "method.gate.bias": 2.0}]}, "that is the baseline cell"),
+    ({"also": [({"recipe": "z"}, {})]}, "also {recipe: z}: recipe=z is none of a, b, c"),
+])
+def test_what_is_compared_within_must_fit(change: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        replace(within(), **change)
+
+
+def test_a_search_has_one_baseline() -> None:
+    words = ["mode=search"]
+    with pytest.raises(PlanError, match="released has one for each recipe; use mode=grid"):
+        resolve(RELEASED, conf.load(words, RELEASED.preset), words)
+
+
+def test_released_presets_differ_from_sound_ones_in_nothing_that_trains() -> None:
+    config = conf.load([], RELEASED.preset)
+    _, cells = resolve(RELEASED, config)
+    runs = {tuple(cell.values.values()): trial_config(config, cell, 0) for cell in cells if not cell.reference}
+    for name in ("maskattn", "mcgm", "separate_enhance"):
+        sound, released = runs[name, "sound"], runs[name, "released"]
+        assert sound.method.name == released.method.name == name and sound.method != released.method
+        assert sound.trainer == released.trainer and sound.method.weights == released.method.weights
+    assert runs["mcgm", "released"].method.masks.reach == "everywhere" and runs["maskattn", "released"].method.gate.bias == 0
+
+
+def test_the_command_line_goes_over_what_levels_stand_for() -> None:
+    def runs(*words: str) -> dict[str, Any]:
+        config = conf.load(words, METHODS.preset)
+        _, cells = resolve(METHODS, config, words)
+        return {str(cell.values["recipe"]): trial_config(config, cell, 0) for cell in cells}
+
+    assert runs()["mcgm"].trainer.steps == 100 and runs()["mcgm"].trainer.lr == 2e-3
+    one = runs("trainer.steps=7", "method.gate.threshold=0.4")
+    assert {run.trainer.steps for name, run in one.items() if name != "untouched backbone"} == {7} and one["mcgm"].trainer.lr == 2e-3
+    assert one["maskattn"].method.gate.threshold == 0.4 and one["maskattn"].method.gate.signal == "masks"
+    named = runs("trainer=paper512")
+    assert {run.trainer.lr for run in named.values()} == {conf.load(["trainer=paper512"]).trainer.lr}
+    with pytest.raises(PlanError, match="method=mcgm: each level of recipe is a method of its own"):
+        runs("method=mcgm")
+
+
+def test_a_backbone_without_a_file_is_read_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def own(name: str) -> Any:
+        return conf.load([f"backbone={name}"]).backbone
+
+    folder = tmp_path / "mine"
+    for part, content in {"unet": {"sample_size": 64}, "vae": {"block_out_channels": [1, 2, 3, 4]}}.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(content))
+    assert (own(str(folder)).name, own(str(folder)).resolution, own(str(folder)).dtype) == ("mine", 512, "float32")
+    head = json.dumps({"w": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}, "__metadata__": {}}).encode()
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(len(head).to_bytes(8, "little") + head + b"\0\0")
+    assert own(str(folder)).dtype == "float16"
+    assert conf.load([f"backbone={folder}", "backbone.dtype=bfloat16"]).backbone.dtype == "bfloat16"
+    with pytest.raises(conf.ConfigError, match="is no diffusers model with a unet or transformer and a vae"):
+        own(str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(conf.ConfigError, match="org/model was not downloaded yet.*hf download org/model"):
+        own("org/model")
+
+
+def test_the_short_form_of_every_sweep_is_part_of_it() -> None:
+    for sweep in discover():
+        if sweep.needs:
+            continue
+        words = brief_words(sweep)
+        _, cells = resolve(sweep, conf.load(words, sweep.preset), words)
+        assert {cell.text for cell in cells} <= {cell.text for cell in sweep.cells()} and len(cells) > 2
+        assert brief_words(sweep, ["mode=grid"]) == []
 
 
 CELLS = {

@@ -1,0 +1,67 @@
+"""`backbone=/my/model` or `backbone=org/model`: the settings of a backbone without a file of its own, read from the model's config."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+__all__ = ["is_own", "settings_of"]
+
+STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+DENOISERS = ("unet", "transformer")
+
+
+def is_own(name: Any) -> bool:
+    """Whether `name` is a folder or the id of a model on the hub, and not the name of a file in `conf/backbone/`."""
+    return isinstance(name, str) and ("/" in name or os.sep in name or Path(name).is_dir())
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Dotted settings: the image side that the model was trained with, in pixels, and the dtype that its weights are stored in.
+
+    Raises ValueError in one line where there is no diffusers model, or one that was not downloaded yet.
+    """
+    folder = _folder(name)
+    part = next((part for part in DENOISERS if (folder / part / "config.json").is_file()), None)
+    if part is None or not (folder / "vae" / "config.json").is_file():
+        raise ValueError(f"{folder} is no diffusers model with a {' or '.join(DENOISERS)} and a vae")
+    denoiser, vae = (json.loads((folder / one / "config.json").read_text(encoding="utf-8")) for one in (part, "vae"))
+    side = denoiser.get("sample_size")
+    if not isinstance(side, int):
+        raise ValueError(f"{folder / part / 'config.json'} has no sample_size: write conf/backbone/<name>.yaml with the resolution")
+    pixels = side * 2 ** (len(vae["block_out_channels"]) - 1)
+    short = Path(name).name if Path(name).is_dir() else name.rpartition("/")[2]
+    return {"backbone.name": short, "backbone.path": name, "backbone.resolution": pixels, "backbone.dtype": _stored(folder / part)}
+
+
+def _folder(name: str) -> Path:
+    """Where the files of a model are: the folder itself, or what the hub's cache holds of an id."""
+    if Path(name).is_dir():
+        return Path(name)
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        raise ValueError("no such folder, and no id of the hub (org/model)")
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        known = [repo for repo in scan_cache_dir().repos if repo.repo_id == name and repo.repo_type == "model"]
+    except CacheNotFound:
+        known = []
+    revisions = [revision for repo in known for revision in repo.revisions]
+    if not revisions:
+        raise ValueError(f"{name} was not downloaded yet, and its image size stands in its files: first do `hf download {name}`")
+    return max(revisions, key=lambda revision: revision.last_modified).snapshot_path
+
+
+def _stored(folder: Path) -> str:
+    """The dtype of most weights; float32 where no safetensors file says so."""
+    file = next((file for file in sorted(folder.glob("*.safetensors")) if "fp16" not in file.name), None)
+    if file is None:
+        return "float32"
+    with file.open("rb") as opened:
+        head = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+    kinds = [entry["dtype"] for key, entry in head.items() if key != "__metadata__"]
+    return STORED.get(max(set(kinds), key=kinds.count), "float32")
