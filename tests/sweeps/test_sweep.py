@@ -183,7 +183,8 @@ def test_each_level_of_within_has_a_baseline_cell_of_its_own() -> None:
     assert found["recipe=b, bias=0.0"] == "recipe=b, bias=2.0" and found["recipe=a, bias=4.0"] == "recipe=a, bias=2.0"
     assert found[REFERENCE] is None and found["recipe=a, bias=2.0"] is None
     assert sweep.cells(mode="one_factor") == cells  # one of the two factors is what parts the blocks
-    assert [cell.text for cell in sweep.with_levels(["c"]).cells()[1:]] == ["recipe=c, bias=0.0", "recipe=c, bias=2.0", "recipe=c, bias=4.0"]
+    others = sweep.with_levels(["c"]).cells()[1:]
+    assert [cell.text for cell in others] == ["recipe=c, bias=0.0", "recipe=c, bias=2.0", "recipe=c, bias=4.0"]
     with pytest.raises(ValueError, match="no settings for the level d"):
         sweep.with_levels(["d"])
 
