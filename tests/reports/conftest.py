@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 KEY = "method.gate.threshold"
-LABELS = {"method.gate.bias": "Start bias", "method.gate.surrogate": "Surrogate", "method.gate.protect": "Protected tokens"}
+LABELS = {"recipe": "Method", "preset": "Preset", "method.gate.bias": "Start bias", "method.gate.surrogate": "Surrogate", "method.gate.protect": "Protected tokens"}
 SPECIAL = "*bold* #panic() $x$ _ & % <b> `code` \\alpha {y} | ~^ [z](w) 漢 −"
 METRICS = [
     {"key": "success", "label": "Success", "better": "higher", "unit": "share"},
@@ -52,6 +52,7 @@ class Fake:
     unstarted: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     factors: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    within: str = ""  # key of the first factor, whose levels have a baseline cell each
 
     def values(self, level: Any) -> dict[str, str]:
         """Swept key -> level, as MLflow keeps them."""
@@ -71,6 +72,10 @@ class Fake:
             {"key": key, "label": LABELS[key], "levels": list(levels), "unit": "", "numeric": not isinstance(levels[0], str)}
             for key, levels in self.factors.items()
         ]
+
+    def compared_with(self, level: Any) -> bool:
+        """Whether others are compared with the cell of this level."""
+        return level is not None and (level[1:] == self.baseline[1:] if self.within else level == self.baseline)
 
     def trials(self) -> list[tuple[Any, int]]:
         return [] if self.unstarted else list(itertools.product((None, *self.levels), range(self.seeds)))
@@ -113,6 +118,7 @@ GRID = {
     "method.gate.surrogate": ("released", "renormalised"),
     "method.gate.protect": ("none", "bos", "specials"),
 }
+BLOCKS = {"maskattn": 0.1, "mcgm": 0.3, "sound": 0.0, "released": -0.05}
 FAKES = [
     Fake(
         "threshold",
@@ -164,6 +170,15 @@ FAKES = [
         ],
         images=True,
         tags={"question": "What do the released gate choices cost?"},
+    ),
+    Fake(
+        "blocks",
+        lambda metric, level, seed: 0.3 + 0.01 * seed + sum(BLOCKS[part] for part in level or ()) - 0.002 * seed**2 * (level is None),
+        levels=tuple(itertools.product(("maskattn", "mcgm"), ("sound", "released"))),
+        baseline=("maskattn", "sound"),
+        factors={"recipe": ("maskattn", "mcgm"), "preset": ("sound", "released")},
+        within="recipe",
+        images=True,
     ),
 ]
 
@@ -236,7 +251,7 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
         "origin": "",
         "factor_keys": json.dumps([entry["key"] for entry in fake.described()]),
         "factors": json.dumps(fake.described()),
-        "baseline_cell": fake.cell(fake.baseline),
+        "within": fake.within,
         "metrics": json.dumps(fake.metrics),
         "headline": "success",
         "seeds": json.dumps(list(range(fake.seeds))),
@@ -250,7 +265,7 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
     cells = {}
     for level in (*reversed(fake.levels), None):  # not the order of the plan
         name = fake.cell(level)
-        marks = {"reference": "true"} if level is None else {"baseline": "true"} if level == fake.baseline else {}
+        marks = {"reference": "true"} if level is None else {"baseline": "true"} if fake.compared_with(level) else {}
         run = client.create_run(experiment, run_name=name, tags={"role": "cell", "cell": name, **marks})
         for key, text in fake.values(level).items():
             client.log_param(run.info.run_id, key, text)
