@@ -19,6 +19,7 @@ from torch import Tensor
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
 from lightning_modules import distributed
+from lightning_modules.duration import Clock
 from lightning_modules.following import as_given, following, target_masks
 from lightning_modules.images import Images, image_facts
 from lightning_modules.method import Method
@@ -41,12 +42,14 @@ class Evaluated(NamedTuple):
     facts: dict[str, dict[str, Any]]
 
 
-def evaluate(method: Method, datamodule: Any, config: Run, trained: str | None, folder: Path, emit: Emit) -> Evaluated:
+def evaluate(
+    method: Method, datamodule: Any, config: Run, trained: str | None, folder: Path, emit: Emit, clock: Clock | None = None
+) -> Evaluated:
     """Draws what is not there yet, scores all, and leaves in ``folder`` ``scores.parquet``, ``prompts.parquet`` and the first images as
     ``samples/*.png``.
 
-    ``config`` is that of the evaluation, ``trained`` the key of the adapter. On several processes each draws its share, and the first
-    alone scores: the others get nothing.
+    ``config`` is that of the evaluation, ``trained`` the key of the adapter; ``clock`` learns what sampling and scoring
+    took. On several processes each draws its share, and the first alone scores: the others get nothing.
     """
     evaluation = config.evaluation
     prompts = plan(datamodule, evaluation, config.seed)
@@ -55,8 +58,11 @@ def evaluate(method: Method, datamodule: Any, config: Run, trained: str | None, 
     device = str(method.backbone.device)
     folders, quiet = reference_folder(config), lambda text, share: emit(text, 0.0)
     looking = scorers(evaluation, datamodule, prompts, folders, device, quiet) if first else []
+    clock = clock or Clock()
+    clock("score")
     images = Images(Path(config.output) / "images", image_facts(config, prompts, trained), len(prompts))
     draw(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
+    clock("sample")
     if not first:
         return Evaluated({}, {})
     table: Columns = {}
@@ -74,6 +80,7 @@ def evaluate(method: Method, datamodule: Any, config: Run, trained: str | None, 
         real = real_images(datamodule, prompts).repeat_interleave(evaluation.noise_seeds, 0)
         metrics |= following(Judge.load(), images.load(range(len(prompts))), real, prompts, targets)
     keep(folder, prompts, images, table, evaluation.keep_images, targets)
+    clock("score")
     return Evaluated({f"eval/{key}": value for key, value in metrics.items()}, facts)
 
 

@@ -24,6 +24,7 @@ from conf import load as conf
 from conf.schema import Run
 from lightning_modules.checks import check, check_backbone, evaluated
 from lightning_modules.code_version import code_version
+from lightning_modules.duration import Clock
 from lightning_modules.fit import Pruned, build_method, trained
 from lightning_modules.keys import training_key
 
@@ -40,27 +41,29 @@ SHARES = {"data": (0.0, 0.05), "train": (0.05, 0.5), "evaluate": (0.5, 1.0)}  # 
 def run(config: Run, folder: Path, tracking: Tracking | None = None, progress: Progress | None = None) -> dict[str, Any]:
     """Trains, evaluates, writes ``folder``/result.json (the returned dict) and, with ``tracking``, a nested MLflow run.
 
-    ``progress`` gets a line and the share of the run that is done. With ``trainer.devices`` above 1 all processes of torchrun call this
+    ``progress`` gets a line and the share of the run that is done. "seconds" of the result says where the time went: start (imports, the
+    backbone), data, train, sample, score. With ``trainer.devices`` above 1 all processes of torchrun call this
     alike: the first writes and tracks, each returns the result. Raises ValueError or FileNotFoundError before any long work when the config
     cannot be run.
     """
     check(config)
+    clock = Clock()
     from lightning_modules import distributed
 
     with distributed.group(config.trainer.devices, config.trainer.accelerator):
         if not distributed.first():
-            return _run(config, folder, None, None)
+            return _run(config, folder, None, None, clock)
         folder.mkdir(parents=True, exist_ok=True)
         conf.write(conf.as_run(config), folder / "run.yaml")
         if tracking is None:
-            return _run(config, folder, None, progress)
+            return _run(config, folder, None, progress, clock)
         from lightning_modules.tracking import SeedRun
 
         with SeedRun(tracking) as seed_run:
-            return _run(config, folder, seed_run, progress)
+            return _run(config, folder, seed_run, progress, clock)
 
 
-def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None) -> dict[str, Any]:
+def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None, clock: Clock) -> dict[str, Any]:
     from lightning_modules import distributed
     from lightning_modules.tracking import provenance
 
@@ -78,14 +81,6 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
 
             return line
 
-        seconds: dict[str, float] = {}
-        mark = time.monotonic()
-
-        def clock(phase: str) -> None:
-            nonlocal mark
-            seconds[phase] = round(time.monotonic() - mark, 2)
-            mark = time.monotonic()
-
         from lightning_modules.backbone import Backbone
         from lightning_modules.data import build_data, draw_prior, wants_prior, with_subjects
         from lightning_modules.prompts import plan
@@ -96,6 +91,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
         backbone.to(distributed.device(config.trainer.accelerator))
         backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())  # now, since methods put theirs into its layers
+        clock("start")
         datamodule = build_data(config, emit("data"), with_prior=False)
         config = with_subjects(config, datamodule)
         evaluation = evaluated(config).evaluation
@@ -116,13 +112,12 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
             method = trained(config, method, datamodule, folder, seed_run, emit("train"))
         except Pruned as stop:
             pruned = str(stop)
-            return distributed.once(lambda: _write(folder, {"pruned": pruned, "metrics": {}, "seconds": seconds}))
+            return distributed.once(lambda: _write(folder, {"pruned": pruned, "metrics": {}, "seconds": clock.seconds}))
         clock("train")
         metrics: dict[str, float] = {}
         facts: dict[str, dict[str, Any]] = {}
         if evaluation.prompts:
-            metrics, facts = _evaluated(config, method, datamodule, folder, emit("evaluate"))
-        clock("evaluate")
+            metrics, facts = _evaluated(config, method, datamodule, folder, emit("evaluate"), clock)
 
     def finish() -> dict[str, Any]:
         result = {
@@ -132,13 +127,13 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
                 "trained_parameters": sum(p.numel() for p in method.parameters()) if method.trains else 0,
                 "backbone_parameters": backbone_parameters,
             },
-            "seconds": seconds,
+            "seconds": clock.seconds,
             "scores": "scores.parquet" if metrics else None,
             "versions": provenance() | {"code": code_version()},
         }
         if seed_run is not None:
             seed_run.log_metrics(metrics)
-            seed_run.log_metrics({f"seconds/{phase}": value for phase, value in seconds.items()})
+            seed_run.log_metrics({f"seconds/{phase}": value for phase, value in clock.seconds.items()})
         _write(folder, result)
         if seed_run is not None:
             seed_run.log_artifacts(folder)
@@ -155,7 +150,7 @@ def _write(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder: Path, emit: Progress) -> Evaluated:
+def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder: Path, emit: Progress, clock: Clock) -> Evaluated:
     from lightning_modules import distributed
     from lightning_modules.evaluate import Evaluated, evaluate
     from lightning_modules.gating.maps import draw_gate_maps
@@ -163,7 +158,7 @@ def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder
     from lightning_modules.maskattn import MaskAttn
 
     late = evaluated(config)
-    metrics, facts = evaluate(method, datamodule, late, training_key(config) if method.trains else None, folder, emit)
+    metrics, facts = evaluate(method, datamodule, late, training_key(config) if method.trains else None, folder, emit, clock)
     if not distributed.first():
         return Evaluated({}, {})
     if isinstance(method, MaskAttn):
@@ -183,6 +178,7 @@ def _evaluated(config: Run, method: Method, datamodule: PairedDataModule, folder
         target = Path(config.output) / "adapters" / training_key(config) if method.trains else None
         found = costs(method, target, plan(datamodule, late.evaluation, config.seed), late.evaluation)
         metrics |= {f"eval/{key}": value for key, value in found.items()}
+    clock("score")
     return Evaluated(metrics, facts)
 
 

@@ -171,11 +171,14 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
 def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
     """Table, report, where to look, and what is missing."""
     from sweeps.engine.display import say, summary_table
+    from sweeps.engine.spent import spent_table
 
     done = plan.done()
     for line in plan.results():
         say(console, line)
     say(console, summary_table(plan.sweep, plan.cells, plan.seeds, plan.ledger.seeds(), console.width))
+    if table := spent_table(plan.study.trials()):
+        say(console, table)
     written = bool(done) and _report(plan, console)
     rows = [("folder", str(plan.folder)), *plan.ledger.links()]
     if written:

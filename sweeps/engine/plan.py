@@ -165,7 +165,7 @@ class Plan:
             raise
         seconds = sum(result.get("seconds", {}).values())
         self.ledger.settle(job.tracking, result, job.folder)
-        self.study.note(job.number, kind=job.kind, code=code_version())
+        self.study.note(job.number, kind=job.kind, code=code_version(), phases=result.get("seconds"))
         self.study.complete(job.number, value, seconds)  # where another driver took this one for dead, it finds the result as well
         self._aggregate(job.cell)
         return value, seconds
@@ -243,7 +243,8 @@ class Plan:
                     job = self._job(trial.number, key, 1)
                     self.ledger.fail(job.tracking, "KILLED", reason, job.folder)
             else:
-                self.study.note(trial.number, kind=self.kind(key, ()), code=result.get("versions", {}).get("code"))
+                facts = {"code": result.get("versions", {}).get("code"), "phases": result.get("seconds")}
+                self.study.note(trial.number, kind=self.kind(key, ()), **facts)
                 self.study.complete(trial.number, self.value(result), sum(result.get("seconds", {}).values()))
                 self.notes.append(f"{key[0]}, seed {key[1]} had finished when its process was stopped: counted")
 

@@ -112,7 +112,7 @@ def test_a_run_leaves_its_result_and_finite_numbers(done: Any, base: Run):
     assert all(isinstance(v, float) and math.isfinite(v) for v in metrics.values())
     assert metrics["eval/n_images"] == 8 and 0 < metrics["eval/gate_closed"] < 1
     assert result["counts"]["trained_parameters"] == sum(t.numel() for t in adapter(base).values())
-    assert set(result["seconds"]) == {"data", "train", "evaluate"} and result["versions"]["torch"] == torch.__version__
+    assert set(result["seconds"]) == {"start", "data", "train", "sample", "score"} and result["versions"]["torch"] == torch.__version__
     assert conf.read_run(folder / "run.yaml") == base
     assert not [p.name for p in folder.iterdir() if p.name.startswith(".")]
 

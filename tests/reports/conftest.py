@@ -15,7 +15,10 @@ import pandas as pd
 import pytest
 
 KEY = "method.gate.threshold"
-LABELS = {"recipe": "Method", "preset": "Preset", "method.gate.bias": "Start bias", "method.gate.surrogate": "Surrogate", "method.gate.protect": "Protected tokens"}
+LABELS = {
+    "recipe": "Method", "preset": "Preset",
+    "method.gate.bias": "Start bias", "method.gate.surrogate": "Surrogate", "method.gate.protect": "Protected tokens",
+}  # fmt: skip
 SPECIAL = "*bold* #panic() $x$ _ & % <b> `code` \\alpha {y} | ~^ [z](w) 漢 −"
 METRICS = [
     {"key": "success", "label": "Success", "better": "higher", "unit": "share"},
