@@ -8,7 +8,7 @@
 neighbours.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, PARAMETERS, TAUGHT
+from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, PARAMETERS, PUBLISHED, TAUGHT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -25,6 +25,7 @@ SWEEP = Sweep(
     baseline={"method.gate.head": "mlp", "method.gate.width": 128},
     metrics=[*HEADLINES, PARAMETERS, OVERHEAD, *DETAILS],
     headline="success",
+    published=PUBLISHED,
     preset=TAUGHT,
     brief="one_factor",
 )

@@ -10,7 +10,7 @@ layout that fits the noise, without training. Weight, density and annealing are 
 method.gate.signal_density=0.6 method.gate.signal_anneal=cosine.
 """
 
-from sweeps.maskattn_shared import DETAILS, GATE_MASK_IOU, HEADLINES, PAPER
+from sweeps.maskattn_shared import DETAILS, GATE_MASK_IOU, HEADLINES, PAPER, PUBLISHED
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -24,6 +24,7 @@ SWEEP = Sweep(
     baseline={"method.gate.signal": "none", "method.gate.signal_timesteps": "all"},
     metrics=[*HEADLINES, GATE_MASK_IOU, *DETAILS],
     headline="success",
+    published=PUBLISHED,
     preset=PAPER | {
         "method.gate.sharing": "layer",
         "method.gate.stage": "all",

@@ -8,7 +8,7 @@ They are bias 0, which starts with half of the gates closed, a surrogate gradien
 the cell bias=0.0, surrogate=released, protect=none. The baseline differs from it in all three.
 """
 
-from sweeps.maskattn_shared import DETAILS, GATES_REOPENED, GATES_SHUT, HEADLINES, PAPER
+from sweeps.maskattn_shared import DETAILS, GATES_REOPENED, GATES_SHUT, HEADLINES, PAPER, PUBLISHED
 from sweeps.sweep import Factor, Sweep
 
 SURROGATES, PROTECTED = ["released", "renormalised", "secant"], ["none", "bos", "specials"]
@@ -28,6 +28,7 @@ SWEEP = Sweep(
     baseline={"method.gate.bias": 2.0, "method.gate.surrogate": "secant", "method.gate.protect": "bos"},
     metrics=[*HEADLINES, GATES_REOPENED, GATES_SHUT, *DETAILS],
     headline="success",
+    published=PUBLISHED,
     preset=PAPER | {"trainer.steps": 30, "evaluation.prompts": 24},
     # gates that start open stay open whatever the other two are
     brief=[f"bias=0.0, surrogate={surrogate}, protect={protect}" for surrogate in SURROGATES for protect in PROTECTED],

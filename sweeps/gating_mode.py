@@ -8,7 +8,7 @@
 location's tokens whatever their probability: method.gate.keep=0.8 keeps more.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, TAUGHT
+from sweeps.maskattn_shared import DETAILS, HEADLINES, PUBLISHED, TAUGHT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -19,6 +19,7 @@ SWEEP = Sweep(
     baseline={"method.gate.mode": "hard"},
     metrics=[*HEADLINES, *DETAILS],
     headline="success",
+    published=PUBLISHED,
     preset=TAUGHT,
 )
 

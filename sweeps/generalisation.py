@@ -7,7 +7,7 @@
 Seen and held-out prompts are two metrics: the combinations that the backbone has seen, and those it has not.
 """
 
-from sweeps.sepen_shared import METRICS, PUBLISHED, SEPEN
+from sweeps.sepen_shared import METRICS, PUBLISHED_LARGE, SEPEN
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -19,7 +19,7 @@ SWEEP = Sweep(
     metrics=METRICS,
     headline="success_heldout",
     preset=SEPEN,
-    published=PUBLISHED,
+    published=PUBLISHED_LARGE,
 )
 
 if __name__ == "__main__":

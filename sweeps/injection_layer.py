@@ -7,7 +7,7 @@
 The stage `low` is the mid block, which belongs to neither encoder nor decoder: it has one cell.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, TAUGHT
+from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, PUBLISHED, TAUGHT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -21,6 +21,7 @@ SWEEP = Sweep(
     baseline={"method.gate.stage": "mid", "method.gate.placement": "both"},
     metrics=[*HEADLINES, OVERHEAD, *DETAILS],
     headline="success",
+    published=PUBLISHED,
     preset=TAUGHT,
     without=[{"method.gate.stage": "low", "method.gate.placement": side} for side in ("encoder", "decoder")],
     brief="one_factor",

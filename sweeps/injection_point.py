@@ -9,7 +9,7 @@
 numbers in every seed; with method.gate.surrogate=released they differ in the gradient alone.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, TAUGHT
+from sweeps.maskattn_shared import DETAILS, HEADLINES, PUBLISHED, TAUGHT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -20,6 +20,7 @@ SWEEP = Sweep(
     baseline={"method.gate.point": "logit"},
     metrics=[*HEADLINES, *DETAILS],
     headline="success",
+    published=PUBLISHED,
     preset=TAUGHT,
 )
 

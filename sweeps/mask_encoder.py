@@ -5,7 +5,7 @@
     python -m sweeps.mask_encoder trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 """
 
-from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, PUBLISHED, STEERED, SUCCESS, SUCCESS_HELDOUT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -20,6 +20,7 @@ SWEEP = Sweep(
     baseline={"method.masks.encoder": "per_mask", "method.masks.trained": True, "method.masks.reach": "inside"},
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *OTHERS],
     headline="mask_iou",
+    published=PUBLISHED,
     preset=STEERED,
     without=[
         # mixed into the text there is no mask token whose reach could be limited

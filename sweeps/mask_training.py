@@ -5,7 +5,7 @@
     python -m sweeps.mask_training trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 """
 
-from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, PUBLISHED, STEERED, SUCCESS, SUCCESS_HELDOUT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -20,6 +20,7 @@ SWEEP = Sweep(
     baseline={"method.masks.timesteps": "noisier", "method.weights.part": "attn2", "method.masks.lambda_m": 0.1},
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *OTHERS],
     headline="mask_iou",
+    published=PUBLISHED,
     preset=STEERED | {"trainer.steps": 60},
     brief="one_factor",
 )

@@ -10,8 +10,11 @@ method is: `mcgm without masks` is the same adapter without. `gates + separation
 
 from typing import Any
 
+from sweeps.maskattn_shared import PUBLISHED as MASKATTN
 from sweeps.maskattn_shared import TAUGHT
 from sweeps.masks_shared import MASK_IOU, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import PUBLISHED as MCGM
+from sweeps.sepen_shared import PUBLISHED as SEPARATE_ENHANCE
 from sweeps.sepen_shared import SEPEN
 from sweeps.sweep import Factor, Metric, Sweep
 
@@ -46,6 +49,7 @@ SWEEP = Sweep(
         Metric("sampling_time", "Sampling time", "lower", "× the backbone's"),
     ],
     headline="success",
+    published=[*MASKATTN, *MCGM, *SEPARATE_ENHANCE],
     preset={"evaluation.follow_masks": True, "evaluation.costs": True, "evaluation.prompts": 32},
 )  # fmt: skip
 

@@ -4,12 +4,11 @@
     python -m sweeps.objects seeds=5                                      # two more seeds for the same cells
     python -m sweeps.objects trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 
-All cells share one adapter a seed; without the trained change (0) they are the untouched backbone. Four objects are in no training
-image of the backbone.
+One adapter a seed is compared with the untouched backbone at each number of objects. Four are in no training image of the backbone.
 """
 
 from sweeps.masks_shared import OTHERS, SUCCESS
-from sweeps.sepen_shared import SEPEN
+from sweeps.sepen_shared import CHANGE, PUBLISHED, SEPEN
 from sweeps.sweep import Factor, Metric, Sweep
 
 SWEEP = Sweep(
@@ -17,12 +16,14 @@ SWEEP = Sweep(
     question="Does it hold beyond two objects?",
     origin="Separate-and-Enhance (arXiv 2312.06712): claimed for more than two concepts, shown in pictures",
     factors=[
-        Factor("method.separate.scale", [0.0, 1.0], when="evaluate", label="Trained change"),
         Factor("evaluation.splits", [["one"], ["two"], ["three"], ["four"]], when="evaluate", label="Objects"),
+        CHANGE,
     ],
-    baseline={"method.separate.scale": 1.0, "evaluation.splits": ["two"]},
+    within="evaluation.splits",
+    baseline={CHANGE.key: "none"},
     metrics=[SUCCESS, Metric("map_overlap", "Overlap of maps", "lower"), Metric("map_activation", "Weakest activation", "higher"), *OTHERS],
     headline="success",
+    published=PUBLISHED,
     preset=SEPEN | {"evaluation.splits": ["two"]},
 )
 

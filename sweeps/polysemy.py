@@ -3,11 +3,12 @@
     python -m sweeps.polysemy backbone=sdxl                     # needs real weights: the embedded world has no such words
     python -m sweeps.polysemy backbone=sd15 trainer.accelerator=gpu output=/data/runs seeds=5
 
-A detector of COCO's classes says whether both things are there. All cells share one adapter a seed; without the trained change (0) they
-are the untouched backbone.
+A detector of COCO's classes says whether both things are there. One adapter a seed is compared with the untouched backbone on plain and
+on disambiguated prompts.
 """
 
 from sweeps.masks_shared import SUCCESS
+from sweeps.sepen_shared import CHANGE
 from sweeps.sweep import Factor, Metric, Sweep
 
 SWEEP = Sweep(
@@ -15,10 +16,11 @@ SWEEP = Sweep(
     question="Are words with two meanings confused?",
     origin="Separate-and-Enhance (arXiv 2312.06712), limitations: words such as mouse and orange after training on many concepts",
     factors=[
-        Factor("method.separate.scale", [0.0, 1.0], when="evaluate", label="Trained change"),
         Factor("evaluation.splits", [["plain"], ["disambiguated"]], when="evaluate", label="Prompts"),
+        CHANGE,
     ],
-    baseline={"method.separate.scale": 1.0, "evaluation.splits": ["plain"]},
+    within="evaluation.splits",
+    baseline={CHANGE.key: "none"},
     metrics=[SUCCESS, Metric("clip_score", "CLIP score", "higher")],
     headline="success",
     preset={

@@ -11,7 +11,10 @@ weights are trained, for how long and at which rate is the same in both, so that
 from typing import Any
 
 from sweeps.maskattn_shared import PAPER
+from sweeps.maskattn_shared import PUBLISHED as MASKATTN
 from sweeps.masks_shared import MASK_IOU, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import PUBLISHED as MCGM
+from sweeps.sepen_shared import PUBLISHED as SEPARATE_ENHANCE
 from sweeps.sepen_shared import SEPEN
 from sweeps.sweep import Factor, Metric, Sweep
 
@@ -42,6 +45,7 @@ SWEEP = Sweep(
     baseline={"preset": "sound"},
     metrics=[SUCCESS, SUCCESS_HELDOUT, *OTHERS, MASK_IOU, Metric("gate_closed", "Gates closed", "none", "share")],
     headline="success",
+    published=[*MASKATTN, *MCGM, *SEPARATE_ENHANCE],
     preset={"evaluation.follow_masks": True, "evaluation.prompts": 32},
 )  # fmt: skip
 

@@ -9,7 +9,7 @@ One part is off at a time.
 
 from itertools import combinations
 
-from sweeps.masks_shared import FOUND, IDENTITY, OTHERS, SCENE, SUCCESS
+from sweeps.masks_shared import BREAK_A_SCENE, FOUND, IDENTITY, OTHERS, SCENE, SUCCESS
 from sweeps.sweep import Factor, Sweep
 
 ALL = {
@@ -33,6 +33,7 @@ SWEEP = Sweep(
     baseline=ALL,
     metrics=[IDENTITY, SUCCESS, FOUND, *OTHERS],
     headline="success",
+    published=BREAK_A_SCENE,
     preset=SCENE,
     without=[dict(pair) for pair in combinations(OFF.items(), 2)],
 )

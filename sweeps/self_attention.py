@@ -7,7 +7,7 @@
 On self-attention a gate says which location may look at which; a location always looks at itself.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, TAUGHT
+from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, PUBLISHED, TAUGHT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -18,6 +18,7 @@ SWEEP = Sweep(
     baseline={"method.gate.attention": "cross"},
     metrics=[*HEADLINES, OVERHEAD, *DETAILS],
     headline="success",
+    published=PUBLISHED,
     preset=TAUGHT,
 )
 

@@ -8,7 +8,7 @@ All cells share one adapter a seed. Four subjects are in no training image, and 
 caption as the fourth one's stand: there the last cell says more about that encoder than about masks.
 """
 
-from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, OTHERS, STEERED, SUCCESS
+from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, OTHERS, PUBLISHED, STEERED, SUCCESS
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -19,6 +19,7 @@ SWEEP = Sweep(
     baseline={"evaluation.splits": ["two"]},
     metrics=[MASK_IOU, CENTRE, SUCCESS, FOUND, IDENTITY, *OTHERS],
     headline="mask_iou",
+    published=PUBLISHED,
     preset=STEERED | {"evaluation.splits": ["two"]},
 )
 

@@ -7,7 +7,7 @@
 All cells share one adapter a seed. The kind of subject is the split: combinations that the backbone has seen, and held-out ones.
 """
 
-from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, PUBLISHED, STEERED, SUCCESS, SUCCESS_HELDOUT
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -21,6 +21,7 @@ SWEEP = Sweep(
     baseline={"evaluation.guidance": 3.0, "method.masks.strength": 24.0},
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, SUCCESS, SUCCESS_HELDOUT, CENTRE, *OTHERS],
     headline="mask_iou",
+    published=PUBLISHED,
     preset=STEERED | {"evaluation.prompts": 20},
 )
 

@@ -9,10 +9,8 @@ Another backbone and data set are config values too: backbone=sdxl data=coco dat
 with them is refused in one line before anything runs.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, TAUGHT
+from sweeps.maskattn_shared import DETAILS, HEADLINES, PUBLISHED, TAUGHT
 from sweeps.sweep import Factor, Sweep
-
-PAPER = {"data": "COCO val2014 (named by a secondary source)", "backbone": "SDXL 1.0", "n": "not stated", "source": "arXiv 2509.15357v1"}
 
 SWEEP = Sweep(
     name="threshold",
@@ -23,12 +21,7 @@ SWEEP = Sweep(
     metrics=[*HEADLINES, *DETAILS],
     headline="success",
     preset=TAUGHT,
-    published=[
-        {"what": "SDXL", "metric": "FID", "value": "25.77", **PAPER},
-        {"what": "MaskAttn-SDXL at 0.5", "metric": "FID", "value": "24.57", **PAPER},
-        {"what": "MaskAttn-SDXL at 0.5", "metric": "Precision", "value": "+4.0 % against SDXL", **PAPER},
-        {"what": "MaskAttn-SDXL at 0.5", "metric": "Recall", "value": "+1.54 % against SDXL", **PAPER},
-    ],
+    published=PUBLISHED,
 )
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@
 All cells share one adapter a seed. Shapes stand upright in every training image: turned ones are new to the model.
 """
 
-from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, OTHERS, STEERED, SUCCESS, TURN
+from sweeps.masks_shared import CENTRE, FOUND, IDENTITY, MASK_IOU, OTHERS, PUBLISHED, STEERED, SUCCESS, TURN
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -21,6 +21,7 @@ SWEEP = Sweep(
     baseline={"evaluation.turn": 0.0, "evaluation.mirror": False},
     metrics=[TURN, MASK_IOU, CENTRE, SUCCESS, FOUND, IDENTITY, *OTHERS],
     headline="mask_iou",
+    published=PUBLISHED,
     preset=STEERED | {"evaluation.prompts": 20},
 )
 

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from conf import load as conf
 from conf.schema import Data, Run
 from lightning_modules import train
+from lightning_modules.duration import Clock
 from lightning_modules.gating import maps as gate_maps
 from lightning_modules.maskattn import MaskAttn
 
@@ -328,7 +329,7 @@ def test_metrics_go_to_mlflow_while_it_trains(base: Run, tmp_path: Path, monkeyp
     seed_run: Any = SeedRun()
     config = variant(base, seed=6, evaluation__prompts=0, trainer__steps=4, trainer__log_every=2)
     tmp_path.mkdir(exist_ok=True)
-    train._run(config, tmp_path, seed_run, None)
+    train._run(config, tmp_path, seed_run, None, Clock())
     assert seed_run.images == [("gates/training", step) for step in range(5)]
     logged = [(sorted(metrics), step) for metrics, step in seed_run.metrics if "train/loss" in metrics]
     assert logged == [(["train/gate_closed", "train/loss"], 2), (["train/gate_closed", "train/loss"], 4)]
