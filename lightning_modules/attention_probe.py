@@ -9,6 +9,7 @@ import torch
 
 from datamodules.coco import CocoDataset
 from lightning_modules.attention import nearest, select
+from lightning_modules.attention.as_far_as import as_far_as
 from lightning_modules.attention.capture import Capture, Maps
 from lightning_modules.method import Method
 from lightning_modules.pictures import draw_maps
@@ -33,7 +34,8 @@ class AttentionProbe(Probe):
         """The maps of one forward pass; an object of several tokens has their mean."""
         backbone = self.method.backbone
         chosen = nearest(select(backbone.sites(self.method.resolution)), SIDE)
-        with Capture(chosen, [positions for _, positions in self.placed], heads).attached(backbone.denoiser) as capture:
+        capture = Capture(chosen, [positions for _, positions in self.placed], heads)
+        with capture.attached(backbone.denoiser), as_far_as(backbone.denoiser, chosen):
             self.method.predict(self.noised, self.timesteps, backbone.encode_prompts(self.captions))
         return capture.maps
 

@@ -22,6 +22,7 @@ from datamodules.batch import Batch, Phrase
 from datamodules.concepts import ConceptDataset, with_article
 from datamodules.noun_phrases import noun_spans
 from lightning_modules.attention import nearest, select
+from lightning_modules.attention.as_far_as import as_far_as
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone import Backbone
 from lightning_modules.method import Method
@@ -102,7 +103,7 @@ class SeparateEnhance(Method):
         terms: dict[str, tuple[float, Tensor]] = {}
         if chosen.separate_weight or chosen.enhance_weight:
             self.capture.tokens = self.positions(batch)
-            with self.capture.attached(self.backbone.denoiser):
+            with self.capture.attached(self.backbone.denoiser), as_far_as(self.backbone.denoiser, self.capture.sites):
                 self.predict(noised, timesteps, text)
             maps, present = self.capture.maps.mean(), self.capture.maps.present
             terms["separate"] = (chosen.separate_weight, separate_loss(maps, present))
