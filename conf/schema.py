@@ -166,6 +166,7 @@ class Trainer:
     clip: float = number(1.0, above=0)                            # largest gradient norm
     precision: str = choice("32-true", "bf16-mixed", "16-mixed")  # Lightning's precision
     accelerator: str = choice("auto", "cpu", "gpu")               # Lightning's accelerator
+    gradient_checkpointing: bool = False                          # blocks run a second time in the backward pass: less memory, more time
     log_every: int = number(10, minimum=1)                        # steps between logged training metrics
     checkpoint_every: int = number(500, minimum=1)                # steps between checkpoints that an interrupted training goes on from
 

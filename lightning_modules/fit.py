@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -117,6 +117,18 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
         backbone.texts = TextCache.fill(folder / "texts", facts, dataset.texts(), backbone.encoded, emit=told)
 
 
+@contextmanager
+def _checkpointing(denoiser: Any, wanted: bool) -> Iterator[None]:
+    """Inside the block the denoiser keeps the inputs of its blocks alone and runs them again in the backward pass."""
+    if wanted:
+        denoiser.enable_gradient_checkpointing()
+    try:
+        yield
+    finally:
+        if wanted:
+            denoiser.disable_gradient_checkpointing()
+
+
 def _fit(
     config: Run, method: Method, datamodule: PairedDataModule, target: Path, folder: Path, seed_run: SeedRun | None, emit: Progress
 ) -> None:
@@ -167,7 +179,7 @@ def _fit(
     last = checkpoints / "last.ckpt"
     going_on = distributed.once(last.exists)
     try:
-        with costs.measured(method.backbone.device) as cost:
+        with costs.measured(method.backbone.device) as cost, _checkpointing(method.backbone.denoiser, recipe.gradient_checkpointing):
             trainer.fit(method, datamodule=datamodule, ckpt_path=str(last) if going_on else None, weights_only=True)
     except FloatingPointError:
         # Going on from there would end likewise.

@@ -39,6 +39,8 @@ NOT_IN_DIGEST = (
     "seed", "seeds", "retries", "output", "tracking_uri", "levels", "data.workers", "trainer.log_every", "trainer.checkpoint_every",
     "mode", "cells", "candidates", "sampler", "sampler_seed", "prune", "workers", "devices", "launcher", "launch", "storage",
 )  # fmt: skip
+# settings that came later, with the value at which results are those of before
+LATER = {"trainer.gradient_checkpointing": False}
 
 
 def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[str] = ()) -> Plan:
@@ -142,7 +144,8 @@ def kept_apart(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
     flat["trainer.batch"] *= flat.pop("trainer.devices")
     flat |= {f"levels of {factor.key}": factor.settings for factor in sweep.factors if factor.settings}
     flat |= {"also": [list(map(dict, entry)) for entry in sweep.also]} if sweep.also else {}
-    return {key: value for key, value in flat.items() if key not in NOT_IN_DIGEST and key not in sweep.keys}
+    left_out = {*NOT_IN_DIGEST, *sweep.keys, *(key for key, before in LATER.items() if flat[key] == before)}
+    return {key: value for key, value in flat.items() if key not in left_out}
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

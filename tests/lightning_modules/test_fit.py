@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 from filelock import FileLock
 
 from conf import load as conf
@@ -137,3 +138,35 @@ def test_a_card_that_could_not_be_written_makes_no_adapter(base: Run, tmp_path: 
     assert not (target / "adapter.json").exists()
     train.run(config, tmp_path)
     assert json.loads((target / "adapter.json").read_text())["method"] == "maskattn"
+
+
+@pytest.mark.parametrize("method", ["maskattn", "separate_enhance", "mcgm"])
+def test_gradient_checkpointing_trains_the_same(base: Run, tmp_path: Path, method: str) -> None:
+    from safetensors.torch import load_file
+
+    found = []
+    for wanted in (False, True):
+        changes = {"method": method, "seed": 31, "trainer.steps": 2, "trainer.gradient_checkpointing": wanted, "evaluation.prompts": 0}
+        if method == "mcgm":
+            changes |= {"method.masks.dropout": 0.5}
+        config = conf.replace(base, changes)
+        train.run(config, tmp_path / str(wanted))
+        target = Path(config.output) / "adapters" / train.training_key(config)
+        found.append(load_file(target / "adapter.safetensors"))
+    for name, tensor in found[0].items():
+        assert torch.allclose(tensor, found[1][name], atol=1e-5), name
+
+
+def test_gradient_checkpointing_runs_blocks_again(base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
+
+    wanted: list[bool] = []
+    forward = CrossAttnDownBlock2D.forward
+
+    def watched(self: Any, *args: Any, **more: Any) -> Any:
+        wanted.append(self.gradient_checkpointing and torch.is_grad_enabled())
+        return forward(self, *args, **more)
+
+    monkeypatch.setattr(CrossAttnDownBlock2D, "forward", watched)
+    train.run(conf.replace(base, {"seed": 32, "trainer.gradient_checkpointing": True, "trainer.steps": 1}), tmp_path)
+    assert wanted[0] and not all(wanted), "on while it trains, and off when it samples"

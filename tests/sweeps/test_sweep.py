@@ -17,6 +17,7 @@ import pytest
 from conf import load as conf
 from sweeps.backbones import SWEEP as BACKBONES
 from sweeps.engine.catalogue import brief_words, discover
+from sweeps.engine.place import LATER, kept_apart
 from sweeps.engine.resolve import Declined, PlanError, resolve, seeds_of, trial_config
 from sweeps.maskattn_shared import DETAILS, HEADLINES, PAPER
 from sweeps.methods import SWEEP as METHODS
@@ -380,3 +381,11 @@ def test_the_readme_shows_a_sweep_that_works(tmp_path: Path) -> None:
     exec(compile(source, "warmup.py", "exec"), scope)
     sweep, cells = resolve(scope["SWEEP"], conf.load([], scope["SWEEP"].preset))
     assert len(cells) == 4 and len([line for line in source.splitlines() if line]) <= 20
+
+
+def test_settings_that_came_later_part_no_study_that_was_there_before() -> None:
+    before = kept_apart(SWEEP, conf.load([], SWEEP.preset))
+    assert not LATER.keys() & before.keys() and all(conf.lookup(conf.load([]), key) == value for key, value in LATER.items())
+    assert kept_apart(SWEEP, conf.load(["trainer.gradient_checkpointing=true"], SWEEP.preset)) == {
+        **before, "trainer.gradient_checkpointing": True
+    }
