@@ -236,6 +236,7 @@ def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         counts=result.get("counts", {}),
         versions=result.get("versions", {}),
         facts=result.get("facts", {}),
+        started=run.info.start_time,
         samples=None if table is None else _samples(table, run.info.run_id),
     )
 

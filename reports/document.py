@@ -111,7 +111,8 @@ def printable(value: Any) -> Any:
 
 
 def _all_tables(study: Study, found: list[tables.Entry]) -> list[tables.Table]:
-    return [tables.headline_table(study, found), *tables.mean_tables(study, found), *tables.difference_tables(study, found)]
+    kinds = (tables.mean_tables, tables.difference_tables, tables.effect_tables)
+    return [tables.headline_table(study, found), *(table for kind in kinds for table in kind(study, found))]
 
 
 def _markdown(study: Study, found: list[tables.Entry], said: Answer) -> str:

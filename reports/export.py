@@ -43,12 +43,15 @@ def to_csv(study: Study, found: Sequence[Entry]) -> str:
             "paired_n",
             "p_sign_flip",
             "p_holm",
+            "effect_size",
+            "effect_size_low95",
+            "effect_size_high95",
             "seeds",
             "missing_seeds",
         ]
     )
     for entry in found:
-        cell, summary, versus, wide = entry.cell, entry.summary, entry.versus, entry.wide
+        cell, summary, versus, wide, effect = entry.cell, entry.summary, entry.versus, entry.wide, entry.effect
         used = cell.per_seed(entry.metric.key)
         numbers: list[float | None] = [
             *((summary.mean, summary.sd, summary.low, summary.high) if summary else (None,) * 4),
@@ -70,6 +73,7 @@ def to_csv(study: Study, found: Sequence[Entry]) -> str:
                 len(versus.seeds) if versus else 0,
                 _exact(versus.p if versus else None),
                 _exact(entry.holm),
+                *map(_exact, (effect.g, effect.low, effect.high) if effect else (None,) * 3),
                 " ".join(map(str, used)),
                 " ".join(str(s) for s in study.seeds if s not in used),
             ]

@@ -68,6 +68,7 @@ class Trial:
     versions: dict[str, Any]
     samples: Samples | None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # metric -> what it was measured with
+    started: int = 0  # milliseconds since 1970, UTC
 
 
 @dataclass

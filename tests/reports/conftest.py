@@ -52,6 +52,10 @@ class Fake:
     unstarted: bool = False
     tags: dict[str, str] = field(default_factory=dict)
     factors: dict[str, tuple[Any, ...]] = field(default_factory=dict)
+    made: Callable[[Any], dict[str, Any]] = lambda level: {}  # what else is said of the versions that made a level's trials
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # metric -> what it was measured with
+    config: dict[str, Any] = field(default_factory=dict)  # section -> settings that differ from the others' fakes
+    first_seed: int = 0
 
     def values(self, level: Any) -> dict[str, str]:
         """Swept key -> level, as MLflow keeps them."""
@@ -73,7 +77,11 @@ class Fake:
         ]
 
     def trials(self) -> list[tuple[Any, int]]:
-        return [] if self.unstarted else list(itertools.product((None, *self.levels), range(self.seeds)))
+        return [] if self.unstarted else list(itertools.product((None, *self.levels), self.seed_list))
+
+    @property
+    def seed_list(self) -> list[int]:
+        return list(range(self.first_seed, self.first_seed + self.seeds))
 
 
 def factorial(metric: str, level: Any, seed: int) -> float | None:
@@ -146,6 +154,7 @@ FAKES = [
         failed={(0.6, 2): f"Traceback …\nRuntimeError: {SPECIAL}", (0.4, 0): "OutOfMemoryError: 3 GiB"},
         running=((0.4, 1),),
         images=True,
+        made=lambda level: {"dirty": True, "code": "0b501e7e" if level == 0.6 else "c0ffee00"},
         tags={"question": SPECIAL, "origin": SPECIAL, "published": json.dumps([{"what": SPECIAL, "metric": "FID", "value": 1.5}])},
     ),
     Fake("eight", noisy(0.004, {0.6: 0.1}), levels=(0.5, 0.6), seeds=8),
@@ -177,9 +186,16 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
             "metrics": {},
             "counts": {"trained_parameters": 0 if level is None else 123456},
             "seconds": {"data": 1.5, "train": 0.0 if level is None else 20.0, "evaluate": 12.0},
-            "versions": {"commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores", "torch": "2.13.0", "lightning": "2.6.6"},
+            "versions": {"commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores", "torch": "2.13.0", "lightning": "2.6.6"}
+            | fake.made(level),
+            "facts": fake.facts,
         })
     )  # fmt: skip
+    (folder / "environment.txt").write_text("torch==2.13.0\n")
+    if fake.made(level).get("dirty"):
+        (folder / "changes.diff").write_text("--- a/x.py\n+++ b/x.py\n")
+    val = {"layout": "coco", "split": "val", "captions": 1720, "facts": {"root": "/data", "images": "1b68"}, "count": 512, "problems": {}}
+    (folder / "data.json").write_text(json.dumps({"train": 2048, "evaluation": {"val": val}, "notes": []}))
     if not fake.images:
         return
     (folder / "samples").mkdir()
@@ -230,6 +246,7 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
         "trainer": {"steps": 60, "batch": 16, "lr": 0.001, "weight_decay": 0.01, "precision": "32-true"},
         "evaluation": {"splits": ["val", "heldout"], "prompts": 64, "steps": 12, "guidance": 3.0}, "seeds": fake.seeds, "output": "runs",
     }  # fmt: skip
+    config = {key: {**part, **fake.config.get(key, {})} if isinstance(part, dict) else part for key, part in config.items()}
     tags = {
         "sweep": fake.name,
         "question": "Does it matter?",
@@ -239,7 +256,7 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
         "baseline_cell": fake.cell(fake.baseline),
         "metrics": json.dumps(fake.metrics),
         "headline": "success",
-        "seeds": json.dumps(list(range(fake.seeds))),
+        "seeds": json.dumps(fake.seed_list),
         "config": json.dumps(config),
         "command": f"python -m sweeps.{fake.name}",
         "published": "[]",
