@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reports.study import PARTED, Cell, Factor, Metric, ReportError, Samples, Study, Trial, fetch
+from reports.study import PARTED, Cell, Factor, Metric, NothingFinished, ReportError, Samples, Study, Trial, fetch
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -88,7 +88,8 @@ def collect(tracking_uri: str, sweep: str) -> Study:
     _add_trials(study, owners, _runs(tracking, experiment.experiment_id, "seed"))
     if not any(cell.trials for cell in study.cells):
         command = tags.get("command", f"python -m sweeps.{sweep}")
-        raise ReportError(f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned); run it first: {command}")
+        said = f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned); run it first: {command}"
+        raise NothingFinished(said, study.planned)
     _refuse(study)
     return study
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from reports.study import Study
 from reports.tables import Entry, Table
 
-__all__ = ["latex", "markdown", "to_csv", "to_latex", "to_markdown"]
+__all__ = ["exact", "latex", "markdown", "to_csv", "to_latex", "to_markdown"]
 
 
 def to_csv(study: Study, found: Sequence[Entry]) -> str:
@@ -69,11 +69,11 @@ def to_csv(study: Study, found: Sequence[Entry]) -> str:
                 entry.metric.unit,
                 entry.metric.better,
                 len(used),
-                *map(_exact, numbers),
+                *map(exact, numbers),
                 len(versus.seeds) if versus else 0,
-                _exact(versus.p if versus else None),
-                _exact(entry.holm),
-                *map(_exact, (effect.g, effect.low, effect.high) if effect else (None,) * 3),
+                exact(versus.p if versus else None),
+                exact(entry.holm),
+                *map(exact, (effect.g, effect.low, effect.high) if effect else (None,) * 3),
                 " ".join(map(str, used)),
                 " ".join(str(s) for s in study.seeds if s not in used),
             ]
@@ -81,7 +81,8 @@ def to_csv(study: Study, found: Sequence[Entry]) -> str:
     return out.getvalue()
 
 
-def _exact(value: float | None) -> str:
+def exact(value: float | None) -> str:
+    """Full precision, empty where undefined."""
     return "" if value is None or not math.isfinite(value) else repr(float(value))
 
 

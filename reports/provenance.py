@@ -150,7 +150,7 @@ def _without(study: Study) -> str:
 
 def _manifests(study: Study, trials: Sequence[Trial]) -> dict[str, dict[str, Any]]:
     """Digest -> what data.json says, of each kind that the trials have."""
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for trial in trials:
         if path := study.fetch(trial, "data.json"):
             manifest = json.loads(path.read_text(encoding="utf-8"))

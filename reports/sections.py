@@ -78,9 +78,8 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
 
 
 def _warning(study: Study) -> str:
-    lacking = sum(len(cell.unfinished) for cell in study.cells)
-    total = len(study.cells) * len(study.seeds)
-    parts = [f"Unfinished: {lacking} of {total} trials are missing, see “What is missing”. The answer may change."] if lacking else []
+    missed = f"Unfinished: {study.lacking} of {study.planned} trials are missing, see “What is missing”. The answer may change."
+    parts = [missed] if study.lacking else []
     if len(found := codes(study)) > 1:
         parts.append(
             f"Made by {len(found)} versions of the code ({', '.join(code[:12] for code in found)}), so that a difference between cells may "

@@ -16,6 +16,14 @@ class ReportError(Exception):
     """One line that says what is missing and what to do."""
 
 
+class NothingFinished(ReportError):
+    """A sweep that is planned, with `planned` trials, of which none has finished."""
+
+    def __init__(self, message: str, planned: int) -> None:
+        super().__init__(message)
+        self.planned = planned
+
+
 @dataclass(frozen=True)
 class Factor:
     key: str
@@ -157,6 +165,16 @@ class Study:
     def words(self, cell: Cell) -> str:
         """A cell in a sentence, where no heading says which level is of which factor."""
         return cell.label if cell.reference or len(self.factors) == 1 else cell.name
+
+    @property
+    def planned(self) -> int:
+        """How many trials the plan has."""
+        return len(self.cells) * len(self.seeds)
+
+    @property
+    def lacking(self) -> int:
+        """How many of them have not finished."""
+        return sum(len(cell.unfinished) for cell in self.cells)
 
     def trials(self) -> Iterator[tuple[Cell, Trial]]:
         for cell in self.cells:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
+import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -335,6 +337,18 @@ def study(uri: str) -> Callable[[str], Any]:
     from reports.collect import collect
 
     return cache(lambda name: collect(uri, name))
+
+
+@pytest.fixture(scope="session")
+def text_of() -> Callable[[Path], str]:
+    """What a PDF says, its pages parted by form feeds."""
+
+    def read(pdf: Path) -> str:
+        if shutil.which("pdftotext") is None:
+            pytest.skip("needs pdftotext (poppler)")
+        return subprocess.run(["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
+
+    return read
 
 
 @pytest.fixture(scope="session")
