@@ -15,7 +15,7 @@ from typing import Any
 from reports import export, figures, fonts, forest, images, sections, tables
 from reports.answer import Answer, answer
 from reports.collect import client, collect
-from reports.study import ReportError, Study
+from reports.study import ReportError, Study, public
 
 __all__ = ["attach", "pictures", "printable", "put", "typeset", "write"]
 
@@ -69,7 +69,7 @@ def attach(tracking_uri: str, sweep: str, folder: Path) -> str:
     tracking = client(tracking_uri)
     experiment = tracking.get_experiment_by_name(sweep)
     if experiment is None:
-        raise ReportError(f"no sweep '{sweep}' at {tracking_uri}")
+        raise ReportError(f"no sweep '{sweep}' at {public(tracking_uri)}")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise ReportError(f"{folder} lacks {', '.join(missing)}: write the report first")

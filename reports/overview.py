@@ -21,7 +21,7 @@ from reports.collect import collect, sweeps
 from reports.document import pictures, printable, put, typeset
 from reports.sections import document
 from reports.statistics import Interval
-from reports.study import Metric, NothingFinished, ReportError, Study
+from reports.study import Metric, NothingFinished, ReportError, Study, public
 from reports.tables import DASH, Table, decimals, number, of_metric, signed, span, titled
 
 __all__ = ["Line", "line_of", "summary_csv", "summary_table", "write_all"]
@@ -141,7 +141,7 @@ def write_all(tracking_uri: str, folder: Path) -> Path:
             lines.append(line)
         if not parts:
             said = f"none of {len(lines)} sweeps has finished a trial" if lines else "no sweep"
-            raise ReportError(f"{said} at {tracking_uri}; run one first: python -m sweeps")
+            raise ReportError(f"{said} at {public(tracking_uri)}; run one first: python -m sweeps")
         table = summary_table(lines)
         put(draft / "report.json", json.dumps(printable(_content(lines, table, parts)), ensure_ascii=False))
         (draft / "all.pdf").write_bytes(typeset(draft))

@@ -197,3 +197,9 @@ def fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | 
         return None
     folder.mkdir(exist_ok=True)
     return Path(store.download_artifacts(name, str(folder)))
+
+
+def public(uri: str) -> str:
+    """A URI without user and password."""
+    scheme, separator, rest = uri.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"

@@ -208,7 +208,7 @@ def missing_note(study: Study) -> str:
     return f"{'; '.join(parts)}. Means are over the seeds that finished, differences over common seeds only." if parts else ""
 
 
-def _chunks(cells: list[Cell], most: int) -> list[list[Cell]]:
+def chunks(cells: list[Cell], most: int) -> list[list[Cell]]:
     parts = max(1, math.ceil(len(cells) / most))
     size = math.ceil(len(cells) / parts)
     return [cells[i : i + size] for i in range(0, len(cells), size)]
@@ -217,7 +217,7 @@ def _chunks(cells: list[Cell], most: int) -> list[list[Cell]]:
 def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
     """Metrics as rows, cells as columns: mean ± half of the 95 % interval."""
     tables = []
-    for cells in _chunks(study.cells, MEANS_A_TABLE):
+    for cells in chunks(study.cells, MEANS_A_TABLE):
         rows = []
         for metric in study.metrics:
             digits = decimals(found, metric)
@@ -235,7 +235,7 @@ def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
 def difference_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
     """Metrics as rows, cells as columns: paired difference from the baseline level, its 95 % interval, Holm's p if it can speak."""
     tables = []
-    for cells in _chunks([cell for cell in study.cells if not cell.baseline], DIFFERENCES_A_TABLE):
+    for cells in chunks([cell for cell in study.cells if not cell.baseline], DIFFERENCES_A_TABLE):
         rows = []
         for metric in study.metrics:
             digits = decimals(found, metric)
