@@ -139,8 +139,8 @@ def how(comparison: Comparison) -> list[str]:
     )
     return [
         pairing,
-        f"Cells are matched by name. {widened}Metrics are not adjusted for each other. An interval without width claims nothing. The two were run at different times: "
-        "whatever changed between them and is not listed under “What differs” is in the difference, too.",
+        f"Cells are matched by name. {widened}Metrics are not adjusted for each other. An interval without width claims nothing. The two "
+        "were run at different times: whatever changed between them and is not listed under “What differs” is in the difference, too.",
     ]
 
 
@@ -176,11 +176,12 @@ def content(comparison: Comparison, picture: Picture) -> dict[str, Any]:
     ]
     table = Table("The MLflow runs behind the common cells.", ["Cell", "Seed", left.label, right.label], runs)
     blocks += [heading_block("Runs"), table_block(table, ["auto"] * 4, 8, left=(0, 2, 3))]
+    counted = "1 common cell" if len(comparison.cells) == 1 else f"{len(comparison.cells)} common cells"
+    differ = "1 setting differs" if len(rows) == 1 else f"{len(rows)} settings differ"
     questions = dict.fromkeys(side.study.tags.get("question", "") for side in (left, right))
     return {
         "title": f"{left.label} and {right.label}",
-        "kicker": f"Comparison · {len(comparison.cells)} common cell{'' if len(comparison.cells) == 1 else 's'} · seeds {'do not pair' if comparison.unpaired else 'pair'} · "
-        f"{len(rows)} setting{'' if len(rows) == 1 else 's'} differ{'s' if len(rows) == 1 else ''}",
+        "kicker": f"Comparison · {counted} · seeds {'do not pair' if comparison.unpaired else 'pair'} · {differ}",
         "footer": f"{left.label} and {right.label}",
         "question": " / ".join(filter(None, questions)),
         "origin": "",

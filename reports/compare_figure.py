@@ -52,6 +52,7 @@ def draw(comparison: Comparison, folder: Path, name: str) -> Picture:
         for axes in (left, right):
             axes.grid(axis="x")
             axes.tick_params(axis="y", length=0)
+            axes.locator_params(axis="x", nbins=5)
         save(figure, folder, name)
     dots = "; small dots: single seeds" + ("" if comparison.unpaired else ", on the right their differences")
     counts = sorted({n for d in rows for n in ((d.left.n, d.right.n) if comparison.unpaired else (d.plain.n,))})

@@ -83,11 +83,13 @@ def _difference_words(comparison: Comparison) -> str:
     for d, wide in sorted(judged, key=lambda item: -abs(item[1].mean)):
         if wide.excludes_zero:
             real.setdefault(verb(metric.better, wide.mean), []).append((d, wide))
+    flat = [f"{d.cell.name} ({signed(wide.mean, digits)})" for d, wide in judged if wide.high == wide.low and wide.mean != 0]
+    note = f"; all seeds gave the same difference at {listed(flat)}, which has no spread to judge by" if flat else ""
     if not real:
         d, wide = max(judged, key=lambda item: abs(item[1].mean))
         return (
             f"No common cell differs in {name} by more than its interval: the largest difference, {second} minus {first}, is "
-            f"{_quoted(wide, digits)} at {d.cell.name} ({_seeds(found)})."
+            f"{_quoted(wide, digits)} at {d.cell.name}{note} ({_seeds(found)})."
         )
     parts = []
     for word, items in sorted(real.items()):
@@ -96,11 +98,12 @@ def _difference_words(comparison: Comparison) -> str:
     rest = len(judged) - sum(map(len, real.values()))
     others = f"; of the other {rest} none differs by more than its interval" if rest > 1 else ""
     others = "; the other one does not differ by more than its interval" if rest == 1 else others
-    return f"Compared with {first}, {name} of {second} is {' and '.join(parts)}{others} ({_seeds(found)})."
+    return f"Compared with {first}, {name} of {second} is {' and '.join(parts)}{others}{note} ({_seeds(found)})."
 
 
 def _quoted(interval: Interval, digits: int) -> str:
-    return f"{signed(interval.mean, digits)} {span(interval, digits, sign=True)}"
+    """A difference with its interval where it has one."""
+    return f"{signed(interval.mean, digits)} {span(interval, digits, sign=True)}" if interval.n > 1 else signed(interval.mean, digits)
 
 
 def _seeds(found: Sequence[Difference]) -> str:
@@ -121,18 +124,20 @@ def _change_words(comparison: Comparison) -> str:
     if not comparison.changes:
         return ""
     better, digits = comparison.headline.better, digits_of(comparison, comparison.headline)
-    other = [c for c in comparison.changes if _verdict(c.left, better) != _verdict(c.right, better)]
-    if all(_verdict(side, better) == NO_CLAIM for change in comparison.changes for side in (change.left, change.right)):
+    claims = {c.cell.name: [_verdict(side, better) for side in (c.left, c.right)] for c in comparison.changes}
+    other = [c for c in comparison.changes if len(set(claims[c.cell.name])) > 1 or c.change.excludes_zero]
+    if not other and all(claim == NO_CLAIM for pair in claims.values() for claim in pair):
         return "Neither side claims anything of these cells against its own baseline."
     if not other:
         return "What either side claims of these cells against its own baseline is the same."
-    told = [
-        f"{c.cell.name} ({_verdict(c.left, better)} in {comparison.left.label}, {_verdict(c.right, better)} in {comparison.right.label}; "
-        f"the effect itself changes by {_quoted(c.change, digits)}, {_zero(c.change)})"
-        for c in other[:QUOTED]
-    ]
+
+    def told(change: Change) -> str:
+        first, second = claims[change.cell.name]
+        both = f"{first} in {comparison.left.label}, {second} in {comparison.right.label}" if first != second else f"{first} on both sides"
+        return f"{change.cell.name} ({both}; the effect itself changes by {_quoted(change.change, digits)}, {_zero(change.change)})"
+
     more = [f"{len(other) - QUOTED} more"] if len(other) > QUOTED else []
-    return f"What is claimed against the own baseline differs at {listed(told + more)}."
+    return f"Against its own baseline either side says something else of {listed([*map(told, other[:QUOTED]), *more])}."
 
 
 def _zero(interval: Interval) -> str:

@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -240,7 +240,8 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
         Image.fromarray(maps).save(folder / "gates.png")
 
 
-def _fill(client: Any, fake: Fake, folder: Path) -> None:
+def fill(client: Any, fake: Fake, folder: Path, server: bool = False) -> None:
+    """Put one sweep into MLflow as planner and trials do; files below `folder`, or where a server keeps them."""
     config = {
         "backbone": {"name": "embedded", "path": "embedded", "dtype": "float32", "resolution": 64},
         "method": {"name": "maskattn", "gate": {"threshold": 0.5, "stage": "all", "placement": "both", "bias": 2.0, "protect": "bos"}},
@@ -264,7 +265,7 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
         "published": "[]",
         "evaluation": "64 prompts per split (val, heldout), 12 sampler steps, guidance 3.0, noise seed = trial seed",
     }
-    location = (folder / "artifacts" / fake.name).as_uri()
+    location = None if server else (folder / "artifacts" / fake.name).as_uri()
     experiment = client.create_experiment(fake.name, artifact_location=location, tags=tags | fake.tags)
     cells = {}
     for level in (*reversed(fake.levels), None):  # not the order of the plan
@@ -309,8 +310,29 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     address = f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=address)
     for fake in FAKES:
-        _fill(client, fake, folder)
+        fill(client, fake, folder)
     return address
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server with two small sweeps, `pair`, and `left_off`, which is not finished."""
+    from mlflow import MlflowClient
+    from mlflow_server import Server
+
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    try:
+        server.wait()
+        client = MlflowClient(tracking_uri=server.url)
+        for fake in (
+            Fake("pair", noisy(0.004, {0.6: 0.1}), levels=(0.5, 0.6), seeds=2),
+            Fake("left_off", noisy(0.004), levels=(0.5, 0.6), seeds=2, failed={(0.6, 1): "OutOfMemoryError"}, running=((None, 1),)),
+        ):
+            fill(client, fake, server.folder, server=True)
+        yield server.url
+    finally:
+        server.kill()
 
 
 @pytest.fixture(scope="session")
