@@ -10,8 +10,9 @@ from reports.statistics import paired
 from reports.study import Cell, Study
 from reports.tables import Entry, decimals, factor_words, in_sentence, listed, number, of_metric, signed, span
 
-__all__ = ["Answer", "answer"]
+__all__ = ["Answer", "answer", "brief", "verb"]
 
+FEW = 3  # levels that a few words name
 QUOTED = 4  # levels that one part of the answer names, those with the largest difference; the table has all
 
 
@@ -39,7 +40,27 @@ def answer(study: Study, found: Sequence[Entry]) -> Answer:
     return Answer(_levels(study, found, entries), method, _rule(study, entries), _brackets(study, entries))
 
 
-def _verb(better: str, difference: float) -> str:
+def brief(study: Study, found: Sequence[Entry]) -> str:
+    """What the factor does, in a few words and by the same rule."""
+    metric = study.headline
+    compared = {study.words(e.cell): e.wide for e in of_metric(found, metric) if e.wide}
+    if not compared:
+        return "no answer yet"
+    if all(interval.n == 1 for interval in compared.values()):
+        return "one seed cannot tell"
+    groups: dict[str, list[str]] = {}
+    for label, interval in sorted(compared.items(), key=lambda item: -abs(item[1].mean)):
+        if interval.excludes_zero:
+            groups.setdefault(verb(metric.better, interval.mean), []).append(label)
+    if groups:
+        parts = [f"{word}: {', '.join(named[:FEW])}" + (", …" if len(named) > FEW else "") for word, named in sorted(groups.items())]
+        return "; ".join(parts)
+    if _unchanged(found, {m.key for m in study.metrics}):
+        return "changes nothing at all"
+    return f"no {study.noun} differs by more than its interval"
+
+
+def verb(better: str, difference: float) -> str:
     if better == "none":
         return "higher" if difference > 0 else "lower"
     return "better" if (difference > 0) == (better == "higher") else "worse"
@@ -93,7 +114,7 @@ def _levels(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
     if real:
         groups: dict[str, list[str]] = {}
         for label in real:
-            groups.setdefault(_verb(metric.better, compared[label].mean), []).append(label)
+            groups.setdefault(verb(metric.better, compared[label].mean), []).append(label)
         parts = " and ".join(f"{verb} at {named(labels, quoted)}" for verb, labels in sorted(groups.items()))
         others = len(judged) - len(real)
         rest = (
@@ -141,7 +162,7 @@ def _method(study: Study, found: Sequence[Entry], cell: Cell) -> str:
     if not any(versus.differences):
         return f"The method at {at} gives the same {name} as the untouched backbone in every seed."
     if gain.excludes_zero:
-        return f"The method at {at} is {_verb(metric.better, gain.mean)} than the untouched backbone in {name}: {shift}."
+        return f"The method at {at} is {verb(metric.better, gain.mean)} than the untouched backbone in {name}: {shift}."
     return f"Against the untouched backbone, the method at {at} does not differ by more than its interval: {shift}."
 
 

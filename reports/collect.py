@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
-from reports.study import PARTED, Cell, Factor, Metric, ReportError, Samples, Study, Trial, fetch
+from reports.study import PARTED, Cell, Factor, Metric, NothingFinished, ReportError, Samples, Study, Trial, fetch, public
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-__all__ = ["client", "collect", "sweeps"]
+__all__ = ["client", "collect", "differing", "sweeps"]
 
 PAGE = 1000  # runs per request
+PROBE = 10.0  # seconds that a server has to answer
 
 
 def client(uri: str) -> MlflowClient:
@@ -29,10 +33,22 @@ def client(uri: str) -> MlflowClient:
     scheme, _, path = uri.partition(":///")
     if scheme == "sqlite" and not Path(path).is_file():
         raise ReportError(f"no MLflow database at {path}: run a sweep first, or say where it is with output=FOLDER or tracking_uri=URI")
+    if uri.startswith(("http://", "https://")):
+        _answers(uri)
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar per file of a few kilobytes drowns the terminal
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
+
+
+def _answers(uri: str) -> None:
+    """Raises ReportError where no server answers: MLflow itself would go on asking for minutes."""
+    try:
+        urlopen(f"{public(uri).rstrip('/')}/health", timeout=PROBE).close()
+    except HTTPError:
+        pass  # it answers; what it thinks of this page does not matter
+    except OSError as error:
+        raise ReportError(f"no MLflow server answers at {public(uri)}: {getattr(error, 'reason', error)}") from None
 
 
 def sweeps(uri: str) -> dict[str, str]:
@@ -53,7 +69,7 @@ def collect(tracking_uri: str, sweep: str) -> Study:
     experiment = tracking.get_experiment_by_name(sweep)
     if experiment is None or experiment.lifecycle_stage != "active":
         known = ", ".join(sweeps(tracking_uri)) or "none"
-        raise ReportError(f"no sweep '{sweep}' at {tracking_uri}; there are: {known}")
+        raise ReportError(f"no sweep '{sweep}' at {public(tracking_uri)}; there are: {known}")
     tags = dict(experiment.tags)
     needed = ("factors", "metrics", "headline", "seeds")
     if absent := [name for name in needed if name not in tags]:
@@ -88,7 +104,8 @@ def collect(tracking_uri: str, sweep: str) -> Study:
     _add_trials(study, owners, _runs(tracking, experiment.experiment_id, "seed"))
     if not any(cell.trials for cell in study.cells):
         command = tags.get("command", f"python -m sweeps.{sweep}")
-        raise ReportError(f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned); run it first: {command}")
+        said = f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned); run it first: {command}"
+        raise NothingFinished(said, study.planned)
     _refuse(study)
     return study
 
@@ -204,16 +221,20 @@ def _refuse(study: Study) -> None:
                 ways.setdefault(json.dumps(way, sort_keys=True), way)
         if len(ways) < 2:
             continue
-        names = dict.fromkeys(name for way in ways.values() for name in way)
-        told = []
-        for name in names:
-            values = list(dict.fromkeys(json.dumps(way.get(name)) for way in ways.values()))
-            told += [f"{name} {' and '.join(values)}"] if len(values) > 1 else []
-        why = f"measured in different ways ({'; '.join(told)}), which cannot stand in one column"
+        why = f"measured in different ways ({differing(ways.values())}), which cannot stand in one column"
         if metric is study.headline:
             raise ReportError(f"{metric.label} of '{study.sweep}' was {why}: run it with one way of measuring, in an output of its own")
         study.refused[metric.label] = why
     study.metrics = [metric for metric in study.metrics if metric.label not in study.refused]
+
+
+def differing(ways: Collection[Mapping[str, Any]]) -> str:
+    """What is not the same in all `ways` of measuring, with its values."""
+    told = []
+    for name in dict.fromkeys(name for way in ways for name in way):
+        values = list(dict.fromkeys(json.dumps(way.get(name)) for way in ways))
+        told += [f"{name} {' and '.join(values)}"] if len(values) > 1 else []
+    return "; ".join(told)
 
 
 def _reason(run: Run) -> str:
@@ -236,6 +257,7 @@ def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         counts=result.get("counts", {}),
         versions=result.get("versions", {}),
         facts=result.get("facts", {}),
+        started=run.info.start_time,
         samples=None if table is None else _samples(table, run.info.run_id),
     )
 

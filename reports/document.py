@@ -15,9 +15,9 @@ from typing import Any
 from reports import export, figures, fonts, forest, images, sections, tables
 from reports.answer import Answer, answer
 from reports.collect import client, collect
-from reports.study import ReportError, Study
+from reports.study import ReportError, Study, public
 
-__all__ = ["attach", "printable", "typeset", "write"]
+__all__ = ["attach", "pictures", "printable", "put", "typeset", "write"]
 
 FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex")
 TEMPLATE = Path(__file__).with_name("template.typ")
@@ -34,18 +34,11 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     with study.folder, tempfile.TemporaryDirectory(prefix="report-") as temporary:
         draft = Path(temporary)
-        pictures = {
-            "response": (figures.response if len(study.factors) == 1 else forest.forest)(study, found, draft / "figures"),
-            "precision_recall": figures.precision_recall(study, draft / "figures"),
-            "images": images.image_grid(study, draft / "figures"),
-            "gates": images.gate_maps(study, draft / "figures"),
-            "maps": images.attention_maps(study, draft / "figures"),
-        }
-        shown = sections.document(study, found, said, {name: picture for name, picture in pictures.items() if picture})
-        _put(draft / "report.json", json.dumps(printable(shown), indent=1, ensure_ascii=False))
-        _put(draft / "report.csv", export.to_csv(study, found))
-        _put(draft / "report.md", _markdown(study, found, said))
-        _put(draft / "report.tex", _latex(study, found, said))
+        shown = sections.document(study, found, said, pictures(study, found, draft / "figures"))
+        put(draft / "report.json", json.dumps(printable(shown), indent=1, ensure_ascii=False))
+        put(draft / "report.csv", export.to_csv(study, found))
+        put(draft / "report.md", _markdown(study, found, said))
+        put(draft / "report.tex", _latex(study, found, said))
         (draft / "report.pdf").write_bytes(typeset(draft))
         # only a report that is whole replaces the last one
         if (folder / "figures").exists():
@@ -56,6 +49,18 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
     return folder / "report.pdf"
 
 
+def pictures(study: Study, found: list[tables.Entry], folder: Path) -> dict[str, figures.Picture]:
+    """Draw the figures of a report into `folder`."""
+    drawn = {
+        "response": (figures.response if len(study.factors) == 1 else forest.forest)(study, found, folder),
+        "precision_recall": figures.precision_recall(study, folder),
+        "images": images.image_grid(study, folder),
+        "gates": images.gate_maps(study, folder),
+        "maps": images.attention_maps(study, folder),
+    }
+    return {name: picture for name, picture in drawn.items() if picture}
+
+
 def attach(tracking_uri: str, sweep: str, folder: Path) -> str:
     """Log what `write` left in `folder` into the sweep's role=report run, which the first call makes; return the run's id.
 
@@ -64,7 +69,7 @@ def attach(tracking_uri: str, sweep: str, folder: Path) -> str:
     tracking = client(tracking_uri)
     experiment = tracking.get_experiment_by_name(sweep)
     if experiment is None:
-        raise ReportError(f"no sweep '{sweep}' at {tracking_uri}")
+        raise ReportError(f"no sweep '{sweep}' at {public(tracking_uri)}")
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise ReportError(f"{folder} lacks {', '.join(missing)}: write the report first")
@@ -83,7 +88,7 @@ def attach(tracking_uri: str, sweep: str, folder: Path) -> str:
     return run_id
 
 
-def _put(path: Path, text: str) -> None:
+def put(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -111,7 +116,8 @@ def printable(value: Any) -> Any:
 
 
 def _all_tables(study: Study, found: list[tables.Entry]) -> list[tables.Table]:
-    return [tables.headline_table(study, found), *tables.mean_tables(study, found), *tables.difference_tables(study, found)]
+    kinds = (tables.mean_tables, tables.difference_tables, tables.effect_tables)
+    return [tables.headline_table(study, found), *(table for kind in kinds for table in kind(study, found))]
 
 
 def _markdown(study: Study, found: list[tables.Entry], said: Answer) -> str:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from reports.study import Study
 from reports.tables import Entry, Table
 
-__all__ = ["latex", "markdown", "to_csv", "to_latex", "to_markdown"]
+__all__ = ["exact", "latex", "markdown", "to_csv", "to_latex", "to_markdown"]
 
 
 def to_csv(study: Study, found: Sequence[Entry]) -> str:
@@ -43,12 +43,15 @@ def to_csv(study: Study, found: Sequence[Entry]) -> str:
             "paired_n",
             "p_sign_flip",
             "p_holm",
+            "effect_size",
+            "effect_size_low95",
+            "effect_size_high95",
             "seeds",
             "missing_seeds",
         ]
     )
     for entry in found:
-        cell, summary, versus, wide = entry.cell, entry.summary, entry.versus, entry.wide
+        cell, summary, versus, wide, effect = entry.cell, entry.summary, entry.versus, entry.wide, entry.effect
         used = cell.per_seed(entry.metric.key)
         numbers: list[float | None] = [
             *((summary.mean, summary.sd, summary.low, summary.high) if summary else (None,) * 4),
@@ -66,10 +69,11 @@ def to_csv(study: Study, found: Sequence[Entry]) -> str:
                 entry.metric.unit,
                 entry.metric.better,
                 len(used),
-                *map(_exact, numbers),
+                *map(exact, numbers),
                 len(versus.seeds) if versus else 0,
-                _exact(versus.p if versus else None),
-                _exact(entry.holm),
+                exact(versus.p if versus else None),
+                exact(entry.holm),
+                *map(exact, (effect.g, effect.low, effect.high) if effect else (None,) * 3),
                 " ".join(map(str, used)),
                 " ".join(str(s) for s in study.seeds if s not in used),
             ]
@@ -77,7 +81,8 @@ def to_csv(study: Study, found: Sequence[Entry]) -> str:
     return out.getvalue()
 
 
-def _exact(value: float | None) -> str:
+def exact(value: float | None) -> str:
+    """Full precision, empty where undefined."""
     return "" if value is None or not math.isfinite(value) else repr(float(value))
 
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from reports.answer import Answer
+from reports.blocks import heading_block, pairs_block, picture_block, table_block, text_block
 from reports.figures import CROWD, Picture
+from reports.provenance import codes, missing, provenance
 from reports.statistics import clustered_difference, detectable_effect, smallest_sign_flip_p, wilson
 from reports.study import Cell, Study
 from reports.tables import (
@@ -19,6 +21,7 @@ from reports.tables import (
     Table,
     decimals,
     difference_tables,
+    effect_tables,
     headline_table,
     in_sentence,
     listed,
@@ -39,18 +42,19 @@ WIDE_METRIC = 4.4  # cm: the first column of the tables that have one row per me
 def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mapping[str, Picture]) -> dict[str, Any]:
     """The content of report.json; strings, numbers of layout, lists and dicts only."""
     widths = {"precision_recall": 72 if len(study.cells) <= CROWD else 100, "images": 100, "gates": 100, "maps": 100}
-    blocks = [_picture(pictures[name], width) | {"float": True} for name, width in widths.items() if name in pictures]
+    blocks = [picture_block(pictures[name], width) | {"float": True} for name, width in widths.items() if name in pictures]
     if len(study.metrics) > 1:  # else the table on page one says it all
-        blocks += [_heading("All metrics")]
+        blocks += [heading_block("All metrics")]
         for table in (*mean_tables(study, found), *difference_tables(study, found)):
-            blocks.append(_table(table, widths=[WIDE_METRIC, *["fill"] * (len(table.columns) - 1)], size=8.2))
+            blocks.append(table_block(table, widths=[WIDE_METRIC, *["fill"] * (len(table.columns) - 1)], size=8.2))
     if images := _images_table(study):
-        blocks += [_heading("Image by image"), _table(images, widths=["fill", *["auto"] * 5], size=8.8)]
-    blocks += [_heading("Statistics"), *map(_text, _statistics(study, found, said))]
+        blocks += [heading_block("Image by image"), table_block(images, widths=["fill", *["auto"] * 5], size=8.8)]
+    blocks += [heading_block("Statistics"), *map(text_block, _statistics(study, found, said))]
+    blocks += [table_block(table, ["fill", *["auto"] * 4], size=8.8) for table in effect_tables(study, found)]
     blocks += measured(study)
-    blocks += [_heading("Context"), *_context(study)]
-    blocks += [_heading("What is missing"), _text(_missing(study))]
-    blocks += _provenance(study)
+    blocks += [heading_block("Context"), *_context(study)]
+    blocks += [heading_block("What is missing"), text_block(missing(study))]
+    blocks += provenance(study)
     front = headline_table(study, found)
     long = len(front.rows) > LONG  # for page one; the details follow it at once
     # where the untouched backbone is what all are compared with, methods themselves are
@@ -65,40 +69,22 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
         "answer": said.text,
         "small": f"{said.brackets} {_resolution(study, of_metric(found, study.headline), decimals(found, study.headline))}".strip(),
         "front": [
-            _picture(pictures["response"], 100),
-            _table(front, widths=["fill", *["auto"] * (len(front.columns) - 1)], size=8.8 if long else 9.5),
+            picture_block(pictures["response"], 100),
+            table_block(front, widths=["fill", *["auto"] * (len(front.columns) - 1)], size=8.8 if long else 9.5),
         ],
         "alone": not long,
         "blocks": blocks,
     }
 
 
-def _heading(text: str) -> dict[str, Any]:
-    return {"kind": "heading", "text": text}
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"kind": "text", "text": text}
-
-
-def _picture(picture: Picture, width: int) -> dict[str, Any]:
-    return {"kind": "picture", "file": picture.file, "caption": picture.caption, "alt": picture.alt, "width": width, "float": False}
-
-
-def _table(table: Table, widths: list[Any], size: float, left: Sequence[int] = (0,)) -> dict[str, Any]:
-    marks = {str(row): mark for row, mark in table.marks.items()}
-    shown = {"title": table.title, "note": table.note, "columns": table.columns, "rows": table.rows, "marks": marks}
-    return {"kind": "table", **shown, "widths": widths, "size": size, "left": list(left)}
-
-
-def _pairs(pairs: list[tuple[str, str]]) -> dict[str, Any]:
-    return {"kind": "pairs", "pairs": [[name, value] for name, value in pairs]}
-
-
 def _warning(study: Study) -> str:
-    lacking = sum(len(cell.unfinished) for cell in study.cells)
-    total = len(study.cells) * len(study.seeds)
-    parts = [f"Unfinished: {lacking} of {total} trials are missing, see “What is missing”. The answer may change."] if lacking else []
+    missed = f"Unfinished: {study.lacking} of {study.planned} trials are missing, see “What is missing”. The answer may change."
+    parts = [missed] if study.lacking else []
+    if len(found := codes(study)) > 1:
+        parts.append(
+            f"Made by {len(found)} versions of the code ({', '.join(code[:12] for code in found)}), so that a difference between cells may "
+            "be one between versions: the table of runs at the end says which made what."
+        )
     if study.tags.get("mode") == "search":
         tried = sum(not cell.baseline for cell in study.levels)
         parts.append(
@@ -157,13 +143,13 @@ def _images_table(study: Study) -> Table | None:
         f"the difference in share with a 95 % interval from {DRAWS} bootstrap samples that draw prompts and seeds independently "
         f"(generator seed 0). Wilson's interval "
         "takes images as independent, which they are not: it is a lower bound of the uncertainty. With few seeds the bootstrap interval "
-        "is somewhat too narrow; "
+        "is too narrow, with three it misses the true value up to four times as often as it should; "
         "the answer does not rest on it."
     )
     return Table(title, ["Cell", "Right", "Wilson 95 %", "Won / lost", "Difference", "Clustered 95 %"], rows, "", marks)
 
 
-# ---- statistics, how it was measured, context, what is missing
+# ---- statistics, how it was measured, context
 
 
 def measured(study: Study) -> list[dict[str, Any]]:
@@ -176,7 +162,7 @@ def measured(study: Study) -> list[dict[str, Any]]:
             ways.setdefault(way, []).append(metric.label)
     pairs = [(", ".join(labels), way) for way, labels in ways.items()]
     pairs += [(label, f"not shown: {why}") for label, why in study.refused.items()]
-    return [_heading("How it was measured"), _pairs(pairs)] if pairs else []
+    return [heading_block("How it was measured"), pairs_block(pairs)] if pairs else []
 
 
 def _plain(value: Any) -> str:
@@ -242,7 +228,7 @@ def _context(study: Study) -> list[dict[str, Any]]:
             "An effect here is a reason to look for it in the large models, not evidence that it is there."
         )
     if not study.published:
-        return [_text(text), _text("No published number is listed for this sweep.")]
+        return [text_block(text), text_block("No published number is listed for this sweep.")]
     columns = {
         "what": "Published elsewhere",
         "metric": "Metric",
@@ -256,77 +242,5 @@ def _context(study: Study) -> list[dict[str, Any]]:
     table = Table(
         "Numbers published elsewhere, not measured here and not comparable unless data, backbone and N agree.", list(columns.values()), rows
     )
-    return [_text(text), _table(table, widths=[3.2, "auto", "auto", "fill", "auto", "auto", 2.6], size=8.5, left=range(len(columns)))]
-
-
-def _missing(study: Study) -> str:
-    parts = [f"{cell.name}, seed {seed}: {_short(why)}" for cell in study.cells for seed, why in sorted(cell.unfinished.items())]
-    text = (
-        f"{'; '.join(parts)}." if parts else f"Nothing: every cell has all {len(study.seeds)} seeds ({', '.join(map(str, study.seeds))})."
-    )
-    if study.left_out:
-        text += f" Left out, since the plan no longer holds them: {', '.join(study.left_out)}."
-    return text
-
-
-def _short(why: str, most: int = 300) -> str:
-    return why if len(why) <= most else f"{why[:most]} …"
-
-
-# ---- provenance
-
-
-def _provenance(study: Study) -> list[dict[str, Any]]:
-    trials = [trial for _, trial in study.trials()]
-    facts = _merged([trial.versions for trial in trials])
-    commit = facts.pop("commit", "not recorded")
-    dirty = {"True": "with uncommitted changes", "False": "without uncommitted changes"}.get(
-        facts.pop("dirty", ""), "uncommitted changes not recorded"
-    )
-    hardware = facts.pop("hardware", "not recorded")
-    phases = sorted({phase for trial in trials for phase in trial.seconds})
-    spent = ", ".join(f"{phase} {sum(t.seconds.get(phase, 0.0) for t in trials) / 60:.1f} min" for phase in phases)
-    counts = _merged([trial.counts for cell, trial in study.trials() if not cell.reference])
-    pairs = [
-        ("Command", study.tags.get("command", "not recorded")),
-        ("Evaluation", study.tags.get("evaluation", "not recorded")),
-        ("Seeds", ", ".join(map(str, study.seeds))),
-        ("Factors", "; ".join(f"{f.key}: {', '.join(map(str, f.levels))}" for f in study.factors) + _without(study)),
-        ("Counts", ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in counts.items()) or "not recorded"),
-        ("Commit", f"{commit}, {dirty}"),
-        ("Versions", ", ".join(f"{name} {value}" for name, value in facts.items()) or "not recorded"),
-        ("Hardware", hardware),
-        ("Time", f"{sum(t.minutes for t in trials):.1f} min over {len(trials)} finished trials" + (f": {spent}" if spent else "")),
-        ("MLflow", f"experiment “{study.sweep}”, id {study.experiment_id}"),
-    ]
-    rows = [[cell.label, str(trial.seed), trial.run_id, f"{trial.minutes:.2f}"] for cell, trial in study.trials()]
-    runs = Table("The MLflow runs behind every number.", ["Cell", "Seed", "Run id", "Minutes"], rows)
-    return [
-        _heading("Provenance"),
-        _pairs(pairs),
-        _table(runs, widths=["auto"] * 4, size=8.2, left=(0, 2)),
-        _heading("Configuration"),
-        {"kind": "mono", "lines": [f"{key} = {value}" for key, value in _flat(study.config)]},
-    ]
-
-
-def _without(study: Study) -> str:
-    """The combinations that the plan leaves out."""
-    texts = [" with ".join(f"{key.rpartition('.')[2]}={level}" for key, level in entry.items()) for entry in study.without]
-    return f"; not combined: {', '.join(texts)}" if texts else ""
-
-
-def _merged(facts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Name -> value; where trials disagree, all their values."""
-    names = list(dict.fromkeys(name for fact in facts for name in fact))
-    return {name: " / ".join(dict.fromkeys(str(fact[name]) for fact in facts if name in fact)) for name in names}
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    found: list[tuple[str, str]] = []
-    for key, value in config.items():
-        if isinstance(value, dict) and value:
-            found += _flat(value, f"{prefix}{key}.")
-        else:
-            found.append((f"{prefix}{key}", json.dumps(value, ensure_ascii=False)))
-    return found
+    widths = [3.2, "auto", "auto", "fill", "auto", "auto", 2.6]
+    return [text_block(text), table_block(table, widths, size=8.5, left=range(len(columns)))]

@@ -16,6 +16,14 @@ class ReportError(Exception):
     """One line that says what is missing and what to do."""
 
 
+class NothingFinished(ReportError):
+    """A sweep that is planned, with `planned` trials, of which none has finished."""
+
+    def __init__(self, message: str, planned: int) -> None:
+        super().__init__(message)
+        self.planned = planned
+
+
 @dataclass(frozen=True)
 class Factor:
     key: str
@@ -68,6 +76,7 @@ class Trial:
     versions: dict[str, Any]
     samples: Samples | None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # metric -> what it was measured with
+    started: int = 0  # milliseconds since 1970, UTC
 
 
 @dataclass
@@ -157,6 +166,16 @@ class Study:
         """A cell in a sentence, where no heading says which level is of which factor."""
         return cell.label if cell.reference or len(self.factors) == 1 else cell.name
 
+    @property
+    def planned(self) -> int:
+        """How many trials the plan has."""
+        return len(self.cells) * len(self.seeds)
+
+    @property
+    def lacking(self) -> int:
+        """How many of them have not finished."""
+        return sum(len(cell.unfinished) for cell in self.cells)
+
     def trials(self) -> Iterator[tuple[Cell, Trial]]:
         for cell in self.cells:
             for _, trial in sorted(cell.trials.items()):
@@ -178,3 +197,9 @@ def fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | 
         return None
     folder.mkdir(exist_ok=True)
     return Path(store.download_artifacts(name, str(folder)))
+
+
+def public(uri: str) -> str:
+    """A URI without user and password."""
+    scheme, separator, rest = uri.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"

@@ -8,14 +8,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from reports.statistics import Interval, Paired, holm, mean_interval, paired
+from reports.statistics import Effect, Interval, Paired, holm, mean_interval, paired, standardised
 from reports.study import PARTED, Cell, Metric, Study
 
 __all__ = [
     "Entry",
     "Table",
     "difference_tables",
+    "effect_tables",
     "entries",
     "factor_words",
     "headline_table",
@@ -44,6 +46,11 @@ class Entry:
     versus: Paired | None = None
     wide: Interval | None = None
     holm: float | None = None
+
+    @cached_property
+    def effect(self) -> Effect | None:
+        """The difference in units of its standard deviation between seeds."""
+        return standardised(self.versus.differences) if self.versus else None
 
 
 @dataclass(frozen=True)
@@ -201,7 +208,7 @@ def missing_note(study: Study) -> str:
     return f"{'; '.join(parts)}. Means are over the seeds that finished, differences over common seeds only." if parts else ""
 
 
-def _chunks(cells: list[Cell], most: int) -> list[list[Cell]]:
+def chunks(cells: list[Cell], most: int) -> list[list[Cell]]:
     parts = max(1, math.ceil(len(cells) / most))
     size = math.ceil(len(cells) / parts)
     return [cells[i : i + size] for i in range(0, len(cells), size)]
@@ -210,7 +217,7 @@ def _chunks(cells: list[Cell], most: int) -> list[list[Cell]]:
 def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
     """Metrics as rows, cells as columns: mean ± half of the 95 % interval."""
     tables = []
-    for cells in _chunks(study.cells, MEANS_A_TABLE):
+    for cells in chunks(study.cells, MEANS_A_TABLE):
         rows = []
         for metric in study.metrics:
             digits = decimals(found, metric)
@@ -228,7 +235,7 @@ def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
 def difference_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
     """Metrics as rows, cells as columns: paired difference from the baseline level, its 95 % interval, Holm's p if it can speak."""
     tables = []
-    for cells in _chunks([cell for cell in study.cells if not cell.baseline], DIFFERENCES_A_TABLE):
+    for cells in chunks([cell for cell in study.cells if not cell.baseline], DIFFERENCES_A_TABLE):
         rows = []
         for metric in study.metrics:
             digits = decimals(found, metric)
@@ -240,6 +247,33 @@ def difference_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
         )
         tables.append(Table(title, ["Metric", *_heads(cells)], rows, missing_note(study)))
     return tables
+
+
+def effect_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
+    """Cells as rows: the headline metric's paired difference in units of its spread; no table where three seeds are nowhere paired."""
+    metric = study.headline
+    digits = decimals(found, metric)
+    shown = [(e, e.versus, e.effect) for e in of_metric(found, metric) if e.versus and e.effect and len(e.versus.seeds) > 2]
+    if not shown:
+        return []
+    rows = [
+        [
+            entry.cell.label,
+            signed(versus.interval.mean, digits),
+            number(versus.interval.sd, digits + 1),
+            signed(effect.g, 2),
+            f"[{signed(effect.low, 2)}, {signed(effect.high, 2)}]" if math.isfinite(effect.low) else DASH,
+        ]
+        for entry, versus, effect in shown
+    ]
+    title = (
+        f"{metric.label}: how large a difference is against its own scatter between seeds. g: mean over standard deviation (SD) of the "
+        "paired differences, with Hedges' correction; its interval is that of the noncentral t distribution, not widened. It says how "
+        "surely the next seed shows the same sign, not whether the difference matters; where all seeds agree to the last digit it is not "
+        "defined."
+    )
+    marks = {i: "reference" for i, (entry, _, _) in enumerate(shown) if entry.cell.reference}
+    return [Table(title, ["Cell", "Difference", "SD", "g", "95 % interval of g"], rows, "", marks)]
 
 
 def _named(metric: Metric) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +58,10 @@ class Fake:
     tags: dict[str, str] = field(default_factory=dict)
     factors: dict[str, tuple[Any, ...]] = field(default_factory=dict)
     within: str = ""  # key of the first factor, whose levels have a baseline cell each
+    made: Callable[[Any], dict[str, Any]] = lambda level: {}  # what else is said of the versions that made a level's trials
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # metric -> what it was measured with
+    config: dict[str, Any] = field(default_factory=dict)  # section -> settings that differ from the others' fakes
+    first_seed: int = 0
 
     def values(self, level: Any) -> dict[str, str]:
         """Swept key -> level, as MLflow keeps them."""
@@ -81,7 +87,11 @@ class Fake:
         return level is not None and (level[1:] == self.baseline[1:] if self.within else level == self.baseline)
 
     def trials(self) -> list[tuple[Any, int]]:
-        return [] if self.unstarted else list(itertools.product((None, *self.levels), range(self.seeds)))
+        return [] if self.unstarted else list(itertools.product((None, *self.levels), self.seed_list))
+
+    @property
+    def seed_list(self) -> list[int]:
+        return list(range(self.first_seed, self.first_seed + self.seeds))
 
 
 def factorial(metric: str, level: Any, seed: int) -> float | None:
@@ -155,6 +165,7 @@ FAKES = [
         failed={(0.6, 2): f"Traceback …\nRuntimeError: {SPECIAL}", (0.4, 0): "OutOfMemoryError: 3 GiB"},
         running=((0.4, 1),),
         images=True,
+        made=lambda level: {"dirty": True, "code": "0b501e7e" if level == 0.6 else "c0ffee00"},
         tags={"question": SPECIAL, "origin": SPECIAL, "published": json.dumps([{"what": SPECIAL, "metric": "FID", "value": 1.5}])},
     ),
     Fake("eight", noisy(0.004, {0.6: 0.1}), levels=(0.5, 0.6), seeds=8),
@@ -195,9 +206,16 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
             "metrics": {},
             "counts": {"trained_parameters": 0 if level is None else 123456},
             "seconds": {"data": 1.5, "train": 0.0 if level is None else 20.0, "evaluate": 12.0},
-            "versions": {"commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores", "torch": "2.13.0", "lightning": "2.6.6"},
+            "versions": {"commit": "0123456789abcdef", "dirty": False, "hardware": "2 CPU cores", "torch": "2.13.0", "lightning": "2.6.6"}
+            | fake.made(level),
+            "facts": fake.facts,
         })
     )  # fmt: skip
+    (folder / "environment.txt").write_text("torch==2.13.0\n")
+    if fake.made(level).get("dirty"):
+        (folder / "changes.diff").write_text("--- a/x.py\n+++ b/x.py\n")
+    val = {"layout": "coco", "split": "val", "captions": 1720, "facts": {"root": "/data", "images": "1b68"}, "count": 512, "problems": {}}
+    (folder / "data.json").write_text(json.dumps({"train": 2048, "evaluation": {"val": val}, "notes": []}))
     if not fake.images:
         return
     (folder / "samples").mkdir()
@@ -240,7 +258,8 @@ def _write(folder: Path, fake: Fake, level: Any, seed: int) -> None:
         Image.fromarray(maps).save(folder / "gates.png")
 
 
-def _fill(client: Any, fake: Fake, folder: Path) -> None:
+def fill(client: Any, fake: Fake, folder: Path, server: bool = False) -> None:
+    """Put one sweep into MLflow as planner and trials do; files below `folder`, or where a server keeps them."""
     config = {
         "backbone": {"name": "embedded", "path": "embedded", "dtype": "float32", "resolution": 64},
         "method": {"name": "maskattn", "gate": {"threshold": 0.5, "stage": "all", "placement": "both", "bias": 2.0, "protect": "bos"}},
@@ -248,6 +267,7 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
         "trainer": {"steps": 60, "batch": 16, "lr": 0.001, "weight_decay": 0.01, "precision": "32-true"},
         "evaluation": {"splits": ["val", "heldout"], "prompts": 64, "steps": 12, "guidance": 3.0}, "seeds": fake.seeds, "output": "runs",
     }  # fmt: skip
+    config = {key: {**part, **fake.config.get(key, {})} if isinstance(part, dict) else part for key, part in config.items()}
     tags = {
         "sweep": fake.name,
         "question": "Does it matter?",
@@ -257,13 +277,13 @@ def _fill(client: Any, fake: Fake, folder: Path) -> None:
         "within": fake.within,
         "metrics": json.dumps(fake.metrics),
         "headline": "success",
-        "seeds": json.dumps(list(range(fake.seeds))),
+        "seeds": json.dumps(fake.seed_list),
         "config": json.dumps(config),
         "command": f"python -m sweeps.{fake.name}",
         "published": "[]",
         "evaluation": "64 prompts per split (val, heldout), 12 sampler steps, guidance 3.0, noise seed = trial seed",
     }
-    location = (folder / "artifacts" / fake.name).as_uri()
+    location = None if server else (folder / "artifacts" / fake.name).as_uri()
     experiment = client.create_experiment(fake.name, artifact_location=location, tags=tags | fake.tags)
     cells = {}
     for level in (*reversed(fake.levels), None):  # not the order of the plan
@@ -308,8 +328,29 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     address = f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=address)
     for fake in FAKES:
-        _fill(client, fake, folder)
+        fill(client, fake, folder)
     return address
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of a server with two small sweeps, `pair`, and `left_off`, which is not finished."""
+    from mlflow import MlflowClient
+    from mlflow_server import Server
+
+    server = Server(tmp_path_factory.mktemp("server"))
+    server.start()
+    try:
+        server.wait()
+        client = MlflowClient(tracking_uri=server.url)
+        for fake in (
+            Fake("pair", noisy(0.004, {0.6: 0.1}), levels=(0.5, 0.6), seeds=2),
+            Fake("left_off", noisy(0.004), levels=(0.5, 0.6), seeds=2, failed={(0.6, 1): "OutOfMemoryError"}, running=((None, 1),)),
+        ):
+            fill(client, fake, server.folder, server=True)
+        yield server.url
+    finally:
+        server.kill()
 
 
 @pytest.fixture(scope="session")
@@ -336,6 +377,18 @@ def study(uri: str) -> Callable[[str], Any]:
     from reports.collect import collect
 
     return cache(lambda name: collect(uri, name))
+
+
+@pytest.fixture(scope="session")
+def text_of() -> Callable[[Path], str]:
+    """What a PDF says, its pages parted by form feeds."""
+
+    def read(pdf: Path) -> str:
+        if shutil.which("pdftotext") is None:
+            pytest.skip("needs pdftotext (poppler)")
+        return subprocess.run(["pdftotext", "-layout", str(pdf), "-"], capture_output=True, text=True, check=True).stdout
+
+    return read
 
 
 @pytest.fixture(scope="session")

@@ -106,7 +106,7 @@ def test_the_details_say_what_a_reviewer_asks(report: Callable[[str], Path]) -> 
         "cannot give a p below 0.25", "widened to hold for all 4 comparisons at once", "Noise floor", "24.57",
         "not comparable with those of any paper", "python -m sweeps.threshold", "0123456789abcdef", "without uncommitted changes",
         "torch 2.13.0", "2 CPU cores", "method.gate.bias = 2.0", "trained parameters 123456", "64 prompts per split",
-        "Nothing: every cell has all 3 seeds",
+        "Nothing: every cell has all 3 seeds", "captions", "environment.txt of each run", "noncentral t",
     ):  # fmt: skip
         assert part in flat, part
 
@@ -125,7 +125,7 @@ def test_special_signs_are_printed_and_missing_seeds_named(report: Callable[[str
     printed = "".join(special.replace("漢", "[U+6F22]").split())
     assert flat.count(printed) >= 4  # question, origin, published number, error
     named = ("threshold=0.4, seed 0: failed: OutOfMemoryError", "threshold=0.4, seed 1: still running")
-    for part in ("Unfinished: 3 of 12 trials are missing", *named):
+    for part in ("Unfinished: 3 of 12 trials are missing", "Made by 2 versions of the code (c0ffee00, 0b501e7e)", *named):
         assert "".join(part.split()) in flat, part
     assert "0.4 lacks seed 0, 1; 0.6 lacks seed 2" in (report("broken") / "report.md").read_text(encoding="utf-8")
 
