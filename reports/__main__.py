@@ -89,7 +89,7 @@ def _compare(names: list[str], place: str, uri: str, folder: Path) -> int:
     if len(names) != 2:
         raise ReportError(f"compare takes two sweeps, SWEEP or FOLDER:SWEEP, got {len(names)}: {' '.join(names) or 'none'}")
     sides = [_side(name, place, uri) for name in names]
-    from reports.compare_document import named, write_comparison
+    from reports.comparison.document import named, write_comparison
 
     (first, _, one), (second, _, two) = sides
     labels = named(((first, public(sides[0][1])), (second, public(sides[1][1]))))

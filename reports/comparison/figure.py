@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from reports.compare import Comparison
+from reports.comparison.differences import Comparison
 from reports.figures import BLUE, ORANGE, WIDTH, Picture, axis_text, canvas, save, wrapped
 from reports.tables import in_sentence
 

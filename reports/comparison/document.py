@@ -13,9 +13,9 @@ from reports import export
 from reports.answer import answer
 from reports.blocks import heading_block, pairs_block, picture_block, table_block, text_block
 from reports.collect import collect
-from reports.compare import Comparison, compare, side_of
-from reports.compare_figure import draw
-from reports.compare_text import (
+from reports.comparison.differences import Comparison, compare, side_of
+from reports.comparison.figure import draw
+from reports.comparison.text import (
     change_table,
     comparison_csv,
     headline_table,

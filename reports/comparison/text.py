@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from reports.answer import verb
-from reports.compare import Change, Comparison, Difference, Side
+from reports.comparison.differences import Change, Comparison, Difference, Side
 from reports.export import exact
 from reports.provenance import facts_of, flat
 from reports.statistics import Interval
