@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from reports import export, figures, fonts, forest, images, sections, tables
+from reports import cases, curves, export, figures, fonts, forest, heatmap, images, sections, tables
 from reports.answer import Answer, answer
 from reports.collect import client, collect
+from reports.precision_recall import precision_recall
 from reports.study import ReportError, Study
 
 __all__ = ["attach", "printable", "typeset", "write"]
@@ -31,17 +32,22 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
     study = collect(tracking_uri, sweep)
     found = tables.entries(study)
     said = answer(study, found)
+    contrast = cases.find(study)
     folder.mkdir(parents=True, exist_ok=True)
     with study.folder, tempfile.TemporaryDirectory(prefix="report-") as temporary:
         draft = Path(temporary)
         pictures = {
             "response": (figures.response if len(study.factors) == 1 else forest.forest)(study, found, draft / "figures"),
-            "precision_recall": figures.precision_recall(study, draft / "figures"),
+            "heatmap": heatmap.heatmap(study, found, draft / "figures"),
+            "precision_recall": precision_recall(study, draft / "figures"),
             "images": images.image_grid(study, draft / "figures"),
+            "cases": cases.cases(study, contrast, draft / "figures"),
             "gates": images.gate_maps(study, draft / "figures"),
             "maps": images.attention_maps(study, draft / "figures"),
+            "curves": curves.curves(study, found, draft / "figures"),
         }
-        shown = sections.document(study, found, said, {name: picture for name, picture in pictures.items() if picture})
+        made = {name: picture for name, picture in pictures.items() if picture}
+        shown = sections.document(study, found, said, made, cases.none(study, contrast))
         _put(draft / "report.json", json.dumps(printable(shown), indent=1, ensure_ascii=False))
         _put(draft / "report.csv", export.to_csv(study, found))
         _put(draft / "report.md", _markdown(study, found, said))

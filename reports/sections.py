@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 
 from reports.answer import Answer
-from reports.figures import CROWD, Picture
+from reports.figures import Picture
+from reports.heatmap import leads
+from reports.precision_recall import CROWD
 from reports.statistics import clustered_difference, detectable_effect, smallest_sign_flip_p, wilson
 from reports.study import Cell, Study
 from reports.tables import (
@@ -36,9 +38,11 @@ LONG = 12  # rows that the table on page one may have
 WIDE_METRIC = 4.4  # cm: the first column of the tables that have one row per metric
 
 
-def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mapping[str, Picture]) -> dict[str, Any]:
-    """The content of report.json; strings, numbers of layout, lists and dicts only."""
-    widths = {"precision_recall": 72 if len(study.cells) <= CROWD else 100, "images": 100, "gates": 100, "maps": 100}
+def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mapping[str, Picture], no_cases: str = "") -> dict[str, Any]:
+    """The content of report.json; strings, numbers of layout, lists and dicts only. `no_cases` says why best and worst cases are absent."""
+    first, second = ("heatmap", "response") if leads(study) else ("response", "heatmap")
+    widths = {second: 100, "precision_recall": 78 if len(study.cells) <= CROWD else 100}
+    widths |= dict.fromkeys(("images", "cases", "gates", "maps", "curves"), 100)
     blocks = [_picture(pictures[name], width) | {"float": True} for name, width in widths.items() if name in pictures]
     if len(study.metrics) > 1:  # else the table on page one says it all
         blocks += [_heading("All metrics")]
@@ -46,6 +50,7 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
             blocks.append(_table(table, widths=[WIDE_METRIC, *["fill"] * (len(table.columns) - 1)], size=8.2))
     if images := _images_table(study):
         blocks += [_heading("Image by image"), _table(images, widths=["fill", *["auto"] * 5], size=8.8)]
+        blocks += [_text(no_cases)] if no_cases else []
     blocks += [_heading("Statistics"), *map(_text, _statistics(study, found, said))]
     blocks += measured(study)
     blocks += [_heading("Context"), *_context(study)]
@@ -65,7 +70,7 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
         "answer": said.text,
         "small": f"{said.brackets} {_resolution(study, of_metric(found, study.headline), decimals(found, study.headline))}".strip(),
         "front": [
-            _picture(pictures["response"], 100),
+            _picture(pictures[first], 100),
             _table(front, widths=["fill", *["auto"] * (len(front.columns) - 1)], size=8.8 if long else 9.5),
         ],
         "alone": not long,
