@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 __all__ = ["heatmap", "leads"]
 
 LEVELS = 3  # that both factors need at least for the heat map to lead
-SIDE_BY_SIDE, MOST = 6, 14  # columns of two panels in a row, and of one panel at most; rows have twice as much room
-NAME = 13  # signs of a level's name in one line
+SIDE_BY_SIDE, MOST = 6, 14  # columns of two panels in a row, and of panels below each other; rows of the latter
+ROW, FRAME, PAGE = 0.42, 0.85, 8.4  # inches: a row where there is room, title and axis of a panel, all of the figure at most
+NAME, TITLE = 13, 38  # signs of a level's name and of a title in one line
 # dark blue below zero, light orange above: in grey one end is dark, the other not, and the sign stands in every cell
 DIVERGING = ((0.0, "#1c4f8a"), (0.25, "#7da7d0"), (0.5, "#ffffff"), (0.75, "#fbc98a"), (1.0, "#e08a1e"))
 SEQUENTIAL = ((0.0, "#f4f7fa"), (1.0, "#3f7fb5"))
@@ -36,7 +37,9 @@ def leads(study: Study) -> bool:
 def drawable(study: Study) -> bool:
     """Two factors of two or more levels, of which a search tried no scattered points, and few enough for a page."""
     lengths = sorted(len(factor.levels) for factor in study.factors)
-    return len(lengths) == 2 and study.tags.get("mode") != "search" and lengths[0] >= 2 and lengths[0] <= MOST and lengths[1] <= 2 * MOST
+    if len(lengths) != 2 or lengths[0] < 2 or study.tags.get("mode") == "search":
+        return False
+    return lengths[1] <= (2 * MOST if lengths[0] <= SIDE_BY_SIDE else MOST)
 
 
 def heatmap(study: Study, found: Sequence[Entry], folder: Path) -> Picture | None:
@@ -49,19 +52,19 @@ def heatmap(study: Study, found: Sequence[Entry], folder: Path) -> Picture | Non
     grid = [[own.get((row, column)) for column in columns] for row in rows]
     digits = decimals(found, study.headline)
     stacked = len(columns) > SIDE_BY_SIDE
-    high = 0.42 * len(rows) + 0.85
-    with canvas(WIDTH, 2 * high if stacked else high) as figure:
+    panels = 2 if stacked else 1
+    with canvas(WIDTH, min(PAGE, panels * (ROW * len(rows) + FRAME))) as figure:
         first, second = figure.subplots(2, 1) if stacked else figure.subplots(1, 2, sharey=True)
         large = len(columns) <= 4 or (stacked and len(columns) <= 2 * SIDE_BY_SIDE)
         unit = f" ({study.headline.unit})" if study.headline.unit else ""
         means = [[_mean(e) for e in row] for row in grid]
         _panel(first, means, _shades(SEQUENTIAL), _around(means), [[_mean_text(e, study, digits) for e in row] for row in grid], large)
-        first.set_title(wrapped(f"Mean: {titled(study.headline)}{unit}", 44))
+        first.set_title(wrapped(f"{titled(study.headline)}{unit}, mean", TITLE))
         shifts = [[_shift(e) for e in row] for row in grid]
         most = max((abs(value) for row in shifts for value in row if np.isfinite(value)), default=0.0) or 1.0
         words = [[_shift_text(e, digits) for e in row] for row in grid]
         _panel(second, shifts, _shades(DIVERGING), (-most, most), words, large)
-        second.set_title(wrapped(f"Paired difference from {'each baseline' if study.within else 'the baseline'}{unit}", 44))
+        second.set_title(wrapped(f"Difference from {'each' if study.within else 'the'} baseline{unit}", TITLE))
         for axes in (first, second):
             axes.set_xticks(range(len(columns)), [wrapped(level, NAME if len(columns) <= 4 else 8) for level in columns])
             axes.set_xlabel(_named(across))

@@ -86,6 +86,24 @@ def test_page_one_shows_it_for_long_factors_alone(study: Callable[[str], Any], t
     assert not (tmp_path / "none").exists()
 
 
+def test_many_levels_stay_on_a_page(study: Callable[[str], Any], tmp_path: Path) -> None:
+    from PIL import Image
+
+    plane = study("plane")
+    first, second = plane.factors
+
+    def long(rows: int, columns: int) -> Any:
+        factors = [dataclasses.replace(first, levels=tuple(range(rows))), dataclasses.replace(second, levels=tuple(range(columns)))]
+        values = [{first.key: str(i), second.key: str(k)} for i in range(rows) for k in range(columns)]
+        cells = [dataclasses.replace(plane.baseline, name=str(i), values=v, baseline=i == 0) for i, v in enumerate(values)]
+        return dataclasses.replace(plane, factors=factors, cells=cells)
+
+    for rows, columns in ((3, 14), (28, 6)):
+        heatmap.heatmap(long(rows, columns), entries(long(rows, columns)), tmp_path)
+        assert Image.open(tmp_path / "heatmap.png").height <= 200 * heatmap.PAGE
+    assert not heatmap.drawable(long(29, 2)) and not heatmap.drawable(long(15, 7)) and not heatmap.drawable(long(1, 5))
+
+
 @pytest.mark.parametrize("stops", [heatmap.DIVERGING, heatmap.SEQUENTIAL])
 def test_numbers_stay_readable_on_every_colour(stops: Any) -> None:
     from matplotlib.colors import to_rgb
