@@ -138,7 +138,11 @@ def _caption(study: Study, found: Cases) -> str:
     )
     if len(found.seeds) > SEEDS:
         text += f"; of {len(found.seeds)} seeds {SEEDS} are shown, those won or lost before others"
-    return f"{text}; {absent[0]} in any seed." if absent else f"{text}."
+    text += f"; {absent[0]} in any seed." if absent else "."
+    shown = [*found.won, *found.lost]
+    samples = [trial.samples for one in (found.base, found.cell) for trial in one.trials.values() if trial.samples]
+    outlined = any(key in shown and mask for own in samples for key, mask in zip(own.ids, own.masks, strict=True))
+    return text + (" Outlines: where the objects should be." if outlined else "")
 
 
 def none(study: Study, found: Cases | None) -> str:

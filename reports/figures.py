@@ -94,7 +94,10 @@ def wrapped(text: str, width: int) -> str:
 
 def counted(study: Study) -> str:
     counts = {len(cell.trials) for cell in study.cells}
-    return f"N = {min(counts)} seeds" if len(counts) == 1 else f"N = {min(counts)} to {max(counts)} seeds (missing ones are named below)"
+    if len(counts) > 1:
+        return f"N = {min(counts)} to {max(counts)} seeds (missing ones are named below)"
+    return f"N = {min(counts)} seed{'' if counts == {1} else 's'}"
+
 
 
 # ---- response

@@ -73,6 +73,13 @@ def test_only_losses_are_said_as_such(study: Callable[[str], Any], tmp_path: Pat
     assert caption.startswith("1 worst case of 0.5") and caption.endswith("; none was won in any seed.")
 
 
+def test_targets_are_outlined_and_explained(study: Callable[[str], Any], tmp_path: Path) -> None:
+    grid = study("grid")
+    steered, plain = (cases.cases(one, cases.find(one), tmp_path) for one in (grid, study("threshold")))
+    assert steered is not None and steered.caption.endswith("Outlines: where the objects should be.")
+    assert plain is not None and "Outlines" not in plain.caption
+
+
 def test_none_is_said_as_none(study: Callable[[str], Any], tmp_path: Path) -> None:
     threshold = study("threshold")
     same = among(threshold, *(judged(threshold, cell, lambda seed, i: i % 2 == 0) for cell in (threshold.reference, threshold.baseline)))

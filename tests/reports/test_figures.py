@@ -88,7 +88,7 @@ def test_a_response_curve_needs_not_be_whole(study: Callable[[str], Any], tmp_pa
     assert "N = 8 seeds" in picture.caption
     bare = [dataclasses.replace(c, trials=dict(list(c.trials.items())[:1])) for c in study("clear").levels]
     alone = dataclasses.replace(study("clear"), cells=bare)
-    assert "N = 1 seed" in figures.response(alone, entries(alone), tmp_path).caption
+    assert "N = 1 seed." in figures.response(alone, entries(alone), tmp_path).caption
 
 
 @pytest.mark.parametrize(
