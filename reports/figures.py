@@ -99,7 +99,6 @@ def counted(study: Study) -> str:
     return f"N = {min(counts)} seed{'' if counts == {1} else 's'}"
 
 
-
 # ---- response
 
 

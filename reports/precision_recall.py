@@ -72,6 +72,7 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
         axes.grid()
         axes.set_xlim(*_limits(axes.get_xlim(), [x for x, _ in means]))
         axes.set_ylim(*_limits(axes.get_ylim(), [y for _, y in means]))
+        axes.locator_params(axis="x", nbins=5)  # its labels have up to five signs
         _staircase(axes, sorted({means[i] for i in best}))
         axes.legend(
             title=factor_axis(study), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7.5, title_fontsize=7.5, alignment="left"
