@@ -85,7 +85,7 @@ def collect(tracking_uri: str, sweep: str) -> Study:
         uri=tracking_uri,
         experiment_id=experiment.experiment_id,
         tags=tags,
-        factors=[_factor(f) for f in json.loads(tags["factors"])],
+        factors=[_factor(f, json.loads(tags.get("config", "{}")).get("when")) for f in json.loads(tags["factors"])],
         metrics=metrics,
         headline=headline,
         seeds=[int(seed) for seed in json.loads(tags["seeds"])],
@@ -110,8 +110,11 @@ def collect(tracking_uri: str, sweep: str) -> Study:
     return study
 
 
-def _factor(entry: dict[str, Any]) -> Factor:
-    return Factor(entry["key"], entry.get("label", entry["key"]), tuple(entry["levels"]), entry.get("unit", ""), bool(entry.get("numeric")))
+def _factor(entry: dict[str, Any], when: str | None) -> Factor:
+    """A factor of the plan; `when` is what the sweep was told for all of them."""
+    label, unit = entry.get("label", entry["key"]), entry.get("unit", "")
+    late = "evaluate" in (when, entry.get("when"))
+    return Factor(entry["key"], label, tuple(entry["levels"]), unit, bool(entry.get("numeric")), "evaluate" if late else "train")
 
 
 def _searched(factor: Factor, runs: list[Run]) -> Factor:
@@ -147,9 +150,7 @@ def _place(cell: Cell, factors: list[Factor], without: list[dict[str, str]]) -> 
     places = []
     for factor in factors:
         value = cell.values.get(factor.key)
-        # MLflow keeps params as text: a level that is no string is written as JSON
-        texts = [level if isinstance(level, str) else json.dumps(level, separators=(",", ":")) for level in factor.levels]
-        place = texts.index(value) if value in texts else None
+        place = factor.texts.index(value) if value in factor.texts else None
         if place is None:
             return None
         places.append(place)
@@ -258,6 +259,7 @@ def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         versions=result.get("versions", {}),
         facts=result.get("facts", {}),
         started=run.info.start_time,
+        training=frozenset(key.removeprefix("train/") for key in run.data.metrics if key.startswith("train/")),
         samples=None if table is None else _samples(table, run.info.run_id),
     )
 

@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from reports import export, figures, fonts, forest, images, sections, tables
+from reports import cases, curves, export, figures, fonts, forest, heatmap, images, sections, tables
 from reports.answer import Answer, answer
 from reports.collect import client, collect
+from reports.precision_recall import precision_recall
 from reports.study import ReportError, Study, public
 
 __all__ = ["attach", "pictures", "printable", "put", "typeset", "write"]
@@ -31,10 +32,13 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
     study = collect(tracking_uri, sweep)
     found = tables.entries(study)
     said = answer(study, found)
+    contrast = cases.find(study)
     folder.mkdir(parents=True, exist_ok=True)
     with study.folder, tempfile.TemporaryDirectory(prefix="report-") as temporary:
         draft = Path(temporary)
-        shown = sections.document(study, found, said, pictures(study, found, draft / "figures"))
+        shown = sections.document(
+            study, found, said, pictures(study, found, contrast, draft / "figures"), cases.none(study, contrast)
+        )
         put(draft / "report.json", json.dumps(printable(shown), indent=1, ensure_ascii=False))
         put(draft / "report.csv", export.to_csv(study, found))
         put(draft / "report.md", _markdown(study, found, said))
@@ -49,14 +53,17 @@ def write(tracking_uri: str, sweep: str, folder: Path) -> Path:
     return folder / "report.pdf"
 
 
-def pictures(study: Study, found: list[tables.Entry], folder: Path) -> dict[str, figures.Picture]:
-    """Draw the figures of a report into `folder`."""
+def pictures(study: Study, found: list[tables.Entry], contrast: cases.Cases | None, folder: Path) -> dict[str, figures.Picture]:
+    """Draw the figures of a report into `folder`; `contrast` is what `cases.find` found."""
     drawn = {
         "response": (figures.response if len(study.factors) == 1 else forest.forest)(study, found, folder),
-        "precision_recall": figures.precision_recall(study, folder),
+        "heatmap": heatmap.heatmap(study, found, folder),
+        "precision_recall": precision_recall(study, folder),
         "images": images.image_grid(study, folder),
+        "cases": cases.cases(study, contrast, folder),
         "gates": images.gate_maps(study, folder),
         "maps": images.attention_maps(study, folder),
+        "curves": curves.curves(study, found, folder),
     }
     return {name: picture for name, picture in drawn.items() if picture}
 

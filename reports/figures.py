@@ -9,26 +9,22 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from reports.fonts import printable
-from reports.statistics import Interval, mean_interval
-from reports.study import Cell, Metric, Study
-from reports.tables import Entry, factor_words, in_sentence, of_metric, titled
+from reports.study import Metric, Study
+from reports.tables import Entry, factor_words, in_sentence, listed, of_metric, titled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["CROWD", "Picture", "axis_text", "canvas", "counted", "factor_axis", "precision_recall", "response", "save", "wrapped"]
+__all__ = ["Picture", "axis_text", "canvas", "counted", "factor_axis", "lay_out", "response", "save", "wrapped"]
 
 WIDTH = 6.7  # inches: the text width of the A4 page, so that font sizes in the figure are those on paper
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"
-MARKERS = "oDs^vPXp*h"
-CROWD = 8  # points; of more, each is drawn with a number and named in the legend
 STYLE = {
     "font.family": "DejaVu Sans", "font.size": 8, "axes.titlesize": 8.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.linewidth": 0.7, "xtick.major.width": 0.7, "ytick.major.width": 0.7,
@@ -55,12 +51,22 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def save(figure: Figure, folder: Path, name: str, dpi: int = 200) -> None:
+def lay_out(figure: Figure) -> None:
+    """Decide where on paper everything lies, with all text as it will be written."""
+    _make_printable(figure)
+    figure.draw_without_rendering()
+
+
+def _make_printable(figure: Figure) -> None:
     from matplotlib.text import Text
 
-    folder.mkdir(parents=True, exist_ok=True)
     for text in figure.findobj(Text):
         text.set_text(printable(text.get_text()))
+
+
+def save(figure: Figure, folder: Path, name: str, dpi: int = 200) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    _make_printable(figure)
     figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
     figure.savefig(folder / f"{name}.png", dpi=dpi, metadata={"Software": None})
 
@@ -74,6 +80,7 @@ def factor_axis(study: Study) -> str:
 
 
 TITLE = 34  # characters that fit over half a figure
+TURNED = 35  # degrees
 
 
 def wrapped(text: str, width: int) -> str:
@@ -87,7 +94,9 @@ def wrapped(text: str, width: int) -> str:
 
 def counted(study: Study) -> str:
     counts = {len(cell.trials) for cell in study.cells}
-    return f"N = {min(counts)} seeds" if len(counts) == 1 else f"N = {min(counts)} to {max(counts)} seeds (missing ones are named below)"
+    if len(counts) > 1:
+        return f"N = {min(counts)} to {max(counts)} seeds (missing ones are named below)"
+    return f"N = {min(counts)} seed{'' if counts == {1} else 's'}"
 
 
 # ---- response
@@ -101,6 +110,7 @@ def response(study: Study, found: Sequence[Entry], folder: Path) -> Picture:
         left, right = figure.subplots(1, 2, gridspec_kw={"wspace": 0.08})
         (_curve if study.numeric else _intervals)(left, study, found, levels)
         _differences(right, study, levels)
+        unnamed = _place_labels(figure, study, levels)
         save(figure, folder, "response")
     untouched = "; dashed line and grey band: untouched backbone with its 95 % interval" if study.reference else ""
     shape = "line and band" if study.numeric else "points and bars"
@@ -109,8 +119,7 @@ def response(study: Study, found: Sequence[Entry], folder: Path) -> Picture:
         f"small dots: single seeds, filled marker: baseline level{untouched}. "
         "Right: difference from "
         "the baseline level, seed by seed; thick bar: 95 % interval, thin bar: widened to hold for all levels at once, which is what the "
-        "answer goes by. "
-        f"{counted(study)}."
+        "answer goes by. " + (f"Without a label, for lack of room: {listed(unnamed)}. " if unnamed else "") + f"{counted(study)}."
     )
     return Picture("response.svg", caption, f"{study.headline.label} for each level, and the differences from the baseline level")
 
@@ -121,11 +130,39 @@ def _positions(study: Study, levels: Sequence[Entry]) -> list[float]:
 
 def _ticks(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
     labels = [e.cell.label if study.numeric else wrapped(e.cell.label, 14) for e in levels]
-    turned = not study.numeric and len(levels) > 4
-    axes.set_xticks(_positions(study, levels), labels, rotation=35 if turned else 0, ha="right" if turned else "center")
+    axes.set_xticks(_positions(study, levels), labels)
     axes.set_xlabel(factor_axis(study))
     axes.margins(x=0.08)
     axes.grid(axis="y")
+
+
+def _place_labels(figure: Figure, study: Study, levels: Sequence[Entry]) -> list[str]:
+    """Keep the labels of the levels from running into each other; return those that found no place.
+
+    Names are turned. Numbers are staggered over two rows: first the baseline level's, then those of the ends, then the others from the
+    left, each in the upper row if it is free there, else in the lower one.
+    """
+    lay_out(figure)
+    boxes = [[label.get_window_extent() for label in axes.get_xticklabels()] for axes in figure.axes]
+    gap = 0.05 * figure.dpi
+    crowded = [any(a.x1 + gap > b.x0 for a, b in pairwise(sorted(found, key=lambda box: box.x0))) for found in boxes]
+    if not any(crowded):
+        return []
+    if not study.numeric:
+        for axes in figure.axes:
+            axes.set_xticks(range(len(levels)), [e.cell.label for e in levels], rotation=TURNED, ha="right", rotation_mode="anchor")
+        return []
+    order = sorted(range(len(levels)), key=lambda i: (not levels[i].cell.baseline, i not in (0, len(levels) - 1), i))
+    rows: list[list[int]] = [[], []]
+    for i in order:
+        for row in rows:
+            if all(found[i].x0 > found[k].x1 + gap or found[i].x1 + gap < found[k].x0 for found in boxes for k in row):
+                row.append(i)
+                break
+    labels = [levels[i].cell.label if i in rows[0] else f"\n{levels[i].cell.label}" if i in rows[1] else "" for i in range(len(levels))]
+    for axes in figure.axes:
+        axes.set_xticks(_positions(study, levels), labels)
+    return [levels[i].cell.label for i, label in enumerate(labels) if not label]
 
 
 def _reference(axes: Axes, found: Sequence[Entry]) -> None:
@@ -153,8 +190,9 @@ def _finish(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
     _ticks(axes, study, levels)
     axes.set_ylabel(axis_text(study.headline))
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="best", fontsize=7.5)
-    axes.set_title("Mean of every level")
+        # beside the title, where no data can be
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), borderaxespad=0.0, borderpad=0.2, fontsize=7.5, handlelength=1.8)
+    axes.set_title("Mean by level")
 
 
 def _curve(axes: Axes, study: Study, found: Sequence[Entry], levels: Sequence[Entry]) -> None:
@@ -203,99 +241,3 @@ def _differences(axes: Axes, study: Study, levels: Sequence[Entry]) -> None:
     unit = f" ({study.headline.unit})" if study.headline.unit else ""
     axes.set_ylabel(f"Difference in {in_sentence(study.headline.label)}{unit}")
     axes.set_title(wrapped(f"Paired difference from {study.baseline.label}", TITLE))
-
-
-# ---- precision and recall
-
-
-def precision_recall(study: Study, folder: Path) -> Picture | None:
-    """The trade between precision and recall over the levels; None where the sweep does not measure both."""
-    if not {"precision", "recall"} <= {m.key for m in study.metrics}:
-        return None
-    points: list[tuple[Cell, Interval, Interval]] = []
-    for cell in study.cells:
-        precision, recall = cell.per_seed("precision"), cell.per_seed("recall")
-        if precision and recall:
-            points.append((cell, mean_interval(list(recall.values())), mean_interval(list(precision.values()))))
-    if not points:
-        return None
-    import matplotlib
-
-    levels = [p for p in points if not p[0].reference]
-    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(2, len(levels))))
-    crowded = len(points) > CROWD
-    with canvas(*((WIDTH, max(2.6, 0.17 * len(points) + 0.8)) if crowded else (4.8, 2.6))) as figure:
-        axes = figure.subplots()
-        if study.numeric:
-            axes.plot([r.mean for _, r, _ in levels], [p.mean for _, _, p in levels], color="#aaaaaa", linewidth=0.9, zorder=1)
-        for i, (cell, recall_i, precision_i) in enumerate(points):
-            place = i - (len(points) - len(levels))
-            color, marker = (GREY, "X") if cell.reference else (shades[place], MARKERS[place % len(MARKERS)])
-            error: dict[str, Any] = {}
-            if recall_i.n > 1:
-                error = {
-                    "xerr": recall_i.half,
-                    "yerr": precision_i.half,
-                    "elinewidth": 0.8,
-                    "ecolor": (*matplotlib.colors.to_rgb(color), 0.55),
-                }
-            label = (f"{i}  " if crowded else "") + cell.label + (" (baseline)" if cell.baseline else "")
-            axes.errorbar(
-                recall_i.mean, precision_i.mean, marker=marker, markersize=6.5, color=color, linestyle="none", label=label,
-                zorder=4 if cell.reference else 3, markeredgecolor="white", markeredgewidth=0.6, **error,
-            )  # fmt: skip
-        axes.set_xlabel("Recall ↑ (share)")
-        axes.set_ylabel("Precision ↑ (share)")
-        axes.grid()
-        axes.legend(
-            title=factor_axis(study), loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=7.5, title_fontsize=7.5, alignment="left"
-        )
-        names = [
-            (str(i) if crowded else "backbone" if cell.reference else cell.label, (r.mean, p.mean))
-            for i, (cell, r, p) in enumerate(points)
-        ]
-        _label(figure, axes, names)
-        save(figure, folder, "precision_recall")
-    caption = (
-        f"Precision and recall at the {study.noun}s of {factor_words(study)}; markers: mean over seeds, bars: 95 % t-intervals"
-        f"{', thin line: the levels in order' if study.numeric else ''}. {counted(study)}."
-    )
-    return Picture("precision_recall.svg", caption, "Precision against recall, one marker per level")
-
-
-def _label(figure: Figure, axes: Axes, points: Sequence[tuple[str, tuple[float, float]]]) -> None:
-    """Name points beside them: each label goes where it keeps farthest from the points and from the labels already there."""
-    from matplotlib.patheffects import withStroke
-
-    figure.draw_without_rendering()  # the layout decides where on paper a point lies
-    scale = figure.dpi / 72
-    places: list[np.ndarray] = []
-    names: list[list[str]] = []
-    for name, place in points:
-        own = axes.transData.transform(place) / scale
-        near = [k for k, other in enumerate(places) if np.hypot(*(own - other)) < 4]
-        if near:
-            names[near[0]].append(name)  # points that lie on one another share a label
-        else:
-            places.append(own)
-            names.append([name])
-    low, high = np.array(axes.bbox.min) / scale, np.array(axes.bbox.max) / scale
-    taken = [(place, np.array([4.0, 4.5])) for place in places]  # centre and half of width and height, in points
-    for own, name in zip(places, (wrapped(", ".join(group), 16) for group in names), strict=True):
-        lines = name.split("\n")
-        half = np.array([2.2 * max(map(len, lines)), 4.5 * len(lines)])
-        spread = (1 + half[0] / 20, half[1] - 4.5)
-        turns = [(r * np.cos(a), r * np.sin(a)) for r in (11, 20, 30) for a in np.arange(8) * np.pi / 4 + 0.4]
-        offsets = [np.array([x * spread[0], y + np.sign(y) * spread[1]]) for x, y in turns]
-        room = [
-            min(1.0, *(own + o - half - low), *(high - own - o - half), *(max(abs(own + o - place) - half - h) for place, h in taken))
-            for o in offsets
-        ]
-        offset = offsets[int(np.argmax(room))]  # the nearest of those with room enough
-        taken.append((own + offset, half))
-        x, y = axes.transData.inverted().transform(own * scale)
-        axes.annotate(
-            name, (float(x), float(y)), xytext=tuple(offset), textcoords="offset points", ha="center", va="center", fontsize=7.5, zorder=5,
-            path_effects=[withStroke(linewidth=2, foreground="white")],
-            arrowprops={"arrowstyle": "-", "color": "#999999", "linewidth": 0.5},
-        )  # fmt: skip

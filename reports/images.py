@@ -18,7 +18,7 @@ from reports.tables import factor_words, stacked
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["attention_maps", "choose_prompts", "gate_maps", "image_grid"]
+__all__ = ["attention_maps", "choose_prompts", "draw_image", "draw_outline", "gate_maps", "image_grid"]
 
 LABEL, LINE, GAP = 1.55, 0.13, 0.02  # inches in the image grid: column of prompts, line of a name, around an image
 BAND = 7  # cells side by side; more are shown in bands below each other
@@ -89,10 +89,10 @@ def image_grid(study: Study, folder: Path, rows: int = 6) -> Picture | None:
                 index = places[cell.name][key]
                 image = study.fetch(cell.trials[seed], str(samples[cell.name].images[index]))
                 extent = (left + GAP, left + side - GAP, top + side - GAP, top + GAP)
-                _image(axes, image, samples[cell.name].success[index], extent)
+                draw_image(axes, image, samples[cell.name].success[index], extent)
                 target = samples[cell.name].masks[index]
                 if target is not None:
-                    _outline(axes, study.fetch(cell.trials[seed], target), extent)
+                    draw_outline(axes, study.fetch(cell.trials[seed], target), extent)
         axes.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
         save(figure, folder, "images", dpi=300)
     most = min(rows // 2, int((np.minimum(outcomes.mean(axis=0), 1 - outcomes.mean(axis=0)) > 0).sum()))
@@ -113,7 +113,7 @@ def _heading(cell: Cell) -> str:
     return name + ("\n(baseline)" if cell.baseline else "")
 
 
-def _image(axes: Axes, path: Path | None, right: bool | None, extent: tuple[float, float, float, float]) -> None:
+def draw_image(axes: Axes, path: Path | None, right: bool | None, extent: tuple[float, float, float, float]) -> None:
     """One image, in its corner whether it is right, where that was judged. `extent` is left, right, bottom, top."""
     from PIL import Image
 
@@ -129,7 +129,7 @@ def _image(axes: Axes, path: Path | None, right: bool | None, extent: tuple[floa
     )  # fmt: skip
 
 
-def _outline(axes: Axes, path: Path | None, extent: tuple[float, float, float, float]) -> None:
+def draw_outline(axes: Axes, path: Path | None, extent: tuple[float, float, float, float]) -> None:
     """The rims of the target masks over an image, white on black so that they show on any colour."""
     from PIL import Image
 

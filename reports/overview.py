@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from reports import export, tables
+from reports import cases, export, tables
 from reports.answer import answer, brief
 from reports.blocks import heading_block, table_block, text_block
 from reports.collect import collect, sweeps
@@ -159,8 +159,10 @@ def _part(tracking_uri: str, name: str, drawn: Path) -> tuple[Line, dict[str, An
     study = collect(tracking_uri, name)
     with study.folder:
         found = tables.entries(study)
-        shown = {key: replace(picture, file=f"{name}/{picture.file}") for key, picture in pictures(study, found, drawn).items()}
-        part = document(study, found, answer(study, found), shown)
+        contrast = cases.find(study)
+        made = pictures(study, found, contrast, drawn)
+        shown = {key: replace(picture, file=f"{name}/{picture.file}") for key, picture in made.items()}
+        part = document(study, found, answer(study, found), shown, cases.none(study, contrast))
         line = line_of(study, found)
     part["entry"] = name if line.whole else f"{name} (unfinished: {line.finished} of {line.planned} trials)"
     return line, part

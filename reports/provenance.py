@@ -50,7 +50,7 @@ def _code(trial: Trial) -> str:
 
 
 def facts_of(study: Study) -> dict[str, str]:
-    """What all trials were made with, in words: command, seeds, code, packages, hardware, data. Read by people and by `reports.comparison`."""
+    """What all trials were made with, in words: command, seeds, code, packages, hardware, data. People and `reports.comparison` read it."""
     trials = [trial for _, trial in study.trials()]
     facts = merged([trial.versions for trial in trials])
     commit, code = facts.pop("commit", "not recorded"), facts.pop("code", "not recorded")

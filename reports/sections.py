@@ -11,7 +11,9 @@ import numpy as np
 
 from reports.answer import Answer
 from reports.blocks import heading_block, pairs_block, picture_block, table_block, text_block
-from reports.figures import CROWD, Picture
+from reports.figures import Picture
+from reports.heatmap import leads
+from reports.precision_recall import CROWD
 from reports.provenance import codes, missing, provenance
 from reports.statistics import clustered_difference, detectable_effect, smallest_sign_flip_p, wilson
 from reports.study import Cell, Study
@@ -39,9 +41,11 @@ LONG = 12  # rows that the table on page one may have
 WIDE_METRIC = 4.4  # cm: the first column of the tables that have one row per metric
 
 
-def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mapping[str, Picture]) -> dict[str, Any]:
-    """The content of report.json; strings, numbers of layout, lists and dicts only."""
-    widths = {"precision_recall": 72 if len(study.cells) <= CROWD else 100, "images": 100, "gates": 100, "maps": 100}
+def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mapping[str, Picture], no_cases: str = "") -> dict[str, Any]:
+    """The content of report.json; strings, numbers of layout, lists and dicts only. `no_cases` says why best and worst cases are absent."""
+    first, second = ("heatmap", "response") if leads(study) else ("response", "heatmap")
+    widths = {second: 100, "precision_recall": 78 if len(study.cells) <= CROWD else 100}
+    widths |= dict.fromkeys(("images", "cases", "gates", "maps", "curves"), 100)
     blocks = [picture_block(pictures[name], width) | {"float": True} for name, width in widths.items() if name in pictures]
     if len(study.metrics) > 1:  # else the table on page one says it all
         blocks += [heading_block("All metrics")]
@@ -49,6 +53,7 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
             blocks.append(table_block(table, widths=[WIDE_METRIC, *["fill"] * (len(table.columns) - 1)], size=8.2))
     if images := _images_table(study):
         blocks += [heading_block("Image by image"), table_block(images, widths=["fill", *["auto"] * 5], size=8.8)]
+        blocks += [text_block(no_cases)] if no_cases else []
     blocks += [heading_block("Statistics"), *map(text_block, _statistics(study, found, said))]
     blocks += [table_block(table, ["fill", *["auto"] * 4], size=8.8) for table in effect_tables(study, found)]
     blocks += measured(study)
@@ -69,7 +74,7 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
         "answer": said.text,
         "small": f"{said.brackets} {_resolution(study, of_metric(found, study.headline), decimals(found, study.headline))}".strip(),
         "front": [
-            picture_block(pictures["response"], 100),
+            picture_block(pictures[first], 100),
             table_block(front, widths=["fill", *["auto"] * (len(front.columns) - 1)], size=8.8 if long else 9.5),
         ],
         "alone": not long,

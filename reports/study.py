@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import tempfile
 from collections.abc import Iterator
@@ -31,6 +32,12 @@ class Factor:
     levels: tuple[Any, ...]
     unit: str
     numeric: bool
+    when: str = "train"  # or "evaluate": what is trained does not depend on it
+
+    @property
+    def texts(self) -> list[str]:
+        """The levels as MLflow keeps params, as text: one that is no string is written as JSON."""
+        return [level if isinstance(level, str) else json.dumps(level, separators=(",", ":")) for level in self.levels]
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,7 @@ class Trial:
     samples: Samples | None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # metric -> what it was measured with
     started: int = 0  # milliseconds since 1970, UTC
+    training: frozenset[str] = frozenset()  # what its training logged, without `train/`; empty where it took an adapter that was there
 
 
 @dataclass
@@ -180,6 +188,14 @@ class Study:
         for cell in self.cells:
             for _, trial in sorted(cell.trials.items()):
                 yield cell, trial
+
+    def history(self, trial: Trial, metric: str) -> dict[int, float]:
+        """Step -> value of what a trial's training logged, without values that are not finite. One request."""
+        from mlflow import MlflowClient
+
+        found = MlflowClient(tracking_uri=self.uri).get_metric_history(trial.run_id, f"train/{metric}")
+        latest = sorted(found, key=lambda entry: (entry.step, entry.timestamp))  # of a step that was done twice, the last counts
+        return {entry.step: entry.value for entry in latest if math.isfinite(entry.value)}
 
     def fetch(self, trial: Trial, name: str) -> Path | None:
         """A trial's artifact as a local file, or None where it has none of that name."""

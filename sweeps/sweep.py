@@ -61,7 +61,7 @@ class Factor:
         label = self.label or self.key.rpartition(".")[2].replace("_", " ")
         # Lists by the names that cells have, which a report finds them by.
         levels = [level_text(level) if isinstance(level, list | tuple) else level for level in self.levels]
-        return {"key": self.key, "label": label, "levels": levels, "unit": self.unit, "numeric": self.numeric}
+        return {"key": self.key, "label": label, "levels": levels, "unit": self.unit, "numeric": self.numeric, "when": self.when}
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ KEY = "method.gate.threshold"
 LABELS = {
     "recipe": "Method", "preset": "Preset",
     "method.gate.bias": "Start bias", "method.gate.surrogate": "Surrogate", "method.gate.protect": "Protected tokens",
+    "method.gate.keep": "Kept share",
 }  # fmt: skip
 SPECIAL = "*bold* #panic() $x$ _ & % <b> `code` \\alpha {y} | ~^ [z](w) 漢 −"
 METRICS = [
@@ -62,6 +63,7 @@ class Fake:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # metric -> what it was measured with
     config: dict[str, Any] = field(default_factory=dict)  # section -> settings that differ from the others' fakes
     first_seed: int = 0
+    trained: Callable[[Any, int], bool] = lambda level, seed: False  # whether a trial logged a training of its own
 
     def values(self, level: Any) -> dict[str, str]:
         """Swept key -> level, as MLflow keeps them."""
@@ -132,13 +134,34 @@ GRID = {
     "method.gate.protect": ("none", "bos", "specials"),
 }
 BLOCKS = {"maskattn": 0.1, "mcgm": 0.3, "sound": 0.0, "released": -0.05}
+PLANE = {"method.gate.bias": (0.0, 1.0, 2.0, 4.0), "method.gate.keep": (0.25, 0.5, 0.75)}
+
+
+def plane(metric: str, level: Any, seed: int) -> float | None:
+    """Best in the middle; one corner is clearly worse."""
+    bias, keep = level or (2.0, 0.5)
+    own = np.random.default_rng([seed, crc32(repr(level).encode())]).normal(0, 0.004)
+    return round(0.7 + 0.01 * seed + own - 0.02 * abs(bias - 2.0) - 0.3 * (bias == 0.0 and keep == 0.25), 6)
+
+
 FAKES = [
+    Fake(
+        "plane",
+        plane,
+        levels=tuple(level for level in itertools.product(*PLANE.values()) if level != (4.0, 0.75)),
+        baseline=(2.0, 0.5),
+        factors=PLANE,
+        failed={((1.0, 0.25), seed): "RuntimeError: diverged" for seed in range(3)} | {((4.0, 0.5), 1): "RuntimeError: diverged"},
+        tags={"without": json.dumps([{"method.gate.bias": "4.0", "method.gate.keep": "0.75"}])},
+        trained=lambda level, seed: level is not None and level[1] == 0.5,  # the adapters of other kept shares were there already
+    ),
     Fake(
         "threshold",
         noisy(0.012),
         levels=(0.3, 0.4, 0.5, 0.6, 0.7),
         metrics=METRICS,
         images=True,
+        trained=lambda level, seed: level is not None,
         tags={
             "question": "Is 0.5 the best gate threshold, and what is the precision–recall trade?",
             "origin": "MaskAttn-SDXL sets the threshold to 0.5 and does not vary it (section 4.3).",
@@ -312,6 +335,10 @@ def _trial(client: Any, fake: Fake, experiment: str, parent: str, level: Any, se
         return
     measured = {m["key"]: fake.value(m["key"], level, seed) for m in fake.metrics}
     values = [Metric(f"eval/{key}", value, 0, 0) for key, value in measured.items() if value is not None]
+    if fake.trained(level, seed):
+        rng = np.random.default_rng([seed, 3])
+        for step in range(10, 61, 10):
+            values += [Metric("train/loss", float(rng.normal(0.2, 0.03)), 0, step), Metric("train/gate_closed", step / 100, 0, step)]
     client.log_batch(run, metrics=values, params=params)
     own = folder / "trials" / fake.name / f"{fake.cell(level)}-{seed}"
     _write(own, fake, level, seed)
