@@ -87,7 +87,7 @@ def test_undefined_values_are_no_values(study: Callable[[str], Any]) -> None:
 
 
 def test_errors_are_one_line_that_helps(uri: str, tmp_path: Any) -> None:
-    known = "broken, clear, eight, grid, plane, same, threshold, unstarted"
+    known = "blocks, broken, clear, eight, grid, plane, same, threshold, unstarted"
     with pytest.raises(ReportError, match=rf"no sweep 'treshold' at .*; there are: {known}$"):
         collect(uri, "treshold")
     with pytest.raises(ReportError, match=r"nothing of 'unstarted' has finished yet \(4 cells planned\)"):
