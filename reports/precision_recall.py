@@ -47,6 +47,7 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
     crowded = len(points) > CROWD
     means = [(r.mean, p.mean) for _, r, p in points]
     best = front(means)
+    bars = _fit([r for _, r, _ in points]) and _fit([p for _, _, p in points])
     with canvas(*((WIDTH, max(2.6, 0.17 * len(points) + 0.8)) if crowded else (5.2, 2.8))) as figure:
         axes = figure.subplots()
         if study.numeric:
@@ -55,7 +56,7 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
             place = i - (len(points) - len(levels))
             color, marker = (GREY, "X") if cell.reference else (shades[place], MARKERS[place % len(MARKERS)])
             error: dict[str, Any] = {}
-            if recall_i.n > 1:
+            if bars and recall_i.n > 1:
                 error = {
                     "xerr": recall_i.half,
                     "yerr": precision_i.half,
@@ -70,8 +71,7 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
         axes.set_xlabel("Recall ↑ (share)")
         axes.set_ylabel("Precision ↑ (share)")
         axes.grid()
-        axes.set_xlim(*_limits(axes.get_xlim(), [x for x, _ in means]))
-        axes.set_ylim(*_limits(axes.get_ylim(), [y for _, y in means]))
+        axes.margins(0.12)
         axes.locator_params(axis="x", nbins=5)  # its labels have up to five signs
         _staircase(axes, sorted({means[i] for i in best}))
         axes.legend(
@@ -80,20 +80,24 @@ def precision_recall(study: Study, folder: Path) -> Picture | None:
         names = [(str(i) if crowded else "backbone" if cell.reference else cell.label, means[i]) for i, (cell, _, _) in enumerate(points)]
         _label(figure, axes, names)
         save(figure, folder, "precision_recall")
+    across, up = (max((i.half for i in some if i.n > 1), default=0.0) for some in zip(*[point[1:] for point in points], strict=True))
+    if bars:
+        shown = "; bars: 95 % t-intervals"
+    else:
+        shown = f"; their 95 % t-intervals, up to ±{across:.3f} in recall and ±{up:.3f} in precision, are wider than this panel"
     caption = (
-        f"Precision and recall at the {study.noun}s of {factor_words(study)}; markers: mean over seeds, bars: 95 % t-intervals (one that "
-        f"ends at the edge goes on beyond it){', thin grey line: the levels in order' if study.numeric else ''}. Black rings and dashed "
+        f"Precision and recall at the {study.noun}s of {factor_words(study)}; markers: mean over seeds{shown}"
+        f"{'; thin grey line: the levels in order' if study.numeric else ''}. Black rings and dashed "
         f"staircase: the Pareto front, the cells that no other beats, being at least as good in both means and better in one "
         f"({listed([study.words(points[i][0]) for i in best])}). It is of means and claims no significance. {counted(study)}."
     )
     return Picture("precision_recall.svg", caption, "Precision against recall, one marker per level, with the Pareto front")
 
 
-def _limits(drawn: tuple[float, float], means: Sequence[float]) -> tuple[float, float]:
-    """Of the limits that show all bars, what lies near the means."""
-    low, high = min(means), max(means)
-    room = NEAR * (high - low)
-    return (max(drawn[0], low - room), min(drawn[1], high + room)) if room > 0 else drawn
+def _fit(intervals: Sequence[Interval]) -> bool:
+    """Whether bars leave the means apart: none reaches farther than `NEAR` times their spread. One mean always has room for its own."""
+    means, halves = [i.mean for i in intervals], [i.half for i in intervals if i.n > 1]
+    return len(set(means)) == 1 or max(halves, default=0.0) <= NEAR * (max(means) - min(means))
 
 
 def _staircase(axes: Axes, best: Sequence[tuple[float, float]]) -> None:

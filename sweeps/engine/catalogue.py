@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib
 import json
 import re
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -168,6 +169,7 @@ def _run(running: Sequence[Item], console: Console, trainer: Trainer | None, pro
 def _conclude(running: Sequence[Item], statuses: Mapping[str, int], console: Console) -> None:
     from rich.table import Table
 
+    from lightning_modules.store import public
     from sweeps.engine.display import say
 
     table = Table(show_lines=True)
@@ -180,4 +182,8 @@ def _conclude(running: Sequence[Item], statuses: Mapping[str, int], console: Con
         failed = " (failed)" if statuses.get(item.sweep.name) else ""
         table.add_row(item.sweep.name, f"{len(seen.found.done)}/{len(seen.found.wanted)}{failed}", duration(seen.spent), said)
     say(console, table)
-    say(console, f"reports: {Path(running[0].config.output) / '<sweep>' / 'report.pdf'}")
+    config = running[0].config
+    say(console, f"reports: {Path(config.output) / '<sweep>' / 'report.pdf'}")
+    where = "" if config.output == "runs" else f" output={shlex.quote(config.output)}"
+    where += f" tracking_uri={public(config.tracking_uri)}" if config.tracking_uri else ""
+    say(console, f"all in one: python -m reports all{where}")

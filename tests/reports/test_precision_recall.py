@@ -4,7 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from reports import precision_recall
+from reports.collect import collect
 from reports.tables import listed
 
 
@@ -24,9 +27,15 @@ def test_the_caption_names_the_front_and_claims_nothing(study: Callable[[str], A
     assert "of means and claims no significance" in picture.caption and "N = 3 seeds" in picture.caption
 
 
-def test_bars_do_not_shrink_the_means_to_a_point() -> None:
-    assert precision_recall._limits((0.0, 1.0), [0.5, 0.6]) == (0.5 - 0.1 * precision_recall.NEAR, 0.6 + 0.1 * precision_recall.NEAR)
-    assert precision_recall._limits((0.45, 0.65), [0.5, 0.6]) == (0.45, 0.65) and precision_recall._limits((0.1, 0.9), [0.5]) == (0.1, 0.9)
+@pytest.mark.parametrize(("spread", "said"), [(0.001, "bars: 95 % t-intervals."), (0.9, "recall and ±0.000 in precision, are wider")])
+def test_bars_that_would_shrink_the_means_to_a_point_are_told(uri: str, tmp_path: Path, spread: float, said: str) -> None:
+    own = collect(uri, "threshold")
+    with own.folder:
+        for place, cell in enumerate(own.cells):
+            for seed, trial in cell.trials.items():
+                trial.metrics["recall"], trial.metrics["precision"] = 0.5 + 0.05 * place + spread * (seed - 1), 0.5 + 0.01 * place
+        picture = precision_recall.precision_recall(own, tmp_path)
+    assert picture is not None and said.rstrip(".") in picture.caption
 
 
 def test_many_cells_are_numbered(study: Callable[[str], Any], tmp_path: Path) -> None:

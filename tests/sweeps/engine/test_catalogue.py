@@ -32,6 +32,7 @@ def test_all_sweeps_run_in_their_short_form_and_are_found_again(output: Path, tr
     assert "left out: needy needs a library of books" in said.err and "read this instead" in said.err
     assert not (output / "needy").exists()
     assert "[1/2] threshold: Does the engine work?" in said.out and "[2/2] grid" in said.out and "8/8" in said.out and "10/10" in said.out
+    assert f"all in one: python -m reports all output={output}" in said.out
     ran = len(trainer.ran)
     assert catalogue(output, trainer=trainer) == 0 and len(trainer.ran) == ran
     assert catalogue(output, "mode=grid", trainer=trainer) == 0 and len(trainer.ran) == ran + 4
