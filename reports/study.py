@@ -152,9 +152,14 @@ class Study:
         """The cell that others are compared with, in a sentence: `0.5`, or `sound of the same method`."""
         if not self.within:
             return self.words(self.baseline)
-        block = next(factor for factor in self.factors if factor.key == self.within)
         levels = PARTED.join(level for key, level in self.baseline.values.items() if key != self.within)
-        return f"{levels} of the same {block.label[:1].lower()}{block.label[1:]}"
+        return levels + self.of_same
+
+    @property
+    def of_same(self) -> str:
+        """With `within`, whose baseline is meant: ` of the same method`; else nothing."""
+        block = next((factor for factor in self.factors if factor.key == self.within), None)
+        return f" of the same {block.label[:1].lower()}{block.label[1:]}" if block else ""
 
     @property
     def reference(self) -> Cell | None:

@@ -186,7 +186,7 @@ def headline_table(study: Study, found: Sequence[Entry]) -> Table:
     factor = " × ".join(f.label + (f" ({f.unit})" if f.unit else "") for f in study.factors)
     unit = f", {metric.unit}" if metric.unit else ""
     return Table(
-        title=f"{metric.label}{unit}: mean over seeds and paired difference from the baseline {study.noun}.",
+        title=f"{metric.label}{unit}: mean over seeds and paired difference from the baseline {study.noun}{study.of_same}.",
         columns=[
             factor,
             f"{titled(metric)} mean",

@@ -45,6 +45,7 @@ def test_report_and_table_mark_every_baseline(report: Callable[[str], Path]) -> 
     assert [row[0] for row in front["rows"]] == [
         "untouched backbone", "maskattn / sound (baseline)", "maskattn / released", "mcgm / sound (baseline)", "mcgm / released"
     ]
+    assert front["title"].endswith("paired difference from the baseline combination of the same method.")
     assert [row[3] for row in front["rows"]] == ["–", "–", "−0.050", "–", "−0.050"]
     noise = next(block["text"] for block in shown["blocks"] if block["kind"] == "text" and block["text"].startswith("Noise floor"))
     assert "0.0100 (share) (recipe=maskattn, preset=sound) and 0.0100 (share) (recipe=mcgm, preset=sound)" in noise
