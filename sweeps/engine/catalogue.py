@@ -135,13 +135,18 @@ def _preview(running: Sequence[Item], console: Console) -> None:
         counts = (len(item.cells), len(seen.found.wanted), len(seen.found.done), len(seen.found.failed) or "")
         table.add_row(item.sweep.name, *map(str, counts), f"{rest}{' *' if seen.recorded and seen.waiting else ''}")
     waiting, done = sum(len(seen.waiting) for seen in looks), sum(len(seen.found.done) for seen in looks)
-    known = [seen.seconds for seen in looks if seen.seconds is not None]
     say(console, table)
     if any(seen.recorded and seen.waiting for seen in looks):
         say(console, f"* by the catalogue's run of {record()['date']} on {record()['hardware']}")
-    more = "" if len(known) == len(looks) else f", without {len(looks) - len(known)} of which nothing is known yet"
-    total = f"about {duration(sum(known))} to come{more}" if waiting else "nothing is left to run"
+    total = _in_all([seen.seconds for seen in looks]) if waiting else "nothing is left to run"
     say(console, f"{len(running)} sweeps, {waiting + done} trials, {done} done; {total}")
+
+
+def _in_all(seconds: Sequence[float | None]) -> str:
+    """How long several sweeps take in all, and of how many nobody knows."""
+    known = [one for one in seconds if one is not None]
+    more = "" if len(known) == len(seconds) else f", without {len(seconds) - len(known)} of which nothing is known yet"
+    return f"about {duration(sum(known))} to come{more}"
 
 
 def _run(running: Sequence[Item], console: Console, trainer: Trainer | None, program: tuple[str, ...]) -> int:
@@ -150,9 +155,7 @@ def _run(running: Sequence[Item], console: Console, trainer: Trainer | None, pro
     statuses: dict[str, int] = {}
     expected = [item.look().seconds for item in running]
     for number, item in enumerate(running):
-        seconds = expected[number:]
-        left = f"; about {duration(sum(s for s in seconds if s is not None))} left in all" if any(seconds) else ""
-        say(console, f"\n[{number + 1}/{len(running)}] {item.sweep.name}: {item.sweep.question}{left}")
+        say(console, f"\n[{number + 1}/{len(running)}] {item.sweep.name}: {item.sweep.question} ({_in_all(expected[number:])})")
         sys.stdout.flush()
         try:
             status = run_one(item.sweep, item.words, trainer, program)
