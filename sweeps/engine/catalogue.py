@@ -101,11 +101,17 @@ def main(
     if "--fresh" in argv:
         words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
         print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
+    from sweeps.engine.launch import LaunchError
+    from sweeps.engine.storage import StorageError
+
     try:
-        catalogue = items(words, discover() if sweeps is None else sweeps)
-    except (conf.ConfigError, PlanError) as error:
+        return _main(items(words, discover() if sweeps is None else sweeps), "--plan" in argv, trainer, program)
+    except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+
+
+def _main(catalogue: Sequence[Item], only_plan: bool, trainer: Trainer | None, program: tuple[str, ...]) -> int:
     for item in catalogue:
         if item.refused:
             print(f"left out: {item.refused if item.declined else f'{item.sweep.name}: {item.refused}'}", file=sys.stderr)
@@ -113,7 +119,7 @@ def main(
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 160)
-    if "--plan" in argv:
+    if only_plan:
         _preview(running, console)
         return 0
     return _run(running, console, trainer, program)
@@ -176,7 +182,7 @@ def _conclude(running: Sequence[Item], statuses: Mapping[str, int], console: Con
     from sweeps.engine.display import say
 
     table = Table(show_lines=True)
-    for name in ("sweep", "trials", "time", "answer"):
+    for name in ("sweep", "trials", "their time", "answer"):
         table.add_column(name)
     for item in running:
         seen = item.look()

@@ -87,6 +87,7 @@ def test_the_plan_knows_what_is_done_and_what_was_recorded(
     (["trainer.stepz=3"], "did you mean trainer.steps?"),
     (["levels=[0.4]", "method.gate.threshold=0.4"], "is what this sweep varies"),
     (["evaluation.prompts=0"], "evaluation.prompts=0 measures nothing"),
+    (["workers=some"], "workers=some: expected auto or a number of at least 1"),
 ])
 def test_what_fits_no_sweep_is_refused_before_anything_runs(output: Path, words: list[str], message: str, capsys: Any) -> None:
     assert catalogue(output, *words) == 2
