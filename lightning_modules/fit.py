@@ -149,7 +149,7 @@ def _fit(
     callbacks: list[L.Callback] = [
         ProgressLines("training", every=2.0, emit=emit),
         ModelCheckpoint(checkpoints, save_last=True, save_top_k=0, every_n_train_steps=recipe.checkpoint_every),
-        asked := StopWhenAsked(folder, PRUNE, recipe.log_every),
+        asked := StopWhenAsked(folder, PRUNE, LOSSES, recipe.log_every),
     ]
     tracked = distributed.once(lambda: seed_run is not None)
     if seed_run is not None:

@@ -8,20 +8,19 @@ from typing import Any
 
 import lightning as L
 
-from lightning_modules.fit import LOSSES
-
 __all__ = ["StopWhenAsked"]
 
 
 class StopWhenAsked(L.Callback):
-    """Looks every ``every`` optimiser steps whether ``folder`` has the file ``name``. The first process looks, all follow: ranks that
-    looked for themselves would part ways when the file appears between two looks. ``asked`` says afterwards whether that ended it.
+    """Looks every ``every`` optimiser steps whether ``folder`` has the file ``name``, and adds the loss to its file ``losses``. The first
+    process looks, all follow: ranks that looked for themselves would part ways when the file appears between two looks. ``asked`` says
+    afterwards whether that ended it.
 
     Raises FloatingPointError, on all processes alike, when the loss is not finite: such a training makes an adapter that is worth nothing.
     """
 
-    def __init__(self, folder: Path, name: str, every: int) -> None:
-        self.folder, self.name, self.every, self.asked = folder, name, every, False
+    def __init__(self, folder: Path, name: str, losses: str, every: int) -> None:
+        self.folder, self.name, self.losses, self.every, self.asked = folder, name, losses, every, False
         self.last = -1
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -34,7 +33,7 @@ class StopWhenAsked(L.Callback):
             cure = "lower trainer.lr or trainer.clip, or set trainer.precision=32-true"
             raise FloatingPointError(f"the loss is {loss} at step {step}: {cure}")
         if trainer.is_global_zero:
-            with (self.folder / LOSSES).open("a", encoding="utf-8") as losses:
+            with (self.folder / self.losses).open("a", encoding="utf-8") as losses:
                 losses.write(f"{step} {loss:.6g}\n")
         if step < trainer.max_steps and trainer.strategy.broadcast(trainer.is_global_zero and (self.folder / self.name).exists()):
             self.asked = trainer.should_stop = True
