@@ -65,6 +65,7 @@ def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -
     origin = _compose(node, [(source, overrides)], shape)
     if not parts <= set(shape.groups):
         return _finish(node, origin, shape)
+    _complete(node, shape)
     changed = dataclasses.replace(config, **_object(node))
     _check(changed, origin, shape, [key for key in shape.settings if key.partition(".")[0] in parts])
     return changed
@@ -162,15 +163,20 @@ def _assign(node: DictConfig, key: str, value: Any, source: str, shape: Shape) -
 
 def _finish(node: DictConfig, origin: Mapping[str, str], shape: Shape) -> Any:
     """`node` as a plain dataclass, once nothing is missing and every value is allowed."""
-    missing = {key for key, value in _flatten(_plain(node), shape).items() if value == MISSING}
-    wanted = [f"{key}=<{setting.expected}> is missing: {setting.comment}" for key, setting in shape.settings.items() if key in missing]
-    if wanted:
-        raise ConfigError("; ".join(wanted))
+    _complete(node, shape)
     config: Any = _object(node)
     _check(config, origin, shape, shape.settings)
     if config.evaluate_with:
         replace(dataclasses.replace(config, evaluate_with={}), config.evaluate_with, "evaluate_with")
     return config
+
+
+def _complete(node: DictConfig, shape: Shape) -> None:
+    """Raises ConfigError where a value is missing that a person must give."""
+    missing = {key for key, value in _flatten(_plain(node), shape).items() if value == MISSING}
+    wanted = [f"{key}=<{setting.expected}> is missing: {setting.comment}" for key, setting in shape.settings.items() if key in missing]
+    if wanted:
+        raise ConfigError("; ".join(wanted))
 
 
 def _object(node: DictConfig) -> Any:
@@ -236,7 +242,7 @@ def _flatten(content: Mapping[Any, Any], shape: Shape, prefix: str = "") -> dict
 
 
 def _read_group(group: str, name: Any, source: str, shape: Shape) -> dict[str, Any]:
-    if group == "backbone" and is_own(name):
+    if group == "backbone" and name not in _files(group) and is_own(name):
         try:
             return settings_of(name)
         except ValueError as error:

@@ -29,10 +29,11 @@ def settings_of(name: str) -> dict[str, Any]:
     if part is None or not (folder / "vae" / "config.json").is_file():
         raise ValueError(f"{folder} is no diffusers model with a {' or '.join(DENOISERS)} and a vae")
     denoiser, vae = (json.loads((folder / one / "config.json").read_text(encoding="utf-8")) for one in (part, "vae"))
-    side = denoiser.get("sample_size")
-    if not isinstance(side, int):
-        raise ValueError(f"{folder / part / 'config.json'} has no sample_size: write conf/backbone/<name>.yaml with the resolution")
-    pixels = side * 2 ** (len(vae["block_out_channels"]) - 1)
+    side, levels = denoiser.get("sample_size"), vae.get("block_out_channels")
+    if not isinstance(side, int) or not isinstance(levels, list):
+        lacks = f"{part}/config.json has no sample_size" if not isinstance(side, int) else "vae/config.json has no block_out_channels"
+        raise ValueError(f"{folder}/{lacks}: write conf/backbone/<name>.yaml with the resolution")
+    pixels = side * 2 ** (len(levels) - 1)
     short = Path(name).name if Path(name).is_dir() else name.rpartition("/")[2]
     return {"backbone.name": short, "backbone.path": name, "backbone.resolution": pixels, "backbone.dtype": _stored(folder / part)}
 

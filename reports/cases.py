@@ -133,7 +133,7 @@ def _caption(study: Study, found: Cases) -> str:
     plural = "s" if len(found.won) + len(found.lost) > 1 else ""
     text = (
         f"{listed(told).capitalize()} case{plural} of {cell} (right of each pair) against {whom} (left), same prompt and noise. Chosen by "
-        f"rule among the N = {found.kept} prompts whose images both kept at {seeds}: best are those won in most seeds (only {cell} is "
+        f"rule among the N = {found.kept} images that both kept at {seeds}: best are those won in most seeds (only {cell} is "
         f"right, ✓), worst those lost in most (only {whom} is), of equals the first of the plan"
     )
     if len(found.seeds) > SEEDS:
@@ -151,6 +151,6 @@ def none(study: Study, found: Cases | None) -> str:
         return ""
     whom = "the untouched backbone" if found.base.reference else study.words(found.base)
     return (
-        f"Best and worst cases are not shown, since there are none: of the {found.kept} prompts whose images were kept, "
+        f"Best and worst cases are not shown, since there are none: of the {found.kept} images that were kept, "
         f"{study.words(found.cell)} and {whom} have the same ones right at every seed."
     )

@@ -87,7 +87,9 @@ def exact(value: float | None) -> str:
 
 
 def to_markdown(table: Table) -> str:
-    lines = [[f"**{cell}**" if i in table.marks else cell for cell in map(markdown, row)] for i, row in enumerate(table.rows)]
+    styles = {"baseline": "**", "reference": "*"}
+    around = [styles.get(table.marks.get(i, ""), "") for i in range(len(table.rows))]
+    lines = [[f"{mark}{cell}{mark}" if cell else "" for cell in map(markdown, row)] for mark, row in zip(around, table.rows, strict=True)]
     head = [markdown(name) for name in table.columns]
     rule = [":--", *["--:"] * (len(head) - 1)]
     text = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["forest"]
 
-ROW, FRAME = 0.2, 0.85  # inches: a row, and title, axis and legend around all rows
+ROW, FRAME, PAGE = 0.2, 0.85, 8.4  # inches: a row where there is room, title, axis and legend around all rows; all of it at most
 THIN, THICK = 0.9, 2.6  # points: widened and plain intervals
 
 
@@ -23,7 +23,7 @@ def forest(study: Study, found: Sequence[Entry], folder: Path) -> Picture:
     """Left: the headline metric of every combination. Right: its paired differences from the baseline combination."""
     found = of_metric(found, study.headline)
     rows = [e for e in found if not e.cell.reference]
-    with canvas(WIDTH, ROW * len(rows) + FRAME) as figure:
+    with canvas(WIDTH, min(PAGE, ROW * len(rows) + FRAME)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.04})
         _means(left, found, rows)
         left.set_xlabel(axis_text(study.headline))
@@ -37,16 +37,18 @@ def forest(study: Study, found: Sequence[Entry], folder: Path) -> Picture:
         left.set_ylabel(factor_axis(study))
         for tick, e in zip(left.get_yticklabels(), rows, strict=True):
             tick.set_fontweight("bold" if e.cell.baseline else "normal")
+            tick.set_fontsize(min(8.0, 40 * (PAGE - FRAME) / len(rows)))
         for axes in (left, right):
             axes.grid(axis="x")
             axes.tick_params(axis="y", length=0)
             _stripes(axes, rows)
         save(figure, folder, "response")
+    untouched = "; dashed line and grey band: untouched backbone with its 95 % interval" if study.reference else ""
     caption = (
         f"Left: {in_sentence(study.headline.label)} at the combinations of {factor_words(study)}; points and bars: mean and 95 % "
-        "t-interval over seeds, small dots: single seeds, filled marker and bold name: baseline combination; dashed line and grey "
-        "band: untouched backbone with its 95 % interval. Right: difference from the baseline combination, seed by seed; thick bar: "
-        "95 % interval, thin bar: widened to hold for all combinations at once, which is what the answer goes by. A bar that ends at "
+        f"t-interval over seeds, small dots: single seeds, filled marker and bold name: baseline combination{untouched}. Right: "
+        "difference from the baseline combination, seed by seed; thick bar: 95 % interval, thin bar: widened to hold for all combinations "
+        "at once, which is what the answer goes by. A bar that ends at "
         f"the edge of its panel goes on beyond it. {counted(study)}."
     )
     return Picture("response.svg", caption, f"{study.headline.label} for each combination, and the differences from the baseline")

@@ -62,8 +62,8 @@ def document(study: Study, found: Sequence[Entry], said: Answer, pictures: Mappi
     blocks += provenance(study)
     front = headline_table(study, found)
     long = len(front.rows) > LONG  # for page one; the details follow it at once
-    # where the untouched backbone is what all are compared with, methods themselves are
-    method = study.config.get("method", {}).get("name", "method") if study.reference else "several methods"
+    several = not study.reference and not study.within or any(factor.key in ("method", "method.name", "recipe") for factor in study.factors)
+    method = "several methods" if several else study.config.get("method", {}).get("name", "method")
     return {
         "title": study.sweep,
         "kicker": f"Ablation report · {method} · {len(study.cells)} cells × {len(study.seeds)} seeds",
@@ -224,12 +224,15 @@ def _resolution(study: Study, entries: Sequence[Entry], digits: int) -> str:
 
 
 def _context(study: Study) -> list[dict[str, Any]]:
-    backbone, data = (str(study.config.get(part, {}).get("name", "unknown")) for part in ("backbone", "data"))
-    text = f"All numbers of this report come from the backbone “{backbone}” on the data “{data}”."
-    if backbone == "embedded":
+    varied = {factor.key: list(map(str, factor.levels)) for factor in study.factors}
+    backbones, data = (varied.get(part) or [str(study.config.get(part, {}).get("name", "unknown"))] for part in ("backbone", "data"))
+    named = listed([f"“{name}”" for name in backbones])
+    on = listed([f"“{name}”" for name in data])
+    text = f"All numbers of this report come from the backbone{'s' if len(backbones) > 1 else ''} {named} on the data {on}."
+    if "embedded" in backbones:
         text += (
-            " That is a small rendered world with a small model trained in it: its numbers are not comparable with those of any paper, "
-            "only with each other. "
+            " The embedded one is a small model trained in a small rendered world: its numbers are not comparable with those of any "
+            "paper, only with each other. "
             "An effect here is a reason to look for it in the large models, not evidence that it is there."
         )
     if not study.published:

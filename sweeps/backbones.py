@@ -1,7 +1,8 @@
 """Does the effect of a method carry to other architectures?
 
-    python -m sweeps.backbones data=coco data.root=/data/coco trainer=paper512 evaluation=paper trainer.accelerator=gpu
-    python -m sweeps.backbones levels=[sdxl,/my/backbone,org/model] data=coco data.root=/data/coco trainer=paper512 evaluation=paper
+    python -m sweeps.backbones data=coco data.root=/data/coco trainer=paper512 evaluation=paper headline=fid
+    python -m sweeps.backbones levels=[sdxl,/my/backbone,org/model] data=coco data.root=/data/coco trainer=paper512 evaluation=paper \
+        headline=fid
     python -m sweeps.backbones levels=[embedded,/my/backbone]      # one's own of 64 pixels, in the embedded world
 
 A level is a name of conf/backbone/, a diffusers folder, or the id of a model that was downloaded. Each method is compared with the

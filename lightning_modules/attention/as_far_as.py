@@ -35,7 +35,7 @@ def as_far_as(model: nn.Module, sites: Sequence[Site]) -> Iterator[None]:
     """Inside the block a forward pass of ``model`` ends, and the block with it, when the part with the last of ``sites`` has run: what the
     sites saw is there with its gradients, a prediction is not.
 
-    The pass ends before the next part begins, so that gradient checkpointing, which wraps whole parts, never sees it.
+    The pass ends before anything of the next part has run: gradient checkpointing then has nothing of it to run again.
     """
     parts = parts_of(model)
     names = list(parts)

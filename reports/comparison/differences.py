@@ -1,4 +1,4 @@
-"""Two sweeps, or two versions of one, compared cell by cell: the numbers. What is said of them stands in `compare_text`.
+"""Two sweeps, or two versions of one, compared cell by cell: the numbers. What is said of them stands in `comparison.text`.
 
 Everything is right minus left. Where the same seed gave both sides the same prompts on the same noise, seeds pair; where it did not, they
 do not, and Welch's interval takes the place of the paired one. A metric that was measured in different ways is not compared.
@@ -154,9 +154,10 @@ def _pairing(left: Study, right: Study, cells: Sequence[tuple[Cell, Cell]]) -> t
         if values[0] != values[1]:
             return f"{key} is {values[0]} and {values[1]}, so that the same seed does not give the same noise", "the settings"
     drawn = [(_drawn(a), _drawn(b)) for a, b in both]
-    if all(a is not None and b is not None for a, b in drawn):
-        by = "the prompts and noise seeds that every image was recorded with"
-        other = [pair[0].seed for pair, (a, b) in zip(both, drawn, strict=True) if a != b]
+    by = "the prompts and noise seeds that every image was recorded with"
+    known = [a is not None and b is not None for a, b in drawn]
+    other = [pair[0].seed for pair, (a, b), both_known in zip(both, drawn, known, strict=True) if both_known and a != b]
+    if other or all(known):
         return (f"seed {other[0]} gave the two sides other prompts or other noise" if other else ""), by
     keys = sorted(key for key in configs[0].keys() | configs[1].keys() if key.startswith(DRAWN))
     differ = [key for key in keys if configs[0].get(key) != configs[1].get(key)]

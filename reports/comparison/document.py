@@ -40,7 +40,7 @@ def named(sides: tuple[tuple[str, str], tuple[str, str]]) -> tuple[str, str]:
     """What the two are called, from (sweep, folder or address as given) of each: the sweep, with the last part of where it is if the
     sweeps have one name, with all of it if the last parts have, too."""
     (first, place), (second, other) = sides
-    short = [re.split(r"[/\\\\]", where.rstrip("/\\"))[-1] or where for where in (place, other)]
+    short = [re.split(r"[/\\\\]", where.removesuffix("/mlflow.db").rstrip("/\\"))[-1] or where for where in (place, other)]
     for names in ((first, second), (f"{short[0]}:{first}", f"{short[1]}:{second}")):
         if names[0] != names[1]:
             return names

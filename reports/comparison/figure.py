@@ -10,7 +10,7 @@ from reports.tables import in_sentence
 
 __all__ = ["draw"]
 
-ROW, FRAME = 0.36, 1.0  # inches: a row, and titles, axes and legend around all rows
+ROW, FRAME, PAGE = 0.36, 1.0, 7.6  # inches: a row where there is room, titles, axes and legend around all rows; all of it at most
 APART = 0.16  # rows: how far the two sides of a cell stand from its middle
 NAME = 22  # characters of a cell's name in a line
 
@@ -20,7 +20,7 @@ def draw(comparison: Comparison, folder: Path, name: str) -> Picture:
     metric = comparison.headline
     rows = comparison.of(metric)
     sides = [(comparison.left.label, -APART, BLUE, "o"), (comparison.right.label, APART, ORANGE, "D")]
-    with canvas(WIDTH, ROW * len(rows) + FRAME) as figure:
+    with canvas(WIDTH, min(PAGE, ROW * len(rows) + FRAME)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.04})
         for i, (label, shift, color, marker) in enumerate(sides):
             for y, d in enumerate(rows):
@@ -47,7 +47,7 @@ def draw(comparison: Comparison, folder: Path, name: str) -> Picture:
         unit = f" ({metric.unit})" if metric.unit else ""
         right.set_xlabel(f"Difference in {in_sentence(metric.label)}{unit}")
         right.set_title("Second minus first")
-        left.set_yticks(range(len(rows)), [wrapped(d.cell.label, NAME) for d in rows])
+        left.set_yticks(range(len(rows)), [wrapped(d.cell.label, NAME) for d in rows], fontsize=min(8.0, 24 * (PAGE - FRAME) / len(rows)))
         left.set_ylim(len(rows) - 0.4, -0.6)
         for axes in (left, right):
             axes.grid(axis="x")

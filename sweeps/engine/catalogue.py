@@ -73,11 +73,34 @@ def brief_words(sweep: Sweep, words: Sequence[str] = ()) -> list[str]:
     return ["mode=list", f"cells={json.dumps(list(sweep.brief), ensure_ascii=False)}"]
 
 
+def _with_done(sweep: Sweep, words: Sequence[str]) -> list[str]:
+    """`brief_words`, with the cells besides that have finished trials: a report that had them shall not lose them."""
+    short = brief_words(sweep, words)
+    if not short:
+        return []
+    from sweeps.engine.place import find
+    from sweeps.engine.study import Study, key_of
+
+    config = conf.load([*words, *short], sweep.preset)
+    try:
+        name, there = find(sweep, config)
+        trials = Study.read(Path(config.output) / name, name, config.storage) if there else []
+    except PlanError:
+        return short
+    done = {key_of(trial)[0] for trial in trials if trial.state.name == "COMPLETE"}
+    every = sweep.cells(config.when)
+    kept = {cell.text for cell in sweep.cells(config.when, config.mode, config.cells)}
+    if not (done & {cell.text for cell in every}) - kept:
+        return short
+    names = [cell.text for cell in every if cell.text in done | kept and not (cell.baseline or cell.reference)]
+    return ["mode=list", f"cells={json.dumps(names, ensure_ascii=False)}"]
+
+
 def items(words: Sequence[str], sweeps: Sequence[Sweep]) -> list[Item]:
     """The catalogue under the settings `words`. Raises ConfigError for a setting that there is not, PlanError where no sweep can run."""
     found = []
     for sweep in sweeps:
-        own = [*words, *brief_words(sweep, words)]
+        own = [*words, *_with_done(sweep, words)]
         item = Item(sweep, own, conf.load(own, sweep.preset), sweep)
         try:
             item.resolved, item.cells = resolve(sweep, item.config, own)
@@ -109,6 +132,9 @@ def main(
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
+    except KeyboardInterrupt:  # between two sweeps; within one it is the sweep's own affair
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
 
 
 def _main(catalogue: Sequence[Item], only_plan: bool, trainer: Trainer | None, program: tuple[str, ...]) -> int:
@@ -151,6 +177,8 @@ def _preview(running: Sequence[Item], console: Console) -> None:
 def _in_all(seconds: Sequence[float | None]) -> str:
     """How long several sweeps take in all, and of how many nobody knows."""
     known = [one for one in seconds if one is not None]
+    if not known:
+        return "how long it takes is not known yet"
     more = "" if len(known) == len(seconds) else f", without {len(seconds) - len(known)} of which nothing is known yet"
     return f"about {duration(sum(known))} to come{more}"
 
@@ -163,11 +191,7 @@ def _run(running: Sequence[Item], console: Console, trainer: Trainer | None, pro
     for number, item in enumerate(running):
         say(console, f"\n[{number + 1}/{len(running)}] {item.sweep.name}: {item.sweep.question} ({_in_all(expected[number:])})")
         sys.stdout.flush()
-        try:
-            status = run_one(item.sweep, item.words, trainer, program)
-        except KeyboardInterrupt:
-            print("stopped; the same command goes on from here", file=sys.stderr)
-            return 130
+        status = run_one(item.sweep, item.words, trainer, program)
         if status not in (0, 1):
             return status
         statuses[item.sweep.name] = status

@@ -68,13 +68,16 @@ class Look:
     waiting: Mapping[Key, str]
     pace: Pace
     recorded: Mapping[str, float] | None  # seconds of a trial by its kind, where none of the plan's own has finished
+    devices: bool = False  # whether each slot has a device of its own
 
     @property
     def seconds(self) -> float | None:
         """How long the rest takes; None where nothing tells."""
         if self.recorded is None:
             return self.pace.left(self.waiting.values())
-        return sum(self.recorded.get(kind, max(self.recorded.values())) for kind in self.waiting.values())
+        seconds = sum(self.recorded.get(kind, max(self.recorded.values())) for kind in self.waiting.values())
+        # it was made with all cores of a CPU, which more workers only share out; devices do add up
+        return seconds / (self.pace.slots if self.devices else 1)
 
     @property
     def spent(self) -> float:
@@ -108,11 +111,13 @@ def look(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) -> Look:
     runs = {cell.text: trial_config(config, cell, seeds[0]) for cell in cells}
     groups = {(text, seed): group_of(dataclasses.replace(run, seed=seed)) for seed in seeds for text, run in runs.items()}
     waiting = {key: groups[key] for key in wanted if key not in found.done}
-    pace = Pace(len(slots_for(config)))
+    slots = slots_for(config)
+    pace = Pace(len(slots))
     for kind, seconds in seconds_of(trials):
         pace.add(kind, seconds)
     recorded = None if pace.seconds else _recorded(sweep, config)
-    return Look(name, folder, found, groups, kinds_of(waiting, {groups[key] for key in found.done}), pace, recorded)
+    kinds = kinds_of(waiting, {groups[key] for key in found.done})
+    return Look(name, folder, found, groups, kinds, pace, recorded, devices=slots[0].device.startswith("gpu"))
 
 
 @functools.cache

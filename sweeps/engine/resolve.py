@@ -6,6 +6,7 @@ Needs none of the heavy libraries: whatever is wrong with a command is said befo
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,9 @@ def resolve(sweep: Sweep, config: schema.Sweep, argv: Sequence[str] = ()) -> tup
 
 def check_cell(sweep: Sweep, config: schema.Sweep, cell: Cell) -> None:
     """Raises PlanError for settings that cannot run."""
+    late = [key for key in cell.evaluation if key in ("method", "method.name") or key.partition(".")[0] in ("backbone", "data", "trainer")]
+    if late and not cell.reference:
+        raise PlanError(f"{late[0]} acts in training, so that {sweep.name} cannot vary it afterwards: use when=train")
     run = trial_config(config, cell, config.seed)
     try:
         check(run)
@@ -75,15 +79,21 @@ def _under(sweep: Sweep, config: schema.Sweep, said: Sequence[str]) -> Sweep:
     A named trainer, data set or backbone takes the place of a level's settings of it; the method and the evaluation are what levels are.
     """
     groups = tuple(f"{key}." for key in said if key in ("trainer", "data", "backbone"))
-    if "method" in said and any("method" in settings for factor in sweep.factors for settings in factor.settings.values()):
-        raise PlanError(f"method={config.method.name}: each level of {sweep.keys[0]} is a method of its own; leave it out")
+    if "method" in said:
+        for factor in sweep.factors:
+            if factor.settings and all("method" in settings for settings in factor.settings.values()):
+                raise PlanError(f"method={config.method.name}: each level of {factor.key} is a method of its own; leave it out")
 
     def over(settings: Mapping[str, Any]) -> dict[str, Any]:
         kept = {key: value for key, value in settings.items() if not f"{key}.".startswith(groups)}
-        inside = [key for key in said if any(key == other or key.startswith(f"{other}.") for other in kept)]
+        inside = [key for key in said if key != "method" and any(key == other or key.startswith(f"{other}.") for other in kept)]
         return kept | {key: conf.lookup(config, key) for key in inside}
 
     factors = [dataclasses.replace(f, settings={level: over(settings) for level, settings in f.settings.items()}) for f in sweep.factors]
+    for before, after in zip(sweep.factors, factors, strict=True):
+        for one, two in itertools.combinations(after.settings, 2):
+            if after.settings[one] == after.settings[two] and before.settings[one] != before.settings[two]:
+                raise PlanError(f"these settings make {one} and {two} of {after.key} the same; leave out what tells them apart")
     return dataclasses.replace(sweep, factors=factors, also=[(levels, over(settings)) for levels, settings in sweep.also])
 
 

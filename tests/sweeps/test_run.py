@@ -37,7 +37,7 @@ def test_a_whole_sweep(sweep: Command, trainer: Any, output: Path, mlflow: Any, 
     tags = experiment.tags
     assert tags["question"] == "Does the engine work?" and "Does the engine work?" in tags["mlflow.note.content"]
     assert json.loads(tags["factors"]) == [
-        {"key": "method.gate.threshold", "label": "Gate threshold", "levels": [0.4, 0.5, 0.6], "unit": "", "numeric": True}
+        {"key": "method.gate.threshold", "label": "Gate threshold", "levels": [0.4, 0.5, 0.6], "unit": "", "numeric": True, "when": "train"}
     ]
     assert (tags["within"], tags["headline"], tags["seeds"]) == ("", "success", "[0, 1, 2]")
     assert tags["command"] == "python -m sweeps.threshold seeds=3" and json.loads(tags["config"])["trainer"]["steps"] > 0

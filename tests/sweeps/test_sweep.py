@@ -21,6 +21,7 @@ from sweeps.engine.place import LATER, kept_apart
 from sweeps.engine.resolve import Declined, PlanError, resolve, seeds_of, trial_config
 from sweeps.maskattn_shared import DETAILS, HEADLINES, PAPER
 from sweeps.methods import SWEEP as METHODS
+from sweeps.objects import SWEEP as OBJECTS
 from sweeps.released import SWEEP as RELEASED
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
 from sweeps.threshold import SWEEP
@@ -161,7 +162,7 @@ def test_every_backbone_is_compared_with_itself_untouched(tmp_path: Path) -> Non
     config = conf.load(words, BACKBONES.preset)
     _, cells = resolve(BACKBONES, config, words)
     own = trial_config(config, cells[-1], 0).backbone
-    assert (own.name, own.resolution, own.dtype) == ("backbone", 64, "float16")  # as its weights are stored and len(cells) == 6
+    assert (own.name, own.resolution, own.dtype) == ("backbone", 64, "float16") and len(cells) == 6  # as its weights are stored
     with pytest.raises(PlanError, match="backbone.dtype=float16: backbone is what this sweep varies"):
         resolve(BACKBONES, config, [*words, "backbone.dtype=float16"])
 
@@ -235,6 +236,22 @@ def test_the_command_line_goes_over_what_levels_stand_for() -> None:
     assert {run.trainer.lr for run in named.values()} == {conf.load(["trainer=paper512"]).trainer.lr}
     with pytest.raises(PlanError, match="method=mcgm: each level of recipe is a method of its own"):
         runs("method=mcgm")
+    with pytest.raises(PlanError, match="these settings make mcgm and mcgm without masks of recipe the same"):
+        runs("evaluation.masks=target")
+    # where one level alone names a method, the others have the one that was asked for
+    words = ["method=separate_enhance_released"]
+    config = conf.load(words, OBJECTS.preset)
+    _, cells = resolve(OBJECTS, config, words)
+    found = {str(cell.values["change"]): trial_config(config, cell, 0).method for cell in cells}
+    assert found["trained"].separate.tokens == "released" and found["none"].name == "baseline"
+
+
+@pytest.mark.parametrize("name", ["released", "backbones", "phases", "generalisation"])
+def test_what_acts_in_training_alone_is_not_varied_after_it(name: str) -> None:
+    words = ["when=evaluate", *(["levels=[embedded]"] if name == "backbones" else [])]
+    sweep = importlib.import_module(f"sweeps.{name}").SWEEP
+    with pytest.raises(PlanError, match="acts in training, so that .* cannot vary it afterwards: use when=train"):
+        resolve(sweep, conf.load(words, sweep.preset), words)
 
 
 def test_a_backbone_without_a_file_is_read_from_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,6 +269,13 @@ def test_a_backbone_without_a_file_is_read_from_its_folder(tmp_path: Path, monke
     assert conf.load([f"backbone={folder}", "backbone.dtype=bfloat16"]).backbone.dtype == "bfloat16"
     with pytest.raises(conf.ConfigError, match="is no diffusers model with a unet or transformer and a vae"):
         own(str(tmp_path))
+    (folder / "vae" / "config.json").write_text("{}")
+    with pytest.raises(conf.ConfigError, match="vae/config.json has no block_out_channels"):
+        own(str(folder))
+    # a folder that happens to be called as a file of conf/backbone hides nothing
+    (tmp_path / "sd15").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert own("sd15").resolution == 512
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(conf.ConfigError, match="org/model was not downloaded yet.*hf download org/model"):
         own("org/model")

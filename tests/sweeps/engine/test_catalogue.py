@@ -37,6 +37,10 @@ def test_all_sweeps_run_in_their_short_form_and_are_found_again(output: Path, tr
     assert catalogue(output, trainer=trainer) == 0 and len(trainer.ran) == ran
     assert catalogue(output, "mode=grid", trainer=trainer) == 0 and len(trainer.ran) == ran + 4
     assert states(output, "grid") == {"COMPLETE": 14}
+    # the short form again keeps what is there, in the report as well
+    capsys.readouterr()
+    assert catalogue(output, trainer=trainer) == 0 and len(trainer.ran) == ran + 4
+    assert "14/14" in capsys.readouterr().out
 
 
 def test_a_failed_sweep_does_not_stop_the_others(output: Path, trainer: Any, reports: Any, capsys: Any) -> None:
