@@ -92,9 +92,15 @@ def _under(sweep: Sweep, config: schema.Sweep, said: Sequence[str]) -> Sweep:
     factors = [dataclasses.replace(f, settings={level: over(settings) for level, settings in f.settings.items()}) for f in sweep.factors]
     for before, after in zip(sweep.factors, factors, strict=True):
         for one, two in itertools.combinations(after.settings, 2):
-            if after.settings[one] == after.settings[two] and before.settings[one] != before.settings[two]:
+            was, now = (_alike(config, factor.settings[one], factor.settings[two]) for factor in (before, after))
+            if now and not was:
                 raise PlanError(f"these settings make {one} and {two} of {after.key} the same; leave out what tells them apart")
     return dataclasses.replace(sweep, factors=factors, also=[(levels, over(settings)) for levels, settings in sweep.also])
+
+
+def _alike(config: schema.Sweep, one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether two levels come to the same settings, each what the config has where it says nothing."""
+    return all(one.get(key, conf.lookup(config, key)) == two.get(key, conf.lookup(config, key)) for key in one.keys() | two.keys())
 
 
 def _embedded(sweep: Sweep, config: schema.Sweep) -> bool:
