@@ -15,9 +15,9 @@ from pathlib import Path
 
 from conf import load as conf
 from sweeps.engine.catalogue import brief_words, discover
-from sweeps.engine.estimate import TIMES
-from sweeps.engine.place import find
+from sweeps.engine.estimate import TIMES, look
 from sweeps.engine.plan import seconds_of
+from sweeps.engine.resolve import Declined, resolve
 from sweeps.engine.study import Study
 
 
@@ -35,12 +35,17 @@ def main(argv: list[str]) -> None:
     output = Path(given.get("output", "runs"))
     sweeps, sum_of_all, latest = {}, 0.0, datetime.min
     for sweep in discover():
-        config = conf.load([f"output={output}", *brief_words(sweep)], sweep.preset)
-        name, there = find(sweep, config)
-        trials = [trial for trial in Study.read(output / name, name) if trial.state.name == "COMPLETE"] if there else []
-        if not trials:
-            print(f"{sweep.name}: nothing there")
+        words = brief_words(sweep)
+        config = conf.load([f"output={output}", *words], sweep.preset)
+        try:
+            resolved, cells = resolve(sweep, config, words)
+        except Declined:
             continue
+        seen = look(resolved, config, cells)
+        if seen.waiting:
+            print(f"{sweep.name:20} {len(seen.waiting)} of {len(seen.found.wanted)} trials are missing: not recorded")
+            continue
+        trials = [trial for trial in Study.read(seen.folder, seen.name) if trial.state.name == "COMPLETE"]
         spans = [(t.datetime_start, t.datetime_complete) for t in trials if t.datetime_start and t.datetime_complete]
         seconds, wall = seconds_of(trials), busy(spans)
         scale = wall / sum(second for _, second in seconds)

@@ -53,7 +53,7 @@ def test_the_baseline_cell_stands_beside_the_untouched_backbone(
     picture = cases.cases(odd, found, tmp_path)
     assert picture is not None and (tmp_path / picture.file).is_file()
     assert picture.caption.startswith("2 best and 1 worst cases of 0.5 (right of each pair) against the untouched backbone (left)")
-    assert "among the N = 12 prompts whose images both kept at seeds 0, 1, 2" in picture.caption and cases.none(odd, found) == ""
+    assert "among the N = 12 images that both kept at seeds 0, 1, 2" in picture.caption and cases.none(odd, found) == ""
     assert [text for text in said if text.startswith("seed")] == ["seed 0: won", "seed 1: won", "seed 2"] * 2 + [
         "seed 0",
         "seed 1",
@@ -85,7 +85,7 @@ def test_none_is_said_as_none(study: Callable[[str], Any], tmp_path: Path) -> No
     same = among(threshold, *(judged(threshold, cell, lambda seed, i: i % 2 == 0) for cell in (threshold.reference, threshold.baseline)))
     found = cases.find(same)
     assert cases.cases(same, found, tmp_path / "none") is None and not (tmp_path / "none").exists()
-    assert "there are none: of the 12 prompts whose images were kept, 0.5 and the untouched backbone" in cases.none(same, found)
+    assert "there are none: of the 12 images that were kept, 0.5 and the untouched backbone" in cases.none(same, found)
     assert cases.find(study("clear")) is None and cases.none(study("clear"), None) == ""
 
 

@@ -61,8 +61,8 @@ def test_two_places_are_compared(uri: str, tmp_path: Path, capsys: pytest.Captur
     shutil.copyfile(uri.removeprefix("sqlite:///"), here / "mlflow.db")
     assert main(["compare", f"{uri}:eight", f"{here}:eight", f"output={tmp_path / 'out'}"]) == 0
     pdf = Path(capsys.readouterr().out.strip())
-    assert pdf == tmp_path / "out" / "reports" / "mlflow.db-eight-vs-here-eight.pdf"
-    assert "here:eight gives the same numbers as mlflow.db:eight in every common cell" in " ".join(text_of(pdf).split())
+    assert pdf == tmp_path / "out" / "reports" / "mlflow0-eight-vs-here-eight.pdf"
+    assert "here:eight gives the same numbers as mlflow0:eight in every common cell" in " ".join(text_of(pdf).split())
 
 
 def test_a_server_serves_all_forms(server: str, tmp_path: Path, text_of: Callable[[Path], str]) -> None:
