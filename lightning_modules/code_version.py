@@ -21,7 +21,7 @@ LOOKS_ON = (
     "datamodules/contact_sheet.py", "datamodules/inspect.py", "lightning_modules/attention_probe.py",
     "lightning_modules/code_version.py", "lightning_modules/costs.py", "lightning_modules/duration.py", "lightning_modules/evaluate.py",
     "lightning_modules/following.py", "lightning_modules/grade.py", "lightning_modules/images.py", "lightning_modules/metrics",
-    "lightning_modules/pretrain.py", "lightning_modules/progress.py", "lightning_modules/provenance.py",
+    "lightning_modules/pictures.py", "lightning_modules/pretrain.py", "lightning_modules/progress.py", "lightning_modules/provenance.py",
     "lightning_modules/scoring.py", "lightning_modules/steps.py", "lightning_modules/store.py",
     "lightning_modules/system_metrics.py", "lightning_modules/tracking.py", "lightning_modules/worker.py",
 )  # fmt: skip

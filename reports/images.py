@@ -158,7 +158,7 @@ def gate_maps(study: Study, folder: Path) -> Picture | None:
         caption = (
             f"Gates at {'the baseline ' if cell.baseline else ''}{study.noun} {study.words(cell)}, seed {seed}. "
             "A map shows for one token, place by place, at how many of the sampler's steps and gated layers of one resolution its gate was "
-            "open: white always, black never. "
+            "open: bright always, dark never. "
             f"N = {len(prompts)} prompts, the first of each split: {'; '.join(f'“{prompt}”' for prompt in prompts)}."
         )
         return Picture("gates.png", caption, "Gate maps by prompt, resolution and token")
@@ -201,7 +201,7 @@ def attention_maps(study: Study, folder: Path) -> Picture | None:
         prompts = [f"“{entry['prompt']}”" for entry in json.loads(note.read_text(encoding="utf-8"))]
         caption = (
             f"Attention maps of the prompts' objects before (left) and after training (right, {study.words(cell)}), seed {seed}, "
-            "on the same noised images: mean over heads and layers, each from zero (black) to its own maximum (white). "
+            "on the same noised images: mean over heads and layers, each from zero (dark) to its own maximum (bright). "
             f"N = {len(prompts)}: {'; '.join(prompts)}."
         )
         return Picture("maps.png", caption, "Attention maps by prompt and object, before and after training")
