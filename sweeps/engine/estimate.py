@@ -122,13 +122,13 @@ def look(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) -> Look:
 
 @functools.cache
 def record() -> dict[str, Any]:
-    """The recorded run of the catalogue: its `date` and `hardware`, and of `sweeps` the seconds of a trial by its kind."""
+    """The recorded run of the catalogue: its `date` and `hardware`, and of `sweeps` the digest of the settings (`place.kept_apart`) and the
+    `seconds` of a trial by its kind."""
     found: dict[str, Any] = json.loads(TIMES.read_text(encoding="utf-8")) if TIMES.is_file() else {"sweeps": {}}
     return found
 
 
 def _recorded(sweep: Sweep, config: schema.Sweep) -> Mapping[str, float] | None:
     """Seconds by kind, where the settings are those that the record was made with."""
-    known: Mapping[str, float] | None = record()["sweeps"].get(sweep.name)
-    same = kept_apart(sweep, config) == kept_apart(sweep, conf.load([], sweep.preset))
-    return known if known and same and config.mode != "search" else None
+    known = record()["sweeps"].get(sweep.name, {})
+    return known["seconds"] if known.get("digest") == conf.digest(kept_apart(sweep, config)) and config.mode != "search" else None

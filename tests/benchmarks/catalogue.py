@@ -16,6 +16,7 @@ from pathlib import Path
 from conf import load as conf
 from sweeps.engine.catalogue import brief_words, discover
 from sweeps.engine.estimate import TIMES, look
+from sweeps.engine.place import kept_apart
 from sweeps.engine.plan import seconds_of
 from sweeps.engine.resolve import Declined, resolve
 from sweeps.engine.study import Study
@@ -50,7 +51,8 @@ def main(argv: list[str]) -> None:
         seconds, wall = seconds_of(trials), busy(spans)
         scale = wall / sum(second for _, second in seconds)
         kinds = {kind: [second for other, second in seconds if other == kind] for kind, _ in seconds}
-        sweeps[sweep.name] = {kind: round(scale * sum(found) / len(found), 1) for kind, found in sorted(kinds.items())}
+        means = {kind: round(scale * sum(found) / len(found), 1) for kind, found in sorted(kinds.items())}
+        sweeps[sweep.name] = {"digest": conf.digest(kept_apart(resolved, config)), "seconds": means}
         sum_of_all, latest = sum_of_all + wall, max(latest, *(stop for _, stop in spans))
         print(f"{sweep.name:20} {len(trials):3} trials {wall / 60:6.1f} min")
     record = {"date": f"{latest:%Y-%m-%d}", "hardware": given.get("hardware", "a machine that was not named"), "sweeps": sweeps}

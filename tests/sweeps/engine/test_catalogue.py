@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 from sweep_states import SWEEP, states
 
+from conf import load as conf
 from sweeps.engine import estimate
 from sweeps.engine.catalogue import main
+from sweeps.engine.place import kept_apart
 from sweeps.sweep import Factor, Sweep
 
 GRID = replace(
@@ -72,7 +74,9 @@ def test_a_stopped_catalogue_goes_on_where_it_was(output: Path, trainer: Any, re
 def test_the_plan_knows_what_is_done_and_what_was_recorded(
     output: Path, trainer: Any, reports: Any, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    known = {"date": "2000-01-01", "hardware": "an abacus", "sweeps": {"threshold": {"reference": 30.0, "trained": 90.0}}}
+    seconds = {"reference": 30.0, "trained": 90.0}
+    made_with = conf.digest(kept_apart(SWEEP, conf.load([], SWEEP.preset)))
+    known = {"date": "2000-01-01", "hardware": "an abacus", "sweeps": {"threshold": {"digest": made_with, "seconds": seconds}}}
     monkeypatch.setattr(estimate, "record", lambda: known)
     assert catalogue(output, "--plan") == 0
     said = capsys.readouterr().out
@@ -108,5 +112,6 @@ def test_the_record_is_of_sweeps_that_there_are() -> None:
     from sweeps.engine.catalogue import discover
 
     names = {sweep.name for sweep in discover()}
-    for name, kinds in estimate.record()["sweeps"].items():
+    for name, entry in estimate.record()["sweeps"].items():
+        kinds = entry["seconds"]
         assert name in names and set(kinds) <= {"reference", "shared", "trained"} and all(seconds > 0 for seconds in kinds.values()), name
