@@ -56,14 +56,15 @@ def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -
     """
     shape = describe(type(config))
     parts = {key.partition(".")[0] for key in overrides}
-    if not parts <= set(shape.groups):
+    whole = not parts <= set(shape.groups)
+    if whole:
         node = OmegaConf.structured(config)
     else:  # a whole config takes OmegaConf tens of milliseconds, and a catalogue of sweeps asks hundreds of times
         node = OmegaConf.create({part: OmegaConf.structured(getattr(config, part)) for part in parts})
     for group in overrides.keys() & set(shape.groups):
         node[group] = OmegaConf.structured(shape.nodes[group])
     origin = _compose(node, [(source, overrides)], shape)
-    if not parts <= set(shape.groups):
+    if whole:
         return _finish(node, origin, shape)
     _complete(node, shape)
     changed = dataclasses.replace(config, **_object(node))

@@ -15,7 +15,7 @@ DENOISERS = ("unet", "transformer")
 
 
 def is_own(name: Any) -> bool:
-    """Whether `name` is a folder or the id of a model on the hub, and not the name of a file in `conf/backbone/`."""
+    """Whether `name` looks like a folder or the id of a model on the hub. Asked where no file of `conf/backbone/` has that name."""
     return isinstance(name, str) and ("/" in name or os.sep in name or Path(name).is_dir())
 
 
@@ -44,17 +44,14 @@ def _folder(name: str) -> Path:
         return Path(name)
     if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
         raise ValueError("no such folder, and no id of the hub (org/model)")
-    from huggingface_hub import scan_cache_dir
-    from huggingface_hub.errors import CacheNotFound
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        known = [repo for repo in scan_cache_dir().repos if repo.repo_id == name and repo.repo_type == "model"]
-    except CacheNotFound:
-        known = []
-    revisions = [revision for repo in known for revision in repo.revisions]
-    if not revisions:
-        raise ValueError(f"{name} was not downloaded yet, and its image size stands in its files: first do `hf download {name}`")
-    return max(revisions, key=lambda revision: revision.last_modified).snapshot_path
+        return Path(snapshot_download(name, local_files_only=True))
+    except LocalEntryNotFoundError:
+        said = f"{name} was not downloaded yet, and its image size stands in its files"
+        raise ValueError(f"{said}: first do `hf download {name}`") from None
 
 
 def _stored(folder: Path) -> str:

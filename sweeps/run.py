@@ -37,6 +37,15 @@ FLAGS = {
 }
 
 
+def settings(argv: Sequence[str]) -> list[str]:
+    """The `key=value` words of a command, in which --fresh stands for a mark of its own."""
+    words = [word for word in argv if word not in FLAGS]
+    if "--fresh" in argv:
+        words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
+        print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
+    return words
+
+
 class Stopped(KeyboardInterrupt):
     """A signal asked this process to end at once."""
 
@@ -88,11 +97,7 @@ def main(
         page = conf.help_text(f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}", sweep.preset)
         print(f"{page.rstrip()}\n\nflags\n{about}")
         return 0
-    flags = [word for word in argv if word in FLAGS]
-    words = [word for word in argv if word not in FLAGS]
-    if "--fresh" in flags:
-        words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
-        print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
+    words = settings(argv)
     from sweeps.engine.driver import Halted, guarded
     from sweeps.engine.resolve import PlanError, resolve
     from sweeps.engine.storage import Server, StorageError
@@ -102,7 +107,7 @@ def main(
         try:
             config = conf.load(words, sweep.preset)
             resolved, cells = resolve(sweep, config, words)
-            if "--plan" in flags:
+            if "--plan" in argv:
                 from sweeps.engine.preview import preview
 
                 preview(resolved, config, cells)
@@ -136,12 +141,10 @@ def main(
 
 
 def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
-    from rich.console import Console
-
-    from sweeps.engine.display import Pace, say, view
+    from sweeps.engine.display import Pace, say, terminal, view
     from sweeps.engine.driver import Driver, guarded
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     done = plan.done()
     for note in plan.notes:
         say(console, note)

@@ -8,7 +8,6 @@ import json
 import re
 import shlex
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from conf import load as conf
 from conf import schema
 from lightning_modules.duration import duration
 from sweeps.engine.resolve import Declined, PlanError, resolve
-from sweeps.run import FLAGS, PROGRAM, REFUSED, Trainer
+from sweeps.run import PROGRAM, REFUSED, Trainer, settings
 from sweeps.run import main as run_one
 from sweeps.sweep import Cell, Sweep
 
@@ -120,10 +119,7 @@ def main(
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0
-    words = [word for word in argv if word not in FLAGS]
-    if "--fresh" in argv:
-        words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
-        print(f"--fresh: nothing made before is used; to go on with this one later, say {words[-1]} instead", file=sys.stderr)
+    words = settings(argv)
     from sweeps.engine.launch import LaunchError
     from sweeps.engine.storage import StorageError
 
@@ -142,9 +138,9 @@ def _main(catalogue: Sequence[Item], only_plan: bool, trainer: Trainer | None, p
         if item.refused:
             print(f"left out: {item.refused if item.declined else f'{item.sweep.name}: {item.refused}'}", file=sys.stderr)
     running = [item for item in catalogue if not item.refused]
-    from rich.console import Console
+    from sweeps.engine.display import terminal
 
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     if only_plan:
         _preview(running, console)
         return 0

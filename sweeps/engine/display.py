@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sweeps.engine.plan import Job
     from sweeps.engine.study import Key
 
-__all__ = ["Pace", "View", "say", "summary_table", "view"]
+__all__ = ["Pace", "View", "say", "summary_table", "terminal", "view"]
 
 KNOWN = 0.1  # from this share on, the first trial says how long the others will take
 Values = Mapping[str, Mapping[int, Mapping[str, float]]]  # cell -> seed -> metric -> value
@@ -176,6 +177,13 @@ class Live(View):
             words = (shown.device or "here", f"{cell}, seed {seed}", shown.text or "starting")
             table.add_row(*map(Text, words), f"{shown.share:.0%}", duration(now - shown.began))
         return table
+
+
+def terminal() -> Console:
+    """As wide as the terminal; wide enough for whole lines where the output goes elsewhere."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 160)
 
 
 def say(console: Console, content: RenderableType) -> None:

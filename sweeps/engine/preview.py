@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -21,11 +20,9 @@ __all__ = ["preview"]
 
 def preview(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) -> None:
     """Prints it."""
-    from rich.console import Console
+    from sweeps.engine.display import say, terminal
 
-    from sweeps.engine.display import say
-
-    console = Console(width=None if sys.stdout.isatty() else 160)
+    console = terminal()
     seeds, seen = seeds_of(config), look(sweep, config, cells)
     found, total = seen.found, len(seen.found.wanted)
     say(console, f"{sweep.name}: {len(cells)} cells × {len(seeds)} seeds = {total} trials; {found.text()}; {seen.folder}")

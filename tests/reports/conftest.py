@@ -422,3 +422,14 @@ def text_of() -> Callable[[Path], str]:
 def special() -> str:
     """Text that typst, Markdown, LaTeX or matplotlib would run if it were pasted."""
     return SPECIAL
+
+
+@pytest.fixture
+def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that are written into figures from here on, in order."""
+    from matplotlib.axes import Axes
+
+    texts: list[str] = []
+    write = Axes.text
+    monkeypatch.setattr(Axes, "text", lambda axes, x, y, text, **how: texts.append(text) or write(axes, x, y, text, **how))
+    return texts

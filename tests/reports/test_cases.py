@@ -5,8 +5,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from reports import cases
 
 YES, NO = (True, False), (False, True)
@@ -35,14 +33,7 @@ def among(study: Any, *cells: Any) -> Any:
     return dataclasses.replace(study, cells=list(cells))
 
 
-def test_the_baseline_cell_stands_beside_the_untouched_backbone(
-    study: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from matplotlib.axes import Axes
-
-    said: list[str] = []
-    write = Axes.text
-    monkeypatch.setattr(Axes, "text", lambda axes, x, y, text, **how: said.append(text) or write(axes, x, y, text, **how))
+def test_the_baseline_cell_stands_beside_the_untouched_backbone(study: Callable[[str], Any], tmp_path: Path, said: list[str]) -> None:
     threshold = study("threshold")
     backbone = judged(threshold, threshold.reference, lambda seed, i: i == 1 and seed == 2)
     method = judged(threshold, threshold.baseline, lambda seed, i: i in (0, 17) and seed < 2)
@@ -99,14 +90,7 @@ def test_where_the_backbone_is_the_baseline_the_level_farthest_from_it_is_shown(
     assert found is not None and found.base.label == "0.5" and found.cell.label == max(shifts, key=lambda label: shifts[label])
 
 
-def test_of_many_seeds_those_that_were_won_are_shown_first(
-    study: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from matplotlib.axes import Axes
-
-    said: list[str] = []
-    write = Axes.text
-    monkeypatch.setattr(Axes, "text", lambda axes, x, y, text, **how: said.append(text) or write(axes, x, y, text, **how))
+def test_of_many_seeds_those_that_were_won_are_shown_first(study: Callable[[str], Any], tmp_path: Path, said: list[str]) -> None:
     threshold = study("threshold")
 
     def five(cell: Any) -> Any:

@@ -34,14 +34,7 @@ def test_the_caption_says_rule_and_seed(study: Callable[[str], Any], tmp_path: P
     )
 
 
-def test_maps_before_and_after_stand_under_their_names(
-    study: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from matplotlib.axes import Axes
-
-    said: list[str] = []
-    write = Axes.text
-    monkeypatch.setattr(Axes, "text", lambda axes, x, y, text, **how: said.append(text) or write(axes, x, y, text, **how))
+def test_maps_before_and_after_stand_under_their_names(study: Callable[[str], Any], tmp_path: Path, said: list[str]) -> None:
     grid = study("grid")
     assert images.attention_maps(grid, tmp_path) is not None
     assert [text.replace("\n", " ") for text in said] == ["untouched backbone", grid.words(grid.baseline)]

@@ -279,6 +279,15 @@ def test_a_backbone_without_a_file_is_read_from_its_folder(tmp_path: Path, monke
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(conf.ConfigError, match="org/model was not downloaded yet.*hf download org/model"):
         own("org/model")
+    # the revision that is loaded where none is named
+    cached = tmp_path / "cache" / "models--org--model"
+    for revision, side in (("1" * 40, 96), ("2" * 40, 128)):
+        for part, content in {"unet": {"sample_size": side}, "vae": {"block_out_channels": [1, 2, 3, 4]}}.items():
+            (cached / "snapshots" / revision / part).mkdir(parents=True)
+            (cached / "snapshots" / revision / part / "config.json").write_text(json.dumps(content))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("1" * 40)
+    assert (own("org/model").resolution, own("org/model").name) == (768, "model")
 
 
 def test_the_short_form_of_every_sweep_is_part_of_it() -> None:
