@@ -34,6 +34,8 @@ class Backbone:
     revision: str | None = None                            # hub revision (commit), so that a run can be repeated
     dtype: str = choice("float32", "bfloat16", "float16")  # dtype of the frozen weights
     resolution: int = number(64, minimum=8)                # image side in pixels
+    channels_last: bool = False                            # planes in the order height, width, channels: faster on GPUs in half precision
+    compile: bool = False                                  # torch.compile of the transformer blocks: minutes at first, then faster steps
 
 
 @dataclass

@@ -305,7 +305,7 @@ def _digest(facts: str, *modules: Any) -> str:
         for name, tensor in sorted(module.state_dict().items()):
             digest.update(name.encode())
             # In float32, into which some autoencoders are turned when they are first used.
-            digest.update(tensor.detach().cpu().float().contiguous().view(torch.uint8).numpy().tobytes())
+            digest.update(tensor.detach().cpu().float().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 

@@ -81,6 +81,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
 
             return line
 
+        from lightning_modules.acceleration import accelerate
         from lightning_modules.backbone import Backbone
         from lightning_modules.data import build_data, draw_prior, wants_prior, with_subjects
         from lightning_modules.prompts import plan
@@ -88,6 +89,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
 
         backbone = Backbone.load(config.backbone.path, config.backbone.dtype, config.backbone.revision)
         check_backbone(config, backbone)
+        accelerate(backbone, config.backbone)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
         backbone.to(distributed.device(config.trainer.accelerator))
         backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())  # now, since methods put theirs into its layers

@@ -248,11 +248,15 @@ class _Following:
 
 
 class SiteProcessor:
-    """The stock attention of a layer, with what the parts at its site do. A plain class: it owns no weights."""
+    """The stock attention of a layer, with what the parts at its site do. A plain class: it owns no weights.
+
+    Compiled blocks (`acceleration`) call it as it is: what acts here is looked up anew in each pass, which no graph could hold.
+    """
 
     def __init__(self, site: Site, wiring: Wiring) -> None:
         self.site, self.wiring = site, wiring
 
+    @torch.compiler.disable
     def __call__(
         self,
         attn: nn.Module,

@@ -40,7 +40,7 @@ NOT_IN_DIGEST = (
     "mode", "cells", "candidates", "sampler", "sampler_seed", "prune", "workers", "devices", "launcher", "launch", "storage",
 )  # fmt: skip
 # settings that came later, with the value at which results are those of before
-LATER = {"trainer.gradient_checkpointing": False}
+LATER = {"trainer.gradient_checkpointing": False, "backbone.channels_last": False, "backbone.compile": False}
 
 
 def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[str] = ()) -> Plan:
