@@ -6,7 +6,7 @@ shall be strong somewhere (enhance); a regulariser holds the prediction on promp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -83,34 +83,37 @@ class SeparateEnhance(Method):
         return super().step if self.trains else self.own_step
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        terms = self.terms(batch)
-        total = self.total(terms)
-        self.log_dict({f"train/{name}": term for name, (_, term) in terms.items()} | {"train/loss": total})
+        found, total = self.losses(batch)
+        self.log_dict({f"train/{name}": loss for name, loss in found.items()} | {"train/loss": total})
         return total
 
-    def total(self, terms: dict[str, tuple[float, Tensor]]) -> Tensor:
-        return sum((weight * term for weight, term in terms.values()), torch.zeros((), device=self.backbone.device))
-
-    def terms(self, batch: Batch) -> dict[str, tuple[float, Tensor]]:
-        """Name -> (weight, loss) of everything that a step minimises."""
+    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        """(name -> value, their weighted sum with its gradient) of all losses that a step minimises."""
         chosen = self.config.separate
         latents = self.latents(batch)
         noise, timesteps = self.draw(latents)
         noised, target = self.backbone.add_noise(latents, noise, timesteps)
         text = self.text(batch)
         if chosen.control == "denoising":
-            return {"denoising": (1.0, denoising_loss(self.predict(noised, timesteps, text), target))}
-        terms: dict[str, tuple[float, Tensor]] = {}
+            loss = denoising_loss(self.predict(noised, timesteps, text), target)
+            return {"denoising": loss.detach()}, loss
+        found: dict[str, Tensor] = {}
+        total = torch.zeros((), device=self.backbone.device)
         if chosen.separate_weight or chosen.enhance_weight:
             self.capture.tokens = self.positions(batch)
             with self.capture.attached(self.backbone.denoiser), as_far_as(self.backbone.denoiser, self.capture.sites):
                 self.predict(noised, timesteps, text)
             maps, present = self.capture.maps.mean(), self.capture.maps.present
-            terms["separate"] = (chosen.separate_weight, separate_loss(maps, present))
-            terms["enhance"] = (chosen.enhance_weight, enhance_loss(maps, present, chosen.kernel, chosen.sigma))
+            found["separate"] = separate_loss(maps, present)
+            found["enhance"] = enhance_loss(maps, present, chosen.kernel, chosen.sigma)
+            total = chosen.separate_weight * found["separate"] + chosen.enhance_weight * found["enhance"]
         if chosen.drift_weight:
-            terms["drift"] = (chosen.drift_weight, self.drift(batch, noised, timesteps))
-        return terms
+            # The pass of the maps is done with before the drift's begins: both at once take twice the memory. Float16's scaler scales only
+            # what goes backwards later, and small gradients would vanish without it: there both are kept.
+            total = total if self.recipe.precision == "16-mixed" else with_gradient_taken(total, list(self.weights.parameters()))
+            found["drift"] = self.drift(batch, noised, timesteps)
+            total = total + chosen.drift_weight * found["drift"]
+        return {name: loss.detach() for name, loss in found.items()}, total
 
     def latents(self, batch: Batch) -> Tensor:
         """What noise is added to [B, C, h, w]: scaled noise, as the released code does, or the batch's images.
@@ -203,7 +206,7 @@ class SeparateEnhance(Method):
             with torch.enable_grad():
                 for step in range(self.config.separate.test_time):
                     self.own_step = step
-                    loss = self.total(self.terms(batch))
+                    _, loss = self.losses(batch)
                     optimizer.zero_grad()
                     loss.backward()
                     torch.nn.utils.clip_grad_norm_(self.weights.parameters(), self.recipe.clip)
@@ -250,6 +253,15 @@ class SeparateEnhance(Method):
         saved = card["config"]
         config = MethodConfig(name=cls.name, weights=Weights(**saved["weights"]), separate=Separate(**saved["separate"]))
         return cls(backbone, config, TrainerConfig(), card["resolution"])
+
+
+def with_gradient_taken(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
+    """``loss`` with its gradient by ``parameters`` computed now: the graph behind it can go, a later backward pass finds the same numbers."""
+    if not loss.requires_grad:
+        return loss
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    carrier = sum((p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None)
+    return loss.detach() + (carrier - carrier.detach())
 
 
 def _nouns(text: str) -> list[Phrase]:

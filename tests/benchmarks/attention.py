@@ -25,6 +25,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ import torch
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from naive import materialised  # noqa: E402
 
 from conf.schema import Gate  # noqa: E402
 from lightning_modules.architectures import build_unet  # noqa: E402
@@ -43,22 +46,6 @@ from losses.denoising import denoising_loss  # noqa: E402
 
 VARIANTS = ("stock", "capture", "gates", "naive")
 TOKENS = [2, 5, 7, 9]
-
-
-class Naive:
-    """Attention as public implementations of these methods do it: probabilities of all heads, locations and tokens, kept by a list."""
-
-    def __init__(self, kept: list[Tensor]) -> None:
-        self.kept = kept
-
-    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor | None = None, **_: Any) -> Tensor:
-        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
-        query, key, value = (attn.head_to_batch_dim(x) for x in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context)))
-        p = attn.get_attention_scores(query, key)
-        if encoder_hidden_states is not None:
-            self.kept.append(p.unflatten(0, (-1, attn.heads)))
-        out = attn.batch_to_head_dim(p @ value)
-        return attn.to_out[1](attn.to_out[0](out))
 
 
 def load(model: str, device: str, dtype: torch.dtype, pixels: int | None) -> tuple[Any, int]:
@@ -92,19 +79,9 @@ def step_of(variant: str, unet: Any, side: int, batch: int) -> Callable[[], None
     keys = [unet.get_submodule(site.name).to_k.weight for site in cross]
     gates = Gates(cross, Gate()).to(device)
     capture = Capture(nearest(cross), [TOKENS] * batch, heads="keep")
-    wanted = {site.name for site in capture.sites}
-    kept: list[Tensor] = []
-    stock = dict(unet.attn_processors)
 
     def losses(maps: Tensor) -> Tensor:
         return separate_loss(maps) + 0.5 * enhance_loss(maps)
-
-    def naive_maps() -> Tensor:
-        parts = []
-        for site, p in zip(cross, kept, strict=True):
-            if site.name in wanted:
-                parts.append(p[..., TOKENS].movedim(-1, 1).unflatten(-1, (site.resolution, site.resolution)))
-        return torch.stack(parts).mean(0)
 
     def step() -> None:
         trained = list(gates.parameters()) if variant == "gates" else keys
@@ -114,31 +91,22 @@ def step_of(variant: str, unet: Any, side: int, batch: int) -> Callable[[], None
         try:
             if variant == "gates":
                 gates.attach(unet)
-            elif variant == "capture":
+            elif variant != "stock":
                 capture.attach(unet)
-            elif variant == "naive":
-                kept.clear()
-                unet.set_attn_processor({name: Naive(kept) for name in stock})
-            out = unet(latents, timesteps, encoder_hidden_states=text, added_cond_kwargs=added).sample
-            loss = denoising_loss(out, noise)
-            if variant == "capture":
-                loss = loss + losses(capture.maps.mean())
-            elif variant == "naive":
-                loss = loss + losses(naive_maps())
-            loss.backward()
-            loss.item()
+            with materialised() if variant == "naive" else nullcontext():
+                out = unet(latents, timesteps, encoder_hidden_states=text, added_cond_kwargs=added).sample
+                loss = denoising_loss(out, noise)
+                if capture.is_attached:
+                    loss = loss + losses(capture.maps.mean())
+                loss.backward()
+                loss.item()
         finally:
             gates.detach()
             capture.detach()
-            if variant == "naive":
-                unet.set_attn_processor(dict(stock))
-                kept.clear()
             for tensor in trained:
                 tensor.requires_grad_(False)
                 tensor.grad = None
 
-    if variant == "naive":  # the mid block comes last in diffusers' list but runs in between: maps are kept in the order of running
-        assert [site.placement for site in cross] == sorted((s.placement for s in cross), key=["encoder", "bridge", "decoder"].index)
     return step
 
 
@@ -162,10 +130,9 @@ def times(unet: Any, side: int, batch: int, variants: list[str], repeats: int, l
     return {variant: statistics.median(one) for variant, one in seconds.items()}
 
 
-def peak(unet: Any, side: int, batch: int, variant: str) -> float:
-    """MiB that a step needs beside what is there before it."""
-    step = step_of(variant, unet, side, batch)
-    if next(unet.parameters()).is_cuda:
+def peak(step: Callable[[], Any], device: str) -> float:
+    """MiB that a step needs beside what is there before it: on a GPU the allocator's, else resident memory, sampled."""
+    if device.startswith("cuda"):
         step()
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -186,6 +153,11 @@ def peak(unet: Any, side: int, batch: int, variant: str) -> float:
     done.set()
     watcher.join()
     return highest - before
+
+
+def elsewhere(*words: str) -> float:
+    """The number that a benchmark prints last, in a process of its own."""
+    return float(json.loads(subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
 
 
 def resident() -> float:
@@ -218,7 +190,7 @@ def main() -> None:
         batch = args.batch or (16 if model == "embedded" else 1)
         unet, side = load(model, args.device, dtype, args.pixels)
         if args.peak:
-            print(json.dumps(peak(unet, side, batch, args.peak)))
+            print(json.dumps(peak(step_of(args.peak, unet, side, batch), args.device)))
             return
         found = sites(unet, side)
         print(f"{model}: {hardware(args.device)}, {args.dtype}, latents {side}x{side}, batch {batch}, torch {torch.__version__}")
@@ -228,9 +200,8 @@ def main() -> None:
         del unet
         memory = {}
         for variant in variants:
-            command = [sys.executable, __file__, "--models", model, "--device", args.device, "--dtype", args.dtype, "--peak", variant]
-            command += ["--batch", str(batch)] + (["--pixels", str(args.pixels)] if args.pixels else [])
-            memory[variant] = float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
+            words = ["--models", model, "--device", args.device, "--dtype", args.dtype, "--peak", variant, "--batch", str(batch)]
+            memory[variant] = elsewhere(__file__, *words, *(["--pixels", str(args.pixels)] if args.pixels else []))
         print("  | variant | seconds | ratio | peak MiB | ratio | extra MiB |")
         for variant in variants:
             s, m = seconds[variant], memory[variant]

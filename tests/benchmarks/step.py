@@ -9,8 +9,10 @@ take turns; a step ends with the backward pass, the optimiser's update being the
   plain    the denoising loss alone, and what the method trains (of MaskAttn, whose heads no plain step has: the key projections)
   losses   the method without what holds it near the backbone (drift, which is one or two passes more)
   whole    the method as its preset is
-  to end   Separate-and-Enhance's losses with a forward pass that goes on to its end, as it did before `as_far_as`
-Memory is the allocator's peak on a GPU; on a CPU see attention.py. Figures stand in README.md beside this.
+  naive    the same (of a method without drift: whole) with the probabilities of every attention layer multiplied out and kept (`naive`),
+           and a forward pass of Separate-and-Enhance that goes on to its end
+Memory is what a step's peak has more than was there before: on a GPU the allocator's, on a CPU resident memory, sampled, each in a process
+of its own. Figures stand in README.md beside this.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,28 +32,34 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from attention import hardware  # noqa: E402
+from attention import elsewhere, hardware, peak  # noqa: E402
 from full_size import NAMES, samples  # noqa: E402
+from naive import materialised  # noqa: E402
 
 import lightning_modules  # noqa: E402
 from conf.schema import Gate, Masks, Method, Separate, Trainer, Weights  # noqa: E402
+from datamodules.batch import Batch  # noqa: E402
 from lightning_modules import separate_enhance  # noqa: E402
 from lightning_modules.architectures import build_pipeline  # noqa: E402
 from lightning_modules.backbone import Backbone  # noqa: E402
 
-PLAIN = {"control": "denoising"}
-VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any]]]] = {
-    "maskattn": {"plain": ("separate_enhance", {"part": "k", "separate": PLAIN}), "whole": ("maskattn", {})},
+Key = tuple[str, str]  # a method and a variant of its step
+GROUP = {"mcgm": "masks", "separate_enhance": "separate"}  # whose settings a variant changes
+PLAIN = ("separate_enhance", {"control": "denoising"})
+# variant -> (method, settings of its own group, which weights)
+VARIANTS: dict[str, dict[str, tuple[str, dict[str, Any], str]]] = {
+    "maskattn": {"plain": (*PLAIN, "k"), "whole": ("maskattn", {}, "k"), "naive": ("maskattn", {}, "k")},
     "separate_enhance": {
-        "plain": ("separate_enhance", {"part": "k", "separate": PLAIN}),
-        "losses": ("separate_enhance", {"part": "k", "separate": {"drift_weight": 0.0}}),
-        "to end": ("separate_enhance", {"part": "k", "separate": {"drift_weight": 0.0}}),
-        "whole": ("separate_enhance", {"part": "k"}),
+        "plain": (*PLAIN, "k"),
+        "losses": ("separate_enhance", {"drift_weight": 0.0}, "k"),
+        "naive": ("separate_enhance", {"drift_weight": 0.0}, "k"),
+        "whole": ("separate_enhance", {}, "k"),
     },
     "mcgm": {
-        "plain": ("separate_enhance", {"part": "attn2", "separate": PLAIN}),
-        "losses": ("mcgm", {"part": "attn2", "masks": {"keep_weight": 0.0}}),
-        "whole": ("mcgm", {"part": "attn2"}),
+        "plain": (*PLAIN, "attn2"),
+        "losses": ("mcgm", {"keep_weight": 0.0}, "attn2"),
+        "naive": ("mcgm", {"keep_weight": 0.0}, "attn2"),
+        "whole": ("mcgm", {}, "attn2"),
     },
 }
 
@@ -77,33 +85,52 @@ def remembering(backbone: Backbone) -> None:
     backbone.encode_prompts = encoded  # type: ignore[method-assign]
 
 
-def step_of(backbone: Backbone, name: str, chosen: dict[str, Any], pixels: int, batch: Any, to_end: bool) -> Callable[[], None]:
-    """One step of a method that is put into the backbone and out again."""
-    kind = getattr(lightning_modules, lightning_modules.METHODS[name])
-    settings = Method(
-        name, gate=Gate(), weights=Weights(chosen.get("part", "k")), masks=Masks(**chosen.get("masks", {})),
-        separate=Separate(**chosen.get("separate", {})),
-    )  # fmt: skip
-    method = kind(backbone, settings, Trainer(), pixels).to(backbone.device)
-    method.log = method.log_dict = lambda *_, **__: None  # there is no Trainer to log to
-    method._trainer = SimpleNamespace(global_step=0, global_rank=0, fit_loop=SimpleNamespace(total_batch_idx=0))
-    method.remove()
-    stops = separate_enhance.as_far_as
+def step_of(backbone: Backbone, method: str, variant: str, pixels: int, batch: Batch) -> Callable[[], float]:
+    """One step of a method that is put into the backbone and out again; gives the seconds of its forward and backward pass."""
+    name, own, part = VARIANTS[method][variant]
+    groups = {group: kind(**(own if group == GROUP.get(name) else {})) for group, kind in (("masks", Masks), ("separate", Separate))}
+    settings = Method(name, gate=Gate(), weights=Weights(part), **groups)
+    made = getattr(lightning_modules, lightning_modules.METHODS[name])(backbone, settings, Trainer(), pixels).to(backbone.device)
+    made.log = made.log_dict = lambda *_, **__: None  # there is no Trainer to log to
+    made._trainer = SimpleNamespace(global_step=0, global_rank=0, fit_loop=SimpleNamespace(total_batch_idx=0))
+    made.remove()
 
-    def step() -> None:
-        method.install()
-        separate_enhance.as_far_as = (lambda *_: nullcontext()) if to_end else stops  # type: ignore[assignment]
-        start = time.perf_counter()
-        method.training_step(batch, 0).backward()
-        if backbone.device.type == "cuda":
-            torch.cuda.synchronize()
-        step.seconds = time.perf_counter() - start  # type: ignore[attr-defined]
-        separate_enhance.as_far_as = stops
-        for parameter in method.parameters():
+    def step() -> float:
+        made.install()
+        with naive_way() if variant == "naive" else nullcontext():
+            start = time.perf_counter()
+            made.training_step(batch, 0).backward()
+            if backbone.device.type == "cuda":
+                torch.cuda.synchronize()
+            seconds = time.perf_counter() - start
+        for parameter in made.parameters():
             parameter.grad = None
-        method.remove()
+        made.remove()
+        return seconds
 
     return step
+
+
+@contextmanager
+def naive_way() -> Iterator[None]:
+    stops = separate_enhance.as_far_as
+    separate_enhance.as_far_as = lambda *_: nullcontext()  # type: ignore[assignment]
+    try:
+        with materialised():
+            yield
+    finally:
+        separate_enhance.as_far_as = stops
+
+
+def times(steps: dict[Key, Callable[[], float]], repeats: int) -> dict[Key, float]:
+    """Median seconds; steps take turns, after one of each that does not count."""
+    seconds: dict[Key, list[float]] = {key: [] for key in steps}
+    for turn in range(repeats + 1):
+        for key, step in steps.items():
+            taken = step()
+            if turn:
+                seconds[key].append(taken)
+    return {key: statistics.median(found) for key, found in seconds.items()}
 
 
 def main() -> None:
@@ -115,6 +142,7 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, help="image side; default 64 for embedded, 512 for the others")
     parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
     parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--peak", nargs=2, metavar=("METHOD", "VARIANT"), help="print the MiB that one such step needs, and nothing else")
     args = parser.parse_args()
     small = args.model == "embedded"
     pixels, count = args.pixels or (64 if small else 512), args.batch or (16 if small else 1)
@@ -122,28 +150,22 @@ def main() -> None:
     remembering(backbone)
     latents = torch.randn(count, *backbone.latent_size(pixels), device=args.device, dtype=backbone.dtype)
     batch = samples(NAMES["separate_enhance"], pixels, latents)
+    with torch.no_grad():
+        backbone.encode_prompts(batch.captions)
+    if args.peak:
+        print(peak(step_of(backbone, *args.peak, pixels, batch), args.device))
+        return
     print(f"{args.model}: {hardware(args.device)}, {args.dtype}, {pixels} pixels, batch {count}, torch {torch.__version__}", flush=True)
-    steps = {
-        (method, variant): step_of(backbone, name, chosen, pixels, batch, variant == "to end")
-        for method in args.methods
-        for variant, (name, chosen) in VARIANTS[method].items()
-    }
-    seconds: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
-    peaks: dict[tuple[str, str], float] = {}
-    for turn in range(args.repeats + 1):  # the first does not count
-        for key, step in steps.items():
-            if args.device.startswith("cuda"):
-                torch.cuda.reset_peak_memory_stats()
-            step()
-            if args.device.startswith("cuda"):
-                peaks[key] = torch.cuda.max_memory_allocated() / 2**20
-            if turn:
-                seconds[key].append(step.seconds)  # type: ignore[attr-defined]
-    print("| method | step | seconds | ratio to plain | peak |\n|---|---|---|---|---|")
-    for (method, variant), found in seconds.items():
-        plain = statistics.median(seconds[method, "plain"])
-        peak = f"{peaks[method, variant]:.0f} MiB, {peaks[method, variant] / peaks[method, 'plain']:.2f}×" if peaks else "–"
-        print(f"| {method} | {variant} | {statistics.median(found):.3f} | {statistics.median(found) / plain:.2f} | {peak} |", flush=True)
+    keys = [(method, variant) for method in args.methods for variant in VARIANTS[method]]
+    seconds = times({key: step_of(backbone, *key, pixels, batch) for key in keys}, args.repeats)
+    del backbone
+    same = ["--model", args.model, "--device", args.device, "--dtype", args.dtype, "--pixels", str(pixels), "--batch", str(count)]
+    memory = {key: elsewhere(__file__, *same, "--peak", *key) for key in keys}
+    print("| method | step | seconds | to plain | MiB | to plain |\n|---|---|---|---|---|---|")
+    for method, variant in keys:
+        s, m = seconds[method, variant], memory[method, variant]
+        ratios = s / seconds[method, "plain"], m / memory[method, "plain"]
+        print(f"| {method} | {variant} | {s:.3f} | {ratios[0]:.2f} | {m:.0f} | {ratios[1]:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def prompts() -> Batch:
 
 
 def terms(method: SeparateEnhance, batch: Batch | None = None) -> dict[str, float]:
-    return {name: float(term.detach()) for name, (_, term) in method.terms(batch or prompts()).items()}
+    return {name: float(loss) for name, loss in method.losses(batch or prompts())[0].items()}
 
 
 def shake(method: SeparateEnhance, size: float = 0.05) -> None:
@@ -115,13 +115,38 @@ def test_tokens_that_stand_for_an_object(embedded: Backbone, which: str, wanted:
 def test_gradient_reaches_the_chosen_projections_and_nothing_else(embedded: Backbone, part: str):
     method = sepen(embedded, part)
     shake(method)
-    method.total(method.terms(prompts())).backward()
+    method.losses(prompts())[1].backward()
     own = dict(method.weights.named_parameters())
     assert all(p.grad is not None for p in own.values()) and any(float(p.grad.abs().max()) > 0 for p in own.values() if p.grad is not None)
     names = {name.split(".attn2.")[1].split(".")[0] for name in own}
     assert names == {"q": {"to_q"}, "k": {"to_k"}, "v": {"to_v"}, "kv": {"to_k", "to_v"}, "attn2": {"to_q", "to_k", "to_v", "to_out"}}[part]
     mine = set(method.parameters())
     assert not any(p.grad is not None for module in method.frozen_modules() for p in module.parameters() if p not in mine)
+
+
+@pytest.mark.parametrize("part, rank", [("k", 0), ("kv", 2), ("model", 0)])
+def test_a_gradient_taken_early_is_the_same(embedded: Backbone, part: str, rank: int):
+    gradients = []
+    for precision in ("32-true", "16-mixed"):  # the second takes all at once
+        method = sepen(embedded, part, rank, Trainer(steps=4, warmup=0, precision=precision))
+        shake(method)
+        found, total = method.losses(prompts())
+        assert torch.allclose(total, found["separate"] + 0.5 * found["enhance"] + found["drift"]) and float(found["drift"]) > 0
+        total.backward()
+        gradients.append({name: p.grad for name, p in method.weights.named_parameters() if p.grad is not None})
+        method.remove()
+    early, late = gradients
+    assert early.keys() == late.keys() and any(float(grad.abs().max()) > 0 for grad in late.values())
+    assert all(torch.equal(early[name], grad) for name, grad in late.items())
+
+
+def test_of_the_maps_nothing_is_kept_while_the_drift_is_computed(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
+    method = sepen(embedded)
+    drift, loss = method.drift, []
+    monkeypatch.setattr(method, "drift", lambda *args: loss.append(method.capture.maps.mean().sum()) or drift(*args))
+    method.losses(prompts())
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss[0].backward()
 
 
 def test_the_counts_of_the_papers_models():
@@ -137,7 +162,7 @@ def test_training_lowers_the_losses(embedded: Backbone):
     before = terms(method)
     for _ in range(15):
         optimizer.zero_grad()
-        method.total(method.terms(batch)).backward()
+        method.losses(batch)[1].backward()
         optimizer.step()
     after = terms(method)
     assert after["enhance"] < before["enhance"] - 0.02
