@@ -162,9 +162,9 @@ class SeparateEnhance(Method):
         if not rows:
             return 0.0 * next(self.weights.parameters()).float().sum()  # a gradient, should it be the only term
         text = self.backbone.encode_prompts(singles)
-        prediction = self.predict(noised[rows], timesteps[rows], text)
-        with torch.no_grad(), self.weights.swapped_out():
+        with torch.no_grad(), self.weights.swapped_out():  # first, while no graph takes memory
             frozen = self.predict(noised[rows], timesteps[rows], text)
+        prediction = self.predict(noised[rows], timesteps[rows], text)
         return self.weighed(distillation_loss(prediction, frozen), counts)
 
     # --- use ----------------------------------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class SeparateEnhance(Method):
 
 
 def with_gradient_taken(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """``loss`` with its gradient by ``parameters`` computed now: the graph behind it can go, a later backward pass finds the same numbers."""
+    """``loss`` with its gradient by ``parameters`` taken now: the graph behind it can go, a later backward pass finds the same numbers."""
     if not loss.requires_grad:
         return loss
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

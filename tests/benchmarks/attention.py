@@ -10,22 +10,20 @@ pass; weights are random, architectures full-size.
   capture  the same, and separate + enhance losses on the maps of four tokens a sample at the level nearest to 16x16
   gates    denoising loss, gates at every cross-attention layer; their heads are trained and nothing else
   naive    as capture, but every attention layer, self-attention too, multiplies out its probabilities and keeps them for the loss
-Times are medians of steps that take turns in one process, after one of each that does not count. Memory is the highest resident size during
-a step less that before it, each variant in a process of its own (on a GPU the allocator's peak). Ratios are to stock.
+Times are medians of steps that take turns, after one of each that does not count. Memory is the most that the allocator handed out during a
+step, beside what was there before it. Ratios are to stock.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
-import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +129,7 @@ def times(unet: Any, side: int, batch: int, variants: list[str], repeats: int, l
 
 
 def peak(step: Callable[[], Any], device: str) -> float:
-    """MiB that a step needs beside what is there before it: on a GPU the allocator's, else resident memory, sampled."""
+    """MiB that the allocator of the device hands out in a step beside what was there before it, at most."""
     if device.startswith("cuda"):
         step()
         torch.cuda.synchronize()
@@ -140,29 +138,11 @@ def peak(step: Callable[[], Any], device: str) -> float:
         step()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    before, highest, done = resident(), 0.0, threading.Event()
-
-    def watch() -> None:
-        nonlocal highest
-        while not done.wait(0.002):
-            highest = max(highest, resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    step()
-    done.set()
-    watcher.join()
-    return highest - before
-
-
-def elsewhere(*words: str) -> float:
-    """The number that a benchmark prints last, in a process of its own."""
-    return float(json.loads(subprocess.run([sys.executable, *words], check=True, capture_output=True, text=True).stdout.splitlines()[-1]))
-
-
-def resident() -> float:
-    """MiB in memory now (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+        step()
+    events = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
+    changes = [event.nbytes() for event in events if event.name() == "[memory]"]
+    return max(accumulate(changes, initial=0)) / 2**20
 
 
 def hardware(device: str) -> str:
@@ -182,26 +162,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--limit", type=float, default=300, help="seconds after which no further round begins")
-    parser.add_argument("--peak", choices=VARIANTS, help="print the MiB that one step of this variant needs, and nothing else")
     args = parser.parse_args()
     variants = ["stock", *(v for v in args.variants if v != "stock")]
     dtype = getattr(torch, args.dtype)
     for model in args.models:
         batch = args.batch or (16 if model == "embedded" else 1)
         unet, side = load(model, args.device, dtype, args.pixels)
-        if args.peak:
-            print(json.dumps(peak(step_of(args.peak, unet, side, batch), args.device)))
-            return
         found = sites(unet, side)
         print(f"{model}: {hardware(args.device)}, {args.dtype}, latents {side}x{side}, batch {batch}, torch {torch.__version__}")
         captured = nearest(select(found))
         print(f"  maps of {len(captured)} sites at {captured[0].resolution}, gates at {len(select(found))}", flush=True)
         seconds = times(unet, side, batch, variants, args.repeats, args.limit)
-        del unet
-        memory = {}
-        for variant in variants:
-            words = ["--models", model, "--device", args.device, "--dtype", args.dtype, "--peak", variant, "--batch", str(batch)]
-            memory[variant] = elsewhere(__file__, *words, *(["--pixels", str(args.pixels)] if args.pixels else []))
+        memory = {variant: peak(step_of(variant, unet, side, batch), args.device) for variant in variants}
         print("  | variant | seconds | ratio | peak MiB | ratio | extra MiB |")
         for variant in variants:
             s, m = seconds[variant], memory[variant]

@@ -11,8 +11,7 @@ take turns; a step ends with the backward pass, the optimiser's update being the
   whole    the method as its preset is
   naive    the same (of a method without drift: whole) with the probabilities of every attention layer multiplied out and kept (`naive`),
            and a forward pass of Separate-and-Enhance that goes on to its end
-Memory is what a step's peak has more than was there before: on a GPU the allocator's, on a CPU resident memory, sampled, each in a process
-of its own. Figures stand in README.md beside this.
+Memory is the most that the allocator handed out during a step, beside what was there before it. Figures stand in README.md beside this.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from attention import elsewhere, hardware, peak  # noqa: E402
+from attention import hardware, peak  # noqa: E402
 from full_size import NAMES, samples  # noqa: E402
 from naive import materialised  # noqa: E402
 
@@ -142,7 +141,6 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, help="image side; default 64 for embedded, 512 for the others")
     parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
     parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--peak", nargs=2, metavar=("METHOD", "VARIANT"), help="print the MiB that one such step needs, and nothing else")
     args = parser.parse_args()
     small = args.model == "embedded"
     pixels, count = args.pixels or (64 if small else 512), args.batch or (16 if small else 1)
@@ -152,15 +150,11 @@ def main() -> None:
     batch = samples(NAMES["separate_enhance"], pixels, latents)
     with torch.no_grad():
         backbone.encode_prompts(batch.captions)
-    if args.peak:
-        print(peak(step_of(backbone, *args.peak, pixels, batch), args.device))
-        return
     print(f"{args.model}: {hardware(args.device)}, {args.dtype}, {pixels} pixels, batch {count}, torch {torch.__version__}", flush=True)
     keys = [(method, variant) for method in args.methods for variant in VARIANTS[method]]
-    seconds = times({key: step_of(backbone, *key, pixels, batch) for key in keys}, args.repeats)
-    del backbone
-    same = ["--model", args.model, "--device", args.device, "--dtype", args.dtype, "--pixels", str(pixels), "--batch", str(count)]
-    memory = {key: elsewhere(__file__, *same, "--peak", *key) for key in keys}
+    steps = {key: step_of(backbone, *key, pixels, batch) for key in keys}
+    seconds = times(steps, args.repeats)
+    memory = {key: peak(step, args.device) for key, step in steps.items()}
     print("| method | step | seconds | to plain | MiB | to plain |\n|---|---|---|---|---|---|")
     for method, variant in keys:
         s, m = seconds[method, variant], memory[method, variant]

@@ -1,0 +1,106 @@
+"""What each option for speed or memory does to a training step and to sampling, against the same without it, in turn.
+
+    python tests/benchmarks/options.py                                                  # the embedded backbone on this machine's CPU
+    python tests/benchmarks/options.py --model sd15 --pixels 256 --repeats 4 --options channels_last bf16-mixed checkpointing
+    python tests/benchmarks/options.py --model sdxl --device cuda --dtype float16 --pixels 1024 --batch 4
+
+  channels_last  backbone.channels_last
+  bf16-mixed     trainer.precision=bf16-mixed: autocast in training
+  bfloat16       backbone.dtype=bfloat16: frozen weights and sampling
+  checkpointing  trainer.gradient_checkpointing
+  compile        backbone.compile; its first call, in which it compiles, stands apart
+A training step is MaskAttn's with its preset; sampling is `sample` with its gates, 8 steps at guidance 3, as many images as a batch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from attention import hardware, peak  # noqa: E402
+from full_size import NAMES, samples  # noqa: E402
+from step import load, remembering, step_of  # noqa: E402
+
+from conf import schema  # noqa: E402
+from lightning_modules import MaskAttn  # noqa: E402
+from lightning_modules.acceleration import accelerate  # noqa: E402
+from lightning_modules.backbone import sample  # noqa: E402
+
+OPTIONS = ("channels_last", "bf16-mixed", "bfloat16", "checkpointing", "compile")
+
+
+def both(option: str, args: argparse.Namespace, pixels: int, count: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+    """(a training step, sampling) with an option; "" is none."""
+    backbone = load(args.model, args.device, "bfloat16" if option == "bfloat16" else args.dtype)
+    accelerate(backbone, schema.Backbone(channels_last=option == "channels_last", compile=option == "compile"))
+    if option == "checkpointing":
+        backbone.denoiser.enable_gradient_checkpointing()
+    remembering(backbone)
+    latents = torch.randn(count, *backbone.latent_size(pixels), device=args.device, dtype=backbone.dtype)
+    train = step_of(backbone, "maskattn", "whole", pixels, samples(NAMES["separate_enhance"], pixels, latents))
+    gated = MaskAttn(backbone, schema.Method("maskattn"), schema.Trainer(), pixels).to(args.device).eval()
+    gated.remove()
+    narrow = torch.autocast(args.device.partition(":")[0], torch.bfloat16) if option == "bf16-mixed" else nullcontext()
+
+    def step() -> None:
+        with narrow:
+            train()
+
+    def draw() -> None:
+        gated.install()
+        sample(backbone, ["a red circle left of a blue square"] * count, list(range(count)), 8, 3.0, pixels, count)
+        gated.remove()
+
+    return step, draw
+
+
+def ratio(plain: Callable[[], Any], other: Callable[[], Any], repeats: int) -> tuple[float, float, float]:
+    """(seconds of the other's first call, median seconds of it, their ratio to the median of the plain one)."""
+    found: dict[int, list[float]] = {0: [], 1: []}
+    for _ in range(repeats + 1):
+        for number, way in enumerate((plain, other)):
+            start = time.perf_counter()
+            way()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            found[number].append(time.perf_counter() - start)
+    medians = [statistics.median(times[1:]) for times in found.values()]
+    return found[1][0], medians[1], medians[1] / medians[0]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="embedded", choices=["embedded", "sd15", "sd21", "sdxl"])
+    parser.add_argument("--options", nargs="+", default=list(OPTIONS), choices=OPTIONS)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
+    parser.add_argument("--pixels", type=int, help="image side; default 64 for embedded, 512 for the others")
+    parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
+    parser.add_argument("--repeats", type=int, default=8)
+    args = parser.parse_args()
+    small = args.model == "embedded"
+    pixels, count = args.pixels or (64 if small else 512), args.batch or (16 if small else 1)
+    print(f"{args.model}: {hardware(args.device)}, {args.dtype}, {pixels} pixels, batch {count}, torch {torch.__version__}", flush=True)
+    plain_step, plain_draw = both("", args, pixels, count)
+    plain_peak = peak(plain_step, args.device)
+    print("| option | first step | step | to without | peak to without | sampling | to without |\n|---|---|---|---|---|---|---|")
+    for option in args.options:
+        step, draw = both(option, args, pixels, count)
+        first, seconds, to = ratio(plain_step, step, args.repeats)
+        _, drawn, drawn_to = ratio(plain_draw, draw, max(args.repeats // 3, 1))
+        memory = peak(step, args.device) / plain_peak
+        print(f"| {option} | {first:.1f} s | {seconds:.3f} s | {to:.2f} | {memory:.2f} | {drawn:.2f} s | {drawn_to:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
