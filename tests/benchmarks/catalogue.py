@@ -3,7 +3,8 @@
     python tests/benchmarks/catalogue.py output=runs "hardware=two CPU cores, two workers"
 
 Of each sweep the seconds of a trial by its kind, so that trials × seconds is the time for which the sweep had trials running. Run it again
-after sizes have changed; of a trial that another sweep's adapter served, the time is what it took here.
+after sizes have changed; of a trial that another sweep's adapter served, the time is what it took here. Sweeps that are not finished there
+keep the record they had.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def busy(spans: list[tuple[datetime, datetime]]) -> float:
 def main(argv: list[str]) -> None:
     given = dict(word.split("=", 1) for word in argv)
     output = Path(given.get("output", "runs"))
-    sweeps, sum_of_all, latest = {}, 0.0, datetime.min
+    sweeps, sum_of_all, latest = json.loads(TIMES.read_text(encoding="utf-8"))["sweeps"], 0.0, datetime.min
     for sweep in discover():
         words = brief_words(sweep)
         config = conf.load([f"output={output}", *words], sweep.preset)
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> None:
             continue
         seen = look(resolved, config, cells)
         if seen.waiting:
-            print(f"{sweep.name:20} {len(seen.waiting)} of {len(seen.found.wanted)} trials are missing: not recorded")
+            print(f"{sweep.name:20} {len(seen.waiting)} of {len(seen.found.wanted)} trials are missing: its record stays")
             continue
         trials = [trial for trial in Study.read(seen.folder, seen.name) if trial.state.name == "COMPLETE"]
         spans = [(t.datetime_start, t.datetime_complete) for t in trials if t.datetime_start and t.datetime_complete]
@@ -55,9 +56,10 @@ def main(argv: list[str]) -> None:
         sweeps[sweep.name] = {"digest": conf.digest(kept_apart(resolved, config)), "seconds": means}
         sum_of_all, latest = sum_of_all + wall, max(latest, *(stop for _, stop in spans))
         print(f"{sweep.name:20} {len(trials):3} trials {wall / 60:6.1f} min")
-    record = {"date": f"{latest:%Y-%m-%d}", "hardware": given.get("hardware", "a machine that was not named"), "sweeps": sweeps}
+    hardware = given.get("hardware", "a machine that was not named")
+    record = {"date": f"{latest:%Y-%m-%d}", "hardware": hardware, "sweeps": dict(sorted(sweeps.items()))}
     TIMES.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{sum_of_all / 3600:.1f} h in all; written to {TIMES}")
+    print(f"{sum_of_all / 3600:.1f} h in these; written to {TIMES}")
 
 
 if __name__ == "__main__":
