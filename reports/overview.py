@@ -184,7 +184,7 @@ def _content(lines: Sequence[Line], table: Table, parts: list[dict[str, Any]]) -
     nothing = [f"{line.sweep}: {line.answer}" for line in lines if not line.metric]
     warnings = [f"Not finished: {', '.join(behind)}; their answers may change."] if behind else []
     warnings += [f"Without a report: {'; '.join(nothing)}."] if nothing else []
-    widths = [2.1, "fill", 2.2, 2.7, 3.1, "auto", 1.4]
+    widths = ["auto", "fill", 2.2, 2.7, 3.1, "auto", 1.4]
     return {
         "title": "All sweeps",
         "kicker": f"Ablation reports · {len(lines)} sweep{'s' if len(lines) > 1 else ''} · {finished} of {planned} trials finished",
