@@ -27,9 +27,9 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from attention import hardware, peak  # noqa: E402
-from full_size import NAMES, samples  # noqa: E402
-from step import load, remembering, step_of  # noqa: E402
+from attention import peak  # noqa: E402
+from full_size import CAPTION  # noqa: E402
+from step import batch_for, load, parsed, parser_of, step_of  # noqa: E402
 
 from conf import schema  # noqa: E402
 from lightning_modules import MaskAttn  # noqa: E402
@@ -39,16 +39,14 @@ from lightning_modules.backbone import sample  # noqa: E402
 OPTIONS = ("channels_last", "bf16-mixed", "bfloat16", "checkpointing", "compile")
 
 
-def both(option: str, args: argparse.Namespace, pixels: int, count: int) -> tuple[Callable[[], Any], Callable[[], Any]]:
+def both(option: str, args: argparse.Namespace) -> tuple[Callable[[], Any], Callable[[], Any]]:
     """(a training step, sampling) with an option; "" is none."""
     backbone = load(args.model, args.device, "bfloat16" if option == "bfloat16" else args.dtype)
     accelerate(backbone, schema.Backbone(channels_last=option == "channels_last", compile=option == "compile"))
     if option == "checkpointing":
         backbone.denoiser.enable_gradient_checkpointing()
-    remembering(backbone)
-    latents = torch.randn(count, *backbone.latent_size(pixels), device=args.device, dtype=backbone.dtype)
-    train = step_of(backbone, "maskattn", "whole", pixels, samples(NAMES["separate_enhance"], pixels, latents))
-    gated = MaskAttn(backbone, schema.Method("maskattn"), schema.Trainer(), pixels).to(args.device).eval()
+    train = step_of(backbone, "maskattn", "whole", args.pixels, batch_for(backbone, args))
+    gated = MaskAttn(backbone, schema.Method("maskattn"), schema.Trainer(), args.pixels).to(args.device).eval()
     gated.remove()
     narrow = torch.autocast(args.device.partition(":")[0], torch.bfloat16) if option == "bf16-mixed" else nullcontext()
 
@@ -58,7 +56,7 @@ def both(option: str, args: argparse.Namespace, pixels: int, count: int) -> tupl
 
     def draw() -> None:
         gated.install()
-        sample(backbone, ["a red circle left of a blue square"] * count, list(range(count)), 8, 3.0, pixels, count)
+        sample(backbone, [CAPTION] * args.batch, list(range(args.batch)), 8, 3.0, args.pixels, args.batch)
         gated.remove()
 
     return step, draw
@@ -79,23 +77,14 @@ def ratio(plain: Callable[[], Any], other: Callable[[], Any], repeats: int) -> t
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="embedded", choices=["embedded", "sd15", "sd21", "sdxl"])
+    parser = parser_of(__doc__, repeats=8)
     parser.add_argument("--options", nargs="+", default=list(OPTIONS), choices=OPTIONS)
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--pixels", type=int, help="image side; default 64 for embedded, 512 for the others")
-    parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
-    parser.add_argument("--repeats", type=int, default=8)
-    args = parser.parse_args()
-    small = args.model == "embedded"
-    pixels, count = args.pixels or (64 if small else 512), args.batch or (16 if small else 1)
-    print(f"{args.model}: {hardware(args.device)}, {args.dtype}, {pixels} pixels, batch {count}, torch {torch.__version__}", flush=True)
-    plain_step, plain_draw = both("", args, pixels, count)
+    args = parsed(parser)
+    plain_step, plain_draw = both("", args)
     plain_peak = peak(plain_step, args.device)
     print("| option | first step | step | to without | peak to without | sampling | to without |\n|---|---|---|---|---|---|---|")
     for option in args.options:
-        step, draw = both(option, args, pixels, count)
+        step, draw = both(option, args)
         first, seconds, to = ratio(plain_step, step, args.repeats)
         _, drawn, drawn_to = ratio(plain_draw, draw, max(args.repeats // 3, 1))
         memory = peak(step, args.device) / plain_peak

@@ -132,27 +132,45 @@ def times(steps: dict[Key, Callable[[], float]], repeats: int) -> dict[Key, floa
     return {key: statistics.median(found) for key, found in seconds.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parser_of(doc: str | None, repeats: int) -> argparse.ArgumentParser:
+    """The words of a benchmark of whole models; `parsed` reads them."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded", choices=["embedded", "sd15", "sd21", "sdxl"])
-    parser.add_argument("--methods", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--pixels", type=int, help="image side; default 64 for embedded, 512 for the others")
     parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=repeats)
+    return parser
+
+
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The command line with its defaults filled in, said in one line."""
     args = parser.parse_args()
     small = args.model == "embedded"
-    pixels, count = args.pixels or (64 if small else 512), args.batch or (16 if small else 1)
-    backbone = load(args.model, args.device, args.dtype)
+    args.pixels, args.batch = args.pixels or (64 if small else 512), args.batch or (16 if small else 1)
+    where = f"{hardware(args.device)}, {args.dtype}, {args.pixels} pixels, batch {args.batch}"
+    print(f"{args.model}: {where}, torch {torch.__version__}", flush=True)
+    return args
+
+
+def batch_for(backbone: Backbone, args: argparse.Namespace) -> Batch:
+    """Random latents with captions, whose encoding is remembered."""
     remembering(backbone)
-    latents = torch.randn(count, *backbone.latent_size(pixels), device=args.device, dtype=backbone.dtype)
-    batch = samples(NAMES["separate_enhance"], pixels, latents)
-    with torch.no_grad():
-        backbone.encode_prompts(batch.captions)
-    print(f"{args.model}: {hardware(args.device)}, {args.dtype}, {pixels} pixels, batch {count}, torch {torch.__version__}", flush=True)
+    latents = torch.randn(args.batch, *backbone.latent_size(args.pixels), device=args.device, dtype=backbone.dtype)
+    batch = samples(NAMES["separate_enhance"], args.pixels, latents)
+    backbone.encode_prompts(batch.captions)
+    return batch
+
+
+def main() -> None:
+    parser = parser_of(__doc__, repeats=20)
+    parser.add_argument("--methods", nargs="+", default=list(VARIANTS), choices=list(VARIANTS))
+    args = parsed(parser)
+    backbone = load(args.model, args.device, args.dtype)
+    batch = batch_for(backbone, args)
     keys = [(method, variant) for method in args.methods for variant in VARIANTS[method]]
-    steps = {key: step_of(backbone, *key, pixels, batch) for key in keys}
+    steps = {key: step_of(backbone, *key, args.pixels, batch) for key in keys}
     seconds = times(steps, args.repeats)
     memory = {key: peak(step, args.device) for key, step in steps.items()}
     print("| method | step | seconds | to plain | MiB | to plain |\n|---|---|---|---|---|---|")
