@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -56,11 +55,10 @@ def test_wrong_settings_and_data_are_said_in_one_line(tmp_path: Path, capsys: py
     assert capsys.readouterr().err.startswith(f"error: data.root={tmp_path / 'nowhere'}")
 
 
-def test_help_is_quick():
-    began = time.monotonic()
+def test_help_loads_nothing_heavy():
     command = [sys.executable, "-X", "importtime", "-m", "datamodules.inspect", "--help"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "images=12" in ran.stdout and "data.root" in ran.stdout and time.monotonic() - began < 30
+    assert "images=12" in ran.stdout and "data.root" in ran.stdout
     assert not any(f" {heavy}\n" in ran.stderr for heavy in ("torch", "lightning", "diffusers", "pycocotools"))
 
 

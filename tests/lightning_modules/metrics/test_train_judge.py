@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -147,7 +146,6 @@ try:
 except SystemExit:
     assert "torch" not in sys.modules
 """
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "--steps" in done.stdout and time.perf_counter() - start < 20
+    assert "--steps" in done.stdout
