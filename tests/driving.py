@@ -55,6 +55,16 @@ def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
+def hears(driver: subprocess.Popen[str], words: str) -> None:
+    """Reads what it says of problems until `words` came; what is left is for `ended`."""
+    assert driver.stderr is not None
+    heard = ""
+    while words not in heard:
+        line = driver.stderr.readline()
+        assert line, f"it ended without saying {words!r}, but: {heard}"
+        heard += line
+
+
 def alive(output: Path) -> list[int]:
     """Process ids of trials that still run; a zombie does not."""
     found = []

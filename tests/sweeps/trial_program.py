@@ -1,7 +1,8 @@
 """What the tests' drivers start in the place of `lightning_modules.worker`: its own code around a trial that takes no time.
 
 `behaviour.json` in the output folder says what goes wrong, by trial: {"0.4-0": "kill"} for threshold 0.4 and seed 0, in its first attempt
-only. `ran.txt` gets a line for each attempt and process: trial, process id, visible devices.
+only. `seconds` is what every trial takes at least, and `together` how many attempts must have begun before any goes on; all wait
+while there is a file `hold`. `ran.txt` gets a line for each attempt and process: trial, process id, visible devices.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ def _act(config: Any, progress: Any) -> dict[str, float]:
         marker.touch()
     progress("training: step 1/2, loss 0.5000, 0.10 s a step, 1 s left", 0.3)
     time.sleep(behaviour.get("seconds", 0.0))
+    while (output / "hold").exists() or len((output / "ran.txt").read_text().splitlines()) < behaviour.get("together", 0):
+        time.sleep(0.02)
     if action == "kill" or (action == "kill the second" and rank == 1):
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "hang" or (action == "kill the second" and rank == 0):

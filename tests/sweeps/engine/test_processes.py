@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import PROCESS, Start, alive, behave, ended, ran, until
+from driving import PROCESS, Start, alive, behave, ended, hears, ran, until
 from sweep_states import everything, finished, runs, states, trials
 
 
@@ -30,7 +30,7 @@ def test_two_workers_run_everything_once(start: Start, output: Path, mlflow: Any
 
 
 def test_every_worker_has_its_own_slice_of_the_devices(start: Start, output: Path) -> None:
-    behave(output, seconds=1.0)
+    behave(output, together=2)
     driver = start("seeds=1", CUDA_VISIBLE_DEVICES="4,5,7")
     out, err = ended(driver)
     assert driver.returncode == 0, err
@@ -80,7 +80,7 @@ def test_a_driver_that_is_killed_takes_its_workers_along(start: Start, output: P
     before = finished(mlflow)
     driver.kill()
     driver.wait()
-    until(lambda: not alive(output), 10)
+    until(lambda: not alive(output))
     behave(output)
     again = start()
     _, err = ended(again)
@@ -100,7 +100,7 @@ def test_killed_again_and_again(start: Start, output: Path, mlflow: Any) -> None
         time.sleep(moments.uniform(0.0, 1.2))
         driver.kill()
         driver.wait()
-        until(lambda: not alive(output), 10)
+        until(lambda: not alive(output))
     last = start()
     _, err = ended(last)
     assert last.returncode == 0, err
@@ -112,7 +112,7 @@ def test_killed_again_and_again(start: Start, output: Path, mlflow: Any) -> None
 
 
 def test_two_drivers_share_one_sweep(start: Start, output: Path, mlflow: Any) -> None:
-    behave(output, seconds=0.5)
+    behave(output, together=2)
     one, other = start("seeds=3", *PROCESS), start("seeds=3", *PROCESS)
     for driver in (one, other):
         assert ended(driver)[1] == "" and driver.returncode == 0
@@ -135,25 +135,28 @@ def test_a_driver_that_dies_leaves_its_trial_to_the_other(start: Start, output: 
 
 
 def test_ctrl_c_once_lets_running_trials_finish(start: Start, output: Path, mlflow: Any) -> None:
-    behave(output, seconds=1.5)
+    (output / "hold").touch()
     driver = start()
     until(lambda: len(ran(output)) == 2)
     driver.send_signal(signal.SIGINT)
-    out, err = ended(driver)
-    assert driver.returncode == 130 and "beginning no others" in err and "6 trials are left to run" in out
+    hears(driver, "beginning no others")
+    (output / "hold").unlink()
+    out, _ = ended(driver)
+    assert driver.returncode == 130 and "6 trials are left to run" in out
     assert sum(finished(mlflow).values()) == 2 and states(output) == {"COMPLETE": 2, "WAITING": 6}
 
 
-@pytest.mark.parametrize("signals", [[signal.SIGINT, signal.SIGINT], [signal.SIGTERM]])
-def test_a_second_ctrl_c_stops_at_once(start: Start, output: Path, mlflow: Any, signals: list[signal.Signals]) -> None:
+@pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_or_another_signal_stops_at_once(start: Start, output: Path, mlflow: Any, last: signal.Signals) -> None:
     behave(output, **{"reference-0": "hang", "0.4-0": "hang"})
     driver = start()
     until(lambda: len(ran(output)) == 2)
-    for number in signals:
-        driver.send_signal(number)
-        time.sleep(0.5)
+    if last == signal.SIGINT:
+        driver.send_signal(last)
+        hears(driver, "beginning no others")
+    driver.send_signal(last)
     _, err = ended(driver)
-    assert driver.returncode == 128 + signals[-1] and "stopped; the same command goes on" in err
+    assert driver.returncode == 128 + last and "stopped; the same command goes on" in err
     assert not alive(output) and states(output) == {"FAIL": 2, "WAITING": 6}
     assert {run.info.status for run in runs(mlflow, "seed")} == {"KILLED"}
 
@@ -180,4 +183,4 @@ def test_a_driver_that_is_killed_takes_all_ranks_along(start: Start, output: Pat
     until(lambda: len(ran(output)) == 2)
     driver.kill()
     driver.wait()
-    until(lambda: not alive(output), 10)
+    until(lambda: not alive(output))
