@@ -1,7 +1,8 @@
-"""Options that change how fast a backbone computes, and its numbers by rounding alone: memory format and compilation."""
+"""Options that change how fast a backbone computes, and its numbers by rounding alone: memory format, compilation, number format."""
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,9 +13,11 @@ from conf import schema
 if TYPE_CHECKING:
     from lightning_modules.backbone import Backbone
 
-__all__ = ["accelerate", "compile_blocks"]
+__all__ = ["accelerate", "compile_blocks", "slow_format"]
 
 BLOCK = "BasicTransformerBlock"  # of UNets and of PixArt; SDXL has 70 of two widths. Residual blocks hardly share a shape: minutes more
+NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+SLOW = 4.0  # times as long as in float32: more than a CPU with instructions for a narrow format would ever take, busy or not
 VARIANTS = 64  # of one block: its width and plane in each level, with and without gradients, gated or not, each batch size that is new
 
 
@@ -40,3 +43,27 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
     for module in model.modules():
         if type(module).__name__ == BLOCK:
             module.compile(backend=backend)
+
+
+def slow_format(config: schema.Run, device: torch.device) -> str | None:
+    """A sentence where ``backbone.dtype`` or ``trainer.precision`` is a narrow format for which this CPU has no instructions, measured on a
+    product of matrices; None elsewhere."""
+    if device.type != "cpu":
+        return None
+    asked = {"backbone.dtype": config.backbone.dtype, "trainer.precision": config.trainer.precision}
+    for key, name in asked.items():
+        if name in NARROW and (ratio := _seconds(NARROW[name]) / _seconds(torch.float32)) > SLOW:
+            how_much = f"a product of matrices takes {ratio:.0f} times as long as in float32"
+            return f"{key}={name} saves memory and no time on this CPU: {how_much}"
+    return None
+
+
+@torch.no_grad()
+def _seconds(dtype: torch.dtype, side: int = 256, repeats: int = 3) -> float:
+    """The quickest of ``repeats`` products of two matrices, after one that does not count."""
+    matrix, seconds = torch.ones(side, side, dtype=dtype), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - start)
+    return min(seconds[1:])

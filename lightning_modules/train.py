@@ -81,7 +81,7 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
 
             return line
 
-        from lightning_modules.acceleration import accelerate
+        from lightning_modules.acceleration import accelerate, slow_format
         from lightning_modules.backbone import Backbone
         from lightning_modules.data import build_data, draw_prior, wants_prior, with_subjects
         from lightning_modules.prompts import plan
@@ -92,6 +92,8 @@ def _run(config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress
         accelerate(backbone, config.backbone)
         # Here, not when training begins: what is not trained is sampled on the same device as what is.
         backbone.to(distributed.device(config.trainer.accelerator))
+        if slow := slow_format(config, backbone.device):
+            emit("data")(slow, 0.0)
         backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())  # now, since methods put theirs into its layers
         clock("start")
         datamodule = build_data(config, emit("data"), with_prior=False)

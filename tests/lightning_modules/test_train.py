@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from conf import load as conf
 from conf.schema import Data, Run
-from lightning_modules import train
+from lightning_modules import acceleration, train
 from lightning_modules.duration import Clock
 from lightning_modules.gating import maps as gate_maps
 from lightning_modules.maskattn import MaskAttn
@@ -202,6 +202,13 @@ def test_the_baseline_trains_nothing_and_draws_what_the_stock_pipeline_draws(bas
 def test_without_prompts_it_only_trains(base: Run, tmp_path: Path):
     result = train.run(variant(base, evaluation__prompts=0, trainer__steps=1), tmp_path)
     assert result["metrics"] == {} and result["scores"] is None and not (tmp_path / "scores.parquet").exists()
+
+
+def test_a_slow_number_format_is_said_before_anything_long(base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(acceleration, "slow_format", lambda config, device: f"{config.backbone.dtype} is slow on {device}")
+    said: list[str] = []
+    train.run(variant(base, evaluation__prompts=0, trainer__steps=1), tmp_path, progress=lambda text, _: said.append(text))
+    assert said[0] == "float32 is slow on cpu" and said[0] in (tmp_path / "log.txt").read_text()
 
 
 # --- training ----------------------------------------------------------------------------------------------------------------------
