@@ -27,14 +27,14 @@ class AttentionProbe(Probe):
     def __init__(self, method: Method, dataset: CocoDataset, seed: int, images: int = IMAGES) -> None:
         super().__init__(method, dataset, seed, images)
         self.dataset = dataset
-        self.placed = [method.backbone.placed(caption, found) for caption, found in zip(self.captions, self.phrases, strict=True)]
+        self.kept, self.positions = method.backbone.placed(self.captions, self.phrases)
 
     @torch.no_grad()
     def run(self, heads: str = "keep") -> Maps:
         """The maps of one forward pass; an object of several tokens has their mean."""
         backbone = self.method.backbone
         chosen = nearest(select(backbone.sites(self.method.resolution)), SIDE)
-        capture = Capture(chosen, [positions for _, positions in self.placed], heads)
+        capture = Capture(chosen, self.positions, heads)
         with capture.attached(backbone.denoiser), as_far_as(backbone.denoiser, chosen):
             self.method.predict(self.noised, self.timesteps, backbone.encode_prompts(self.captions))
         return capture.maps
@@ -57,11 +57,11 @@ class AttentionProbe(Probe):
 
     def draw(self, folder: Path) -> None:
         """``maps.png`` and ``maps.json``: the objects' maps of the first images, each from zero to its own maximum."""
-        rows = [i for i in self.timesteps.argsort(descending=True).tolist() if i < DRAWN and self.placed[i][0]]
+        rows = [i for i in self.timesteps.argsort(descending=True).tolist() if i < DRAWN and self.kept[i]]
         if not rows:
             return
         maps = self.run("mean").mean().cpu()  # [B, objects, H, W]
-        names = [[phrase.text for phrase in self.placed[i][0]] for i in rows]
+        names = [[phrase.text for phrase in self.kept[i]] for i in rows]
         planes = {maps.shape[-1]: maps[rows].movedim(1, -1).numpy()}
         titles = [f"t = {int(self.timesteps[i])}" for i in rows]
         draw_maps(torch.stack([self.dataset.pixels(i) for i in rows]), planes, names, titles, white=None).save(folder / "maps.png")

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.batch import Phrase
 from lightning_modules import pixart
 from lightning_modules.attention import Site, sites
-from lightning_modules.attention.tokens import CutOffError, common_positions
+from lightning_modules.attention.tokens import CutOffError, common_positions, offsets
 from lightning_modules.text_condition import TextCondition
 from lightning_modules.text_memory import TextMemory
 
@@ -176,13 +176,17 @@ class Backbone:
         """The positions of each phrase's tokens in the encoded caption; raises ValueError as `tokens.common_positions`."""
         return common_positions(self.tokenizers, caption, phrases, length=self.text_length, lower=self.pixart)
 
-    def placed(self, caption: str, phrases: Sequence[Phrase]) -> tuple[list[Phrase], list[list[int]]]:
-        """Those of a caption's linked phrases that the encoder sees whole, and the positions of each one's tokens."""
-        kept, positions = [], []
-        for phrase in phrases:
-            with suppress(CutOffError):
-                positions += self.positions(caption, [(phrase.start, phrase.end)])
-                kept.append(phrase)
+    def placed(self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]) -> tuple[list[list[Phrase]], list[list[list[int]]]]:
+        """For each caption those of its linked phrases that the encoder sees whole, and the positions of each one's tokens."""
+        standing = [offsets(tokenizer, captions, self.pixart) for tokenizer in self.tokenizers]
+        kept, positions = [list[Phrase]() for _ in captions], [list[list[int]]() for _ in captions]
+        for i, (caption, found) in enumerate(zip(captions, phrases, strict=True)):
+            known = [of[i] for of in standing]
+            for phrase in found:
+                with suppress(CutOffError):
+                    span = [(phrase.start, phrase.end)]
+                    positions[i] += common_positions(self.tokenizers, caption, span, "caption", self.text_length, self.pixart, known)
+                    kept[i].append(phrase)
         return kept, positions
 
     def encode_prompts(self, prompts: list[str]) -> TextCondition:

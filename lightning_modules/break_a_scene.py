@@ -123,12 +123,12 @@ class BreakAScene(Method):
 
     def watched(self, batch: Batch) -> list[list[list[int]]] | None:
         """For each sample the positions of the tokens whose maps a loss looks at; None when none does."""
-        self.placed = [self.backbone.placed(caption, found) for caption, found in zip(batch.captions, _phrases(batch), strict=True)]
-        return [positions for _, positions in self.placed] if self.config.subjects.attention_weight else None
+        self.kept, self.positions = self.backbone.placed(batch.captions, _phrases(batch))
+        return self.positions if self.config.subjects.attention_weight else None
 
     def masks(self) -> tuple[Tensor, Tensor]:
         """The masks of the batch's phrases, float32 [B, n, H, W] in [0, 1], and which there are, bool [B, n]."""
-        return stacked([[phrase.mask for phrase in kept] for kept, _ in self.placed], self.resolution, self.backbone.device)
+        return stacked([[phrase.mask for phrase in kept] for kept in self.kept], self.resolution, self.backbone.device)
 
     def loss(self, prediction: Tensor, target: Tensor, batch: Batch) -> Tensor:
         """Break-A-Scene eq. 1 on a scene: inside the union of the drawn subjects' masks."""
@@ -202,11 +202,10 @@ def _phrases(batch: Batch) -> list[list]:
 def stacked(masks: list[list[Tensor]], side: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Ragged lists of masks [H, W] -> float32 [B, n, side, side], blank where a sample has fewer, and bool [B, n] which there are."""
     most = max((len(sample) for sample in masks), default=0)
-    result, present = torch.zeros(len(masks), most, side, side), torch.zeros(len(masks), most, dtype=torch.bool)
-    for i, sample in enumerate(masks):
-        for j, mask in enumerate(sample):
-            plane = mask.float()
-            if plane.shape != (side, side):
-                plane = F.interpolate(plane[None, None], (side, side), mode="area")[0, 0]
-            result[i, j], present[i, j] = plane, True
+    present = torch.tensor([[j < len(sample) for j in range(most)] for sample in masks], dtype=torch.bool).view(len(masks), most)
+    result = torch.zeros(*present.shape, side, side)
+    planes = [mask.float() for sample in masks for mask in sample]
+    if planes:
+        brought = [x if x.shape == (side, side) else F.interpolate(x[None, None], (side, side), mode="area")[0, 0] for x in planes]
+        result[present] = torch.stack(brought)
     return result.to(device), present.to(device)

@@ -5,7 +5,7 @@ The paper gives gates no other reason to close; ``gate.signal`` adds one when as
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +16,7 @@ from torch import Tensor
 from conf.schema import Gate
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
-from datamodules.batch import Batch, Phrase
+from datamodules.batch import Batch
 from lightning_modules import distributed
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
@@ -122,11 +122,7 @@ class MaskAttn(Method):
         """The batch's phrases and the positions of their tokens."""
         if batch.phrases is None:
             raise ValueError("gate.signal=masks needs phrases with masks: set the training set's with_phrases")
-        return self._placed(batch.captions, batch.phrases)
-
-    def _placed(self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]) -> tuple[list, list]:
-        pairs = [self.backbone.placed(caption, found) for caption, found in zip(captions, phrases, strict=True)]
-        return [kept for kept, _ in pairs], [positions for _, positions in pairs]
+        return self.backbone.placed(batch.captions, batch.phrases)
 
     # --- use ----------------------------------------------------------------------------------------------------------------------
 
@@ -151,7 +147,7 @@ class MaskAttn(Method):
             untouched = super().generate(texts, noises, masks, steps, guidance, batch)
             self.install()
             phrases = [layout(text, found, self.resolution) for text, found in zip(texts, judge.detect(untouched), strict=True)]
-            self.gates.layout = self._placed(texts, phrases)
+            self.gates.layout = self.backbone.placed(texts, phrases)
             try:
                 images.append(super().generate(texts, noises, masks, steps, guidance, batch))
             finally:

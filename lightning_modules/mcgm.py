@@ -19,7 +19,7 @@ from conf.schema import Masks
 from conf.schema import Method as MethodConfig
 from datamodules.batch import Batch
 from lightning_modules.attention import nearest
-from lightning_modules.attention.capture import Capture
+from lightning_modules.attention.capture import Capture, shares
 from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
 from lightning_modules.backbone import TextCondition
 from lightning_modules.break_a_scene import SIDE, BreakAScene, stacked
@@ -87,13 +87,9 @@ class MCGM(BreakAScene):
 
     def words(self, text: TextCondition, positions: Sequence[Sequence[list[int]]]) -> Tensor:
         """float32 [B, n, D]: for each target of each sample the mean state of the tokens at its ``positions``; zero where it has none."""
-        hidden, count = self.backbone.context(text), max(map(len, positions), default=0)
-        words = torch.zeros(len(hidden), count, hidden.shape[-1], device=hidden.device)
-        for i, sample in enumerate(positions):
-            for j, at in enumerate(sample):
-                if at:
-                    words[i, j] = hidden[i, at].float().mean(0)
-        return words
+        hidden = self.backbone.context(text)
+        with torch.autocast(hidden.device.type, enabled=False):
+            return shares(positions, hidden.shape[1]).to(hidden.device).transpose(1, 2) @ hidden.float()
 
     def unsteered(self) -> None:
         """From the next forward pass on there are no mask tokens: the text is all that the model is told."""
@@ -127,7 +123,7 @@ class MCGM(BreakAScene):
 
     def condition(self, batch: Batch, text: TextCondition) -> TextCondition:
         targets, positions = [], []
-        for (kept, places), without in zip(self.placed, self._blank(len(batch)), strict=True):
+        for kept, places, without in zip(self.kept, self.positions, self._blank(len(batch)), strict=True):
             given = [Steered((phrase.text,), torch.zeros_like(phrase.mask) if without else phrase.mask) for phrase in kept]
             slots = self._slots(list(zip(given, places, strict=True)))
             targets.append([target for target, _ in slots])

@@ -140,8 +140,7 @@ class SeparateEnhance(Method):
     def positions(self, batch: Batch) -> list[list[list[int]]]:
         """For each sample, for each of its objects, the positions of the tokens that stand for it."""
         which = self.config.separate.tokens
-        objects = zip(batch.captions, self.objects(batch), strict=True)
-        placed = [self.backbone.placed(caption, found)[1] for caption, found in objects]
+        _, placed = self.backbone.placed(batch.captions, self.objects(batch))
         if which == "released":
             return [[[at] for at, _ in zip(RELEASED, objects, strict=False)] for objects in placed]
         return [[at[-1:] if which == "last" else at for at in objects] for objects in placed]
@@ -195,7 +194,7 @@ class SeparateEnhance(Method):
 
         Raises ValueError when it names none.
         """
-        found = self.backbone.placed(prompt, _nouns(prompt))[0]
+        ((found,), _) = self.backbone.placed([prompt], [_nouns(prompt)])
         if not found:
             raise ValueError(f"prompt {prompt!r} names nothing to separate or enhance: expected a noun that the text encoder reads")
         count = self.recipe.batch

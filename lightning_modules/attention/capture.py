@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.attention.functional import token_maps
 from lightning_modules.attention.sites import Site
 from lightning_modules.attention.wiring import Pass, ReadsMaps
 
@@ -89,36 +88,37 @@ class _Reading:
     """One forward pass of a capture."""
 
     def __init__(self, tokens: Sequence[Sequence[Object]], keep_heads: bool, maps: Maps) -> None:
-        self.tokens, self.keep_heads, self.maps = tokens, keep_heads, maps
-        self._select: Tensor | None = None
+        self.tokens, self.samples, self.keep_heads, self.maps = tokens, len(tokens), keep_heads, maps
+        self._selection: Tensor | None = None
 
-    def read(
-        self, site: Site, query: Tensor, key: Tensor, weight: Tensor | None, bias: Tensor | None, rule: str, now: Pass
-    ) -> None:
-        if len(query) != len(self.tokens):
-            if len(query) != 2 * len(self.tokens):
-                expected = f"expected {len(self.tokens)}, one for each list of tokens, or twice as many with guidance"
-                raise ValueError(f"a batch of {len(query)} samples: {expected}")
-            query, key, weight, bias = (x if x is None or len(x) == 1 else x.chunk(2)[1] for x in (query, key, weight, bias))
-        found = token_maps(query, key, self._selection(key), weight, bias, self.keep_heads, rule)
-        if now.replay:  # the backward pass needs the same arithmetic; the map itself has been read
-            return
-        height, width = now.plane(site, query.shape[2])
-        maps = found.movedim(-1, 1)  # [B, objects, N] or [B, objects, heads, N]
-        self.maps.present = self.maps.present.to(query.device)
-        self.maps.by_site[site.name] = maps.unflatten(-1, (height, width))
-
-    def _selection(self, key: Tensor) -> Tensor:
+    def selection(self, key: Tensor) -> Tensor:
         """[B, T, objects]: 1/n at the n tokens of an object. Raises ValueError on a position that the text does not have."""
         length = key.shape[2]
-        if self._select is None or self._select.shape[1] != length:
-            select = torch.zeros(len(self.tokens), length, self.maps.present.shape[1])
-            for b, sample in enumerate(self.tokens):
-                for o, positions in enumerate(sample):
-                    each = [positions] if isinstance(positions, int) else list(positions)
+        if self._selection is None or self._selection.shape[1] != length:
+            listed = [[[at] if isinstance(at, int) else list(at) for at in sample] for sample in self.tokens]
+            for b, sample in enumerate(listed):
+                for o, each in enumerate(sample):
                     if not each or min(each) < 0 or max(each) >= length:
                         raise ValueError(f"tokens {each} of object {o} in sample {b}: expected positions from 0 to {length - 1}")
-                    for position in each:
-                        select[b, position, o] += 1 / len(each)
-            self._select = select.to(key.device)
-        return self._select
+            self._selection = shares(listed, length).to(key.device)
+        return self._selection
+
+    def take(self, site: Site, maps: Tensor, now: Pass) -> None:
+        if now.replay:  # the backward pass needs the same arithmetic; the map itself has been read
+            return
+        height, width = now.plane(site, maps.shape[-2])
+        maps = maps.movedim(-1, 1)  # [B, objects, N] or [B, objects, heads, N]
+        self.maps.present = self.maps.present.to(maps.device)
+        self.maps.by_site[site.name] = maps.unflatten(-1, (height, width))
+
+
+def shares(positions: Sequence[Sequence[Sequence[int]]], length: int) -> Tensor:
+    """float32 [B, length, objects]: 1/n at the n tokens at an object's ``positions``, a column of zeros where it has none. With it a
+    product gives the mean over an object's tokens."""
+    objects = max(map(len, positions), default=0)
+    rows = [[[0.0] * length for _ in range(objects)] for _ in positions]
+    for sample, row in zip(positions, rows, strict=True):
+        for at, column in zip(sample, row, strict=False):
+            for position in at:
+                column[position] += 1 / len(at)
+    return torch.tensor(rows, dtype=torch.float32).view(len(rows), objects, length).transpose(1, 2)

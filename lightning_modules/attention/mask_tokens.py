@@ -20,7 +20,7 @@ class ExtraTokens(AddsTokens):
     ``present`` [B, n] takes out tokens that a sample does not have. ``where`` [B, n, H, W] in [0, 1] multiplies the strength location by
     location, averaged over the area of a location: a token acts inside its mask alone. In a batch of twice as many samples the first half,
     the unconditional one of classifier-free guidance, gets zero tokens of the same strength; with ``where`` they act nowhere, as a blank
-    mask would have it. ``tokens`` may be set anew before every forward pass; None appends nothing.
+    mask would have it. ``tokens`` may be set anew before every forward pass, and get a gradient; None appends nothing.
     """
 
     def __init__(
@@ -53,20 +53,22 @@ class ExtraTokens(AddsTokens):
         if self.tokens is None:
             return None
         weight = torch.as_tensor(self.strength, dtype=torch.float32).expand(self.tokens.shape[:2])
-        weight = weight.to(self.tokens.device)
+        weight = weight.to(self.tokens.device).detach()
         if self.present is not None:
             weight = weight * self.present.to(weight)
         if self.where is not None:
-            return _Appending(self.tokens, weight, self.where.to(weight))
+            return _Appending(self.tokens, weight, self.where.to(weight).detach())
         # Equal numbers need no mask: the layer stays a plain scaled-dot-product attention.
         return _Appending(self.tokens, None if bool((weight == 1).all()) else weight)
 
 
 class _Appending:
-    """One forward pass with extra tokens."""
+    """One forward pass with extra tokens. Layers share what they are given: one longer text, and one bias for each plane."""
 
     def __init__(self, tokens: Tensor, strength: Tensor | None, where: Tensor | None = None) -> None:
         self.tokens, self.strength, self.where = tokens, strength, where
+        self._texts: tuple[Tensor, Tensor] | None = None  # a context, and it with the tokens behind it
+        self._logs: dict[tuple[int, int], Tensor] = {}
 
     def append(
         self, context: Tensor, weight: Tensor | None, bias: Tensor | None, plane: tuple[int, int]
@@ -75,27 +77,39 @@ class _Appending:
 
         ``plane`` is height and width of the layer's locations.
         """
-        tokens, strength = self.tokens, self._strength(plane)  # [B, 1 or N, n]
+        added = self.tokens.shape[1]
+        if self._texts is None or self._texts[0] is not context:
+            self._texts = (context, self._longer(context))
+        if weight is not None:
+            weight = F.pad(weight, (0, added), value=1.0)
+        if self.strength is not None:
+            if plane not in self._logs:
+                self._logs[plane] = self._log(context, plane)
+            bias = self._logs[plane] if bias is None else F.pad(bias, (0, added)) + self._logs[plane]
+        elif bias is not None:
+            bias = F.pad(bias, (0, added))
+        return self._texts[1], weight, bias
+
+    def _longer(self, context: Tensor) -> Tensor:
+        """[B, T + n, D]"""
+        tokens = self.tokens
         if tokens.shape[-1] != context.shape[-1]:
             raise ValueError(f"extra tokens of width {tokens.shape[-1]}: this site's text has {context.shape[-1]}")
         if len(context) == 2 * len(tokens):
             tokens = torch.cat([torch.zeros_like(tokens), tokens])
-            first = torch.zeros_like if self.where is not None else torch.clone
-            strength = None if strength is None else torch.cat([first(strength), strength])
         if len(context) != len(tokens):
             expected = "expected as many, or half with guidance"
             raise ValueError(f"extra tokens for {len(tokens)} samples in a batch of {len(context)}: {expected}")
-        length, added = context.shape[1], tokens.shape[1]
-        context = torch.cat([context, tokens.to(context.dtype)], dim=1)
-        if weight is not None:
-            weight = F.pad(weight, (0, added), value=1.0)
-        if strength is not None:
-            # A factor s before exp(l) is log s added to l; -inf takes a token out.
-            logs = F.pad(strength.to(context.dtype).log(), (length, 0))[:, None]  # [B, 1, 1 or N, T + n]
-            bias = logs if bias is None else F.pad(bias, (0, added)) + logs
-        elif bias is not None:
-            bias = F.pad(bias, (0, added))
-        return context, weight, bias
+        return torch.cat([context, tokens.to(context.dtype)], dim=1)
+
+    def _log(self, context: Tensor, plane: tuple[int, int]) -> Tensor:
+        """What is added to the logits, [B, 1, 1 or N, T + n]: a factor s before exp(l) is log s added to l; -inf takes a token out."""
+        strength = self._strength(plane)
+        assert strength is not None
+        if len(context) == 2 * len(self.tokens):
+            first = torch.zeros_like if self.where is not None else torch.clone
+            strength = torch.cat([first(strength), strength])
+        return F.pad(strength.to(context.dtype).log(), (context.shape[1], 0))[:, None]
 
     def _strength(self, plane: tuple[int, int]) -> Tensor | None:
         """[B, 1, n], or [B, N, n] where it differs from location to location; None where every token counts as any other."""

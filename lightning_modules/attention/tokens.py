@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 BOS, WORD, EOS, PADDING = range(4)  # the kinds of `token_kinds`
 
 Phrase = str | tuple[int, int]  # words as they stand in the caption, or its characters from start up to end
+Offsets = Sequence[tuple[int, int]]  # the characters [start, end) of each token; (0, 0) of BOS and EOS
 
 
 class CutOffError(ValueError):
@@ -37,29 +38,40 @@ class SpecialPositions(NamedTuple):
     padding: range
 
 
+def offsets(tokenizer: Any, captions: Sequence[str], lower: bool = False) -> list[Offsets]:
+    """Where the tokens of each caption stand, all in one call: most of what it costs to find positions."""
+    read = [caption.lower() if lower else caption for caption in captions]
+    return tokenizer(read, return_offsets_mapping=True, truncation=False, verbose=False).offset_mapping if read else []
+
+
 def phrase_positions(
-    tokenizer: Any, caption: str, phrases: Sequence[Phrase], what: str = "caption", length: int | None = None, lower: bool = False
+    tokenizer: Any,
+    caption: str,
+    phrases: Sequence[Phrase],
+    what: str = "caption",
+    length: int | None = None,
+    lower: bool = False,
+    known: Offsets | None = None,
 ) -> list[list[int]]:
     """For each phrase the positions of its tokens in the encoded caption, ascending.
 
     A string is found whatever its case, spacing and Unicode composition, where no letter or digit stands against it; listed twice it
     means its first and its second place. Punctuation belongs to a phrase that has it and to no other. A token that a phrase covers in
     part counts, so that a span inside a word gives that word's tokens. ``what`` names the text in errors. The encoder reads ``length``
-    tokens, as many as the tokenizer says without; with ``lower`` it is given the caption in lower case.
+    tokens, as many as the tokenizer says without; with ``lower`` it is given the caption in lower case. ``known`` are the caption's
+    `offsets`, where they have been found.
 
     Raises ValueError on an empty phrase, one that is not in the caption as often as it is listed, a span that is outside the caption
     or has no token, and CutOffError (a ValueError) on a phrase that the encoder would not see whole because the caption is cut.
     """
-    read = caption.lower() if lower else caption
     # A character may be longer in lower case (İ).
     starts = [0, *accumulate(len(char.lower()) if lower else 1 for char in caption)]
-    encoded = tokenizer(read, return_offsets_mapping=True, truncation=False, verbose=False)
+    (standing,) = offsets(tokenizer, [caption], lower) if known is None else [known]
     length = length or tokenizer.model_max_length
     last = length - 2  # EOS takes the place after it
     positions = []
     for phrase, (start, end) in zip(phrases, _spans(caption, phrases, what), strict=True):
-        # BOS and EOS have the offsets (0, 0).
-        found = [i for i, (left, right) in enumerate(encoded.offset_mapping) if left < starts[end] and right > starts[start]]
+        found = [i for i, (left, right) in enumerate(standing) if left < starts[end] and right > starts[start]]
         if not found:
             raise ValueError(f"phrase {phrase!r} of the {what} {caption!r} has no token: expected words")
         if found[-1] > last:
@@ -76,12 +88,16 @@ def common_positions(
     what: str = "caption",
     length: int | None = None,
     lower: bool = False,
+    known: Sequence[Offsets] | None = None,
 ) -> list[list[int]]:
     """`phrase_positions` for a model with several text encoders, whose states are concatenated token by token (SDXL).
 
+    ``known`` are the caption's `offsets` by each tokenizer, where they have been found.
+
     Raises ValueError also when two tokenizers place a phrase differently: no position means that phrase in both states then.
     """
-    placed = [phrase_positions(tokenizer, caption, phrases, what, length, lower) for tokenizer in tokenizers]
+    standing = [None] * len(tokenizers) if known is None else known
+    placed = [phrase_positions(one, caption, phrases, what, length, lower, at) for one, at in zip(tokenizers, standing, strict=True)]
     for phrase, *places in zip(phrases, *placed, strict=True):
         if any(place != places[0] for place in places):
             found = " and at ".join(map(str, places))

@@ -12,13 +12,13 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.attention.functional import gated_attention
+from lightning_modules.attention.functional import gated_attention, token_maps
 from lightning_modules.attention.sites import Site, halved
 
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
@@ -77,7 +77,21 @@ class AddsTokens(Part):
 
 
 class ReadsMaps(Part):
-    """A part that reads attention maps, any number at a site: its `begin` gives something with ``read`` as `capture` has it."""
+    """A part that reads attention maps, any number at a site: its `begin` gives a `Reading`."""
+
+
+class Reading(Protocol):
+    """One forward pass of a part that reads maps, of ``samples`` samples; of a batch of twice as many the second half is meant, the
+    conditional one of classifier-free guidance."""
+
+    samples: int
+    keep_heads: bool
+
+    def selection(self, key: Tensor) -> Tensor:
+        """What is read, [samples, T, objects], as `token_maps` takes it."""
+
+    def take(self, site: Site, maps: Tensor, now: Pass) -> None:
+        """The maps of a site, as `token_maps` gives them."""
 
 
 @dataclass
@@ -86,7 +100,7 @@ class Acting:
 
     gates: Any = None
     added: Any = None
-    reading: list[Any] = field(default_factory=list)
+    reading: list[Reading] = field(default_factory=list)
 
 
 @dataclass
@@ -247,6 +261,24 @@ class _Following:
         return self.stock(run, *args)
 
 
+def _read(readings: list[Reading], site: Site, now: Pass, given: tuple[Tensor, Tensor, Tensor | None, Tensor | None], rule: str) -> None:
+    """Gives every reading its maps. Those of the same kind share the logits and their softmax, which is nearly all of the work."""
+    groups: dict[tuple[int, bool], list[Reading]] = {}
+    for reading in readings:
+        groups.setdefault((reading.samples, reading.keep_heads), []).append(reading)
+    batch = len(given[0])
+    for (samples, keep_heads), group in groups.items():
+        if batch not in (samples, 2 * samples):
+            expected = f"expected {samples}, one for each list of tokens, or twice as many with guidance"
+            raise ValueError(f"a batch of {batch} samples: {expected}")
+        query, key, weight, bias = (x if x is None or len(x) == 1 else x[batch - samples :] for x in given)
+        assert query is not None and key is not None
+        selections = [reading.selection(key) for reading in group]
+        maps = token_maps(query, key, torch.cat(selections, dim=2), weight, bias, keep_heads, rule)
+        for reading, found in zip(group, maps.split([s.shape[2] for s in selections], dim=-1), strict=True):
+            reading.take(site, found, now)
+
+
 class SiteProcessor:
     """The stock attention of a layer, with what the parts at its site do. A plain class: it owns no weights.
 
@@ -293,8 +325,8 @@ class SiteProcessor:
             out = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
         else:
             out = gated_attention(query, key, value, weight, bias, rule)
-        for reading in acting.reading:
-            reading.read(self.site, query, key, weight, bias, rule, now)
+        if acting.reading:
+            _read(acting.reading, self.site, now, (query, key, weight, bias), rule)
         out = out.transpose(1, 2).reshape(batch, locations, -1).to(query.dtype)
         out = attn.to_out[1](attn.to_out[0](out))
         return (out + hidden_states if attn.residual_connection else out) / attn.rescale_output_factor

@@ -72,12 +72,13 @@ class GateProbe(Probe):
         """``gate_mask_iou``: intersection over union of where a phrase's gates are open and where its object is, the mean over phrases,
         tokens and cross-attention sites; with every gate open it is the objects' share of the plane. NaN-free: nothing without phrases."""
         record, values = self.run(), []
+        placed = self.method.backbone.placed(self.captions, self.phrases)
         for site in self.method.gates.sites:
             if site.kind != "cross":
                 continue
             gate = record.gates[site.name] > 0.5  # [B, N, T]
-            for b, phrases in enumerate(self.phrases):
-                for phrase, at in zip(*self.method.backbone.placed(self.captions[b], phrases), strict=True):
+            for b, found in enumerate(zip(*placed, strict=True)):
+                for phrase, at in zip(*found, strict=True):
                     mask = on_plane(phrase.mask, gate.shape[1]).to(gate.device)
                     opened = gate[b][:, at]  # [N, tokens]
                     union = (opened | mask[:, None]).sum(0).clamp_min(1)

@@ -45,7 +45,7 @@ def test_means_are_over_the_images_that_have_enough_objects(embedded: Backbone, 
 def test_single_objects_have_no_overlap_and_no_caption_no_measure(embedded: Backbone, world: ShapesDataModule):
     probe = AttentionProbe(baseline(embedded), world.eval_sets["one"], 0, 4)
     assert probe.measure().keys() == {"map_activation"}
-    probe.placed = [([], []) for _ in probe.placed]
+    probe.kept, probe.positions = [[[] for _ in probe.captions] for _ in range(2)]
     assert probe.measure() == {}
 
 
@@ -72,6 +72,6 @@ def test_pictures_name_prompts_objects_and_peaks(embedded: Backbone, world: Shap
         assert len(entry["objects"]) == len(entry["peak"]) and all(0 < peak <= 1 for peak in entry["peak"])
         assert all(name in entry["prompt"] for name in entry["objects"])
     assert min(Image.open(tmp_path / "maps.png").size) > 100
-    probe.placed = [([], []) for _ in probe.placed]
+    probe.kept, probe.positions = [[[] for _ in probe.captions] for _ in range(2)]
     probe.draw(tmp_path / "none")
     assert not (tmp_path / "none").exists()

@@ -316,8 +316,10 @@ def test_phrases_beyond_the_encoder_are_left_out(embedded: Backbone):
     objects = (("red", "circle"), ("blue", "square"), ("white", "ring"))
     mask = torch.ones(4, 4, dtype=torch.bool)
     phrases = link(caption, [Instance(shape, mask, (0, 0, 4, 4), color) for color, shape in objects])
-    kept, positions = embedded.placed(caption, phrases)
-    assert [p.text for p in kept] == ["red circle", "blue square"]
-    assert positions == embedded.positions(caption, ["red circle", "blue square"])
+    other = "a blue square"
+    kept, positions = embedded.placed([caption, "", other], [phrases, [], link(other, [Instance("square", mask, (0, 0, 4, 4), "blue")])])
+    assert [[p.text for p in found] for found in kept] == [["red circle", "blue square"], [], ["blue square"]]
+    assert positions == [embedded.positions(caption, ["red circle", "blue square"]), [], [[2, 3]]]
+    assert embedded.placed([], []) == ([], [])
     with pytest.raises(ValueError, match="phrase .* is cut off"):
         embedded.positions(caption, ["white ring"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -12,8 +13,9 @@ from torch import Tensor
 from unet_inputs import draw, run
 
 from conf.schema import Gate
-from lightning_modules.attention import nearest, select, sites
-from lightning_modules.attention.capture import Capture
+from lightning_modules.attention import nearest, select, sites, wiring
+from lightning_modules.attention.capture import Capture, shares
+from lightning_modules.attention.functional import token_maps
 from lightning_modules.attention.gate import Gates
 from lightning_modules.attention.mask_tokens import ExtraTokens
 
@@ -65,6 +67,42 @@ def test_a_guidance_batch_gives_the_maps_of_its_conditional_half(any_unet: Any):
             assert torch.allclose(found[1, 0].flatten(), kept[name][3, ..., 2].mean(0), atol=1e-5)
         with pytest.raises(ValueError, match="a batch of 3 samples: expected 2, one for each list of tokens, or twice as many"):
             run(any_unet, batch=3)
+
+
+def test_captures_of_one_kind_share_their_arithmetic_and_have_their_own_maps(any_unet: Any, monkeypatch: pytest.MonkeyPatch):
+    chosen = select(sites(any_unet))
+    wanted = [([[1, [2, 3]], [0]], "mean"), ([[4], [5, 6]], "mean"), ([[], []], "mean"), ([[4], [5]], "keep"), ([[4]] * 4, "mean")]
+    alone = []
+    with torch.no_grad():
+        for tokens, heads in wanted:
+            with Capture(chosen, tokens, heads).attached(any_unet) as capture:
+                run(any_unet, batch=4)
+            alone.append(capture.maps)
+    calls: list[tuple[int, ...]] = []
+
+    def counted(query: Tensor, key: Tensor, select: Tensor, *rest: Any) -> Tensor:
+        calls.append(tuple(select.shape[::2]))
+        return token_maps(query, key, select, *rest)
+
+    monkeypatch.setattr(wiring, "token_maps", counted)
+    together = [Capture(chosen, tokens, heads) for tokens, heads in wanted]
+    with torch.no_grad(), ExitStack() as attached:
+        for capture in together:
+            attached.enter_context(capture.attached(any_unet))
+        run(any_unet, batch=4)
+    assert calls == [(2, 4), (2, 1), (4, 1)] * len(chosen)
+    for capture, expected in zip(together, alone, strict=True):
+        assert torch.equal(capture.maps.present, expected.present) and list(capture.maps.by_site) == list(expected.by_site)
+        for name, found in capture.maps.by_site.items():
+            assert found.shape == expected.by_site[name].shape and torch.allclose(found, expected.by_site[name], atol=1e-6)
+
+
+def test_shares_average_and_know_objects_without_tokens():
+    found = shares([[[1, 1, 3], []], [[0]], []], 4)
+    assert found.shape == (3, 4, 2)
+    assert torch.allclose(found[0, :, 0], torch.tensor([0, 2 / 3, 0, 1 / 3])) and not found[0, :, 1].any()
+    assert found[1, :, 0].tolist() == [1, 0, 0, 0] and not found[1, :, 1].any() and not found[2].any()
+    assert shares([], 4).shape == (0, 4, 0) and shares([[], []], 4).shape == (2, 4, 0)
 
 
 def test_maps_keep_the_shape_of_oblong_images(any_unet: Any):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -20,6 +21,36 @@ def test_they_are_as_if_the_text_were_longer(any_unet: Any):
         expected = run(any_unet, text=longer)
         with ExtraTokens(select(sites(any_unet)), tokens).attached(any_unet):
             assert torch.equal(run(any_unet), expected)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_layers_share_the_longer_text_and_tokens_get_their_gradient(embedded: Any, checkpointed: bool):
+    """Layers that train their projections keep their input for the backward pass: one of their own each would be most of the memory."""
+    width = embedded.unet.config.cross_attention_dim
+    tokens, seen = draw(5, 2, 3, width).requires_grad_(), list[torch.Tensor]()
+    chosen = select(sites(embedded.unet))
+    inside = torch.zeros(2, 3, 16, 16)
+    inside[:, :, :7] = 1
+    hooks = [
+        embedded.unet.get_submodule(site.name).to_k.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for site in chosen
+    ]
+    if checkpointed:
+        embedded.unet.enable_gradient_checkpointing()
+        embedded.unet.train()
+    with ExtraTokens(chosen, tokens, 0.5, where=inside).attached(embedded.unet):
+        run(embedded.unet).square().mean().backward()
+    for hook in hooks:
+        hook.remove()
+    assert len(seen) == len(chosen) * (1 + checkpointed) and all(text is seen[0] for text in seen)
+    found, tokens.grad = tokens.grad, None
+    embedded.unet.disable_gradient_checkpointing()
+    embedded.unet.eval()
+    with ExitStack() as apart:  # a part for each layer shares nothing
+        for site in chosen:
+            apart.enter_context(ExtraTokens([site], tokens, 0.5, where=inside).attached(embedded.unet))
+        run(embedded.unet).square().mean().backward()
+    assert found is not None and tokens.grad is not None and found.abs().sum() > 0
+    assert torch.allclose(found, tokens.grad, rtol=1e-4, atol=1e-9)
 
 
 def test_a_text_mask_lets_them_through(any_unet: Any):
