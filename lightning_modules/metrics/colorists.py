@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_modules.metrics.choosing import chosen
 from lightning_modules.metrics.detection import Detection
 from lightning_modules.metrics.geneval import COLORS
 from lightning_modules.metrics.vocabulary import SPOKEN, class_name
@@ -137,8 +138,6 @@ class Colored:
 
 def colorist(name: str, **options: Any) -> Colorist:
     """"clip" or "mean", with its own options. Raises ValueError on another name or option."""
-    from lightning_modules.metrics.detectors import chosen
-
     return chosen("colorist", name, {"clip": ClipColor, "mean": MeanColor}, options)
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
+from lightning_modules.metrics.choosing import chosen
+from lightning_modules.metrics.colorists import Colored, Colorist
 from lightning_modules.metrics.detection import Detection
 from lightning_modules.metrics.detection_files import DetectionsFile, check_images
 from lightning_modules.metrics.vocabulary import class_name
 
 if TYPE_CHECKING:
-    from lightning_modules.metrics.colorists import Colorist
     from lightning_modules.metrics.judge import Judge
 
 MASKED = ("maskformer", "mask2former")
@@ -152,20 +152,4 @@ def detector(name: str, colorist: Colorist | None = None, **options: Any) -> Det
     Raises ValueError on another name or option.
     """
     made = chosen("detector", name, {"judge": JudgeDetector, "transformers": TransformersDetector, "file": DetectionsFile}, options)
-    if colorist is None:
-        return made
-    from lightning_modules.metrics.colorists import Colored
-
-    return Colored(made, colorist)
-
-
-def chosen(what: str, name: str, kinds: Mapping[str, Callable[..., Any]], options: Mapping[str, Any]) -> Any:
-    """``kinds[name](**options)``. Raises ValueError of one line on an unknown name, an unknown option or one that is missing."""
-    if name not in kinds:
-        raise ValueError(f"{what} {name!r} is unknown: expected one of {', '.join(kinds)}")
-    signature = inspect.signature(kinds[name])
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        raise ValueError(f"{what} {name!r}: {error}: its options are {', '.join(signature.parameters)}") from None
-    return kinds[name](**options)
+    return made if colorist is None else Colored(made, colorist)

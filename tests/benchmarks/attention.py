@@ -17,13 +17,10 @@ step, beside what was there before it. Ratios are to stock.
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from itertools import accumulate
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +29,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from measure import hardware, medians, peak, timed, turns  # noqa: E402
 from naive import materialised  # noqa: E402
 
 from conf.schema import Gate  # noqa: E402
@@ -108,50 +106,6 @@ def step_of(variant: str, unet: Any, side: int, batch: int) -> Callable[[], None
     return step
 
 
-def times(unet: Any, side: int, batch: int, variants: list[str], repeats: int, limit: float) -> dict[str, float]:
-    """Median seconds of a step; variants take turns, until ``repeats`` rounds are done or ``limit`` seconds have passed."""
-    steps = {variant: step_of(variant, unet, side, batch) for variant in variants}
-    for step in steps.values():
-        step()
-    seconds: dict[str, list[float]] = {variant: [] for variant in variants}
-    began = time.monotonic()
-    for done in range(repeats):
-        for variant, step in steps.items():
-            start = time.perf_counter()
-            step()
-            if next(unet.parameters()).is_cuda:
-                torch.cuda.synchronize()
-            seconds[variant].append(time.perf_counter() - start)
-        print(f"  round {done + 1}/{repeats}, {time.monotonic() - began:.0f} s", file=sys.stderr)
-        if time.monotonic() - began > limit:
-            break
-    return {variant: statistics.median(one) for variant, one in seconds.items()}
-
-
-def peak(step: Callable[[], Any], device: str) -> float:
-    """MiB that the allocator of the device hands out in a step beside what was there before it, at most."""
-    if device.startswith("cuda"):
-        step()
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step()
-        torch.cuda.synchronize()
-        return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
-        step()
-    events = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
-    changes = [event.nbytes() for event in events if event.name() == "[memory]"]
-    return max(accumulate(changes, initial=0)) / 2**20
-
-
-def hardware(device: str) -> str:
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name()
-    model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-    return f"{model[0] if model else platform.machine()}, {torch.get_num_threads()} threads"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", default=["embedded", "sd15"], choices=["embedded", "sd14", "sd15", "sd21", "sdxl"])
@@ -172,8 +126,9 @@ def main() -> None:
         print(f"{model}: {hardware(args.device)}, {args.dtype}, latents {side}x{side}, batch {batch}, torch {torch.__version__}")
         captured = nearest(select(found))
         print(f"  maps of {len(captured)} sites at {captured[0].resolution}, gates at {len(select(found))}", flush=True)
-        seconds = times(unet, side, batch, variants, args.repeats, args.limit)
-        memory = {variant: peak(step_of(variant, unet, side, batch), args.device) for variant in variants}
+        steps = {variant: step_of(variant, unet, side, batch) for variant in variants}
+        seconds = medians(turns({name: partial(timed, step, args.device) for name, step in steps.items()}, args.repeats, args.limit))
+        memory = {variant: peak(step, args.device) for variant, step in steps.items()}
         print("  | variant | seconds | ratio | peak MiB | ratio | extra MiB |")
         for variant in variants:
             s, m = seconds[variant], memory[variant]

@@ -25,18 +25,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from measure import timed  # noqa: E402
+
 from datamodules.batch import Batch  # noqa: E402
 from datamodules.cache import TextCache, cache_latents, latent_facts, text_facts  # noqa: E402
 from datamodules.shapes_module import ShapesDataModule  # noqa: E402
 from lightning_modules.backbone import Backbone  # noqa: E402
-
-
-def timed(work: Callable[[], object], device: str) -> float:
-    start = time.perf_counter()
-    work()
-    if device.startswith("cuda"):
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
 
 
 def told(name: str, seconds: dict[str, list[float]], images: int) -> None:

@@ -15,11 +15,10 @@ A training step is MaskAttn's with its preset; sampling is `sample` with its gat
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from attention import peak  # noqa: E402
 from full_size import CAPTION  # noqa: E402
+from measure import medians, peak, timed, turns  # noqa: E402
 from step import batch_for, load, parsed, parser_of, step_of  # noqa: E402
 
 from conf import schema  # noqa: E402
@@ -62,20 +61,6 @@ def both(option: str, args: argparse.Namespace) -> tuple[Callable[[], Any], Call
     return step, draw
 
 
-def ratio(plain: Callable[[], Any], other: Callable[[], Any], repeats: int) -> tuple[float, float, float]:
-    """(seconds of the other's first call, median seconds of it, their ratio to the median of the plain one)."""
-    found: dict[int, list[float]] = {0: [], 1: []}
-    for _ in range(repeats + 1):
-        for number, way in enumerate((plain, other)):
-            start = time.perf_counter()
-            way()
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            found[number].append(time.perf_counter() - start)
-    medians = [statistics.median(times[1:]) for times in found.values()]
-    return found[1][0], medians[1], medians[1] / medians[0]
-
-
 def main() -> None:
     parser = parser_of(__doc__, repeats=8)
     parser.add_argument("--options", nargs="+", default=list(OPTIONS), choices=OPTIONS)
@@ -85,8 +70,10 @@ def main() -> None:
     print("| option | first step | step | to without | peak to without | sampling | to without |\n|---|---|---|---|---|---|---|")
     for option in args.options:
         step, draw = both(option, args)
-        first, seconds, to = ratio(plain_step, step, args.repeats)
-        _, drawn, drawn_to = ratio(plain_draw, draw, max(args.repeats // 3, 1))
+        found = turns({way: partial(timed, way, args.device) for way in (plain_step, step)}, args.repeats)
+        images = medians(turns({way: partial(timed, way, args.device) for way in (plain_draw, draw)}, max(args.repeats // 3, 1)))
+        first, seconds, drawn = found[step][0], medians(found)[step], images[draw]
+        to, drawn_to = seconds / medians(found)[plain_step], drawn / images[plain_draw]
         memory = peak(step, args.device) / plain_peak
         print(f"| {option} | {first:.1f} s | {seconds:.3f} s | {to:.2f} | {memory:.2f} | {drawn:.2f} s | {drawn_to:.2f} |", flush=True)
 

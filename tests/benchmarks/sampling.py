@@ -15,18 +15,17 @@ Ways take turns; a first round does not count. Weights are random at full size b
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from attention import hardware  # noqa: E402
-from step import load  # noqa: E402
+from measure import medians, timed, turns  # noqa: E402
+from step import load, parsed, parser_of  # noqa: E402
 
 from conf.schema import Gate, Method, Trainer  # noqa: E402
 from lightning_modules import MaskAttn  # noqa: E402
@@ -35,7 +34,8 @@ from lightning_modules.backbone import Backbone, sample  # noqa: E402
 PROMPT = "a red circle left of a blue square"
 
 
-def ways(backbone: Backbone, args: argparse.Namespace, pixels: int) -> dict[str, Callable[[], None]]:
+def ways(backbone: Backbone, args: argparse.Namespace) -> dict[str, Callable[[], None]]:
+    pixels = args.pixels
     prompts, seeds = [PROMPT] * args.images, list(range(args.images))
     gated = MaskAttn(backbone, Method("maskattn", gate=Gate()), Trainer(), pixels).to(backbone.device).eval()
     gated.remove()
@@ -71,32 +71,16 @@ def ways(backbone: Backbone, args: argparse.Namespace, pixels: int) -> dict[str,
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="embedded", choices=["embedded", "sd15", "sd21", "sdxl"])
-    parser.add_argument("--device", default="cpu")
-    parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
-    parser.add_argument("--pixels", type=int, help="image side; default 64 for embedded, 512 for the others")
+    parser = parser_of(__doc__, repeats=5)
     parser.add_argument("--images", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=8, help="sampler steps")
     parser.add_argument("--guidance", type=float, default=3.0)
-    parser.add_argument("--repeats", type=int, default=5)
-    args = parser.parse_args()
-    pixels = args.pixels or (64 if args.model == "embedded" else 512)
-    backbone = load(args.model, args.device, args.dtype)
-    what = f"{pixels} pixels, {args.images} images, {args.steps} steps"
-    print(f"{args.model}: {hardware(args.device)}, {args.dtype}, {what}, torch {torch.__version__}")
-    seconds: dict[str, list[float]] = {}
-    for turn in range(args.repeats + 1):  # the first does not count
-        for name, way in ways(backbone, args, pixels).items():
-            start = time.perf_counter()
-            way()
-            if args.device.startswith("cuda"):
-                torch.cuda.synchronize()
-            if turn:
-                seconds.setdefault(name, []).append(time.perf_counter() - start)
+    args = parsed(parser)
+    print(f"{args.images} images, {args.steps} steps", flush=True)
+    found = ways(load(args.model, args.device, args.dtype), args)
+    seconds = medians(turns({name: partial(timed, way, args.device) for name, way in found.items()}, args.repeats))
     print("| way | images / s | ratio to one by one | to stock |\n|---|---|---|---|")
-    rates = {name: args.images / statistics.median(found) for name, found in seconds.items()}
+    rates = {name: args.images / taken for name, taken in seconds.items()}
     for name, rate in rates.items():
         print(f"| {name} | {rate:.2f} | {rate / rates['one by one']:.2f}× | {rate / rates['stock']:.2f}× |", flush=True)
 

@@ -17,10 +17,8 @@ Memory is the most that the allocator handed out during a step, beside what was 
 from __future__ import annotations
 
 import argparse
-import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -31,8 +29,8 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from attention import hardware, peak  # noqa: E402
 from full_size import NAMES, samples  # noqa: E402
+from measure import hardware, medians, peak, timed, turns  # noqa: E402
 from naive import materialised  # noqa: E402
 
 import lightning_modules  # noqa: E402
@@ -97,11 +95,7 @@ def step_of(backbone: Backbone, method: str, variant: str, pixels: int, batch: B
     def step() -> float:
         made.install()
         with naive_way() if variant == "naive" else nullcontext():
-            start = time.perf_counter()
-            made.training_step(batch, 0).backward()
-            if backbone.device.type == "cuda":
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - start
+            seconds = timed(lambda: made.training_step(batch, 0).backward(), backbone.device.type)
         for parameter in made.parameters():
             parameter.grad = None
         made.remove()
@@ -119,17 +113,6 @@ def naive_way() -> Iterator[None]:
             yield
     finally:
         separate_enhance.as_far_as = stops
-
-
-def times(steps: dict[Key, Callable[[], float]], repeats: int) -> dict[Key, float]:
-    """Median seconds; steps take turns, after one of each that does not count."""
-    seconds: dict[Key, list[float]] = {key: [] for key in steps}
-    for turn in range(repeats + 1):
-        for key, step in steps.items():
-            taken = step()
-            if turn:
-                seconds[key].append(taken)
-    return {key: statistics.median(found) for key, found in seconds.items()}
 
 
 def parser_of(doc: str | None, repeats: int) -> argparse.ArgumentParser:
@@ -171,7 +154,7 @@ def main() -> None:
     batch = batch_for(backbone, args)
     keys = [(method, variant) for method in args.methods for variant in VARIANTS[method]]
     steps = {key: step_of(backbone, *key, args.pixels, batch) for key in keys}
-    seconds = times(steps, args.repeats)
+    seconds = medians(turns(steps, args.repeats))
     memory = {key: peak(step, args.device) for key, step in steps.items()}
     print("| method | step | seconds | to plain | MiB | to plain |\n|---|---|---|---|---|---|")
     for method, variant in keys:
