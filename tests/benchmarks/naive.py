@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.attention import capture, wiring
+from lightning_modules.attention import wiring
 
 CLOSED = 1e4  # what is subtracted from the logit of a closed gate, as released code does it
 
@@ -40,7 +40,7 @@ def materialised() -> Iterator[list[Tensor]]:
         return p @ select.unsqueeze(1) if keep_heads else p.mean(1) @ select
 
     places: list[tuple[Any, str, Any]] = [
-        (F, "scaled_dot_product_attention", attention), (wiring, "gated_attention", gated), (capture, "token_maps", maps)
+        (F, "scaled_dot_product_attention", attention), (wiring, "gated_attention", gated), (wiring, "token_maps", maps)
     ]  # fmt: skip
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, ours in places:
