@@ -6,6 +6,7 @@ Cells carry the aggregates over seeds, computed by the same function as the repo
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 import time
@@ -44,6 +45,7 @@ class Ledger:
         self.uri, self.name = uri, name
         self.client = client(uri)
         self.headline = tags.get("headline")
+        self.method: str | None = json.loads(tags["config"])["method"]["name"] if "config" in tags else None
         if shown := view(tags):
             tags = {**tags, VIEW_TAG: shown}
         found = self.client.get_experiment_by_name(name)
@@ -78,13 +80,19 @@ class Ledger:
                 run = self.client.create_run(self.experiment_id, tags={**names, **tags})
                 self.client.update_run(run.info.run_id, status="SCHEDULED")
             # also of a run that is there: its process may have ended between the two
-            params = [Param(key, level_text(value)) for key, value in cell.values.items() if key not in run.data.params]
+            params = [Param(key, text) for key, text in self._params(cell).items() if key not in run.data.params]
             if params:
                 self.client.log_batch(run.info.run_id, params=params)
             for key in tags:
                 if run.data.tags.get(key) != tags[key]:
                     self.client.set_tag(run.info.run_id, key, tags[key])
             self.runs[cell.text] = run.info.run_id
+
+    def _params(self, cell: Cell) -> dict[str, str]:
+        """The levels of a cell, and its method: a comparison that has it of the untouched backbone alone calls the others' unknown."""
+        levels = {key: level_text(value) for key, value in cell.values.items()}
+        named = {"method", "method.name"} & {*cell.values, *cell.training}
+        return levels if named or self.method is None else {"method.name": self.method, **levels}
 
     def mark(self, tag: str, cells: Collection[str]) -> None:
         """Set the tag `tag` on the runs of all cells: true on those of `cells`, false on the others."""
@@ -98,7 +106,7 @@ class Ledger:
             uri=self.uri,
             experiment_id=self.experiment_id,
             parent_run_id=self.runs[cell.text],
-            params={"seed": str(seed), **{key: level_text(value) for key, value in cell.values.items()}},
+            params={"seed": str(seed), **self._params(cell)},
             tags={**tags, **names},
         )
 

@@ -15,6 +15,7 @@ __all__ = ["VIEW_TAG", "pages", "view"]
 
 VIEW = "sweep"
 VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+COLUMNS = 4  # metrics besides the headline in the table, which MLflow sorts by name: with more the headline is beyond the window's edge
 CHARTS = 9  # metrics with a chart of their own at the top; a tag of an experiment holds 5000 characters
 # the address decides whether MLflow shows its pages for training or those for language models
 TRAINING = "workflowType=machine_learning"
@@ -42,7 +43,7 @@ def view(tags: Mapping[str, str]) -> str | None:
     columns = [
         *(f"params.`{key}`" for key in json.loads(tags["factor_keys"])),
         f"metrics.`{means[0]}`", f"metrics.`agg/{headline}_ci95`", f"metrics.`agg/{headline}_n`",
-        *(f"metrics.`{mean}`" for mean in means[1:]),
+        *(f"metrics.`{mean}`" for mean in means[1 : 1 + COLUMNS]),
     ]  # fmt: skip
     return json.dumps({
         "selectedColumns": columns,

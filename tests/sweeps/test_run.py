@@ -46,7 +46,7 @@ def test_a_whole_sweep(sweep: Command, trainer: Any, output: Path, mlflow: Any, 
     cells = runs(mlflow, "cell")
     assert [run.info.run_name for run in cells] == CELLS
     assert [run.data.params for run in cells] == [
-        {"method.name": "baseline"}, *({"method.gate.threshold": level} for level in ("0.4", "0.5", "0.6"))
+        {"method.name": "baseline"}, *({"method.name": "maskattn", "method.gate.threshold": level} for level in ("0.4", "0.5", "0.6"))
     ]
     assert [run.data.tags["reference"] for run in cells] == ["true", "false", "false", "false"]
     assert [run.data.tags["baseline"] for run in cells] == ["false", "false", "true", "false"]

@@ -19,6 +19,7 @@ from sweeps.sweep import REFERENCE, Cell
 TAGS = {
     "sweep": "threshold", "headline": "success", "factor_keys": json.dumps(["method.gate.threshold"]),
     "metrics": json.dumps([{"key": "fid"}, {"key": "success"}, {"key": "centre_error"}]),
+    "config": json.dumps({"method": {"name": "maskattn"}}),
 }  # fmt: skip
 CELLS = [
     Cell(REFERENCE, {"method.name": "baseline"}, reference=True),
@@ -192,7 +193,9 @@ def test_mlflow_compares_by_the_headline_first(ledger: Ledger, cell: Cell, folde
 
 def test_the_view_of_many_metrics_fits_into_a_tag() -> None:
     many = json.dumps([{"key": f"success/split_number_{index}/with_a_long_name"} for index in range(50)])
-    assert len(view({**TAGS, "headline": "success/split_number_7/with_a_long_name", "metrics": many}) or "") < 5000
+    shown = view({**TAGS, "headline": "success/split_number_7/with_a_long_name", "metrics": many}) or ""
+    assert len(shown) < 5000
+    assert [name.split("_")[-1] for name in json.loads(shown)["selectedColumns"][1:]] == ["mean`", "ci95`", "n`"] + ["mean`"] * 4
     assert view({"sweep": "an older one"}) is None
 
 
@@ -201,7 +204,17 @@ def test_a_cell_whose_process_ended_before_its_params_gets_them(ledger: Ledger, 
     store.delete_run(ledger.runs[cell.text])
     store.create_run(ledger.experiment_id, tags={"role": "cell", "cell": cell.text, "baseline": "false", "reference": "false"})
     ledger.add_cells(CELLS)
-    assert store.get_run(ledger.runs[cell.text]).data.params == {"method.gate.threshold": "0.4"}
+    assert store.get_run(ledger.runs[cell.text]).data.params == {"method.gate.threshold": "0.4", "method.name": "maskattn"}
+
+
+def test_every_run_says_its_method_unless_its_levels_do(ledger: Ledger, cell: Cell) -> None:
+    store, bare = client(ledger.uri), Cell("method=bare", {"method": "bare"})
+    other = Cell("masks=on", {"masks": "on"}, training={"method": "mcgm"})
+    ledger.add_cells([*CELLS, bare, other])
+    params = {name: store.get_run(run_id).data.params for name, run_id in ledger.runs.items()}
+    assert params[REFERENCE] == {"method.name": "baseline"} and params[cell.text]["method.name"] == "maskattn"
+    assert params["method=bare"] == {"method": "bare"} and params["masks=on"] == {"masks": "on"}
+    assert ledger.tracking(cell, 3, 5, 1).params == {"seed": "3", "method.name": "maskattn", "method.gate.threshold": "0.4"}
 
 
 def test_links_are_what_to_type_and_where_to_look(
