@@ -271,7 +271,7 @@ def _read(readings: list[Reading], site: Site, now: Pass, given: tuple[Tensor, T
         if batch not in (samples, 2 * samples):
             expected = f"expected {samples}, one for each list of tokens, or twice as many with guidance"
             raise ValueError(f"a batch of {batch} samples: {expected}")
-        query, key, weight, bias = (x if x is None or len(x) == 1 else x[batch - samples :] for x in given)
+        query, key, weight, bias = (x if x is None or len(x) in (1, samples) else x[samples:] for x in given)
         assert query is not None and key is not None
         selections = [reading.selection(key) for reading in group]
         maps = token_maps(query, key, torch.cat(selections, dim=2), weight, bias, keep_heads, rule)

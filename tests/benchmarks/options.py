@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from full_size import CAPTION  # noqa: E402
 from measure import medians, peak, timed, turns  # noqa: E402
-from step import batch_for, load, parsed, parser_of, step_of  # noqa: E402
+from step import batch_for, load, method_of, parsed, parser_of, step_of  # noqa: E402
 
 from conf import schema  # noqa: E402
 from lightning_modules import MaskAttn  # noqa: E402
@@ -44,7 +44,7 @@ def both(option: str, args: argparse.Namespace) -> tuple[Callable[[], Any], Call
     accelerate(backbone, schema.Backbone(channels_last=option == "channels_last", compile=option == "compile"))
     if option == "checkpointing":
         backbone.denoiser.enable_gradient_checkpointing()
-    train = step_of(backbone, "maskattn", "whole", args.pixels, batch_for(backbone, args))
+    train = step_of(method_of(backbone, "maskattn", {}, "k", args.pixels), "whole", batch_for(backbone, args))
     gated = MaskAttn(backbone, schema.Method("maskattn"), schema.Trainer(), args.pixels).to(args.device).eval()
     gated.remove()
     narrow = torch.autocast(args.device.partition(":")[0], torch.bfloat16) if option == "bf16-mixed" else nullcontext()

@@ -82,20 +82,31 @@ def remembering(backbone: Backbone) -> None:
     backbone.encode_prompts = encoded  # type: ignore[method-assign]
 
 
-def step_of(backbone: Backbone, method: str, variant: str, pixels: int, batch: Batch) -> Callable[[], float]:
-    """One step of a method that is put into the backbone and out again; gives the seconds of its forward and backward pass."""
-    name, own, part = VARIANTS[method][variant]
+def method_of(backbone: Backbone, name: str, own: dict[str, Any], part: str, pixels: int) -> Any:
+    """A method with weights of its own, not in the backbone yet."""
     groups = {group: kind(**(own if group == GROUP.get(name) else {})) for group, kind in (("masks", Masks), ("separate", Separate))}
     settings = Method(name, gate=Gate(), weights=Weights(part), **groups)
     made = getattr(lightning_modules, lightning_modules.METHODS[name])(backbone, settings, Trainer(), pixels).to(backbone.device)
     made.log = made.log_dict = lambda *_, **__: None  # there is no Trainer to log to
     made._trainer = SimpleNamespace(global_step=0, global_rank=0, fit_loop=SimpleNamespace(total_batch_idx=0))
     made.remove()
+    return made
+
+
+def steps_of(backbone: Backbone, keys: list[Key], pixels: int, batch: Batch) -> dict[Key, Callable[[], float]]:
+    """Steps of `step_of`; variants with the same settings share a method, since copies of SDXL's weights would fill a small machine."""
+    wanted = {key: VARIANTS[key[0]][key[1]] for key in keys}
+    made = {str(settings): method_of(backbone, *settings, pixels) for settings in {str(one): one for one in wanted.values()}.values()}
+    return {key: step_of(made[str(settings)], key[1], batch) for key, settings in wanted.items()}
+
+
+def step_of(made: Any, variant: str, batch: Batch) -> Callable[[], float]:
+    """One step of a method that is put into the backbone and out again; gives the seconds of its forward and backward pass."""
 
     def step() -> float:
         made.install()
         with naive_way() if variant == "naive" else nullcontext():
-            seconds = timed(lambda: made.training_step(batch, 0).backward(), backbone.device.type)
+            seconds = timed(lambda: made.training_step(batch, 0).backward(), made.backbone.device.type)
         for parameter in made.parameters():
             parameter.grad = None
         made.remove()
@@ -153,7 +164,7 @@ def main() -> None:
     backbone = load(args.model, args.device, args.dtype)
     batch = batch_for(backbone, args)
     keys = [(method, variant) for method in args.methods for variant in VARIANTS[method]]
-    steps = {key: step_of(backbone, *key, args.pixels, batch) for key in keys}
+    steps = steps_of(backbone, keys, args.pixels, batch)
     seconds = medians(turns(steps, args.repeats))
     memory = {key: peak(step, args.device) for key, step in steps.items()}
     print("| method | step | seconds | to plain | MiB | to plain |\n|---|---|---|---|---|---|")
