@@ -20,7 +20,7 @@ from lightning_modules.prompts import Prompt, real_rows
 
 if TYPE_CHECKING:
     from lightning_modules.metrics import alignment
-    from lightning_modules.metrics.detectors import Detector
+    from lightning_modules.metrics.detection import Detector
     from lightning_modules.metrics.extractors import Extractor
     from lightning_modules.metrics.judge import Judge
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     )
     from lightning_modules.metrics.colorists import ClipColor, Colored, Colorist, MeanColor, colorist
     from lightning_modules.metrics.composition import Composition, GenEval, composition_scores
-    from lightning_modules.metrics.detection import Detection, Target
+    from lightning_modules.metrics.detection import Detection, Detector, Target
     from lightning_modules.metrics.detection_files import DetectionsFile, write_detections
-    from lightning_modules.metrics.detectors import Detector, JudgeDetector, TransformersDetector, detector
+    from lightning_modules.metrics.detectors import JudgeDetector, TransformersDetector, detector
     from lightning_modules.metrics.distribution import FeatureDistance
     from lightning_modules.metrics.extractors import Extractor, extractor
     from lightning_modules.metrics.geneval import geneval_correct, geneval_reasons

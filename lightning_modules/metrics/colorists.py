@@ -11,12 +11,11 @@ import torch
 from torch import Tensor
 
 from lightning_modules.metrics.choosing import chosen
-from lightning_modules.metrics.detection import Detection
+from lightning_modules.metrics.detection import Detection, Detector
 from lightning_modules.metrics.geneval import COLORS
 from lightning_modules.metrics.vocabulary import SPOKEN, class_name
 
 if TYPE_CHECKING:
-    from lightning_modules.metrics.detectors import Detector
     from lightning_modules.metrics.vision_language import Embedder
 
 GROUND = 0x99  # grey that GenEval paints around an object

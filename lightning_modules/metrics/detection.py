@@ -18,7 +18,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Wanted = tuple[str, str]  # (color, shape)
 
@@ -40,6 +43,16 @@ class Detection:
     def centre(self) -> tuple[float, float]:
         x0, y0, x1, y1 = self.box
         return (x0 + x1) / 2, (y0 + y1) / 2
+
+
+class Detector(Protocol):
+    name: str
+    facts: dict[str, Any]
+
+    def detect(self, images: Tensor, names: Sequence[str | int] | None = None) -> list[list[Detection]]:
+        """The objects of each image (uint8 [N, 3, H, W]), surest first. ``names``: of the images, which only files of detections look at;
+        their positions from 0 on if left out."""
+        ...
 
 
 class Target(NamedTuple):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lightning_modules.metrics.choosing import chosen
 from lightning_modules.metrics.colorists import Colored, Colorist
-from lightning_modules.metrics.detection import Detection
+from lightning_modules.metrics.detection import Detection, Detector
 from lightning_modules.metrics.detection_files import DetectionsFile, check_images
 from lightning_modules.metrics.vocabulary import class_name
 
@@ -20,16 +20,6 @@ if TYPE_CHECKING:
 
 MASKED = ("maskformer", "mask2former")
 KEPT = 100  # of the pairs of query and class of an image
-
-
-class Detector(Protocol):
-    name: str
-    facts: dict[str, Any]
-
-    def detect(self, images: Tensor, names: Sequence[str | int] | None = None) -> list[list[Detection]]:
-        """The objects of each image (uint8 [N, 3, H, W]), surest first. ``names``: of the images, which only files of detections look at;
-        their positions from 0 on if left out."""
-        ...
 
 
 class JudgeDetector:
