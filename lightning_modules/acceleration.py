@@ -17,7 +17,7 @@ __all__ = ["accelerate", "compile_blocks", "slow_format"]
 
 BLOCK = "BasicTransformerBlock"  # of UNets and of PixArt; SDXL has 70 of two widths. Residual blocks hardly share a shape: minutes more
 NARROW = {"bfloat16": torch.bfloat16, "float16": torch.float16, "bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
-SLOW = 4.0  # times as long as in float32: more than a CPU with instructions for a narrow format would ever take, busy or not
+SLOW = 4.0  # times as long as in float32: with instructions of its own a narrow format takes less time, without them 20 times and more
 VARIANTS = 64  # of one block: its width and plane in each level, with and without gradients, gated or not, each batch size that is new
 
 
@@ -52,18 +52,25 @@ def slow_format(config: schema.Run, device: torch.device) -> str | None:
         return None
     asked = {"backbone.dtype": config.backbone.dtype, "trainer.precision": config.trainer.precision}
     for key, name in asked.items():
-        if name in NARROW and (ratio := _seconds(NARROW[name]) / _seconds(torch.float32)) > SLOW:
-            how_much = f"a product of matrices takes {ratio:.0f} times as long as in float32"
-            return f"{key}={name} saves memory and no time on this CPU: {how_much}"
+        if name in NARROW and (ratio := _slowdown(NARROW[name])) > SLOW:
+            return f"{key}={name} is slow on this CPU, whose products of matrices take {ratio:.0f} times as long in it as in float32"
     return None
 
 
 @torch.no_grad()
-def _seconds(dtype: torch.dtype, side: int = 256, repeats: int = 3) -> float:
-    """The quickest of ``repeats`` products of two matrices, after one that does not count."""
-    matrix, seconds = torch.ones(side, side, dtype=dtype), []
-    for _ in range(repeats + 1):
-        start = time.perf_counter()
-        matrix @ matrix
-        seconds.append(time.perf_counter() - start)
-    return min(seconds[1:])
+def _slowdown(dtype: torch.dtype, side: int = 256, repeats: int = 6) -> float:
+    """How many times as long as in float32 a product of matrices takes in ``dtype``: the quickest of some, on one thread and in turn, so
+    that what else the machine does decides nothing."""
+    seconds: dict[torch.dtype, list[float]] = {torch.float32: [], dtype: []}
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(repeats + 1):
+            for kind, taken in seconds.items():
+                matrix = torch.ones(side, side, dtype=kind)
+                start = time.perf_counter()
+                matrix @ matrix
+                taken.append(time.perf_counter() - start)
+    finally:
+        torch.set_num_threads(threads)
+    return min(seconds[dtype][1:]) / min(seconds[torch.float32][1:])

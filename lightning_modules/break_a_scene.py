@@ -203,9 +203,9 @@ def stacked(masks: list[list[Tensor]], side: int, device: torch.device) -> tuple
     """Ragged lists of masks [H, W] -> float32 [B, n, side, side], blank where a sample has fewer, and bool [B, n] which there are."""
     most = max((len(sample) for sample in masks), default=0)
     present = torch.tensor([[j < len(sample) for j in range(most)] for sample in masks], dtype=torch.bool).view(len(masks), most)
-    result = torch.zeros(*present.shape, side, side)
+    result = torch.zeros(*present.shape, side, side, device=device)
     planes = [mask.float() for sample in masks for mask in sample]
     if planes:
         brought = [x if x.shape == (side, side) else F.interpolate(x[None, None], (side, side), mode="area")[0, 0] for x in planes]
-        result[present] = torch.stack(brought)
-    return result.to(device), present.to(device)
+        result[present] = torch.stack(brought).to(device)  # masks come with the batch, wherever that is
+    return result, present.to(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 import time
@@ -55,14 +56,15 @@ def until(true: Callable[[], Any], seconds: float = 60.0) -> None:
         time.sleep(0.05)
 
 
-def hears(driver: subprocess.Popen[str], words: str) -> None:
-    """Reads what it says of problems until `words` came; what is left is for `ended`."""
+def hears(driver: subprocess.Popen[str], words: str, seconds: float = 60.0) -> None:
+    """Reads what it says of problems until `words` came; what comes later is for `ended`."""
     assert driver.stderr is not None
-    heard = ""
+    heard, end = "", time.monotonic() + seconds
     while words not in heard:
-        line = driver.stderr.readline()
-        assert line, f"it ended without saying {words!r}, but: {heard}"
-        heard += line
+        ready, _, _ = select.select([driver.stderr], [], [], max(end - time.monotonic(), 0.0))
+        said = os.read(driver.stderr.fileno(), 1 << 16).decode() if ready else ""
+        assert said, f"it did not say {words!r}, but: {heard}"
+        heard += said
 
 
 def alive(output: Path) -> list[int]:

@@ -6,7 +6,6 @@ Cells carry the aggregates over seeds, computed by the same function as the repo
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import time
@@ -37,15 +36,23 @@ class ServerError(ValueError):
 class Ledger:
     """The experiment `name` at `uri`. All methods can be repeated; what is there already is found again."""
 
-    def __init__(self, uri: str, name: str, artifacts: Path | None, tags: Mapping[str, str], note: str) -> None:
+    def __init__(
+        self,
+        uri: str,
+        name: str,
+        artifacts: Path | None,
+        tags: Mapping[str, str],
+        note: str,
+        method_of: Callable[[Cell], str] | None = None,
+    ) -> None:
         """Creates the experiment where it is missing, with its artifacts below `artifacts` (None: where the server keeps them).
 
-        `note` describes a new experiment until a report does.
+        `note` describes a new experiment until a report does; `method_of` gives the name of a cell's method.
         """
         self.uri, self.name = uri, name
         self.client = client(uri)
         self.headline = tags.get("headline")
-        self.method: str | None = json.loads(tags["config"])["method"]["name"] if "config" in tags else None
+        self.method_of = method_of
         if shown := view(tags):
             tags = {**tags, VIEW_TAG: shown}
         found = self.client.get_experiment_by_name(name)
@@ -91,8 +98,7 @@ class Ledger:
     def _params(self, cell: Cell) -> dict[str, str]:
         """The levels of a cell, and its method: a comparison that has it of the untouched backbone alone calls the others' unknown."""
         levels = {key: level_text(value) for key, value in cell.values.items()}
-        named = {"method", "method.name"} & {*cell.values, *cell.training}
-        return levels if named or self.method is None else {"method.name": self.method, **levels}
+        return levels if self.method_of is None else {"method.name": self.method_of(cell), **levels}
 
     def mark(self, tag: str, cells: Collection[str]) -> None:
         """Set the tag `tag` on the runs of all cells: true on those of `cells`, false on the others."""

@@ -27,7 +27,7 @@ from sweeps.engine.ledger import Ledger, ServerError, check_server
 from sweeps.engine.locks import open_locks
 from sweeps.engine.measurable import described
 from sweeps.engine.plan import Plan
-from sweeps.engine.resolve import PlanError, seeds_of
+from sweeps.engine.resolve import PlanError, seeds_of, trial_config
 from sweeps.engine.search import STARTUP, SearchPlan
 from sweeps.engine.study import Study, identity_of
 from sweeps.sweep import Cell, Sweep, level_text
@@ -56,7 +56,8 @@ def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[s
         study = Study(output / name, name, sweep.direction, identity, config.storage)
         tags = {**_tags(sweep, config, argv), "plan": study.facts["identity"]["plan"]}
         artifacts = output / "artifacts" / name if uri.startswith("sqlite:") else None
-        ledger = Ledger(uri, name, artifacts, tags, f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.")
+        note = f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet."
+        ledger = Ledger(uri, name, artifacts, tags, note, lambda cell: trial_config(config, cell, config.seed).method.name)
         ledger.add_cells(cells)
     parts = (sweep, config, name, output / name, cells, study, ledger, notes, list(argv))
     plan = SearchPlan(*parts, search=_search(sweep, config, name, identity)) if config.mode == "search" else Plan(*parts)

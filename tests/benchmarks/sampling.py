@@ -75,6 +75,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--steps", type=int, default=8, help="sampler steps")
     parser.add_argument("--guidance", type=float, default=3.0)
+    parser.set_defaults(batch=16)
     args = parsed(parser)
     print(f"{args.images} images, {args.steps} steps", flush=True)
     found = ways(load(args.model, args.device, args.dtype), args)

@@ -21,7 +21,7 @@ from datamodules.scene import SceneDataset
 from lightning_modules import data, train
 from lightning_modules.architectures import build_pipeline
 from lightning_modules.backbone import Backbone, sample
-from lightning_modules.break_a_scene import BreakAScene
+from lightning_modules.break_a_scene import BreakAScene, stacked
 from lightning_modules.method import Method
 from lightning_modules.subjects import fix_pooling
 
@@ -302,3 +302,18 @@ def test_both_phases_on_a_folder_as_the_papers_examples(name: str, rank: int, ba
     assert result["counts"]["trained_parameters"] == sum(value.numel() for value in held.values())
     assert result["counts"]["backbone_parameters"] == pipeline.unet.num_parameters()
     assert {path.name for path in (folder / "subjects").iterdir()} >= {"asset0.safetensors", "asset1.safetensors"}
+
+
+@pytest.mark.parametrize("where", ["cpu", "meta"])
+def test_masks_reach_the_device_from_wherever_the_batch_is(where: str):
+    """The meta device stands for a GPU: what two devices cannot do together it refuses as well."""
+    masks, present = stacked([[torch.ones(8, 8, device=where), torch.ones(4, 4, device=where)], []], 8, torch.device("meta"))
+    assert masks.device == present.device == torch.device("meta") and masks.shape == (2, 2, 8, 8) and present.shape == (2, 2)
+
+
+def test_ragged_masks_are_brought_to_one_side_and_blank_where_there_are_none():
+    given = [[torch.ones(8, 8), torch.full((16, 16), 0.5)], [], [torch.eye(4, dtype=torch.bool)]]
+    masks, present = stacked(given, 8, torch.device("cpu"))
+    assert present.tolist() == [[True, True], [False, False], [True, False]] and masks.dtype == torch.float32
+    assert masks.sum((2, 3)).tolist() == [[64, 32], [0, 0], [16, 0]]
+    assert stacked([[], []], 8, torch.device("cpu"))[0].shape == (2, 0, 8, 8)

@@ -19,7 +19,6 @@ from sweeps.sweep import REFERENCE, Cell
 TAGS = {
     "sweep": "threshold", "headline": "success", "factor_keys": json.dumps(["method.gate.threshold"]),
     "metrics": json.dumps([{"key": "fid"}, {"key": "success"}, {"key": "centre_error"}]),
-    "config": json.dumps({"method": {"name": "maskattn"}}),
 }  # fmt: skip
 CELLS = [
     Cell(REFERENCE, {"method.name": "baseline"}, reference=True),
@@ -31,7 +30,9 @@ RESULT: dict[str, Any] = {"metrics": {"eval/success": 0.5, "eval/fid": 30.0}, "v
 
 @pytest.fixture
 def ledger(output: Path) -> Ledger:
-    found = Ledger(f"sqlite:///{output / 'mlflow.db'}", "threshold", output / "artifacts", TAGS, "note")
+    names = {REFERENCE: "baseline", "masks=on": "mcgm"}
+    method_of: Any = lambda cell: names.get(cell.text, "maskattn")  # noqa: E731
+    found = Ledger(f"sqlite:///{output / 'mlflow.db'}", "threshold", output / "artifacts", TAGS, "note", method_of)
     found.add_cells(CELLS)
     return found
 
@@ -207,13 +208,13 @@ def test_a_cell_whose_process_ended_before_its_params_gets_them(ledger: Ledger, 
     assert store.get_run(ledger.runs[cell.text]).data.params == {"method.gate.threshold": "0.4", "method.name": "maskattn"}
 
 
-def test_every_run_says_its_method_unless_its_levels_do(ledger: Ledger, cell: Cell) -> None:
-    store, bare = client(ledger.uri), Cell("method=bare", {"method": "bare"})
-    other = Cell("masks=on", {"masks": "on"}, training={"method": "mcgm"})
-    ledger.add_cells([*CELLS, bare, other])
+def test_every_run_says_its_method(ledger: Ledger, cell: Cell) -> None:
+    store, preset = client(ledger.uri), Cell("method=soft", {"method": "soft"})
+    ledger.add_cells([*CELLS, preset, Cell("masks=on", {"masks": "on"}, training={"method": "steered"})])
     params = {name: store.get_run(run_id).data.params for name, run_id in ledger.runs.items()}
     assert params[REFERENCE] == {"method.name": "baseline"} and params[cell.text]["method.name"] == "maskattn"
-    assert params["method=bare"] == {"method": "bare"} and params["masks=on"] == {"masks": "on"}
+    assert params["method=soft"] == {"method": "soft", "method.name": "maskattn"}
+    assert params["masks=on"] == {"masks": "on", "method.name": "mcgm"}
     assert ledger.tracking(cell, 3, 5, 1).params == {"seed": "3", "method.name": "maskattn", "method.gate.threshold": "0.4"}
 
 

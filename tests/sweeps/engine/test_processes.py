@@ -30,7 +30,7 @@ def test_two_workers_run_everything_once(start: Start, output: Path, mlflow: Any
 
 
 def test_every_worker_has_its_own_slice_of_the_devices(start: Start, output: Path) -> None:
-    behave(output, together=2)
+    behave(output, seconds=1.0, together=2)
     driver = start("seeds=1", CUDA_VISIBLE_DEVICES="4,5,7")
     out, err = ended(driver)
     assert driver.returncode == 0, err
