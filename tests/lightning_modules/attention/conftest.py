@@ -9,14 +9,6 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(autouse=True)
-def seeded() -> None:
-    """Fresh weights are the same whichever tests ran before: some of a few numbers lie beside what a test asks for."""
-    import torch
-
-    torch.manual_seed(0)
-
-
 @cache
 def build(name: str) -> Any:
     from lightning_modules.architectures import build_transformer, build_unet
