@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.batch import Phrase
 from lightning_modules import pixart
 from lightning_modules.attention import Site, sites
-from lightning_modules.attention.tokens import CutOffError, common_positions, offsets
+from lightning_modules.attention.tokens import CutOffError, Offsets, common_positions, offsets
 from lightning_modules.text_condition import TextCondition
 from lightning_modules.text_memory import TextMemory
 
@@ -172,9 +172,11 @@ class Backbone:
             return [*(word.removeprefix("\u2581") for word in words[:-1]), "EOS"]
         return ["BOS", *(word.removesuffix("</w>") for word in words[1:-1]), "EOS"]
 
-    def positions(self, caption: str, phrases: list[str | tuple[int, int]]) -> list[list[int]]:
-        """The positions of each phrase's tokens in the encoded caption; raises ValueError as `tokens.common_positions`."""
-        return common_positions(self.tokenizers, caption, phrases, length=self.text_length, lower=self.pixart)
+    def positions(
+        self, caption: str, phrases: Sequence[str | tuple[int, int]], known: Sequence[Offsets] | None = None
+    ) -> list[list[int]]:
+        """The positions of each phrase's tokens in the encoded caption; ``known`` and what is raised as of `tokens.common_positions`."""
+        return common_positions(self.tokenizers, caption, phrases, length=self.text_length, lower=self.pixart, known=known)
 
     def placed(self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]) -> tuple[list[list[Phrase]], list[list[list[int]]]]:
         """For each caption those of its linked phrases that the encoder sees whole, and the positions of each one's tokens."""
@@ -184,8 +186,7 @@ class Backbone:
             known = [of[i] for of in standing]
             for phrase in found:
                 with suppress(CutOffError):
-                    span = [(phrase.start, phrase.end)]
-                    positions[i] += common_positions(self.tokenizers, caption, span, "caption", self.text_length, self.pixart, known)
+                    positions[i] += self.positions(caption, [(phrase.start, phrase.end)], known)
                     kept[i].append(phrase)
         return kept, positions
 

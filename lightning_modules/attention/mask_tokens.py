@@ -84,7 +84,7 @@ class _Appending:
             weight = F.pad(weight, (0, added), value=1.0)
         if self.strength is not None:
             if plane not in self._logs:
-                self._logs[plane] = self._log(context, plane)
+                self._logs[plane] = self._log(self.strength, context, plane)
             bias = self._logs[plane] if bias is None else F.pad(bias, (0, added)) + self._logs[plane]
         elif bias is not None:
             bias = F.pad(bias, (0, added))
@@ -102,23 +102,21 @@ class _Appending:
             raise ValueError(f"extra tokens for {len(tokens)} samples in a batch of {len(context)}: {expected}")
         return torch.cat([context, tokens.to(context.dtype)], dim=1)
 
-    def _log(self, context: Tensor, plane: tuple[int, int]) -> Tensor:
+    def _log(self, strength: Tensor, context: Tensor, plane: tuple[int, int]) -> Tensor:
         """What is added to the logits, [B, 1, 1 or N, T + n]: a factor s before exp(l) is log s added to l; -inf takes a token out."""
-        strength = self._strength(plane)
-        assert strength is not None
+        strength = strength[:, None]  # [B, 1, n]
+        if self.where is not None:
+            strength = strength * self._inside(self.where, plane)
         if len(context) == 2 * len(self.tokens):
             first = torch.zeros_like if self.where is not None else torch.clone
             strength = torch.cat([first(strength), strength])
         return F.pad(strength.to(context.dtype).log(), (context.shape[1], 0))[:, None]
 
-    def _strength(self, plane: tuple[int, int]) -> Tensor | None:
-        """[B, 1, n], or [B, N, n] where it differs from location to location; None where every token counts as any other."""
-        if self.strength is None or self.where is None:
-            return None if self.strength is None else self.strength[:, None]
-        if self.where.shape[1] == 0:  # `interpolate` takes no empty input
-            return self.where.new_zeros(len(self.where), plane[0] * plane[1], 0)
-        inside = F.interpolate(self.where, plane, mode="area")
-        return self.strength[:, None] * inside.flatten(2).transpose(1, 2)
+    def _inside(self, where: Tensor, plane: tuple[int, int]) -> Tensor:
+        """[B, N, n]: how much of each location is inside."""
+        if where.shape[1] == 0:  # `interpolate` takes no empty input
+            return where.new_zeros(len(where), plane[0] * plane[1], 0)
+        return F.interpolate(where, plane, mode="area").flatten(2).transpose(1, 2)
 
 
 class MergedText(AddsTokens):

@@ -57,7 +57,7 @@ def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[s
         tags = {**_tags(sweep, config, argv), "plan": study.facts["identity"]["plan"]}
         artifacts = output / "artifacts" / name if uri.startswith("sqlite:") else None
         note = f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet."
-        ledger = Ledger(uri, name, artifacts, tags, note, lambda cell: trial_config(config, cell, config.seed).method.name)
+        ledger = Ledger(uri, name, artifacts, tags, note, lambda cell: _method(config, cell))
         ledger.add_cells(cells)
     parts = (sweep, config, name, output / name, cells, study, ledger, notes, list(argv))
     plan = SearchPlan(*parts, search=_search(sweep, config, name, identity)) if config.mode == "search" else Plan(*parts)
@@ -65,6 +65,12 @@ def make(sweep: Sweep, config: schema.Sweep, cells: list[Cell], argv: Sequence[s
     # addresses may hold passwords
     conf.write(dataclasses.replace(config, storage=None, tracking_uri=None), plan.folder / "sweep.yaml")
     return plan
+
+
+def _method(config: schema.Sweep, cell: Cell) -> str:
+    """The name of a cell's method. Settings are put together, which takes a while, only where the cell changes it."""
+    changed = {"method", "method.name"} & cell.training.keys()
+    return trial_config(config, cell, config.seed).method.name if changed else config.method.name
 
 
 @contextmanager

@@ -71,9 +71,10 @@ def main() -> None:
     for option in args.options:
         step, draw = both(option, args)
         found = turns({way: partial(timed, way, args.device) for way in (plain_step, step)}, args.repeats)
-        images = medians(turns({way: partial(timed, way, args.device) for way in (plain_draw, draw)}, max(args.repeats // 3, 1)))
-        first, seconds, drawn = found[step][0], medians(found)[step], images[draw]
-        to, drawn_to = seconds / medians(found)[plain_step], drawn / images[plain_draw]
+        images = turns({way: partial(timed, way, args.device) for way in (plain_draw, draw)}, max(args.repeats // 3, 1))
+        middle = medians(found | images)
+        first, seconds, drawn = found[step][0], middle[step], middle[draw]
+        to, drawn_to = seconds / middle[plain_step], drawn / middle[plain_draw]
         memory = peak(step, args.device) / plain_peak
         print(f"| {option} | {first:.1f} s | {seconds:.3f} s | {to:.2f} | {memory:.2f} | {drawn:.2f} s | {drawn_to:.2f} |", flush=True)
 

@@ -71,11 +71,10 @@ def ways(backbone: Backbone, args: argparse.Namespace) -> dict[str, Callable[[],
 
 
 def main() -> None:
-    parser = parser_of(__doc__, repeats=5)
+    parser = parser_of(__doc__, repeats=5, batch=16)
     parser.add_argument("--images", type=int, default=32)
     parser.add_argument("--steps", type=int, default=8, help="sampler steps")
     parser.add_argument("--guidance", type=float, default=3.0)
-    parser.set_defaults(batch=16)
     args = parsed(parser)
     print(f"{args.images} images, {args.steps} steps", flush=True)
     found = ways(load(args.model, args.device, args.dtype), args)

@@ -96,7 +96,9 @@ def method_of(backbone: Backbone, name: str, own: dict[str, Any], part: str, pix
 def steps_of(backbone: Backbone, keys: list[Key], pixels: int, batch: Batch) -> dict[Key, Callable[[], float]]:
     """Steps of `step_of`; variants with the same settings share a method, since copies of SDXL's weights would fill a small machine."""
     wanted = {key: VARIANTS[key[0]][key[1]] for key in keys}
-    made = {str(settings): method_of(backbone, *settings, pixels) for settings in {str(one): one for one in wanted.values()}.values()}
+    made: dict[str, Any] = {}
+    for settings in wanted.values():
+        made[str(settings)] = made.get(str(settings)) or method_of(backbone, *settings, pixels)
     return {key: step_of(made[str(settings)], key[1], batch) for key, settings in wanted.items()}
 
 
@@ -126,14 +128,14 @@ def naive_way() -> Iterator[None]:
         separate_enhance.as_far_as = stops
 
 
-def parser_of(doc: str | None, repeats: int) -> argparse.ArgumentParser:
+def parser_of(doc: str | None, repeats: int, batch: int | None = None) -> argparse.ArgumentParser:
     """The words of a benchmark of whole models; `parsed` reads them."""
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="embedded", choices=["embedded", "sd15", "sd21", "sdxl"])
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32", choices=["float32", "bfloat16", "float16"])
     parser.add_argument("--pixels", type=int, help="image side; default 64 for embedded, 512 for the others")
-    parser.add_argument("--batch", type=int, help="samples; default 16 for embedded, 1 for the others")
+    parser.add_argument("--batch", type=int, default=batch, help=f"samples; default {batch or '16 for embedded, 1 for the others'}")
     parser.add_argument("--repeats", type=int, default=repeats)
     return parser
 
