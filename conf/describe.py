@@ -1,4 +1,5 @@
-"""What the schema allows, in code and in words: the source of every check, error line and help page."""
+"""What the schema allows, in code and in words: the source of every check, error line and help
+page."""
 
 from __future__ import annotations
 
@@ -18,7 +19,14 @@ from typing import Any
 
 __all__ = ["Setting", "Shape", "describe", "nearest", "show"]
 
-KINDS = {int: "an integer", float: "a number", str: "text", bool: "true or false", list: "a list [a, b]", dict: "a mapping {key: value}"}
+KINDS = {
+    int: "an integer",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+    list: "a list [a, b]",
+    dict: "a mapping {key: value}",
+}
 LIMITS = {
     "minimum": ("of at least", operator.ge),
     "maximum": ("of at most", operator.le),
@@ -56,7 +64,9 @@ class Setting:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         limits = " and ".join(f"{LIMITS[name][0]} {limit}" for name, limit in self.limits.items())
-        return " ".join(filter(None, [KINDS[self.kind], limits, "or null" if self.optional else ""]))
+        return " ".join(
+            filter(None, [KINDS[self.kind], limits, "or null" if self.optional else ""])
+        )
 
     def allows(self, value: Any) -> bool:
         """Whether a value of the right type lies within choices and limits."""
@@ -64,7 +74,9 @@ class Setting:
             return self.optional
         if isinstance(value, float) and not math.isfinite(value):
             return False
-        return (not self.choices or value in self.choices) and all(LIMITS[name][1](value, limit) for name, limit in self.limits.items())
+        return (not self.choices or value in self.choices) and all(
+            LIMITS[name][1](value, limit) for name, limit in self.limits.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -73,7 +85,7 @@ class Shape:
 
     schema: type
     settings: dict[str, Setting]  # keys that take a value
-    nodes: dict[str, type]        # keys that only hold others
+    nodes: dict[str, type]  # keys that only hold others
 
     @property
     def groups(self) -> list[str]:
@@ -100,7 +112,13 @@ def _described(schema: type, prefix: str) -> Shape:
             shape.nodes.update({key: inner.schema, **inner.nodes})
             shape.settings.update(inner.settings)
         else:
-            shape.settings[key] = Setting(schema, item.name, hint, item.metadata.get("choices", ()), item.metadata.get("limits", {}))
+            shape.settings[key] = Setting(
+                schema,
+                item.name,
+                hint,
+                item.metadata.get("choices", ()),
+                item.metadata.get("limits", {}),
+            )
     return shape
 
 
@@ -119,7 +137,8 @@ def _comments(schema: type) -> dict[str, str]:
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """"; did you mean …?" for the name most like `word`, as a whole and in its last part; nothing where none is like it."""
+    """ "; did you mean …?" for the name most like `word`, as a whole and in its last part; nothing
+    where none is like it."""
 
     def likeness(name: str) -> float:
         pairs = ((word, name), (word.rpartition(".")[2], name.rpartition(".")[2]))

@@ -1,10 +1,11 @@
 """Settings from files and the command line into one plain dataclass, resolved once and checked.
 
-The order is schema < `base.yaml` < group files < the sweep's own settings < command line; a group named on the command line (but the
-method) takes the place of the sweep's settings of that group. A group (`backbone`, `method`, …) given a
-bare name picks `conf/<group>/<name>.yaml` (a backbone may be a folder or hub id, too); the last layer that names one decides. A dotted
-key sets one value. Whatever is wrong ends in one `ConfigError` line: the key, its value and where it came from, what is expected, and the
-nearest match.
+The order is schema < `base.yaml` < group files < the sweep's own settings < command line; a group
+named on the command line (but the method) takes the place of the sweep's settings of that group. A
+group (`backbone`, `method`, …) given a bare name picks `conf/<group>/<name>.yaml` (a backbone may
+be a folder or hub id, too); the last layer that names one decides. A dotted key sets one value.
+Whatever is wrong ends in one `ConfigError` line: the key, its value and where it came from, what is
+expected, and the nearest match.
 """
 
 from __future__ import annotations
@@ -26,7 +27,18 @@ from conf.describe import Shape, describe, nearest, show
 from conf.own_backbone import is_own, settings_of
 from conf.schema import MISSING, Run, Sweep
 
-__all__ = ["ConfigError", "as_run", "digest", "help_text", "load", "lookup", "read_run", "replace", "to_dict", "write"]
+__all__ = [
+    "ConfigError",
+    "as_run",
+    "digest",
+    "help_text",
+    "load",
+    "lookup",
+    "read_run",
+    "replace",
+    "to_dict",
+    "write",
+]
 
 FOLDER = Path(__file__).parent
 R = TypeVar("R", bound=Run)
@@ -40,8 +52,11 @@ class ConfigError(ValueError):
 def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None) -> Sweep: ...
 @overload
 def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema: type[R]) -> R: ...
-def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema: type[Run] = Sweep) -> Run:
-    """The settings of a command: `argv` holds its `key=value` words, `preset` the sweep's own (dotted keys, or groups by file name).
+def load(
+    argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema: type[Run] = Sweep
+) -> Run:
+    """The settings of a command: `argv` holds its `key=value` words, `preset` the sweep's own
+    (dotted keys, or groups by file name).
 
     Raises `ConfigError`.
     """
@@ -50,7 +65,8 @@ def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema
 
 
 def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -> R:
-    """A checked copy of `config` with dotted keys set anew, or a whole group by the name of its file.
+    """A checked copy of `config` with dotted keys set anew, or a whole group by the name of its
+    file.
 
     Raises `ConfigError`, which names `source` as the place where a bad value stands.
     """
@@ -60,7 +76,9 @@ def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -
     if whole:
         node = OmegaConf.structured(config)
     else:  # a whole config takes OmegaConf tens of milliseconds, and a catalogue of sweeps asks hundreds of times
-        node = OmegaConf.create({part: OmegaConf.structured(getattr(config, part)) for part in parts})
+        node = OmegaConf.create(
+            {part: OmegaConf.structured(getattr(config, part)) for part in parts}
+        )
     for group in overrides.keys() & set(shape.groups):
         node[group] = OmegaConf.structured(shape.nodes[group])
     origin = _compose(node, [(source, overrides)], shape)
@@ -68,7 +86,9 @@ def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -
         return _finish(node, origin, shape)
     _complete(node, shape)
     changed = dataclasses.replace(config, **_object(node))
-    _check(changed, origin, shape, [key for key in shape.settings if key.partition(".")[0] in parts])
+    _check(
+        changed, origin, shape, [key for key in shape.settings if key.partition(".")[0] in parts]
+    )
     return changed
 
 
@@ -109,40 +129,75 @@ def digest(mapping: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def help_text(title: str, command: str, preset: Mapping[str, Any] | None = None, schema: type[Run] = Sweep) -> str:
-    """The help page of `command`: usage, groups with their files, then every key with its default, meaning and allowed values."""
+def help_text(
+    title: str, command: str, preset: Mapping[str, Any] | None = None, schema: type[Run] = Sweep
+) -> str:
+    """The help page of `command`: usage, groups with their files, then every key with its default,
+    meaning and allowed values."""
     shape = describe(schema)
     node, origin = _merge([], preset or {}, shape)
     defaults = _flatten(_plain(node), shape)
-    lines = [title, "", f"usage: {command} [group=file] [key=value] …", "", "groups (group=file; * marks the default)"]
+    lines = [
+        title,
+        "",
+        (f"usage: {command} [group=file] [key=value] …"),
+        "",
+        "groups (group=file; * marks the default)",
+    ]
     for group in shape.groups:
         for name in _files(group):
             file = _file(group, name)
-            about = (FOLDER.parent / file).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-            lines.append(f"  {'*' if origin.get(group) == file else ' '} {group + '=' + name:<22}  {about}")
+            about = (
+                (FOLDER.parent / file).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
+            )
+            lines.append(
+                f"  {'*' if origin.get(group) == file else ' '} {group + '=' + name:<22}  {about}"
+            )
     lines += ["", "settings (key=default; ??? must be given)"]
     for key, setting in shape.settings.items():
-        lines.append(f"  {key + '=' + show(defaults[key]):<38}  {setting.comment} ({setting.expected})")
+        lines.append(
+            f"  {key + '=' + show(defaults[key]):<38}  {setting.comment} ({setting.expected})"
+        )
     return "\n".join(lines)
 
 
 # Layers: dotted keys from files and words, put onto the schema in order.
 
 
-def _merge(argv: Sequence[str], preset: Mapping[str, Any], shape: Shape) -> tuple[DictConfig, dict[str, str]]:
+def _merge(
+    argv: Sequence[str], preset: Mapping[str, Any], shape: Shape
+) -> tuple[DictConfig, dict[str, str]]:
     node = OmegaConf.structured(shape.schema)
     base = _read(FOLDER / "base.yaml", shape)
     words = _words(argv, shape)
-    # A recipe that is named goes over the sweep's own, whose settings of a method are what it asks about.
+    # A recipe that is named goes over the sweep's own, whose settings of a method are what it asks
+    # about.
     named = tuple(f"{group}." for group in shape.groups if group in words and group != "method")
-    preset = {key: value for key, value in preset.items() if not key.startswith(named)} if named else preset
-    return node, _compose(node, [("conf/base.yaml", base), ("sweep", preset), ("command line", words)], shape)
+    preset = (
+        {key: value for key, value in preset.items() if not key.startswith(named)}
+        if named
+        else preset
+    )
+    return node, _compose(
+        node, [("conf/base.yaml", base), ("sweep", preset), ("command line", words)], shape
+    )
 
 
-def _compose(node: DictConfig, layers: list[tuple[str, Mapping[str, Any]]], shape: Shape) -> dict[str, str]:
-    """Put `layers` of (source, keys) onto `node`, the files of groups after the first of several; returns where each key came from."""
-    chosen = {key: (source, name) for source, layer in layers for key, name in layer.items() if key in shape.groups}
-    files = [(_file(group, name), _read_group(group, name, source, shape)) for group, (source, name) in chosen.items()]
+def _compose(
+    node: DictConfig, layers: list[tuple[str, Mapping[str, Any]]], shape: Shape
+) -> dict[str, str]:
+    """Put `layers` of (source, keys) onto `node`, the files of groups after the first of several;
+    returns where each key came from."""
+    chosen = {
+        key: (source, name)
+        for source, layer in layers
+        for key, name in layer.items()
+        if key in shape.groups
+    }
+    files = [
+        (_file(group, name), _read_group(group, name, source, shape))
+        for group, (source, name) in chosen.items()
+    ]
     origin = {group: _file(group, name) for group, (_, name) in chosen.items()}
     first = 1 if len(layers) > 1 else 0
     for source, layer in layers[:first] + files + layers[first:]:
@@ -168,14 +223,20 @@ def _finish(node: DictConfig, origin: Mapping[str, str], shape: Shape) -> Any:
     config: Any = _object(node)
     _check(config, origin, shape, shape.settings)
     if config.evaluate_with:
-        replace(dataclasses.replace(config, evaluate_with={}), config.evaluate_with, "evaluate_with")
+        replace(
+            dataclasses.replace(config, evaluate_with={}), config.evaluate_with, "evaluate_with"
+        )
     return config
 
 
 def _complete(node: DictConfig, shape: Shape) -> None:
     """Raises ConfigError where a value is missing that a person must give."""
     missing = {key for key, value in _flatten(_plain(node), shape).items() if value == MISSING}
-    wanted = [f"{key}=<{setting.expected}> is missing: {setting.comment}" for key, setting in shape.settings.items() if key in missing]
+    wanted = [
+        (f"{key}=<{setting.expected}> is missing: {setting.comment}")
+        for key, setting in shape.settings.items()
+        if key in missing
+    ]
     if wanted:
         raise ConfigError("; ".join(wanted))
 
@@ -201,7 +262,10 @@ def _words(argv: Sequence[str], shape: Shape) -> dict[str, Any]:
     for word in argv:
         key, equals, text = word.partition("=")
         if word.startswith("-") or not (equals and key and text):
-            raise ConfigError(f"{word}: expected key=value, --help lists all keys{nearest(key.lstrip('-'), shape.names)}")
+            raise ConfigError(
+                f"{word}: expected key=value, --help lists all "
+                f"keys{nearest(key.lstrip('-'), shape.names)}"
+            )
         values[key] = _parse(key, text, shape)
     return values
 
@@ -213,7 +277,9 @@ def _parse(key: str, text: str, shape: Shape) -> Any:
     try:
         return _plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except yaml.YAMLError:
-        raise ConfigError(_wrong(key, text, "command line", shape) + "; quote it if it holds blanks") from None
+        raise ConfigError(
+            _wrong(key, text, "command line", shape) + "; quote it if it holds blanks"
+        ) from None
 
 
 def _read(path: Path, shape: Shape, prefix: str = "") -> dict[str, Any]:
@@ -223,7 +289,9 @@ def _read(path: Path, shape: Shape, prefix: str = "") -> dict[str, Any]:
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
     except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(
+            f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"
+        ) from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected key: value lines")
     return _flatten(content, shape, prefix)
@@ -238,7 +306,11 @@ def _flatten(content: Mapping[Any, Any], shape: Shape, prefix: str = "") -> dict
     values: dict[str, Any] = {}
     for name, value in content.items():
         key = f"{prefix}{name}"
-        values.update(_flatten(value, shape, key + ".") if key in shape.nodes and isinstance(value, dict) else {key: value})
+        values.update(
+            _flatten(value, shape, key + ".")
+            if key in shape.nodes and isinstance(value, dict)
+            else {key: value}
+        )
     return values
 
 
@@ -250,7 +322,10 @@ def _read_group(group: str, name: Any, source: str, shape: Shape) -> dict[str, A
             raise ConfigError(f"backbone={name} ({source}): {error}") from None
     if name not in _files(group):
         where = f"conf/{group}/ holds {', '.join(_files(group))}"
-        raise ConfigError(f"{group}={show(name)} ({source}): no such file; {where}{nearest(str(name), _files(group))}")
+        raise ConfigError(
+            f"{group}={show(name)} ({source}): no such file; "
+            f"{where}{nearest(str(name), _files(group))}"
+        )
     return _read(FOLDER / group / f"{name}.yaml", shape, group + ".")
 
 
@@ -267,7 +342,10 @@ def _file(group: str, name: str) -> str:
 
 def _wrong(key: str, value: Any, source: str, shape: Shape) -> str:
     setting = shape.settings[key]
-    return f"{key}={show(value)} ({source}): expected {setting.expected}{nearest(str(value), setting.choices)}"
+    return (
+        f"{key}={show(value)} ({source}): expected "
+        f"{setting.expected}{nearest(str(value), setting.choices)}"
+    )
 
 
 def _unknown(key: str, value: Any, source: str, shape: Shape) -> str:
@@ -278,4 +356,7 @@ def _unknown(key: str, value: Any, source: str, shape: Shape) -> str:
     below = ", ".join(name.rpartition(".")[2] for name in names)
     if key == parent:
         return f"{key}={show(value)} ({source}): not a single value; {key} holds {below}"
-    return f"{key}={show(value)} ({source}): no such setting; {parent or 'the top level'} holds {below}{nearest(key, shape.names)}"
+    return (
+        f"{key}={show(value)} ({source}): no such setting; {parent or 'the top level'} "
+        f"holds {below}{nearest(key, shape.names)}"
+    )

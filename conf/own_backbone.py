@@ -1,4 +1,5 @@
-"""`backbone=/my/model` or `backbone=org/model`: the settings of a backbone without a file of its own, read from the model's config."""
+"""`backbone=/my/model` or `backbone=org/model`: the settings of a backbone without a file of its
+own, read from the model's config."""
 
 from __future__ import annotations
 
@@ -15,27 +16,44 @@ DENOISERS = ("unet", "transformer")
 
 
 def is_own(name: Any) -> bool:
-    """Whether `name` looks like a folder or the id of a model on the hub. Asked where no file of `conf/backbone/` has that name."""
+    """Whether `name` looks like a folder or the id of a model on the hub. Asked where no file of
+    `conf/backbone/` has that name."""
     return isinstance(name, str) and ("/" in name or os.sep in name or Path(name).is_dir())
 
 
 def settings_of(name: str) -> dict[str, Any]:
-    """Dotted settings: the image side that the model was trained with, in pixels, and the dtype that its weights are stored in.
+    """Dotted settings: the image side that the model was trained with, in pixels, and the dtype
+    that its weights are stored in.
 
-    Raises ValueError in one line where there is no diffusers model, or one that was not downloaded yet.
+    Raises ValueError in one line where there is no diffusers model, or one that was not downloaded
+    yet.
     """
     folder = _folder(name)
     part = next((part for part in DENOISERS if (folder / part / "config.json").is_file()), None)
     if part is None or not (folder / "vae" / "config.json").is_file():
-        raise ValueError(f"{folder} is no diffusers model with a {' or '.join(DENOISERS)} and a vae")
-    denoiser, vae = (json.loads((folder / one / "config.json").read_text(encoding="utf-8")) for one in (part, "vae"))
+        raise ValueError(
+            f"{folder} is no diffusers model with a {' or '.join(DENOISERS)} and a vae"
+        )
+    denoiser, vae = (
+        json.loads((folder / one / "config.json").read_text(encoding="utf-8"))
+        for one in (part, "vae")
+    )
     side, levels = denoiser.get("sample_size"), vae.get("block_out_channels")
     if not isinstance(side, int) or not isinstance(levels, list):
-        lacks = f"{part}/config.json has no sample_size" if not isinstance(side, int) else "vae/config.json has no block_out_channels"
+        lacks = (
+            f"{part}/config.json has no sample_size"
+            if not isinstance(side, int)
+            else "vae/config.json has no block_out_channels"
+        )
         raise ValueError(f"{folder}/{lacks}: write conf/backbone/<name>.yaml with the resolution")
     pixels = side * 2 ** (len(levels) - 1)
     short = Path(name).name if Path(name).is_dir() else name.rpartition("/")[2]
-    return {"backbone.name": short, "backbone.path": name, "backbone.resolution": pixels, "backbone.dtype": _stored(folder / part)}
+    return {
+        "backbone.name": short,
+        "backbone.path": name,
+        "backbone.resolution": pixels,
+        "backbone.dtype": _stored(folder / part),
+    }
 
 
 def _folder(name: str) -> Path:
@@ -56,7 +74,9 @@ def _folder(name: str) -> Path:
 
 def _stored(folder: Path) -> str:
     """The dtype of most weights; float32 where no safetensors file says so."""
-    file = next((file for file in sorted(folder.glob("*.safetensors")) if "fp16" not in file.name), None)
+    file = next(
+        (file for file in sorted(folder.glob("*.safetensors")) if "fp16" not in file.name), None
+    )
     if file is None:
         return "float32"
     with file.open("rb") as opened:

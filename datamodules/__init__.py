@@ -1,26 +1,28 @@
-"""Files on disk to batches."""
+"""Files on disk to batches: data sets, one file each, and what they share; nothing here knows a
+model."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule as CocoDataModule
-    from datamodules.flickr import Flickr30kDataModule as Flickr30kDataModule
+    from datamodules.flickr30k import Flickr30kDataModule as Flickr30kDataModule
     from datamodules.prompts import PromptDataModule as PromptDataModule
     from datamodules.scene import SceneDataModule as SceneDataModule
-    from datamodules.shapes_module import ShapesDataModule as ShapesDataModule
+    from datamodules.shapes.module import ShapesDataModule as ShapesDataModule
 
 HOMES = {
     "CocoDataModule": "coco",
-    "Flickr30kDataModule": "flickr",
+    "Flickr30kDataModule": "flickr30k",
     "PromptDataModule": "prompts",
     "SceneDataModule": "scene",
-    "ShapesDataModule": "shapes_module",
+    "ShapesDataModule": "shapes.module",
 }
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: Lightning takes seconds to load, and not every module of this package needs it.
+    # Imported when asked for: Lightning takes seconds to load, and not every module of this package
+    # needs it.
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Instance:
-    """One object of an image. ``mask`` is bool [H, W] on the cropped image; ``box`` is (x0, y0, x1, y1) in its pixels."""
+    """One object of an image. ``mask`` is bool [H, W] on the cropped image; ``box`` is (x0, y0, x1,
+    y1) in its pixels."""
 
     label: str
     mask: Tensor
@@ -21,7 +22,8 @@ class Instance:
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and, where the dataset knows it, the spatial relation of its first object to its second."""
+    """A caption and, where the dataset knows it, the spatial relation of its first object to its
+    second."""
 
     text: str
     relation: str | None = None
@@ -40,9 +42,10 @@ class Phrase(NamedTuple):
 
 @dataclass
 class Batch:
-    """``images`` [B, 3, H, W] float32 in [-1, 1], or None where ``latents`` [B, C, h, w] stand in for them. ``phrases``, where they were
-    asked for, are for each sample those words of its caption whose objects' masks are known. ``prior``, where the dataset has images of the
-    class to keep, is one of them for each sample (prior preservation)."""
+    """``images`` [B, 3, H, W] float32 in [-1, 1], or None where ``latents`` [B, C, h, w] stand in
+    for them. ``phrases``, where they were asked for, are for each sample those words of its caption
+    whose objects' masks are known. ``prior``, where the dataset has images of the class to keep, is
+    one of them for each sample (prior preservation)."""
 
     ids: list[int]
     captions: list[str]
@@ -56,11 +59,19 @@ class Batch:
 
 
 def collate(samples: list[dict]) -> Batch:
-    """Stacks what all samples have: ``id``, ``caption``, one of ``image`` and ``latent``, perhaps ``phrases`` and a ``prior`` sample."""
+    """Stacks what all samples have: ``id``, ``caption``, one of ``image`` and ``latent``, perhaps
+    ``phrases`` and a ``prior`` sample."""
 
     def stacked(key: str) -> Tensor | None:
         return torch.stack([s[key] for s in samples]) if key in samples[0] else None
 
     phrases = [s["phrases"] for s in samples] if "phrases" in samples[0] else None
     prior = collate([s["prior"] for s in samples]) if "prior" in samples[0] else None
-    return Batch([s["id"] for s in samples], [s["caption"] for s in samples], stacked("image"), stacked("latent"), phrases, prior)
+    return Batch(
+        [s["id"] for s in samples],
+        [s["caption"] for s in samples],
+        stacked("image"),
+        stacked("latent"),
+        phrases,
+        prior,
+    )

@@ -13,7 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from datamodules.index import DataError
+from datamodules.formats.index import DataError
 from datamodules.shards import Emit, Rows, Shards, fill
 
 
@@ -25,16 +25,19 @@ class Encodable(Protocol):
     def image(self, index: int, /) -> Tensor: ...
 
 
-def latent_facts(fingerprint: str, dtype: str, resolution: int, crop: str, files: str, flips: bool = False) -> dict[str, Any]:
-    """What latents depend on: digest of the autoencoder's weights, the dtype it computes in, side of the images in pixels, how they were
-    cut out ("centre", …), digest of the dataset's files (names, sizes, order), whether each stands beside its mirror image."""
+def latent_facts(
+    fingerprint: str, dtype: str, resolution: int, crop: str, files: str, flips: bool = False
+) -> dict[str, Any]:
+    """What latents depend on: digest of the autoencoder's weights, the dtype it computes in, side
+    of the images in pixels, how they were cut out ("centre", …), digest of the dataset's files
+    (names, sizes, order), whether each stands beside its mirror image."""
     facts = {"kind": "latents", "autoencoder": fingerprint, "dtype": dtype, "files": files}
     return facts | {"resolution": resolution, "crop": crop, "flips": flips}
 
 
 class Latents(Rows):
-    """Rows [C, h, w] or, beside those of the mirror image, [2, C, h, w]. ``broken`` are the files that could not be decoded, by row: asking
-    for one raises DataError, as its image does."""
+    """Rows [C, h, w] or, beside those of the mirror image, [2, C, h, w]. ``broken`` are the files
+    that could not be decoded, by row: asking for one raises DataError, as its image does."""
 
     def __init__(self, shards: Shards, where: Callable[[int], str | Path]) -> None:
         super().__init__(shards, "latents")
@@ -60,10 +63,12 @@ def cache_latents(
     emit: Emit | None = None,
     batch: int = 32,
 ) -> Latents:
-    """Latents of all images of ``dataset``, which ``encode`` makes of images [B, 3, H, W] in [-1, 1]; ``facts`` come from `latent_facts`.
+    """Latents of all images of ``dataset``, which ``encode`` makes of images [B, 3, H, W] in [-1,
+    1]; ``facts`` come from `latent_facts`.
 
-    ``where(i)`` is the file of image i. Raises as `datamodules.shards.fill` does, DataError with the file when latents are not finite (a
-    float16 autoencoder that overflowed). An image that cannot be decoded raises DataError; with ``on_error="skip"`` it is noted as broken.
+    ``where(i)`` is the file of image i. Raises as `datamodules.shards.fill` does, DataError with
+    the file when latents are not finite (a float16 autoencoder that overflowed). An image that
+    cannot be decoded raises DataError; with ``on_error="skip"`` it is noted as broken.
     """
 
     def image(row: int) -> tuple[Tensor, bool]:
@@ -79,10 +84,26 @@ def cache_latents(
         found, broken = zip(*map(image, rows), strict=True)
         images = torch.stack(found)
         # An autoencoder does not turn a mirror image into mirrored latents.
-        latents = torch.stack([encode(images), encode(images.flip(-1))], dim=1) if facts["flips"] else encode(images)
+        latents = (
+            torch.stack([encode(images), encode(images.flip(-1))], dim=1)
+            if facts["flips"]
+            else encode(images)
+        )
         return {"latents": latents, "broken": torch.tensor(broken)}
 
-    latents = Latents(fill(folder, facts, dataset.encodable, compute, what="latents", where=where, emit=emit, batch=batch), where)
+    latents = Latents(
+        fill(
+            folder,
+            facts,
+            dataset.encodable,
+            compute,
+            what="latents",
+            where=where,
+            emit=emit,
+            batch=batch,
+        ),
+        where,
+    )
     for row in latents.broken:
         if on_error == "raise":
             latents[row]  # those who filled the cache did not mind
@@ -92,15 +113,18 @@ def cache_latents(
 
 
 def text_facts(fingerprint: str, dtype: str) -> dict[str, Any]:
-    """What encoded texts depend on besides the texts: digest of the encoders' weights and tokenizers, the dtype they compute in."""
+    """What encoded texts depend on besides the texts: digest of the encoders' weights and
+    tokenizers, the dtype they compute in."""
     return {"kind": "text", "encoders": fingerprint, "dtype": dtype}
 
 
 class TextCache:
-    """What text encoders give for known texts, by the text. Of no use to a method that changes the encoders or their tokens.
+    """What text encoders give for known texts, by the text. Of no use to a method that changes the
+    encoders or their tokens.
 
-    Captions are kept whole. One that is dropped for classifier-free guidance is ``""`` when the batch is made, and ``""`` is always there.
-    Texts are found through a sorted file of digests that is read by memory map: no process holds all the captions.
+    Captions are kept whole. One that is dropped for classifier-free guidance is ``""`` when the
+    batch is made, and ``""`` is always there. Texts are found through a sorted file of digests that
+    is read by memory map: no process holds all the captions.
     """
 
     def __init__(self, shards: Shards) -> None:
@@ -119,8 +143,9 @@ class TextCache:
         emit: Emit | None = None,
         batch: int = 64,
     ) -> TextCache:
-        """Encodes those of the distinct ``texts`` that are not there yet. ``encode`` gives for some texts tensors [n, …] by name, the same
-        names every time: hidden [n, T, D], perhaps pooled [n, P] and others. ``facts`` come from `text_facts`.
+        """Encodes those of the distinct ``texts`` that are not there yet. ``encode`` gives for some
+        texts tensors [n, …] by name, the same names every time: hidden [n, T, D], perhaps pooled
+        [n, P] and others. ``facts`` come from `text_facts`.
 
         Raises as `datamodules.shards.fill` does; the text stands in the place of a file.
         """
@@ -133,7 +158,15 @@ class TextCache:
 
         facts = {**facts, "texts": hashlib.sha256(digests.tobytes()).hexdigest()[:16]}
         shards = fill(
-            folder, facts, len(ordered), compute, what="texts", where=lambda row: repr(ordered[row]), emit=emit, per_shard=64, batch=batch
+            folder,
+            facts,
+            len(ordered),
+            compute,
+            what="texts",
+            where=lambda row: repr(ordered[row]),
+            emit=emit,
+            per_shard=64,
+            batch=batch,
         )
         cache = cls(shards)
         with FileLock(shards.folder / "locks" / "texts"):
@@ -143,10 +176,14 @@ class TextCache:
         return cache
 
     def get(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        """What the texts were encoded to, by name, [len(texts), …] each. Raises LookupError for a text that was never encoded."""
+        """What the texts were encoded to, by name, [len(texts), …] each. Raises LookupError for a
+        text that was never encoded."""
         rows = self._find(texts)
         if missing := [text for text, row in zip(texts, rows, strict=True) if row is None]:
-            raise LookupError(f"{missing[0]!r} is not in the cache of {len(self)} texts: fill it with all captions of the dataset")
+            raise LookupError(
+                f"{missing[0]!r} is not in the cache of {len(self)} texts: fill it with all "
+                "captions of the dataset"
+            )
         return {name: kept.gather(rows) for name, kept in self.rows.items()}  # type: ignore[arg-type]
 
     def __contains__(self, text: str) -> bool:
@@ -160,11 +197,15 @@ class TextCache:
             self._digests = np.load(self.path, mmap_mode="r")
         wanted = [_digest(text) for text in texts]
         rows = np.searchsorted(self._digests, wanted).clip(max=len(self) - 1).tolist()
-        return [row if self._digests[row] == digest else None for row, digest in zip(rows, wanted, strict=True)]
+        return [
+            row if self._digests[row] == digest else None
+            for row, digest in zip(rows, wanted, strict=True)
+        ]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_digests": None}
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest().encode()  # hexadecimal: numpy cuts zeros off the end of bytes
+    # Hexadecimal: numpy cuts zeros off the end of bytes
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest().encode()

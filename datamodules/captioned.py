@@ -1,4 +1,5 @@
-"""What all datasets of images with captions share: the square that is seen, the caption that is drawn, flips, latents, broken files."""
+"""What all datasets of images with captions share: the square that is seen, the caption that is
+drawn, flips, latents, broken files."""
 
 from __future__ import annotations
 
@@ -15,27 +16,32 @@ from torch.utils.data import Dataset
 
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.crop import Crop, shrink
-from datamodules.index import DataError, Records, read_image
+from datamodules.formats.index import DataError, Records, read_image
 from datamodules.loading import PairedDataModule, ranks
 
 if TYPE_CHECKING:
     from datamodules.shards import Rows
 
 SIDES = re.compile(r"\b(left|right)(most|wards?|hand(ed)?)?\b", re.IGNORECASE)
-FLIP, DROP = 1, 2  # keep the generators of flips and of dropped captions apart from that of captions
+# Keep the generators of flips and of dropped captions apart from that of captions
+FLIP, DROP = 1, 2
 
 
 class CaptionedDataset(Dataset):
-    """Samples of one split: a square centre crop at ``resolution`` pixels and one of the image's captions.
+    """Samples of one split: a square centre crop at ``resolution`` pixels and one of the image's
+    captions.
 
-    In training the caption is drawn by a generator seeded with (seed, epoch, id), and with ``flip`` half of the samples are mirrored by
-    another one, images and masks alike, but never those whose caption says left or right; in evaluation it is the first caption.
-    ``latents``, once attached, stand in for the images: [n, C, h, w], which are never mirrored, or [n, 2, C, h, w], plain and mirrored.
-    With ``with_phrases`` a sample also says which words of its caption mean which objects.
+    In training the caption is drawn by a generator seeded with (seed, epoch, id), and with ``flip``
+    half of the samples are mirrored by another one, images and masks alike, but never those whose
+    caption says left or right; in evaluation it is the first caption. ``latents``, once attached,
+    stand in for the images: [n, C, h, w], which are never mirrored, or [n, 2, C, h, w], plain and
+    mirrored. With ``with_phrases`` a sample also says which words of its caption mean which
+    objects.
 
-    An image that cannot be decoded although its header is good raises DataError; in training with ``on_error="skip"`` the next good sample
-    stands in for it instead. ``mask_share`` is the share of a location of a mask that must be covered (see `shrink`); with 0 no object in
-    the crop vanishes, however small.
+    An image that cannot be decoded although its header is good raises DataError; in training with
+    ``on_error="skip"`` the next good sample stands in for it instead. ``mask_share`` is the share
+    of a location of a mask that must be covered (see `shrink`); with 0 no object in the crop
+    vanishes, however small.
     """
 
     def __init__(
@@ -51,13 +57,23 @@ class CaptionedDataset(Dataset):
         on_error: str = "skip",
     ) -> None:
         if not 0 <= mask_share <= 1:
-            raise ValueError(f"data.mask_share={mask_share}: expected a share of a location, from 0 (any of it) to 1 (all of it)")
+            raise ValueError(
+                f"data.mask_share={mask_share}: expected a share of a location, from 0 (any "
+                "of it) to 1 (all of it)"
+            )
         self.records = records
-        self.split, self.resolution, self.train, self.seed, self.epoch = split, resolution, train, seed, 0
+        self.split, self.resolution, self.train, self.seed, self.epoch = (
+            split,
+            resolution,
+            train,
+            seed,
+            0,
+        )
         self.flip, self.mask_share, self.on_error = flip, mask_share, on_error
         self.latents: Tensor | Rows | None = None
         self.with_phrases = False
-        self.drop = 0.0  # share of the captions that training leaves out: "" then, which names nothing
+        # Share of the captions that training leaves out: "" then, which names nothing
+        self.drop = 0.0
         self.broken: set[Path] = set()
 
     def __len__(self) -> int:
@@ -65,12 +81,14 @@ class CaptionedDataset(Dataset):
 
     @property
     def encodable(self) -> int:
-        """How many images there are to encode: ``image(i)`` for i below it, and ``image(i, flipped=True)`` where there are flips."""
+        """How many images there are to encode: ``image(i)`` for i below it, and ``image(i,
+        flipped=True)`` where there are flips."""
         return len(self)
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """What the index says: split, layout, counts, and what was left out and why. Fits into JSON."""
+        """What the index says: split, layout, counts, and what was left out and why. Fits into
+        JSON."""
         return self.records.manifest | {"images": len(self)}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
@@ -91,7 +109,10 @@ class CaptionedDataset(Dataset):
     def _sample(self, index: int) -> dict[str, Any]:
         flipped = self.flipped(index)
         dropped = self.dropped(index)
-        sample: dict[str, Any] = {"id": self.records[index].id, "caption": "" if dropped else self.caption(index).text}
+        sample: dict[str, Any] = {
+            "id": self.records[index].id,
+            "caption": "" if dropped else self.caption(index).text,
+        }
         if self.latents is None:
             sample["image"] = self.image(index, flipped)
         else:
@@ -103,7 +124,9 @@ class CaptionedDataset(Dataset):
 
     def caption(self, index: int) -> Caption:
         captions = self.records[index].captions
-        return captions[int(self._rng(index).integers(len(captions)))] if self.train else captions[0]
+        return (
+            captions[int(self._rng(index).integers(len(captions)))] if self.train else captions[0]
+        )
 
     def texts(self) -> Iterator[str]:
         """Every caption that a sample may have, and the dropped one."""
@@ -117,16 +140,24 @@ class CaptionedDataset(Dataset):
 
     def flipped(self, index: int) -> bool:
         """Whether the sample of this epoch is mirrored."""
-        if not (self.flip and self.train) or (self.latents is not None and len(self.latents.shape) == 4):
+        if not (self.flip and self.train) or (
+            self.latents is not None and len(self.latents.shape) == 4
+        ):
             return False
-        return bool(self._rng(index, FLIP).integers(2)) and not SIDES.search(self.caption(index).text)
+        return bool(self._rng(index, FLIP).integers(2)) and not SIDES.search(
+            self.caption(index).text
+        )
 
     def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
-        """The words of the image's caption that mean its objects, with masks [resolution, resolution]."""
+        """The words of the image's caption that mean its objects, with masks [resolution,
+        resolution]."""
         raise NotImplementedError
 
-    def instances(self, index: int, flipped: bool = False, share: float | None = None) -> list[Instance]:
-        """The objects of one image, masks and boxes cropped and resized as the image is. Those of which nothing is left are left out.
+    def instances(
+        self, index: int, flipped: bool = False, share: float | None = None
+    ) -> list[Instance]:
+        """The objects of one image, masks and boxes cropped and resized as the image is. Those of
+        which nothing is left are left out.
 
         ``share`` stands in for ``mask_share``.
         """
@@ -145,7 +176,10 @@ class CaptionedDataset(Dataset):
         record, crop = self.records[index], self.crop(index, flipped)
         image = read_image(record.path)
         if image.size != (record.width, record.height):
-            raise DataError(f"{record.path}: now {image.size}, {(record.width, record.height)} when it was indexed: start again")
+            raise DataError(
+                f"{record.path}: now {image.size}, {(record.width, record.height)} when it "
+                "was indexed: start again"
+            )
         return crop.pixels(image)
 
     def crop(self, index: int, flipped: bool = False) -> Crop:
@@ -153,26 +187,40 @@ class CaptionedDataset(Dataset):
         return Crop.centre(record.width, record.height, self.resolution, flipped)
 
     def digest(self) -> str:
-        """Changes with the images that are read and with how they are cropped: the key of what is cached of them."""
+        """Changes with the images that are read and with how they are cropped: the key of what is
+        cached of them."""
         ids, files = self.records.columns()
         facts = [f"{i} {name} {size}" for i, (name, size) in zip(ids, files, strict=True)]
-        return hashlib.sha256("\n".join([self.split, str(self.resolution), *facts]).encode()).hexdigest()[:12]
+        return hashlib.sha256(
+            "\n".join([self.split, str(self.resolution), *facts]).encode()
+        ).hexdigest()[:12]
 
     def _rng(self, index: int, *more: int) -> np.random.Generator:
         name = self.records[index].id
-        number = name if isinstance(name, int) else int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        number = (
+            name
+            if isinstance(name, int)
+            else int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+        )
         return np.random.Generator(np.random.PCG64([self.seed, self.epoch, abs(number), *more]))
 
 
-def vanished(dataset: CaptionedDataset, side: int, rows: Sequence[int] | None = None) -> dict[str, int]:
-    """What becomes of the objects of some images (default: all) where masks are shrunk to a map of ``side`` locations a side.
+def vanished(
+    dataset: CaptionedDataset, side: int, rows: Sequence[int] | None = None
+) -> dict[str, int]:
+    """What becomes of the objects of some images (default: all) where masks are shrunk to a map of
+    ``side`` locations a side.
 
-    ``objects`` in all; ``outside`` the crop; ``vanished``: inside, but with no location left under the dataset's ``mask_share``.
+    ``objects`` in all; ``outside`` the crop; ``vanished``: inside, but with no location left under
+    the dataset's ``mask_share``.
     """
     counts = {"objects": 0, "outside": 0, "vanished": 0}
     for row in range(len(dataset)) if rows is None else rows:
         inside = len(dataset.instances(row, share=0.0))
-        left = sum(bool(shrink(instance.mask, side, dataset.mask_share).any()) for instance in dataset.instances(row))
+        left = sum(
+            bool(shrink(instance.mask, side, dataset.mask_share).any())
+            for instance in dataset.instances(row)
+        )
         counts["objects"] += dataset.objects(row)
         counts["outside"] += dataset.objects(row) - inside
         counts["vanished"] += inside - left
@@ -180,10 +228,11 @@ def vanished(dataset: CaptionedDataset, side: int, rows: Sequence[int] | None = 
 
 
 class CaptionedDataModule(PairedDataModule):
-    """Training batches of ``train_split`` and whole evaluation datasets by name; a subclass says how one split is opened.
+    """Training batches of ``train_split`` and whole evaluation datasets by name; a subclass says
+    how one split is opened.
 
-    ``index_root`` is where indices are kept; without, they are made in a temporary folder that goes with the object. ``emit`` is told how
-    the checks of the images go on.
+    ``index_root`` is where indices are kept; without, they are made in a temporary folder that goes
+    with the object. ``emit`` is told how the checks of the images go on.
     """
 
     kind: Callable[..., CaptionedDataset]  # the dataset of one split
@@ -215,20 +264,42 @@ class CaptionedDataModule(PairedDataModule):
         super().__init__(batch, workers, seed)
         self.root, self.resolution = Path(root), resolution
         self.train_split, self.eval_splits = train_split, tuple(eval_splits)
-        self.train_images, self.eval_images, self.min_phrases = train_images, eval_images, min_phrases
+        self.train_images, self.eval_images, self.min_phrases = (
+            train_images,
+            eval_images,
+            min_phrases,
+        )
         self.index_root = None if index_root is None else Path(index_root)
-        self.on_error, self.verify, self.flip, self.mask_share, self.emit = on_error, verify, flip, mask_share, emit
+        self.on_error, self.verify, self.flip, self.mask_share, self.emit = (
+            on_error,
+            verify,
+            flip,
+            mask_share,
+            emit,
+        )
 
     def open(self, split: str, train: bool) -> CaptionedDataset:
         """One split: of ``train_images`` and with flips, or of ``eval_images``."""
         common: dict[str, Any] = {
-            "index_root": self.index_root, "verify": self.verify, "on_error": self.on_error, "mask_share": self.mask_share,
-            "emit": self.emit, **self.own,
-        }  # fmt: skip
+            "index_root": self.index_root,
+            "verify": self.verify,
+            "on_error": self.on_error,
+            "mask_share": self.mask_share,
+            "emit": self.emit,
+            **self.own,
+        }
         if not train:
             return self.kind(self.root, split, self.resolution, self.eval_images, **common)
         return self.kind(
-            self.root, split, self.resolution, self.train_images, True, self.seed, self.min_phrases, flip=self.flip, **common
+            self.root,
+            split,
+            self.resolution,
+            self.train_images,
+            True,
+            self.seed,
+            self.min_phrases,
+            flip=self.flip,
+            **common,
         )
 
     def identities(self, dataset: CaptionedDataset) -> set[int | str]:
@@ -236,10 +307,14 @@ class CaptionedDataModule(PairedDataModule):
         return set(dataset.records.columns()[0])
 
     def remarks(self) -> list[str]:
-        """What a person should know of the splits, in sentences: problems of each, and images that are trained on and measured on."""
+        """What a person should know of the splits, in sentences: problems of each, and images that
+        are trained on and measured on."""
         said = []
         for dataset in (self.train_set, *self.eval_sets.values()):
-            kinds = [f"{kind} {found['count']} (first: {found['examples'][0]})" for kind, found in dataset.manifest["problems"].items()]
+            kinds = [
+                (f"{kind} {found['count']} (first: {found['examples'][0]})")
+                for kind, found in dataset.manifest["problems"].items()
+            ]
             said += [f"split {dataset.split!r}: {'; '.join(kinds)}"] if kinds else []
         trained = self.identities(self.train_set)
         for split, dataset in self.eval_sets.items():
@@ -261,6 +336,7 @@ class CaptionedDataModule(PairedDataModule):
             warnings.warn(note, stacklevel=2)
 
     def manifest(self) -> dict[str, Any]:
-        """What each split is made of and what was left out of it: ``train``, ``evaluation`` by name, ``notes``. Fits into JSON."""
+        """What each split is made of and what was left out of it: ``train``, ``evaluation`` by
+        name, ``notes``. Fits into JSON."""
         evaluation = {split: dataset.manifest for split, dataset in self.eval_sets.items()}
         return {"train": self.train_set.manifest, "evaluation": evaluation, "notes": self.notes}

@@ -1,4 +1,5 @@
-"""COCO-format datasets: images, captions and instance masks, in any of the layouts of `coco_layouts`."""
+"""COCO-format datasets: images, captions and instance masks, in any of the layouts of
+`coco_layouts`."""
 
 from __future__ import annotations
 
@@ -11,11 +12,19 @@ from PIL import Image
 
 from datamodules.batch import Instance, Phrase
 from datamodules.captioned import CaptionedDataModule, CaptionedDataset
-from datamodules.coco_annotations import Listed, box_of, decode, read, usable
-from datamodules.coco_layouts import OFFICIAL, Images, Place, find
-from datamodules.index import DataError, Problems, Record, Records, build, check_images, orientation
-from datamodules.noun_phrases import noun_phrases
-from datamodules.phrases import link
+from datamodules.formats.coco_annotations import Listed, box_of, decode, read, usable
+from datamodules.formats.coco_layouts import OFFICIAL, Images, Place, find
+from datamodules.formats.index import (
+    DataError,
+    Problems,
+    Record,
+    Records,
+    build,
+    check_images,
+    orientation,
+)
+from datamodules.phrases.link import link
+from datamodules.phrases.nouns import noun_phrases
 
 VERSION = 1  # of how annotations are read: an index that another one made is made anew
 
@@ -29,28 +38,49 @@ def open_split(
     on_error: str = "skip",
     emit: Callable[[str], None] | None = None,
 ) -> Records:
-    """The first ``limit`` images of a split, by ascending id, that have a caption and can be used; the index is kept in ``folder``
-    (see `build`).
+    """The first ``limit`` images of a split, by ascending id, that have a caption and can be used;
+    the index is kept in ``folder`` (see `build`).
 
-    Captions of fewer than ``min_phrases`` noun phrases are left out. Raises DataError when no image remains.
+    Captions of fewer than ``min_phrases`` noun phrases are left out. Raises DataError when no image
+    remains.
     """
     images = Images(place.folders)
-    files = [(kind, str(path), path.stat().st_size, path.stat().st_mtime_ns) for kind, path in place.files]
+    files = [
+        (kind, str(path), path.stat().st_size, path.stat().st_mtime_ns)
+        for kind, path in place.files
+    ]
     facts = {
-        "reader": VERSION, "root": str(place.root.absolute()), "layout": place.layout, "split": place.split, "files": files,
-        "images": images.digest, "limit": limit, "min_phrases": min_phrases, "verify": verify,
-    }  # fmt: skip
+        "reader": VERSION,
+        "root": str(place.root.absolute()),
+        "layout": place.layout,
+        "split": place.split,
+        "files": files,
+        "images": images.digest,
+        "limit": limit,
+        "min_phrases": min_phrases,
+        "verify": verify,
+    }
 
     def make(problems: Problems) -> Iterator[Record]:
         content = read(place, problems)
         notes: dict[str, Any] = {
-            "layout": place.layout, "split": place.split, "listed": len(content.images), "crowds": content.crowds,
-            "categories": content.categories, "captions": 0, "objects": 0, "notes": content.notes,
-        }  # fmt: skip
+            "layout": place.layout,
+            "split": place.split,
+            "listed": len(content.images),
+            "crowds": content.crowds,
+            "categories": content.categories,
+            "captions": 0,
+            "objects": 0,
+            "notes": content.notes,
+        }
         listed = []
         for key in sorted(content.images, key=lambda key: (isinstance(key, str), key)):
             image = content.images.pop(key)
-            image.captions = [c for c in image.captions if not min_phrases or len(noun_phrases(c.text)) >= min_phrases]
+            image.captions = [
+                c
+                for c in image.captions
+                if not min_phrases or len(noun_phrases(c.text)) >= min_phrases
+            ]
             if image.captions:
                 listed.append(image)
         notes["without_caption"] = notes["listed"] - len(listed)
@@ -61,7 +91,10 @@ def open_split(
             notes["objects"] += len(record.annotations)
             yield record
         if images.ambiguous:
-            content.notes.append(f"{images.ambiguous} file names are in several folders: the first in the order of the paths was read")
+            content.notes.append(
+                f"{images.ambiguous} file names are in several folders: the first in the "
+                "order of the paths was read"
+            )
         for name, value in notes.items():
             problems.note(name, value)
         if not count:
@@ -71,7 +104,12 @@ def open_split(
 
 
 def _checked(
-    listed: Sequence[Listed], images: Images, place: Place, verify: str, problems: Problems, emit: Callable[[str], None] | None
+    listed: Sequence[Listed],
+    images: Images,
+    place: Place,
+    verify: str,
+    problems: Problems,
+    emit: Callable[[str], None] | None,
 ) -> Iterator[Record]:
     """The images that can be used, in order."""
     paths = [images.find(image.name) for image in listed]
@@ -81,18 +119,27 @@ def _checked(
             kind, _, detail = str(size).partition(" (")
             problems.add(kind, path or place.folders[0] / image.name, detail.removesuffix(")"))
         else:
-            yield Record(image.id, path, *size, image.captions, list(_placed(image, path, size, problems)))
+            yield Record(
+                image.id, path, *size, image.captions, list(_placed(image, path, size, problems))
+            )
 
 
-def _placed(image: Listed, path: Path, size: tuple[int, int], problems: Problems) -> Iterator[dict[str, Any]]:
+def _placed(
+    image: Listed, path: Path, size: tuple[int, int], problems: Problems
+) -> Iterator[dict[str, Any]]:
     """The annotations of an image whose masks can be placed on it."""
     (width, height), turn = image.size or size, None
     if image.annotations and (width, height) != size:
         with Image.open(path) as file:
             turn = orientation(file)
-        # Some tools annotate the pixels as they are stored, and do not look at the orientation that viewers apply.
+        # Some tools annotate the pixels as they are stored, and do not look at the orientation that
+        # viewers apply.
         if (height, width) != size or turn < 5:
-            problems.add("size differs", path, f"{size[0]}x{size[1]}, its annotations are for {width}x{height}")
+            problems.add(
+                "size differs",
+                path,
+                (f"{size[0]}x{size[1]}, its annotations are for {width}x{height}"),
+            )
             return
     for annotation in image.annotations:
         segmentation, wrong = usable(annotation["segmentation"], width, height)
@@ -105,16 +152,24 @@ def _placed(image: Listed, path: Path, size: tuple[int, int], problems: Problems
 def _nothing(place: Place, notes: dict[str, Any], min_phrases: int, problems: Problems) -> str:
     of = f" of {min_phrases} noun phrases or more" if min_phrases else ""
     said = [f"{notes['listed']} listed, {notes['without_caption']} of them without"]
-    said += [f"{kind} {count} (first: {problems.examples[kind][0]})" for kind, count in problems.counts.items()]
+    said += [
+        (f"{kind} {count} (first: {problems.examples[kind][0]})")
+        for kind, count in problems.counts.items()
+    ]
     where = ", ".join(map(str, place.folders[:3]))
-    return f"split {place.split!r} below {place.root} has no image with a caption{of}: {'; '.join(said)}; images were looked for in {where}"
+    return (
+        f"split {place.split!r} below {place.root} has no image with a caption{of}: "
+        f"{'; '.join(said)}; images were looked for in {where}"
+    )
 
 
 class CocoDataset(CaptionedDataset):
-    """Samples of one split below ``root`` (see `CaptionedDataset`), in the ``layout`` that is found there or forced.
+    """Samples of one split below ``root`` (see `CaptionedDataset`), in the ``layout`` that is found
+    there or forced.
 
-    Only the first ``limit`` images are used. Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any
-    other. ``index_root`` keeps the index; without, it goes with the records. Raises DataError where nothing can be read.
+    Only the first ``limit`` images are used. Captions of fewer than ``min_phrases`` noun phrases
+    are left out, and images without any other. ``index_root`` keeps the index; without, it goes
+    with the records. Raises DataError where nothing can be read.
     """
 
     def __init__(
@@ -138,7 +193,16 @@ class CocoDataset(CaptionedDataset):
         place = find(Path(root), split, layout)
         folder = None if index_root is None else Path(index_root)
         records = open_split(folder, place, limit, min_phrases, verify, on_error, emit)
-        super().__init__(records, split, resolution, train, seed, flip=flip, mask_share=mask_share, on_error=on_error)
+        super().__init__(
+            records,
+            split,
+            resolution,
+            train,
+            seed,
+            flip=flip,
+            mask_share=mask_share,
+            on_error=on_error,
+        )
 
     @property
     def categories(self) -> list[str]:
@@ -148,7 +212,9 @@ class CocoDataset(CaptionedDataset):
     def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
         return link(self.caption(index).text, self.instances(index, flipped))
 
-    def instances(self, index: int, flipped: bool = False, share: float | None = None) -> list[Instance]:
+    def instances(
+        self, index: int, flipped: bool = False, share: float | None = None
+    ) -> list[Instance]:
         record, crop = self.records[index], self.crop(index, flipped)
         share = self.mask_share if share is None else share
         instances = []
@@ -166,7 +232,8 @@ class CocoDataset(CaptionedDataset):
 
 
 class CocoDataModule(CaptionedDataModule):
-    """Training batches of ``train_split`` and whole evaluation datasets by name. ``layout`` and the rest: `CocoDataset`."""
+    """Training batches of ``train_split`` and whole evaluation datasets by name. ``layout`` and the
+    rest: `CocoDataset`."""
 
     kind = CocoDataset
 
@@ -187,12 +254,23 @@ class CocoDataModule(CaptionedDataModule):
         **common: Any,
     ) -> None:
         super().__init__(
-            root, resolution, train_split, eval_splits, train_images, eval_images, batch, workers, seed, min_phrases, **common
+            root,
+            resolution,
+            train_split,
+            eval_splits,
+            train_images,
+            eval_images,
+            batch,
+            workers,
+            seed,
+            min_phrases,
+            **common,
         )
         self.own = {"layout": layout}
 
     def identities(self, dataset: CaptionedDataset) -> set[int | str]:
-        """Ids of images of COCO itself, the same in all its splits (2014, 2017 and Karpathy overlap); others mean nothing elsewhere."""
+        """Ids of images of COCO itself, the same in all its splits (2014, 2017 and Karpathy
+        overlap); others mean nothing elsewhere."""
         if dataset.manifest["layout"] == "karpathy" or OFFICIAL.fullmatch(dataset.split):
             return super().identities(dataset)
         return set()

@@ -21,11 +21,13 @@ def with_article(words: str) -> str:
 
 
 class ConceptDataset(Dataset):
-    """``length`` prompts an epoch, each of ``objects`` different concepts in random order ("a photo of a cat and a dog").
+    """``length`` prompts an epoch, each of ``objects`` different concepts in random order ("a photo
+    of a cat and a dog").
 
-    The words between the last two are drawn from ``joins``; ``template`` holds {} where the concepts go. What a sample is follows from
-    (seed, epoch, index) alone. Samples have ``phrases`` without masks and no image. Raises ValueError on fewer concepts than objects, on
-    one listed twice and on a template without its place.
+    The words between the last two are drawn from ``joins``; ``template`` holds {} where the
+    concepts go. What a sample is follows from (seed, epoch, index) alone. Samples have ``phrases``
+    without masks and no image. Raises ValueError on fewer concepts than objects, on one listed
+    twice and on a template without its place.
     """
 
     encodable = 0  # images that could be encoded
@@ -41,12 +43,19 @@ class ConceptDataset(Dataset):
         joins: Sequence[str] = JOINS,
     ) -> None:
         self.concepts = [" ".join(concept.split()) for concept in concepts]
-        if "" in self.concepts or len({concept.lower() for concept in self.concepts}) < len(self.concepts):
+        if "" in self.concepts or len({concept.lower() for concept in self.concepts}) < len(
+            self.concepts
+        ):
             raise ValueError(f"concepts {list(concepts)}: expected words, each concept once")
         if not 1 <= objects <= len(self.concepts):
-            raise ValueError(f"{len(self.concepts)} concepts make no prompt of {objects} objects: name {objects} or more")
+            raise ValueError(
+                f"{len(self.concepts)} concepts make no prompt of {objects} objects: name "
+                f"{objects} or more"
+            )
         if template.count("{}") != 1:
-            raise ValueError(f"template {template!r} has no place for the concepts: expected one {{}} in it")
+            raise ValueError(
+                f"template {template!r} has no place for the concepts: expected one {{}} in it"
+            )
         self.objects, self.length, self.seed, self.epoch = objects, length, seed, 0
         self.template, self.joins = template, tuple(joins)
         self.latents: torch.Tensor | None = None
@@ -64,15 +73,20 @@ class ConceptDataset(Dataset):
         return self._compose(*self._draw(index))[1]
 
     def longest(self, length: Callable[[str], int]) -> list[tuple[str, list[Phrase]]]:
-        """The prompt of the concepts of greatest ``length`` with each of the joins, the longest concept last: whoever can hold these
-        can hold every prompt."""
+        """The prompt of the concepts of greatest ``length`` with each of the joins, the longest
+        concept last: whoever can hold these can hold every prompt."""
         chosen = sorted(self.concepts, key=length)[-self.objects :]
         return [self._compose(chosen, join) for join in self.joins]
 
     @property
     def manifest(self) -> dict[str, Any]:
         """What prompts are made of. Fits into JSON."""
-        return {"concepts": self.concepts, "objects": self.objects, "template": self.template, "joins": list(self.joins)}
+        return {
+            "concepts": self.concepts,
+            "objects": self.objects,
+            "template": self.template,
+            "joins": list(self.joins),
+        }
 
     def digest(self) -> str:
         """Changes with everything that samples are made of."""
@@ -86,7 +100,9 @@ class ConceptDataset(Dataset):
         text, at, found = self.template.replace("{}", objects), self.template.index("{}"), []
         for concept, words in zip(chosen, named, strict=True):
             end = text.index(words, at) + len(words)
-            found.append(Phrase(concept, end - len(concept), end, torch.zeros(0, 0, dtype=torch.bool)))
+            found.append(
+                Phrase(concept, end - len(concept), end, torch.zeros(0, 0, dtype=torch.bool))
+            )
             at = end
         return text, found
 

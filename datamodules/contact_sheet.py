@@ -1,6 +1,8 @@
-"""Pictures of samples for a person: each image with its masks outlined, below it the caption with the words that mean them.
+"""Pictures of samples for a person: each image with its masks outlined, below it the caption with
+the words that mean them.
 
-What belongs together has the same colour and the same number. Colours are told apart by the colour-blind (Okabe and Ito).
+What belongs together has the same colour and the same number. Colours are told apart by the
+colour-blind (Okabe and Ito).
 """
 
 from __future__ import annotations
@@ -20,13 +22,15 @@ from datamodules.batch import Phrase
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#222222")
 INK, FAINT = "#1a1a1a", "#6b6b6b"
-SIDE, GAP, LINE, SMALL, BADGE = 288, 18, 21, 12, 15  # pixels: tiles, between them, a line of the caption, the name, a number
+# Pixels: tiles, between them, a line of the caption, the name, a number
+SIDE, GAP, LINE, SMALL, BADGE = 288, 18, 21, 12, 15
 LINES = 6  # of a caption; what is longer ends in dots
 
 
 @dataclass
 class Tile:
-    """One sample: ``pixels`` uint8 [3, H, W]; the caption and those of its words that have a mask [H, W]; masks that no word names."""
+    """One sample: ``pixels`` uint8 [3, H, W]; the caption and those of its words that have a mask
+    [H, W]; masks that no word names."""
 
     name: str
     pixels: Tensor
@@ -40,9 +44,15 @@ def draw(tiles: Sequence[Tile], columns: int = 4) -> Image.Image:
     fonts = _Fonts()
     columns = max(1, min(columns, len(tiles)))
     below = [_Text(tile, fonts) for tile in tiles]
-    rows = [range(start, min(start + columns, len(tiles))) for start in range(0, len(tiles), columns)]
+    rows = [
+        range(start, min(start + columns, len(tiles))) for start in range(0, len(tiles), columns)
+    ]
     heights = [SIDE + SMALL + 12 + LINE * max(len(below[i].lines) for i in row) for row in rows]
-    sheet = Image.new("RGB", (GAP + columns * (SIDE + GAP), GAP + sum(height + GAP for height in heights)), "white")
+    sheet = Image.new(
+        "RGB",
+        (GAP + columns * (SIDE + GAP), GAP + sum(height + GAP for height in heights)),
+        "white",
+    )
     top = GAP
     for row, height in zip(rows, heights, strict=True):
         for column, i in enumerate(row):
@@ -79,22 +89,29 @@ def _badge(draw: ImageDraw.ImageDraw, x: float, y: float, number: int, fonts: _F
     """The number in a disc of its colour about (x, y)."""
     radius = BADGE / 2
     draw.ellipse((x - radius - 1, y - radius - 1, x + radius + 1, y + radius + 1), fill="white")
-    draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=COLORS[number % len(COLORS)])
+    draw.ellipse(
+        (x - radius, y - radius, x + radius, y + radius), fill=COLORS[number % len(COLORS)]
+    )
     draw.text((x, y), str(number + 1), font=fonts.number, fill="white", anchor="mm")
 
 
-# --- the image ---------------------------------------------------------------------------------------------------------------------
+# --- the image --------------------------------------------------------------------------------
 
 
 def _picture(tile: Tile, numbers: Sequence[int], fonts: _Fonts) -> Image.Image:
-    """The image at `SIDE` pixels, its masks outlined inside a white line: in colour where words name them, else thin and grey."""
+    """The image at `SIDE` pixels, its masks outlined inside a white line: in colour where words
+    name them, else thin and grey."""
     whole = Image.fromarray(tile.pixels.permute(1, 2, 0).numpy())
     # A few large pixels stay what they are; a photograph is resampled.
     filters = Image.Resampling
-    picture = np.array(whole.resize((SIDE, SIDE), filters.NEAREST if whole.width < SIDE / 2 else filters.LANCZOS))
+    picture = np.array(
+        whole.resize((SIDE, SIDE), filters.NEAREST if whole.width < SIDE / 2 else filters.LANCZOS)
+    )
     for mask in tile.unnamed:
         _outline(picture, _enlarged(mask), FAINT, 1)
-    named = {number: _enlarged(phrase.mask) for number, phrase in zip(numbers, tile.phrases, strict=True)}
+    named = {
+        number: _enlarged(phrase.mask) for number, phrase in zip(numbers, tile.phrases, strict=True)
+    }
     for number, mask in named.items():
         _outline(picture, mask, COLORS[number % len(COLORS)], 3)
     image = Image.fromarray(picture)
@@ -127,7 +144,8 @@ def _eroded(mask: np.ndarray) -> np.ndarray:
 
 
 def _middle(mask: np.ndarray, taken: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """A place for a number inside the mask, near its middle and off the other numbers; the middle of the image for an empty mask."""
+    """A place for a number inside the mask, near its middle and off the other numbers; the middle
+    of the image for an empty mask."""
     rows, columns = mask.nonzero()
     if not len(rows):
         return SIDE / 2, SIDE / 2
@@ -136,21 +154,29 @@ def _middle(mask: np.ndarray, taken: Sequence[tuple[float, float]]) -> tuple[flo
         far = far + 1e6 * (np.hypot(columns - x, rows - y) < BADGE + 3)
     best = int(far.argmin())
     edge = BADGE / 2 + 2
-    return float(np.clip(columns[best], edge, SIDE - edge)), float(np.clip(rows[best], edge, SIDE - edge))
+    return float(np.clip(columns[best], edge, SIDE - edge)), float(
+        np.clip(rows[best], edge, SIDE - edge)
+    )
 
 
-# --- the caption -------------------------------------------------------------------------------------------------------------------
+# --- the caption --------------------------------------------------------------------------------
 
 
 class _Text:
-    """The name and the caption of a tile, in lines of (words, phrase or None, whether a phrase ends here)."""
+    """The name and the caption of a tile, in lines of (words, phrase or None, whether a phrase ends
+    here)."""
 
     def __init__(self, tile: Tile, fonts: _Fonts) -> None:
         self.tile, self.fonts, self.numbers = tile, fonts, _numbers(tile.phrases)
         self.lines = self._wrapped()
 
     def write(self, draw: ImageDraw.ImageDraw, left: float, top: float) -> None:
-        draw.text((left, top), _shortened(self.tile.name, self.fonts.small), font=self.fonts.small, fill=FAINT)
+        draw.text(
+            (left, top),
+            _shortened(self.tile.name, self.fonts.small),
+            font=self.fonts.small,
+            fill=FAINT,
+        )
         y = top + SMALL + 6
         for line in self.lines:
             x = left
@@ -161,7 +187,9 @@ class _Text:
                 draw.text((x, y), text, font=self.fonts.plain, fill=INK)
                 if phrase is not None:
                     number = self.numbers[phrase]
-                    draw.line((x, y + 18, x + width, y + 18), fill=COLORS[number % len(COLORS)], width=3)
+                    draw.line(
+                        (x, y + 18, x + width, y + 18), fill=COLORS[number % len(COLORS)], width=3
+                    )
                     if ends:
                         _badge(draw, x + width + BADGE / 2 + 2, y + 9, number, self.fonts)
                 x += width + (BADGE + 4) * ends
@@ -172,7 +200,9 @@ class _Text:
         room = float(SIDE)
         for word in re.finditer(r"\S+\s*", self.tile.caption):
             parts = self._parts(word.start(), word.end())
-            width = sum(self.fonts.plain.getlength(text) + (BADGE + 4) * ends for text, _, ends in parts)
+            width = sum(
+                self.fonts.plain.getlength(text) + (BADGE + 4) * ends for text, _, ends in parts
+            )
             if width > room and lines[-1]:
                 lines.append([])
                 room = float(SIDE)
@@ -186,11 +216,19 @@ class _Text:
     def _parts(self, start: int, end: int) -> list[tuple[str, int | None, bool]]:
         """The characters of a word, divided where phrases begin and end."""
         phrases = self.tile.phrases
-        cuts = sorted({start, end, *(at for p in phrases for at in (p.start, p.end) if start < at < end)})
+        cuts = sorted(
+            {start, end, *(at for p in phrases for at in (p.start, p.end) if start < at < end)}
+        )
         parts = []
         for begin, stop in zip(cuts, cuts[1:], strict=False):
             within = next((i for i, p in enumerate(phrases) if p.start <= begin < p.end), None)
-            parts.append((self.tile.caption[begin:stop], within, within is not None and stop == phrases[within].end))
+            parts.append(
+                (
+                    self.tile.caption[begin:stop],
+                    within,
+                    within is not None and stop == phrases[within].end,
+                )
+            )
         return parts
 
 

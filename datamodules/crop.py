@@ -11,7 +11,8 @@ from torch import Tensor
 
 
 class Crop(NamedTuple):
-    """``side`` pixels from (``left``, ``top``) on, resized to ``resolution`` pixels; perhaps ``mirrored``, left for right."""
+    """``side`` pixels from (``left``, ``top``) on, resized to ``resolution`` pixels; perhaps
+    ``mirrored``, left for right."""
 
     left: int
     top: int
@@ -26,7 +27,8 @@ class Crop(NamedTuple):
         return cls((width - side) // 2, (height - side) // 2, side, resolution, mirrored)
 
     def pixels(self, image: Image.Image) -> Tensor:
-        """uint8 [3, resolution, resolution] of an RGB image, by Pillow's bicubic filter where its size differs."""
+        """uint8 [3, resolution, resolution] of an RGB image, by Pillow's bicubic filter where its
+        size differs."""
         square = image.crop((self.left, self.top, self.left + self.side, self.top + self.side))
         if self.side != self.resolution:
             square = square.resize((self.resolution, self.resolution), Image.Resampling.BICUBIC)
@@ -35,15 +37,19 @@ class Crop(NamedTuple):
         return torch.from_numpy(np.array(square)).permute(2, 0, 1)
 
     def mask(self, mask: np.ndarray, share: float = 0.5) -> Tensor | None:
-        """bool [resolution, resolution] of a mask [H, W] of the whole image, by `shrink`; None where nothing of it is in the square."""
+        """bool [resolution, resolution] of a mask [H, W] of the whole image, by `shrink`; None
+        where nothing of it is in the square."""
         square = mask[self.top : self.top + self.side, self.left : self.left + self.side]
         if not square.any():
             return None
         found = shrink(torch.from_numpy(np.ascontiguousarray(square)), self.resolution, share)
         return found.flip(-1) if self.mirrored else found
 
-    def box(self, x0: float, y0: float, x1: float, y1: float) -> tuple[float, float, float, float] | None:
-        """The part of a box in pixels of the whole image that is in the square, in pixels of the crop; None where none is."""
+    def box(
+        self, x0: float, y0: float, x1: float, y1: float
+    ) -> tuple[float, float, float, float] | None:
+        """The part of a box in pixels of the whole image that is in the square, in pixels of the
+        crop; None where none is."""
         scale, end = self.resolution / self.side, float(self.resolution)
         x0, x1 = (min(max((x - self.left) * scale, 0.0), end) for x in (x0, x1))
         y0, y1 = (min(max((y - self.top) * scale, 0.0), end) for y in (y0, y1))
@@ -53,6 +59,9 @@ class Crop(NamedTuple):
 
 
 def shrink(mask: Tensor, side: int, share: float = 0.5) -> Tensor:
-    """bool [side, side]: where at least ``share`` of a location's area is covered by ``mask`` [H, W]; with share 0, where any of it is."""
-    covered = torch.nn.functional.interpolate(mask[None, None].float(), (side, side), mode="area")[0, 0]
+    """bool [side, side]: where at least ``share`` of a location's area is covered by ``mask`` [H,
+    W]; with share 0, where any of it is."""
+    covered = torch.nn.functional.interpolate(mask[None, None].float(), (side, side), mode="area")[
+        0, 0
+    ]
     return covered >= share if share else covered > 0

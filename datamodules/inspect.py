@@ -1,10 +1,12 @@
-"""What a run would be trained on, for a person to see: counts, sizes, captions, masks, problems, and a contact sheet of each split.
+"""What a run would be trained on, for a person to see: counts, sizes, captions, masks, problems,
+and a contact sheet of each split.
 
     python -m datamodules.inspect data=coco data.root=/data/coco                 # and any other setting of a run
     python -m datamodules.inspect data=coco data.root=/data/coco evaluation.splits=[val2017] images=24
     python -m datamodules.inspect --help
 
-Everything lands in <output>/inspect/<data.name>: <split>.png, and inspect.json with all that was printed and the manifest.
+Everything lands in <output>/inspect/<data.name>: <split>.png, and inspect.json with all that was
+printed and the manifest.
 """
 
 from __future__ import annotations
@@ -27,12 +29,12 @@ if TYPE_CHECKING:
     from datamodules.contact_sheet import Tile
     from datamodules.loading import PairedDataModule
 
-LOOKED_AT = 200          # images of a split whose masks are decoded, evenly from first to last
+LOOKED_AT = 200  # images of a split whose masks are decoded, evenly from first to last
 SIDES = (64, 32, 16, 8)  # of attention maps, in locations
-TEXTS = 10               # prompts that are printed of a split without images
-EXAMPLES = 3             # places that are printed of each kind of problem
+TEXTS = 10  # prompts that are printed of a split without images
+EXAMPLES = 3  # places that are printed of each kind of problem
 SAID = ("split", "count", "images")  # of the manifest, and elsewhere
-PIXELS = 512             # side of the crop of photographs where no backbone is named
+PIXELS = 512  # side of the crop of photographs where no backbone is named
 Say = Callable[[str], None]
 
 
@@ -47,13 +49,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 2 for settings or data that cannot be used."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
-        print(conf.help_text(__doc__.partition("\n")[0] if __doc__ else "", "python -m datamodules.inspect", schema=Inspection))
+        print(
+            conf.help_text(
+                __doc__.partition("\n")[0] if __doc__ else "",
+                "python -m datamodules.inspect",
+                schema=Inspection,
+            )
+        )
         return 0
     try:
         config = _adapted(conf.load(argv, schema=Inspection), argv)
         folder = Path(config.output) / "inspect" / config.data.name
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # what a DataModule warns of stands in its notes, which are printed
+            # What a DataModule warns of stands in its notes, which are printed
+            warnings.simplefilter("ignore", UserWarning)
             report(open_datamodule(config), folder, config.images)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -62,7 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _adapted(config: Inspection, argv: Sequence[str]) -> Inspection:
-    """The defaults are those of the embedded world: other data have other splits, and photographs are not seen at 64 pixels."""
+    """The defaults are those of the embedded world: other data have other splits, and photographs
+    are not seen at 64 pixels."""
     changes: dict[str, Any] = {}
     said = {word.partition("=")[0] for word in argv}
     if config.data.name in ("coco", "flickr30k") and not {"evaluation", "evaluation.splits"} & said:
@@ -75,14 +85,18 @@ def _adapted(config: Inspection, argv: Sequence[str]) -> Inspection:
 
 def open_datamodule(config: Run) -> PairedDataModule:
     """The DataModule of the settings, set up."""
-    # An entry point looks both ways: what a run would open is what is inspected. No module of this package imports this one.
-    from lightning_modules.data import build_data
+    # An entry point looks both ways: what a run would open is what is inspected. No module of this
+    # package imports this one.
+    from lightning_modules.training.data import build_data
 
     return build_data(config, _Progress(), with_prior=False)
 
 
-def report(datamodule: PairedDataModule, folder: Path, images: int = 12, say: Say = print) -> dict[str, Any]:
-    """Says what the datasets hold, draws the first ``images`` of each, and writes both into ``folder``. Returns what is in inspect.json."""
+def report(
+    datamodule: PairedDataModule, folder: Path, images: int = 12, say: Say = print
+) -> dict[str, Any]:
+    """Says what the datasets hold, draws the first ``images`` of each, and writes both into
+    ``folder``. Returns what is in inspect.json."""
     folder.mkdir(parents=True, exist_ok=True)
     said: dict[str, Any] = {"splits": {}}
     for name, dataset in _datasets(datamodule).items():
@@ -96,7 +110,10 @@ def report(datamodule: PairedDataModule, folder: Path, images: int = 12, say: Sa
                 say(f"  {line}")
         elif images:
             path = folder / f"{name}.png"
-            facts |= {"cannot_be_decoded": _sheet(dataset, images, path), "contact_sheet": str(path)}
+            facts |= {
+                "cannot_be_decoded": _sheet(dataset, images, path),
+                "contact_sheet": str(path),
+            }
             for problem in facts["cannot_be_decoded"]:
                 say(f"  problem: {problem}")
             say(f"  contact sheet: {path}")
@@ -116,10 +133,13 @@ def _datasets(datamodule: Any) -> dict[str, Any]:
     """The training set under the name of its split, then the evaluation sets."""
     train = datamodule.train_set
     name = getattr(train, "split", "train")
-    return {name if name not in datamodule.eval_sets else f"{name}-training": train, **datamodule.eval_sets}
+    return {
+        name if name not in datamodule.eval_sets else f"{name}-training": train,
+        **datamodule.eval_sets,
+    }
 
 
-# --- numbers -----------------------------------------------------------------------------------------------------------------------
+# --- numbers --------------------------------------------------------------------------------
 
 
 def _facts(dataset: Any, progress: Callable[[str, float], None]) -> dict[str, Any]:
@@ -129,14 +149,22 @@ def _facts(dataset: Any, progress: Callable[[str, float], None]) -> dict[str, An
     manifest = getattr(dataset, "manifest", {})
     if hasattr(dataset, "crop"):
         facts |= _of_records(dataset, records, progress)
-        facts["source"] = {key: value for key, value in manifest.items() if isinstance(value, str | int) and key not in SAID}
+        facts["source"] = {
+            key: value
+            for key, value in manifest.items()
+            if isinstance(value, str | int) and key not in SAID
+        }
         facts["problems"] = manifest["problems"]
     elif hasattr(dataset, "views"):
-        facts["sizes"] = _sizes([(view.pixels.shape[2], view.pixels.shape[1]) for view in dataset.views])
+        facts["sizes"] = _sizes(
+            [(view.pixels.shape[2], view.pixels.shape[1]) for view in dataset.views]
+        )
         facts["masks_per_image"] = _histogram(len(view.masks) for view in dataset.views)
     rows = _evenly(len(dataset), LOOKED_AT)
     linked = [len(dataset.phrases(row)) for row in rows]
-    shares = {f"{least}_or_more": sum(count >= least for count in linked) / len(rows) for least in (1, 2)}
+    shares = {
+        f"{least}_or_more": sum(count >= least for count in linked) / len(rows) for least in (1, 2)
+    }
     facts["phrases"] = {"of": len(rows), "per_caption": _histogram(linked), **shares}
     if records is not None and hasattr(records[0], "wanted"):
         facts["categories"] = dict(Counter(record.category for record in records))
@@ -144,8 +172,11 @@ def _facts(dataset: Any, progress: Callable[[str, float], None]) -> dict[str, An
     return facts
 
 
-def _of_records(dataset: Any, records: Any, progress: Callable[[str, float], None]) -> dict[str, Any]:
-    """Sizes, captions and masks of all images; what becomes of the masks on the maps of attention, of some of them."""
+def _of_records(
+    dataset: Any, records: Any, progress: Callable[[str, float], None]
+) -> dict[str, Any]:
+    """Sizes, captions and masks of all images; what becomes of the masks on the maps of attention,
+    of some of them."""
     from datamodules.captioned import vanished
 
     sizes, captions, masks = [], [], []
@@ -154,7 +185,11 @@ def _of_records(dataset: Any, records: Any, progress: Callable[[str, float], Non
         captions.append(len(record.captions))
         masks.append(dataset.objects(row))
         progress(f"reading {dataset.split}: {row + 1}/{len(records)}", (row + 1) / len(records))
-    facts: dict[str, Any] = {"sizes": _sizes(sizes), "captions_per_image": _histogram(captions), "masks_per_image": _histogram(masks)}
+    facts: dict[str, Any] = {
+        "sizes": _sizes(sizes),
+        "captions_per_image": _histogram(captions),
+        "masks_per_image": _histogram(masks),
+    }
     if any(masks):
         rows = _evenly(len(dataset), LOOKED_AT)
         facts["vanished"] = {"of_images": len(rows), "mask_share": dataset.mask_share}
@@ -167,7 +202,10 @@ def _of_records(dataset: Any, records: Any, progress: Callable[[str, float], Non
 def _sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
     """Width and height in pixels, and how many different sizes there are."""
     widths, heights = zip(*sizes, strict=True)
-    found = {name: [min(x), statistics.median(x), max(x)] for name, x in (("width", widths), ("height", heights))}
+    found = {
+        name: [min(x), statistics.median(x), max(x)]
+        for name, x in (("width", widths), ("height", heights))
+    }
     return {**found, "different": len(set(sizes))}
 
 
@@ -179,34 +217,67 @@ def _evenly(count: int, most: int) -> list[int]:
     return list(range(count)) if count <= most else [i * count // most for i in range(most)]
 
 
-# --- words -------------------------------------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------
 
 
 def _lines(facts: dict[str, Any]) -> list[str]:
     """The facts of a dataset for a person."""
     lines = []
     if source := facts.get("source"):
-        lines.append("source: " + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in source.items()))
+        lines.append(
+            "source: "
+            + ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in source.items())
+        )
     if sizes := facts.get("sizes"):
         (w0, w1, w2), (h0, h1, h2) = sizes["width"], sizes["height"]
-        many = f"{sizes['different']} different sizes" if sizes["different"] > 1 else "all of one size"
-        lines.append(f"image sizes: width {w0} / {w1:g} / {w2}, height {h0} / {h1:g} / {h2} pixels (least / median / most), {many}")
-    for key, title in (("captions_per_image", "captions per image"), ("masks_per_image", "masks per image")):
+        many = (
+            f"{sizes['different']} different sizes" if sizes["different"] > 1 else "all of one size"
+        )
+        lines.append(
+            f"image sizes: width {w0} / {w1:g} / {w2}, height {h0} / {h1:g} / {h2} pixels "
+            f"(least / median / most), {many}"
+        )
+    for key, title in (
+        ("captions_per_image", "captions per image"),
+        ("masks_per_image", "masks per image"),
+    ):
         if key in facts:
             lines.append(f"{title}: {_counted(facts[key])}")
     phrases = facts["phrases"]
-    seen = f" (of {phrases['of']} captions, evenly chosen)" if phrases["of"] < facts["samples"] else ""
+    seen = (
+        (f" (of {phrases['of']} captions, evenly chosen)")
+        if phrases["of"] < facts["samples"]
+        else ""
+    )
     lines.append(f"linked phrases per caption: {_counted(phrases['per_caption'])}{seen}")
-    lines.append(f"captions with a linked phrase: {phrases['1_or_more']:.0%}; with two or more: {phrases['2_or_more']:.0%}")
+    lines.append(
+        f"captions with a linked phrase: {phrases['1_or_more']:.0%}; with two or more: "
+        f"{phrases['2_or_more']:.0%}"
+    )
     if "categories" in facts:
-        lines.append("categories: " + ", ".join(f"{name} {count}" for name, count in facts["categories"].items()))
+        lines.append(
+            "categories: "
+            + ", ".join(f"{name} {count}" for name, count in facts["categories"].items())
+        )
         lines.append(f"wanted objects known of {facts['wanted_known']} prompts")
     if lost := facts.get("vanished"):
         first = lost[str(SIDES[0])]
-        lines.append(f"masks of {lost['of_images']} images: {first['objects']}, of which {first['outside']} lie outside the crop")
+        lines.append(
+            f"masks of {lost['of_images']} images: {first['objects']}, of which "
+            f"{first['outside']} lie outside the crop"
+        )
         inside = max(first["objects"] - first["outside"], 1)
-        parts = [f"{side}x{side} {lost[str(side)]['vanished']} ({lost[str(side)]['vanished'] / inside:.0%})" for side in SIDES]
-        lines.append(f"masks that vanish on a map, with data.mask_share={lost['mask_share']:g}: {', '.join(parts)}")
+        parts = [
+            (
+                f"{side}x{side} {lost[str(side)]['vanished']} "
+                f"({lost[str(side)]['vanished'] / inside:.0%})"
+            )
+            for side in SIDES
+        ]
+        lines.append(
+            f"masks that vanish on a map, with data.mask_share={lost['mask_share']:g}: "
+            f"{', '.join(parts)}"
+        )
     return lines + (_problems(facts["problems"]) if "problems" in facts else [])
 
 
@@ -235,7 +306,10 @@ def _texts(dataset: Any) -> list[str]:
     for row in range(min(TEXTS, len(dataset))):
         record = dataset.records[row] if hasattr(dataset, "records") else None
         lines.append(f"{row}: {dataset.caption(row).text}")
-        lines.append("     phrases: " + (" | ".join(phrase.text for phrase in dataset.phrases(row)) or "none"))
+        lines.append(
+            "     phrases: "
+            + (" | ".join(phrase.text for phrase in dataset.phrases(row)) or "none")
+        )
         if wanted := getattr(record, "wanted", None):
             lines.append(f"     wanted: {json.dumps(wanted)}")
     return lines
@@ -251,18 +325,23 @@ class _Progress:
         terminal = sys.stderr.isatty()
         if time.monotonic() - self.last > (0.5 if terminal else 10):
             self.last = time.monotonic()
-            print(f"\r\x1b[2K{text}" if terminal else text, end="" if terminal else "\n", file=sys.stderr, flush=True)
+            print(
+                f"\r\x1b[2K{text}" if terminal else text,
+                end="" if terminal else "\n",
+                file=sys.stderr,
+                flush=True,
+            )
             if terminal and share >= 1:
                 print(file=sys.stderr)
 
 
-# --- pictures ----------------------------------------------------------------------------------------------------------------------
+# --- pictures --------------------------------------------------------------------------------
 
 
 def _sheet(dataset: Any, images: int, path: Path) -> list[str]:
     """Draws the first images that can be decoded; says which cannot."""
     from datamodules.contact_sheet import draw
-    from datamodules.index import DataError
+    from datamodules.formats.index import DataError
 
     tiles: list[Tile] = []
     problems: list[str] = []
@@ -284,13 +363,19 @@ def _tile(dataset: Any, row: int) -> Tile:
     text, flipped = dataset.caption(row).text, hasattr(dataset, "flipped") and dataset.flipped(row)
     if hasattr(dataset, "variant"):  # a scene: its images have numbers of their own
         number = dataset.variant(row)
-        return Tile(f"sample {row}, image {number}", dataset.pixels(number), text, dataset.phrases(row))
+        return Tile(
+            f"sample {row}, image {number}", dataset.pixels(number), text, dataset.phrases(row)
+        )
     if not hasattr(dataset, "crop"):
         return Tile(f"prompt {row}", dataset.pixels(row), text, dataset.phrases(row))
     phrases = dataset.phrases(row, flipped)
     things = [thing.mask for thing in dataset.instances(row, flipped)]
-    unnamed = [mask for mask in things if not any(bool((mask <= phrase.mask).all()) for phrase in phrases)]
-    return Tile(dataset.records[row].path.name, dataset.pixels(row, flipped), text, phrases, unnamed)
+    unnamed = [
+        mask for mask in things if not any(bool((mask <= phrase.mask).all()) for phrase in phrases)
+    ]
+    return Tile(
+        dataset.records[row].path.name, dataset.pixels(row, flipped), text, phrases, unnamed
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Training batches whose order a seed fixes on any number of processes, and which go on in the middle of an epoch."""
+"""Training batches whose order a seed fixes on any number of processes, and which go on in the
+middle of an epoch."""
 
 from __future__ import annotations
 
@@ -14,42 +15,60 @@ from datamodules.batch import Batch, collate
 
 
 def ranks() -> tuple[int, int]:
-    """(number of this process, number of processes) of a distributed training; (0, 1) without one."""
+    """(number of this process, number of processes) of a distributed training; (0, 1) without
+    one."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def share(count: int, rank: int, world: int) -> range:
-    """Which of ``count`` samples process ``rank`` of ``world`` evaluates; it also serves as the sampler of a DataLoader.
+    """Which of ``count`` samples process ``rank`` of ``world`` evaluates; it also serves as the
+    sampler of a DataLoader.
 
-    Every sample falls to exactly one process and none is repeated to make shares equal, so that nothing counts twice. Shares differ by one
-    sample at most and may be empty; one after another in the order of ranks they are 0 … ``count`` - 1.
+    Every sample falls to exactly one process and none is repeated to make shares equal, so that
+    nothing counts twice. Shares differ by one sample at most and may be empty; one after another in
+    the order of ranks they are 0 … ``count`` - 1.
     """
     return range(count * rank // world, count * (rank + 1) // world)
 
 
 class Order(DistributedSampler[int]):
-    """Every index once, in an order that ``seed`` and ``epoch`` fix, for process ``rank`` of ``world``: of each global batch of ``world`` x
-    ``batch`` samples its own ``batch``. Together the processes see the batches of one process with the global batch.
+    """Every index once, in an order that ``seed`` and ``epoch`` fix, for process ``rank`` of
+    ``world``: of each global batch of ``world`` x ``batch`` samples its own ``batch``. Together the
+    processes see the batches of one process with the global batch.
 
-    What makes no whole global batch is dropped. An epoch that is taken up again leaves out its first ``skip`` batches.
+    What makes no whole global batch is dropped. An epoch that is taken up again leaves out its
+    first ``skip`` batches.
     """
 
-    # A DistributedSampler because Lightning wraps any other once more: each process would then take a part of its own part.
+    # A DistributedSampler because Lightning wraps any other once more: each process would then take
+    # a part of its own part.
 
-    def __init__(self, size: int, seed: int, epoch: int, skip: int = 0, batch: int = 1, rank: int = 0, world: int = 1) -> None:
+    def __init__(
+        self,
+        size: int,
+        seed: int,
+        epoch: int,
+        skip: int = 0,
+        batch: int = 1,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
         self.size, self.seed, self.epoch, self.skip = size, seed, epoch, skip
         self.batch, self.rank, self.world = batch, rank, world
 
     def __len__(self) -> int:
-        # The whole epoch, also when it is taken up again: the Trainer counts the batches that came before.
+        # The whole epoch, also when it is taken up again: the Trainer counts the batches that came
+        # before.
         return self.size // (self.batch * self.world) * self.batch
 
     def __iter__(self) -> Iterator[int]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.size, generator=generator)[: len(self) * self.world]
-        return iter(order.view(-1, self.world, self.batch)[self.skip :, self.rank].flatten().tolist())
+        return iter(
+            order.view(-1, self.world, self.batch)[self.skip :, self.rank].flatten().tolist()
+        )
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing: each epoch has an order of its own."""
@@ -58,8 +77,8 @@ class Order(DistributedSampler[int]):
 class PairedDataModule(L.LightningDataModule):
     """What the DataModules share: batches of ``train_set``, which a subclass makes in ``setup``.
 
-    Every (seed) gives the same order of images and captions, whatever the method: comparisons between methods are paired. ``batch`` is
-    what one process takes at once.
+    Every (seed) gives the same order of images and captions, whatever the method: comparisons
+    between methods are paired. ``batch`` is what one process takes at once.
     """
 
     train_set: Any
@@ -70,34 +89,54 @@ class PairedDataModule(L.LightningDataModule):
         self.batch, self.workers, self.seed = batch, workers, seed
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """One epoch, or what is left of it. The Trainer asks anew each epoch (``reload_dataloaders_every_n_epochs=1``).
+        """One epoch, or what is left of it. The Trainer asks anew each epoch
+        (``reload_dataloaders_every_n_epochs=1``).
 
-        Lightning itself would begin an interrupted epoch from its start, with the numbers of later batches.
-        Raises ValueError when an epoch holds fewer samples than a global batch.
+        Lightning itself would begin an interrupted epoch from its start, with the numbers of later
+        batches. Raises ValueError when an epoch holds fewer samples than a global batch.
         """
         size, (rank, world) = len(self.train_set), ranks()
         if size < self.batch * world:
             on = f" on each of {world} processes" if world > 1 else ""
-            raise ValueError(f"{size} training samples make no batch of {self.batch}{on}: set trainer.batch lower")
+            raise ValueError(
+                f"{size} training samples make no batch of {self.batch}{on}: set "
+                "trainer.batch lower"
+            )
         epoch = self.trainer.current_epoch if self.trainer else 0
         done = self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
-        # Workers hold copies of the dataset, so they have to be started after this: they are, anew for each epoch.
+        # Workers hold copies of the dataset, so they have to be started after this: they are, anew
+        # for each epoch.
         self.train_set.epoch = epoch
-        order = Order(size, self.seed, epoch, done % (size // (self.batch * world)), self.batch, rank, world)
-        return DataLoader(self.train_set, self.batch, sampler=order, num_workers=self.workers, collate_fn=collate)
+        order = Order(
+            size, self.seed, epoch, done % (size // (self.batch * world)), self.batch, rank, world
+        )
+        return DataLoader(
+            self.train_set, self.batch, sampler=order, num_workers=self.workers, collate_fn=collate
+        )
 
     def manifest(self) -> dict[str, Any]:
         """What the data are, for whoever looks at a run later. Fits into JSON."""
-        return {"train": len(self.train_set), "evaluation": {name: len(dataset) for name, dataset in self.eval_sets.items()}}
+        return {
+            "train": len(self.train_set),
+            "evaluation": {name: len(dataset) for name, dataset in self.eval_sets.items()},
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """What the place in an epoch depends on, for the checkpoint."""
-        return {"samples": len(self.train_set), "global_batch": self.batch * ranks()[1], "seed": self.seed}
+        return {
+            "samples": len(self.train_set),
+            "global_batch": self.batch * ranks()[1],
+            "seed": self.seed,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Raises ValueError when the order that the checkpoint's training had begun is not the one that would go on."""
+        """Raises ValueError when the order that the checkpoint's training had begun is not the one
+        that would go on."""
         if state_dict != self.state_dict():
-            was, now = (", ".join(f"{key} {value}" for key, value in state.items()) for state in (state_dict, self.state_dict()))
+            was, now = (
+                ", ".join(f"{key} {value}" for key, value in state.items())
+                for state in (state_dict, self.state_dict())
+            )
             raise ValueError(
                 f"the checkpoint was made with {was}; now it is {now}: go on as it began (the global batch is trainer.batch x processes) "
                 "or delete the checkpoint to train anew"

@@ -1,4 +1,5 @@
-"""Prompts without images: benchmarks, word lists and one's own files, for training on phrases and for evaluation."""
+"""Prompts without images: benchmarks, word lists and one's own files, for training on phrases and
+for evaluation."""
 
 from __future__ import annotations
 
@@ -13,21 +14,25 @@ import torch
 from torch.utils.data import Dataset
 
 from datamodules.batch import Caption, Instance, Phrase
-from datamodules.index import DataError, Problems
+from datamodules.formats.index import DataError, Problems
+from datamodules.formats.prompt_files import PromptFile, read_sources, renumbered
+from datamodules.formats.prompt_lines import PromptRecord
 from datamodules.loading import PairedDataModule
-from datamodules.prompt_files import PromptFile, read_sources, renumbered
-from datamodules.prompt_lines import PromptRecord
 
 
 class PromptDataset(Dataset):
-    """Prompts in their order, each once. Samples have no image and, ``with_phrases``, phrases without masks.
+    """Prompts in their order, each once. Samples have no image and, ``with_phrases``, phrases
+    without masks.
 
-    ``records`` say besides what is wanted (GenEval's form), where that is known. Raises ValueError without any prompt.
+    ``records`` say besides what is wanted (GenEval's form), where that is known. Raises ValueError
+    without any prompt.
     """
 
     encodable = 0  # images that could be encoded
 
-    def __init__(self, records: Sequence[PromptRecord], manifest: dict[str, Any] | None = None, seed: int = 0) -> None:
+    def __init__(
+        self, records: Sequence[PromptRecord], manifest: dict[str, Any] | None = None, seed: int = 0
+    ) -> None:
         if not records:
             raise ValueError("a dataset of no prompts: expected one or more")
         self.records = renumbered(records)
@@ -46,7 +51,8 @@ class PromptDataset(Dataset):
         return sample
 
     def caption(self, index: int) -> Caption:
-        """The prompt, and the relation of its first object to its second where just one relation is wanted."""
+        """The prompt, and the relation of its first object to its second where just one relation is
+        wanted."""
         record = self.records[index]
         include = record.wanted["include"] if record.wanted else []
         places = [thing["position"][0] for thing in include if "position" in thing]
@@ -55,7 +61,9 @@ class PromptDataset(Dataset):
     def phrases(self, index: int) -> list[Phrase]:
         """The words of the prompt's objects, from left to right."""
         record, nowhere = self.records[index], torch.zeros(0, 0, dtype=torch.bool)
-        return [Phrase(record.text[start:end], start, end, nowhere) for start, end in record.phrases]
+        return [
+            Phrase(record.text[start:end], start, end, nowhere) for start, end in record.phrases
+        ]
 
     def instances(self, index: int) -> list[Instance]:
         """None: a prompt has no image in which its objects could be."""
@@ -72,12 +80,14 @@ class PromptDataset(Dataset):
 
 
 class PromptDataModule(PairedDataModule):
-    """Training batches of the prompts of all files, each once, and whole evaluation datasets by name.
+    """Training batches of the prompts of all files, each once, and whole evaluation datasets by
+    name.
 
-    ``paths`` are files, folders, or "attend_and_excite", whose colours ``pair_seed`` draws (see `prompt_files`). An evaluation set is a
-    file, by its name without ending, or with ``sets="category"`` all prompts of a category. For training, prompts of fewer than
-    ``min_phrases`` phrases are left out. ``train_prompts`` and ``eval_prompts`` (of each set) take so many, evenly from first to last:
-    benchmarks are sorted by task.
+    ``paths`` are files, folders, or "attend_and_excite", whose colours ``pair_seed`` draws (see
+    `prompt_files`). An evaluation set is a file, by its name without ending, or with
+    ``sets="category"`` all prompts of a category. For training, prompts of fewer than
+    ``min_phrases`` phrases are left out. ``train_prompts`` and ``eval_prompts`` (of each set) take
+    so many, evenly from first to last: benchmarks are sorted by task.
 
     Raises DataError where no prompts are left, or two files have the same name.
     """
@@ -110,14 +120,24 @@ class PromptDataModule(PairedDataModule):
         if hasattr(self, "train_set"):
             return
         problems = Problems(self.on_error)
-        files, left = read_sources(self.paths, self.kind, problems, self.keep_duplicates, self.pair_seed)
+        files, left = read_sources(
+            self.paths, self.kind, problems, self.keep_duplicates, self.pair_seed
+        )
         records = [record for file in files for record in file.records]
         if not records:
-            told = [f"{kind}: {where}" for kind, places in problems.examples.items() for where in places]
-            raise DataError(f"no prompts left in {', '.join(map(str, self.paths))}: {told[0] if told else 'no file was named'}")
+            told = [
+                f"{kind}: {where}" for kind, places in problems.examples.items() for where in places
+            ]
+            raise DataError(
+                f"no prompts left in {', '.join(map(str, self.paths))}: "
+                f"{told[0] if told else 'no file was named'}"
+            )
         chosen = [record for record in records if len(record.phrases) >= self.min_phrases]
         if not chosen:
-            raise DataError(f"none of {len(records)} prompts has min_phrases={self.min_phrases} phrases: set it lower, or name the phrases")
+            raise DataError(
+                f"none of {len(records)} prompts has min_phrases={self.min_phrases} "
+                "phrases: set it lower, or name the phrases"
+            )
         once: dict[Any, PromptRecord] = {}
         for i, record in enumerate(chosen):
             once.setdefault(i if self.keep_duplicates else (record.text, record.phrases), record)
@@ -127,14 +147,23 @@ class PromptDataModule(PairedDataModule):
             "not_read": left,
             "prompts": len(records),
             "categories": dict(Counter(record.category for record in records)),
-            "training": {"few_phrases": len(records) - len(chosen), "duplicates_across_files": len(chosen) - len(once)},
+            "training": {
+                "few_phrases": len(records) - len(chosen),
+                "duplicates_across_files": len(chosen) - len(once),
+            },
             "problems": problems.summary(),
         }
-        self.train_set = PromptDataset(_evenly(list(once.values()), self.train_prompts), self._manifest, self.seed)
-        self.eval_sets = {n: PromptDataset(_evenly(of, self.eval_prompts), self._manifest, self.seed) for n, of in by_name.items()}
+        self.train_set = PromptDataset(
+            _evenly(list(once.values()), self.train_prompts), self._manifest, self.seed
+        )
+        self.eval_sets = {
+            n: PromptDataset(_evenly(of, self.eval_prompts), self._manifest, self.seed)
+            for n, of in by_name.items()
+        }
 
     def manifest(self) -> dict[str, Any]:
-        """What was read: files, kinds, categories and sets with their numbers of prompts, and what was left out and why."""
+        """What was read: files, kinds, categories and sets with their numbers of prompts, and what
+        was left out and why."""
         self.setup()
         return {**super().manifest(), **self._manifest}
 
@@ -142,9 +171,14 @@ class PromptDataModule(PairedDataModule):
         by_name: dict[str, list[PromptRecord]] = {}
         for file in files:
             if self.sets == "file" and file.name in by_name:
-                raise DataError(f"{file.facts['file']}: another file is named {file.name!r}: rename one, or set sets=category")
+                raise DataError(
+                    f"{file.facts['file']}: another file is named {file.name!r}: rename "
+                    "one, or set sets=category"
+                )
             for record in file.records:
-                by_name.setdefault(file.name if self.sets == "file" else record.category, []).append(record)
+                by_name.setdefault(
+                    file.name if self.sets == "file" else record.category, []
+                ).append(record)
         return by_name
 
 

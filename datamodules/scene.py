@@ -1,4 +1,5 @@
-"""One scene, one or a few images with a mask for each subject, as training batches (Break-A-Scene, section 1 of the paper's method)."""
+"""One scene, one or a few images with a mask for each subject, as training batches (Break-A-Scene,
+section 1 of the paper's method)."""
 
 from __future__ import annotations
 
@@ -14,23 +15,38 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.batch import Caption, Instance, Phrase
+from datamodules.formats.scene_folder import (
+    SUFFIXES,
+    SceneFolder,
+    Subject,
+    View,
+    load_image,
+    read_scene,
+)
 from datamodules.loading import PairedDataModule
-from datamodules.scene_folder import SUFFIXES, SceneFolder, Subject, View, load_image, read_scene
 
 PREFIX, PRIOR_PROMPT = "a photo of ", "a photo at the beach"
 # Those of the paper's evaluation.
 PROMPTS = tuple(
     f"a photo of {{tokens}} {place}"
     for place in (
-        "at the beach", "in the jungle", "in the snow", "in the street", "on top of a pink fabric", "on top of a wooden floor",
-        "with a city in the background", "with a mountain in the background", "with the Eiffel tower in the background",
+        "at the beach",
+        "in the jungle",
+        "in the snow",
+        "in the street",
+        "on top of a pink fabric",
+        "on top of a wooden floor",
+        "with a city in the background",
+        "with a mountain in the background",
+        "with the Eiffel tower in the background",
         "floating on top of water",
     )
-)  # fmt: skip
+)
 
 
 class Draw(NamedTuple):
-    """What one training sample shows: image, mirrored or not, and the numbers of the subjects that its caption names, in that order."""
+    """What one training sample shows: image, mirrored or not, and the numbers of the subjects that
+    its caption names, in that order."""
 
     image: int
     flipped: bool
@@ -49,14 +65,17 @@ def subsets(count: int) -> list[tuple[int, ...]]:
 
 
 class SceneDataset(Dataset):
-    """``length`` samples an epoch: an image of the scene, some of the subjects in it, their placeholders in the caption, their masks.
+    """``length`` samples an epoch: an image of the scene, some of the subjects in it, their
+    placeholders in the caption, their masks.
 
-    With ``union_sampling`` a sample names k ~ Uniform{1..N} of the N subjects in its image in random order (union sampling); without, all
-    of them in fixed order. With ``flip`` every other sample, at random, is mirrored. What a sample is follows from (seed, epoch, index)
-    alone, and image and mirroring do not depend on ``union_sampling``.
+    With ``union_sampling`` a sample names k ~ Uniform{1..N} of the N subjects in its image in
+    random order (union sampling); without, all of them in fixed order. With ``flip`` every other
+    sample, at random, is mirrored. What a sample is follows from (seed, epoch, index) alone, and
+    image and mirroring do not depend on ``union_sampling``.
 
-    There are ``encodable`` images to encode: the ``variants`` of the scene's images, then the class images of ``prior``. ``image``,
-    ``pixels`` and the rows of ``latents`` go by that number; captions, phrases and samples by the number of the sample.
+    There are ``encodable`` images to encode: the ``variants`` of the scene's images, then the class
+    images of ``prior``. ``image``, ``pixels`` and the rows of ``latents`` go by that number;
+    captions, phrases and samples by the number of the sample.
     """
 
     def __init__(
@@ -114,15 +133,20 @@ class SceneDataset(Dataset):
         return image * (1 + self.flip) + flipped
 
     def caption(self, index: int) -> Caption:
-        return Caption(PREFIX + " and ".join(self.subjects[s].token for s in self.draw(index).subjects))
+        return Caption(
+            PREFIX + " and ".join(self.subjects[s].token for s in self.draw(index).subjects)
+        )
 
     def phrases(self, index: int) -> list[Phrase]:
-        """The placeholders in the caption of sample ``index``, from left to right, with their subjects' masks, float32 [H, W]."""
+        """The placeholders in the caption of sample ``index``, from left to right, with their
+        subjects' masks, float32 [H, W]."""
         image, flipped, subjects = self.draw(index)
         phrases, start = [], len(PREFIX)
         for subject in subjects:
             token, mask = self.subjects[subject].token, self.views[image].masks[subject]
-            phrases.append(Phrase(token, start, start + len(token), mask.flip(-1) if flipped else mask))
+            phrases.append(
+                Phrase(token, start, start + len(token), mask.flip(-1) if flipped else mask)
+            )
             start += len(token) + len(" and ")
         return phrases
 
@@ -139,7 +163,8 @@ class SceneDataset(Dataset):
         return pixels.flip(-1) if flipped else pixels
 
     def digest(self) -> str:
-        """Changes with everything that samples are made of: the images and how they are cropped, masks, placeholders, class images."""
+        """Changes with everything that samples are made of: the images and how they are cropped,
+        masks, placeholders, class images."""
         facts = [f"{p.name} {p.stat().st_size}" for p in self.prior]
         state = hashlib.sha256(repr((self.subjects, self.flip, self.prior_prompt, facts)).encode())
         for view in self.views:
@@ -149,17 +174,24 @@ class SceneDataset(Dataset):
         return state.hexdigest()[:12]
 
     def _sample(self, number: int, caption: str, image: int) -> dict[str, Any]:
-        shown = {"image": self.image(image)} if self.latents is None else {"latent": self.latents[image]}
+        shown = (
+            {"image": self.image(image)}
+            if self.latents is None
+            else {"latent": self.latents[image]}
+        )
         return {"id": number, "caption": caption, **shown}
 
 
 class ScenePrompts:
-    """Prompts about the subjects: each template with every non-empty subset of the placeholders in place of ``{tokens}``.
+    """Prompts about the subjects: each template with every non-empty subset of the placeholders in
+    place of ``{tokens}``.
 
     A prompt's image is the first that shows the most of its subjects.
     """
 
-    def __init__(self, subjects: Sequence[Subject], views: Sequence[View], templates: Sequence[str] = PROMPTS) -> None:
+    def __init__(
+        self, subjects: Sequence[Subject], views: Sequence[View], templates: Sequence[str] = PROMPTS
+    ) -> None:
         self.subjects, self.views = list(subjects), list(views)
         texts = [
             template.replace("{tokens}", " and ".join(self.subjects[s].token for s in chosen))
@@ -179,16 +211,24 @@ class ScenePrompts:
     def phrases(self, index: int) -> list[Phrase]:
         """The placeholders of the prompt whose subjects are in its image, from left to right."""
         masks = self.views[self._view(index)].masks
-        return [Phrase(token, start, end, masks[s]) for s, token, start, end in self._mentions(index) if s in masks]
+        return [
+            Phrase(token, start, end, masks[s])
+            for s, token, start, end in self._mentions(index)
+            if s in masks
+        ]
 
     def instances(self, index: int) -> list[Instance]:
-        """The prompt's subjects that are in its image; the label is the class word, or the placeholder where none is known."""
+        """The prompt's subjects that are in its image; the label is the class word, or the
+        placeholder where none is known."""
         found = []
         for phrase in self.phrases(index):
             mask = phrase.mask >= 0.5
             if not mask.any():
                 mask = phrase.mask > 0
-            rows, columns = mask.any(1).nonzero().flatten().tolist(), mask.any(0).nonzero().flatten().tolist()
+            rows, columns = (
+                mask.any(1).nonzero().flatten().tolist(),
+                mask.any(0).nonzero().flatten().tolist(),
+            )
             subject = next(s for s in self.subjects if s.token == phrase.text)
             box = (float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0)
             found.append(Instance(subject.class_word or subject.token, mask, box, subject.color))
@@ -201,7 +241,10 @@ class ScenePrompts:
     def _mentions(self, index: int) -> list[tuple[int, str, int, int]]:
         numbers = {subject.token: i for i, subject in enumerate(self.subjects)}
         pattern = "|".join(re.escape(token) for token in sorted(numbers, key=len, reverse=True))
-        return [(numbers[m.group()], m.group(), m.start(), m.end()) for m in re.finditer(pattern, self.texts[index])]
+        return [
+            (numbers[m.group()], m.group(), m.start(), m.end())
+            for m in re.finditer(pattern, self.texts[index])
+        ]
 
     def _view(self, index: int) -> int:
         named = {s for s, *_ in self._mentions(index)}
@@ -209,10 +252,12 @@ class ScenePrompts:
 
 
 class SceneDataModule(PairedDataModule):
-    """Training batches of one scene folder (`scene_folder`) and the prompts to try its subjects with.
+    """Training batches of one scene folder (`scene_folder`) and the prompts to try its subjects
+    with.
 
-    ``tokens`` and ``classes`` go before those of scene.json; without either the placeholders are ``<asset0>``, ``<asset1>``, … and the
-    class words are None. ``prior_images`` is a folder of class images: each sample then carries one of them, captioned ``prior_prompt``.
+    ``tokens`` and ``classes`` go before those of scene.json; without either the placeholders are
+    ``<asset0>``, ``<asset1>``, … and the class words are None. ``prior_images`` is a folder of
+    class images: each sample then carries one of them, captioned ``prior_prompt``.
     """
 
     def __init__(
@@ -232,11 +277,20 @@ class SceneDataModule(PairedDataModule):
     ) -> None:
         super().__init__(batch, workers, seed)
         self.folder, self.resolution, self.length = Path(folder), resolution, length
-        self.union_sampling, self.flip, self.tokens, self.classes = union_sampling, flip, tokens, classes
-        self.prior_images, self.prior_prompt = None if prior_images is None else Path(prior_images), prior_prompt
+        self.union_sampling, self.flip, self.tokens, self.classes = (
+            union_sampling,
+            flip,
+            tokens,
+            classes,
+        )
+        self.prior_images, self.prior_prompt = (
+            None if prior_images is None else Path(prior_images),
+            prior_prompt,
+        )
 
     def setup(self, stage: str | None = None) -> None:
-        """Raises FileNotFoundError or ValueError when a file of the scene, or the class images, are missing or cannot serve."""
+        """Raises FileNotFoundError or ValueError when a file of the scene, or the class images, are
+        missing or cannot serve."""
         # The Trainer calls this again: the latents attached since must stay.
         if hasattr(self, "train_set"):
             return
@@ -244,7 +298,14 @@ class SceneDataModule(PairedDataModule):
         views, prior = self.scene.load(self.resolution), self._prior()
         self.eval_sets = self.evaluation(self.scene, views)
         self.train_set = SceneDataset(
-            self.scene.subjects, views, self.length, self.union_sampling, self.flip, self.seed, prior, self.prior_prompt
+            self.scene.subjects,
+            views,
+            self.length,
+            self.union_sampling,
+            self.flip,
+            self.seed,
+            prior,
+            self.prior_prompt,
         )
 
     def evaluation(self, scene: SceneFolder, views: Sequence[View]) -> Mapping[str, Any]:
@@ -255,8 +316,17 @@ class SceneDataModule(PairedDataModule):
         folder = self.prior_images
         if folder is None:
             return []
-        found = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES) if folder.is_dir() else []
+        found = (
+            sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
+            if folder.is_dir()
+            else []
+        )
         if not found:
-            fill = f"put images there that the untouched backbone makes of the prompt {self.prior_prompt!r}"
-            raise FileNotFoundError(f"no class images at {folder}: {fill}, or turn prior preservation off")
+            fill = (
+                "put images there that the untouched backbone makes of the prompt "
+                f"{self.prior_prompt!r}"
+            )
+            raise FileNotFoundError(
+                f"no class images at {folder}: {fill}, or turn prior preservation off"
+            )
         return found

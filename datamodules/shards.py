@@ -1,12 +1,13 @@
-"""Rows of tensors on disk: computed once, by one process or by several, in safetensors shards that are read by memory map.
+"""Rows of tensors on disk: computed once, by one process or by several, in safetensors shards that
+are read by memory map.
 
     <folder>/<digest of the facts>/meta.json                    the facts, the number of rows, shape and dtype of a row of each name
                                    shard-00000.safetensors …    the rows in their order, as many in each shard, fewer in the last
                                    locks/                       an empty file for each shard: who holds its lock computes it
 
-A shard appears whole, or not at all: after a kill, what is finished stays and the rest is computed. Locks are the operating system's and
-end with their process, so that nobody waits for a dead one. Other facts are another folder; a folder that is no longer of use may be
-deleted.
+A shard appears whole, or not at all: after a kill, what is finished stays and the rest is computed.
+Locks are the operating system's and end with their process, so that nobody waits for a dead one.
+Other facts are another folder; a folder that is no longer of use may be deleted.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from datamodules.index import DataError
+from datamodules.formats.index import DataError
 
 Compute = Callable[[list[int]], dict[str, Tensor]]
 Emit = Callable[[str, float], None]
@@ -53,9 +54,11 @@ class Kind:
 
 
 class Rows:
-    """The rows of one name, each a Tensor of its own: ``rows[i]``, ``rows.gather([…])``, ``len(rows)``, ``rows.shape``.
+    """The rows of one name, each a Tensor of its own: ``rows[i]``, ``rows.gather([…])``,
+    ``len(rows)``, ``rows.shape``.
 
-    It holds paths, not tensors: worker processes get it in a few hundred bytes and map the shards when they first read them.
+    It holds paths, not tensors: worker processes get it in a few hundred bytes and map the shards
+    when they first read them.
     """
 
     def __init__(self, shards: Shards, name: str) -> None:
@@ -74,7 +77,8 @@ class Rows:
         return self.shards.kinds[self.name].dtype
 
     def __getitem__(self, row: int) -> Tensor:
-        """A copy of one row, which may be written to. Raises IndexError; ValueError when its shard is gone or damaged."""
+        """A copy of one row, which may be written to. Raises IndexError; ValueError when its shard
+        is gone or damaged."""
         return self._view(row).clone()
 
     def gather(self, rows: Sequence[int]) -> Tensor:
@@ -92,7 +96,9 @@ class Rows:
                 self._maps[shard] = self.shards.load(shard)[self.name]
             except (OSError, SafetensorError, ValueError) as error:
                 path = self.shards.path(shard)
-                raise ValueError(f"{path} cannot be read ({error}): the same command computes it again") from error
+                raise ValueError(
+                    f"{path} cannot be read ({error}): the same command computes it again"
+                ) from error
         return self._maps[shard][place]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -100,7 +106,8 @@ class Rows:
 
 
 class Shards(Mapping[str, Rows]):
-    """A folder of shards as its meta.json describes it: ``shards[name]`` are the rows of that name. Not all need to be there yet.
+    """A folder of shards as its meta.json describes it: ``shards[name]`` are the rows of that name.
+    Not all need to be there yet.
 
     Raises FileNotFoundError when there is none, ValueError when it cannot be understood.
     """
@@ -110,9 +117,14 @@ class Shards(Mapping[str, Rows]):
         try:
             meta = json.loads((folder / "meta.json").read_text())
             self.count, self.per_shard = int(meta["count"]), int(meta["per_shard"])
-            self.kinds = {name: Kind(tuple(row["shape"]), getattr(torch, row["dtype"])) for name, row in meta["rows"].items()}
+            self.kinds = {
+                name: Kind(tuple(row["shape"]), getattr(torch, row["dtype"]))
+                for name, row in meta["rows"].items()
+            }
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{folder / 'meta.json'} describes no shards ({error!r}): delete the folder") from error
+            raise ValueError(
+                f"{folder / 'meta.json'} describes no shards ({error!r}): delete the folder"
+            ) from error
 
     def __getitem__(self, name: str) -> Rows:
         if name not in self.kinds:
@@ -141,21 +153,27 @@ class Shards(Mapping[str, Rows]):
         return range(shard * self.per_shard, min((shard + 1) * self.per_shard, self.count))
 
     def load(self, shard: int) -> dict[str, Tensor]:
-        """The rows of one shard [rows, …] by name, as a map of the file that is read when it is looked at.
+        """The rows of one shard [rows, …] by name, as a map of the file that is read when it is
+        looked at.
 
-        Raises FileNotFoundError, SafetensorError when the file is cut off or no such file, ValueError when it holds something else.
+        Raises FileNotFoundError, SafetensorError when the file is cut off or no such file,
+        ValueError when it holds something else.
         """
         with safe_open(self.path(shard), "pt") as file:
             names = list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
-        wanted = {name: Kind((len(self.rows(shard)), *kind.shape), kind.dtype) for name, kind in self.kinds.items()}
+        wanted = {
+            name: Kind((len(self.rows(shard)), *kind.shape), kind.dtype)
+            for name, kind in self.kinds.items()
+        }
         found = {name: Kind(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
         if found != wanted:
             raise ValueError(f"it holds {_told(found)}, expected {_told(wanted)}")
         return tensors
 
     def sound(self, shard: int) -> bool:
-        """Whether a shard is there, whole, with the tensors that belong into it. Their values are not looked at."""
+        """Whether a shard is there, whole, with the tensors that belong into it. Their values are
+        not looked at."""
         try:
             self.load(shard)
         except (FileNotFoundError, SafetensorError, ValueError):
@@ -175,20 +193,34 @@ def fill(
     per_shard: int = 256,
     batch: int = 32,
 ) -> Shards:
-    """All ``count`` rows, those that are not there yet from ``compute``: up to ``batch`` row numbers -> tensors [len(numbers), …] by name.
+    """All ``count`` rows, those that are not there yet from ``compute``: up to ``batch`` row
+    numbers -> tensors [len(numbers), …] by name.
 
-    ``facts`` (JSON) hold everything that the rows depend on: others, or another ``count``, are another folder below ``folder``. Row 0 is
-    computed once more, before all others, to learn what a row is. Every process that is told to fill the same shards takes a share of them
-    and returns when all are there. ``emit`` gets a line and the share done; ``what`` names the rows in it, ``where`` names one row.
+    ``facts`` (JSON) hold everything that the rows depend on: others, or another ``count``, are
+    another folder below ``folder``. Row 0 is computed once more, before all others, to learn what a
+    row is. Every process that is told to fill the same shards takes a share of them and returns
+    when all are there. ``emit`` gets a line and the share done; ``what`` names the rows in it,
+    ``where`` names one row.
 
-    Raises ValueError when the disk cannot hold what is missing, before any other row is computed, or when ``compute`` gives rows of another
-    shape; DataError, which names the row, when a value is not finite. What is finished then stays.
+    Raises ValueError when the disk cannot hold what is missing, before any other row is computed,
+    or when ``compute`` gives rows of another shape; DataError, which names the row, when a value is
+    not finite. What is finished then stays.
     """
     if count < 1:
         raise ValueError(f"{what}: {count} rows to compute, expected at least 1")
     text = json.dumps({**facts, "count": count}, sort_keys=True, allow_nan=False)
     target = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
-    work = _Fill(target, dict(facts), count, compute, what, where, emit or (lambda *_: None), per_shard, batch)
+    work = _Fill(
+        target,
+        dict(facts),
+        count,
+        compute,
+        what,
+        where,
+        emit or (lambda *_: None),
+        per_shard,
+        batch,
+    )
     work.run()
     return work.shards
 
@@ -246,8 +278,16 @@ class _Fill:
                 return Shards(self.folder)
             except (FileNotFoundError, ValueError):
                 row = {name: tensor[0] for name, tensor in self.rows([0]).items()}
-            kinds = {name: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")} for name, t in row.items()}
-            meta = {"facts": self.facts, "count": self.count, "per_shard": self.per_shard, "rows": kinds}
+            kinds = {
+                name: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
+                for name, t in row.items()
+            }
+            meta = {
+                "facts": self.facts,
+                "count": self.count,
+                "per_shard": self.per_shard,
+                "rows": kinds,
+            }
             draft = self.folder / ".meta.json"
             draft.write_text(json.dumps(meta, indent=1))
             draft.replace(self.folder / "meta.json")
@@ -258,7 +298,10 @@ class _Fill:
         needed = missing * self.shards.row_bytes
         size = f"{missing} of {self.count} {self.what} to compute, {_size(needed)} at {self.folder}"
         if needed > free:
-            cure = "make room, put the output on a larger disk, or keep less (fewer images, a lower resolution, no texts)"
+            cure = (
+                "make room, put the output on a larger disk, or keep less (fewer images, a "
+                "lower resolution, no texts)"
+            )
             raise ValueError(f"{size}, but {_size(free)} are free there: {cure}")
         self.emit(size, self.done / self.count)
 
@@ -267,18 +310,28 @@ class _Fill:
         for start in range(0, len(rows), self.batch):
             numbers = rows[start : start + self.batch]
             part = self.rows(numbers)
-            kinds = {name: Kind(tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in part.items()}
+            kinds = {
+                name: Kind(tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in part.items()
+            }
             if kinds != self.shards.kinds:
                 gave = f"{self.where(numbers[0])} and those after it gave {_told(kinds)} a row"
                 raise ValueError(f"{gave}: expected {_told(self.shards.kinds)} as row 0 has")
             parts.append(part)
             self.report(len(numbers))
-        # The same name for all who come to write this shard, since only one of them holds its lock: a kill leaves no heap of drafts.
+        # The same name for all who come to write this shard, since only one of them holds its lock:
+        # a kill leaves no heap of drafts.
         draft = self.folder / f".{shard:05d}"
         try:
-            save_file({name: torch.cat([part[name] for part in parts]).contiguous() for name in self.shards.kinds}, draft)
+            save_file(
+                {
+                    name: torch.cat([part[name] for part in parts]).contiguous()
+                    for name in self.shards.kinds
+                },
+                draft,
+            )
             with draft.open("rb") as file:
-                os.fsync(file.fileno())  # or a power failure leaves the name of a file whose content was never written
+                # Or a power failure leaves the name of a file whose content was never written
+                os.fsync(file.fileno())
             draft.replace(self.shards.path(shard))
         finally:
             draft.unlink(missing_ok=True)
@@ -289,12 +342,21 @@ class _Fill:
             found = self.compute(numbers)
         for name, tensor in found.items():
             if len(tensor) != len(numbers):
-                raise ValueError(f"{len(tensor)} rows of {name!r} for {len(numbers)} rows of {self.what}: expected one for each")
+                raise ValueError(
+                    f"{len(tensor)} rows of {name!r} for {len(numbers)} rows of "
+                    f"{self.what}: expected one for each"
+                )
             bad = (~tensor.reshape(len(tensor), -1).isfinite().all(1)).nonzero().flatten().tolist()
             if bad:
-                others = f" (and {len(bad) - 1} more of the {len(numbers)} beside it)" if len(bad) > 1 else ""
+                others = (
+                    (f" (and {len(bad) - 1} more of the {len(numbers)} beside it)")
+                    if len(bad) > 1
+                    else ""
+                )
                 cure = "encode in float32 or bfloat16 (backbone.dtype)"
-                raise DataError(f"{self.where(numbers[bad[0]])}{others}: its {name} are not finite: {cure}")
+                raise DataError(
+                    f"{self.where(numbers[bad[0]])}{others}: its {name} are not finite: {cure}"
+                )
         return {name: tensor.cpu() for name, tensor in found.items()}
 
     def report(self, rows: int, note: str = "") -> None:
@@ -306,7 +368,13 @@ class _Fill:
         self.spoke = now
         seconds = (now - self.began) / max(self.done - self.at_first, 1) * (self.count - self.done)
         left = f", {math.ceil(seconds / 60)} min left" if self.done > self.at_first else ""
-        self.emit(f"{self.what}: {self.done}/{self.count}{left if self.done < self.count else ''}{note}", self.done / self.count)
+        self.emit(
+            (
+                f"{self.what}: "
+                f"{self.done}/{self.count}{left if self.done < self.count else ''}{note}"
+            ),
+            self.done / self.count,
+        )
 
 
 def _told(kinds: Mapping[str, Kind]) -> str:

@@ -1,10 +1,12 @@
 """Losses on attention maps. Pure functions of tensors, float32 whatever the autocast.
 
-Maps are attention probabilities of the objects' tokens, [B, objects, heads, H, W], or [B, objects, H, W] with the heads averaged;
-layers are averaged (as the released codes do) or stacked along the heads by the caller. ``present`` [B, objects] (bool) says which
-objects exist, all of them where it is None: an absent one adds nothing and gets a gradient of exactly zero, whatever its map holds.
-Every loss is a float32 scalar without unit, the mean over B of one number for each sample. Where several places tie for a maximum or
-a minimum, they share its gradient evenly, so that nothing hangs on the order of objects, heads or pixels.
+Maps are attention probabilities of the objects' tokens, [B, objects, heads, H, W], or [B, objects,
+H, W] with the heads averaged; layers are averaged (as the released codes do) or stacked along the
+heads by the caller. ``present`` [B, objects] (bool) says which objects exist, all of them where it
+is None: an absent one adds nothing and gets a gradient of exactly zero, whatever its map holds.
+Every loss is a float32 scalar without unit, the mean over B of one number for each sample. Where
+several places tie for a maximum or a minimum, they share its gradient evenly, so that nothing hangs
+on the order of objects, heads or pixels.
 """
 
 from __future__ import annotations
@@ -15,32 +17,43 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-FLOOR = 1e-8  # a map whose maximum is below this is divided by this, so that its gradient stays finite
+# a map whose maximum is below this is divided by this, so that its gradient stays finite
+FLOOR = 1e-8
 
 
 def gaussian_kernel(size: int = 3, sigma: float = 0.5) -> Tensor:
-    """Gaussian weights [size, size], float32, with sum 1: the outer product of exp(-(x / 2σ)²) with itself.
+    """Gaussian weights [size, size], float32, with sum 1: the outer product of exp(-(x / 2σ)²) with
+    itself.
 
-    The released code of Attend-and-Excite and of Separate-and-Enhance reads sigma so. The standard deviation in pixels is thus √2
-    sigma (0.707 for 0.5). Raises ValueError on a size that is not odd and positive, and on a sigma that is not positive.
+    The released code of Attend-and-Excite and of Separate-and-Enhance reads sigma so. The standard
+    deviation in pixels is thus √2 sigma (0.707 for 0.5). Raises ValueError on a size that is not
+    odd and positive, and on a sigma that is not positive.
     """
     weights = torch.tensor(_weights(size, sigma), dtype=torch.float64)
     return torch.outer(weights, weights).float()
 
 
 def smooth(maps: Tensor, size: int = 3, sigma: float = 0.5) -> Tensor:
-    """Maps [..., H, W] convolved with ``gaussian_kernel(size, sigma)``; float32, the same shape, borders reflected.
+    """Maps [..., H, W] convolved with ``gaussian_kernel(size, sigma)``; float32, the same shape,
+    borders reflected.
 
-    ``size=1`` gives the maps back. Raises ValueError where H or W is not larger than the padding size // 2, and as ``gaussian_kernel``.
+    ``size=1`` gives the maps back. Raises ValueError where H or W is not larger than the padding
+    size // 2, and as ``gaussian_kernel``.
     """
     weights, padding = _weights(size, sigma), size // 2
     if maps.dim() < 2 or min(maps.shape[-2:]) <= padding:
-        raise ValueError(f"maps {tuple(maps.shape)} cannot be smoothed with size={size}: expected [..., H, W], H and W above {padding}")
+        raise ValueError(
+            f"maps {tuple(maps.shape)} cannot be smoothed with size={size}: expected [..., "
+            f"H, W], H and W above {padding}"
+        )
 
     # Shifted sums and no convolution, which a GPU may compute in TF32.
     def along_width(x: Tensor) -> Tensor:
         width = x.shape[-1]
-        left, right = x[..., 1 : padding + 1].flip(-1), x[..., width - padding - 1 : width - 1].flip(-1)
+        left, right = (
+            x[..., 1 : padding + 1].flip(-1),
+            x[..., width - padding - 1 : width - 1].flip(-1),
+        )
         padded = torch.cat((left, x, right), -1)
         return sum(weight * padded[..., i : i + width] for i, weight in enumerate(weights))
 
@@ -50,27 +63,37 @@ def smooth(maps: Tensor, size: int = 3, sigma: float = 0.5) -> Tensor:
 
 
 def separate_loss(maps: Tensor, present: Tensor | None = None) -> Tensor:
-    """Overlap of the objects: maximum over heads and pixels of ∏ᵢ Mᵢ / ∑ᵢ Mᵢ over the present objects (Separate-and-Enhance, L_Sep).
+    """Overlap of the objects: maximum over heads and pixels of ∏ᵢ Mᵢ / ∑ᵢ Mᵢ over the present
+    objects (Separate-and-Enhance, L_Sep).
 
-    ``maps`` [B, objects, heads, H, W] or [B, objects, H, W], not negative; ``present`` [B, objects]. A sample with fewer than two
-    present objects adds zero. Minimised; from 0 to 1/k for probabilities of k objects. Raises ValueError on shapes that do not fit.
+    ``maps`` [B, objects, heads, H, W] or [B, objects, H, W], not negative; ``present`` [B,
+    objects]. A sample with fewer than two present objects adds zero. Minimised; from 0 to 1/k for
+    probabilities of k objects. Raises ValueError on shapes that do not fit.
     """
     with torch.autocast(maps.device.type, enabled=False):
         maps, present = _ragged(maps, present, fewest=2)
-        total = maps.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)  # [B, 1, heads, H, W]
-        # One factor is divided by the sum before the others multiply it: of two maps as small as 1e-30 the product would underflow.
+        # [B, 1, heads, H, W]
+        total = maps.sum(1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        # One factor is divided by the sum before the others multiply it: of two maps as small as
+        # 1e-30 the product would underflow.
         first = present & (present.cumsum(1) == 1)
-        factors = torch.where(_over_pixels(first), maps / total, torch.where(_over_pixels(present), maps, 1.0))
+        factors = torch.where(
+            _over_pixels(first), maps / total, torch.where(_over_pixels(present), maps, 1.0)
+        )
         overlap = math.prod(factors.unbind(1))  # [B, heads, H, W]
         return torch.where(present.any(1), overlap.amax((1, 2, 3)), 0.0).mean()
 
 
-def enhance_loss(maps: Tensor, present: Tensor | None = None, size: int = 3, sigma: float = 0.5) -> Tensor:
-    """Weakness of the weakest object: 1 − minᵢ max over heads and pixels of the smoothed Mᵢ (Separate-and-Enhance, L_En).
+def enhance_loss(
+    maps: Tensor, present: Tensor | None = None, size: int = 3, sigma: float = 0.5
+) -> Tensor:
+    """Weakness of the weakest object: 1 − minᵢ max over heads and pixels of the smoothed Mᵢ
+    (Separate-and-Enhance, L_En).
 
-    ``maps`` [B, objects, heads, H, W] or [B, objects, H, W]; ``present`` [B, objects]; ``size`` and ``sigma`` as in ``smooth``
-    (``size=1``: no smoothing). A sample without a present object adds zero. Minimised; in [0, 1] for probabilities.
-    Raises ValueError on shapes that do not fit, and as ``smooth``.
+    ``maps`` [B, objects, heads, H, W] or [B, objects, H, W]; ``present`` [B, objects]; ``size`` and
+    ``sigma`` as in ``smooth`` (``size=1``: no smoothing). A sample without a present object adds
+    zero. Minimised; in [0, 1] for probabilities. Raises ValueError on shapes that do not fit, and
+    as ``smooth``.
     """
     with torch.autocast(maps.device.type, enabled=False):
         maps, present = _ragged(maps, present)
@@ -80,17 +103,24 @@ def enhance_loss(maps: Tensor, present: Tensor | None = None, size: int = 3, sig
 
 
 def mask_attention_loss(
-    maps: Tensor, masks: Tensor, present: Tensor | None = None, normalise: str = "max", resize: str = "nearest"
+    maps: Tensor,
+    masks: Tensor,
+    present: Tensor | None = None,
+    normalise: str = "max",
+    resize: str = "nearest",
 ) -> Tensor:
-    """Squared distance of the objects' maps to their masks, ‖A − M‖² (Break-A-Scene eq. 2; of mask tokens: MCGM eq. 3).
+    """Squared distance of the objects' maps to their masks, ‖A − M‖² (Break-A-Scene eq. 2; of mask
+    tokens: MCGM eq. 3).
 
-    ``maps`` [B, objects, heads, H, W] (the heads are averaged first) or [B, objects, H, W]; ``masks`` [B, objects, H', W'] in [0, 1],
-    brought to H × W by ``resize``: "nearest" as the released code, or "area", which keeps masks thinner than a pixel of the map;
-    ``present`` [B, objects]. Mean over pixels, SUM over a sample's present objects, mean over B; λ is the caller's.
+    ``maps`` [B, objects, heads, H, W] (the heads are averaged first) or [B, objects, H, W];
+    ``masks`` [B, objects, H', W'] in [0, 1], brought to H × W by ``resize``: "nearest" as the
+    released code, or "area", which keeps masks thinner than a pixel of the map; ``present`` [B,
+    objects]. Mean over pixels, SUM over a sample's present objects, mean over B; λ is the caller's.
 
-    ``normalise="max"`` divides each map by its maximum, and the gradient flows through that maximum, as in the released code: a
-    map's scale has no gradient, only its shape. The maximum counts as 1e-8 where it is smaller. ``"none"`` takes the map as it is.
-    Raises ValueError on shapes that do not fit, and on an unknown ``normalise`` or ``resize``.
+    ``normalise="max"`` divides each map by its maximum, and the gradient flows through that
+    maximum, as in the released code: a map's scale has no gradient, only its shape. The maximum
+    counts as 1e-8 where it is smaller. ``"none"`` takes the map as it is. Raises ValueError on
+    shapes that do not fit, and on an unknown ``normalise`` or ``resize``.
     """
     if normalise not in ("max", "none"):
         raise ValueError(f"normalise={normalise!r} is unknown: expected 'max' or 'none'")
@@ -102,7 +132,10 @@ def mask_attention_loss(
             masks = masks.new_zeros(*present.shape, *masks.shape[2:])
         if masks.dim() != 4 or masks.shape[:2] != present.shape or masks.numel() == 0:
             expected = f"[{present.shape[0]}, {present.shape[1]}, H', W']"
-            raise ValueError(f"masks {tuple(masks.shape)} do not fit: expected {expected}, one mask for each object of each sample")
+            raise ValueError(
+                f"masks {tuple(masks.shape)} do not fit: expected {expected}, one mask for "
+                "each object of each sample"
+            )
         attention = maps.mean(2)  # [B, objects, H, W]
         if normalise == "max":
             attention = attention / attention.amax((2, 3), keepdim=True).clamp_min(FLOOR)
@@ -130,20 +163,28 @@ def _over_pixels(chosen: Tensor) -> Tensor:
 
 
 def _ragged(maps: Tensor, present: Tensor | None, fewest: int = 1) -> tuple[Tensor, Tensor]:
-    """Maps as float32 [B, objects, heads, H, W], absent ones all zero and cut off from the gradient, and ``present`` [B, objects].
+    """Maps as float32 [B, objects, heads, H, W], absent ones all zero and cut off from the
+    gradient, and ``present`` [B, objects].
 
     A sample with fewer than ``fewest`` present objects comes back with none.
     """
     if maps.dim() not in (4, 5) or 0 in (len(maps), *maps.shape[2:]):
-        raise ValueError(f"maps {tuple(maps.shape)} do not fit: expected [B, objects, heads, H, W] or [B, objects, H, W], nothing empty")
+        raise ValueError(
+            f"maps {tuple(maps.shape)} do not fit: expected [B, objects, heads, H, W] or "
+            "[B, objects, H, W], nothing empty"
+        )
     if maps.shape[1] == 0:  # no sample has an object: one absent object for each
         maps = torch.cat([maps, maps.new_zeros(len(maps), 1, *maps.shape[2:])], dim=1)
         present = torch.zeros(maps.shape[:2], dtype=torch.bool, device=maps.device)
     if present is None:
         present = torch.ones(maps.shape[:2], dtype=torch.bool, device=maps.device)
     elif present.shape != maps.shape[:2] or present.dtype != torch.bool:
-        expected = f"bool of shape {tuple(maps.shape[:2])}, [B, objects] of maps {tuple(maps.shape)}"
-        raise ValueError(f"present {tuple(present.shape)} of {present.dtype} does not fit: expected {expected}")
+        expected = (
+            f"bool of shape {tuple(maps.shape[:2])}, [B, objects] of maps {tuple(maps.shape)}"
+        )
+        raise ValueError(
+            f"present {tuple(present.shape)} of {present.dtype} does not fit: expected {expected}"
+        )
     present = present & (present.sum(1, keepdim=True) >= fewest)
     maps = maps.float() if maps.dim() == 5 else maps.float().unsqueeze(2)
     return torch.where(_over_pixels(present), maps, 0.0), present

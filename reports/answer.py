@@ -8,7 +8,17 @@ from dataclasses import dataclass
 
 from reports.statistics import paired
 from reports.study import Cell, Study
-from reports.tables import Entry, decimals, factor_words, in_sentence, listed, number, of_metric, signed, span
+from reports.tables import (
+    Entry,
+    decimals,
+    factor_words,
+    in_sentence,
+    listed,
+    number,
+    of_metric,
+    signed,
+    span,
+)
 
 __all__ = ["Answer", "answer", "brief", "verb"]
 

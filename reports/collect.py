@@ -16,7 +16,19 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from reports.study import PARTED, Cell, Factor, Metric, NothingFinished, ReportError, Samples, Study, Trial, fetch, public
+from reports.study import (
+    PARTED,
+    Cell,
+    Factor,
+    Metric,
+    NothingFinished,
+    ReportError,
+    Samples,
+    Study,
+    Trial,
+    fetch,
+    public,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -6,7 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from reports.figures import BLUE, GREY, ORANGE, WIDTH, Picture, axis_text, canvas, counted, factor_axis, save
+from reports.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    WIDTH,
+    Picture,
+    axis_text,
+    canvas,
+    counted,
+    factor_axis,
+    save,
+)
 from reports.study import Study
 from reports.tables import Entry, factor_words, in_sentence, of_metric
 

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from reports.figures import GREY, WIDTH, Picture, canvas, counted, factor_axis, lay_out, save, wrapped
+from reports.figures import (
+    GREY,
+    WIDTH,
+    Picture,
+    canvas,
+    counted,
+    factor_axis,
+    lay_out,
+    save,
+    wrapped,
+)
 from reports.statistics import Interval, mean_interval
 from reports.study import Cell, Study
 from reports.tables import factor_words, listed

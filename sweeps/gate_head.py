@@ -4,8 +4,8 @@
     python -m sweeps.gate_head seeds=5                                      # two more seeds for the same cells
     python -m sweeps.gate_head trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 
-`mlp` multiplies two projections; the others mix location and token before their last non-linearity, `conv3x3` with the location's
-neighbours.
+`mlp` multiplies two projections; the others mix location and token before their last non-linearity,
+`conv3x3` with the location's neighbours.
 """
 
 from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, PARAMETERS, PUBLISHED, TAUGHT
@@ -19,7 +19,9 @@ SWEEP = Sweep(
         "the released code has an MLP of width 128"
     ),
     factors=[
-        Factor("method.gate.head", ["mlp", "conv1x1", "conv3x3", "film", "concat"], label="Gate head"),
+        Factor(
+            "method.gate.head", ["mlp", "conv1x1", "conv3x3", "film", "concat"], label="Gate head"
+        ),
         Factor("method.gate.width", [32, 128, 256], label="Width"),
     ],
     baseline={"method.gate.head": "mlp", "method.gate.width": 128},

@@ -4,14 +4,15 @@
     python -m sweeps.gate_start seeds=5                                      # two more seeds for the same cells
     python -m sweeps.gate_start trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 
-They are bias 0, which starts with half of the gates closed, a surrogate gradient that is zero at closed gates, and no protected token:
-the cell bias=0.0, surrogate=released, protect=none. The baseline differs from it in all three.
+They are bias 0, which starts with half of the gates closed, a gradient gradient that is zero at
+closed gates, and no protected token: the cell bias=0.0, gradient=released, protect=none. The
+baseline differs from it in all three.
 """
 
 from sweeps.maskattn_shared import DETAILS, GATES_REOPENED, GATES_SHUT, HEADLINES, PAPER, PUBLISHED
 from sweeps.sweep import Factor, Sweep
 
-SURROGATES, PROTECTED = ["released", "renormalised", "secant"], ["none", "bos", "specials"]
+SURROGATES, PROTECTED = ["released", "exact", "finite_difference"], ["none", "bos", "specials"]
 
 SWEEP = Sweep(
     name="gate_start",
@@ -22,16 +23,24 @@ SWEEP = Sweep(
     ),
     factors=[
         Factor("method.gate.bias", [0.0, 2.0, 4.0], label="Start bias"),
-        Factor("method.gate.surrogate", SURROGATES, label="Surrogate"),
+        Factor("method.gate.gradient", SURROGATES, label="Surrogate"),
         Factor("method.gate.protect", PROTECTED, label="Protected tokens"),
     ],
-    baseline={"method.gate.bias": 2.0, "method.gate.surrogate": "secant", "method.gate.protect": "bos"},
+    baseline={
+        "method.gate.bias": 2.0,
+        "method.gate.gradient": "finite_difference",
+        "method.gate.protect": "bos",
+    },
     metrics=[*HEADLINES, GATES_REOPENED, GATES_SHUT, *DETAILS],
     headline="success",
     published=PUBLISHED,
     preset=PAPER | {"trainer.steps": 30, "evaluation.prompts": 24},
     # gates that start open stay open whatever the other two are
-    brief=[f"bias=0.0, surrogate={surrogate}, protect={protect}" for surrogate in SURROGATES for protect in PROTECTED],
+    brief=[
+        (f"bias=0.0, gradient={gradient}, protect={protect}")
+        for gradient in SURROGATES
+        for protect in PROTECTED
+    ],
 )
 
 if __name__ == "__main__":

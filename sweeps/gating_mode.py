@@ -4,8 +4,9 @@
     python -m sweeps.gating_mode seeds=5                                      # two more seeds for the same cells
     python -m sweeps.gating_mode trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 
-`soft` lets the probability itself through, `learned` trains the threshold of each head, `topk` keeps the share method.gate.keep of a
-location's tokens whatever their probability: method.gate.keep=0.8 keeps more.
+`soft` lets the probability itself through, `learned` trains the threshold of each head, `topk`
+keeps the share method.gate.keep of a location's tokens whatever their probability:
+method.gate.keep=0.8 keeps more.
 """
 
 from sweeps.maskattn_shared import DETAILS, HEADLINES, PUBLISHED, TAUGHT
@@ -14,7 +15,10 @@ from sweeps.sweep import Factor, Sweep
 SWEEP = Sweep(
     name="gating_mode",
     question="Hard, soft, learned or top-k gates?",
-    origin="MaskAttn-SDXL (arXiv 2509.15357), Eq. 3: G = 1[sigmoid(f(X, e_t)) > 0.5], hard, straight-through; v1 (2025-09) has no other",
+    origin=(
+        "MaskAttn-SDXL (arXiv 2509.15357), Eq. 3: G = 1[sigmoid(f(X, e_t)) > 0.5], hard, "
+        "straight-through; v1 (2025-09) has no other"
+    ),
     factors=[Factor("method.gate.mode", ["hard", "soft", "learned", "topk"], label="Gate mode")],
     baseline={"method.gate.mode": "hard"},
     metrics=[*HEADLINES, *DETAILS],

@@ -4,7 +4,8 @@
     python -m sweeps.generalisation seeds=5                                      # two more seeds for the same cells
     python -m sweeps.generalisation trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 
-Seen and held-out prompts are two metrics: the combinations that the backbone has seen, and those it has not.
+Seen and held-out prompts are two metrics: the combinations that the backbone has seen, and those it
+has not.
 """
 
 from sweeps.sepen_shared import METRICS, PUBLISHED_LARGE, SEPEN
@@ -13,8 +14,17 @@ from sweeps.sweep import Factor, Sweep
 SWEEP = Sweep(
     name="generalisation",
     question="Does it carry to unseen concepts?",
-    origin="Separate-and-Enhance (arXiv 2312.06712), large-scale table: success .299 seen-seen, .305 seen-unseen, .294 unseen-unseen",
-    factors=[Factor("data.concepts", [[], ["yellow square", "cyan ring"]], label="Concepts in the place of captions")],
+    origin=(
+        "Separate-and-Enhance (arXiv 2312.06712), large-scale table: success .299 "
+        "seen-seen, .305 seen-unseen, .294 unseen-unseen"
+    ),
+    factors=[
+        Factor(
+            "data.concepts",
+            [[], ["yellow square", "cyan ring"]],
+            label="Concepts in the place of captions",
+        )
+    ],
     baseline={"data.concepts": []},
     metrics=METRICS,
     headline="success_heldout",

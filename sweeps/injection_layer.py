@@ -13,7 +13,10 @@ from sweeps.sweep import Factor, Sweep
 SWEEP = Sweep(
     name="injection_layer",
     question="Which layers should be gated?",
-    origin="MaskAttn-SDXL v2 (arXiv 2509.15357, IJCNN 2026), Tables IV-A (stage), IV-B (placement); released code: mid, both sides",
+    origin=(
+        "MaskAttn-SDXL v2 (arXiv 2509.15357, IJCNN 2026), Tables IV-A (stage), IV-B "
+        "(placement); released code: mid, both sides"
+    ),
     factors=[
         Factor("method.gate.stage", ["high", "mid", "low", "all"], label="Gated stage"),
         Factor("method.gate.placement", ["encoder", "decoder", "both"], label="Placement"),
@@ -23,7 +26,10 @@ SWEEP = Sweep(
     headline="success",
     published=PUBLISHED,
     preset=TAUGHT,
-    without=[{"method.gate.stage": "low", "method.gate.placement": side} for side in ("encoder", "decoder")],
+    without=[
+        {"method.gate.stage": "low", "method.gate.placement": side}
+        for side in ("encoder", "decoder")
+    ],
     brief="one_factor",
 )
 

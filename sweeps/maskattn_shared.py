@@ -1,19 +1,30 @@
-"""What the sweeps of MaskAttn have in common: the settings that they start from, and what they measure."""
+"""What the sweeps of MaskAttn have in common: the settings that they start from, and what they
+measure."""
 
 from __future__ import annotations
 
 from sweeps.sweep import Metric
 
 __all__ = [
-    "DETAILS", "GATES_REOPENED", "GATES_SHUT", "GATE_MASK_IOU", "HEADLINES", "OVERHEAD", "PAPER", "PARAMETERS", "PUBLISHED", "TAUGHT",
-]  # fmt: skip
+    "DETAILS",
+    "GATES_REOPENED",
+    "GATES_SHUT",
+    "GATE_MASK_IOU",
+    "HEADLINES",
+    "OVERHEAD",
+    "PAPER",
+    "PARAMETERS",
+    "PUBLISHED",
+    "TAUGHT",
+]
 
 # the paper's recipe: gates trained on the denoising loss alone
 PAPER = {"method": "maskattn"}
-# In the embedded world that loss leaves gates open, or does damage: a setting of theirs could not matter. Where a sweep asks about gates
-# that know something, they are taught the objects' masks. `method.gate.signal=none method.gate.denoising_weight=1` asks the same of PAPER.
+# In the embedded world that loss leaves gates open, or does damage: a setting of theirs could not
+# matter. Where a sweep asks about gates that know something, they are taught the objects' masks.
+# `method.gate.supervision=none method.gate.denoising_weight=1` asks the same of PAPER.
 TAUGHT = PAPER | {
-    "method.gate.signal": "masks",
+    "method.gate.supervision": "masks",
     "method.gate.denoising_weight": 0.0,
     "method.gate.sharing": "layer",
     "method.gate.stage": "all",
@@ -40,12 +51,19 @@ DETAILS = (
 # what the untouched backbone has none of
 OVERHEAD = Metric("overhead", "UNet time", "lower", "× without gates")
 PARAMETERS = Metric("parameters", "Trained parameters", "lower")
-GATES_REOPENED = Metric("gates_reopened", "Gates re-opened", "none", "share")  # of those closed at the start of training
+# Of those closed at the start of training
+GATES_REOPENED = Metric("gates_reopened", "Gates re-opened", "none", "share")
 GATES_SHUT = Metric("gates_shut", "Gates shut", "none", "share")  # of those open at the start
 GATE_MASK_IOU = Metric("gate_mask_iou", "Gate–mask IoU", "higher")
 
-_COCO = {"data": "COCO val2014 (named by a secondary source)", "backbone": "SDXL 1.0", "n": "not stated", "source": "arXiv 2509.15357v1"}
-PUBLISHED = (  # with the paper's choices; no other row of its tables, and none of its ablations, could be read
+_COCO = {
+    "data": ("COCO val2014 (named by a secondary source)"),
+    "backbone": "SDXL 1.0",
+    "n": "not stated",
+    "source": "arXiv 2509.15357v1",
+}
+# With the paper's choices; no other row of its tables, and none of its ablations, could be read
+PUBLISHED = (
     {"what": "SDXL", "metric": "FID", "value": "25.77", **_COCO},
     {"what": "MaskAttn-SDXL", "metric": "FID", "value": "24.57", **_COCO},
     {"what": "SDXL", "metric": "CLIP score", "value": "31.53", **_COCO},

@@ -89,7 +89,7 @@ def main(
 ) -> int:
     """Run `sweep` with `key=value` words. Returns 0, 1 where a trial or the report failed, 2 for a wrong command, 128 + n after a signal n.
 
-    `trainer` takes the place of `lightning_modules.train.run`, `program` of the worker that other processes run.
+    `trainer` takes the place of `lightning_modules.training.run.run`, `program` of the worker that other processes run.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
@@ -201,7 +201,7 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
 
 def _report(plan: Plan, console: Console) -> bool:
     """Write and attach the report, unless nothing that it depends on has changed, and say its answer. False where that failed."""
-    from lightning_modules.store import public
+    from lightning_modules.tracking.store import public
     from reports import document
     from reports.study import ReportError
     from sweeps.engine.display import say

@@ -23,7 +23,10 @@ OFF = {key: type(value)(0) for key, value in ALL.items()}
 SWEEP = Sweep(
     name="scene_losses",
     question="What does each part of Break-A-Scene do?",
-    origin="Break-A-Scene (arXiv 2305.16311), ablation study: without masked loss, attention loss, union sampling; the code adds a prior",
+    origin=(
+        "Break-A-Scene (arXiv 2305.16311), ablation study: without masked loss, attention "
+        "loss, union sampling; the code adds a prior"
+    ),
     factors=[
         Factor("method.subjects.masked_loss", [True, False], label="Masked loss"),
         Factor("method.subjects.attention_weight", [0.01, 0.0], label="Attention loss"),

@@ -13,7 +13,10 @@ from sweeps.sweep import Factor, Sweep
 SWEEP = Sweep(
     name="self_attention",
     question="Does gating self-attention add anything?",
-    origin="MaskAttn-SDXL v1 (arXiv 2509.15357, 2025-09), future work: the same principle for self-attention",
+    origin=(
+        "MaskAttn-SDXL v1 (arXiv 2509.15357, 2025-09), future work: the same principle for "
+        "self-attention"
+    ),
     factors=[Factor("method.gate.attention", ["cross", "self", "both"], label="Gated attention")],
     baseline={"method.gate.attention": "cross"},
     metrics=[*HEADLINES, OVERHEAD, *DETAILS],

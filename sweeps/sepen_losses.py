@@ -13,18 +13,31 @@ from sweeps.sweep import Factor, Sweep
 SWEEP = Sweep(
     name="sepen_losses",
     question="What do Separate and Enhance each do?",
-    origin="Separate-and-Enhance (arXiv 2312.06712), ablation: separate alone helps realism, enhance alone alignment, both together win",
+    origin=(
+        "Separate-and-Enhance (arXiv 2312.06712), ablation: separate alone helps realism, "
+        "enhance alone alignment, both together win"
+    ),
     factors=[
         Factor("method.separate.separate_weight", [0.0, 1.0], label="Separate"),
         Factor("method.separate.enhance_weight", [0.0, 0.5], label="Enhance"),
-        Factor("method.separate.drift_weight", [0.0, 1.0], label="Regulariser"),
+        Factor("method.separate.distillation_weight", [0.0, 1.0], label="Regulariser"),
     ],
-    baseline={"method.separate.separate_weight": 1.0, "method.separate.enhance_weight": 0.5, "method.separate.drift_weight": 1.0},
+    baseline={
+        "method.separate.separate_weight": 1.0,
+        "method.separate.enhance_weight": 0.5,
+        "method.separate.distillation_weight": 1.0,
+    },
     metrics=METRICS,
     headline="success_heldout",
     preset=SEPEN,
     published=PUBLISHED,
-    without=[{"method.separate.separate_weight": 0.0, "method.separate.enhance_weight": 0.0, "method.separate.drift_weight": 0.0}],
+    without=[
+        {
+            "method.separate.separate_weight": 0.0,
+            "method.separate.enhance_weight": 0.0,
+            "method.separate.distillation_weight": 0.0,
+        }
+    ],
     brief="one_factor",
 )
 

@@ -15,10 +15,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from conf.spec import Metric
+
 __all__ = ["REFERENCE", "Cell", "Factor", "Metric", "Sweep", "level_text"]
 
 REFERENCE = "baseline: untouched backbone"
-UNTOUCHED = {"method.name": "baseline"}
+UNTOUCHED = {"method.name": "untouched"}
 
 
 @dataclass(frozen=True)
@@ -62,20 +64,6 @@ class Factor:
         # Lists by the names that cells have, which a report finds them by.
         levels = [level_text(level) if isinstance(level, list | tuple) else level for level in self.levels]
         return {"key": self.key, "label": label, "levels": levels, "unit": self.unit, "numeric": self.numeric, "when": self.when}
-
-
-@dataclass(frozen=True)
-class Metric:
-    """One measured value: `key` without its prefix (`success` for `eval/success`), and which direction is better."""
-
-    key: str
-    label: str
-    better: str = "higher"
-    unit: str = ""
-
-    def __post_init__(self) -> None:
-        if self.better not in ("higher", "lower", "none"):
-            raise ValueError(f"metric {self.key}: better={self.better!r}; expected 'higher', 'lower' or 'none'")
 
 
 @dataclass(frozen=True)
@@ -278,7 +266,7 @@ def _listed(combination: Mapping[str, Any]) -> str:
 
 def _untouched(settings: Mapping[str, Any]) -> bool:
     """Whether a trial with these settings draws with the backbone as it is."""
-    return settings.get("method.name", settings.get("method")) == "baseline"
+    return settings.get("method.name", settings.get("method")) == "untouched"
 
 
 def level_text(level: Any) -> str:

@@ -4,10 +4,20 @@
     python -m sweeps.text_mask_balance seeds=5                                      # two more seeds for the same cells
     python -m sweeps.text_mask_balance trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
 
-All cells share one adapter a seed. The kind of subject is the split: combinations that the backbone has seen, and held-out ones.
+All cells share one adapter a seed. The kind of subject is the split: combinations that the backbone
+has seen, and held-out ones.
 """
 
-from sweeps.masks_shared import CENTRE, MASK_IOU, MASK_IOU_HELDOUT, OTHERS, PUBLISHED, STEERED, SUCCESS, SUCCESS_HELDOUT
+from sweeps.masks_shared import (
+    CENTRE,
+    MASK_IOU,
+    MASK_IOU_HELDOUT,
+    OTHERS,
+    PUBLISHED,
+    STEERED,
+    SUCCESS,
+    SUCCESS_HELDOUT,
+)
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -16,9 +26,15 @@ SWEEP = Sweep(
     origin="MCGM (arXiv 2410.00483): guidance 7.5 throughout; no strength of the mask is discussed",
     factors=[
         Factor("evaluation.guidance", [1.5, 3.0, 5.0, 7.5], when="evaluate", label="Guidance"),
-        Factor("method.masks.strength", [0.0, 12.0, 24.0, 48.0], when="evaluate", label="Mask strength", unit="words"),
+        Factor(
+            "method.masks.token_scale",
+            [0.0, 12.0, 24.0, 48.0],
+            when="evaluate",
+            label="Mask strength",
+            unit="words",
+        ),
     ],
-    baseline={"evaluation.guidance": 3.0, "method.masks.strength": 24.0},
+    baseline={"evaluation.guidance": 3.0, "method.masks.token_scale": 24.0},
     metrics=[MASK_IOU, MASK_IOU_HELDOUT, SUCCESS, SUCCESS_HELDOUT, CENTRE, *OTHERS],
     headline="mask_iou",
     published=PUBLISHED,

@@ -1,22 +1,24 @@
 """Attention with gates and maps of chosen tokens, as pure functions.
 
-With l = q k / sqrt(d) + bias the logits and G >= 0 a gate for every (location, token), there are four rules (`RULES`):
+With l = q k / sqrt(d) + bias the logits and G >= 0 a gate for every (location, token), there are
+four rules (`RULES`):
 
-  renormalised   p = G exp(l) / sum G exp(l): for a binary G the same forward pass as adding -inf to closed logits (MaskAttn-SDXL,
+  exact   p = G exp(l) / sum G exp(l): for a binary G the same forward pass as adding -inf to closed logits (MaskAttn-SDXL,
                  arXiv 2509.15357, eq. 4). The derivative by G exists also where G = 0,
                  d out / d G_t = exp(l_t) / Z * (v_t - out) with Z = sum G exp(l),
                  so that a straight-through estimate (dG/dprobability := 1) lets closed gates open again.
   released       the same forward pass for a binary G, p = softmax(l - 10^4 (1 - G)), and the derivative of that, as the released code has
                  it: 10^4 times too steep at open gates and exactly zero at closed ones, which stay closed.
-  secant         the same forward pass, and as gradient by a gate the whole change that flipping it would make: with w = exp(l) / Z,
+  finite_difference         the same forward pass, and as gradient by a gate the whole change that flipping it would make: with w = exp(l) / Z,
                  (v - out) w / (1 + w) where it is closed and (v - out) w / (1 - w) where it is open. The derivative at G = 0 is w, and
                  a closed token whose logit stands far above the open ones has a w of thousands, though opening it can at most make
                  the output its value.
   post_softmax   p = G softmax(l): what is closed takes no part, and what it would have got goes to nobody. Divided by its sum it would
                  be the first rule again.
 
-Nothing of size heads x locations x tokens is kept for the backward pass: logits are computed again where a gradient needs them, and where
-it can be the output comes from scaled-dot-product attention. All softmax arithmetic outside that call is float32 whatever the autocast.
+Nothing of size heads x locations x tokens is kept for the backward pass: logits are computed again
+where a gradient needs them, and where it can be the output comes from scaled-dot-product attention.
+All softmax arithmetic outside that call is float32 whatever the autocast.
 """
 
 from __future__ import annotations
@@ -29,21 +31,31 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-RULES = ("renormalised", "released", "secant", "post_softmax")
-STEEP = 1e4          # what the released code subtracts from a closed logit
-LONELY = 0.05        # an open token is never taken to have more than 1 - LONELY of the attention: without it nothing would be left
-CEILING = 20.0       # a closed logit may stand far above the open ones: exp(20) is gradient enough for it, and finite
-CHUNK = 2**25        # numbers of one slice of the logits that a backward pass holds at a time (128 MiB in float32)
+RULES = ("exact", "released", "finite_difference", "post_softmax")
+STEEP = 1e4  # what the released code subtracts from a closed logit
+# An open token is never taken to have more than 1 - LONELY of the attention: without it nothing
+# would be left
+LONELY = 0.05
+# a closed logit may stand far above the open ones: exp(20) is gradient enough for it, and finite
+CEILING = 20.0
+# Numbers of one slice of the logits that a backward pass holds at a time (128 MiB in float32)
+CHUNK = 2**25
 
 
 def gated_attention(
-    query: Tensor, key: Tensor, value: Tensor, gate: Tensor, bias: Tensor | None = None, rule: str = "renormalised"
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    gate: Tensor,
+    bias: Tensor | None = None,
+    rule: str = "exact",
 ) -> Tensor:
     """Attention under gates, [B, heads, N, d], differentiable by the gate as ``rule`` says.
 
-    ``query`` [B, heads, N, d], ``key`` and ``value`` [B, heads, T, d], ``gate`` [B, N or 1, T] >= 0 with one open token or more a
-    location, ``bias`` broadcastable to [B, heads, N, T] is added to the logits and gets no gradient. With every gate at 1 the output is
-    that of the stock call, bit by bit.
+    ``query`` [B, heads, N, d], ``key`` and ``value`` [B, heads, T, d], ``gate`` [B, N or 1, T] >= 0
+    with one open token or more a location, ``bias`` broadcastable to [B, heads, N, T] is added to
+    the logits and gets no gradient. With every gate at 1 the output is that of the stock call, bit
+    by bit.
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value, gate)):
         return _GatedAttention.apply(query, key, value, gate, bias, rule)
@@ -57,31 +69,40 @@ def token_maps(
     gate: Tensor | None = None,
     bias: Tensor | None = None,
     keep_heads: bool = False,
-    rule: str = "renormalised",
+    rule: str = "exact",
 ) -> Tensor:
-    """Attention probabilities of chosen tokens, float32: [B, N, objects], or [B, heads, N, objects] with ``keep_heads``.
+    """Attention probabilities of chosen tokens, float32: [B, N, objects], or [B, heads, N, objects]
+    with ``keep_heads``.
 
-    ``select`` [B, T, objects] weighs the tokens of an object (a column of zeros for an object that is not there); the others are as in
-    `gated_attention`. The softmax runs over all T tokens, so that the values are those that the layer's output is made of.
+    ``select`` [B, T, objects] weighs the tokens of an object (a column of zeros for an object that
+    is not there); the others are as in `gated_attention`. The softmax runs over all T tokens, so
+    that the values are those that the layer's output is made of.
     """
     return _TokenMaps.apply(query, key, select, gate, bias, keep_heads, rule)
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, bias: Tensor | None, rule: str) -> Tensor:
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, gate: Tensor, bias: Tensor | None, rule: str
+) -> Tensor:
     """The forward pass of `gated_attention`."""
     if rule != "post_softmax" or bool((gate == 1).all()):
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=_additive(query, gate, bias))
+        return F.scaled_dot_product_attention(
+            query, key, value, attn_mask=_additive(query, gate, bias)
+        )
     parts = []
     with torch.autocast(query.device.type, enabled=False):
         wide_key, wide_value = key.float(), value.float()
         for rows in _slices(query, key.shape[2]):
-            p, _ = _probability(query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows), rule)
+            p, _ = _probability(
+                query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows), rule
+            )
             parts.append((p @ wide_value).to(value.dtype))
     return torch.cat(parts, dim=2)
 
 
 def _additive(query: Tensor, gate: Tensor, bias: Tensor | None) -> Tensor | None:
-    """The mask of scaled-dot-product attention that does what ``gate`` and ``bias`` do; None where they change nothing."""
+    """The mask of scaled-dot-product attention that does what ``gate`` and ``bias`` do; None where
+    they change nothing."""
     if bool((gate == 1).all()):
         return bias
     mask = gate.float().log().unsqueeze(1)
@@ -101,8 +122,11 @@ def _rows(tensor: Tensor | None, rows: slice) -> Tensor | None:
     return tensor if tensor is None or tensor.shape[-2] == 1 else tensor[..., rows, :]
 
 
-def _probability(query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None, rule: str) -> tuple[Tensor, Tensor]:
-    """(p, what a gate multiplies: p = G * that), both float32 [B, heads, n, T]; the same tensor without a gate."""
+def _probability(
+    query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None, rule: str
+) -> tuple[Tensor, Tensor]:
+    """(p, what a gate multiplies: p = G * that), both float32 [B, heads, n, T]; the same tensor
+    without a gate."""
     logits = (query.float() * query.shape[-1] ** -0.5) @ key.float().transpose(-1, -2)
     if bias is not None:
         logits = logits + bias.float()
@@ -131,7 +155,7 @@ def _through_softmax(
         return by_logits, None
     if rule == "released":
         return by_logits, (STEEP * by_logits).sum(1)
-    if rule == "secant":
+    if rule == "finite_difference":
         assert gate is not None
         raw = torch.where(gate.unsqueeze(1) > 0, raw / (1 - raw).clamp_min(LONELY), raw / (1 + raw))
     return by_logits, (raw * centred).sum(1)
@@ -148,7 +172,9 @@ class _GatedAttention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad):  # noqa: ANN001, ANN205
         query, key, value, gate, bias = ctx.saved_tensors
-        grad_value = torch.zeros_like(value, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        grad_value = (
+            torch.zeros_like(value, dtype=torch.float32) if ctx.needs_input_grad[2] else None
+        )
         with torch.autocast(query.device.type, enabled=False):
             wide_value = value.float()
 
@@ -158,7 +184,9 @@ class _GatedAttention(torch.autograd.Function):
                     grad_value.add_(p.transpose(-1, -2) @ g)
                 return g @ wide_value.transpose(-1, -2)
 
-            grad_query, grad_key, grad_gate = _gradients(ctx, query, key, gate, bias, by_probability)
+            grad_query, grad_key, grad_gate = _gradients(
+                ctx, query, key, gate, bias, by_probability
+            )
         return grad_query, grad_key, _narrow(grad_value, value), grad_gate, None, None
 
 
@@ -169,8 +197,12 @@ class _TokenMaps(torch.autograd.Function):
         with torch.autocast(query.device.type, enabled=False):
             wide_key, wide_select = key.float(), select.float()
             for rows in _slices(query, key.shape[2]):
-                p, _ = _probability(query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows), rule)
-                parts.append(p @ wide_select.unsqueeze(1) if keep_heads else p.mean(1) @ wide_select)
+                p, _ = _probability(
+                    query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows), rule
+                )
+                parts.append(
+                    p @ wide_select.unsqueeze(1) if keep_heads else p.mean(1) @ wide_select
+                )
         ctx.save_for_backward(query, key, wide_select, gate, bias)
         ctx.keep_heads, ctx.rule = keep_heads, rule
         return torch.cat(parts, dim=-2)
@@ -183,18 +215,29 @@ class _TokenMaps(torch.autograd.Function):
 
         def by_probability(rows: slice, p: Tensor) -> Tensor:
             g = grad[..., rows, :].float()
-            return g @ back.unsqueeze(1) if ctx.keep_heads else (g @ back).unsqueeze(1) / query.shape[1]
+            return (
+                g @ back.unsqueeze(1)
+                if ctx.keep_heads
+                else (g @ back).unsqueeze(1) / query.shape[1]
+            )
 
         with torch.autocast(query.device.type, enabled=False):
-            grad_query, grad_key, grad_gate = _gradients(ctx, query, key, gate, bias, by_probability)
+            grad_query, grad_key, grad_gate = _gradients(
+                ctx, query, key, gate, bias, by_probability
+            )
         return grad_query, grad_key, None, grad_gate, None, None, None
 
 
 def _gradients(
-    ctx: Any, query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None, by_probability: Callable[[slice, Tensor], Tensor]
+    ctx: Any,
+    query: Tensor,
+    key: Tensor,
+    gate: Tensor | None,
+    bias: Tensor | None,
+    by_probability: Callable[[slice, Tensor], Tensor],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients by query, key and gate, as far as ``ctx`` wants them, from the one by p, which ``by_probability`` gives for a slice of
-    the locations and their p, [B, heads or 1, n, T]."""
+    """The gradients by query, key and gate, as far as ``ctx`` wants them, from the one by p, which
+    ``by_probability`` gives for a slice of the locations and their p, [B, heads or 1, n, T]."""
     wants_query, wants_key, _, wants_gate, *_ = ctx.needs_input_grad
     grad_query = torch.empty_like(query) if wants_query else None
     grad_key = torch.zeros_like(key, dtype=torch.float32) if wants_key else None
@@ -203,7 +246,9 @@ def _gradients(
     for rows in _slices(query, key.shape[2]):
         q, here = query[:, :, rows].float(), _rows(gate, rows)
         p, raw = _probability(q, wide_key, here, _rows(bias, rows), ctx.rule)
-        by_logits, by_gate = _through_softmax(p, raw, by_probability(rows, p), here, ctx.rule, wants_gate)
+        by_logits, by_gate = _through_softmax(
+            p, raw, by_probability(rows, p), here, ctx.rule, wants_gate
+        )
         if grad_query is not None:
             grad_query[:, :, rows] = (by_logits @ wide_key * scale).to(query.dtype)
         if grad_key is not None:
@@ -213,7 +258,8 @@ def _gradients(
 
 
 def _add_gate(total: Tensor | None, part: Tensor | None, rows: slice) -> None:
-    """Adds the gate's gradient of some locations; a gate with one row for all of them gets their sum."""
+    """Adds the gate's gradient of some locations; a gate with one row for all of them gets their
+    sum."""
     if total is None or part is None:
         return
     if total.shape[-2] == 1:

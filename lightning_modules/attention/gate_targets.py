@@ -20,14 +20,19 @@ def gate_targets(
     tokens: int,
     unread: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """(target, weight), both [B, N, T]: where the tokens of phrases should act, 1 or 0, and how much each gate counts.
+    """(target, weight), both [B, N, T]: where the tokens of phrases should act, 1 or 0, and how
+    much each gate counts.
 
-    Target ``own``: a phrase's tokens act where its object is and nowhere else. ``others``: they act everywhere but where another phrase's
-    object is and theirs is not. Inside and outside count alike, whatever their size; a phrase with nothing to tell apart does not count.
-    All other tokens should stay open, and count together as much as the phrases do; those ``unread`` [B, T] by the model do not.
-    ``positions`` are the tokens of the phrases.
+    Target ``own``: a phrase's tokens act where its object is and nowhere else. ``others``: they act
+    everywhere but where another phrase's object is and theirs is not. Inside and outside count
+    alike, whatever their size; a phrase with nothing to tell apart does not count. All other tokens
+    should stay open, and count together as much as the phrases do; those ``unread`` [B, T] by the
+    model do not. ``positions`` are the tokens of the phrases.
     """
-    target, weight = torch.ones(len(phrases), locations, tokens), torch.zeros(len(phrases), locations, tokens)
+    target, weight = (
+        torch.ones(len(phrases), locations, tokens),
+        torch.zeros(len(phrases), locations, tokens),
+    )
     for b, (sample, places) in enumerate(zip(phrases, positions, strict=True)):
         masks = [on_plane(phrase.mask, locations) for phrase in sample]
         for i, (mask, at) in enumerate(zip(masks, places, strict=True)):
@@ -35,12 +40,19 @@ def gate_targets(
             if kind == "others":
                 others = [m for k, m in enumerate(masks) if k != i]
                 wanted = ~(torch.stack(others).any(0) & ~mask) if others else torch.ones_like(mask)
-            balance = torch.where(wanted, 0.5 / wanted.sum().clamp_min(1), 0.5 / (~wanted).sum().clamp_min(1)) * locations
+            balance = (
+                torch.where(
+                    wanted, 0.5 / wanted.sum().clamp_min(1), 0.5 / (~wanted).sum().clamp_min(1)
+                )
+                * locations
+            )
             if wanted.all() or not wanted.any():
                 continue  # nothing to tell apart
             target[b, :, at] = wanted.float()[:, None]
             weight[b, :, at] = balance[:, None]
-        taken = {t for at in places for t in at} | (set() if unread is None else set(unread[b].nonzero().flatten().tolist()))
+        taken = {t for at in places for t in at} | (
+            set() if unread is None else set(unread[b].nonzero().flatten().tolist())
+        )
         free = [t for t in range(tokens) if t not in taken]
         if free:
             weight[b, :, free] = weight[b].sum() / (locations * len(free))
@@ -48,15 +60,20 @@ def gate_targets(
 
 
 def self_targets(phrases: Sequence[Sequence[Phrase]], locations: int) -> tuple[Tensor, Tensor]:
-    """(target, weight), both [B, N, N], for gates between locations: closed where they belong to different objects and to no common one.
+    """(target, weight), both [B, N, N], for gates between locations: closed where they belong to
+    different objects and to no common one.
 
     Both kinds count alike; a sample without two objects does not count.
     """
-    target, weight = torch.ones(len(phrases), locations, locations), torch.zeros(len(phrases), locations, locations)
+    target, weight = (
+        torch.ones(len(phrases), locations, locations),
+        torch.zeros(len(phrases), locations, locations),
+    )
     for b, sample in enumerate(phrases):
         if len(sample) < 2:
             continue
-        masks = torch.stack([on_plane(phrase.mask, locations) for phrase in sample]).float()  # [objects, N]
+        # [objects, N]
+        masks = torch.stack([on_plane(phrase.mask, locations) for phrase in sample]).float()
         covered = masks.amax(0)
         apart = (torch.outer(covered, covered) > 0) & (masks.T @ masks == 0)
         if not apart.any():
@@ -67,8 +84,11 @@ def self_targets(phrases: Sequence[Sequence[Phrase]], locations: int) -> tuple[T
 
 
 def on_plane(mask: Tensor, locations: int) -> Tensor:
-    """A bool mask [H, W] on a plane of ``locations`` of the same shape, bool [N]: where a quarter of a location or more is covered, and in
-    any case where most of it is, so that nothing small vanishes."""
+    """A bool mask [H, W] on a plane of ``locations`` of the same shape, bool [N]: where a quarter
+    of a location or more is covered, and in any case where most of it is, so that nothing small
+    vanishes."""
     height = max(round(math.sqrt(locations * mask.shape[0] / mask.shape[1])), 1)
-    share = F.interpolate(mask[None, None].float(), (height, locations // height), mode="area").flatten()
+    share = F.interpolate(
+        mask[None, None].float(), (height, locations // height), mode="area"
+    ).flatten()
     return (share >= 0.25) | ((share == share.max()) & (share > 0))

@@ -17,8 +17,9 @@ KINDS = ("cross", "self")
 
 @dataclass(frozen=True)
 class Site:
-    """One attention layer: ``name`` is its module path, ``resolution`` the side of its map in locations (for a square image),
-    ``width`` the channels of its queries' input, ``context`` those of its keys' input, ``level`` how often its plane was halved."""
+    """One attention layer: ``name`` is its module path, ``resolution`` the side of its map in
+    locations (for a square image), ``width`` the channels of its queries' input, ``context`` those
+    of its keys' input, ``level`` how often its plane was halved."""
 
     name: str
     stage: str
@@ -37,12 +38,15 @@ class Site:
 
 
 def sites(model: Any, latent_size: int | None = None) -> list[Site]:
-    """Every attention layer, cross and self, of a UNet's transformer blocks, or of a transformer, in the order in which they run.
+    """Every attention layer, cross and self, of a UNet's transformer blocks, or of a transformer,
+    in the order in which they run.
 
-    ``latent_size`` is the side of the latents (image side over the autoencoder's factor; `Backbone.sites` takes pixels); without it the
-    model's own size. In a UNet the stage follows from where a level lies, never from a fixed name: ``high`` is the finest level that has
-    cross-attention, ``low`` the mid block, ``mid`` all the rest. A transformer (PixArt) has one plane and no bridge: there ``high``,
-    ``mid`` and ``low`` are the first, second and last third of its depth, encoder and decoder its first and second half.
+    ``latent_size`` is the side of the latents (image side over the autoencoder's factor;
+    `Backbone.sites` takes pixels); without it the model's own size. In a UNet the stage follows
+    from where a level lies, never from a fixed name: ``high`` is the finest level that has
+    cross-attention, ``low`` the mid block, ``mid`` all the rest. A transformer (PixArt) has one
+    plane and no bridge: there ``high``, ``mid`` and ``low`` are the first, second and last third of
+    its depth, encoder and decoder its first and second half.
     """
     side = model.config.sample_size if latent_size is None else latent_size
     return [
@@ -57,19 +61,24 @@ def sites(model: Any, latent_size: int | None = None) -> list[Site]:
             kind="cross" if layer.is_cross_attention else "self",
             level=level,
         )
-        for name, layer, stage, placement, level in (_in_transformer if hasattr(model, "transformer_blocks") else _in_unet)(model)
+        for name, layer, stage, placement, level in (
+            _in_transformer if hasattr(model, "transformer_blocks") else _in_unet
+        )(model)
     ]
 
 
 def _in_transformer(model: Any) -> list[tuple[str, Any, str, str, int]]:
-    """Name, layer, stage, placement and level of each layer; patches of 2 x 2 latents are one halving."""
+    """Name, layer, stage, placement and level of each layer; patches of 2 x 2 latents are one
+    halving."""
     blocks, level = len(model.transformer_blocks), model.config.patch_size.bit_length() - 1
     found = []
     for key in model.attn_processors:
         name = key.removesuffix(".processor")
         index = int(name.split(".")[1])
         placement = "encoder" if 2 * index < blocks else "decoder"
-        found.append((name, model.get_submodule(name), STAGES[3 * index // blocks], placement, level))
+        found.append(
+            (name, model.get_submodule(name), STAGES[3 * index // blocks], placement, level)
+        )
     return found
 
 
@@ -86,13 +95,24 @@ def _in_unet(unet: Any) -> list[tuple[str, Any, str, str, int]]:
         level = levels - 1 - index if block == "up_blocks" else index
         placement = {"down_blocks": "encoder", "mid_block": "bridge", "up_blocks": "decoder"}[block]
         found.append((name, unet.get_submodule(name), placement, level))
-    found.sort(key=lambda one: PLACEMENTS.index(one[2]))  # diffusers lists the mid block last; the order within a block is right
-    finest = min((level for _, layer, placement, level in found if layer.is_cross_attention and placement != "bridge"), default=0)
+    # Diffusers lists the mid block last; the order within a block is right
+    found.sort(key=lambda one: PLACEMENTS.index(one[2]))
+    finest = min(
+        (
+            level
+            for _, layer, placement, level in found
+            if layer.is_cross_attention and placement != "bridge"
+        ),
+        default=0,
+    )
 
     def stage(placement: str, level: int) -> str:
         return "low" if placement == "bridge" else "high" if level <= finest else "mid"
 
-    return [(name, layer, stage(placement, level), placement, level) for name, layer, placement, level in found]
+    return [
+        (name, layer, stage(placement, level), placement, level)
+        for name, layer, placement, level in found
+    ]
 
 
 def halved(side: int, level: int) -> int:
@@ -107,10 +127,12 @@ def select(
     resolution: int | None = None,
     kind: str | None = "cross",
 ) -> list[Site]:
-    """The sites that fit every filter given: cross-attention where ``kind`` is left as it is, "self", or None for both.
+    """The sites that fit every filter given: cross-attention where ``kind`` is left as it is,
+    "self", or None for both.
 
-    ``stage`` "all" or None takes every stage; ``placement`` "both" or None every place; the mid block belongs to neither encoder nor
-    decoder, but a stage of "low" has no other. Raises ValueError on an unknown word and when nothing fits.
+    ``stage`` "all" or None takes every stage; ``placement`` "both" or None every place; the mid
+    block belongs to neither encoder nor decoder, but a stage of "low" has no other. Raises
+    ValueError on an unknown word and when nothing fits.
     """
     found = list(found)
     for what, value, known, every in (
@@ -119,7 +141,9 @@ def select(
         ("kind", kind, KINDS, None),
     ):
         if value not in (None, every, *known):
-            expected = f"{every!r} or one of {', '.join(known)}" if every else f"one of {', '.join(known)}"
+            expected = (
+                f"{every!r} or one of {', '.join(known)}" if every else f"one of {', '.join(known)}"
+            )
             raise ValueError(f"{what} {value!r} is unknown: expected {expected}")
     chosen = [
         site
@@ -130,20 +154,40 @@ def select(
         and (kind is None or site.kind == kind)
     ]
     if not chosen:
-        there = ", ".join(sorted({f"{s.stage}/{s.placement}/{s.resolution}" for s in found if kind in (None, s.kind)}))
+        there = ", ".join(
+            sorted(
+                {f"{s.stage}/{s.placement}/{s.resolution}" for s in found if kind in (None, s.kind)}
+            )
+        )
         asked = f"stage={stage}, placement={placement}, resolution={resolution}"
-        raise ValueError(f"no {f'{kind}-' if kind else ''}attention at {asked}; this model has {there or 'none at all'}")
+        raise ValueError(
+            f"no {f'{kind}-' if kind else ''}attention at {asked}; this model has "
+            f"{there or 'none at all'}"
+        )
     return chosen
 
 
 def nearest(found: Iterable[Site], resolution: int = 16) -> list[Site]:
-    """The sites of the level whose maps are nearest to ``resolution`` (by ratio; of two equally near, the finer), said in the log
-    when it is another: SDXL at 1024 pixels has maps of 64 and 32 and none of 16. Raises ValueError when there is no site."""
+    """The sites of the level whose maps are nearest to ``resolution`` (by ratio; of two equally
+    near, the finer), said in the log when it is another: SDXL at 1024 pixels has maps of 64 and 32
+    and none of 16. Raises ValueError when there is no site."""
     found = list(found)
     if not found:
         raise ValueError("no site to choose from: expected at least one attention layer")
-    best = min({site.resolution for site in found}, key=lambda side: (abs(math.log2(side / resolution)), -side))
+    best = min(
+        {site.resolution for site in found},
+        key=lambda side: (abs(math.log2(side / resolution)), -side),
+    )
     if best != resolution:
-        there = ", ".join(str(side) for side in sorted({site.resolution for site in found}, reverse=True))
-        log.warning("no attention maps of %d×%d here (sides: %s): those of %d×%d are taken", resolution, resolution, there, best, best)
+        there = ", ".join(
+            str(side) for side in sorted({site.resolution for site in found}, reverse=True)
+        )
+        log.warning(
+            ("no attention maps of %d×%d here (sides: %s): those of %d×%d are taken"),
+            resolution,
+            resolution,
+            there,
+            best,
+            best,
+        )
     return [site for site in found if site.resolution == best]

@@ -1,4 +1,5 @@
-"""What images are worth: detections, composition, masks, identity, distances between sets. Names are imported when first used."""
+"""What images are worth: detections, composition, masks, identity, distances between sets. Names
+are imported when first used."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from lightning_modules.embedded.judge import Judge
     from lightning_modules.metrics.alignment import (
         Alignment,
         CaptionSimilarity,
@@ -14,21 +16,30 @@ if TYPE_CHECKING:
         WeakestPart,
         attend_and_excite,
     )
-    from lightning_modules.metrics.colorists import ClipColor, Colored, Colorist, MeanColor, colorist
+    from lightning_modules.metrics.color_classifiers import (
+        ClipColor,
+        Colored,
+        Colorist,
+        MeanColor,
+        colorist,
+    )
     from lightning_modules.metrics.composition import Composition, GenEval, composition_scores
     from lightning_modules.metrics.detection import Detection, Detector, Target
     from lightning_modules.metrics.detection_files import DetectionsFile, write_detections
     from lightning_modules.metrics.detectors import JudgeDetector, TransformersDetector, detector
     from lightning_modules.metrics.distribution import FeatureDistance
-    from lightning_modules.metrics.extractors import Extractor, extractor
+    from lightning_modules.metrics.features import Extractor, extractor
     from lightning_modules.metrics.geneval import geneval_correct, geneval_reasons
     from lightning_modules.metrics.identity import DinoFeatures, JudgeFeatures
     from lightning_modules.metrics.intervals import wilson
-    from lightning_modules.metrics.judge import Judge
     from lightning_modules.metrics.masks import MaskFollowing
     from lightning_modules.metrics.reference import Reference
-    from lightning_modules.metrics.segmentation import ColorSegmenter, HuggingFaceSegmenter, Segmenter
-    from lightning_modules.metrics.spatial import spatial_score, t2i_spatial
+    from lightning_modules.metrics.segmentation import (
+        ColorSegmenter,
+        HuggingFaceSegmenter,
+        Segmenter,
+    )
+    from lightning_modules.metrics.t2i_spatial import spatial_score, t2i_spatial
     from lightning_modules.metrics.vision_language import aligner
 
 __all__ = [

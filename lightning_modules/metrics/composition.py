@@ -12,32 +12,51 @@ from torchmetrics import Metric
 
 from lightning_modules.metrics.detection import Detection, Target, judge_image
 from lightning_modules.metrics.distribution import gather_to_cpu
-from lightning_modules.metrics.geneval import COUNTING_THRESHOLD, MOST, TASKS, THRESHOLD, check_spec, geneval_correct
+from lightning_modules.metrics.geneval import (
+    COUNTING_THRESHOLD,
+    MOST,
+    TASKS,
+    THRESHOLD,
+    check_spec,
+    geneval_correct,
+)
 from lightning_modules.metrics.intervals import wilson
 
 
-def composition_scores(detections: Sequence[Sequence[Detection]], targets: Sequence[Target]) -> dict[str, list[float]]:
-    """What `Composition` counts, image by image, in the order of the images: ``success``, ``object_rate``, ``color_rate``,
-    ``shape_rate``, ``extra_objects`` and ``relation`` (nan where the prompt states none; a missing object makes it 0).
+def composition_scores(
+    detections: Sequence[Sequence[Detection]], targets: Sequence[Target]
+) -> dict[str, list[float]]:
+    """What `Composition` counts, image by image, in the order of the images: ``success``,
+    ``object_rate``, ``color_rate``, ``shape_rate``, ``extra_objects`` and ``relation`` (nan where
+    the prompt states none; a missing object makes it 0).
 
-    Raises ValueError if there is not one target for each image. The rates of `Composition` are of sums over images, so that the mean of
-    these is the same only where all prompts want equally many objects.
+    Raises ValueError if there is not one target for each image. The rates of `Composition` are of
+    sums over images, so that the mean of these is the same only where all prompts want equally many
+    objects.
     """
     if len(detections) != len(targets):
-        raise ValueError(f"{len(detections)} images but {len(targets)} targets: give one target per image")
-    verdicts = [judge_image(found, target) for found, target in zip(detections, targets, strict=True)]
+        raise ValueError(
+            f"{len(detections)} images but {len(targets)} targets: give one target per image"
+        )
+    verdicts = [
+        judge_image(found, target) for found, target in zip(detections, targets, strict=True)
+    ]
     return {
         "success": [float(v.success) for v in verdicts],
         "object_rate": [v.objects / v.wanted for v in verdicts],
         "color_rate": [v.colors / v.wanted for v in verdicts],
         "shape_rate": [v.shapes / v.wanted for v in verdicts],
         "extra_objects": [float(v.extra) for v in verdicts],
-        "relation": [nan if t.relation is None else float(v.relation is True) for v, t in zip(verdicts, targets, strict=True)],
+        "relation": [
+            nan if t.relation is None else float(v.relation is True)
+            for v, t in zip(verdicts, targets, strict=True)
+        ],
     }
 
 
 class Composition(Metric):
-    """Rates over all images seen; the definitions per image stand in `lightning_modules.metrics.detection`.
+    """Rates over all images seen; the definitions per image stand in
+    `lightning_modules.metrics.detection`.
 
     ``compute`` returns a dict of floats:
 
@@ -48,12 +67,23 @@ class Composition(Metric):
     * ``extra_objects``: mean number of objects per image that nobody asked for
     * ``n_images``
 
-    Every state is a sum, so that ranks with unequal numbers of images (none included) reduce exactly. Images that a sampler repeated to
-    fill the last batch would count twice: give each image once.
+    Every state is a sum, so that ranks with unequal numbers of images (none included) reduce
+    exactly. Images that a sampler repeated to fill the last batch would count twice: give each
+    image once.
     """
 
     full_state_update = False
-    COUNTS = ("images", "successes", "wanted", "objects", "colors", "shapes", "extra", "relations", "relations_right")
+    COUNTS = (
+        "images",
+        "successes",
+        "wanted",
+        "objects",
+        "colors",
+        "shapes",
+        "extra",
+        "relations",
+        "relations_right",
+    )
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(dist_sync_fn=gather_to_cpu, **kwargs)
@@ -61,9 +91,12 @@ class Composition(Metric):
             self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
 
     def update(self, detections: Sequence[Sequence[Detection]], targets: Sequence[Target]) -> None:
-        """One list of detections and one target per image. Raises ValueError if their numbers differ."""
+        """One list of detections and one target per image. Raises ValueError if their numbers
+        differ."""
         if len(detections) != len(targets):
-            raise ValueError(f"{len(detections)} images but {len(targets)} targets: give one target per image")
+            raise ValueError(
+                f"{len(detections)} images but {len(targets)} targets: give one target per image"
+            )
         for found, target in zip(detections, targets, strict=True):
             verdict = judge_image(found, target)
             self.images += 1
@@ -97,9 +130,10 @@ class Composition(Metric):
 class GenEval(Metric):
     """GenEval's scores; its rules for one image stand in `lightning_modules.metrics.geneval`.
 
-    ``specs``: what each prompt wants, one line of the benchmark's metadata each (``tag``, ``include``, ``exclude``, perhaps ``prompt``),
-    for all prompts and in the same order on all ranks; images are given by the position of their prompt among them. The other arguments
-    are the benchmark's by default.
+    ``specs``: what each prompt wants, one line of the benchmark's metadata each (``tag``,
+    ``include``, ``exclude``, perhaps ``prompt``), for all prompts and in the same order on all
+    ranks; images are given by the position of their prompt among them. The other arguments are the
+    benchmark's by default.
 
     ``compute`` returns a dict of floats:
 
@@ -108,7 +142,8 @@ class GenEval(Metric):
     * ``images_right``: share of right images; ``prompts_right``: share of prompts with at least one right image
     * ``n_images``, ``n_prompts``, ``n_tasks``
 
-    Every state is a sum, so that ranks with unequal numbers of images (none included) reduce exactly. Give each image once.
+    Every state is a sum, so that ranks with unequal numbers of images (none included) reduce
+    exactly. Give each image once.
     """
 
     full_state_update = False
@@ -133,26 +168,46 @@ class GenEval(Metric):
             except ValueError as error:
                 raise ValueError(f"prompt {i}: {error}") from None
             if not spec.get("tag"):
-                raise ValueError(f"prompt {i} has no tag: expected the name of its task, such as {TASKS[0]}")
+                raise ValueError(
+                    f"prompt {i} has no tag: expected the name of its task, such as {TASKS[0]}"
+                )
         self.specs = [dict(spec) for spec in specs]
-        self.rules: dict[str, Any] = {"threshold": threshold, "counting_threshold": counting_threshold, "most": most}
+        self.rules: dict[str, Any] = {
+            "threshold": threshold,
+            "counting_threshold": counting_threshold,
+            "most": most,
+        }
         for name in ("images", "right"):
             self.add_state(name, torch.zeros(len(specs), dtype=torch.long), dist_reduce_fx="sum")
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the scores are: the rules' settings, the tasks of the prompts, and which of the benchmark's six are missing."""
+        """What the scores are: the rules' settings, the tasks of the prompts, and which of the
+        benchmark's six are missing."""
         tasks = list(dict.fromkeys(spec["tag"] for spec in self.specs))
         missing = [task for task in TASKS if task not in tasks]
-        return {"score": "GenEval", **self.rules, "prompts": len(self.specs), "tasks": tasks, "missing_tasks": missing}
+        return {
+            "score": "GenEval",
+            **self.rules,
+            "prompts": len(self.specs),
+            "tasks": tasks,
+            "missing_tasks": missing,
+        }
 
     def update(self, detections: Sequence[Sequence[Detection]], prompts: Sequence[int]) -> None:
-        """One list of detections and the position of the prompt for each image. Raises ValueError if they do not fit."""
+        """One list of detections and the position of the prompt for each image. Raises ValueError
+        if they do not fit."""
         if len(detections) != len(prompts):
-            raise ValueError(f"{len(detections)} images but {len(prompts)} prompts: give the position of each image's prompt")
+            raise ValueError(
+                f"{len(detections)} images but {len(prompts)} prompts: give the position of "
+                "each image's prompt"
+            )
         for found, prompt in zip(detections, prompts, strict=True):
             if not 0 <= prompt < len(self.specs):
-                raise ValueError(f"prompt {prompt} is none of the {len(self.specs)}: expected a position from 0 to {len(self.specs) - 1}")
+                raise ValueError(
+                    f"prompt {prompt} is none of the {len(self.specs)}: expected a position "
+                    f"from 0 to {len(self.specs) - 1}"
+                )
             self.images[prompt] += 1
             self.right[prompt] += geneval_correct(found, self.specs[prompt], **self.rules)
 
@@ -168,7 +223,10 @@ class GenEval(Metric):
         if not tasks:
             raise ValueError("no image was judged: call update before compute")
         scores = {f"task/{tag}": right / images for tag, (right, images) in tasks.items()}
-        n_images, n_prompts = sum(images for _, images, _ in rows), sum(images > 0 for _, images, _ in rows)
+        n_images, n_prompts = (
+            sum(images for _, images, _ in rows),
+            sum(images > 0 for _, images, _ in rows),
+        )
         return {
             **scores,
             "overall": sum(scores.values()) / len(scores),
@@ -180,8 +238,9 @@ class GenEval(Metric):
         }
 
     def prompt_scores(self, level: float = 0.95) -> list[dict[str, Any]]:
-        """For each prompt that has images, over all ranks (which must all call it): its position as ``index``, ``prompt``, ``tag``,
-        ``images``, ``right``, ``score``, and the ``low`` and ``high`` end of Wilson's interval of the score.
+        """For each prompt that has images, over all ranks (which must all call it): its position as
+        ``index``, ``prompt``, ``tag``, ``images``, ``right``, ``score``, and the ``low`` and
+        ``high`` end of Wilson's interval of the score.
 
         The interval takes a prompt's images, made from different noise, as independent.
         """
@@ -191,6 +250,12 @@ class GenEval(Metric):
         for index, (spec, (images, right)) in enumerate(zip(self.specs, counts, strict=True)):
             if images:
                 low, high = wilson(right, images, level)
-                row = {"index": index, "prompt": spec.get("prompt", ""), "tag": spec["tag"], "images": images, "right": right}
+                row = {
+                    "index": index,
+                    "prompt": spec.get("prompt", ""),
+                    "tag": spec["tag"],
+                    "images": images,
+                    "right": right,
+                }
                 table.append({**row, "score": right / images, "low": low, "high": high})
         return table

@@ -49,14 +49,17 @@ class Detector(Protocol):
     name: str
     facts: dict[str, Any]
 
-    def detect(self, images: Tensor, names: Sequence[str | int] | None = None) -> list[list[Detection]]:
-        """The objects of each image (uint8 [N, 3, H, W]), surest first. ``names``: of the images, which only files of detections look at;
-        their positions from 0 on if left out."""
+    def detect(
+        self, images: Tensor, names: Sequence[str | int] | None = None
+    ) -> list[list[Detection]]:
+        """The objects of each image (uint8 [N, 3, H, W]), surest first. ``names``: of the images,
+        which only files of detections look at; their positions from 0 on if left out."""
         ...
 
 
 class Target(NamedTuple):
-    """What one prompt asks for: objects as (color, shape), and the place of the first relative to the second if the prompt states it."""
+    """What one prompt asks for: objects as (color, shape), and the place of the first relative to
+    the second if the prompt states it."""
 
     objects: Sequence[Wanted]
     relation: str | None = None
@@ -64,7 +67,8 @@ class Target(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """How one image compares with its target; the rates are kept as counts of ``wanted``, so that they can be summed."""
+    """How one image compares with its target; the rates are kept as counts of ``wanted``, so that
+    they can be summed."""
 
     wanted: int
     objects: int
@@ -81,8 +85,8 @@ class Verdict:
 def match(detections: Sequence[Detection], wanted: Sequence[Wanted]) -> list[Detection | None]:
     """The detection that shows each wanted object, or None; no detection serves twice.
 
-    A detection fits a wanted object or does not, and equal wanted objects are interchangeable, so taking the surest one that is left is
-    also the assignment with the most matches.
+    A detection fits a wanted object or does not, and equal wanted objects are interchangeable, so
+    taking the surest one that is left is also the assignment with the most matches.
     """
     free = sorted(detections, key=lambda d: -d.score)
     result: list[Detection | None] = []
@@ -95,12 +99,15 @@ def match(detections: Sequence[Detection], wanted: Sequence[Wanted]) -> list[Det
 
 
 def relation_holds(first: tuple[float, float], second: tuple[float, float], relation: str) -> bool:
-    """Whether ``first`` (x, y) lies as ``relation`` says of ``second``: the stated direction must be the greater offset of the two axes.
+    """Whether ``first`` (x, y) lies as ``relation`` says of ``second``: the stated direction must
+    be the greater offset of the two axes.
 
     Raises ValueError on an unknown relation.
     """
     if relation not in DIRECTIONS:
-        raise ValueError(f"relation {relation!r} is unknown: expected one of {', '.join(DIRECTIONS)}")
+        raise ValueError(
+            f"relation {relation!r} is unknown: expected one of {', '.join(DIRECTIONS)}"
+        )
     ux, uy = DIRECTIONS[relation]
     dx, dy = first[0] - second[0], first[1] - second[1]
     along, across = dx * ux + dy * uy, dx * uy - dy * ux
@@ -110,11 +117,14 @@ def relation_holds(first: tuple[float, float], second: tuple[float, float], rela
 def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
     """Compares what was found with what was wanted; definitions at the top of this module.
 
-    Raises ValueError if the target wants nothing, or states a relation between fewer than two objects.
+    Raises ValueError if the target wants nothing, or states a relation between fewer than two
+    objects.
     """
     objects, relation = target
     if not objects:
-        raise ValueError("a target without objects cannot be judged: give at least one (color, shape)")
+        raise ValueError(
+            "a target without objects cannot be judged: give at least one (color, shape)"
+        )
     if relation is not None and len(objects) < 2:
         raise ValueError(f"relation {relation!r} needs two objects, the target has {len(objects)}")
     found = match(detections, objects)
@@ -125,7 +135,10 @@ def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
     return Verdict(
         wanted=len(objects),
         objects=matched,
-        colors=(Counter(c for c, _ in objects) & Counter(d.color for d in detections if d.color is not None)).total(),
+        colors=(
+            Counter(c for c, _ in objects)
+            & Counter(d.color for d in detections if d.color is not None)
+        ).total(),
         shapes=(Counter(s for _, s in objects) & Counter(d.label for d in detections)).total(),
         extra=len(detections) - matched,
         relation=holds,
@@ -133,13 +146,18 @@ def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
 
 
 def smallest_of_best_assignment(scores: Sequence[Sequence[float]]) -> float:
-    """The greatest reachable minimum of ``scores[wanted][candidate]`` when each wanted object takes a candidate of its own.
+    """The greatest reachable minimum of ``scores[wanted][candidate]`` when each wanted object takes
+    a candidate of its own.
 
-    0 if there are fewer candidates than wanted objects. Meant for a handful of both: it tries every assignment.
+    0 if there are fewer candidates than wanted objects. Meant for a handful of both: it tries every
+    assignment.
     """
     if not scores:
         raise ValueError("no wanted object to assign: give at least one row of scores")
     candidates = range(len(scores[0]))
     if len(candidates) < len(scores):
         return 0.0
-    return max(min(row[c] for row, c in zip(scores, chosen, strict=True)) for chosen in permutations(candidates, len(scores)))
+    return max(
+        min(row[c] for row, c in zip(scores, chosen, strict=True))
+        for chosen in permutations(candidates, len(scores))
+    )

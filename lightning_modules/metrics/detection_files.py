@@ -4,9 +4,10 @@ A file holds JSON lines, one image a line:
 
     {"image": "0000.png", "detections": [{"label": "cat", "box": [10, 20, 110, 220], "score": 0.97, "color": "black", "mask": {...}}]}
 
-``image`` is a name or a position from 0 on; an image in which nothing was found has an empty list. ``box`` is [x0, y0, x1, y1] in pixels
-of the image. ``color`` and ``mask`` (COCO's RLE, {"size": [height, width], "counts": ...}) may be left out. A first line {"facts": {...}}
-may say what made them.
+``image`` is a name or a position from 0 on; an image in which nothing was found has an empty list.
+``box`` is [x0, y0, x1, y1] in pixels of the image. ``color`` and ``mask`` (COCO's RLE, {"size":
+[height, width], "counts": ...}) may be left out. A first line {"facts": {...}} may say what made
+them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ REQUIRED = {"label", "box", "score"}
 def check_images(images: Tensor, names: Sequence[str | int] | None) -> None:
     """Raises ValueError unless images are uint8 [N, 3, H, W], with a name for each if any."""
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(f"a detector takes uint8 images [N, 3, H, W], not {images.dtype} {list(images.shape)}")
+        raise ValueError(
+            f"a detector takes uint8 images [N, 3, H, W], not {images.dtype} {list(images.shape)}"
+        )
     if names is not None and len(names) != len(images):
-        raise ValueError(f"{len(images)} images but {len(names)} names: give one name for each image")
+        raise ValueError(
+            f"{len(images)} images but {len(names)} names: give one name for each image"
+        )
 
 
 class DetectionsFile:
@@ -44,10 +49,13 @@ class DetectionsFile:
     name = "file"
 
     def __init__(self, path: Path | str) -> None:
-        """Raises FileNotFoundError where there is no file, ValueError with file:line on what is not of the form."""
+        """Raises FileNotFoundError where there is no file, ValueError with file:line on what is not
+        of the form."""
         self.path = Path(path)
         if not self.path.is_file():
-            raise FileNotFoundError(f"no detections at {path}: expected a file of JSON lines, one image a line")
+            raise FileNotFoundError(
+                f"no detections at {path}: expected a file of JSON lines, one image a line"
+            )
         self.facts: dict[str, Any] = {"detector": self.name, "file": self.path.name}
         self._rows: dict[str | int, tuple[int, list[dict[str, Any]]]] = {}
         with self.path.open(encoding="utf-8-sig") as lines:
@@ -65,25 +73,41 @@ class DetectionsFile:
         if isinstance(content, dict) and content.keys() == {"facts"}:
             self.facts |= {"made_by": content["facts"]}
             return
-        if not isinstance(content, dict) or content.keys() != {"image", "detections"} or not isinstance(content["detections"], list):
-            raise ValueError(f"expected an object with 'image' and a list 'detections', not {str(content)[:60]!r}")
+        if (
+            not isinstance(content, dict)
+            or content.keys() != {"image", "detections"}
+            or not isinstance(content["detections"], list)
+        ):
+            raise ValueError(
+                "expected an object with 'image' and a list 'detections', not "
+                f"{str(content)[:60]!r}"
+            )
         key = content["image"]
         if isinstance(key, bool) or not isinstance(key, int | str):
             raise ValueError(f"image {key!r}: expected a name or a position")
         if key in self._rows:
-            raise ValueError(f"image {key!r} stands in line {self._rows[key][0]} already: give each image one line")
+            raise ValueError(
+                f"image {key!r} stands in line {self._rows[key][0]} already: give each "
+                "image one line"
+            )
         for given in content["detections"]:
             _check(given)
         self._rows[key] = number, content["detections"]
 
-    def detect(self, images: Tensor, names: Sequence[str | int] | None = None) -> list[list[Detection]]:
-        """As `Detector`. Raises ValueError for an image that the file does not name, and for a mask or a box of another size."""
+    def detect(
+        self, images: Tensor, names: Sequence[str | int] | None = None
+    ) -> list[list[Detection]]:
+        """As `Detector`. Raises ValueError for an image that the file does not name, and for a mask
+        or a box of another size."""
         check_images(images, names)
         found = []
         for key in names if names is not None else range(len(images)):
             if key not in self._rows:
                 some = ", ".join(map(repr, list(self._rows)[:3]))
-                raise ValueError(f"{self.path}: nothing about image {key!r} among its {len(self._rows)} images ({some}, …)")
+                raise ValueError(
+                    f"{self.path}: nothing about image {key!r} among its {len(self._rows)} "
+                    f"images ({some}, …)"
+                )
             number, given = self._rows[key]
             try:
                 detections = [_detection(one, tuple(images.shape[2:])) for one in given]
@@ -99,13 +123,18 @@ def write_detections(
     names: Sequence[str | int] | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Writes a file that `DetectionsFile` reads; whole or not at all. ``names``: of the images, their positions if left out."""
+    """Writes a file that `DetectionsFile` reads; whole or not at all. ``names``: of the images,
+    their positions if left out."""
     path = Path(path)
     if names is not None and (len(names) != len(detections) or len(set(names)) != len(names)):
         different = f"{len(set(names))} different names among {len(names)}"
-        raise ValueError(f"{len(detections)} images but {different}: give each image a name of its own")
+        raise ValueError(
+            f"{len(detections)} images but {different}: give each image a name of its own"
+        )
     lines = [json.dumps({"facts": dict(facts)})] if facts else []
-    for name, row in zip(names if names is not None else range(len(detections)), detections, strict=True):
+    for name, row in zip(
+        names if names is not None else range(len(detections)), detections, strict=True
+    ):
         lines.append(json.dumps({"image": name, "detections": [_plain(d) for d in row]}))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
@@ -115,18 +144,35 @@ def write_detections(
 
 def _check(given: Any) -> None:
     if not isinstance(given, dict) or not REQUIRED <= given.keys() <= REQUIRED | {"color", "mask"}:
-        raise ValueError(f"detection {str(given)[:60]!r}: expected label, box, score and, if known, color and mask")
-    label, box, score, color, mask = (given.get(key) for key in ("label", "box", "score", "color", "mask"))
+        raise ValueError(
+            f"detection {str(given)[:60]!r}: expected label, box, score and, if known, "
+            "color and mask"
+        )
+    label, box, score, color, mask = (
+        given.get(key) for key in ("label", "box", "score", "color", "mask")
+    )
     if not isinstance(label, str) or not label.strip():
         raise ValueError(f"label {label!r}: expected the name of a class")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_number, box)) or box[0] > box[2] or box[1] > box[3]:
-        raise ValueError(f"box {box!r} of {label!r}: expected [x0, y0, x1, y1] in pixels with x0 <= x1 and y0 <= y1")
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(map(_number, box))
+        or box[0] > box[2]
+        or box[1] > box[3]
+    ):
+        raise ValueError(
+            f"box {box!r} of {label!r}: expected [x0, y0, x1, y1] in pixels with x0 <= x1 "
+            "and y0 <= y1"
+        )
     if not _number(score) or not 0 <= score <= 1:
         raise ValueError(f"score {score!r} of {label!r}: expected a number from 0 to 1")
     if color is not None and not isinstance(color, str):
         raise ValueError(f"color {color!r} of {label!r}: expected a word")
     if mask is not None and (not isinstance(mask, dict) or mask.keys() != {"size", "counts"}):
-        raise ValueError(f"mask {str(mask)[:60]} of {label!r}: expected COCO's RLE, {{'size': [height, width], 'counts': ...}}")
+        raise ValueError(
+            f"mask {str(mask)[:60]} of {label!r}: expected COCO's RLE, {{'size': [height, "
+            f"width], 'counts': ...}}"
+        )
 
 
 def _number(value: Any) -> TypeGuard[float]:
@@ -136,14 +182,19 @@ def _number(value: Any) -> TypeGuard[float]:
 def _detection(given: Mapping[str, Any], size: tuple[int, ...]) -> Detection:
     x0, y0, x1, y1 = (float(value) for value in given["box"])
     if x0 >= size[1] or y0 >= size[0] or x1 <= 0 or y1 <= 0:
-        raise ValueError(f"box {given['box']} of {given['label']!r} lies outside an image of {size[1]}x{size[0]}: was it resized?")
+        raise ValueError(
+            f"box {given['box']} of {given['label']!r} lies outside an image of "
+            f"{size[1]}x{size[0]}: was it resized?"
+        )
     mask = None
     if (rle := given.get("mask")) is not None:
         if list(rle["size"]) != list(size):
             sizes = f"{rle['size']}, its image {list(size)} (height, width)"
             raise ValueError(f"mask of {given['label']!r} has the size {sizes}: was it resized?")
         mask = _decoded(rle)
-    return Detection(given["label"], (x0, y0, x1, y1), float(given["score"]), mask, given.get("color"))
+    return Detection(
+        given["label"], (x0, y0, x1, y1), float(given["score"]), mask, given.get("color")
+    )
 
 
 def _decoded(rle: Mapping[str, Any]) -> Tensor:
@@ -153,7 +204,10 @@ def _decoded(rle: Mapping[str, Any]) -> Tensor:
     height, width = rle["size"]
     if isinstance(rle["counts"], list):
         if sum(rle["counts"]) != height * width:
-            raise ValueError(f"a mask's counts add up to {sum(rle['counts'])}: expected {height * width} for the size {rle['size']}")
+            raise ValueError(
+                f"a mask's counts add up to {sum(rle['counts'])}: expected {height * width} "
+                f"for the size {rle['size']}"
+            )
         rle = coco_mask.frPyObjects(dict(rle), height, width)
     return torch.from_numpy(coco_mask.decode(rle).astype(bool))
 
@@ -161,10 +215,19 @@ def _decoded(rle: Mapping[str, Any]) -> Tensor:
 def _plain(detection: Detection) -> dict[str, Any]:
     from pycocotools import mask as coco_mask
 
-    plain: dict[str, Any] = {"label": detection.label, "box": [float(v) for v in detection.box], "score": float(detection.score)}
+    plain: dict[str, Any] = {
+        "label": detection.label,
+        "box": [float(v) for v in detection.box],
+        "score": float(detection.score),
+    }
     if detection.color is not None:
         plain["color"] = detection.color
     if detection.mask is not None:
-        rle = coco_mask.encode(np.asfortranarray(np.asarray(torch.as_tensor(detection.mask).cpu(), dtype=np.uint8)))
-        plain["mask"] = {"size": [int(side) for side in rle["size"]], "counts": rle["counts"].decode("ascii")}
+        rle = coco_mask.encode(
+            np.asfortranarray(np.asarray(torch.as_tensor(detection.mask).cpu(), dtype=np.uint8))
+        )
+        plain["mask"] = {
+            "size": [int(side) for side in rle["size"]],
+            "counts": rle["counts"].decode("ascii"),
+        }
     return plain

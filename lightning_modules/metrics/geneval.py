@@ -1,6 +1,8 @@
-"""GenEval's rules (Ghosh et al. 2023): whether an image shows what its prompt wants, told from detections. Pure functions, no tensors.
+"""GenEval's rules (Ghosh et al. 2023): whether an image shows what its prompt wants, told from
+detections. Pure functions, no tensors.
 
-What is wanted is a *spec*, one line of the benchmark's metadata as a dict (`datamodules.prompt_forms` has the form):
+What is wanted is a *spec*, one line of the benchmark's metadata as a dict
+(`datamodules.formats.prompt_forms` has the form):
 
 * Of each class the ``most`` surest detections with a score above the threshold are looked at: 0.3, for the task ``counting`` 0.9. Boxes
   that overlap are not merged: the benchmark's non-maximum suppression, the one place where it takes an IoU (with its + 1 pixel), is off.
@@ -10,7 +12,8 @@ What is wanted is a *spec*, one line of the benchmark's metadata as a dict (`dat
   right itself (`relations`).
 * ``exclude``: there are fewer than ``count`` detections of its class.
 
-Classes are compared by COCO's names (`vocabulary`): GenEval's "computer mouse" is the detector's "mouse".
+Classes are compared by COCO's names (`vocabulary`): GenEval's "computer mouse" is the detector's
+"mouse".
 """
 
 from __future__ import annotations
@@ -40,7 +43,8 @@ def geneval_correct(
     counting_threshold: float = COUNTING_THRESHOLD,
     most: int = MOST,
 ) -> bool:
-    """Whether the image with these detections is right by the rules above. Raises ValueError on a spec that they cannot judge."""
+    """Whether the image with these detections is right by the rules above. Raises ValueError on a
+    spec that they cannot judge."""
     return not geneval_reasons(detections, spec, threshold, counting_threshold, most)
 
 
@@ -53,8 +57,8 @@ def geneval_reasons(
 ) -> list[str]:
     """Why the image is wrong, a line for each thing that is; empty if it is right.
 
-    A detection without a colour is wrong wherever one is wanted: `colorists` tells how detections get theirs. Raises ValueError on a spec
-    that the rules cannot judge.
+    A detection without a colour is wrong wherever one is wanted: `colorists` tells how detections
+    get theirs. Raises ValueError on a spec that the rules cannot judge.
     """
     check_spec(spec)
     limit = counting_threshold if spec.get("tag") == "counting" else threshold
@@ -69,7 +73,11 @@ def geneval_reasons(
     for thing in spec["include"]:
         name, count = thing["class"], thing.get("count", 1)
         found = seen.get(class_name(name), [])[:count]
-        reason = _missing(found, name, count) or _miscolored(found, thing) or _misplaced(found, thing, right)
+        reason = (
+            _missing(found, name, count)
+            or _miscolored(found, thing)
+            or _misplaced(found, thing, right)
+        )
         reasons += [reason] if reason else []
         right.append([] if reason else found)
     for thing in spec.get("exclude", ()):
@@ -80,37 +88,57 @@ def geneval_reasons(
 
 
 def relations(first: Box, second: Box) -> set[str]:
-    """How ``first`` lies beside ``second``, boxes in pixels: none, one or two of left of, right of, above, below.
+    """How ``first`` lies beside ``second``, boxes in pixels: none, one or two of left of, right of,
+    above, below.
 
-    Of the offset of the centres, each coordinate is shortened by ``MARGIN`` times the sum of both boxes' sides along it, to 0 at the least.
-    What is left of a coordinate makes a relation if it is more than ``ASIDE`` times the length of the whole offset (before shortening).
+    Of the offset of the centres, each coordinate is shortened by ``MARGIN`` times the sum of both
+    boxes' sides along it, to 0 at the least. What is left of a coordinate makes a relation if it is
+    more than ``ASIDE`` times the length of the whole offset (before shortening).
     """
     offset = [(first[i] + first[i + 2] - second[i] - second[i + 2]) / 2 for i in (0, 1)]
     sides = [abs(first[i + 2] - first[i]) + abs(second[i + 2] - second[i]) for i in (0, 1)]
-    left = [max(abs(o) - MARGIN * s, 0.0) * (1 if o > 0 else -1) for o, s in zip(offset, sides, strict=True)]
+    left = [
+        max(abs(o) - MARGIN * s, 0.0) * (1 if o > 0 else -1)
+        for o, s in zip(offset, sides, strict=True)
+    ]
     if max(map(abs, left)) < 1e-3:
         return set()
     least = ASIDE * hypot(*offset)
-    return {name for name, unit in DIRECTIONS.items() if sum(u * v for u, v in zip(unit, left, strict=True)) > least}
+    return {
+        name
+        for name, unit in DIRECTIONS.items()
+        if sum(u * v for u, v in zip(unit, left, strict=True)) > least
+    }
 
 
 def check_spec(spec: Mapping[str, Any]) -> None:
-    """Raises ValueError unless GenEval's rules can judge the spec: something is included, and positions name one of the four relations
-    and an earlier thing."""
+    """Raises ValueError unless GenEval's rules can judge the spec: something is included, and
+    positions name one of the four relations and an earlier thing."""
     include = spec.get("include")
     if not include:
-        raise ValueError(f"spec {dict(spec)!r} includes nothing: expected GenEval's form, {{'tag', 'include': [{{'class', 'count'}}]}}")
+        raise ValueError(
+            f"spec {dict(spec)!r} includes nothing: expected GenEval's form, {{'tag', "
+            f"'include': [{{'class', 'count'}}]}}"
+        )
     for i, thing in enumerate([*include, *spec.get("exclude", ())]):
         if "class" not in thing or thing.get("count", 1) < 1:
-            raise ValueError(f"spec has the thing {thing!r}: expected a class and a count from 1 on")
+            raise ValueError(
+                f"spec has the thing {thing!r}: expected a class and a count from 1 on"
+            )
         if "position" not in thing:
             continue
         relation, index = thing["position"]
         if relation not in DIRECTIONS:
             known = ", ".join(DIRECTIONS)
-            raise ValueError(f"relation {relation!r} has no rule in GenEval: expected one of {known}; `spatial.t2i_spatial` knows others")
+            raise ValueError(
+                f"relation {relation!r} has no rule in GenEval: expected one of {known}; "
+                "`spatial.t2i_spatial` knows others"
+            )
         if index not in range(min(i, len(include))):
-            raise ValueError(f"position {thing['position']!r} of {thing['class']!r}: expected the index of an earlier thing")
+            raise ValueError(
+                f"position {thing['position']!r} of {thing['class']!r}: expected the index "
+                "of an earlier thing"
+            )
 
 
 def _missing(found: list[Detection], name: str, count: int) -> str:
@@ -123,10 +151,15 @@ def _miscolored(found: list[Detection], thing: Mapping[str, Any]) -> str:
     colors = Counter("no colour" if d.color is None else color_name(d.color) for d in found)
     if colors[color_name(thing["color"])] == len(found):
         return ""
-    return f"{thing['class']}: wanted {thing['color']}, found {', '.join(f'{n} {c}' for c, n in colors.items())}"
+    return (
+        f"{thing['class']}: wanted {thing['color']}, found "
+        f"{', '.join(f'{n} {c}' for c, n in colors.items())}"
+    )
 
 
-def _misplaced(found: list[Detection], thing: Mapping[str, Any], right: list[list[Detection]]) -> str:
+def _misplaced(
+    found: list[Detection], thing: Mapping[str, Any], right: list[list[Detection]]
+) -> str:
     if "position" not in thing:
         return ""
     relation, index = thing["position"]
@@ -136,5 +169,8 @@ def _misplaced(found: list[Detection], thing: Mapping[str, Any], right: list[lis
         for other in right[index]:
             held = relations(one.box, other.box)
             if relation not in held:
-                return f"{thing['class']}: wanted {relation} {other.label}, found {' and '.join(sorted(held)) or 'neither side'}"
+                return (
+                    f"{thing['class']}: wanted {relation} {other.label}, found "
+                    f"{' and '.join(sorted(held)) or 'neither side'}"
+                )
     return ""

@@ -1,7 +1,8 @@
-"""Where a set of features lies: the balls around its samples. Precision, recall, density and coverage.
+"""Where a set of features lies: the balls around its samples. Precision, recall, density and
+coverage.
 
-All distances are squared distances in float64, taken from blocks of ``|a|^2 + |b|^2 - 2 a.b`` after a common origin is subtracted: the
-distances do not change, and a common offset costs no digits.
+All distances are squared distances in float64, taken from blocks of ``|a|^2 + |b|^2 - 2 a.b`` after
+a common origin is subtracted: the distances do not change, and a common offset costs no digits.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from torch import Tensor
 
 from lightning_modules.metrics.blocks import check, column_mean, pairs
 
-NOISE = 1e-12  # what the matrix product leaves on |a|^2 + |b|^2 is below this share; equal distances must still compare as equal
+# What the matrix product leaves on |a|^2 + |b|^2 is below this share; equal distances must still
+# compare as equal
+NOISE = 1e-12
 
 
 class ManifoldScores(NamedTuple):
@@ -29,9 +32,11 @@ class ManifoldScores(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifold:
-    """A set of features and how far each sample's neighbours are: the costly half, computed once, which any number of fakes can meet.
+    """A set of features and how far each sample's neighbours are: the costly half, computed once,
+    which any number of fakes can meet.
 
-    features: [N, d]; nearest: float64 [N, K], distances to the 1st to K-th nearest *other* sample of the set.
+    features: [N, d]; nearest: float64 [N, K], distances to the 1st to K-th nearest *other* sample
+    of the set.
     """
 
     features: Tensor
@@ -39,7 +44,8 @@ class Manifold:
 
     @classmethod
     def of(cls, features: Tensor, k: int) -> Manifold:
-        """The manifold with radii for all neighbours up to ``k``. Raises ValueError for fewer than k + 1 samples, or not finite ones."""
+        """The manifold with radii for all neighbours up to ``k``. Raises ValueError for fewer than
+        k + 1 samples, or not finite ones."""
         if k < 1:
             raise ValueError(f"k = {k} names no neighbour: expected at least 1")
         check(f"a manifold with k = {k}", k + 1, features)
@@ -53,17 +59,26 @@ class Manifold:
         return self.nearest.shape[1]
 
     def radii(self, k: int) -> Tensor:
-        """Radius of each sample's ball, float64 [N]: the distance to its k-th nearest other sample. Raises ValueError if k is unknown."""
+        """Radius of each sample's ball, float64 [N]: the distance to its k-th nearest other sample.
+        Raises ValueError if k is unknown."""
         if not 1 <= k <= self.k:
-            raise ValueError(f"k = {k} is outside what this manifold knows: expected 1 to {self.k}, or Manifold.of(features, {k})")
+            raise ValueError(
+                f"k = {k} is outside what this manifold knows: expected 1 to {self.k}, or "
+                f"Manifold.of(features, {k})"
+            )
         return self.nearest[:, k - 1]
 
-    def meet(self, fake: Tensor, k: int | None = None, strict: bool = False) -> tuple[Tensor, Tensor]:
-        """Which balls (of radius ``k``, by default the largest known) hold which fakes; call it once for each part of a stream of fakes.
+    def meet(
+        self, fake: Tensor, k: int | None = None, strict: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Which balls (of radius ``k``, by default the largest known) hold which fakes; call it
+        once for each part of a stream of fakes.
 
-        fake: [M, d]. Returns in how many balls each fake lies, int64 [M], and which balls hold at least one, bool [N]. Of all fakes,
-        precision is ``(balls > 0).mean()``, density ``balls.sum() / (k M)`` and coverage ``held.mean()``, held being joined by ``|``.
-        A fake on the rim is inside unless ``strict``. Raises ValueError for features of another d, or not finite.
+        fake: [M, d]. Returns in how many balls each fake lies, int64 [M], and which balls hold at
+        least one, bool [N]. Of all fakes, precision is ``(balls > 0).mean()``, density
+        ``balls.sum() / (k M)`` and coverage ``held.mean()``, held being joined by ``|``. A fake on
+        the rim is inside unless ``strict``. Raises ValueError for features of another d, or not
+        finite.
         """
         check("a manifold", 1, self.features[:1], fake)
         balls = torch.zeros(len(fake), dtype=torch.int64, device=fake.device)
@@ -77,12 +92,17 @@ class Manifold:
 
 
 def manifold_scores(
-    real: Tensor | Manifold, fake: Tensor | Manifold, k: int = 3, density_k: int | None = None, strict: bool = False
+    real: Tensor | Manifold,
+    fake: Tensor | Manifold,
+    k: int = 3,
+    density_k: int | None = None,
+    strict: bool = False,
 ) -> ManifoldScores:
-    """Precision and recall at ``k``, density and coverage at ``density_k`` (by default also k), from one pass over all distances.
+    """Precision and recall at ``k``, density and coverage at ``density_k`` (by default also k),
+    from one pass over all distances.
 
-    real: [N, d], fake: [M, d], or manifolds of them that know both k. The definitions, ``strict`` and what is raised: as
-    `precision_recall` and `density_coverage`, whose values these are.
+    real: [N, d], fake: [M, d], or manifolds of them that know both k. The definitions, ``strict``
+    and what is raised: as `precision_recall` and `density_coverage`, whose values these are.
     """
     density_k = k if density_k is None else density_k
     if min(k, density_k) < 1:
@@ -91,9 +111,15 @@ def manifold_scores(
     check(f"precision / recall with k = {k}", k + 1, x, y)
     real = real if isinstance(real, Manifold) else Manifold.of(real, max(k, density_k))
     fake = fake if isinstance(fake, Manifold) else Manifold.of(fake, k)
-    real_radius, dense_radius, fake_radius = real.radii(k).square(), real.radii(density_k).square(), fake.radii(k).square()
+    real_radius, dense_radius, fake_radius = (
+        real.radii(k).square(),
+        real.radii(density_k).square(),
+        fake.radii(k).square(),
+    )
 
-    precise, dense = (torch.zeros(len(y), dtype=dtype, device=y.device) for dtype in (torch.bool, torch.int64))
+    precise, dense = (
+        torch.zeros(len(y), dtype=dtype, device=y.device) for dtype in (torch.bool, torch.int64)
+    )
     recalled, held = (torch.zeros(len(x), dtype=torch.bool, device=x.device) for _ in range(2))
     for rows, columns, squared, noise in _squared_distances(x, y):
         inside = _within(squared, real_radius[rows, None], noise, strict)
@@ -107,29 +133,35 @@ def manifold_scores(
     return ManifoldScores(precision, recall, dense.double().mean() / density_k, coverage)
 
 
-def precision_recall(real: Tensor | Manifold, fake: Tensor | Manifold, k: int = 3, strict: bool = False) -> tuple[Tensor, Tensor]:
+def precision_recall(
+    real: Tensor | Manifold, fake: Tensor | Manifold, k: int = 3, strict: bool = False
+) -> tuple[Tensor, Tensor]:
     """Improved precision and recall (Kynkäänniemi et al. 2019, eq. 1 and 2).
 
-    The ball of a sample reaches to its k-th nearest other sample of the same set. Precision: share of fakes in at least one ball of a real
-    (any ball, not only the nearest real's). Recall: share of reals in at least one ball of a fake. A sample on the rim counts as inside
-    (``<=``, as in the paper); ``strict`` leaves it out (``<``), which gives about 0 on sets with more than k copies of one image.
+    The ball of a sample reaches to its k-th nearest other sample of the same set. Precision: share
+    of fakes in at least one ball of a real (any ball, not only the nearest real's). Recall: share
+    of reals in at least one ball of a fake. A sample on the rim counts as inside (``<=``, as in the
+    paper); ``strict`` leaves it out (``<``), which gives about 0 on sets with more than k copies of
+    one image.
 
-    real: [N, d], fake: [M, d], or manifolds of them. Returns two float64 scalars in [0, 1]. Raises ValueError unless both sets hold at
-    least k + 1 samples.
+    real: [N, d], fake: [M, d], or manifolds of them. Returns two float64 scalars in [0, 1]. Raises
+    ValueError unless both sets hold at least k + 1 samples.
     """
     scores = manifold_scores(real, fake, k, strict=strict)
     return scores.precision, scores.recall
 
 
-def density_coverage(real: Tensor | Manifold, fake: Tensor, k: int = 5, strict: bool = False) -> tuple[Tensor, Tensor]:
+def density_coverage(
+    real: Tensor | Manifold, fake: Tensor, k: int = 5, strict: bool = False
+) -> tuple[Tensor, Tensor]:
     """Density and coverage (Naeem et al. 2020, section 3).
 
-    Density: in how many balls of reals a fake lies on average, over k; 1 is expected when both come from one distribution, and it may
-    exceed 1. Coverage: share of reals whose ball holds at least one fake. The rim counts as inside; ``strict`` leaves it out, as the
-    authors' code does.
+    Density: in how many balls of reals a fake lies on average, over k; 1 is expected when both come
+    from one distribution, and it may exceed 1. Coverage: share of reals whose ball holds at least
+    one fake. The rim counts as inside; ``strict`` leaves it out, as the authors' code does.
 
-    real: [N, d], at least k + 1 samples, or their manifold; fake: [M, d], at least 1. Returns two float64 scalars. Raises ValueError as
-    `precision_recall` does.
+    real: [N, d], at least k + 1 samples, or their manifold; fake: [M, d], at least 1. Returns two
+    float64 scalars. Raises ValueError as `precision_recall` does.
     """
     real = real if isinstance(real, Manifold) else Manifold.of(real, k)
     balls, held = real.meet(fake, k, strict)
@@ -140,8 +172,11 @@ def _within(squared: Tensor, radius: Tensor, noise: Tensor, strict: bool) -> Ten
     return squared < radius - noise if strict else squared <= radius + noise
 
 
-def _squared_distances(a: Tensor, b: Tensor, upper: bool = False) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
-    """(rows of a, rows of b, their squared distances, the rounding noise on them), block by block as `blocks.pairs`."""
+def _squared_distances(
+    a: Tensor, b: Tensor, upper: bool = False
+) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+    """(rows of a, rows of b, their squared distances, the rounding noise on them), block by block
+    as `blocks.pairs`."""
     for rows, columns, left, right in pairs(a, b, column_mean(a), upper):
         norms = left.square().sum(1)[:, None] + right.square().sum(1)[None, :]
         squared = torch.addmm(norms, left, right.T, alpha=-2).clamp_(min=0)
@@ -149,7 +184,8 @@ def _squared_distances(a: Tensor, b: Tensor, upper: bool = False) -> Iterator[tu
 
 
 def _nearest(x: Tensor, k: int) -> Tensor:
-    """Distances from each sample to its 1st to k-th nearest other one, float64 [N, k], nearest first."""
+    """DistributionScorer from each sample to its 1st to k-th nearest other one, float64 [N, k],
+    nearest first."""
     best = torch.full((len(x), k), torch.inf, dtype=torch.float64, device=x.device)
 
     def offer(rows: slice, squared: Tensor) -> None:

@@ -1,7 +1,8 @@
-"""How well a subject follows its target mask: overlap, place and direction of two masks, and their means as a torchmetrics Metric.
+"""How well a subject follows its target mask: overlap, place and direction of two masks, and their
+means as a torchmetrics Metric.
 
-The functions take masks bool [H, W] of one size, x to the right and y down. None means that there is nothing to measure: a mask is empty,
-or has no direction. Angles are in degrees.
+The functions take masks bool [H, W] of one size, x to the right and y down. None means that there
+is nothing to measure: a mask is empty, or has no direction. Angles are in degrees.
 """
 
 from __future__ import annotations
@@ -19,17 +20,22 @@ from torchmetrics import Metric
 from lightning_modules.metrics.distribution import gather_to_cpu
 from lightning_modules.metrics.functional import mask_iou
 
-ROUND = 0.2  # a mask of smaller elongation is about as long as it is wide: a rectangle of 5 to 4, the triangle of the embedded world
+# a mask of smaller elongation is about as long as it is wide: a rectangle of 5 to 4, the triangle
+# of the embedded world
+ROUND = 0.2
 TURNS = 180  # angles that are tried, so every 2 degrees
 TOLERANCE = 0.05  # overlap that a turn may lose against the best one and still fit about as well
 VAGUE = 60.0  # degrees; a wider range of turns that all fit means that the shape shows no direction
 SIDE = 48  # samples along a side of the grid on which turned masks are compared
 BLUR = 5  # samples over which the turned masks are averaged
-REACH = 3.0  # half the side of that grid, in root mean square radii; the corner of a triangle lies at 2, the end of a bar at 1.7
+# Half the side of that grid, in root mean square radii; the corner of a triangle lies at 2, the end
+# of a bar at 1.7
+REACH = 3.0
 
 
 class Moments(NamedTuple):
-    """Area, centroid and central second moments of a mask, in pixels; each pixel is a square of side 1, not a point."""
+    """Area, centroid and central second moments of a mask, in pixels; each pixel is a square of
+    side 1, not a point."""
 
     area: float
     x: float
@@ -45,12 +51,14 @@ class Moments(NamedTuple):
 
     @property
     def elongation(self) -> float:
-        """(a - b) / (a + b) of the moments along the long and the short axis: 0 for a circle and a square, near 1 for a thin bar."""
+        """(a - b) / (a + b) of the moments along the long and the short axis: 0 for a circle and a
+        square, near 1 for a thin bar."""
         return math.hypot(self.xx - self.yy, 2 * self.xy) / (self.xx + self.yy)
 
 
 def moments(mask: Tensor) -> Moments | None:
-    """The moments of a mask, bool [H, W]; None if it is empty. Raises ValueError on another dtype or rank."""
+    """The moments of a mask, bool [H, W]; None if it is empty. Raises ValueError on another dtype
+    or rank."""
     if mask.dtype != torch.bool or mask.ndim != 2:
         raise ValueError(f"a mask must be bool [H, W], not {mask.dtype} {list(mask.shape)}")
     ys, xs = (v.double() + 0.5 for v in mask.nonzero().unbind(1))
@@ -64,7 +72,9 @@ def moments(mask: Tensor) -> Moments | None:
 
 def _both(pred: Tensor, target: Tensor) -> tuple[Moments, Moments] | None:
     if pred.shape != target.shape:
-        raise ValueError(f"masks must have one size [H, W], not {list(pred.shape)} and {list(target.shape)}")
+        raise ValueError(
+            f"masks must have one size [H, W], not {list(pred.shape)} and {list(target.shape)}"
+        )
     a, b = moments(pred), moments(target)
     return None if a is None or b is None else (a, b)
 
@@ -81,7 +91,8 @@ def centre_error(pred: Tensor, target: Tensor) -> float | None:
 def orientation_error(pred: Tensor, target: Tensor) -> float | None:
     """Angle between the long axes of two masks (from their second moments), in [0, 90].
 
-    An axis has no head: upside down is no error. None if either mask is empty or about as long as it is wide (elongation below ``ROUND``).
+    An axis has no head: upside down is no error. None if either mask is empty or about as long as
+    it is wide (elongation below ``ROUND``).
     """
     found = _both(pred, target)
     if found is None or min(m.elongation for m in found) < ROUND:
@@ -92,22 +103,27 @@ def orientation_error(pred: Tensor, target: Tensor) -> float | None:
 
 
 def turn_error(pred: Tensor, target: Tensor) -> float | None:
-    """How far the target must be turned to look like the predicted mask, in [0, 180], to 2 degrees; None if either mask is empty.
+    """How far the target must be turned to look like the predicted mask, in [0, 180], to 2 degrees;
+    None if either mask is empty.
 
-    The target is laid onto the prediction (same centroid, same root mean square radius) and turned in steps of 2 degrees; a turn fits as
-    well as its soft overlap, sum of minima over sum of maxima. Turns within ``TOLERANCE`` of the best fit form ranges. Each range stands
-    for its best turn, and the error is the smallest of these: a square turned by 90 degrees has none. A range wider than ``VAGUE`` degrees
-    stands for its smallest turn, since the shapes do not tell those turns apart: a circle has 0. Small masks lose a few degrees in the
-    stairs of their rims, and a few rings of a radius below 7 pixels seem turned.
+    The target is laid onto the prediction (same centroid, same root mean square radius) and turned
+    in steps of 2 degrees; a turn fits as well as its soft overlap, sum of minima over sum of
+    maxima. Turns within ``TOLERANCE`` of the best fit form ranges. Each range stands for its best
+    turn, and the error is the smallest of these: a square turned by 90 degrees has none. A range
+    wider than ``VAGUE`` degrees stands for its smallest turn, since the shapes do not tell those
+    turns apart: a circle has 0. Small masks lose a few degrees in the stairs of their rims, and a
+    few rings of a radius below 7 pixels seem turned.
     """
     found = _both(pred, target)
     return None if found is None else _smallest_turn(_fits(pred, target, *found, mirror=False))
 
 
 def mirrored(pred: Tensor, target: Tensor) -> bool | None:
-    """Whether the prediction looks more like the mirror image of the target than like the target, each turned at its best.
+    """Whether the prediction looks more like the mirror image of the target than like the target,
+    each turned at its best.
 
-    By more than ``TOLERANCE``, so that shapes which are their own mirror images are never mirrored. None if either mask is empty.
+    By more than ``TOLERANCE``, so that shapes which are their own mirror images are never mirrored.
+    None if either mask is empty.
     """
     found = _both(pred, target)
     if found is None:
@@ -117,24 +133,35 @@ def mirrored(pred: Tensor, target: Tensor) -> bool | None:
 
 
 def _fits(pred: Tensor, target: Tensor, a: Moments, b: Moments, mirror: bool) -> list[float]:
-    """Soft overlap of the prediction with the target turned by each of ``TURNS`` angles, both centred and brought to one size."""
+    """Soft overlap of the prediction with the target turned by each of ``TURNS`` angles, both
+    centred and brought to one size."""
     angles = torch.arange(TURNS, device=pred.device) * (2 * math.pi / TURNS)
     still = _resampled(pred, a, angles[:1], mirror=False)
     turned = _resampled(target, b, angles, mirror)
-    return (torch.minimum(still, turned).sum((1, 2)) / torch.maximum(still, turned).sum((1, 2))).tolist()
+    return (
+        torch.minimum(still, turned).sum((1, 2)) / torch.maximum(still, turned).sum((1, 2))
+    ).tolist()
 
 
 def _resampled(mask: Tensor, m: Moments, angles: Tensor, mirror: bool) -> Tensor:
-    """The mask around its centroid, in units of its radius, turned by ``angles`` [A]: float32 [A, S, S]."""
+    """The mask around its centroid, in units of its radius, turned by ``angles`` [A]: float32 [A,
+    S, S]."""
     height, width = mask.shape
     cos, sin = angles.cos() * m.radius * REACH, angles.sin() * m.radius * REACH
     sign = -1.0 if mirror else 1.0
-    # Rows give the place in the mask, in the units of grid_sample (-1 to 1 over the whole side), that a point of the new grid shows.
-    row_x = torch.stack([sign * cos, sign * sin, torch.full_like(cos, m.x - width / 2)], 1) * (2 / width)
+    # Rows give the place in the mask, in the units of grid_sample (-1 to 1 over the whole side),
+    # that a point of the new grid shows.
+    row_x = torch.stack([sign * cos, sign * sin, torch.full_like(cos, m.x - width / 2)], 1) * (
+        2 / width
+    )
     row_y = torch.stack([-sin, cos, torch.full_like(cos, m.y - height / 2)], 1) * (2 / height)
-    grid = F.affine_grid(torch.stack([row_x, row_y], 1), [len(angles), 1, SIDE, SIDE], align_corners=False)
+    grid = F.affine_grid(
+        torch.stack([row_x, row_y], 1), [len(angles), 1, SIDE, SIDE], align_corners=False
+    )
     source = mask.float().expand(len(angles), 1, height, width)
-    samples = F.grid_sample(source, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    samples = F.grid_sample(
+        source, grid, mode="bilinear", padding_mode="zeros", align_corners=False
+    )
     # The stairs of small masks do not turn with them: averaged out, they cost a fit less.
     return F.avg_pool2d(samples, BLUR, stride=2)[:, 0]
 
@@ -151,7 +178,11 @@ def _smallest_turn(fits: list[float]) -> float:
             ranges[-1].append(i)
         elif ranges[-1]:
             ranges.append([])
-    ends = [min(r, key=lambda i: size[i]) if len(r) * step > VAGUE else max(r, key=lambda i: fits[i]) for r in ranges if r]
+    ends = [
+        min(r, key=lambda i: size[i]) if len(r) * step > VAGUE else max(r, key=lambda i: fits[i])
+        for r in ranges
+        if r
+    ]
     return min(size[i] for i in ends)
 
 
@@ -162,18 +193,28 @@ class Following:
     iou: float  # 0 if the subject was not found
     found: bool
     centre: float | None = None  # pixels
-    orientation: float | None = None  # degrees in [0, 90]; None also where the masks have no long axis
+    # Degrees in [0, 90]; None also where the masks have no long axis
+    orientation: float | None = None
     turn: float | None = None  # degrees in [0, 180]
 
 
 def follow(pred: Tensor, target: Tensor) -> Following:
-    """All measures of one subject; an empty ``pred`` is a subject that was not found. Raises ValueError if ``target`` is empty."""
+    """All measures of one subject; an empty ``pred`` is a subject that was not found. Raises
+    ValueError if ``target`` is empty."""
     if not bool(target.any()):
-        raise ValueError("a target mask is empty, so nothing can follow it: leave that subject out of both lists")
+        raise ValueError(
+            "a target mask is empty, so nothing can follow it: leave that subject out of both lists"
+        )
     iou = float(mask_iou(pred, target))
     if not bool(pred.any()):
         return Following(iou, False)
-    return Following(iou, True, centre_error(pred, target), orientation_error(pred, target), turn_error(pred, target))
+    return Following(
+        iou,
+        True,
+        centre_error(pred, target),
+        orientation_error(pred, target),
+        turn_error(pred, target),
+    )
 
 
 class MaskFollowing(Metric):
@@ -188,8 +229,9 @@ class MaskFollowing(Metric):
     * ``orientation_error``: degrees in [0, 90], mean over the found subjects whose two masks both have a long axis
     * ``n_subjects``, ``n_images``
 
-    A mean over no subject at all is absent. The three errors leave out what was not found: read them beside ``found``.
-    Every state is a sum, so that ranks with unequal numbers of images (none included) reduce exactly.
+    A mean over no subject at all is absent. The three errors leave out what was not found: read
+    them beside ``found``. Every state is a sum, so that ranks with unequal numbers of images (none
+    included) reduce exactly.
     """
 
     full_state_update = False
@@ -203,11 +245,18 @@ class MaskFollowing(Metric):
     def update(self, pred: Sequence[Sequence[Tensor]], target: Sequence[Sequence[Tensor]]) -> None:
         """For each image, for each of its subjects, a mask bool [H, W].
 
-        Raises ValueError if the numbers of images or subjects differ, a target mask is empty, or two masks differ in size.
+        Raises ValueError if the numbers of images or subjects differ, a target mask is empty, or
+        two masks differ in size.
         """
         if [len(masks) for masks in pred] != [len(masks) for masks in target]:
-            counts = f"{[len(masks) for masks in pred]} predicted and {[len(masks) for masks in target]} target masks"
-            raise ValueError(f"{counts} per image: give one predicted mask for each target mask, an empty one where nothing was found")
+            counts = (
+                f"{[len(masks) for masks in pred]} predicted and "
+                f"{[len(masks) for masks in target]} target masks"
+            )
+            raise ValueError(
+                f"{counts} per image: give one predicted mask for each target mask, an "
+                "empty one where nothing was found"
+            )
         for found, wanted in zip(pred, target, strict=True):
             self.images += 1
             for mask, goal in zip(found, wanted, strict=True):

@@ -1,10 +1,12 @@
-"""The real side of a distribution metric, computed once: features, moments and neighbour distances of N real images, on disk.
+"""The real side of a distribution metric, computed once: features, moments and neighbour distances
+of N real images, on disk.
 
     <folder>/<digest of the facts>/meta.json, shard-….safetensors    the features and their facts, as `datamodules.shards` keeps rows
                                    moments.safetensors               mean [d] and covariance [d, d], float64, when FID was asked for
                                    nearest.safetensors               distances to the nearest neighbours [N, K], float64, when they were
 
-Other data, another extractor, filter or N are another folder. Several processes share the work; a killed one loses at most a shard.
+Other data, another extractor, filter or N are another folder. Several processes share the work; a
+killed one loses at most a shard.
 """
 
 from __future__ import annotations
@@ -28,11 +30,14 @@ PER_SHARD = 1024
 
 
 class Reference:
-    """Features of the real images, float32 [N, d] on the CPU, and what depends on them alone. ``facts`` say what they are."""
+    """Features of the real images, float32 [N, d] on the CPU, and what depends on them alone.
+    ``facts`` say what they are."""
 
     def __init__(self, shards: Shards, facts: Mapping[str, Any]) -> None:
         self.folder, self.facts = shards.folder, dict(facts)
-        self.features = torch.cat([shards.load(shard)["features"] for shard in range(shards.number)])
+        self.features = torch.cat(
+            [shards.load(shard)["features"] for shard in range(shards.number)]
+        )
 
     def __len__(self) -> int:
         return len(self.features)
@@ -49,19 +54,26 @@ class Reference:
         return kept["mean"], kept["cov"]
 
     def manifold(self, k: int) -> Manifold:
-        """The features with the radii of all neighbours up to ``k`` at least. Raises ValueError for fewer than k + 1 images."""
+        """The features with the radii of all neighbours up to ``k`` at least. Raises ValueError for
+        fewer than k + 1 images."""
 
         def known(found: Mapping[str, Tensor]) -> bool:
             return "nearest" in found and found["nearest"].shape[1] >= k
 
-        kept = self._kept("nearest", lambda: {"nearest": Manifold.of(self.features, k).nearest}, known)
+        kept = self._kept(
+            "nearest", lambda: {"nearest": Manifold.of(self.features, k).nearest}, known
+        )
         return Manifold(self.features, kept["nearest"])
 
     def _kept(
-        self, name: str, compute: Callable[[], dict[str, Tensor]], good: Callable[[Mapping[str, Tensor]], bool]
+        self,
+        name: str,
+        compute: Callable[[], dict[str, Tensor]],
+        good: Callable[[Mapping[str, Tensor]], bool],
     ) -> dict[str, Tensor]:
         path = self.folder / f"{name}.safetensors"
-        with FileLock(self.folder / "locks" / name):  # of several processes one computes, the others read what it wrote
+        # Of several processes one computes, the others read what it wrote
+        with FileLock(self.folder / "locks" / name):
             try:
                 found = load_file(path)
                 if good(found):
@@ -76,19 +88,27 @@ class Reference:
 
 
 def reference(
-    folder: Path, facts: Mapping[str, Any], compute: Callable[[list[int]], Tensor], emit: Emit | None = None, batch: int = 64
+    folder: Path,
+    facts: Mapping[str, Any],
+    compute: Callable[[list[int]], Tensor],
+    emit: Emit | None = None,
+    batch: int = 64,
 ) -> Reference:
     """Reference statistics below ``folder``, computed where they are not there yet.
 
-    ``facts`` (JSON) hold all that the features depend on: ``data`` (digest of the images: files, order, crop, resolution), ``n`` (how
-    many), and an extractor's own facts (``extractor``, ``weights``, ``filter`` …). ``compute`` gives for up to ``batch`` image numbers
-    their features [len(numbers), d]. ``emit`` gets a line of progress and the share done.
+    ``facts`` (JSON) hold all that the features depend on: ``data`` (digest of the images: files,
+    order, crop, resolution), ``n`` (how many), and an extractor's own facts (``extractor``,
+    ``weights``, ``filter`` …). ``compute`` gives for up to ``batch`` image numbers their features
+    [len(numbers), d]. ``emit`` gets a line of progress and the share done.
 
-    Raises ValueError when a fact is missing, for fewer than 2 images, or for features that are no finite matrix; and as
-    `datamodules.shards.fill` does.
+    Raises ValueError when a fact is missing, for fewer than 2 images, or for features that are no
+    finite matrix; and as `datamodules.shards.fill` does.
     """
     if missing := [name for name in REQUIRED if facts.get(name) is None]:
-        raise ValueError(f"reference statistics have no fact {', '.join(missing)}: others would be taken for them")
+        raise ValueError(
+            f"reference statistics have no fact {', '.join(missing)}: "
+            "others would be taken for them"
+        )
     if facts["n"] < 2:
         raise ValueError(f"reference statistics of {facts['n']} images: expected at least 2")
 
@@ -96,11 +116,21 @@ def reference(
         found = compute(numbers)
         if found.ndim != 2 or not bool(torch.isfinite(found).all()):
             what = "are not finite" if found.ndim == 2 else f"have the shape {list(found.shape)}"
-            raise ValueError(f"features of reference images {numbers[0]} to {numbers[-1]} {what}: expected finite numbers [N, d]")
+            raise ValueError(
+                f"features of reference images {numbers[0]} to {numbers[-1]} {what}: "
+                "expected finite numbers [N, d]"
+            )
         return {"features": found.float()}
 
     shards = fill(
-        folder, facts, facts["n"], features, what="reference features", where="reference image {}".format, emit=emit,
-        per_shard=PER_SHARD, batch=batch,
+        folder,
+        facts,
+        facts["n"],
+        features,
+        what="reference features",
+        where="reference image {}".format,
+        emit=emit,
+        per_shard=PER_SHARD,
+        batch=batch,
     )
     return Reference(shards, facts)

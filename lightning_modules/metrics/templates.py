@@ -24,30 +24,39 @@ def _imagenet_templates() -> tuple[str, ...]:
     return tuple(templates)
 
 
-# The 80 sentences with which OpenAI's CLIP classifies ImageNet (its notebook Prompt_Engineering_for_ImageNet). Only their mean is used, so
-# their order has no effect.
+# The 80 sentences with which OpenAI's CLIP classifies ImageNet (its notebook
+# Prompt_Engineering_for_ImageNet). Only their mean is used, so their order has no effect.
 IMAGENET_TEMPLATES = _imagenet_templates()
 
 
 def fill(template: str, prompt: str) -> str:
-    """The prompt in the place of ``{}``, with one article instead of two ("a photo of the a cat" -> "a photo of a cat").
+    """The prompt in the place of ``{}``, with one article instead of two ("a photo of the a cat" ->
+    "a photo of a cat").
 
-    Attend-and-Excite's code replaces "a a" and "the a" by "a" anywhere in the text. This does so to whole words only, which is the same for
-    that paper's prompts; the code also makes "a zebrand a cat" of "a zebra and a cat". Where the template ends in a full stop, the
-    prompt's own is left out. Raises ValueError if the template has not exactly one ``{}``.
+    Attend-and-Excite's code replaces "a a" and "the a" by "a" anywhere in the text. This does so to
+    whole words only, which is the same for that paper's prompts; the code also makes "a zebrand a
+    cat" of "a zebra and a cat". Where the template ends in a full stop, the prompt's own is left
+    out. Raises ValueError if the template has not exactly one ``{}``.
     """
     if template.count("{}") != 1:
-        raise ValueError(f"template {template!r} has {template.count('{}')} places for the prompt: expected one {{}}")
+        raise ValueError(
+            f"template {template!r} has {template.count('{}')} places for the prompt: "
+            f"expected one {{}}"
+        )
     if template == "{}":
         return prompt
-    text = template.replace("{}", prompt.strip().rstrip(".") if template.endswith(".") else prompt.strip())
+    text = template.replace(
+        "{}", prompt.strip().rstrip(".") if template.endswith(".") else prompt.strip()
+    )
     return re.sub(r"\b(?:a|the) (an?)\b", r"\1", text, flags=re.IGNORECASE)
 
 
 def split_prompt(prompt: str) -> list[str]:
-    """The parts of a prompt between " and "s or, where there is none, between " with "s; empty where there is neither.
+    """The parts of a prompt between " and "s or, where there is none, between " with "s; empty
+    where there is neither.
 
-    Attend-and-Excite's rule for its prompts of two things. Of three its code looks at the first two only; here all count.
+    Attend-and-Excite's rule for its prompts of two things. Of three its code looks at the first two
+    only; here all count.
     """
     for word in ("and", "with"):
         parts = [part.strip() for part in re.split(rf"\s{word}\s", prompt, flags=re.IGNORECASE)]

@@ -1,8 +1,10 @@
-"""Vision-language models as plain objects: CLIP and BLIP put images and texts into one space, BLIP also matches them and writes captions.
+"""Vision-language models as plain objects: CLIP and BLIP put images and texts into one space, BLIP
+also matches them and writes captions.
 
-They are loaded by hub id or local folder (safetensors only), are frozen, compute in float32 whatever the autocast, and are no modules: a
-metric or a method that holds one has none of its weights. Pixels go through Pillow as each model's own image processor says, so that a
-score does not depend on whether torchvision is installed.
+They are loaded by hub id or local folder (safetensors only), are frozen, compute in float32
+whatever the autocast, and are no modules: a metric or a method that holds one has none of its
+weights. Pixels go through Pillow as each model's own image processor says, so that a score does not
+depend on whether torchvision is installed.
 """
 
 from __future__ import annotations
@@ -29,7 +31,8 @@ class Embedder(Protocol):
         ...
 
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        """N texts -> float32 unit vectors [N, d] on the CPU, and which texts were longer than the model reads and lost their end."""
+        """N texts -> float32 unit vectors [N, d] on the CPU, and which texts were longer than the
+        model reads and lost their end."""
         ...
 
 
@@ -43,7 +46,8 @@ def check_images(images: Tensor) -> None:
 
 
 class Preprocessing(NamedTuple):
-    """uint8 images of any size -> what a vision tower reads: resized by Pillow, cropped at the centre, scaled to [0, 1], normalised."""
+    """uint8 images of any size -> what a vision tower reads: resized by Pillow, cropped at the
+    centre, scaled to [0, 1], normalised."""
 
     size: int | tuple[int, int]  # pixels: the shorter side, or height and width
     crop: tuple[int, int] | None  # height and width
@@ -53,15 +57,36 @@ class Preprocessing(NamedTuple):
 
     @classmethod
     def of(cls, processor: Any) -> Preprocessing:
-        """Reads an image processor of transformers. Raises ValueError if it asks for something else."""
+        """Reads an image processor of transformers. Raises ValueError if it asks for something
+        else."""
         size, crop = (dict(getattr(processor, name, None) or {}) for name in ("size", "crop_size"))
         if "shortest_edge" not in size and not {"height", "width"} <= size.keys():
-            raise ValueError(f"its image processor resizes to {size}: expected a shortest_edge, or a height and a width")
-        target = int(size["shortest_edge"]) if "shortest_edge" in size else (int(size["height"]), int(size["width"]))
-        cropped = (int(crop["height"]), int(crop["width"])) if getattr(processor, "do_center_crop", False) else None
+            raise ValueError(
+                f"its image processor resizes to {size}: expected a shortest_edge, or a "
+                "height and a width"
+            )
+        target = (
+            int(size["shortest_edge"])
+            if "shortest_edge" in size
+            else (int(size["height"]), int(size["width"]))
+        )
+        cropped = (
+            (int(crop["height"]), int(crop["width"]))
+            if getattr(processor, "do_center_crop", False)
+            else None
+        )
         if cropped and min((target,) if isinstance(target, int) else target) < max(cropped):
-            raise ValueError(f"its image processor crops {cropped} out of images resized to {target}: expected a crop that fits")
-        return cls(target, cropped, tuple(processor.image_mean), tuple(processor.image_std), int(processor.resample))
+            raise ValueError(
+                f"its image processor crops {cropped} out of images resized to {target}: "
+                "expected a crop that fits"
+            )
+        return cls(
+            target,
+            cropped,
+            tuple(processor.image_mean),
+            tuple(processor.image_std),
+            int(processor.resample),
+        )
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [N, 3, H, W] -> float32 [N, 3, h, w] on the CPU."""
@@ -90,9 +115,16 @@ class Preprocessing(NamedTuple):
     def facts(self) -> dict[str, Any]:
         from PIL import Image
 
-        size = f"shorter side {self.size}" if isinstance(self.size, int) else f"{self.size[0]}x{self.size[1]}"
+        size = (
+            f"shorter side {self.size}"
+            if isinstance(self.size, int)
+            else f"{self.size[0]}x{self.size[1]}"
+        )
         filter = Image.Resampling(self.filter).name.lower()
-        return {"resize": f"{size}, {filter} (Pillow)", "crop": f"{self.crop[0]}x{self.crop[1]}" if self.crop else None}
+        return {
+            "resize": f"{size}, {filter} (Pillow)",
+            "crop": f"{self.crop[0]}x{self.crop[1]}" if self.crop else None,
+        }
 
 
 class Tokens(NamedTuple):
@@ -102,13 +134,16 @@ class Tokens(NamedTuple):
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], limit: int) -> Tokens:
-    """Token ids with the special tokens at both ends. Of a text above ``limit`` tokens the last words go, never the closing token.
+    """Token ids with the special tokens at both ends. Of a text above ``limit`` tokens the last
+    words go, never the closing token.
 
     CLIP reads its features at that token: cut off with the words, another position would be read.
     """
     rows = tokenizer(list(texts), truncation=False, padding=False, verbose=False)["input_ids"]
     cut = [len(row) > limit for row in rows]
-    rows = [[*row[: limit - 1], row[-1]] if long else row for row, long in zip(rows, cut, strict=True)]
+    rows = [
+        [*row[: limit - 1], row[-1]] if long else row for row, long in zip(rows, cut, strict=True)
+    ]
     longest = max(len(row) for row in rows)
     ids = torch.tensor([[*row, *[tokenizer.pad_token_id] * (longest - len(row))] for row in rows])
     mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows])
@@ -116,26 +151,45 @@ def tokenize(tokenizer: Any, texts: Sequence[str], limit: int) -> Tokens:
 
 
 class Loaded:
-    """What the three kinds of model share: one frozen model of transformers, its tokenizer and its preprocessing.
+    """What the three kinds of model share: one frozen model of transformers, its tokenizer and its
+    preprocessing.
 
-    ``name``: hub id or local folder. ``batch``: images, or texts, that go through the model at once.
+    ``name``: hub id or local folder. ``batch``: images, or texts, that go through the model at
+    once.
     """
 
     architecture = ""  # the class of transformers, as config.json names it
 
-    def __init__(self, name: str, revision: str | None = None, device: torch.device | str = "cpu", batch: int = 32) -> None:
-        """Raises FileNotFoundError when nothing can be loaded from there, ValueError when it is another kind of model."""
+    def __init__(
+        self,
+        name: str,
+        revision: str | None = None,
+        device: torch.device | str = "cpu",
+        batch: int = 32,
+    ) -> None:
+        """Raises FileNotFoundError when nothing can be loaded from there, ValueError when it is
+        another kind of model."""
         import transformers
 
         found = architecture_of(name, revision)
         if found != self.architecture:
-            raise ValueError(f"vision-language model {name!r} is a {found}: expected a {self.architecture}")
+            raise ValueError(
+                f"vision-language model {name!r} is a {found}: expected a {self.architecture}"
+            )
         with _one_line(name):
-            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
-            self.preprocessing = Preprocessing.of(transformers.AutoImageProcessor.from_pretrained(name, revision=revision))
+            self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+                name, revision=revision
+            )
+            self.preprocessing = Preprocessing.of(
+                transformers.AutoImageProcessor.from_pretrained(name, revision=revision)
+            )
             # Without a dtype the weights would keep that of the checkpoint, which may be float16.
             self.model, info = getattr(transformers, self.architecture).from_pretrained(
-                name, revision=revision, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+                name,
+                revision=revision,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
             )
         if missing := sorted(info["missing_keys"]):
             some = ", ".join(missing[:3])
@@ -144,27 +198,46 @@ class Loaded:
                 "stay random: expected a complete checkpoint"
             )
         known, wanted = len(self.tokenizer), self.model.config.text_config.vocab_size
-        # Without its files transformers makes an empty tokenizer, and every text would be the same. BLIP's lacks two tokens of the model's.
+        # Without its files transformers makes an empty tokenizer, and every text would be the same.
+        # BLIP's lacks two tokens of the model's.
         if not 0.9 * wanted <= known <= wanted:
             raise ValueError(
-                f"vision-language model {name!r} has {wanted} tokens, its tokenizer {known}: expected the tokenizer's own files beside it"
+                f"vision-language model {name!r} has {wanted} tokens, its tokenizer "
+                f"{known}: expected the tokenizer's own files beside it"
             )
         self.model.requires_grad_(False).eval().to(device)
         self.device, self.batch = torch.device(device), batch
-        self.context = min(int(self.tokenizer.model_max_length), self.model.config.text_config.max_position_embeddings)
-        self.label = (Path(name).resolve().name if Path(name).is_dir() else name) + (f"@{revision}" if revision else "")
-        self.facts: dict[str, Any] = {"model": self.label, **self.preprocessing.facts, "context": self.context}
+        self.context = min(
+            int(self.tokenizer.model_max_length),
+            self.model.config.text_config.max_position_embeddings,
+        )
+        self.label = (Path(name).resolve().name if Path(name).is_dir() else name) + (
+            f"@{revision}" if revision else ""
+        )
+        self.facts: dict[str, Any] = {
+            "model": self.label,
+            **self.preprocessing.facts,
+            "context": self.context,
+        }
 
     def __deepcopy__(self, memo: Any) -> Loaded:
-        """The same object: nothing in it ever changes, and a copied metric needs no second model."""
+        """The same object: nothing in it ever changes, and a copied metric needs no second
+        model."""
         return self
 
     def _text_parts(self, texts: Sequence[str]) -> list[Tokens]:
-        return [tokenize(self.tokenizer, texts[i : i + self.batch], self.context) for i in range(0, len(texts), self.batch)]
+        return [
+            tokenize(self.tokenizer, texts[i : i + self.batch], self.context)
+            for i in range(0, len(texts), self.batch)
+        ]
 
     def _vision(self, images: Tensor) -> list[Tensor]:
         """Pixel values, a batch at a time."""
-        return [self.preprocessing(chunk).to(self.device) for chunk in images.split(self.batch)] if len(images) else []
+        return (
+            [self.preprocessing(chunk).to(self.device) for chunk in images.split(self.batch)]
+            if len(images)
+            else []
+        )
 
 
 class Clip(Loaded):
@@ -178,7 +251,10 @@ class Clip(Loaded):
         """As `Embedder`."""
         check_images(images)
         with torch.autocast(self.device.type, enabled=False):
-            parts = [self.model.get_image_features(pixel_values=pixels).pooler_output for pixels in self._vision(images)]
+            parts = [
+                self.model.get_image_features(pixel_values=pixels).pooler_output
+                for pixels in self._vision(images)
+            ]
             return _unit(parts, self.model.config.projection_dim)
 
     @torch.no_grad()
@@ -187,16 +263,22 @@ class Clip(Loaded):
         tokens = self._text_parts(texts)
         with torch.autocast(self.device.type, enabled=False):
             parts = [
-                self.model.get_text_features(input_ids=t.ids.to(self.device), attention_mask=t.mask.to(self.device)).pooler_output
+                self.model.get_text_features(
+                    input_ids=t.ids.to(self.device), attention_mask=t.mask.to(self.device)
+                ).pooler_output
                 for t in tokens
             ]
-            return _unit(parts, self.model.config.projection_dim), [cut for t in tokens for cut in t.cut]
+            return _unit(parts, self.model.config.projection_dim), [
+                cut for t in tokens for cut in t.cut
+            ]
 
 
 class BlipMatcher(Loaded):
-    """BLIP fine-tuned for retrieval, such as Salesforce/blip-itm-base-coco: one space for both (ITC), and a head that sees both (ITM).
+    """BLIP fine-tuned for retrieval, such as Salesforce/blip-itm-base-coco: one space for both
+    (ITC), and a head that sees both (ITM).
 
-    Runs the parts of the model one by one: its own ``forward`` compares every image with every text and puts a mask on the wrong device.
+    Runs the parts of the model one by one: its own ``forward`` compares every image with every text
+    and puts a mask on the wrong device.
     """
 
     architecture = "BlipForImageTextRetrieval"
@@ -207,8 +289,14 @@ class BlipMatcher(Loaded):
         """As `Embedder`."""
         check_images(images)
         with torch.autocast(self.device.type, enabled=False):
-            states = [self.model.vision_model(pixel_values=pixels).last_hidden_state for pixels in self._vision(images)]
-            return _unit([self.model.vision_proj(s[:, 0]) for s in states], self.model.config.image_text_hidden_size)
+            states = [
+                self.model.vision_model(pixel_values=pixels).last_hidden_state
+                for pixels in self._vision(images)
+            ]
+            return _unit(
+                [self.model.vision_proj(s[:, 0]) for s in states],
+                self.model.config.image_text_hidden_size,
+            )
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
@@ -216,11 +304,14 @@ class BlipMatcher(Loaded):
         tokens = self._text_parts(texts)
         with torch.autocast(self.device.type, enabled=False):
             parts = [self.model.text_proj(self._read(t)) for t in tokens]
-            return _unit(parts, self.model.config.image_text_hidden_size), [cut for t in tokens for cut in t.cut]
+            return _unit(parts, self.model.config.image_text_hidden_size), [
+                cut for t in tokens for cut in t.cut
+            ]
 
     @torch.no_grad()
     def match(self, images: Tensor, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
-        """The head's probability that a text belongs to an image, pair by pair: float32 [N] on the CPU; and which texts were cut.
+        """The head's probability that a text belongs to an image, pair by pair: float32 [N] on the
+        CPU; and which texts were cut.
 
         The text opens with [CLS], as in transformers; LAVIS puts [ENC] there.
         """
@@ -233,15 +324,19 @@ class BlipMatcher(Loaded):
         return torch.cat([torch.zeros(0), *result]), [cut for t in tokens for cut in t.cut]
 
     def _read(self, tokens: Tokens, image_states: Tensor | None = None) -> Tensor:
-        """The state of each text's first token, with a look at the image if one is given, [N, width]."""
+        """The state of each text's first token, with a look at the image if one is given, [N,
+        width]."""
         ids, mask = tokens.ids.to(self.device), tokens.mask.to(self.device)
-        return self.model.text_encoder(input_ids=ids, attention_mask=mask, encoder_hidden_states=image_states).last_hidden_state[:, 0]
+        return self.model.text_encoder(
+            input_ids=ids, attention_mask=mask, encoder_hidden_states=image_states
+        ).last_hidden_state[:, 0]
 
 
 class BlipCaptioner(Loaded):
     """BLIP fine-tuned for captions, such as Salesforce/blip-image-captioning-base.
 
-    The defaults below are LAVIS's, which Attend-and-Excite used; transformers' own (greedy, no prompt) give other captions.
+    The defaults below are LAVIS's, which Attend-and-Excite used; transformers' own (greedy, no
+    prompt) give other captions.
     """
 
     architecture = "BlipForConditionalGeneration"
@@ -257,11 +352,21 @@ class BlipCaptioner(Loaded):
         shortest: int = 10,
         longest: int = 30,
     ) -> None:
-        """``prompt``: what captions continue. ``shortest``, ``longest``: tokens, the prompt's included. Raises as `Loaded`."""
+        """``prompt``: what captions continue. ``shortest``, ``longest``: tokens, the prompt's
+        included. Raises as `Loaded`."""
         super().__init__(name, revision, device, batch)
         self.prompt = prompt
-        self.options: dict[str, Any] = {"num_beams": beams, "min_length": shortest, "max_length": longest, "do_sample": False}
-        self.facts |= {"caption_prompt": prompt, "beams": beams, "caption_tokens": [shortest, longest]}
+        self.options: dict[str, Any] = {
+            "num_beams": beams,
+            "min_length": shortest,
+            "max_length": longest,
+            "do_sample": False,
+        }
+        self.facts |= {
+            "caption_prompt": prompt,
+            "beams": beams,
+            "caption_tokens": [shortest, longest],
+        }
 
     @torch.no_grad()
     def captions(self, images: Tensor) -> list[str]:
@@ -272,31 +377,45 @@ class BlipCaptioner(Loaded):
         with torch.autocast(self.device.type, enabled=False):
             for pixels in self._vision(images):
                 ids = torch.tensor([start] * len(pixels), device=self.device)
-                # Its generate() puts the decoder's opening token first and takes the closing one away.
-                written = self.model.generate(pixel_values=pixels, input_ids=ids, **self.options)[:, len(start) - 1 :]
-                captions += [text.strip() for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)]
+                # Its generate() puts the decoder's opening token first and takes the closing one
+                # away.
+                written = self.model.generate(pixel_values=pixels, input_ids=ids, **self.options)[
+                    :, len(start) - 1 :
+                ]
+                captions += [
+                    text.strip()
+                    for text in self.tokenizer.batch_decode(written, skip_special_tokens=True)
+                ]
         return captions
 
 
-KINDS: dict[str, type[Loaded]] = {kind.architecture: kind for kind in (Clip, BlipMatcher, BlipCaptioner)}
+KINDS: dict[str, type[Loaded]] = {
+    kind.architecture: kind for kind in (Clip, BlipMatcher, BlipCaptioner)
+}
 
 
 Aligner = Clip | BlipMatcher | BlipCaptioner
 
 
-def aligner(name: str, revision: str | None = None, device: torch.device | str = "cpu", batch: int = 32) -> Aligner:
+def aligner(
+    name: str, revision: str | None = None, device: torch.device | str = "cpu", batch: int = 32
+) -> Aligner:
     """The model at a hub id or in a local folder, as the kind that its config.json names.
 
-    Raises FileNotFoundError when nothing can be loaded from there, ValueError when it is neither a CLIP nor a BLIP that can score.
+    Raises FileNotFoundError when nothing can be loaded from there, ValueError when it is neither a
+    CLIP nor a BLIP that can score.
     """
     found = architecture_of(name, revision)
     if found not in KINDS:
-        raise ValueError(f"vision-language model {name!r} is a {found}: expected one of {', '.join(KINDS)}")
+        raise ValueError(
+            f"vision-language model {name!r} is a {found}: expected one of {', '.join(KINDS)}"
+        )
     return KINDS[found](name, revision, device, batch)  # type: ignore[return-value]
 
 
 def architecture_of(name: str, revision: str | None = None) -> str:
-    """The class of transformers that config.json names. Raises FileNotFoundError when there is none."""
+    """The class of transformers that config.json names. Raises FileNotFoundError when there is
+    none."""
     from transformers import AutoConfig
 
     with _one_line(name):
@@ -314,11 +433,22 @@ def _one_line(name: str) -> Iterator[None]:
         yield
     except (OSError, ValueError, SafetensorError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        expected = "expected a local folder, or a hub id, of CLIP or BLIP with safetensors weights, tokenizer and preprocessor_config.json"
+        expected = (
+            "expected a local folder, or a hub id, of CLIP or BLIP with safetensors "
+            "weights, tokenizer and preprocessor_config.json"
+        )
         offline = HF_HUB_OFFLINE and not Path(name).is_dir()
-        hint = f"; HF_HUB_OFFLINE is set: run `hf download {name}` where there is a network" if offline else ""
-        raise FileNotFoundError(f"vision-language model {name!r} cannot be loaded ({first}): {expected}{hint}") from error
+        hint = (
+            (f"; HF_HUB_OFFLINE is set: run `hf download {name}` where there is a network")
+            if offline
+            else ""
+        )
+        raise FileNotFoundError(
+            f"vision-language model {name!r} cannot be loaded ({first}): {expected}{hint}"
+        ) from error
 
 
 def _unit(parts: list[Tensor], width: int) -> Tensor:
-    return torch.cat([torch.zeros(0, width), *(F.normalize(part.float(), dim=-1).cpu() for part in parts)])
+    return torch.cat(
+        [torch.zeros(0, width), *(F.normalize(part.float(), dim=-1).cpu() for part in parts)]
+    )

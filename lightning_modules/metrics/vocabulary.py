@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-# COCO's own name of what other vocabularies write otherwise: Pascal VOC's, which some COCO checkpoints carry, GenEval's, and spellings.
+# COCO's own name of what other vocabularies write otherwise: Pascal VOC's, which some COCO
+# checkpoints carry, GenEval's, and spellings.
 COCO_NAMES = {
-    "aeroplane": "airplane", "motorbike": "motorcycle", "sofa": "couch", "pottedplant": "potted plant", "diningtable": "dining table",
-    "tvmonitor": "tv", "television": "tv", "computer mouse": "mouse", "tv remote": "remote", "computer keyboard": "keyboard",
-    "cellphone": "cell phone", "doughnut": "donut", "hair dryer": "hair drier",
-}  # fmt: skip
-SPOKEN = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}  # what GenEval says of a class in a sentence
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+    "television": "tv",
+    "computer mouse": "mouse",
+    "tv remote": "remote",
+    "computer keyboard": "keyboard",
+    "cellphone": "cell phone",
+    "doughnut": "donut",
+    "hair dryer": "hair drier",
+}
+# What GenEval says of a class in a sentence
+SPOKEN = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
 
 
 def class_name(label: str) -> str:
-    """The label in lower case, with blanks for underscores, and by COCO's name where it has another one."""
+    """The label in lower case, with blanks for underscores, and by COCO's name where it has another
+    one."""
     name = " ".join(label.lower().replace("_", " ").split())
     return COCO_NAMES.get(name, name)
 

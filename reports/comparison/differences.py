@@ -11,7 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports.collect import differing
-from reports.statistics import Effect, Interval, Paired, holm, mean_interval, paired, standardised, welch
+from reports.statistics import (
+    Effect,
+    Interval,
+    Paired,
+    holm,
+    mean_interval,
+    paired,
+    standardised,
+    welch,
+)
 from reports.study import Cell, Metric, ReportError, Study, Trial
 from reports.tables import Entry, entries
 

@@ -12,7 +12,13 @@ from scipy import stats
 
 from reports.statistics import sign_flip_p
 from reports.user_study.answers import Answer, Check, Gathered
-from reports.user_study.measures import Mean, Share, clustered_mean, clustered_share, krippendorff_alpha
+from reports.user_study.measures import (
+    Mean,
+    Share,
+    clustered_mean,
+    clustered_share,
+    krippendorff_alpha,
+)
 
 __all__ = ["ALPHA", "Analysis", "Attention", "Of", "Row", "analyse", "of_question"]
 

@@ -21,7 +21,16 @@ from typing import Any
 import numpy as np
 
 from reports.study import ReportError, Study
-from reports.user_study.pairs import Pair, Pictures, common, drawn, fetched, find_cell, pixels, same_pixels
+from reports.user_study.pairs import (
+    Pair,
+    Pictures,
+    common,
+    drawn,
+    fetched,
+    find_cell,
+    pixels,
+    same_pixels,
+)
 
 __all__ = ["KEY_FORMAT", "Page", "Wording", "build", "introduction", "outline", "write"]
 

@@ -18,7 +18,15 @@ from reports.tables import Table
 from reports.user_study.analysis import Analysis, Of, analyse
 from reports.user_study.answers import Gathered
 from reports.user_study.measures import Mean, Share
-from reports.user_study.wording import conclusion, facts, item_table, preference_table, rating_table, rule, warning
+from reports.user_study.wording import (
+    conclusion,
+    facts,
+    item_table,
+    preference_table,
+    rating_table,
+    rule,
+    warning,
+)
 
 __all__ = ["write"]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.duration import duration
+from lightning_modules.training.duration import duration
 from sweeps.engine.resolve import Declined, PlanError, resolve
 from sweeps.run import PROGRAM, REFUSED, Trainer, settings
 from sweeps.run import main as run_one
@@ -198,7 +198,7 @@ def _run(running: Sequence[Item], console: Console, trainer: Trainer | None, pro
 def _conclude(running: Sequence[Item], statuses: Mapping[str, int], console: Console) -> None:
     from rich.table import Table
 
-    from lightning_modules.store import public
+    from lightning_modules.tracking.store import public
     from sweeps.engine.display import say
 
     table = Table(show_lines=True)

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_modules.duration import duration
+from lightning_modules.training.duration import duration
 from reports.statistics import Interval, mean_interval, paired
 from sweeps.sweep import Cell, Metric, Sweep
 
@@ -103,7 +103,7 @@ class View:
         self.running[job.key] = Running(device, job.kind, time.monotonic())
 
     def progress(self, job: Job, text: str, share: float) -> None:
-        """What `lightning_modules.train.run` reports: a line, `training: step 20/60`, and the share of the trial that is done."""
+        """What `lightning_modules.training.run.run` reports: a line, `training: step 20/60`, and the share of the trial that is done."""
         shown = self.running[job.key]
         phase, shown.text, shown.share = text.partition(":")[0], text, share
         if phase != shown.phase:

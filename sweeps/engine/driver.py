@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from lightning_modules.store import StoreAway
-from lightning_modules.tracking import describe_error
+from lightning_modules.tracking.mlflow import describe_error
+from lightning_modules.tracking.store import StoreUnavailable
 from sweeps.engine.launch import Inline, Outcome, Slot
 from sweeps.engine.plan import ResultError
 from sweeps.engine.resolve import PlanError
@@ -192,7 +192,7 @@ def guarded() -> Iterator[None]:
         yield
     except (ResultError, PlanError):
         raise
-    except (StorageError, StoreAway) as error:
+    except (StorageError, StoreUnavailable) as error:
         raise Halted(f"{error}; what has finished is kept: put that right and run it again") from error
     except Exception as error:
         if not isinstance(error, OSError) and not type(error).__module__.startswith(("mlflow", "sqlalchemy", "optuna", "sqlite3")):

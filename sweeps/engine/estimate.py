@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.duration import duration
+from lightning_modules.training.duration import duration
 from sweeps.engine.launch import slots_for
 from sweeps.engine.place import find, kept_apart
 from sweeps.engine.plan import group_of, kinds_of, seconds_of

@@ -23,13 +23,13 @@ from conf import load as conf
 from conf import schema
 
 if TYPE_CHECKING:
-    from lightning_modules.tracking import Tracking
+    from lightning_modules.tracking.mlflow import Tracking
     from sweeps.engine.plan import Job
 
 __all__ = ["Inline", "LaunchError", "Outcome", "Program", "Slot", "Trainer", "devices_of", "slots_for"]
 
 Trainer = Callable[[schema.Run, Path, "Tracking | None", "Callable[[str, float], None] | None"], dict[str, Any]]
-PROGRAM = ("-m", "lightning_modules.worker")
+PROGRAM = ("-m", "lightning_modules.training.worker")
 GRACE = 10.0  # seconds that a trial has to end by itself when it is told to stop
 KILLED = re.compile(r"Signal \d+ \((\w+)\) received by PID")  # torchrun's words for a rank that was killed
 
@@ -80,7 +80,7 @@ class Inline:
         self._last = ("", 0.0)
 
     def start(self, job: Job) -> None:
-        from lightning_modules.tracking import describe_error
+        from lightning_modules.tracking.mlflow import describe_error
 
         job.folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -131,7 +131,7 @@ class Program:
         return self.processes > 1 or self.launch is not None
 
     def start(self, job: Job) -> None:
-        from lightning_modules.worker import FAILED, PROGRESS
+        from lightning_modules.training.worker import FAILED, PROGRESS
 
         self.job = job
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -161,7 +161,7 @@ class Program:
         return ["exec", *shlex.split(os.path.expandvars(self.launch)), *self.program]
 
     def _spawn(self, job: Job, words: list[str], pipes: bool = False) -> subprocess.Popen[bytes]:
-        from lightning_modules.worker import PARENT, TRACKING
+        from lightning_modules.training.worker import PARENT, TRACKING
 
         kept = {key: value for key, value in os.environ.items() if key != "MLFLOW_RUN_ID"}
         environment = kept | {PARENT: str(os.getpid()), TRACKING: json.dumps(asdict(job.tracking))}
@@ -192,7 +192,7 @@ class Program:
         return self._ended(_words_for(status))
 
     def _ended(self, fallback: str) -> Outcome:
-        from lightning_modules.worker import FAILED
+        from lightning_modules.training.worker import FAILED
         from sweeps.engine.plan import read_result
 
         folder = self.job.folder  # type: ignore[union-attr]
@@ -209,7 +209,7 @@ class Program:
         return Outcome(None, reason or fallback or "it ended without a result")
 
     def progress(self) -> tuple[str, float]:
-        from lightning_modules.worker import PROGRESS
+        from lightning_modules.training.worker import PROGRESS
 
         try:
             content = json.loads((self.job.folder / PROGRESS).read_text(encoding="utf-8"))  # type: ignore[union-attr]
@@ -253,7 +253,7 @@ class Program:
 def slots_for(config: schema.Sweep, trainer: Trainer | None = None, program: tuple[str, ...] = PROGRAM) -> list[Slot]:
     """The slots that `workers`, `devices`, `launcher` and `trainer.devices` ask for on this machine. Raises LaunchError.
 
-    `trainer` takes the place of `lightning_modules.train.run` in this process, `program` of the worker in others.
+    `trainer` takes the place of `lightning_modules.training.run.run` in this process, `program` of the worker in others.
     """
     each = config.trainer.devices
     if config.workers != "auto" and not (config.workers.isdigit() and int(config.workers)):
@@ -312,7 +312,7 @@ def _other_accelerator() -> bool:
 
 
 def _trainer() -> Trainer:
-    from lightning_modules.train import run
+    from lightning_modules.training.run import run
 
     return run
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning_modules.store import client, is_server, public, trouble
-from lightning_modules.tracking import SeedRun, Tracking, provenance
+from lightning_modules.tracking.mlflow import SeedRun, Tracking, provenance
+from lightning_modules.tracking.store import client, is_server, public, trouble
 from sweeps.engine.pages import VIEW_TAG, pages, view
 from sweeps.sweep import Cell, level_text
 

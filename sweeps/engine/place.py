@@ -21,8 +21,8 @@ from filelock import FileLock
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.store import client, public
-from lightning_modules.tracking import describe_error
+from lightning_modules.tracking.mlflow import describe_error
+from lightning_modules.tracking.store import client, public
 from sweeps.engine.ledger import Ledger, ServerError, check_server
 from sweeps.engine.locks import open_locks
 from sweeps.engine.measurable import described

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.code_version import code_version
-from lightning_modules.keys import training_facts
-from lightning_modules.tracking import Tracking
+from lightning_modules.tracking.mlflow import Tracking
+from lightning_modules.training.code_version import code_version
+from lightning_modules.training.keys import training_facts
 from sweeps.engine.resolve import seeds_of, trial_config
 from sweeps.engine.study import Key, Study, key_of
 from sweeps.sweep import Cell, Sweep
@@ -304,7 +304,7 @@ def seconds_of(trials: Collection[FrozenTrial]) -> list[tuple[str, float]]:
 
 def group_of(config: schema.Run) -> str:
     """Digest of what training depends on, as far as settings say it; empty for the untouched backbone."""
-    if config.method.name == "baseline":
+    if config.method.name == "untouched":
         return ""
     return conf.digest(training_facts(config))
 

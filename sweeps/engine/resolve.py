@@ -12,7 +12,7 @@ from typing import Any
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.train import check
+from lightning_modules.training.run import check
 from sweeps.engine.measurable import measurable
 from sweeps.sweep import Cell, Factor, Sweep
 
@@ -68,8 +68,8 @@ def check_cell(sweep: Sweep, config: schema.Sweep, cell: Cell) -> None:
         check(run)
     except ValueError as error:
         raise PlanError(str(error)) from None
-    if run.method.name == "baseline" and not (cell.reference or cell.baseline and cell.training.get("method") == "baseline"):
-        raise PlanError(f"method.name=baseline: {', '.join(sweep.keys)} would change nothing in it; choose another method")
+    if run.method.name == "untouched" and not (cell.reference or cell.baseline and cell.training.get("method") == "untouched"):
+        raise PlanError(f"method.name=untouched: {', '.join(sweep.keys)} would change nothing in it; choose another method")
 
 
 def _under(sweep: Sweep, config: schema.Sweep, said: Sequence[str]) -> Sweep:

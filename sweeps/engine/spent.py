@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from lightning_modules.duration import duration
+from lightning_modules.training.duration import duration
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -61,7 +61,7 @@ def _open(argv: list[str]) -> int:
     uri = given.get("tracking_uri", f"sqlite:///{(output / 'mlflow.db').resolve()}")
     if uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).is_file():
         raise UiError(f"no MLflow database at {uri.removeprefix('sqlite:///')}: run a sweep first, or say where it is with output=FOLDER")
-    from lightning_modules.store import is_server, public, trouble
+    from lightning_modules.tracking.store import is_server, public, trouble
 
     if is_server(uri):
         if reason := trouble(uri):
@@ -106,7 +106,7 @@ def _is_free(port: int) -> bool:
 @contextmanager
 def _server(uri: str, port: int, output: Path, said: IO[bytes]) -> Iterator[subprocess.Popen[bytes]]:
     """An MLflow server for the body's time, what it says in `said`; it and its worker have ended afterwards."""
-    from lightning_modules.store import SETTINGS as QUIET
+    from lightning_modules.tracking.store import SETTINGS as QUIET
 
     command = [
         "-m", "mlflow", "server", "--backend-store-uri", uri, "--artifacts-destination", str((output / "artifacts").resolve()),
@@ -136,8 +136,8 @@ def _last_line(said: IO[bytes]) -> str:
 
 def _links(uri: str, url: str) -> str:
     """Every sweep with its question and its pages, the newest last. Raises UiError."""
-    from lightning_modules.store import StoreAway, client, public
-    from lightning_modules.tracking import describe_error
+    from lightning_modules.tracking.mlflow import describe_error
+    from lightning_modules.tracking.store import StoreUnavailable, client, public
     from sweeps.engine.pages import VIEW_TAG, pages
 
     lines = []
@@ -149,7 +149,7 @@ def _links(uri: str, url: str) -> str:
             lines.append(f"\n{experiment.name}: {experiment.tags.get('question', '')}")
             links = pages(url, experiment.experiment_id, [run.info.run_id for run in runs], VIEW_TAG in experiment.tags)
             lines += [f"  {label + ':':<9}{page}" for label, page in links]
-    except StoreAway as error:
+    except StoreUnavailable as error:
         raise UiError(str(error)) from None
     except Exception as error:
         if not type(error).__module__.startswith(("mlflow", "sqlalchemy")):

@@ -1,4 +1,5 @@
-"""What the benchmarks of one machine have in common: time of ways that take turns, peak memory, and the name of the hardware."""
+"""What the benchmarks of one machine have in common: time of ways that take turns, peak memory, and
+the name of the hardware."""
 
 from __future__ import annotations
 
@@ -25,10 +26,14 @@ def timed(work: Callable[[], Any], device: str) -> float:
     return time.perf_counter() - start
 
 
-def turns(ways: Mapping[Key, Callable[[], float]], repeats: int, limit: float = float("inf")) -> dict[Key, list[float]]:
-    """Seconds that each way says it took, in ``repeats`` rounds after a first one, whose seconds come first and are not to count.
+def turns(
+    ways: Mapping[Key, Callable[[], float]], repeats: int, limit: float = float("inf")
+) -> dict[Key, list[float]]:
+    """Seconds that each way says it took, in ``repeats`` rounds after a first one, whose seconds
+    come first and are not to count.
 
-    Ways take turns, so that what else the machine does meets all of them; no further round begins after ``limit`` seconds.
+    Ways take turns, so that what else the machine does meets all of them; no further round begins
+    after ``limit`` seconds.
     """
     seconds: dict[Key, list[float]] = {key: [way()] for key, way in ways.items()}
     began = time.monotonic()
@@ -48,7 +53,8 @@ def medians(seconds: Mapping[Key, list[float]]) -> dict[Key, float]:
 
 
 def peak(step: Callable[[], Any], device: str) -> float:
-    """MiB that the allocator of the device hands out in a step beside what was there before it, at most."""
+    """MiB that the allocator of the device hands out in a step beside what was there before it, at
+    most."""
     if device.startswith("cuda"):
         step()
         torch.cuda.synchronize()
@@ -57,7 +63,9 @@ def peak(step: Callable[[], Any], device: str) -> float:
         step()
         torch.cuda.synchronize()
         return (torch.cuda.max_memory_allocated() - before) / 2**20
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as seen:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as seen:
         step()
     events = seen.profiler.kineto_results.events()  # type: ignore[union-attr]
     changes = [event.nbytes() for event in events if event.name() == "[memory]"]
@@ -67,5 +75,9 @@ def peak(step: Callable[[], Any], device: str) -> float:
 def hardware(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
-    model = [line.partition(":")[2].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    model = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    ]
     return f"{model[0] if model else platform.machine()}, {torch.get_num_threads()} threads"

@@ -1,4 +1,5 @@
-"""Images per second for an evaluation: this project's batches against the stock pipeline, called prompt by prompt and in batches.
+"""Images per second for an evaluation: this project's batches against the stock pipeline, called
+prompt by prompt and in batches.
 
     python tests/benchmarks/sampling.py                                                  # the embedded backbone on this machine's CPU
     python tests/benchmarks/sampling.py --model sd15 --pixels 256 --images 4 --steps 4 --batch 4
@@ -9,7 +10,8 @@
   ours        `sample`: the same prompts and noise, guidance in the same call, decoded in chunks
   gates       the same with MaskAttn's gates (its preset) in the denoiser, all open but where their heads close them
   stock gates the stock pipeline with the same gates in it, `--batch` prompts a call
-Ways take turns; a first round does not count. Weights are random at full size but for the embedded backbone.
+Ways take turns; a first round does not count. Weights are random at full size but for the embedded
+backbone.
 """
 
 from __future__ import annotations
@@ -22,14 +24,14 @@ from pathlib import Path
 
 import torch
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (2, 1)]
 
 from measure import medians, timed, turns  # noqa: E402
 from step import load, parsed, parser_of  # noqa: E402
 
 from conf.schema import Gate, Method, Trainer  # noqa: E402
 from lightning_modules import MaskAttn  # noqa: E402
-from lightning_modules.backbone import Backbone, sample  # noqa: E402
+from lightning_modules.backbone.backbone import Backbone, sample  # noqa: E402
 
 PROMPT = "a red circle left of a blue square"
 
@@ -37,14 +39,22 @@ PROMPT = "a red circle left of a blue square"
 def ways(backbone: Backbone, args: argparse.Namespace) -> dict[str, Callable[[], None]]:
     pixels = args.pixels
     prompts, seeds = [PROMPT] * args.images, list(range(args.images))
-    gated = MaskAttn(backbone, Method("maskattn", gate=Gate()), Trainer(), pixels).to(backbone.device).eval()
+    gated = (
+        MaskAttn(backbone, Method("maskattn", gate=Gate()), Trainer(), pixels)
+        .to(backbone.device)
+        .eval()
+    )
     gated.remove()
 
     def stock(batch: int) -> None:
         pipeline = backbone.stock()
         for start in range(0, len(prompts), batch):
             pipeline(
-                prompts[start : start + batch], num_inference_steps=args.steps, guidance_scale=args.guidance, height=pixels, width=pixels
+                prompts[start : start + batch],
+                num_inference_steps=args.steps,
+                guidance_scale=args.guidance,
+                height=pixels,
+                width=pixels,
             )
 
     def ours() -> None:
@@ -78,11 +88,19 @@ def main() -> None:
     args = parsed(parser)
     print(f"{args.images} images, {args.steps} steps", flush=True)
     found = ways(load(args.model, args.device, args.dtype), args)
-    seconds = medians(turns({name: partial(timed, way, args.device) for name, way in found.items()}, args.repeats))
+    seconds = medians(
+        turns({name: partial(timed, way, args.device) for name, way in found.items()}, args.repeats)
+    )
     print("| way | images / s | ratio to one by one | to stock |\n|---|---|---|---|")
     rates = {name: args.images / taken for name, taken in seconds.items()}
     for name, rate in rates.items():
-        print(f"| {name} | {rate:.2f} | {rate / rates['one by one']:.2f}× | {rate / rates['stock']:.2f}× |", flush=True)
+        print(
+            (
+                f"| {name} | {rate:.2f} | {rate / rates['one by one']:.2f}× | "
+                f"{rate / rates['stock']:.2f}× |"
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""Cached latents and texts: the keys they stand under, mirror images, captions that are dropped, and files that cannot be encoded."""
+"""Cached latents and texts: the keys they stand under, mirror images, captions that are dropped,
+and files that cannot be encoded."""
 
 from __future__ import annotations
 
@@ -13,10 +14,23 @@ from torch.utils.data import DataLoader, Dataset
 
 from datamodules import cache
 from datamodules.cache import TextCache, cache_latents, latent_facts, text_facts
-from datamodules.index import DataError
+from datamodules.formats.index import DataError
 
-FACTS: dict[str, Any] = {"fingerprint": "abc", "dtype": "float32", "resolution": 8, "crop": "centre", "files": "f1"}
-CAPTIONS = ["a red circle", "a blue square", "a red circle", "ein grüner Würfel", "a dog", "two dogs"]
+FACTS: dict[str, Any] = {
+    "fingerprint": "abc",
+    "dtype": "float32",
+    "resolution": 8,
+    "crop": "centre",
+    "files": "f1",
+}
+CAPTIONS = [
+    "a red circle",
+    "a blue square",
+    "a red circle",
+    "ein grüner Würfel",
+    "a dog",
+    "two dogs",
+]
 
 
 class Images:
@@ -31,14 +45,19 @@ class Images:
 
 
 def encode(images: torch.Tensor) -> torch.Tensor:
-    """[B, 3, 8, 8] -> [B, 2, 4, 4]; what lies left counts for more, so that a mirror image's latents are not the mirrored latents."""
+    """[B, 3, 8, 8] -> [B, 2, 4, 4]; what lies left counts for more, so that a mirror image's
+    latents are not the mirrored latents."""
     weighted = images * torch.linspace(2, 1, 8)
     return torch.nn.functional.avg_pool2d(weighted, 2)[:, :2]
 
 
 def encode_texts(texts: list[str]) -> dict[str, torch.Tensor]:
     hidden = torch.stack([torch.arange(6.0).view(3, 2) + 10 * len(text) for text in texts])
-    return {"hidden": hidden, "pooled": hidden.sum(1), "kinds": torch.tensor([[len(text), 1] for text in texts], dtype=torch.uint8)}
+    return {
+        "hidden": hidden,
+        "pooled": hidden.sum(1),
+        "kinds": torch.tensor([[len(text), 1] for text in texts], dtype=torch.uint8),
+    }
 
 
 def never(_: Any) -> Any:
@@ -46,10 +65,24 @@ def never(_: Any) -> Any:
 
 
 def test_every_fact_has_its_own_key():
-    changed = {"fingerprint": "abd", "dtype": "bfloat16", "resolution": 16, "crop": "none", "files": "f2", "flips": True}
+    changed = {
+        "fingerprint": "abd",
+        "dtype": "bfloat16",
+        "resolution": 16,
+        "crop": "none",
+        "files": "f2",
+        "flips": True,
+    }
     assert list(inspect.signature(latent_facts).parameters) == list(changed)
-    several = [latent_facts(**FACTS), *(latent_facts(**{**FACTS, key: value}) for key, value in changed.items())]
-    several += [text_facts("abc", "float32"), text_facts("abd", "float32"), text_facts("abc", "bfloat16")]
+    several = [
+        latent_facts(**FACTS),
+        *(latent_facts(**{**FACTS, key: value}) for key, value in changed.items()),
+    ]
+    several += [
+        text_facts("abc", "float32"),
+        text_facts("abd", "float32"),
+        text_facts("abc", "bfloat16"),
+    ]
     assert all(one != other for i, one in enumerate(several) for other in several[:i])
 
 
@@ -58,7 +91,9 @@ def test_latents_are_those_of_the_images(tmp_path: Path):
     images = torch.stack([Images().image(i) for i in range(5)])
     assert rows.shape == (5, 2, 4, 4)
     assert torch.equal(rows.gather(range(5)), encode(images))
-    assert torch.equal(cache_latents(tmp_path, latent_facts(**FACTS), Images(), never)[3], encode(images)[3])
+    assert torch.equal(
+        cache_latents(tmp_path, latent_facts(**FACTS), Images(), never)[3], encode(images)[3]
+    )
 
 
 def test_flips_are_encoded_not_mirrored(tmp_path: Path):
@@ -76,8 +111,16 @@ def test_latents_that_are_not_finite_name_their_file(tmp_path: Path):
         latents = encode(images)
         return latents.where(images[:, :1, -1:, -1:] != 3, torch.inf)
 
-    with pytest.raises(DataError, match=r"^train/3\.jpg.*: its latents are not finite.*backbone\.dtype"):
-        cache_latents(tmp_path, latent_facts(**FACTS), Images(), overflows, where=lambda i: Path(f"train/{i}.jpg"))
+    with pytest.raises(
+        DataError, match=(r"^train/3\.jpg.*: its latents are not " r"finite.*backbone\.dtype")
+    ):
+        cache_latents(
+            tmp_path,
+            latent_facts(**FACTS),
+            Images(),
+            overflows,
+            where=lambda i: Path(f"train/{i}.jpg"),
+        )
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
@@ -92,14 +135,23 @@ def test_images_that_cannot_be_decoded_are_broken_from_the_cache_too(tmp_path: P
     lines: list[str] = []
 
     def latents(dataset: Any, on_error: str, encode: Any = encode) -> cache.Latents:
-        names: dict[str, Any] = {"where": "train/{}.jpg".format, "on_error": on_error, "emit": lambda text, share: lines.append(text)}
+        names: dict[str, Any] = {
+            "where": "train/{}.jpg".format,
+            "on_error": on_error,
+            "emit": lambda text, share: lines.append(text),
+        }
         return cache_latents(tmp_path, latent_facts(**FACTS), dataset, encode, **names)
 
     with pytest.raises(DataError, match=r"^train/0\.jpg: image cannot be decoded"):
         latents(HalfBroken(), "raise")
-    for rows in (latents(HalfBroken(), "skip"), pickle.loads(pickle.dumps(latents(Images(), "skip", never)))):
+    for rows in (
+        latents(HalfBroken(), "skip"),
+        pickle.loads(pickle.dumps(latents(Images(), "skip", never))),
+    ):
         assert rows.broken == {0: "train/0.jpg", 3: "train/3.jpg"}
-        assert torch.equal(rows.gather([1, 2, 4]), encode(torch.stack([Images().image(i) for i in (1, 2, 4)])))
+        assert torch.equal(
+            rows.gather([1, 2, 4]), encode(torch.stack([Images().image(i) for i in (1, 2, 4)]))
+        )
         for ask in (lambda: rows[3], lambda: rows[-2], lambda: rows.gather([1, 3])):  # noqa: B023
             with pytest.raises(DataError, match=r"^train/3\.jpg: image could not be decoded"):
                 ask()
@@ -123,7 +175,9 @@ def test_texts_are_encoded_once_and_found_by_what_they_say(tmp_path: Path):
     asked = ["two dogs", "", "ein grüner Würfel", "two dogs"]
     for one in (texts, again):
         found = one.get(asked)
-        assert {name: tensor.tolist() for name, tensor in found.items()} == {n: t.tolist() for n, t in encode_texts(asked).items()}
+        assert {name: tensor.tolist() for name, tensor in found.items()} == {
+            n: t.tolist() for n, t in encode_texts(asked).items()
+        }
         assert len(one) == 6 and "a dog" in one and "a cat" not in one and "zzz" not in one
         with pytest.raises(LookupError, match="'a cat' is not in the cache of 6 texts"):
             one.get(["a dog", "a cat"])
@@ -131,9 +185,20 @@ def test_texts_are_encoded_once_and_found_by_what_they_say(tmp_path: Path):
 
 def test_other_texts_or_encoders_are_another_cache(tmp_path: Path):
     def folder(fingerprint: str, texts: list[str]) -> Path:
-        return TextCache.fill(tmp_path, text_facts(fingerprint, "float32"), texts, encode_texts).path.parent
+        return TextCache.fill(
+            tmp_path, text_facts(fingerprint, "float32"), texts, encode_texts
+        ).path.parent
 
-    assert len({folder("abc", CAPTIONS), folder("abd", CAPTIONS), folder("abc", [*CAPTIONS[:-1], "three dogs"])}) == 3
+    assert (
+        len(
+            {
+                folder("abc", CAPTIONS),
+                folder("abd", CAPTIONS),
+                folder("abc", [*CAPTIONS[:-1], "three dogs"]),
+            }
+        )
+        == 3
+    )
     # The first caption stands there twice: without it the texts are the same.
     assert folder("abc", CAPTIONS) == folder("abc", CAPTIONS[1:])
     assert folder("abc", CAPTIONS) == folder("abc", [*CAPTIONS, ""])
@@ -142,7 +207,12 @@ def test_other_texts_or_encoders_are_another_cache(tmp_path: Path):
 def test_texts_that_are_not_finite_are_named(tmp_path: Path):
     def overflows(texts: list[str]) -> dict[str, torch.Tensor]:
         found = encode_texts(texts)
-        return {**found, "hidden": found["hidden"].where(torch.tensor([t != "a dog" for t in texts])[:, None, None], torch.nan)}
+        return {
+            **found,
+            "hidden": found["hidden"].where(
+                torch.tensor([t != "a dog" for t in texts])[:, None, None], torch.nan
+            ),
+        }
 
     with pytest.raises(DataError, match=r"^'a dog'.*: its hidden are not finite"):
         TextCache.fill(tmp_path, text_facts("abc", "float32"), CAPTIONS, overflows)

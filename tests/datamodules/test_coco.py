@@ -14,21 +14,24 @@ from PIL import Image
 
 from datamodules import CocoDataModule, ShapesDataModule
 from datamodules.coco import CocoDataset
-from datamodules.index import DataError
+from datamodules.formats.index import DataError
 from datamodules.loading import Order
-from datamodules.shapes import render, sample_scene
+from datamodules.shapes.world import render, sample_scene
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> ShapesDataModule:
-    datamodule = ShapesDataModule(tmp_path_factory.mktemp("world"), train_images=24, eval_images=6, batch=4)
+    datamodule = ShapesDataModule(
+        tmp_path_factory.mktemp("world"), train_images=24, eval_images=6, batch=4
+    )
     datamodule.prepare_data()
     datamodule.setup()
     return datamodule
 
 
 def wide(root: Path, **extra: Any) -> Path:
-    """One 96x64 image, blue in its middle square and red outside, with whatever ``extra`` the JSON files should hold."""
+    """One 96x64 image, blue in its middle square and red outside, with whatever ``extra`` the JSON
+    files should hold."""
     pixels = np.zeros((64, 96, 3), np.uint8)
     pixels[..., 0] = 255
     pixels[:, 16:80] = (0, 0, 255)
@@ -39,13 +42,24 @@ def wide(root: Path, **extra: Any) -> Path:
     caption = {"id": 1, "image_id": 42, "caption": "  a blue\n middle "}
     captions = {"images": images, "annotations": [caption]}
     (root / "annotations" / "captions_odd.json").write_text(json.dumps(captions))
-    instances = {"images": images, "annotations": [], "categories": [{"id": 90, "name": "tooth brush"}]} | extra
+    instances = {
+        "images": images,
+        "annotations": [],
+        "categories": [{"id": 90, "name": "tooth brush"}],
+    } | extra
     (root / "annotations" / "instances_odd.json").write_text(json.dumps(instances))
     return root
 
 
 def annotation(segmentation: Any, **extra: Any) -> dict[str, Any]:
-    base = {"id": 1, "image_id": 42, "category_id": 90, "segmentation": segmentation, "bbox": [40, 16, 16, 24], "iscrowd": 0}
+    base = {
+        "id": 1,
+        "image_id": 42,
+        "category_id": 90,
+        "segmentation": segmentation,
+        "bbox": [40, 16, 16, 24],
+        "iscrowd": 0,
+    }
     return base | extra
 
 
@@ -60,7 +74,9 @@ def test_images_captions_masks_and_colors_come_back_exactly(world: ShapesDataMod
             scene = sample_scene(split, index)
             pixels, masks = render(scene)
             assert torch.equal(dataset.pixels(index), torch.from_numpy(pixels).permute(2, 0, 1))
-            assert [(c.text, c.relation) for c in dataset.records[index].captions] == scene.captions()
+            assert [
+                (c.text, c.relation) for c in dataset.records[index].captions
+            ] == scene.captions()
             found = dataset.instances(index)
             assert [(o.color, o.label) for o in found] == [(t.color, t.shape) for t in scene.things]
             for instance, thing, mask in zip(found, scene.things, masks, strict=True):
@@ -78,7 +94,10 @@ def test_images_are_scaled_to_plus_minus_one(world: ShapesDataModule):
 def test_the_middle_square_is_read_by_file_name_and_the_caption_is_tidied(tmp_path: Path):
     dataset = CocoDataset(wide(tmp_path), "odd", 64)
     assert dataset[0]["id"] == 42 and dataset[0]["caption"] == "a blue middle"
-    assert torch.equal(dataset.pixels(0), torch.tensor([0, 0, 255], dtype=torch.uint8)[:, None, None].expand(3, 64, 64))
+    assert torch.equal(
+        dataset.pixels(0),
+        torch.tensor([0, 0, 255], dtype=torch.uint8)[:, None, None].expand(3, 64, 64),
+    )
 
 
 def test_a_smaller_resolution_resizes_image_mask_and_box_alike(tmp_path: Path):
@@ -100,9 +119,15 @@ def test_a_smaller_resolution_resizes_image_mask_and_box_alike(tmp_path: Path):
     ids=["polygon", "two polygons", "uncompressed RLE"],
 )
 def test_all_forms_of_masks(tmp_path: Path, segmentation: Any):
-    (instance,) = CocoDataset(wide(tmp_path, annotations=[annotation(segmentation)]), "odd", 64).instances(0)
+    (instance,) = CocoDataset(
+        wide(tmp_path, annotations=[annotation(segmentation)]), "odd", 64
+    ).instances(0)
     assert torch.equal(instance.mask, RECTANGLE)
-    assert instance.box == (24, 16, 40, 40) and instance.label == "tooth brush" and instance.color is None
+    assert (
+        instance.box == (24, 16, 40, 40)
+        and instance.label == "tooth brush"
+        and instance.color is None
+    )
 
 
 def test_crowds_are_left_out(tmp_path: Path):
@@ -113,8 +138,14 @@ def test_crowds_are_left_out(tmp_path: Path):
 
 def at(datamodule: CocoDataModule, epoch: int, batches: int = 0) -> list[tuple[int, str]]:
     """(id, caption) of what is left of an epoch of which ``batches`` are done, in order."""
-    datamodule.trainer = SimpleNamespace(current_epoch=epoch, fit_loop=SimpleNamespace(batch_idx=batches - 1))  # type: ignore[assignment]
-    return [pair for batch in datamodule.train_dataloader() for pair in zip(batch.ids, batch.captions, strict=True)]
+    datamodule.trainer = SimpleNamespace(
+        current_epoch=epoch, fit_loop=SimpleNamespace(batch_idx=batches - 1)
+    )  # type: ignore[assignment]
+    return [
+        pair
+        for batch in datamodule.train_dataloader()
+        for pair in zip(batch.ids, batch.captions, strict=True)
+    ]
 
 
 def seeded(world: ShapesDataModule, seed: int) -> ShapesDataModule:
@@ -129,7 +160,9 @@ def test_a_seed_fixes_order_and_captions_over_epochs(world: ShapesDataModule):
         assert at(one, epoch) == at(same, epoch)
         assert sorted(i for i, _ in at(one, epoch)) == list(range(24))
         assert [i for i, _ in at(one, epoch)] != [i for i, _ in at(other, epoch)]
-        assert dict(at(one, epoch)) != dict(at(other, epoch)), "captions are drawn anew for each seed"
+        assert dict(at(one, epoch)) != dict(at(other, epoch)), (
+            "captions are drawn anew for each seed"
+        )
     assert [i for i, _ in at(one, 0)] != [i for i, _ in at(one, 1)]
     assert dict(at(one, 0)) != dict(at(one, 1)), "captions are drawn anew each epoch"
 
@@ -138,7 +171,12 @@ def test_without_a_trainer_the_first_epoch_is_read(world: ShapesDataModule):
     datamodule = seeded(world, 1)
     batch = next(iter(datamodule.train_dataloader()))
     assert list(zip(batch.ids, batch.captions, strict=True)) == at(seeded(world, 1), 0)[:4]
-    assert batch.images is not None and batch.images.shape == (4, 3, 64, 64) and batch.latents is None and len(batch) == 4
+    assert (
+        batch.images is not None
+        and batch.images.shape == (4, 3, 64, 64)
+        and batch.latents is None
+        and len(batch) == 4
+    )
 
 
 def test_an_epoch_taken_up_again_goes_on_behind_what_was_done(world: ShapesDataModule):
@@ -151,12 +189,17 @@ def test_an_epoch_taken_up_again_goes_on_behind_what_was_done(world: ShapesDataM
 
 
 def test_order_skips_and_keeps_its_length():
-    assert list(Order(9, 1, 0, skip=5)) == list(Order(9, 1, 0))[5:] and len(Order(9, 1, 0, skip=5)) == 9
+    assert (
+        list(Order(9, 1, 0, skip=5)) == list(Order(9, 1, 0))[5:]
+        and len(Order(9, 1, 0, skip=5)) == 9
+    )
 
 
 def test_evaluation_reads_the_first_caption(world: ShapesDataModule):
     dataset = world.eval_sets["val"]
-    assert [dataset[i]["caption"] for i in range(6)] == [sample_scene("val", i).captions()[0][0] for i in range(6)]
+    assert [dataset[i]["caption"] for i in range(6)] == [
+        sample_scene("val", i).captions()[0][0] for i in range(6)
+    ]
 
 
 def test_attached_latents_stand_in_for_images(world: ShapesDataModule):
@@ -176,14 +219,25 @@ def test_digest_changes_with_images_resolution_and_number(world: ShapesDataModul
 
 
 def test_what_is_missing_is_named(tmp_path: Path, world: ShapesDataModule):
-    with pytest.raises(DataError, match=r"data\.root=.*nowhere is no folder.*coco: annotations/captions_<split>"):
+    with pytest.raises(
+        DataError,
+        match=(r"data\.root=.*nowhere is no folder.*coco: " r"annotations/captions_<split>"),
+    ):
         CocoDataModule(tmp_path / "nowhere", 64, "val2017").setup()
     (tmp_path / "bare").mkdir()
-    with pytest.raises(DataError, match="no COCO dataset: looked for captions_bare.json, instances_bare.json.*only the folders bare"):
+    with pytest.raises(
+        DataError,
+        match=(
+            "no COCO dataset: looked for captions_bare.json, instances_bare.json.*only the "
+            "folders bare"
+        ),
+    ):
         CocoDataset(tmp_path, "bare", 64)
     root = wide(tmp_path / "x")
     (root / "annotations" / "captions_odd.json").unlink()
-    with pytest.raises(DataError, match="split 'odd' .* has no image with a caption: 1 listed, 1 of them without"):
+    with pytest.raises(
+        DataError, match=("split 'odd' .* has no image with a caption: 1 listed, 1 of them without")
+    ):
         CocoDataset(root, "odd", 64)
     few = ShapesDataModule(world.root, 24, 6, batch=25)
     few.setup()

@@ -1,4 +1,5 @@
-"""Contact sheets: masks on images, words in captions, and that the two are shown to belong together."""
+"""Contact sheets: masks on images, words in captions, and that the two are shown to belong
+together."""
 
 from __future__ import annotations
 
@@ -16,9 +17,20 @@ def square(left: int, top: int, size: int = 16) -> torch.Tensor:
     return mask
 
 
-def tile(caption: str, *named: tuple[str, torch.Tensor], unnamed: tuple[torch.Tensor, ...] = ()) -> Tile:
-    phrases = [Phrase(words, caption.index(words), caption.index(words) + len(words), mask) for words, mask in named]
-    return Tile("000000000001.png", torch.full((3, 64, 64), 90, dtype=torch.uint8), caption, phrases, list(unnamed))
+def tile(
+    caption: str, *named: tuple[str, torch.Tensor], unnamed: tuple[torch.Tensor, ...] = ()
+) -> Tile:
+    phrases = [
+        Phrase(words, caption.index(words), caption.index(words) + len(words), mask)
+        for words, mask in named
+    ]
+    return Tile(
+        "000000000001.png",
+        torch.full((3, 64, 64), 90, dtype=torch.uint8),
+        caption,
+        phrases,
+        list(unnamed),
+    )
 
 
 def has(picture: np.ndarray, color: str) -> np.ndarray:
@@ -32,12 +44,17 @@ def parts(sheet: Image.Image, left: int = GAP) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_masks_are_outlined_and_words_underlined_in_the_same_colours():
-    image, below = parts(draw([tile("a cat and a dog", ("cat", square(8, 8)), ("dog", square(40, 32)))]))
+    image, below = parts(
+        draw([tile("a cat and a dog", ("cat", square(8, 8)), ("dog", square(40, 32)))])
+    )
     scale = SIDE / 64
     for color, (left, top) in zip(COLORS, ((8, 8), (40, 32)), strict=False):
         rows, columns = has(image, color).nonzero()
         assert (rows.min(), columns.min()) == (round(top * scale), round(left * scale))
-        assert (rows.max(), columns.max()) == (round((top + 16) * scale) - 1, round((left + 16) * scale) - 1)
+        assert (rows.max(), columns.max()) == (
+            round((top + 16) * scale) - 1,
+            round((left + 16) * scale) - 1,
+        )
         # The object itself stays to be seen: outline and number are all that is painted on it.
         assert has(image, color).sum() < 0.4 * (16 * scale) ** 2
     first, second = (has(below, color) for color in COLORS[:2])
@@ -46,7 +63,9 @@ def test_masks_are_outlined_and_words_underlined_in_the_same_colours():
 
 
 def test_words_that_mean_the_same_have_one_colour_and_number():
-    image, below = parts(draw([tile("a cat, the kitten", ("cat", square(8, 8)), ("kitten", square(8, 8)))]))
+    image, below = parts(
+        draw([tile("a cat, the kitten", ("cat", square(8, 8)), ("kitten", square(8, 8)))])
+    )
     assert has(below, COLORS[0]).any() and not has(below, COLORS[1]).any()
     left, right = has(below, COLORS[0]).nonzero()[1].min(), has(below, COLORS[0]).nonzero()[1].max()
     assert right - left > 80, "both words are underlined"
@@ -55,11 +74,15 @@ def test_words_that_mean_the_same_have_one_colour_and_number():
 
 def test_what_no_word_names_is_outlined_without_colour():
     image, below = parts(draw([tile("nothing", unnamed=(square(20, 20),))]))
-    assert (image == 255).all(-1).any() and not any(has(image, color).any() or has(below, color).any() for color in COLORS[:-1])
+    assert (image == 255).all(-1).any() and not any(
+        has(image, color).any() or has(below, color).any() for color in COLORS[:-1]
+    )
 
 
 def test_numbers_of_objects_inside_each_other_do_not_hide_each_other():
-    image, _ = parts(draw([tile("a man in a coat", ("man", square(8, 8, 48)), ("coat", square(16, 16, 32)))]))
+    image, _ = parts(
+        draw([tile("a man in a coat", ("man", square(8, 8, 48)), ("coat", square(16, 16, 32)))])
+    )
     scale = SIDE / 64
     for color, first, last in ((COLORS[0], 8, 56), (COLORS[1], 16, 48)):
         inside = slice(round(first * scale) + 5, round(last * scale) - 5)  # without the outline
@@ -75,7 +98,10 @@ def test_tiles_stand_in_rows_as_high_as_their_longest_caption():
 
 
 def test_captions_stay_within_their_tile():
-    words = "an extraordinarily long caption about a cat and its whereabouts in the afternoon of a day in summer"
+    words = (
+        "an extraordinarily long caption about a cat and its whereabouts in the afternoon "
+        "of a day in summer"
+    )
     sheet = np.array(draw([tile(words, ("cat", square(8, 8)))]))
     assert (sheet[:, GAP + SIDE + BADGE :] == 255).all()
 

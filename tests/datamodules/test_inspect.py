@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from coco_files import listed, objects, picture, rectangle, write_captions, write_instances
-from flickr_files import CAPTIONS, write_images, write_token
+from helpers.coco_files import listed, objects, picture, rectangle, write_captions, write_instances
+from helpers.flickr_files import CAPTIONS, write_images, write_token
 from PIL import Image
 from torch.utils.data import Dataset
 
 from datamodules import CocoDataModule, Flickr30kDataModule, PromptDataModule
 from datamodules.inspect import main, report
 from datamodules.loading import PairedDataModule
-from datamodules.shapes_scene import ShapesSceneDataModule
+from datamodules.shapes.scene import ShapesSceneDataModule
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -28,16 +28,27 @@ def lines(datamodule: Any, folder: Path, images: int = 2) -> tuple[list[str], di
     datamodule.prepare_data()
     datamodule.setup()
     found = report(datamodule, folder, images, said.append)
-    assert json.loads((folder / "inspect.json").read_text()) == json.loads(json.dumps(found, default=str))
+    assert json.loads((folder / "inspect.json").read_text()) == json.loads(
+        json.dumps(found, default=str)
+    )
     return [line.strip() for line in said], found
 
 
 def test_the_embedded_world_by_its_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    words = ["data=shapes", "data.train_images=6", "data.eval_images=3", f"output={tmp_path}", "evaluation.splits=[val]", "images=4"]
+    words = [
+        "data=shapes",
+        "data.train_images=6",
+        "data.eval_images=3",
+        f"output={tmp_path}",
+        "evaluation.splits=[val]",
+        "images=4",
+    ]
     assert main(words) == 0
     out = capsys.readouterr().out
     assert "train: 6 samples" in out and "val: 3 samples" in out and "problems: none" in out
-    assert "width 64 / 64 / 64, height 64 / 64 / 64 pixels (least / median / most), all of one size" in out
+    assert (
+        "width 64 / 64 / 64, height 64 / 64 / 64 pixels (least / median / most), all of one size"
+    ) in out
     assert "captions with a linked phrase: 100%" in out
     for split in ("train", "val"):
         path = tmp_path / "inspect" / "shapes" / f"{split}.png"
@@ -46,10 +57,15 @@ def test_the_embedded_world_by_its_command(tmp_path: Path, capsys: pytest.Captur
     assert set(found) == {"splits", "manifest"} and found["splits"]["val"]["samples"] == 3
 
 
-def test_wrong_settings_and_data_are_said_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+def test_wrong_settings_and_data_are_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
     assert main(["imgaes=3"]) == 2
-    assert capsys.readouterr().err == "error: imgaes=3 (command line): no such setting; the top level holds " + (
-        "backbone, method, data, trainer, evaluation, evaluate_with, seed, fresh, output, images; did you mean images?\n"
+    assert capsys.readouterr().err == (
+        "error: imgaes=3 (command line): no such setting; the top level holds "
+    ) + (
+        "backbone, method, data, trainer, evaluation, evaluate_with, seed, fresh, "
+        "output, images; did you mean images?\n"
     )
     assert main(["data=coco", f"data.root={tmp_path / 'nowhere'}", f"output={tmp_path}"]) == 2
     assert capsys.readouterr().err.startswith(f"error: data.root={tmp_path / 'nowhere'}")
@@ -59,7 +75,9 @@ def test_help_loads_nothing_heavy():
     command = [sys.executable, "-X", "importtime", "-m", "datamodules.inspect", "--help"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "images=12" in ran.stdout and "data.root" in ran.stdout
-    assert not any(f" {heavy}\n" in ran.stderr for heavy in ("torch", "lightning", "diffusers", "pycocotools"))
+    assert not any(
+        f" {heavy}\n" in ran.stderr for heavy in ("torch", "lightning", "diffusers", "pycocotools")
+    )
 
 
 @pytest.fixture
@@ -74,9 +92,11 @@ def coco(tmp_path: Path) -> Path:
     more = [{"id": 900, "image_id": 2, "caption": "a sixth"}]
     write_captions(tmp_path / "annotations", "some", images, more=more)
     annotations = [
-        objects(1, key=1), objects(1, key=2, segmentation=rectangle(40, 16, 3, 3), bbox=[40, 16, 3, 3]),
-        objects(3, key=3, segmentation=rectangle(0, 0, 10, 10), bbox=[0, 0, 10, 10]), objects(5, key=4),
-    ]  # fmt: skip
+        objects(1, key=1),
+        objects(1, key=2, segmentation=rectangle(40, 16, 3, 3), bbox=[40, 16, 3, 3]),
+        objects(3, key=3, segmentation=rectangle(0, 0, 10, 10), bbox=[0, 0, 10, 10]),
+        objects(5, key=4),
+    ]
     write_instances(tmp_path / "annotations", "some", images, annotations)
     return tmp_path
 
@@ -86,19 +106,36 @@ def test_photographs_with_problems(coco: Path, tmp_path: Path):
     with pytest.warns(UserWarning, match="split '"):
         said, found = lines(module, tmp_path / "out", images=3)
     facts = found["splits"]["some"]
-    assert facts["samples"] == 5 and facts["sizes"] == {"width": [64, 96, 96], "height": [64, 64, 200], "different": 2}
-    assert facts["captions_per_image"] == {"5": 4, "6": 1} and facts["masks_per_image"] == {"0": 2, "1": 2, "2": 1}
+    assert facts["samples"] == 5 and facts["sizes"] == {
+        "width": [64, 96, 96],
+        "height": [64, 64, 200],
+        "different": 2,
+    }
+    assert facts["captions_per_image"] == {"5": 4, "6": 1} and facts["masks_per_image"] == {
+        "0": 2,
+        "1": 2,
+        "2": 1,
+    }
     # "caption 0 of 1" names nothing.
     assert facts["phrases"]["per_caption"] == {"0": 5} and facts["phrases"]["1_or_more"] == 0
     assert facts["vanished"]["64"] == {"objects": 4, "outside": 1, "vanished": 0}
     assert facts["vanished"]["8"] == {"objects": 4, "outside": 1, "vanished": 1}
-    assert "masks that vanish on a map, with data.mask_share=0.5: 64x64 0 (0%), 32x32 0 (0%), 16x16 0 (0%), 8x8 1 (33%)" in said
-    assert "problem: empty, 1 times" in said and any(line.endswith("000000000004.jpg") for line in said)
+    assert (
+        "masks that vanish on a map, with data.mask_share=0.5: 64x64 0 (0%), 32x32 0 (0%), "
+        "16x16 0 (0%), 8x8 1 (33%)"
+    ) in said
+    assert "problem: empty, 1 times" in said and any(
+        line.endswith("000000000004.jpg") for line in said
+    )
     assert any(line.startswith("source: layout coco") for line in said)
-    assert found["manifest"]["train"]["problems"]["empty"]["count"] == 1 and any(line.startswith("note: split 'some'") for line in said)
+    assert found["manifest"]["train"]["problems"]["empty"]["count"] == 1 and any(
+        line.startswith("note: split 'some'") for line in said
+    )
 
 
-def test_images_that_cannot_be_decoded_are_said_and_left_out_of_the_sheet(coco: Path, tmp_path: Path):
+def test_images_that_cannot_be_decoded_are_said_and_left_out_of_the_sheet(
+    coco: Path, tmp_path: Path
+):
     module = CocoDataModule(coco, 64, "some", ())
     with pytest.warns(UserWarning, match="split '"):
         module.setup()
@@ -118,22 +155,43 @@ def test_flickr(tmp_path: Path):
     module = Flickr30kDataModule(tmp_path, 64, "all", (), split_by="all")
     said, found = lines(module, tmp_path / "out")
     facts = found["splits"]["all"]
-    assert facts["samples"] == len(CAPTIONS) and facts["captions_per_image"] == {"5": 4} and "vanished" not in facts
+    assert (
+        facts["samples"] == len(CAPTIONS)
+        and facts["captions_per_image"] == {"5": 4}
+        and "vanished" not in facts
+    )
     assert (tmp_path / "out" / "all.png").is_file() and any("split by all" in line for line in said)
 
 
 def test_a_scene(tmp_path: Path):
-    said, found = lines(ShapesSceneDataModule(tmp_path / "scene", 2, 0, 8, batch=1, length=20), tmp_path / "out")
+    said, found = lines(
+        ShapesSceneDataModule(tmp_path / "scene", 2, 0, 8, batch=1, length=20), tmp_path / "out"
+    )
     assert found["splits"]["train"]["masks_per_image"] == {"2": 1} and len(found["splits"]) == 2
-    assert found["manifest"]["train"] == 20 and list(found["manifest"]["evaluation"]) == list(found["splits"])[1:]
+    assert (
+        found["manifest"]["train"] == 20
+        and list(found["manifest"]["evaluation"]) == list(found["splits"])[1:]
+    )
     assert all((tmp_path / "out" / f"{name}.png").is_file() for name in found["splits"])
 
 
 def test_prompts_are_written_out(tmp_path: Path):
     (tmp_path / "mine.txt").write_text("a red cat and a dog\nan owl\n")
-    said, found = lines(PromptDataModule([tmp_path / "mine.txt", "attend_and_excite"], eval_prompts=2), tmp_path / "out")
-    assert found["splits"]["mine"]["phrases"] == {"of": 2, "per_caption": {"1": 1, "2": 1}, "1_or_more": 1.0, "2_or_more": 0.5}
-    assert "0: a red cat and a dog" in said and "phrases: red cat | dog" in said and any(line.startswith("wanted: {") for line in said)
+    said, found = lines(
+        PromptDataModule([tmp_path / "mine.txt", "attend_and_excite"], eval_prompts=2),
+        tmp_path / "out",
+    )
+    assert found["splits"]["mine"]["phrases"] == {
+        "of": 2,
+        "per_caption": {"1": 1, "2": 1},
+        "1_or_more": 1.0,
+        "2_or_more": 0.5,
+    }
+    assert (
+        "0: a red cat and a dog" in said
+        and "phrases: red cat | dog" in said
+        and any(line.startswith("wanted: {") for line in said)
+    )
     assert found["splits"]["mine"]["categories"] == {"mine": 2} and "problems: none" in said
     assert not list((tmp_path / "out").glob("*.png"))
 

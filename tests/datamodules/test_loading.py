@@ -21,7 +21,10 @@ SIZE, BATCH = 21, 3  # 3 global batches of two processes, 3 samples left over
 
 
 def test_one_process_has_the_order_that_results_were_made_with():
-    assert list(Order(9, 3, 2)) == torch.randperm(9, generator=torch.Generator().manual_seed(3 * 1_000_003 + 2)).tolist()
+    assert (
+        list(Order(9, 3, 2))
+        == torch.randperm(9, generator=torch.Generator().manual_seed(3 * 1_000_003 + 2)).tolist()
+    )
     assert list(Order(11, 3, 2, batch=4)) == list(Order(11, 3, 2))[:8]
 
 
@@ -30,7 +33,9 @@ def test_processes_share_each_global_batch(skip: int):
     parts = [torch.tensor(list(Order(50, 1, 4, skip, 3, rank, 4))).view(-1, 3) for rank in range(4)]
     alone = torch.tensor(list(Order(50, 1, 4, skip, 12))).view(-1, 12)
     assert len(alone) == 4 - skip and torch.equal(torch.cat(parts, 1), alone)
-    assert {len(Order(50, 1, 4, skip, 3, rank, 4)) for rank in range(4)} == {12}, "the Trainer counts the batches that came before"
+    assert {len(Order(50, 1, 4, skip, 3, rank, 4)) for rank in range(4)} == {12}, (
+        "the Trainer counts the batches that came before"
+    )
 
 
 @pytest.mark.parametrize(("count", "world"), [(10, 1), (10, 3), (2, 4), (0, 2), (64, 8)])
@@ -38,7 +43,12 @@ def test_an_evaluation_takes_every_sample_once(count: int, world: int):
     shares = [share(count, rank, world) for rank in range(world)]
     assert [sample for mine in shares for sample in mine] == list(range(count))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    seen = [int(row) for mine in shares for batch in DataLoader(list(range(count)), 4, sampler=mine) for row in batch]  # type: ignore[arg-type]
+    seen = [
+        int(row)
+        for mine in shares
+        for batch in DataLoader(list(range(count)), 4, sampler=mine)
+        for row in batch
+    ]  # type: ignore[arg-type]
     assert seen == list(range(count))
 
 
@@ -119,35 +129,63 @@ class Captions(torch.utils.data.Dataset):
         return {"id": index, "caption": f"{index} in epoch {self.epoch}"}
 
 
-def test_two_processes_train_on_the_batches_of_one_and_go_on_in_the_middle_of_an_epoch(tmp_path: Path):
+def test_two_processes_train_on_the_batches_of_one_and_go_on_in_the_middle_of_an_epoch(
+    tmp_path: Path,
+):
     (tmp_path / "worker.py").write_text(WORKER)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    launched = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "test"}
+    launched = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "TORCHELASTIC_RUN_ID": "test",
+    }
     environment = {**os.environ, **launched, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(tmp_path / "worker.py"), str(tmp_path), str(SIZE)]
     processes = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**environment, "RANK": rank, "LOCAL_RANK": rank})
+        subprocess.Popen(
+            command,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**environment, "RANK": rank, "LOCAL_RANK": rank},
+        )
         for rank in ("0", "1")
     ]
     answers = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], answers
-    (first, rest, refused), (other_first, other_rest, other_refused) = (json.loads(answer.splitlines()[-1]) for answer in answers)
+    (first, rest, refused), (other_first, other_rest, other_refused) = (
+        json.loads(answer.splitlines()[-1]) for answer in answers
+    )
 
     one = Numbers(SIZE, 2 * BATCH)
     expected = [*one.at(0), *one.at(1), *one.at(2)][:8]
-    together = [mine + other for mine, other in zip(first + rest, other_first + other_rest, strict=True)]
+    together = [
+        mine + other for mine, other in zip(first + rest, other_first + other_rest, strict=True)
+    ]
     assert together == expected and len(first) == 5 and len(rest) == 3
-    assert [captions[0][-1] for captions in together] == list("00011122"), "the epoch reaches the worker processes"
-    assert refused == other_refused and "samples 21, global_batch 6, seed 5; now it is samples 21, global_batch 4" in refused
+    assert [captions[0][-1] for captions in together] == list("00011122"), (
+        "the epoch reaches the worker processes"
+    )
+    assert (
+        refused == other_refused
+        and ("samples 21, global_batch 6, seed 5; now it is samples 21, global_batch 4") in refused
+    )
 
 
 def test_too_few_samples_and_a_checkpoint_of_other_data_are_refused():
     assert ranks() == (0, 1)
-    with pytest.raises(ValueError, match="2 training samples make no batch of 3: set trainer.batch lower"):
+    with pytest.raises(
+        ValueError, match=("2 training samples make no batch of 3: set trainer.batch lower")
+    ):
         Numbers(2, 3).train_dataloader()
     module = Numbers(8, 4)
     module.load_state_dict(Numbers(8, 4).state_dict())
-    with pytest.raises(ValueError, match=r"samples 9, global_batch 4, seed 5; now it is samples 8, .*delete the checkpoint"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"samples 9, global_batch 4, seed 5; now " r"it is samples 8, .*delete the checkpoint"
+        ),
+    ):
         module.load_state_dict(Numbers(9, 4).state_dict())

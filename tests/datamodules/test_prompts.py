@@ -10,16 +10,19 @@ import torch
 
 from datamodules import PromptDataModule
 from datamodules.batch import Caption
-from datamodules.index import DataError
-from datamodules.prompt_files import make_pairs
+from datamodules.formats.index import DataError
+from datamodules.formats.prompt_files import make_pairs
 from datamodules.prompts import PromptDataset
 
 OWN: list[dict] = [
-    {"prompt": "a cat left of a dog", "category": "places", "wanted":
-        {"include": [{"class": "dog"}, {"class": "cat", "position": ["left of", 0]}]}},
+    {
+        "prompt": "a cat left of a dog",
+        "category": "places",
+        "wanted": {"include": [{"class": "dog"}, {"class": "cat", "position": ["left of", 0]}]},
+    },
     {"prompt": "a red car and a blue bus", "phrases": ["red car", "blue bus"]},
     {"prompt": "a lake"},
-]  # fmt: skip
+]
 
 
 @pytest.fixture
@@ -33,15 +36,31 @@ def test_samples_have_words_but_no_image(folder: Path):
     module = PromptDataModule(folder / "mine.jsonl")
     module.setup()
     dataset = module.train_set
-    assert len(dataset) == 3 and dataset.encodable == 0 and dataset.instances(0) == [] and dataset.latents is None
+    assert (
+        len(dataset) == 3
+        and dataset.encodable == 0
+        and dataset.instances(0) == []
+        and dataset.latents is None
+    )
     sample = dataset[1]
-    assert sample.keys() == {"id", "caption", "phrases"} and (sample["id"], sample["caption"]) == (1, "a red car and a blue bus")
+    assert sample.keys() == {"id", "caption", "phrases"} and (sample["id"], sample["caption"]) == (
+        1,
+        "a red car and a blue bus",
+    )
     assert [(p.text, p.start, p.end, tuple(p.mask.shape)) for p in sample["phrases"]] == [
-        ("red car", 2, 9, (0, 0)), ("blue bus", 16, 24, (0, 0))
-    ]  # fmt: skip
+        ("red car", 2, 9, (0, 0)),
+        ("blue bus", 16, 24, (0, 0)),
+    ]
     assert sample["phrases"][0].mask.dtype == torch.bool
-    assert dataset.caption(0) == Caption("a cat left of a dog", "left of") and dataset.caption(1).relation is None
-    assert dataset.records[0].wanted["include"][1] == {"class": "cat", "count": 1, "position": ["left of", 0]}
+    assert (
+        dataset.caption(0) == Caption("a cat left of a dog", "left of")
+        and dataset.caption(1).relation is None
+    )
+    assert dataset.records[0].wanted["include"][1] == {
+        "class": "cat",
+        "count": 1,
+        "position": ["left of", 0],
+    }
     dataset.with_phrases = False
     assert dataset[1].keys() == {"id", "caption"}
 
@@ -53,7 +72,12 @@ def test_training_goes_over_all_prompts_once_in_the_order_of_the_seed(folder: Pa
         return [text for batch in module.train_dataloader() for text in batch.captions]
 
     first = epochs(0)
-    assert sorted(first) == ["a bird on a tree", "a cat left of a dog", "a lake", "a red car and a blue bus"]
+    assert sorted(first) == [
+        "a bird on a tree",
+        "a cat left of a dog",
+        "a lake",
+        "a red car and a blue bus",
+    ]
     assert first == epochs(0) and any(epochs(seed) != first for seed in range(1, 6))
     module = PromptDataModule(folder, batch=4)
     with pytest.raises(ValueError, match="3 training samples make no batch of 4"):
@@ -65,7 +89,11 @@ def test_batches_hold_phrases_and_nothing_to_encode(folder: Path):
     module = PromptDataModule("attend_and_excite", batch=8)
     module.setup()
     batch = next(iter(module.train_dataloader()))
-    assert batch.images is None and batch.latents is None and [len(found) for found in batch.phrases] == [2] * 8
+    assert (
+        batch.images is None
+        and batch.latents is None
+        and [len(found) for found in batch.phrases] == [2] * 8
+    )
     assert len(module.train_set) == 276 and list(module.eval_sets) == ["attend_and_excite"]
 
 
@@ -75,11 +103,17 @@ def test_evaluation_sets_are_files_or_categories(folder: Path):
     by_file.setup()
     by_category.setup()
     assert {name: len(found) for name, found in by_file.eval_sets.items()} == {"mine": 3, "more": 2}
-    assert {name: len(found) for name, found in by_category.eval_sets.items()} == {"places": 1, "mine": 2, "more": 2}
+    assert {name: len(found) for name, found in by_category.eval_sets.items()} == {
+        "places": 1,
+        "mine": 2,
+        "more": 2,
+    }
     assert [r.id for r in by_category.eval_sets["more"].records] == [0, 1]
     (folder / "other").mkdir()
     (folder / "other" / "more.txt").write_text("a fox\n")
-    with pytest.raises(DataError, match="another file is named 'more': rename one, or set sets=category"):
+    with pytest.raises(
+        DataError, match=("another file is named 'more': rename one, or set sets=category")
+    ):
         PromptDataModule([*paths, folder / "other" / "more.txt"]).setup()
     with pytest.raises(ValueError, match="sets='tag': expected file or category"):
         PromptDataModule(paths, sets="tag")
@@ -96,7 +130,9 @@ def test_fewer_prompts_are_taken_evenly():
 def test_prompts_of_few_phrases_are_left_out_of_training_only(folder: Path):
     module = PromptDataModule(folder / "mine.jsonl", min_phrases=2)
     module.setup()
-    assert [r.text for r in module.train_set.records] == [line["prompt"] for line in OWN[:2]] and len(module.eval_sets["mine"]) == 3
+    assert [r.text for r in module.train_set.records] == [
+        line["prompt"] for line in OWN[:2]
+    ] and len(module.eval_sets["mine"]) == 3
     with pytest.raises(DataError, match="none of 3 prompts has min_phrases=3 phrases"):
         PromptDataModule(folder / "mine.jsonl", min_phrases=3).setup()
 
@@ -105,8 +141,14 @@ def test_the_manifest_says_what_was_read_and_left_out(folder: Path):
     (folder / "mine.jsonl").write_text((folder / "mine.jsonl").read_text() + '{"prompt": ""}\n')
     module = PromptDataModule([folder, folder / "more.txt"], min_phrases=1)
     manifest = module.manifest()
-    assert json.loads(json.dumps(manifest)) == manifest and module.train_set.manifest.items() <= manifest.items()
-    assert [(f["kind"], f["prompts"], f["duplicates"], f["wanted"]) for f in manifest["files"]] == [("own", 3, 0, 1), ("text", 2, 1, 0)]
+    assert (
+        json.loads(json.dumps(manifest)) == manifest
+        and module.train_set.manifest.items() <= manifest.items()
+    )
+    assert [(f["kind"], f["prompts"], f["duplicates"], f["wanted"]) for f in manifest["files"]] == [
+        ("own", 3, 0, 1),
+        ("text", 2, 1, 0),
+    ]
     assert manifest["not_read"] == [str(folder / "more.txt")] and manifest["prompts"] == 5
     assert manifest["categories"] == {"places": 1, "mine": 2, "more": 2}
     assert manifest["train"] == 4 and manifest["evaluation"] == {"mine": 3, "more": 2}
@@ -119,7 +161,9 @@ def test_the_manifest_says_what_was_read_and_left_out(folder: Path):
 
 def test_without_prompts_nothing_is_set_up(tmp_path: Path):
     (tmp_path / "a.txt").write_bytes(b"\xff")
-    with pytest.raises(DataError, match=r"no prompts left in .*: unusable file: .*a.txt: not UTF-8"):
+    with pytest.raises(
+        DataError, match=(r"no prompts left in .*: " r"unusable file: .*a.txt: not UTF-8")
+    ):
         PromptDataModule(tmp_path).setup()
     with pytest.raises(DataError, match="no prompts left in : no file was named"):
         PromptDataModule([]).setup()
@@ -129,7 +173,11 @@ def test_without_prompts_nothing_is_set_up(tmp_path: Path):
 
 def test_the_digest_follows_the_prompts():
     pairs = make_pairs()
-    assert PromptDataset(pairs).digest() == PromptDataset(pairs).digest() != PromptDataset(make_pairs(1)).digest()
+    assert (
+        PromptDataset(pairs).digest()
+        == PromptDataset(pairs).digest()
+        != PromptDataset(make_pairs(1)).digest()
+    )
     assert PromptDataset(pairs).digest() != PromptDataset(pairs[:-1]).digest()
 
 

@@ -1,4 +1,5 @@
-"""Scenes as training batches: which subjects a sample names, where they are, that a seed fixes all of it, and prompts about them."""
+"""Scenes as training batches: which subjects a sample names, where they are, that a seed fixes all
+of it, and prompts about them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ def band(subject: int) -> np.ndarray:
 
 
 def write(folder: Path, *images: tuple[int, ...], said: dict[str, Any] | None = None) -> Path:
-    """A scene with, for each image, the numbers of the subjects in it; each subject's mask is white on the image too."""
+    """A scene with, for each image, the numbers of the subjects in it; each subject's mask is white
+    on the image too."""
     folder.mkdir(parents=True, exist_ok=True)
     for j, subjects in enumerate(images):
         number = "" if len(images) == 1 else str(j)
@@ -78,13 +80,19 @@ def test_phrases_are_the_placeholders_of_the_caption_with_their_masks(tmp_path: 
     flips = set()
     for i in range(len(dataset)):
         sample, draw = dataset[i], dataset.draw(i)
-        assert [int(p.text[6:-1]) for p in sample["phrases"]] == named(sample["caption"]) == list(draw.subjects)
+        assert (
+            [int(p.text[6:-1]) for p in sample["phrases"]]
+            == named(sample["caption"])
+            == list(draw.subjects)
+        )
         for phrase in sample["phrases"]:
             assert sample["caption"][phrase.start : phrase.end] == phrase.text
             assert phrase.mask.dtype == torch.float32 and phrase.mask.shape == (SIZE, SIZE)
             mask = torch.from_numpy(band(int(phrase.text[6:-1])).astype(np.float32)) / 255
             assert torch.equal(phrase.mask, mask.flip(-1) if draw.flipped else mask)
-            assert bool((sample["image"][0][phrase.mask > 0] == 1).all()), "the mask is mirrored with its image"
+            assert bool((sample["image"][0][phrase.mask > 0] == 1).all()), (
+                "the mask is mirrored with its image"
+            )
         assert float(sample["image"][0, -1, -1]) == pytest.approx(20 * draw.image / 127.5 - 1)
         flips.add((draw.image, draw.flipped))
         if draw.image == 1:
@@ -104,7 +112,10 @@ def test_without_union_sampling_all_subjects_in_fixed_order_on_the_same_images(t
 
 def test_half_of_the_samples_are_mirrored_when_asked(tmp_path: Path):
     folder = write(tmp_path, (0, 1))
-    plain, mirrored = module(folder, flip=False, length=400).train_set, module(folder, length=400).train_set
+    plain, mirrored = (
+        module(folder, flip=False, length=400).train_set,
+        module(folder, length=400).train_set,
+    )
     assert sum(mirrored.draw(i).flipped for i in range(400)) == pytest.approx(200, abs=40)
     assert not any(plain.draw(i).flipped for i in range(400))
     assert [plain.caption(i) for i in range(400)] == [mirrored.caption(i) for i in range(400)]
@@ -124,13 +135,24 @@ def test_a_seed_an_epoch_and_an_index_fix_a_sample(tmp_path: Path):
 
 
 def at(datamodule: SceneDataModule, epoch: int, batches: int = 0) -> list[tuple[int, str, int]]:
-    """(id, caption, prior id) of what is left of an epoch of which ``batches`` are done, in order."""
-    datamodule.trainer = SimpleNamespace(current_epoch=epoch, fit_loop=SimpleNamespace(batch_idx=batches - 1))  # type: ignore[assignment]
-    return [row for b in datamodule.train_dataloader() for row in zip(b.ids, b.captions, b.prior.ids, strict=True)]  # type: ignore[union-attr]
+    """(id, caption, prior id) of what is left of an epoch of which ``batches`` are done, in
+    order."""
+    datamodule.trainer = SimpleNamespace(
+        current_epoch=epoch, fit_loop=SimpleNamespace(batch_idx=batches - 1)
+    )  # type: ignore[assignment]
+    return [
+        row
+        for b in datamodule.train_dataloader()
+        for row in zip(b.ids, b.captions, b.prior.ids, strict=True)
+    ]  # type: ignore[union-attr]
 
 
 def test_epochs_go_on_where_they_stopped_and_need_no_worker(tmp_path: Path):
-    options: dict[str, Any] = {"batch": 4, "length": 12, "prior_images": classes(tmp_path / "classes")}
+    options: dict[str, Any] = {
+        "batch": 4,
+        "length": 12,
+        "prior_images": classes(tmp_path / "classes"),
+    }
     folder = write(tmp_path / "scene", (0, 1, 2))
     datamodule = module(folder, **options)
     whole = at(datamodule, 2)
@@ -143,13 +165,19 @@ def test_epochs_go_on_where_they_stopped_and_need_no_worker(tmp_path: Path):
 def test_samples_of_different_numbers_of_subjects_make_a_batch(tmp_path: Path):
     batch = next(iter(module(write(tmp_path, (0, 1, 2)), batch=16).train_dataloader()))
     assert isinstance(batch, Batch) and batch.prior is None and batch.phrases is not None
-    assert batch.images is not None and batch.images.shape == (16, 3, SIZE, SIZE) and batch.images.dtype == torch.float32
+    assert (
+        batch.images is not None
+        and batch.images.shape == (16, 3, SIZE, SIZE)
+        and batch.images.dtype == torch.float32
+    )
     assert {len(phrases) for phrases in batch.phrases} == {1, 2, 3}
 
 
 def test_class_images_accompany_the_samples_all_in_turn(tmp_path: Path):
     folder, prior = write(tmp_path / "scene", (0, 1)), classes(tmp_path / "classes")
-    datamodule = module(folder, batch=2, length=4, prior_images=prior, prior_prompt="a photo of a dog")
+    datamodule = module(
+        folder, batch=2, length=4, prior_images=prior, prior_prompt="a photo of a dog"
+    )
     seen: list[int] = []
     for epoch in range(3):
         datamodule.train_set.epoch = epoch
@@ -179,8 +207,14 @@ def test_latents_go_by_variant(tmp_path: Path):
         assert torch.equal(dataset[i]["latent"], sample["image"]) and "image" not in dataset[i]
         assert torch.equal(dataset[i]["prior"]["latent"], sample["prior"]["image"])
     batch = next(iter(datamodule.train_dataloader()))
-    assert batch.images is None and batch.latents is not None and batch.latents.shape == (8, 3, SIZE, SIZE)
-    assert batch.prior is not None and batch.prior.images is None and batch.prior.latents is not None
+    assert (
+        batch.images is None
+        and batch.latents is not None
+        and batch.latents.shape == (8, 3, SIZE, SIZE)
+    )
+    assert (
+        batch.prior is not None and batch.prior.images is None and batch.prior.latents is not None
+    )
     with pytest.raises(IndexError):
         dataset.image(7)
 
@@ -194,7 +228,11 @@ def test_coco_says_how_many_images_there_are_to_encode():
 def test_digest_changes_with_everything_that_samples_are_made_of(tmp_path: Path):
     folder, prior = write(tmp_path / "a", (0, 1)), classes(tmp_path / "classes")
     ways: list[dict[str, Any]] = [
-        {}, {"resolution": 8}, {"flip": False}, {"tokens": ["<a>", "<b>"]}, {"prior_images": prior}
+        {},
+        {"resolution": 8},
+        {"flip": False},
+        {"tokens": ["<a>", "<b>"]},
+        {"prior_images": prior},
     ]
     digests = [module(folder, **way).train_set.digest() for way in ways]
     digests += [module(write(tmp_path / "b", (1, 0), (0, 1))).train_set.digest()]
@@ -207,7 +245,11 @@ def test_digest_changes_with_everything_that_samples_are_made_of(tmp_path: Path)
 
 
 def test_placeholders_and_class_words_may_be_given(tmp_path: Path):
-    folder = write(tmp_path, (0, 1), said={"subjects": [{"token": "<dog>", "class": "dog"}, {"token": "<cat>"}]})
+    folder = write(
+        tmp_path,
+        (0, 1),
+        said={"subjects": [{"token": "<dog>", "class": "dog"}, {"token": "<cat>"}]},
+    )
     dataset = module(folder, union_sampling=False).train_set
     assert dataset.caption(0).text == "a photo of <dog> and <cat>"
     other = module(folder, union_sampling=False, tokens=("<x>", "<yy>"), classes=("wolf", "lynx"))
@@ -215,7 +257,11 @@ def test_placeholders_and_class_words_may_be_given(tmp_path: Path):
     assert [p[:3] for p in other.train_set.phrases(0)] == [("<x>", 11, 14), ("<yy>", 19, 23)]
     assert [s.class_word for s in other.scene.subjects] == ["wolf", "lynx"]
     longer = module(folder, tokens=("sks", "sks2")).eval_sets["prompts"]
-    assert [[p.text for p in longer.phrases(i)] for i in range(3)] == [["sks"], ["sks2"], ["sks", "sks2"]]
+    assert [[p.text for p in longer.phrases(i)] for i in range(3)] == [
+        ["sks"],
+        ["sks2"],
+        ["sks", "sks2"],
+    ]
 
 
 def test_prompts_take_every_subset_of_the_subjects(tmp_path: Path):
@@ -223,34 +269,61 @@ def test_prompts_take_every_subset_of_the_subjects(tmp_path: Path):
     prompts = module(write(tmp_path / "plain", (0, 1))).eval_sets["prompts"]
     assert len(prompts) == 3 * len(PROMPTS) == 30
     assert [prompts.caption(i).text for i in range(3)] == [
-        "a photo of <asset0> at the beach", "a photo of <asset1> at the beach", "a photo of <asset0> and <asset1> at the beach"
+        "a photo of <asset0> at the beach",
+        "a photo of <asset1> at the beach",
+        ("a photo of <asset0> and <asset1> at the beach"),
     ]
     assert [r.id for r in prompts.records] == list(range(30))
-    folder = write(tmp_path / "said", (0,), (0, 1), said={"prompts": ["{tokens} on ice", "<asset1> alone, no <asset2>"]})
+    folder = write(
+        tmp_path / "said",
+        (0,),
+        (0, 1),
+        said={"prompts": ["{tokens} on ice", "<asset1> alone, no <asset2>"]},
+    )
     prompts = module(folder).eval_sets["prompts"]
     assert [prompts.caption(i).text for i in range(len(prompts))] == [
-        "<asset0> on ice", "<asset1> on ice", "<asset0> and <asset1> on ice", "<asset1> alone, no <asset2>"
+        "<asset0> on ice",
+        "<asset1> on ice",
+        "<asset0> and <asset1> on ice",
+        "<asset1> alone, no <asset2>",
     ]
-    assert [int(prompts.pixels(i)[0, -1, -1]) for i in range(4)] == [0, 20, 20, 20], "the first image with the most of its subjects"
+    assert [int(prompts.pixels(i)[0, -1, -1]) for i in range(4)] == [0, 20, 20, 20], (
+        "the first image with the most of its subjects"
+    )
     assert [[p[:3] for p in prompts.phrases(i)] for i in (2, 3)] == [
-        [("<asset0>", 0, 8), ("<asset1>", 13, 21)], [("<asset1>", 0, 8)]
+        [("<asset0>", 0, 8), ("<asset1>", 13, 21)],
+        [("<asset1>", 0, 8)],
     ]
 
 
 def test_subjects_of_prompts_are_objects_with_masks_and_boxes(tmp_path: Path):
-    folder = write(tmp_path, (0, 1), said={"subjects": [{"token": "<asset0>", "class": "dog", "color": "red"}, {"token": "<asset1>"}]})
+    folder = write(
+        tmp_path,
+        (0, 1),
+        said={
+            "subjects": [
+                {"token": "<asset0>", "class": "dog", "color": "red"},
+                {"token": "<asset1>"},
+            ]
+        },
+    )
     Image.fromarray(band(1) // 4).save(folder / "mask1.png")
     dog, other = module(folder).eval_sets["prompts"].instances(2)
     assert (dog.label, dog.color, dog.box) == ("dog", "red", (0, 0, 8, 1))
     assert (other.label, other.color, other.box) == ("<asset1>", None, (0, 1, 8, 2))
-    assert torch.equal(dog.mask, torch.from_numpy(band(0) > 0)) and torch.equal(other.mask, torch.from_numpy(band(1) > 0))
+    assert torch.equal(dog.mask, torch.from_numpy(band(0) > 0)) and torch.equal(
+        other.mask, torch.from_numpy(band(1) > 0)
+    )
 
 
 def test_what_cannot_be_trained_on_is_refused(tmp_path: Path):
     folder = write(tmp_path / "scene", (0, 1))
     (tmp_path / "empty").mkdir()
     for name in ("empty", "nowhere"):
-        with pytest.raises(FileNotFoundError, match=f"no class images at .*{name}: put images there .*'a photo at the beach'"):
+        with pytest.raises(
+            FileNotFoundError,
+            match=(f"no class images at .*{name}: put images there .*'a photo at the beach'"),
+        ):
             module(folder, prior_images=tmp_path / name)
     with pytest.raises(ValueError, match="3 training samples make no batch of 4"):
         module(folder, batch=4, length=3).train_dataloader()

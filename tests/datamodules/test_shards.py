@@ -1,4 +1,5 @@
-"""Sharded rows: computed once by however many processes, whole after a kill, never stale, and light to hand to workers."""
+"""Sharded rows: computed once by however many processes, whole after a kill, never stale, and light
+to hand to workers."""
 
 from __future__ import annotations
 
@@ -22,14 +23,15 @@ from safetensors.torch import load_file, save_file
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules import shards as module
-from datamodules.index import DataError
+from datamodules.formats.index import DataError
 from datamodules.shards import Rows, Shards, fill
 
 ROOT = Path(__file__).resolve().parents[2]
 FACTS = {"backbone": "abc", "dtype": "bfloat16", "resolution": 64}
 COUNT = 22  # three shards of 8, the last one short
 
-# A process of its own: notes each row that it computes, a line before and a line after each batch, and waits in between.
+# A process of its own: notes each row that it computes, a line before and a line after each batch,
+# and waits in between.
 FILLER = """
 import sys, time
 from pathlib import Path
@@ -77,7 +79,9 @@ def filled(folder: Path, compute: Callable, **more: Any) -> Shards:
 
 def process(folder: Path, notes: Path, pause: float) -> subprocess.Popen:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([sys.executable, "-c", FILLER, str(folder), str(notes), str(pause)], env=environment)
+    return subprocess.Popen(
+        [sys.executable, "-c", FILLER, str(folder), str(notes), str(pause)], env=environment
+    )
 
 
 def noted(notes: Path) -> Counter[int]:
@@ -121,16 +125,26 @@ def test_a_row_is_a_copy_and_the_ends_are_guarded(tmp_path: Path, encoder: Encod
 
 
 def test_other_facts_are_another_folder(tmp_path: Path, encoder: Encoder):
-    facts = [FACTS, {**FACTS, "dtype": "float16"}, {**FACTS, "resolution": 32}, {**FACTS, "crop": "none"}]
+    facts = [
+        FACTS,
+        {**FACTS, "dtype": "float16"},
+        {**FACTS, "resolution": 32},
+        {**FACTS, "crop": "none"},
+    ]
     folders = {fill(tmp_path, f, count, encoder).folder for f in facts for count in (3, 4)}
     assert len(folders) == 8
     before = len(encoder.calls)
-    assert fill(tmp_path, dict(reversed(FACTS.items())), 4, encoder).folder in folders and len(encoder.calls) == before
+    assert (
+        fill(tmp_path, dict(reversed(FACTS.items())), 4, encoder).folder in folders
+        and len(encoder.calls) == before
+    )
     meta = json.loads((fill(tmp_path, FACTS, 4, encoder).folder / "meta.json").read_text())
     assert meta["facts"] == FACTS and meta["count"] == 4
 
 
-def test_an_interrupted_fill_keeps_finished_shards_and_no_half_ones(tmp_path: Path, encoder: Encoder):
+def test_an_interrupted_fill_keeps_finished_shards_and_no_half_ones(
+    tmp_path: Path, encoder: Encoder
+):
     def stops(rows: list[int]) -> dict[str, torch.Tensor]:
         if 13 in rows:
             raise KeyboardInterrupt
@@ -144,7 +158,9 @@ def test_an_interrupted_fill_keeps_finished_shards_and_no_half_ones(tmp_path: Pa
     assert [0] not in encoder.calls and encoder.rows == list(range(8, COUNT))
 
 
-def test_a_write_that_fails_leaves_nothing(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+def test_a_write_that_fails_leaves_nothing(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+):
     def half(tensors: dict, path: Path) -> None:
         path.write_bytes(b"half")
         raise OSError("no space left on device")
@@ -152,7 +168,10 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path, encoder: Encoder, mon
     monkeypatch.setattr(module, "save_file", half)
     with pytest.raises(OSError, match="no space"):
         filled(tmp_path, encoder)
-    assert sorted(path.name for path in next(tmp_path.iterdir()).iterdir()) == ["locks", "meta.json"]
+    assert sorted(path.name for path in next(tmp_path.iterdir()).iterdir()) == [
+        "locks",
+        "meta.json",
+    ]
 
 
 def test_a_killed_process_is_taken_up_where_it_was(tmp_path: Path):
@@ -161,13 +180,20 @@ def test_a_killed_process_is_taken_up_where_it_was(tmp_path: Path):
     until(lambda: len(list(tmp_path.rglob("shard-*.safetensors"))) >= 3)
     one.send_signal(signal.SIGKILL)
     assert one.wait() == -signal.SIGKILL
-    finished = [8 * int(path.stem.removeprefix("shard-")) for path in tmp_path.rglob("shard-*.safetensors")]
+    finished = [
+        8 * int(path.stem.removeprefix("shard-")) for path in tmp_path.rglob("shard-*.safetensors")
+    ]
     assert 3 <= len(finished) < 8
     assert process(tmp_path / "cache", notes, 0).wait() == 0
     times = noted(notes)
     assert all(times[row] == 1 for first in finished for row in range(first, first + 8))
-    # What the killed process had begun, at most one shard, is computed a second time, and nothing else.
-    assert sorted(times) == list(range(64)) and sum(times.values()) <= 64 + 8 and max(times.values()) <= 2
+    # What the killed process had begun, at most one shard, is computed a second time, and nothing
+    # else.
+    assert (
+        sorted(times) == list(range(64))
+        and sum(times.values()) <= 64 + 8
+        and max(times.values()) <= 2
+    )
     assert not list((tmp_path / "cache").glob("*/.0*"))
 
 
@@ -178,7 +204,8 @@ def test_processes_share_the_work_and_go_on_for_one_that_is_killed(tmp_path: Pat
     victim = process(tmp_path / "cache", notes[0], 60)
     until(lambda: bool(noted(notes[0])))
     others = [process(tmp_path / "cache", note, 0.2) for note in notes[1:]]
-    until(lambda: len(list(tmp_path.rglob("shard-*.safetensors"))) == 7)  # all but that which the slow one holds
+    # All but that which the slow one holds
+    until(lambda: len(list(tmp_path.rglob("shard-*.safetensors"))) == 7)
     assert all(other.poll() is None for other in others)
     victim.kill()
     assert [other.wait(60) for other in others] == [0, 0]
@@ -188,14 +215,22 @@ def test_processes_share_the_work_and_go_on_for_one_that_is_killed(tmp_path: Pat
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_not_finite_stop_with_the_name(tmp_path: Path, encoder: Encoder, bad: float):
+def test_values_that_are_not_finite_stop_with_the_name(
+    tmp_path: Path, encoder: Encoder, bad: float
+):
     def overflows(rows: list[int]) -> dict[str, torch.Tensor]:
         found = encoder(rows)
         for row in {10, 11} & set(rows):
             found["latents"][rows.index(row), 1, 2] = bad
         return found
 
-    with pytest.raises(DataError, match=r"^images/10\.jpg \(and 1 more .*: its latents are not finite: encode in float32 or bfloat16"):
+    with pytest.raises(
+        DataError,
+        match=(
+            r"^images/10\.jpg \(and 1 more .*: its latents are "
+            r"not finite: encode in float32 or bfloat16"
+        ),
+    ):
         filled(tmp_path, overflows, where=lambda row: Path(f"images/{row}.jpg"))
     assert [path.name for path in tmp_path.rglob("*.safetensors")] == ["shard-00000.safetensors"]
     assert torch.equal(filled(tmp_path, encoder)["latents"][10], Encoder()([10])["latents"][0])
@@ -207,10 +242,17 @@ def test_a_first_row_that_is_not_finite_leaves_no_description(tmp_path: Path):
     assert not list(tmp_path.rglob("meta.json"))
 
 
-def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch):
+def test_a_disk_that_is_too_small_is_refused_before_the_work(
+    tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+):
     needed = COUNT * (2 * 3 * 2 + 8)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed - 1))
-    with pytest.raises(ValueError, match=r"22 of 22 latents to compute, 440 B at .*, but 439 B are free there: make room"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"22 of 22 latents to compute, 440 B at " r".*, but 439 B are free there: make room"
+        ),
+    ):
         filled(tmp_path, encoder, what="latents")
     assert encoder.calls == [[0]]
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=needed))
@@ -222,7 +264,9 @@ def test_a_disk_that_is_too_small_is_refused_before_the_work(tmp_path: Path, enc
         filled(tmp_path, encoder)
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "longer", "junk", "other shape", "other dtype", "other name"])
+@pytest.mark.parametrize(
+    "damage", ["cut", "empty", "longer", "junk", "other shape", "other dtype", "other name"]
+)
 def test_a_damaged_shard_is_computed_again(tmp_path: Path, encoder: Encoder, damage: str):
     path = filled(tmp_path, encoder).path(1)
     content, tensors = path.read_bytes(), load_file(path)
@@ -234,12 +278,18 @@ def test_a_damaged_shard_is_computed_again(tmp_path: Path, encoder: Encoder, dam
         case "other name":
             save_file({"latents": tensors["latents"]}, path)
         case _:
-            path.write_bytes({"cut": content[:-3], "empty": b"", "longer": content + b"0", "junk": b"\xff" * 99}[damage])
+            path.write_bytes(
+                {"cut": content[:-3], "empty": b"", "longer": content + b"0", "junk": b"\xff" * 99}[
+                    damage
+                ]
+            )
     encoder.calls.clear()
     lines: list[str] = []
     again = filled(tmp_path, encoder, emit=lambda text, share: lines.append(text))
     assert encoder.calls == [[8, 9, 10, 11], [12, 13, 14, 15]]
-    assert torch.equal(again["latents"].gather(range(COUNT)), Encoder()(list(range(COUNT)))["latents"])
+    assert torch.equal(
+        again["latents"].gather(range(COUNT)), Encoder()(list(range(COUNT)))["latents"]
+    )
     assert any("shard-00001.safetensors is damaged" in line for line in lines)
 
 
@@ -264,9 +314,18 @@ def test_a_shard_that_is_damaged_after_it_was_opened_says_so(tmp_path: Path, enc
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda rows: {"x": torch.zeros(len(rows) + (len(rows) > 1), 2)}, "5 rows of 'x' for 4 rows of latents: expected one for each"),
-        (lambda rows: {"x": torch.zeros(len(rows), 2 + (20 in rows))}, r"row 20 and .* gave x \[3\] float32 a row: expected x \[2\] float"),
-        (lambda rows: {"x" if 0 in rows else "y": torch.zeros(len(rows))}, r"row 4 and .* gave y \[\] float32 a row: expected x"),
+        (
+            lambda rows: {"x": torch.zeros(len(rows) + (len(rows) > 1), 2)},
+            ("5 rows of 'x' for 4 rows of latents: expected one for each"),
+        ),
+        (
+            lambda rows: {"x": torch.zeros(len(rows), 2 + (20 in rows))},
+            (r"row 20 and .* gave x \[3\] " r"float32 a row: expected x \[2\] float"),
+        ),
+        (
+            lambda rows: {"x" if 0 in rows else "y": torch.zeros(len(rows))},
+            (r"row 4 and .* gave y " r"\[\] float32 a row: expected x"),
+        ),
     ],
 )
 def test_rows_that_do_not_fit_are_refused(tmp_path: Path, wrong: Callable, message: str):
@@ -305,5 +364,7 @@ def test_rows_are_light_and_work_in_worker_processes(tmp_path: Path, encoder: En
     rows.gather(range(COUNT))
     assert len(pickle.dumps(rows)) < 2000
     workers = 2 if start == "fork" else 1
-    loader = DataLoader(Reader(rows), batch_size=4, num_workers=workers, multiprocessing_context=start)
+    loader = DataLoader(
+        Reader(rows), batch_size=4, num_workers=workers, multiprocessing_context=start
+    )
     assert torch.equal(torch.cat(list(loader)), Encoder()(list(range(COUNT)))["latents"])

@@ -1,18 +1,22 @@
-"""Untrained pipelines that are built once: the embedded wiring (on disk, too), a small SDXL, a small SD1 and a small PixArt."""
+"""Untrained pipelines that are built once: the embedded wiring (on disk, too), a small SDXL, a
+small SD1 and a small PixArt."""
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-# diffusers and transformers take seconds to import: tests that need no pipeline should not wait for them.
+# diffusers and transformers take seconds to import: tests that need no pipeline should not wait for
+# them.
 
 
 @pytest.fixture(autouse=True)
 def seeded() -> None:
-    """Fresh weights are the same whichever tests ran before: some of a few numbers lie beside what a test asks for."""
+    """Fresh weights are the same whichever tests ran before: some of a few numbers lie beside what
+    a test asks for."""
     import torch
 
     torch.manual_seed(0)
@@ -21,7 +25,7 @@ def seeded() -> None:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A diffusers folder of the untrained embedded backbone."""
-    from lightning_modules.embedded import build_pipeline
+    from lightning_modules.embedded.pipeline import build_pipeline
 
     folder = tmp_path_factory.mktemp("backbone")
     build_pipeline(folder / "work").save_pretrained(folder / "tiny")
@@ -30,7 +34,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_pipeline(tiny_folder: Path) -> Any:
-    from lightning_modules.backbone import Backbone
+    from lightning_modules.backbone.backbone import Backbone
 
     return Backbone.load(str(tiny_folder)).pipeline
 
@@ -40,23 +44,25 @@ def embedded(tiny_pipeline: Any, tiny_folder: Path) -> Any:
     """A backbone of its own for each test: copying takes a tenth of loading."""
     from copy import deepcopy
 
-    from lightning_modules.backbone import Backbone
+    from lightning_modules.backbone.backbone import Backbone
 
     return Backbone(deepcopy(tiny_pipeline), str(tiny_folder))
 
 
 @pytest.fixture(scope="session")
 def sdxl_unet() -> Any:
-    """SDXL's blocks at a twentieth of its width: no cross-attention at the finest level, two layers in the last block."""
-    from lightning_modules.architectures import build_unet
+    """SDXL's blocks at a twentieth of its width: no cross-attention at the finest level, two layers
+    in the last block."""
+    from helpers.architectures import build_unet
 
     return build_unet("sdxl", "cpu", scale="tiny")
 
 
 @pytest.fixture(scope="session")
 def sd1_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """SD1's wiring with a level less: one text encoder, no pooled embedding, epsilon, cross-attention at all levels but the coarsest."""
-    from lightning_modules.architectures import build_pipeline
+    """SD1's wiring with a level less: one text encoder, no pooled embedding, epsilon,
+    cross-attention at all levels but the coarsest."""
+    from helpers.architectures import build_pipeline
 
     return build_pipeline(
         "sd15",
@@ -72,7 +78,7 @@ def sd1_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def sd1(sd1_pipeline: Any) -> Any:
     from copy import deepcopy
 
-    from lightning_modules.backbone import Backbone
+    from lightning_modules.backbone.backbone import Backbone
 
     return Backbone(deepcopy(sd1_pipeline), "sd1")
 
@@ -80,7 +86,7 @@ def sd1(sd1_pipeline: Any) -> Any:
 @pytest.fixture(scope="session")
 def pixart_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """PixArt-alpha's wiring for images of 64 pixels: six blocks, four times four patches."""
-    from lightning_modules.architectures import build_pipeline
+    from helpers.architectures import build_pipeline
 
     return build_pipeline("pixart", tmp_path_factory.mktemp("pixart"), scale="tiny", sample_size=8)
 
@@ -89,14 +95,15 @@ def pixart_pipeline(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def pixart(pixart_pipeline: Any) -> Any:
     from copy import deepcopy
 
-    from lightning_modules.backbone import Backbone
+    from lightning_modules.backbone.backbone import Backbone
 
     return Backbone(deepcopy(pixart_pipeline), "pixart")
 
 
 @pytest.fixture(scope="session")
 def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The config of one run: three training steps and eight images; gates start at the threshold, so that some are closed."""
+    """The config of one run: three training steps and eight images; gates start at the threshold,
+    so that some are closed."""
     from conf.schema import Backbone, Data, Evaluation, Gate, Method, Run, Trainer
 
     return Run(
@@ -107,3 +114,23 @@ def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         evaluation=Evaluation(prompts=4, steps=2, keep_images=1),
         output=str(tmp_path_factory.mktemp("runs")),
     )
+
+
+@cache
+def build(name: str) -> Any:
+    from helpers.architectures import build_transformer, build_unet
+
+    from lightning_modules.embedded.pipeline import build_unet as build_embedded
+
+    if name == "pixart":
+        # Takes texts as its cross-attention does
+        return build_transformer(name, "cpu", scale="tiny", caption_channels=None)
+    return build_embedded().eval() if name == "embedded" else build_unet(name, "cpu", scale="tiny")
+
+
+@pytest.fixture(params=["sd15", "sd21", "sdxl", "embedded", "pixart"])
+def any_unet(request: pytest.FixtureRequest) -> Any:
+    """A frozen UNet of its own for each test."""
+    from copy import deepcopy
+
+    return deepcopy(build(request.param)).requires_grad_(False)

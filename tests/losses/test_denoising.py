@@ -26,7 +26,9 @@ def sample(seed: int, *shape: int) -> torch.Tensor:
 
 
 def test_masked_value_of_the_released_code():
-    assert float(denoising_loss(field(0.7, 0.05), field(0.2, 0.08), union())) == pytest.approx(0.165894151, abs=1e-7)
+    assert float(denoising_loss(field(0.7, 0.05), field(0.2, 0.08), union())) == pytest.approx(
+        0.165894151, abs=1e-7
+    )
     with_channel = denoising_loss(field(0.7, 0.05), field(0.2, 0.08), union()[:, None])
     assert torch.equal(with_channel, denoising_loss(field(0.7, 0.05), field(0.2, 0.08), union()))
 
@@ -34,26 +36,39 @@ def test_masked_value_of_the_released_code():
 def test_area_divides_by_what_the_mask_holds():
     pred, target, mask = field(0.7, 0.05), field(0.2, 0.08), union()
     expected = ((pred - target).square() * mask).sum() / (4 * mask.sum())
-    assert float(denoising_loss(pred, target, mask, normalise="area")) == pytest.approx(float(expected), rel=1e-6)
+    assert float(denoising_loss(pred, target, mask, normalise="area")) == pytest.approx(
+        float(expected), rel=1e-6
+    )
     # A mask of half weight: its square is in the error, its sum in the area.
     half = torch.full((1, 64, 64), 0.5)
     plain = float(denoising_loss(pred, target))
-    assert float(denoising_loss(pred, target, half, normalise="area")) == pytest.approx(plain / 2, rel=1e-5)
+    assert float(denoising_loss(pred, target, half, normalise="area")) == pytest.approx(
+        plain / 2, rel=1e-5
+    )
     assert float(denoising_loss(pred, target, half)) == pytest.approx(plain / 4, rel=1e-5)
 
 
 def test_without_mask_it_is_the_mean_squared_error():
     pred, target = sample(0, 3, 4, 8, 8), sample(1, 3, 4, 8, 8)
     assert torch.allclose(denoising_loss(pred, target), torch.nn.functional.mse_loss(pred, target))
-    assert torch.allclose(denoising_loss(pred, target, torch.ones(3, 1, 8, 8)), denoising_loss(pred, target))
+    assert torch.allclose(
+        denoising_loss(pred, target, torch.ones(3, 1, 8, 8)), denoising_loss(pred, target)
+    )
 
 
 @pytest.mark.parametrize("normalise", ["all", "area"])
 def test_no_sample_depends_on_another(normalise: str):
-    pred, target, masks = sample(0, 3, 4, 8, 8), sample(1, 3, 4, 8, 8), torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(2))
+    pred, target, masks = (
+        sample(0, 3, 4, 8, 8),
+        sample(1, 3, 4, 8, 8),
+        torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(2)),
+    )
     masks[1] = 0
     weight = torch.tensor([0.5, 3.0, 1.5])
-    alone = [denoising_loss(pred[i : i + 1], target[i : i + 1], masks[i : i + 1], normalise) for i in range(3)]
+    alone = [
+        denoising_loss(pred[i : i + 1], target[i : i + 1], masks[i : i + 1], normalise)
+        for i in range(3)
+    ]
     assert torch.allclose(denoising_loss(pred, target, masks, normalise), torch.stack(alone).mean())
     # Weights are not normalised: doubling them doubles the loss.
     weighted = denoising_loss(pred, target, masks, normalise, weight)
@@ -83,20 +98,27 @@ def test_float32_whatever_the_autocast():
         inside = denoising_loss(pred, target, torch.ones(2, 8, 8))
     assert inside.dtype == torch.float32 and torch.equal(inside, expected)
     half = denoising_loss(pred.bfloat16(), target.bfloat16())
-    assert half.dtype == torch.float32 and torch.equal(half, denoising_loss(pred.bfloat16().float(), target.bfloat16().float()))
+    assert half.dtype == torch.float32 and torch.equal(
+        half, denoising_loss(pred.bfloat16().float(), target.bfloat16().float())
+    )
 
 
 def test_min_snr_weights():
     snr = torch.tensor([0.5, 5.0, 20.0])
     assert min_snr_weight(snr, 5, "epsilon").tolist() == pytest.approx([1, 1, 0.25])
-    assert min_snr_weight(snr, 5, "v_prediction").tolist() == pytest.approx([0.5 / 1.5, 5 / 6, 5 / 21])
+    assert min_snr_weight(snr, 5, "v_prediction").tolist() == pytest.approx(
+        [0.5 / 1.5, 5 / 6, 5 / 21]
+    )
     assert min_snr_weight(snr, 5, "sample").tolist() == pytest.approx([0.5, 5, 5])
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"target": torch.zeros(2, 4, 8, 4)}, r"pred \(2, 4, 8, 8\) and target \(2, 4, 8, 4\) differ"),
+        (
+            {"target": torch.zeros(2, 4, 8, 4)},
+            (r"pred \(2, 4, 8, 8\) and " r"target \(2, 4, 8, 4\) differ"),
+        ),
         ({"normalise": "mean"}, "normalise='mean' is unknown: expected 'all' or 'area'"),
         ({"mask": torch.ones(2, 1, 16, 16)}, r"mask \(2, 1, 16, 16\) does not fit .* resized"),
         ({"mask": torch.ones(3, 8, 8)}, r"mask \(3, 1, 8, 8\) does not fit"),
@@ -106,11 +128,16 @@ def test_min_snr_weights():
 )
 def test_what_does_not_fit_is_refused(change: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        denoising_loss(**{"pred": torch.zeros(2, 4, 8, 8), "target": torch.zeros(2, 4, 8, 8)} | change)
+        denoising_loss(
+            **{"pred": torch.zeros(2, 4, 8, 8), "target": torch.zeros(2, 4, 8, 8)} | change
+        )
 
 
 def test_min_snr_refuses_other_predictions_and_gammas():
-    with pytest.raises(ValueError, match="prediction_type='flow' is unknown: expected one of epsilon, v_prediction, sample"):
+    with pytest.raises(
+        ValueError,
+        match=("prediction_type='flow' is unknown: expected one of epsilon, v_prediction, sample"),
+    ):
         min_snr_weight(torch.ones(1), 5, "flow")
     with pytest.raises(ValueError, match="gamma=0 must be positive"):
         min_snr_weight(torch.ones(1), 0, "epsilon")

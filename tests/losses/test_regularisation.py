@@ -29,15 +29,24 @@ def density_gradient(gate: Tensor, target: float, present: Tensor | None = None)
 @pytest.mark.parametrize("loss", [prior_loss, distillation_loss])
 def test_mean_squared_error(loss):
     pred, target = sample(0, 3, 4, 8, 8), sample(1, 3, 4, 8, 8)
-    assert float(loss(pred, target)) == pytest.approx(float((pred.double() - target.double()).square().mean()), rel=1e-6)
+    assert float(loss(pred, target)) == pytest.approx(
+        float((pred.double() - target.double()).square().mean()), rel=1e-6
+    )
     alone = torch.stack([loss(pred[i : i + 1], target[i : i + 1]) for i in range(3)])
     assert torch.allclose(loss(pred, target), alone.mean())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = loss(pred.bfloat16(), target.bfloat16())
-    assert inside.dtype == torch.float32 and torch.equal(inside, loss(pred.bfloat16().float(), target.bfloat16().float()))
-    with pytest.raises(ValueError, match=r"pred \(3, 4, 8, 8\) and \w+ \(3, 4, 8, 4\) differ: expected the same shape"):
+    assert inside.dtype == torch.float32 and torch.equal(
+        inside, loss(pred.bfloat16().float(), target.bfloat16().float())
+    )
+    with pytest.raises(
+        ValueError,
+        match=(r"pred \(3, 4, 8, 8\) and \w+ \(3, " r"4, 8, 4\) differ: expected the same shape"),
+    ):
         loss(pred, target[..., :4])
-    with pytest.raises(ValueError, match=r"pred \(0, 4, 8, 8\) is empty: expected at least one sample"):
+    with pytest.raises(
+        ValueError, match=(r"pred \(0, 4, 8, 8\) is " r"empty: expected at least one sample")
+    ):
         loss(pred[:0], target[:0])
 
 
@@ -71,7 +80,9 @@ def test_density_is_that_of_a_plain_loop():
     expected.backward()
     assert doubles.grad is not None
     assert float(gate_density(gate, 0.3, present)) == pytest.approx(expected.item(), rel=1e-5)
-    assert torch.allclose(density_gradient(gate, 0.3, present), doubles.grad.float(), rtol=1e-5, atol=1e-9)
+    assert torch.allclose(
+        density_gradient(gate, 0.3, present), doubles.grad.float(), rtol=1e-5, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("fill", [0.0, 1.0, torch.nan, torch.inf])
@@ -85,7 +96,9 @@ def test_tokens_that_do_not_count(fill: float):
     assert torch.equal(grad[..., 4:], torch.zeros(2, 16, 3))
     # A sample that counts no token adds zero.
     present[1] = False
-    assert torch.allclose(gate_density(gate, 0.3, present), gate_density(gate[:1], 0.3, present[:1]) / 2)
+    assert torch.allclose(
+        gate_density(gate, 0.3, present), gate_density(gate[:1], 0.3, present[:1]) / 2
+    )
     with torch.autograd.set_detect_anomaly(True):
         assert torch.equal(density_gradient(gate, 0.3, present)[1], torch.zeros(16, 7))
 
@@ -97,7 +110,9 @@ def test_density_of_one_sample_does_not_make_up_for_another():
     gate[1] = torch.nan
     assert torch.equal(density_gradient(gate, 0.5)[0], before) and bool(before.isfinite().all())
     # Too few open gates are drawn open, too many closed.
-    assert bool((before < 0).all()) and bool((density_gradient(torch.ones(1, 16, 7), 0.5) > 0).all())
+    assert bool((before < 0).all()) and bool(
+        (density_gradient(torch.ones(1, 16, 7), 0.5) > 0).all()
+    )
 
 
 def test_density_is_float32_whatever_the_autocast():
@@ -115,10 +130,22 @@ def test_density_is_float32_whatever_the_autocast():
         ({"target": 1.2}, "target=1.2 is not a share of open gates: expected a number from 0 to 1"),
         ({"target": -0.1}, "target=-0.1 is not a share"),
         ({"target": math.nan}, "target=nan is not a share"),
-        ({"gate": torch.ones(2, 7)}, r"gate \(2, 7\) does not fit: expected \[B, locations, tokens\]"),
+        (
+            {"gate": torch.ones(2, 7)},
+            (r"gate \(2, 7\) does not " r"fit: expected \[B, locations, tokens\]"),
+        ),
         ({"gate": torch.ones(0, 16, 7)}, r"gate \(0, 16, 7\) does not fit: .*nothing empty"),
-        ({"present": torch.ones(2, 16, dtype=torch.bool)}, r"present \(2, 16\) of torch.bool does not fit: expected bool"),
-        ({"present": torch.ones(2, 7)}, r"present \(2, 7\) of torch.float32 does not fit: expected bool of shape \(2, 7\)"),
+        (
+            {"present": torch.ones(2, 16, dtype=torch.bool)},
+            (r"present \(2, 16\) of torch.bool " r"does not fit: expected bool"),
+        ),
+        (
+            {"present": torch.ones(2, 7)},
+            (
+                r"present \(2, 7\) of torch.float32 does not "
+                r"fit: expected bool of shape \(2, 7\)"
+            ),
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(change: dict, message: str):
@@ -126,7 +153,7 @@ def test_what_does_not_fit_is_refused(change: dict, message: str):
         gate_density(**{"gate": torch.ones(2, 16, 7), "target": 0.5} | change)
 
 
-# --- where gates should be open ---------------------------------------------------------------------------------------------------
+# --- where gates should be open -------------------------------------------------------------------
 
 
 def mask_problem() -> tuple[Tensor, Tensor, Tensor]:
@@ -162,13 +189,18 @@ def test_mask_loss_is_the_weighted_cross_entropy_of_a_plain_loop(weighted: bool)
     assert doubles.grad is not None
     given = weight if weighted else None
     assert float(gate_mask_loss(logits, target, given)) == pytest.approx(expected.item(), rel=1e-5)
-    assert torch.allclose(mask_gradient(logits, target, given), doubles.grad.float(), rtol=1e-4, atol=1e-7)
+    assert torch.allclose(
+        mask_gradient(logits, target, given), doubles.grad.float(), rtol=1e-4, atol=1e-7
+    )
 
 
 def test_one_row_of_weights_serves_all_locations():
     logits, target, weight = mask_problem()
     row = weight[:, :1]
-    assert torch.allclose(gate_mask_loss(logits, target, row), gate_mask_loss(logits, target, row.expand(3, 16, 7).clone()))
+    assert torch.allclose(
+        gate_mask_loss(logits, target, row),
+        gate_mask_loss(logits, target, row.expand(3, 16, 7).clone()),
+    )
 
 
 def test_mask_loss_pulls_gates_to_their_target_and_leaves_alone_what_does_not_count():
@@ -176,14 +208,20 @@ def test_mask_loss_pulls_gates_to_their_target_and_leaves_alone_what_does_not_co
     target[0, 0] = 1
     weight = torch.tensor([[[1.0, 1.0, 0.0]]])
     grad = mask_gradient(torch.zeros(1, 2, 3), target, weight)
-    assert bool((grad[0, 0, :2] < 0).all()) and bool((grad[0, 1, :2] > 0).all()) and not grad[..., 2].any()
+    assert (
+        bool((grad[0, 0, :2] < 0).all())
+        and bool((grad[0, 1, :2] > 0).all())
+        and not grad[..., 2].any()
+    )
     assert float(gate_mask_loss(torch.zeros(1, 2, 3), target)) == pytest.approx(math.log(2))
     assert float(gate_mask_loss(40 * (2 * target - 1), target)) < 1e-6
 
 
 def test_a_sample_without_weights_adds_zero_and_none_depends_on_another():
     logits, target, weight = mask_problem()
-    alone = torch.stack([gate_mask_loss(logits[i : i + 1], target[i : i + 1], weight[i : i + 1]) for i in range(3)])
+    alone = torch.stack(
+        [gate_mask_loss(logits[i : i + 1], target[i : i + 1], weight[i : i + 1]) for i in range(3)]
+    )
     assert alone[2] == 0 and torch.allclose(gate_mask_loss(logits, target, weight), alone.mean())
     grad = mask_gradient(logits, target, weight)
     assert not grad[2].any()
@@ -196,7 +234,9 @@ def test_mask_loss_is_finite_at_the_ends_of_the_numbers_and_float32_whatever_the
     target = torch.tensor([0.0, 1.0]).expand(1, 2, 2)
     for size in (1e4, -1e4):
         logits = torch.full((1, 2, 2), size)
-        assert float(gate_mask_loss(logits, target)) == pytest.approx(5e3) and bool(mask_gradient(logits, target).isfinite().all())
+        assert float(gate_mask_loss(logits, target)) == pytest.approx(5e3) and bool(
+            mask_gradient(logits, target).isfinite().all()
+        )
     logits, target, weight = mask_problem()
     expected = gate_mask_loss(logits.bfloat16().float(), target, weight)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -207,14 +247,31 @@ def test_mask_loss_is_finite_at_the_ends_of_the_numbers_and_float32_whatever_the
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"logits": torch.zeros(2, 7)}, r"logits \(2, 7\) and target \(2, 16, 7\) do not fit: expected both \[B, locations, tokens\]"),
-        ({"target": torch.zeros(2, 16, 6)}, r"logits \(2, 16, 7\) and target \(2, 16, 6\) do not fit"),
+        (
+            {"logits": torch.zeros(2, 7)},
+            (
+                r"logits \(2, 7\) and target \(2, 16, 7\) do not fit: expected both \[B, "
+                r"locations, tokens\]"
+            ),
+        ),
+        (
+            {"target": torch.zeros(2, 16, 6)},
+            (r"logits \(2, 16, 7\) and target " r"\(2, 16, 6\) do not fit"),
+        ),
         ({"logits": torch.zeros(0, 16, 7), "target": torch.zeros(0, 16, 7)}, "nothing empty"),
-        ({"weight": torch.zeros(2, 16, 6)}, r"weight \(2, 16, 6\) does not fit logits \(2, 16, 7\): expected \[B, locations or 1, tokens"),
+        (
+            {"weight": torch.zeros(2, 16, 6)},
+            (
+                r"weight \(2, 16, 6\) does not fit logits \(2, 16, 7\): expected \[B, locations "
+                r"or 1, tokens"
+            ),
+        ),
         ({"weight": torch.zeros(2, 8, 7)}, r"weight \(2, 8, 7\) does not fit"),
         ({"weight": torch.zeros(1, 16, 7)}, r"weight \(1, 16, 7\) does not fit"),
     ],
 )
 def test_masks_that_do_not_fit_are_refused(change: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        gate_mask_loss(**{"logits": torch.zeros(2, 16, 7), "target": torch.zeros(2, 16, 7)} | change)
+        gate_mask_loss(
+            **{"logits": torch.zeros(2, 16, 7), "target": torch.zeros(2, 16, 7)} | change
+        )

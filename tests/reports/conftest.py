@@ -362,8 +362,8 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Address of a server with two small sweeps, `pair`, and `left_off`, which is not finished."""
+    from helpers.mlflow_server import Server
     from mlflow import MlflowClient
-    from mlflow_server import Server
 
     server = Server(tmp_path_factory.mktemp("server"))
     server.start()

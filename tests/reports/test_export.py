@@ -11,7 +11,18 @@ from scipy import stats
 
 from reports.export import latex, markdown, to_latex, to_markdown
 from reports.study import Metric
-from reports.tables import DASH, Table, decimals, difference_tables, entries, headline_table, mean_tables, number, signed, span
+from reports.tables import (
+    DASH,
+    Table,
+    decimals,
+    difference_tables,
+    entries,
+    headline_table,
+    mean_tables,
+    number,
+    signed,
+    span,
+)
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import Start, starting
-from postgres_server import Machine, running
-from sweep_states import SWEEP
+from helpers.driving import Start, starting
+from helpers.postgres_server import Machine, running
+from helpers.sweep_states import SWEEP
 
 from conf.schema import Run
-from lightning_modules.tracking import SeedRun, Tracking, client
+from lightning_modules.tracking.mlflow import SeedRun, Tracking, client
 from reports import document
 from sweeps.run import main
 
@@ -25,11 +25,11 @@ COUNT = itertools.count()
 def success(config: Run) -> float:
     """What the fake trainer measures: known, different for every cell and seed."""
     threshold = config.evaluate_with.get("method.gate.threshold", config.method.gate.threshold)
-    return (0.2 if config.method.name == "baseline" else threshold) + 0.01 * config.seed**2
+    return (0.2 if config.method.name == "untouched" else threshold) + 0.01 * config.seed**2
 
 
 class Trainer:
-    """Stands for `lightning_modules.train.run`; `before` may raise, `change` may spoil the metrics."""
+    """Stands for `lightning_modules.training.run.run`; `before` may raise, `change` may spoil the metrics."""
 
     def __init__(self) -> None:
         self.ran: list[Run] = []

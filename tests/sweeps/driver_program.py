@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
-from sweep_states import SWEEP  # noqa: E402
+from helpers.sweep_states import SWEEP  # noqa: E402
 
 from reports import document  # noqa: E402
 from sweeps.run import main  # noqa: E402

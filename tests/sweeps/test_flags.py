@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_states import finished
+from helpers.sweep_states import finished
 
 from conf.schema import Run
-from lightning_modules import code_version
+from lightning_modules.training import code_version
 from sweeps.__main__ import main as listing
 from sweeps.engine import plan
 

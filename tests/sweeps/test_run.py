@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_states import CELLS, everything, finished, runs, states, trials
+from helpers.sweep_states import CELLS, everything, finished, runs, states, trials
 
 from conf.schema import Run
 from sweeps.engine.ledger import Ledger
@@ -46,7 +46,7 @@ def test_a_whole_sweep(sweep: Command, trainer: Any, output: Path, mlflow: Any, 
     cells = runs(mlflow, "cell")
     assert [run.info.run_name for run in cells] == CELLS
     assert [run.data.params for run in cells] == [
-        {"method.name": "baseline"}, *({"method.name": "maskattn", "method.gate.threshold": level} for level in ("0.4", "0.5", "0.6"))
+        {"method.name": "untouched"}, *({"method.name": "maskattn", "method.gate.threshold": level} for level in ("0.4", "0.5", "0.6"))
     ]
     assert [run.data.tags["reference"] for run in cells] == ["true", "false", "false", "false"]
     assert [run.data.tags["baseline"] for run in cells] == ["false", "false", "true", "false"]
@@ -149,7 +149,7 @@ def test_settings_that_change_no_number_continue(sweep: Command, trainer: Any, w
 def test_evaluate_only_levels_share_one_training(sweep: Command, trainer: Any) -> None:
     assert sweep("seeds=1", "when=evaluate") == 0
     reference, *others = trainer.ran
-    assert reference.method.name == "baseline" and reference.evaluate_with == {}
+    assert reference.method.name == "untouched" and reference.evaluate_with == {}
     assert [config.evaluate_with for config in others] == [{"method.gate.threshold": level} for level in (0.4, 0.5, 0.6)]
     assert {config.method.gate.threshold for config in others} == {0.5}
 
@@ -234,11 +234,11 @@ def fake(config, folder, tracking, progress):
     result = trainer(config, folder, tracking, progress) if {after} else None
     if config.seed == 1 and config.method.gate.threshold == 0.6:
         if {reopen}:
-            from lightning_modules.tracking import client
+            from lightning_modules.tracking.mlflow import client
             run = client(tracking.uri).search_runs([tracking.experiment_id], "tags.role = 'seed'")[0]
             client(tracking.uri).update_run(run.info.run_id, status="RUNNING")
         elif not {after}:
-            from lightning_modules.tracking import SeedRun
+            from lightning_modules.tracking.mlflow import SeedRun
             SeedRun(tracking)
         os._exit(9)
     return result or trainer(config, folder, tracking, progress)
@@ -359,7 +359,7 @@ def test_mlflow_is_filled_again_from_the_folder(sweep: Command, trainer: Any, ou
     fresh = output / "fresh.db"
     shutil.copy(empty_database, fresh)
     assert sweep("seeds=2", f"tracking_uri=sqlite:///{fresh}") == 0
-    from lightning_modules.tracking import client
+    from lightning_modules.tracking.mlflow import client
 
     assert len(trainer.ran) == 8 and finished(client(f"sqlite:///{fresh}")) == everything(2)
 

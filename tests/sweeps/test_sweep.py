@@ -127,7 +127,7 @@ def test_every_sweep_resolves_and_is_named_after_its_module() -> None:
         if sweep.needs:
             continue
         _, cells = resolve(sweep, conf.load([], sweep.preset))
-        untouched = [cell for cell in cells if trial_config(conf.load([], sweep.preset), cell, 0).method.name == "baseline"]
+        untouched = [cell for cell in cells if trial_config(conf.load([], sweep.preset), cell, 0).method.name == "untouched"]
         blocks = next((len(factor.levels) for factor in sweep.factors if factor.key == sweep.within), 1)
         assert sum(cell.baseline for cell in cells) == blocks and untouched
         expected = {"reference"} if untouched[0].reference else {"baseline"}
@@ -152,10 +152,10 @@ def test_every_backbone_is_compared_with_itself_untouched(tmp_path: Path) -> Non
     found, cells = resolve(BACKBONES, conf.load(words, BACKBONES.preset), words)
     runs = {cell.text: trial_config(conf.load(words, BACKBONES.preset), cell, 1) for cell in cells}
     assert {run.backbone.name for run in runs.values()} == {"sd15", "sd21", "sdxl", "pixart"} and len(cells) == 12
-    assert all(cell.baseline == (runs[cell.text].method.name == "baseline") and not cell.reference for cell in cells)
+    assert all(cell.baseline == (runs[cell.text].method.name == "untouched") and not cell.reference for cell in cells)
     assert {run.trainer.steps for run in runs.values()} == {conf.load(words).trainer.steps}
     compared = {cell.text: base.text for cell in cells if (base := found.base_of(cell, [c for c in cells if c.baseline]))}
-    assert compared["backbone=sdxl, method=maskattn"] == "backbone=sdxl, method=baseline" and len(compared) == 8
+    assert compared["backbone=sdxl, method=maskattn"] == "backbone=sdxl, method=untouched" and len(compared) == 8
     # in the embedded world with what fits it, a folder among them
     words = [f"levels=[embedded,{ROOT / 'lightning_modules' / 'assets' / 'backbone'}]"]
     config = conf.load(words, BACKBONES.preset)
@@ -218,7 +218,7 @@ def test_released_presets_differ_from_sound_ones_in_nothing_that_trains() -> Non
         sound, released = runs[name, "sound"], runs[name, "released"]
         assert sound.method.name == released.method.name == name and sound.method != released.method
         assert sound.trainer == released.trainer and sound.method.weights == released.method.weights
-    assert runs["mcgm", "released"].method.masks.reach == "everywhere" and runs["maskattn", "released"].method.gate.bias == 0
+    assert runs["mcgm", "released"].method.masks.mask_scope == "everywhere" and runs["maskattn", "released"].method.gate.bias == 0
 
 
 def test_the_command_line_goes_over_what_levels_stand_for() -> None:
@@ -230,7 +230,7 @@ def test_the_command_line_goes_over_what_levels_stand_for() -> None:
     assert runs()["mcgm"].trainer.steps == 100 and runs()["mcgm"].trainer.lr == 2e-3
     one = runs("trainer.steps=7", "method.gate.threshold=0.4")
     assert {run.trainer.steps for name, run in one.items() if name != "untouched backbone"} == {7} and one["mcgm"].trainer.lr == 2e-3
-    assert one["maskattn"].method.gate.threshold == 0.4 and one["maskattn"].method.gate.signal == "masks"
+    assert one["maskattn"].method.gate.threshold == 0.4 and one["maskattn"].method.gate.supervision == "masks"
     named = runs("trainer=paper512")
     assert {run.trainer.lr for run in named.values()} == {conf.load(["trainer=paper512"]).trainer.lr}
     with pytest.raises(PlanError, match="method=mcgm: each level of recipe is a method of its own"):
@@ -340,7 +340,7 @@ def test_the_sweeps_of_maskattn_start_alike_and_measure_alike() -> None:
     (["sweeps.threshold", "trainer.step=3"], 2, "did you mean trainer.steps"),
     (["sweeps.threshold", "levels=[0.2,1.5]"], 2, "method.gate.threshold=1.5"),
     (["sweeps.threshold", "method.gate.threshold=0.4"], 2, "levels=["),
-    (["sweeps.threshold", "method=baseline"], 2, "choose another method"),
+    (["sweeps.threshold", "method=untouched"], 2, "choose another method"),
     (["sweeps.threshold", "candidates=4"], 2, "candidates is for mode=search"),
     (["sweeps.threshold", "storage=sqlite:///x.db"], 2, "SQLite, for one, hands one queued trial to two workers"),
     (["sweeps.threshold", "tracking_uri=http://127.0.0.1:9"], 2, "no MLflow server answers"),

@@ -1,4 +1,4 @@
-"""What the tests' drivers start in the place of `lightning_modules.worker`: its own code around a trial that takes no time.
+"""What the tests' drivers start in the place of `lightning_modules.training.worker`: its own code around a trial that takes no time.
 
 `behaviour.json` in the output folder says what goes wrong, by trial: {"0.4-0": "kill"} for threshold 0.4 and seed 0, in its first attempt
 only. `seconds` is what every trial takes at least, and `together` how many attempts must have begun before any goes on; all wait
@@ -18,13 +18,13 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
-from lightning_modules import worker  # noqa: E402
+from lightning_modules.training import worker  # noqa: E402
 
 
 def run(config: Any, folder: Path, tracking: Any, progress: Any) -> dict[str, Any]:
     if os.environ.get("RANK", "0") != "0":
         return _act(config, progress)
-    from lightning_modules.tracking import SeedRun
+    from lightning_modules.tracking.mlflow import SeedRun
 
     with SeedRun(tracking) as seed_run:
         metrics = _act(config, progress)
@@ -39,7 +39,7 @@ def run(config: Any, folder: Path, tracking: Any, progress: Any) -> dict[str, An
 
 def _act(config: Any, progress: Any) -> dict[str, float]:
     """Does what `behaviour.json` says, and returns the metrics."""
-    name = "reference" if config.method.name == "baseline" else str(config.method.gate.threshold)
+    name = "reference" if config.method.name == "untouched" else str(config.method.gate.threshold)
     trial, output, rank = f"{name}-{config.seed}", Path(config.output), int(os.environ.get("RANK", "0"))
     with (output / "ran.txt").open("a") as ran:
         ran.write(f"{trial} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')} {rank}\n")

@@ -1,5 +1,6 @@
-"""Compiled blocks do what they do uncompiled, whatever is at work in their attention. The compiler's own code is no affair of ours: what is
-traced runs as it is (backend "eager"), so that numbers are equal to the bit and no C++ compiler is needed."""
+"""Compiled blocks do what they do uncompiled, whatever is at work in their attention. The
+compiler's own code is no affair of ours: what is traced runs as it is (backend "eager"), so that
+numbers are equal to the bit and no C++ compiler is needed."""
 
 from __future__ import annotations
 
@@ -9,18 +10,19 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.unet_inputs import draw, run
 from torch import Tensor
-from unet_inputs import draw, run
 
 from conf.schema import Gate
-from lightning_modules.acceleration import BLOCK, compile_blocks
 from lightning_modules.attention import nearest, select, sites
-from lightning_modules.attention.as_far_as import as_far_as
 from lightning_modules.attention.capture import Capture
-from lightning_modules.attention.gate import Gates
+from lightning_modules.attention.early_exit import stop_after
+from lightning_modules.attention.gates import Gates
 from lightning_modules.attention.mask_tokens import ExtraTokens
+from lightning_modules.backbone.acceleration import BLOCK, compile_blocks
 
-pytestmark = pytest.mark.parametrize("any_unet", ["sdxl", "pixart"], indirect=True)  # tracing takes seconds a model
+# Tracing takes seconds a model
+pytestmark = pytest.mark.parametrize("any_unet", ["sdxl", "pixart"], indirect=True)
 TOKENS = [[1, [2, 3]], [0]]
 
 
@@ -37,24 +39,36 @@ def compiled(any_unet: Any) -> Iterator[Any]:
 
 
 def outcome(unet: Any, checkpointing: bool = False) -> dict[str, Tensor]:
-    """Output, maps and gradients with gates at all cross-attention, tokens added in the middle and maps read everywhere."""
+    """Output, maps and gradients with gates at all cross-attention, tokens added in the middle and
+    maps read everywhere."""
     (unet.enable_gradient_checkpointing if checkpointing else unet.disable_gradient_checkpointing)()
     torch.manual_seed(0)
     gates = Gates(select(sites(unet)), Gate(width=8, bias=0.0))
-    extra = ExtraTokens(select(sites(unet), stage="mid"), draw(5, 2, 3, unet.config.cross_attention_dim).requires_grad_(True))
+    extra = ExtraTokens(
+        select(sites(unet), stage="mid"),
+        draw(5, 2, 3, unet.config.cross_attention_dim).requires_grad_(True),
+    )
     capture = Capture(sites(unet), TOKENS)
     weight = unet.get_submodule(select(sites(unet))[-1].name).to_k.weight.requires_grad_(True)
     leaves = {"weight": weight, "tokens": extra.tokens} | dict(gates.named_parameters())
     with gates.attached(unet), extra.attached(unet), capture.attached(unet):
         out = run(unet)
-        loss = out.square().mean() + sum(found.square().sum() for found in capture.maps.by_site.values())
+        loss = out.square().mean() + sum(
+            found.square().sum() for found in capture.maps.by_site.values()
+        )
         grads = torch.autograd.grad(loss, list(leaves.values()))
     weight.requires_grad_(False)
     maps = {name: found.detach() for name, found in capture.maps.by_site.items()}
-    return {"out": out.detach()} | maps | {f"grad {name}": grad for name, grad in zip(leaves, grads, strict=True)}
+    return (
+        {"out": out.detach()}
+        | maps
+        | {f"grad {name}": grad for name, grad in zip(leaves, grads, strict=True)}
+    )
 
 
-def test_stock_passes_are_equal_before_and_after_something_was_at_work(any_unet: Any, compiled: Any):
+def test_stock_passes_are_equal_before_and_after_something_was_at_work(
+    any_unet: Any, compiled: Any
+):
     with torch.no_grad():
         stock = run(any_unet)
         assert torch.equal(run(compiled), stock)
@@ -64,11 +78,17 @@ def test_stock_passes_are_equal_before_and_after_something_was_at_work(any_unet:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
-def test_gates_maps_and_tokens_act_and_learn_as_without(any_unet: Any, compiled: Any, checkpointing: bool):
+def test_gates_maps_and_tokens_act_and_learn_as_without(
+    any_unet: Any, compiled: Any, checkpointing: bool
+):
     expected, found = outcome(any_unet), outcome(compiled, checkpointing)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
-        assert torch.allclose(found[name], value, rtol=1e-4, atol=1e-7) if checkpointing else torch.equal(found[name], value), name
+        assert (
+            torch.allclose(found[name], value, rtol=1e-4, atol=1e-7)
+            if checkpointing
+            else torch.equal(found[name], value)
+        ), name
 
 
 def test_a_pass_still_ends_where_nothing_more_is_wanted(any_unet: Any, compiled: Any):
@@ -76,7 +96,7 @@ def test_a_pass_still_ends_where_nothing_more_is_wanted(any_unet: Any, compiled:
     maps = []
     for model in (any_unet, compiled):
         with torch.no_grad(), Capture(chosen, TOKENS).attached(model) as capture:
-            with as_far_as(model, chosen):
+            with stop_after(model, chosen):
                 run(model)
                 raise AssertionError("the pass went to its end")
             maps.append(capture.maps.mean())

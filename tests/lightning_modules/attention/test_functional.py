@@ -1,29 +1,37 @@
-"""Attention with gates and maps of chosen tokens, as pure functions: against float64 references and finite differences."""
+"""Attention with gates and maps of chosen tokens, as pure functions: against float64 references and
+finite differences."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from attention_problem import probability, problem
-from unet_inputs import draw
+from helpers.attention_problem import probability, problem
+from helpers.unet_inputs import draw
 
 from lightning_modules.attention import functional
 from lightning_modules.attention.functional import RULES, gated_attention, token_maps
 
 
-def reference(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+def reference(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor
+) -> torch.Tensor:
     """Eq. 4 as it stands: -inf where the gate is closed, then a softmax; in float64."""
     logits = query.double() @ key.double().transpose(-1, -2) / query.shape[-1] ** 0.5
     return torch.where(gate.unsqueeze(1) > 0.5, logits, -torch.inf).softmax(-1) @ value.double()
 
 
-def relaxed(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor) -> torch.Tensor:
+def relaxed(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, gate: torch.Tensor
+) -> torch.Tensor:
     """G exp(l) / sum G exp(l) for any real G, in float64."""
-    weight = gate.double().unsqueeze(1) * (query.double() @ key.double().transpose(-1, -2) / query.shape[-1] ** 0.5).exp()
+    weight = (
+        gate.double().unsqueeze(1)
+        * (query.double() @ key.double().transpose(-1, -2) / query.shape[-1] ** 0.5).exp()
+    )
     return weight / weight.sum(-1, keepdim=True) @ value.double()
 
 
-# --- the attention itself ---------------------------------------------------------------------------------------------------------
+# --- the attention itself -------------------------------------------------------------------------
 
 
 def test_closed_gates_are_minus_infinity():
@@ -36,7 +44,9 @@ def test_closed_gates_are_minus_infinity():
     other = value.clone()
     other[:, :, 3] = 1e6
     with torch.no_grad():
-        assert torch.equal(gated_attention(query, key, value, gate), gated_attention(query, key, other, gate))
+        assert torch.equal(
+            gated_attention(query, key, value, gate), gated_attention(query, key, other, gate)
+        )
 
 
 def test_training_and_sampling_give_the_same():
@@ -84,7 +94,9 @@ def test_gradient_by_the_gate_is_that_of_the_relaxed_function_also_where_it_is_c
     # d out / d G_t = exp(l_t) / Z (v_t - out), summed over heads.
     exp = (query.double() @ key.double().transpose(-1, -2) / 2).exp()
     out = relaxed(query, key, value, base)
-    mixed = torch.einsum("bhtd,bhnd->bhnt", value.double(), direction) - (out * direction).sum(-1, keepdim=True)
+    mixed = torch.einsum("bhtd,bhnd->bhnt", value.double(), direction) - (out * direction).sum(
+        -1, keepdim=True
+    )
     closed_form = (exp / (base.unsqueeze(1) * exp).sum(-1, keepdim=True) * mixed).sum(1)
     assert torch.allclose(gate.grad.double(), closed_form, atol=1e-5)
     assert bool((gate.grad[base == 0].abs() > 1e-3).any()), "closed gates must get a gradient"
@@ -96,19 +108,34 @@ def test_gradients_by_query_key_and_value_are_those_of_the_reference():
     gated_attention(*mine, gate.clone().requires_grad_()).square().sum().backward()
     reference(*theirs, gate).square().sum().backward()
     for a, b in zip(mine, theirs, strict=True):
-        assert a.grad is not None and b.grad is not None and torch.allclose(a.grad, b.grad.float(), atol=1e-5)
+        assert (
+            a.grad is not None
+            and b.grad is not None
+            and torch.allclose(a.grad, b.grad.float(), atol=1e-5)
+        )
 
 
 def test_a_closed_logit_far_above_the_open_ones_gives_a_finite_gradient():
-    query, key, value = torch.ones(1, 1, 1, 1), torch.tensor([0.0, 300.0]).view(1, 1, 2, 1), torch.tensor([0.0, 1.0]).view(1, 1, 2, 1)
+    query, key, value = (
+        torch.ones(1, 1, 1, 1),
+        torch.tensor([0.0, 300.0]).view(1, 1, 2, 1),
+        torch.tensor([0.0, 1.0]).view(1, 1, 2, 1),
+    )
     gate = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
     out = gated_attention(query, key, value, gate)
     out.sum().backward()
-    assert out.item() == 0 and gate.grad is not None and bool(gate.grad.isfinite().all()) and gate.grad[0, 0, 1] > 1e6
+    assert (
+        out.item() == 0
+        and gate.grad is not None
+        and bool(gate.grad.isfinite().all())
+        and gate.grad[0, 0, 1] > 1e6
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_under_autocast_gives_the_gradients_of_float32_arithmetic(dtype: torch.dtype):
+def test_half_precision_under_autocast_gives_the_gradients_of_float32_arithmetic(
+    dtype: torch.dtype,
+):
     *inputs, gate = problem()
     narrow = [t.to(dtype) for t in inputs]
     mine, wide = gate.clone().requires_grad_(), gate.clone().requires_grad_()
@@ -130,13 +157,19 @@ def test_a_bias_is_added_to_the_logits_in_both_passes():
     logits = query.double() @ key.double().transpose(-1, -2) / 2 + bias
     expected = torch.where(gate.unsqueeze(1) > 0.5, logits, -torch.inf).softmax(-1) @ value.double()
     with torch.no_grad():
-        assert torch.allclose(gated_attention(query, key, value, gate, bias).double(), expected, atol=1e-6)
+        assert torch.allclose(
+            gated_attention(query, key, value, gate, bias).double(), expected, atol=1e-6
+        )
     weight = gate.double().requires_grad_()
     p = weight.unsqueeze(1) * logits.exp()
     (p / p.sum(-1, keepdim=True) @ value.double()).square().sum().backward()
     gate.requires_grad_()
     gated_attention(query, key, value, gate, bias).square().sum().backward()
-    assert gate.grad is not None and weight.grad is not None and torch.allclose(gate.grad.double(), weight.grad, atol=1e-5)
+    assert (
+        gate.grad is not None
+        and weight.grad is not None
+        and torch.allclose(gate.grad.double(), weight.grad, atol=1e-5)
+    )
     assert not gate.grad[0, :, 2].any(), "a token of weight exp(-inf) cannot be let in"
 
 
@@ -145,14 +178,24 @@ def test_weights_between_and_above_scale_how_much_a_token_counts():
     weight = draw(8, 2, 5, 6).exp()
     expected = relaxed(query, key, value, weight)
     with torch.no_grad():
-        assert torch.allclose(gated_attention(query, key, value, weight).double(), expected, atol=1e-6)
+        assert torch.allclose(
+            gated_attention(query, key, value, weight).double(), expected, atol=1e-6
+        )
     one_row = weight[:, :1]
     with torch.no_grad():
-        assert torch.allclose(gated_attention(query, key, value, one_row).double(), relaxed(query, key, value, one_row), atol=1e-6)
+        assert torch.allclose(
+            gated_attention(query, key, value, one_row).double(),
+            relaxed(query, key, value, one_row),
+            atol=1e-6,
+        )
     mine, theirs = one_row.clone().requires_grad_(), one_row.double().requires_grad_()
     gated_attention(query, key, value, mine).square().sum().backward()
     relaxed(query, key, value, theirs).square().sum().backward()
-    assert mine.grad is not None and theirs.grad is not None and torch.allclose(mine.grad.double(), theirs.grad, atol=1e-5)
+    assert (
+        mine.grad is not None
+        and theirs.grad is not None
+        and torch.allclose(mine.grad.double(), theirs.grad, atol=1e-5)
+    )
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -168,16 +211,22 @@ def test_slices_of_both_passes_change_nothing(monkeypatch: pytest.MonkeyPatch, r
         return [loss.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
     whole = gradients()
-    monkeypatch.setattr(functional, "CHUNK", 2 * 2 * 3 * 6)  # two locations at a time, the last alone
+    # Two locations at a time, the last alone
+    monkeypatch.setattr(functional, "CHUNK", 2 * 2 * 3 * 6)
     for a, b in zip(gradients(), whole, strict=True):
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-# --- maps of chosen tokens --------------------------------------------------------------------------------------------------------
+# --- maps of chosen tokens ------------------------------------------------------------------------
 
 
 def reference_maps(
-    query: torch.Tensor, key: torch.Tensor, select: torch.Tensor, gate: torch.Tensor | None, keep: bool, rule: str
+    query: torch.Tensor,
+    key: torch.Tensor,
+    select: torch.Tensor,
+    gate: torch.Tensor | None,
+    keep: bool,
+    rule: str,
 ) -> torch.Tensor:
     free = torch.ones(query.shape[0], query.shape[2], key.shape[2])
     p = probability(query, key, free if gate is None else gate, rule)  # [B, heads, N, T]
@@ -185,9 +234,9 @@ def reference_maps(
 
 
 @pytest.mark.parametrize("keep", [False, True], ids=["mean", "heads"])
-@pytest.mark.parametrize("rule", [None, "renormalised", "released", "post_softmax"])
+@pytest.mark.parametrize("rule", [None, "exact", "released", "post_softmax"])
 def test_maps_and_their_gradients_are_those_of_the_whole_softmax(keep: bool, rule: str | None):
-    gated, rule = rule is not None, rule or "renormalised"
+    gated, rule = rule is not None, rule or "exact"
     query, key, _, gate = problem()
     select = torch.zeros(2, 6, 2)
     select[0, 1, 0] = select[1, 4, 0] = 1
@@ -195,15 +244,25 @@ def test_maps_and_their_gradients_are_those_of_the_whole_softmax(keep: bool, rul
     direction = draw(3, *((2, 3, 5, 2) if keep else (2, 5, 2)))
     mine = [t.clone().requires_grad_() for t in (query, key, gate)]
     theirs = [t.double().requires_grad_() for t in (query, key, gate)]
-    maps = token_maps(mine[0], mine[1], select, mine[2] if gated else None, keep_heads=keep, rule=rule)
-    expected = reference_maps(theirs[0], theirs[1], select, theirs[2] if gated else None, keep, rule)
-    assert maps.shape == expected.shape and maps.dtype == torch.float32 and torch.allclose(maps.double(), expected, atol=1e-6)
+    maps = token_maps(
+        mine[0], mine[1], select, mine[2] if gated else None, keep_heads=keep, rule=rule
+    )
+    expected = reference_maps(
+        theirs[0], theirs[1], select, theirs[2] if gated else None, keep, rule
+    )
+    assert (
+        maps.shape == expected.shape
+        and maps.dtype == torch.float32
+        and torch.allclose(maps.double(), expected, atol=1e-6)
+    )
     assert not maps[1, ..., 1].any()
     (maps * direction).sum().backward()
     (expected * direction).sum().backward()
     for a, b in zip(mine[: 3 if gated else 2], theirs, strict=False):
         assert a.grad is not None and b.grad is not None
-        assert torch.allclose(a.grad.double(), b.grad, rtol=1e-4, atol=1e-6 * max(1, float(b.grad.abs().max())))
+        assert torch.allclose(
+            a.grad.double(), b.grad, rtol=1e-4, atol=1e-6 * max(1, float(b.grad.abs().max()))
+        )
     if rule == "released" and mine[2].grad is not None:
         assert not mine[2].grad[gate == 0].any()
 

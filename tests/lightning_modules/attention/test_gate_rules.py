@@ -1,22 +1,31 @@
-"""What gates do to attention by each rule: values, gradients, and which closed gates can open again."""
+"""What gates do to attention by each rule: values, gradients, and which closed gates can open
+again."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from attention_problem import probability, problem
-from unet_inputs import draw
+from helpers.attention_problem import probability, problem
+from helpers.unet_inputs import draw
 
 from lightning_modules.attention.functional import gated_attention, token_maps
-from lightning_modules.attention.gate import decide
+from lightning_modules.attention.gates import decide
 
 
 @pytest.mark.parametrize("biased", [False, True], ids=["plain", "bias"])
 @pytest.mark.parametrize(
     ("rule", "soft"),  # the released rule is defined for binary gates alone
-    [("renormalised", False), ("renormalised", True), ("released", False), ("post_softmax", False), ("post_softmax", True)],
+    [
+        ("exact", False),
+        ("exact", True),
+        ("released", False),
+        ("post_softmax", False),
+        ("post_softmax", True),
+    ],
 )
-def test_every_rule_is_its_formula_in_value_and_in_all_gradients(rule: str, soft: bool, biased: bool):
+def test_every_rule_is_its_formula_in_value_and_in_all_gradients(
+    rule: str, soft: bool, biased: bool
+):
     query, key, value, gate = problem()
     gate = torch.where(gate > 0, draw(8, 2, 5, 6).sigmoid(), gate) if soft else gate
     bias = draw(7, 2, 1, 5, 6) if biased else None
@@ -25,14 +34,18 @@ def test_every_rule_is_its_formula_in_value_and_in_all_gradients(rule: str, soft
     theirs = [t.double().requires_grad_() for t in (query, key, value, gate)]
     expected = probability(theirs[0], theirs[1], theirs[3], rule, bias) @ theirs[2]
     with torch.no_grad():
-        assert torch.allclose(gated_attention(query, key, value, gate, bias, rule).double(), expected, atol=1e-6)
+        assert torch.allclose(
+            gated_attention(query, key, value, gate, bias, rule).double(), expected, atol=1e-6
+        )
     out = gated_attention(*mine, bias, rule)
     assert torch.allclose(out.double(), expected, atol=1e-6)
     (out * direction).sum().backward()
     (expected * direction).sum().backward()
     for name, a, b in zip(("query", "key", "value", "gate"), mine, theirs, strict=True):
         assert a.grad is not None and b.grad is not None
-        assert torch.allclose(a.grad.double(), b.grad, rtol=1e-4, atol=1e-5 * float(b.grad.abs().max())), name
+        assert torch.allclose(
+            a.grad.double(), b.grad, rtol=1e-4, atol=1e-5 * float(b.grad.abs().max())
+        ), name
     closed = gate == 0
     assert mine[3].grad is not None and bool(closed.any())
     if rule == "released":
@@ -41,9 +54,12 @@ def test_every_rule_is_its_formula_in_value_and_in_all_gradients(rule: str, soft
         assert bool((mine[3].grad[closed] != 0).all())
 
 
-@pytest.mark.parametrize("rule", ["renormalised", "secant", "released"])
-def test_a_closed_gate_opens_again_when_the_loss_asks_for_it_and_cannot_under_the_released_rule(rule: str):
-    # One location, three tokens; the target is what attention gives with all gates open, and token 2 starts closed.
+@pytest.mark.parametrize("rule", ["exact", "finite_difference", "released"])
+def test_a_closed_gate_opens_again_when_the_loss_asks_for_it_and_cannot_under_the_released_rule(
+    rule: str,
+):
+    # One location, three tokens; the target is what attention gives with all gates open, and token
+    # 2 starts closed.
     query, key, value = draw(0, 1, 1, 1, 4), draw(1, 1, 1, 3, 4), torch.eye(3).view(1, 1, 3, 3)
     target = gated_attention(query, key, value, torch.ones(1, 1, 3))
     logits = torch.tensor([[[2.0, 2.0, -1.0]]], requires_grad=True)
@@ -67,13 +83,13 @@ def test_a_closed_gate_opens_again_when_the_loss_asks_for_it_and_cannot_under_th
 def test_closed_gates_give_what_they_take_to_nobody_after_the_softmax_and_to_the_others_when_renormalised():
     query, key, _, gate = problem()
     every = torch.eye(6).expand(2, 6, 6)
-    after, renormalised, free = (
+    after, exact, free = (
         token_maps(query, key, every, g, None, True, rule)
-        for g, rule in ((gate, "post_softmax"), (gate, "renormalised"), (None, "renormalised"))
+        for g, rule in ((gate, "post_softmax"), (gate, "exact"), (None, "exact"))
     )
     assert torch.allclose(after, free * gate.unsqueeze(1), atol=1e-7)
     assert bool((after.sum(-1) < 1).any())
-    assert torch.allclose(after / after.sum(-1, keepdim=True), renormalised, atol=1e-6)
+    assert torch.allclose(after / after.sum(-1, keepdim=True), exact, atol=1e-6)
     # The same of what the layer gives: values of one everywhere read off the sum.
     value = draw(3, 2, 3, 6, 4)
     total = gated_attention(query, key, torch.ones_like(value), gate, rule="post_softmax")
@@ -99,26 +115,42 @@ def test_the_secant_of_a_gate_is_what_flipping_it_changes():
 
     def total(gate: torch.Tensor) -> torch.Tensor:
         """[B, N]: a linear loss of the output and of the maps, by location."""
-        p = probability(query, key, gate, "renormalised")
+        p = probability(query, key, gate, "exact")
         out, maps = p @ value.double(), p @ select.double().unsqueeze(1)
         return ((out * direction).sum(-1) + (maps * on_maps).sum(-1)).sum(1)
 
     mine = [t.clone().requires_grad_() for t in (*inputs, gate)]
     exact = [t.clone().requires_grad_() for t in (*inputs, gate)]
-    for leaves, rule in ((mine, "secant"), (exact, "renormalised")):
+    for leaves, rule in ((mine, "finite_difference"), (exact, "exact")):
         maps = token_maps(leaves[0], leaves[1], select, leaves[3], keep_heads=True, rule=rule)
-        ((gated_attention(*leaves, rule=rule) * direction).sum() + (maps * on_maps).sum()).backward()
-    assert all(a.grad is not None and torch.equal(a.grad, b.grad) for a, b in zip(mine[:3], exact[:3], strict=True))
+        (
+            (gated_attention(*leaves, rule=rule) * direction).sum() + (maps * on_maps).sum()
+        ).backward()
+    assert all(
+        a.grad is not None and torch.equal(a.grad, b.grad)
+        for a, b in zip(mine[:3], exact[:3], strict=True)
+    )
     grad = mine[3].grad
     assert grad is not None
-    share = probability(query, key, gate, "renormalised").amax(1)  # [B, N, T]
+    share = probability(query, key, gate, "exact").amax(1)  # [B, N, T]
     for t in range(6):
         opened, closed = gate.clone(), gate.clone()
         opened[..., t], closed[..., t] = 1, 0
-        counts = share[..., t] <= 0.95  # an open token that has nearly everything leaves nothing behind
+        # An open token that has nearly everything leaves nothing behind
+        counts = share[..., t] <= 0.95
         change = total(opened) - total(closed)
-        assert torch.allclose(grad[..., t].double()[counts], change[counts], atol=1e-5) and bool(counts.any())
+        assert torch.allclose(grad[..., t].double()[counts], change[counts], atol=1e-5) and bool(
+            counts.any()
+        )
     alone = torch.tensor([[[1.0, 0.0]]], requires_grad=True)
     far = torch.tensor([0.0, 300.0]).view(1, 1, 2, 1)
-    gated_attention(torch.ones(1, 1, 1, 1), far, torch.tensor([0.0, 1.0]).view(1, 1, 2, 1), alone, rule="secant").sum().backward()
-    assert alone.grad is not None and alone.grad.tolist() == [[[0, 1]]], "opening it can at most make the output its value"
+    gated_attention(
+        torch.ones(1, 1, 1, 1),
+        far,
+        torch.tensor([0.0, 1.0]).view(1, 1, 2, 1),
+        alone,
+        rule="finite_difference",
+    ).sum().backward()
+    assert alone.grad is not None and alone.grad.tolist() == [[[0, 1]]], (
+        "opening it can at most make the output its value"
+    )

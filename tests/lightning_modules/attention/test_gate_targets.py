@@ -1,4 +1,5 @@
-"""Objects' masks on the planes of attention maps; what is asked of gates with them stands in the tests of the signal."""
+"""Objects' masks on the planes of attention maps; what is asked of gates with them stands in the
+tests of the signal."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from lightning_modules.attention.gate_targets import on_plane
 
 def test_a_quarter_of_a_location_is_enough():
     mask = torch.zeros(8, 8, dtype=torch.bool)
-    mask[0, 0] = True      # a quarter of location 0
+    mask[0, 0] = True  # a quarter of location 0
     mask[4:6, 4:7] = True  # all of location 10, half of 11
     assert on_plane(mask, 16).nonzero().flatten().tolist() == [0, 10, 11]
     assert torch.equal(on_plane(mask, 64), mask.flatten())

@@ -1,4 +1,5 @@
-"""Extra tokens behind the text: as a longer text, with a strength, for the sites, samples and places that have them; merged text."""
+"""Extra tokens behind the text: as a longer text, with a strength, for the sites, samples and
+places that have them; merged text."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from unet_inputs import draw, run
+from helpers.unet_inputs import draw, run
 
 from lightning_modules.attention import select, sites
 from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
@@ -24,15 +25,21 @@ def test_they_are_as_if_the_text_were_longer(any_unet: Any):
 
 
 @pytest.mark.parametrize("checkpointed", [False, True])
-def test_layers_share_the_longer_text_and_tokens_get_their_gradient(embedded: Any, checkpointed: bool):
-    """Layers that train their projections keep their input for the backward pass: one of their own each would be most of the memory."""
+def test_layers_share_the_longer_text_and_tokens_get_their_gradient(
+    embedded: Any, checkpointed: bool
+):
+    """Layers that train their projections keep their input for the backward pass: one of their own
+    each would be most of the memory."""
     width = embedded.unet.config.cross_attention_dim
     tokens, seen = draw(5, 2, 3, width).requires_grad_(), list[torch.Tensor]()
     chosen = select(sites(embedded.unet))
     inside = torch.zeros(2, 3, 16, 16)
     inside[:, :, :7] = 1
     hooks = [
-        embedded.unet.get_submodule(site.name).to_k.register_forward_pre_hook(lambda _, given: seen.append(given[0])) for site in chosen
+        embedded.unet.get_submodule(site.name).to_k.register_forward_pre_hook(
+            lambda _, given: seen.append(given[0])
+        )
+        for site in chosen
     ]
     if checkpointed:
         embedded.unet.enable_gradient_checkpointing()
@@ -47,7 +54,9 @@ def test_layers_share_the_longer_text_and_tokens_get_their_gradient(embedded: An
     embedded.unet.eval()
     with ExitStack() as apart:  # a part for each layer shares nothing
         for site in chosen:
-            apart.enter_context(ExtraTokens([site], tokens, 0.5, where=inside).attached(embedded.unet))
+            apart.enter_context(
+                ExtraTokens([site], tokens, 0.5, where=inside).attached(embedded.unet)
+            )
         run(embedded.unet).square().mean().backward()
     assert found is not None and tokens.grad is not None and found.abs().sum() > 0
     assert torch.allclose(found, tokens.grad, rtol=1e-4, atol=1e-9)
@@ -82,7 +91,9 @@ def test_strength_zero_or_absence_is_as_if_they_were_not_there(any_unet: Any):
             first = run(any_unet)
             part.set(tokens)
             every = run(any_unet)
-    assert torch.allclose(some[0], first[0], atol=1e-5) and torch.allclose(some[1], every[1], atol=1e-5)
+    assert torch.allclose(some[0], first[0], atol=1e-5) and torch.allclose(
+        some[1], every[1], atol=1e-5
+    )
     assert not torch.allclose(some[0], every[0], atol=1e-3)
 
 
@@ -91,7 +102,10 @@ def test_strength_two_counts_a_token_twice(any_unet: Any):
     strength = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
     with torch.no_grad(), ExtraTokens(chosen, tokens, strength).attached(any_unet) as part:
         out = run(any_unet)
-        part.set(torch.cat([tokens[:, :1], tokens], dim=1), present=torch.tensor([[True, True, True], [False, True, True]]))
+        part.set(
+            torch.cat([tokens[:, :1], tokens], dim=1),
+            present=torch.tensor([[True, True, True], [False, True, True]]),
+        )
         assert torch.allclose(run(any_unet), out, atol=1e-5)
 
 
@@ -109,25 +123,32 @@ def test_only_the_chosen_sites_have_them(embedded: Any):
     stock = run(embedded.unet)
     outs = []
     for stage in ("high", "low"):
-        with ExtraTokens(select(sites(embedded.unet), stage=stage), draw(5, 2, 3, 192)).attached(embedded.unet):
+        with ExtraTokens(select(sites(embedded.unet), stage=stage), draw(5, 2, 3, 192)).attached(
+            embedded.unet
+        ):
             outs.append(run(embedded.unet))
     assert not torch.equal(outs[0], outs[1]) and all(not torch.equal(out, stock) for out in outs)
 
 
 def test_what_does_not_fit_is_said(embedded: Any):
     chosen = select(sites(embedded.unet))
-    with pytest.raises(ValueError, match=r"strength \(2, 2\) does not fit tokens \(2, 3, 192\): expected \(2, 3\)"):
+    with pytest.raises(
+        ValueError,
+        match=(r"strength \(2, 2\) does not fit tokens " r"\(2, 3, 192\): expected \(2, 3\)"),
+    ):
         ExtraTokens(chosen, draw(5, 2, 3, 192), torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"present \(3,\) does not fit"):
         ExtraTokens(chosen, draw(5, 2, 3, 192), present=torch.ones(3, dtype=torch.bool))
     with pytest.raises(ValueError, match="strength=-1.0 is negative: expected 0"):
         ExtraTokens(chosen, draw(5, 2, 3, 192), -1.0)
-    with pytest.raises(ValueError, match="extra tokens of width 8: this site's text has 192"), \
-            ExtraTokens(chosen, draw(5, 2, 3, 8)).attached(embedded.unet):
+    with (
+        pytest.raises(ValueError, match="extra tokens of width 8: this site's text has 192"),
+        ExtraTokens(chosen, draw(5, 2, 3, 8)).attached(embedded.unet),
+    ):
         run(embedded.unet)
 
 
-# --- where ------------------------------------------------------------------------------------------------------------------------
+# --- where --------------------------------------------------------------------------------
 
 
 def corner(batch: int = 2) -> torch.Tensor:
@@ -139,18 +160,31 @@ def corner(batch: int = 2) -> torch.Tensor:
 
 def test_a_token_acts_inside_its_mask_alone(any_unet: Any):
     """At the first site whatever it is told, so that locations hear nothing of each other."""
-    chosen, tokens = select(sites(any_unet, 16))[:1], draw(5, 2, 2, any_unet.config.cross_attention_dim)
+    chosen, tokens = (
+        select(sites(any_unet, 16))[:1],
+        draw(5, 2, 2, any_unet.config.cross_attention_dim),
+    )
     seen: list[torch.Tensor] = []
-    any_unet.get_submodule(chosen[0].name).register_forward_hook(lambda _, args, out: seen.append(out))
+    any_unet.get_submodule(chosen[0].name).register_forward_hook(
+        lambda _, args, out: seen.append(out)
+    )
     side = chosen[0].resolution
-    inside = torch.nn.functional.interpolate(corner()[:1, :1], (side, side), mode="area").flatten() > 0
-    with torch.no_grad(), ExtraTokens(chosen, tokens, 3.0, where=corner()).attached(any_unet) as part:
+    inside = (
+        torch.nn.functional.interpolate(corner()[:1, :1], (side, side), mode="area").flatten() > 0
+    )
+    with (
+        torch.no_grad(),
+        ExtraTokens(chosen, tokens, 3.0, where=corner()).attached(any_unet) as part,
+    ):
         run(any_unet)
         part.set(tokens[:, :1], 3.0)
         run(any_unet)
         part.set(None)
         run(any_unet)
-    limited, everywhere, stock = (out.flatten(2).transpose(1, 2) if out.dim() == 4 else out for out in seen)  # [B, N, C]
+    # [B, N, C]
+    limited, everywhere, stock = (
+        out.flatten(2).transpose(1, 2) if out.dim() == 4 else out for out in seen
+    )
     assert inside.any() and not inside.all()
     assert torch.allclose(limited[:, ~inside], stock[:, ~inside], atol=1e-5)
     assert torch.allclose(limited[:, inside], everywhere[:, inside], atol=1e-5)
@@ -159,7 +193,12 @@ def test_a_token_acts_inside_its_mask_alone(any_unet: Any):
 
 def test_a_mask_that_covers_a_quarter_of_a_location_quarters_the_strength(embedded: Any):
     chosen, tokens = select(sites(embedded.unet)), draw(5, 2, 2, 192)
-    with torch.no_grad(), ExtraTokens(chosen, tokens, 2.0, where=torch.full((2, 2, 32, 32), 0.25)).attached(embedded.unet) as part:
+    with (
+        torch.no_grad(),
+        ExtraTokens(chosen, tokens, 2.0, where=torch.full((2, 2, 32, 32), 0.25)).attached(
+            embedded.unet
+        ) as part,
+    ):
         out = run(embedded.unet)
         stripes = torch.zeros(2, 2, 64, 64)
         stripes[..., ::4] = 1  # a quarter of each location of 16 x 16 and of 8 x 8
@@ -171,7 +210,9 @@ def test_a_mask_that_covers_a_quarter_of_a_location_quarters_the_strength(embedd
         assert not torch.allclose(run(embedded.unet), out, atol=1e-3)
 
 
-def test_where_everything_is_inside_it_is_as_without_a_mask_and_where_nothing_is_as_without_tokens(any_unet: Any):
+def test_where_everything_is_inside_it_is_as_without_a_mask_and_where_nothing_is_as_without_tokens(
+    any_unet: Any,
+):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
     with torch.no_grad(), ExtraTokens(chosen, tokens).attached(any_unet) as part:
         expected = run(any_unet)
@@ -188,11 +229,16 @@ def test_where_everything_is_inside_it_is_as_without_a_mask_and_where_nothing_is
 
 def test_with_a_mask_the_unconditional_half_has_no_tokens_at_all(any_unet: Any):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
-    with torch.no_grad(), ExtraTokens(chosen, tokens, 5.0, where=corner()).attached(any_unet) as part:
+    with (
+        torch.no_grad(),
+        ExtraTokens(chosen, tokens, 5.0, where=corner()).attached(any_unet) as part,
+    ):
         guided = run(any_unet, batch=4)
         part.set(None)
         stock = run(any_unet, batch=4)
-    assert torch.allclose(guided[:2], stock[:2], atol=1e-5) and not torch.allclose(guided[2:], stock[2:], atol=1e-3)
+    assert torch.allclose(guided[:2], stock[:2], atol=1e-5) and not torch.allclose(
+        guided[2:], stock[2:], atol=1e-3
+    )
 
 
 def test_where_may_differ_from_sample_to_sample_and_passes_a_gradient(embedded: Any):
@@ -203,12 +249,21 @@ def test_where_may_differ_from_sample_to_sample_and_passes_a_gradient(embedded: 
     with ExtraTokens(chosen, tokens, where=where).attached(embedded.unet):
         run(embedded.unet).square().sum().backward()
     assert tokens.grad is not None
-    assert [[bool(row.any()) for row in sample] for sample in tokens.grad] == [[True, False], [False, True]]
-    with pytest.raises(ValueError, match=r"where \(2, 1, 8, 8\) does not fit tokens \(2, 2, 192\): expected \(2, 2\) \+ \(H, W\)"):
+    assert [[bool(row.any()) for row in sample] for sample in tokens.grad] == [
+        [True, False],
+        [False, True],
+    ]
+    with pytest.raises(
+        ValueError,
+        match=(
+            r"where \(2, 1, 8, 8\) does not fit tokens "
+            r"\(2, 2, 192\): expected \(2, 2\) \+ \(H, W\)"
+        ),
+    ):
         ExtraTokens(chosen, tokens, where=torch.ones(2, 1, 8, 8))
 
 
-# --- text in the text's place -----------------------------------------------------------------------------------------------------
+# --- text in the text's place ---------------------------------------------------------------------
 
 
 def test_merged_text_is_as_if_the_text_were_another(any_unet: Any):
@@ -220,23 +275,42 @@ def test_merged_text_is_as_if_the_text_were_another(any_unet: Any):
         part.merge = None
         assert torch.equal(run(any_unet), stock)
     with torch.no_grad():
-        assert torch.equal(run(any_unet), stock) and torch.equal(run(any_unet, text=text.flip(1) * 2), merged)
+        assert torch.equal(run(any_unet), stock) and torch.equal(
+            run(any_unet, text=text.flip(1) * 2), merged
+        )
     assert not torch.allclose(merged, stock, atol=1e-3)
 
 
 def test_merging_leaves_the_unconditional_half_and_a_text_mask_as_they_are(any_unet: Any):
-    text, mask = draw(1, 4, 12, any_unet.config.cross_attention_dim), torch.ones(4, 12, dtype=torch.bool)
+    text, mask = (
+        draw(1, 4, 12, any_unet.config.cross_attention_dim),
+        torch.ones(4, 12, dtype=torch.bool),
+    )
     mask[1, 7:] = mask[3, 5:] = False
     with torch.no_grad(), MergedText(select(sites(any_unet))).attached(any_unet) as part:
         part.samples, part.merge = 2, lambda states: states * 2
         guided = run(any_unet, batch=4, encoder_attention_mask=mask)
-        with pytest.raises(ValueError, match="masks of 2 samples in a batch of 3: expected as many, or half with guidance"):
+        with pytest.raises(
+            ValueError,
+            match=("masks of 2 samples in a batch of 3: expected as many, or half with guidance"),
+        ):
             run(any_unet, batch=3)
     with torch.no_grad():
-        assert torch.equal(run(any_unet, text=torch.cat([text[:2], text[2:] * 2]), batch=4, encoder_attention_mask=mask), guided)
+        assert torch.equal(
+            run(
+                any_unet,
+                text=torch.cat([text[:2], text[2:] * 2]),
+                batch=4,
+                encoder_attention_mask=mask,
+            ),
+            guided,
+        )
 
 
 def test_two_that_add_tokens_do_not_share_a_site(embedded: Any):
     chosen = select(sites(embedded.unet))
-    with MergedText(chosen).attached(embedded.unet), pytest.raises(ValueError, match="has MergedText already: expected none; detach it"):
+    with (
+        MergedText(chosen).attached(embedded.unet),
+        pytest.raises(ValueError, match=("has MergedText already: expected none; detach it")),
+    ):
         ExtraTokens(chosen).attach(embedded.unet)

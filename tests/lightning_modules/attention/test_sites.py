@@ -7,17 +7,20 @@ from functools import cache
 from typing import Any
 
 import pytest
-from unet_inputs import run
+from helpers.architectures import build_unet
+from helpers.unet_inputs import run
 
 from conf.schema import Gate
-from lightning_modules.architectures import build_unet
 from lightning_modules.attention import Site, nearest, select, sites
-from lightning_modules.attention.gate import Gates
+from lightning_modules.attention.gates import Gates
 
 
 def summary(unet: Any, **filters: Any) -> Counter:
     found = select(sites(unet), **filters)
-    return Counter((site.name.split(".attentions")[0], site.stage, site.placement, site.resolution, site.width) for site in found)
+    return Counter(
+        (site.name.split(".attentions")[0], site.stage, site.placement, site.resolution, site.width)
+        for site in found
+    )
 
 
 @cache
@@ -34,7 +37,10 @@ def test_embedded(embedded: Any):
         ("up_blocks.0", "mid", "decoder", 8, 128): 2,
         ("up_blocks.1", "high", "decoder", 16, 48): 2,
     }
-    assert {(s.width, s.heads, s.context) for s in select(sites(embedded.unet))} == {(48, 2, 192), (128, 4, 192)}
+    assert {(s.width, s.heads, s.context) for s in select(sites(embedded.unet))} == {
+        (48, 2, 192),
+        (128, 4, 192),
+    }
 
 
 def test_sd1_has_none_at_its_coarsest_level_but_in_the_middle(sd1_pipeline: Any):
@@ -83,16 +89,24 @@ def test_full_sd1_and_sd2_have_sixteen(name: str, context: int):
         ("up_blocks.3", "high", "decoder", 64, 320): 3,
     }
     assert {s.context for s in select(sites(full(name)))} == {context}
-    # The level of 16x16 maps that the papers speak of: two layers of the encoder and three of the decoder.
-    assert Counter(s.placement for s in nearest(select(sites(full(name))), 16)) == {"encoder": 2, "decoder": 3}
+    # The level of 16x16 maps that the papers speak of: two layers of the encoder and three of the
+    # decoder.
+    assert Counter(s.placement for s in nearest(select(sites(full(name))), 16)) == {
+        "encoder": 2,
+        "decoder": 3,
+    }
 
 
 def test_the_key_projections_of_sd14_hold_what_separate_and_enhance_trains():
-    keys = [full("sd14").get_submodule(site.name).to_k.weight for site in select(sites(full("sd14")))]
+    keys = [
+        full("sd14").get_submodule(site.name).to_k.weight for site in select(sites(full("sd14")))
+    ]
     assert sum(key.numel() for key in keys) == 9_584_640
 
 
-@pytest.mark.parametrize(("pixels", "sides"), [(1024, {64, 32}), (512, {32, 16}), (768, {48, 24}), (1000, {63, 32})])
+@pytest.mark.parametrize(
+    ("pixels", "sides"), [(1024, {64, 32}), (512, {32, 16}), (768, {48, 24}), (1000, {63, 32})]
+)
 def test_resolutions_follow_the_image(pixels: int, sides: set[int]):
     # An odd plane is rounded up when it is halved: 1000 pixels are 125 latents, then 63, then 32.
     assert {site.resolution for site in sites(full("sdxl"), latent_size=pixels // 8)} == sides
@@ -112,7 +126,10 @@ def test_names_are_those_of_the_processors_in_the_order_of_the_network(sdxl_unet
     assert {site.processor for site in sites(sdxl_unet)} == set(sdxl_unet.attn_processors)
     ran: list[str] = []
     layers = {name: sdxl_unet.get_submodule(name) for name in names}
-    hooks = [layer.register_forward_hook(lambda *_, name=name: ran.append(name)) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name, layer in layers.items()
+    ]
     run(sdxl_unet)
     for hook in hooks:
         hook.remove()
@@ -152,11 +169,23 @@ def test_select_takes_what_fits_every_filter(filters: dict, names: str):
     ("filters", "message"),
     [
         ({"stage": "middle"}, "stage 'middle' is unknown: expected 'all' or one of high, mid, low"),
-        ({"placement": "up"}, "placement 'up' is unknown: expected 'both' or one of encoder, bridge, decoder"),
+        (
+            {"placement": "up"},
+            ("placement 'up' is unknown: expected 'both' or one of encoder, bridge, decoder"),
+        ),
         ({"kind": "joint"}, "kind 'joint' is unknown: expected one of cross, self"),
-        ({"stage": "mid", "kind": "self"}, "no self-attention at stage=mid, .*; this model has high/decoder/16"),
-        ({"resolution": 32}, r"no cross-attention at .*resolution=32; this model has high/decoder/16"),
-        ({"stage": "low", "placement": "encoder"}, "no cross-attention at stage=low, placement=encoder"),
+        (
+            {"stage": "mid", "kind": "self"},
+            ("no self-attention at stage=mid, .*; this model has high/decoder/16"),
+        ),
+        (
+            {"resolution": 32},
+            (r"no cross-attention at .*resolution=32; this model has " r"high/decoder/16"),
+        ),
+        (
+            {"stage": "low", "placement": "encoder"},
+            ("no cross-attention at stage=low, placement=encoder"),
+        ),
     ],
 )
 def test_select_says_what_there_is(filters: dict, message: str):

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.vision_language_models import CONTEXT, make_blip, make_clip
 from torch import Tensor
-from vision_language_models import CONTEXT, make_blip, make_clip
 
 from lightning_modules.metrics.alignment import (
     Alignment,
@@ -41,7 +41,8 @@ def pictures(n: int = 3) -> Tensor:
 
 
 class Words:
-    """Embeds a text by which of three words stand in it, and an image by its mean colours: every cosine is known by hand."""
+    """Embeds a text by which of three words stand in it, and an image by its mean colours: every
+    cosine is known by hand."""
 
     score, label, facts = "clip_score", "words", {"model": "words"}
     asked: list[str]
@@ -54,8 +55,12 @@ class Words:
 
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
         self.asked += texts
-        vectors = torch.tensor([[float(word in text.split()) for word in ("red", "green", "blue")] for text in texts]).reshape(-1, 3)
-        return torch.nn.functional.normalize(vectors, dim=1), [len(text.split()) > 8 for text in texts]
+        vectors = torch.tensor(
+            [[float(word in text.split()) for word in ("red", "green", "blue")] for text in texts]
+        ).reshape(-1, 3)
+        return torch.nn.functional.normalize(vectors, dim=1), [
+            len(text.split()) > 8 for text in texts
+        ]
 
 
 def flat(*colors: tuple[int, int, int]) -> Tensor:
@@ -73,7 +78,9 @@ def test_cosine_and_its_scales():
     assert scaled(values, "cosine").tolist() == pytest.approx([1, 0.96, -1])
     assert scaled(values, "torchmetrics").tolist() == pytest.approx([100, 96, -100])
     assert scaled(values, "hessel").tolist() == pytest.approx([2.5, 2.4, 0])
-    with pytest.raises(ValueError, match="scale='clip' is unknown: expected one of cosine, torchmetrics, hessel"):
+    with pytest.raises(
+        ValueError, match=("scale='clip' is unknown: expected one of cosine, torchmetrics, hessel")
+    ):
         scaled(values, "clip")
     with pytest.raises(ValueError, match="equal length"):
         cosine(a, b[:, :1])
@@ -83,11 +90,15 @@ def test_cosine_and_its_scales():
 
 def test_minimum_over_parts_and_mean_direction():
     images = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    got = minimum_over_parts(images, [torch.tensor([[1.0, 0.0], [1.0, 1.0], [9.0, 1.0]]), torch.zeros(0, 2)])
+    got = minimum_over_parts(
+        images, [torch.tensor([[1.0, 0.0], [1.0, 1.0], [9.0, 1.0]]), torch.zeros(0, 2)]
+    )
     assert got[0] == pytest.approx(2**-0.5) and got[1].isnan()
     with pytest.raises(ValueError, match="2 images but 1 lists"):
         minimum_over_parts(images, [images])
-    assert mean_direction(torch.tensor([[9.0, 0.0], [0.0, 0.1]])).tolist() == pytest.approx([2**-0.5, 2**-0.5])
+    assert mean_direction(torch.tensor([[9.0, 0.0], [0.0, 0.1]])).tolist() == pytest.approx(
+        [2**-0.5, 2**-0.5]
+    )
 
 
 def test_prompts_are_split_as_attend_and_excite_does():
@@ -113,7 +124,11 @@ def test_templates():
 def test_similarity_by_hand():
     images, prompts = flat(RED, ANTI_RED, WHITE), ["a red cat"] * 3
     expected = torch.tensor([1, -1, 3**-0.5])
-    for scale, wanted in (("cosine", expected), ("torchmetrics", 100 * expected), ("hessel", 2.5 * expected.clamp(min=0))):
+    for scale, wanted in (
+        ("cosine", expected),
+        ("torchmetrics", 100 * expected),
+        ("hessel", 2.5 * expected.clamp(min=0)),
+    ):
         assert torch.allclose(Similarity(Words(), scale)(images, prompts), wanted, atol=1e-5)
 
 
@@ -122,10 +137,19 @@ def test_names_and_facts_say_what_the_number_is():
     assert Similarity(model).name == "clip_score[words, 100·cos]"
     assert Similarity(model, "hessel").name == "clip_score[words, 2.5·max(cos, 0)]"
     assert Similarity(model, "hessel", ["{}"]).name == "clip_score[words, 2.5·max(cos, 0), '{}']"
-    assert Similarity(model, "cosine", IMAGENET_TEMPLATES).name == "clip_score[words, cos, 80 templates]"
+    assert (
+        Similarity(model, "cosine", IMAGENET_TEMPLATES).name
+        == "clip_score[words, cos, 80 templates]"
+    )
     assert WeakestPart(model).name == "clip_score_weakest_part[words, cos]"
     facts = Similarity(model).facts
-    assert facts == {"model": "words", "scale": "100·cos", "floor": "mean", "templates": ["{}"], "truncated": 0}
+    assert facts == {
+        "model": "words",
+        "scale": "100·cos",
+        "floor": "mean",
+        "templates": ["{}"],
+        "truncated": 0,
+    }
     assert Similarity(model, "hessel").facts["templates"] == ["A photo depicts {}"]
     assert Similarity(model, "cosine", IMAGENET_TEMPLATES).facts["templates"] == "ImageNet (80)"
     with pytest.raises(ValueError, match="leaves no text"):
@@ -151,9 +175,12 @@ def test_weakest_part_by_hand():
     scorer = WeakestPart(Words())
     scores = scorer(images, prompts)
     assert scores[[0, 1, 3]].tolist() == pytest.approx([0, 3**-0.5, 0]) and scores[2].isnan()
-    assert scorer.truncated == 1  # the whole prompt of the last is longer, too, but only parts are read
+    # The whole prompt of the last is longer, too, but only parts are read
+    assert scorer.truncated == 1
     phrases = {"a red cat": ["red", "a red green cat"]}
-    assert WeakestPart(Words(), parts=phrases.get)(images[2:3], prompts[2:3]).tolist() == pytest.approx([2**-0.5])
+    assert WeakestPart(Words(), parts=phrases.get)(
+        images[2:3], prompts[2:3]
+    ).tolist() == pytest.approx([2**-0.5])
     assert scorer(images[:0], []).shape == (0,)
 
 
@@ -173,7 +200,12 @@ def test_alignment_sums_up():
     assert batch.tolist() == pytest.approx([100, 100 / 3**0.5])
     metric.update(flat(ANTI_RED), ["a very long text of nine words that is red"])
     assert metric.scores == pytest.approx([100, 100 / 3**0.5, -100])
-    expected = {"clip_score[words, 100·cos]": pytest.approx(100 / 3**1.5), "n_images": 3.0, "n_undefined": 0.0, "n_truncated": 1.0}
+    expected = {
+        "clip_score[words, 100·cos]": pytest.approx(100 / 3**1.5),
+        "n_images": 3.0,
+        "n_undefined": 0.0,
+        "n_truncated": 1.0,
+    }
     assert metric.compute() == expected
     metric.reset()
     assert metric.scores == []
@@ -181,9 +213,12 @@ def test_alignment_sums_up():
         metric.compute()
 
 
-@pytest.mark.parametrize(("scale", "mean"), [("torchmetrics", 0.0), ("cosine", -1 / 3), ("hessel", 2.5 / 3)])
+@pytest.mark.parametrize(
+    ("scale", "mean"), [("torchmetrics", 0.0), ("cosine", -1 / 3), ("hessel", 2.5 / 3)]
+)
 def test_where_the_scales_stop_at_zero(scale: str, mean: float):
-    """torchmetrics takes the mean and then the maximum with 0, Hessel et al. the other way round."""
+    """torchmetrics takes the mean and then the maximum with 0, Hessel et al. the other way
+    round."""
     scorer = Similarity(Words(), scale)
     metric = Alignment(scorer)
     metric.update(flat(RED, ANTI_RED, ANTI_RED), ["a red cat"] * 3)
@@ -194,7 +229,12 @@ def test_undefined_scores_are_left_out_and_counted():
     scorer = WeakestPart(Words())
     metric = Alignment(scorer)
     metric.update(flat(RED, RED), ["a cat", "a red cat and a red dog"])
-    assert metric.compute() == {scorer.name: pytest.approx(1), "n_images": 1.0, "n_undefined": 1.0, "n_truncated": 0.0}
+    assert metric.compute() == {
+        scorer.name: pytest.approx(1),
+        "n_images": 1.0,
+        "n_undefined": 1.0,
+        "n_truncated": 0.0,
+    }
     assert metric.scores[1] == pytest.approx(1) and metric.scores[0] != metric.scores[0]
 
 
@@ -212,7 +252,12 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def scorers(folders: dict[str, Path]) -> list[Any]:
     clip, blip = Clip(str(folders["clip"])), BlipMatcher(str(folders["itm"]))
     captioner = BlipCaptioner(str(folders["caption"]), beams=2, shortest=6, longest=9)
-    return [*attend_and_excite(clip, captioner), Similarity(clip), Similarity(blip, "cosine"), MatchProbability(blip)]
+    return [
+        *attend_and_excite(clip, captioner),
+        Similarity(clip),
+        Similarity(blip, "cosine"),
+        MatchProbability(blip),
+    ]
 
 
 def test_all_scorers_on_models(scorers: list[Any]):
@@ -228,7 +273,9 @@ def test_all_scorers_on_models(scorers: list[Any]):
     ]
     for scorer, values in zip(scorers, scores.values(), strict=True):
         assert values.shape == (3,) and values.dtype == torch.float32 and not values.requires_grad
-        assert json.loads(json.dumps(scorer.facts)) == scorer.facts and str(ROOT) not in json.dumps(scorer.facts)
+        assert json.loads(json.dumps(scorer.facts)) == scorer.facts and str(ROOT) not in json.dumps(
+            scorer.facts
+        )
         # Each image goes with its own prompt, whatever its neighbours are.
         alone = torch.cat([scorer(images[i : i + 1], PROMPTS[i : i + 1]) for i in range(3)])
         assert torch.allclose(values, alone, atol=1e-4, equal_nan=True)
@@ -260,7 +307,11 @@ def test_cut_prompts_are_counted(folders: dict[str, Path]):
 def test_a_metric_holds_no_weights(scorers: list[Any]):
     for scorer in scorers:
         metric = Alignment(scorer)
-        assert not metric.state_dict() and not list(metric.parameters()) and len(list(metric.modules())) == 1
+        assert (
+            not metric.state_dict()
+            and not list(metric.parameters())
+            and len(list(metric.modules())) == 1
+        )
         assert copy.deepcopy(metric).scorer.model is scorer.model
 
 

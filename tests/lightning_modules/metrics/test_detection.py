@@ -28,22 +28,42 @@ def test_all_right():
 def test_swapped_colors_keep_color_and_shape_rates():
     verdict = judge_image([seen("blue", "circle"), seen("red", "square")], RED_LEFT_OF_BLUE)
     assert not verdict.success
-    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra, verdict.relation) == (0, 2, 2, 2, None)
+    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra, verdict.relation) == (
+        0,
+        2,
+        2,
+        2,
+        None,
+    )
 
 
 def test_wrong_color_is_one_missing_and_one_extra():
     verdict = judge_image([seen("red", "circle"), seen("green", "square")], RED_LEFT_OF_BLUE)
-    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra, verdict.relation) == (1, 1, 2, 1, None)
+    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra, verdict.relation) == (
+        1,
+        1,
+        2,
+        1,
+        None,
+    )
 
 
 def test_extra_objects_do_not_spoil_success():
-    verdict = judge_image([seen("red", "circle", 50), seen("blue", "square", 20), seen("red", "ring")], RED_LEFT_OF_BLUE)
+    verdict = judge_image(
+        [seen("red", "circle", 50), seen("blue", "square", 20), seen("red", "ring")],
+        RED_LEFT_OF_BLUE,
+    )
     assert verdict.success and verdict.extra == 1 and verdict.relation is False
 
 
 def test_empty_image():
     verdict = judge_image([], RED_LEFT_OF_BLUE)
-    assert (verdict.success, verdict.objects, verdict.extra, verdict.relation) == (False, 0, 0, None)
+    assert (verdict.success, verdict.objects, verdict.extra, verdict.relation) == (
+        False,
+        0,
+        0,
+        None,
+    )
 
 
 def test_one_detection_serves_one_wanted_object():
@@ -57,7 +77,11 @@ def test_one_detection_serves_one_wanted_object():
 def test_the_surest_detection_is_taken():
     weak, strong = seen("red", "circle", 10, score=0.6), seen("red", "circle", 50, score=0.8)
     assert match([weak, strong], [("red", "circle")]) == [strong]
-    assert match([weak, strong], [("red", "circle"), ("red", "circle"), ("red", "circle")]) == [strong, weak, None]
+    assert match([weak, strong], [("red", "circle"), ("red", "circle"), ("red", "circle")]) == [
+        strong,
+        weak,
+        None,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +113,8 @@ def test_borders_are_checked():
 
 
 def test_best_assignment():
-    assert smallest_of_best_assignment([[0.9, 0.2], [0.8, 0.1]]) == 0.2  # 0.2 and 0.8 beat 0.9 and 0.1
+    # 0.2 and 0.8 beat 0.9 and 0.1
+    assert smallest_of_best_assignment([[0.9, 0.2], [0.8, 0.1]]) == 0.2
     assert smallest_of_best_assignment([[0.3, 0.7, 0.1]]) == 0.7
     assert smallest_of_best_assignment([[0.9], [0.9]]) == 0.0
     assert smallest_of_best_assignment([[]]) == 0.0

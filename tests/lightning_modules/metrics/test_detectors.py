@@ -12,10 +12,15 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from datamodules.shapes import Scene, Thing, render
+from datamodules.shapes.world import Scene, Thing, render
 from lightning_modules.metrics import Detection
 from lightning_modules.metrics.detection_files import DetectionsFile, write_detections
-from lightning_modules.metrics.detectors import JudgeDetector, TransformersDetector, detector, instances
+from lightning_modules.metrics.detectors import (
+    JudgeDetector,
+    TransformersDetector,
+    detector,
+    instances,
+)
 from lightning_modules.metrics.geneval import geneval_correct
 
 IMAGES = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
@@ -27,16 +32,22 @@ def lines(path: Path, *contents: Any) -> Path:
 
 
 def same(one: Detection, other: Detection) -> bool:
-    if (one.mask is None) != (other.mask is None) or (one.mask is not None and not torch.equal(one.mask, other.mask)):
+    if (one.mask is None) != (other.mask is None) or (
+        one.mask is not None and not torch.equal(one.mask, other.mask)
+    ):
         return False
     return replace(one, mask=None) == replace(other, mask=None)
 
 
-# --- the judge ---------------------------------------------------------------------------------------------------------------------
+# --- the judge --------------------------------------------------------------------------------
 
 
 def test_the_judge_serves_genevals_rules():
-    pixels, _ = render(Scene((Thing("red", "circle", 16.0, 32.0, 9.0), Thing("blue", "square", 48.0, 32.0, 9.0)), 100))
+    pixels, _ = render(
+        Scene(
+            (Thing("red", "circle", 16.0, 32.0, 9.0), Thing("blue", "square", 48.0, 32.0, 9.0)), 100
+        )
+    )
     judge = detector("judge")
     assert judge.name == "judge" and judge.facts == {"detector": "judge", "threshold": 0.5}
     (found,) = judge.detect(torch.from_numpy(pixels).permute(2, 0, 1)[None])
@@ -47,7 +58,7 @@ def test_the_judge_serves_genevals_rules():
     assert judge.detect(torch.zeros(0, 3, 64, 64, dtype=torch.uint8)) == []
 
 
-# --- files -------------------------------------------------------------------------------------------------------------------------
+# --- files --------------------------------------------------------------------------------
 
 
 def test_what_is_written_is_read(tmp_path: Path):
@@ -61,7 +72,11 @@ def test_what_is_written_is_read(tmp_path: Path):
         kept = DetectionsFile(path)
         found = kept.detect(IMAGES, names)
         assert found[1] == [] and same(found[0][0], dog) and same(found[0][1], cat)  # surest first
-        assert kept.facts == {"detector": "file", "file": "detections.jsonl", "made_by": {"detector": "other", "threshold": 0.3}}
+        assert kept.facts == {
+            "detector": "file",
+            "file": "detections.jsonl",
+            "made_by": {"detector": "other", "threshold": 0.3},
+        }
         if names:
             assert kept.detect(IMAGES[:1], names[1:]) == [[]]
     assert [p.name for p in path.parent.iterdir()] == ["detections.jsonl"]
@@ -74,10 +89,17 @@ def test_masks_as_others_write_them(tmp_path: Path):
     mask[2:4, 1] = 1
     one = {"label": "cat", "box": [1, 2, 2, 4], "score": 1}
     compressed = coco_mask.encode(mask)
-    rles = [{"size": [40, 56], "counts": compressed["counts"].decode()}, {"size": [40, 56], "counts": [42, 2, 40 * 56 - 44]}]
-    path = lines(tmp_path / "d.jsonl", {"image": 0, "detections": [{**one, "mask": rle} for rle in rles]}, "")
+    rles = [
+        {"size": [40, 56], "counts": compressed["counts"].decode()},
+        {"size": [40, 56], "counts": [42, 2, 40 * 56 - 44]},
+    ]
+    path = lines(
+        tmp_path / "d.jsonl", {"image": 0, "detections": [{**one, "mask": rle} for rle in rles]}, ""
+    )
     for detection in DetectionsFile(path).detect(IMAGES[:1])[0]:
-        assert detection.mask.dtype == torch.bool and torch.equal(detection.mask, torch.from_numpy(mask).bool())
+        assert detection.mask.dtype == torch.bool and torch.equal(
+            detection.mask, torch.from_numpy(mask).bool()
+        )
 
 
 GOOD = {"label": "cat", "box": [0, 0, 5, 5], "score": 0.5}
@@ -91,7 +113,10 @@ GOOD = {"label": "cat", "box": [0, 0, 5, 5], "score": 0.5}
         ({"image": 1}, "a list 'detections'"),
         ({"image": True, "detections": []}, "expected a name or a position"),
         ({"image": "a", "detections": []}, "'a' stands in line 1 already"),
-        ({"image": 1, "detections": [{"label": "cat", "box": [0, 0, 5, 5]}]}, "expected label, box, score"),
+        (
+            {"image": 1, "detections": [{"label": "cat", "box": [0, 0, 5, 5]}]},
+            "expected label, box, score",
+        ),
         ({"image": 1, "detections": [{**GOOD, "class": "cat"}]}, "expected label, box, score"),
         ({"image": 1, "detections": [{**GOOD, "label": " "}]}, "the name of a class"),
         ({"image": 1, "detections": [{**GOOD, "box": [0, 0, 5]}]}, "x0 <= x1"),
@@ -115,14 +140,22 @@ def test_images_that_do_not_fit_the_file(tmp_path: Path):
     mask = {**GOOD, "mask": {"size": [56, 40], "counts": [2240]}}
     short = {**GOOD, "mask": {"size": [40, 56], "counts": [40]}}
     rows = {"a": [GOOD], "b": [outside], "c": [mask], "d": [short]}
-    file = DetectionsFile(lines(tmp_path / "d.jsonl", *({"image": k, "detections": v} for k, v in rows.items())))
+    file = DetectionsFile(
+        lines(tmp_path / "d.jsonl", *({"image": k, "detections": v} for k, v in rows.items()))
+    )
     with pytest.raises(ValueError, match="nothing about image 0 among its 4 images"):
         file.detect(IMAGES)
     with pytest.raises(ValueError, match="nothing about image 'e.png'"):
         file.detect(IMAGES, ["a", "e.png"])
-    with pytest.raises(ValueError, match=r"d.jsonl:2: box \[60, 0, 70, 9\] of 'cat' lies outside an image of 56x40"):
+    with pytest.raises(
+        ValueError,
+        match=(r"d.jsonl:2: box \[60, 0, 70, 9\] of " r"'cat' lies outside an image of 56x40"),
+    ):
         file.detect(IMAGES[:1], ["b"])
-    with pytest.raises(ValueError, match=r"d.jsonl:3: mask of 'cat' has the size \[56, 40\], its image \[40, 56\]"):
+    with pytest.raises(
+        ValueError,
+        match=(r"d.jsonl:3: mask of 'cat' has the size " r"\[56, 40\], its image \[40, 56\]"),
+    ):
         file.detect(IMAGES[:1], ["c"])
     with pytest.raises(ValueError, match=r"d.jsonl:4: a mask's counts add up to 40: expected 2240"):
         file.detect(IMAGES[:1], ["d"])
@@ -136,26 +169,49 @@ def test_images_that_do_not_fit_the_file(tmp_path: Path):
         DetectionsFile(lines(tmp_path / "empty.jsonl", {"facts": {}}))
 
 
-# --- models of transformers --------------------------------------------------------------------------------------------------------
+# --- models of transformers -----------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def detr(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny DETR with random weights and Pascal VOC's names: what it finds means nothing, the way there is the same."""
+    """A tiny DETR with random weights and Pascal VOC's names: what it finds means nothing, the way
+    there is the same."""
     import transformers as t
 
     torch.manual_seed(0)
-    labels: dict = {"id2label": {0: "motorbike", 1: "tvmonitor"}, "label2id": {"motorbike": 0, "tvmonitor": 1}}
-    small = {"encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "d_model": 16, "num_queries": 3}
+    labels: dict = {
+        "id2label": {0: "motorbike", 1: "tvmonitor"},
+        "label2id": {"motorbike": 0, "tvmonitor": 1},
+    }
+    small = {
+        "encoder_layers": 1,
+        "decoder_layers": 1,
+        "encoder_ffn_dim": 16,
+        "decoder_ffn_dim": 16,
+        "d_model": 16,
+        "num_queries": 3,
+    }
     heads = {"encoder_attention_heads": 2, "decoder_attention_heads": 2}
-    backbone = t.ResNetConfig(embedding_size=8, hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1], out_features=["stage4"])
-    config = t.DetrConfig(use_timm_backbone=False, use_pretrained_backbone=False, backbone_config=backbone, **small, **heads, **labels)
+    backbone = t.ResNetConfig(
+        embedding_size=8, hidden_sizes=[8, 8, 8, 16], depths=[1, 1, 1, 1], out_features=["stage4"]
+    )
+    config = t.DetrConfig(
+        use_timm_backbone=False,
+        use_pretrained_backbone=False,
+        backbone_config=backbone,
+        **small,
+        **heads,
+        **labels,
+    )
     model: Any = t.DetrForObjectDetection(config)
-    model.class_labels_classifier.bias.data += torch.tensor([0.0, 3.0, 0.0])  # so that a television is found
+    # So that a television is found
+    model.class_labels_classifier.bias.data += torch.tensor([0.0, 3.0, 0.0])
     folder = tmp_path_factory.mktemp("detr")
     model.half().save_pretrained(folder)
     size = {"size": {"height": 64, "width": 64}}
-    (folder / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "DetrImageProcessor", **size}))
+    (folder / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "DetrImageProcessor", **size})
+    )
     return folder
 
 
@@ -165,40 +221,77 @@ def mask2former(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     torch.manual_seed(0)
     swin = t.SwinConfig(
-        embed_dim=8, depths=[1, 1, 1, 1], num_heads=[1, 1, 1, 1], window_size=4, out_features=["stage1", "stage2", "stage3", "stage4"]
+        embed_dim=8,
+        depths=[1, 1, 1, 1],
+        num_heads=[1, 1, 1, 1],
+        window_size=4,
+        out_features=["stage1", "stage2", "stage3", "stage4"],
     )
-    widths = ("feature_size", "mask_feature_size", "hidden_dim", "encoder_feedforward_dim", "dim_feedforward")
-    few: dict = {"encoder_layers": 1, "decoder_layers": 2, "num_attention_heads": 2, "num_queries": 2, **dict.fromkeys(widths, 32)}
+    widths = (
+        "feature_size",
+        "mask_feature_size",
+        "hidden_dim",
+        "encoder_feedforward_dim",
+        "dim_feedforward",
+    )
+    few: dict = {
+        "encoder_layers": 1,
+        "decoder_layers": 2,
+        "num_attention_heads": 2,
+        "num_queries": 2,
+        **dict.fromkeys(widths, 32),
+    }
     labels: dict = {"id2label": {0: "sofa", 1: "dog"}, "label2id": {"sofa": 0, "dog": 1}}
     folder = tmp_path_factory.mktemp("mask2former")
-    t.Mask2FormerForUniversalSegmentation(t.Mask2FormerConfig(backbone_config=swin, **few, **labels)).save_pretrained(folder)
-    processor = {"image_processor_type": "Mask2FormerImageProcessor", "size": {"height": 64, "width": 64}, "num_labels": 2}
+    t.Mask2FormerForUniversalSegmentation(
+        t.Mask2FormerConfig(backbone_config=swin, **few, **labels)
+    ).save_pretrained(folder)
+    processor = {
+        "image_processor_type": "Mask2FormerImageProcessor",
+        "size": {"height": 64, "width": 64},
+        "num_labels": 2,
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
 
 
 def pictures(n: int) -> Tensor:
-    return torch.randint(0, 256, (n, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return torch.randint(
+        0, 256, (n, 3, 40, 56), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
 
 
 def test_boxes_of_a_detr(detr: Path):
     model = detector("transformers", model=str(detr), batch=2)
-    assert isinstance(model, TransformersDetector) and model.model.dtype == torch.float32 and not model.model.training
+    assert (
+        isinstance(model, TransformersDetector)
+        and model.model.dtype == torch.float32
+        and not model.model.training
+    )
     assert not any(p.requires_grad for p in model.model.parameters())
-    assert model.facts["model"] == detr.name and model.facts["kind"] == "detr" and not model.facts["masks"]
+    assert (
+        model.facts["model"] == detr.name
+        and model.facts["kind"] == "detr"
+        and not model.facts["masks"]
+    )
     images = pictures(3)
     found = model.detect(images)
     with torch.autocast("cpu", torch.bfloat16):
         assert model.detect(images) == found
-    assert len(found) == 3 and all(d.label == "tv" and 0.3 < d.score <= 1 and d.mask is None for row in found for d in row)
-    assert [len(row) for row in found] == [3, 3, 3] and all(row == sorted(row, key=lambda d: -d.score) for row in found)
+    assert len(found) == 3 and all(
+        d.label == "tv" and 0.3 < d.score <= 1 and d.mask is None for row in found for d in row
+    )
+    assert [len(row) for row in found] == [3, 3, 3] and all(
+        row == sorted(row, key=lambda d: -d.score) for row in found
+    )
     assert model.detect(images[2:])[0][0].box == pytest.approx(found[2][0].box, abs=1e-3)
     assert model.detect(images[:0]) == []
     assert TransformersDetector(str(detr), threshold=1.0).detect(images[:1]) == [[]]
 
 
 def test_boxes_are_in_pixels_of_the_image(detr: Path):
-    """A stand-in whose one box spans the left half and the upper quarter of whatever it is shown."""
+    """A stand-in whose one box spans the left half and the upper quarter of whatever it is
+    shown."""
     model = TransformersDetector(str(detr))
     logits, box = torch.tensor([[[9.0, 0, 0]]]), torch.tensor([[[0.25, 0.125, 0.5, 0.25]]])
     model.model = lambda **inputs: SimpleNamespace(logits=logits, pred_boxes=box)
@@ -213,10 +306,16 @@ def test_instances_by_hand():
     planes[1, 4, 7], planes[1, 0, 0] = 0.6, 1.0
     planes[2] = 1
     found = instances(classes, planes, {0: "cat", 1: "dog"}, 0.25)
-    assert [(d.label, round(d.score, 6)) for d in found] == [("cat", 0.72), ("dog", 0.48), ("cat", 0.28)]
+    assert [(d.label, round(d.score, 6)) for d in found] == [
+        ("cat", 0.72),
+        ("dog", 0.48),
+        ("cat", 0.28),
+    ]
     assert found[0].box == (2, 1, 5, 3) and found[1].box == found[2].box == (0, 0, 8, 5)
-    assert found[0].mask.sum() == 6 and found[0].mask[1:3, 2:5].all()  # the 0.4 around it are not inside
-    assert len(instances(classes, planes, {0: "cat", 1: "dog"}, 0.1)) == 6  # the last query has no mask: nothing is there
+    # The 0.4 around it are not inside
+    assert found[0].mask.sum() == 6 and found[0].mask[1:3, 2:5].all()
+    # The last query has no mask: nothing is there
+    assert len(instances(classes, planes, {0: "cat", 1: "dog"}, 0.1)) == 6
 
 
 def test_masks_of_a_mask2former(mask2former: Path):
@@ -233,18 +332,33 @@ def test_masks_of_a_mask2former(mask2former: Path):
 
 
 def test_what_is_no_detector_is_refused(tmp_path: Path, detr: Path):
-    with pytest.raises(FileNotFoundError, match="cannot be loaded .* expected a hub id or a folder") as error:
+    with pytest.raises(
+        FileNotFoundError, match=("cannot be loaded .* expected a hub id or a folder")
+    ) as error:
         TransformersDetector(str(tmp_path))
     assert "\n" not in str(error.value)
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "vit"}))
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_processor_type": "ViTImageProcessor"}))
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "ViTImageProcessor"})
+    )
     with pytest.raises(FileNotFoundError, match="a vit gives no boxes"):
         TransformersDetector(str(tmp_path))
-    with pytest.raises(ValueError, match="'yolo' is unknown: expected one of judge, transformers, file"):
+    with pytest.raises(
+        ValueError, match=("'yolo' is unknown: expected one of judge, transformers, file")
+    ):
         detector("yolo")
-    with pytest.raises(ValueError, match="'transformers': missing a required argument: 'model': its options are model, revision, device"):
+    with pytest.raises(
+        ValueError,
+        match=(
+            "'transformers': missing a required argument: 'model': its options are model, "
+            "revision, device"
+        ),
+    ):
         detector("transformers")
-    with pytest.raises(ValueError, match="'judge': got an unexpected keyword argument 'threshold': its options are judge"):
+    with pytest.raises(
+        ValueError,
+        match=("'judge': got an unexpected keyword argument 'threshold': its options are judge"),
+    ):
         detector("judge", threshold=0.3)
     with pytest.raises(ValueError, match="uint8"):
         JudgeDetector().detect(IMAGES.float())

@@ -31,12 +31,17 @@ def with_moments(n: int, mean: torch.Tensor, cov: torch.Tensor, seed: int) -> to
     """Samples whose mean and unbiased covariance are exactly those given."""
     x = gaussian(n, len(mean), seed)
     x = x - x.mean(0)
-    white = torch.linalg.solve_triangular(torch.linalg.cholesky(x.T @ x / (n - 1)), x.T, upper=False).T
+    white = torch.linalg.solve_triangular(
+        torch.linalg.cholesky(x.T @ x / (n - 1)), x.T, upper=False
+    ).T
     return white @ torch.linalg.cholesky(cov).T + mean
 
 
 def test_frechet_distance_of_gaussians_is_the_closed_form():
-    a, b = torch.tensor([1.0, 4.0, 9.0, 0.25]).double(), torch.tensor([4.0, 1.0, 16.0, 0.25]).double()
+    a, b = (
+        torch.tensor([1.0, 4.0, 9.0, 0.25]).double(),
+        torch.tensor([4.0, 1.0, 16.0, 0.25]).double(),
+    )
     mean = torch.tensor([1.0, 2.0, 0.0, -1.0]).double()
     x = with_moments(50, torch.zeros(4).double(), a.diag(), 0)
     y = with_moments(70, mean, b.diag(), 1)
@@ -45,10 +50,15 @@ def test_frechet_distance_of_gaussians_is_the_closed_form():
 
 def test_frechet_distance_of_commuting_full_covariances():
     basis = torch.linalg.qr(gaussian(5, 5, 2)).Q
-    a, b = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).double(), torch.tensor([5.0, 1.0, 2.0, 0.5, 3.0]).double()
+    a, b = (
+        torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0]).double(),
+        torch.tensor([5.0, 1.0, 2.0, 0.5, 3.0]).double(),
+    )
     x = with_moments(40, torch.ones(5).double(), basis @ a.diag() @ basis.T, 3)
     y = with_moments(40, torch.ones(5).double(), basis @ b.diag() @ basis.T, 4)
-    assert float(frechet_distance(x, y)) == pytest.approx(float((a.sqrt() - b.sqrt()).square().sum()), abs=1e-9)
+    assert float(frechet_distance(x, y)) == pytest.approx(
+        float((a.sqrt() - b.sqrt()).square().sum()), abs=1e-9
+    )
 
 
 @pytest.mark.parametrize(("n", "m", "d"), [(200, 150, 16), (6, 5, 16)])
@@ -65,8 +75,11 @@ def test_frechet_distance_equals_torchmetrics(n: int, m: int, d: int):
     reference = FrechetInceptionDistance(feature=Identity()).set_dtype(torch.float64)
     reference.update(x, real=True)
     reference.update(y, real=False)
-    # The reference takes the root of a product that is not symmetric; with rank-deficient covariances that costs it half its digits.
-    assert float(frechet_distance(x, y)) == pytest.approx(float(reference.compute()), abs=1e-8 if n > d else 1e-4)
+    # The reference takes the root of a product that is not symmetric; with rank-deficient
+    # covariances that costs it half its digits.
+    assert float(frechet_distance(x, y)) == pytest.approx(
+        float(reference.compute()), abs=1e-8 if n > d else 1e-4
+    )
 
 
 def test_frechet_distance_is_symmetric_and_zero_on_itself():
@@ -120,8 +133,14 @@ SETS = {
     "one collapsed mode": (gaussian(30, 5, 45), gaussian(1, 5, 46).repeat(20, 1)),
     "fewer samples than features": (gaussian(5, 24, 47), gaussian(7, 24, 48)),
     "constant features": (torch.full((9, 4), 2.0), torch.full((7, 4), 5.0)),
-    "some constant features": (gaussian(20, 6, 49) * column(1, 0, 1, 0, 1, 1).T, gaussian(20, 6, 50) * column(1, 0, 0, 1, 1, 1).T),
-    "common offset": (gaussian(40, 8, 51, torch.float32) + 100, gaussian(40, 8, 52, torch.float32) * 2 + 100),
+    "some constant features": (
+        gaussian(20, 6, 49) * column(1, 0, 1, 0, 1, 1).T,
+        gaussian(20, 6, 50) * column(1, 0, 0, 1, 1, 1).T,
+    ),
+    "common offset": (
+        gaussian(40, 8, 51, torch.float32) + 100,
+        gaussian(40, 8, 52, torch.float32) * 2 + 100,
+    ),
 }
 
 
@@ -131,8 +150,11 @@ def test_distances_equal_numpy(name: str):
     a, b = x.double().numpy(), y.double().numpy()
     n, m, d = *map(len, (a, b)), a.shape[1]
     centred_a, centred_b = a - a.mean(0), b - b.mean(0)
-    # The trace of the root is the nuclear norm of Xc Yc^T: a way that takes neither a root nor an eigenvalue of a covariance.
-    trace = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum() / np.sqrt((n - 1) * (m - 1))
+    # The trace of the root is the nuclear norm of Xc Yc^T: a way that takes neither a root nor an
+    # eigenvalue of a covariance.
+    trace = np.linalg.svd(centred_a @ centred_b.T, compute_uv=False).sum() / np.sqrt(
+        (n - 1) * (m - 1)
+    )
     spread = np.trace(np.cov(a.T)) + np.trace(np.cov(b.T))
     fid = ((a.mean(0) - b.mean(0)) ** 2).sum() + spread - 2 * trace
     assert float(frechet_distance(x, y)) == pytest.approx(fid, abs=1e-7 * max(1, spread))
@@ -177,7 +199,12 @@ def test_autocast_changes_nothing():
     x, y = gaussian(40, 8, 56, torch.float32), gaussian(40, 8, 57, torch.float32) + 0.2
 
     def everything() -> list[float]:
-        values = [frechet_distance(x, y), kernel_distance(x, y), *kernel_distance_subsets(x, y, 3, 20), *manifold_scores(x, y, 3, 5)]
+        values = [
+            frechet_distance(x, y),
+            kernel_distance(x, y),
+            *kernel_distance_subsets(x, y, 3, 20),
+            *manifold_scores(x, y, 3, 5),
+        ]
         assert all(value.dtype == torch.float64 for value in values)
         return [float(value) for value in values]
 
@@ -211,12 +238,17 @@ growth(torch.randn(150, 48_000), torch.randn(150, 48_000), kernel_distance, mani
 
 def test_memory_holds_no_copy_of_the_features_and_no_whole_matrix():
     pytest.importorskip("resource")
-    answer = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True
+    )
     assert all(float(line) < 80 for line in answer.stdout.splitlines()), answer.stdout
 
 
 def test_kernel_distance_is_unbiased():
-    values = [float(kernel_distance(gaussian(20, 4, 2 * s), gaussian(20, 4, 2 * s + 1))) for s in range(200)]
+    values = [
+        float(kernel_distance(gaussian(20, 4, 2 * s), gaussian(20, 4, 2 * s + 1)))
+        for s in range(200)
+    ]
     assert min(values) < 0 < max(values)  # not clipped
     mean = torch.tensor(values).mean()
     assert abs(float(mean)) < 3 * float(torch.tensor(values).std()) / 200**0.5
@@ -229,7 +261,8 @@ def test_precision_asks_for_any_ball_not_the_nearest():
 
 
 def test_rim_counts_as_inside_unless_strict():
-    real, fake = column(0, 1, 2), column(3, 4, 10)  # radii 1 1 1 and 1 1 6; only 2 and 3 are one apart
+    # Radii 1 1 1 and 1 1 6; only 2 and 3 are one apart
+    real, fake = column(0, 1, 2), column(3, 4, 10)
     assert [float(v) for v in precision_recall(real, fake, k=1)] == pytest.approx([1 / 3, 1 / 3])
     assert [float(v) for v in precision_recall(real, fake, k=1, strict=True)] == [0, 0]
 
@@ -280,7 +313,9 @@ def test_distances_ignore_offset_rotation_and_scale():
 
 def test_smallest_sets():
     precision_recall(gaussian(4, 2, 25), gaussian(4, 2, 26), k=3)
-    with pytest.raises(ValueError, match="k = 3 needs at least 4 samples on each side, not 4 and 3"):
+    with pytest.raises(
+        ValueError, match=("k = 3 needs at least 4 samples on each side, not 4 and 3")
+    ):
         precision_recall(gaussian(4, 2, 27), gaussian(3, 2, 28), k=3)
     with pytest.raises(ValueError, match="k = 0"):
         precision_recall(gaussian(4, 2, 29), gaussian(4, 2, 30), k=0)

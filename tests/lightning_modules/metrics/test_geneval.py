@@ -20,7 +20,14 @@ from lightning_modules.metrics.intervals import wilson
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def seen(label: str, x: float = 50, y: float = 50, score: float = 0.95, color: str | None = None, half: float = 10) -> Detection:
+def seen(
+    label: str,
+    x: float = 50,
+    y: float = 50,
+    score: float = 0.95,
+    color: str | None = None,
+    half: float = 10,
+) -> Detection:
     return Detection(label, (x - half, y - half, x + half, y + half), score, color=color)
 
 
@@ -32,30 +39,55 @@ ONE = spec("single_object", {"class": "bench", "count": 1})
 TWO = spec("two_object", {"class": "bench", "count": 1}, {"class": "sports ball", "count": 1})
 THREE = spec("counting", {"class": "clock", "count": 3}, exclude=[{"class": "clock", "count": 4}])
 RED = spec("colors", {"class": "car", "count": 1, "color": "red"})
-LEFT = spec("position", {"class": "dog", "count": 1}, {"class": "cat", "count": 1, "position": ["left of", 0]})
-BOTH = spec("color_attr", {"class": "car", "count": 1, "color": "red"}, {"class": "dog", "count": 1, "color": "black"})
+LEFT = spec(
+    "position",
+    {"class": "dog", "count": 1},
+    {"class": "cat", "count": 1, "position": ["left of", 0]},
+)
+BOTH = spec(
+    "color_attr",
+    {"class": "car", "count": 1, "color": "red"},
+    {"class": "dog", "count": 1, "color": "black"},
+)
 
 
 def test_objects_must_be_there():
-    assert geneval_correct([seen("bench")], ONE) and geneval_correct([seen("bench"), seen("cat")], ONE)
+    assert geneval_correct([seen("bench")], ONE) and geneval_correct(
+        [seen("bench"), seen("cat")], ONE
+    )
     assert geneval_reasons([seen("cat")], ONE) == ["bench: wanted 1, found 0"]
     assert geneval_correct([seen("bench"), seen("sports ball")], TWO)
-    assert geneval_reasons([], TWO) == ["bench: wanted 1, found 0", "sports ball: wanted 1, found 0"]
+    assert geneval_reasons([], TWO) == [
+        "bench: wanted 1, found 0",
+        "sports ball: wanted 1, found 0",
+    ]
 
 
-@pytest.mark.parametrize(("wanted", "threshold"), [(ONE, 0.3), (spec("counting", {"class": "bench", "count": 1}), 0.9)])
+@pytest.mark.parametrize(
+    ("wanted", "threshold"), [(ONE, 0.3), (spec("counting", {"class": "bench", "count": 1}), 0.9)]
+)
 def test_scores_must_lie_above_the_threshold_of_the_task(wanted: dict, threshold: float):
     assert not geneval_correct([seen("bench", score=threshold)], wanted)
     assert geneval_correct([seen("bench", score=threshold + 1e-6)], wanted)
-    assert geneval_correct([seen("bench", score=threshold)], wanted, threshold=0.2, counting_threshold=0.8)
+    assert geneval_correct(
+        [seen("bench", score=threshold)], wanted, threshold=0.2, counting_threshold=0.8
+    )
 
 
 def test_counting_is_exact():
     def clocks(n: int) -> list[Detection]:
         return [seen("clock", 10 * i) for i in range(n)]
 
-    assert [geneval_correct(clocks(n), THREE) for n in range(6)] == [False, False, False, True, False, False]
-    assert geneval_correct([*clocks(3), seen("clock", score=0.9)], THREE)  # an unsure fourth does not count
+    assert [geneval_correct(clocks(n), THREE) for n in range(6)] == [
+        False,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+    # An unsure fourth does not count
+    assert geneval_correct([*clocks(3), seen("clock", score=0.9)], THREE)
     assert geneval_reasons(clocks(5), THREE) == ["clock: wanted fewer than 4, found 5"]
     # Two boxes in one place are two objects: nothing is merged.
     assert geneval_correct([seen("clock"), seen("clock"), seen("clock")], THREE)
@@ -63,11 +95,16 @@ def test_counting_is_exact():
 
 def test_at_most_sixteen_of_a_class_are_looked_at():
     crowd = [seen("bird", i) for i in range(20)]
-    assert geneval_correct(crowd, spec("crowd", {"class": "bird", "count": 16}, exclude=[{"class": "bird", "count": 17}]))
+    assert geneval_correct(
+        crowd,
+        spec("crowd", {"class": "bird", "count": 16}, exclude=[{"class": "bird", "count": 17}]),
+    )
     assert not geneval_correct(crowd, spec("crowd", {"class": "bird", "count": 17}))
     assert geneval_correct(crowd, spec("crowd", {"class": "bird", "count": 17}), most=17)
     # The limit is one of each class.
-    assert geneval_correct([*crowd, *(seen("cat", i) for i in range(16))], spec("crowd", {"class": "cat", "count": 16}))
+    assert geneval_correct(
+        [*crowd, *(seen("cat", i) for i in range(16))], spec("crowd", {"class": "cat", "count": 16})
+    )
 
 
 def test_only_the_surest_are_judged():
@@ -84,7 +121,9 @@ def test_only_the_surest_are_judged():
 def test_colors():
     assert geneval_correct([seen("car", color="Red")], RED)
     assert geneval_reasons([seen("car")], RED) == ["car: wanted red, found 1 no colour"]
-    assert geneval_correct([seen("car", color="grey")], spec("colors", {"class": "car", "count": 1, "color": "gray"}))
+    assert geneval_correct(
+        [seen("car", color="grey")], spec("colors", {"class": "car", "count": 1, "color": "gray"})
+    )
     assert geneval_correct([seen("car", color="red"), seen("dog", color="black")], BOTH)
     swapped = geneval_reasons([seen("car", color="black"), seen("dog", color="red")], BOTH)
     assert swapped == ["car: wanted red, found 1 black", "dog: wanted black, found 1 red"]
@@ -99,7 +138,8 @@ def test_colors():
         (0, -100, {"above"}),
         (100, -100, {"right of", "above"}),  # (96, -96) of a length of 141: 0.68 each
         (100, 50, {"right of"}),  # (96, 46) of 112: 0.86 and 0.41
-        (60, 38, {"right of"}),  # (56, 34) of 71.02: 0.479 down, though 0.519 if the length were the shortened offset's
+        # (56, 34) of 71.02: 0.479 down, though 0.519 if the length were the shortened offset's
+        (60, 38, {"right of"}),
         (4, 0, set()),  # a tenth of the sides, 40, is no offset
         (4.0005, 0, set()),  # nor is less than 0.001
         (5, 0, set()),  # 1 of a length of 5
@@ -114,35 +154,63 @@ def test_relations(x: float, y: float, expected: set[str]):
 
 def test_large_objects_need_larger_offsets():
     assert relations((30, 0, 50, 20), (0, 0, 20, 20)) == {"right of"}
-    assert relations((-60, 0, 140, 20), (-90, 0, 110, 20)) == set()  # the same 30 to the right, sides of 200
+    # The same 30 to the right, sides of 200
+    assert relations((-60, 0, 140, 20), (-90, 0, 110, 20)) == set()
 
 
 def test_positions():
     dog = seen("dog", 50)
     assert geneval_correct([dog, seen("cat", 10)], LEFT)
-    assert geneval_reasons([dog, seen("cat", 90)], LEFT) == ["cat: wanted left of dog, found right of"]
-    assert geneval_reasons([dog, seen("cat", 50)], LEFT) == ["cat: wanted left of dog, found neither side"]
-    assert geneval_reasons([seen("cat", 10)], LEFT) == ["dog: wanted 1, found 0", "cat: wanted left of a thing that is wrong itself"]
+    assert geneval_reasons([dog, seen("cat", 90)], LEFT) == [
+        "cat: wanted left of dog, found right of"
+    ]
+    assert geneval_reasons([dog, seen("cat", 50)], LEFT) == [
+        ("cat: wanted left of dog, found neither side")
+    ]
+    assert geneval_reasons([seen("cat", 10)], LEFT) == [
+        "dog: wanted 1, found 0",
+        ("cat: wanted left of a thing that is wrong itself"),
+    ]
     # Every one of a kind beside every one of the other.
-    many = spec("own", {"class": "dog", "count": 2}, {"class": "cat", "count": 2, "position": ["left of", 0]})
+    many = spec(
+        "own",
+        {"class": "dog", "count": 2},
+        {"class": "cat", "count": 2, "position": ["left of", 0]},
+    )
     dogs, cats = [seen("dog", 50), seen("dog", 80)], [seen("cat", 10), seen("cat", 20)]
     assert geneval_correct([*dogs, *cats], many)
     assert not geneval_correct([*dogs, cats[0], seen("cat", 65)], many)
     # A dog in the wrong colour is none that a cat could stand beside.
-    red = spec("own", {"class": "dog", "count": 1, "color": "red"}, {"class": "cat", "count": 1, "position": ["left of", 0]})
+    red = spec(
+        "own",
+        {"class": "dog", "count": 1, "color": "red"},
+        {"class": "cat", "count": 1, "position": ["left of", 0]},
+    )
     assert len(geneval_reasons([dog, seen("cat", 10)], red)) == 2
 
 
 @pytest.mark.parametrize(
     ("asked", "found"),
-    [("computer mouse", "mouse"), ("tv remote", "remote"), ("computer keyboard", "keyboard"), ("tv", "tvmonitor"), ("couch", "sofa"),
-     ("dining table", "diningtable"), ("potted plant", "pottedplant"), ("airplane", "aeroplane"), ("motorcycle", "motorbike"),
-     ("Traffic light", "traffic_light")],
-)  # fmt: skip
+    [
+        ("computer mouse", "mouse"),
+        ("tv remote", "remote"),
+        ("computer keyboard", "keyboard"),
+        ("tv", "tvmonitor"),
+        ("couch", "sofa"),
+        ("dining table", "diningtable"),
+        ("potted plant", "pottedplant"),
+        ("airplane", "aeroplane"),
+        ("motorcycle", "motorbike"),
+        ("Traffic light", "traffic_light"),
+    ],
+)
 def test_classes_by_their_other_names(asked: str, found: str):
     assert geneval_correct([seen(found)], spec("single_object", {"class": asked, "count": 1}))
     assert not geneval_correct([seen(found)], spec("own", {"class": "cat", "count": 1}))
-    assert not geneval_correct([seen(found)], spec("own", {"class": asked, "count": 1}, exclude=[{"class": asked, "count": 1}]))
+    assert not geneval_correct(
+        [seen(found)],
+        spec("own", {"class": asked, "count": 1}, exclude=[{"class": asked, "count": 1}]),
+    )
 
 
 @pytest.mark.parametrize(
@@ -151,9 +219,15 @@ def test_classes_by_their_other_names(asked: str, found: str):
         ({"tag": "own"}, "includes nothing"),
         (spec("own", {"count": 1}), "expected a class"),
         (spec("own", {"class": "cat", "count": 0}), "a count from 1 on"),
-        (spec("own", {"class": "cat"}, {"class": "dog", "position": ["near", 0]}), "'near' has no rule in GenEval: .* left of"),
+        (
+            spec("own", {"class": "cat"}, {"class": "dog", "position": ["near", 0]}),
+            "'near' has no rule in GenEval: .* left of",
+        ),
         (spec("own", {"class": "cat", "position": ["above", 0]}), "earlier thing"),
-        (spec("own", {"class": "cat"}, {"class": "dog", "position": ["above", 1]}), "earlier thing"),
+        (
+            spec("own", {"class": "cat"}, {"class": "dog", "position": ["above", 1]}),
+            "earlier thing",
+        ),
     ],
 )
 def test_specs_that_cannot_be_judged(wanted: dict, message: str):
@@ -175,7 +249,9 @@ def test_overall_is_the_mean_of_tasks_not_of_images():
         metric.update([[]], [prompt])
     result = metric.compute()
     assert [result[f"task/{task}"] for task in TASKS] == [0.75, 0.5, 0, 0, 0, 0]
-    assert result["overall"] == pytest.approx(1.25 / 6) and result["images_right"] == pytest.approx(4 / 10)
+    assert result["overall"] == pytest.approx(1.25 / 6) and result["images_right"] == pytest.approx(
+        4 / 10
+    )
     assert result["prompts_right"] == pytest.approx(2 / 6)
     assert (result["n_images"], result["n_prompts"], result["n_tasks"]) == (10, 6, 6)
     assert not metric.state_dict() and not list(metric.parameters())
@@ -186,10 +262,18 @@ def test_a_task_is_a_mean_over_images_and_tasks_may_be_missing():
     assert "counting" in metric.facts["missing_tasks"] and len(metric.facts["missing_tasks"]) == 4
     metric.update([[seen("bench")], [], [], []], [0, 1, 1, 1])
     result = metric.compute()
-    assert result["task/single_object"] == 0.25 and result["overall"] == 0.25 and result["n_tasks"] == 1
+    assert (
+        result["task/single_object"] == 0.25
+        and result["overall"] == 0.25
+        and result["n_tasks"] == 1
+    )
     first, second = metric.prompt_scores(0.9)
     assert (first["index"], first["images"], first["right"], first["score"]) == (0, 1, 1, 1.0)
-    assert (second["prompt"], second["tag"], second["score"]) == ("a photo of a bench", "single_object", 0.0)
+    assert (second["prompt"], second["tag"], second["score"]) == (
+        "a photo of a bench",
+        "single_object",
+        0.0,
+    )
     assert (second["low"], second["high"]) == wilson(0, 3, 0.9)
     metric.reset()
     with pytest.raises(ValueError, match="no image was judged"):
@@ -201,7 +285,11 @@ def test_the_metric_uses_its_own_thresholds():
     metric = GenEval([ONE, THREE], threshold=0.5, counting_threshold=0.6, most=2)
     metric.update([[seen("bench", score=0.5)], [seen("clock", score=0.7)] * 3], [0, 1])
     assert metric.compute()["images_right"] == 0.0
-    assert (metric.facts["threshold"], metric.facts["counting_threshold"], metric.facts["most"]) == (0.5, 0.6, 2)
+    assert (
+        metric.facts["threshold"],
+        metric.facts["counting_threshold"],
+        metric.facts["most"],
+    ) == (0.5, 0.6, 2)
 
 
 def test_updates_that_do_not_fit():
@@ -244,7 +332,11 @@ def test_two_ranks_equal_one(tmp_path: Path):
     command = [sys.executable, str(tmp_path / "geneval_worker.py")]
     ranks = [
         subprocess.Popen(
-            [*command, str(rank), port, json.dumps([ONE, RED])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+            [*command, str(rank), port, json.dumps([ONE, RED])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         for rank in range(2)
     ]
@@ -255,7 +347,8 @@ def test_two_ranks_equal_one(tmp_path: Path):
     alone.update([[seen("bench")], [], []], [0, 0, 1])
     for scores, table, again, _ in results:
         assert scores == alone.compute() and table == again == alone.prompt_scores()
-    assert [counts for *_, counts in results] == [[0, 0], [2, 1]]  # asking leaves the ranks' own counts as they were
+    # Asking leaves the ranks' own counts as they were
+    assert [counts for *_, counts in results] == [[0, 0], [2, 1]]
 
 
 def test_composition_image_by_image():
@@ -264,7 +357,11 @@ def test_composition_image_by_image():
     detections = [right, right[:1], [seen("ring", color="red")]]
     targets = [pair, pair, Target([("red", "circle")])]
     rows = composition_scores(detections, targets)
-    assert rows["success"] == [1, 0, 0] and rows["object_rate"] == [1, 0.5, 0] and rows["color_rate"] == [1, 0.5, 1]
+    assert (
+        rows["success"] == [1, 0, 0]
+        and rows["object_rate"] == [1, 0.5, 0]
+        and rows["color_rate"] == [1, 0.5, 1]
+    )
     assert rows["shape_rate"] == [1, 0.5, 0] and rows["extra_objects"] == [0, 0, 1]
     assert rows["relation"][:2] == [1, 0] and torch.tensor(rows["relation"][2]).isnan()
     whole = Composition()

@@ -7,24 +7,34 @@ import pytest
 import torch
 from torch import Tensor
 
-from datamodules.shapes import Scene, Thing, render
+from datamodules.shapes.world import Scene, Thing, render
 from lightning_modules.metrics import DinoFeatures, JudgeFeatures
 from lightning_modules.metrics.identity import masked_similarity
 
 
-def picture(color: str, shape: str, x: float, y: float, background: int = 100) -> tuple[Tensor, Tensor]:
+def picture(
+    color: str, shape: str, x: float, y: float, background: int = 100
+) -> tuple[Tensor, Tensor]:
     pixels, masks = render(Scene((Thing(color, shape, x, y, 11),), background))
     return torch.from_numpy(pixels).permute(2, 0, 1)[None], torch.from_numpy(masks)
 
 
 def test_similarity_is_the_cosine_of_area_weighted_means():
     generator = torch.Generator().manual_seed(0)
-    a, b = torch.randn(2, 5, 4, 4, generator=generator), torch.randn(2, 5, 2, 2, generator=generator)
+    a, b = (
+        torch.randn(2, 5, 4, 4, generator=generator),
+        torch.randn(2, 5, 2, 2, generator=generator),
+    )
     mask_a, mask_b = torch.zeros(2, 8, 8, dtype=torch.bool), torch.ones(2, 6, 6, dtype=torch.bool)
     mask_a[0, 0:2, 0:2], mask_a[0, 2, 2] = True, True  # one cell whole, another by a quarter
     mask_a[1, 7, 7] = True  # a single pixel is not lost
     expected = [(a[0, :, 0, 0] + a[0, :, 1, 1] / 4), a[1, :, 3, 3]]
-    wanted = torch.stack([torch.cosine_similarity(e, f.mean((1, 2)), dim=0) for e, f in zip(expected, b, strict=True)])
+    wanted = torch.stack(
+        [
+            torch.cosine_similarity(e, f.mean((1, 2)), dim=0)
+            for e, f in zip(expected, b, strict=True)
+        ]
+    )
     assert torch.allclose(masked_similarity(a, mask_a, b, mask_b), wanted, atol=1e-6)
     assert torch.allclose(masked_similarity(b, mask_b, a, mask_a), wanted, atol=1e-6)
 
@@ -66,19 +76,33 @@ def model_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp(request.param)
-    small: dict = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 32, "patch_size": 8}
+    small: dict = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 32,
+        "patch_size": 8,
+    }
     if request.param == "vit":
         t.ViTModel(t.ViTConfig(intermediate_size=16, **small)).save_pretrained(folder)
     else:
-        t.Dinov2WithRegistersModel(t.Dinov2WithRegistersConfig(num_register_tokens=3, **small)).save_pretrained(folder)
-    processor = {"image_processor_type": "ViTImageProcessor", "image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4]}
+        t.Dinov2WithRegistersModel(
+            t.Dinov2WithRegistersConfig(num_register_tokens=3, **small)
+        ).save_pretrained(folder)
+    processor = {
+        "image_processor_type": "ViTImageProcessor",
+        "image_mean": [0.4, 0.5, 0.6],
+        "image_std": [0.2, 0.3, 0.4],
+    }
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     return folder
 
 
 def test_patch_features_and_class_tokens(model_folder: Path):
     extractor = DinoFeatures(str(model_folder), batch=2)
-    images = torch.randint(0, 256, (3, 3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (3, 3, 48, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     masks = torch.zeros(3, 48, 64, dtype=torch.bool)
     masks[0, 10:30, 20:50], masks[2, :, :3] = True, True
     with torch.autocast("cpu", torch.bfloat16):
@@ -100,9 +124,21 @@ def test_patch_features_and_class_tokens(model_folder: Path):
 def test_patches_keep_their_places_and_pixels_are_normalised(model_folder: Path):
     extractor = DinoFeatures(str(model_folder))
     extractor._states = lambda inputs: torch.cat(  # type: ignore[method-assign]
-        [torch.full((len(inputs), 4, 3), 99.0), inputs.unfold(2, 8, 8).unfold(3, 8, 8).mean((4, 5)).flatten(2).transpose(1, 2)], 1
+        [
+            torch.full((len(inputs), 4, 3), 99.0),
+            inputs.unfold(2, 8, 8).unfold(3, 8, 8).mean((4, 5)).flatten(2).transpose(1, 2),
+        ],
+        1,
     )
-    image = torch.arange(16).repeat_interleave(64).reshape(4, 4, 8, 8).transpose(1, 2).reshape(1, 1, 32, 32).expand(1, 3, -1, -1) * 10
+    image = (
+        torch.arange(16)
+        .repeat_interleave(64)
+        .reshape(4, 4, 8, 8)
+        .transpose(1, 2)
+        .reshape(1, 1, 32, 32)
+        .expand(1, 3, -1, -1)
+        * 10
+    )
     maps = extractor.maps(image.to(torch.uint8))
     expected = (torch.arange(16.0).reshape(4, 4) * 10 / 255 - 0.5) / 0.3
     assert torch.allclose(maps[0, 1], expected, atol=1e-5)
@@ -113,6 +149,8 @@ def test_bad_requests(model_folder: Path, tmp_path: Path):
     images = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match="a bool mask for each image"):
         extractor.subjects(images, torch.zeros(1, 4, 4, dtype=torch.bool))
-    with pytest.raises(FileNotFoundError, match="cannot be loaded .* expected a hub id or a folder") as error:
+    with pytest.raises(
+        FileNotFoundError, match=("cannot be loaded .* expected a hub id or a folder")
+    ) as error:
         DinoFeatures(str(tmp_path))
     assert "\n" not in str(error.value)

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from lightning_modules.metrics import blocks
-from lightning_modules.metrics.functional import Manifold, density_coverage, manifold_scores, precision_recall
+from lightning_modules.metrics.functional import (
+    Manifold,
+    density_coverage,
+    manifold_scores,
+    precision_recall,
+)
 
 
 def gaussian(n: int, d: int, seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -28,8 +33,14 @@ SETS = {
     "fewer samples than features": (gaussian(7, 40, 9), gaussian(8, 40, 10)),
     "constant features": (torch.full((9, 4), 2.0), torch.full((7, 4), 2.0)),
     "constant features apart": (torch.full((9, 4), 2.0), torch.full((7, 4), 5.0)),
-    "common offset": (gaussian(40, 8, 11, torch.float32) + 100, gaussian(40, 8, 12, torch.float32) * 1.1 + 100),
-    "offset duplicates": (gaussian(9, 8, 13, torch.float32).repeat(5, 1) + 100, gaussian(9, 8, 13, torch.float32).repeat(6, 1) + 100),
+    "common offset": (
+        gaussian(40, 8, 11, torch.float32) + 100,
+        gaussian(40, 8, 12, torch.float32) * 1.1 + 100,
+    ),
+    "offset duplicates": (
+        gaussian(9, 8, 13, torch.float32).repeat(5, 1) + 100,
+        gaussian(9, 8, 13, torch.float32).repeat(6, 1) + 100,
+    ),
 }
 
 
@@ -58,9 +69,15 @@ def test_scores_equal_numpy(name: str, strict: bool):
     real, fake = SETS[name]
     for k, density_k in ((3, 5), (1, 1), (5, 2)):
         expected = by_hand(real, fake, k, density_k, strict)
-        assert [float(v) for v in manifold_scores(real, fake, k, density_k, strict)] == pytest.approx(expected, abs=1e-12), (k, density_k)
-        assert [float(v) for v in precision_recall(real, fake, k, strict)] == pytest.approx(expected[:2], abs=1e-12)
-        assert [float(v) for v in density_coverage(real, fake, density_k, strict)] == pytest.approx(expected[2:], abs=1e-12)
+        assert [
+            float(v) for v in manifold_scores(real, fake, k, density_k, strict)
+        ] == pytest.approx(expected, abs=1e-12), (k, density_k)
+        assert [float(v) for v in precision_recall(real, fake, k, strict)] == pytest.approx(
+            expected[:2], abs=1e-12
+        )
+        assert [float(v) for v in density_coverage(real, fake, density_k, strict)] == pytest.approx(
+            expected[2:], abs=1e-12
+        )
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(7, 13), (13, 5), (1, 1), (8, 8)])
@@ -79,12 +96,17 @@ def test_fakes_may_stream_past_a_kept_manifold():
     manifold = Manifold.of(real, 5)
     kept = real.clone()
     parts = [manifold.meet(part) for part in fake.split(9)]
-    balls, held = torch.cat([part[0] for part in parts]), torch.stack([part[1] for part in parts]).any(0)
+    balls, held = (
+        torch.cat([part[0] for part in parts]),
+        torch.stack([part[1] for part in parts]).any(0),
+    )
     scores = manifold_scores(real, fake, 5)
     assert (balls > 0).double().mean() == scores.precision
     assert balls.double().mean() / 5 == scores.density
     assert held.double().mean() == scores.coverage
-    assert manifold_scores(manifold, Manifold.of(fake, 4), 3, 5) == manifold_scores(real, fake, 3, 5)
+    assert manifold_scores(manifold, Manifold.of(fake, 4), 3, 5) == manifold_scores(
+        real, fake, 3, 5
+    )
     assert torch.equal(manifold.radii(2), Manifold.of(real, 2).radii(2))
     assert torch.equal(real, kept)
 
@@ -93,7 +115,8 @@ def test_equal_distributions_give_the_known_level():
     real, fake = gaussian(700, 64, 20), gaussian(700, 64, 21)
     density, coverage = density_coverage(real, fake)
     assert float(density) == pytest.approx(1, abs=0.12)
-    # Of real and fake neighbours taken together the nearest five are all real with probability 1 / 2^5, nearly.
+    # Of real and fake neighbours taken together the nearest five are all real with probability 1 /
+    # 2^5, nearly.
     assert float(coverage) == pytest.approx(1 - 1 / 32, abs=0.03)
 
 
@@ -116,5 +139,7 @@ def test_what_cannot_be_scored_is_refused():
         Manifold.of(real, 3).meet(torch.full((2, 6), torch.inf))
     with pytest.raises(ValueError, match="equal d"):
         Manifold.of(real, 3).meet(torch.zeros(2, 5))
-    with pytest.raises(ValueError, match="k = 4 is outside what this manifold knows: expected 1 to 3"):
+    with pytest.raises(
+        ValueError, match=("k = 4 is outside what this manifold knows: expected 1 to 3")
+    ):
         manifold_scores(Manifold.of(real, 3), fake, 3, 4)

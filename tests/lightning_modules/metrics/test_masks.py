@@ -13,17 +13,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.shapes import SHAPES, Thing, coverage
+from datamodules.shapes.world import SHAPES, Thing, coverage
 from lightning_modules.metrics import MaskFollowing
 from lightning_modules.metrics.functional import mask_iou
-from lightning_modules.metrics.masks import centre_error, follow, mirrored, orientation_error, turn_error
+from lightning_modules.metrics.masks import (
+    centre_error,
+    follow,
+    mirrored,
+    orientation_error,
+    turn_error,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 EMPTY = torch.zeros(64, 64, dtype=torch.bool)
 
 
-def drawn(shape: str, degrees: float = 0, radius: float = 10, x: float = 32, y: float = 32) -> Tensor:
-    """A mask of the shape, turned about its centre, which is then moved to (x, y); drawn large, so that turning leaves it sharp."""
+def drawn(
+    shape: str, degrees: float = 0, radius: float = 10, x: float = 32, y: float = 32
+) -> Tensor:
+    """A mask of the shape, turned about its centre, which is then moved to (x, y); drawn large, so
+    that turning leaves it sharp."""
     big = torch.from_numpy(coverage(Thing("red", shape, 32, 32, radius), 512))[None, None]
     return turned(big, degrees, x, y)
 
@@ -39,7 +48,9 @@ def turned(big: Tensor, degrees: float, x: float, y: float) -> Tensor:
     dx, dy = (x - 32) / 32, (y - 32) / 32
     rows = [[math.cos(a), math.sin(a)], [-math.sin(a), math.cos(a)]]
     theta = torch.tensor([[[*r, -r[0] * dx - r[1] * dy] for r in rows]])
-    moved = F.grid_sample(big, F.affine_grid(theta, list(big.shape), align_corners=False), align_corners=False)
+    moved = F.grid_sample(
+        big, F.affine_grid(theta, list(big.shape), align_corners=False), align_corners=False
+    )
     return F.avg_pool2d(moved, 8)[0, 0] >= 0.5
 
 
@@ -72,7 +83,9 @@ def test_iou_refuses(pred: Tensor, target: Tensor, empty: str, message: str):
 
 
 def test_centre_error_is_in_pixels():
-    assert centre_error(drawn("square", x=30, y=40), drawn("square", x=33, y=36)) == pytest.approx(5, abs=0.05)
+    assert centre_error(drawn("square", x=30, y=40), drawn("square", x=33, y=36)) == pytest.approx(
+        5, abs=0.05
+    )
     assert centre_error(drawn("ring"), drawn("circle", radius=6)) == pytest.approx(0, abs=0.05)
     assert centre_error(EMPTY, drawn("ring")) is None and centre_error(drawn("ring"), EMPTY) is None
     with pytest.raises(ValueError, match="one size"):
@@ -101,9 +114,13 @@ def test_turn_error_tells_a_triangle_up_from_one_down(degrees: float):
 
 
 @pytest.mark.parametrize("shape", ["square", "diamond", "cross"])
-@pytest.mark.parametrize(("degrees", "error"), [(0, 0), (10, 10), (44, 44), (70, 20), (90, 0), (180, 0), (260, 10)])
+@pytest.mark.parametrize(
+    ("degrees", "error"), [(0, 0), (10, 10), (44, 44), (70, 20), (90, 0), (180, 0), (260, 10)]
+)
 def test_turn_error_knows_quarter_turns(shape: str, degrees: float, error: float):
-    assert turn_error(drawn(shape, degrees, 9, 27, 36), drawn(shape, 0, 12)) == pytest.approx(error, abs=2)
+    assert turn_error(drawn(shape, degrees, 9, 27, 36), drawn(shape, 0, 12)) == pytest.approx(
+        error, abs=2
+    )
 
 
 @pytest.mark.parametrize("shape", ["circle", "ring"])
@@ -115,9 +132,12 @@ def test_turn_error_of_what_is_round_is_zero(shape: str, radius: float):
 
 
 def test_a_wide_range_of_turns_says_nothing():
-    """A ring of 5 pixels has a square's stairs; wide ranges of turns fit, with the best anywhere in them."""
+    """A ring of 5 pixels has a square's stairs; wide ranges of turns fit, with the best anywhere in
+    them."""
     for places in (((25.3, 27.4, 6.3), (33.8, 28.0, 5.3)), ((28.4, 23.1, 6.3), (29.5, 41.9, 5.1))):
-        pred, target = (torch.from_numpy(coverage(Thing("red", "ring", *place)) >= 0.5) for place in places)
+        pred, target = (
+            torch.from_numpy(coverage(Thing("red", "ring", *place)) >= 0.5) for place in places
+        )
         assert turn_error(pred, target) == 0
 
 
@@ -140,7 +160,13 @@ def test_mirrored():
 
 def test_follow():
     lost = follow(EMPTY, bar())
-    assert (lost.iou, lost.found, lost.centre, lost.orientation, lost.turn) == (0, False, None, None, None)
+    assert (lost.iou, lost.found, lost.centre, lost.orientation, lost.turn) == (
+        0,
+        False,
+        None,
+        None,
+        None,
+    )
     same = follow(bar(20), bar(20))
     assert (same.iou, same.found, same.centre, same.orientation, same.turn) == (1, True, 0, 0, 0)
     with pytest.raises(ValueError, match="target mask is empty"):
@@ -164,12 +190,16 @@ def test_means_say_what_they_are_over():
     assert down is not None and down > 3  # a triangle's centroid lies below the middle of its box
     assert result["centre_error"] == pytest.approx((5 + 0 + down) / 3, abs=0.05)
     assert result["turn_error"] == pytest.approx((30 + 0 + 180) / 3, abs=2)
-    assert result["orientation_error"] == pytest.approx(30, abs=0.5)  # of the bar, the only one that has a long axis
+    # Of the bar, the only one that has a long axis
+    assert result["orientation_error"] == pytest.approx(30, abs=0.5)
     whole = MaskFollowing()
     whole.update(PREDICTED, WANTED)
     assert whole.compute() == result
     metric.reset()
-    with pytest.raises(ValueError, match="no subject was measured"), pytest.warns(UserWarning, match="before the ``update``"):
+    with (
+        pytest.raises(ValueError, match="no subject was measured"),
+        pytest.warns(UserWarning, match="before the ``update``"),
+    ):
         metric.compute()
 
 
@@ -219,7 +249,12 @@ def test_two_ranks_equal_one(tmp_path: Path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(tmp_path / "worker.py")]
     ranks = [
-        subprocess.Popen([*command, str(rank), port, str(tmp_path / "masks.pt")], stdout=subprocess.PIPE, text=True, env=environment)
+        subprocess.Popen(
+            [*command, str(rank), port, str(tmp_path / "masks.pt")],
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
         for rank in range(2)
     ]
     answers = [process.communicate(timeout=120)[0] for process in ranks]

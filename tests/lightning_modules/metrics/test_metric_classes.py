@@ -12,7 +12,12 @@ import torch
 
 from lightning_modules.metrics import Composition, Detection, FeatureDistance, Target
 from lightning_modules.metrics.distribution import WHICH
-from lightning_modules.metrics.functional import density_coverage, frechet_distance, kernel_distance, precision_recall
+from lightning_modules.metrics.functional import (
+    density_coverage,
+    frechet_distance,
+    kernel_distance,
+    precision_recall,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,7 +30,8 @@ PAIR = Target([("red", "circle"), ("blue", "square")], "left of")
 CASES = [
     ([seen("red", "circle", 10), seen("blue", "square", 40)], PAIR),  # right
     ([seen("red", "circle", 40), seen("blue", "square", 10)], PAIR),  # wrong relation
-    ([seen("red", "square", 40), seen("white", "ring", 10)], PAIR),  # colour and shape of one each, two extra
+    # Colour and shape of one each, two extra
+    ([seen("red", "square", 40), seen("white", "ring", 10)], PAIR),
     ([seen("green", "cross")], Target([("green", "cross")])),
 ]
 
@@ -93,9 +99,20 @@ def test_feature_distance_gives_what_is_asked_for_and_says_what_it_is():
     density, coverage = density_coverage(real, fake, k=5)
     assert list(values) == [*WHICH, "n_real", "n_fake"]
     assert values["kid"] == float(kernel_distance(real, fake))
-    assert (values["precision"], values["recall"]) == tuple(map(float, precision_recall(real, fake, 3)))
+    assert (values["precision"], values["recall"]) == tuple(
+        map(float, precision_recall(real, fake, 3))
+    )
     assert (values["density"], values["coverage"]) == (float(density), float(coverage))
-    expected = {**told, "k": 3, "density_k": 5, "strict": False, "n_real": 30, "n_fake": 21, "features": 4, "small": False}
+    expected = {
+        **told,
+        "k": 3,
+        "density_k": 5,
+        "strict": False,
+        "n_real": 30,
+        "n_fake": 21,
+        "features": 4,
+        "small": False,
+    }
     assert json.loads(json.dumps(metric.facts())) == expected
     metric.reset()
     with pytest.raises(ValueError, match="call compute"):
@@ -108,8 +125,14 @@ def test_feature_distance_flags_few_samples():
     metric.update(torch.randn(16, 8), real=False)
     metric.compute()
     assert metric.facts() == {
-        "extractor": None, "resolution": None, "filter": None, "n_real": 16, "n_fake": 16, "features": 8, "small": False
-    }  # fmt: skip
+        "extractor": None,
+        "resolution": None,
+        "filter": None,
+        "n_real": 16,
+        "n_fake": 16,
+        "features": 8,
+        "small": False,
+    }
     metric = FeatureDistance(which=["fid"])
     metric.update(torch.randn(16, 8), real=True)
     metric.update(torch.randn(15, 8), real=False)
@@ -142,7 +165,9 @@ def test_feature_distance_says_what_is_missing():
         unequal.compute()
     metric = FeatureDistance()
     metric.update(torch.randn(8, 4), real=True)
-    with pytest.raises(ValueError, match=r"no fake features were given: call update\(features, real=False\)"):
+    with pytest.raises(
+        ValueError, match=(r"no fake features were given: call update\(features, " r"real=False\)")
+    ):
         metric.compute()
     with pytest.raises(ValueError, match="matrix"):
         metric.update(torch.randn(8), real=False)
@@ -182,7 +207,10 @@ dist.destroy_process_group()
 
 def test_two_ranks_equal_one(tmp_path):
     generator = torch.Generator().manual_seed(0)
-    real, fake = torch.randn(17, 4, generator=generator), torch.randn(12, 4, generator=generator) + 0.5
+    real, fake = (
+        torch.randn(17, 4, generator=generator),
+        torch.randn(12, 4, generator=generator) + 0.5,
+    )
     torch.save([real, fake], tmp_path / "features.pt")
     (tmp_path / "worker.py").write_text(WORKER)
     with socket.socket() as free:
@@ -191,7 +219,14 @@ def test_two_ranks_equal_one(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ranks = [
         subprocess.Popen(
-            [sys.executable, tmp_path / "worker.py", str(rank), port, tmp_path / "features.pt", tmp_path / "cache"],
+            [
+                sys.executable,
+                tmp_path / "worker.py",
+                str(rank),
+                port,
+                tmp_path / "features.pt",
+                tmp_path / "cache",
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -208,4 +243,6 @@ def test_two_ranks_equal_one(tmp_path):
     assert results[0] == results[1]
     for key, value in {**alone.compute(), "success": 0.5, "n_images": 2.0}.items():
         # Shares of images are counts; sums of other numbers may be rounded in another order.
-        assert results[0][key] == (pytest.approx(value, abs=1e-12) if key in ("fid", "kid") else value), key
+        assert results[0][key] == (
+            pytest.approx(value, abs=1e-12) if key in ("fid", "kid") else value
+        ), key

@@ -12,7 +12,14 @@ from lightning_modules.metrics.functional import Manifold, moments
 from lightning_modules.metrics.reference import reference
 
 FEATURES = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
-FACTS = {"data": "abc", "extractor": "tiny", "weights": "123", "filter": "tf1", "resolution": 64, "n": 30}
+FACTS = {
+    "data": "abc",
+    "extractor": "tiny",
+    "weights": "123",
+    "filter": "tf1",
+    "resolution": 64,
+    "n": 30,
+}
 
 
 class Extract:
@@ -62,11 +69,16 @@ def test_moments_and_neighbours_are_kept(tmp_path: Path, monkeypatch: pytest.Mon
         patch.setattr("lightning_modules.metrics.reference.moments", fail)
         patch.setattr("lightning_modules.metrics.reference.Manifold.of", fail)
         assert all(torch.equal(a, b) for a, b in zip(again.moments, expected, strict=True))
-        assert torch.equal(again.manifold(3).radii(3), nearest[:, 2])  # the greater k knows the smaller
+        # The greater k knows the smaller
+        assert torch.equal(again.manifold(3).radii(3), nearest[:, 2])
         with pytest.raises(AssertionError, match="computed again"):
             again.manifold(6)
     assert again.manifold(6).k == 6 and again.manifold(5).k == 6
-    assert not [path for path in first.folder.iterdir() if path.suffix not in (".json", ".safetensors") and path.name != "locks"]
+    assert not [
+        path
+        for path in first.folder.iterdir()
+        if path.suffix not in (".json", ".safetensors") and path.name != "locks"
+    ]
 
 
 def test_damaged_files_are_computed_again(tmp_path: Path):
@@ -76,7 +88,9 @@ def test_damaged_files_are_computed_again(tmp_path: Path):
         path.write_bytes(path.read_bytes()[:40])
     again = reference(tmp_path, FACTS, Extract())
     assert torch.equal(again.features, FEATURES)
-    assert torch.equal(again.moments[1], moments(FEATURES)[1]) and torch.equal(again.manifold(3).nearest, Manifold.of(FEATURES, 3).nearest)
+    assert torch.equal(again.moments[1], moments(FEATURES)[1]) and torch.equal(
+        again.manifold(3).nearest, Manifold.of(FEATURES, 3).nearest
+    )
 
 
 def test_a_metric_takes_the_reference_as_its_real_side(tmp_path: Path):
@@ -90,7 +104,9 @@ def test_a_metric_takes_the_reference_as_its_real_side(tmp_path: Path):
     assert metric.compute() == alone.compute()
     facts = metric.facts()
     assert {name: facts[name] for name in FACTS} == FACTS and facts["n_real"] == 30
-    with pytest.raises(ValueError, match="7 real features were given beside a reference of 30 images"):
+    with pytest.raises(
+        ValueError, match=("7 real features were given beside a reference of 30 images")
+    ):
         metric.update(FEATURES[:7], real=True)
 
 

@@ -15,7 +15,14 @@ from scipy import stats
 from reports.comparison import document as compare_document
 from reports.comparison.differences import Comparison, compare, side_of
 from reports.comparison.document import named, write_comparison
-from reports.comparison.text import change_table, comparison_csv, headline_table, made_table, sentence, settings_table
+from reports.comparison.text import (
+    change_table,
+    comparison_csv,
+    headline_table,
+    made_table,
+    sentence,
+    settings_table,
+)
 from reports.study import Metric, ReportError
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
 
-import browser
 import pytest
+from helpers import browser
 
 from reports.study import Study
 from reports.user_study.__main__ import main

@@ -7,7 +7,12 @@ import pytest
 from scipy import stats
 
 from reports.statistics import clustered_difference, wilson
-from reports.user_study.measures import clustered_mean, clustered_share, krippendorff_alpha, resampled
+from reports.user_study.measures import (
+    clustered_mean,
+    clustered_share,
+    krippendorff_alpha,
+    resampled,
+)
 
 NONE = math.nan
 # Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C: four observers, twelve units

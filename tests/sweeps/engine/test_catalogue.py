@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sweep_states import SWEEP, states
+from helpers.sweep_states import SWEEP, states
 
 from conf import load as conf
 from sweeps.engine import estimate

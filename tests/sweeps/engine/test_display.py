@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lightning_modules.duration import duration
+from lightning_modules.training.duration import duration
 from sweeps import gate_start
 from sweeps.engine.display import Pace, say, summary_table, view
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep

@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from lightning_modules.store import client
-from lightning_modules.tracking import SeedRun, Tracking
+from lightning_modules.tracking.mlflow import SeedRun, Tracking
+from lightning_modules.tracking.store import client
 from sweeps.engine.ledger import Ledger, ServerError, check_server
 from sweeps.engine.pages import VIEW_TAG, pages, view
 from sweeps.sweep import REFERENCE, Cell
@@ -21,7 +21,7 @@ TAGS = {
     "metrics": json.dumps([{"key": "fid"}, {"key": "success"}, {"key": "centre_error"}]),
 }  # fmt: skip
 CELLS = [
-    Cell(REFERENCE, {"method.name": "baseline"}, reference=True),
+    Cell(REFERENCE, {"method.name": "untouched"}, reference=True),
     Cell("threshold=0.4", {"method.gate.threshold": 0.4}),
     Cell("threshold=0.5", {"method.gate.threshold": 0.5}, baseline=True),
 ]
@@ -212,7 +212,7 @@ def test_every_run_says_its_method(ledger: Ledger, cell: Cell) -> None:
     store, preset = client(ledger.uri), Cell("method=soft", {"method": "soft"})
     ledger.add_cells([*CELLS, preset, Cell("masks=on", {"masks": "on"}, training={"method": "steered"})])
     params = {name: store.get_run(run_id).data.params for name, run_id in ledger.runs.items()}
-    assert params[REFERENCE] == {"method.name": "baseline"} and params[cell.text]["method.name"] == "maskattn"
+    assert params[REFERENCE] == {"method.name": "untouched"} and params[cell.text]["method.name"] == "maskattn"
     assert params["method=soft"] == {"method": "soft", "method.name": "maskattn"}
     assert params["masks=on"] == {"masks": "on", "method.name": "mcgm"}
     assert ledger.tracking(cell, 3, 5, 1).params == {"seed": "3", "method.name": "maskattn", "method.gate.threshold": "0.4"}

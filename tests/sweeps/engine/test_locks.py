@@ -11,8 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from driving import until
 from filelock import Timeout
+from helpers.driving import until
 
 from sweeps.engine.locks import FileLocks, open_locks
 from sweeps.engine.storage import StorageError

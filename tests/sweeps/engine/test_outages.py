@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import PROCESS, WORDS, alive, behave, ended, ran, starting, until
-from mlflow_server import Server
-from sweep_states import everything, finished, runs, states
+from helpers.driving import PROCESS, WORDS, alive, behave, ended, ran, starting, until
+from helpers.mlflow_server import Server
+from helpers.sweep_states import everything, finished, runs, states
 
-from lightning_modules.tracking import client
+from lightning_modules.tracking.mlflow import client
 
 
 @pytest.fixture

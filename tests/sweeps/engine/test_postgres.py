@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from postgres_server import Machine
+from helpers.postgres_server import Machine
 
 from sweeps.engine.locks import PostgresLocks
 from sweeps.engine.storage import Server, StorageError

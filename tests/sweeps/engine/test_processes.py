@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from driving import PROCESS, Start, alive, behave, ended, hears, ran, until
-from sweep_states import everything, finished, runs, states, trials
+from helpers.driving import PROCESS, Start, alive, behave, ended, hears, ran, until
+from helpers.sweep_states import everything, finished, runs, states, trials
 
 
 def test_two_workers_run_everything_once(start: Start, output: Path, mlflow: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import optuna
 import pytest
-from sweep_states import runs
+from helpers.sweep_states import runs
 
 from conf.schema import Run
 
@@ -121,7 +121,7 @@ def test_a_training_that_is_no_match_is_asked_to_end(sweep: Command, trainer: An
             return {"pruned": True, "metrics": {}}
         return trainer(config, folder, tracking, progress)
 
-    from sweep_states import SWEEP
+    from helpers.sweep_states import SWEEP
 
     from sweeps.run import main
 
@@ -145,7 +145,7 @@ def test_a_candidate_that_fails_for_good_does_not_stop_the_search(sweep: Command
 
 
 def test_the_report_of_a_search_knows_its_levels_and_warns(output: Path, trainer: Any) -> None:
-    from sweep_states import SWEEP
+    from helpers.sweep_states import SWEEP
 
     from sweeps.run import main
 

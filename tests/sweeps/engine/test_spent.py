@@ -8,8 +8,8 @@ from typing import Any
 
 import optuna
 import pytest
+from helpers.sweep_states import trials
 from rich.console import Console
-from sweep_states import trials
 
 from sweeps.engine.spent import spent, spent_table
 from sweeps.run import main

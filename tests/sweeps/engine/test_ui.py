@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from lightning_modules import store
+from lightning_modules.tracking import store
 from sweeps import __main__ as command
 from sweeps.engine import ui
 from sweeps.engine.ledger import Ledger

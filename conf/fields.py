@@ -1,0 +1,18 @@
+"""Kinds of settings: fields of a dataclass whose values are checked when settings are read."""
+
+from __future__ import annotations
+
+from dataclasses import field
+from typing import Any
+
+__all__ = ["choice", "number"]
+
+
+def choice(default: str, *others: str) -> Any:
+    """A string field that must be one of the values given; the first is the default."""
+    return field(default=default, metadata={"choices": (default, *others)})
+
+
+def number(default: float, **limits: float) -> Any:
+    """A number field with limits: `minimum` and `maximum` are allowed values themselves, `above` and `below` are not."""
+    return field(default=default, metadata={"limits": limits})

@@ -1,0 +1,287 @@
+"""Prompts from files, whoever wrote them, and the pairs of the Attend-and-Excite protocol.
+
+Kinds of files (`KINDS`), told apart by name and content:
+
+* ``text``: one prompt a line, and nothing else (no comments);
+* ``geneval``: GenEval's evaluation_metadata.jsonl, with what is wanted;
+* ``t2i``: T2I-CompBench's color_val.txt, spatial_val.txt, …; the name says the category, and what is wanted is read from the sentence where
+  it has the category's plain form;
+* ``pairs``: a text of prompts of the Attend-and-Excite protocol, for example its published list;
+* ``own``: JSON lines, one object a line:
+
+      {"prompt": "two cats near a red ball", "phrases": ["cats", [15, 23]], "category": "pets", "id": "pets-7", "seed": 3,
+       "wanted": {"include": [{"class": "cat", "count": 2}, {"class": "ball", "color": "red"}], "exclude": [{"class": "cat", "count": 3}]}}
+
+  All but ``prompt`` may be left out. ``phrases`` are words as they stand in the prompt, or characters from start up to end; left out, they
+  are the wanted objects, or else the noun phrases. ``wanted`` is in GenEval's form (`prompt_forms`); a ``count`` that is left out is 1.
+
+Files are UTF-8, with or without a mark at the beginning; lines end as on any system. Blank lines
+are dropped, and lines that say what an earlier one said, unless duplicates are kept.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.formats.index import DataError, Problems
+from datamodules.formats.prompt_forms import ANIMALS, COLORS, OBJECTS, WORN, pair
+from datamodules.formats.prompt_lines import KINDS, T2I_NAME, BadLine, PromptRecord, read_pair
+from datamodules.phrases.polysemy import make_polysemous
+
+# Given in the place of a file: these prompts are made
+PAIRS, POLYSEMY = MADE = ("attend_and_excite", "polysemy")
+JSON_LINES = (".jsonl", ".ndjson", ".json")
+PLAIN = ("", ".txt", ".prompt", ".prompts")
+# Texts of no prompts beside the benchmarks' own
+OTHER = ("readme", "license", "licence", "object_names", "new_objects", "requirements")
+
+
+@dataclass
+class PromptFile:
+    """The prompts of one file, by its name without ending, and how many of its lines were what."""
+
+    name: str
+    records: list[PromptRecord]
+    facts: dict[str, Any]
+
+
+# --- what users call ------------------------------------------------------------------------------
+
+
+def read_prompts(
+    path: str | Path,
+    kind: str = "auto",
+    problems: Problems | None = None,
+    keep_duplicates: bool = False,
+) -> list[PromptRecord]:
+    """The prompts of a file, or of the prompt files of a folder (`prompt_files`), in their order.
+
+    Lines that give no prompt are told to ``problems``; without it the first one raises DataError.
+    DataError is also raised for a file that is no text, whose kind cannot be told, or that leaves
+    no prompt; FileNotFoundError where there is nothing.
+    """
+    files, _ = read_sources([path], kind, problems or Problems("raise"), keep_duplicates)
+    return renumbered([record for file in files for record in file.records])
+
+
+def make_pairs(seed: int = 0) -> list[PromptRecord]:
+    """The 276 prompts of the Attend-and-Excite protocol: 66 of two animals, 144 of an animal and an
+    object, 66 of two objects.
+
+    As published: the 12 animals, 12 objects and 11 colours, the order within a prompt, "a" before
+    vowels too, and that an animal goes
+    *with* glasses, a crown or a bow, which have no colour then (36 prompts). The published colours were drawn once. Here ``seed`` draws
+    them, each on its own: the 174 coloured prompts differ from the published ones. To have those,
+    read the published list as a file of kind ``pairs``.
+    """
+    rng = np.random.Generator(np.random.PCG64(seed))
+
+    def shade() -> str:
+        return COLORS[int(rng.integers(len(COLORS)))]
+
+    def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
+        return [(one, other) for i, one in enumerate(words) for other in words[i + 1 :]]
+
+    texts = [f"a {one} and a {other}" for one, other in pairs(ANIMALS)]
+    for animal in ANIMALS:
+        texts += [
+            f"a {animal} with a {thing}" if thing in WORN else f"a {animal} and a {shade()} {thing}"
+            for thing in OBJECTS
+        ]
+    texts += [f"a {shade()} {one} and a {shade()} {other}" for one, other in pairs(OBJECTS)]
+    return [
+        replace(read_pair(text), id=i, place=f"{PAIRS}:{i + 1}") for i, text in enumerate(texts)
+    ]
+
+
+def read_sources(
+    paths: Sequence[str | Path],
+    kind: str,
+    problems: Problems,
+    keep_duplicates: bool = False,
+    seed: int = 0,
+) -> tuple[list[PromptFile], list[str]]:
+    """The prompts of each file, and which files of the folders were not read. "attend_and_excite"
+    stands for `make_pairs` of ``seed``, "polysemy" for `make_polysemous`.
+
+    Raises as `read_prompts`; a file that was found in a folder is told to ``problems`` instead.
+    """
+    if kind not in ("auto", *KINDS):
+        raise ValueError(f"kind={kind!r}: expected auto, {', '.join(KINDS)}")
+    files: list[PromptFile] = []
+    left: list[str] = []
+    for path in map(Path, paths):
+        if str(path) in MADE and not path.exists():
+            sets = {PAIRS: make_pairs(seed)} if str(path) == PAIRS else make_polysemous()
+            for name, made in sets.items():
+                facts = {
+                    "file": str(path),
+                    "kind": "made",
+                    "prompts": len(made),
+                    "wanted": len(made),
+                }
+                files.append(
+                    PromptFile(name, made, facts | ({"seed": seed} if name == PAIRS else {}))
+                )
+        elif path.is_dir():
+            chosen, others = prompt_files(path)
+            left += map(str, others)
+            for file in chosen:
+                try:
+                    files.append(_read_file(file, kind, problems, keep_duplicates))
+                except DataError as error:
+                    problems.add("unusable file", file, str(error).removeprefix(f"{file}: "))
+        elif path.is_file():
+            files.append(_read_file(path, kind, problems, keep_duplicates))
+        else:
+            raise FileNotFoundError(
+                f"no prompts at {path}: expected a file, a folder of prompt files, or "
+                f"{' or '.join(MADE)}"
+            )
+    return files, left
+
+
+def prompt_files(folder: Path) -> tuple[list[Path], list[Path]]:
+    """(the files of a folder to read, the others of its .txt and JSON lines), by name.
+
+    Those are all JSON lines and, of each T2I-CompBench category, the validation prompts that its
+    score is of (others only where there are none); a folder that has neither is read as texts.
+    Raises DataError where there is nothing to read.
+    """
+    found = sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_file() and path.suffix.lower() in (*JSON_LINES, ".txt")
+    )
+    chosen = [path for path in found if path.suffix.lower() in JSON_LINES]
+    benchmark: dict[str, dict[tuple[int, bool], list[Path]]] = {}
+    for path in found:
+        if path.suffix.lower() == ".txt" and (match := T2I_NAME.fullmatch(path.stem.lower())):
+            rank = ({"val": 0, None: 1, "train": 2}[match[2]], match[3] is not None)
+            benchmark.setdefault(match[1], {}).setdefault(rank, []).append(path)
+    chosen += [path for ranked in benchmark.values() for path in ranked[min(ranked)]]
+    chosen = sorted(chosen) or [path for path in found if path.stem.lower() not in OTHER]
+    if not chosen:
+        names = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise DataError(
+            f"{folder}: no prompt files: looked for *.jsonl and *.txt, found {names}; {_known()}"
+        )
+    return chosen, [path for path in found if path not in chosen]
+
+
+def renumbered(records: Sequence[PromptRecord]) -> list[PromptRecord]:
+    """The prompts with their positions as ids."""
+    return [replace(record, id=i) for i, record in enumerate(records)]
+
+
+# --- one file --------------------------------------------------------------------------------
+
+
+def _read_file(path: Path, kind: str, problems: Problems, keep_duplicates: bool) -> PromptFile:
+    every = _lines(path)
+    lines = [(number, text) for number, text in every if text]
+    if not lines:
+        raise DataError(f"{path}: no prompts: the file is {'blank' if every else 'empty'}")
+    kind = _guess(path, [text for _, text in lines]) if kind == "auto" else kind
+    records: list[PromptRecord] = []
+    said: set[str] = set()
+    names: set[str] = set()
+    first_bad, duplicates = "", 0
+    for number, text in lines:
+        place = f"{path}:{number}"
+        try:
+            record = KINDS[kind](text, path.stem)
+            if (content := repr(record)) in said and not keep_duplicates:
+                duplicates += 1
+                continue
+            if record.name and record.name in names and content not in said:
+                raise BadLine(
+                    "id given twice",
+                    (f"{record.name!r}: give each prompt an id of its own, or none"),
+                )
+        except BadLine as error:
+            problems.add(error.kind, place, error.detail)
+            first_bad = first_bad or f"{place}: {error.kind}: {error.detail}"
+            continue
+        said.add(content)
+        names.add(record.name)
+        records.append(replace(record, id=len(records), place=place))
+    if not records:
+        raise DataError(
+            f"{path}: no prompts left of {len(lines)} lines, read as {kind}; the first: {first_bad}"
+        )
+    facts = {
+        "file": str(path),
+        "kind": kind,
+        "prompts": len(records),
+        "blank": len(every) - len(lines),
+        "duplicates": duplicates,
+        "wanted": sum(record.wanted is not None for record in records),
+    }
+    return PromptFile(path.stem, records, facts)
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    """The numbered lines of a text, without the blanks around them."""
+    raw = path.read_bytes()
+    try:
+        text = raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            raise DataError(f"{path}: UTF-16: save it as UTF-8") from None
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}: not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}): save it as UTF-8"
+        ) from None
+    if "\0" in text:
+        raise DataError(f"{path}: no text (it holds NUL bytes): expected prompts in UTF-8")
+    parts = re.split(r"\r\n|\n|\r", text)
+    # What ends the last line begins no other.
+    return [(i, part.strip()) for i, part in enumerate(parts if parts[-1] else parts[:-1], 1)]
+
+
+def _guess(path: Path, lines: list[str]) -> str:
+    """The kind of a file. Raises DataError that says what was looked for and found."""
+    suffix = path.suffix.lower()
+    objects = [content for content in map(_parsed, lines) if isinstance(content, dict)]
+    if suffix in JSON_LINES or isinstance(_parsed(lines[0]), dict):
+        for key, kind in (("include", "geneval"), ("prompt", "own")):
+            if any(key in content for content in objects):
+                return kind
+        keys = ", ".join(map(str, objects[0])) if objects else ""
+        found = (
+            f"lines with the keys {keys}"
+            if objects
+            else (f"no JSON object a line: the first is {lines[0][:40]!r}")
+        )
+    elif suffix in PLAIN:
+        if T2I_NAME.fullmatch(path.stem.lower()):
+            return "t2i"
+        return "pairs" if all(map(pair, lines)) else "text"
+    else:
+        found = f"the ending {path.suffix}"
+    looked = (
+        "JSON lines with 'prompt' (own) or 'include' (geneval), a name like color_val.txt "
+        "(t2i), a .txt of prompts (text, pairs)"
+    )
+    raise DataError(
+        f"{path}: what kind of prompts is this? Looked for {looked}; found {found}; {_known()}"
+    )
+
+
+def _known() -> str:
+    return f"known kinds, to be given where they cannot be told: {', '.join(KINDS)}"
+
+
+def _parsed(line: str) -> Any:
+    try:
+        return json.loads(line) if line.startswith("{") else None
+    except json.JSONDecodeError:
+        return None

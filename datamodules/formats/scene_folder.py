@@ -1,0 +1,306 @@
+"""Scene folders, laid out as the examples of Break-A-Scene and of MCGM-Styler are: images, and a
+mask of each subject in each image.
+
+    img.jpg   mask0.png   mask1.png      one image, any number of subjects
+    img0.jpg  mask00.png  mask01.png     several images: mask<image><subject>, ten subjects at most
+    img1.jpg  mask11.png                 subject 0 is not in this image
+    scene.json                           optional: {"subjects": [{"token": "<asset0>", "class": "dog"}, …], "prompts": ["{tokens} on ice"]}
+
+Images and masks may have any size and any mode of PIL; a mask has the size of its image. What a
+mask's values mean follows from the file:
+
+* alpha that varies is the mask; else a palette with colours marks the subject by what is not black; else the largest channel counts;
+* values up to 1 are taken as they are, up to 255 as 8 bits, above that as 16 bits: masks of 0 and 1, of 0 and 255, and soft ones all do.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+NAMES = (
+    "img.jpg with mask0.png, mask1.png, … or img0.jpg, img1.jpg, … with mask<image><subject>.png"
+)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A subject of the scene: its placeholder, and the words for what it is, where they are
+    known."""
+
+    token: str
+    class_word: str | None = None
+    color: str | None = None
+    shape: str | None = None
+
+
+class View(NamedTuple):
+    """One image of the scene: ``pixels`` uint8 [3, H, W], and the masks of the subjects in it,
+    float32 [H, W] in [0, 1], by number."""
+
+    pixels: Tensor
+    masks: dict[int, Tensor]
+
+
+@dataclass(frozen=True)
+class SceneFolder:
+    """What a folder holds: ``masks[j]`` are those of ``images[j]``, by the number of their
+    subject."""
+
+    subjects: list[Subject]
+    images: list[Path]
+    masks: list[dict[int, Path]]
+    prompts: list[str]
+
+    def load(self, resolution: int) -> list[View]:
+        """The images and their masks, centre-cropped and resized to ``resolution`` pixels. Raises
+        ValueError on files that do not serve."""
+        return [
+            _view(image, masks, resolution)
+            for image, masks in zip(self.images, self.masks, strict=True)
+        ]
+
+
+def read_scene(
+    folder: Path, tokens: Sequence[str] | None = None, classes: Sequence[str] | None = None
+) -> SceneFolder:
+    """The files of a scene; ``tokens`` and ``classes`` (one for each subject) go before what
+    scene.json says.
+
+    Raises FileNotFoundError when there is no image or no mask, ValueError on names, numbers or a
+    scene.json that do not fit together.
+    """
+    images = _numbered(folder, r"img(\d*)")
+    if not images:
+        raise FileNotFoundError(f"no image at {folder}: expected {NAMES}")
+    if "" in images and len(images) > 1:
+        raise ValueError(
+            f"{folder} holds {images[''].name} beside numbered images: name all of them "
+            "img0, img1, …, or keep one"
+        )
+    masks = _masks(folder, images)
+    numbers = {subject for of_image in masks for subject in of_image}
+    if missing := set(range(max(numbers) + 1)) - numbers:
+        raise ValueError(
+            f"{folder} has no mask of subject {min(missing)}, but one of subject "
+            f"{max(numbers)}: number them without gaps"
+        )
+    said = read_description(folder / "scene.json")
+    subjects = _subjects(folder, len(numbers), said.get("subjects"), tokens, classes)
+    return SceneFolder(subjects, list(images.values()), masks, said.get("prompts", []))
+
+
+def load_image(path: Path, resolution: int) -> Tensor:
+    """uint8 [3, resolution, resolution]: the centre crop, on white where it is transparent. Raises
+    ValueError on an unreadable file."""
+    return _pixels(_open(path), resolution)
+
+
+# --- names --------------------------------------------------------------------------------
+
+
+def _numbered(folder: Path, pattern: str) -> dict[str, Path]:
+    """The image files whose names match, by the number in their name, "" for none, in ascending
+    order without gaps."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        match = re.fullmatch(pattern, path.stem)
+        if match is None or path.suffix.lower() not in SUFFIXES:
+            continue
+        number = str(int(match[1])) if match[1] else ""
+        if number in found:
+            raise ValueError(
+                f"{folder} holds both {found[number].name} and {path.name}: keep one of them"
+            )
+        found[number] = path
+    numbers = sorted(int(number) for number in found if number)
+    if numbers and numbers != list(range(len(numbers))):
+        names = ", ".join(path.name for path in found.values())
+        raise ValueError(f"{folder} holds {names}: number the images from 0 without gaps")
+    return {number: found[number] for number in sorted(found, key=lambda n: int(n or 0))}
+
+
+def _masks(folder: Path, images: dict[str, Path]) -> list[dict[int, Path]]:
+    """The masks of each image, by the number of their subject."""
+    masks: dict[str, dict[int, Path]] = {number: {} for number in images}
+    pattern = r"mask()(0|[1-9]\d*)" if "" in images else r"mask(0|[1-9]\d*)(\d)"
+    for path in sorted(folder.iterdir()):
+        if not path.stem.startswith("mask") or path.suffix.lower() not in SUFFIXES:
+            continue
+        match = re.fullmatch(pattern, path.stem)
+        if match is None or match[1] not in masks:
+            raise ValueError(
+                f"{path} belongs to none of {', '.join(i.name for i in images.values())}: "
+                f"expected {NAMES}"
+            )
+        of_image, subject = masks[match[1]], int(match[2])
+        if subject in of_image:
+            raise ValueError(
+                f"{folder} holds both {of_image[subject].name} and {path.name}: keep one of them"
+            )
+        of_image[subject] = path
+    for number, of_image in masks.items():
+        if not of_image:
+            raise FileNotFoundError(f"no mask for {images[number]}: expected {NAMES}")
+    return [dict(sorted(of_image.items())) for of_image in masks.values()]
+
+
+# --- subjects --------------------------------------------------------------------------------
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """What a scene.json says, {} where there is none. Raises ValueError when it does not say it in
+    the expected form."""
+    if not path.exists():
+        return {}
+    try:
+        said = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    shape = (
+        'expected {"subjects": [{"token": "<asset0>", "class": "dog"}, …], "prompts": '
+        '["{tokens} at the beach", …]}'
+    )
+    if not isinstance(said, dict) or not said.keys() <= {"subjects", "prompts", "made"}:
+        raise ValueError(
+            f"{path} holds {list(said) if isinstance(said, dict) else said!r}: {shape}"
+        )
+    subjects, prompts = said.get("subjects", []), said.get("prompts", [])
+    if not isinstance(subjects, list) or not all(
+        isinstance(s, dict) and isinstance(s.get("token"), str) for s in subjects
+    ):
+        raise ValueError(f"{path} has the subjects {subjects!r}: {shape}")
+    if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
+        raise ValueError(f"{path} has the prompts {prompts!r}: {shape}")
+    return said
+
+
+def _subjects(
+    folder: Path,
+    count: int,
+    said: list[dict[str, str]] | None,
+    tokens: Sequence[str] | None,
+    classes: Sequence[str] | None,
+) -> list[Subject]:
+    for what, given in (
+        ("subjects in scene.json", said),
+        ("tokens", tokens),
+        ("class words", classes),
+    ):
+        if given is not None and len(given) != count:
+            raise ValueError(
+                f"{folder} has masks of {count} subjects, but there are {len(given)} "
+                f"{what}: give one for each mask"
+            )
+    entries = said or [{"token": f"<asset{i}>"} for i in range(count)]
+    subjects = []
+    for i, entry in enumerate(entries):
+        token = tokens[i] if tokens is not None else entry["token"]
+        word = classes[i] if classes is not None else entry.get("class")
+        if not re.fullmatch(r"\S+", token):
+            raise ValueError(
+                f"the placeholder {token!r} of subject {i} is not one word: expected "
+                f"something like '<asset{i}>'"
+            )
+        subjects.append(Subject(token, word, entry.get("color"), entry.get("shape")))
+    if len({s.token for s in subjects}) < count:
+        raise ValueError(
+            f"the placeholders {', '.join(s.token for s in subjects)} are not all "
+            "different: give each subject its own"
+        )
+    return subjects
+
+
+# --- pixels --------------------------------------------------------------------------------
+
+
+def _view(path: Path, mask_paths: dict[int, Path], resolution: int) -> View:
+    image = _open(path)
+    masks = {}
+    for subject, mask_path in mask_paths.items():
+        mask = _open(mask_path)
+        if mask.size != image.size:
+            sizes = "{}x{} pixels, {} {}x{}".format(*mask.size, path.name, *image.size)
+            raise ValueError(
+                f"{mask_path} has {sizes} (turned as EXIF says): a mask must have the size "
+                "of its image"
+            )
+        values = _soft(mask)
+        if not values.any():
+            raise ValueError(
+                f"{mask_path} is empty (all zero): paint the subject white, or drop the "
+                "mask of a subject that is not there"
+            )
+        # Boxes: each pixel is the mean of what it covers, so that a mask of a few pixels fades and
+        # does not vanish.
+        square = _square(Image.fromarray(values), resolution, Image.Resampling.BOX)
+        masks[subject] = torch.from_numpy(np.array(square)).clamp(0, 1)
+        if not masks[subject].any():
+            raise ValueError(
+                f"{mask_path} lies outside the square centre of {path.name}: crop the image "
+                "and its masks around the subjects"
+            )
+    return View(_pixels(image, resolution), masks)
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return ImageOps.exif_transpose(file)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error}): save it again as PNG or JPEG"
+        ) from error
+
+
+def _pixels(image: Image.Image, resolution: int) -> Tensor:
+    return torch.from_numpy(
+        np.array(_square(_rgb(image), resolution, Image.Resampling.BICUBIC))
+    ).permute(2, 0, 1)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode.startswith("I"):
+        # PIL would cut 16 bits off at 255.
+        return Image.fromarray(
+            (np.asarray(image) / 257).round().clip(0, 255).astype(np.uint8)
+        ).convert("RGB")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _soft(image: Image.Image) -> np.ndarray:
+    """float32 [H, W] in [0, 1]: what a mask's values mean, by the rules at the top of this
+    module."""
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+    else:
+        colors, alpha = (np.asarray(image.convert(mode)) for mode in ("RGB", "RGBA"))
+        if image.has_transparency_data and np.ptp(alpha[..., 3]):
+            values = alpha[..., 3]
+        else:
+            values = colors.max(-1)
+            if image.mode == "P" and (colors != colors[..., :1]).any():
+                values = values > 0
+    top = values.max()
+    return values.astype(np.float32) / (1 if top <= 1 else 255 if top <= 255 else 65535)
+
+
+def _square(image: Image.Image, resolution: int, resampling: Image.Resampling) -> Image.Image:
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
+    return square if side == resolution else square.resize((resolution, resolution), resampling)

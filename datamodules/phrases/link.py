@@ -1,0 +1,172 @@
+"""Which words of a caption mean which objects of its image."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import NamedTuple
+
+import torch
+
+from datamodules.batch import Instance, Phrase
+from datamodules.phrases.categories import ATTRIBUTES, COLORS, VERBS, compounds, words
+from datamodules.phrases.nouns import BREAKS, NOUNS_IN_ING
+
+Name = tuple[str | None, str]  # colour, where the dataset knows it, and category
+DETERMINERS = (
+    "a",
+    "an",
+    "the",
+    "one",
+    "another",
+    "each",
+    "every",
+    "this",
+    "that",
+    "these",
+    "those",
+    "some",
+    "his",
+    "her",
+    "their",
+    "its",
+    "my",
+    "your",
+)
+SUBJECTS = ("he", "she", "it", "they", "who", "that", "which", "to")
+
+
+class Mention(NamedTuple):
+    """Characters of a caption and whom they name: nobody where the words mean something else, or
+    could mean several."""
+
+    start: int
+    end: int
+    name: Name | None
+
+
+def link(caption: str, instances: Sequence[Instance]) -> list[Phrase]:
+    """The phrases of a caption that name objects of the image, from left to right; rather none than
+    a wrong one.
+
+    An object is named by its category, or by one of the category's usual words (`category_words`),
+    after its colour where the dataset knows it; as whole words and whatever their case. A phrase is
+    these words, without articles and further adjectives.
+
+    * Words belong to the longest expression that they are part of: "hot dog" names no dog, "bus stop" no bus.
+    * A word of several categories ("board") counts where only one of them is in the image.
+    * "orange", "baby" and the like are things only between an article or another companion and the end of their noun phrase: not in
+      "an orange cat". "skis", "boards" and the like are none where a person or a pronoun stands before them: "a man skis".
+    * A plural means all objects of the category. So does a singular, unless one word alone names the category, and as often as there are
+      objects of it: then the first mention means the first object and so on.
+    """
+    named: dict[Name, list[Instance]] = {}
+    for instance in instances:
+        named.setdefault((instance.color, instance.label.lower()), []).append(instance)
+    mentions: dict[Name, list[Mention]] = {}
+    for mention in sorted(_longest(_readings(caption, named))):
+        if mention.name is not None:
+            mentions.setdefault(mention.name, []).append(mention)
+    phrases: list[Phrase] = []
+    for name, found in mentions.items():
+        objects, several = named[name], _forms(*name)
+        spoken = {_plain(caption[start:end]) for start, end, _ in found}
+        in_turn = len(found) == len(objects) and len(spoken) == 1 and not several[spoken.pop()]
+        for i, (start, end, _) in enumerate(found):
+            mask = torch.stack([o.mask for o in (objects[i : i + 1] if in_turn else objects)]).any(
+                0
+            )
+            phrases.append(Phrase(caption[start:end], start, end, mask))
+    return sorted(phrases, key=lambda phrase: phrase.start)
+
+
+def _readings(caption: str, names: Iterable[Name]) -> list[Mention]:
+    """All that may be named, overlapping as it comes; what two names claim is nobody's."""
+    begun = (
+        (word, _compounds().get(word.group().lower())) for word in re.finditer(r"\w+", caption)
+    )
+    found = (pattern.match(caption, word.start()) for word, pattern in begun if pattern)
+    readings = {match.span(): Mention(*match.span(), None) for match in found if match}
+    own: dict[tuple[int, int], Mention] = {}
+    for name in names:
+        for match in _pattern(name).finditer(caption):
+            if _is_noun(caption, *match.span()):
+                own[match.span()] = Mention(*match.span(), None if match.span() in own else name)
+    return list((readings | own).values())
+
+
+def _longest(readings: Iterable[Mention]) -> list[Mention]:
+    """The longest readings that do not overlap."""
+    kept: list[Mention] = []
+    for reading in sorted(readings, key=lambda r: (r.start - r.end, r.start)):
+        if not any(reading.start < other.end and other.start < reading.end for other in kept):
+            kept.append(reading)
+    return kept
+
+
+def _is_noun(caption: str, start: int, end: int) -> bool:
+    """Whether a word that may be something else names a thing here."""
+    word = caption[start:end].lower()
+    before = re.findall(r"[\w']+|[^\w\s]", caption[:start].lower())
+    if word in VERBS and before and (before[-1] in SUBJECTS or before[-1] in words("person")):
+        return False
+    if word not in ATTRIBUTES:
+        return True
+    after = re.findall(r"[\w']+|[^\w\s]", caption[end:].lower())
+    while (
+        len(after) > 1 and after[0] in ("and", "or", ",", "&") and after[1] in COLORS | ATTRIBUTES
+    ):
+        del after[:2]
+    ends = (
+        not after
+        or after[0] in BREAKS
+        or after[0][0] in ".,;:!?)'\""
+        or (after[0].endswith("ing") and after[0] not in NOUNS_IN_ING)
+    )
+    return ends and _accompanied(before, word)
+
+
+def _accompanied(before: Sequence[str], word: str) -> bool:
+    """Whether an article or the like stands before a word, with at most two others between them."""
+    for token in reversed(before[-3:]):
+        if token in DETERMINERS or token.endswith("'s"):
+            return True
+        if token in BREAKS or not token[0].isalnum() or (token in COLORS and word in COLORS):
+            return False
+    return False
+
+
+def _plain(text: str) -> str:
+    return text.lower().replace("-", " ")
+
+
+@cache
+def _forms(color: str | None, label: str) -> dict[str, bool]:
+    """What an object may be called, and whether it means several."""
+    return {
+        _plain(f"{color} {word}" if color else word): several
+        for word, several in words(label).items()
+    }
+
+
+@cache
+def _pattern(name: Name) -> re.Pattern[str]:
+    return _any_of(_forms(*name))
+
+
+@cache
+def _compounds() -> dict[str, re.Pattern[str]]:
+    """The expressions of several words by their first: a single pattern of them all would be
+    slow."""
+    by_first: dict[str, list[str]] = {}
+    for form in compounds():
+        by_first.setdefault(re.split(r"\W", form)[0], []).append(form)
+    return {first: _any_of(forms) for first, forms in by_first.items()}
+
+
+def _any_of(forms: Iterable[str]) -> re.Pattern[str]:
+    """Whole words, the longest first; a hyphen is as good as a blank."""
+    ordered = sorted(forms, key=lambda form: (-len(form), form))
+    alternatives = "|".join(re.escape(form).replace(r"\ ", "[ -]") for form in ordered)
+    return re.compile(rf"(?<!\w)(?:{alternatives})(?!\w)", re.IGNORECASE)

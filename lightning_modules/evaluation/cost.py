@@ -1,0 +1,119 @@
+"""What a method costs beside what it gains: parameters, time and memory of its training, and how
+much slower it samples."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from lightning_modules.backbone.backbone import sample
+
+if TYPE_CHECKING:
+    from conf.schema import Evaluation
+    from lightning_modules.evaluation.plan import Prompt
+    from lightning_modules.methods.base import Method
+
+__all__ = ["costs", "measured"]
+
+FILE = "training.json"  # beside an adapter
+ROUNDS = 3  # of sampling with the method and without, in turn
+PROMPTS = 8
+# Linux: how a process's peak memory is set back, and where it stands
+RESET, PEAK = Path("/proc/self/clear_refs"), "VmHWM"
+
+
+@contextmanager
+def measured(device: torch.device) -> Iterator[dict[str, float]]:
+    """Fills the dict when the block ends: ``seconds``, and ``memory``, the peak in bytes, weights
+    included: on a GPU what torch took from it, on a CPU that of the whole process; without it where
+    the system does not tell."""
+    found: dict[str, float] = {}
+    cuda = device.type == "cuda"
+    known = True
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
+    else:
+        known = _reset()
+    began = time.monotonic()
+    yield found
+    found["seconds"] = time.monotonic() - began
+    if cuda:
+        found["memory"] = float(torch.cuda.max_memory_allocated(device))
+    elif known:
+        found["memory"] = _peak()
+
+
+def write(target: Path, found: dict[str, float]) -> None:
+    """Keeps what a training cost beside its adapter."""
+    target.mkdir(parents=True, exist_ok=True)
+    draft = target / f".{FILE}"
+    draft.write_text(json.dumps(found))
+    draft.replace(target / FILE)
+
+
+def costs(
+    method: Method, target: Path | None, prompts: list[Prompt], config: Evaluation
+) -> dict[str, float]:
+    """``trained_parameters``, ``train_seconds``, ``train_memory`` (GiB) of the training that made
+    the adapter in ``target``, and ``sampling_time``: seconds that `generate` takes over those of
+    the untouched backbone, medians that take turns."""
+    if not method.trains or target is None:
+        return {}
+    found = {"trained_parameters": float(sum(p.numel() for p in method.parameters()))}
+    if (target / FILE).is_file():
+        training = json.loads((target / FILE).read_text())
+        found["train_seconds"] = training["seconds"]
+        found |= {"train_memory": training["memory"] / 2**30} if "memory" in training else {}
+    return found | {"sampling_time": _sampling_time(method, prompts[:PROMPTS], config)}
+
+
+def _sampling_time(method: Method, prompts: list[Prompt], config: Evaluation) -> float:
+    texts, noises = [prompt.text for prompt in prompts], [prompt.noise for prompt in prompts]
+    masks: Any = None
+    if method.takes_masks and config.follow_masks:
+        from lightning_modules.evaluation.mask_adherence import as_given, target_masks
+
+        masks = as_given(prompts, target_masks(prompts, config), config)
+    seconds: dict[bool, list[float]] = {True: [], False: []}
+    for _ in range(ROUNDS + 1):
+        for own in (True, False):
+            began = time.perf_counter()
+            if own:
+                method.generate(texts, noises, masks, config.steps, config.guidance, len(texts))
+            else:
+                method.remove()
+                try:
+                    sample(
+                        method.backbone,
+                        texts,
+                        noises,
+                        config.steps,
+                        config.guidance,
+                        method.resolution,
+                        len(texts),
+                    )
+                finally:
+                    method.install()
+            seconds[own].append(time.perf_counter() - began)
+    return statistics.median(seconds[True][1:]) / statistics.median(seconds[False][1:])
+
+
+def _reset() -> bool:
+    try:
+        RESET.write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _peak() -> float:
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    line = next(line for line in status.splitlines() if line.startswith(PEAK))
+    return float(line.split()[1]) * 1024

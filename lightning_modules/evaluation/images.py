@@ -1,0 +1,145 @@
+"""Generated images on disk, each drawn once: the same prompts on the same noise from the same
+weights are found here by every trial, by a run that was killed, and by a metric that is asked for
+later."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from conf import load as conf
+from conf.schema import Run
+from datamodules.loading import ranks
+from lightning_modules.backbone.backbone import weights_digest
+from lightning_modules.evaluation.plan import Prompt
+from lightning_modules.training.code_version import code_version
+
+# How PIL writes them: both keep every pixel
+FORMATS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}
+
+
+def image_facts(config: Run, prompts: Sequence[Prompt], trained: str | None) -> dict[str, Any]:
+    """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the
+    adapter, None where nothing was trained."""
+    facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
+    facts["method"].pop("init")
+    facts["trainer"].pop("devices")
+    untouched = config.method.name == "untouched"
+    chosen = {key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format")}
+    if evaluation.follow_masks and not untouched:
+        chosen |= {key: getattr(evaluation, key) for key in ("masks", "turn", "mirror")}
+    return {
+        "code": code_version(),
+        "fresh": config.fresh,
+        "backbone": facts["backbone"] | {"weights": weights_digest(config.backbone.path)},
+        "method": {"name": "untouched"} if untouched else facts["method"],
+        # A method that learns on each prompt has no adapter, but a recipe.
+        "training": trained or ("none" if untouched else [facts["trainer"], config.seed]),
+        "sampling": chosen,
+        "prompts": [[prompt.text, prompt.noise] for prompt in prompts],
+        # Masks are those of the real images behind the prompts.
+        "data": [config.data.root, [[prompt.split, prompt.id] for prompt in prompts]]
+        if evaluation.follow_masks
+        else None,
+    }
+
+
+class Images:
+    """``count`` images below ``root``, in a folder that ``facts`` name: ``00000.png`` … in the
+    order of the prompts, and facts.json.
+
+    A file appears whole or not at all, so that several processes may draw at once.
+    """
+
+    def __init__(self, root: Path, facts: dict[str, Any], count: int) -> None:
+        self.folder = root / conf.digest(facts)
+        self.count, self.form = count, facts["sampling"]["image_format"]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "facts.json").exists():
+            self._write("facts.json", lambda path: path.write_text(json.dumps(facts, indent=1)))
+
+    def path(self, row: int) -> Path:
+        return self.folder / f"{row:05d}.{self.form}"
+
+    def name(self, row: int) -> str:
+        """Folder and file, which no other image below the same root has."""
+        return f"{self.folder.name}/{self.path(row).name}"
+
+    def missing(self) -> list[int]:
+        there = {entry.name for entry in os.scandir(self.folder)}
+        return [row for row in range(self.count) if self.path(row).name not in there]
+
+    def save(self, row: int, image: Tensor) -> None:
+        """uint8 [3, H, W]."""
+        picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+        self._write(
+            self.path(row).name,
+            lambda path: picture.save(path, format=self.form, **FORMATS[self.form]),
+        )
+
+    def load(self, rows: Sequence[int]) -> Tensor:
+        """uint8 [len(rows), 3, H, W]. Raises FileNotFoundError."""
+        pictures = []
+        for row in rows:
+            with Image.open(self.path(row)) as file:
+                pictures.append(torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1))
+        return torch.stack(pictures)
+
+    def check_space(self, images: int, side: int) -> None:
+        """Raises ValueError when the disk cannot hold so many more images of ``side`` pixels, three
+        bytes a pixel."""
+        needed, free = images * side * side * 3, shutil.disk_usage(self.folder).free
+        if needed > free:
+            said = (
+                f"{images} images of {side} pixels take up to {needed / 2**30:.1f} GiB at "
+                f"{self.folder}, {free / 2**30:.1f} GiB are free"
+            )
+            raise ValueError(f"{said}: make room, set output=, or lower evaluation.prompts")
+
+    @property
+    def observed(self) -> dict[str, float] | None:
+        """What the method observed of itself while all the images were drawn; None while some are
+        not."""
+        first = self.folder / "observed-0.json"
+        if not first.exists():
+            return None
+        paths = [
+            self.folder / f"observed-{rank}.json"
+            for rank in range(json.loads(first.read_text())["of"])
+        ]
+        if not all(path.exists() for path in paths):
+            return None
+        parts = [json.loads(path.read_text()) for path in paths]
+        found = {}
+        for key in dict.fromkeys(key for part in parts for key in part["values"]):
+            knowing = [
+                (part["values"][key], part["images"])
+                for part in parts
+                if part["images"] and key in part["values"]
+            ]
+            if knowing:
+                found[key] = sum(value * images for value, images in knowing) / sum(
+                    images for _, images in knowing
+                )
+        return found
+
+    def observe(self, images: int, values: dict[str, float]) -> None:
+        """What this process observed on its share of the images."""
+        rank, world = ranks()
+        content = {"images": images, "of": world, "values": values}
+        self._write(f"observed-{rank}.json", lambda path: path.write_text(json.dumps(content)))
+
+    def _write(self, name: str, write: Callable[[Path], Any]) -> None:
+        # On another machine a process may have the same number
+        draft = self.folder / f".{os.getpid()}-{ranks()[0]}-{name}"
+        write(draft)
+        draft.replace(self.folder / name)

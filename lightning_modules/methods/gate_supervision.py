@@ -1,0 +1,85 @@
+"""A reason for gates to close beside the denoising loss, which gives them none: a wanted density,
+or the objects' masks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from conf.schema import Gate
+from datamodules.batch import Phrase
+from lightning_modules.attention.gate_stats import GateRecord
+from lightning_modules.attention.gate_targets import gate_targets, self_targets
+from lightning_modules.attention.sites import Site
+from lightning_modules.attention.token_positions import BOS
+from losses.regularisation import gate_density, gate_mask_loss
+
+
+def weight_now(config: Gate, done: float) -> float:
+    """The signal's weight when the share ``done`` of the training is over."""
+    fall = {"none": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
+        config.supervision_anneal
+    ]
+    return config.supervision_weight * fall
+
+
+def in_range(config: Gate, timesteps: Tensor, count: int) -> Tensor:
+    """bool [B]: the samples whose timestep of ``count`` the signal acts on."""
+    noisier = timesteps >= count / 2
+    return {"all": torch.ones_like(noisier), "noisier": noisier, "cleaner": ~noisier}[
+        config.supervision_timesteps
+    ]
+
+
+def density_signal(config: Gate, record: GateRecord, rows: Tensor) -> Tensor:
+    """Mean over sites of `gate_density` with the binary gates that acted, over the tokens that are
+    read but BOS, for the samples ``rows`` [B]."""
+    losses = []
+    for site, gate in record.gates.items():
+        kinds = record.kinds.get(site)
+        counts = torch.ones_like(gate[:, 0], dtype=torch.bool) if kinds is None else kinds != BOS
+        if site in record.unread:
+            counts = counts & ~record.unread[site]
+        losses.append(gate_density(gate, config.supervision_density, counts & rows[:, None]))
+    return torch.stack(losses).mean()
+
+
+def mask_signal(
+    config: Gate,
+    record: GateRecord,
+    sites: Sequence[Site],
+    phrases: Sequence[Sequence[Phrase]],
+    positions: Sequence[Sequence[list[int]]],
+    rows: Tensor,
+) -> Tensor:
+    """Mean over sites of `gate_mask_loss` with `gate_targets` (self-attention: `self_targets`) for
+    the phrases whose masks are known.
+
+    ``positions`` are the phrases' tokens, ``rows`` bool [B] the samples that count.
+    """
+    losses = []
+    planes: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+    for site in sites:
+        logits = record.logits[site.name]  # [B, N, T]
+        _, locations, tokens = logits.shape
+        plane = (site.kind, locations)
+        if plane not in planes:
+            made = (
+                gate_targets(
+                    config.supervision_target,
+                    phrases,
+                    positions,
+                    locations,
+                    tokens,
+                    record.unread.get(site.name),
+                )
+                if site.kind == "cross"
+                else self_targets(phrases, locations)
+            )
+            planes[plane] = made[0].to(logits.device), made[1].to(logits.device)
+        target, weight = planes[plane]
+        losses.append(gate_mask_loss(logits, target, weight * rows[:, None, None].to(weight)))
+    return torch.stack(losses).mean()

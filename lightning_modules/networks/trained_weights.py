@@ -1,0 +1,339 @@
+"""Trained values of chosen parameters of a frozen model, put into it and taken out again: the
+frozen model costs no second one.
+
+Separate-and-Enhance trains the keys of a model's cross-attention this way, Break-A-Scene and MCGM a
+UNet and its text encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from lightning_modules.attention import Site
+from lightning_modules.attention import sites as all_sites
+
+PARTS = ("q", "k", "v", "kv", "qkv", "attn2", "model")
+ATTRIBUTE = "_trained_weights"
+LORA_FILE = "pytorch_lora_weights.safetensors"  # where `load_lora_weights` looks in a folder
+
+
+def parameter_names(
+    model: nn.Module, part: str, sites: Iterable[Site] | None = None, without: Sequence[str] = ()
+) -> list[str]:
+    """The names of the parameters that ``part`` means (see `TrainedWeights`), in the model's order.
+
+    Raises ValueError on another part, and when nothing is chosen.
+    """
+    if part not in PARTS:
+        raise ValueError(f"part {part!r} is unknown: expected one of {', '.join(PARTS)}")
+    names = [name for name, _ in model.named_parameters()]
+    if part != "model":
+        if sites is None:
+            sites = all_sites(model) if hasattr(model, "attn_processors") else []
+        ends = [""] if part == "attn2" else [f"to_{letter}." for letter in part]
+        chosen = tuple(
+            f"{site.name}.{end}" for site in sites for end in ends if site.kind == "cross"
+        )
+        names = [name for name in names if name.startswith(chosen)]
+    names = [name for name in names if not any(word in name for word in without)]
+    if not names:
+        cure = (
+            f"give it sites of its cross-attention, take another of {', '.join(PARTS)}, or "
+            "leave less out"
+        )
+        raise ValueError(
+            f"part {part!r} chooses no parameter of {type(model).__name__}: expected at "
+            f"least one; {cure}"
+        )
+    return names
+
+
+class TrainedWeights(nn.Module):
+    """Trained values of ``part`` of a frozen ``model`` (a UNet, PixArt's transformer or a text
+    encoder), which start at the model's own.
+
+    ``part`` is "q", "k", "v", "kv" or "qkv" (projections of cross-attention), "attn2" (all of
+    cross-attention: q, k, v, out with its bias) or "model" (every parameter); ``sites`` narrows
+    cross-attention down, None takes every layer. Parameters with a word of ``without`` in their
+    name stay frozen.
+
+    ``rank`` 0 trains full copies, float32 where the model has half precision, under the model's own
+    names. Above 0 it trains low-rank adapters (LoRA, arXiv 2106.09685: W + BA, scale 1) of the
+    linear and convolution layers among them, named ``LAYER.lora_A.weight`` and
+    ``LAYER.lora_B.weight``; biases, normalisations and embeddings stay frozen. A is drawn from
+    torch's generator, B is zero.
+
+    The weights start outside of the model: `install` puts them in, `remove` puts the stock objects
+    back. They must stay in until the backward pass is done, since gradient checkpointing runs
+    layers again then. A half-precision layer gets a cast of its float32 weight in each call. In a
+    float32 model the parameters themselves are in place, so `model.parameters` counts them while
+    they are; change the model's dtype and what needs gradients (``model.requires_grad_``) only when
+    they are out.
+
+    Raises ValueError when nothing is chosen, on a negative rank, and when the model holds other
+    trained weights or adapters.
+    """
+
+    model: nn.Module
+
+    def __init__(
+        self,
+        model: nn.Module,
+        part: str,
+        sites: Iterable[Site] | None = None,
+        rank: int = 0,
+        without: Sequence[str] = (),
+    ):
+        super().__init__()
+        if rank < 0:
+            raise ValueError(
+                f"rank={rank}: expected 0 (full copies) or the rank of low-rank adapters"
+            )
+        # Object attributes that must not become submodules. Ours and stock are parameters, or
+        # layers, by their path in the model.
+        self.__dict__["model"] = model
+        self.part, self.rank = part, rank
+        self._casts: list[_Cast] = []
+        self._refuse_others()
+        names = parameter_names(model, part, sites, without)
+        if rank:
+            self._ours: dict[str, Any] = low_rank_layers(model, names, rank)
+            named = (
+                (f"{path}.{name}", p)
+                for path, layer in self._ours.items()
+                for name, p in layer.named_parameters()
+            )
+            trained = {name.replace(".default.", "."): p for name, p in named if ".lora_" in name}
+        else:
+            stock = {name: model.get_parameter(name).detach() for name in names}
+            trained = {
+                n: nn.Parameter(p.to(torch.promote_types(p.dtype, torch.float32), copy=True))
+                for n, p in stock.items()
+            }
+            self._ours = dict(trained)
+        self._stock = self._in_place()
+        for name, parameter in trained.items():
+            _plant(self, name, parameter)
+
+    @property
+    def is_installed(self) -> bool:
+        return self.model.__dict__.get(ATTRIBUTE) is self
+
+    def install(self) -> None:
+        """Puts the weights into the model, on whose device they are then; nothing happens when they
+        are in it.
+
+        Raises ValueError when the model holds others, or has been rebuilt since these were made.
+        """
+        if self.is_installed:
+            return
+        self._refuse_others()
+        self._expect(
+            self._stock, ("make the weights anew once the model has its final shape, or undo that")
+        )
+        self.to(next(self.model.parameters()).device)
+        for path, stock in self._stock.items():
+            where, key = self._slot(path)
+            where[key] = ours = self._ours[path]
+            if not self.rank and stock.dtype != ours.dtype:
+                self._casts.append(
+                    _Cast(self.model.get_submodule(path.rpartition(".")[0]), key, ours, stock.dtype)
+                )
+        self._placed = self._in_place()
+        self.model.__dict__[ATTRIBUTE] = self
+
+    def remove(self) -> None:
+        """Puts the stock parameters and layers back, the very objects; nothing happens when they
+        are there.
+
+        Raises ValueError when something else has been put over the weights.
+        """
+        if not self.is_installed:
+            return
+        self._expect(self._placed, "undo that first")
+        for handle in (handle for cast in self._casts for handle in cast.handles):
+            handle.remove()
+        for path, stock in self._stock.items():
+            where, key = self._slot(path)
+            # The model may have moved to another device, without what was out of it.
+            if not self.rank and stock.device != where[key].device:
+                stock.data = stock.data.to(where[key].device)
+            where[key] = stock
+        self._casts = []
+        del self.model.__dict__[ATTRIBUTE]
+
+    @contextmanager
+    def swapped_out(self) -> Iterator[None]:
+        """Inside the block the model is the stock one (the frozen reference of a distillation);
+        afterwards it is as it was before."""
+        installed = self.is_installed
+        self.remove()
+        try:
+            yield
+        finally:
+            if installed:
+                self.install()
+
+    def _slot(self, path: str) -> tuple[dict[str, Any], str]:
+        """Where the model keeps a parameter or a layer: the dict and its key."""
+        parent, _, key = path.rpartition(".")
+        owner = self.model.get_submodule(parent)
+        return (owner._modules if self.rank else owner._parameters), key
+
+    def _in_place(self) -> dict[str, Any]:
+        """What the model holds now where the trained weights belong; None where there is no such
+        place any more."""
+        slots = {path: self._slot(path) for path in self._ours}
+        return {path: where.get(key) for path, (where, key) in slots.items()}
+
+    def _expect(self, known: dict[str, Any], cure: str) -> None:
+        for path, now in self._in_place().items():
+            if now is not known[path]:
+                raise ValueError(
+                    f"{path} of {type(self.model).__name__} has been replaced from outside: {cure}"
+                )
+
+    def _refuse_others(self) -> None:
+        if ATTRIBUTE in self.model.__dict__ or any(
+            ".base_layer." in name for name, _ in self.model.named_parameters()
+        ):
+            cure = "take them out first (remove(), or the pipeline's unload_lora_weights())"
+            raise ValueError(
+                f"{type(self.model).__name__} holds other trained weights or adapters: "
+                f"expected a stock model; {cure}"
+            )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Copies of the trained values on the CPU, by name: what `safetensors` writes and
+        `load_state_dict` takes."""
+        return {
+            name: value.detach().to("cpu", copy=True).contiguous()
+            for name, value in self.state_dict().items()
+        }
+
+    @property
+    def low_rank_paths(self) -> list[str]:
+        """The layers that have low-rank adapters."""
+        return list(self._ours) if self.rank else []
+
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def save_stock(self, folder: Path | str, name: str = "unet") -> Path:
+        """As `save_stock` for one model, ``name`` its place in the pipeline; gives the file."""
+        return save_stock(folder, **{name: self})[0]
+
+
+def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
+    """Writes what stock diffusers opens, and gives the files; a keyword is the model's place in the
+    pipeline (``unet``, ``transformer``, ``text_encoder``, ``text_encoder_2``).
+
+    Low-rank weights of all models make one file, for ``pipeline.load_lora_weights(folder)``; those
+    of PixArt's transformer, whose pipeline has no such call, are in peft's form, for
+    ``PeftModel.from_pretrained(pipeline.transformer, folder / "transformer")``. Full ones make one
+    ``NAME.safetensors`` each, for ``pipeline.NAME.load_state_dict(load_file(...), strict=False)``.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files: dict[str, dict[str, Tensor]] = {}
+    for name, weights in models.items():
+        if weights.rank and name == "transformer":
+            low_rank_config(weights.low_rank_paths, weights.rank).save_pretrained(folder / name)
+            files[f"{name}/adapter_model.safetensors"] = {
+                f"base_model.model.{key}": value for key, value in weights.tensors().items()
+            }
+        elif weights.rank:
+            files.setdefault(LORA_FILE, {}).update(
+                {f"{name}.{key}": value for key, value in weights.tensors().items()}
+            )
+        else:
+            files[f"{name}.safetensors"] = weights.tensors()
+    for file, tensors in files.items():
+        save_file(tensors, folder / file, metadata={"format": "pt"})
+    return [folder / file for file in files]
+
+
+def low_rank_layers(model: nn.Module, names: Iterable[str], rank: int) -> dict[str, nn.Module]:
+    """peft's layers around the linear and convolution layers whose weights are among ``names``, by
+    path; ``model`` is left as it is.
+
+    Raises ValueError when there is no such layer.
+    """
+    from peft import inject_adapter_in_model
+
+    owners = (name.removesuffix(".weight") for name in names if name.endswith(".weight"))
+    layers = {
+        path: layer
+        for path in owners
+        if isinstance(layer := model.get_submodule(path), (nn.Linear, nn.Conv2d))
+    }
+    if not layers:
+        raise ValueError(
+            f"no linear or convolution layer is chosen in {type(model).__name__}: expected "
+            "at least one, or rank=0"
+        )
+    # peft rebuilds what it is given and marks it: it is given a shell that holds the chosen layers
+    # alone.
+    shell = nn.Module()
+    for path, layer in layers.items():
+        _plant(shell, path, layer)
+    inject_adapter_in_model(low_rank_config(layers, rank), shell)
+    for name, parameter in shell.named_parameters():
+        if ".lora_" in name:
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
+    return {path: shell.get_submodule(path) for path in layers}
+
+
+def low_rank_config(paths: Iterable[str], rank: int) -> Any:
+    """peft's settings of W + BA at the layers ``paths``."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=rank, lora_alpha=rank, target_modules=list(paths))
+
+
+def _plant(root: nn.Module, path: str, what: nn.Parameter | nn.Module) -> None:
+    """Puts ``what`` at a dotted path below ``root``, whose state dict then has the path as its
+    key."""
+    step, _, rest = path.partition(".")
+    if rest:
+        if step not in root._modules:
+            root.add_module(step, nn.Module())
+        _plant(root.get_submodule(step), rest, what)
+    else:
+        setattr(root, step, what)
+
+
+class _Cast:
+    """A float32 parameter at work in a half-precision layer: cast anew in each call, so that the
+    gradients of every call reach it, also of one that gradient checkpointing makes again. Between
+    calls the layer holds a frozen half-precision parameter."""
+
+    def __init__(
+        self, layer: nn.Module, name: str, trained: nn.Parameter, dtype: torch.dtype
+    ) -> None:
+        self.where: dict[str, Any] = layer._parameters
+        self.name, self.trained = name, trained
+        self.held = self.where[name] = nn.Parameter(trained.detach().to(dtype), requires_grad=False)
+        self.handles = [
+            layer.register_forward_pre_hook(self._before),
+            layer.register_forward_hook(self._after, always_call=True),
+            layer.register_state_dict_pre_hook(self._refresh),
+        ]
+
+    def _before(self, *_: Any) -> None:
+        # No leaf: its gradient goes on to the trained parameter
+        self.where[self.name] = self.trained.to(self.held)
+
+    def _after(self, *_: Any) -> None:
+        self.held.data = self.where[self.name].detach()
+        self.where[self.name] = self.held
+
+    def _refresh(self, *_: Any) -> None:  # before the state dict is read
+        self.held.data = self.trained.detach().to(self.held)

@@ -1,0 +1,153 @@
+"""What a result was made with: versions, commit and changes of the code, hardware and device.
+
+Nothing here tells whose machine it was: no host name, no path outside the repository.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+__all__ = ["changes", "cuda_devices", "device", "environment", "hardware", "provenance", "tags"]
+
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "transformers",
+    "lightning",
+    "torchmetrics",
+    "mlflow",
+    "optuna",
+    "numpy",
+)
+DIFF_LENGTH = 200_000  # characters; every seed's run holds a copy
+
+
+def provenance() -> dict[str, Any]:
+    """Versions of python and packages, the names of CPU and GPU (`hardware`), and in a repository
+    the `commit` and whether tracked files differ from it (`dirty`)."""
+    facts: dict[str, Any] = {}
+    commit = _commit()
+    if commit:
+        facts |= {
+            "commit": commit,
+            "dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        }
+    facts |= {"hardware": hardware(), "python": platform.python_version()}
+    for name in PACKAGES:
+        with suppress(metadata.PackageNotFoundError):
+            facts[name] = metadata.version(name)
+    return facts
+
+
+def hardware() -> str:
+    """The names of CPU and GPU. A process that never loaded torch has used no GPU, and need not
+    load it to say so."""
+    torch = sys.modules.get("torch")
+    gpu = torch.cuda.get_device_name() if torch is not None and torch.cuda.is_available() else None
+    return ", ".join(filter(None, [_cpu(), gpu]))
+
+
+def tags(facts: Mapping[str, Any]) -> dict[str, str]:
+    """Provenance as MLflow tags; MLflow's page of a run shows the commit under its own name for
+    it."""
+    plain = ("commit", "dirty", "hardware")
+    found = {key if key in plain else f"version.{key}": str(value) for key, value in facts.items()}
+    return found | ({"mlflow.source.git.commit": facts["commit"]} if "commit" in facts else {})
+
+
+@cache
+def environment() -> str:
+    """Every installed package as `name==version`, one a line, sorted without regard to case."""
+    found = {
+        dist.metadata["Name"]: dist.version
+        for dist in metadata.distributions()
+        if dist.metadata["Name"]
+    }
+    return "".join(
+        f"{name}=={version}\n"
+        for name, version in sorted(found.items(), key=lambda item: item[0].lower())
+    )
+
+
+@cache
+def changes() -> str | None:
+    """The difference of tracked files from the commit when this was first asked, None where there
+    is none or no repository."""
+    if not _commit():
+        return None
+    plain = ("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
+    text = _git(
+        *plain, "diff", "HEAD", "--no-color", "--no-ext-diff", "--no-textconv", "--no-relative"
+    )
+    if not text:
+        return None
+    if len(text) > DIFF_LENGTH:
+        return f"{text[:DIFF_LENGTH]}\n\n[cut: the first {DIFF_LENGTH} of {len(text)} characters]\n"
+    return f"{text}\n"
+
+
+def device() -> str:
+    """What this process and the ranks beside it compute on: `cpu`, `mps`, or CUDA devices by their
+    numbers on the machine, `cuda:2 NVIDIA H100`."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return "cpu"
+    if used := cuda_devices():
+        visible = [word.strip() for word in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+        numbers = {i: visible[i] if i < len(visible) and visible[i].isdigit() else i for i in used}
+        return ", ".join(f"cuda:{numbers[i]} {torch.cuda.get_device_name(i)}" for i in used)
+    if torch.backends.mps.is_available() and torch.mps.current_allocated_memory():
+        return "mps"
+    return "cpu"
+
+
+def cuda_devices() -> list[int]:
+    """Torch's numbers of the CUDA devices that are in use, those of the other ranks of one trial
+    included; asking starts nothing."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return []
+    used = [i for i in range(torch.cuda.device_count()) if torch.cuda.max_memory_reserved(i)]
+    ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return list(range(min(ranks, torch.cuda.device_count()))) if used and ranks > 1 else used
+
+
+def _commit() -> str | None:
+    """The commit of the project's repository; None in a repository that only happens to lie above
+    an installed copy."""
+    return _git("rev-parse", "HEAD") if _git("ls-files", Path(__file__).name) else None
+
+
+def _git(*words: str) -> str | None:
+    """What git says about the project's repository, None without git or repository."""
+    command = ["git", "--no-optional-locks", *words]
+    try:
+        done = subprocess.run(
+            command,
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=30,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+@cache
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

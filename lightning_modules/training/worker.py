@@ -1,0 +1,196 @@
+"""Trials in processes of their own, for `sweeps`: what happens to one of them happens to no other.
+
+    python -m lightning_modules.training.worker                      # takes trials from standard input, one line of JSON each, until it ends
+    python -m lightning_modules.training.worker run.yaml             # one trial, or one rank of it under torchrun
+    python -m lightning_modules.training.worker torchrun 2 run.yaml  # one trial on two devices of this machine
+    python -m lightning_modules.training.worker exec COMMAND …       # COMMAND, which dies with this process's parent
+
+To train by hand: `python -m lightning_modules.train run.yaml`. A trial's folder tells how it goes:
+``progress.json`` while it runs, then ``result.json``, or ``failed.json`` with the reason, whose
+traceback is in ``log.txt``. A worker dies with the process that started it, however that ends, so
+that none is left holding a device.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf import load as conf
+from conf.schema import Run
+
+if TYPE_CHECKING:
+    from lightning_modules.tracking.mlflow import Tracking
+
+__all__ = ["FAILED", "PROGRESS", "TRACKING", "Progress", "attempt", "die_with_parent", "main"]
+
+TRACKING = "TRIAL_TRACKING"  # environment variable: where the trial's MLflow run goes, as JSON
+PARENT = "TRIAL_PARENT"  # environment variable: process id that must still be the parent
+PROGRESS, FAILED = "progress.json", "failed.json"
+EVERY = 0.5  # seconds between two writings of the progress
+PR_SET_PDEATHSIG = 1  # Linux: prctl's number
+
+Runner = Callable[[Run, Path, "Tracking | None", Callable[[str, float], None]], dict[str, Any]]
+
+
+class Progress:
+    """Writes what a trial reports to ``folder``/progress.json, a whole file each time: {"text",
+    "share"}."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / PROGRESS
+        self.phase, self.spoke = "", 0.0
+
+    def __call__(self, text: str, share: float) -> None:
+        phase, now = text.partition(":")[0], time.monotonic()
+        if phase == self.phase and now - self.spoke < EVERY and share < 1:
+            return
+        self.phase, self.spoke = phase, now
+        write_json(self.path, {"text": text, "share": share})
+
+
+def attempt(path: Path, tracking: Tracking | None, run: Runner) -> str | None:
+    """Runs the trial of ``path`` (run.yaml); None with its result.json written, else why it failed.
+    That is written down as well, and not raised, unless it is a signal's doing.
+    """
+    folder = path.parent
+    progress: Callable[[str, float], None] = (
+        Progress(folder) if first() else lambda text, share: None
+    )
+    try:
+        run(conf.read_run(path), folder, tracking if first() else None, progress)
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        from lightning_modules.tracking.mlflow import describe_error
+
+        with suppress(OSError):  # a disk may be full
+            with (folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)))
+            # The first of several ranks to fail has the reason, the others only miss it.
+            if not (folder / FAILED).exists():
+                write_json(folder / FAILED, {"reason": describe_error(error)})
+        if not isinstance(error, Exception):
+            raise
+        return describe_error(error)
+    return None
+
+
+def first() -> bool:
+    """Whether this is the first, or the only, process of a trial; other launchers' ranks do not
+    count."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """A reader sees the old file or the whole new one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(content), encoding="utf-8")
+    draft.replace(path)
+
+
+def serve(run: Runner) -> None:
+    """One trial after another: each line of standard input is {"run": path, "tracking": {…} or
+    null}, each answer {"reason": null}, or why the trial failed. A signal ends it."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    for line in sys.stdin:
+        request = json.loads(line)
+        path = Path(request["run"])
+        _speak_into(path.parent / "log.txt")
+        reason = attempt(path, _tracking(request["tracking"]), run)
+        _free_memory()
+        answers.write(json.dumps({"reason": reason}) + "\n")
+        answers.flush()
+
+
+def die_with_parent() -> None:
+    """From here on this process is killed when its parent ends, in whatever way."""
+    # The first process of a machine takes over orphans
+    parent = int(os.environ.pop(PARENT, 0)) or max(os.getppid(), 2)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # it was quicker
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _tracking(content: dict[str, Any] | None) -> Tracking | None:
+    if content is None:
+        return None
+    from lightning_modules.tracking.mlflow import Tracking
+
+    return Tracking(**content)
+
+
+def _speak_into(path: Path) -> None:
+    """What libraries print, and what a crash says, goes to the trial's log."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+
+
+def _free_memory() -> None:
+    gc.collect()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+def main(
+    argv: list[str], run: Runner | None = None, program: str = "lightning_modules.training.worker"
+) -> int:
+    """``run`` takes the place of `lightning_modules.training.run.run`, ``program`` is the module or
+    file that ranks are started from."""
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return 0
+    die_with_parent()
+    # a person's Ctrl-C is for the driver, which decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if argv and argv[0] == "exec":
+        os.execvp(argv[1], argv[1:])
+    if argv and argv[0] == "torchrun":
+        from torch.distributed.run import main as torchrun
+
+        start = [program] if program.endswith(".py") else ["-m", program]
+        # For ranks that begin when this process has ended already
+        os.environ[PARENT] = str(os.getpid())
+        torchrun(["--standalone", f"--nproc-per-node={argv[1]}", *start, argv[2]])
+        return 0
+    run = run or _run
+    if not argv:
+        serve(run)
+        return 0
+    stored = os.environ.get(TRACKING)
+    return (
+        1 if attempt(Path(argv[0]), _tracking(json.loads(stored) if stored else None), run) else 0
+    )
+
+
+def _run(
+    config: Run, folder: Path, tracking: Tracking | None, progress: Callable[[str, float], None]
+) -> dict[str, Any]:
+    from lightning_modules.training.run import run
+
+    return run(config, folder, tracking, progress)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,373 @@
+"""The traps inside COCO's annotation files and images: each is read right, or left out, counted and
+named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.coco_files import (
+    ROTATED,
+    WIDTH,
+    listed,
+    objects,
+    picture,
+    rectangle,
+    write_captions,
+    write_instances,
+)
+from PIL import Image, ImageOps
+from pycocotools import mask as coco_mask
+
+from datamodules import CocoDataModule
+from datamodules.coco import CocoDataset
+from datamodules.formats.coco_annotations import TURNS, _runs, usable
+from datamodules.formats.index import DataError
+
+WHOLE = np.zeros((64, 96), np.uint8)
+WHOLE[16:40, 40:56] = 1
+COUNTS = [40 * 64 + 16, *[24, 40] * 15, 24, 24 + 40 * 64]
+COMPRESSED = coco_mask.encode(np.asfortranarray(WHOLE))
+TEXT = {"size": [64, 96], "counts": COMPRESSED["counts"].decode()}
+RECTANGLE = torch.from_numpy(WHOLE[:, 16:80] > 0)
+
+
+def dataset(
+    root: Path, annotations: list[dict[str, Any]], ids: Sequence[int] = (1,), **more: Any
+) -> CocoDataset:
+    images = listed(list(ids))
+    for image in images:
+        picture(root / "val2017" / image["file_name"])
+    write_captions(root / "annotations", "val2017", images)
+    write_instances(root / "annotations", "val2017", images, annotations)
+    return CocoDataset(root, "val2017", 64, **more)
+
+
+def refused(tmp_path: Path, **more: Any) -> str:
+    """What is said when the same is opened with on_error=raise."""
+    with pytest.raises(DataError) as error:
+        CocoDataset(tmp_path, "val2017", 64, on_error="raise", **more)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        rectangle(40, 16, 16, 24),
+        rectangle(40, 16, 16, 24)[0],
+        rectangle(40, 16, 16, 12) + rectangle(40, 28, 16, 12),
+        rectangle(40, 16, 16, 24) + [[1, 2], [3, 4, 5, 6]],
+        {"size": [64, 96], "counts": COUNTS},
+        TEXT,
+    ],
+    ids=["polygon", "flat polygon", "two parts", "stray parts", "uncompressed", "compressed"],
+)
+def test_masks_in_every_form(tmp_path: Path, segmentation: Any):
+    (found,) = dataset(tmp_path, [objects(1, segmentation=segmentation)]).instances(0)
+    assert (
+        torch.equal(found.mask, RECTANGLE)
+        and found.box == (24, 16, 40, 40)
+        and found.label == "dog"
+    )
+
+
+@pytest.mark.parametrize(
+    ("crowd", "kept"),
+    [
+        ({"iscrowd": 1}, 0),
+        ({"is_crowd": 1}, 0),
+        ({"is_crowd": True}, 0),
+        ({"iscrowd": 0}, 1),
+        ({"is_crowd": 0}, 1),
+        ({}, 1),
+    ],
+)
+def test_crowds_are_left_out_by_either_key(tmp_path: Path, crowd: dict[str, Any], kept: int):
+    annotation = {k: v for k, v in objects(1).items() if k != "iscrowd"} | crowd
+    found = dataset(tmp_path, [annotation])
+    assert (
+        len(found.instances(0)) == kept
+        and found.manifest["crowds"] == 1 - kept
+        and not found.manifest["problems"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "kind"),
+    [
+        ([], "no mask"),
+        (None, "no mask"),
+        ([[1, 2, 3, 4]], "degenerate polygon"),
+        ([[1, 2, 3, 4, 5, float("nan")]], "degenerate polygon"),
+        ([[1, 2, 3, 4, 5, 6, 7]], "degenerate polygon"),
+        ({"size": [64, 96], "counts": [64 * 96]}, "empty mask"),
+        ({"size": [64, 96], "counts": [5, 5]}, "broken mask"),
+        ({"size": [96, 64], "counts": COUNTS}, "mask of another size"),
+        ({"size": [64, 96], "counts": "zzzz~~"}, "broken mask"),
+        ({"size": [64, 96], "counts": TEXT["counts"][:-3]}, "broken mask"),
+        ({"size": [64, 96], "counts": ""}, "broken mask"),
+        ({"size": [64, 96], "counts": "é"}, "broken mask"),
+        ({"size": [64, 96], "counts": 5}, "no mask"),
+        ({"counts": COUNTS}, "mask of another size"),
+    ],
+    ids=str,
+)
+def test_masks_that_are_none_are_left_out(tmp_path: Path, segmentation: Any, kind: str):
+    bad = objects(1, key=77) | {"segmentation": segmentation}
+    found = dataset(tmp_path, [bad, objects(1, key=78)])
+    assert [o.label for o in found.instances(0)] == ["dog"]
+    path = tmp_path / "val2017" / "000000000001.jpg"
+    assert found.manifest["problems"] == {
+        kind: {"count": 1, "examples": [f"{path}: annotation 77"]}
+    }
+    assert refused(tmp_path) == f"{path}: {kind}: annotation 77"
+
+
+def test_annotations_that_point_nowhere_are_left_out(tmp_path: Path):
+    found = dataset(tmp_path, [objects(5, key=1), objects(1, 2, key=2), objects(1, 90, key=3)])
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    assert [o.label for o in found.instances(0)] == ["toothbrush"]
+    assert found.manifest["problems"] == {
+        "annotation of no image": {"count": 1, "examples": [f"{path}: annotation 1 names image 5"]},
+        "unknown category": {"count": 1, "examples": [f"{path}: annotation 2 names category 2"]},
+    }
+    assert refused(tmp_path) == f"{path}: annotation of no image: annotation 1 names image 5"
+
+
+def test_captions_are_tidied_blank_ones_left_out_and_any_number_is_read(tmp_path: Path):
+    dataset(tmp_path, [], [1, 2, 3])
+    # Captions and instances count their annotations apart: an id may be given twice.
+    more = [
+        {"id": 0, "image_id": 1, "caption": c} for c in (" Two\r\ndogs \t run. ", " \n", None)
+    ] + [{"id": 7, "image_id": 8, "caption": "of nothing"}]
+    path = write_captions(
+        tmp_path / "annotations", "val2017", listed([1, 2, 3])[:2], each=7, more=more
+    )
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [r.id for r in found.records] == [1, 2] and found.manifest["without_caption"] == 1
+    assert (
+        len(found.records[0].captions) == 8
+        and found.records[0].captions[7].text == "Two dogs run."
+        and found.instances(0) == []
+    )
+    assert found.manifest["problems"]["blank caption"] == {
+        "count": 2,
+        "examples": [f"{path}: annotation 0"] * 2,
+    }
+    assert found.manifest["problems"]["annotation of no image"]["count"] == 1
+
+
+def test_images_that_cannot_be_used_are_left_out_counted_and_named(tmp_path: Path):
+    dataset(tmp_path, [], [1, 2, 3, 4, 5])
+    paths = {i: tmp_path / "val2017" / f"{i:012d}.jpg" for i in range(1, 6)}
+    paths[1].unlink()
+    paths[2].write_bytes(paths[3].read_bytes()[:-30])
+    paths[4].write_bytes(b"")
+    picture(tmp_path / "val2017" / "999.jpg")  # on disk, and listed nowhere
+    with pytest.warns(
+        UserWarning,
+        match=(
+            r"split 'val2017': missing 1 \(first: .*000000000001.jpg\); " r"truncated 1 .*; empty 1"
+        ),
+    ):
+        datamodule = CocoDataModule(tmp_path, 64, "val2017", ())
+        datamodule.setup()
+    found = datamodule.train_set
+    assert (
+        [r.id for r in found.records] == [3, 5]
+        and found.manifest["listed"] == 5
+        and found.manifest["images"] == 2
+    )
+    problems = json.loads(json.dumps(datamodule.manifest()))["train"]["problems"]
+    assert {kind: (p["count"], p["examples"][0].split(":")[0]) for kind, p in problems.items()} == {
+        "missing": (1, str(paths[1])),
+        "truncated": (1, str(paths[2])),
+        "empty": (1, str(paths[4])),
+    }
+    assert refused(tmp_path) == f"{paths[1]}: missing"
+    for i in (3, 5):
+        paths[i].unlink()
+    with pytest.raises(
+        DataError,
+        match=(
+            r"has no image with a caption: 5 listed, 0 of them without; missing 3 .*looked for "
+            r"in .*val2017"
+        ),
+    ):
+        CocoDataset(tmp_path, "val2017", 64)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_compressed_runs_are_read_as_they_were_written(seed: int):
+    rng = np.random.default_rng(seed)
+    mask = np.kron(rng.random((8, 6)) < 0.3, np.ones((40, 90), bool)) ^ (
+        rng.random((320, 540)) < 0.02 * (seed % 3)
+    )
+    text = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    flat = mask.T.flatten()
+    edges = np.flatnonzero(np.diff(flat)) + 1
+    runs = np.diff([0, *edges, flat.size]).tolist()
+    assert _runs(text) == ([0] if flat[0] else []) + runs
+
+
+def test_entries_without_id_or_name_or_with_an_id_twice(tmp_path: Path):
+    images = listed([1, 2])
+    for image in images:
+        picture(tmp_path / "val2017" / image["file_name"])
+    odd = [
+        {"id": None, "file_name": "x.jpg"},
+        {"id": 3},
+        {"id": 1, "file_name": "000000000002.jpg"},
+    ]
+    path = write_captions(tmp_path / "annotations", "val2017", images)
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | {"images": [*images, *odd, images[0]]}))
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [(r.id, r.path.name) for r in found.records] == [
+        (1, "000000000001.jpg"),
+        (2, "000000000002.jpg"),
+    ]
+    assert {kind: p["count"] for kind, p in found.manifest["problems"].items()} == {
+        "image without id or file name": 2,
+        "id given twice": 1,
+    }
+
+
+@pytest.mark.parametrize("annotated", ["shown", "stored"])
+def test_masks_lie_right_on_an_image_that_is_turned(tmp_path: Path, annotated: str):
+    dataset(tmp_path, [])
+    path = picture(tmp_path / "val2017" / "000000000001.jpg", turn=ROTATED)
+    # Turned, the dark left half is the upper one.
+    size, polygon = (
+        ((64, 96), rectangle(0, 0, 64, 48))
+        if annotated == "shown"
+        else ((96, 64), rectangle(0, 0, 48, 64))
+    )
+    images = [{"id": 1, "file_name": path.name, "width": size[0], "height": size[1]}]
+    box = [0, 0, polygon[0][2], polygon[0][5]]
+    write_captions(tmp_path / "annotations", "val2017", images)
+    write_instances(
+        tmp_path / "annotations", "val2017", images, [objects(1, segmentation=polygon, bbox=box)]
+    )
+    found = CocoDataset(tmp_path, "val2017", 64)
+    record, (thing,) = found.records[0], found.instances(0)
+    assert (record.width, record.height) == (64, 96) and not found.manifest["problems"]
+    assert (
+        torch.equal(thing.mask, found.pixels(0)[0] < 120)
+        and thing.mask.sum() == 32 * 64
+        and thing.box == (0, 0, 64, 32)
+    )
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_masks_are_turned_as_images_are(turn: int):
+    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    image = Image.fromarray(values)
+    image.getexif()[0x0112] = turn
+    assert np.array_equal(TURNS[turn](values), np.asarray(ImageOps.exif_transpose(image)))
+
+
+def test_masks_for_another_size_cannot_be_placed(tmp_path: Path):
+    found = dataset(tmp_path, [objects(1), objects(2)], [1, 2])
+    picture(tmp_path / "val2017" / "000000000001.jpg", size=(48, 32))
+    picture(tmp_path / "val2017" / "000000000002.jpg", size=(64, 96))
+    found = CocoDataset(tmp_path, "val2017", 64)
+    path = tmp_path / "val2017" / "000000000001.jpg"
+    assert (
+        len(found) == 2
+        and found.instances(0) == found.instances(1) == []
+        and found.pixels(0).shape == (3, 64, 64)
+    )
+    assert found.manifest["problems"]["size differs"]["count"] == 2, (
+        "turned without EXIF saying so: nobody knows which way"
+    )
+    assert refused(tmp_path) == f"{path}: size differs: 48x32, its annotations are for 96x64"
+    write_instances(tmp_path / "annotations", "val2017", listed([1, 2]), [])
+    assert not CocoDataset(tmp_path, "val2017", 64).manifest["problems"], (
+        "without masks the size of the file is the one that counts"
+    )
+
+
+def test_a_size_that_one_of_two_files_gives_counts_and_folders_before_a_name_do_not(tmp_path: Path):
+    dataset(tmp_path, [])
+    images = [{"id": 1, "file_name": "val2017/000000000001.jpg"}]
+    write_captions(tmp_path / "annotations", "val2017", images)
+    write_instances(
+        tmp_path / "annotations", "val2017", [listed([1])[0] | {"width": 48}], [objects(1)]
+    )
+    assert set(CocoDataset(tmp_path, "val2017", 64).manifest["problems"]) == {"size differs"}
+
+
+def test_no_size_and_no_box_are_found_out(tmp_path: Path):
+    dataset(tmp_path, [])
+    images = [{"id": 1, "file_name": "000000000001.jpg"}]
+    write_captions(tmp_path / "annotations", "val2017", images)
+    write_instances(
+        tmp_path / "annotations",
+        "val2017",
+        images,
+        [objects(1, bbox=None), objects(1, bbox=[40, 16, 0, 0])],
+    )
+    assert [o.box for o in CocoDataset(tmp_path, "val2017", 64).instances(0)] == [
+        (24, 16, 40, 40)
+    ] * 2
+
+
+@pytest.mark.parametrize(("mode", "suffix"), [("L", "jpg"), ("CMYK", "jpg"), ("P", "png")])
+def test_grey_cmyk_and_palette_images_are_read(tmp_path: Path, mode: str, suffix: str):
+    images = [{"id": 1, "file_name": f"a.{suffix}", "width": 96, "height": 64}]
+    picture(tmp_path / "val2017" / f"a.{suffix}", mode)
+    write_captions(tmp_path / "annotations", "val2017", images)
+    pixels = CocoDataset(tmp_path, "val2017", 64).pixels(0)
+    assert (
+        pixels.shape == (3, 64, 64)
+        and pixels[:, :, :30].float().mean() < 60
+        and pixels[:, :, 34:].float().mean() > 180
+    )
+
+
+def test_objects_outside_the_crop_are_left_out_and_boxes_end_at_its_edge(tmp_path: Path):
+    outside = objects(1, 1, rectangle(0, 0, 16, 64), bbox=[0, 0, 16, 64])
+    across = objects(1, 18, rectangle(8, 0, 16, 64), bbox=[8, 0, 16, 64])
+    found = dataset(tmp_path, [outside, across])
+    (thing,) = found.instances(0)
+    assert (
+        thing.label == "dog"
+        and thing.box == (0, 0, 8, 64)
+        and thing.mask[:, :8].all()
+        and not thing.mask[:, 8:].any()
+    )
+    # A box that has nothing to do with its mask does not bring the image down.
+    (thing,) = dataset(tmp_path / "x", [objects(1, bbox=[0, 0, 4, 4])]).instances(0)
+    assert thing.box == (24, 16, 40, 40)
+
+
+def test_numbers_and_limits_are_checked_as_asked(tmp_path: Path):
+    said: list[str] = []
+    dataset(tmp_path, [], list(range(1, 8)))
+    found = CocoDataset(tmp_path, "val2017", 64, limit=3, emit=said.append, min_phrases=1)
+    assert (
+        [r.id for r in found.records] == [1, 2, 3]
+        and found.manifest["captions"] == 15
+        and found.manifest["objects"] == 0
+    )
+    CocoDataset(tmp_path, "val2017", 64, emit=said.append)
+    assert said[-1] == "checking images of val2017: 7/7"
+    assert usable(rectangle(0, 0, 5, 5), WIDTH, 64)[1] == ""
+
+
+def test_full_verification_finds_what_headers_hide(tmp_path: Path):
+    images = [{"id": i, "file_name": f"{i}.png", "width": 96, "height": 64} for i in (1, 2)]
+    paths = [picture(tmp_path / "val2017" / image["file_name"]) for image in images]
+    content = paths[0].read_bytes()
+    place = content.index(b"IDAT") + 8
+    paths[0].write_bytes(content[:place] + bytes(12) + content[place + 12 :])
+    write_captions(tmp_path / "annotations", "val2017", images)
+    assert len(CocoDataset(tmp_path, "val2017", 64)) == 2
+    assert [r.id for r in CocoDataset(tmp_path, "val2017", 64, verify="full").records] == [2]
+    assert str(paths[0]) in refused(tmp_path, verify="full")

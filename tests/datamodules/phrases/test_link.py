@@ -1,0 +1,304 @@
+"""Words of a caption and the objects that they mean."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+
+from datamodules import ShapesDataModule
+from datamodules.batch import Instance, collate
+from datamodules.coco import CocoDataset
+from datamodules.phrases.categories import SAME, WORDS, plural, words
+from datamodules.phrases.link import link
+
+
+def instance(label: str, column: int, color: str | None = None) -> Instance:
+    """An object that is one column of a 4x4 image."""
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:, column] = True
+    return Instance(label, mask, (column, 0, column + 1, 4), color)
+
+
+def found(caption: str, *instances: Instance) -> list[tuple[str, list[int]]]:
+    """(text, columns of the mask) of every phrase, whose characters must be its text."""
+    phrases = link(caption, instances)
+    assert all(caption[p.start : p.end] == p.text and p.mask.dtype == torch.bool for p in phrases)
+    return [(p.text, p.mask[0].nonzero().flatten().tolist()) for p in phrases]
+
+
+def test_objects_are_named_by_colour_and_category_from_left_to_right():
+    ring, square = instance("ring", 0, "red"), instance("square", 1, "blue")
+    assert found("a blue square above a red ring", ring, square) == [
+        ("blue square", [1]),
+        ("red ring", [0]),
+    ]
+    assert found("a dog and a cat", instance("cat", 2), instance("dog", 3)) == [
+        ("dog", [3]),
+        ("cat", [2]),
+    ]
+
+
+def test_what_is_not_named_whole_is_left_out():
+    ring, dog = instance("ring", 0, "red"), instance("dog", 1)
+    assert found("a ring and a blue ring, a red  ring", ring) == []
+    assert found("a hotdog, dog_2 and a doghouse", dog) == []
+    assert found("a (dog), a dog's bowl and a dog-lead", dog) == [("dog", [1])] * 3
+    assert found("nothing", ring, dog) == [] and found("a dog") == []
+
+
+def test_case_does_not_matter_and_the_caption_keeps_its_own():
+    assert found("A Red RING.", instance("ring", 0, "red")) == [("Red RING", [0])]
+    assert found("helmets", instance("Helmet", 0), instance("helmet", 2)) == [("helmets", [0, 2])]
+
+
+def test_names_are_words_and_no_patterns():
+    assert found("a t.v. and a tev.", instance("t.v.", 2)) == [("t.v.", [2])]
+
+
+@pytest.mark.parametrize(
+    ("caption", "columns"),
+    [
+        # As many mentions as objects: each its own, in the order of the dataset
+        ("a dog beside a dog", [[0], [2]]),
+        ("a dog", [[0, 2]]),
+        ("a dog, a dog and a dog", [[0, 2]] * 3),
+    ],
+)
+def test_several_objects_of_a_name(caption: str, columns: list[list[int]]):
+    assert [mask for _, mask in found(caption, instance("dog", 0), instance("dog", 2))] == columns
+
+
+def test_words_belong_to_the_longest_name():
+    dog, sausage = instance("dog", 0), instance("hot dog", 1)
+    expected = [("dog", [0]), ("hot dog", [1])]
+    assert (
+        found("a dog eats a hot dog", dog, sausage)
+        == found("a dog eats a hot dog", sausage, dog)
+        == expected
+    )
+    assert found("a hot dog", dog, sausage) == [("hot dog", [1])]
+
+
+def kinds(caption: str, *labels: str) -> list[str]:
+    """What of the caption is linked, where each label has one object: "words: label"."""
+    phrases = found(caption, *(instance(label, column) for column, label in enumerate(labels)))
+    return [
+        (f"{text}: {' '.join(labels[column] for column in columns)}") for text, columns in phrases
+    ]
+
+
+@pytest.mark.parametrize(
+    ("caption", "labels", "linked"),
+    [
+        ("A skier and two kids", ["person"], ["skier: person", "kids: person"]),
+        (
+            "Men on a motorbike near some geese",
+            ["person", "motorcycle", "bird"],
+            ["Men: person", "motorbike: motorcycle", "geese: bird"],
+        ),
+        (
+            "a television, a sofa and knives",
+            ["couch", "tv", "knife"],
+            ["television: tv", "sofa: couch", "knives: knife"],
+        ),
+        (
+            "a plane, a cellphone and a table",
+            ["airplane", "cell phone", "dining table"],
+            ["plane: airplane", "cellphone: cell phone", "table: dining table"],
+        ),
+        (
+            "a plant and a ball",
+            ["potted plant", "sports ball"],
+            ["plant: potted plant", "ball: sports ball"],
+        ),
+        (
+            "a pair of scissors and a cell-phone",
+            ["scissors", "cell phone"],
+            ["pair of scissors: scissors", "cell-phone: cell phone"],
+        ),
+        ("a sofa and a motorbike", ["Sofa", "motorbike"], ["sofa: Sofa", "motorbike: motorbike"]),
+        (
+            "traffic lights and a t-shirt",
+            ["traffic_light", "T-shirt"],
+            ["traffic lights: traffic_light", "t-shirt: T-shirt"],
+        ),
+        (
+            "two foxes and a berry beside berries",
+            ["fox", "berry"],
+            ["foxes: fox", "berry: berry", "berries: berry"],
+        ),
+    ],
+)
+def test_usual_words_and_plurals_name_a_category(
+    caption: str, labels: list[str], linked: list[str]
+):
+    assert kinds(caption, *labels) == linked
+
+
+@pytest.mark.parametrize(
+    ("caption", "labels", "linked"),
+    [
+        ("a teddy bear, a hot-dog and a Hot Dogs stand", ["bear", "dog"], []),
+        (
+            "a teddy bear and a bear",
+            ["bear", "teddy bear"],
+            ["teddy bear: teddy bear", "bear: bear"],
+        ),
+        (
+            ("he plays table tennis with a tennis racket"),
+            ["dining table", "tennis racket"],
+            ["tennis racket: tennis racket"],
+        ),
+        (
+            "a tennis ball beside a racquet",
+            ["sports ball", "tennis racket"],
+            ["tennis ball: sports ball", "racquet: tennis racket"],
+        ),
+        (
+            ("a fire truck at a bus stop by the train tracks"),
+            ["truck", "bus", "train"],
+            ["fire truck: truck"],
+        ),
+        (
+            "a snowboarder with a snow board",
+            ["person", "snowboard"],
+            ["snowboarder: person", "snow board: snowboard"],
+        ),
+        (
+            "a carrot cake and a dog bowl",
+            ["carrot", "dog", "cake", "bowl"],
+            ["carrot cake: cake", "dog bowl: bowl"],
+        ),
+        (
+            "a couple of zebras beside a couple",
+            ["zebra", "person"],
+            ["zebras: zebra", "couple: person"],
+        ),
+        ("a mouse pad and a mouse", ["mouse"], ["mouse: mouse"]),
+    ],
+)
+def test_words_in_longer_expressions_mean_nothing_else(
+    caption: str, labels: list[str], linked: list[str]
+):
+    assert kinds(caption, *labels) == linked
+
+
+@pytest.mark.parametrize(
+    ("caption", "linked"),
+    [
+        ("an orange", ["orange"]),
+        ("A peeled orange on a plate", ["orange"]),
+        ("the man's orange, cut in half", ["orange"]),
+        ("oranges and an orange slice", ["oranges", "orange slice"]),
+        ("an orange cat", []),
+        ("an orange and white cat", []),
+        ("an orange, black and white cat", []),
+        ("the cat is orange", []),
+        ("a black and orange", []),
+        ("a man dressed in orange", []),
+        ("an orange-colored bus", []),
+        ("a glass of orange juice", []),
+    ],
+)
+def test_orange_is_a_fruit_only_as_a_noun(caption: str, linked: list[str]):
+    assert [text for text, _ in found(caption, instance("orange", 0))] == linked
+
+
+def test_words_before_nouns_and_verbs_are_no_things():
+    person = instance("person", 0)
+    assert found("a baby elephant, an adult elephant, a mother and baby elephant", person) == []
+    assert [text for text, _ in found("a baby sleeping beside a baby boy", person)] == [
+        "baby",
+        "baby boy",
+    ]
+    assert (
+        found(
+            ("a man skis down a hill, she boards a bus to cook"),
+            instance("skis", 1),
+            instance("snowboard", 2),
+        )
+        == []
+    )
+    assert found("a man on skis", instance("skis", 1)) == [("skis", [1])]
+    assert found("a remote road", instance("remote", 1)) == [] and found(
+        "a remote on a bed", instance("remote", 1)
+    ) == [("remote", [1])]
+
+
+def test_a_word_of_several_categories_counts_where_one_of_them_is_there():
+    assert kinds("a man with a board", "surfboard") == ["board: surfboard"]
+    assert kinds("a man with a board", "surfboard", "skateboard") == []
+    assert kinds("a man with a surfboard", "surfboard", "skateboard") == ["surfboard: surfboard"]
+
+
+def test_a_plural_means_all_and_different_words_are_not_told_apart():
+    first, second = instance("person", 0), instance("person", 3)
+    assert found("two women", first, second) == [("women", [0, 3])]
+    assert found("men and people", first, second) == [("men", [0, 3]), ("people", [0, 3])]
+    assert found("a man and a man", first, second) == [("man", [0]), ("man", [3])]
+    # Nothing says which of the two is the man.
+    assert found("a man and a woman", first, second) == [("man", [0, 3]), ("woman", [0, 3])]
+    assert found("some dogs", instance("dog", 2)) == [("dogs", [2])]
+
+
+def test_a_colour_belongs_to_usual_words_and_plurals_too():
+    car, other = instance("car", 0, "red"), instance("car", 1, "blue")
+    assert found("a red taxi, blue cars and a car", car, other) == [
+        ("red taxi", [0]),
+        ("blue cars", [1]),
+    ]
+
+
+def test_the_table_of_words():
+    assert len(WORDS) == 80 and set(SAME.values()) <= set(WORDS)
+    assert (
+        words("person")["people"]
+        and not words("person")["woman"]
+        and words("Person") == words("person") | {"Person".lower(): False}
+    )
+    assert (
+        words("knife")["knives"]
+        and words("toothbrush")["toothbrushes"]
+        and "broccolis" not in words("broccoli")
+    )
+    # A category is named by its own name: the table lists it, in one number or the other.
+    assert all({name, plural(name)} & set(words(name)) for name in WORDS)
+    owners = Counter(word for name in WORDS for word in words(name))
+    shared = {word for word, count in owners.items() if count > 1}
+    assert shared == {
+        word
+        for one in ("bag", "bike", "board", "calf", "computer", "futon", "trolley")
+        for word in (one, plural(one))
+    } - {"calfs"} | {"calves"}
+    assert plural("berry") == "berries" and plural("bus") == "buses" and plural("toy") == "toys"
+
+
+def test_captions_of_the_embedded_world_name_every_object(tmp_path_factory: pytest.TempPathFactory):
+    world = ShapesDataModule(
+        tmp_path_factory.mktemp("world"), train_images=12, eval_images=4, batch=4
+    )
+    world.prepare_data()
+    world.setup()
+    world.train_set.with_phrases = True
+    for index in range(len(world.train_set)):
+        sample, objects = world.train_set[index], world.train_set.instances(index)
+        assert sorted(p.text for p in sample["phrases"]) == sorted(
+            f"{o.color} {o.label}" for o in objects
+        )
+        assert torch.equal(
+            torch.stack([p.mask for p in sample["phrases"]]).any(0),
+            torch.stack([o.mask for o in objects]).any(0),
+        )
+    batch = next(iter(world.train_dataloader()))
+    assert batch.phrases is not None and len(batch.phrases) == 4
+    for caption, phrases in zip(batch.captions, batch.phrases, strict=True):
+        assert phrases and all(
+            caption[p.start : p.end].lower() == p.text.lower() and p.mask.shape == (64, 64)
+            for p in phrases
+        )
+    # Evaluation, and training that does not ask for them, have none.
+    assert "phrases" not in world.eval_sets["val"][0]
+    plain = CocoDataset(world.root, "train", 64, 2)
+    assert collate([plain[0], plain[1]]).phrases is None

@@ -1,0 +1,54 @@
+"""How many things a caption speaks of, on captions of the kinds that COCO and the embedded world
+have."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from datamodules.coco import CocoDataset
+from datamodules.phrases.nouns import noun_phrases
+from datamodules.shapes.world import write_dataset
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A man riding a wave on top of a surfboard.", ["man", "wave", "surfboard"]),
+        ("Two cats sleeping on a red couch near a window", ["cats", "red couch", "window"]),
+        ("An old building with a clock tower.", ["old building", "clock tower"]),
+        ("The kitchen has white cabinets and a stove.", ["kitchen", "white cabinets", "stove"]),
+        ("There is a giraffe in the field eating leaves", ["giraffe", "field", "leaves"]),
+        ("his car and another car", ["car", "car"]),
+        ("a red circle left of a blue square", ["red circle", "blue square"]),
+        (
+            ("a cyan ring, a white ring and an orange cross"),
+            ["cyan ring", "white ring", "orange cross"],
+        ),
+        ("A bathroom.", ["bathroom"]),
+        ("A dog sitting.", ["dog"]),
+        ("a stop-sign at 5 o'clock", ["stop-sign", "o'clock"]),
+        ("", []),
+        ("two of them", []),
+    ],
+)
+def test_noun_phrases(caption: str, expected: list[str]):
+    assert noun_phrases(caption) == expected
+
+
+def test_training_captions_may_be_asked_to_name_two_things(tmp_path: Path):
+    write_dataset(tmp_path, {"train": 40})
+    every, some = (CocoDataset(tmp_path, "train", 64, train=True, min_phrases=n) for n in (0, 2))
+    single = [
+        len(record.captions) for i, record in enumerate(some.records) if len(some.instances(i)) == 1
+    ]
+    assert single and set(single) == {1}, "of a single shape 'a photo of …' alone names two things"
+    assert sum(len(r.captions) for r in some.records) == sum(
+        len(r.captions) for r in every.records
+    ) - len(single)
+    assert all(len(noun_phrases(c.text)) >= 2 for record in some.records for c in record.captions)
+    everyone, pairs = (len(CocoDataset(tmp_path, "train", 64, min_phrases=n)) for n in (0, 3))
+    assert 0 < pairs < everyone, "images without such a caption are left out"
+    with pytest.raises(ValueError, match="has no image with a caption of 9 noun phrases or more"):
+        CocoDataset(tmp_path, "train", 64, min_phrases=9)

@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from datamodules.shapes.world import HELD_OUT, Scene, Thing
+from lightning_modules.embedded.judge import ASSET, Judge
+from lightning_modules.embedded.judge_data import damages, fresh_scenes, to_images
+from lightning_modules.embedded.train_judge import exact
+from lightning_modules.metrics.detection import Target
+from lightning_modules.metrics.functional import frechet_distance
+
+SEED = 77  # neither the judge's training nor its card used it
+
+RED_CIRCLE = Thing("red", "circle", 18, 20, 9)
+BLUE_RING = Thing("blue", "ring", 45, 42, 9)
+
+
+@pytest.fixture(scope="module")
+def judge() -> Judge:
+    return Judge.load()
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[Scene]:
+    """300 scenes, half of them with held-out combinations."""
+    return [
+        s
+        for objects in (1, 2, 3)
+        for heldout in (False, True)
+        for s in fresh_scenes(50, objects, heldout, SEED)
+    ]
+
+
+def picture(*things: Thing, background: int = 100) -> torch.Tensor:
+    return to_images([Scene(things, background)])
+
+
+def test_exact_on_fresh_renders(judge, scenes):
+    assert any((t.color, t.shape) in HELD_OUT for s in scenes for t in s.things)
+    images = to_images(scenes)
+    assert sum(exact(judge, images, scenes)) / len(scenes) >= 0.99
+    assert sum(exact(judge, damages()["blur 1.5"](images), scenes)) / len(scenes) >= 0.97
+
+
+def test_exact_is_strict(judge):
+    scene = Scene((RED_CIRCLE, BLUE_RING), 100)
+    images = to_images([scene])
+    assert exact(judge, images, [scene]) == [True]
+    assert exact(judge, images, [Scene((RED_CIRCLE,), 100)]) == [False]  # one too many
+    # One missing
+    assert exact(
+        judge, images, [Scene((RED_CIRCLE, BLUE_RING, replace(BLUE_RING, x=15)), 100)]
+    ) == [False]
+    assert exact(judge, images, [Scene((RED_CIRCLE, replace(BLUE_RING, color="red")), 100)]) == [
+        False
+    ]
+    # Four pixels off
+    assert exact(judge, images, [Scene((RED_CIRCLE, replace(BLUE_RING, x=49)), 100)]) == [False]
+
+
+def test_detection_has_box_in_pixels(judge):
+    (found,) = judge.detect(picture(RED_CIRCLE))
+    assert [(d.color, d.label) for d in found] == [("red", "circle")]
+    assert found[0].box == pytest.approx(RED_CIRCLE.box, abs=1.0)
+    assert 0.9 < found[0].score <= 1
+
+
+def test_nothing_is_found_on_empty_ground(judge):
+    ground = torch.full((3, 3, 64, 64), 90, dtype=torch.uint8)
+    ground[1:] += torch.randint(
+        0, 20, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    assert judge.detect(ground) == [[], [], []]
+
+
+def test_no_images(judge):
+    none = torch.zeros(0, 3, 64, 64, dtype=torch.uint8)
+    assert judge.detect(none) == []
+    assert judge.features(none).shape == (0, 52)
+    assert judge.target_scores(none, []).shape == (0,)
+
+
+def test_features_are_deterministic_and_independent_of_the_batch(judge, scenes):
+    images = to_images(scenes[:20])
+    features = judge.features(images)
+    assert features.dtype == torch.float32 and features.shape == (20, 52)
+    assert torch.equal(features, judge.features(images))
+    alone = torch.cat([judge.features(image[None]) for image in images])
+    torch.testing.assert_close(features, alone, atol=1e-4, rtol=0)
+
+
+def test_features_are_standardised_on_clean_renders(judge, scenes):
+    features = judge.features(to_images(scenes))
+    assert features.mean(0).abs().max() < 0.5
+    assert features.std(0).min() > 0.6 and features.std(0).max() < 1.6
+
+
+def test_features_know_content_layout_and_quality(judge, scenes):
+    reference = [
+        s
+        for objects in (1, 2, 3)
+        for heldout in (False, True)
+        for s in fresh_scenes(50, objects, heldout, SEED + 1)
+    ]
+    clean, images = judge.features(to_images(reference)), to_images(scenes)
+
+    def distance(changed: torch.Tensor) -> float:
+        return float(frechet_distance(clean, judge.features(changed)))
+
+    same = distance(images)
+    blurred = distance(damages()["blur 1.5"](images))
+    moved = distance(to_images([_squeezed(s) for s in scenes]))
+    content = distance(
+        to_images(
+            [replace(s, things=tuple(replace(t, color="red") for t in s.things)) for s in scenes]
+        )
+    )
+    assert min(blurred, moved, content) > 1.5 * same
+
+
+def _squeezed(scene: Scene) -> Scene:
+    """All things in the upper half of the image."""
+    return replace(scene, things=tuple(replace(t, y=t.radius + 1 + t.y / 5) for t in scene.things))
+
+
+def test_target_scores_are_graded(judge):
+    pair = Target([("red", "circle"), ("blue", "ring")])
+    swapped = Target([("blue", "circle"), ("red", "ring")])
+    both = picture(RED_CIRCLE, BLUE_RING)
+    missing = picture(RED_CIRCLE)
+    scores = judge.target_scores(
+        torch.cat([both, both, missing, both]), [pair, swapped, pair, Target([("blue", "ring")])]
+    )
+    assert scores.dtype == torch.float32
+    assert scores[0] > 0.9 and scores[3] > 0.9
+    assert scores[1] < 0.05 and scores[2] < 0.05
+
+
+def test_a_faint_object_scores_between(judge):
+    full, empty = picture(RED_CIRCLE).float(), torch.full((1, 3, 64, 64), 100.0)
+    images = (
+        torch.cat([empty + (full - empty) * share for share in (0.1, 0.3, 0.45, 0.6, 1.0)])
+        .round()
+        .to(torch.uint8)
+    )
+    scores = judge.target_scores(images, [Target([("red", "circle")])] * 5)
+    assert scores[0] < 0.1 and scores[-1] > 0.9
+    assert bool((scores.diff() > -0.02).all())
+
+
+def test_one_object_does_not_serve_two_wishes(judge):
+    twice = Target([("red", "circle"), ("red", "circle")])
+    images = torch.cat([picture(RED_CIRCLE), picture(RED_CIRCLE, replace(RED_CIRCLE, x=45, y=45))])
+    scores = judge.target_scores(images, [twice, twice])
+    assert scores[0] < 0.05 and scores[1] > 0.9
+
+
+def test_extra_objects_cost_no_score(judge):
+    images = picture(RED_CIRCLE, BLUE_RING, Thing("green", "cross", 48, 14, 9))
+    assert judge.target_scores(images, [Target([("red", "circle")])])[0] > 0.9
+
+
+def test_targets_must_match_images(judge):
+    with pytest.raises(ValueError, match="1 images but 2 targets"):
+        judge.target_scores(picture(RED_CIRCLE), [Target([("red", "circle")])] * 2)
+
+
+@pytest.mark.parametrize(
+    "images",
+    [
+        torch.zeros(1, 3, 64, 64),
+        torch.zeros(1, 3, 32, 32, dtype=torch.uint8),
+        torch.zeros(3, 64, 64).byte(),
+    ],
+)
+def test_other_images_are_refused(judge, images):
+    with pytest.raises(ValueError, match=r"uint8 images of shape \[N, 3, 64, 64\]"):
+        judge.detect(images)
+
+
+def test_training_mode_gradients_and_autocast_do_not_reach_it(judge):
+    parent = torch.nn.ModuleDict({"judge": judge})
+    parent.train()
+    assert not any(module.training for module in judge.modules())
+    assert not any(p.requires_grad for p in judge.parameters())
+    assert sum(p.numel() for p in judge.parameters()) < 1_000_000
+    images = picture(RED_CIRCLE, BLUE_RING)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = judge.features(images)
+    assert features.dtype == torch.float32 and torch.equal(features, judge.features(images))
+
+
+def test_save_and_load(judge, tmp_path):
+    judge.save(tmp_path)
+    again = Judge.load(tmp_path)
+    images = picture(RED_CIRCLE, BLUE_RING)
+    assert torch.equal(again.features(images), judge.features(images))
+    assert (
+        (tmp_path / "model.safetensors").stat().st_size
+        == (ASSET / "model.safetensors").stat().st_size
+        < 1_000_000
+    )
+    with pytest.raises(FileNotFoundError, match="train_judge --output"):
+        Judge.load(tmp_path / "nowhere")

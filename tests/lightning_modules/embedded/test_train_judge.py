@@ -1,0 +1,188 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from datamodules.shapes.world import COLORS, HELD_OUT, SHAPES, SIZE
+from lightning_modules.embedded import judge_training, train_judge
+from lightning_modules.embedded.judge import Judge, Network
+from lightning_modules.embedded.judge_data import blur, draw_batch, fresh_scenes, make_pool
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return make_pool(200)
+
+
+def test_pool_is_deterministic_and_its_labels_are_distributions(pool):
+    again = make_pool(6)
+    assert torch.equal(again.images, pool.images[:6])
+    for a, b in zip(again.labels, pool.labels, strict=True):
+        assert torch.equal(a, b[:6])
+    real = pool.labels.presence > 0
+    assert 200 < int(real.sum()) <= 800
+    assert pool.labels.presence.max() <= 1
+    # Faint and cut objects have soft targets
+    assert ((pool.labels.presence > 0.05) & (pool.labels.presence < 0.95)).any()
+    for classes in (pool.labels.shape, pool.labels.color):
+        torch.testing.assert_close(classes.sum(-1)[real], torch.ones(int(real.sum())))
+        assert (classes.max(-1).values[real] < 0.9).any()
+    assert pool.labels.place[real].min() > 0 and pool.labels.place[real].max() < SIZE
+
+
+def test_pool_holds_the_combinations_that_data_sets_hold_out(pool):
+    colors, shapes = tuple(COLORS), SHAPES
+    sure = pool.labels.presence == 1
+    pairs = {
+        (colors[int(c.argmax())], shapes[int(s.argmax())])
+        for c, s in zip(pool.labels.color[sure], pool.labels.shape[sure], strict=True)
+    }
+    assert pairs >= HELD_OUT
+
+
+def test_batches_are_deterministic_and_mirrored_labels_follow(pool):
+    images, labels = draw_batch(pool, 64, seed=3)
+    again, _ = draw_batch(pool, 64, seed=3)
+    assert torch.equal(images, again) and not torch.equal(images, draw_batch(pool, 64, seed=4)[0])
+    assert images.abs().max() <= 1
+    # Around every certain object the image differs from the ground more than elsewhere, wherever
+    # the mirror put it.
+    for image, place, presence in zip(images, labels.place, labels.presence, strict=True):
+        contrast = (image - image.flatten(1).median(1).values[:, None, None]).abs().amax(0)
+        for (x, y, r), p in zip(place.tolist(), presence.tolist(), strict=True):
+            if p == 1:
+                near = contrast[
+                    max(0, int(y - r)) : int(y + r) + 1, max(0, int(x - r)) : int(x + r) + 1
+                ]
+                assert near.mean() > 0.9 * contrast.mean()
+
+
+def test_blur_keeps_the_mean_and_spreads_a_point():
+    image = torch.zeros(1, 3, 21, 21)
+    image[..., 10, 10] = 1
+    out = blur(image, 1.5)[0, 0]
+    assert float(out.sum()) == pytest.approx(1, abs=1e-5)
+    at = torch.arange(21.0) - 10
+    assert float((out.sum(0) * at**2).sum()) == pytest.approx(1.5**2, rel=0.05)
+
+
+def test_loss_reaches_every_parameter_and_a_batch_is_learnt(pool):
+    torch.manual_seed(0)
+    network = Network(16, 32)
+    images, labels = draw_batch(pool, 8, seed=0)
+    optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
+    losses = []
+    for _ in range(40):
+        terms = judge_training.judge_loss(network(images), labels)
+        loss = sum(terms.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert all(p.grad is not None and bool(p.grad.abs().sum() > 0) for p in network.parameters())
+    assert losses[-1] < 0.4 * losses[0]
+
+
+def test_empty_images_have_a_finite_loss():
+    network = Network(16, 32)
+    labels = judge_training.Labels(
+        torch.zeros(2, 4, 3), torch.zeros(2, 4), torch.zeros(2, 4, 6), torch.zeros(2, 4, 8)
+    )
+    terms = judge_training.judge_loss(network(torch.zeros(2, 3, 64, 64)), labels)
+    sum(terms.values()).backward()
+    assert all(bool(torch.isfinite(term)) for term in terms.values())
+    assert all(
+        bool(torch.isfinite(p.grad).all()) for p in network.parameters() if p.grad is not None
+    )
+
+
+def test_resumed_training_equals_an_uninterrupted_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(judge_training, "CHUNK", 2)
+
+    def train(folder: Path) -> Judge:
+        return judge_training.train(
+            train_judge.arguments(
+                ["--output", str(folder), "--steps", "6", "--batch", "2", "--pool", "12"]
+            )
+        )[0]
+
+    whole = train(tmp_path / "whole")
+    step = judge_training.JudgeTraining.training_step
+
+    def interrupted(self, batch, index):
+        if self.global_step == 5:
+            raise RuntimeError("power cut")
+        return step(self, batch, index)
+
+    monkeypatch.setattr(judge_training.JudgeTraining, "training_step", interrupted)
+    with pytest.raises(RuntimeError, match="power cut"):
+        train(tmp_path / "parts")
+    monkeypatch.setattr(judge_training.JudgeTraining, "training_step", step)
+    resumed = train(tmp_path / "parts")
+    for key, value in whole.state_dict().items():
+        torch.testing.assert_close(resumed.state_dict()[key], value, msg=key)
+
+
+def test_command_writes_weights_config_and_card(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(judge_training, "CHUNK", 1)
+    train_judge.main(
+        ["--output", str(tmp_path), "--steps", "2", "--batch", "2", "--pool", "4", "--measure", "3"]
+    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "training.json",
+    ]
+    card = (tmp_path / "README.md").read_text()
+    assert (
+        "2 steps of 2 images" in card
+        and "| none | 0.0000 |" in card
+        and card in capsys.readouterr().out
+    )
+    assert json.loads((tmp_path / "training.json").read_text())["steps"] == 2
+    # What a person wrote about the errors outlives another measurement.
+    (tmp_path / "README.md").write_text(
+        card + (f"\n{train_judge.SEEN_WITH_EYES}\n\nIt knows nothing yet.\n")
+    )
+    train_judge.main(["--output", str(tmp_path), "--measure", "2", "--measure-only"])
+    assert (tmp_path / "README.md").read_text().endswith("\n\nIt knows nothing yet.\n")
+    assert torch.isfinite(
+        Judge.load(tmp_path).features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+    ).all()
+
+
+def test_fresh_scenes_show_held_out_combinations_when_asked():
+    for objects in (1, 2, 3):
+        assert all(
+            any((t.color, t.shape) in HELD_OUT for t in s.things)
+            for s in fresh_scenes(20, objects, True)
+        )
+        assert not any(
+            (t.color, t.shape) in HELD_OUT
+            for s in fresh_scenes(20, objects, False)
+            for t in s.things
+        )
+
+
+def test_help_needs_no_torch():
+    code = """
+import sys
+import lightning_modules.embedded.train_judge as t
+try:
+    t.main(["--help"])
+except SystemExit:
+    assert "torch" not in sys.modules
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "--steps" in done.stdout

@@ -1,0 +1,46 @@
+"""The plan of an evaluation: the same prompts and noise for every method."""
+
+from __future__ import annotations
+
+import torch
+
+from conf.schema import Evaluation, Run
+from lightning_modules.evaluation.plan import plan, real_images
+from lightning_modules.training.data import build_data
+
+
+def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_place(base: Run):
+    datamodule = build_data(base, lambda text, share: None)
+    prompts = plan(datamodule, base.evaluation, seed=0)
+    assert [(p.split, p.index, p.id) for p in prompts] == [
+        (s, i, i) for s in ("val", "heldout") for i in range(4)
+    ]
+    fewer = plan(datamodule, Evaluation(prompts=2), seed=0)
+    assert fewer == [p for p in prompts if p.index < 2], "more prompts keep the noise of the first"
+    other = plan(datamodule, base.evaluation, seed=1)
+    assert len({p.noise for p in prompts + other}) == 16 and [p.text for p in other] == [
+        p.text for p in prompts
+    ]
+    for prompt in prompts:
+        wanted = prompt.target.objects
+        assert prompt.text.startswith("a") and all(
+            f"{color} {shape}" in prompt.text for color, shape in wanted
+        )
+        places = [prompt.text.index(f"{color} {shape}") for color, shape in wanted]
+        assert places == sorted(places), "a relation is that of the first object to the second"
+        assert prompt.target.relation is None or f" {prompt.target.relation} " in prompt.text
+    real = real_images(datamodule, prompts)
+    assert (
+        torch.equal(real[5], datamodule.eval_sets["heldout"].pixels(1))
+        and real.dtype == torch.uint8
+    )
+
+
+def test_more_noises_per_prompt_keep_the_first_and_count_real_images_once(base: Run):
+    datamodule = build_data(base, lambda text, share: None)
+    once, thrice = (plan(datamodule, Evaluation(prompts=2, noise_seeds=n), seed=1) for n in (1, 3))
+    assert thrice[::3] == once and len({p.noise for p in thrice}) == 12
+    assert {p.noise for p in thrice}.isdisjoint(
+        p.noise for p in plan(datamodule, Evaluation(prompts=4, noise_seeds=3), seed=0)
+    )
+    assert torch.equal(real_images(datamodule, thrice), real_images(datamodule, once))

@@ -1,0 +1,233 @@
+"""One adapter for all runs that need it: trained once though two ask at once, never by other code,
+and ended early when asked."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from filelock import FileLock
+
+from conf import load as conf
+from conf.schema import Run
+from lightning_modules.training import code_version, keys
+from lightning_modules.training import run as train
+
+
+def test_a_second_run_waits_for_the_adapter_that_another_trains(base: Run, tmp_path: Path) -> None:
+    config = conf.replace(base, {"seed": 21, "evaluation.prompts": 0})
+    target = Path(config.output) / "adapters" / train.training_key(config)
+    locks = Path(config.output) / "cache" / "locks"
+    locks.mkdir(parents=True, exist_ok=True)
+    lines: list[str] = []
+    waiting = threading.Event()
+
+    def told(text: str, share: float) -> None:
+        lines.append(text)
+        if "waiting" in text:
+            waiting.set()
+
+    held = threading.Event()
+
+    def hold() -> None:
+        with FileLock(locks / f"{target.name}.lock"):
+            held.set()
+            waiting.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    train.run(config, tmp_path, progress=told)
+    thread.join()
+    assert "training: another trial trains this adapter, waiting for it" in lines
+    assert (target / "adapter.json").exists()
+
+
+def test_a_training_ends_when_it_is_asked_to(base: Run, tmp_path: Path) -> None:
+    config = conf.replace(base, {"seed": 22, "trainer.steps": 6, "trainer.log_every": 2})
+    (tmp_path / "prune").touch()
+    result = train.run(config, tmp_path)
+    assert (
+        result["pruned"] == "at step 2 of 6"
+        and result["metrics"] == {}
+        and json.loads((tmp_path / "result.json").read_text()) == result
+    )
+    target = Path(config.output) / "adapters" / train.training_key(config)
+    assert not target.exists() and not target.with_name(f"{target.name}.checkpoints").exists()
+
+
+def test_what_learns_on_each_prompt_does_so_in_a_run(base: Run, tmp_path: Path) -> None:
+    config = conf.replace(
+        base, {"method": "separate_enhance", "method.separate.test_time": 1, "trainer.lr": 0.05}
+    )
+    pictures = []
+    for one in (config, conf.replace(base, {"method": "untouched"})):
+        train.run(one, tmp_path)
+        names = pd.read_parquet(tmp_path / "scores.parquet")["image"]
+        pictures.append([(Path(base.output) / "images" / name).read_bytes() for name in names])
+    assert len(pictures[0]) == 8 and all(
+        mine != untouched for mine, untouched in zip(*pictures, strict=True)
+    )
+
+
+def write(root: Path, body: str) -> str:
+    (root / "losses").mkdir(exist_ok=True)
+    (root / "losses" / "some.py").write_text(body)
+    code_version.code_version.cache_clear()
+    return code_version.code_version(root)
+
+
+@pytest.mark.parametrize(
+    ("body", "same"),
+    [
+        (
+            (
+                '"""Other words."""\n\ndef loss(x):\n    """And here."""\n    return x + 1  # as '
+                "in the paper\n"
+            ),
+            True,
+        ),
+        ("def loss(x):\n    return x + 2\n", False),
+        ("def loss(x, y=0):\n    return x + 1\n", False),
+    ],
+)
+def test_code_is_what_it_does(tmp_path: Path, body: str, same: bool) -> None:
+    before = write(tmp_path, "def loss(x):\n    return x + 1\n")
+    assert (write(tmp_path, body) == before) == same
+    code_version.code_version.cache_clear()
+
+
+def test_code_that_only_looks_at_images_does_not_count(tmp_path: Path) -> None:
+    before = write(tmp_path, "x = 1\n")
+    (tmp_path / "lightning_modules" / "metrics").mkdir(parents=True)
+    (tmp_path / "lightning_modules" / "metrics" / "fid.py").write_text("y = 1\n")
+    assert write(tmp_path, "x = 1\n") == before
+    code_version.code_version.cache_clear()
+
+
+def test_every_file_that_does_not_count_is_there() -> None:
+    assert all((code_version.ROOT / name).exists() for name in code_version.LOOKS_ON)
+
+
+def test_an_adapter_of_other_code_or_another_mark_is_not_used(base: Run, monkeypatch: Any) -> None:
+    before = keys.training_key(base)
+    assert keys.training_key(conf.replace(base, {"fresh": "again"})) != before
+    monkeypatch.setattr(code_version, "code_version", lambda: "other")
+    assert keys.training_key(base) != before
+
+
+def test_of_batch_and_devices_the_product_counts(base: Run) -> None:
+    facts = [
+        keys.training_facts(conf.replace(base, {"trainer.devices": k, "trainer.batch": b}))
+        for k, b in ((1, 4), (2, 2), (2, 4))
+    ]
+    assert facts[0] == facts[1] != facts[2]
+
+
+def test_a_loss_that_is_no_number_ends_the_training_as_failed(base: Run, tmp_path: Path) -> None:
+    config = conf.replace(
+        base,
+        {
+            "seed": 23,
+            "trainer.steps": 6,
+            "trainer.log_every": 1,
+            "trainer.lr": 1e30,
+            "trainer.checkpoint_every": 1,
+        },
+    )
+    with pytest.raises(
+        FloatingPointError, match=(r"the loss is (nan|inf) at " r"step \d: lower trainer.lr")
+    ):
+        train.run(config, tmp_path)
+    target = Path(config.output) / "adapters" / train.training_key(config)
+    assert (
+        not target.exists()
+        and not target.with_name(f"{target.name}.checkpoints").exists()
+        and not (tmp_path / "result.json").exists()
+    )
+
+
+def test_losses_stand_at_the_same_steps_in_every_training(base: Run, tmp_path: Path) -> None:
+    train.run(
+        conf.replace(
+            base, {"seed": 24, "trainer.steps": 5, "trainer.log_every": 2, "evaluation.prompts": 0}
+        ),
+        tmp_path,
+    )
+    assert [line.split()[0] for line in (tmp_path / "losses.txt").read_text().splitlines()] == [
+        "2",
+        "4",
+        "5",
+    ]
+
+
+def test_a_card_that_could_not_be_written_makes_no_adapter(
+    base: Run, tmp_path: Path, monkeypatch: Any
+) -> None:
+    config = conf.replace(base, {"seed": 25, "evaluation.prompts": 0, "trainer.steps": 1})
+    target = Path(config.output) / "adapters" / train.training_key(config)
+    write_text = Path.write_text
+
+    def full(path: Path, text: str, *words: Any, **named: Any) -> int:
+        if path.parent == target and "adapter.json" in path.name:
+            write_text(path, "", *words, **named)
+            raise OSError(28, "No space left on device")
+        return write_text(path, text, *words, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_text", full)
+        with pytest.raises(OSError, match="No space left"):
+            train.run(config, tmp_path)
+    assert not (target / "adapter.json").exists()
+    train.run(config, tmp_path)
+    assert json.loads((target / "adapter.json").read_text())["method"] == "maskattn"
+
+
+@pytest.mark.parametrize("method", ["maskattn", "separate_enhance", "mcgm"])
+def test_gradient_checkpointing_trains_the_same(base: Run, tmp_path: Path, method: str) -> None:
+    from safetensors.torch import load_file
+
+    found = []
+    for wanted in (False, True):
+        changes = {
+            "method": method,
+            "seed": 31,
+            "trainer.steps": 2,
+            "trainer.gradient_checkpointing": wanted,
+            "evaluation.prompts": 0,
+        }
+        if method == "mcgm":
+            changes |= {"method.masks.dropout": 0.5}
+        config = conf.replace(base, changes)
+        train.run(config, tmp_path / str(wanted))
+        target = Path(config.output) / "adapters" / train.training_key(config)
+        found.append(load_file(target / "adapter.safetensors"))
+    for name, tensor in found[0].items():
+        assert torch.allclose(tensor, found[1][name], atol=1e-5), name
+
+
+def test_gradient_checkpointing_runs_blocks_again(
+    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
+
+    wanted: list[bool] = []
+    forward = CrossAttnDownBlock2D.forward
+
+    def watched(self: Any, *args: Any, **more: Any) -> Any:
+        wanted.append(self.gradient_checkpointing and torch.is_grad_enabled())
+        return forward(self, *args, **more)
+
+    monkeypatch.setattr(CrossAttnDownBlock2D, "forward", watched)
+    train.run(
+        conf.replace(
+            base, {"seed": 32, "trainer.gradient_checkpointing": True, "trainer.steps": 1}
+        ),
+        tmp_path,
+    )
+    assert wanted[0] and not all(wanted), "on while it trains, and off when it samples"
