@@ -117,7 +117,7 @@ def test_blank_masks_are_none_inside_and_zero_tokens_everywhere(
 ):
     method = mcgm(embedded, encoder=encoder, mask_scope=mask_scope)
     blank, without = draw(method, [{"red circle": BLANK}, {None: BLANK}]), draw(method, None)
-    if reach == "inside" or encoder == "merged":
+    if mask_scope == "inside" or encoder == "merged":
         assert apart(blank, without) <= 1
         return
     assert apart(blank, without) > 4
@@ -216,7 +216,7 @@ def test_a_method_without_masks_refuses_them(embedded: Backbone):
     [*product(KINDS, ["text", "none"], ["embedded"]), ("conv", "text", "sd1")],
 )
 def test_mask_tokens_stand_behind_the_text(
-    request: pytest.FixtureRequest, encoder: str, bind: str, wiring: str
+    request: pytest.FixtureRequest, encoder: str, text_binding: str, wiring: str
 ):
     backbone = request.getfixturevalue(wiring)
     method, lengths = mcgm(backbone, encoder=encoder, text_binding=text_binding), []
@@ -237,7 +237,7 @@ def test_mask_tokens_stand_behind_the_text(
     ("encoder", "text_binding"), list(product(["per_mask", "conv"], ["text", "none"]))
 )
 def test_a_token_is_what_the_encoder_says_and_the_words_that_it_stands_for(
-    embedded: Backbone, encoder: str, bind: str
+    embedded: Backbone, encoder: str, text_binding: str
 ):
     method, prompt = (
         mcgm(embedded, encoder=encoder, text_binding=text_binding),
@@ -255,7 +255,9 @@ def test_a_token_is_what_the_encoder_says_and_the_words_that_it_stands_for(
     first, second, cross = embedded.positions(prompt, ["red circle", "red circle", "blue cross"])
     with torch.no_grad():
         of_left, of_right = method.encoder(torch.stack([LEFT, RIGHT])[None])[0][0]
-    words = [hidden[at].mean(0) if bind == "text" else 0.0 for at in (first, second + cross)]
+    words = [
+        hidden[at].mean(0) if text_binding == "text" else 0.0 for at in (first, second + cross)
+    ]
     expected = torch.stack([of_left + words[0], of_right + words[1], of_right, torch.zeros(192)])
     assert torch.allclose(tokens, expected, atol=1e-5)
 
@@ -275,7 +277,7 @@ def test_a_mask_token_is_attended_to_inside_its_mask_alone_or_everywhere(
     embedded: Backbone, encoder: str
 ):
     whole = {}
-    for reach in ("inside", "everywhere"):
+    for mask_scope in ("inside", "everywhere"):
         method = mcgm(embedded, encoder=encoder, mask_scope=mask_scope)
         length = embedded.tokenizers[0].model_max_length
         objects = [[length]] if encoder == "union" else [[length, length + 1]]
@@ -284,7 +286,7 @@ def test_a_mask_token_is_attended_to_inside_its_mask_alone_or_everywhere(
             Capture(nearest(method.cross, 16), objects).attached(embedded.unet) as capture,
         ):
             predict(method, PROMPTS[:1])
-        whole[reach] = capture.maps.mean()[0] > 0
+        whole[mask_scope] = capture.maps.mean()[0] > 0
         method.remove()
     masks = (LEFT + RIGHT)[None] if encoder == "union" else torch.stack([LEFT, RIGHT])
     assert torch.equal(whole["inside"], torch.nn.functional.avg_pool2d(masks, 4) > 0) and bool(
@@ -313,7 +315,7 @@ def test_the_unconditional_half_hears_of_no_mask(sd1: Backbone, encoder: str, ma
     with method.steered(PROMPTS, BOTH):
         unconditional, conditional = predict(method, guided=True).chunk(2)
     assert float((conditional - stock).abs().max()) > 1e-2
-    if reach == "everywhere":
+    if mask_scope == "everywhere":
         method.extra.set(
             torch.zeros(2, 2, method.encoder.project.out_features),
             24.0,
