@@ -161,7 +161,7 @@ class Backbone:
         return self.denoiser.config.in_channels, side, side
 
     @property
-    def factor(self) -> int:
+    def vae_scale_factor(self) -> int:
         """Pixels per latent, along one side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
@@ -171,11 +171,11 @@ class Backbone:
 
         Raises ValueError where a transformer's patches would not cover them.
         """
-        side = round(resolution / self.factor)
+        side = round(resolution / self.vae_scale_factor)
         if self.pixart and side % (patch := self.denoiser.config.patch_size):
             raise ValueError(
                 f"backbone.resolution={resolution}: PixArt expects a multiple of "
-                f"{self.factor * patch} pixels"
+                f"{self.vae_scale_factor * patch} pixels"
             )
         return self.denoiser.config.in_channels, side, side
 
@@ -250,7 +250,7 @@ class Backbone:
             known=known,
         )
 
-    def placed(
+    def locate_phrases(
         self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]
     ) -> tuple[list[list[Phrase]], list[list[list[int]]]]:
         """For each caption those of its linked phrases that the encoder sees whole, and the
@@ -273,7 +273,7 @@ class Backbone:
         """
         if self.texts is not None:
             with suppress(LookupError):
-                return self._known(self.texts.get(prompts))
+                return self._from_cache(self.texts.get(prompts))
         if self.pixart:
             encoder, given = (
                 self.text_encoders[0],
@@ -301,7 +301,7 @@ class Backbone:
             name: part for name, part in parts.items() if part is not None
         }
 
-    def _known(self, found: dict[str, Tensor]) -> TextCondition:
+    def _from_cache(self, found: dict[str, Tensor]) -> TextCondition:
         text = TextCondition(
             **{name: part.to(self.device) for name, part in found.items() if name != "ids"}
         )
@@ -339,7 +339,7 @@ class Backbone:
         """Scaled latents -> uint8 images [B, 3, H, W] on the CPU."""
         parts, vae = [], self._safe_vae()
         for part in latents.split(
-            _together(latents.shape[-2] * latents.shape[-1] * self.factor**2)
+            _together(latents.shape[-2] * latents.shape[-1] * self.vae_scale_factor**2)
         ):
             images = vae.decode(part.to(vae.dtype) / vae.config.scaling_factor).sample
             parts.append(
@@ -349,12 +349,12 @@ class Backbone:
 
     def _safe_vae(self) -> Any:
         """SDXL's autoencoder overflows in float16 (its ``force_upcast``): it computes in float32
-        then, until `stock` is asked for."""
+        then, until `restored_pipeline` is asked for."""
         if self.vae.dtype == torch.float16 and self.vae.config.get("force_upcast"):
             self.vae.to(torch.float32)
         return self.vae
 
-    def stock(self) -> Any:
+    def restored_pipeline(self) -> Any:
         """The diffusers pipeline, every part in the dtype that it was loaded in."""
         self.vae.to(self.dtype)
         return self.pipeline

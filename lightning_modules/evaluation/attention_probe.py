@@ -31,7 +31,7 @@ class AttentionProbe(Probe):
     ) -> None:
         super().__init__(method, dataset, seed, images)
         self.dataset = dataset
-        self.kept, self.positions = method.backbone.placed(self.captions, self.phrases)
+        self.kept, self.positions = method.backbone.locate_phrases(self.captions, self.phrases)
 
     @torch.no_grad()
     def run(self, heads: str = "keep") -> Maps:

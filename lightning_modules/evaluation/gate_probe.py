@@ -85,7 +85,7 @@ class GateProbe(Probe):
         its object is, the mean over phrases, tokens and cross-attention sites; with every gate open
         it is the objects' share of the plane. NaN-free: nothing without phrases."""
         record, values = self.run(), []
-        placed = self.method.backbone.placed(self.captions, self.phrases)
+        placed = self.method.backbone.locate_phrases(self.captions, self.phrases)
         for site in self.method.gates.sites:
             if site.kind != "cross":
                 continue

@@ -263,7 +263,7 @@ class Method(L.LightningModule):
 
     def to_pipeline(self) -> Any:
         """A stock diffusers pipeline with the adapter in it."""
-        return self.backbone.stock()
+        return self.backbone.restored_pipeline()
 
     # --- adapters --------------------------------------------------------------------------------
 

@@ -151,7 +151,7 @@ class BreakAScene(Method):
     def watched(self, batch: Batch) -> list[list[list[int]]] | None:
         """For each sample the positions of the tokens whose maps a loss looks at; None when none
         does."""
-        self.kept, self.positions = self.backbone.placed(batch.captions, _phrases(batch))
+        self.kept, self.positions = self.backbone.locate_phrases(batch.captions, _phrases(batch))
         return self.positions if self.config.subjects.attention_weight else None
 
     def masks(self) -> tuple[Tensor, Tensor]:

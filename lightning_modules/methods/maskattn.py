@@ -158,7 +158,7 @@ class MaskAttn(Method):
                 "gate.supervision=masks needs phrases with masks: set the training set's "
                 "with_phrases"
             )
-        return self.backbone.placed(batch.captions, batch.phrases)
+        return self.backbone.locate_phrases(batch.captions, batch.phrases)
 
     # --- use --------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class MaskAttn(Method):
                 layout(text, found, self.resolution)
                 for text, found in zip(texts, judge.detect(untouched), strict=True)
             ]
-            self.gates.layout = self.backbone.placed(texts, phrases)
+            self.gates.layout = self.backbone.locate_phrases(texts, phrases)
             try:
                 images.append(super().generate(texts, noises, masks, steps, guidance, batch))
             finally:

@@ -43,7 +43,7 @@ class MCGM(BreakAScene):
         chosen = self.config.masks
         # Where the noisy image still leaves the layout open
         self.noisier = chosen.timesteps == "noisier"
-        side = max(round(self.resolution / self.backbone.factor), 1)
+        side = max(round(self.resolution / self.backbone.vae_scale_factor), 1)
         encoder = MaskEncoder(
             chosen.encoder, self.cross[0].context, side, self.backbone.text_length
         )

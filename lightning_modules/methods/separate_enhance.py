@@ -188,7 +188,7 @@ class SeparateEnhance(Method):
         """For each sample, for each of its objects, the positions of the tokens that stand for
         it."""
         which = self.config.separate.tokens
-        _, placed = self.backbone.placed(batch.captions, self.objects(batch))
+        _, placed = self.backbone.locate_phrases(batch.captions, self.objects(batch))
         if which == "released":
             return [[[at] for at, _ in zip(RELEASED, objects, strict=False)] for objects in placed]
         return [[at[-1:] if which == "last" else at for at in objects] for objects in placed]
@@ -259,7 +259,7 @@ class SeparateEnhance(Method):
 
         Raises ValueError when it names none.
         """
-        ((found,), _) = self.backbone.placed([prompt], [_nouns(prompt)])
+        ((found,), _) = self.backbone.locate_phrases([prompt], [_nouns(prompt)])
         if not found:
             raise ValueError(
                 f"prompt {prompt!r} names nothing to separate or enhance: expected a noun "

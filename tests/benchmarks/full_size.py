@@ -134,7 +134,7 @@ def main() -> None:
 
     optimizer = torch.optim.AdamW(method.parameters(), lr=1e-4, weight_decay=0.01)
     assert sum(p.numel() for group in optimizer.param_groups for p in group["params"]) == trained
-    side = args.pixels // backbone.factor
+    side = args.pixels // backbone.vae_scale_factor
     latents = torch.randn(args.batch, 4, side, side, device=args.device, dtype=backbone.dtype)
     batch = samples(names, args.pixels, latents)
     before = [p.detach().clone() for p in method.parameters()]

@@ -47,7 +47,7 @@ def ways(backbone: Backbone, args: argparse.Namespace) -> dict[str, Callable[[],
     gated.remove()
 
     def stock(batch: int) -> None:
-        pipeline = backbone.stock()
+        pipeline = backbone.restored_pipeline()
         for start in range(0, len(prompts), batch):
             pipeline(
                 prompts[start : start + batch],

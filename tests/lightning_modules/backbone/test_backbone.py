@@ -389,7 +389,7 @@ def test_an_autoencoder_that_overflows_in_half_precision_computes_in_full(embedd
     )
     assert embedded.decode(latents).shape == (1, 3, 64, 64)
     # As stock diffusers expects it, which upcasts by itself
-    assert embedded.stock().vae.dtype == torch.float16
+    assert embedded.restored_pipeline().vae.dtype == torch.float16
     embedded.vae.register_to_config(force_upcast=False)
     embedded.encode_images(torch.zeros(1, 3, 64, 64))
     assert embedded.vae.dtype == torch.float16
@@ -403,7 +403,7 @@ def test_phrases_beyond_the_encoder_are_left_out(embedded: Backbone):
         caption, [Instance(shape, mask, (0, 0, 4, 4), color) for color, shape in objects]
     )
     other = "a blue square"
-    kept, positions = embedded.placed(
+    kept, positions = embedded.locate_phrases(
         [caption, "", other],
         [phrases, [], link(other, [Instance("square", mask, (0, 0, 4, 4), "blue")])],
     )
@@ -413,6 +413,6 @@ def test_phrases_beyond_the_encoder_are_left_out(embedded: Backbone):
         ["blue square"],
     ]
     assert positions == [embedded.positions(caption, ["red circle", "blue square"]), [], [[2, 3]]]
-    assert embedded.placed([], []) == ([], [])
+    assert embedded.locate_phrases([], []) == ([], [])
     with pytest.raises(ValueError, match="phrase .* is cut off"):
         embedded.positions(caption, ["white ring"])

@@ -92,7 +92,7 @@ def test_full_size_has_the_published_parameters_and_blocks(tmp_path: Path):
     )
     assert (
         backbone.latent_shape == (4, 64, 64)
-        and backbone.factor == 8
+        and backbone.vae_scale_factor == 8
         and config("pixart")["image"] == 512
     )
     assert len(backbone.tokenizers[0]) == 32_100 and (
@@ -225,7 +225,7 @@ def test_it_draws_as_the_stock_pipeline_does(backbone: Backbone, guidance: float
     noises = torch.cat(
         [torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6)]
     )
-    stock = backbone.stock()(
+    stock = backbone.restored_pipeline()(
         ["A red circle above a dog!", "a ring"],
         num_inference_steps=3,
         guidance_scale=guidance,
@@ -412,7 +412,7 @@ def test_maps_are_the_layers_own_probabilities(pixart: Backbone):
 def test_the_stock_pipeline_with_gates_draws_as_the_method_does(pixart: Backbone):
     with gates_for(pixart, 0.0).attached(pixart.denoiser):
         mine = sample(pixart, ["a red ring"], [3], 2, 4.0, 64)
-        stock = pixart.stock()(
+        stock = pixart.restored_pipeline()(
             "a red ring",
             num_inference_steps=2,
             guidance_scale=4.0,

@@ -47,7 +47,7 @@ def test_the_loss_is_that_of_the_gated_maps(embedded: Backbone):
     noise, timesteps = method.draw(given.latents)
     noised, _ = embedded.add_noise(given.latents, noise, timesteps)
     assert given.phrases is not None
-    _, tokens = embedded.placed(CAPTIONS, given.phrases)
+    _, tokens = embedded.locate_phrases(CAPTIONS, given.phrases)
     chosen = nearest(select(embedded.sites(64)), 16)
     with Capture(chosen, tokens, heads="keep").attached(embedded.unet) as capture:
         method.predict(noised, timesteps, embedded.encode_prompts(CAPTIONS))
