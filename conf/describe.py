@@ -3,14 +3,15 @@ page."""
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import functools
 import inspect
-import io
+import itertools
 import math
 import operator
-import tokenize
+import textwrap
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -124,15 +125,23 @@ def _described(schema: type, prefix: str) -> Shape:
 
 @functools.cache
 def _comments(schema: type) -> dict[str, str]:
-    """The comment behind each field in the source, inherited fields included."""
+    """Field -> the comment lines above it in the source (or behind it), inherited ones included."""
     comments: dict[str, str] = {}
-    for owner in schema.__mro__[-2::-1]:  # from the eldest ancestor below `object`
-        name = ""
-        for token in tokenize.generate_tokens(io.StringIO(inspect.getsource(owner)).readline):
-            if token.type == tokenize.NAME and token.start[1] == 4:
-                name = token.string
-            elif token.type == tokenize.COMMENT and not token.line.lstrip().startswith("#"):
-                comments[name] = token.string.lstrip("# ")
+    for owner in schema.__mro__[-2::-1]:  # From the eldest ancestor below ``object``
+        try:
+            source = textwrap.dedent(inspect.getsource(owner))
+        except (OSError, TypeError):  # Composed by ``make_dataclass``: it has no source
+            continue
+        lines = source.splitlines()
+        for node in typing.cast(ast.ClassDef, ast.parse(source).body[0]).body:
+            if not (isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)):
+                continue
+            above = itertools.takewhile(
+                lambda line: line.lstrip().startswith("#"), reversed(lines[: node.lineno - 1])
+            )
+            comment = " ".join(line.lstrip("# ") for line in reversed([*above]))
+            behind = lines[(node.end_lineno or 1) - 1].encode()[node.end_col_offset :].decode()
+            comments[node.target.id] = comment or behind.lstrip("# ")
     return comments
 
 

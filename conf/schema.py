@@ -9,11 +9,16 @@ the person.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
 from conf.fields import choice, number
+from conf.method.break_a_scene import Subjects, Weights
+from conf.method.maskattn import Gate
+from conf.method.mcgm import Masks
+from conf.method.separate_enhance import Separate
+from conf.spec import methods
 
 __all__ = [
     "MISSING",
@@ -33,6 +38,8 @@ __all__ = [
     "number",
 ]
 
+T = TypeVar("T")
+
 
 @dataclass
 class Backbone:
@@ -49,190 +56,31 @@ class Backbone:
     )
 
 
-@dataclass
-class Gate:
-    threshold: float = number(
-        0.5, above=0, below=1
-    )  # gate is open where sigmoid(logit) > threshold
-    mode: str = choice(
-        "hard", "soft", "learned", "topk"
-    )  # hard: 0 or 1; soft: the probability; learned: hard, threshold trained
-    keep: float = number(
-        0.5, above=0, maximum=1
-    )  # mode topk: share of the free tokens that stays open at a location
-    apply_at: str = choice(
-        "logit", "post_softmax", "post_softmax_renormalised"
-    )  # where the gate acts in the attention
-    gradient: str = choice(
-        "finite_difference", "exact", "released"
-    )  # gradient of a gate at the logits: of a flip, exact, dead if closed
-    head: str = choice(
-        "mlp", "conv1x1", "conv3x3", "film", "concat"
-    )  # what looks at a location and a token
-    width: int = number(128, minimum=1)  # width of the gate head
-    depth: int = number(
-        2, minimum=1
-    )  # linear layers in each branch of the head (not of a conv head)
-    sharing: str = choice(
-        "stage", "layer"
-    )  # one head for all layers of a stage, or one for each layer
-    stage: str = choice(
-        "mid", "all", "high", "low"
-    )  # which levels are gated; of a transformer, thirds of its depth
-    placement: str = choice(
-        "both", "encoder", "decoder"
-    )  # which side of the UNet is gated, or half of a transformer
-    attention: str = choice("cross", "self", "both")  # which attention layers are gated
-    bias: float = 2.0  # logit at the start; positive starts open
-    protect: str = choice(
-        "bos", "none", "specials"
-    )  # tokens never gated (specials: BOS, EOS, padding; T5 has no BOS)
-    padding_gate: str = choice(
-        "gated", "open", "closed"
-    )  # padding: like other tokens, never gated, or taken out (PixArt's is)
-    if_all_closed: str = choice(
-        "strongest", "all"
-    )  # what opens where every gate is closed: likeliest token, or all
-    denoising_weight: float = number(
-        1.0, minimum=0
-    )  # weight of the denoising loss; 0 trains on the signal alone
-    supervision: str = choice(
-        "none", "density", "masks", "separate_enhance", "oracle"
-    )  # reason to close, too; oracle: upper bound
-    supervision_weight: float = number(1.0, minimum=0)  # weight of that loss at the start
-    supervision_anneal: str = choice(
-        "none", "linear", "cosine"
-    )  # how the weight falls to zero over training
-    supervision_timesteps: str = choice(
-        "all", "noisier", "cleaner"
-    )  # training timesteps that it acts on: all, or one half of them
-    supervision_density: float = number(
-        0.8, minimum=0, maximum=1
-    )  # signal density: wanted share of open gates
-    supervision_target: str = choice(
-        "own", "others"
-    )  # signal masks: open in the own mask alone, or outside the others'
+def _with_sections_of_methods(schema: type[T]) -> type[T]:
+    """Adds a field for each section of settings that the methods declare."""
+    for method in methods().values():
+        for section, settings in method.settings.items():
+            if section in schema.__annotations__:
+                raise TypeError(f"method.{section} is declared twice: rename one of the sections")
+            schema.__annotations__[section] = settings
+            setattr(schema, section, field(default_factory=settings))
+    return schema
 
 
 @dataclass
-class Weights:
-    trainable: str = choice(
-        "attn2", "q", "k", "v", "kv", "qkv", "model", "none"
-    )  # which weights of the UNet; attn2: all of cross-attention
-    rank: int = number(0, minimum=0)  # 0 trains them whole, else low-rank updates of that rank
-    text_encoder: bool = False  # train the text encoders, too
-
-
-@dataclass
-class Subjects:
-    tokens: list[str] = field(
-        default_factory=list
-    )  # placeholders, <asset0> … where empty; the scene says how many
-    classes: list[str] = field(
-        default_factory=list
-    )  # a word for each that its embedding starts from; the scene's own where empty
-    schedule: str = choice(
-        "two_phase", "joint", "tokens_only", "unet_only"
-    )  # tokens alone, then all; all at once; one part alone
-    first_phase: float = number(
-        0.5, minimum=0, maximum=1
-    )  # share of the steps that trains the tokens alone
-    token_lr: float = number(2e-2, above=0)  # learning rate of the tokens, but in a second phase
-    masked_loss: bool = True  # denoising loss inside the subjects' masks alone
-    normalise: str = choice(
-        "area", "all"
-    )  # divide that loss by the masks' area, or by the whole plane as the released code
-    attention_weight: float = number(
-        0.01, minimum=0
-    )  # weight of the squared distance between a token's map and its mask
-    union_sampling: bool = True  # each step shows some of the subjects; else all of them
-    prior_weight: float = number(1.0, minimum=0)  # weight of the loss on class images; 0 takes none
-    prior_images: int = number(
-        32, minimum=1
-    )  # class images, drawn by the untouched backbone before the training
-    prior_prompt: str = "a photo of a blue square"  # what they show
-
-
-@dataclass
-class Masks:
-    encoder: str = choice("per_mask", "union", "merged", "conv")  # how masks become tokens
-    trained: bool = True  # train the encoder; else it stays as it was drawn
-    text_binding: str = choice(
-        "text", "none"
-    )  # add the state of the phrase's words to its mask's token, or not
-    mask_scope: str = choice(
-        "inside", "everywhere"
-    )  # a mask token acts inside its mask alone, or wherever attention goes
-    lambda_m: float = number(
-        0.05, minimum=0
-    )  # weight of the squared distance between a mask token's map and the mask
-    lr: float = number(2e-3, above=0)  # learning rate of the encoder
-    dropout: float = number(0.3, minimum=0, maximum=1)  # share of samples trained with blank masks
-    distillation_weight: float = number(
-        1.0, minimum=0
-    )  # weight of the drift from the backbone where masks are blank (no scene)
-    timesteps: str = choice(
-        "noisier", "all"
-    )  # training timesteps: the noisier half, where the layout is open, or all
-    slots: str = choice(
-        "drawn", "fixed", "fixed_one", "first_one"
-    )  # on a scene: which mask stands in which slot when few are drawn
-    token_scale: float = number(
-        24.0, minimum=0
-    )  # how many words a mask token counts as; not of merged ones
-
-
-@dataclass
-class Separate:
-    separate_weight: float = number(1.0, minimum=0)  # weight of the overlap of the objects' maps
-    enhance_weight: float = number(0.5, minimum=0)  # weight of the weakness of the weakest object
-    distillation_weight: float = number(
-        1.0, minimum=0
-    )  # weight of the drift from the backbone on prompts of one object
-    inputs: str = choice(
-        "noise", "images"
-    )  # what the UNet is shown: noised noise, or noised images
-    timesteps: str = choice("all", "noisier")  # training timesteps: all, or the noisier half
-    objects: str = choice(
-        "linked", "nouns"
-    )  # what is an object: words that the dataset links to one, or any noun phrase
-    tokens: str = choice(
-        "phrase", "last", "released"
-    )  # what stands for an object: its words, their last, or positions 6 and 9
-    heads: str = choice("each", "mean")  # the losses look at each head's map, or at their mean
-    kernel: int = number(
-        3, minimum=1
-    )  # side of the smoothing kernel in map locations, odd; 1 smoothes nothing
-    sigma: float = number(
-        0.5, above=0
-    )  # of the kernel, read as the released code does: exp(-(x/2σ)²)
-    side: int = number(16, minimum=1)  # wanted side of the maps in locations; the nearest there is
-    control: str = choice(
-        "none", "denoising", "permuted"
-    )  # the denoising loss alone; or the trained change, its entries permuted
-    scale: float = number(
-        1.0, minimum=0
-    )  # how much of the trained change is used; 0 is the untouched backbone
-    test_time: int = number(
-        0, minimum=0
-    )  # steps of training on each prompt before it is drawn, instead of any before
-
-
-@dataclass
+@_with_sections_of_methods
 class Method:
-    name: str = choice(
-        "maskattn", "untouched", "break_a_scene", "mcgm", "separate_enhance"
-    )  # which LightningModule
-    init: str | None = None  # adapter folder that training starts from, e.g. of the 512-pixel phase
-    gate: Gate = field(default_factory=Gate)  # MaskAttn's gates
-    weights: Weights = field(
-        default_factory=Weights
-    )  # which of the backbone's weights Break-A-Scene and MCGM train
-    subjects: Subjects = field(
-        default_factory=Subjects
-    )  # Break-A-Scene's placeholder tokens, on data=scene
-    masks: Masks = field(default_factory=Masks)  # MCGM's target masks
-    separate: Separate = field(default_factory=Separate)  # Separate-and-Enhance's losses
+    """``method``: which one it is, and a section of settings for each one that declares some."""
+
+    # Which method
+    name: str = choice("maskattn", *sorted(methods().keys() - {"maskattn"}))
+    # Adapter folder that training starts from, e.g. of the 512-pixel phase
+    init: str | None = None
+
+    if TYPE_CHECKING:
+
+        def __init__(self, name: str = ..., init: str | None = ..., **sections: Any) -> None: ...
+        def __getattr__(self, section: str) -> Any: ...
 
 
 @dataclass

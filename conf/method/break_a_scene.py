@@ -1,0 +1,58 @@
+"""Break-A-Scene (arXiv 2305.16311): the subjects of one image with masks become words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from conf.fields import choice, number
+from conf.spec import MethodSpec
+
+
+@dataclass
+class Weights:
+    """``method.weights``: which of the backbone's weights are trained."""
+
+    # Which weights of the denoiser; attn2: all of cross-attention
+    trainable: str = choice("attn2", "q", "k", "v", "kv", "qkv", "model", "none")
+    # 0 trains whole weights; above 0, low-rank updates of that rank
+    rank: int = number(0, minimum=0)
+    # Train the text encoders, too
+    text_encoder: bool = False
+
+
+@dataclass
+class Subjects:
+    """``method.subjects``: placeholder tokens for the subjects of a scene, and their losses."""
+
+    # Placeholders; empty: <asset0> … as many as the scene has subjects
+    tokens: list[str] = field(default_factory=list)
+    # A word for each placeholder that its embedding starts from; empty: the scene's own
+    classes: list[str] = field(default_factory=list)
+    # Tokens first, then weights with them; both at once; one of them alone
+    schedule: str = choice("two_phase", "joint", "tokens_only", "unet_only")
+    # Share of the steps that trains the tokens alone
+    first_phase: float = number(0.5, minimum=0, maximum=1)
+    # Learning rate of the tokens, except in a second phase
+    token_lr: float = number(2e-2, above=0)
+    # Compute the denoising loss inside the subjects' masks only
+    masked_loss: bool = True
+    # Divide that loss by the masks' area, or by the whole plane as the released code does
+    normalise: str = choice("area", "all")
+    # Weight of the squared distance between a token's map and its mask
+    attention_weight: float = number(0.01, minimum=0)
+    # Each step shows some of the subjects; false: all of them
+    union_sampling: bool = True
+    # Weight of the denoising loss on class images; 0 uses none
+    prior_weight: float = number(1.0, minimum=0)
+    # Number of class images, drawn by the untouched backbone before training
+    prior_images: int = number(32, minimum=1)
+    # Prompt of the class images
+    prior_prompt: str = "a photo of a blue square"
+
+
+METHOD = MethodSpec(
+    settings={"weights": Weights, "subjects": Subjects},
+    data_kinds=("captions", "scene"),
+    needs_phrases=lambda method: True,
+    fixed_after_training=("method.weights.", "method.subjects."),
+)

@@ -1,0 +1,77 @@
+"""MaskAttn-SDXL (arXiv 2509.15357): gates on the attention of a frozen denoiser."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.fields import choice, number
+from conf.spec import MethodSpec
+
+
+@dataclass
+class Gate:
+    """``method.gate``: what gates look at, how they act, and what trains them."""
+
+    # A gate is open where sigmoid(logit) > threshold
+    threshold: float = number(0.5, above=0, below=1)
+    # hard: 0 or 1; soft: the probability; learned: hard, with a trained threshold
+    mode: str = choice("hard", "soft", "learned", "topk")
+    # mode topk: share of the free tokens that stays open at a pixel
+    keep: float = number(0.5, above=0, maximum=1)
+    # Where the gate acts in the attention
+    apply_at: str = choice("logit", "post_softmax", "post_softmax_renormalised")
+    # Gradient of a gate at the logits: of a flip, exact, or none for closed gates
+    gradient: str = choice("finite_difference", "exact", "released")
+    # Network that looks at a pixel and a token
+    head: str = choice("mlp", "conv1x1", "conv3x3", "film", "concat")
+    # Width of the gate head
+    width: int = number(128, minimum=1)
+    # Linear layers in each branch of the head (not of a conv head)
+    depth: int = number(2, minimum=1)
+    # One head for all layers of a stage, or one for each layer
+    sharing: str = choice("stage", "layer")
+    # Which levels are gated; in a transformer, thirds of its depth
+    stage: str = choice("mid", "all", "high", "low")
+    # Which side of the UNet is gated, or which half of a transformer
+    placement: str = choice("both", "encoder", "decoder")
+    # Which attention layers are gated
+    attention: str = choice("cross", "self", "both")
+    # Logit at the start; gates start open where it is positive
+    bias: float = 2.0
+    # Tokens that are never gated (specials: BOS, EOS, padding; T5 has no BOS)
+    protect: str = choice("bos", "none", "specials")
+    # Padding: gated as other tokens, never gated, or taken out (PixArt takes it out)
+    padding_gate: str = choice("gated", "open", "closed")
+    # What opens where every gate is closed: the likeliest token, or all
+    if_all_closed: str = choice("strongest", "all")
+    # Weight of the denoising loss; 0 trains on the supervision alone
+    denoising_weight: float = number(1.0, minimum=0)
+    # A loss that also closes gates; oracle: true layouts instead of training, an upper bound
+    supervision: str = choice("none", "density", "masks", "separate_enhance", "oracle")
+    # Weight of the supervision at the start
+    supervision_weight: float = number(1.0, minimum=0)
+    # How that weight falls to zero over training
+    supervision_anneal: str = choice("none", "linear", "cosine")
+    # Training timesteps that are supervised: all, or one half of them
+    supervision_timesteps: str = choice("all", "noisier", "cleaner")
+    # supervision density: target share of open gates
+    supervision_density: float = number(0.8, minimum=0, maximum=1)
+    # supervision masks: open inside the own mask only, or everywhere outside the others'
+    supervision_target: str = choice("own", "others")
+
+
+METHOD = MethodSpec(
+    settings={"gate": Gate},
+    reads=("separate",),
+    trains=lambda method: method.gate.supervision != "oracle",
+    needs_phrases=lambda method: method.gate.supervision in ("masks", "separate_enhance"),
+    fixed_after_training=(
+        "method.gate.head",
+        "method.gate.width",
+        "method.gate.depth",
+        "method.gate.sharing",
+        "method.gate.stage",
+        "method.gate.placement",
+        "method.gate.attention",
+    ),
+)

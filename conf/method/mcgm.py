@@ -1,0 +1,51 @@
+"""MCGM (arXiv 2410.00483): target masks say where subjects go, through tokens that a mask encoder
+appends to the text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from conf.fields import choice, number
+from conf.spec import MethodSpec
+
+
+@dataclass
+class Masks:
+    """``method.masks``: how target masks become tokens, how these act, and what trains them."""
+
+    # How masks become tokens
+    encoder: str = choice("per_mask", "union", "merged", "conv")
+    # Train the encoder; false: it stays as it was drawn
+    trained: bool = True
+    # Add the state of the phrase's words to the token of its mask, or not
+    text_binding: str = choice("text", "none")
+    # A mask token acts inside its mask only, or everywhere
+    mask_scope: str = choice("inside", "everywhere")
+    # Weight of the squared distance between a mask token's map and the mask
+    lambda_m: float = number(0.05, minimum=0)
+    # Learning rate of the encoder
+    lr: float = number(2e-3, above=0)
+    # Share of samples trained with blank masks
+    dropout: float = number(0.3, minimum=0, maximum=1)
+    # Weight of the distance to the backbone's prediction where masks are blank (not on a scene)
+    distillation_weight: float = number(1.0, minimum=0)
+    # Training timesteps: the noisier half, where the layout is open, or all
+    timesteps: str = choice("noisier", "all")
+    # On a scene: which mask stands in which slot when only some subjects are shown
+    slots: str = choice("drawn", "fixed", "fixed_one", "first_one")
+    # Number of words that a mask token counts as; not for merged ones
+    token_scale: float = number(24.0, minimum=0)
+
+
+METHOD = MethodSpec(
+    settings={"masks": Masks},
+    reads=("weights", "subjects"),
+    data_kinds=("captions", "scene"),
+    needs_phrases=lambda method: True,
+    fixed_after_training=(
+        "method.weights.",
+        "method.subjects.",
+        "method.masks.encoder",
+        "method.masks.text_binding",
+    ),
+)
