@@ -1,4 +1,4 @@
-"""What the schema allows, in code and in words: the source of every check, error line and help
+"""What the schema allows, in code and in words: the source of every check, error message and help
 page."""
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Setting", "Shape", "describe", "nearest", "show"]
+__all__ = ["Setting", "SchemaIndex", "describe", "nearest", "show"]
 
 KINDS = {
     int: "an integer",
@@ -81,7 +81,7 @@ class Setting:
 
 
 @dataclass(frozen=True)
-class Shape:
+class SchemaIndex:
     """The dotted keys of a schema, in its order."""
 
     schema: type
@@ -98,14 +98,14 @@ class Shape:
         return [*self.nodes, *self.settings]
 
 
-def describe(schema: type, prefix: str = "") -> Shape:
+def describe(schema: type, prefix: str = "") -> SchemaIndex:
     """The settings of a dataclass and of the dataclasses in it."""
-    return _described(schema, prefix)
+    return _index(schema, prefix)
 
 
 @functools.cache
-def _described(schema: type, prefix: str) -> Shape:
-    shape, hints = Shape(schema, {}, {}), typing.get_type_hints(schema)
+def _index(schema: type, prefix: str) -> SchemaIndex:
+    shape, hints = SchemaIndex(schema, {}, {}), typing.get_type_hints(schema)
     for item in dataclasses.fields(schema):
         key, hint = prefix + item.name, hints[item.name]
         if dataclasses.is_dataclass(hint):

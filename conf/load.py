@@ -1,11 +1,11 @@
-"""Settings from files and the command line into one plain dataclass, resolved once and checked.
+"""Settings from files and the command line, merged into one plain dataclass and checked.
 
-The order is schema < `base.yaml` < group files < the sweep's own settings < command line; a group
-named on the command line (but the method) takes the place of the sweep's settings of that group. A
-group (`backbone`, `method`, …) given a bare name picks `conf/<group>/<name>.yaml` (a backbone may
-be a folder or hub id, too); the last layer that names one decides. A dotted key sets one value.
-Whatever is wrong ends in one `ConfigError` line: the key, its value and where it came from, what is
-expected, and the nearest match.
+The order is schema < ``base.yaml`` < group files < the sweep's own settings < command line. A group
+named on the command line (except the method) replaces the sweep's settings of that group. A group
+(``backbone``, ``method``, …) with a bare name picks ``conf/<group>/<name>.yaml`` (a backbone may be
+a folder or hub id, too); the last layer that names a group wins. A dotted key sets one value.
+Every mistake ends in a ``ConfigError`` of one line: the key, its value and where it came from, what
+was expected, and the nearest match.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import dataclasses
 import hashlib
 import json
 import operator
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -23,8 +22,10 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from conf.describe import Shape, describe, nearest, show
-from conf.own_backbone import is_own, settings_of
+from conf.custom_backbone import is_custom, read_backbone
+from conf.describe import SchemaIndex, describe, nearest, show
+from conf.files import write_atomically
+from conf.renamed import current
 from conf.schema import MISSING, Run, Sweep
 
 __all__ = [
@@ -45,7 +46,7 @@ R = TypeVar("R", bound=Run)
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be used, said in one line."""
+    """A setting that cannot be used; the message is one line."""
 
 
 @overload
@@ -55,61 +56,59 @@ def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema
 def load(
     argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema: type[Run] = Sweep
 ) -> Run:
-    """The settings of a command: `argv` holds its `key=value` words, `preset` the sweep's own
-    (dotted keys, or groups by file name).
+    """The settings of a command: ``argv`` holds its ``key=value`` words, ``preset`` the sweep's own
+    settings (dotted keys, or groups by file name).
 
-    Raises `ConfigError`.
+    Raises ``ConfigError``.
     """
-    shape = describe(schema)
-    return _finish(*_merge(argv, preset or {}, shape), shape)
+    index = describe(schema)
+    return _finish(*_merge(argv, preset or {}, index), index)
 
 
 def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -> R:
-    """A checked copy of `config` with dotted keys set anew, or a whole group by the name of its
-    file.
+    """A checked copy of ``config`` with some dotted keys changed, or a whole group by the name of
+    its file.
 
-    Raises `ConfigError`, which names `source` as the place where a bad value stands.
+    Raises ``ConfigError``, which names ``source`` as the origin of a bad value.
     """
-    shape = describe(type(config))
+    index = describe(type(config))
     parts = {key.partition(".")[0] for key in overrides}
-    whole = not parts <= set(shape.groups)
+    whole = not parts <= set(index.groups)
     if whole:
         node = OmegaConf.structured(config)
-    else:  # a whole config takes OmegaConf tens of milliseconds, and a catalogue of sweeps asks hundreds of times
+    else:
+        # A whole config takes OmegaConf tens of milliseconds, and the catalogue of sweeps needs
+        # hundreds of copies.
         node = OmegaConf.create(
             {part: OmegaConf.structured(getattr(config, part)) for part in parts}
         )
-    for group in overrides.keys() & set(shape.groups):
-        node[group] = OmegaConf.structured(shape.nodes[group])
-    origin = _compose(node, [(source, overrides)], shape)
+    for group in overrides.keys() & set(index.groups):
+        node[group] = OmegaConf.structured(index.nodes[group])
+    origin = _compose(node, [(source, overrides)], index)
     if whole:
-        return _finish(node, origin, shape)
-    _complete(node, shape)
+        return _finish(node, origin, index)
+    _require_all(node, index)
     changed = dataclasses.replace(config, **_object(node))
     _check(
-        changed, origin, shape, [key for key in shape.settings if key.partition(".")[0] in parts]
+        changed, origin, index, [key for key in index.settings if key.partition(".")[0] in parts]
     )
     return changed
 
 
 def read_run(path: Path | str) -> Run:
-    """The resolved settings of one trial, as `write` left them. Raises `ConfigError`."""
-    shape = describe(Run)
+    """The resolved settings of one trial, as ``write`` left them. Raises ``ConfigError``."""
+    index = describe(Run)
     node = OmegaConf.structured(Run)
-    return _finish(node, _compose(node, [(str(path), _read(Path(path), shape))], shape), shape)
+    return _finish(node, _compose(node, [(str(path), _read(Path(path), index))], index), index)
 
 
 def write(config: Run, path: Path | str) -> None:
-    """Every setting as YAML; a reader sees the old file or the whole new one."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), encoding="utf-8")
-    draft.replace(path)
+    """Every setting as YAML, atomically."""
+    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def as_run(config: Run) -> Run:
-    """What one trial needs of a sweep's settings."""
+    """The part of a sweep's settings that one trial needs."""
     return Run(**{item.name: getattr(config, item.name) for item in dataclasses.fields(Run)})
 
 
@@ -124,7 +123,7 @@ def lookup(config: Run, key: str) -> Any:
 
 
 def digest(mapping: Mapping[str, Any]) -> str:
-    """Twelve hexadecimal digits of the content, whatever the order of its keys."""
+    """Twelve hexadecimal digits of the content; the order of keys does not matter."""
     text = json.dumps(mapping, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -132,19 +131,19 @@ def digest(mapping: Mapping[str, Any]) -> str:
 def help_text(
     title: str, command: str, preset: Mapping[str, Any] | None = None, schema: type[Run] = Sweep
 ) -> str:
-    """The help page of `command`: usage, groups with their files, then every key with its default,
-    meaning and allowed values."""
-    shape = describe(schema)
-    node, origin = _merge([], preset or {}, shape)
-    defaults = _flatten(_plain(node), shape)
+    """The help page of ``command``: usage, groups with their files, then every key with its
+    default, meaning and allowed values."""
+    index = describe(schema)
+    node, origin = _merge([], preset or {}, index)
+    defaults = _flatten(_plain(node), index)
     lines = [
         title,
         "",
-        (f"usage: {command} [group=file] [key=value] …"),
+        f"usage: {command} [group=file] [key=value] …",
         "",
         "groups (group=file; * marks the default)",
     ]
-    for group in shape.groups:
+    for group in index.groups:
         for name in _files(group):
             file = _file(group, name)
             about = (
@@ -153,75 +152,84 @@ def help_text(
             lines.append(
                 f"  {'*' if origin.get(group) == file else ' '} {group + '=' + name:<22}  {about}"
             )
-    lines += ["", "settings (key=default; ??? must be given)"]
-    for key, setting in shape.settings.items():
+    lines += ["", "settings (key=default; ??? has to be given)"]
+    for key, setting in index.settings.items():
         lines.append(
             f"  {key + '=' + show(defaults[key]):<38}  {setting.comment} ({setting.expected})"
         )
     return "\n".join(lines)
 
 
-# Layers: dotted keys from files and words, put onto the schema in order.
+# --- layers: dotted keys from files and words, put onto the schema in order -----------------------
 
 
 def _merge(
-    argv: Sequence[str], preset: Mapping[str, Any], shape: Shape
+    argv: Sequence[str], preset: Mapping[str, Any], index: SchemaIndex
 ) -> tuple[DictConfig, dict[str, str]]:
-    node = OmegaConf.structured(shape.schema)
-    base = _read(FOLDER / "base.yaml", shape)
-    words = _words(argv, shape)
-    # A recipe that is named goes over the sweep's own, whose settings of a method are what it asks
-    # about.
-    named = tuple(f"{group}." for group in shape.groups if group in words and group != "method")
-    preset = (
-        {key: value for key, value in preset.items() if not key.startswith(named)}
-        if named
-        else preset
-    )
+    node = OmegaConf.structured(index.schema)
+    base = _read(FOLDER / "base.yaml", index)
+    words = _words(argv, index)
+    # A group on the command line replaces the sweep's settings of it, except those of the method:
+    # they are what the sweep is about.
+    replaced = tuple(f"{group}." for group in index.groups if group in words and group != "method")
+    preset = {key: value for key, value in preset.items() if not key.startswith(replaced)}
     return node, _compose(
-        node, [("conf/base.yaml", base), ("sweep", preset), ("command line", words)], shape
+        node, [("conf/base.yaml", base), ("sweep", preset), ("command line", words)], index
     )
 
 
 def _compose(
-    node: DictConfig, layers: list[tuple[str, Mapping[str, Any]]], shape: Shape
+    node: DictConfig, layers: list[tuple[str, Mapping[str, Any]]], index: SchemaIndex
 ) -> dict[str, str]:
-    """Put `layers` of (source, keys) onto `node`, the files of groups after the first of several;
-    returns where each key came from."""
-    chosen = {
+    """Puts ``layers`` of (source, settings) onto ``node``, group files right after the first of
+    several layers; returns the origin of each key."""
+    _refuse_renamed(layers, index)
+    picked = {
         key: (source, name)
         for source, layer in layers
         for key, name in layer.items()
-        if key in shape.groups
+        if key in index.groups
     }
     files = [
-        (_file(group, name), _read_group(group, name, source, shape))
-        for group, (source, name) in chosen.items()
+        (_file(group, name), _read_group(group, name, source, index))
+        for group, (source, name) in picked.items()
     ]
-    origin = {group: _file(group, name) for group, (_, name) in chosen.items()}
+    origin = {group: _file(group, name) for group, (_, name) in picked.items()}
     first = 1 if len(layers) > 1 else 0
     for source, layer in layers[:first] + files + layers[first:]:
         for key, value in layer.items():
-            if key not in shape.groups:
-                _assign(node, key, value, source, shape)
+            if key not in index.groups:
+                _assign(node, key, value, source, index)
                 origin[key] = source
     return origin
 
 
-def _assign(node: DictConfig, key: str, value: Any, source: str, shape: Shape) -> None:
-    if key not in shape.settings:
-        raise ConfigError(_unknown(key, value, source, shape))
+def _refuse_renamed(layers: list[tuple[str, Mapping[str, Any]]], index: SchemaIndex) -> None:
+    """Raises ConfigError with the new names of all settings and values that were renamed."""
+    old = []
+    for source, layer in layers:
+        for key, value in layer.items():
+            new, new_value = current(key, value)
+            if (new, new_value) != (key, value) and key not in index.settings or value != new_value:
+                old.append(f"{key}={show(value)} ({source}) is now {new}={show(new_value)}")
+    if old:
+        raise ConfigError("renamed: " + "; ".join(old))
+
+
+def _assign(node: DictConfig, key: str, value: Any, source: str, index: SchemaIndex) -> None:
+    if key not in index.settings:
+        raise ConfigError(_unknown(key, value, source, index))
     try:
         OmegaConf.update(node, key, value, merge=False)
     except OmegaConfBaseException:
-        raise ConfigError(_wrong(key, value, source, shape)) from None
+        raise ConfigError(_invalid(key, value, source, index)) from None
 
 
-def _finish(node: DictConfig, origin: Mapping[str, str], shape: Shape) -> Any:
-    """`node` as a plain dataclass, once nothing is missing and every value is allowed."""
-    _complete(node, shape)
+def _finish(node: DictConfig, origin: Mapping[str, str], index: SchemaIndex) -> Any:
+    """``node`` as a plain dataclass, checked. Raises ConfigError."""
+    _require_all(node, index)
     config: Any = _object(node)
-    _check(config, origin, shape, shape.settings)
+    _check(config, origin, index, index.settings)
     if config.evaluate_with:
         replace(
             dataclasses.replace(config, evaluate_with={}), config.evaluate_with, "evaluate_with"
@@ -229,16 +237,17 @@ def _finish(node: DictConfig, origin: Mapping[str, str], shape: Shape) -> Any:
     return config
 
 
-def _complete(node: DictConfig, shape: Shape) -> None:
-    """Raises ConfigError where a value is missing that a person must give."""
-    missing = {key for key, value in _flatten(_plain(node), shape).items() if value == MISSING}
-    wanted = [
-        (f"{key}=<{setting.expected}> is missing: {setting.comment}")
-        for key, setting in shape.settings.items()
-        if key in missing
-    ]
-    if wanted:
-        raise ConfigError("; ".join(wanted))
+def _require_all(node: DictConfig, index: SchemaIndex) -> None:
+    """Raises ConfigError where a value is missing that the user has to give."""
+    missing = {key for key, value in _flatten(_plain(node), index).items() if value == MISSING}
+    if missing:
+        raise ConfigError(
+            "; ".join(
+                f"{key}=<{setting.expected}> is missing: {setting.comment}"
+                for key, setting in index.settings.items()
+                if key in missing
+            )
+        )
 
 
 def _object(node: DictConfig) -> Any:
@@ -248,42 +257,42 @@ def _object(node: DictConfig) -> Any:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
 
 
-def _check(config: Run, origin: Mapping[str, str], shape: Shape, keys: Iterable[str]) -> None:
-    """Raises ConfigError where the value of one of `keys` is not allowed."""
+def _check(config: Run, origin: Mapping[str, str], index: SchemaIndex, keys: Iterable[str]) -> None:
+    """Raises ConfigError where the value of one of ``keys`` is not allowed."""
     for key in keys:
         value = lookup(config, key)
-        if not shape.settings[key].allows(value):
-            raise ConfigError(_wrong(key, value, origin.get(key, "schema"), shape))
+        if not index.settings[key].allows(value):
+            raise ConfigError(_invalid(key, value, origin.get(key, "schema"), index))
 
 
-def _words(argv: Sequence[str], shape: Shape) -> dict[str, Any]:
-    """`key=value` words of a command line, each value read as what its key takes."""
+def _words(argv: Sequence[str], index: SchemaIndex) -> dict[str, Any]:
+    """``key=value`` words of a command line, each value parsed as its key expects."""
     values = {}
     for word in argv:
         key, equals, text = word.partition("=")
         if word.startswith("-") or not (equals and key and text):
             raise ConfigError(
                 f"{word}: expected key=value, --help lists all "
-                f"keys{nearest(key.lstrip('-'), shape.names)}"
+                f"keys{nearest(key.lstrip('-'), index.names)}"
             )
-        values[key] = _parse(key, text, shape)
+        values[key] = _parse(key, text, index)
     return values
 
 
-def _parse(key: str, text: str, shape: Shape) -> Any:
-    # Text is taken as it stands: as YAML, the commit 12e4 would become a number.
-    if key not in shape.settings or (shape.settings[key].kind is str and text != "null"):
+def _parse(key: str, text: str, index: SchemaIndex) -> Any:
+    # Text is not parsed: as YAML, the commit 12e4 would become a number.
+    if key not in index.settings or (index.settings[key].kind is str and text != "null"):
         return text
     try:
         return _plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
     except yaml.YAMLError:
         raise ConfigError(
-            _wrong(key, text, "command line", shape) + "; quote it if it holds blanks"
+            _invalid(key, text, "command line", index) + "; quote it if it holds blanks"
         ) from None
 
 
-def _read(path: Path, shape: Shape, prefix: str = "") -> dict[str, Any]:
-    """Dotted keys of a YAML file whose keys stand below `prefix`."""
+def _read(path: Path, index: SchemaIndex, prefix: str = "") -> dict[str, Any]:
+    """Dotted keys of a YAML file, all below ``prefix``."""
     try:
         content = _plain(OmegaConf.load(path))
     except FileNotFoundError:
@@ -294,30 +303,30 @@ def _read(path: Path, shape: Shape, prefix: str = "") -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected key: value lines")
-    return _flatten(content, shape, prefix)
+    return _flatten(content, index, prefix)
 
 
 def _plain(node: Any) -> Any:
-    """Without OmegaConf's containers; `${…}` and "???" stay as text."""
+    """Plain containers; ``${…}`` and "???" stay text."""
     return OmegaConf.to_container(node)
 
 
-def _flatten(content: Mapping[Any, Any], shape: Shape, prefix: str = "") -> dict[str, Any]:
+def _flatten(content: Mapping[Any, Any], index: SchemaIndex, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in content.items():
         key = f"{prefix}{name}"
         values.update(
-            _flatten(value, shape, key + ".")
-            if key in shape.nodes and isinstance(value, dict)
+            _flatten(value, index, key + ".")
+            if key in index.nodes and isinstance(value, dict)
             else {key: value}
         )
     return values
 
 
-def _read_group(group: str, name: Any, source: str, shape: Shape) -> dict[str, Any]:
-    if group == "backbone" and name not in _files(group) and is_own(name):
+def _read_group(group: str, name: Any, source: str, index: SchemaIndex) -> dict[str, Any]:
+    if group == "backbone" and name not in _files(group) and is_custom(name):
         try:
-            return settings_of(name)
+            return read_backbone(name)
         except ValueError as error:
             raise ConfigError(f"backbone={name} ({source}): {error}") from None
     if name not in _files(group):
@@ -326,7 +335,7 @@ def _read_group(group: str, name: Any, source: str, shape: Shape) -> dict[str, A
             f"{group}={show(name)} ({source}): no such file; "
             f"{where}{nearest(str(name), _files(group))}"
         )
-    return _read(FOLDER / group / f"{name}.yaml", shape, group + ".")
+    return _read(FOLDER / group / f"{name}.yaml", index, group + ".")
 
 
 def _files(group: str) -> list[str]:
@@ -337,26 +346,26 @@ def _file(group: str, name: str) -> str:
     return f"conf/{group}/{name}.yaml"
 
 
-# Words for what went wrong.
+# --- messages -------------------------------------------------------------------------------------
 
 
-def _wrong(key: str, value: Any, source: str, shape: Shape) -> str:
-    setting = shape.settings[key]
+def _invalid(key: str, value: Any, source: str, index: SchemaIndex) -> str:
+    setting = index.settings[key]
     return (
         f"{key}={show(value)} ({source}): expected "
         f"{setting.expected}{nearest(str(value), setting.choices)}"
     )
 
 
-def _unknown(key: str, value: Any, source: str, shape: Shape) -> str:
+def _unknown(key: str, value: Any, source: str, index: SchemaIndex) -> str:
     parent = key
-    while parent not in shape.nodes and parent:
+    while parent not in index.nodes and parent:
         parent = parent.rpartition(".")[0]
-    names = [name for name in shape.names if name.rpartition(".")[0] == parent]
+    names = [name for name in index.names if name.rpartition(".")[0] == parent]
     below = ", ".join(name.rpartition(".")[2] for name in names)
     if key == parent:
         return f"{key}={show(value)} ({source}): not a single value; {key} holds {below}"
     return (
         f"{key}={show(value)} ({source}): no such setting; {parent or 'the top level'} "
-        f"holds {below}{nearest(key, shape.names)}"
+        f"holds {below}{nearest(key, index.names)}"
     )

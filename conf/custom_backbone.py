@@ -1,5 +1,5 @@
-"""`backbone=/my/model` or `backbone=org/model`: the settings of a backbone without a file of its
-own, read from the model's config."""
+"""A backbone without a file in ``conf/backbone/`` (``backbone=/my/model``, ``backbone=org/model``):
+its settings, read from the model's own config."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_own", "settings_of"]
+__all__ = ["is_custom", "read_backbone"]
 
 STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DENOISERS = ("unet", "transformer")
 
 
-def is_own(name: Any) -> bool:
+def is_custom(name: Any) -> bool:
     """Whether `name` looks like a folder or the id of a model on the hub. Asked where no file of
     `conf/backbone/` has that name."""
     return isinstance(name, str) and ("/" in name or os.sep in name or Path(name).is_dir())
 
 
-def settings_of(name: str) -> dict[str, Any]:
+def read_backbone(name: str) -> dict[str, Any]:
     """Dotted settings: the image side that the model was trained with, in pixels, and the dtype
     that its weights are stored in.
 
