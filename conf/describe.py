@@ -105,22 +105,22 @@ def describe(schema: type, prefix: str = "") -> SchemaIndex:
 
 @functools.cache
 def _index(schema: type, prefix: str) -> SchemaIndex:
-    shape, hints = SchemaIndex(schema, {}, {}), typing.get_type_hints(schema)
+    index, hints = SchemaIndex(schema, {}, {}), typing.get_type_hints(schema)
     for item in dataclasses.fields(schema):
         key, hint = prefix + item.name, hints[item.name]
         if dataclasses.is_dataclass(hint):
             inner = describe(typing.cast(type, hint), key + ".")
-            shape.nodes.update({key: inner.schema, **inner.nodes})
-            shape.settings.update(inner.settings)
+            index.nodes.update({key: inner.schema, **inner.nodes})
+            index.settings.update(inner.settings)
         else:
-            shape.settings[key] = Setting(
+            index.settings[key] = Setting(
                 schema,
                 item.name,
                 hint,
                 item.metadata.get("choices", ()),
                 item.metadata.get("limits", {}),
             )
-    return shape
+    return index
 
 
 @functools.cache
