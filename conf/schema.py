@@ -182,6 +182,8 @@ class Evaluation:
     extractor_weights: str = ""
     # CLIP and BLIP models that compare images with prompts
     aligners: list[str] = field(default_factory=list)
+    # Metrics of your own, by the names of their files in conf/metric
+    metrics: list[str] = field(default_factory=list)
     # Precision and recall: which nearest neighbour sets the radius
     precision_recall_k: int = number(3, minimum=1)
     # Lossless format of all images below <output>/images

@@ -8,18 +8,25 @@ A method is ``conf/method/NAME.py`` with a ``METHOD``, a data set ``conf/data/NA
 from __future__ import annotations
 
 import functools
+import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from conf.schema import Method, Run
+    from conf.schema import Evaluation, Method, Run
 
-__all__ = ["DataSpec", "MethodSpec", "Metric", "MetricSpec", "data_sets", "methods", "metrics"]
-
-FOLDER = Path(__file__).parent
+__all__ = [
+    "DataSpec",
+    "MethodSpec",
+    "Metric",
+    "MetricSpec",
+    "data_sets",
+    "measured_metrics",
+    "methods",
+    "metrics",
+]
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,18 @@ class DataSpec:
 
 @dataclass(frozen=True)
 class MetricSpec:
-    """What a metric declares: the values that it gives, and whether an evaluation with these
-    settings gives them."""
+    """What a metric declares: the values that it gives, and whether an evaluation gives them.
+
+    ``measured`` gets the settings of the evaluation; a metric is measured, too, where
+    ``evaluation.metrics`` names it. The values in ``by_split`` are given for each split besides, as
+    ``KEY_SPLIT``. With ``scores_images`` its scorer is ``lightning_modules/metrics/NAME.py``; the
+    others look at the method, not at images.
+    """
 
     outputs: tuple[Metric, ...]
-    measured: Callable[[Any], bool] = lambda evaluation: False
+    measured: Callable[[Evaluation], bool] = lambda evaluation: False
+    by_split: tuple[str, ...] = ()
+    scores_images: bool = True
 
 
 def methods() -> dict[str, MethodSpec]:
@@ -110,7 +124,26 @@ def metrics() -> dict[str, MetricSpec]:
     return _declared("metric", "METRIC")
 
 
+def measured_metrics(evaluation: Evaluation) -> dict[str, MetricSpec]:
+    """Name -> declaration of the metrics that this evaluation measures.
+
+    Raises ValueError where ``evaluation.metrics`` names one that does not exist.
+    """
+    known = metrics()
+    if unknown := [name for name in evaluation.metrics if name not in known]:
+        raise ValueError(
+            f"evaluation.metrics={evaluation.metrics}: there is no metric {unknown[0]!r}; expected "
+            f"some of {', '.join(known)}, each a conf/metric/NAME.py"
+        )
+    return {
+        name: spec
+        for name, spec in known.items()
+        if name in evaluation.metrics or spec.measured(evaluation)
+    }
+
+
 @functools.cache
 def _declared(group: str, attribute: str) -> dict[str, Any]:
-    names = sorted(path.stem for path in (FOLDER / group).glob("*.py") if path.stem != "__init__")
+    folders = import_module(f"conf.{group}").__path__
+    names = sorted(module.name for module in pkgutil.iter_modules(folders))
     return {name: getattr(import_module(f"conf.{group}.{name}"), attribute) for name in names}

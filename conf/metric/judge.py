@@ -1,0 +1,17 @@
+"""What the embedded world's judge sees: ``evaluation.detector=judge``."""
+
+from conf.spec import Metric, MetricSpec
+
+METRIC = MetricSpec(
+    outputs=(
+        Metric("success", "Success", "higher", "share"),
+        Metric("score", "Judge's score", "higher"),
+        Metric("object_rate", "Objects right", "higher", "share"),
+        Metric("color_rate", "Colours right", "higher", "share"),
+        Metric("shape_rate", "Shapes right", "higher", "share"),
+        Metric("relation_rate", "Relations right", "higher", "share"),
+        Metric("extra_objects", "Extra objects", "lower", "per image"),
+    ),
+    by_split=("success",),
+    measured=lambda evaluation: evaluation.detector == "judge",
+)

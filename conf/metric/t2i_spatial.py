@@ -1,0 +1,8 @@
+"""T2I-CompBench's spatial score over the detections of a model or a file: ``evaluation.detector``."""
+
+from conf.spec import Metric, MetricSpec
+
+METRIC = MetricSpec(
+    outputs=(Metric("spatial", "T2I-CompBench spatial", "higher"),),
+    measured=lambda evaluation: evaluation.detector not in ("none", "judge"),
+)
