@@ -24,6 +24,7 @@ KEYS = {
     "method.masks.strength": "method.masks.token_scale",
     "method.masks.keep_weight": "method.masks.distillation_weight",
     "method.separate.drift_weight": "method.separate.distillation_weight",
+    "evaluation.colorist": "evaluation.color_classifier",
 }
 # (New key, old value) -> new value; a group's file counts as the value of the group
 VALUES = {

@@ -175,7 +175,7 @@ class Evaluation:
     # Measures success: judge, none, a model's hub id or folder, or a .jsonl of detections
     detector: str = "judge"
     # Names the colours of a model's detections: mean, a CLIP, or none
-    colorist: str = "none"
+    color_classifier: str = "none"
     # Features for FID and others: judge, inception, vgg16, a hub id, none
     extractor: str = "judge"
     # Their file (inception, vgg16), or the revision of a hub id

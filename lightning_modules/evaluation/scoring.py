@@ -91,17 +91,17 @@ def reference_folder(config: Run) -> Path:
 
 
 def _detector(config: Evaluation, device: str) -> Detector:
-    from lightning_modules.metrics.color_classifiers import colorist
+    from lightning_modules.metrics.color_classifiers import color_classifier
     from lightning_modules.metrics.detectors import detector
 
     if config.detector.endswith(".jsonl"):
         return detector("file", path=config.detector)
     chosen = None
-    if config.colorist != "none":
+    if config.color_classifier != "none":
         chosen = (
-            colorist("mean")
-            if config.colorist == "mean"
-            else colorist("clip", model=config.colorist, device=device)
+            color_classifier("mean")
+            if config.color_classifier == "mean"
+            else color_classifier("clip", model=config.color_classifier, device=device)
         )
     return detector("transformers", chosen, model=config.detector, device=device)
 

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     )
     from lightning_modules.metrics.color_classifiers import (
         ClipColor,
+        ColorClassifier,
         Colored,
-        Colorist,
         MeanColor,
-        colorist,
+        color_classifier,
     )
     from lightning_modules.metrics.composition import Composition, GenEval, composition_scores
     from lightning_modules.metrics.detection import Detection, Detector, Target
@@ -48,7 +48,7 @@ __all__ = [
     "ClipColor",
     "ColorSegmenter",
     "Colored",
-    "Colorist",
+    "ColorClassifier",
     "Composition",
     "Detection",
     "DetectionsFile",
@@ -72,7 +72,7 @@ __all__ = [
     "WeakestPart",
     "aligner",
     "attend_and_excite",
-    "colorist",
+    "color_classifier",
     "composition_scores",
     "detector",
     "extractor",
@@ -87,10 +87,10 @@ __all__ = [
 _HOME = {
     "Alignment": "alignment",
     "CaptionSimilarity": "alignment",
-    "ClipColor": "colorists",
+    "ClipColor": "color_classifiers",
     "ColorSegmenter": "segmentation",
-    "Colored": "colorists",
-    "Colorist": "colorists",
+    "Colored": "color_classifiers",
+    "ColorClassifier": "color_classifiers",
     "Composition": "composition",
     "Detection": "detection",
     "DetectionsFile": "detection_files",
@@ -105,7 +105,7 @@ _HOME = {
     "JudgeFeatures": "identity",
     "MaskFollowing": "masks",
     "MatchProbability": "alignment",
-    "MeanColor": "colorists",
+    "MeanColor": "color_classifiers",
     "Reference": "reference",
     "Segmenter": "segmentation",
     "Similarity": "alignment",
@@ -114,7 +114,7 @@ _HOME = {
     "WeakestPart": "alignment",
     "aligner": "vision_language",
     "attend_and_excite": "alignment",
-    "colorist": "colorists",
+    "color_classifier": "color_classifiers",
     "composition_scores": "composition",
     "detector": "detectors",
     "extractor": "extractors",

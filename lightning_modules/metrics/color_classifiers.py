@@ -41,7 +41,7 @@ SHADES = {
 }
 
 
-class Colorist(Protocol):
+class ColorClassifier(Protocol):
     name: str
     facts: dict[str, Any]
 
@@ -77,11 +77,15 @@ class ClipColor:
             model = Clip(model, device=device)
         self.model: Embedder = model
         self.palette = tuple(palette)
-        self.facts = {"colorist": self.name, "model": model.label, "colors": list(self.palette)}
+        self.facts = {
+            "color_classifier": self.name,
+            "model": model.label,
+            "colors": list(self.palette),
+        }
         self._known: dict[str, Tensor] = {}
 
     def colors(self, image: Tensor, detections: Sequence[Detection]) -> list[str | None]:
-        """As `Colorist`."""
+        """As `ColorClassifier`."""
         found: list[str | None] = []
         for detection in detections:
             picture = crop(image, detection)
@@ -124,7 +128,7 @@ class MeanColor:
     def __init__(self, shades: Mapping[str, tuple[int, int, int]] | None = None) -> None:
         self.shades = dict(shades or SHADES)
         self.facts = {
-            "colorist": self.name,
+            "color_classifier": self.name,
             "space": "CIELAB",
             "colors": list(self.shades),
             "benchmark": False,
@@ -132,7 +136,7 @@ class MeanColor:
         self._lab = cielab(np.array(list(self.shades.values()), dtype=np.float64))
 
     def colors(self, image: Tensor, detections: Sequence[Detection]) -> list[str | None]:
-        """As `Colorist`."""
+        """As `ColorClassifier`."""
         names, found = list(self.shades), []
         for detection in detections:
             inside = region(image, detection)
@@ -145,7 +149,7 @@ class MeanColor:
 
 
 class Colored:
-    """A detector whose detections get the colours that a colorist sees, where they have none of
+    """A detector whose detections get the colours that a colour classifier sees, where they have none of
     their own.
 
     Masks, of which each is as large as its image, are dropped after that unless ``masks`` is set;
@@ -153,11 +157,20 @@ class Colored:
     """
 
     def __init__(
-        self, detector: Detector, colorist: Colorist, masks: bool = False, batch: int = 8
+        self,
+        detector: Detector,
+        color_classifier: ColorClassifier,
+        masks: bool = False,
+        batch: int = 8,
     ) -> None:
-        self.detector, self.colorist, self.masks, self.batch = detector, colorist, masks, batch
-        self.name = f"{detector.name}+{colorist.name}"
-        self.facts = {**detector.facts, "color": colorist.facts}
+        self.detector, self.color_classifier, self.masks, self.batch = (
+            detector,
+            color_classifier,
+            masks,
+            batch,
+        )
+        self.name = f"{detector.name}+{color_classifier.name}"
+        self.facts = {**detector.facts, "color": color_classifier.facts}
 
     def detect(
         self, images: Tensor, names: Sequence[str | int] | None = None
@@ -173,7 +186,7 @@ class Colored:
 
     def _colored(self, image: Tensor, detections: list[Detection]) -> list[Detection]:
         plain = [d for d in detections if d.color is None]
-        seen = dict(zip(map(id, plain), self.colorist.colors(image, plain), strict=True))
+        seen = dict(zip(map(id, plain), self.color_classifier.colors(image, plain), strict=True))
         return [
             replace(
                 d,
@@ -184,9 +197,9 @@ class Colored:
         ]
 
 
-def colorist(name: str, **options: Any) -> Colorist:
+def color_classifier(name: str, **options: Any) -> ColorClassifier:
     """ "clip" or "mean", with its own options. Raises ValueError on another name or option."""
-    return chosen("colorist", name, {"clip": ClipColor, "mean": MeanColor}, options)
+    return chosen("color_classifier", name, {"clip": ClipColor, "mean": MeanColor}, options)
 
 
 def crop(image: Tensor, detection: Detection) -> Tensor | None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_modules.metrics.color_classifiers import Colored, Colorist
+from lightning_modules.metrics.color_classifiers import ColorClassifier, Colored
 from lightning_modules.metrics.detection import Detection, Detector
 from lightning_modules.metrics.detection_files import DetectionsFile, check_images
 from lightning_modules.metrics.registry import chosen
@@ -180,8 +180,10 @@ def instances(
     return sorted(found, key=lambda d: -d.score)
 
 
-def detector(name: str, colorist: Colorist | None = None, **options: Any) -> Detector:
-    """ "judge", "transformers" or "file", with its own options; with a colorist, detections without
+def detector(
+    name: str, color_classifier: ColorClassifier | None = None, **options: Any
+) -> Detector:
+    """ "judge", "transformers" or "file", with its own options; with a colour classifier, detections without
     a colour get one.
 
     Raises ValueError on another name or option.
@@ -192,4 +194,4 @@ def detector(name: str, colorist: Colorist | None = None, **options: Any) -> Det
         {"judge": JudgeDetector, "transformers": TransformersDetector, "file": DetectionsFile},
         options,
     )
-    return made if colorist is None else Colored(made, colorist)
+    return made if color_classifier is None else Colored(made, color_classifier)

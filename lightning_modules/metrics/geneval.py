@@ -57,7 +57,7 @@ def geneval_reasons(
 ) -> list[str]:
     """Why the image is wrong, a line for each thing that is; empty if it is right.
 
-    A detection without a colour is wrong wherever one is wanted: `colorists` tells how detections
+    A detection without a colour is wrong wherever one is wanted: `color_classifiers` says how detections
     get theirs. Raises ValueError on a spec that the rules cannot judge.
     """
     check_spec(spec)

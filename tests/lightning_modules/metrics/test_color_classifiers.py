@@ -15,7 +15,7 @@ from lightning_modules.metrics.color_classifiers import (
     Colored,
     MeanColor,
     cielab,
-    colorist,
+    color_classifier,
     crop,
     region,
 )
@@ -119,7 +119,11 @@ def test_clip_color_asks_as_geneval_does():
     ]
     classifier.colors(image, mice[:1])
     assert len(words.read) == 6  # a class is asked for once
-    assert classifier.facts == {"colorist": "clip", "model": "words", "colors": ["red", "green"]}
+    assert classifier.facts == {
+        "color_classifier": "clip",
+        "model": "words",
+        "colors": ["red", "green"],
+    }
     assert classifier.colors(image, []) == []
 
 
@@ -127,7 +131,7 @@ def test_clip_color_with_a_model_of_transformers(tmp_path: Path):
     from helpers.vision_language_models import make_clip
 
     image, cat = picture()
-    classifier = colorist("clip", model=str(make_clip(tmp_path)))
+    classifier = color_classifier("clip", model=str(make_clip(tmp_path)))
     (color,) = classifier.colors(image, [cat])
     assert color in COLORS and classifier.facts["colors"] == list(COLORS)
 
@@ -137,11 +141,11 @@ def test_colored_detections(tmp_path: Path):
     known = Detection("dog", cat.box, 0.8, color="teal")
     write_detections(tmp_path / "d.jsonl", [[], [cat], [known, cat]])
     images = image.expand(3, -1, -1, -1)
-    colored = detector("file", colorist("mean"), path=tmp_path / "d.jsonl")
+    colored = detector("file", color_classifier("mean"), path=tmp_path / "d.jsonl")
     assert (
         isinstance(colored, Colored)
         and colored.name == "file+mean"
-        and colored.facts["color"]["colorist"] == "mean"
+        and colored.facts["color"]["color_classifier"] == "mean"
     )
     for batch in (1, 2, 8):  # the file knows images by their places among all
         colored.batch = batch
@@ -152,5 +156,7 @@ def test_colored_detections(tmp_path: Path):
         ]
     keeping = Colored(DetectionsFile(tmp_path / "d.jsonl"), MeanColor(), masks=True)
     assert torch.equal(keeping.detect(images)[1][0].mask, cat.mask)
-    with pytest.raises(ValueError, match="colorist 'eye' is unknown: expected one of clip, mean"):
-        colorist("eye")
+    with pytest.raises(
+        ValueError, match="color_classifier 'eye' is unknown: expected one of clip, mean"
+    ):
+        color_classifier("eye")
