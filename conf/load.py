@@ -38,6 +38,7 @@ __all__ = [
     "read_run",
     "replace",
     "to_dict",
+    "with_eval_overrides",
     "write",
 ]
 
@@ -120,6 +121,11 @@ def to_dict(config: Run) -> dict[str, Any]:
 def lookup(config: Run, key: str) -> Any:
     """The value of a dotted key."""
     return operator.attrgetter(key)(config)
+
+
+def with_eval_overrides(config: R) -> R:
+    """The settings after training: those of ``evaluate_with`` in place."""
+    return replace(config, config.evaluate_with) if config.evaluate_with else config
 
 
 def digest(mapping: Mapping[str, Any]) -> str:

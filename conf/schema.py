@@ -16,7 +16,7 @@ from conf.method.break_a_scene import Subjects, Weights
 from conf.method.maskattn import Gate
 from conf.method.mcgm import Masks
 from conf.method.separate_enhance import Separate
-from conf.spec import methods
+from conf.spec import data_sets, methods
 
 __all__ = [
     "MISSING",
@@ -87,7 +87,7 @@ class Method:
 @dataclass
 class Data:
     # Which data set
-    name: str = choice("shapes", "coco", "flickr30k", "scene", "prompts")
+    name: str = choice("shapes", *sorted(data_sets().keys() - {"shapes"}))
     # Folder of the data set; "auto" renders the embedded world below <output>/cache
     root: str = "auto"
     # How the files of coco, flickr30k and prompts are laid out; "auto" detects it

@@ -8,18 +8,21 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from conf import load as conf
+from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.crop import Crop, shrink
 from datamodules.formats.index import DataError, Records, read_image
 from datamodules.loading import PairedDataModule, ranks
 
 if TYPE_CHECKING:
+    from datamodules.build import Emit
     from datamodules.shards import Rows
 
 SIDES = re.compile(r"\b(left|right)(most|wards?|hand(ed)?)?\b", re.IGNORECASE)
@@ -277,6 +280,38 @@ class CaptionedDataModule(PairedDataModule):
             mask_share,
             emit,
         )
+
+    @classmethod
+    def from_settings(cls, config: Run, emit: Emit, **options: Any) -> Self:
+        """The DataModule of a run's settings; ``options`` are those of this data set alone."""
+        data, evaluation = config.data, conf.with_eval_overrides(config).evaluation
+        return cls(
+            data.root,
+            config.backbone.resolution,
+            data.train_split,
+            tuple(evaluation.splits) if evaluation.prompts else (),
+            data.train_images,
+            data.eval_images,
+            index_root=Path(config.output) / "cache" / "index",
+            **cls.common_settings(config, emit),
+            **options,
+        )
+
+    @staticmethod
+    def common_settings(config: Run, emit: Emit) -> dict[str, Any]:
+        """The arguments that all data sets of captioned images take from a run's settings."""
+        data = config.data
+        return {
+            "batch": config.trainer.batch,
+            "workers": data.workers,
+            "seed": config.seed,
+            "min_phrases": data.min_phrases,
+            "on_error": data.on_error,
+            "verify": data.verify,
+            "flip": data.flip,
+            "mask_share": data.mask_share,
+            "emit": lambda text: emit(text, 0.0),
+        }
 
     def open(self, split: str, train: bool) -> CaptionedDataset:
         """One split: of ``train_images`` and with flips, or of ``eval_images``."""

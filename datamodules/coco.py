@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from conf.schema import Run
 from datamodules.batch import Instance, Phrase
 from datamodules.captioned import CaptionedDataModule, CaptionedDataset
 from datamodules.formats.coco_annotations import Listed, box_of, decode, read, usable
@@ -19,14 +20,22 @@ from datamodules.formats.index import (
     Problems,
     Record,
     Records,
-    build,
+    build_index,
     check_images,
     orientation,
 )
 from datamodules.phrases.link import link
 from datamodules.phrases.nouns import noun_phrases
 
+if TYPE_CHECKING:
+    from datamodules.build import Emit
+
 VERSION = 1  # of how annotations are read: an index that another one made is made anew
+
+
+def build(config: Run, emit: Emit) -> CocoDataModule:
+    """The DataModule of a run's settings."""
+    return CocoDataModule.from_settings(config, emit, layout=config.data.layout)
 
 
 def open_split(
@@ -100,7 +109,7 @@ def open_split(
         if not count:
             raise DataError(_nothing(place, notes, min_phrases, problems))
 
-    return build(folder, facts, make, on_error)
+    return build_index(folder, facts, make, on_error)
 
 
 def _checked(

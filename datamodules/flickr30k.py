@@ -5,13 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from conf.schema import Run
 from datamodules.batch import Phrase
 from datamodules.captioned import CaptionedDataModule, CaptionedDataset
 from datamodules.formats.flickr_index import open_split
+
+if TYPE_CHECKING:
+    from datamodules.build import Emit
+
+
+def build(config: Run, emit: Emit) -> Flickr30kDataModule:
+    """The DataModule of a run's settings."""
+    data = config.data
+    return Flickr30kDataModule.from_settings(
+        config, emit, layout=data.layout, split_by=data.split_by, detokenise=data.detokenise
+    )
 
 
 class Flickr30kDataset(CaptionedDataset):

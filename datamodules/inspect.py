@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run, number
+from conf.spec import data_sets
 
 if TYPE_CHECKING:
     from datamodules.contact_sheet import Tile
@@ -75,10 +76,12 @@ def _adapted(config: Inspection, argv: Sequence[str]) -> Inspection:
     are not seen at 64 pixels."""
     changes: dict[str, Any] = {}
     said = {word.partition("=")[0] for word in argv}
-    if config.data.name in ("coco", "flickr30k") and not {"evaluation", "evaluation.splits"} & said:
+    spec = data_sets()[config.data.name]
+    embedded = spec.embedded(config)
+    if spec.kind == "captions" and not embedded and not {"evaluation", "evaluation.splits"} & said:
         changes["evaluation.prompts"] = 0
         print("evaluation splits: none was named; to see them, too: evaluation.splits=[…]")
-    if config.data.name != "shapes" and not {"backbone", "backbone.resolution"} & said:
+    if not embedded and not {"backbone", "backbone.resolution"} & said:
         changes["backbone.resolution"] = PIXELS
     return conf.replace(config, changes)
 
@@ -87,9 +90,9 @@ def open_datamodule(config: Run) -> PairedDataModule:
     """The DataModule of the settings, set up."""
     # An entry point looks both ways: what a run would open is what is inspected. No module of this
     # package imports this one.
-    from lightning_modules.training.data import build_data
+    from datamodules.build import build_data
 
-    return build_data(config, _Progress(), with_prior=False)
+    return build_data(config, _Progress())
 
 
 def report(

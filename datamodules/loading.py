@@ -3,8 +3,9 @@ middle of an epoch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+import json
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import lightning as L
 import torch
@@ -13,6 +14,11 @@ from torch.utils.data import DataLoader, DistributedSampler
 
 from datamodules.batch import Batch, collate
 
+if TYPE_CHECKING:
+    from datamodules.concepts import ConceptDataset
+
+T = TypeVar("T")
+
 
 def ranks() -> tuple[int, int]:
     """(number of this process, number of processes) of a distributed training; (0, 1) without
@@ -20,6 +26,17 @@ def ranks() -> tuple[int, int]:
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
+
+
+def once(work: Callable[[], T]) -> T:
+    """The result of ``work``, which the first process alone does; the others wait and receive it.
+    It has to fit into JSON."""
+    rank, world = ranks()
+    if world == 1:
+        return work()
+    results = [json.dumps(work()) if rank == 0 else None]
+    distributed.broadcast_object_list(results)
+    return json.loads(str(results[0]))
 
 
 def share(count: int, rank: int, world: int) -> range:
@@ -113,6 +130,15 @@ class PairedDataModule(L.LightningDataModule):
         return DataLoader(
             self.train_set, self.batch, sampler=order, num_workers=self.workers, collate_fn=collate
         )
+
+    def concept_dataset(
+        self, concepts: Sequence[str], objects: int, length: int, seed: int
+    ) -> ConceptDataset:
+        """Training prompts made of ``concepts`` in place of the data's own. Raises ValueError for
+        concepts that the data do not know."""
+        from datamodules.concepts import ConceptDataset
+
+        return ConceptDataset(concepts, objects, length, seed)
 
     def manifest(self) -> dict[str, Any]:
         """What the data are, for whoever looks at a run later. Fits into JSON."""

@@ -8,16 +8,36 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.utils.data import Dataset
 
+from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.index import DataError, Problems
 from datamodules.formats.prompt_files import PromptFile, read_sources, renumbered
 from datamodules.formats.prompt_lines import PromptRecord
 from datamodules.loading import PairedDataModule
+
+if TYPE_CHECKING:
+    from datamodules.build import Emit
+
+
+def build(config: Run, emit: Emit) -> PromptDataModule:
+    """The DataModule of a run's settings."""
+    data = config.data
+    return PromptDataModule(
+        data.root,
+        data.layout,
+        train_prompts=data.train_images,
+        eval_prompts=data.eval_images,
+        min_phrases=data.min_phrases,
+        on_error=data.on_error,
+        batch=config.trainer.batch,
+        workers=data.workers,
+        seed=config.seed,
+    )
 
 
 class PromptDataset(Dataset):

@@ -8,12 +8,14 @@ import re
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from conf import load as conf
+from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.scene_folder import (
     SUFFIXES,
@@ -25,7 +27,10 @@ from datamodules.formats.scene_folder import (
 )
 from datamodules.loading import PairedDataModule
 
-PREFIX, PRIOR_PROMPT = "a photo of ", "a photo at the beach"
+if TYPE_CHECKING:
+    from datamodules.build import Emit
+
+PREFIX = "a photo of "
 # Those of the paper's evaluation.
 PROMPTS = tuple(
     f"a photo of {{tokens}} {place}"
@@ -42,6 +47,38 @@ PROMPTS = tuple(
         "floating on top of water",
     )
 )
+
+
+def build(config: Run, emit: Emit) -> SceneDataModule:
+    """The DataModule of a run's settings; with ``data.root=auto`` each seed has a scene of its own,
+    since what holds for one scene alone is no result."""
+    data, trainer, subjects = config.data, config.trainer, config.method.subjects
+    common: dict[str, Any] = {
+        "batch": trainer.batch,
+        "workers": data.workers,
+        "seed": config.seed,
+        "union_sampling": subjects.union_sampling,
+        "flip": data.flip,
+        "tokens": subjects.tokens or None,
+        "length": max(trainer.batch * trainer.devices * 25, 100),
+    }
+    if data.root == "auto":
+        from datamodules.shapes.scene import ShapesSceneDataModule
+
+        folder = Path(config.output) / "cache" / "scenes" / f"{config.seed}-{data.subjects}"
+        return ShapesSceneDataModule(folder, data.subjects, config.seed, data.eval_images, **common)
+    return SceneDataModule(
+        data.root, config.backbone.resolution, classes=subjects.classes or None, **common
+    )
+
+
+def digest(config: Run) -> str | None:
+    """Digest of the images and masks in the folder of a scene; None where there is no folder."""
+    folder = Path(config.data.root)
+    if not folder.is_dir():
+        return None
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return conf.digest({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
 
 
 class Draw(NamedTuple):
@@ -86,12 +123,11 @@ class SceneDataset(Dataset):
         union_sampling: bool = True,
         flip: bool = True,
         seed: int = 0,
-        prior: Sequence[Path] = (),
-        prior_prompt: str = PRIOR_PROMPT,
     ) -> None:
         self.subjects, self.views, self.length = list(subjects), list(views), length
         self.union_sampling, self.flip, self.seed, self.epoch = union_sampling, flip, seed, 0
-        self.prior, self.prior_prompt = list(prior), prior_prompt
+        self.prior: list[Path] = []
+        self.prior_prompt = ""
         self.latents: Tensor | None = None
         self.with_phrases = True
 
@@ -117,6 +153,11 @@ class SceneDataset(Dataset):
             number = (self.epoch * self.length + index) % len(self.prior)
             sample["prior"] = self._sample(number, self.prior_prompt, self.variants + number)
         return sample
+
+    def attach_prior(self, images: Sequence[Path], prompt: str) -> None:
+        """Adds class images for prior preservation: each sample then carries one, captioned
+        ``prompt``."""
+        self.prior, self.prior_prompt = list(images), prompt
 
     def draw(self, index: int) -> Draw:
         rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
@@ -256,8 +297,7 @@ class SceneDataModule(PairedDataModule):
     with.
 
     ``tokens`` and ``classes`` go before those of scene.json; without either the placeholders are
-    ``<asset0>``, ``<asset1>``, … and the class words are None. ``prior_images`` is a folder of
-    class images: each sample then carries one of them, captioned ``prior_prompt``.
+    ``<asset0>``, ``<asset1>``, … and the class words are None.
     """
 
     def __init__(
@@ -272,8 +312,6 @@ class SceneDataModule(PairedDataModule):
         flip: bool = True,
         tokens: Sequence[str] | None = None,
         classes: Sequence[str] | None = None,
-        prior_images: str | Path | None = None,
-        prior_prompt: str = PRIOR_PROMPT,
     ) -> None:
         super().__init__(batch, workers, seed)
         self.folder, self.resolution, self.length = Path(folder), resolution, length
@@ -283,19 +321,15 @@ class SceneDataModule(PairedDataModule):
             tokens,
             classes,
         )
-        self.prior_images, self.prior_prompt = (
-            None if prior_images is None else Path(prior_images),
-            prior_prompt,
-        )
 
     def setup(self, stage: str | None = None) -> None:
-        """Raises FileNotFoundError or ValueError when a file of the scene, or the class images, are
-        missing or cannot serve."""
+        """Raises FileNotFoundError or ValueError when a file of the scene is missing or cannot be
+        used."""
         # The Trainer calls this again: the latents attached since must stay.
         if hasattr(self, "train_set"):
             return
         self.scene = read_scene(self.folder, self.tokens, self.classes)
-        views, prior = self.scene.load(self.resolution), self._prior()
+        views = self.scene.load(self.resolution)
         self.eval_sets = self.evaluation(self.scene, views)
         self.train_set = SceneDataset(
             self.scene.subjects,
@@ -304,29 +338,8 @@ class SceneDataModule(PairedDataModule):
             self.union_sampling,
             self.flip,
             self.seed,
-            prior,
-            self.prior_prompt,
         )
 
     def evaluation(self, scene: SceneFolder, views: Sequence[View]) -> Mapping[str, Any]:
         """The evaluation datasets, by name."""
         return {"prompts": ScenePrompts(scene.subjects, views, scene.prompts or PROMPTS)}
-
-    def _prior(self) -> list[Path]:
-        folder = self.prior_images
-        if folder is None:
-            return []
-        found = (
-            sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
-            if folder.is_dir()
-            else []
-        )
-        if not found:
-            fill = (
-                "put images there that the untouched backbone makes of the prompt "
-                f"{self.prior_prompt!r}"
-            )
-            raise FileNotFoundError(
-                f"no class images at {folder}: {fill}, or turn prior preservation off"
-            )
-        return found

@@ -33,7 +33,14 @@ from datamodules.formats.flickr_layouts import (
     recognise,
     stem,
 )
-from datamodules.formats.index import DataError, Problems, Record, Records, build, check_images
+from datamodules.formats.index import (
+    DataError,
+    Problems,
+    Record,
+    Records,
+    build_index,
+    check_images,
+)
 from datamodules.phrases.nouns import noun_phrases
 
 VERSION = 1  # of how the files are read: an index that another one made is made anew
@@ -121,7 +128,7 @@ def open_split(
                 f"split {split!r} below {root} has no image with a caption{of}: {'; '.join(said)}"
             )
 
-    return build(folder, facts, make, on_error)
+    return build_index(folder, facts, make, on_error)
 
 
 def _contents(folder: Path) -> str:

@@ -274,7 +274,7 @@ def _remove(folder: Path, maker: int) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def build(
+def build_index(
     folder: Path | None,
     facts: dict[str, Any],
     make: Callable[[Problems], Iterable[Record]],
@@ -289,7 +289,7 @@ def build(
     problems = Problems(on_error)
     if folder is None:
         keeper = _Temporary()
-        records = build(keeper.folder, facts, make, on_error)
+        records = build_index(keeper.folder, facts, make, on_error)
         records._keeper = keeper
         return records
     digest = hashlib.sha256(

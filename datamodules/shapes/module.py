@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from conf import load as conf
+from conf.schema import Run
 from datamodules.coco import CocoDataModule
-from datamodules.shapes.world import SIZE, write_dataset
+from datamodules.concepts import ConceptDataset
+from datamodules.shapes.world import COLORS, SHAPES, SIZE, SPLITS, write_dataset
+
+if TYPE_CHECKING:
+    from datamodules.build import Emit
+
+
+def build(config: Run, emit: Emit) -> ShapesDataModule:
+    """The DataModule of a run's settings. Raises ValueError for a split that is not rendered."""
+    data, splits = config.data, conf.with_eval_overrides(config).evaluation.splits
+    if unknown := [split for split in splits if split not in SPLITS]:
+        raise ValueError(
+            f"evaluation.splits names {unknown[0]!r}: this dataset has {', '.join(SPLITS)}"
+        )
+    root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
+    return ShapesDataModule(
+        root,
+        data.train_images,
+        data.eval_images,
+        eval_splits=splits,
+        **ShapesDataModule.common_settings(config, emit),
+    )
 
 
 class ShapesDataModule(CocoDataModule):
@@ -47,3 +70,17 @@ class ShapesDataModule(CocoDataModule):
             **dict.fromkeys(self.eval_splits, self.eval_images),
         }
         write_dataset(self.root, {split: count for split, count in counts.items() if count})
+
+    def concept_dataset(
+        self, concepts: Sequence[str], objects: int, length: int, seed: int
+    ) -> ConceptDataset:
+        """Raises ValueError for words that the embedded world does not know."""
+        words = {*COLORS, *SHAPES}
+        if unknown := [concept for concept in concepts if not set(concept.split()) <= words]:
+            raise ValueError(
+                f"data.concepts names {unknown[0]!r}: the embedded world knows "
+                f"{', '.join(sorted(COLORS))}; {', '.join(SHAPES)}"
+            )
+        # The embedded world's captions of several things have no "a photo of" before them and no
+        # "with" between them.
+        return ConceptDataset(concepts, objects, length, seed, "{}", (" and ",))

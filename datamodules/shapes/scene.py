@@ -19,7 +19,7 @@ from torch import Tensor
 
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.scene_folder import SceneFolder, Subject, View, read_description
-from datamodules.scene import PRIOR_PROMPT, Entry, SceneDataModule, subsets
+from datamodules.scene import Entry, SceneDataModule, subsets
 from datamodules.shapes.world import HELD_OUT, SEEN, SIZE, Scene, Thing, render, sample_scene
 
 
@@ -213,8 +213,6 @@ class ShapesSceneDataModule(SceneDataModule):
         union_sampling: bool = True,
         flip: bool = True,
         tokens: Sequence[str] | None = None,
-        prior_images: str | Path | None = None,
-        prior_prompt: str = PRIOR_PROMPT,
     ) -> None:
         super().__init__(
             folder,
@@ -226,9 +224,6 @@ class ShapesSceneDataModule(SceneDataModule):
             union_sampling,
             flip,
             tokens,
-            None,
-            prior_images,
-            prior_prompt,
         )
         self.subjects, self.scene_seed, self.eval_images = subjects, scene_seed, eval_images
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from conf import load as conf
 from conf.schema import Run
+from conf.spec import data_sets, methods
 
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
@@ -26,9 +27,8 @@ SHAPE_OF_GATES = ("head", "width", "depth", "sharing", "stage", "placement", "at
 
 def check(config: Run) -> None:
     """What would fail late is said early. Raises ValueError."""
-    embedded = config.data.name == "shapes" or (
-        config.data.name == "scene" and config.data.root == "auto"
-    )
+    spec = data_sets()[config.data.name]
+    embedded = spec.embedded(config)
     _check_evaluation(config, embedded)
     if config.method.init and not (Path(config.method.init) / "adapter.json").is_file():
         raise ValueError(
@@ -43,15 +43,11 @@ def check(config: Run) -> None:
     if embedded and config.backbone.resolution != 64:
         said = f"backbone.resolution={config.backbone.resolution} with data={config.data.name}"
         raise ValueError(f"{said}: the embedded world has 64 pixels")
-    if config.data.name == "scene" and config.method.name not in (*ON_SUBJECTS, "untouched"):
-        fitting = " and ".join(ON_SUBJECTS)
-        raise ValueError(
-            f"method={config.method.name} with data=scene: a scene is for {fitting}; set "
-            "data=shapes or coco"
-        )
+    _check_kind(config)
     if config.method.name in ON_SUBJECTS:
         _check_subjects(config)
     _check_data(config)
+    spec.check(config)
     if config.data.concepts and config.method.name not in ("separate_enhance", "untouched"):
         raise ValueError(
             f"data.concepts with method={config.method.name}: prompts without images are "
@@ -62,7 +58,7 @@ def check(config: Run) -> None:
     batch, devices = config.trainer.batch, config.trainer.devices
     if (
         config.method.name != "untouched"
-        and config.data.name != "scene"
+        and spec.kind != "scene"
         and config.data.train_images < batch * devices
     ):
         on = f" on each of trainer.devices={devices}" if devices > 1 else ""
@@ -81,11 +77,11 @@ def check_backbone(config: Run, backbone: Backbone) -> None:
     if not backbone.pixart:
         return
     name, method = config.backbone.name, config.method
-    if method.name in ON_SUBJECTS and config.data.name == "scene":
-        said = f"method={method.name} with data=scene and backbone={name}"
+    if method.name in ON_SUBJECTS and _kind(config) == "scene":
         raise ValueError(
-            f"{said}: placeholders are words of CLIP, which PixArt has not; set data=shapes "
-            "or coco, or another backbone"
+            f"method={method.name} with data={config.data.name} and backbone={name}: placeholders "
+            "are words of CLIP, which PixArt does not have; set data to images with captions, or "
+            "another backbone"
         )
     if method.name in ON_SUBJECTS and method.weights.text_encoder:
         raise ValueError(
@@ -100,7 +96,7 @@ def check_backbone(config: Run, backbone: Backbone) -> None:
 
 
 def _check_evaluation(config: Run, embedded: bool) -> None:
-    evaluation = evaluated(config).evaluation
+    evaluation = conf.with_eval_overrides(config).evaluation
     if not evaluation.prompts:
         return
     ways = {"detector": evaluation.detector, "extractor": evaluation.extractor}
@@ -115,20 +111,20 @@ def _check_evaluation(config: Run, embedded: bool) -> None:
             "evaluation.detector, extractor and aligners are none: nothing would be "
             "measured; set one, or prompts=0"
         )
-    if config.data.name == "prompts" and evaluation.extractor != "none":
+    if _kind(config) == "prompts" and evaluation.extractor != "none":
         raise ValueError(
-            f"evaluation.extractor={evaluation.extractor} with data=prompts: there are no "
-            "real images; set it to none"
+            f"evaluation.extractor={evaluation.extractor} with data={config.data.name}: there are "
+            "no real images; set it to none"
         )
     if evaluation.follow_masks and not embedded:
         raise ValueError(
             "evaluation.follow_masks with data of one's own: only the embedded world is "
             "segmented; set it to false"
         )
-    if evaluation.attention and config.data.name == "prompts":
+    if evaluation.attention and _kind(config) == "prompts":
         raise ValueError(
-            "evaluation.attention=true with data=prompts: attention is looked at on real "
-            "images; set it to false"
+            f"evaluation.attention=true with data={config.data.name}: attention is measured on "
+            "real images; set it to false"
         )
     images, k = evaluation.prompts * len(evaluation.splits), evaluation.precision_recall_k
     if images <= k and evaluation.extractor != "none":
@@ -138,36 +134,52 @@ def _check_evaluation(config: Run, embedded: bool) -> None:
         )
 
 
+def _kind(config: Run) -> str:
+    return data_sets()[config.data.name].kind
+
+
+def _check_kind(config: Run) -> None:
+    """Refuses data of a kind that the method cannot train on."""
+    kind, method, name = _kind(config), config.method.name, config.data.name
+    if kind in methods()[method].data_kinds:
+        return
+    trains = [other for other, spec in methods().items() if kind in spec.data_kinds]
+    kinds = {
+        "captions": "images with captions",
+        "scene": "a scene",
+        "prompts": "prompts without images",
+    }
+    fitting = [
+        other for other, spec in data_sets().items() if spec.kind in methods()[method].data_kinds
+    ]
+    raise ValueError(
+        f"method={method} with data={name}: {kinds.get(kind, kind)}, which are for "
+        f"{', '.join(trains)}; set data to one of {', '.join(fitting)}"
+    )
+
+
 def _check_data(config: Run) -> None:
-    data, method = config.data, config.method
-    if data.name in ("coco", "flickr30k", "prompts") and data.root == "auto":
+    data, method, kind = config.data, config.method, _kind(config)
+    if data.root == "auto" and not data_sets()[data.name].embedded(config):
         raise ValueError(
             f"data.root=auto with data={data.name}: only the embedded world can be "
             "rendered; say where the data are"
         )
-    prompts = data.name == "prompts"
-    if prompts and method.name not in ("separate_enhance", "untouched"):
-        raise ValueError(
-            f"method={method.name} with data=prompts: prompts have no images; train "
-            "separate_enhance, or set data=coco"
-        )
     if (
-        prompts
+        kind == "prompts"
         and method.name == "separate_enhance"
         and (method.separate.control == "denoising" or method.separate.inputs == "images")
     ):
         raise ValueError(
-            "data=prompts has no images: leave method.separate.inputs=noise and "
+            f"data={data.name} has no images: leave method.separate.inputs=noise and "
             "method.separate.control=none"
         )
-    if data.drop_captions and (data.concepts or data.name not in ("shapes", "coco", "flickr30k")):
+    if data.drop_captions and (data.concepts or kind != "captions"):
         raise ValueError(
             f"data.drop_captions={data.drop_captions:g} with data={data.name}: only "
             "captions of images are; set it to 0"
         )
-    if data.cache == "all" and (
-        data.name == "scene" or data.concepts or method.weights.text_encoder
-    ):
+    if data.cache == "all" and (kind == "scene" or data.concepts or method.weights.text_encoder):
         raise ValueError(
             "data.cache=all keeps encoded captions, but here the text encoders or the "
             "captions change: set data.cache=latents"
@@ -175,7 +187,7 @@ def _check_data(config: Run) -> None:
 
 
 def _check_subjects(config: Run) -> None:
-    method, scene = config.method, config.data.name == "scene"
+    method, scene = config.method, _kind(config) == "scene"
     if method.subjects.tokens and not scene:
         said = f"method.subjects.tokens={method.subjects.tokens} with data={config.data.name}"
         raise ValueError(
@@ -258,7 +270,7 @@ def _check_separate(config: Run) -> None:
             "method.weights.trainable=none with method=separate_enhance: nothing would be "
             "trained; the paper trains k"
         )
-    late = evaluated(config).method.separate
+    late = conf.with_eval_overrides(config).method.separate
     if config.method.weights.rank and (late.control == "permuted" or late.scale != 1):
         said = (
             f"method.separate.control={late.control}, scale={late.scale:g} with "
@@ -274,7 +286,9 @@ def _check_separate(config: Run) -> None:
 
 def _check_gates(config: Run) -> None:
     gate = config.method.gate
-    if gate.supervision == "oracle" and config.data.name != "shapes":
+    if gate.supervision == "oracle" and not (
+        _kind(config) == "captions" and data_sets()[config.data.name].embedded(config)
+    ):
         raise ValueError(
             "method.gate.supervision=oracle needs data=shapes: only the embedded world has "
             "a judge that says where objects are"
@@ -294,14 +308,9 @@ def _check_gates(config: Run) -> None:
         for key in config.evaluate_with
         if key.startswith("method.gate.") and key.rpartition(".")[2] in SHAPE_OF_GATES
     ]
-    if shape or evaluated(config).method.gate.mode == "learned" != gate.mode:
+    if shape or conf.with_eval_overrides(config).method.gate.mode == "learned" != gate.mode:
         changed = ", ".join(shape or ["method.gate.mode=learned"])
         raise ValueError(
             f"{changed} cannot change after training: it makes other gate heads than those "
             "trained; use when=train"
         )
-
-
-def evaluated(config: Run) -> Run:
-    """The config after training, with ``evaluate_with`` in it."""
-    return conf.replace(config, config.evaluate_with) if config.evaluate_with else config

@@ -11,13 +11,12 @@ that fails raises; torchrun then ends the others.
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, distributed
@@ -25,7 +24,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from datamodules.loading import ranks
 
-T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # the others wait while the first process scores the images
 COMMAND = "torchrun --standalone --nproc-per-node={} -m lightning_modules.train run.yaml"
 
@@ -110,16 +108,6 @@ def device(accelerator: str) -> str:
             "fewer, or set trainer.accelerator=cpu"
         )
     return f"cuda:{number}" if here > 1 else found
-
-
-def once(work: Callable[[], T]) -> T:
-    """What ``work`` gives to the first process, which alone does it; the others wait, and are told.
-    It has to fit into JSON."""
-    if ranks()[1] == 1:
-        return work()
-    said = [json.dumps(work()) if first() else None]
-    distributed.broadcast_object_list(said)
-    return json.loads(str(said[0]))
 
 
 def barrier() -> None:

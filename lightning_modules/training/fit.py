@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from conf.schema import Run
+from conf.spec import data_sets
 from lightning_modules.training.keys import training_key
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
 
     if dataset.encodable and data.cache != "none":
         # A scene's dataset has its mirror images among those that it counts.
-        flips = data.flip and data.name != "scene"
+        flips = data.flip and data_sets()[data.name].kind != "scene"
         facts = latent_facts(
             backbone.fingerprint(),
             dtype,

@@ -32,9 +32,9 @@ def training_facts(config: Run) -> dict[str, Any]:
 def training_key(config: Run) -> str:
     """Digest of `training_facts`, the backbone's weights, where they lie on disk, the images of a
     scene of one's own, and the code."""
+    from datamodules.build import data_digest
     from lightning_modules.backbone.backbone import weights_digest
     from lightning_modules.training.code_version import code_version
-    from lightning_modules.training.data import data_digest
 
     facts = training_facts(config)
     # An adapter to start from is what its weights are, wherever they lie.

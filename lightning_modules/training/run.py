@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run
-from lightning_modules.training.checks import check, check_backbone, evaluated
+from lightning_modules.training.checks import check, check_backbone
 from lightning_modules.training.code_version import code_version
 from lightning_modules.training.duration import Clock
 from lightning_modules.training.fit import Pruned, build_method, trained
@@ -88,12 +88,13 @@ def _run(
 
             return line
 
+        from datamodules.build import build_data
         from lightning_modules.backbone.acceleration import accelerate, slow_format
         from lightning_modules.backbone.backbone import Backbone
         from lightning_modules.evaluation.plan import plan
         from lightning_modules.evaluation.scoring import reference_folder, scorers
         from lightning_modules.training.data import (
-            build_data,
+            attach_prior,
             draw_prior,
             wants_prior,
             with_subjects,
@@ -112,9 +113,9 @@ def _run(
         # Now, since methods put theirs into its layers
         backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())
         clock("start")
-        datamodule = build_data(config, emit("data"), with_prior=False)
+        datamodule = build_data(config, emit("data"))
         config = with_subjects(config, datamodule)
-        evaluation = evaluated(config).evaluation
+        evaluation = conf.with_eval_overrides(config).evaluation
         if evaluation.prompts and first:
             prompts = plan(datamodule, evaluation, config.seed)
             scorers(
@@ -125,13 +126,13 @@ def _run(
                 str(backbone.device),
                 emit("data"),
             )
-        method = build_method(evaluated(config), backbone)
+        method = build_method(conf.with_eval_overrides(config), backbone)
         method.remove()
         method.check_data(datamodule.train_set)
         if wants_prior(config):
             # After all that can be refused: it takes minutes on a large backbone.
             distributed.once(lambda: draw_prior(config, backbone, emit("data")))
-            datamodule = build_data(config, emit("data"))
+            attach_prior(config, datamodule)
         if first:
             (folder / "data.json").write_text(json.dumps(datamodule.manifest(), indent=1))
         clock("data")
@@ -197,7 +198,7 @@ def _evaluated(
     from lightning_modules.methods.maskattn import MaskAttn
     from lightning_modules.training import distributed
 
-    late = evaluated(config)
+    late = conf.with_eval_overrides(config)
     metrics, facts = evaluate(
         method,
         datamodule,

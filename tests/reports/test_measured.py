@@ -47,11 +47,17 @@ def test_one_way_of_measuring_is_said_once_for_all_its_metrics(told: Callable[..
 
 
 def test_fids_of_different_n_never_stand_in_one_column(told: Callable[..., Study]):
-    study = told(lambda i, seed: {"fid": {"extractor": "judge", "n_fake": 64 if i == 2 and seed == 1 else 128}})
+    study = told(
+        lambda i, seed: {
+            "fid": {"extractor": "judge", "n_fake": 64 if i == 2 and seed == 1 else 128}
+        }
+    )
     label = next(metric.label for metric in study.metrics if metric.key == "fid")
     _refuse(study)
     assert "fid" not in [metric.key for metric in study.metrics]
-    assert study.refused == {label: "measured in different ways (n_fake 128 and 64), which cannot stand in one column"}
+    assert study.refused == {
+        label: "measured in different ways (n_fake 128 and 64), which cannot stand in one column"
+    }
     assert [label, f"not shown: {study.refused[label]}"] in measured(study)[1]["pairs"]
 
 
@@ -64,19 +70,33 @@ def test_facts_that_some_trials_lack_are_a_difference_too(told: Callable[..., St
 def test_a_headline_of_different_ways_leaves_no_answer(told: Callable[..., Study]):
     study = told(lambda i, seed: {"success": {"detector": "judge" if i else "another"}})
     study.headline = next(metric for metric in study.metrics if metric.key == "success")
-    with pytest.raises(ReportError, match='detector "another" and "judge".*: run it with one way of measuring'):
+    with pytest.raises(
+        ReportError, match='detector "another" and "judge".*: run it with one way of measuring'
+    ):
         _refuse(study)
 
 
 def test_several_images_of_a_prompt_count_as_their_mean():
     nothing: list[None] = [None] * 3
-    samples = Samples(["val/1#0", "val/1#1", "val/2#0"], ["a", "a", "b"], ["val"] * 3, nothing, [True, False, True], nothing, nothing)
+    samples = Samples(
+        ["val/1#0", "val/1#1", "val/2#0"],
+        ["a", "a", "b"],
+        ["val"] * 3,
+        nothing,
+        [True, False, True],
+        nothing,
+        nothing,
+    )
     assert samples.by_prompt() == {"val/1": 0.5, "val/2": 1.0}
 
 
-def test_images_that_nobody_judged_are_neither_right_nor_wrong(tmp_path: Path, study: Callable[[str], Any]):
+def test_images_that_nobody_judged_are_neither_right_nor_wrong(
+    tmp_path: Path, study: Callable[[str], Any]
+):
     columns = {"split": "val", "id": ["1", "2", "3"], "prompt": "a", "sample": None, "mask": None}
-    pd.DataFrame(columns | {"success": pd.Series([True, None, False], dtype=object)}).to_parquet(tmp_path / "some.parquet")
+    pd.DataFrame(columns | {"success": pd.Series([True, None, False], dtype=object)}).to_parquet(
+        tmp_path / "some.parquet"
+    )
     pd.DataFrame(columns).to_parquet(tmp_path / "none.parquet")
     some, none = (_samples(tmp_path / f"{name}.parquet", "run") for name in ("some", "none"))
     assert some.success == [True, None, False] and some.by_prompt() == {"val/1": 1.0, "val/3": 0.0}

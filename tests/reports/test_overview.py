@@ -16,7 +16,10 @@ from reports.tables import entries
 
 @pytest.fixture(scope="module")
 def lines(study: Callable[[str], Any]) -> dict[str, Line]:
-    return {name: line_of(study(name), entries(study(name))) for name in ("clear", "same", "broken", "threshold")}
+    return {
+        name: line_of(study(name), entries(study(name)))
+        for name in ("clear", "same", "broken", "threshold")
+    }
 
 
 def test_a_line_has_the_largest_difference_with_the_interval_that_the_answer_goes_by(
@@ -24,10 +27,21 @@ def test_a_line_has_the_largest_difference_with_the_interval_that_the_answer_goe
 ) -> None:
     clear = lines["clear"]
     entry = next(e for e in entries(study("clear")) if e.cell.label == "soft")
-    assert (clear.at, clear.base_words, clear.effect, clear.answer) == ("soft", "hard", entry.wide, "worse: soft")
+    assert (clear.at, clear.base_words, clear.effect, clear.answer) == (
+        "soft",
+        "hard",
+        entry.wide,
+        "worse: soft",
+    )
     assert clear.whole and (clear.finished, clear.planned, clear.seeds) == (12, 12, 3)
-    assert lines["same"].answer == "changes nothing at all" and lines["threshold"].answer == "no level differs by more than its interval"
-    assert not lines["broken"].whole and (lines["broken"].finished, lines["broken"].planned) == (9, 12)
+    assert (
+        lines["same"].answer == "changes nothing at all"
+        and lines["threshold"].answer == "no level differs by more than its interval"
+    )
+    assert not lines["broken"].whole and (lines["broken"].finished, lines["broken"].planned) == (
+        9,
+        12,
+    )
 
 
 def test_the_table_and_its_csv_say_the_same(lines: dict[str, Line]) -> None:
@@ -35,16 +49,36 @@ def test_the_table_and_its_csv_say_the_same(lines: dict[str, Line]) -> None:
     table = summary_table([*lines.values(), nothing])
     read = list(csv.DictReader(io.StringIO(summary_csv([*lines.values(), nothing]))))
     for row, shown in zip(read, table.rows, strict=True):
-        assert (row["sweep"], row["answer"], f"{row['finished']} of {row['planned']}") == (shown[0], shown[4], shown[6])
+        assert (row["sweep"], row["answer"], f"{row['finished']} of {row['planned']}") == (
+            shown[0],
+            shown[4],
+            shown[6],
+        )
         if row["difference"]:
-            assert shown[3].startswith(f"{float(row['difference']):+.3f}".replace("-", "−").replace("+0.000", "0.000"))
+            assert shown[3].startswith(
+                f"{float(row['difference']):+.3f}".replace("-", "−").replace("+0.000", "0.000")
+            )
             assert shown[3].endswith(f"at {row['largest_at']}")
-    assert table.rows[-1] == ["unstarted", "Does it matter?", "–", "–", "nothing finished yet", "–", "0 of 12"]
-    assert table.marks == {2: "reference", 4: "reference"} and "In italics: not finished" in table.note
+    assert table.rows[-1] == [
+        "unstarted",
+        "Does it matter?",
+        "–",
+        "–",
+        "nothing finished yet",
+        "–",
+        "0 of 12",
+    ]
+    assert (
+        table.marks == {2: "reference", 4: "reference"} and "In italics: not finished" in table.note
+    )
 
 
 def test_one_seed_is_shown_without_an_interval() -> None:
-    metric, base, effect = Metric("s", "S", "higher", ""), mean_interval([0.5]), mean_interval([0.1])
+    metric, base, effect = (
+        Metric("s", "S", "higher", ""),
+        mean_interval([0.5]),
+        mean_interval([0.1]),
+    )
     alone = Line("one", "?", "one seed cannot tell", 2, 2, 1, metric, 3, base, "a", effect)
     assert summary_table([alone]).rows[0][3] == "+0.100\n–\nat "
     assert next(csv.DictReader(io.StringIO(summary_csv([alone]))))["difference_low_widened"] == ""
@@ -61,20 +95,41 @@ def test_all_sweeps_stand_in_one_pdf(written: Path, text_of: Callable[[Path], st
     assert {path.name for path in written.iterdir()} == {"all.pdf", "all.csv", "all.md", "all.tex"}
     pages = text_of(written / "all.pdf").split("\f")
     first = " ".join(pages[0].split())
-    assert "Not finished: broken (9 of 12 trials)" in first and "unstarted: nothing finished yet" in first
+    assert (
+        "Not finished: broken (9 of 12 trials)" in first
+        and "unstarted: nothing finished yet" in first
+    )
     total = len(pages) - 1
-    for name in ("threshold", "clear", "same", "eight", "grid", "broken (unfinished: 9 of 12 trials)"):
+    for name in (
+        "threshold",
+        "clear",
+        "same",
+        "eight",
+        "grid",
+        "broken (unfinished: 9 of 12 trials)",
+    ):
         line = next(line for line in pages[0].splitlines() if line.strip().startswith(name))
         number = int(line.split(".")[-1].strip(" \u2060"))
-        assert name.split()[0] in pages[number - 1].split()[:20] and f"{number} / {total}" in pages[number - 1]
+        assert (
+            name.split()[0] in pages[number - 1].split()[:20]
+            and f"{number} / {total}" in pages[number - 1]
+        )
     flat = " ".join(pages[1].split())
-    assert "0 of 12" in flat and "nothing finished yet" in flat and "Sweeps are not adjusted for each other" in flat
+    assert (
+        "0 of 12" in flat
+        and "nothing finished yet" in flat
+        and "Sweeps are not adjusted for each other" in flat
+    )
     assert "Provenance" in pages[-3] + pages[-2]
 
 
 def test_the_same_content_gives_the_same_bytes(uri: str, written: Path, tmp_path: Path) -> None:
     write_all(uri, tmp_path)
-    assert [path.name for path in written.iterdir() if path.read_bytes() != (tmp_path / path.name).read_bytes()] == []
+    assert [
+        path.name
+        for path in written.iterdir()
+        if path.read_bytes() != (tmp_path / path.name).read_bytes()
+    ] == []
 
 
 def test_markdown_and_latex_have_every_sweep(written: Path) -> None:
@@ -83,10 +138,14 @@ def test_markdown_and_latex_have_every_sweep(written: Path) -> None:
         assert all(name in text for name in ("threshold", "unstarted", "nothing finished yet"))
 
 
-def test_nothing_to_report_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str) -> None:
+def test_nothing_to_report_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
+) -> None:
     from reports import overview
 
     monkeypatch.setattr(overview, "sweeps", lambda uri: {"unstarted": "?"})
-    with pytest.raises(ReportError, match="none of 1 sweeps has finished a trial at .*python -m sweeps"):
+    with pytest.raises(
+        ReportError, match="none of 1 sweeps has finished a trial at .*python -m sweeps"
+    ):
         write_all(uri, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -37,19 +37,40 @@ def test_a_data_digest_knows_no_folder_and_no_time() -> None:
 
 def test_what_was_recorded_is_said(study: Callable[[str], Any]) -> None:
     facts = facts_of(study("threshold"))
-    assert facts["Commit"] == "0123456789abcdef, without uncommitted changes" and facts["Code"] == "not recorded"
+    assert (
+        facts["Commit"] == "0123456789abcdef, without uncommitted changes"
+        and facts["Code"] == "not recorded"
+    )
     assert facts["Packages"].startswith("all of them in environment.txt of each run; SHA-256 ")
     lines = facts["Data"].splitlines()
-    assert lines[:2] == ["train: 2048 samples", "val: layout coco, split val, 1720 captions"] and lines[2].startswith("digest ")
-    pairs = dict(next(block["pairs"] for block in provenance(study("threshold")) if block["kind"] == "pairs"))
-    assert "run.yaml" not in pairs["Files of a run"] and "scores.parquet (a row an image" in pairs["Files of a run"]
-    assert "python -m reports threshold makes this report again" in pairs["MLflow"] and " UTC" in pairs["Time"]
+    assert lines[:2] == [
+        "train: 2048 samples",
+        "val: layout coco, split val, 1720 captions",
+    ] and lines[2].startswith("digest ")
+    pairs = dict(
+        next(block["pairs"] for block in provenance(study("threshold")) if block["kind"] == "pairs")
+    )
+    assert (
+        "run.yaml" not in pairs["Files of a run"]
+        and "scores.parquet (a row an image" in pairs["Files of a run"]
+    )
+    assert (
+        "python -m reports threshold makes this report again" in pairs["MLflow"]
+        and " UTC" in pairs["Time"]
+    )
 
 
-def test_uncommitted_changes_and_several_versions_of_the_code_are_said(study: Callable[[str], Any]) -> None:
+def test_uncommitted_changes_and_several_versions_of_the_code_are_said(
+    study: Callable[[str], Any],
+) -> None:
     broken = study("broken")
-    assert "with uncommitted changes (changes.diff of each run has them; SHA-256 " in facts_of(broken)["Commit"]
-    assert codes(broken) == ["c0ffee00", "0b501e7e"] and codes(study("threshold")) == ["0123456789abcdef"]
+    assert (
+        "with uncommitted changes (changes.diff of each run has them; SHA-256 "
+        in facts_of(broken)["Commit"]
+    )
+    assert codes(broken) == ["c0ffee00", "0b501e7e"] and codes(study("threshold")) == [
+        "0123456789abcdef"
+    ]
     runs = next(block for block in provenance(broken) if block["kind"] == "table")
     assert runs["columns"] == ["Cell", "Seed", "Code", "Run id", "Minutes"]
     assert {(row[0], row[2]) for row in runs["rows"]} >= {("0.6", "0b501e7e"), ("0.5", "c0ffee00")}

@@ -61,8 +61,15 @@ def test_paired_uses_common_seeds_only_and_names_the_others() -> None:
 
 @pytest.mark.parametrize("x", DRAWN, ids=len)
 def test_sign_flip_is_scipys_exact_permutation_test(x: np.ndarray) -> None:
-    exact = stats.permutation_test((x,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided")
-    by_hand = np.mean([abs(np.dot(s, x)) >= abs(x.sum()) - 1e-12 for s in itertools.product((-1, 1), repeat=len(x))])
+    exact = stats.permutation_test(
+        (x,), np.mean, permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
+    by_hand = np.mean(
+        [
+            abs(np.dot(s, x)) >= abs(x.sum()) - 1e-12
+            for s in itertools.product((-1, 1), repeat=len(x))
+        ]
+    )
     assert st.sign_flip_p(x) == pytest.approx(by_hand)
     assert st.sign_flip_p(x) == pytest.approx(exact.pvalue)
 
@@ -105,7 +112,9 @@ def test_clustered_difference_covers_and_is_wider_than_images_as_independent() -
     rng = np.random.default_rng(3)
     covered, wider = 0, 0
     for _ in range(200):
-        effect = 0.1 + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.3, (1, 40))  # seed and prompt effects on the difference
+        effect = (
+            0.1 + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.3, (1, 40))
+        )  # seed and prompt effects on the difference
         d = effect + rng.normal(0, 0.2, (8, 40))
         mean, low, high = st.clustered_difference(d, np.zeros_like(d), draws=300)
         assert mean == pytest.approx(d.mean())
@@ -140,9 +149,16 @@ def test_error_rate_under_the_null() -> None:
 @pytest.mark.parametrize("level", [0.95, 0.99])
 def test_welch_is_scipys(sizes: tuple[int, int], level: float) -> None:
     a, b = RNG.normal(1, 2, sizes[0]), RNG.normal(0, 0.3, sizes[1])
-    ours, theirs = st.welch(a, b, level), stats.ttest_ind(a, b, equal_var=False).confidence_interval(level)
+    ours, theirs = (
+        st.welch(a, b, level),
+        stats.ttest_ind(a, b, equal_var=False).confidence_interval(level),
+    )
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high))
-    assert ours.mean == pytest.approx(a.mean() - b.mean()) and ours.n == min(sizes) and ours.level == level
+    assert (
+        ours.mean == pytest.approx(a.mean() - b.mean())
+        and ours.n == min(sizes)
+        and ours.level == level
+    )
 
 
 def test_welch_at_the_borders() -> None:
@@ -162,9 +178,13 @@ def test_standardised_bounds_are_those_of_the_noncentral_t(n: int) -> None:
     assert stats.nct.cdf(t, n - 1, ours.high * np.sqrt(n)) == pytest.approx(0.025, abs=2e-4)
     d = x.mean() / x.std(ddof=1)
     assert ours.low < d < ours.high
-    assert ours.g == pytest.approx(d * (1 - 3 / (4 * (n - 1) - 1)), rel=0.06 if n < 5 else 0.005)  # Hedges' own approximation
+    assert ours.g == pytest.approx(
+        d * (1 - 3 / (4 * (n - 1) - 1)), rel=0.06 if n < 5 else 0.005
+    )  # Hedges' own approximation
     mirrored = st.standardised(-x)
-    assert (mirrored.g, mirrored.low, mirrored.high) == pytest.approx((-ours.g, -ours.high, -ours.low))
+    assert (mirrored.g, mirrored.low, mirrored.high) == pytest.approx(
+        (-ours.g, -ours.high, -ours.low)
+    )
 
 
 def test_standardised_has_no_bias_and_covers() -> None:
@@ -173,13 +193,18 @@ def test_standardised_has_no_bias_and_covers() -> None:
     d = x.mean(1) / x.std(1, ddof=1)
     factor = found[0].g / d[0]
     assert factor == pytest.approx(math.gamma(2) / math.sqrt(2) / math.gamma(1.5))
-    assert (factor * d).mean() == pytest.approx(0.5, abs=0.06) and d.mean() > 0.56  # uncorrected, it is a fifth too large
+    assert (factor * d).mean() == pytest.approx(
+        0.5, abs=0.06
+    ) and d.mean() > 0.56  # uncorrected, it is a fifth too large
     assert np.mean([e.low <= 0.5 <= e.high for e in found]) == pytest.approx(0.95, abs=0.047)
 
 
 @pytest.mark.parametrize("x", [[0.1, 0.3], [0.2, 0.2, 0.2], [0.0, 0.0, 0.0]])
 def test_standardised_is_undefined_without_spread(x: list[float]) -> None:
-    assert all(math.isnan(value) for value in (st.standardised(x).g, st.standardised(x).low, st.standardised(x).high))
+    assert all(
+        math.isnan(value)
+        for value in (st.standardised(x).g, st.standardised(x).low, st.standardised(x).high)
+    )
 
 
 def test_standardised_where_seeds_all_but_agree() -> None:
@@ -202,7 +227,10 @@ def test_the_t_interval_keeps_its_level(n: int) -> None:
 
 def test_welchs_interval_keeps_its_level() -> None:
     rng = np.random.default_rng(22)
-    assert error_rate(sum(st.welch(rng.normal(size=6), rng.normal(0, 3, 4)).excludes_zero for _ in range(2000)), 2000)
+    assert error_rate(
+        sum(st.welch(rng.normal(size=6), rng.normal(0, 3, 4)).excludes_zero for _ in range(2000)),
+        2000,
+    )
 
 
 def test_the_widened_intervals_keep_the_level_over_all_cells() -> None:
@@ -210,7 +238,11 @@ def test_the_widened_intervals_keep_the_level_over_all_cells() -> None:
     rng = np.random.default_rng(23)
     base, cells = rng.normal(size=(1000, 1, 4)), rng.normal(size=(1000, 6, 4))
     wide, plain = (
-        sum(any(st.mean_interval(row, level).excludes_zero for row in sweep) for sweep in cells - base) for level in (1 - 0.05 / 6, 0.95)
+        sum(
+            any(st.mean_interval(row, level).excludes_zero for row in sweep)
+            for sweep in cells - base
+        )
+        for level in (1 - 0.05 / 6, 0.95)
     )
     assert wide / 1000 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 1000) and plain / 1000 > 0.12
 
@@ -221,17 +253,26 @@ def test_holm_over_sign_flips_keeps_the_level_over_all_cells() -> None:
         d = rng.normal(size=(500, cells, n)) - rng.normal(size=(500, 1, n))
         claims = sum(min(st.holm([st.sign_flip_p(row) for row in sweep])) < 0.05 for sweep in d)
         assert claims / 500 <= 0.05 + 3 * math.sqrt(0.05 * 0.95 / 500)
-    one_true = [st.holm([st.sign_flip_p(row) for row in sweep]) for sweep in d + np.array([9.0, 0, 0, 0])[:, None]]
+    one_true = [
+        st.holm([st.sign_flip_p(row) for row in sweep])
+        for sweep in d + np.array([9.0, 0, 0, 0])[:, None]
+    ]
     assert all(p[0] == pytest.approx(4 * 2 / 2**8) for p in one_true)  # what is there is found
 
 
 @pytest.mark.parametrize(("seeds", "low", "high"), [(3, 0.12, 0.35), (20, 0.02, 0.10)])
-def test_the_clustered_bootstrap_is_too_narrow_with_few_seeds_only(seeds: int, low: float, high: float) -> None:
+def test_the_clustered_bootstrap_is_too_narrow_with_few_seeds_only(
+    seeds: int, low: float, high: float
+) -> None:
     """With three seeds that scatter as much as prompts do it errs several times as often as its level says: no answer may rest on it."""
     rng = np.random.default_rng(25)
     claims = 0
     for _ in range(300):
-        d = rng.normal(0, 0.3, (seeds, 1)) + rng.normal(0, 0.3, (1, 40)) + rng.normal(0, 0.3, (seeds, 40))
+        d = (
+            rng.normal(0, 0.3, (seeds, 1))
+            + rng.normal(0, 0.3, (1, 40))
+            + rng.normal(0, 0.3, (seeds, 40))
+        )
         _, below, above = st.clustered_difference(d, np.zeros_like(d), draws=300)
         claims += below > 0 or above < 0
     assert low <= claims / 300 <= high

@@ -34,19 +34,27 @@ class Trainer:
     def __init__(self) -> None:
         self.ran: list[Run] = []
         self.before: Callable[[Run, int], None] = lambda config, count: None
-        self.change: Callable[[Run, dict[str, float]], dict[str, float]] = lambda config, metrics: metrics
+        self.change: Callable[[Run, dict[str, float]], dict[str, float]] = lambda config, metrics: (
+            metrics
+        )
 
     @property
     def names(self) -> list[tuple[str, float, int]]:
-        return [(config.method.name, config.method.gate.threshold, config.seed) for config in self.ran]
+        return [
+            (config.method.name, config.method.gate.threshold, config.seed) for config in self.ran
+        ]
 
-    def __call__(self, config: Run, folder: Path, tracking: Tracking | None, progress: Any) -> dict[str, Any]:
+    def __call__(
+        self, config: Run, folder: Path, tracking: Tracking | None, progress: Any
+    ) -> dict[str, Any]:
         assert tracking is not None
         self.ran.append(config)
         with SeedRun(tracking) as seed_run:
             progress("training: step 1/2", 0.3)
             self.before(config, len(self.ran))
-            metrics = self.change(config, {"eval/success": success(config), "eval/fid": 30.0 - config.seed})
+            metrics = self.change(
+                config, {"eval/success": success(config), "eval/fid": 30.0 - config.seed}
+            )
             result = {"metrics": metrics, "seconds": {"train": 1.5, "evaluate": 0.5}}
             seed_run.log_metrics(metrics)
             (folder / "result.json").write_text(json.dumps(result))

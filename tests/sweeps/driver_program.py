@@ -24,4 +24,6 @@ document.write = write  # type: ignore[assignment]
 document.attach = lambda uri, name, folder: ""  # type: ignore[assignment]
 
 if __name__ == "__main__":
-    sys.exit(main(SWEEP, sys.argv[1:], program=(str(Path(__file__).with_name("trial_program.py")),)))
+    sys.exit(
+        main(SWEEP, sys.argv[1:], program=(str(Path(__file__).with_name("trial_program.py")),))
+    )

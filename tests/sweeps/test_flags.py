@@ -24,7 +24,10 @@ def test_a_plan_is_printed_and_nothing_is_run_or_written(
     before = sorted(output.iterdir())
     assert sweep("seeds=2", "--plan") == 0
     out = capsys.readouterr().out
-    assert "4 cells × 2 seeds = 8 trials; 0 of 8 done" in out and "6 trials with a method, 6 adapters to train for them" in out
+    assert (
+        "4 cells × 2 seeds = 8 trials; 0 of 8 done" in out
+        and "6 trials with a method, 6 adapters to train for them" in out
+    )
     assert "8 trials to run, 1 at a time; how long they take is known once one has finished" in out
     assert not trainer.ran and sorted(output.iterdir()) == before
 
@@ -42,10 +45,22 @@ def test_a_plan_knows_what_is_done_what_failed_and_how_long_the_rest_takes(
     assert sweep("seeds=2", "--plan") == 0
     out = capsys.readouterr().out
     assert "3 of 8 done, 1 failed" in out
-    rows = {row[1]: row[2:6] for row in ([part.strip() for part in line.split("│")] for line in out.splitlines()) if len(row) > 5}
-    assert rows["threshold=0.6"] == ["0/2", "", "1", ""] and rows["threshold=0.4"] == ["1/2", "", "", ""]
+    rows = {
+        row[1]: row[2:6]
+        for row in ([part.strip() for part in line.split("│")] for line in out.splitlines())
+        if len(row) > 5
+    }
+    assert rows["threshold=0.6"] == ["0/2", "", "1", ""] and rows["threshold=0.4"] == [
+        "1/2",
+        "",
+        "",
+        "",
+    ]
     assert rows["threshold=0.5"][0] == "1/2" and "baseline" in rows["threshold=0.5"][3]
-    assert "about 10 s left, 1 at a time (a trial takes reference 2 s, trained 2 s; from 3 finished)" in out
+    assert (
+        "about 10 s left, 1 at a time (a trial takes reference 2 s, trained 2 s; from 3 finished)"
+        in out
+    )
     assert len(trainer.ran) == 4
 
 
@@ -75,21 +90,31 @@ def test_fresh_makes_everything_anew_and_can_be_taken_up(
     assert mark and {config.fresh for config in trainer.ran[4:]} == {mark[0].removeprefix("fresh=")}
     trainer.before = lambda config, count: None
     assert sweep("seeds=1", mark[0]) == 0
-    assert len(trainer.ran) == 9 and len([f for f in output.iterdir() if f.name.startswith("threshold-")]) == 1
+    assert (
+        len(trainer.ran) == 9
+        and len([f for f in output.iterdir() if f.name.startswith("threshold-")]) == 1
+    )
     assert sum(finished(mlflow).values()) == 4, "what was there before is kept"
     assert sweep("seeds=1") == 0 and len(trainer.ran) == 9
 
 
-def test_trials_that_other_code_made_are_told(sweep: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_trials_that_other_code_made_are_told(
+    sweep: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     sweep("seeds=1")
     monkeypatch.setattr(plan, "code_version", lambda: "other")
     capsys.readouterr()
     assert sweep("seeds=1") == 0
-    assert "4 of 4 finished trials were made by other code than this: to make all of them anew, add --fresh" in capsys.readouterr().out
+    assert (
+        "4 of 4 finished trials were made by other code than this: to make all of them anew, add --fresh"
+        in capsys.readouterr().out
+    )
     assert code_version.code_version() != "other"
 
 
-def test_the_list_says_how_far_every_sweep_is(sweep: Command, output: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_list_says_how_far_every_sweep_is(
+    sweep: Command, output: Path, capsys: pytest.CaptureFixture
+) -> None:
     sweep("seeds=1")
     sweep("seeds=1", "trainer.steps=9")
     sweep("mode=search", "candidates=2", "seeds=1")
@@ -97,10 +122,16 @@ def test_the_list_says_how_far_every_sweep_is(sweep: Command, output: Path, caps
     assert listing([f"output={output}"]) == 0
     out = capsys.readouterr().out
     assert f"6 cells, 18 trials: 4 of 4 done in {output / 'threshold'}\n" in out
-    assert len(re.findall(r"4 of 4 done in \S+/threshold", out)) == 3 and f"in {output / 'threshold-search'}" in out
+    assert (
+        len(re.findall(r"4 of 4 done in \S+/threshold", out)) == 3
+        and f"in {output / 'threshold-search'}" in out
+    )
     assert "python -m sweeps.objects" in out and out.count("not started") > 20
 
 
 def test_other_words_are_refused(capsys: pytest.CaptureFixture) -> None:
-    assert listing(["threshold"]) == 2 and "to run a sweep: python -m sweeps.<name>" in capsys.readouterr().err
+    assert (
+        listing(["threshold"]) == 2
+        and "to run a sweep: python -m sweeps.<name>" in capsys.readouterr().err
+    )
     assert listing(["--help"]) == 0 and "python -m sweeps ui" in capsys.readouterr().out

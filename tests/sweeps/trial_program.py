@@ -40,7 +40,11 @@ def run(config: Any, folder: Path, tracking: Any, progress: Any) -> dict[str, An
 def _act(config: Any, progress: Any) -> dict[str, float]:
     """Does what `behaviour.json` says, and returns the metrics."""
     name = "reference" if config.method.name == "untouched" else str(config.method.gate.threshold)
-    trial, output, rank = f"{name}-{config.seed}", Path(config.output), int(os.environ.get("RANK", "0"))
+    trial, output, rank = (
+        f"{name}-{config.seed}",
+        Path(config.output),
+        int(os.environ.get("RANK", "0")),
+    )
     with (output / "ran.txt").open("a") as ran:
         ran.write(f"{trial} {os.getpid()} {os.environ.get('CUDA_VISIBLE_DEVICES', '')} {rank}\n")
     stored = output / "behaviour.json"
@@ -54,7 +58,9 @@ def _act(config: Any, progress: Any) -> dict[str, float]:
         marker.touch()
     progress("training: step 1/2, loss 0.5000, 0.10 s a step, 1 s left", 0.3)
     time.sleep(behaviour.get("seconds", 0.0))
-    while (output / "hold").exists() or len((output / "ran.txt").read_text().splitlines()) < behaviour.get("together", 0):
+    while (output / "hold").exists() or len(
+        (output / "ran.txt").read_text().splitlines()
+    ) < behaviour.get("together", 0):
         time.sleep(0.02)
     if action == "kill" or (action == "kill the second" and rank == 1):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -65,7 +71,10 @@ def _act(config: Any, progress: Any) -> dict[str, float]:
     if action == "full disk":
         raise OSError(28, "No space left on device")
     success = 0.2 if name == "reference" else config.method.gate.threshold
-    return {"eval/success": math.nan if action == "nan" else success + 0.01 * config.seed**2, "eval/fid": 30.0 - config.seed}
+    return {
+        "eval/success": math.nan if action == "nan" else success + 0.01 * config.seed**2,
+        "eval/fid": 30.0 - config.seed,
+    }
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from datamodules.formats.index import (
     Problems,
     Record,
     Records,
-    build,
+    build_index,
     check_image,
     check_images,
     orientation,
@@ -42,7 +42,7 @@ def record(i: int) -> Record:
 
 
 def made(folder: Path, count: int = 30) -> Records:
-    return build(folder, {"count": count}, lambda problems: map(record, range(count)))
+    return build_index(folder, {"count": count}, lambda problems: map(record, range(count)))
 
 
 def test_records_come_back_in_any_order_and_process(tmp_path: Path):
@@ -62,7 +62,7 @@ def test_records_come_back_in_any_order_and_process(tmp_path: Path):
 def test_columns_need_no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     file = tmp_path / "x.bin"
     file.write_bytes(b"12345")
-    records = build(tmp_path / "i", {}, lambda problems: [Record("a", file, 1, 1), record(2)])
+    records = build_index(tmp_path / "i", {}, lambda problems: [Record("a", file, 1, 1), record(2)])
     monkeypatch.setattr(Records, "_parse", None)
     assert records.columns() == (["a", 14], [("x.bin", 5), ("2.jpg", -1)])
     assert records.view([1]).columns() == ([14], [("2.jpg", -1)])
@@ -78,18 +78,18 @@ def test_an_index_is_made_once_for_its_facts(tmp_path: Path):
         yield record(1)
         problems.add("truncated", Path("/data/2.jpg"), "3 bytes")
 
-    first, again = (build(tmp_path, {"a": 1}, make) for _ in range(2))
+    first, again = (build_index(tmp_path, {"a": 1}, make) for _ in range(2))
     assert len(calls) == 1 and first.folder == again.folder
     expected = {
         "missing": {"count": 1, "examples": ["/data/0.jpg"]},
         "truncated": {"count": 1, "examples": ["/data/2.jpg: 3 bytes"]},
     }
     assert again.manifest == {"split": "odd", "facts": {"a": 1}, "count": 1, "problems": expected}
-    assert build(tmp_path, {"a": 2}, make).folder != first.folder and len(calls) == 2
+    assert build_index(tmp_path, {"a": 2}, make).folder != first.folder and len(calls) == 2
     with pytest.raises(DataError, match="^/data/0.jpg: missing$"):
-        build(tmp_path, {"a": 1}, make, "raise")
+        build_index(tmp_path, {"a": 1}, make, "raise")
     with pytest.raises(DataError, match="^/data/0.jpg: missing$"):
-        build(tmp_path, {"a": 3}, make, "raise")
+        build_index(tmp_path, {"a": 3}, make, "raise")
 
 
 def test_an_index_whose_making_was_interrupted_is_made_anew(tmp_path: Path):
@@ -98,7 +98,7 @@ def test_an_index_whose_making_was_interrupted_is_made_anew(tmp_path: Path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path, {"count": 30}, interrupted)
+        build_index(tmp_path, {"count": 30}, interrupted)
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
     assert len(made(tmp_path)) == 30
 
@@ -109,7 +109,7 @@ def _build_in(folder: Path) -> list[str]:
             file.write("x")
         yield from map(record, range(200))
 
-    return [r.captions[0].text for r in build(folder, {"shared": 1}, make)]
+    return [r.captions[0].text for r in build_index(folder, {"shared": 1}, make)]
 
 
 def test_processes_share_one_build(tmp_path: Path):
@@ -213,7 +213,7 @@ def _forget(records: Records) -> None:
 
 
 def test_a_temporary_index_goes_with_its_records_but_not_with_a_copy_in_another_process():
-    records = build(None, {"count": 3}, lambda problems: map(record, range(3)))
+    records = build_index(None, {"count": 3}, lambda problems: map(record, range(3)))
     child = multiprocessing.get_context("fork").Process(target=_forget, args=(records,))
     child.start()
     child.join()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from conf.schema import Evaluation, Run
+from datamodules.build import build_data
 from lightning_modules.evaluation.plan import plan, real_images
-from lightning_modules.training.data import build_data
 
 
 def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_place(base: Run):

@@ -16,13 +16,13 @@ from torch import Tensor
 from conf import load as conf
 from conf.schema import Evaluation, Masks, Run, Trainer
 from conf.schema import Method as MethodConfig
+from datamodules.build import build_data
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.embedded.judge import Judge
 from lightning_modules.evaluation.evaluate import evaluate
 from lightning_modules.evaluation.mask_adherence import as_given, following, target_masks
 from lightning_modules.evaluation.plan import Prompt, plan, real_images
 from lightning_modules.methods.mask_targets import read_masks, turned
-from lightning_modules.training.data import build_data
 
 ASKED = Evaluation(prompts=4, steps=2, keep_images=0, follow_masks=True)
 KEYS = {

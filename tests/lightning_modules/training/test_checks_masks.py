@@ -10,7 +10,7 @@ import pytest
 
 from conf import load as conf
 from conf.schema import Run
-from lightning_modules.training.checks import check, evaluated
+from lightning_modules.training.checks import check
 from lightning_modules.training.run import run, training_key
 
 SCENE = {"data.name": "scene"}
@@ -138,13 +138,13 @@ def test_use_may_change_after_training_and_shares_the_adapter(base: Run, changes
     plain, later = masked(base, {}), masked(base, {"evaluate_with": changes})
     check(later)
     assert training_key(later) == training_key(plain)
-    used = conf.to_dict(evaluated(later))
+    used = conf.to_dict(conf.with_eval_overrides(later))
     for key, value in changes.items():
         found: Any = used
         for part in key.split("."):
             found = found[part]
         assert found == value
-    assert evaluated(later).method.weights == plain.method.weights
+    assert conf.with_eval_overrides(later).method.weights == plain.method.weights
 
 
 @pytest.mark.parametrize(

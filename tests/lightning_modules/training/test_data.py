@@ -17,6 +17,7 @@ from PIL import Image
 
 from conf import load as conf
 from conf.schema import Run
+from datamodules.build import build_data
 from datamodules.shapes.world import SHAPES
 from lightning_modules.backbone import backbone as backbones
 from lightning_modules.backbone.backbone import Backbone
@@ -136,7 +137,7 @@ def named(*tokens: str) -> Callable[[Path], None]:
         ),
         (
             None,
-            {"method__subjects__schedule": "unet_only", "method__weights__part": "none"},
+            {"method__subjects__schedule": "unet_only", "method__weights__trainable": "none"},
             ("nothing to train with weights.trainable=none"),
         ),
     ],
@@ -181,12 +182,8 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
         method__subjects__prior_images=6,
         method__subjects__prior_prompt="a photo of a ring",
     )
-    with pytest.raises(
-        FileNotFoundError,
-        match=("no class images at .*'a photo of a ring', or turn prior preservation off"),
-    ):
-        data.build_data(config, silent)
-    assert data.build_data(config, silent, with_prior=False).train_set.prior == []
+    datamodule = build_data(config)
+    assert datamodule.train_set.prior == []
     data.draw_prior(config, embedded, silent)
     assert drawn == [(["a photo of a ring"] * 4, [0, 1, 2, 3]), (["a photo of a ring"] * 2, [4, 5])]
     data.draw_prior(config, embedded, silent)
@@ -201,7 +198,8 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
         40,
         50,
     ]
-    train_set = data.build_data(config, silent).train_set
+    data.attach_prior(config, datamodule)
+    train_set = datamodule.train_set
     assert len(train_set.prior) == 6 and train_set[0]["prior"]["caption"] == "a photo of a ring"
 
     # Seeds and trainings share them, another prompt, number, size or backbone does not.
@@ -276,9 +274,7 @@ def test_placeholders_and_class_words_come_from_the_scene_where_the_config_names
 
     def found(**changes: Any) -> tuple[list[str], list[str]]:
         config = scene(base, tmp_path / "out", folder, **changes)
-        chosen = data.with_subjects(
-            config, data.build_data(config, silent, with_prior=False)
-        ).method.subjects
+        chosen = data.with_subjects(config, build_data(config)).method.subjects
         return chosen.tokens, chosen.classes
 
     assert found() == (["<asset0>", "<asset1>", "<asset2>"], ["", "", ""])
@@ -302,7 +298,7 @@ def test_placeholders_and_class_words_come_from_the_scene_where_the_config_names
     )
     assert all(word in SHAPES for word in found()[1])
     other = conf.replace(scene(base, tmp_path / "out"), {"method.name": "untouched"})
-    assert data.with_subjects(other, data.build_data(other, silent)) is other
+    assert data.with_subjects(other, build_data(other)) is other
 
 
 def test_an_adapter_is_keyed_by_the_pixels_of_its_scene(base: Run, tmp_path: Path):
@@ -382,4 +378,4 @@ def test_the_embedded_worlds_scene_from_training_to_measures(base: Run, tmp_path
 
 def test_splits_that_are_named_for_the_evaluation_alone_are_there(base: Run):
     config = conf.replace(base, {"evaluate_with": {"evaluation.splits": ["heldout"]}})
-    assert set(data.build_data(config, silent).eval_sets) == {"heldout"}
+    assert set(build_data(config).eval_sets) == {"heldout"}

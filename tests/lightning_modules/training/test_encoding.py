@@ -203,7 +203,7 @@ def test_prompts_alone_train_separate_enhance(base: Run, tmp_path: Path):
         ),
         (
             {"data.name": "prompts", "data.root": "p", "evaluation.prompts": 0},
-            ("method=maskattn with data=prompts: prompts have no images"),
+            ("method=maskattn with data=prompts: prompts without images"),
         ),
         (
             {

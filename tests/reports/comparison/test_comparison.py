@@ -34,7 +34,9 @@ def version(study: Any, shift: dict[str, float] | None = None, seed: int = 1, **
     for cell in other.cells:
         for trial in cell.trials.values():
             for key in trial.metrics:
-                trial.metrics[key] += (shift or {}).get(cell.label, 0.0) + float(rng.normal(0, 0.002))
+                trial.metrics[key] += (shift or {}).get(cell.label, 0.0) + float(
+                    rng.normal(0, 0.002)
+                )
     for name, value in config.items():
         section, key = name.split("__")
         other.config[section][key] = value
@@ -54,13 +56,21 @@ def test_pairs_are_compared_seed_by_seed(study: Callable[[str], Any]) -> None:
     one, two = (list(side.levels[-1].per_seed("success").values()) for side in (a, b))
     for interval, level in ((d.plain, 0.95), (d.wide, 0.975)):
         theirs = stats.ttest_rel(two, one).confidence_interval(level)
-        assert interval is not None and (interval.low, interval.high) == pytest.approx((theirs.low, theirs.high))
+        assert interval is not None and (interval.low, interval.high) == pytest.approx(
+            (theirs.low, theirs.high)
+        )
     assert d.holm == pytest.approx(2 * 2 / 2**8)
     control = next(d for d in found.differences if d.cell.reference)
     assert control.wide is None and control.holm is None
     said = sentence(found)
-    assert said.startswith("Compared with old, success of new is worse at threshold=0.6 (−0.08") and "n = 8 paired seeds" in said
-    assert "something else of threshold=0.6 (better on both sides; the effect itself changes by −0.08" in said  # +0.1 became +0.02
+    assert (
+        said.startswith("Compared with old, success of new is worse at threshold=0.6 (−0.08")
+        and "n = 8 paired seeds" in said
+    )
+    assert (
+        "something else of threshold=0.6 (better on both sides; the effect itself changes by −0.08"
+        in said
+    )  # +0.1 became +0.02
     table = headline_table(found)
     assert "p (Holm)" in table.columns and table.rows[-1][-2] == "0.016"
     settings = settings_table(found)
@@ -72,12 +82,22 @@ def test_a_changed_claim_is_said_with_the_change_of_the_effect(study: Callable[[
     found = compared(a, version(a, {"0.6": -0.1}))
     change = found.changes[0]
     base, level = (np.array(list(cell.per_seed("success").values())) for cell in a.levels)
-    new = [np.array(list(cell.per_seed("success").values())) for cell in version(a, {"0.6": -0.1}).levels]
+    new = [
+        np.array(list(cell.per_seed("success").values()))
+        for cell in version(a, {"0.6": -0.1}).levels
+    ]
     assert change.change.mean == pytest.approx(((new[1] - new[0]) - (level - base)).mean())
-    assert "something else of threshold=0.6 (better in old, no claim in new; the effect itself changes by −0.1" in sentence(found)
+    assert (
+        "something else of threshold=0.6 (better in old, no claim in new; the effect itself changes by −0.1"
+        in sentence(found)
+    )
     assert "which excludes zero)" in sentence(found)
     table = change_table(found)
-    assert table is not None and table.rows[0][1].startswith("better\n+0.1") and table.rows[0][2].startswith("no claim\n")
+    assert (
+        table is not None
+        and table.rows[0][1].startswith("better\n+0.1")
+        and table.rows[0][2].startswith("no claim\n")
+    )
 
 
 def test_a_difference_without_spread_claims_nothing(study: Callable[[str], Any]) -> None:
@@ -87,7 +107,11 @@ def test_a_difference_without_spread_claims_nothing(study: Callable[[str], Any])
     for trial in b.levels[-1].trials.values():
         trial.metrics["success"] += 0.25
     said = sentence(compared(a, b))
-    assert "No common cell differs" in said and "all seeds gave the same difference at threshold=0.6 (+0.250), which has no spread" in said
+    assert (
+        "No common cell differs" in said
+        and "all seeds gave the same difference at threshold=0.6 (+0.250), which has no spread"
+        in said
+    )
     assert "Against its own baseline" not in said
 
 
@@ -97,7 +121,9 @@ def test_only_common_seeds_count_on_either_side(study: Callable[[str], Any]) -> 
     for cell in b.cells:
         cell.trials = {seed: trial for seed, trial in cell.trials.items() if seed < 2}
     d = compared(a, b).differences[0]
-    assert d.left.n == d.right.n == d.plain.n == 2 and d.plain.mean == pytest.approx(d.right.mean - d.left.mean)
+    assert d.left.n == d.right.n == d.plain.n == 2 and d.plain.mean == pytest.approx(
+        d.right.mean - d.left.mean
+    )
 
 
 def test_without_a_common_seed_welch_compares(study: Callable[[str], Any]) -> None:
@@ -111,18 +137,31 @@ def test_without_a_common_seed_welch_compares(study: Callable[[str], Any]) -> No
     d = found.of(found.headline)[-1]
     values = [list(cell.per_seed("success").values()) for cell in (a.levels[-1], b.levels[-1])]
     theirs = stats.ttest_ind(values[1], values[0], equal_var=False).confidence_interval(0.95)
-    assert (d.plain.low, d.plain.high) == pytest.approx((theirs.low, theirs.high)) and d.pairs is None and d.effect is None
+    assert (
+        (d.plain.low, d.plain.high) == pytest.approx((theirs.low, theirs.high))
+        and d.pairs is None
+        and d.effect is None
+    )
     assert "n = 8 and 8 seeds, not paired" in sentence(found)
-    assert "p (Holm)" not in headline_table(found).columns and headline_table(found).rows[-1][-1] == "8 and 8"
+    assert (
+        "p (Holm)" not in headline_table(found).columns
+        and headline_table(found).rows[-1][-1] == "8 and 8"
+    )
     assert "Welch" in compare_document.how(found)[0]
 
 
 @pytest.mark.parametrize(
     ("setting", "why"),
     [
-        ({"evaluation__guidance": 7.5}, "evaluation.guidance differ, and with them prompts and noise may"),
+        (
+            {"evaluation__guidance": 7.5},
+            "evaluation.guidance differ, and with them prompts and noise may",
+        ),
         ({"data__train_images": 64}, "data.train_images differ"),
-        ({"backbone__resolution": 512}, "backbone.resolution is 64 and 512, so that the same seed does not give the same noise"),
+        (
+            {"backbone__resolution": 512},
+            "backbone.resolution is 64 and 512, so that the same seed does not give the same noise",
+        ),
         ({"trainer__steps": 9}, ""),
     ],
 )
@@ -149,7 +188,10 @@ def test_metrics_measured_in_different_ways_are_refused(study: Callable[[str], A
         for cell in study_.cells:
             cell.trials = {seed: copy.copy(trial) for seed, trial in cell.trials.items()}
             for trial in cell.trials.values():
-                trial.facts = {"fid": {"extractor": "judge", "n_fake": n}, "recall": {"detector": "judge", "images": n}}
+                trial.facts = {
+                    "fid": {"extractor": "judge", "n_fake": n},
+                    "recall": {"detector": "judge", "images": n},
+                }
     try:
         found = compared(a, b)
     finally:
@@ -157,15 +199,24 @@ def test_metrics_measured_in_different_ways_are_refused(study: Callable[[str], A
             trial.facts = {}
     assert found.refused == {"FID": "measured in different ways (n_fake 112 and 3000)"}
     assert "fid" not in {d.metric.key for d in found.differences}
-    assert found.counts == {"Recall": "images 112 and 3000"} and "different numbers of images" in found.unpaired
-    assert [row["why_not"] for row in csv.DictReader(io.StringIO(comparison_csv(found))) if row["why_not"]] == list(found.refused.values())
+    assert (
+        found.counts == {"Recall": "images 112 and 3000"}
+        and "different numbers of images" in found.unpaired
+    )
+    assert [
+        row["why_not"]
+        for row in csv.DictReader(io.StringIO(comparison_csv(found)))
+        if row["why_not"]
+    ] == list(found.refused.values())
 
 
 def test_nothing_in_common_is_one_line(study: Callable[[str], Any]) -> None:
     b = version(study("eight"))
     for cell in b.cells:
         cell.name = f"other {cell.name}"
-    with pytest.raises(ReportError, match="no cell in common.*old has baseline: .*; new has other baseline: "):
+    with pytest.raises(
+        ReportError, match="no cell in common.*old has baseline: .*; new has other baseline: "
+    ):
         compared(study("eight"), b)
     c = version(study("eight"))
     c.metrics = [Metric("other", "Other", "higher", "")]
@@ -176,7 +227,9 @@ def test_nothing_in_common_is_one_line(study: Callable[[str], Any]) -> None:
 
 def test_the_same_numbers_are_said_to_be_the_same(study: Callable[[str], Any]) -> None:
     found = compared(study("eight"), study("eight"))
-    assert sentence(found).startswith("new gives the same numbers as old in every common cell, metric and seed (n = 8 paired seeds).")
+    assert sentence(found).startswith(
+        "new gives the same numbers as old in every common cell, metric and seed (n = 8 paired seeds)."
+    )
     assert settings_table(found) is None
     rows = {row[0]: row[2] for row in made_table(found).rows}
     assert rows["Commit"] == rows["Data"] == "the same"
@@ -195,9 +248,13 @@ def written(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_comparison_is_a_report(written: Path, text_of: Callable[[Path], str], special: str) -> None:
+def test_a_comparison_is_a_report(
+    written: Path, text_of: Callable[[Path], str], special: str
+) -> None:
     stem = "threshold-vs-broken"
-    assert {path.name for path in written.iterdir()} == {f"{stem}.{form}" for form in ("pdf", "json", "csv", "md", "tex", "svg", "png")}
+    assert {path.name for path in written.iterdir()} == {
+        f"{stem}.{form}" for form in ("pdf", "json", "csv", "md", "tex", "svg", "png")
+    }
     flat = " ".join(text_of(written / f"{stem}.pdf").split())
     shown = json.loads((written / f"{stem}.json").read_text(encoding="utf-8"))
     for part in (
@@ -206,12 +263,23 @@ def test_a_comparison_is_a_report(written: Path, text_of: Callable[[Path], str],
         "threshold=0.6, seed 2: failed", "The MLflow runs behind the common cells.", "Figure 1.", shown["answer"],
     ):  # fmt: skip
         assert part in flat, part
-    assert shown["answer"].startswith("No common cell differs in success by more than its interval: the largest difference, broken minus")
+    assert shown["answer"].startswith(
+        "No common cell differs in success by more than its interval: the largest difference, broken minus"
+    )
     read = list(csv.DictReader((written / f"{stem}.csv").open(encoding="utf-8")))
-    assert {row["paired"] for row in read} == {"no"} and {row["cell"] for row in read} >= {"threshold=0.4", "threshold=0.5"}
-    assert shown["answer"].split("(n =")[0].strip()[-20:] in (written / f"{stem}.md").read_text(encoding="utf-8")
+    assert {row["paired"] for row in read} == {"no"} and {row["cell"] for row in read} >= {
+        "threshold=0.4",
+        "threshold=0.5",
+    }
+    assert shown["answer"].split("(n =")[0].strip()[-20:] in (written / f"{stem}.md").read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_same_comparison_gives_the_same_bytes(uri: str, written: Path, tmp_path: Path) -> None:
     write_comparison((uri, uri), ("threshold", "broken"), ("threshold", "broken"), tmp_path)
-    assert [path.name for path in written.iterdir() if path.read_bytes() != (tmp_path / path.name).read_bytes()] == []
+    assert [
+        path.name
+        for path in written.iterdir()
+        if path.read_bytes() != (tmp_path / path.name).read_bytes()
+    ] == []

@@ -11,7 +11,9 @@ import pytest
 
 from reports.user_study.answers import Item, Key
 
-Said = tuple[int | None, tuple[int, int]]  # the chosen cell (None: no difference), and the ratings of both cells
+Said = tuple[
+    int | None, tuple[int, int]
+]  # the chosen cell (None: no difference), and the ratings of both cells
 
 
 @pytest.fixture
@@ -21,19 +23,36 @@ def key() -> Key:
         f"item{i}": Item(f"a red circle {i}", "val", i % 2, "pair", i >= 2, (f"image{i}a", f"image{i}b")) for i in range(4)
     } | {"check": Item("a blue square", "val", 0, "check", False, ("image4a", "image4b"))}  # fmt: skip
     counts = {"pairs": 4, "checks": 1, "common": 9, "identical": 2}
-    return Key("0123456789abcdef", "mask_vs_blank", ("target", "blank"), {"text": "Which fits?", "mask": "Which fills?"}, counts, items)
+    return Key(
+        "0123456789abcdef",
+        "mask_vs_blank",
+        ("target", "blank"),
+        {"text": "Which fits?", "mask": "Which fills?"},
+        counts,
+        items,
+    )
 
 
 @pytest.fixture
 def saved(key: Key) -> Callable[..., dict[str, Any]]:
     """What a participant saves who says `say(item, question)` of every pair; the right= cell stands left in every second item."""
 
-    def result(participant: str, say: Callable[[str, str], Said], *, attentive: bool = True, stop: int | None = None) -> dict[str, Any]:
+    def result(
+        participant: str,
+        say: Callable[[str, str], Said],
+        *,
+        attentive: bool = True,
+        stop: int | None = None,
+    ) -> dict[str, Any]:
         answers: list[dict[str, Any]] = []
         for number, (name, item) in enumerate(key.items.items()):
             swapped = number % 2 == 1
             for question in item.questions:
-                choice, ratings = say(name, question) if item.kind == "pair" else (None if attentive else 0, (3, 3))
+                choice, ratings = (
+                    say(name, question)
+                    if item.kind == "pair"
+                    else (None if attentive else 0, (3, 3))
+                )
                 left, right = item.images[::-1] if swapped else item.images
                 one, other = ratings[::-1] if swapped else ratings
                 side = "none" if choice is None else "left" if (choice == 0) != swapped else "right"
@@ -55,7 +74,9 @@ def save(tmp_path: Path) -> Callable[[str, Any], Path]:
     """Writes a file of answers; returns the folder of all of them."""
 
     def write(name: str, told: Any) -> Path:
-        (tmp_path / name).write_text(told if isinstance(told, str) else json.dumps(told), encoding="utf-8")
+        (tmp_path / name).write_text(
+            told if isinstance(told, str) else json.dumps(told), encoding="utf-8"
+        )
         return tmp_path
 
     return write

@@ -15,7 +15,10 @@ from reports.study import Study
 from reports.user_study.__main__ import main
 from reports.user_study.page import Wording, build, write
 
-pytestmark = pytest.mark.skipif(browser.executable() is None, reason=f"needs Chromium: one of {', '.join(browser.NAMES)} on the PATH")
+pytestmark = pytest.mark.skipif(
+    browser.executable() is None,
+    reason=f"needs Chromium: one of {', '.join(browser.NAMES)} on the PATH",
+)
 ATTACK = "Which one? </script><img src=x onerror=\"document.title='broken'\">"
 ITEMS, SCREENS = 4, 8  # three pairs and a check, each with a text and a mask question
 
@@ -24,7 +27,9 @@ ITEMS, SCREENS = 4, 8  # three pairs and a check, each with a text and a mask qu
 def page(study: Callable[[str], Study], tmp_path_factory: pytest.TempPathFactory) -> Path:
     wording = Wording(question=ATTACK)
     cells = "bias=0.0, surrogate=released, protect=none", "untouched backbone"
-    made = build(study("grid"), *cells, items=ITEMS - 1, checks=1, seed=0, largest=768, wording=wording)
+    made = build(
+        study("grid"), *cells, items=ITEMS - 1, checks=1, seed=0, largest=768, wording=wording
+    )
     path = tmp_path_factory.mktemp("page") / "study.html"
     write(made, path)
     return path
@@ -48,10 +53,16 @@ def fresh(tab: browser.Page, page: Path, tmp_path: Path) -> Iterator[browser.Pag
     yield tab
     tab.eval("1")  # what has happened has been told
     seen = tab.events[since:]
-    assert [e["params"] for e in seen if e["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")] == []
-    asked = {e["params"]["request"]["url"] for e in seen if e["method"] == "Network.requestWillBeSent"}
+    assert [
+        e["params"] for e in seen if e["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
+    ] == []
+    asked = {
+        e["params"]["request"]["url"] for e in seen if e["method"] == "Network.requestWillBeSent"
+    }
     others = {url for url in asked if urlparse(url).scheme not in ("data", "blob")}
-    assert {unquote(urlparse(url).path) for url in others} <= {str(page)} and {urlparse(url).scheme for url in others} == {"file"}
+    assert {unquote(urlparse(url).path) for url in others} <= {str(page)} and {
+        urlparse(url).scheme for url in others
+    } == {"file"}
     assert tab.eval("document.title") == "Image study"
 
 
@@ -60,7 +71,9 @@ def text(tab: browser.Page, selector: str) -> str:
 
 
 def visible(tab: browser.Page) -> str:
-    return tab.eval("[...document.querySelectorAll('main')].filter(m => !m.hidden).map(m => m.id).join()")
+    return tab.eval(
+        "[...document.querySelectorAll('main')].filter(m => !m.hidden).map(m => m.id).join()"
+    )
 
 
 def shown(tab: browser.Page) -> dict[str, Any]:
@@ -101,15 +114,26 @@ def answer_all(tab: browser.Page) -> list[tuple[dict[str, Any], str, tuple[int, 
     return said
 
 
-def test_everything_by_keyboard_then_analysed(fresh: browser.Page, page: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_everything_by_keyboard_then_analysed(
+    fresh: browser.Page, page: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert (
-        visible(fresh) == "intro" and "6 minutes" not in text(fresh, "#consent") and "Taking part is voluntary" in text(fresh, "#consent")
+        visible(fresh) == "intro"
+        and "6 minutes" not in text(fresh, "#consent")
+        and "Taking part is voluntary" in text(fresh, "#consent")
     )
     fresh.press("Enter")
-    assert visible(fresh) == "item" and text(fresh, "#count") == f"1 of {ITEMS}" and text(fresh, "#question") == ATTACK
+    assert (
+        visible(fresh) == "item"
+        and text(fresh, "#count") == f"1 of {ITEMS}"
+        and text(fresh, "#question") == ATTACK
+    )
     said = answer_all(fresh)
     assert visible(fresh) == "end" and text(fresh, "#end h1") == "Thank you"
-    assert all(seen["loaded"] for seen, _, _ in said) and [seen["outlined"] for seen, _, _ in said] == [False, True] * ITEMS
+    assert (
+        all(seen["loaded"] for seen, _, _ in said)
+        and [seen["outlined"] for seen, _, _ in said] == [False, True] * ITEMS
+    )
     assert len({seen["prompt"] for seen, _, _ in said}) == ITEMS
     fresh.press("Enter")  # saves
     path = saved_file(fresh, tmp_path)
@@ -119,11 +143,16 @@ def test_everything_by_keyboard_then_analysed(fresh: browser.Page, page: Path, t
         and path.name == f"answers-{told['participant'][:8]}.json"
         and text(fresh, "#saved").startswith("Saved as answers-")
     )
-    assert fresh.eval("document.getElementById('answers').value") == path.read_text(encoding="utf-8")
+    assert fresh.eval("document.getElementById('answers').value") == path.read_text(
+        encoding="utf-8"
+    )
     assert set(told) == {"format", "study", "participant", "seed", "finished", "answers"}
     for (seen, choice, ratings), one in zip(said, told["answers"], strict=True):
         assert one["left"] in seen["named"][0] and one["right"] in seen["named"][1]
-        assert (one["choice"], one["rating_left"], one["rating_right"]) == (choice, *ratings) and one["ms"] > 0
+        assert (one["choice"], one["rating_left"], one["rating_right"]) == (
+            choice,
+            *ratings,
+        ) and one["ms"] > 0
         assert one["question"] == ("mask" if seen["outlined"] else "text")
     key = json.loads(page.with_suffix(".key.json").read_text(encoding="utf-8"))
     assert main(["--analyse", str(tmp_path), f"key={page.with_suffix('.key.json')}"]) == 0
@@ -134,7 +163,11 @@ def test_everything_by_keyboard_then_analysed(fresh: browser.Page, page: Path, t
         item = key["items"][one["item"]]
         if item["kind"] == "pair":
             chosen = {"left": one["left"], "right": one["right"], "none": None}[one["choice"]]
-            expected.append("no difference" if chosen is None else key["cells"][item["images"].index(chosen)]["words"])
+            expected.append(
+                "no difference"
+                if chosen is None
+                else key["cells"][item["images"].index(chosen)]["words"]
+            )
     assert len(rows) == 2 * (ITEMS - 1)
     assert all(word in row for word, row in zip(expected, rows, strict=True))
 
@@ -167,10 +200,15 @@ def test_what_is_missing_is_said_and_waited_for(fresh: browser.Page) -> None:
 
 
 def test_a_reload_goes_on_where_it_stopped(fresh: browser.Page) -> None:
-    fresh.press("Enter", "ArrowLeft", "4", "2", "Enter", "ArrowRight", "1", "5", "Enter", "ArrowLeft", "3")
+    fresh.press(
+        "Enter", "ArrowLeft", "4", "2", "Enter", "ArrowRight", "1", "5", "Enter", "ArrowLeft", "3"
+    )
     before, seen = stored(fresh), shown(fresh)
     fresh.reload()
-    assert visible(fresh) == "intro" and text(fresh, "#half") == f"You were here before: 2 of {SCREENS} questions are answered."
+    assert (
+        visible(fresh) == "intro"
+        and text(fresh, "#half") == f"You were here before: 2 of {SCREENS} questions are answered."
+    )
     assert text(fresh, "#start") == "Go on where I stopped"
     fresh.press("Enter")
     after = stored(fresh)
@@ -186,10 +224,17 @@ def test_a_finished_study_stays_finished_until_someone_else_starts(fresh: browse
     fresh.reload()
     assert visible(fresh) == "end" and text(fresh, "#end h1") == "Thank you"
     fresh.click("#another")
-    assert text(fresh, "#another") == "Delete these answers and start again?" and stored(fresh) == before
+    assert (
+        text(fresh, "#another") == "Delete these answers and start again?"
+        and stored(fresh) == before
+    )
     fresh.click("#another")
     after = stored(fresh)
-    assert visible(fresh) == "item" and after["participant"] != before["participant"] and after["seed"] != before["seed"]
+    assert (
+        visible(fresh) == "item"
+        and after["participant"] != before["participant"]
+        and after["seed"] != before["seed"]
+    )
 
 
 def test_order_and_sides_are_drawn_anew_for_each_participant(fresh: browser.Page) -> None:
@@ -202,11 +247,19 @@ def test_order_and_sides_are_drawn_anew_for_each_participant(fresh: browser.Page
         drawn.append(stored(fresh)["order"])
     assert len({json.dumps(order) for order in drawn}) > 6  # 24 orders, 6 ways of sides
     for order in drawn:
-        assert len(order) == ITEMS and sum(entry["left"] < entry["right"] for entry in order) == ITEMS // 2
-    assert len({order[0]["item"] for order in drawn}) > 1 and len({order[0]["left"] < order[0]["right"] for order in drawn}) == 2
+        assert (
+            len(order) == ITEMS
+            and sum(entry["left"] < entry["right"] for entry in order) == ITEMS // 2
+        )
+    assert (
+        len({order[0]["item"] for order in drawn}) > 1
+        and len({order[0]["left"] < order[0]["right"] for order in drawn}) == 2
+    )
 
 
-def test_a_pause_saves_what_there_is(fresh: browser.Page, page: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_pause_saves_what_there_is(
+    fresh: browser.Page, page: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     fresh.press("Enter", "ArrowLeft", "4", "2", "Enter")
     fresh.click("#pause")
     assert text(fresh, "#end h1") == "Paused"
@@ -222,14 +275,20 @@ def test_a_pause_saves_what_there_is(fresh: browser.Page, page: Path, tmp_path: 
 def test_answers_can_be_copied_or_handed_on(fresh: browser.Page) -> None:
     fresh.press("Enter", "ArrowLeft", "4", "2", "Enter")
     fresh.click("#pause")
-    assert fresh.eval("document.getElementById('share').hidden")  # no such thing in a headless browser
+    assert fresh.eval(
+        "document.getElementById('share').hidden"
+    )  # no such thing in a headless browser
     fresh.click("#copy")
     fresh.wait_until(lambda: text(fresh, "#saved") == "Copied: paste it into a message.")
-    fresh.eval("""navigator.clipboard.writeText = () => Promise.reject(new Error("denied")); document.execCommand = () => false; 1""")
+    fresh.eval(
+        """navigator.clipboard.writeText = () => Promise.reject(new Error("denied")); document.execCommand = () => false; 1"""
+    )
     fresh.click("#copy")
     fresh.wait_until(lambda: "select the text below" in text(fresh, "#saved"))
     answers = fresh.eval("document.getElementById('answers').value")
-    assert fresh.eval("document.getElementById('shown').open && getSelection().toString()") == answers
+    assert (
+        fresh.eval("document.getElementById('shown').open && getSelection().toString()") == answers
+    )
     fresh.eval("""navigator.canShare = () => true;
         navigator.share = async ({ files }) => { window.given = [files[0].name, await files[0].text()]; }; 1""")
     fresh.click("#return")
@@ -237,10 +296,14 @@ def test_answers_can_be_copied_or_handed_on(fresh: browser.Page) -> None:
     fresh.click("#share")
     fresh.wait_until(lambda: text(fresh, "#saved") == "Handed over.")
     name, content = fresh.eval("window.given")
-    assert name.endswith(".txt") and json.loads(content)["answers"] == json.loads(answers)["answers"]
+    assert (
+        name.endswith(".txt") and json.loads(content)["answers"] == json.loads(answers)["answers"]
+    )
 
 
-def test_space_and_enter_are_a_buttons_own_only_where_the_keyboard_led_there(fresh: browser.Page) -> None:
+def test_space_and_enter_are_a_buttons_own_only_where_the_keyboard_led_there(
+    fresh: browser.Page,
+) -> None:
     fresh.press("Enter")
     fresh.click(".choices [data-choice=left]")
     fresh.press(" ")
@@ -257,14 +320,33 @@ def test_names_for_those_who_do_not_see(fresh: browser.Page) -> None:
     assert fresh.eval("document.activeElement.id") == "question"  # read out first on every screen
     assert fresh.eval("document.documentElement.lang") == "en"
     named = fresh.call("Accessibility.getFullAXTree")["nodes"]
-    roles = [(node["role"]["value"], node.get("name", {}).get("value", "")) for node in named if not node["ignored"]]
+    roles = [
+        (node["role"]["value"], node.get("name", {}).get("value", ""))
+        for node in named
+        if not node["ignored"]
+    ]
     buttons = [name for role, name in roles if role in ("button", "ToggleButton", "toggleButton")]
-    assert all(buttons) and {"1, not at all", "5, perfectly", "The left image", "No difference", "Next", "Back", "Pause"} <= set(buttons)
-    assert {("group", "Rating of the left image"), ("group", "Rating of the right image")} <= set(roles)
-    assert any(role in ("progressIndicator", "progressbar", "ProgressIndicator") and name == "Progress" for role, name in roles)
+    assert all(buttons) and {
+        "1, not at all",
+        "5, perfectly",
+        "The left image",
+        "No difference",
+        "Next",
+        "Back",
+        "Pause",
+    } <= set(buttons)
+    assert {("group", "Rating of the left image"), ("group", "Rating of the right image")} <= set(
+        roles
+    )
+    assert any(
+        role in ("progressIndicator", "progressbar", "ProgressIndicator") and name == "Progress"
+        for role, name in roles
+    )
 
 
-@pytest.mark.parametrize("size", [(360, 640), (320, 568), (1280, 800)], ids=lambda size: f"{size[0]}x{size[1]}")
+@pytest.mark.parametrize(
+    "size", [(360, 640), (320, 568), (1280, 800)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
 def test_it_fits(size: tuple[int, int], fresh: browser.Page) -> None:
     """No scrolling sideways, buttons that a thumb meets, and on a usual phone a whole item at once."""
     fresh.resize(*size, phone=size[0] < 500)
@@ -283,7 +365,10 @@ def test_it_fits(size: tuple[int, int], fresh: browser.Page) -> None:
             bottom = fresh.eval("document.getElementById('next').getBoundingClientRect().bottom")
             assert bottom <= size[1]
             if size != (320, 568):
-                assert fresh.eval("document.querySelector('.ratings').getBoundingClientRect().bottom") <= bottom
+                assert (
+                    fresh.eval("document.querySelector('.ratings').getBoundingClientRect().bottom")
+                    <= bottom
+                )
 
 
 def test_without_storage_it_says_so_and_works(fresh: browser.Page) -> None:

@@ -52,9 +52,17 @@ def test_alpha_by_its_definition() -> None:
 
     def distance(a: float, b: float) -> float:
         low, high = min(a, b), max(a, b)
-        return (sum(low <= v <= high for v in every) - (every.count(low) + every.count(high)) / 2) ** 2
+        return (
+            sum(low <= v <= high for v in every) - (every.count(low) + every.count(high)) / 2
+        ) ** 2
 
-    within = sum(distance(a, b) / (len(u) - 1) for u in units for i, a in enumerate(u) for j, b in enumerate(u) if i != j) / len(every)
+    within = sum(
+        distance(a, b) / (len(u) - 1)
+        for u in units
+        for i, a in enumerate(u)
+        for j, b in enumerate(u)
+        if i != j
+    ) / len(every)
     among = sum(distance(a, b) for a in every for b in every) / (len(every) * (len(every) - 1))
     assert krippendorff_alpha(values, "ordinal") == pytest.approx(1 - within / among)
 
@@ -71,9 +79,13 @@ def test_the_bootstrap_is_that_of_the_reports_where_nothing_is_missing() -> None
     values = np.random.default_rng(1).normal(size=(6, 9))
     mean, low, high = clustered_difference(values, np.zeros_like(values))
     assert np.quantile(resampled(values), [0.025, 0.975]) == pytest.approx([low, high])
-    half = stats.t.ppf(0.975, 5) * resampled(values).std()  # six participants are fewer than nine items
+    half = (
+        stats.t.ppf(0.975, 5) * resampled(values).std()
+    )  # six participants are fewer than nine items
     found = clustered_mean(values)
-    assert (found.mean, found.low, found.high, found.n) == pytest.approx((mean, mean - half, mean + half, 54))
+    assert (found.mean, found.low, found.high, found.n) == pytest.approx(
+        (mean, mean - half, mean + half, 54)
+    )
 
 
 def test_missing_answers_carry_no_weight() -> None:
@@ -87,7 +99,9 @@ def test_missing_answers_carry_no_weight() -> None:
 
 
 def test_answers_that_repeat_themselves_are_worth_less() -> None:
-    people = np.repeat((np.arange(10) < 7)[:, None], 30, axis=1).astype(float)  # everyone gives one answer thirty times
+    people = np.repeat((np.arange(10) < 7)[:, None], 30, axis=1).astype(
+        float
+    )  # everyone gives one answer thirty times
     found = clustered_share(people)
     assert found.effective == pytest.approx(10, rel=0.1)
     assert found.high - found.low > 3 * (found.wilson[1] - found.wilson[0])
@@ -99,7 +113,9 @@ def test_unanimity_has_a_width() -> None:
     found = clustered_share(np.ones((5, 30)))
     assert found.percentile == (1.0, 1.0)  # the bootstrap alone would be certain
     t = stats.t.ppf(0.975, 4)
-    assert (found.low, found.high) == pytest.approx((5 / (5 + t * t), 1.0))  # Wilson's for five answers
+    assert (found.low, found.high) == pytest.approx(
+        (5 / (5 + t * t), 1.0)
+    )  # Wilson's for five answers
 
 
 @pytest.mark.parametrize("shape", [(1, 8), (8, 1)], ids=["one participant", "one item"])

@@ -25,9 +25,15 @@ def test_cells_are_found_as_the_report_names_them(study: Callable[[str], Study])
     assert find_cell(single, "left", "untouched backbone").reference
     combined = find_cell(grid, "left", "bias=2.0, surrogate=released, protect=bos")
     assert combined is find_cell(grid, "left", "2.0 / released / bos")
-    with pytest.raises(ReportError, match="left=0.45: no such cell in 'threshold'; there are: untouched backbone; 0.3; 0.4; 0.5; 0.6; 0.7"):
+    with pytest.raises(
+        ReportError,
+        match="left=0.45: no such cell in 'threshold'; there are: untouched backbone; 0.3; 0.4; 0.5; 0.6; 0.7",
+    ):
         find_cell(single, "left", "0.45")
-    with pytest.raises(ReportError, match="there are: untouched backbone; bias=0.0, surrogate=released, protect=none; "):
+    with pytest.raises(
+        ReportError,
+        match="there are: untouched backbone; bias=0.0, surrogate=released, protect=none; ",
+    ):
         find_cell(grid, "right", "")
 
 
@@ -38,9 +44,15 @@ def test_pairs_are_of_one_prompt_noise_and_seed(sides: tuple[Study, Cell, Cell])
     for pair in pairs:
         both = [cell.trials[pair.seed].samples for cell in (left, right)]
         places = [samples.ids.index(pair.sample) for samples in both if samples]
-        assert [samples.images[i] for samples, i in zip(both, places, strict=True) if samples] == list(pair.images)
-        assert {samples.prompts[i] for samples, i in zip(both, places, strict=True) if samples} == {pair.prompt}
-        assert len({samples.noise[i] for samples, i in zip(both, places, strict=True) if samples}) == 1
+        assert [
+            samples.images[i] for samples, i in zip(both, places, strict=True) if samples
+        ] == list(pair.images)
+        assert {samples.prompts[i] for samples, i in zip(both, places, strict=True) if samples} == {
+            pair.prompt
+        }
+        assert (
+            len({samples.noise[i] for samples, i in zip(both, places, strict=True) if samples}) == 1
+        )
 
 
 @pytest.mark.parametrize("what", ["noise", "prompts", "images"])
@@ -50,14 +62,20 @@ def test_what_only_one_cell_has_is_no_pair(what: str, sides: tuple[Study, Cell, 
     assert samples is not None
     other = {"noise": [*samples.noise[:1], -1, *samples.noise[2:]], "prompts": [*samples.prompts[:1], "?", *samples.prompts[2:]],
              "images": [*samples.images[:1], None, *samples.images[2:]]}[what]  # fmt: skip
-    changed = replace(left, trials=left.trials | {1: replace(left.trials[1], samples=replace(samples, **{what: other}))})
+    changed = replace(
+        left,
+        trials=left.trials
+        | {1: replace(left.trials[1], samples=replace(samples, **{what: other}))},
+    )
     lost = set(common(*sides)) - set(common(study, changed, right))
     assert [(pair.seed, pair.sample) for pair in lost] == [(1, samples.ids[1])]
     alone = replace(left, trials={1: left.trials[1]})
     assert {pair.seed for pair in common(study, alone, right)} == {1}
 
 
-def test_the_draw_takes_splits_in_turn_and_each_prompt_before_any_again(sides: tuple[Study, Cell, Cell]) -> None:
+def test_the_draw_takes_splits_in_turn_and_each_prompt_before_any_again(
+    sides: tuple[Study, Cell, Cell],
+) -> None:
     pairs = common(*sides)
     order = drawn(pairs, random.Random(1))
     assert Counter(order) == Counter(pairs) and order != pairs
@@ -71,7 +89,10 @@ def test_the_draw_takes_splits_in_turn_and_each_prompt_before_any_again(sides: t
 
 def test_files_and_equal_pixels(study: Callable[[str], Study], tmp_path) -> None:
     found = study("grid")
-    cells = find_cell(found, "left", "2.0 / released / bos"), find_cell(found, "right", "4.0 / released / bos")
+    cells = (
+        find_cell(found, "left", "2.0 / released / bos"),
+        find_cell(found, "right", "4.0 / released / bos"),
+    )
     pair = next(iter(fetched(found, *cells, common(found, *cells))))
     assert pair.masks is not None and not same_pixels(pair)
     assert pixels(pair.images[0]).shape == (64, 64, 3)

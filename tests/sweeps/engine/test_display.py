@@ -57,7 +57,9 @@ def test_the_first_trial_tells_by_what_is_done_of_it() -> None:
     assert Pace().left(["trained"] * 2, [("trained", 5.0, 0.5)]) == pytest.approx(25.0)
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(8.2, "8 s"), (89, "89 s"), (200, "3 min"), (9000, "2.5 h")])
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(8.2, "8 s"), (89, "89 s"), (200, "3 min"), (9000, "2.5 h")]
+)
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
 
@@ -69,7 +71,9 @@ def job(cell: str = "threshold=0.5", seed: int = 1) -> Any:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_both_views_say_the_same_when_a_trial_ends(terminal: bool) -> None:
     target, stream = console(terminal)
-    with view(target, Pace(), 1, {("threshold=0.5", 1): "trained", ("threshold=0.6", 1): "trained"}) as shown:
+    with view(
+        target, Pace(), 1, {("threshold=0.5", 1): "trained", ("threshold=0.6", 1): "trained"}
+    ) as shown:
         shown.start(job())
         for step in range(3):
             shown.progress(job(), f"training: step {step}/3", step / 6)
@@ -88,8 +92,14 @@ def test_the_table_shows_every_trial_that_runs() -> None:
         say(target, shown.table())  # type: ignore[attr-defined]
     lines = stream.getvalue().splitlines()
     row = next(line for line in lines if "gpu 0" in line)
-    assert "threshold=0.5, seed 1" in row and "training: step 20/60, loss 0.0812" in row and "30%" in row
-    assert any("gpu 1,2" in line and "threshold=[0.6]" in line and "starting" in line for line in lines)
+    assert (
+        "threshold=0.5, seed 1" in row
+        and "training: step 20/60, loss 0.0812" in row
+        and "30%" in row
+    )
+    assert any(
+        "gpu 1,2" in line and "threshold=[0.6]" in line and "starting" in line for line in lines
+    )
     assert any("trial 2 of 3" in line for line in lines)
 
 
@@ -104,16 +114,30 @@ def test_a_closed_pipe_does_not_stop_the_sweep() -> None:
 def test_the_table_pairs_seeds() -> None:
     values = {
         "threshold=0.4": {0: {"success": 0.4, "fid": 9.0}, 1: {"success": 0.5, "fid": 11.0}},
-        "threshold=0.5": {0: {"success": 0.3}, 1: {"success": 0.6}, 2: {"success": 0.9}, 7: {"success": 50.0}},
+        "threshold=0.5": {
+            0: {"success": 0.3},
+            1: {"success": 0.6},
+            2: {"success": 0.9},
+            7: {"success": 50.0},
+        },
         "threshold=0.6": {2: {"success": float("nan")}},
     }
     target, stream = console()
     say(target, summary_table(SWEEP, SWEEP.cells(), [0, 1, 2], values, 160))
-    rows = [[part.strip() for part in line.split("│")] for line in stream.getvalue().splitlines() if "│" in line]
+    rows = [
+        [part.strip() for part in line.split("│")]
+        for line in stream.getvalue().splitlines()
+        if "│" in line
+    ]
     lines = {row[1]: row[2:-1] for row in rows}
     assert lines["threshold=0.5"] == ["3", "0.600 ± 0.745", "–", "–"]
     assert lines["threshold=0.4"] == ["2", "0.450 ± 0.635", "+0.000 ± 1.271", "10.000"]
-    assert lines["threshold=0.6"] == ["0", "–", "–", "–"] and lines[REFERENCE] == ["0", "–", "–", "–"]
+    assert lines["threshold=0.6"] == ["0", "–", "–", "–"] and lines[REFERENCE] == [
+        "0",
+        "–",
+        "–",
+        "–",
+    ]
 
 
 def test_a_narrow_terminal_gets_fewer_columns() -> None:
@@ -125,10 +149,22 @@ def test_a_narrow_terminal_gets_fewer_columns() -> None:
 
 
 def test_long_names_and_large_numbers_fit() -> None:
-    sweep = replace(gate_start.SWEEP, metrics=[Metric("success", "Success"), Metric("parameters", "Trained parameters", "lower")])
-    values = {cell.text: {0: {"success": 0.5, "parameters": 465921.0}} for cell in sweep.cells() if not cell.reference}
+    sweep = replace(
+        gate_start.SWEEP,
+        metrics=[Metric("success", "Success"), Metric("parameters", "Trained parameters", "lower")],
+    )
+    values = {
+        cell.text: {0: {"success": 0.5, "parameters": 465921.0}}
+        for cell in sweep.cells()
+        if not cell.reference
+    }
     for width in (80, 160):
         target, stream = console(width=width)
         say(target, summary_table(sweep, sweep.cells(), [0], values, width))
         text = stream.getvalue()
-        assert "…" not in text and text.count("0.500") == len(values) and ("465921 │" in text) == (width == 160) and "465921." not in text
+        assert (
+            "…" not in text
+            and text.count("0.500") == len(values)
+            and ("465921 │" in text) == (width == 160)
+            and "465921." not in text
+        )

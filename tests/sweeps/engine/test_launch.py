@@ -15,28 +15,36 @@ from sweeps.engine.launch import Inline, LaunchError, Program, devices_of, slots
 
 def slots(*words: str, gpus: str = "") -> list[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(launch, "devices_of", lambda config: devices_of(config, {"CUDA_VISIBLE_DEVICES": gpus}))
+        patch.setattr(
+            launch, "devices_of", lambda config: devices_of(config, {"CUDA_VISIBLE_DEVICES": gpus})
+        )
         patch.setattr(launch.os, "cpu_count", lambda: 8)
         return list(slots_for(conf.load(list(words)), trainer=lambda *_: {}))
 
 
 def described(found: list[Any]) -> list[tuple[str, int]]:
-    return [("inline" if isinstance(slot, Inline) else slot.device, getattr(slot, "processes", 1)) for slot in found]
+    return [
+        ("inline" if isinstance(slot, Inline) else slot.device, getattr(slot, "processes", 1))
+        for slot in found
+    ]
 
 
-@pytest.mark.parametrize(("words", "gpus", "expected"), [
-    ([], "", [("inline", 1)]),
-    (["launcher=process"], "", [("cpu", 1)]),
-    (["workers=2"], "", [("cpu", 1)] * 2),
-    (["trainer.devices=2"], "", [("cpu", 2)]),
-    ([], "0,1,2", [("gpu 0", 1), ("gpu 1", 1), ("gpu 2", 1)]),
-    (["workers=2"], "0,1,2", [("gpu 0", 1), ("gpu 1", 1)]),
-    (["trainer.devices=2"], "0,1,2,3,4", [("gpu 0,1", 2), ("gpu 2,3", 2)]),
-    (["devices=1,3", "trainer.devices=2"], "0,1,2,3", [("gpu 1,3", 2)]),
-    (["trainer.accelerator=cpu"], "0,1", [("inline", 1)]),
-    (["launcher=inline", "workers=1"], "0,1", [("inline", 1)]),
-    (["launch=srun torchrun", "trainer.devices=8"], "0,1", [("8 processes", 8)]),
-])
+@pytest.mark.parametrize(
+    ("words", "gpus", "expected"),
+    [
+        ([], "", [("inline", 1)]),
+        (["launcher=process"], "", [("cpu", 1)]),
+        (["workers=2"], "", [("cpu", 1)] * 2),
+        (["trainer.devices=2"], "", [("cpu", 2)]),
+        ([], "0,1,2", [("gpu 0", 1), ("gpu 1", 1), ("gpu 2", 1)]),
+        (["workers=2"], "0,1,2", [("gpu 0", 1), ("gpu 1", 1)]),
+        (["trainer.devices=2"], "0,1,2,3,4", [("gpu 0,1", 2), ("gpu 2,3", 2)]),
+        (["devices=1,3", "trainer.devices=2"], "0,1,2,3", [("gpu 1,3", 2)]),
+        (["trainer.accelerator=cpu"], "0,1", [("inline", 1)]),
+        (["launcher=inline", "workers=1"], "0,1", [("inline", 1)]),
+        (["launch=srun torchrun", "trainer.devices=8"], "0,1", [("8 processes", 8)]),
+    ],
+)
 def test_slots(words: list[str], gpus: str, expected: list[tuple[str, int]]) -> None:
     assert described(slots(*words, gpus=gpus)) == expected
 
@@ -47,18 +55,33 @@ def test_cores_are_shared_out() -> None:
     assert [slot.threads for slot in slots("workers=2", gpus="0,1")] == [0, 0]
 
 
-@pytest.mark.parametrize(("words", "gpus", "message"), [
-    (["workers=many"], "", "workers=many: expected auto or a number of at least 1"),
-    (["workers=0"], "", "workers=0: expected auto or a number of at least 1"),
-    (["workers=3"], "0,1", "workers=3 with trainer.devices=1 take 3 GPUs, but there are 2 (0, 1)"),
-    (["trainer.devices=4"], "0,1", "workers=auto with trainer.devices=4 take 4 GPUs, but there are 2 (0, 1)"),
-    (["devices=1,1"], "0,1", "devices=1,1: expected each GPU once"),
-    (["launcher=inline", "devices=1"], "0,1", "launcher=inline with devices=1: this process uses the first GPU; use launcher=process"),
-    (["devices=0,7"], "0,1", "devices=0,7: no GPU 7 here; there are 0, 1"),
-    (["launcher=inline", "workers=2"], "", "launcher=inline with workers=2"),
-    (["launcher=inline", "trainer.devices=2"], "", "launcher=inline with trainer.devices=2"),
-    (["trainer.accelerator=gpu"], "", "trainer.accelerator=gpu but this machine has none"),
-])
+@pytest.mark.parametrize(
+    ("words", "gpus", "message"),
+    [
+        (["workers=many"], "", "workers=many: expected auto or a number of at least 1"),
+        (["workers=0"], "", "workers=0: expected auto or a number of at least 1"),
+        (
+            ["workers=3"],
+            "0,1",
+            "workers=3 with trainer.devices=1 take 3 GPUs, but there are 2 (0, 1)",
+        ),
+        (
+            ["trainer.devices=4"],
+            "0,1",
+            "workers=auto with trainer.devices=4 take 4 GPUs, but there are 2 (0, 1)",
+        ),
+        (["devices=1,1"], "0,1", "devices=1,1: expected each GPU once"),
+        (
+            ["launcher=inline", "devices=1"],
+            "0,1",
+            "launcher=inline with devices=1: this process uses the first GPU; use launcher=process",
+        ),
+        (["devices=0,7"], "0,1", "devices=0,7: no GPU 7 here; there are 0, 1"),
+        (["launcher=inline", "workers=2"], "", "launcher=inline with workers=2"),
+        (["launcher=inline", "trainer.devices=2"], "", "launcher=inline with trainer.devices=2"),
+        (["trainer.accelerator=gpu"], "", "trainer.accelerator=gpu but this machine has none"),
+    ],
+)
 def test_what_does_not_fit_is_refused(words: list[str], gpus: str, message: str) -> None:
     with pytest.raises(LaunchError, match=re.escape(message)):
         slots(*words, gpus=gpus)

@@ -36,8 +36,15 @@ with locks.exclusive("queue"):
 
 
 @pytest.mark.parametrize("close_fds", [True, False])
-def test_a_killed_driver_is_dead_at_once_though_its_children_live(tmp_path: Path, close_fds: bool) -> None:
-    driver = subprocess.Popen([sys.executable, "-c", DRIVER, str(tmp_path), str(close_fds)], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+def test_a_killed_driver_is_dead_at_once_though_its_children_live(
+    tmp_path: Path, close_fds: bool
+) -> None:
+    driver = subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(tmp_path), str(close_fds)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     assert driver.stdout is not None
     children = [int(word) for word in driver.stdout.readline().split()]
     try:
@@ -45,7 +52,9 @@ def test_a_killed_driver_is_dead_at_once_though_its_children_live(tmp_path: Path
         assert locks.alive("driver")
         driver.kill()
         driver.wait()
-        until(lambda: not locks.alive("driver"), 10)  # the fork lets go of its copy as soon as it gets a turn
+        until(
+            lambda: not locks.alive("driver"), 10
+        )  # the fork lets go of its copy as soon as it gets a turn
         assert not list(tmp_path.glob(".owner-*"))
         with locks.exclusive("queue"):
             for child in children:

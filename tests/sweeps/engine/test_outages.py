@@ -22,12 +22,18 @@ def small_disk(tmp_path: Path, empty_database: Path) -> Iterator[Path]:
     """An output on a file system of 24 MB; skipped where none can be mounted."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)], capture_output=True, check=False)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(folder)],
+        capture_output=True,
+        check=False,
+    )
     if mounted.returncode:
         pytest.skip("no file system can be mounted here")
     (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
     yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)  # the database stays open in this process
+    subprocess.run(
+        ["umount", "--lazy", str(folder)], check=True
+    )  # the database stays open in this process
 
 
 def fill(folder: Path) -> Path:
@@ -59,7 +65,9 @@ def test_a_full_disk_ends_the_sweep_in_one_line_and_loses_nothing(small_disk: Pa
     assert "RUNNING" not in {run.info.status for run in runs(mlflow, "seed")}
 
 
-def test_a_server_that_is_away_for_a_while_is_waited_for(tmp_path: Path, empty_database: Path) -> None:
+def test_a_server_that_is_away_for_a_while_is_waited_for(
+    tmp_path: Path, empty_database: Path
+) -> None:
     output = tmp_path / "runs"
     output.mkdir()
     (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
@@ -79,13 +87,18 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(tmp_path: Path, empty_d
             assert driver.returncode == 0, err
         mlflow: Any = client(server.url)
         assert finished(mlflow) == everything(2) and states(output) == {"COMPLETE": 8}
-        losses = [len(mlflow.get_metric_history(run.info.run_id, "train/loss")) for run in runs(mlflow, "seed")]
+        losses = [
+            len(mlflow.get_metric_history(run.info.run_id, "train/loss"))
+            for run in runs(mlflow, "seed")
+        ]
         assert losses == [3] * 8
     finally:
         server.kill()
 
 
-def test_machines_without_a_shared_folder_share_a_queue(tmp_path: Path, empty_database: Path, url: str) -> None:
+def test_machines_without_a_shared_folder_share_a_queue(
+    tmp_path: Path, empty_database: Path, url: str
+) -> None:
     (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
     one, other = tmp_path / "one", tmp_path / "other"
     for output in (one, other):
@@ -108,9 +121,14 @@ def test_machines_without_a_shared_folder_share_a_queue(tmp_path: Path, empty_da
             assert second.returncode == 0, err
         mlflow: Any = client(server.url)
         assert finished(mlflow) == everything(2), "what the first had begun was taken over"
-        assert {run.info.status for run in runs(mlflow, "seed")} == {"FINISHED", "KILLED"} and not alive(one)
+        assert {run.info.status for run in runs(mlflow, "seed")} == {
+            "FINISHED",
+            "KILLED",
+        } and not alive(one)
         assert len(ran(one)) + len(ran(other)) == 9
-        assert not any(url in file.read_text() for file in tmp_path.rglob("*.yaml")), "a password stands in no file"
+        assert not any(url in file.read_text() for file in tmp_path.rglob("*.yaml")), (
+            "a password stands in no file"
+        )
     finally:
         server.kill()
 
@@ -119,4 +137,8 @@ def test_a_server_that_was_never_there_is_said_at_once(output: Path) -> None:
     with starting(output) as start:
         driver = start("seeds=1", *PROCESS, "tracking_uri=http://127.0.0.1:9")
         _, err = ended(driver)
-    assert driver.returncode == 2 and "no MLflow server answers at tracking_uri=http://127.0.0.1:9" in err and not ran(output)
+    assert (
+        driver.returncode == 2
+        and "no MLflow server answers at tracking_uri=http://127.0.0.1:9" in err
+        and not ran(output)
+    )

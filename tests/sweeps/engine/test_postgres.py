@@ -85,7 +85,9 @@ def drivers(tmp_path: Path) -> Iterator[Drive]:
             new.append(subprocess.Popen(command, cwd=ROOT, text=True, **pipes))
         started.extend(new)
         for driver in new:
-            assert driver.stdout is not None and driver.stdout.readline() == "ready\n", driver.stderr.read()  # type: ignore[union-attr]
+            assert driver.stdout is not None and driver.stdout.readline() == "ready\n", (
+                driver.stderr.read()
+            )  # type: ignore[union-attr]
         let_go(new)
         return new
 
@@ -105,7 +107,9 @@ def let_go(drivers: list[subprocess.Popen[str]]) -> None:
 def claimed_by(drivers: list[subprocess.Popen[str]]) -> list[list[int]]:
     """The trials of each. The first of each are claimed at once and held together, so none can have run through the queue alone."""
     held = [driver.stdout.readline() for driver in drivers]  # type: ignore[union-attr]
-    assert all(held), "".join(driver.communicate()[1] for driver, number in zip(drivers, held, strict=True) if not number)
+    assert all(held), "".join(
+        driver.communicate()[1] for driver, number in zip(drivers, held, strict=True) if not number
+    )
     let_go(drivers)
     return [[int(first), *map(int, rest)] for first, rest in zip(held, said(drivers), strict=True)]
 
@@ -124,7 +128,9 @@ def opened(folder: Path, storage: str | None, name: str = "queue") -> Study:
     return Study(folder, name, "higher", {"digest": "one"}, storage)
 
 
-def test_a_new_study_opened_by_several_at_once(tmp_path: Path, storage: str | None, drivers: Drive) -> None:
+def test_a_new_study_opened_by_several_at_once(
+    tmp_path: Path, storage: str | None, drivers: Drive
+) -> None:
     assert identity_of(tmp_path, "queue", storage) is None
     answers = said(drivers(storage, *["open"] * 4))
     assert len({by for (by,) in answers}) == 1
@@ -139,7 +145,11 @@ def test_every_trial_is_claimed_once(tmp_path: Path, storage: str | None, driver
     assert Counter(number for numbers in claimed for number in numbers) == Counter(range(16))
     assert len(study.trials("COMPLETE")) == 16 and not study.orphans()
     owners = {trial.number: trial.user_attrs["owner"] for trial in study.trials()}
-    assert [len({owners[number] for number in numbers}) for numbers in claimed] == [1, 1, 1] and len(set(owners.values())) == 3
+    assert [len({owners[number] for number in numbers}) for numbers in claimed] == [
+        1,
+        1,
+        1,
+    ] and len(set(owners.values())) == 3
     study.close()
 
 
@@ -152,7 +162,9 @@ def test_a_claim_on_a_server_needs_no_lock(tmp_path: Path, url: str, drivers: Dr
     study.close()
 
 
-def test_several_append_at_once_and_one_is_killed(tmp_path: Path, storage: str | None, drivers: Drive) -> None:
+def test_several_append_at_once_and_one_is_killed(
+    tmp_path: Path, storage: str | None, drivers: Drive
+) -> None:
     study = opened(tmp_path, storage)
     *others, last = drivers(storage, *["enqueue"] * 3)
     while not study.trials():
@@ -165,7 +177,9 @@ def test_several_append_at_once_and_one_is_killed(tmp_path: Path, storage: str |
     assert len(opened(tmp_path, storage).trials()) == len(numbers)
 
 
-def test_a_killed_driver_is_known_at_once(tmp_path: Path, storage: str | None, drivers: Drive) -> None:
+def test_a_killed_driver_is_known_at_once(
+    tmp_path: Path, storage: str | None, drivers: Drive
+) -> None:
     study = opened(tmp_path, storage)
     for key in KEYS[:2]:
         study.enqueue(*key, {"a": 1})
@@ -196,12 +210,19 @@ def test_a_killed_driver_is_known_at_once(tmp_path: Path, storage: str | None, d
     study.close()
 
 
-def test_looking_creates_no_table(tmp_path: Path, machine: Machine, database: str, url: str) -> None:
+def test_looking_creates_no_table(
+    tmp_path: Path, machine: Machine, database: str, url: str
+) -> None:
     assert identity_of(tmp_path, "queue", url) is None and studies(tmp_path, url) == []
-    assert machine.run("select count(*) from pg_tables where schemaname = 'public'", database) == [(0,)]
+    assert machine.run("select count(*) from pg_tables where schemaname = 'public'", database) == [
+        (0,)
+    ]
     for name in ("queue", "another"):
         opened(tmp_path, url, name).close()
-    assert identity_of(tmp_path, "queue", url) == {"digest": "one"} and identity_of(tmp_path, "third", url) is None
+    assert (
+        identity_of(tmp_path, "queue", url) == {"digest": "one"}
+        and identity_of(tmp_path, "third", url) is None
+    )
     assert studies(tmp_path, url.replace("://", "+psycopg2://")) == ["another", "queue"]
 
 
@@ -214,7 +235,12 @@ def test_the_first_identity_stays(tmp_path: Path, url: str) -> None:
 
 
 def test_locks_of_studies_are_apart_and_threads_take_turns(url: str) -> None:
-    locks, others, inside, most = PostgresLocks(Server(url), "a"), PostgresLocks(Server(url), "b"), 0, []
+    locks, others, inside, most = (
+        PostgresLocks(Server(url), "a"),
+        PostgresLocks(Server(url), "b"),
+        0,
+        [],
+    )
 
     def work() -> None:
         nonlocal inside
@@ -246,23 +272,33 @@ def test_a_lost_connection(tmp_path: Path, machine: Machine, database: str, url:
     assert first is not None and not other.orphans()
     assert machine.disconnect(database) >= 4
     assert [trial.number for trial in other.orphans()] == [first.number]
-    assert driver.refresh() and not other.orphans() and [trial.number for trial in other.elsewhere()] == [first.number]
+    assert (
+        driver.refresh()
+        and not other.orphans()
+        and [trial.number for trial in other.elsewhere()] == [first.number]
+    )
 
     machine.disconnect(database)
     assert other.fail(first.number, "gone")  # before the driver was back
     second = driver.claim(KEYS, {})
     assert second is not None and second.user_attrs["owner"] == first.user_attrs["owner"]
-    assert driver.complete(first.number, 0.5) is False and driver.complete(second.number, 0.5) is True
+    assert (
+        driver.complete(first.number, 0.5) is False and driver.complete(second.number, 0.5) is True
+    )
     with driver.lock:
         machine.disconnect(database)
-        assert [key for trial in driver.trials("WAITING") if (key := trial.user_attrs["seed"])] == [2]
+        assert [key for trial in driver.trials("WAITING") if (key := trial.user_attrs["seed"])] == [
+            2
+        ]
     with other.lock:
         pass
     driver.close()
     other.close()
 
 
-def test_a_claim_that_is_cut_short_is_taken_up_again(tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_claim_that_is_cut_short_is_taken_up_again(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import psycopg2
 
     def broken(*_: Any) -> None:
@@ -277,11 +313,17 @@ def test_a_claim_that_is_cut_short_is_taken_up_again(tmp_path: Path, url: str, m
             study.claim(KEYS, {})
     trial = study.claim(KEYS, {})
     assert trial is not None and (trial.number, trial.params) == (0, {"a": 1})
-    assert len(study.trials("RUNNING")) == 1 and (second := study.claim(KEYS, {})) is not None and second.number == 1
+    assert (
+        len(study.trials("RUNNING")) == 1
+        and (second := study.claim(KEYS, {})) is not None
+        and second.number == 1
+    )
     study.close()
 
 
-def test_a_server_that_is_started_again_is_waited_for(tmp_path: Path, machine: Machine, url: str) -> None:
+def test_a_server_that_is_started_again_is_waited_for(
+    tmp_path: Path, machine: Machine, url: str
+) -> None:
     study = opened(tmp_path, url)
     study.enqueue(*KEYS[0], {"a": 1})
     trial = study.claim(KEYS, {})
@@ -298,14 +340,23 @@ def test_a_server_that_is_started_again_is_waited_for(tmp_path: Path, machine: M
     study.close()
 
 
-def test_what_the_server_refuses_is_one_line_without_password(tmp_path: Path, machine: Machine, database: str) -> None:
+def test_what_the_server_refuses_is_one_line_without_password(
+    tmp_path: Path, machine: Machine, database: str
+) -> None:
     place = rf"storage=postgresql://127\.0\.0\.1:{machine.port}/"
-    with pytest.raises(StorageError, match=rf'^PostgreSQL, {place}{database}: .*password authentication failed for user "me"$') as caught:
+    with pytest.raises(
+        StorageError,
+        match=rf'^PostgreSQL, {place}{database}: .*password authentication failed for user "me"$',
+    ) as caught:
         opened(tmp_path / "new", machine.url(database, "wr0ng"))
     assert "wr0ng" not in str(caught.value) and not (tmp_path / "new").exists()
-    with pytest.raises(StorageError, match=rf'^PostgreSQL, {place}nowhere: .*database "nowhere" does not exist$'):
+    with pytest.raises(
+        StorageError, match=rf'^PostgreSQL, {place}nowhere: .*database "nowhere" does not exist$'
+    ):
         identity_of(tmp_path, "queue", machine.url("nowhere"))
     machine.run("create role guest login password 'guest'")
-    with pytest.raises(StorageError, match=rf"^PostgreSQL, {place}{database}: permission denied for schema public$"):
+    with pytest.raises(
+        StorageError, match=rf"^PostgreSQL, {place}{database}: permission denied for schema public$"
+    ):
         machine.run("revoke create on schema public from public", database)
         opened(tmp_path / "new", f"postgresql://guest:guest@127.0.0.1:{machine.port}/{database}")

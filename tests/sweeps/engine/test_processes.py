@@ -21,9 +21,14 @@ def test_two_workers_run_everything_once(start: Start, output: Path, mlflow: Any
     assert driver.returncode == 0, err
     assert finished(mlflow) == everything(2) and states(output) == {"COMPLETE": 8}
     attempts = ran(output)
-    assert len(attempts) == 8 and len({pid for _, pid, *_ in attempts}) == 2, "a worker takes one trial after another"
+    assert len(attempts) == 8 and len({pid for _, pid, *_ in attempts}) == 2, (
+        "a worker takes one trial after another"
+    )
     assert "on cpu: training" in out and "[8/8]" in out and not alive(output)
-    losses = [len(mlflow.get_metric_history(run.info.run_id, "train/loss")) for run in runs(mlflow, "seed")]
+    losses = [
+        len(mlflow.get_metric_history(run.info.run_id, "train/loss"))
+        for run in runs(mlflow, "seed")
+    ]
     assert losses == [3] * 8
     log = (output / "threshold" / "trials" / "threshold=0.5-seed0" / "run.yaml").read_text()
     assert "threshold: 0.5" in log and not list((output / "threshold").glob(".owner-*"))
@@ -34,20 +39,33 @@ def test_every_worker_has_its_own_slice_of_the_devices(start: Start, output: Pat
     driver = start("seeds=1", CUDA_VISIBLE_DEVICES="4,5,7")
     out, err = ended(driver)
     assert driver.returncode == 0, err
-    assert {visible for _, _, visible, _ in ran(output)} <= {"4", "5", "7"} and "on gpu 4: training" in out and "on gpu 5: training" in out
+    assert (
+        {visible for _, _, visible, _ in ran(output)} <= {"4", "5", "7"}
+        and "on gpu 4: training" in out
+        and "on gpu 5: training" in out
+    )
     assert len({pid for _, pid, *_ in ran(output)}) > 1
-    driver = start("seeds=1", "levels=[]", "devices=5,7", "trainer.devices=2", CUDA_VISIBLE_DEVICES="4,5,7")
+    driver = start(
+        "seeds=1", "levels=[]", "devices=5,7", "trainer.devices=2", CUDA_VISIBLE_DEVICES="4,5,7"
+    )
     assert ended(driver)[0].count("on gpu 5,7: training") == 2 and driver.returncode == 0
     assert [visible for *_, visible, _ in ran(output)].count("5,7") == 4, "both ranks see the slice"
 
 
 def test_a_launcher_of_ones_own_starts_the_ranks(start: Start, output: Path, mlflow: Any) -> None:
     launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=$RANKS"
-    driver = start("seeds=1", "trainer.devices=2", *PROCESS, "levels=[]", f"launch={launch}", RANKS="2")
+    driver = start(
+        "seeds=1", "trainer.devices=2", *PROCESS, "levels=[]", f"launch={launch}", RANKS="2"
+    )
     out, err = ended(driver)
     assert driver.returncode == 0, err
-    assert "threshold=0.5, seed 0 on 2 processes: training" in out and states(output) == {"COMPLETE": 2}
-    assert Counter(rank for *_, rank in ran(output)) == {"0": 2, "1": 2} and len(runs(mlflow, "seed")) == 2
+    assert "threshold=0.5, seed 0 on 2 processes: training" in out and states(output) == {
+        "COMPLETE": 2
+    }
+    assert (
+        Counter(rank for *_, rank in ran(output)) == {"0": 2, "1": 2}
+        and len(runs(mlflow, "seed")) == 2
+    )
 
 
 def test_what_breaks_a_trial_breaks_no_other(start: Start, output: Path, mlflow: Any) -> None:
@@ -64,16 +82,27 @@ def test_what_breaks_a_trial_breaks_no_other(start: Start, output: Path, mlflow:
     assert driver.returncode == 0, err
     assert finished(mlflow) == everything(2) and states(output) == {"COMPLETE": 8, "FAIL": 4}
     attempts = Counter(name for name, *_ in ran(output))
-    failed = {(run.data.tags["cell"], run.data.params["seed"]): run for run in runs(mlflow, "seed") if run.info.status == "FAILED"}
+    failed = {
+        (run.data.tags["cell"], run.data.params["seed"]): run
+        for run in runs(mlflow, "seed")
+        if run.info.status == "FAILED"
+    }
     for action, (threshold, seed) in trial.items():
         run = failed[f"threshold={threshold}", str(seed)]
         assert run.data.tags["error"] == reasons[action] and attempts[f"{threshold}-{seed}"] == 2
-        assert f"threshold={threshold}, seed {seed} failed (try 1 of 2): {reasons[action]}; log: " in out
+        assert (
+            f"threshold={threshold}, seed {seed} failed (try 1 of 2): {reasons[action]}; log: "
+            in out
+        )
     assert len(failed) == 4 and not alive(output)
-    assert len({pid for _, pid, *_ in ran(output)}) == 5, "a worker that failed takes no other trial; one without a metric did not fail"
+    assert len({pid for _, pid, *_ in ran(output)}) == 5, (
+        "a worker that failed takes no other trial; one without a metric did not fail"
+    )
 
 
-def test_a_driver_that_is_killed_takes_its_workers_along(start: Start, output: Path, mlflow: Any) -> None:
+def test_a_driver_that_is_killed_takes_its_workers_along(
+    start: Start, output: Path, mlflow: Any
+) -> None:
     behave(output, seconds=1.0, **{"0.5-0": "hang"})
     driver = start()
     until(lambda: len(ran(output)) >= 5)
@@ -105,9 +134,11 @@ def test_killed_again_and_again(start: Start, output: Path, mlflow: Any) -> None
     _, err = ended(last)
     assert last.returncode == 0, err
     assert finished(mlflow) == everything(2) and states(output)["COMPLETE"] == 8
-    assert Counter((trial.user_attrs["cell"], trial.user_attrs["seed"]) for trial in trials(output) if trial.state.name == "COMPLETE") == (
-        Counter((cell, int(seed)) for cell, seed in everything(2))
-    )
+    assert Counter(
+        (trial.user_attrs["cell"], trial.user_attrs["seed"])
+        for trial in trials(output)
+        if trial.state.name == "COMPLETE"
+    ) == (Counter((cell, int(seed)) for cell, seed in everything(2)))
     assert "RUNNING" not in {run.info.status for run in runs(mlflow, "seed")}
 
 
@@ -121,7 +152,9 @@ def test_two_drivers_share_one_sweep(start: Start, output: Path, mlflow: Any) ->
     assert len({pid for _, pid, *_ in ran(output)}) == 2, "both took part"
 
 
-def test_a_driver_that_dies_leaves_its_trial_to_the_other(start: Start, output: Path, mlflow: Any) -> None:
+def test_a_driver_that_dies_leaves_its_trial_to_the_other(
+    start: Start, output: Path, mlflow: Any
+) -> None:
     behave(output, **{"0.4-0": "hang"})
     first = start("seeds=1", *PROCESS)
     until(lambda: any(trial == "0.4-0" for trial, *_ in ran(output)))
@@ -147,7 +180,9 @@ def test_ctrl_c_once_lets_running_trials_finish(start: Start, output: Path, mlfl
 
 
 @pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
-def test_a_second_ctrl_c_or_another_signal_stops_at_once(start: Start, output: Path, mlflow: Any, last: signal.Signals) -> None:
+def test_a_second_ctrl_c_or_another_signal_stops_at_once(
+    start: Start, output: Path, mlflow: Any, last: signal.Signals
+) -> None:
     behave(output, **{"reference-0": "hang", "0.4-0": "hang"})
     driver = start()
     until(lambda: len(ran(output)) == 2)
@@ -161,12 +196,17 @@ def test_a_second_ctrl_c_or_another_signal_stops_at_once(start: Start, output: P
     assert {run.info.status for run in runs(mlflow, "seed")} == {"KILLED"}
 
 
-def test_a_rank_that_is_killed_ends_its_trial_alone(start: Start, output: Path, mlflow: Any) -> None:
+def test_a_rank_that_is_killed_ends_its_trial_alone(
+    start: Start, output: Path, mlflow: Any
+) -> None:
     behave(output, **{"0.4-0": "kill the second"})
     driver = start("seeds=1", "trainer.devices=2", *PROCESS, "levels=[0.4]")
     out, err = ended(driver)
     assert driver.returncode == 0, err
-    assert "threshold=0.4, seed 0 failed (try 1 of 2): one of its 2 processes was killed by SIGKILL" in out
+    assert (
+        "threshold=0.4, seed 0 failed (try 1 of 2): one of its 2 processes was killed by SIGKILL"
+        in out
+    )
     assert finished(mlflow) == everything(1, [*everything_but_06()]) and not alive(output)
     attempts = Counter(trial for trial, *_ in ran(output))
     assert attempts.pop("0.4-0") in (3, 4), "the other rank may not have begun"

@@ -31,7 +31,9 @@ def as_optuna_reads_it(folder: Path) -> list[optuna.trial.FrozenTrial]:
     return optuna.load_study(study_name="queue", storage=storage).trials
 
 
-def python(code: str, *words: object, before: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+def python(
+    code: str, *words: object, before: list[str] | None = None
+) -> subprocess.CompletedProcess[str]:
     command = [*(before or []), sys.executable, "-c", code, *map(str, words)]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
@@ -52,19 +54,33 @@ def test_a_claim_is_told_once(study: Study) -> None:
     assert (told.value, told.user_attrs["seconds"]) == (0.5, 3.0)
     assert study.complete(trial.number, 0.7) is False and study.fail(trial.number, "late") is False
     assert study.complete(trial.number, 0.5, 3.0) is True  # only the answer to the first was lost
-    assert study.trials("COMPLETE")[0].value == 0.5 and "error" not in study.trials("COMPLETE")[0].user_attrs
+    assert (
+        study.trials("COMPLETE")[0].value == 0.5
+        and "error" not in study.trials("COMPLETE")[0].user_attrs
+    )
 
 
 def test_a_driver_that_was_thought_dead_does_no_harm(study: Study, tmp_path: Path) -> None:
     trial = study.claim(KEYS, {})
     other = opened(tmp_path)
-    assert trial is not None and other.fail(trial.number, "the process ended before the trial did") is True
-    assert study.complete(trial.number, 0.5, 3.0) is False and study.fail(trial.number, "mine") is False
+    assert (
+        trial is not None
+        and other.fail(trial.number, "the process ended before the trial did") is True
+    )
+    assert (
+        study.complete(trial.number, 0.5, 3.0) is False
+        and study.fail(trial.number, "mine") is False
+    )
     (failed,) = other.trials("FAIL")
-    assert failed.user_attrs["error"] == "the process ended before the trial did" and failed.value is None
+    assert (
+        failed.user_attrs["error"] == "the process ended before the trial did"
+        and failed.value is None
+    )
 
 
-def test_a_trial_that_ends_between_question_and_answer(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_that_ends_between_question_and_answer(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     trial = study.claim(KEYS, {})
     assert trial is not None
     tell = study.study.tell
@@ -99,7 +115,11 @@ def test_trials_of_others(study: Study, tmp_path: Path) -> None:
     other = opened(tmp_path)
     mine, theirs = study.claim(KEYS, {}), other.claim(KEYS, {})
     assert mine is not None and theirs is not None
-    assert [trial.number for trial in study.elsewhere()] == [theirs.number] and study.alive_owner(mine) and not study.orphans()
+    assert (
+        [trial.number for trial in study.elsewhere()] == [theirs.number]
+        and study.alive_owner(mine)
+        and not study.orphans()
+    )
     assert study.refresh()
     other.close()
     assert not study.elsewhere() and [trial.number for trial in study.orphans()] == [theirs.number]
@@ -119,12 +139,19 @@ def test_an_unfinished_line_is_cut_off_when_opened(study: Study, tmp_path: Path,
 
 
 @pytest.mark.parametrize("text", [b'{"op_code":4,"wor', b"\0" * 10_000], ids=["half", "holes"])
-def test_an_unfinished_line_is_cut_off_while_open(study: Study, tmp_path: Path, text: bytes) -> None:
+def test_an_unfinished_line_is_cut_off_while_open(
+    study: Study, tmp_path: Path, text: bytes
+) -> None:
     with (tmp_path / "study.journal").open("ab") as file:
         file.write(text)
     assert len(study.trials()) == 3
     study.enqueue("a=1", 9, {})
-    assert len(study.trials()) == len(opened(tmp_path).trials()) == len(as_optuna_reads_it(tmp_path)) == 4
+    assert (
+        len(study.trials())
+        == len(opened(tmp_path).trials())
+        == len(as_optuna_reads_it(tmp_path))
+        == 4
+    )
 
 
 def test_a_file_that_only_holds_an_unfinished_line(tmp_path: Path) -> None:
@@ -205,7 +232,13 @@ study.enqueue("a=1", seed, {})
 assert [trial.user_attrs["seed"] for trial in Study(folder, "queue", "higher", {}).trials()] == list(range(seed + 1)), seed
 print(seed)
 """
-    inside = ["unshare", *([] if os.getuid() == 0 else ["--user", "--map-root-user"]), "--mount", "sh", "-c"]
+    inside = [
+        "unshare",
+        *([] if os.getuid() == 0 else ["--user", "--map-root-user"]),
+        "--mount",
+        "sh",
+        "-c",
+    ]
     mount = f"mount -t tmpfs -o size=64k none {tmp_path}"
     try:
         subprocess.run([*inside, mount], capture_output=True, check=True)
@@ -214,10 +247,15 @@ print(seed)
     done = python(code, tmp_path, before=[*inside, f'{mount} && exec "$@"', "sh"])
     assert done.returncode == 0, done.stderr
     said, seed = done.stdout.splitlines()
-    assert said == f"{tmp_path / 'study.journal'} cannot be used: No space left on device" and int(seed) > 50
+    assert (
+        said == f"{tmp_path / 'study.journal'} cannot be used: No space left on device"
+        and int(seed) > 50
+    )
 
 
-def test_a_signal_in_the_middle_of_a_line_takes_it_back(study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_in_the_middle_of_a_line_takes_it_back(
+    study: Study, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def stop(_: int) -> None:
         raise KeyboardInterrupt
 
@@ -250,29 +288,64 @@ def test_looking_creates_nothing(study: Study, tmp_path: Path) -> None:
     folder = tmp_path / "output" / "queue"
     folder.mkdir(parents=True)
     (folder / "study.journal").write_bytes(text)
-    assert identity_of(folder, "queue") == {"digest": "one"} and identity_of(folder, "other") is None
+    assert (
+        identity_of(folder, "queue") == {"digest": "one"} and identity_of(folder, "other") is None
+    )
     assert identity_of(folder / "missing", "queue") is None
-    assert studies(folder.parent) == ["queue"] and studies(folder) == studies(folder / "missing") == []
-    assert [path.name for path in folder.iterdir()] == ["study.journal"] and (folder / "study.journal").read_bytes() == text
+    assert (
+        studies(folder.parent) == ["queue"] and studies(folder) == studies(folder / "missing") == []
+    )
+    assert [path.name for path in folder.iterdir()] == ["study.journal"] and (
+        folder / "study.journal"
+    ).read_bytes() == text
 
 
-@pytest.mark.parametrize("look", [lambda url: Study(Path("never"), "queue", "higher", {}, url), lambda url: identity_of(Path(), "q", url),
-                                  lambda url: studies(Path(), url)], ids=["open", "identity", "list"])
-@pytest.mark.parametrize("url", ["sqlite:///study.db", "mysql://me:secret@host/db", "http://host:5000", "runs/study.db", "postgres://h/d"])
-def test_other_storages_are_refused(url: str, look: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "look",
+    [
+        lambda url: Study(Path("never"), "queue", "higher", {}, url),
+        lambda url: identity_of(Path(), "q", url),
+        lambda url: studies(Path(), url),
+    ],
+    ids=["open", "identity", "list"],
+)
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///study.db",
+        "mysql://me:secret@host/db",
+        "http://host:5000",
+        "runs/study.db",
+        "postgres://h/d",
+    ],
+)
+def test_other_storages_are_refused(
+    url: str, look: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ValueError, match=r"postgresql://user:password@host/database; SQLite, .* hands one queued trial to two") as caught:
+    with pytest.raises(
+        ValueError,
+        match=r"postgresql://user:password@host/database; SQLite, .* hands one queued trial to two",
+    ) as caught:
         look(url)
-    assert "\n" not in str(caught.value) and "secret" not in str(caught.value) and not list(tmp_path.iterdir())
+    assert (
+        "\n" not in str(caught.value)
+        and "secret" not in str(caught.value)
+        and not list(tmp_path.iterdir())
+    )
 
 
 def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg2", None)
-    with pytest.raises(StorageError, match=r'needs psycopg2; to install it: pip install -e "\.\[postgres\]"$'):
+    with pytest.raises(
+        StorageError, match=r'needs psycopg2; to install it: pip install -e "\.\[postgres\]"$'
+    ):
         identity_of(Path(), "queue", "postgresql://me:secret@host/db")
 
 
-@pytest.mark.parametrize("url", ["postgresql://me:se:/cret@host:port/db", "postgresql://me:secret@[::1/db"])
+@pytest.mark.parametrize(
+    "url", ["postgresql://me:se:/cret@host:port/db", "postgresql://me:secret@[::1/db"]
+)
 def test_an_unreadable_url_keeps_its_password(url: str) -> None:
     pytest.importorskip("psycopg2")
     with pytest.raises(StorageError) as caught:
@@ -289,6 +362,8 @@ def test_a_server_that_does_not_answer(silent: bool, tmp_path: Path) -> None:
             listener.listen()
         port = listener.getsockname()[1]
         url = f"postgresql://me:secret@127.0.0.1:{port}/queue?connect_timeout=2"
-        with pytest.raises(StorageError, match=rf"^PostgreSQL, storage=postgresql://127\.0\.0\.1:{port}/queue: ") as caught:
+        with pytest.raises(
+            StorageError, match=rf"^PostgreSQL, storage=postgresql://127\.0\.0\.1:{port}/queue: "
+        ) as caught:
             Study(tmp_path, "queue", "higher", {}, url)
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)

@@ -27,8 +27,16 @@ ROOT = Path(__file__).parents[3]
 @pytest.fixture
 def filled(output: Path) -> Path:
     """An output with one sweep of one cell."""
-    tags = {"sweep": "threshold", "question": "Does it open?", "headline": "success", "metrics": "[]", "factor_keys": "[]"}
-    Ledger(f"sqlite:///{output / 'mlflow.db'}", "threshold", output / "artifacts", tags, "").add_cells([Cell("threshold=0.4", {})])
+    tags = {
+        "sweep": "threshold",
+        "question": "Does it open?",
+        "headline": "success",
+        "metrics": "[]",
+        "factor_keys": "[]",
+    }
+    Ledger(
+        f"sqlite:///{output / 'mlflow.db'}", "threshold", output / "artifacts", tags, ""
+    ).add_cells([Cell("threshold=0.4", {})])
     return output
 
 
@@ -46,13 +54,24 @@ def test_it_serves_the_pages_until_it_is_stopped(filled: Path, tmp_path: Path) -
     here.mkdir()
     port = ui._port(None)
     words = [sys.executable, "-m", "sweeps", "ui", f"output={filled}", f"port={port}"]
-    process = subprocess.Popen(words, cwd=here, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        words,
+        cwd=here,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
     try:
         assert process.stdout is not None
         said = [process.stdout.readline() for _ in range(6)]
         url = f"http://127.0.0.1:{port}"
-        assert said[0] == f"MLflow is open at {url} (stop it with Ctrl-C)\n" and said[2] == "threshold: Does it open?\n"
-        assert [line.split()[0] for line in said[3:]] == ["table:", "charts:", "compare:"] and all(url in line for line in said[3:])
+        assert (
+            said[0] == f"MLflow is open at {url} (stop it with Ctrl-C)\n"
+            and said[2] == "threshold: Does it open?\n"
+        )
+        assert [line.split()[0] for line in said[3:]] == ["table:", "charts:", "compare:"] and all(
+            url in line for line in said[3:]
+        )
         with urlopen(f"{url}/health", timeout=30) as answer:
             assert answer.read() == b"OK"
         family = psutil.Process(process.pid).children(recursive=True)
@@ -60,7 +79,9 @@ def test_it_serves_the_pages_until_it_is_stopped(filled: Path, tmp_path: Path) -
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
         assert not psutil.wait_procs(family, timeout=30)[1] and ui._is_free(port)
-        assert not list(here.iterdir())  # MLflow makes folders of its own where it is not told better
+        assert not list(
+            here.iterdir()
+        )  # MLflow makes folders of its own where it is not told better
     finally:
         process.kill()
 
@@ -85,14 +106,22 @@ def test_a_taken_port_is_said_or_passed_over(
     assert ui._port(None) > taken
 
 
-@pytest.mark.parametrize(("words", "expected"), [
-    (["output=nowhere"], "run a sweep first, or say where it is with output=FOLDER"),
-    (["tracking_uri=http://127.0.0.1:9"], "no MLflow server answers at tracking_uri=http://127.0.0.1:9"),
-    (["threshold"], "unknown setting 'threshold'; there are: output=, port=, tracking_uri="),
-    (["outputs=runs"], "unknown setting 'outputs'"),
-    (["output={filled}", "port=many"], "port=many: expected a number from 1 to 65535"),
-])
-def test_what_cannot_be_opened_is_one_line(words: list[str], expected: str, filled: Path, capsys: pytest.CaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["output=nowhere"], "run a sweep first, or say where it is with output=FOLDER"),
+        (
+            ["tracking_uri=http://127.0.0.1:9"],
+            "no MLflow server answers at tracking_uri=http://127.0.0.1:9",
+        ),
+        (["threshold"], "unknown setting 'threshold'; there are: output=, port=, tracking_uri="),
+        (["outputs=runs"], "unknown setting 'outputs'"),
+        (["output={filled}", "port=many"], "port=many: expected a number from 1 to 65535"),
+    ],
+)
+def test_what_cannot_be_opened_is_one_line(
+    words: list[str], expected: str, filled: Path, capsys: pytest.CaptureFixture
+) -> None:
     assert ui.main([word.format(filled=filled) for word in words]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ") and expected in said and said.count("\n") == 1
@@ -102,14 +131,23 @@ def test_a_database_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.Capt
     (tmp_path / "mlflow.db").write_text("this is no database " * 100)
     assert ui.main([f"output={tmp_path}"]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"error: MLflow cannot use sqlite:///{tmp_path / 'mlflow.db'}: DatabaseError: ") and said.count("\n") == 1
+    assert (
+        said.startswith(
+            f"error: MLflow cannot use sqlite:///{tmp_path / 'mlflow.db'}: DatabaseError: "
+        )
+        and said.count("\n") == 1
+    )
 
 
-def test_a_server_that_does_not_start_says_why(filled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_a_server_that_does_not_start_says_why(
+    filled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
     broken = shutil.which("false")
     monkeypatch.setattr(ui.sys, "executable", broken)
     assert ui.main([f"output={filled}"]) == 2
-    assert "error: the MLflow server ended with status 1: it said nothing" in capsys.readouterr().err
+    assert (
+        "error: the MLflow server ended with status 1: it said nothing" in capsys.readouterr().err
+    )
 
 
 def test_help(capsys: pytest.CaptureFixture) -> None:

@@ -1,0 +1,5 @@
+"""COCO, and what people annotate in its form: images with captions and instance masks."""
+
+from conf.spec import DataSpec
+
+DATA = DataSpec("captions")

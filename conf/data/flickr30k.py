@@ -1,0 +1,5 @@
+"""Flickr30k: images with captions, and the boxes of Flickr30k Entities where these are there."""
+
+from conf.spec import DataSpec
+
+DATA = DataSpec("captions")
