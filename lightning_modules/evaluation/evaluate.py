@@ -20,6 +20,7 @@ from torch import Tensor
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
 from lightning_modules.embedded.judge import Judge
+from lightning_modules.evaluation.diagnostics import diagnose
 from lightning_modules.evaluation.images import Images, image_facts
 from lightning_modules.evaluation.mask_adherence import as_given, following, target_masks
 from lightning_modules.evaluation.plan import Prompt, plan, real_images
@@ -36,7 +37,7 @@ Emit = Callable[[str, float], None]
 DRAWING = 0.9  # of an evaluation's progress
 
 
-class Evaluated(NamedTuple):
+class EvaluationResult(NamedTuple):
     """Metrics as flat floats under ``eval/``, and what each was measured with: ``fid`` ->
     {"extractor": …, "n_fake": …, …}."""
 
@@ -52,7 +53,7 @@ def evaluate(
     folder: Path,
     emit: Emit,
     clock: Clock | None = None,
-) -> Evaluated:
+) -> EvaluationResult:
     """Draws what is not there yet, scores all, and leaves in ``folder`` ``scores.parquet``,
     ``prompts.parquet`` and the first images as ``samples/*.png``.
 
@@ -75,7 +76,7 @@ def evaluate(
     draw(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
     clock("sample")
     if not first:
-        return Evaluated({}, {})
+        return EvaluationResult({}, {})
     table: Columns = {}
     for start in range(0, len(prompts), CHUNK):
         rows = range(start, min(start + CHUNK, len(prompts)))
@@ -94,8 +95,10 @@ def evaluate(
         real = real_images(datamodule, prompts).repeat_interleave(evaluation.noise_seeds, 0)
         metrics |= following(Judge.load(), images.load(range(len(prompts))), real, prompts, targets)
     keep(folder, prompts, images, table, evaluation.keep_images, targets)
+    adapter = Path(config.output) / "adapters" / trained if trained else None
+    metrics |= diagnose(method, datamodule, config, prompts, adapter, folder)
     clock("score")
-    return Evaluated({f"eval/{key}": value for key, value in metrics.items()}, facts)
+    return EvaluationResult({f"eval/{key}": value for key, value in metrics.items()}, facts)
 
 
 def draw(

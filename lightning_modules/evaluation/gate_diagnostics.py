@@ -1,17 +1,172 @@
-"""What the gates do while they are trained, for MLflow."""
+"""What gates do: measured and drawn at the end, watched and drawn while they are trained.
+
+A method with gates brings these in its ``callbacks`` and ``diagnostics``. Such a method has
+``gates`` (`Gates`), ``build()`` (fresh ones), and ``window``, the `GateRecord` of its training
+since somebody took it.
+"""
 
 from __future__ import annotations
 
+import json
+import statistics
+import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import lightning as L
+import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.coco import CocoDataset
-from lightning_modules.evaluation.gate_probe import GateProbe
-from lightning_modules.methods.maskattn import MaskAttn
+from lightning_modules.attention.gate_stats import GateRecord
+from lightning_modules.attention.gate_targets import on_plane
+from lightning_modules.attention.gates import Gates
+from lightning_modules.evaluation.diagnostics import Probe
+from lightning_modules.evaluation.figures import draw_maps
+from lightning_modules.evaluation.plan import plan
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from conf.schema import Evaluation
+    from datamodules.coco import CocoDataModule, CocoDataset
+
+IMAGES = 16  # The first of a split; timesteps are spread evenly over them
+WATCHED = 8  # Images on which changes of gates are counted in training
+DRAWN_PER_SPLIT = 2  # Prompts drawn of each evaluation split: its first ones
+DRAWN_IN_TRAINING = 4
+PICTURES = 4  # Of a training, beside the one of its start
+
+
+def measure_gates(method: Any, dataset: CocoDataset, seed: int) -> dict[str, float]:
+    """What became of the gates in training that ``seed`` began, how well they know the objects, and
+    what they cost; nothing of gates that are not trained."""
+    if not method.trains:
+        return {}
+    probe = GateProbe(method, dataset, seed, IMAGES)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        start = method.build().to(method.backbone.device)
+    return {
+        **probe.changes(start),
+        **probe.mask_iou(),
+        "overhead": probe.overhead(),
+        "parameters": float(method.gates.parameter_count()),
+    }
+
+
+class GateProbe(Probe):
+    """What gates do with a fixed set of images."""
+
+    method: Any
+
+    @torch.no_grad()
+    def run(self, gates: Gates | None = None) -> GateRecord:
+        """What the method's gates, or others in their place, do with the images."""
+        method = self.method
+        # Again: gates know the token types of the latest texts alone
+        text = method.backbone.encode_prompts(self.captions)
+        if gates is None:
+            with method.gates.recording(live=True) as record:
+                method.predict(self.noised, self.timesteps, text)
+            return record
+        method.remove()
+        try:
+            with gates.attached(method.backbone.denoiser), gates.recording(live=True) as record:
+                method.predict(self.noised, self.timesteps, text)
+        finally:
+            method.install()
+        return record
+
+    def changes(self, start: Gates) -> dict[str, float]:
+        """``gates_reopened``: of the gates closed under ``start``, the share that is open now (0
+        when none was closed); ``gates_shut``: of those that were open, the share that is closed
+        now."""
+        before, now = self.run(start), self.run()
+        reopened = shut = was_closed = was_open = 0.0
+        for site, old in before.gates.items():
+            first, last, read = old > 0.5, now.gates[site] > 0.5, now.read(site)
+            reopened += float((~first & last).sum())
+            shut += float((first & ~last).sum())
+            was_closed += float((~first).sum())
+            was_open += float((first & read).sum())
+        return {
+            "gates_reopened": reopened / max(was_closed, 1.0),
+            "gates_shut": shut / max(was_open, 1.0),
+        }
+
+    def mask_iou(self) -> dict[str, float]:
+        """``gate_mask_iou``: intersection over union of where a phrase's gates are open and where
+        its object is, the mean over phrases, tokens and cross-attention sites; with every gate open
+        it is the objects' share of the plane. NaN-free: nothing without phrases."""
+        record, values = self.run(), []
+        placed = self.method.backbone.locate_phrases(self.captions, self.phrases)
+        for site in self.method.gates.sites:
+            if site.kind != "cross":
+                continue
+            gate = record.gates[site.name] > 0.5  # [B, N, T]
+            for b, found in enumerate(zip(*placed, strict=True)):
+                for phrase, at in zip(*found, strict=True):
+                    mask = on_plane(phrase.mask, gate.shape[1]).to(gate.device)
+                    opened = gate[b][:, at]  # [N, tokens]
+                    union = (opened | mask[:, None]).sum(0).clamp_min(1)
+                    values += ((opened & mask[:, None]).sum(0) / union).tolist()
+        return {"gate_mask_iou": statistics.fmean(values)} if values else {}
+
+    @torch.no_grad()
+    def overhead(self, rounds: int = 3) -> float:
+        """Time of a forward pass of the model with the gates over that without, medians of passes
+        that take turns."""
+        text = self.method.backbone.encode_prompts(self.captions)
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(rounds + 1):
+            for gated in (True, False):
+                (self.method.install if gated else self.method.remove)()
+                start = time.perf_counter()
+                prediction = self.method.predict(self.noised, self.timesteps, text)
+                prediction.flatten()[0].item()  # Waits for a GPU
+                seconds[gated].append(time.perf_counter() - start)
+        self.method.install()
+        return statistics.median(seconds[True][1:]) / statistics.median(seconds[False][1:])
+
+
+def draw_gate_maps(
+    method: Any, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path
+) -> None:
+    """Writes ``gates.png`` and ``gates.json`` (prompts, tokens, share of open gates by token and
+    resolution) to ``folder``.
+
+    A map is the share of sampler steps and cross-attention sites of one resolution at which a
+    token's gate was open, by location. Without such sites there is nothing to draw: on
+    self-attention tokens are locations.
+    """
+    if not _cross_sites(method):
+        return
+    prompts = plan(
+        datamodule,
+        replace(config, noise_seeds=1, prompts=min(DRAWN_PER_SPLIT, config.prompts)),
+        seed,
+    )
+    with method.gates.recording(conditional_half=config.guidance > 1, keep_maps=True) as record:
+        texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
+        images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
+    maps = _by_resolution(method, record.maps)
+    tokens = [method.backbone.token_names(p.text) for p in prompts]
+    content = [
+        {
+            "prompt": p.text,
+            "tokens": tokens[i],
+            "open": {
+                str(side): [round(float(m[i, ..., t].mean()), 4) for t in range(len(tokens[i]))]
+                for side, m in maps.items()
+            },
+        }
+        for i, p in enumerate(prompts)
+    ]
+    (folder / "gates.json").write_text(json.dumps(content, indent=1))
+    draw_maps(images, maps, tokens).save(folder / "gates.png")
 
 
 class GateDiagnostics(L.Callback):
@@ -36,17 +191,16 @@ class GateDiagnostics(L.Callback):
         self.every, self.dataset, self.seed, self.store, self.last = every, dataset, seed, store, -1
         self.before: dict[str, Tensor] | None = None
 
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        assert isinstance(pl_module, MaskAttn)
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.store is None:
             return
-        self.probe = GateProbe(pl_module, self.dataset, self.seed, images=8)
+        self.probe = GateProbe(pl_module, self.dataset, self.seed, WATCHED)
         self._turnover()
 
     def on_train_batch_end(
         self,
         trainer: L.Trainer,
-        pl_module: L.LightningModule,
+        pl_module: Any,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -54,7 +208,6 @@ class GateDiagnostics(L.Callback):
         step = trainer.global_step
         if step == self.last or (step % self.every and step != trainer.max_steps):
             return
-        assert isinstance(pl_module, MaskAttn)
         self.last = step
         window, pl_module.window = pl_module.window, None
         if window is None:
@@ -81,3 +234,66 @@ class GateDiagnostics(L.Callback):
         opened = sum(int((~before[site] & gate).sum()) for site, gate in now.items())
         shut = sum(int((before[site] & ~gate).sum()) for site, gate in now.items())
         return {"opened": opened / total, "shut": shut / total}
+
+
+class GateMaps(L.Callback):
+    """Draws the gates over the first training images, noised at evenly spread timesteps, and hands
+    the picture to ``store`` with the step: before the first step, after each quarter of the
+    training, and after the last step."""
+
+    def __init__(
+        self, dataset: CocoDataset, seed: int, store: Callable[[Image, int], None]
+    ) -> None:
+        self.dataset, self.seed, self.store, self.last = dataset, seed, store, -1
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        self.probe = GateProbe(pl_module, self.dataset, self.seed, DRAWN_IN_TRAINING)
+        self._look(trainer, pl_module)
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: Any,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        if (
+            trainer.global_step != self.last
+            and (trainer.global_step * PICTURES) % trainer.max_steps < PICTURES
+        ):
+            self._look(trainer, pl_module)
+
+    def _look(self, trainer: L.Trainer, method: Any) -> None:
+        self.last = trainer.global_step
+        if not _cross_sites(method):
+            return
+        maps = _by_resolution(
+            method, {name: gate > 0.5 for name, gate in self.probe.run().gates.items()}
+        )
+        order = self.probe.timesteps.argsort(descending=True).tolist()
+        images = torch.stack([self.dataset.pixels(i) for i in order])
+        tokens = [method.backbone.token_names(self.probe.captions[i]) for i in order]
+        titles = [f"t = {int(self.probe.timesteps[i])}" for i in order]
+        self.store(
+            draw_maps(
+                images, {side: opened[order] for side, opened in maps.items()}, tokens, titles
+            ),
+            self.last,
+        )
+
+
+def _cross_sites(method: Any) -> list[str]:
+    """The sites whose gates are of words."""
+    return [site.name for site in method.gates.sites if site.kind == "cross"]
+
+
+def _by_resolution(method: Any, gates: dict[str, Tensor]) -> dict[int, np.ndarray]:
+    """Side, the finest first -> mean over the cross-attention sites of that resolution, [B, side,
+    side, T]; ``gates`` are [B, N, T]."""
+    found: dict[int, list[np.ndarray]] = {}
+    for name in _cross_sites(method):
+        opened = gates[name].float().cpu()
+        side = int(opened.shape[1] ** 0.5)
+        found.setdefault(side, []).append(opened.reshape(len(opened), side, side, -1).numpy())
+    return {side: np.mean(parts, axis=0) for side, parts in sorted(found.items(), reverse=True)}

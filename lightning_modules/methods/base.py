@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import lightning as L
 import torch
@@ -24,6 +24,10 @@ from datamodules.loading import ranks
 from lightning_modules.backbone.backbone import Backbone, TextCondition, sample
 from lightning_modules.training import distributed
 from losses.denoising import denoising_loss
+
+if TYPE_CHECKING:
+    from conf.schema import Run
+    from lightning_modules.tracking.mlflow import SeedRun
 
 LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "peft")
 
@@ -260,6 +264,17 @@ class Method(L.LightningModule):
         """Measures how the method acts on what is generated with ``guidance`` inside the block, by
         all processes, each of which needs one; the dict is filled when the block ends."""
         yield {}
+
+    def callbacks(self, dataset: Any, every: int, tracker: SeedRun | None) -> list[L.Callback]:
+        """The method's own callbacks of a training on ``dataset`` that is tracked; they look every
+        ``every`` optimiser steps. Of several processes all have them, the first alone has a
+        ``tracker``, which gets the numbers and pictures."""
+        return []
+
+    def diagnostics(self, datamodule: Any, config: Run, folder: Path) -> dict[str, float]:
+        """What is measured of the method itself after its images were scored, under ``eval/``;
+        ``config`` is that of the evaluation, pictures land in ``folder``."""
+        return {}
 
     def to_pipeline(self) -> Any:
         """A stock diffusers pipeline with the adapter in it."""

@@ -10,8 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import lightning as L
 import torch
 from torch import Tensor
 
@@ -24,10 +27,20 @@ from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gates import Gates
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.evaluation.gate_diagnostics import (
+    GateDiagnostics,
+    GateMaps,
+    draw_gate_maps,
+    measure_gates,
+)
 from lightning_modules.methods import gate_supervision as gate_signal
 from lightning_modules.methods.base import Method
 from lightning_modules.training import distributed
 from losses.attention import enhance_loss, separate_loss
+
+if TYPE_CHECKING:
+    from conf.schema import Run
+    from lightning_modules.tracking.mlflow import SeedRun
 
 KIND_OF = {"cross": "cross", "self": "self", "both": None}
 
@@ -213,6 +226,23 @@ class MaskAttn(Method):
             for name, share in record.shares().items()
             if not name.startswith("site/")
         }
+
+    def callbacks(self, dataset: Any, every: int, tracker: SeedRun | None) -> list[L.Callback]:
+        """As `Method.callbacks`: counts of gates under ``gates/``, and their pictures."""
+        # All processes begin to count again at the same steps
+        store = None if tracker is None else tracker.log_metrics
+        counts = GateDiagnostics(every, dataset, self.seed, store)
+        if tracker is None:
+            return [counts]
+        picture = partial(tracker.log_image, "gates/training")
+        return [counts, GateMaps(dataset, self.seed, picture)]
+
+    def diagnostics(self, datamodule: Any, config: Run, folder: Path) -> dict[str, float]:
+        """As `Method.diagnostics`: what became of the gates, and pictures of them."""
+        evaluation = config.evaluation
+        found = measure_gates(self, datamodule.eval_sets[evaluation.splits[0]], config.seed)
+        draw_gate_maps(self, datamodule, evaluation, config.seed, folder)
+        return found
 
     def adapter_config(self) -> dict[str, Any]:
         return {"gate": asdict(self.config.gate)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -172,9 +171,6 @@ def _fit(
     from lightning.pytorch.strategies import DDPStrategy
 
     from lightning_modules.evaluation import cost as costs
-    from lightning_modules.evaluation.gate_diagnostics import GateDiagnostics
-    from lightning_modules.evaluation.gate_maps import GateMaps
-    from lightning_modules.methods.maskattn import MaskAttn
     from lightning_modules.training import distributed
     from lightning_modules.training.progress import MetricLines, ProgressLines
     from lightning_modules.training.pruning import StopWhenAsked
@@ -191,18 +187,8 @@ def _fit(
     tracked = distributed.once(lambda: seed_run is not None)
     if seed_run is not None:
         callbacks.append(MetricLines(recipe.log_every, seed_run.log_metrics))
-    if tracked and isinstance(method, MaskAttn):
-        # All processes begin to count anew at the same steps.
-        store = None if seed_run is None else seed_run.log_metrics
-        callbacks.append(
-            GateDiagnostics(recipe.log_every, datamodule.train_set, method.seed, store)
-        )
-        if seed_run is not None:
-            callbacks.append(
-                GateMaps(
-                    datamodule.train_set, method.seed, partial(seed_run.log_image, "gates/training")
-                )
-            )
+    if tracked:
+        callbacks += method.callbacks(datamodule.train_set, recipe.log_every, seed_run)
     here = distributed.local_processes()
     trainer = L.Trainer(
         max_steps=recipe.steps,

@@ -31,7 +31,7 @@ from lightning_modules.training.keys import training_key
 
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
-    from lightning_modules.evaluation.evaluate import Evaluated
+    from lightning_modules.evaluation.evaluate import EvaluationResult
     from lightning_modules.methods.base import Method
     from lightning_modules.tracking.mlflow import SeedRun, Tracking
 
@@ -191,46 +191,13 @@ def _evaluated(
     folder: Path,
     emit: Progress,
     clock: Clock,
-) -> Evaluated:
-    from lightning_modules.evaluation.evaluate import Evaluated, evaluate
-    from lightning_modules.evaluation.gate_maps import draw_gate_maps
-    from lightning_modules.evaluation.gate_probe import examine
-    from lightning_modules.methods.maskattn import MaskAttn
-    from lightning_modules.training import distributed
+) -> EvaluationResult:
+    from lightning_modules.evaluation.evaluate import evaluate
 
-    late = conf.with_eval_overrides(config)
-    metrics, facts = evaluate(
-        method,
-        datamodule,
-        late,
-        training_key(config) if method.trains else None,
-        folder,
-        emit,
-        clock,
+    trained = training_key(config) if method.trains else None
+    return evaluate(
+        method, datamodule, conf.with_eval_overrides(config), trained, folder, emit, clock
     )
-    if not distributed.first():
-        return Evaluated({}, {})
-    if isinstance(method, MaskAttn):
-        found = examine(method, datamodule.eval_sets[late.evaluation.splits[0]], config.seed)
-        metrics |= {f"eval/{key}": value for key, value in found.items()}
-        draw_gate_maps(method, datamodule, late.evaluation, config.seed, folder)
-    if late.evaluation.attention:
-        from lightning_modules.evaluation.attention_probe import AttentionProbe
-
-        probe = AttentionProbe(method, datamodule.eval_sets[late.evaluation.splits[0]], config.seed)
-        metrics |= {f"eval/{key}": value for key, value in probe.measure().items()}
-        probe.draw(folder)
-    if late.evaluation.costs:
-        from lightning_modules.evaluation.cost import costs
-        from lightning_modules.evaluation.plan import plan
-
-        target = Path(config.output) / "adapters" / training_key(config) if method.trains else None
-        found = costs(
-            method, target, plan(datamodule, late.evaluation, config.seed), late.evaluation
-        )
-        metrics |= {f"eval/{key}": value for key, value in found.items()}
-    clock("score")
-    return Evaluated(metrics, facts)
 
 
 def _quiet() -> None:

@@ -44,7 +44,7 @@ def execute(jobs: list[Job], rank: int = 0) -> list[Seen]:
     from PIL import Image
 
     from conf import load as conf
-    from lightning_modules.evaluation import gate_maps as maps
+    from lightning_modules.evaluation import gate_diagnostics as maps
     from lightning_modules.evaluation.images import Images
     from lightning_modules.tracking.mlflow import Tracking
     from lightning_modules.training import data

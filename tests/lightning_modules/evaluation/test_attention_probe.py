@@ -14,7 +14,7 @@ from conf.schema import Trainer
 from datamodules import ShapesDataModule
 from lightning_modules import Untouched
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.evaluation.attention_probe import AttentionProbe
+from lightning_modules.evaluation.diagnostics import AttentionProbe
 from losses.attention import enhance_loss, separate_loss
 
 

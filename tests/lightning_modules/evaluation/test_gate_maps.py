@@ -14,7 +14,7 @@ from conf.schema import Evaluation, Gate, Trainer
 from conf.schema import Method as MethodConfig
 from datamodules import ShapesDataModule
 from lightning_modules import MaskAttn
-from lightning_modules.evaluation import gate_maps
+from lightning_modules.evaluation import gate_diagnostics as gate_maps
 
 
 def built(tmp_path: Path) -> ShapesDataModule:

@@ -15,7 +15,7 @@ from lightning_modules import MaskAttn
 from lightning_modules.attention.gate_targets import on_plane
 from lightning_modules.attention.token_positions import PADDING, token_kinds
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.evaluation.gate_probe import GateProbe, examine
+from lightning_modules.evaluation.gate_diagnostics import GateProbe, measure_gates
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def test_every_look_leaves_the_method_as_it_was(embedded: Backbone, world: Shape
         probe.run,
         lambda: probe.run(start),
         lambda: probe.changes(start),
-        probe.masks,
+        probe.mask_iou,
         lambda: probe.overhead(1),
     ):
         look()
@@ -176,7 +176,7 @@ def test_an_untrained_method_has_changed_nothing_since_its_start(
 ):
     method = maskattn(embedded, seed=5)
     state_before = torch.get_rng_state()
-    found = examine(method, world.eval_sets["val"], seed=5)
+    found = measure_gates(method, world.eval_sets["val"], seed=5)
     assert torch.equal(torch.get_rng_state(), state_before)
     assert found["gates_reopened"] == found["gates_shut"] == 0
     assert set(found) == {"gates_reopened", "gates_shut", "gate_mask_iou", "overhead", "parameters"}
@@ -186,7 +186,7 @@ def test_an_untrained_method_has_changed_nothing_since_its_start(
     with torch.no_grad():
         for head in method.gates.heads.values():
             head.bias += 0.3
-    moved = examine(method, world.eval_sets["val"], seed=5)
+    moved = measure_gates(method, world.eval_sets["val"], seed=5)
     assert moved["gates_reopened"] > 0 and moved["gates_shut"] == 0
 
 
@@ -220,11 +220,11 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
             )
 
     only_cross(at_masks)
-    assert probe.masks() == {"gate_mask_iou": 1.0}
+    assert probe.mask_iou() == {"gate_mask_iou": 1.0}
     only_cross({size: torch.ones(size, 24) for size in (256, 64)})
-    assert probe.masks()["gate_mask_iou"] == pytest.approx(sum(shares) / len(shares))
+    assert probe.mask_iou()["gate_mask_iou"] == pytest.approx(sum(shares) / len(shares))
     only_cross({size: 1 - opened for size, opened in at_masks.items()})
-    assert probe.masks()["gate_mask_iou"] < 0.05  # where nothing is left, a rule opens one
+    assert probe.mask_iou()["gate_mask_iou"] < 0.05  # where nothing is left, a rule opens one
 
 
 def test_without_phrases_or_cross_attention_there_is_no_agreement(
@@ -232,7 +232,7 @@ def test_without_phrases_or_cross_attention_there_is_no_agreement(
 ):
     method = maskattn(embedded, attention="self", stage="low")
     probe = GateProbe(method, world.eval_sets["val"], 0, 2)
-    assert probe.masks() == {} and set(probe.changes(once_more(method))) == {
+    assert probe.mask_iou() == {} and set(probe.changes(once_more(method))) == {
         "gates_reopened",
         "gates_shut",
     }
@@ -240,13 +240,13 @@ def test_without_phrases_or_cross_attention_there_is_no_agreement(
     method = maskattn(embedded, stage="low")
     probe = GateProbe(method, world.eval_sets["val"], 0, 2)
     probe.phrases = [[], []]
-    assert probe.masks() == {}
+    assert probe.mask_iou() == {}
 
 
 def test_overhead_is_the_time_with_gates_over_that_without(
     embedded: Backbone, world: ShapesDataModule, monkeypatch: pytest.MonkeyPatch
 ):
-    from lightning_modules.evaluation import gate_probe
+    from lightning_modules.evaluation import gate_diagnostics
 
     method = maskattn(embedded, stage="low")
     probe = GateProbe(method, world.eval_sets["val"], 0, 1)
@@ -258,5 +258,5 @@ def test_overhead_is_the_time_with_gates_over_that_without(
         return predict(*args)
 
     monkeypatch.setattr(method, "predict", slow)
-    monkeypatch.setattr(gate_probe.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(gate_diagnostics.time, "perf_counter", lambda: clock[0])
     assert probe.overhead() == 1.5 and method.gates.is_attached

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 from conf import load as conf
 from conf.schema import Data, Run
 from lightning_modules.backbone import acceleration
-from lightning_modules.evaluation import gate_maps
+from lightning_modules.evaluation import gate_diagnostics
 from lightning_modules.methods.maskattn import MaskAttn
 from lightning_modules.training import run as train
 from lightning_modules.training.duration import Clock
@@ -168,7 +168,7 @@ def test_every_image_is_kept_once_for_whoever_wants_the_same(
         for name in samples["image"]
     )
     lines: list[str] = []
-    monkeypatch.setattr(gate_maps, "draw_maps", lambda *args: Image.new("L", (1, 1)))
+    monkeypatch.setattr(gate_diagnostics, "draw_maps", lambda *args: Image.new("L", (1, 1)))
     # Another k of precision / recall looks at the same images.
     again = train.run(
         variant(base, evaluation__precision_recall_k=2),
@@ -217,7 +217,7 @@ def test_progress_rises_from_nothing_to_all(done: Any):
 def test_the_same_run_again_does_not_train_and_gives_the_same(
     done: Any, base: Run, tmp_path: Path, spy: Spy, monkeypatch: Any
 ):
-    monkeypatch.setattr(gate_maps, "draw_maps", lambda *args: Image.new("L", (1, 1)))
+    monkeypatch.setattr(gate_diagnostics, "draw_maps", lambda *args: Image.new("L", (1, 1)))
     again = train.run(base, tmp_path)
     first, second = (
         {k: v for k, v in result["metrics"].items() if k != "eval/overhead"}
@@ -229,7 +229,7 @@ def test_the_same_run_again_does_not_train_and_gives_the_same(
 def test_evaluate_with_shares_the_adapter_and_changes_the_evaluation(
     done: Any, base: Run, tmp_path: Path, spy: Spy, monkeypatch: Any
 ):
-    monkeypatch.setattr(gate_maps, "draw_maps", lambda *args: Image.new("L", (1, 1)))
+    monkeypatch.setattr(gate_diagnostics, "draw_maps", lambda *args: Image.new("L", (1, 1)))
     late = {
         "method.gate.threshold": 0.9,
         "evaluation.prompts": 3,

@@ -1,0 +1,145 @@
+"""What is measured of the method itself, not of its images: its own diagnostics, the attention maps
+of a prompt's objects, and its costs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from lightning_modules.attention import nearest, select
+from lightning_modules.attention.capture import Capture, Maps
+from lightning_modules.attention.early_exit import stop_after
+from lightning_modules.evaluation.cost import costs
+from lightning_modules.evaluation.figures import draw_maps
+from losses.attention import enhance_loss, separate_loss
+
+if TYPE_CHECKING:
+    from conf.schema import Run
+    from datamodules.coco import CocoDataset
+    from datamodules.loading import PairedDataModule
+    from lightning_modules.evaluation.plan import Prompt
+    from lightning_modules.methods.base import Method
+
+IMAGES = 32  # The first of a split
+DRAWN = 4  # Of these are shown
+SIDE = 16  # Wanted side of the maps, in pixels of a map
+
+
+def diagnose(
+    method: Method,
+    datamodule: PairedDataModule,
+    config: Run,
+    prompts: list[Prompt],
+    adapter: Path | None,
+    folder: Path,
+) -> dict[str, float]:
+    """All that ``config``, the settings of the evaluation, asks for; pictures land in ``folder``.
+
+    ``adapter``: the folder of the method's adapter, None where nothing was trained.
+    """
+    evaluation = config.evaluation
+    values = method.diagnostics(datamodule, config, folder)
+    if evaluation.attention:
+        probe = AttentionProbe(method, datamodule.eval_sets[evaluation.splits[0]], config.seed)
+        values |= probe.measure()
+        probe.draw(folder)
+    if evaluation.costs:
+        values |= costs(method, adapter, prompts, evaluation)
+    return values
+
+
+class Probe:
+    """A fixed set of images, noised as in training, to see what a method does with them in one
+    forward pass, without sampling.
+
+    The first ``images`` of ``dataset`` at evenly spread timesteps, with noise that depends on
+    ``seed`` alone: ``captions``, ``phrases`` (those with masks), ``noised`` [n, C, h, w] and
+    ``timesteps`` [n] are in the order of the dataset.
+    """
+
+    def __init__(self, method: Method, dataset: CocoDataset, seed: int, images: int) -> None:
+        self.method, backbone = method, method.backbone
+        count = min(images, len(dataset))
+        self.captions = [dataset.caption(i).text for i in range(count)]
+        self.phrases = [dataset.phrases(i) for i in range(count)]
+        latents = backbone.encode_images(torch.stack([dataset.image(i) for i in range(count)]))
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(latents.shape, generator=generator).to(latents)
+        # Even steps through all timesteps, interleaved so that neighbouring images do not have
+        # neighbouring ones
+        spread = torch.arange(count) * 7 % count if count % 7 else torch.arange(count)
+        self.timesteps = ((spread + 0.5) * backbone.timesteps / count).long().to(latents.device)
+        self.noised, _ = backbone.add_noise(latents, noise, self.timesteps)
+
+
+class AttentionProbe(Probe):
+    """Attention maps of the objects that captions name, at the layers nearest to 16 x 16, as
+    Separate-and-Enhance looks at them."""
+
+    def __init__(
+        self, method: Method, dataset: CocoDataset, seed: int, images: int = IMAGES
+    ) -> None:
+        super().__init__(method, dataset, seed, images)
+        self.dataset = dataset
+        self.kept, self.positions = method.backbone.locate_phrases(self.captions, self.phrases)
+
+    @torch.no_grad()
+    def run(self, heads: str = "keep") -> Maps:
+        """The maps of one forward pass; an object of several tokens has their mean."""
+        backbone = self.method.backbone
+        chosen = nearest(select(backbone.sites(self.method.resolution)), SIDE)
+        capture = Capture(chosen, self.positions, heads)
+        with capture.attached(backbone.denoiser), stop_after(backbone.denoiser, chosen):
+            self.method.predict(self.noised, self.timesteps, backbone.encode_prompts(self.captions))
+        return capture.maps
+
+    def measure(self) -> dict[str, float]:
+        """Separate-and-Enhance's (arXiv 2312.06712) losses at evenly spread timesteps; nothing
+        where no caption names an object.
+
+        ``map_overlap``: L_Sep, the largest overlap of the objects' maps over heads and pixels, mean
+        over images of two objects or more; ``map_activation``: 1 - L_En, the smoothed maximum of
+        the weakest object, mean over images with an object.
+        """
+        maps = self.run()
+        count = maps.present.sum(1)
+        several, some = int((count > 1).sum()), int((count > 0).sum())
+        mean, images = maps.mean(), len(self.captions)
+        # The losses are means over all samples, to which those without enough objects add nothing
+        values = {}
+        if several:
+            values["map_overlap"] = float(separate_loss(mean, maps.present)) * images / several
+        if some:
+            values["map_activation"] = 1 - float(enhance_loss(mean, maps.present)) * images / some
+        return values
+
+    def draw(self, folder: Path) -> None:
+        """``maps.png`` and ``maps.json``: the objects' maps of the first images, each from zero to
+        its own maximum."""
+        rows = [
+            i
+            for i in self.timesteps.argsort(descending=True).tolist()
+            if i < DRAWN and self.kept[i]
+        ]
+        if not rows:
+            return
+        maps = self.run("mean").mean().cpu()  # [B, objects, H, W]
+        names = [[phrase.text for phrase in self.kept[i]] for i in rows]
+        planes = {maps.shape[-1]: maps[rows].movedim(1, -1).numpy()}
+        titles = [f"t = {int(self.timesteps[i])}" for i in rows]
+        draw_maps(
+            torch.stack([self.dataset.pixels(i) for i in rows]), planes, names, titles, white=None
+        ).save(folder / "maps.png")
+        content = [
+            {
+                "prompt": self.captions[i],
+                "timestep": int(self.timesteps[i]),
+                "objects": names[k],
+                "peak": [round(float(maps[i, j].max()), 4) for j in range(len(names[k]))],
+            }
+            for k, i in enumerate(rows)
+        ]
+        (folder / "maps.json").write_text(json.dumps(content, indent=1))
