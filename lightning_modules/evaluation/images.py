@@ -21,7 +21,7 @@ from conf.schema import Run
 from datamodules.loading import ranks
 from lightning_modules.backbone.backbone import weights_digest
 from lightning_modules.evaluation.plan import Prompt
-from lightning_modules.training.code_version import code_version
+from lightning_modules.training.keys import method_facts, sampling_code
 
 # How PIL writes them: both keep every pixel
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}
@@ -31,6 +31,7 @@ def image_facts(config: Run, prompts: Sequence[Prompt], trained: str | None) -> 
     """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the
     adapter, None where nothing was trained."""
     facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
+    facts["method"] = method_facts(config)
     facts["method"].pop("init")
     facts["trainer"].pop("devices")
     untouched = config.method.name == "untouched"
@@ -38,7 +39,7 @@ def image_facts(config: Run, prompts: Sequence[Prompt], trained: str | None) -> 
     if evaluation.follow_masks and not untouched:
         chosen |= {key: getattr(evaluation, key) for key in ("masks", "turn", "mirror")}
     return {
-        "code": code_version(),
+        "code": sampling_code(config),
         "fresh": config.fresh,
         "backbone": facts["backbone"] | {"weights": weights_digest(config.backbone.path)},
         "method": {"name": "untouched"} if untouched else facts["method"],

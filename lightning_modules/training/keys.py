@@ -1,18 +1,46 @@
-"""What an adapter is kept under: everything that its training depends on, the code included."""
+"""What adapters and images are stored under: everything that their computation depends on, the code
+included, and nothing of where the code lies.
+
+The code is the set of the project's modules that training or sampling reaches through imports. Of
+each module the syntax tree counts, without docstrings, comments and the project's own imports;
+paths and names of files do not. So moving a file (with its imports rewritten) keeps every key, and
+changing a formula changes the keys of those that compute with it.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import ast
+import hashlib
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import version
+from importlib.util import resolve_name
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from conf import load as conf
+from conf import spec
 from conf.schema import Run
 
-__all__ = ["training_facts", "training_key"]
+__all__ = ["code_version", "method_facts", "sampling_code", "training_facts", "training_key"]
+
+PROJECT = Path(__file__).parents[2]
+LIBRARIES = ("diffusers", "lightning", "peft", "torch", "transformers")
+PACKAGES = ("losses", "datamodules", "lightning_modules")
+# Packages that only look at a trained weight or a drawn pixel, never make one. (Of ``conf`` the
+# values count, as facts.)
+OBSERVERS = tuple(f"lightning_modules.{name}." for name in ("evaluation", "metrics", "tracking"))
+# A package as a root stands for all its modules; those found by file name are roots of their own.
+TRAINING = ("datamodules.build", "lightning_modules.training.fit")
+SAMPLING = ("lightning_modules.backbone",)
+DATA_FILES = (".csv", ".json", ".txt")
+# Of a module without statements
+EMPTY = hashlib.sha256("\n".join(["Module", "[", "]", "[", "]"]).encode()).hexdigest()
 
 
 def training_facts(config: Run) -> dict[str, Any]:
-    """The settings that training depends on: all but those of evaluation, later overrides, output,
-    logging and loading. Of batch and devices their product counts."""
+    """The settings that training depends on: all except those of evaluation, output, logging,
+    loading and of other methods. Of batch and devices the product counts."""
     facts = conf.to_dict(conf.as_run(config))
     for group, key in (
         ("data", "eval_images"),
@@ -22,6 +50,7 @@ def training_facts(config: Run) -> dict[str, Any]:
     ):
         del facts[group][key]
     facts["trainer"]["batch"] *= facts["trainer"].pop("devices")
+    facts["method"] = method_facts(config)
     return {
         key: value
         for key, value in facts.items()
@@ -29,24 +58,232 @@ def training_facts(config: Run) -> dict[str, Any]:
     }
 
 
-def training_key(config: Run) -> str:
-    """Digest of `training_facts`, the backbone's weights, where they lie on disk, the images of a
-    scene of one's own, and the code."""
-    from datamodules.build import data_digest
-    from lightning_modules.backbone.backbone import weights_digest
-    from lightning_modules.training.code_version import code_version
+def method_facts(config: Run) -> dict[str, Any]:
+    """The settings of the method without the sections that only other methods read."""
+    sections = {name for method in spec.methods().values() for name in method.settings}
+    own = spec.methods()[config.method.name].sections
+    settings = conf.to_dict(config)["method"]
+    return {key: value for key, value in settings.items() if key not in sections or key in own}
 
+
+def training_key(config: Run) -> str:
+    """Digest of ``training_facts``, the backbone's weights (not where they lie on disk), the user's
+    own data and the code."""
+    from lightning_modules.backbone.backbone import weights_digest
+    from datamodules.build import data_digest
+
+    method = spec.methods()[config.method.name]
     facts = training_facts(config)
-    # An adapter to start from is what its weights are, wherever they lie.
+    # An adapter to start from counts by its weights, wherever it lies.
     start = weights_digest(config.method.init) if config.method.init else None
     facts["method"].pop("init")
-    # So is a scene of one's own, which may be painted over in its place.
+    # So do data, which may be changed in place.
     facts["data"]["root"] = data_digest(config) or config.data.root
     return conf.digest(
         {
             **facts,
             "weights": weights_digest(config.backbone.path),
             "start": start,
-            "code": code_version(),
+            "phrases": method.needs_phrases(config.method),
+            "code": training_code(config),
         }
+    )
+
+
+def training_code(config: Run, project: Path = PROJECT) -> str:
+    """Digest of the code that trains the adapter of these settings."""
+    return code_version(*TRAINING, *SAMPLING, *_own_modules(config), project=project)
+
+
+def sampling_code(config: Run, project: Path = PROJECT) -> str:
+    """Digest of the code that draws images with these settings."""
+    return code_version(*SAMPLING, _own_modules(config)[0], project=project)
+
+
+def _own_modules(config: Run) -> tuple[str, str]:
+    return f"lightning_modules.methods.{config.method.name}", f"datamodules.{config.data.name}"
+
+
+# --- the code that a module reaches ---------------------------------------------------------------
+
+
+@cache
+def code_version(*roots: str, project: Path = PROJECT) -> str:
+    """Twelve hexadecimal digits of the code that the modules ``roots`` reach, and of the versions of
+    the libraries. Without roots: of all methods and data sets.
+
+    Raises ValueError for a root that is neither a module nor a package of the project.
+    """
+    if not roots:
+        methods = (f"lightning_modules.methods.{name}" for name in spec.methods())
+        roots = (
+            *TRAINING,
+            *SAMPLING,
+            *methods,
+            *(f"datamodules.{name}" for name in spec.data_sets()),
+        )
+    libraries = " ".join(f"{name} {version(name)}" for name in LIBRARIES)
+    text = " ".join([libraries, *sorted(_code(project).contents(roots))])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+class _Module(NamedTuple):
+    """What counts of a source file."""
+
+    words: list[str]  # Its syntax tree
+    names: list[int]  # Which of the words are names that own imports bind
+    imports: list[tuple[str, str]]  # (module, name), or (module, "") of ``import module``
+    bindings: dict[str, tuple[str, str]]  # Name -> what it is imported from, for types alone or not
+    texts: list[str]  # Strings that may name a data file beside it
+
+
+class _Code:
+    """The project's modules and how they import each other."""
+
+    def __init__(self, project: Path) -> None:
+        self.files: dict[str, Path] = {}
+        for package in PACKAGES:
+            for path in (project / package).rglob("*.py"):
+                name = ".".join(path.relative_to(project).with_suffix("").parts)
+                self.files[name.removesuffix(".__init__")] = path
+
+    def contents(self, roots: Iterable[str]) -> set[str]:
+        """Digests of all modules that ``roots`` reach, and of the data files that they name."""
+        waiting = [name for root in roots for name in self._members(root)]
+        reached: set[str] = set()
+        contents: set[str] = set()
+        while waiting:
+            name = waiting.pop()
+            if name in reached or f"{name}.".startswith(OBSERVERS):
+                continue
+            reached.add(name)
+            module = self._read(name)
+            if not self._is_package(name):  # A package only hands names on
+                contents.add(self._digest(name, deep=True))
+            for text in module.texts:
+                file = self.files[name].parent / text
+                if file.is_file():
+                    contents.add(hashlib.sha256(file.read_bytes()).hexdigest())
+            for imported in module.imports:
+                waiting += self._targets(*imported)
+        return contents - {EMPTY}
+
+    def _read(self, name: str) -> _Module:
+        package = name if self._is_package(name) else name.rpartition(".")[0]
+        return _parse(self.files[name].read_text(encoding="utf-8"), package)
+
+    def _digest(self, name: str, deep: bool) -> str:
+        """Of a module's tree. The name of an imported module in it counts, if ``deep``, by that
+        module's content: it may be renamed."""
+        module = self._read(name)
+        words = [*module.words]
+        for index in module.names:
+            target = ".".join(module.bindings[words[index]])
+            if target in self.files:
+                words[index] = self._digest(target, deep=False) if deep else "a module"
+        return hashlib.sha256("\n".join(words).encode()).hexdigest()
+
+    def _is_package(self, name: str) -> bool:
+        return self.files[name].name == "__init__.py"
+
+    def _members(self, root: str) -> list[str]:
+        """The module itself, or the modules right in a package."""
+        if root in self.files and not self._is_package(root):
+            return [root]
+        members = [name for name in self.files if name.rpartition(".")[0] == root]
+        if not members:
+            raise ValueError(f"{root}: expected a module or a package of {', '.join(PACKAGES)}")
+        return members
+
+    def _targets(self, module: str, member: str) -> list[str]:
+        """The modules that ``from module import member`` reaches; for a name that a package hands
+        on, the module that defines it."""
+        if f"{module}.{member}" in self.files:
+            return [f"{module}.{member}"]
+        if module not in self.files:
+            return []
+        if not member or not self._is_package(module):
+            return [module]
+        bindings = self._read(module).bindings
+        return self._targets(*bindings[member]) if member in bindings else self._members(module)
+
+
+_code = cache(_Code)
+
+
+@cache
+def _parse(source: str, package: str) -> _Module:
+    reader = _Reader(package)
+    reader.visit(ast.parse(source))
+    names = [index for index in reader.names if reader.words[index] in reader.bindings]
+    return _Module(reader.words, names, reader.imports, reader.bindings, reader.texts)
+
+
+class _Reader:
+    """Writes a syntax tree as words, without docstrings, the project's own imports, and what stands
+    below ``if TYPE_CHECKING``."""
+
+    def __init__(self, package: str) -> None:
+        self.package = package
+        self.words: list[str] = []
+        self.names: list[int] = []
+        self.imports: list[tuple[str, str]] = []
+        self.bindings: dict[str, tuple[str, str]] = {}
+        self.texts: list[str] = []
+
+    def visit(self, node: Any) -> None:
+        kind = type(node)
+        if kind in (ast.Import, ast.ImportFrom) and self._collect(node, self.imports):
+            return
+        if kind is ast.If and getattr(node.test, "id", "") == "TYPE_CHECKING":
+            for statement in node.body:
+                if isinstance(statement, ast.Import | ast.ImportFrom):
+                    self._collect(statement, [])
+            for statement in node.orelse:
+                self.visit(statement)
+            return
+        self.words.append(kind.__name__)
+        if kind is ast.Name:
+            self.names.append(len(self.words))
+            self.words.append(node.id)
+            return
+        for name in kind._fields:
+            value = getattr(node, name, None)
+            if name == "ctx":  # The place of a name says already whether it is read or written
+                continue
+            if isinstance(value, list):
+                self.words.append("[")
+                skip = name == "body" and bool(value) and _is_text(value[0])
+                for item in value[skip:]:
+                    self._write(item)
+                self.words.append("]")
+            else:
+                self._write(value)
+
+    def _write(self, value: Any) -> None:
+        if isinstance(value, ast.AST):
+            self.visit(value)
+            return
+        self.words.append(repr(value))
+        if isinstance(value, str) and value.endswith(DATA_FILES):
+            self.texts.append(value)
+
+    def _collect(self, node: Any, into: list[tuple[str, str]]) -> bool:
+        """Whether the statement imports from the project; what it imports goes to ``into``."""
+        if isinstance(node, ast.Import):
+            found = [(alias.name, "", alias.asname or alias.name) for alias in node.names]
+        else:
+            module = resolve_name("." * node.level + (node.module or ""), self.package)
+            found = [(module, alias.name, alias.asname or alias.name) for alias in node.names]
+        found = [each for each in found if each[0].partition(".")[0] in (*PACKAGES, "conf")]
+        into += [(module, member) for module, member, _ in found]
+        self.bindings |= {name: (module, member) for module, member, name in found}
+        return bool(found)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return (
+        isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
     )

@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 from conf import load as conf
 from conf import schema
 from lightning_modules.tracking.mlflow import Tracking
-from lightning_modules.training.code_version import code_version
-from lightning_modules.training.keys import training_facts
+from lightning_modules.training.keys import code_version, training_facts
 from sweeps.engine.resolve import seeds_of, trial_config
 from sweeps.engine.study import Key, Study, key_of
 from sweeps.sweep import Cell, Sweep

@@ -11,7 +11,7 @@ import pytest
 from helpers.sweep_states import finished
 
 from conf.schema import Run
-from lightning_modules.training import code_version
+from lightning_modules.training import keys
 from sweeps.__main__ import main as listing
 from sweeps.engine import plan
 
@@ -109,7 +109,7 @@ def test_trials_that_other_code_made_are_told(
         "4 of 4 finished trials were made by other code than this: to make all of them anew, add --fresh"
         in capsys.readouterr().out
     )
-    assert code_version.code_version() != "other"
+    assert keys.code_version() != "other"
 
 
 def test_the_list_says_how_far_every_sweep_is(

@@ -15,7 +15,7 @@ from filelock import FileLock
 
 from conf import load as conf
 from conf.schema import Run
-from lightning_modules.training import code_version, keys
+from lightning_modules.training import keys
 from lightning_modules.training import run as train
 
 
@@ -75,58 +75,11 @@ def test_what_learns_on_each_prompt_does_so_in_a_run(base: Run, tmp_path: Path) 
     )
 
 
-def write(root: Path, body: str) -> str:
-    (root / "losses").mkdir(exist_ok=True)
-    (root / "losses" / "some.py").write_text(body)
-    code_version.code_version.cache_clear()
-    return code_version.code_version(root)
-
-
-@pytest.mark.parametrize(
-    ("body", "same"),
-    [
-        (
-            (
-                '"""Other words."""\n\ndef loss(x):\n    """And here."""\n    return x + 1  # as '
-                "in the paper\n"
-            ),
-            True,
-        ),
-        ("def loss(x):\n    return x + 2\n", False),
-        ("def loss(x, y=0):\n    return x + 1\n", False),
-    ],
-)
-def test_code_is_what_it_does(tmp_path: Path, body: str, same: bool) -> None:
-    before = write(tmp_path, "def loss(x):\n    return x + 1\n")
-    assert (write(tmp_path, body) == before) == same
-    code_version.code_version.cache_clear()
-
-
-def test_code_that_only_looks_at_images_does_not_count(tmp_path: Path) -> None:
-    before = write(tmp_path, "x = 1\n")
-    (tmp_path / "lightning_modules" / "metrics").mkdir(parents=True)
-    (tmp_path / "lightning_modules" / "metrics" / "fid.py").write_text("y = 1\n")
-    assert write(tmp_path, "x = 1\n") == before
-    code_version.code_version.cache_clear()
-
-
-def test_every_file_that_does_not_count_is_there() -> None:
-    assert all((code_version.ROOT / name).exists() for name in code_version.LOOKS_ON)
-
-
 def test_an_adapter_of_other_code_or_another_mark_is_not_used(base: Run, monkeypatch: Any) -> None:
     before = keys.training_key(base)
     assert keys.training_key(conf.replace(base, {"fresh": "again"})) != before
-    monkeypatch.setattr(code_version, "code_version", lambda: "other")
+    monkeypatch.setattr(keys, "training_code", lambda config: "other")
     assert keys.training_key(base) != before
-
-
-def test_of_batch_and_devices_the_product_counts(base: Run) -> None:
-    facts = [
-        keys.training_facts(conf.replace(base, {"trainer.devices": k, "trainer.batch": b}))
-        for k, b in ((1, 4), (2, 2), (2, 4))
-    ]
-    assert facts[0] == facts[1] != facts[2]
 
 
 def test_a_loss_that_is_no_number_ends_the_training_as_failed(base: Run, tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""Keys of adapters and images: what changes them, and what does not."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conf import load as conf
+from conf.schema import Run
+from conf.spec import data_sets, methods
+from lightning_modules.training import keys
+
+Edit = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project's sources, in another folder."""
+    root = tmp_path_factory.mktemp("project")
+    for package in keys.PACKAGES:
+        ignore = shutil.ignore_patterns("assets", "__pycache__")
+        shutil.copytree(keys.PROJECT / package, root / package, ignore=ignore)
+    return root
+
+
+def codes(project: Path) -> dict[str, str]:
+    """The code of all adapters (by method and data set) and images (by method)."""
+    keys._code.cache_clear()
+    keys.code_version.cache_clear()
+    found = {}
+    for method in methods():
+        for data in data_sets():
+            config = conf.replace(Run(), {"method.name": method, "data.name": data})
+            found[f"{method} on {data}"] = keys.training_code(config, project)
+        found[f"images of {method}"] = keys.sampling_code(config, project)
+    return found
+
+
+def changed(copy: Path, edits: dict[str, Callable[[str], str]]) -> set[str]:
+    """Which keys are others while files (or all: ``*``) are edited."""
+    before, texts = codes(copy), {}
+    for name, edit in edits.items():
+        for path in copy.rglob("*.py") if name == "*" else [copy / name]:
+            texts.setdefault(path, path.read_text(encoding="utf-8"))
+            path.write_text(edit(path.read_text(encoding="utf-8")), encoding="utf-8")
+    after = codes(copy)
+    for path, text in texts.items():
+        path.write_text(text, encoding="utf-8")
+    return {name for name in before if before[name] != after[name]}
+
+
+def sub(pattern: str, to: str, count: int = 0) -> Callable[[str], str]:
+    def edit(text: str) -> str:
+        result, done = re.subn(pattern, to, text, count=count, flags=re.M)
+        assert done or not count, pattern
+        return result
+
+    return edit
+
+
+def test_a_copy_of_the_project_has_the_same_keys(copy: Path) -> None:
+    assert codes(copy) == codes(keys.PROJECT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("losses.denoising", "losses.noise_prediction"),
+        ("lightning_modules.attention.functional", "lightning_modules.networks.pure_attention"),
+        ("lightning_modules.training.distributed", "lightning_modules.ranks"),
+        ("datamodules.loading", "datamodules.formats.sampling"),
+    ],
+)
+def test_moving_a_module_keeps_every_key(copy: Path, old: str, new: str) -> None:
+    before = codes(copy)
+    moved = copy.parent / f"moved-{old}"
+    shutil.copytree(copy, moved)
+    source, target = (moved / f"{name.replace('.', '/')}.py" for name in (old, new))
+    source.rename(target)
+    (package, name), (other, name_now) = (each.rsplit(".", 1) for each in (old, new))
+    for path in moved.rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        if re.search(rf"from {re.escape(package)} import {name}$", text, re.M):
+            text = text.replace(
+                f"from {package} import {name}\n", f"from {other} import {name_now}\n"
+            )
+            text = re.sub(rf"\b{name}\.(?=[a-z])", f"{name_now}.", text)
+        path.write_text(re.sub(rf"\b{re.escape(old)}\b", new, text), encoding="utf-8")
+    assert codes(moved) == before
+
+
+def test_prose_and_imports_for_types_keep_every_key(copy: Path) -> None:
+    def prose(text: str) -> str:
+        text = re.sub(r"^( *)return ", r"\1# A comment\n\1return ", text, flags=re.M)
+        return re.sub(r'^("""|    """)', r"\1Other words. ", text, count=1, flags=re.M)
+
+    def types(text: str) -> str:
+        return text + "\nif TYPE_CHECKING:\n    from lightning_modules.methods.mcgm import MCGM\n"
+
+    assert changed(copy, {"*": prose, "losses/denoising.py": types}) == set()
+
+
+def test_a_formula_changes_the_keys_of_all_who_compute_with_it(copy: Path) -> None:
+    edit = {"losses/denoising.py": sub(r"\.square\(\)|\*\* 2", ".abs()", 1)}
+    found = changed(copy, edit)
+    assert {name for name in codes(copy) if "untouched" not in name} <= found
+
+
+@pytest.mark.parametrize("package", ["metrics", "evaluation", "tracking"])
+def test_code_that_only_looks_on_changes_no_key(copy: Path, package: str) -> None:
+    files = [*(copy / "lightning_modules" / package).glob("*.py")]
+    assert files
+    more = {str(path.relative_to(copy)): lambda text: f"{text}\nother = 1\n" for path in files}
+    assert changed(copy, more) == set()
+
+
+def test_a_method_changes_its_own_keys_alone(copy: Path) -> None:
+    found = changed(copy, {"lightning_modules/methods/separate_enhance.py": sub(r"\Z", "x = 1\n")})
+    own = {name for name in codes(copy) if name.split()[0] == "separate_enhance"}
+    assert found == own | {"images of separate_enhance"}
+
+
+def test_a_data_set_changes_the_adapters_trained_on_it_alone(copy: Path) -> None:
+    found = changed(copy, {"datamodules/flickr30k.py": sub(r"\Z", "x = 1\n")})
+    assert found == {f"{method} on flickr30k" for method in methods()}
+
+
+def test_a_data_file_beside_a_module_counts(tmp_path: Path) -> None:
+    folder = tmp_path / "losses"
+    folder.mkdir()
+    (folder / "some.py").write_text('read("words.json")')
+    found = []
+    for content in ("{}", "[]", "{}"):
+        (folder / "words.json").write_text(content)
+        keys._code.cache_clear()
+        keys.code_version.cache_clear()
+        found.append(keys.code_version("losses.some", project=tmp_path))
+    assert found[0] == found[2] != found[1]
+
+
+def test_names_that_a_package_hands_on_lead_to_their_module(tmp_path: Path) -> None:
+    files = {
+        "losses/__init__.py": "if TYPE_CHECKING:\n    from losses.inner import f\n",
+        "losses/inner.py": "def f(): ...",
+        "losses/other.py": "def g(): ...",
+        "losses/user.py": "def use():\n    from losses import f\n    from . import other\n",
+        "losses/unused.py": "",
+    }
+    found = []
+    for name in (None, "inner", "other", "unused"):
+        for path, text in files.items():
+            (tmp_path / path).parent.mkdir(exist_ok=True)
+            (tmp_path / path).write_text(
+                f"{text}\nx = 1\n" if path == f"losses/{name}.py" else text
+            )
+        keys._code.cache_clear()
+        keys.code_version.cache_clear()
+        found.append(keys.code_version("losses.user", project=tmp_path))
+    assert len(set(found)) == 3 and found[3] == found[0]
+
+
+def test_a_root_that_is_not_there_is_named() -> None:
+    with pytest.raises(ValueError, match="lightning_modules.methods.nothing"):
+        keys.code_version("lightning_modules.methods.nothing")
+
+
+def test_of_batch_and_devices_the_product_counts() -> None:
+    facts = [
+        keys.training_facts(conf.replace(Run(), {"trainer.devices": k, "trainer.batch": b}))
+        for k, b in ((1, 4), (2, 2), (2, 4))
+    ]
+    assert facts[0] == facts[1] != facts[2]
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"evaluation.prompts": 3, "output": "elsewhere", "trainer.log_every": 1}, True),
+        ({"evaluate_with": {"method.gate.threshold": 0.7}, "data.workers": 2}, True),
+        ({"method.masks.lambda_m": 0.5}, True),  # Another method's
+        ({"method.gate.width": 64}, False),
+        ({"method.separate.side": 8}, False),  # MaskAttn may read it
+        ({"trainer.lr": 1e-3}, False),
+        ({"seed": 1}, False),
+        ({"fresh": "again"}, False),
+    ],
+)
+def test_what_training_depends_on(changes: dict, same: bool) -> None:
+    facts = keys.training_facts(Run())
+    assert (keys.training_facts(conf.replace(Run(), changes)) == facts) == same
