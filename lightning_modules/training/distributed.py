@@ -22,7 +22,19 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 
-from datamodules.loading import ranks
+from datamodules.loading import once, ranks
+
+__all__ = [
+    "barrier",
+    "device",
+    "first",
+    "gathered",
+    "group",
+    "local_processes",
+    "once",
+    "rank",
+    "total",
+]
 
 PATIENCE = timedelta(hours=12)  # the others wait while the first process scores the images
 COMMAND = "torchrun --standalone --nproc-per-node={} -m lightning_modules.train run.yaml"

@@ -69,8 +69,8 @@ def method_facts(config: Run) -> dict[str, Any]:
 def training_key(config: Run) -> str:
     """Digest of ``training_facts``, the backbone's weights (not where they lie on disk), the user's
     own data and the code."""
-    from lightning_modules.backbone.backbone import weights_digest
     from datamodules.build import data_digest
+    from lightning_modules.backbone.backbone import weights_digest
 
     method = spec.methods()[config.method.name]
     facts = training_facts(config)
@@ -168,10 +168,12 @@ class _Code:
                 waiting += self._targets(*imported)
         return contents - {EMPTY}
 
+    @cache  # noqa: B019 (there is one instance for each project)
     def _read(self, name: str) -> _Module:
         package = name if self._is_package(name) else name.rpartition(".")[0]
         return _parse(self.files[name].read_text(encoding="utf-8"), package)
 
+    @cache  # noqa: B019
     def _digest(self, name: str, deep: bool) -> str:
         """Of a module's tree. The name of an imported module in it counts, if ``deep``, by that
         module's content: it may be renamed."""
@@ -179,7 +181,7 @@ class _Code:
         words = [*module.words]
         for index in module.names:
             target = ".".join(module.bindings[words[index]])
-            if target in self.files:
+            if target in self.files and not f"{target}.".startswith(OBSERVERS):
                 words[index] = self._digest(target, deep=False) if deep else "a module"
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 

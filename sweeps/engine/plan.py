@@ -99,7 +99,9 @@ class Plan:
     def done(self) -> set[Key]:
         """What of this plan has finished; a trial that is queued again, since its result was lost, has not."""
         again = {key_of(trial) for trial in self.study.trials("WAITING", "RUNNING")}
-        return ({key_of(trial) for trial in self.study.trials("COMPLETE")} & set(self.wanted)) - again
+        return (
+            {key_of(trial) for trial in self.study.trials("COMPLETE")} & set(self.wanted)
+        ) - again
 
     def elsewhere(self) -> set[Key]:
         """What is being run by other processes that live."""
@@ -118,7 +120,9 @@ class Plan:
 
     def kinds(self, keys: Collection[Key]) -> dict[Key, str]:
         """What each of the trials `keys` that are to come costs, in their order."""
-        return kinds_of({key: self.group(key) for key in keys}, {self.group(key) for key in self.done()})
+        return kinds_of(
+            {key: self.group(key) for key in keys}, {self.group(key) for key in self.done()}
+        )
 
     def seconds(self) -> list[tuple[str, float]]:
         """Kind and duration of finished trials."""
@@ -136,10 +140,16 @@ class Plan:
         levels = {factor.key: factor.levels for factor in self.sweep.factors}
         wanted = set(self.wanted)
         free = {key for key in wanted if self.group(key) not in training} if training else wanted
-        trial = self.study.claim(free, levels) or (self.study.claim(wanted, levels) if free != wanted else None)
+        trial = self.study.claim(free, levels) or (
+            self.study.claim(wanted, levels) if free != wanted else None
+        )
         if trial is None:
             return None
-        earlier = [other for other in self.study.trials() if key_of(other) == key_of(trial) and other.number < trial.number]
+        earlier = [
+            other
+            for other in self.study.trials()
+            if key_of(other) == key_of(trial) and other.number < trial.number
+        ]
         return self._job(trial.number, key_of(trial), len(earlier) + 1)
 
     def enqueue(self, key: Key) -> None:
@@ -164,8 +174,12 @@ class Plan:
             raise
         seconds = sum(result.get("seconds", {}).values())
         self.ledger.settle(job.tracking, result, job.folder)
-        self.study.note(job.number, kind=job.kind, code=code_version(), phases=result.get("seconds"))
-        self.study.complete(job.number, value, seconds)  # where another driver took this one for dead, it finds the result as well
+        self.study.note(
+            job.number, kind=job.kind, code=code_version(), phases=result.get("seconds")
+        )
+        self.study.complete(
+            job.number, value, seconds
+        )  # where another driver took this one for dead, it finds the result as well
         self._aggregate(job.cell)
         return value, seconds
 
@@ -185,7 +199,9 @@ class Plan:
         """Means over seeds onto the cell's run, and its state, whichever driver gave up what."""
         own = [trial for trial in self.study.trials() if key_of(trial)[0] == cell.text]
         going = {key_of(trial) for trial in own if trial.state.name != "FAIL"}
-        lost = {key_of(trial) for trial in own if trial.user_attrs.get("status") == "FAILED"} - going
+        lost = {
+            key_of(trial) for trial in own if trial.user_attrs.get("status") == "FAILED"
+        } - going
         self.ledger.aggregate(cell.text, self.seeds, failed=bool(lost & set(self.wanted)))
 
     def pruned(self, job: Job) -> None:
@@ -220,7 +236,9 @@ class Plan:
             if not orphans:
                 return False
             self._adopt_orphans()
-            lost = {key_of(trial) for trial in orphans} - {key_of(trial) for trial in self.study.trials("COMPLETE")}
+            lost = {key_of(trial) for trial in orphans} - {
+                key_of(trial) for trial in self.study.trials("COMPLETE")
+            }
             for key in sorted(lost):
                 self.enqueue(key)
             self.ledger.close_stale(self._numbers)
@@ -242,10 +260,17 @@ class Plan:
                     job = self._job(trial.number, key, 1)
                     self.ledger.fail(job.tracking, "KILLED", reason, job.folder)
             else:
-                facts = {"code": result.get("versions", {}).get("code"), "phases": result.get("seconds")}
+                facts = {
+                    "code": result.get("versions", {}).get("code"),
+                    "phases": result.get("seconds"),
+                }
                 self.study.note(trial.number, kind=self.kind(key, ()), **facts)
-                self.study.complete(trial.number, self.value(result), sum(result.get("seconds", {}).values()))
-                self.notes.append(f"{key[0]}, seed {key[1]} had finished when its process was stopped: counted")
+                self.study.complete(
+                    trial.number, self.value(result), sum(result.get("seconds", {}).values())
+                )
+                self.notes.append(
+                    f"{key[0]}, seed {key[1]} had finished when its process was stopped: counted"
+                )
 
     def _settle(self, number: int, key: Key) -> dict[str, Any] | None:
         """The usable result in a trial's folder, now in MLflow too; None where there is none."""
@@ -262,7 +287,11 @@ class Plan:
 
     def _tell_other_code(self) -> None:
         wanted = set(self.wanted)
-        known = [trial.user_attrs.get("code") for trial in self.study.trials("COMPLETE") if key_of(trial) in wanted]
+        known = [
+            trial.user_attrs.get("code")
+            for trial in self.study.trials("COMPLETE")
+            if key_of(trial) in wanted
+        ]
         other = sum(code not in (None, code_version()) for code in known)
         if other:
             said = f"{other} of {len(known)} finished trials were made by other code than this"
@@ -297,8 +326,14 @@ def kinds_of(groups: Mapping[Key, str], trained: Collection[str]) -> dict[Key, s
 
 def seconds_of(trials: Collection[FrozenTrial]) -> list[tuple[str, float]]:
     """Kind and duration of those that have finished."""
-    finished = [trial for trial in trials if trial.state.name == "COMPLETE" and "seconds" in trial.user_attrs]
-    return [(trial.user_attrs.get("kind", "trained"), trial.user_attrs["seconds"]) for trial in finished]
+    finished = [
+        trial
+        for trial in trials
+        if trial.state.name == "COMPLETE" and "seconds" in trial.user_attrs
+    ]
+    return [
+        (trial.user_attrs.get("kind", "trained"), trial.user_attrs["seconds"]) for trial in finished
+    ]
 
 
 def group_of(config: schema.Run) -> str:
@@ -329,4 +364,3 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     except ValueError:
         return None
     return result if isinstance(result, dict) and isinstance(result.get("metrics"), dict) else None
-
