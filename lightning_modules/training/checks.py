@@ -143,18 +143,18 @@ def _check_kind(config: Run) -> None:
     kind, method, name = _kind(config), config.method.name, config.data.name
     if kind in methods()[method].data_kinds:
         return
-    trains = [other for other, spec in methods().items() if kind in spec.data_kinds]
-    kinds = {
-        "captions": "images with captions",
-        "scene": "a scene",
-        "prompts": "prompts without images",
-    }
+    description = {
+        "captions": "images with captions are",
+        "scene": "a scene is",
+        "prompts": "prompts without images are",
+    }[kind]
+    trained = [other for other, spec in methods().items() if kind in spec.data_kinds]
     fitting = [
         other for other, spec in data_sets().items() if spec.kind in methods()[method].data_kinds
     ]
     raise ValueError(
-        f"method={method} with data={name}: {kinds.get(kind, kind)}, which are for "
-        f"{', '.join(trains)}; set data to one of {', '.join(fitting)}"
+        f"method={method} with data={name}: {description} for {', '.join(trained)}; set data to "
+        f"one of {', '.join(fitting)}"
     )
 
 

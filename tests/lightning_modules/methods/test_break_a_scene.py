@@ -264,7 +264,7 @@ def test_resumed_in_either_phase_it_ends_as_if_nothing_had_happened(
             tmp_path / name,
             trainer__steps=6,
             trainer__checkpoint_every=2,
-            method__weights__part="kv",
+            method__weights__trainable="kv",
             **more,
         )
         for name in ("whole", "torn")

@@ -26,10 +26,7 @@ def masked(base: Run, changes: dict[str, Any]) -> Run:
     [
         (
             {"method.name": "maskattn", **SCENE},
-            (
-                "method=maskattn with data=scene: a scene is "
-                "for break_a_scene and mcgm; set data=shapes"
-            ),
+            ("method=maskattn with data=scene: a scene is for break_a_scene, mcgm"),
         ),
         (
             {"method.subjects.tokens": ["<a>"]},

@@ -104,7 +104,7 @@ def test_an_adapter_to_start_from_counts_by_its_weights(base: Run, tmp_path: Pat
                 "data.root": "/x",
                 "evaluation.prompts": 0,
             },
-            "signal=oracle needs data=shapes",
+            "supervision=oracle needs data=shapes",
         ),
         (
             {"evaluate_with": {"method.gate.width": 16}},
