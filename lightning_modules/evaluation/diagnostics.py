@@ -18,7 +18,7 @@ from losses.attention import enhance_loss, separate_loss
 
 if TYPE_CHECKING:
     from conf.schema import Run
-    from datamodules.coco import CocoDataset
+    from datamodules.captioned import CaptionedDataset
     from datamodules.loading import PairedDataModule
     from lightning_modules.evaluation.plan import Prompt
     from lightning_modules.methods.base import Method
@@ -60,7 +60,7 @@ class Probe:
     ``timesteps`` [n] are in the order of the dataset.
     """
 
-    def __init__(self, method: Method, dataset: CocoDataset, seed: int, images: int) -> None:
+    def __init__(self, method: Method, dataset: CaptionedDataset, seed: int, images: int) -> None:
         self.method, backbone = method, method.backbone
         count = min(images, len(dataset))
         self.captions = [dataset.caption(i).text for i in range(count)]
@@ -80,7 +80,7 @@ class AttentionProbe(Probe):
     Separate-and-Enhance looks at them."""
 
     def __init__(
-        self, method: Method, dataset: CocoDataset, seed: int, images: int = IMAGES
+        self, method: Method, dataset: CaptionedDataset, seed: int, images: int = IMAGES
     ) -> None:
         super().__init__(method, dataset, seed, images)
         self.dataset = dataset

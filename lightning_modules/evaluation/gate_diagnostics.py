@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from conf.schema import Evaluation
-    from datamodules.coco import CocoDataModule, CocoDataset
+    from datamodules.captioned import CaptionedDataModule, CaptionedDataset
 
 IMAGES = 16  # The first of a split; timesteps are spread evenly over them
 WATCHED = 8  # Images on which changes of gates are counted in training
@@ -40,7 +40,7 @@ DRAWN_IN_TRAINING = 4
 PICTURES = 4  # Of a training, beside the one of its start
 
 
-def measure_gates(method: Any, dataset: CocoDataset, seed: int) -> dict[str, float]:
+def measure_gates(method: Any, dataset: CaptionedDataset, seed: int) -> dict[str, float]:
     """What became of the gates in training that ``seed`` began, how well they know the objects, and
     what they cost; nothing of gates that are not trained."""
     if not method.trains:
@@ -133,7 +133,7 @@ class GateProbe(Probe):
 
 
 def draw_gate_maps(
-    method: Any, datamodule: CocoDataModule, config: Evaluation, seed: int, folder: Path
+    method: Any, datamodule: CaptionedDataModule, config: Evaluation, seed: int, folder: Path
 ) -> None:
     """Writes ``gates.png`` and ``gates.json`` (prompts, tokens, share of open gates by token and
     resolution) to ``folder``.
@@ -184,7 +184,7 @@ class GateDiagnostics(L.Callback):
     def __init__(
         self,
         every: int,
-        dataset: CocoDataset,
+        dataset: CaptionedDataset,
         seed: int,
         store: Callable[[dict[str, float], int], None] | None,
     ) -> None:
@@ -242,7 +242,7 @@ class GateMaps(L.Callback):
     training, and after the last step."""
 
     def __init__(
-        self, dataset: CocoDataset, seed: int, store: Callable[[Image, int], None]
+        self, dataset: CaptionedDataset, seed: int, store: Callable[[Image, int], None]
     ) -> None:
         self.dataset, self.seed, self.store, self.last = dataset, seed, store, -1
 
