@@ -29,7 +29,7 @@ from datamodules.coco import CocoDataset
 from datamodules.shapes.world import SIZE, write_dataset
 from lightning_modules.backbone.backbone import EMBEDDED, Backbone
 from lightning_modules.embedded.pipeline import build_pipeline
-from lightning_modules.training.progress import ProgressLines
+from lightning_modules.training.callbacks import ProgressLines
 from losses.denoising import denoising_loss
 
 

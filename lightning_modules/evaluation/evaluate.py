@@ -28,7 +28,7 @@ from lightning_modules.evaluation.scoring import CHUNK, Columns, reference_folde
 from lightning_modules.methods.base import Method
 from lightning_modules.metrics.intervals import wilson
 from lightning_modules.training import distributed
-from lightning_modules.training.duration import Clock
+from lightning_modules.training.progress import Clock
 
 if TYPE_CHECKING:
     import pandas as pd

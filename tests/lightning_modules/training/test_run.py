@@ -25,7 +25,7 @@ from lightning_modules.backbone import acceleration
 from lightning_modules.evaluation import gate_diagnostics
 from lightning_modules.methods.maskattn import MaskAttn
 from lightning_modules.training import run as train
-from lightning_modules.training.duration import Clock
+from lightning_modules.training.progress import Clock
 
 
 def variant(base: Run, **changes: Any) -> Run:
