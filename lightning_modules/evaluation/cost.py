@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from lightning_modules.backbone.backbone import sample
+from lightning_modules.backbone.sampling import sample
 
 if TYPE_CHECKING:
     from conf.schema import Evaluation

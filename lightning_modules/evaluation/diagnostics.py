@@ -65,14 +65,14 @@ class Probe:
         count = min(images, len(dataset))
         self.captions = [dataset.caption(i).text for i in range(count)]
         self.phrases = [dataset.phrases(i) for i in range(count)]
-        latents = backbone.encode_images(torch.stack([dataset.image(i) for i in range(count)]))
+        latents = backbone.autoencoder.encode(torch.stack([dataset.image(i) for i in range(count)]))
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(latents.shape, generator=generator).to(latents)
         # Even steps through all timesteps, interleaved so that neighbouring images do not have
         # neighbouring ones
         spread = torch.arange(count) * 7 % count if count % 7 else torch.arange(count)
-        self.timesteps = ((spread + 0.5) * backbone.timesteps / count).long().to(latents.device)
-        self.noised, _ = backbone.add_noise(latents, noise, self.timesteps)
+        self.timesteps = ((spread + 0.5) * backbone.schedule.num_timesteps / count).long().to(latents.device)
+        self.noised, _ = backbone.schedule.add_noise(latents, noise, self.timesteps)
 
 
 class AttentionProbe(Probe):
@@ -84,7 +84,7 @@ class AttentionProbe(Probe):
     ) -> None:
         super().__init__(method, dataset, seed, images)
         self.dataset = dataset
-        self.kept, self.positions = method.backbone.locate_phrases(self.captions, self.phrases)
+        self.kept, self.positions = method.backbone.text.locate_phrases(self.captions, self.phrases)
 
     @torch.no_grad()
     def run(self, heads: str = "keep") -> Maps:
@@ -93,7 +93,7 @@ class AttentionProbe(Probe):
         chosen = nearest(select(backbone.sites(self.method.resolution)), SIDE)
         capture = Capture(chosen, self.positions, heads)
         with capture.attached(backbone.denoiser), stop_after(backbone.denoiser, chosen):
-            self.method.predict(self.noised, self.timesteps, backbone.encode_prompts(self.captions))
+            self.method.predict(self.noised, self.timesteps, backbone.text.encode(self.captions))
         return capture.maps
 
     def measure(self) -> dict[str, float]:

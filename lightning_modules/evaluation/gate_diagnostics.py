@@ -67,7 +67,7 @@ class GateProbe(Probe):
         """What the method's gates, or others in their place, do with the images."""
         method = self.method
         # Again: gates know the token types of the latest texts alone
-        text = method.backbone.encode_prompts(self.captions)
+        text = method.backbone.text.encode(self.captions)
         if gates is None:
             with method.gates.recording(live=True) as record:
                 method.predict(self.noised, self.timesteps, text)
@@ -102,7 +102,7 @@ class GateProbe(Probe):
         its object is, the mean over phrases, tokens and cross-attention sites; with every gate open
         it is the objects' share of the plane. NaN-free: nothing without phrases."""
         record, values = self.run(), []
-        placed = self.method.backbone.locate_phrases(self.captions, self.phrases)
+        placed = self.method.backbone.text.locate_phrases(self.captions, self.phrases)
         for site in self.method.gates.sites:
             if site.kind != "cross":
                 continue
@@ -119,7 +119,7 @@ class GateProbe(Probe):
     def overhead(self, rounds: int = 3) -> float:
         """Time of a forward pass of the model with the gates over that without, medians of passes
         that take turns."""
-        text = self.method.backbone.encode_prompts(self.captions)
+        text = self.method.backbone.text.encode(self.captions)
         seconds: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(rounds + 1):
             for gated in (True, False):
@@ -153,7 +153,7 @@ def draw_gate_maps(
         texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
         images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
     maps = _by_resolution(method, record.maps)
-    tokens = [method.backbone.token_names(p.text) for p in prompts]
+    tokens = [method.backbone.text.token_names(p.text) for p in prompts]
     content = [
         {
             "prompt": p.text,
@@ -273,7 +273,7 @@ class GateMaps(L.Callback):
         )
         order = self.probe.timesteps.argsort(descending=True).tolist()
         images = torch.stack([self.dataset.pixels(i) for i in order])
-        tokens = [method.backbone.token_names(self.probe.captions[i]) for i in order]
+        tokens = [method.backbone.text.token_names(self.probe.captions[i]) for i in order]
         titles = [f"t = {int(self.probe.timesteps[i])}" for i in order]
         self.store(
             draw_maps(

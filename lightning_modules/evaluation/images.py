@@ -19,7 +19,7 @@ from torch import Tensor
 from conf import load as conf
 from conf.schema import Run
 from datamodules.loading import ranks
-from lightning_modules.backbone.backbone import weights_digest
+from lightning_modules.backbone.weights import weights_digest
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.training.keys import method_facts, sampling_code
 

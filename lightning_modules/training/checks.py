@@ -74,7 +74,7 @@ def check_backbone(config: Run, backbone: Backbone) -> None:
     """What only the backbone can tell: an image size that it cannot draw, and what needs CLIP where
     it has T5. Raises ValueError."""
     backbone.latent_size(config.backbone.resolution)
-    if not backbone.pixart:
+    if backbone.family.clip:
         return
     name, method = config.backbone.name, config.method
     if method.name in ON_SUBJECTS and _kind(config) == "scene":

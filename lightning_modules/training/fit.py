@@ -112,7 +112,7 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
         # A scene's dataset has its mirror images among those that it counts.
         flips = data.flip and data_sets()[data.name].kind != "scene"
         facts = latent_facts(
-            backbone.fingerprint(),
+            backbone.autoencoder.fingerprint(),
             dtype,
             config.backbone.resolution,
             "centre",
@@ -125,16 +125,16 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
             folder / "latents",
             facts,
             dataset,
-            backbone.encode_images,
+            backbone.autoencoder.encode,
             where=where,
             on_error=data.on_error,
             emit=told,
         )
-    backbone.texts = None
+    backbone.text.cache = None
     if data.cache == "all":
-        facts = text_facts(backbone.text_fingerprint(), dtype)
-        backbone.texts = TextCache.fill(
-            folder / "texts", facts, dataset.texts(), backbone.encoded, emit=told
+        facts = text_facts(backbone.text.fingerprint(), dtype)
+        backbone.text.cache = TextCache.fill(
+            folder / "texts", facts, dataset.texts(), backbone.text.encode_for_cache, emit=told
         )
 
 
