@@ -27,7 +27,7 @@ class Backbone:
 
     def __init__(self, pipeline: Any, source: str, revision: str | None = None) -> None:
         self.pipeline, self.source, self.revision = pipeline, source, revision
-        self.family = find_family(pipeline)
+        self.family = find_family(pipeline, source)
         self.denoiser = getattr(pipeline, self.family.denoiser_name)
         self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
         self.text = TextEncoders(self.family)

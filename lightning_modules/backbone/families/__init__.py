@@ -12,8 +12,8 @@ from lightning_modules.backbone.families.base import Family
 __all__ = ["Family", "find_family"]
 
 
-def find_family(pipeline: Any) -> Family:
-    """The family of a pipeline: the module here whose ``FAMILY`` matches it.
+def find_family(pipeline: Any, source: str) -> Family:
+    """The family of the pipeline from ``source``: the module here whose ``FAMILY`` matches it.
 
     Raises ValueError on a pipeline that no family matches.
     """
@@ -23,6 +23,6 @@ def find_family(pipeline: Any) -> Family:
         if family.matches(pipeline):
             return family(pipeline)
     raise ValueError(
-        f"{type(pipeline).__name__} is no backbone: expected "
+        f"{source!r} is a {type(pipeline).__name__}: expected "
         f"{' or '.join(family.label for family in families)}"
     )

@@ -135,7 +135,7 @@ def test_tiny_has_the_wiring_of_full(full: dict[str, Any], tiny: dict[str, Any],
 
 
 def test_padding_is_each_models_own(tiny: dict[str, Any]):
-    tokenizers = {name: Backbone(tiny[name], name).tokenizers for name in NAMES}
+    tokenizers = {name: Backbone(tiny[name], name).text.tokenizers for name in NAMES}
     pads = {
         name: [tokenizer.pad_token for tokenizer in found] for name, found in tokenizers.items()
     }

@@ -354,7 +354,7 @@ def test_dtype_of_the_weights(tiny_folder: Path):
         and backbone.text.encoders[1].dtype == torch.bfloat16
         and backbone.vae.dtype == torch.bfloat16
     )
-    assert backbone.device == torch.device("cpu") and backbone.timesteps == 1000
+    assert backbone.device == torch.device("cpu") and backbone.schedule.num_timesteps == 1000
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "somebody/not-downloaded", "empty", "torn"])
