@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from datamodules.batch import Phrase
-from lightning_modules.attention.token_positions import CutOffError, Offsets, common_token_indices, token_offsets
+from lightning_modules.attention.token_positions import (
+    CutOffError,
+    Offsets,
+    common_token_indices,
+    token_offsets,
+)
 from lightning_modules.backbone.weights import modules_digest
 
 if TYPE_CHECKING:

@@ -71,7 +71,9 @@ class Probe:
         # Even steps through all timesteps, interleaved so that neighbouring images do not have
         # neighbouring ones
         spread = torch.arange(count) * 7 % count if count % 7 else torch.arange(count)
-        self.timesteps = ((spread + 0.5) * backbone.schedule.num_timesteps / count).long().to(latents.device)
+        self.timesteps = (
+            ((spread + 0.5) * backbone.schedule.num_timesteps / count).long().to(latents.device)
+        )
         self.noised, _ = backbone.schedule.add_noise(latents, noise, self.timesteps)
 
 
