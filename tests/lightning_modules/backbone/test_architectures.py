@@ -142,7 +142,7 @@ def test_padding_is_each_models_own(tiny: dict[str, Any]):
     end = "<|endoftext|>"
     assert pads == {"sd14": [end], "sd15": [end], "sd21": ["!"], "sdxl": [end, "!"]}
     assert tokenizers["sdxl"][1].pad_token_id == 0
-    ids = Backbone(tiny["sdxl"], "sdxl").tokenize([PROMPT], which=1)
+    ids = Backbone(tiny["sdxl"], "sdxl").text.tokenize([PROMPT], which=1).input_ids
     assert ids.shape == (1, 77) and ids[0, -1] == 0
 
 
