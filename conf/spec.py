@@ -22,6 +22,7 @@ __all__ = [
     "MethodSpec",
     "Metric",
     "MetricSpec",
+    "data_kind",
     "data_sets",
     "measured_metrics",
     "methods",
@@ -117,6 +118,11 @@ def methods() -> dict[str, MethodSpec]:
 def data_sets() -> dict[str, DataSpec]:
     """Name -> declaration of every data set."""
     return _declared("data", "DATA")
+
+
+def data_kind(config: Run) -> str:
+    """The kind of the data set that these settings name (see `DataSpec`)."""
+    return data_sets()[config.data.name].kind
 
 
 def metrics() -> dict[str, MetricSpec]:

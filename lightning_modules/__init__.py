@@ -11,19 +11,20 @@ if TYPE_CHECKING:
     from lightning_modules.methods.separate_enhance import SeparateEnhance as SeparateEnhance
     from lightning_modules.methods.untouched import Untouched as Untouched
 
-METHODS = {  # `method.name` in the config, which is also the module's -> class
-    "untouched": "Untouched",
-    "break_a_scene": "BreakAScene",
-    "maskattn": "MaskAttn",
-    "mcgm": "MCGM",
-    "separate_enhance": "SeparateEnhance",
+HOMES = {  # Class -> its file below ``methods``
+    "BreakAScene": "break_a_scene",
+    "MaskAttn": "maskattn",
+    "MCGM": "mcgm",
+    "SeparateEnhance": "separate_enhance",
+    "Untouched": "untouched",
 }
-HOMES = {kind: module for module, kind in METHODS.items()} | {"Baseline": "untouched"}
+FORMER_NAMES = {"Baseline": "Untouched"}
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when asked for: Lightning takes seconds to load, and not every module of this package
+    # Imported on first use: Lightning takes seconds to load, and not every module of this package
     # needs it.
+    name = FORMER_NAMES.get(name, name)
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.methods.{HOMES[name]}"), METHODS[HOMES[name]])
+    return getattr(import_module(f"{__name__}.methods.{HOMES[name]}"), name)

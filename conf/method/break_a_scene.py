@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from conf.fields import choice, number
-from conf.spec import MethodSpec
+from conf.spec import MethodSpec, data_kind
+
+if TYPE_CHECKING:
+    from conf.schema import Run
 
 
 @dataclass
@@ -50,9 +54,47 @@ class Subjects:
     prior_prompt: str = "a photo of a blue square"
 
 
+def check_subjects(config: Run) -> None:
+    """Raises ValueError where subjects, weights and data do not go together."""
+    method, data = config.method, config.data
+    subjects, scene = method.subjects, data_kind(config) == "scene"
+    if subjects.tokens and not scene:
+        raise ValueError(
+            f"method.subjects.tokens={subjects.tokens} with data={data.name}: placeholders are "
+            "learnt from a scene; set data=scene, or leave the tokens out"
+        )
+    if subjects.classes and subjects.tokens and len(subjects.classes) != len(subjects.tokens):
+        counts = f"{len(subjects.classes)} classes for {len(subjects.tokens)} tokens"
+        raise ValueError(
+            f"method.subjects.classes={subjects.classes}: {counts}; give one word for each of "
+            "method.subjects.tokens"
+        )
+    if not scene and subjects.schedule == "tokens_only":
+        raise ValueError(
+            f"method.subjects.schedule=tokens_only with data={data.name}: there are no tokens; "
+            "set data=scene"
+        )
+    if data.cache == "all" and method.weights.text_encoder:
+        raise ValueError(
+            "data.cache=all keeps encoded captions, but method.weights.text_encoder=true changes "
+            "them: set data.cache=latents"
+        )
+
+
+def check(config: Run) -> None:
+    """Raises ValueError where nothing would be trained, and as `check_subjects`."""
+    check_subjects(config)
+    if data_kind(config) != "scene" and config.method.weights.trainable == "none":
+        raise ValueError(
+            f"method.weights.trainable=none with data={config.data.name}: nothing would be "
+            "trained; train weights, or set data=scene"
+        )
+
+
 METHOD = MethodSpec(
     settings={"weights": Weights, "subjects": Subjects},
     data_kinds=("captions", "scene"),
     needs_phrases=lambda method: True,
     fixed_after_training=("method.weights.", "method.subjects."),
+    check=check,
 )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from conf.fields import choice, number
-from conf.spec import MethodSpec
+from conf.spec import MethodSpec, data_kind, data_sets
+
+if TYPE_CHECKING:
+    from conf.schema import Run
 
 
 @dataclass
@@ -60,6 +64,36 @@ class Gate:
     supervision_target: str = choice("own", "others")
 
 
+def check(config: Run) -> None:
+    """Raises ValueError where nothing would be trained, or gates and data do not go together."""
+    gate, embedded = config.method.gate, data_sets()[config.data.name].embedded(config)
+    if gate.supervision == "oracle" and not (embedded and data_kind(config) == "captions"):
+        raise ValueError(
+            "method.gate.supervision=oracle needs data=shapes: only the embedded world has "
+            "a judge that says where objects are"
+        )
+    if gate.denoising_weight == 0 and (gate.supervision == "none" or gate.supervision_weight == 0):
+        given = f"method.gate.supervision={gate.supervision} of weight {gate.supervision_weight:g}"
+        raise ValueError(
+            f"method.gate.denoising_weight=0 with {given}: nothing would be trained; set one of "
+            "them"
+        )
+    if gate.gradient == "released" and gate.mode == "soft" and gate.apply_at == "logit":
+        raise ValueError(
+            "method.gate.gradient=released with method.gate.mode=soft: it is a gradient of "
+            "binary gates; use exact"
+        )
+
+
+def check_evaluation(config: Run, late: Run) -> None:
+    """Raises ValueError where evaluation wants thresholds that were not trained."""
+    if late.method.gate.mode == "learned" != config.method.gate.mode:
+        raise ValueError(
+            "method.gate.mode=learned cannot change after training: the thresholds were not "
+            "trained; use when=train"
+        )
+
+
 METHOD = MethodSpec(
     settings={"gate": Gate},
     reads=("separate",),
@@ -74,4 +108,6 @@ METHOD = MethodSpec(
         "method.gate.placement",
         "method.gate.attention",
     ),
+    check=check,
+    check_evaluation=check_evaluation,
 )

@@ -4,9 +4,14 @@ appends to the text."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from conf.fields import choice, number
-from conf.spec import MethodSpec
+from conf.method.break_a_scene import check_subjects
+from conf.spec import MethodSpec, data_kind
+
+if TYPE_CHECKING:
+    from conf.schema import Run
 
 
 @dataclass
@@ -37,6 +42,17 @@ class Masks:
     token_scale: float = number(24.0, minimum=0)
 
 
+def check(config: Run) -> None:
+    """Raises ValueError where nothing would be trained, and as `check_subjects`."""
+    check_subjects(config)
+    trained = config.method.weights.trainable != "none" or config.method.masks.trained
+    if data_kind(config) != "scene" and not trained:
+        raise ValueError(
+            f"method.weights.trainable=none with data={config.data.name}: nothing would be "
+            "trained; train weights, or the mask encoder (method.masks.trained=true)"
+        )
+
+
 METHOD = MethodSpec(
     settings={"masks": Masks},
     reads=("weights", "subjects"),
@@ -48,4 +64,5 @@ METHOD = MethodSpec(
         "method.masks.encoder",
         "method.masks.text_binding",
     ),
+    check=check,
 )

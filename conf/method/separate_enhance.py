@@ -4,9 +4,13 @@ of a prompt a place of its own."""
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from conf.fields import choice, number
-from conf.spec import MethodSpec
+from conf.spec import MethodSpec, data_kind
+
+if TYPE_CHECKING:
+    from conf.schema import Run
 
 
 @dataclass
@@ -43,10 +47,79 @@ class Separate:
     test_time: int = number(0, minimum=0)
 
 
+def check(config: Run) -> None:
+    """Raises ValueError where nothing would be trained, or losses and data do not go together."""
+    separate, data = config.method.separate, config.data
+    denoising = separate.control == "denoising"
+    weights = (separate.separate_weight, separate.enhance_weight, separate.distillation_weight)
+    if not denoising and not any(weights):
+        raise ValueError(
+            "method.separate has no loss of a weight above 0: nothing would be trained; "
+            "set one of its weights"
+        )
+    if config.method.weights.trainable == "none":
+        raise ValueError(
+            "method.weights.trainable=none with method=separate_enhance: nothing would be "
+            "trained; the paper trains k"
+        )
+    if separate.kernel % 2 == 0:
+        raise ValueError(
+            f"method.separate.kernel={separate.kernel} has no middle: expected an odd number, "
+            "1 for no smoothing"
+        )
+    needs_images = denoising or separate.inputs == "images"
+    if needs_images and (data.concepts or data_kind(config) == "prompts"):
+        given = "data.concepts" if data.concepts else f"data={data.name}"
+        raise ValueError(
+            f"method.separate.inputs={separate.inputs}, control={separate.control} with {given}: "
+            "these prompts have no images; set inputs=noise and control=none"
+        )
+    if separate.test_time and (separate.control != "none" or separate.inputs == "images"):
+        raise ValueError(
+            "method.separate.test_time has a prompt and no image: leave control=none and "
+            "inputs=noise"
+        )
+    if data.concepts:
+        _check_concepts(config)
+
+
+def _check_concepts(config: Run) -> None:
+    """Raises ValueError where prompts made of words do not suit the losses."""
+    separate, data = config.method.separate, config.data
+    if len(data.concepts) < data.objects:
+        raise ValueError(
+            f"data.concepts={data.concepts} make no prompt of data.objects={data.objects}: "
+            "name more concepts"
+        )
+    if data.objects == 1 and not separate.enhance_weight:
+        raise ValueError(
+            "data.objects=1 with method.separate.enhance_weight=0: a single object has "
+            "nothing to be separated from; name two"
+        )
+    if separate.objects == "nouns":
+        raise ValueError(
+            "method.separate.objects=nouns with data.concepts: the objects are the "
+            "concepts; leave it at linked"
+        )
+
+
+def check_evaluation(config: Run, late: Run) -> None:
+    """Raises ValueError where a change of low-rank weights is to be scaled or permuted."""
+    rank, separate = config.method.weights.rank, late.method.separate
+    if rank and (separate.control == "permuted" or separate.scale != 1):
+        raise ValueError(
+            f"method.separate.control={separate.control}, scale={separate.scale:g} with "
+            f"method.weights.rank={rank}: only whole weights are permuted or scaled; set the rank "
+            "to 0"
+        )
+
+
 METHOD = MethodSpec(
     settings={"separate": Separate},
     reads=("weights",),
     data_kinds=("captions", "prompts"),
     trains=lambda method: method.separate.test_time == 0,
     needs_phrases=lambda method: True,
+    check=check,
+    check_evaluation=check_evaluation,
 )

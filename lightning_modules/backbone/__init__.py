@@ -1,18 +1,16 @@
-"""A pretrained diffusers model behind a few calls: texts, latents, predictions, sampling.
-
-What a method adds to the model does not belong here, but in ``methods`` and ``networks``.
-"""
+"""A pretrained diffusers model behind a few calls: loading, texts, latents, sampling; what a method
+adds to it stands in ``methods``."""
 
 from importlib import import_module
 from typing import Any
 
 HOMES = {
-    "EMBEDDED": "weights",
+    "EMBEDDED": "backbone",
     "Backbone": "backbone",
     "TextCondition": "text",
-    "initial_noise": "sampling",
-    "sample": "sampling",
-    "weights_digest": "weights",
+    "initial_noise": "backbone",
+    "sample": "backbone",
+    "weights_digest": "backbone",
 }
 
 

@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-import lightning_modules
 from conf.schema import Method as MethodConfig
+from conf.schema import Run
 from conf.schema import Trainer as TrainerConfig
+from conf.spec import methods
 from datamodules.batch import Batch
 from datamodules.loading import ranks
-from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.backbone.sampling import sample
-from lightning_modules.backbone.text import TextCondition
+from lightning_modules.backbone.backbone import Backbone, TextCondition, sample
+from lightning_modules.methods.registry import method_class
 from lightning_modules.training import distributed
 from losses.denoising import denoising_loss
 
@@ -78,6 +78,11 @@ class Method(L.LightningModule):
         """Whether there is anything to train."""
         return True
 
+    @classmethod
+    def check_backbone(cls, config: Run, backbone: Backbone) -> None:
+        """Refuses a backbone that the method cannot act on with these settings, before data are
+        read. Raises ValueError."""
+
     def check_data(self, dataset: Any) -> None:
         """Refuses training data that the method cannot learn from, before any long work. Raises
         ValueError."""
@@ -96,12 +101,12 @@ class Method(L.LightningModule):
             raise RuntimeError(f"{self.name}: {found} would be trained: expected 0 and some")
 
     def frozen_modules(self) -> list[nn.Module]:
-        return [self.backbone.denoiser, self.backbone.vae, *self.backbone.text.encoders]
+        return [self.backbone.denoiser, self.backbone.vae, *self.backbone.text_encoders]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         latents = self.latents(batch)
         noise, timesteps = self.draw(latents)
-        noised, target = self.backbone.schedule.add_noise(latents, noise, timesteps)
+        noised, target = self.backbone.add_noise(latents, noise, timesteps)
         text = self.condition(batch, self.text(batch))
         loss = self.loss(self.predict(noised, timesteps, text), target, batch)
         self.log("train/loss", loss)
@@ -112,19 +117,19 @@ class Method(L.LightningModule):
         return (
             batch.latents
             if batch.latents is not None
-            else self.backbone.autoencoder.encode(batch.images)
+            else self.backbone.encode_images(batch.images)
         )
 
     def text(self, batch: Batch) -> TextCondition:
         """The encoded captions. One that was dropped is what guidance takes for no prompt."""
         text, dropped = (
-            self.backbone.text.encode(batch.captions),
+            self.backbone.encode_prompts(batch.captions),
             torch.tensor([not caption for caption in batch.captions]),
         )
         if not dropped.any():
             return text
         dropped = dropped.to(text.hidden.device)
-        empty = self.backbone.text.encode_empty(len(batch))
+        empty = self.backbone.encode_empty(len(batch))
         return text.map(
             lambda part, none: torch.where(dropped.view(-1, *[1] * (part.dim() - 1)), none, part),
             empty,
@@ -194,7 +199,7 @@ class Method(L.LightningModule):
     @property
     def span(self) -> tuple[int, int]:
         """The timesteps of training: from the first up to, and without, the second."""
-        last = self.backbone.schedule.num_timesteps
+        last = self.backbone.timesteps
         return (last // 2 if self.noisier else 0), last
 
     def predict(self, noised: Tensor, timesteps: Tensor, text: TextCondition) -> Tensor:
@@ -346,11 +351,9 @@ class Method(L.LightningModule):
         """
         card = json.loads((Path(folder) / "adapter.json").read_text())
         name = card["method"]
-        kind = getattr(lightning_modules, lightning_modules.METHODS.get(name, ""), None)
+        kind = method_class(name) if name in methods() else None
         if kind is None or not issubclass(kind, cls):
-            expected = " or ".join(
-                map(repr, lightning_modules.METHODS if cls is Method else [cls.name])
-            )
+            expected = " or ".join(map(repr, methods() if cls is Method else [cls.name]))
             raise ValueError(f"{folder} holds a {name!r} adapter: expected {expected}")
         method = kind.from_card(card, backbone)
         method.load_weights(folder)

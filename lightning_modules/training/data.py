@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run
-from conf.spec import data_sets
-from lightning_modules.training.checks import ON_SUBJECTS
+from conf.spec import data_kind, methods
 
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
@@ -22,7 +21,7 @@ PRIOR_STEPS, PRIOR_GUIDANCE, PRIOR_BATCH = 30, 7.5, 4
 
 def with_subjects(config: Run, datamodule: Any) -> Run:
     """The config with the scene's placeholders and class words where it names none."""
-    if data_sets()[config.data.name].kind != "scene" or config.method.name not in ON_SUBJECTS:
+    if not _learns_subjects(config):
         return config
     found = datamodule.train_set.subjects
     tokens = config.method.subjects.tokens or [subject.token for subject in found]
@@ -32,20 +31,21 @@ def with_subjects(config: Run, datamodule: Any) -> Run:
     )
 
 
+def _learns_subjects(config: Run) -> bool:
+    sections = methods()[config.method.name].sections
+    return data_kind(config) == "scene" and "subjects" in sections
+
+
 # --- class images --------------------------------------------------------------------------------
 
 
 def wants_prior(config: Run) -> bool:
-    return (
-        data_sets()[config.data.name].kind == "scene"
-        and config.method.name in ON_SUBJECTS
-        and config.method.subjects.prior_weight > 0
-    )
+    return _learns_subjects(config) and config.method.subjects.prior_weight > 0
 
 
 def prior_folder(config: Run) -> Path:
     """Where the class images of this backbone and prompt are, or will be."""
-    from lightning_modules.backbone.weights import weights_digest
+    from lightning_modules.backbone.backbone import weights_digest
 
     chosen, backbone = config.method.subjects, config.backbone
     facts = {
@@ -67,7 +67,7 @@ def draw_prior(config: Run, backbone: Backbone, emit: Progress) -> None:
 
     from PIL import Image
 
-    from lightning_modules.backbone.sampling import sample
+    from lightning_modules.backbone.backbone import sample
 
     folder, chosen = prior_folder(config), config.method.subjects
     if folder.is_dir():

@@ -12,28 +12,25 @@ from filelock import FileLock, Timeout
 
 from conf.schema import Run
 from conf.spec import data_sets
+from lightning_modules.methods.registry import build_method
 from lightning_modules.training.keys import training_key
 
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
-    from lightning_modules.backbone.backbone import Backbone
     from lightning_modules.methods.base import Method
     from lightning_modules.tracking.mlflow import SeedRun
 
-__all__ = ["Pruned", "build_method", "trained"]
+__all__ = ["LOSSES", "PRUNE", "Pruned", "build_method", "trained"]
 
 Progress = Callable[[str, float], None]
+PRUNE = "prune"  # file in a run's folder that asks its training to end
+# Likewise: a line "step loss" every trainer.log_every steps, at the same steps however fast the
+# machine is
+LOSSES = "losses.txt"
 
 
 class Pruned(Exception):
     """The training was asked to end; the message says at which step."""
-
-
-def build_method(config: Run, backbone: Backbone) -> Method:
-    import lightning_modules
-
-    kind = getattr(lightning_modules, lightning_modules.METHODS[config.method.name])
-    return kind(backbone, config.method, config.trainer, config.backbone.resolution, config.seed)
 
 
 def trained(
@@ -112,7 +109,7 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
         # A scene's dataset has its mirror images among those that it counts.
         flips = data.flip and data_sets()[data.name].kind != "scene"
         facts = latent_facts(
-            backbone.autoencoder.fingerprint(),
+            backbone.fingerprint(),
             dtype,
             config.backbone.resolution,
             "centre",
@@ -125,16 +122,16 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
             folder / "latents",
             facts,
             dataset,
-            backbone.autoencoder.encode,
+            backbone.encode_images,
             where=where,
             on_error=data.on_error,
             emit=told,
         )
-    backbone.text.cache = None
+    backbone.texts = None
     if data.cache == "all":
-        facts = text_facts(backbone.text.fingerprint(), dtype)
-        backbone.text.cache = TextCache.fill(
-            folder / "texts", facts, dataset.texts(), backbone.text.encode_for_cache, emit=told
+        facts = text_facts(backbone.text_fingerprint(), dtype)
+        backbone.texts = TextCache.fill(
+            folder / "texts", facts, dataset.texts(), backbone.encoded, emit=told
         )
 
 
@@ -168,7 +165,8 @@ def _fit(
 
     from lightning_modules.evaluation import cost as costs
     from lightning_modules.training import distributed
-    from lightning_modules.training.callbacks import MetricLines, ProgressLines, StopOnRequest
+    from lightning_modules.training.progress import MetricLines, ProgressLines
+    from lightning_modules.training.pruning import StopWhenAsked
 
     recipe = config.trainer
     checkpoints = target.with_name(f"{target.name}.checkpoints")
@@ -177,7 +175,7 @@ def _fit(
         ModelCheckpoint(
             checkpoints, save_last=True, save_top_k=0, every_n_train_steps=recipe.checkpoint_every
         ),
-        request := StopOnRequest(recipe.log_every, folder),
+        asked := StopWhenAsked(folder, PRUNE, LOSSES, recipe.log_every),
     ]
     tracked = distributed.once(lambda: seed_run is not None)
     if seed_run is not None:
@@ -224,12 +222,12 @@ def _fit(
         if trainer.interrupted:
             raise KeyboardInterrupt from error
         raise
-    if not request.stopped:
+    if not asked.asked:
         # Of a training in pieces nobody knows what the others took
         if distributed.first() and not going_on:
             costs.write(target, cost)
         distributed.once(lambda: method.save_adapter(target))
     if distributed.first():
         shutil.rmtree(checkpoints, ignore_errors=True)
-    if request.stopped:
+    if asked.asked:
         raise Pruned(f"at step {trainer.global_step} of {recipe.steps}")

@@ -78,19 +78,15 @@ def main() -> None:
         dataset = data.train_set
 
         def encode(texts: list[str]) -> dict[str, torch.Tensor]:
-            text = backbone.text.encode(texts)
+            text = backbone.encode_prompts(texts)
             assert text.pooled is not None
             return {"hidden": text.hidden, "pooled": text.pooled}
 
         facts = latent_facts(
-            backbone.autoencoder.fingerprint(),
-            "float32",
-            dataset.resolution,
-            "centre",
-            dataset.digest(),
+            backbone.fingerprint(), "float32", dataset.resolution, "centre", dataset.digest()
         )
         start = time.perf_counter()
-        latents = cache_latents(root / "latents", facts, dataset, backbone.autoencoder.encode)
+        latents = cache_latents(root / "latents", facts, dataset, backbone.encode_images)
         filled = time.perf_counter() - start
         start = time.perf_counter()
         captions = [caption.text for record in dataset.records for caption in record.captions]
@@ -117,7 +113,7 @@ def main() -> None:
 
         def from_images(batch: Batch) -> torch.Tensor:
             assert batch.images is not None
-            return backbone.autoencoder.encode(batch.images)
+            return backbone.encode_images(batch.images)
 
         def from_rows(batch: Batch) -> torch.Tensor:
             assert batch.latents is not None
@@ -153,7 +149,7 @@ def main() -> None:
                 for way in ("fly", "cache")
             }
             told("together", both, len(batches) * args.batch)
-            fresh = backbone.autoencoder.encode(
+            fresh = backbone.encode_images(
                 torch.stack([dataset.image(i) for i in range(args.batch)])
             ).cpu()
             states = encode(batches[0])["hidden"].cpu()

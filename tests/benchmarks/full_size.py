@@ -30,10 +30,10 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (2, 1)]
 
 from helpers.architectures import build_pipeline  # noqa: E402
 
-import lightning_modules  # noqa: E402
 from conf.schema import Gate, Method, Separate, Subjects, Trainer, Weights  # noqa: E402
 from datamodules.batch import Batch, Phrase  # noqa: E402
 from lightning_modules.backbone.backbone import Backbone  # noqa: E402
+from lightning_modules.methods.registry import method_class  # noqa: E402
 
 CAPTION = "a red circle left of a blue square"
 SCENE = "a photo of <asset0> and <asset1>"
@@ -108,9 +108,9 @@ def main() -> None:
         )
     if args.checkpointing:
         backbone.denoiser.enable_gradient_checkpointing()
-    kind = getattr(lightning_modules, lightning_modules.METHODS[args.method])
+    kind = method_class(args.method)
     names = NAMES.get(args.method, ())
-    if not backbone.family.clip and names:
+    if backbone.pixart and names:
         names = NAMES["separate_enhance"]
     subjects = Subjects(tokens=list(names)) if names and names[0] in SCENE else Subjects()
     trained_part = Weights(args.part, args.rank)

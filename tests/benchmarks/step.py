@@ -37,11 +37,11 @@ from helpers.architectures import build_pipeline  # noqa: E402
 from measure import hardware, medians, peak, timed, turns  # noqa: E402
 from naive import materialised  # noqa: E402
 
-import lightning_modules  # noqa: E402
 from conf.schema import Gate, Masks, Method, Separate, Trainer, Weights  # noqa: E402
 from datamodules.batch import Batch  # noqa: E402
 from lightning_modules.backbone.backbone import Backbone  # noqa: E402
 from lightning_modules.methods import separate_enhance  # noqa: E402
+from lightning_modules.methods.registry import method_class  # noqa: E402
 
 Key = tuple[str, str]  # a method and a variant of its step
 GROUP = {"mcgm": "masks", "separate_enhance": "separate"}  # whose settings a variant changes
@@ -80,7 +80,7 @@ def load(model: str, device: str, dtype: str) -> Backbone:
 def remembering(backbone: Backbone) -> None:
     """Encodes each list of captions once."""
     known: dict[tuple[str, ...], Any] = {}
-    encode = backbone.text.encode
+    encode = backbone.encode_prompts
 
     @torch.no_grad()
     def encoded(prompts: list[str]) -> Any:
@@ -88,7 +88,7 @@ def remembering(backbone: Backbone) -> None:
             known[tuple(prompts)] = encode(prompts)
         return known[tuple(prompts)]
 
-    backbone.text.encode = encoded  # type: ignore[method-assign]
+    backbone.encode_prompts = encoded  # type: ignore[method-assign]
 
 
 def method_of(backbone: Backbone, name: str, own: dict[str, Any], part: str, pixels: int) -> Any:
@@ -98,9 +98,7 @@ def method_of(backbone: Backbone, name: str, own: dict[str, Any], part: str, pix
         for group, kind in (("masks", Masks), ("separate", Separate))
     }
     settings = Method(name, gate=Gate(), weights=Weights(part), **groups)
-    made = getattr(lightning_modules, lightning_modules.METHODS[name])(
-        backbone, settings, Trainer(), pixels
-    ).to(backbone.device)
+    made = method_class(name)(backbone, settings, Trainer(), pixels).to(backbone.device)
     made.log = made.log_dict = lambda *_, **__: None  # there is no Trainer to log to
     made._trainer = SimpleNamespace(
         global_step=0, global_rank=0, fit_loop=SimpleNamespace(total_batch_idx=0)
@@ -191,7 +189,7 @@ def batch_for(backbone: Backbone, args: argparse.Namespace) -> Batch:
         args.batch, *backbone.latent_size(args.pixels), device=args.device, dtype=backbone.dtype
     )
     batch = samples(NAMES["separate_enhance"], args.pixels, latents)
-    backbone.text.encode(batch.captions)
+    backbone.encode_prompts(batch.captions)
     return batch
 
 
