@@ -12,7 +12,7 @@ from torch import Tensor
 
 from datamodules.loading import ranks
 from lightning_modules.attention.sites import Site
-from lightning_modules.attention.token_positions import BOS, EOS, PADDING, WORD
+from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 from lightning_modules.training.distributed import total
 
 if TYPE_CHECKING:

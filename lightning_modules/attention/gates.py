@@ -20,12 +20,12 @@ from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gate_targets import gate_targets
 from lightning_modules.attention.hooks import ForwardContext, GateHook
 from lightning_modules.attention.sites import Site
-from lightning_modules.attention.token_positions import (
+from lightning_modules.attention.token_types import (
     BOS,
     PADDING,
     WORD,
-    kinds_by_end,
-    unknown_kinds,
+    token_types_by_end,
+    unknown_token_types,
 )
 from lightning_modules.networks.gate_heads import build_head
 
@@ -110,7 +110,7 @@ class Gates(nn.Module, GateHook):
     """The gate heads of a set of sites: one for each (stage, kind, width, context) that its sites
     share, or one for each site.
 
-    ``kinds`` tells, for a text [B, T, D], what stands at each position (`tokens.token_kinds`);
+    ``kinds`` tells, for a text [B, T, D], what stands at each position (`tokens.list_token_types`);
     without it, it is known from the mask that the model is given with its text (T5), and where
     there is none, too, BOS is all that is known. Tokens that such a mask takes out have no gate:
     theirs is 1, and a location where all others are closed is closed.
@@ -203,8 +203,8 @@ class Gates(nn.Module, GateHook):
         if self.kinds is not None:
             return self.kinds(context)
         if now is None or now.unread is None:
-            return unknown_kinds(context)
-        return kinds_by_end((~now.unread).sum(1) - 1, context.shape[1], bos=False)
+            return unknown_token_types(context)
+        return token_types_by_end((~now.unread).sum(1) - 1, context.shape[1], bos=False)
 
     def _fixed(self, kinds: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """(gates that are always open, gates that are always closed or None), broadcastable to [B,

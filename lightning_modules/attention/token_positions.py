@@ -1,6 +1,6 @@
 """Where the words of a caption stand among its tokens, from the tokenizer's own character offsets.
 
-A position counts from BOS at 0 (T5, which has none: from the first word) in what the encoder is
+An index counts from BOS at 0 (T5, which has none: from the first word) in what the encoder is
 given: ``tokenizer(caption, padding="max_length", truncation=True)``. Nothing is read from token
 ids: a padding id may be that of EOS (CLIP) or of "!" (the second tokenizer of SDXL), and may stand
 in a caption, too.
@@ -13,17 +13,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any
 
-import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from transformers import CLIPTokenizer
-
-BOS, WORD, EOS, PADDING = range(4)  # the kinds of `token_kinds`
-
-# Words as they stand in the caption, or its characters from start up to end
+# Words as they stand in the caption, or its characters [start, end)
 Phrase = str | tuple[int, int]
 # The characters [start, end) of each token; (0, 0) of BOS and EOS
 Offsets = Sequence[tuple[int, int]]
@@ -33,42 +25,33 @@ class CutOffError(ValueError):
     """A phrase stands where the encoder no longer reads."""
 
 
-class SpecialPositions(NamedTuple):
-    """The positions of one caption at which no word stands."""
-
-    bos: int
-    eos: int
-    padding: range
-
-
-def offsets(tokenizer: Any, captions: Sequence[str], lower: bool = False) -> list[Offsets]:
-    """Where the tokens of each caption stand, all in one call: most of what it costs to find
-    positions."""
+def token_offsets(tokenizer: Any, captions: Sequence[str], lower: bool = False) -> list[Offsets]:
+    """Where the tokens of each caption stand, in lower case if ``lower``; all captions in one call,
+    which is most of what token indices cost."""
+    if not captions:
+        return []
     read = [caption.lower() if lower else caption for caption in captions]
-    return (
-        tokenizer(read, return_offsets_mapping=True, truncation=False, verbose=False).offset_mapping
-        if read
-        else []
-    )
+    encoded = tokenizer(read, return_offsets_mapping=True, truncation=False, verbose=False)
+    return encoded.offset_mapping
 
 
-def phrase_positions(
+def phrase_token_indices(
     tokenizer: Any,
     caption: str,
     phrases: Sequence[Phrase],
     what: str = "caption",
     length: int | None = None,
     lower: bool = False,
-    known: Offsets | None = None,
+    offsets: Offsets | None = None,
 ) -> list[list[int]]:
-    """For each phrase the positions of its tokens in the encoded caption, ascending.
+    """For each phrase the indices of its tokens in the encoded caption, ascending.
 
     A string is found whatever its case, spacing and Unicode composition, where no letter or digit
     stands against it; listed twice it means its first and its second place. Punctuation belongs to
     a phrase that has it and to no other. A token that a phrase covers in part counts, so that a
     span inside a word gives that word's tokens. ``what`` names the text in errors. The encoder
-    reads ``length`` tokens, as many as the tokenizer says without; with ``lower`` it is given the
-    caption in lower case. ``known`` are the caption's `offsets`, where they have been found.
+    reads ``length`` tokens, by default the tokenizer's own limit; with ``lower`` it is given the
+    caption in lower case. ``offsets`` are the caption's `token_offsets`, where they are known.
 
     Raises ValueError on an empty phrase, one that is not in the caption as often as it is listed, a
     span that is outside the caption or has no token, and CutOffError (a ValueError) on a phrase
@@ -76,89 +59,58 @@ def phrase_positions(
     """
     # A character may be longer in lower case (İ).
     starts = [0, *accumulate(len(char.lower()) if lower else 1 for char in caption)]
-    (standing,) = offsets(tokenizer, [caption], lower) if known is None else [known]
+    if offsets is None:
+        (offsets,) = token_offsets(tokenizer, [caption], lower)
     length = length or tokenizer.model_max_length
     last = length - 2  # EOS takes the place after it
-    positions = []
+    result = []
     for phrase, (start, end) in zip(phrases, _spans(caption, phrases, what), strict=True):
-        found = [
+        indices = [
             i
-            for i, (left, right) in enumerate(standing)
+            for i, (left, right) in enumerate(offsets)
             if left < starts[end] and right > starts[start]
         ]
-        if not found:
+        if not indices:
             raise ValueError(
                 f"phrase {phrase!r} of the {what} {caption!r} has no token: expected words"
             )
-        if found[-1] > last:
-            cut = f"its last token is number {found[-1]}, and the encoder reads {length} with EOS"
+        if indices[-1] > last:
             raise CutOffError(
-                f"phrase {phrase!r} of the {what} {caption!r} is cut off: {cut}; shorten the {what}"
+                f"phrase {phrase!r} of the {what} {caption!r} is cut off: its last token is number "
+                f"{indices[-1]}, and the encoder reads {length} with EOS; shorten the {what}"
             )
-        positions.append(found)
-    return positions
+        result.append(indices)
+    return result
 
 
-def common_positions(
+def common_token_indices(
     tokenizers: Sequence[Any],
     caption: str,
     phrases: Sequence[Phrase],
     what: str = "caption",
     length: int | None = None,
     lower: bool = False,
-    known: Sequence[Offsets] | None = None,
+    offsets: Sequence[Offsets] | None = None,
 ) -> list[list[int]]:
-    """`phrase_positions` for a model with several text encoders, whose states are concatenated
-    token by token (SDXL).
+    """`phrase_token_indices` for a model with several text encoders, whose states are concatenated
+    token by token (SDXL); ``offsets`` are the caption's by each tokenizer.
 
-    ``known`` are the caption's `offsets` by each tokenizer, where they have been found.
-
-    Raises ValueError also when two tokenizers place a phrase differently: no position means that
-    phrase in both states then.
+    Raises ValueError also where two tokenizers differ: no index means that phrase in both states
+    then.
     """
-    standing = [None] * len(tokenizers) if known is None else known
-    placed = [
-        phrase_positions(one, caption, phrases, what, length, lower, at)
-        for one, at in zip(tokenizers, standing, strict=True)
+    known = [None] * len(tokenizers) if offsets is None else offsets
+    first, *others = [
+        phrase_token_indices(tokenizer, caption, phrases, what, length, lower, own)
+        for tokenizer, own in zip(tokenizers, known, strict=True)
     ]
-    for phrase, *places in zip(phrases, *placed, strict=True):
-        if any(place != places[0] for place in places):
-            found = " and at ".join(map(str, places))
+    for phrase, indices, *rest in zip(phrases, first, *others, strict=True):
+        if any(other != indices for other in rest):
+            listed = " and at ".join(map(str, (indices, *rest)))
             raise ValueError(
-                f"phrase {phrase!r} of the {what} {caption!r} stands at {found}: expected "
+                f"phrase {phrase!r} of the {what} {caption!r} stands at {listed}: expected "
                 "the same tokens in every tokenizer"
             )
-    return placed[0]
-
-
-def token_kinds(tokenizer: CLIPTokenizer, captions: Sequence[str]) -> Tensor:
-    """What stands at each position of the encoded captions, uint8 [B, T]: `BOS`, `WORD`
-    (punctuation, too), `EOS` or `PADDING`."""
-    encoded = tokenizer(list(captions), padding="max_length", truncation=True, return_tensors="pt")
-    return kinds_by_end(encoded.attention_mask.sum(1) - 1, encoded.input_ids.shape[1])
-
-
-def kinds_by_end(end: Tensor, length: int, bos: bool = True) -> Tensor:
-    """The kinds of `token_kinds`, uint8 [B, length], of texts whose EOS stands at ``end`` [B];
-    words alone behind BOS where that is ``length`` or more. Without ``bos`` the first token is a
-    word, or EOS."""
-    position = torch.arange(length, device=end.device)  # [T]
-    end = end[:, None]
-    kinds = torch.where(position < end, WORD, torch.where(position == end, EOS, PADDING))
-    return (kinds.masked_fill(position == 0, BOS) if bos else kinds).to(torch.uint8)
-
-
-def unknown_kinds(text: Tensor) -> Tensor:
-    """The kinds that are taken for a text [B, T, C] of which nothing is known: words behind BOS."""
-    batch, length = text.shape[:2]
-    return kinds_by_end(torch.full((batch,), length, device=text.device), length)
-
-
-def special_positions(tokenizer: CLIPTokenizer, caption: str) -> SpecialPositions:
-    """The positions of BOS, of the EOS that ends the words, and of the padding behind it."""
-    kinds = token_kinds(tokenizer, [caption])[0]
-    eos = int((kinds == EOS).nonzero())
-    return SpecialPositions(0, eos, range(eos + 1, len(kinds)))
+    return first
 
 
 def _spans(caption: str, phrases: Sequence[Phrase], what: str) -> list[tuple[int, int]]:
@@ -181,30 +133,32 @@ def _spans(caption: str, phrases: Sequence[Phrase], what: str) -> list[tuple[int
                 f"phrase {phrase!r} for the {what} {caption!r} is empty: expected words of it"
             )
         key = " ".join(words).lower()
-        places = _places(caption, words)
+        matches = _matches(caption, words)
         listed[key] += 1
-        if listed[key] > len(places):
-            found = f"listed {listed[key]} times but only {len(places)} times" if places else "not"
+        if listed[key] > len(matches):
+            times = (
+                f"listed {listed[key]} times but only {len(matches)} times" if matches else "not"
+            )
             raise ValueError(
-                f"phrase {phrase!r} is {found} in the {what} {caption!r}: expected words as "
+                f"phrase {phrase!r} is {times} in the {what} {caption!r}: expected words as "
                 "they stand there"
             )
-        spans.append(places[listed[key] - 1])
+        spans.append(matches[listed[key] - 1])
     return spans
 
 
-def _places(caption: str, words: list[str]) -> list[tuple[int, int]]:
-    """Where the words stand in the caption one after the other, from left to right, none
-    overlapping the next."""
+def _matches(caption: str, words: list[str]) -> list[tuple[int, int]]:
+    """Where the words stand one after the other in the caption, from left to right, none of the
+    matches overlapping the next."""
     pattern = re.compile(r"\s+".join("".join(map(_either, word)) for word in words), re.IGNORECASE)
-    places, at = [], 0
+    spans, at = [], 0
     while match := pattern.search(caption, at):
         start, end = match.span()
         whole = not (_runs_on(caption, start) or _runs_on(caption, end))
         if whole:
-            places.append((start, end))
+            spans.append((start, end))
         at = end if whole else start + 1
-    return places
+    return spans
 
 
 def _either(char: str) -> str:

@@ -1,16 +1,18 @@
-"""A pretrained diffusers model behind a few calls: loading, texts, latents, sampling; what a method
-adds to it stands in ``methods``."""
+"""A pretrained diffusers model behind a few calls: texts, latents, predictions, sampling.
+
+What a method adds to the model does not belong here, but in ``methods`` and ``networks``.
+"""
 
 from importlib import import_module
 from typing import Any
 
 HOMES = {
-    "EMBEDDED": "backbone",
+    "EMBEDDED": "weights",
     "Backbone": "backbone",
     "TextCondition": "text",
-    "initial_noise": "backbone",
-    "sample": "backbone",
-    "weights_digest": "backbone",
+    "initial_noise": "sampling",
+    "sample": "sampling",
+    "weights_digest": "weights",
 }
 
 

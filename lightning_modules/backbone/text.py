@@ -1,18 +1,33 @@
-"""An encoded text, as far as a model takes it."""
+"""Texts: prompts to states, phrases to the indices of their tokens."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from datamodules.batch import Phrase
+from lightning_modules.attention.token_positions import (
+    CutOffError,
+    Offsets,
+    common_token_indices,
+    token_offsets,
+)
+from lightning_modules.backbone.weights import modules_digest
+
+if TYPE_CHECKING:
+    from datamodules.cache import TextCache
+    from lightning_modules.backbone.families import Family
+
 
 @dataclass
 class TextCondition:
-    """What the denoiser is told: ``hidden`` [B, T, C] for cross-attention, ``pooled`` [B, P] beside
-    the timestep (SDXL wiring only), ``mask`` [B, T], 1 where a token is read (PixArt only)."""
+    """An encoded text: ``hidden`` [B, T, C] for cross-attention, ``pooled`` [B, P] beside the
+    timestep (SDXL only), ``mask`` [B, T], 1 where a token is read (PixArt only)."""
 
     hidden: Tensor
     pooled: Tensor | None = None
@@ -33,3 +48,128 @@ class TextCondition:
 
     def __getitem__(self, rows: slice) -> TextCondition:
         return self.map(lambda part: part[rows])
+
+
+class TextEncoders:
+    """The text encoders and tokenizers of a pipeline.
+
+    ``cache`` holds texts that were encoded before; it is of no use where an encoder or its tokens
+    are changed. ``token_types`` tells words from padding by a text's states; None where a mask
+    comes with the text.
+    """
+
+    def __init__(self, family: Family) -> None:
+        self.family, pipeline = family, family.pipeline
+        self.encoders = [pipeline.text_encoder]
+        self.tokenizers = [pipeline.tokenizer]
+        if getattr(pipeline, "text_encoder_2", None) is not None:
+            self.encoders.append(pipeline.text_encoder_2)
+            self.tokenizers.append(pipeline.tokenizer_2)
+        self.token_types = family.token_types()
+        self.cache: TextCache | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens of an encoded text, padding included."""
+        return self.family.text_length
+
+    def fingerprint(self) -> str:
+        """Digest of the encoders' weights and of the tokenizers: what cached texts depend on."""
+        vocabularies = [sorted(tokenizer.get_vocab().items()) for tokenizer in self.tokenizers]
+        lengths = [self.length for _ in self.tokenizers]
+        return modules_digest(str((vocabularies, lengths)), *self.encoders)
+
+    # --- tokens ----------------------------------------------------------------------------------
+
+    def tokenize(self, prompts: list[str], which: int = 0) -> Any:
+        """``input_ids`` and ``attention_mask`` [B, T] by one of the tokenizers, padded and cut to
+        `length`."""
+        return self.tokenizers[which](
+            [self.family.prepare(prompt) for prompt in prompts],
+            padding="max_length",
+            truncation=True,
+            max_length=self.length,
+            return_tensors="pt",
+        )
+
+    def token_names(self, prompt: str) -> list[str]:
+        """The prompt's tokens as text, padding left out: "BOS" first (not of T5), "EOS" last."""
+        given = self.tokenize([prompt])
+        count = int(given.attention_mask.sum())
+        ids = given.input_ids[0, :count].tolist()
+        return self.family.name_tokens(self.tokenizers[0].convert_ids_to_tokens(ids))
+
+    def token_indices(
+        self,
+        caption: str,
+        phrases: Sequence[str | tuple[int, int]],
+        offsets: Sequence[Offsets] | None = None,
+    ) -> list[list[int]]:
+        """The indices of each phrase's tokens in the encoded caption.
+
+        A phrase is its words or its characters [start, end). ``offsets`` and what is raised are as
+        in `common_token_indices`.
+        """
+        return common_token_indices(
+            self.tokenizers,
+            caption,
+            phrases,
+            length=self.length,
+            lower=self.family.lower_case,
+            offsets=offsets,
+        )
+
+    def locate_phrases(
+        self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]
+    ) -> tuple[list[list[Phrase]], list[list[list[int]]]]:
+        """For each caption those of its phrases that the encoder sees whole, and the indices of
+        each one's tokens."""
+        lower = self.family.lower_case
+        offsets = [token_offsets(tokenizer, captions, lower) for tokenizer in self.tokenizers]
+        kept: list[list[Phrase]] = [[] for _ in captions]
+        indices: list[list[list[int]]] = [[] for _ in captions]
+        for i, (caption, linked) in enumerate(zip(captions, phrases, strict=True)):
+            own = [of_tokenizer[i] for of_tokenizer in offsets]
+            for phrase in linked:
+                with suppress(CutOffError):
+                    indices[i] += self.token_indices(caption, [(phrase.start, phrase.end)], own)
+                    kept[i].append(phrase)
+        return kept, indices
+
+    # --- states ----------------------------------------------------------------------------------
+
+    def encode(self, prompts: list[str]) -> TextCondition:
+        """The prompts as the stock pipeline encodes them, read from `cache` where it holds all of
+        them."""
+        if self.cache is not None:
+            with suppress(LookupError):
+                return self._from_cache(self.cache.get(prompts))
+        tokens = [self.tokenize(prompts, i) for i in range(len(self.tokenizers))]
+        return self.family.encode(self.encoders, tokens)
+
+    def encode_empty(self, count: int) -> TextCondition:
+        """The unconditional half of classifier-free guidance for ``count`` samples: zeros where the
+        pipeline says so (SDXL), else the empty prompt."""
+        one = self.encode([""])
+        if self.family.pipeline.config.get("force_zeros_for_empty_prompt"):
+            one = one.map(torch.zeros_like)
+        return one.map(lambda part: part.expand(count, *part.shape[1:]))
+
+    @torch.no_grad()
+    def encode_for_cache(self, prompts: list[str]) -> dict[str, Tensor]:
+        """What `TextCache` keeps of the prompts: what `encode` gives, by name, and ``ids`` [B, T]
+        of the first tokenizer."""
+        text = self.encode(prompts)
+        parts = {"hidden": text.hidden, "pooled": text.pooled, "mask": text.mask}
+        there = {name: part for name, part in parts.items() if part is not None}
+        return {"ids": self.tokenize(prompts).input_ids} | there
+
+    def _from_cache(self, entry: dict[str, Tensor]) -> TextCondition:
+        device = self.encoders[0].device
+        text = TextCondition(
+            **{name: part.to(device) for name, part in entry.items() if name != "ids"}
+        )
+        if self.token_types is not None:
+            width = self.encoders[0].config.hidden_size
+            self.token_types.remember(text.hidden[:, -1, :width], entry["ids"])
+        return text

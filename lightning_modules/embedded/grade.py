@@ -34,7 +34,7 @@ def grade(
     """Group -> the judge's composition metrics with the graded ``score``, each on ``images``
     images."""
     from datamodules.shapes.world import SIZE, sample_scene
-    from lightning_modules.backbone.backbone import sample
+    from lightning_modules.backbone.sampling import sample
     from lightning_modules.embedded.judge import Judge
     from lightning_modules.metrics.composition import Composition
     from lightning_modules.metrics.detection import Target
@@ -176,7 +176,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
 
-    from lightning_modules.backbone.backbone import EMBEDDED, Backbone
+    from lightning_modules.backbone.backbone import Backbone
+    from lightning_modules.backbone.weights import EMBEDDED
     from lightning_modules.tracking.mlflow import provenance
 
     table = grade(Backbone.load(args.backbone), args.images, args.steps, args.guidance)

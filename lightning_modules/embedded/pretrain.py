@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 from datamodules.batch import Batch, collate
 from datamodules.coco import CocoDataset
 from datamodules.shapes.world import SIZE, write_dataset
-from lightning_modules.backbone.backbone import EMBEDDED, Backbone
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.weights import EMBEDDED
 from lightning_modules.embedded.pipeline import build_pipeline
-from lightning_modules.training.progress import ProgressLines
+from lightning_modules.training.callbacks import ProgressLines
 from losses.denoising import denoising_loss
 
 
@@ -88,7 +89,7 @@ class DenoiserTraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.backbone, self.lr, self.steps, self.drop = backbone, lr, steps, drop
-        self.trained = nn.ModuleList([backbone.unet, *backbone.text_encoders])
+        self.trained = nn.ModuleList([backbone.unet, *backbone.text.encoders])
         self.trained.requires_grad_(True).train()
         self.average = EMAModel(
             self.trained.parameters(), decay=decay, use_ema_warmup=True, power=0.75
@@ -103,10 +104,14 @@ class DenoiserTraining(L.LightningModule):
             torch.arange(count, device=self.device) + torch.rand(count, device=self.device)
         ) / count
         timesteps = (
-            (strata**0.8 * self.backbone.timesteps).long().clamp_max(self.backbone.timesteps - 1)
+            (strata**0.8 * self.backbone.schedule.num_timesteps)
+            .long()
+            .clamp_max(self.backbone.schedule.num_timesteps - 1)
         )
-        noised, target = self.backbone.add_noise(latents, torch.randn_like(latents), timesteps)
-        text = self.backbone.encode_prompts(batch.captions)
+        noised, target = self.backbone.schedule.add_noise(
+            latents, torch.randn_like(latents), timesteps
+        )
+        text = self.backbone.text.encode(batch.captions)
         keep = (torch.rand(count, device=self.device) >= self.drop).to(text.hidden.dtype)
         text.hidden = text.hidden * keep[:, None, None]
         text.pooled = text.pooled * keep[:, None] if text.pooled is not None else None
@@ -261,7 +266,7 @@ def train_denoiser(folder: Path, data: CocoDataset, steps: int, batch: int, lr: 
     parts = []
     for start in range(0, len(data), 256):
         images = torch.stack([data.image(i) for i in range(start, min(start + 256, len(data)))])
-        parts.append(backbone.encode_images(images))
+        parts.append(backbone.autoencoder.encode(images))
     data.latents, data.train = torch.cat(parts), True
     fit(
         DenoiserTraining(backbone, lr, steps),

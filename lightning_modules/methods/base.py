@@ -22,7 +22,9 @@ from conf.schema import Trainer as TrainerConfig
 from conf.spec import methods
 from datamodules.batch import Batch
 from datamodules.loading import ranks
-from lightning_modules.backbone.backbone import Backbone, TextCondition, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
+from lightning_modules.backbone.text import TextCondition
 from lightning_modules.methods.registry import method_class
 from lightning_modules.training import distributed
 from losses.denoising import denoising_loss
@@ -101,12 +103,12 @@ class Method(L.LightningModule):
             raise RuntimeError(f"{self.name}: {found} would be trained: expected 0 and some")
 
     def frozen_modules(self) -> list[nn.Module]:
-        return [self.backbone.denoiser, self.backbone.vae, *self.backbone.text_encoders]
+        return [self.backbone.denoiser, self.backbone.vae, *self.backbone.text.encoders]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         latents = self.latents(batch)
         noise, timesteps = self.draw(latents)
-        noised, target = self.backbone.add_noise(latents, noise, timesteps)
+        noised, target = self.backbone.schedule.add_noise(latents, noise, timesteps)
         text = self.condition(batch, self.text(batch))
         loss = self.loss(self.predict(noised, timesteps, text), target, batch)
         self.log("train/loss", loss)
@@ -117,19 +119,19 @@ class Method(L.LightningModule):
         return (
             batch.latents
             if batch.latents is not None
-            else self.backbone.encode_images(batch.images)
+            else self.backbone.autoencoder.encode(batch.images)
         )
 
     def text(self, batch: Batch) -> TextCondition:
         """The encoded captions. One that was dropped is what guidance takes for no prompt."""
         text, dropped = (
-            self.backbone.encode_prompts(batch.captions),
+            self.backbone.text.encode(batch.captions),
             torch.tensor([not caption for caption in batch.captions]),
         )
         if not dropped.any():
             return text
         dropped = dropped.to(text.hidden.device)
-        empty = self.backbone.encode_empty(len(batch))
+        empty = self.backbone.text.encode_empty(len(batch))
         return text.map(
             lambda part, none: torch.where(dropped.view(-1, *[1] * (part.dim() - 1)), none, part),
             empty,
@@ -199,7 +201,7 @@ class Method(L.LightningModule):
     @property
     def span(self) -> tuple[int, int]:
         """The timesteps of training: from the first up to, and without, the second."""
-        last = self.backbone.timesteps
+        last = self.backbone.schedule.num_timesteps
         return (last // 2 if self.noisier else 0), last
 
     def predict(self, noised: Tensor, timesteps: Tensor, text: TextCondition) -> Tensor:

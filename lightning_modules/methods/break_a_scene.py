@@ -61,11 +61,11 @@ class BreakAScene(Method):
             classes = [word or None for word in chosen.classes] or [None] * len(chosen.tokens)
             parts["subjects"] = Subjects(backbone, chosen.tokens, classes)
         if config.weights.trainable != "none" and chosen.schedule != "tokens_only":
-            parts[backbone.denoiser_name] = TrainedWeights(
+            parts[backbone.family.denoiser_name] = TrainedWeights(
                 backbone.denoiser, config.weights.trainable, self.cross, config.weights.rank
             )
             if config.weights.text_encoder:
-                for i, encoder in enumerate(backbone.text_encoders):
+                for i, encoder in enumerate(backbone.text.encoders):
                     parts[f"text_encoder{'_2' * i}"] = TrainedWeights(
                         encoder, "model", None, config.weights.rank, ["token_embedding"]
                     )
@@ -87,13 +87,13 @@ class BreakAScene(Method):
 
     @classmethod
     def check_backbone(cls, config: Run, backbone: Backbone) -> None:
-        if backbone.pixart and data_kind(config) == "scene":
+        if not backbone.family.clip and data_kind(config) == "scene":
             raise ValueError(
                 f"method={cls.name} with data={config.data.name} and "
                 f"backbone={config.backbone.name}: placeholders are words of CLIP, which PixArt "
                 "does not have; set data to images with captions, or another backbone"
             )
-        if backbone.pixart and config.method.weights.text_encoder:
+        if not backbone.family.clip and config.method.weights.text_encoder:
             raise ValueError(
                 f"method.weights.text_encoder=true with backbone={config.backbone.name}: T5 is "
                 "not trained here; set it to false"
@@ -166,7 +166,9 @@ class BreakAScene(Method):
     def watched(self, batch: Batch) -> list[list[list[int]]] | None:
         """For each sample the positions of the tokens whose maps a loss looks at; None when none
         does."""
-        self.kept, self.positions = self.backbone.locate_phrases(batch.captions, _phrases(batch))
+        self.kept, self.positions = self.backbone.text.locate_phrases(
+            batch.captions, _phrases(batch)
+        )
         return self.positions if self.config.subjects.attention_weight else None
 
     def masks(self) -> tuple[Tensor, Tensor]:
@@ -204,9 +206,9 @@ class BreakAScene(Method):
         self.capture.tokens = None
         latents = self.latents(batch)
         noise, timesteps = self.draw(latents, stream=1)
-        noised, target = self.backbone.add_noise(latents, noise, timesteps)
+        noised, target = self.backbone.schedule.add_noise(latents, noise, timesteps)
         return prior_loss(
-            self.predict(noised, timesteps, self.backbone.encode_prompts(batch.captions)), target
+            self.predict(noised, timesteps, self.backbone.text.encode(batch.captions)), target
         )
 
     def to_pipeline(self) -> Any:

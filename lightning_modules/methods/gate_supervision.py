@@ -14,7 +14,7 @@ from datamodules.batch import Phrase
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gate_targets import gate_targets, self_targets
 from lightning_modules.attention.sites import Site
-from lightning_modules.attention.token_positions import BOS
+from lightning_modules.attention.token_types import BOS
 from losses.regularisation import gate_density, gate_mask_loss
 
 

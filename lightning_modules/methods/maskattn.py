@@ -91,7 +91,7 @@ class MaskAttn(Method):
             gate.placement,
             kind=KIND_OF[gate.attention],
         )
-        return Gates(chosen, gate, self.backbone.token_types)
+        return Gates(chosen, gate, self.backbone.text.token_types)
 
     @property
     def gates(self) -> Gates:
@@ -152,7 +152,7 @@ class MaskAttn(Method):
         weight = gate_signal.weight_now(gate, done)
         if gate.supervision == "none" or weight == 0:
             return total
-        rows = gate_signal.in_range(gate, timesteps, self.backbone.timesteps)
+        rows = gate_signal.in_range(gate, timesteps, self.backbone.schedule.num_timesteps)
         if gate.supervision == "separate_enhance":
             signal = self._separate_enhance(rows)
         elif gate.supervision == "density":
@@ -171,7 +171,7 @@ class MaskAttn(Method):
                 "gate.supervision=masks needs phrases with masks: set the training set's "
                 "with_phrases"
             )
-        return self.backbone.locate_phrases(batch.captions, batch.phrases)
+        return self.backbone.text.locate_phrases(batch.captions, batch.phrases)
 
     # --- use --------------------------------------------------------------------------------
 
@@ -205,7 +205,7 @@ class MaskAttn(Method):
                 layout(text, found, self.resolution)
                 for text, found in zip(texts, judge.detect(untouched), strict=True)
             ]
-            self.gates.layout = self.backbone.locate_phrases(texts, phrases)
+            self.gates.layout = self.backbone.text.locate_phrases(texts, phrases)
             try:
                 images.append(super().generate(texts, noises, masks, steps, guidance, batch))
             finally:

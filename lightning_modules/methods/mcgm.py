@@ -23,7 +23,7 @@ from datamodules.batch import Batch
 from lightning_modules.attention import nearest
 from lightning_modules.attention.capture import Capture, shares
 from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
-from lightning_modules.backbone.backbone import TextCondition
+from lightning_modules.backbone.text import TextCondition
 from lightning_modules.methods.base import Group
 from lightning_modules.methods.break_a_scene import SIDE, BreakAScene, stacked
 from lightning_modules.methods.mask_targets import Given, MaskTarget, read_masks
@@ -45,7 +45,7 @@ class MCGM(BreakAScene):
         self.noisier = chosen.timesteps == "noisier"
         side = max(round(self.resolution / self.backbone.vae_scale_factor), 1)
         encoder = MaskEncoder(
-            chosen.encoder, self.cross[0].context, side, self.backbone.text_length
+            chosen.encoder, self.cross[0].context, side, self.backbone.text.length
         )
         if chosen.text_binding == "text" and chosen.encoder in ("per_mask", "conv"):
             # The words alone stand for the mask at first: the encoder adds to them what it learns.
@@ -103,7 +103,7 @@ class MCGM(BreakAScene):
     def words(self, text: TextCondition, positions: Sequence[Sequence[list[int]]]) -> Tensor:
         """float32 [B, n, D]: for each target of each sample the mean state of the tokens at its
         ``positions``; zero where it has none."""
-        hidden = self.backbone.context(text)
+        hidden = self.backbone.project_text(text)
         with torch.autocast(hidden.device.type, enabled=False):
             return (
                 shares(positions, hidden.shape[1]).to(hidden.device).transpose(1, 2)
@@ -124,7 +124,7 @@ class MCGM(BreakAScene):
         """`Method.draw`; samples without masks, and class images, see all timesteps: there is no
         layout to be open for."""
         noise, timesteps = super().draw(latents, stream)
-        generator, last = self.generator(3 + stream), self.backbone.timesteps
+        generator, last = self.generator(3 + stream), self.backbone.schedule.num_timesteps
         anywhere = self.own(
             lambda samples: torch.randint(last, (samples,), generator=generator), len(latents)
         ).to(timesteps)
@@ -240,7 +240,7 @@ class MCGM(BreakAScene):
         with torch.no_grad(), ExitStack() as untouched:
             for part in self.trained_weights:
                 untouched.enter_context(part.swapped_out())
-            text = self.backbone.encode_prompts([batch.captions[row] for row in rows])
+            text = self.backbone.text.encode([batch.captions[row] for row in rows])
             frozen = super().predict(noised[rows], timesteps[rows], text)
         self.capture.tokens = watched
         return distillation_loss(prediction[rows], frozen)
@@ -301,9 +301,7 @@ class MCGM(BreakAScene):
         try:
             if any(targets):
                 with torch.no_grad():
-                    self.steer(
-                        targets, self.words(self.backbone.encode_prompts(prompts), positions)
-                    )
+                    self.steer(targets, self.words(self.backbone.text.encode(prompts), positions))
             yield
         finally:
             self.unsteered()
@@ -320,7 +318,7 @@ class MCGM(BreakAScene):
         """For each target the positions of the tokens of all its phrases; a phrase that is named
         twice means its second place then."""
         found = iter(
-            self.backbone.positions(
+            self.backbone.text.token_indices(
                 prompt, [phrase for target in targets for phrase in target.phrases]
             )
         )

@@ -70,7 +70,7 @@ class SeparateEnhance(Method):
 
     @classmethod
     def check_backbone(cls, config: Run, backbone: Backbone) -> None:
-        if backbone.pixart and config.method.separate.tokens == "released":
+        if not backbone.family.clip and config.method.separate.tokens == "released":
             raise ValueError(
                 f"method.separate.tokens=released with backbone={config.backbone.name}: the "
                 "positions are those of CLIP; set phrase or last"
@@ -96,10 +96,12 @@ class SeparateEnhance(Method):
         if not isinstance(dataset, ConceptDataset):
             return
         for text, named in dataset.longest(
-            lambda concept: len(self.backbone.tokenizers[0](concept).input_ids)
+            lambda concept: len(self.backbone.text.tokenizers[0](concept).input_ids)
         ):
             try:
-                self.backbone.positions(text, [(phrase.start, phrase.end) for phrase in named])
+                self.backbone.text.token_indices(
+                    text, [(phrase.start, phrase.end) for phrase in named]
+                )
             except ValueError as error:
                 raise ValueError(
                     f"data.concepts with data.objects={dataset.objects}: {error}"
@@ -124,7 +126,7 @@ class SeparateEnhance(Method):
         chosen = self.config.separate
         latents = self.latents(batch)
         noise, timesteps = self.draw(latents)
-        noised, target = self.backbone.add_noise(latents, noise, timesteps)
+        noised, target = self.backbone.schedule.add_noise(latents, noise, timesteps)
         text = self.text(batch)
         if chosen.control == "denoising":
             loss = denoising_loss(self.predict(noised, timesteps, text), target)
@@ -196,7 +198,7 @@ class SeparateEnhance(Method):
         """For each sample, for each of its objects, the positions of the tokens that stand for
         it."""
         which = self.config.separate.tokens
-        _, placed = self.backbone.locate_phrases(batch.captions, self.objects(batch))
+        _, placed = self.backbone.text.locate_phrases(batch.captions, self.objects(batch))
         if which == "released":
             return [[[at] for at, _ in zip(RELEASED, objects, strict=False)] for objects in placed]
         return [[at[-1:] if which == "last" else at for at in objects] for objects in placed]
@@ -218,7 +220,7 @@ class SeparateEnhance(Method):
         if not rows:
             # a gradient, should it be the only term
             return 0.0 * next(self.weights.parameters()).float().sum()
-        text = self.backbone.encode_prompts(singles)
+        text = self.backbone.text.encode(singles)
         with torch.no_grad(), self.weights.swapped_out():  # first, while no graph takes memory
             frozen = self.predict(noised[rows], timesteps[rows], text)
         prediction = self.predict(noised[rows], timesteps[rows], text)
@@ -267,7 +269,7 @@ class SeparateEnhance(Method):
 
         Raises ValueError when it names none.
         """
-        ((found,), _) = self.backbone.locate_phrases([prompt], [_nouns(prompt)])
+        ((found,), _) = self.backbone.text.locate_phrases([prompt], [_nouns(prompt)])
         if not found:
             raise ValueError(
                 f"prompt {prompt!r} names nothing to separate or enhance: expected a noun "
@@ -298,7 +300,7 @@ class SeparateEnhance(Method):
     def save_adapter(self, folder: Path | str) -> None:
         """`Method.save_adapter`, and in ``stock/`` what a stock pipeline loads
         (`TrainedWeights.save_stock`)."""
-        self.weights.save_stock(Path(folder) / "stock", self.backbone.denoiser_name)
+        self.weights.save_stock(Path(folder) / "stock", self.backbone.family.denoiser_name)
         super().save_adapter(folder)
 
     def load_weights(self, folder: Path | str) -> None:

@@ -48,7 +48,7 @@ class Subjects(nn.Module):
         self, backbone: Backbone, tokens: Sequence[str], init: Sequence[str | None]
     ) -> None:
         super().__init__()
-        if backbone.pixart:
+        if not backbone.family.clip:
             raise ValueError(
                 f"placeholders {', '.join(tokens)} are words of CLIP: PixArt has T5; leave "
                 "them out, or take another backbone"
@@ -57,12 +57,14 @@ class Subjects(nn.Module):
         self._undo: list[tuple[Any, str, Any]] = []
         _refuse_others(backbone)
         _check(self.tokens, init)
-        self.tokenizers = [_extended(tokenizer, self.tokens) for tokenizer in backbone.tokenizers]
+        self.tokenizers = [
+            _extended(tokenizer, self.tokens) for tokenizer in backbone.text.tokenizers
+        ]
         # The first placeholder's id
-        self.bases = [len(tokenizer) for tokenizer in backbone.tokenizers]
+        self.bases = [len(tokenizer) for tokenizer in backbone.text.tokenizers]
         self.rows = nn.ParameterDict()
         for name, tokenizer, encoder in zip(
-            ENCODERS, backbone.tokenizers, backbone.text_encoders, strict=False
+            ENCODERS, backbone.text.tokenizers, backbone.text.encoders, strict=False
         ):
             table = encoder.get_input_embeddings().weight.detach()
             self.rows[name] = nn.Parameter(
@@ -87,12 +89,12 @@ class Subjects(nn.Module):
         if self.is_installed:
             return
         _refuse_others(self.backbone)
-        self._refuse_vocabularies(self.backbone.tokenizers)
+        self._refuse_vocabularies(self.backbone.text.tokenizers)
         self.to(self.backbone.device)
         pipeline = self.backbone.pipeline
-        self._set(self.backbone, "tokenizers", self.tokenizers)
+        self._set(self.backbone.text, "tokenizers", self.tokenizers)
         for name, tokenizer, encoder, base in zip(
-            ENCODERS, self.tokenizers, self.backbone.text_encoders, self.bases, strict=False
+            ENCODERS, self.tokenizers, self.backbone.text.encoders, self.bases, strict=False
         ):
             self._set(pipeline, _tokenizer_of(name), tokenizer)
             embeddings = _inner(encoder).embeddings
@@ -176,7 +178,7 @@ class Subjects(nn.Module):
             *encoder.parameters(),
             *guests,
             *(p for guest in guests for p in guest.parameters()),
-            self.backbone.token_types,
+            self.backbone.text.token_types,
         ]
         encoder = deepcopy(encoder, {id(part): part for part in shared})
         encoder.set_input_embeddings(nn.Embedding.from_pretrained(weight, freeze=True))
@@ -241,7 +243,7 @@ def _stem(token: str) -> str:
 
 def _refuse_others(backbone: Backbone) -> None:
     if any(
-        isinstance(encoder.get_input_embeddings(), _Table) for encoder in backbone.text_encoders
+        isinstance(encoder.get_input_embeddings(), _Table) for encoder in backbone.text.encoders
     ):
         raise ValueError("other subjects are installed in this backbone: remove() them first")
 

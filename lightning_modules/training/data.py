@@ -45,7 +45,7 @@ def wants_prior(config: Run) -> bool:
 
 def prior_folder(config: Run) -> Path:
     """Where the class images of this backbone and prompt are, or will be."""
-    from lightning_modules.backbone.backbone import weights_digest
+    from lightning_modules.backbone.weights import weights_digest
 
     chosen, backbone = config.method.subjects, config.backbone
     facts = {
@@ -67,7 +67,7 @@ def draw_prior(config: Run, backbone: Backbone, emit: Progress) -> None:
 
     from PIL import Image
 
-    from lightning_modules.backbone.backbone import sample
+    from lightning_modules.backbone.sampling import sample
 
     folder, chosen = prior_folder(config), config.method.subjects
     if folder.is_dir():

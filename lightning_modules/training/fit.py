@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from lightning_modules.methods.base import Method
     from lightning_modules.tracking.mlflow import SeedRun
 
-__all__ = ["LOSSES", "PRUNE", "Pruned", "build_method", "trained"]
+__all__ = ["Pruned", "build_method", "trained"]
 
 Progress = Callable[[str, float], None]
-PRUNE = "prune"  # file in a run's folder that asks its training to end
-# Likewise: a line "step loss" every trainer.log_every steps, at the same steps however fast the
-# machine is
-LOSSES = "losses.txt"
 
 
 class Pruned(Exception):
@@ -109,7 +105,7 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
         # A scene's dataset has its mirror images among those that it counts.
         flips = data.flip and data_sets()[data.name].kind != "scene"
         facts = latent_facts(
-            backbone.fingerprint(),
+            backbone.autoencoder.fingerprint(),
             dtype,
             config.backbone.resolution,
             "centre",
@@ -122,16 +118,16 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
             folder / "latents",
             facts,
             dataset,
-            backbone.encode_images,
+            backbone.autoencoder.encode,
             where=where,
             on_error=data.on_error,
             emit=told,
         )
-    backbone.texts = None
+    backbone.text.cache = None
     if data.cache == "all":
-        facts = text_facts(backbone.text_fingerprint(), dtype)
-        backbone.texts = TextCache.fill(
-            folder / "texts", facts, dataset.texts(), backbone.encoded, emit=told
+        facts = text_facts(backbone.text.fingerprint(), dtype)
+        backbone.text.cache = TextCache.fill(
+            folder / "texts", facts, dataset.texts(), backbone.text.encode_for_cache, emit=told
         )
 
 
@@ -165,8 +161,7 @@ def _fit(
 
     from lightning_modules.evaluation import cost as costs
     from lightning_modules.training import distributed
-    from lightning_modules.training.progress import MetricLines, ProgressLines
-    from lightning_modules.training.pruning import StopWhenAsked
+    from lightning_modules.training.callbacks import MetricLines, ProgressLines, StopOnRequest
 
     recipe = config.trainer
     checkpoints = target.with_name(f"{target.name}.checkpoints")
@@ -175,7 +170,7 @@ def _fit(
         ModelCheckpoint(
             checkpoints, save_last=True, save_top_k=0, every_n_train_steps=recipe.checkpoint_every
         ),
-        asked := StopWhenAsked(folder, PRUNE, LOSSES, recipe.log_every),
+        request := StopOnRequest(recipe.log_every, folder),
     ]
     tracked = distributed.once(lambda: seed_run is not None)
     if seed_run is not None:
@@ -222,12 +217,12 @@ def _fit(
         if trainer.interrupted:
             raise KeyboardInterrupt from error
         raise
-    if not asked.asked:
+    if not request.stopped:
         # Of a training in pieces nobody knows what the others took
         if distributed.first() and not going_on:
             costs.write(target, cost)
         distributed.once(lambda: method.save_adapter(target))
     if distributed.first():
         shutil.rmtree(checkpoints, ignore_errors=True)
-    if asked.asked:
+    if request.stopped:
         raise Pruned(f"at step {trainer.global_step} of {recipe.steps}")

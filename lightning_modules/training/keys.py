@@ -70,7 +70,7 @@ def training_key(config: Run) -> str:
     """Digest of ``training_facts``, the backbone's weights (not where they lie on disk), the user's
     own data and the code."""
     from datamodules.build import data_digest
-    from lightning_modules.backbone.backbone import weights_digest
+    from lightning_modules.backbone.weights import weights_digest
 
     method = spec.methods()[config.method.name]
     facts = training_facts(config)

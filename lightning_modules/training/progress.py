@@ -1,72 +1,75 @@
-"""Plain progress lines with an estimate, for long training in a terminal or in a log file."""
+"""How far a run is: the clock of its phases, the line of a training step, and the files in its
+folder by which it speaks with the process that started it. Imports nothing heavy."""
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import NamedTuple
 
-import lightning as L
+__all__ = [
+    "FAILED",
+    "LOSSES",
+    "PROGRESS",
+    "PRUNE",
+    "Clock",
+    "Step",
+    "format_duration",
+    "format_step",
+    "read_step",
+]
 
-from lightning_modules.training.steps import Step, step_line
+# While a run lasts: {"text", "share"}
+PROGRESS = "progress.json"
+# Where it failed: {"reason"}
+FAILED = "failed.json"
+# Asks its training to stop
+PRUNE = "prune"
+# A line "step loss" every ``trainer.log_every`` steps, at the same steps on any machine
+LOSSES = "losses.txt"
 
-
-class ProgressLines(L.Callback):
-    """Every ``every`` seconds: step, loss, seconds a step (of this process), time left. ``emit``
-    gets the line and the share done."""
-
-    def __init__(
-        self, label: str, every: float = 30.0, emit: Callable[[str, float], None] | None = None
-    ) -> None:
-        self.label, self.every = label, every
-        self.emit = emit or (lambda line, share: print(line, flush=True))
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        self.began = self.spoke = time.monotonic()
-        self.first = trainer.global_step
-
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        now, done, total = time.monotonic(), trainer.global_step, trainer.max_steps
-        if now - self.spoke < self.every and done < total:
-            return
-        self.spoke = now
-        pace = (now - self.began) / max(done - self.first, 1)
-        loss = trainer.callback_metrics.get("train/loss")
-        step = Step(done, total, None if loss is None else float(loss))
-        self.emit(step_line(self.label, step, pace), done / total)
+STEP = re.compile(r"step (\d+)/(\d+)(?:, loss ([^\s,]+))?")
 
 
-class MetricLines(L.Callback):
-    """Hands the training metrics on every ``every`` optimiser steps; ``store`` gets the values and
-    the step."""
+class Clock:
+    """Sums up the seconds of each phase: a call adds the time since the call before to the phase
+    that it names."""
 
-    def __init__(self, every: int, store: Callable[[dict[str, float], int], None]) -> None:
-        self.every, self.store, self.last = every, store, -1
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._mark = time.monotonic()
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        step = trainer.global_step
-        # With accumulation several batches end at the same step.
-        if step != self.last and (step % self.every == 0 or step == trainer.max_steps):
-            self.last = step
-            self.store(
-                {
-                    k: float(v)
-                    for k, v in trainer.callback_metrics.items()
-                    if k.startswith("train/")
-                },
-                step,
-            )
+    def __call__(self, phase: str) -> None:
+        now = time.monotonic()
+        self.seconds[phase] = round(self.seconds.get(phase, 0.0) + now - self._mark, 2)
+        self._mark = now
+
+
+class Step(NamedTuple):
+    """``step`` of ``steps``, and the loss where there is one."""
+
+    step: int
+    steps: int
+    loss: float | None
+
+
+def format_step(label: str, step: Step, pace: float) -> str:
+    """label: step 20/60, loss 0.0812, 0.10 s a step, 4 s left; ``pace`` in seconds a step."""
+    loss = f", loss {step.loss:.4f}" if step.loss is not None else ""
+    left = format_duration(pace * (step.steps - step.step))
+    return f"{label}: step {step.step}/{step.steps}{loss}, {pace:.2f} s a step, {left} left"
+
+
+def read_step(line: str) -> Step | None:
+    """The step in a line of ``format_step``; None for any other line."""
+    match = STEP.search(line)
+    if match is None:
+        return None
+    return Step(int(match[1]), int(match[2]), float(match[3]) if match[3] else None)
+
+
+def format_duration(seconds: float) -> str:
+    """8 s, 3 min, 2.1 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -25,9 +25,9 @@ from conf import load as conf
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
 from lightning_modules.training.checks import check, check_backbone
-from lightning_modules.training.duration import Clock
 from lightning_modules.training.fit import Pruned, trained
 from lightning_modules.training.keys import code_version, training_key
+from lightning_modules.training.progress import Clock
 
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule

@@ -28,7 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
+from conf.files import write_atomically
 from conf.schema import Run
+from lightning_modules.training.progress import FAILED, PROGRESS
 
 if TYPE_CHECKING:
     from lightning_modules.tracking.mlflow import Tracking
@@ -37,7 +39,6 @@ __all__ = ["FAILED", "PROGRESS", "TRACKING", "Progress", "attempt", "die_with_pa
 
 TRACKING = "TRIAL_TRACKING"  # environment variable: where the trial's MLflow run goes, as JSON
 PARENT = "TRIAL_PARENT"  # environment variable: process id that must still be the parent
-PROGRESS, FAILED = "progress.json", "failed.json"
 EVERY = 0.5  # seconds between two writings of the progress
 PR_SET_PDEATHSIG = 1  # Linux: prctl's number
 
@@ -57,7 +58,7 @@ class Progress:
         if phase == self.phase and now - self.spoke < EVERY and share < 1:
             return
         self.phase, self.spoke = phase, now
-        write_json(self.path, {"text": text, "share": share})
+        write_atomically(self.path, json.dumps({"text": text, "share": share}))
 
 
 def attempt(path: Path, tracking: Tracking | None, run: Runner) -> str | None:
@@ -78,7 +79,7 @@ def attempt(path: Path, tracking: Tracking | None, run: Runner) -> str | None:
                 log.write("".join(traceback.format_exception(error)))
             # The first of several ranks to fail has the reason, the others only miss it.
             if not (folder / FAILED).exists():
-                write_json(folder / FAILED, {"reason": describe_error(error)})
+                write_atomically(folder / FAILED, json.dumps({"reason": describe_error(error)}))
         if not isinstance(error, Exception):
             raise
         return describe_error(error)
@@ -89,13 +90,6 @@ def first() -> bool:
     """Whether this is the first, or the only, process of a trial; other launchers' ranks do not
     count."""
     return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    """A reader sees the old file or the whole new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content), encoding="utf-8")
-    draft.replace(path)
 
 
 def serve(run: Runner) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.training.duration import duration
+from lightning_modules.training.progress import format_duration
 from sweeps.engine.resolve import Declined, PlanError, resolve
 from sweeps.run import PROGRAM, REFUSED, Trainer, settings
 from sweeps.run import main as run_one
@@ -159,7 +159,7 @@ def _preview(running: Sequence[Item], console: Console) -> None:
         table.add_column(name, justify="right")
     looks = [item.look() for item in running]
     for item, seen in zip(running, looks, strict=True):
-        rest = "–" if not seen.waiting else "unknown" if seen.seconds is None else duration(seen.seconds)
+        rest = "–" if not seen.waiting else "unknown" if seen.seconds is None else format_duration(seen.seconds)
         counts = (len(item.cells), len(seen.found.wanted), len(seen.found.done), len(seen.found.failed) or "")
         table.add_row(item.sweep.name, *map(str, counts), f"{rest}{' *' if seen.recorded and seen.waiting else ''}")
     waiting, done = sum(len(seen.waiting) for seen in looks), sum(len(seen.found.done) for seen in looks)
@@ -176,7 +176,7 @@ def _in_all(seconds: Sequence[float | None]) -> str:
     if not known:
         return "how long it takes is not known yet"
     more = "" if len(known) == len(seconds) else f", without {len(seconds) - len(known)} of which nothing is known yet"
-    return f"about {duration(sum(known))} to come{more}"
+    return f"about {format_duration(sum(known))} to come{more}"
 
 
 def _run(running: Sequence[Item], console: Console, trainer: Trainer | None, program: tuple[str, ...]) -> int:
@@ -209,7 +209,7 @@ def _conclude(running: Sequence[Item], statuses: Mapping[str, int], console: Con
         path = seen.folder / "report.json"
         said = json.loads(path.read_text(encoding="utf-8"))["answer"] if path.is_file() else "no report"
         failed = " (failed)" if statuses.get(item.sweep.name) else ""
-        table.add_row(item.sweep.name, f"{len(seen.found.done)}/{len(seen.found.wanted)}{failed}", duration(seen.spent), said)
+        table.add_row(item.sweep.name, f"{len(seen.found.done)}/{len(seen.found.wanted)}{failed}", format_duration(seen.spent), said)
     say(console, table)
     config = running[0].config
     say(console, f"reports: {Path(config.output) / '<sweep>' / 'report.pdf'}")

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lightning_modules.training.duration import duration
+from lightning_modules.training.progress import format_duration
 from reports.statistics import Interval, mean_interval, paired
 from sweeps.sweep import Cell, Metric, Sweep
 
@@ -120,7 +120,7 @@ class View:
         self.pace.add(job.kind, seconds)
         self.running.pop(job.key, None)
         self.done += 1
-        self.say(f"[{self.done}/{self.total}] {job.name}: {text} ({duration(seconds)}){self.left()}")
+        self.say(f"[{self.done}/{self.total}] {job.name}: {text} ({format_duration(seconds)}){self.left()}")
 
     def retry(self, job: Job, text: str) -> None:
         """A trial failed and waits again."""
@@ -141,7 +141,7 @@ class View:
         now = time.monotonic()
         running = [(shown.kind, now - shown.began, shown.share) for shown in self.running.values()]
         seconds = self.pace.left([*self.waiting.values(), *["trained"] * self.more], running)
-        return "" if seconds is None or not (self.waiting or self.running or self.more) else f", about {duration(seconds)} left"
+        return "" if seconds is None or not (self.waiting or self.running or self.more) else f", about {format_duration(seconds)} left"
 
 
 class Live(View):
@@ -175,7 +175,7 @@ class Live(View):
         now = time.monotonic()
         for (cell, seed), shown in self.running.items():
             words = (shown.device or "here", f"{cell}, seed {seed}", shown.text or "starting")
-            table.add_row(*map(Text, words), f"{shown.share:.0%}", duration(now - shown.began))
+            table.add_row(*map(Text, words), f"{shown.share:.0%}", format_duration(now - shown.began))
         return table
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf import schema
-from lightning_modules.training.duration import duration
+from lightning_modules.training.progress import format_duration
 from sweeps.engine.launch import slots_for
 from sweeps.engine.place import find, kept_apart
 from sweeps.engine.plan import group_of, kinds_of, seconds_of
@@ -90,13 +90,13 @@ class Look:
         if not count:
             return "nothing is left to run"
         if self.recorded is not None:
-            return f"about {duration(self.seconds or 0)} to come, by a run of {record()['date']} on {record()['hardware']}"
+            return f"about {format_duration(self.seconds or 0)} to come, by a run of {record()['date']} on {record()['hardware']}"
         if self.seconds is None:
             return f"{count} trials to run, {slots} at a time; how long they take is known once one has finished"
         own = self.pace.seconds
-        means = ", ".join(f"{kind} {duration(sum(found) / len(found))}" for kind, found in own.items())
+        means = ", ".join(f"{kind} {format_duration(sum(found) / len(found))}" for kind, found in own.items())
         counted = sum(map(len, own.values()))
-        return f"about {duration(self.seconds)} left, {slots} at a time (a trial takes {means}; from {counted} finished)"
+        return f"about {format_duration(self.seconds)} left, {slots} at a time (a trial takes {means}; from {counted} finished)"
 
 
 def look(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) -> Look:

@@ -131,7 +131,7 @@ class Program:
         return self.processes > 1 or self.launch is not None
 
     def start(self, job: Job) -> None:
-        from lightning_modules.training.worker import FAILED, PROGRESS
+        from lightning_modules.training.progress import FAILED, PROGRESS
 
         self.job = job
         job.folder.mkdir(parents=True, exist_ok=True)
@@ -192,7 +192,7 @@ class Program:
         return self._ended(_words_for(status))
 
     def _ended(self, fallback: str) -> Outcome:
-        from lightning_modules.training.worker import FAILED
+        from lightning_modules.training.progress import FAILED
         from sweeps.engine.plan import read_result
 
         folder = self.job.folder  # type: ignore[union-attr]
@@ -209,7 +209,7 @@ class Program:
         return Outcome(None, reason or fallback or "it ended without a result")
 
     def progress(self) -> tuple[str, float]:
-        from lightning_modules.training.worker import PROGRESS
+        from lightning_modules.training.progress import PROGRESS
 
         try:
             content = json.loads((self.job.folder / PROGRESS).read_text(encoding="utf-8"))  # type: ignore[union-attr]

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_modules.tracking.store import public
-from lightning_modules.training.fit import LOSSES, PRUNE
-from lightning_modules.training.steps import read_step
+from lightning_modules.training.progress import LOSSES, PRUNE, read_step
 from sweeps.engine.plan import Job, Plan
 from sweeps.engine.resolve import SEARCH
 from sweeps.engine.study import Key, Study, key_of

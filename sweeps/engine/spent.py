@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from lightning_modules.training.duration import duration
+from lightning_modules.training.progress import format_duration
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -49,5 +49,5 @@ def spent_table(trials: Collection[FrozenTrial]) -> Table | None:
     for name in ("in all", "a trial", "share"):
         table.add_column(name, justify="right")
     for phase in sorted(sums, key=lambda phase: list(PHASES).index(phase) if phase in PHASES else len(PHASES)):
-        table.add_row(PHASES.get(phase, phase), duration(sums[phase]), f"{sums[phase] / count:.1f} s", f"{sums[phase] / total:.0%}")
+        table.add_row(PHASES.get(phase, phase), format_duration(sums[phase]), f"{sums[phase] / count:.1f} s", f"{sums[phase] / total:.0%}")
     return table

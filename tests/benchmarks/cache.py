@@ -78,15 +78,19 @@ def main() -> None:
         dataset = data.train_set
 
         def encode(texts: list[str]) -> dict[str, torch.Tensor]:
-            text = backbone.encode_prompts(texts)
+            text = backbone.text.encode(texts)
             assert text.pooled is not None
             return {"hidden": text.hidden, "pooled": text.pooled}
 
         facts = latent_facts(
-            backbone.fingerprint(), "float32", dataset.resolution, "centre", dataset.digest()
+            backbone.autoencoder.fingerprint(),
+            "float32",
+            dataset.resolution,
+            "centre",
+            dataset.digest(),
         )
         start = time.perf_counter()
-        latents = cache_latents(root / "latents", facts, dataset, backbone.encode_images)
+        latents = cache_latents(root / "latents", facts, dataset, backbone.autoencoder.encode)
         filled = time.perf_counter() - start
         start = time.perf_counter()
         captions = [caption.text for record in dataset.records for caption in record.captions]
@@ -113,7 +117,7 @@ def main() -> None:
 
         def from_images(batch: Batch) -> torch.Tensor:
             assert batch.images is not None
-            return backbone.encode_images(batch.images)
+            return backbone.autoencoder.encode(batch.images)
 
         def from_rows(batch: Batch) -> torch.Tensor:
             assert batch.latents is not None
@@ -149,7 +153,7 @@ def main() -> None:
                 for way in ("fly", "cache")
             }
             told("together", both, len(batches) * args.batch)
-            fresh = backbone.encode_images(
+            fresh = backbone.autoencoder.encode(
                 torch.stack([dataset.image(i) for i in range(args.batch)])
             ).cpu()
             states = encode(batches[0])["hidden"].cpu()

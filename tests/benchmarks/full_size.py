@@ -110,7 +110,7 @@ def main() -> None:
         backbone.denoiser.enable_gradient_checkpointing()
     kind = method_class(args.method)
     names = NAMES.get(args.method, ())
-    if backbone.pixart and names:
+    if not backbone.family.clip and names:
         names = NAMES["separate_enhance"]
     subjects = Subjects(tokens=list(names)) if names and names[0] in SCENE else Subjects()
     trained_part = Weights(args.part, args.rank)

@@ -35,7 +35,7 @@ from step import batch_for, load, method_of, parsed, parser_of, step_of  # noqa:
 from conf import schema  # noqa: E402
 from lightning_modules import MaskAttn  # noqa: E402
 from lightning_modules.backbone.acceleration import accelerate  # noqa: E402
-from lightning_modules.backbone.backbone import sample  # noqa: E402
+from lightning_modules.backbone.sampling import sample  # noqa: E402
 
 OPTIONS = ("channels_last", "bf16-mixed", "bfloat16", "checkpointing", "compile")
 

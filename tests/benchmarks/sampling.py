@@ -31,7 +31,8 @@ from step import load, parsed, parser_of  # noqa: E402
 
 from conf.schema import Gate, Method, Trainer  # noqa: E402
 from lightning_modules import MaskAttn  # noqa: E402
-from lightning_modules.backbone.backbone import Backbone, sample  # noqa: E402
+from lightning_modules.backbone.backbone import Backbone  # noqa: E402
+from lightning_modules.backbone.sampling import sample  # noqa: E402
 
 PROMPT = "a red circle left of a blue square"
 

@@ -80,7 +80,7 @@ def load(model: str, device: str, dtype: str) -> Backbone:
 def remembering(backbone: Backbone) -> None:
     """Encodes each list of captions once."""
     known: dict[tuple[str, ...], Any] = {}
-    encode = backbone.encode_prompts
+    encode = backbone.text.encode
 
     @torch.no_grad()
     def encoded(prompts: list[str]) -> Any:
@@ -88,7 +88,7 @@ def remembering(backbone: Backbone) -> None:
             known[tuple(prompts)] = encode(prompts)
         return known[tuple(prompts)]
 
-    backbone.encode_prompts = encoded  # type: ignore[method-assign]
+    backbone.text.encode = encoded  # type: ignore[method-assign]
 
 
 def method_of(backbone: Backbone, name: str, own: dict[str, Any], part: str, pixels: int) -> Any:
@@ -189,7 +189,7 @@ def batch_for(backbone: Backbone, args: argparse.Namespace) -> Batch:
         args.batch, *backbone.latent_size(args.pixels), device=args.device, dtype=backbone.dtype
     )
     batch = samples(NAMES["separate_enhance"], args.pixels, latents)
-    backbone.encode_prompts(batch.captions)
+    backbone.text.encode(batch.captions)
     return batch
 
 

@@ -24,6 +24,7 @@ FILES = {"sd14": "sd1", "sd15": "sd1", "sd21": "sd21", "sdxl": "sdxl", "pixart":
 TRANSFORMERS = ("pixart",)
 NAMES = tuple(name for name in FILES if name not in TRANSFORMERS)  # those with a UNet
 SCALES = ("full", "tiny")
+SENTINELS = 100  # Tokens that T5 was trained with and no text has
 
 
 def config(name: str, scale: str = "full") -> dict[str, Any]:
@@ -176,15 +177,32 @@ def _t5(
     """T5 and its tokenizer."""
     from transformers import T5Config, T5EncoderModel
 
-    from lightning_modules.backbone.pixart import build_tokenizer
-
     tokenizer, text = (
-        build_tokenizer(folder / "tokenizer", **parts["tokenizer"]),
+        t5_tokenizer(folder / "tokenizer", **parts["tokenizer"]),
         parts["text_encoder"],
     )
     text["vocab_size"] = text["vocab_size"] if scale == "full" else len(tokenizer)
     encoder = _build(T5EncoderModel, {"config": T5Config(**text)}, device, dtype, generator)
     return {"tokenizer": tokenizer, "text_encoder": encoder}
+
+
+def t5_tokenizer(folder: Path, length: int, size: int = 0) -> Any:
+    """A T5 tokenizer in which every word of the embedded world is one token; its files land in
+    ``folder``.
+
+    A ``size`` above what the words need is filled with pieces that no text has, so that there are
+    as many tokens as T5 has. Padding, EOS and the unknown token are 0, 1 and 2, as there.
+    """
+    from transformers import T5Tokenizer
+
+    from datamodules.shapes.world import words
+
+    pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -4.0)]
+    pieces += [(chr(code), -9.0) for code in range(33, 127) if not chr(code).isupper()]
+    pieces += [(f"\u2581{word}", -3.0) for word in words() if word.isalnum()]
+    pieces += [(f"<unused{i}>", -99.0) for i in range(size - len(pieces) - SENTINELS)]
+    T5Tokenizer(vocab=pieces, extra_ids=SENTINELS, model_max_length=length).save_pretrained(folder)
+    return T5Tokenizer.from_pretrained(folder)
 
 
 def _real(device: torch.device | str) -> str:

@@ -49,7 +49,7 @@ def execute(jobs: list[Job], rank: int = 0) -> list[Seen]:
     from lightning_modules.tracking.mlflow import Tracking
     from lightning_modules.training import data
     from lightning_modules.training import run as train
-    from lightning_modules.training.progress import ProgressLines
+    from lightning_modules.training.callbacks import ProgressLines
 
     now: dict[str, Any] = {}
     save, end = Images.save, ProgressLines.on_train_batch_end

@@ -18,6 +18,7 @@ from typing import Any
 
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
+from conf.files import write_atomically  # noqa: E402
 from lightning_modules.training import worker  # noqa: E402
 
 
@@ -32,7 +33,7 @@ def run(config: Any, folder: Path, tracking: Any, progress: Any) -> dict[str, An
         for step in range(1, 4):
             seed_run.log_metrics({"train/loss": 1.0 / step}, step)
         seed_run.log_metrics(metrics)
-        worker.write_json(folder / "result.json", result)
+        write_atomically(folder / "result.json", json.dumps(result))
         seed_run.log_artifacts(folder)
     return result
 

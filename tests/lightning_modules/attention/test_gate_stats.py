@@ -15,7 +15,7 @@ from lightning_modules.attention import Site, select, sites
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gates import Gates
 from lightning_modules.attention.hooks import ForwardContext
-from lightning_modules.attention.token_positions import BOS, EOS, PADDING, WORD
+from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 
 CROSS = Site("a.attn2", "mid", "encoder", 2, 8, 2, 6)
 OTHER = Site("b.attn2", "mid", "decoder", 2, 8, 2, 6)
@@ -194,9 +194,9 @@ def test_a_state_that_no_gate_is_in_has_no_gradient_and_without_live_there_is_no
 
 
 def inputs(backbone: Any, seed: int = 9) -> dict[str, Any]:
-    text = backbone.encode_prompts(["a red circle above a white ring", "a green cross"])
+    text = backbone.text.encode(["a red circle above a white ring", "a green cross"])
     return {
-        "latents": draw(seed, 2, *backbone.latent_shape),
+        "latents": draw(seed, 2, *backbone.latent_size()),
         "timesteps": torch.tensor([900, 20]),
         "text": text,
         "resolution": 64,
@@ -212,7 +212,7 @@ def gates_for(
 ) -> Gates:
     torch.manual_seed(0)
     chosen = select(sites(backbone.unet), stage, placement, kind=kind)
-    return Gates(chosen, Gate(**{"width": 16, "bias": 0.0} | config), backbone.token_types)
+    return Gates(chosen, Gate(**{"width": 16, "bias": 0.0} | config), backbone.text.token_types)
 
 
 def test_free_gates_are_counted_site_by_site(embedded: Any):
@@ -269,7 +269,7 @@ def test_shares_of_a_unet_are_those_of_its_maps(embedded: Any):
     assert shares[0] == pytest.approx(float(1 - maps[0].mean()))
     assert torch.equal(half.maps[name], maps[0][1:]) and not torch.equal(maps[0][1:], maps[0][:1])
     # Sample 0 has timestep 900 and sample 1 has 20; kinds are those of the two captions.
-    kinds = embedded.token_types(first["text"].hidden)
+    kinds = embedded.text.token_types(first["text"].hidden)
     found = one_pass(embedded, gates, first).shares()
     closed = 1 - maps[0]
     assert found["time/750-999"] == pytest.approx(float(closed[0].mean())) and found[

@@ -13,7 +13,7 @@ from conf.schema import Gate
 from lightning_modules.attention import Site
 from lightning_modules.attention.gates import Gates, decide, keep_one_open
 from lightning_modules.attention.hooks import ForwardContext
-from lightning_modules.attention.token_positions import BOS, EOS, PADDING, WORD
+from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 
 # --- decisions --------------------------------------------------------------------------------
 

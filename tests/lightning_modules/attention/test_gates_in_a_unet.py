@@ -13,14 +13,14 @@ from torch import Tensor
 from conf.schema import Gate
 from lightning_modules.attention import select, sites
 from lightning_modules.attention.gates import Gates
-from lightning_modules.attention.token_positions import BOS, EOS, PADDING, WORD
+from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 from lightning_modules.networks.gate_heads import KINDS
 
 
 def inputs(backbone: Any, batch: int = 2) -> dict[str, Any]:
-    text = backbone.encode_prompts(["a red circle above a white ring", "a green cross"][:batch])
+    text = backbone.text.encode(["a red circle above a white ring", "a green cross"][:batch])
     return {
-        "latents": draw(9, batch, *backbone.latent_shape),
+        "latents": draw(9, batch, *backbone.latent_size()),
         "timesteps": torch.tensor([900, 20][:batch]),
         "text": text,
         "resolution": 64,
@@ -33,7 +33,7 @@ def gates_for(backbone: Any, bias: float, kind: str | None = "cross", **config: 
     return Gates(
         select(sites(backbone.denoiser), kind=kind, **filters),
         Gate(**{"width": 16, "bias": bias} | config),
-        backbone.token_types,
+        backbone.text.token_types,
     )
 
 
@@ -130,7 +130,7 @@ def test_only_bos_acts_where_everything_else_is_closed(embedded: Any):
 
 def test_padding_that_is_taken_out_cannot_matter(embedded: Any):
     given = inputs(embedded)
-    known = embedded.token_types(given["text"].hidden)
+    known = embedded.text.token_types(given["text"].hidden)
     assert {BOS, WORD, EOS, PADDING} == set(known.flatten().tolist())
     gates = gates_for(embedded, bias=50.0, padding_gate="closed")
     gates.kinds = lambda text: known
@@ -173,7 +173,7 @@ def test_every_gate_parameter_gets_a_gradient_and_no_backbone_weight(backbone: A
             and bool(parameter.grad.isfinite().all())
             and bool(parameter.grad.abs().sum() > 0)
         ), name
-    frozen = [backbone.denoiser, backbone.vae, *backbone.text_encoders]
+    frozen = [backbone.denoiser, backbone.vae, *backbone.text.encoders]
     assert all(p.grad is None for module in frozen for p in module.parameters())
 
 

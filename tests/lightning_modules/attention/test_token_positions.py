@@ -10,17 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.token_types import list_token_types
 
-from lightning_modules.attention.token_positions import (
-    BOS,
-    EOS,
-    PADDING,
-    WORD,
-    common_positions,
-    phrase_positions,
-    special_positions,
-    token_kinds,
-)
+from lightning_modules.attention.token_positions import common_token_indices, phrase_token_indices
+from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 
 ADDED = ["<asset0>", "<asset1>"]
 
@@ -59,17 +52,17 @@ def spelled(tokenizer: Any, caption: str, positions: list[int]) -> str:
 
 def test_words_of_one_token(short: Any):
     caption = "a red circle left of an orange square"
-    assert phrase_positions(
+    assert phrase_token_indices(
         short, caption, ["red circle", "orange square", "left of", "a", "an"]
     ) == [[2, 3], [7, 8], [4, 5], [1], [6]]
-    assert phrase_positions(short, caption, []) == []
+    assert phrase_token_indices(short, caption, []) == []
 
 
 def test_words_of_many_tokens(short: Any, pair: list[Any]):
     # h-e-x-a-g-on, and circl-e-s, whose merges are those of "circle" as far as they go.
     assert [
         len(p)
-        for p in phrase_positions(short, "a hexagon and circles", ["hexagon", "circles", "and"])
+        for p in phrase_token_indices(short, "a hexagon and circles", ["hexagon", "circles", "and"])
     ] == [6, 3, 1]
     caption, words = "a zebra on two circles next to an orange hexagon of 42 squares and a", []
     at = 1
@@ -77,7 +70,7 @@ def test_words_of_many_tokens(short: Any, pair: list[Any]):
         count = len(short(word, add_special_tokens=False).input_ids)
         words.append(list(range(at, at + count)))
         at += count
-    assert phrase_positions(pair[0], caption, caption.split()) == words
+    assert phrase_token_indices(pair[0], caption, caption.split()) == words
 
 
 @pytest.mark.parametrize(
@@ -118,7 +111,7 @@ def test_the_tokens_found_spell_the_phrase_and_nothing_else(
 ):
     for tokenizer in pair:
         for phrase in phrases:  # each for itself: the same one in two forms would mean two places
-            (found,) = phrase_positions(tokenizer, caption, [phrase])
+            (found,) = phrase_token_indices(tokenizer, caption, [phrase])
             wanted = unicodedata.normalize("NFC", phrase).lower()
             assert spelled(tokenizer, caption, found) == "".join(wanted.split()), phrase
             assert found == list(range(found[0], found[-1] + 1)) and found[0] > 0
@@ -127,8 +120,8 @@ def test_the_tokens_found_spell_the_phrase_and_nothing_else(
 def test_placeholders_are_one_token_each(pair: list[Any]):
     caption = "a photo of <asset0> and <asset1>"
     assert (
-        common_positions(pair, caption, ADDED)
-        == phrase_positions(pair[1], caption, ADDED)
+        common_token_indices(pair, caption, ADDED)
+        == phrase_token_indices(pair[1], caption, ADDED)
         == [[4], [6]]
     )
     assert [encode(pair[0], caption)[i] for i in (4, 6)] == pair[0].convert_tokens_to_ids(ADDED)
@@ -136,25 +129,27 @@ def test_placeholders_are_one_token_each(pair: list[Any]):
 
 def test_a_phrase_listed_again_means_its_next_place(short: Any):
     caption = "a ring and a Ring and a red ring"
-    assert phrase_positions(short, caption, ["ring", "ring", "RING", "a", "and"]) == [
+    assert phrase_token_indices(short, caption, ["ring", "ring", "RING", "a", "and"]) == [
         [2],
         [5],
         [9],
         [1],
         [3],
     ]
-    assert phrase_positions(short, "red red red red", ["red red", "red", "red  red"]) == [
+    assert phrase_token_indices(short, "red red red red", ["red red", "red", "red  red"]) == [
         [1, 2],
         [1],
         [3, 4],
     ]
-    assert phrase_positions(short, "ba a a", ["a a"]) == [[3, 4]]  # its first letters are no word
+    assert phrase_token_indices(short, "ba a a", ["a a"]) == [
+        [3, 4]
+    ]  # its first letters are no word
 
 
 def test_a_span_means_its_characters(short: Any):
     caption = "a ring and a ring, hexagon"
     spans = [(2, 6), (13, 17), (0, 10), (16, 18), (19, 26), (20, 22), (25, 26)]
-    assert phrase_positions(short, caption, spans) == [
+    assert phrase_token_indices(short, caption, spans) == [
         [2],
         [5],
         [1, 2, 3],
@@ -163,7 +158,7 @@ def test_a_span_means_its_characters(short: Any):
         [8, 9],
         [12],
     ]
-    assert phrase_positions(short, caption, [(13, 17), "ring", [2, 6]]) == [[5], [2], [2]]  # type: ignore[list-item]
+    assert phrase_token_indices(short, caption, [(13, 17), "ring", [2, 6]]) == [[5], [2], [2]]  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(
@@ -202,7 +197,7 @@ def test_a_span_means_its_characters(short: Any):
 )
 def test_what_is_not_there_is_said_in_one_line(short: Any, caption: str, phrase: Any, message: str):
     with pytest.raises(ValueError, match=message) as caught:
-        phrase_positions(short, caption, [phrase], what="prompt")
+        phrase_token_indices(short, caption, [phrase], what="prompt")
     assert "\n" not in str(caught.value)
 
 
@@ -213,44 +208,48 @@ def test_more_listed_than_there_are(short: Any):
             "phrase 'Ring' is listed 3 times but only 2 times in the caption 'a ring and a ring'"
         ),
     ):
-        phrase_positions(short, "a ring and a ring", ["ring", "ring", "Ring"])
+        phrase_token_indices(short, "a ring and a ring", ["ring", "ring", "Ring"])
 
 
 def test_what_the_encoder_does_not_read_is_refused(short: Any, caplog: pytest.LogCaptureFixture):
     full = "red " * 21 + "ring"  # BOS, 22 words and EOS
     with caplog.at_level(logging.WARNING, logger="transformers"):
         assert (
-            phrase_positions(short, full, ["ring"]) == [[22]]
+            phrase_token_indices(short, full, ["ring"]) == [[22]]
             and spelled(short, full, [22]) == "ring"
         )
         over = "red " * 22 + "ring"
-        assert phrase_positions(short, over, ["red"] * 22)[-1] == [22]
+        assert phrase_token_indices(short, over, ["red"] * 22)[-1] == [22]
         message = (
             rf"phrase 'ring' of the caption '{over}' is cut off: its last token is number "
             r"23, and the encoder reads 24 with EOS"
         )
         with pytest.raises(ValueError, match=message):
-            phrase_positions(short, over, ["red", "ring"])
+            phrase_token_indices(short, over, ["red", "ring"])
         with pytest.raises(
             ValueError, match=("phrase 'hexagon' .* is cut off: its last token is number 26")
         ):
             # Its first two letters are read
-            phrase_positions(short, "red " * 20 + "hexagon", ["hexagon"])
+            phrase_token_indices(short, "red " * 20 + "hexagon", ["hexagon"])
     assert not caplog.records
 
 
 def test_tokenizers_must_agree(pair: list[Any], tmp_path: Path):
     caption = "a photo of <asset0> and a red ring!"
-    assert common_positions(pair, caption, ["photo", "red ring", "ring!"]) == [[2], [7, 8], [8, 9]]
+    assert common_token_indices(pair, caption, ["photo", "red ring", "ring!"]) == [
+        [2],
+        [7, 8],
+        [8, 9],
+    ]
     stranger = build(tmp_path, length=77)  # spells the placeholder: < a s s e t 0 >
-    assert common_positions([pair[0], stranger], caption, ["photo"]) == [[2]]
+    assert common_token_indices([pair[0], stranger], caption, ["photo"]) == [[2]]
     message = (
         rf"phrase 'red' of the prompt '{caption}' stands at \[7\] and at \[14\]: expected "
         r"the same tokens in every tokenizer"
     )
     with pytest.raises(ValueError, match=message):
-        common_positions([pair[0], stranger], caption, ["photo", "red"], what="prompt")
-    assert common_positions(pair[:1], caption, ["red"]) == [[7]]
+        common_token_indices([pair[0], stranger], caption, ["photo", "red"], what="prompt")
+    assert common_token_indices(pair[:1], caption, ["red"]) == [[7]]
 
 
 def test_kinds_of_tokens_follow_the_length_and_not_the_ids(pair: list[Any]):
@@ -260,15 +259,8 @@ def test_kinds_of_tokens_follow_the_length_and_not_the_ids(pair: list[Any]):
     assert first[0][5:] == [pair[0].eos_token_id] * 72, "padding that looks like the end"
     assert second[0][4:8] == [0, pair[1].eos_token_id, 0, 0], "padding that looks like a word"
     for tokenizer in pair:
-        kinds = token_kinds(tokenizer, captions)
+        kinds = list_token_types(tokenizer, captions)
         assert kinds.shape == (5, 77) and kinds.dtype == torch.uint8
         for row, count in zip(kinds.tolist(), counts, strict=True):
             assert row == [BOS] + [WORD] * count + [EOS] + [PADDING] * (75 - count)
-        assert torch.equal(token_kinds(tokenizer, captions[1:2]), kinds[1:2])
-
-
-def test_special_positions_are_where_no_word_is(pair: list[Any], short: Any):
-    for tokenizer in pair:
-        assert special_positions(tokenizer, "a red ring!") == (0, 5, range(6, 77))
-    special = special_positions(short, "red " * 40)
-    assert special.bos == 0 and special.eos == 23 and not special.padding
+        assert torch.equal(list_token_types(tokenizer, captions[1:2]), kinds[1:2])

@@ -10,7 +10,8 @@ import pytest
 import torch
 from helpers.architectures import NAMES, _build, build_pipeline, build_unet, config
 
-from lightning_modules.backbone.backbone import Backbone, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
 
 PROMPT = "a red circle above a dog!"
 
@@ -56,18 +57,18 @@ def test_full_size_has_the_published_parameters(
 ):
     backbone = Backbone(full[name], name)
     assert parameters(backbone.unet) == unet and parameters(backbone.vae) == 83_653_863
-    assert [parameters(encoder) for encoder in backbone.text_encoders] == encoders
+    assert [parameters(encoder) for encoder in backbone.text.encoders] == encoders
     assert all(
         p.is_meta
-        for m in (backbone.unet, backbone.vae, *backbone.text_encoders)
+        for m in (backbone.unet, backbone.vae, *backbone.text.encoders)
         for p in m.parameters()
     ), "nothing has memory"
     assert (
-        backbone.latent_shape[1] * full[name].vae_scale_factor
+        backbone.latent_size()[1] * full[name].vae_scale_factor
         == config(name)["image"]
         == (1024 if name == "sdxl" else 512)
     )
-    for tokenizer, encoder in zip(backbone.tokenizers, backbone.text_encoders, strict=True):
+    for tokenizer, encoder in zip(backbone.text.tokenizers, backbone.text.encoders, strict=True):
         assert len(tokenizer) == encoder.config.vocab_size == 49408
         assert tokenizer.eos_token_id == 49407 and tokenizer.bos_token_id == 49406
 
@@ -122,26 +123,26 @@ def test_tiny_has_the_wiring_of_full(full: dict[str, Any], tiny: dict[str, Any],
     assert small.vae.config.scaling_factor == large.vae.config.scaling_factor
     assert small.unet.config.sample_size * 8 == config(name, "tiny")["image"]
     one, other = Backbone(small, name), Backbone(large, name)
-    assert one.sdxl == other.sdxl == (name == "sdxl")
-    for a, b in zip(one.text_encoders, other.text_encoders, strict=True):
+    assert len(one.text.encoders) == len(other.text.encoders) == (2 if name == "sdxl" else 1)
+    for a, b in zip(one.text.encoders, other.text.encoders, strict=True):
         assert type(a) is type(b) and a.config.hidden_act == b.config.hidden_act
         assert (a.config.eos_token_id, a.config.bos_token_id, a.config.pad_token_id) == (2, 0, 1)
         assert a.config.max_position_embeddings == b.config.max_position_embeddings == 77
     assert small.unet.config.cross_attention_dim == sum(
-        encoder.config.hidden_size for encoder in one.text_encoders
+        encoder.config.hidden_size for encoder in one.text.encoders
     )
-    assert sum(parameters(module) for module in (one.unet, one.vae, *one.text_encoders)) < 2e6
+    assert sum(parameters(module) for module in (one.unet, one.vae, *one.text.encoders)) < 2e6
 
 
 def test_padding_is_each_models_own(tiny: dict[str, Any]):
-    tokenizers = {name: Backbone(tiny[name], name).tokenizers for name in NAMES}
+    tokenizers = {name: Backbone(tiny[name], name).text.tokenizers for name in NAMES}
     pads = {
         name: [tokenizer.pad_token for tokenizer in found] for name, found in tokenizers.items()
     }
     end = "<|endoftext|>"
     assert pads == {"sd14": [end], "sd15": [end], "sd21": ["!"], "sdxl": [end, "!"]}
     assert tokenizers["sdxl"][1].pad_token_id == 0
-    ids = Backbone(tiny["sdxl"], "sdxl").tokenize([PROMPT], which=1)
+    ids = Backbone(tiny["sdxl"], "sdxl").text.tokenize([PROMPT], which=1).input_ids
     assert ids.shape == (1, 77) and ids[0, -1] == 0
 
 
@@ -167,7 +168,9 @@ def test_a_tiny_pipeline_draws_as_its_own_call_does_and_opens_again(
     pipeline.save_pretrained(tmp_path)
     opened = Backbone.load(str(tmp_path))
     assert int((sample(opened, [PROMPT], [5], 2, 4.0, 128).int() - mine.int()).abs().max()) <= 1
-    assert torch.equal(opened.tokenize([PROMPT], -1), backbone.tokenize([PROMPT], -1))
+    assert torch.equal(
+        opened.text.tokenize([PROMPT], -1).input_ids, backbone.text.tokenize([PROMPT], -1).input_ids
+    )
 
 
 def test_the_pooled_state_is_taken_at_the_largest_id(tiny: dict[str, Any]):
@@ -209,8 +212,8 @@ def test_random_weights(dtype: torch.dtype, tmp_path: Path):
 
 def test_activations_neither_vanish_nor_grow(tiny: dict[str, Any]):
     backbone = Backbone(tiny["sdxl"], "sdxl")
-    text = backbone.encode_prompts([PROMPT, "a ring"])
-    noise = torch.randn(2, *backbone.latent_shape, generator=torch.Generator().manual_seed(0))
+    text = backbone.text.encode([PROMPT, "a ring"])
+    noise = torch.randn(2, *backbone.latent_size(), generator=torch.Generator().manual_seed(0))
     prediction = backbone.predict(noise, torch.tensor([10, 900]), text, 128)
     assert 0.1 < prediction.std() < 10 and 0.1 < text.hidden.std() < 10
 

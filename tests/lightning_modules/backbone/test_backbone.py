@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.token_types import list_token_types
 
 from datamodules.batch import Instance
 from datamodules.phrases.link import link
-from lightning_modules.attention.token_positions import BOS, EOS, PADDING, WORD, token_kinds
+from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
+from lightning_modules.backbone import autoencoder
 from lightning_modules.backbone import backbone as module
-from lightning_modules.backbone.backbone import Backbone, TextCondition, initial_noise, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import initial_noise, sample
+from lightning_modules.backbone.text import TextCondition
 
 PROMPTS = [
     "a red circle left of an orange square",
@@ -107,8 +111,8 @@ def test_noise_follows_the_seed_alone():
 
 @both
 def test_prompts_are_encoded_as_the_stock_pipeline_encodes_them(backbone: Backbone):
-    mine, empty = backbone.encode_prompts(PROMPTS), backbone.encode_empty(3)
-    if backbone.sdxl:
+    mine, empty = backbone.text.encode(PROMPTS), backbone.text.encode_empty(3)
+    if len(backbone.text.encoders) == 2:
         hidden, negative, pooled, negative_pooled = backbone.pipeline.encode_prompt(PROMPTS)
         assert torch.allclose(mine.pooled, pooled, atol=1e-6) and torch.equal(
             empty.pooled, negative_pooled
@@ -127,21 +131,21 @@ UNKNOWN = [BOS] + [WORD] * 23
 
 
 def kinds_of(backbone: Backbone, prompts: list[str]) -> torch.Tensor:
-    return token_kinds(backbone.tokenizers[0], prompts)
+    return list_token_types(backbone.text.tokenizers[0], prompts)
 
 
 @both
 def test_kinds_of_encoded_prompts_are_remembered(backbone: Backbone):
     prompts = [*PROMPTS, "", "ring " * 90, PROMPTS[0]]
-    kinds = backbone.token_types(backbone.encode_prompts(prompts).hidden)
+    kinds = backbone.text.token_types(backbone.text.encode(prompts).hidden)
     expected = kinds_of(backbone, prompts)
     assert kinds.dtype == torch.uint8 and torch.equal(kinds, expected)
     assert (
         set(expected.flatten().tolist()) == {BOS, WORD, EOS, PADDING} and PADDING not in expected[4]
     )
-    if backbone.tokenizers[0].pad_token_id == backbone.tokenizers[0].eos_token_id:
-        ids = backbone.tokenize(prompts)
-        assert int((ids[0] == backbone.tokenizers[0].eos_token_id).sum()) > 1, (
+    if backbone.text.tokenizers[0].pad_token_id == backbone.text.tokenizers[0].eos_token_id:
+        ids = backbone.text.tokenize(prompts).input_ids
+        assert int((ids[0] == backbone.text.tokenizers[0].eos_token_id).sum()) > 1, (
             "padding has the id of the end"
         )
 
@@ -151,56 +155,60 @@ def test_kinds_of_encoded_prompts_are_remembered(backbone: Backbone):
 def test_kinds_of_both_halves_of_a_text_that_the_stock_pipeline_encodes(
     backbone: Backbone, guidance: bool
 ):
-    if backbone.sdxl:
+    if len(backbone.text.encoders) == 2:
         hidden, negative, *_ = backbone.pipeline.encode_prompt(
             PROMPTS, do_classifier_free_guidance=guidance
         )
     else:
         hidden, negative = backbone.pipeline.encode_prompt(PROMPTS, "cpu", 1, guidance)
     expected = kinds_of(backbone, PROMPTS)
-    assert torch.equal(backbone.token_types(hidden), expected)
+    assert torch.equal(backbone.text.token_types(hidden), expected)
     if guidance:
         # SDXL's zeros are no text: words behind BOS. Elsewhere the other half is the empty prompt.
-        without = torch.tensor([UNKNOWN] * 3) if backbone.sdxl else kinds_of(backbone, [""] * 3)
+        without = (
+            torch.tensor([UNKNOWN] * 3)
+            if len(backbone.text.encoders) == 2
+            else kinds_of(backbone, [""] * 3)
+        )
         assert torch.equal(
-            backbone.token_types(torch.cat([negative, hidden])),
+            backbone.text.token_types(torch.cat([negative, hidden])),
             torch.cat([without.to(torch.uint8), expected]),
         )
 
 
 @both
 def test_kinds_survive_copies_and_other_precisions_and_follow_each_row(backbone: Backbone):
-    hidden, expected = backbone.encode_prompts(PROMPTS).hidden, kinds_of(backbone, PROMPTS)
+    hidden, expected = backbone.text.encode(PROMPTS).hidden, kinds_of(backbone, PROMPTS)
     order = [2, 0, 0, 1]
     for text in (hidden.clone(), hidden.bfloat16(), hidden.double()):
-        assert torch.equal(backbone.token_types(text), expected)
-        assert torch.equal(backbone.token_types(text[order]), expected[order])
-    assert torch.equal(backbone.token_types(hidden), backbone.token_types(hidden))
+        assert torch.equal(backbone.text.token_types(text), expected)
+        assert torch.equal(backbone.text.token_types(text[order]), expected[order])
+    assert torch.equal(backbone.text.token_types(hidden), backbone.text.token_types(hidden))
 
 
 @both
 def test_a_text_that_nobody_encoded_is_words_behind_bos(backbone: Backbone):
-    hidden = backbone.encode_prompts(PROMPTS).hidden
+    hidden = backbone.text.encode(PROMPTS).hidden
     other = hidden.clone()
     other[1, -1] += 1
-    kinds = backbone.token_types(other)
+    kinds = backbone.text.token_types(other)
     assert kinds[1].tolist() == ([BOS] + [WORD] * (hidden.shape[1] - 1)) and torch.equal(
         kinds[::2], kinds_of(backbone, PROMPTS)[::2]
     )
     longer = torch.cat([hidden, hidden[:, -1:]], dim=1)
-    assert set(backbone.token_types(longer)[:, 1:].flatten().tolist()) == {WORD}
+    assert set(backbone.text.token_types(longer)[:, 1:].flatten().tolist()) == {WORD}
 
 
 def test_only_the_latest_texts_are_remembered_and_little_of_them(embedded: Backbone):
-    first = embedded.encode_prompts(PROMPTS[:1]).hidden
+    first = embedded.text.encode(PROMPTS[:1]).hidden
     for _ in range(7):
-        embedded.encode_prompts(PROMPTS[1:])
-    assert torch.equal(embedded.token_types(first.clone()), kinds_of(embedded, PROMPTS[:1]))
-    embedded.encode_prompts(PROMPTS[1:])
-    assert embedded.token_types(first.clone()).tolist() == [UNKNOWN]
+        embedded.text.encode(PROMPTS[1:])
+    assert torch.equal(embedded.text.token_types(first.clone()), kinds_of(embedded, PROMPTS[:1]))
+    embedded.text.encode(PROMPTS[1:])
+    assert embedded.text.token_types(first.clone()).tolist() == [UNKNOWN]
     assert all(
         len(states.untyped_storage()) <= states.numel() * 4
-        for states, _ in embedded.token_types.past
+        for states, _ in embedded.text.token_types.past
     )
 
 
@@ -208,20 +216,22 @@ def test_both_encoders_of_sdxl_with_their_own_padding_are_understood_by_the_firs
     from helpers.architectures import build_pipeline
 
     backbone = Backbone(build_pipeline("sdxl", tmp_path, scale="tiny"), "sdxl")
-    assert [tokenizer.pad_token for tokenizer in backbone.tokenizers] == ["<|endoftext|>", "!"]
+    assert [tokenizer.pad_token for tokenizer in backbone.text.tokenizers] == ["<|endoftext|>", "!"]
     prompts = ["a red ring!", "", "ring " * 90]
     expected = kinds_of(backbone, prompts)
-    assert torch.equal(backbone.token_types(backbone.encode_prompts(prompts).hidden), expected)
-    assert torch.equal(backbone.token_types(backbone.pipeline.encode_prompt(prompts)[0]), expected)
+    assert torch.equal(backbone.text.token_types(backbone.text.encode(prompts).hidden), expected)
+    assert torch.equal(
+        backbone.text.token_types(backbone.pipeline.encode_prompt(prompts)[0]), expected
+    )
 
 
 def test_padding_that_looks_like_a_word_is_padding(tmp_path: Path):
     from helpers.architectures import build_pipeline
 
     backbone = Backbone(build_pipeline("sd21", tmp_path, scale="tiny"), "sd21")
-    assert backbone.tokenizers[0].pad_token == "!"
+    assert backbone.text.tokenizers[0].pad_token == "!"
     prompts = ["a red ring!", "!"]
-    kinds = backbone.token_types(backbone.encode_prompts(prompts).hidden)
+    kinds = backbone.text.token_types(backbone.text.encode(prompts).hidden)
     assert kinds[0, :7].tolist() == [BOS, WORD, WORD, WORD, WORD, EOS, PADDING] and kinds[
         1, :4
     ].tolist() == [BOS, WORD, EOS, PADDING]
@@ -229,7 +239,9 @@ def test_padding_that_looks_like_a_word_is_padding(tmp_path: Path):
 
 def test_without_forced_zeros_the_empty_prompt_is_encoded(embedded: Backbone):
     embedded.pipeline.register_to_config(force_zeros_for_empty_prompt=False)
-    assert torch.equal(embedded.encode_empty(2).hidden[1], embedded.encode_prompts([""]).hidden[0])
+    assert torch.equal(
+        embedded.text.encode_empty(2).hidden[1], embedded.text.encode([""]).hidden[0]
+    )
 
 
 def test_text_conditions_join_and_split():
@@ -258,7 +270,7 @@ def test_noised_latents_and_targets_are_the_schedulers(backbone: Backbone, dtype
     generator = torch.Generator().manual_seed(0)
     latents, noise = (torch.randn(5, 4, 8, 8, generator=generator) for _ in range(2))
     timesteps = torch.tensor([0, 5, 250, 700, 999])
-    noised, target = backbone.add_noise(latents.to(dtype), noise.to(dtype), timesteps)
+    noised, target = backbone.schedule.add_noise(latents.to(dtype), noise.to(dtype), timesteps)
     tolerance = 1e-6 if dtype == torch.float32 else 4e-3
     assert noised.dtype == target.dtype == dtype
     assert torch.allclose(
@@ -266,14 +278,14 @@ def test_noised_latents_and_targets_are_the_schedulers(backbone: Backbone, dtype
     )
     expected = (
         scheduler.get_velocity(latents, noise, timesteps)
-        if backbone.prediction_type == "v_prediction"
+        if backbone.schedule.prediction_type == "v_prediction"
         else noise
     )
     assert torch.allclose(target.float(), expected, atol=tolerance)
 
 
 def test_the_first_step_keeps_its_noise_in_half_precision(embedded: Backbone):
-    noised, _ = embedded.add_noise(
+    noised, _ = embedded.schedule.add_noise(
         torch.zeros(1, 4, 1, 1).half(), torch.ones(1, 4, 1, 1).half(), torch.tensor([0])
     )
     assert float(noised.flatten()[0]) == pytest.approx(0.00085**0.5, rel=1e-3)
@@ -282,12 +294,14 @@ def test_the_first_step_keeps_its_noise_in_half_precision(embedded: Backbone):
 def test_other_predictions_are_refused(embedded: Backbone):
     embedded.scheduler.register_to_config(prediction_type="sample")
     with pytest.raises(ValueError, match="predicts 'sample': expected 'epsilon' or 'v_prediction'"):
-        embedded.add_noise(torch.zeros(1, 4, 1, 1), torch.zeros(1, 4, 1, 1), torch.tensor([0]))
+        embedded.schedule.add_noise(
+            torch.zeros(1, 4, 1, 1), torch.zeros(1, 4, 1, 1), torch.tensor([0])
+        )
 
 
 @both
 def test_signal_to_noise_of_the_scaled_linear_schedule(backbone: Backbone):
-    snr = backbone.snr(torch.tensor([5, 250, 999]))
+    snr = backbone.schedule.snr(torch.tensor([5, 250, 999]))
     assert (
         snr.tolist() == pytest.approx([192.8128, 2.065532, 0.004681912], rel=1e-4)
         and snr.dtype == torch.float32
@@ -296,14 +310,14 @@ def test_signal_to_noise_of_the_scaled_linear_schedule(backbone: Backbone):
 
 def test_images_go_to_scaled_latents_and_back(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    latents = embedded.encode_images(images)
-    assert latents.shape == (3, *embedded.latent_shape) == (3, 4, 16, 16)
+    latents = embedded.autoencoder.encode(images)
+    assert latents.shape == (3, *embedded.latent_size()) == (3, 4, 16, 16)
     assert torch.allclose(
         latents, embedded.vae.encode(images).latent_dist.mean * embedded.vae.config.scaling_factor
     )
-    monkeypatch.setattr(module, "_together", lambda pixels: 2)
-    decoded = embedded.decode(latents)
-    assert torch.allclose(embedded.encode_images(images), latents, atol=1e-5)
+    monkeypatch.setattr(autoencoder, "_batch_size", lambda pixels: 2)
+    decoded = embedded.autoencoder.decode(latents)
+    assert torch.allclose(embedded.autoencoder.encode(images), latents, atol=1e-5)
     expected = embedded.vae.decode(latents / embedded.vae.config.scaling_factor).sample
     assert (
         decoded.dtype == torch.uint8
@@ -313,34 +327,34 @@ def test_images_go_to_scaled_latents_and_back(embedded: Backbone, monkeypatch: p
 
 @both
 def test_everything_is_frozen(backbone: Backbone):
-    modules = [backbone.unet, backbone.vae, *backbone.text_encoders]
-    assert len(modules) == (4 if backbone.sdxl else 3)
+    modules = [backbone.unet, backbone.vae, *backbone.text.encoders]
+    assert len(modules) == (4 if len(backbone.text.encoders) == 2 else 3)
     assert not any(p.requires_grad for m in modules for p in m.parameters()) and not any(
         m.training for m in modules
     )
 
 
 def test_fingerprint_follows_the_autoencoder_alone(embedded: Backbone, tiny_folder: Path):
-    before = embedded.fingerprint()
-    assert Backbone.load(str(tiny_folder)).fingerprint() == before
+    before = embedded.autoencoder.fingerprint()
+    assert Backbone.load(str(tiny_folder)).autoencoder.fingerprint() == before
     with torch.no_grad():
         embedded.unet.conv_in.weight += 1
-    assert embedded.fingerprint() == before
+    assert embedded.autoencoder.fingerprint() == before
     embedded.vae.register_to_config(scaling_factor=0.5)
-    scaled = embedded.fingerprint()
+    scaled = embedded.autoencoder.fingerprint()
     with torch.no_grad():
         embedded.vae.decoder.conv_out.bias[0] += 1e-3
-    assert len({before, scaled, embedded.fingerprint()}) == 3
+    assert len({before, scaled, embedded.autoencoder.fingerprint()}) == 3
 
 
 def test_dtype_of_the_weights(tiny_folder: Path):
     backbone = Backbone.load(str(tiny_folder), "bfloat16")
     assert (
         backbone.dtype == torch.bfloat16
-        and backbone.text_encoders[1].dtype == torch.bfloat16
+        and backbone.text.encoders[1].dtype == torch.bfloat16
         and backbone.vae.dtype == torch.bfloat16
     )
-    assert backbone.device == torch.device("cpu") and backbone.timesteps == 1000
+    assert backbone.device == torch.device("cpu") and backbone.schedule.num_timesteps == 1000
 
 
 @pytest.mark.parametrize("path", ["/nowhere/at/all", "somebody/not-downloaded", "empty", "torn"])
@@ -364,9 +378,9 @@ def test_a_folder_of_another_wiring_is_opened_as_what_it_is(sd1_pipeline: Any, t
     sd1_pipeline.save_pretrained(tmp_path)
     backbone = Backbone.load(str(tmp_path))
     assert (
-        not backbone.sdxl
-        and backbone.prediction_type == "epsilon"
-        and backbone.latent_shape == (4, 16, 16)
+        len(backbone.text.encoders) == 1
+        and backbone.schedule.prediction_type == "epsilon"
+        and backbone.latent_size() == (4, 16, 16)
     )
 
 
@@ -381,17 +395,17 @@ def test_a_missing_embedded_backbone_says_how_to_make_it(
 def test_an_autoencoder_that_overflows_in_half_precision_computes_in_full(embedded: Backbone):
     embedded.vae.register_to_config(force_upcast=True)
     embedded.pipeline.to(dtype=torch.float16)
-    latents = embedded.encode_images(torch.zeros(1, 3, 64, 64))
+    latents = embedded.autoencoder.encode(torch.zeros(1, 3, 64, 64))
     assert (
         embedded.vae.dtype == torch.float32
         and latents.dtype == torch.float16
         and latents.isfinite().all()
     )
-    assert embedded.decode(latents).shape == (1, 3, 64, 64)
+    assert embedded.autoencoder.decode(latents).shape == (1, 3, 64, 64)
     # As stock diffusers expects it, which upcasts by itself
     assert embedded.restored_pipeline().vae.dtype == torch.float16
     embedded.vae.register_to_config(force_upcast=False)
-    embedded.encode_images(torch.zeros(1, 3, 64, 64))
+    embedded.autoencoder.encode(torch.zeros(1, 3, 64, 64))
     assert embedded.vae.dtype == torch.float16
 
 
@@ -403,7 +417,7 @@ def test_phrases_beyond_the_encoder_are_left_out(embedded: Backbone):
         caption, [Instance(shape, mask, (0, 0, 4, 4), color) for color, shape in objects]
     )
     other = "a blue square"
-    kept, positions = embedded.locate_phrases(
+    kept, positions = embedded.text.locate_phrases(
         [caption, "", other],
         [phrases, [], link(other, [Instance("square", mask, (0, 0, 4, 4), "blue")])],
     )
@@ -412,7 +426,11 @@ def test_phrases_beyond_the_encoder_are_left_out(embedded: Backbone):
         [],
         ["blue square"],
     ]
-    assert positions == [embedded.positions(caption, ["red circle", "blue square"]), [], [[2, 3]]]
-    assert embedded.locate_phrases([], []) == ([], [])
+    assert positions == [
+        embedded.text.token_indices(caption, ["red circle", "blue square"]),
+        [],
+        [[2, 3]],
+    ]
+    assert embedded.text.locate_phrases([], []) == ([], [])
     with pytest.raises(ValueError, match="phrase .* is cut off"):
-        embedded.positions(caption, ["white ring"])
+        embedded.text.token_indices(caption, ["white ring"])

@@ -22,9 +22,10 @@ from lightning_modules.attention import nearest, select, sites
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gate_targets import gate_targets
 from lightning_modules.attention.gates import Gates
-from lightning_modules.attention.token_positions import EOS, PADDING, WORD
-from lightning_modules.backbone import pixart as module
-from lightning_modules.backbone.backbone import Backbone, TextCondition, sample
+from lightning_modules.attention.token_types import EOS, PADDING, WORD
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
+from lightning_modules.backbone.text import TextCondition
 from lightning_modules.methods.base import Method
 from lightning_modules.methods.gate_supervision import density_signal
 from lightning_modules.networks.placeholder_tokens import Subjects
@@ -57,7 +58,7 @@ every = pytest.mark.parametrize("backbone", ["pixart", "large", "sigma"], indire
 
 
 def inputs(backbone: Backbone, prompts: list[str] | None = None) -> dict[str, Any]:
-    text = backbone.encode_prompts(prompts or ["a red circle above a white ring", "a green cross"])
+    text = backbone.text.encode(prompts or ["a red circle above a white ring", "a green cross"])
     return {
         "latents": draw(9, 2, 4, 8, 8),
         "timesteps": torch.tensor([900, 20]),
@@ -71,7 +72,7 @@ def gates_for(backbone: Backbone, bias: float, **settings: Any) -> Gates:
     return Gates(
         select(backbone.sites(64)),
         Gate(**{"width": 8, "bias": bias, "protect": "none"} | settings),
-        backbone.token_types,
+        backbone.text.token_types,
     )
 
 
@@ -83,7 +84,7 @@ def test_full_size_has_the_published_parameters_and_blocks(tmp_path: Path):
     backbone = Backbone(pipeline, "pixart")
     count = [
         sum(p.numel() for p in m.parameters())
-        for m in (backbone.denoiser, *backbone.text_encoders, backbone.vae)
+        for m in (backbone.denoiser, *backbone.text.encoders, backbone.vae)
     ]
     assert count == [610_856_096, 4_762_310_656, 83_653_863]
     assert (
@@ -91,13 +92,13 @@ def test_full_size_has_the_published_parameters_and_blocks(tmp_path: Path):
         == 610_856_096 + 493_056
     )
     assert (
-        backbone.latent_shape == (4, 64, 64)
+        backbone.latent_size() == (4, 64, 64)
         and backbone.vae_scale_factor == 8
         and config("pixart")["image"] == 512
     )
-    assert len(backbone.tokenizers[0]) == 32_100 and (
-        backbone.tokenizers[0].pad_token_id,
-        backbone.tokenizers[0].eos_token_id,
+    assert len(backbone.text.tokenizers[0]) == 32_100 and (
+        backbone.text.tokenizers[0].pad_token_id,
+        backbone.text.tokenizers[0].eos_token_id,
     ) == (0, 1)
     found = backbone.sites()
     assert len(found) == 56 and [site.kind for site in found[:4]] == [
@@ -159,19 +160,19 @@ def test_random_weights_fill_what_a_transformer_and_t5_have_besides(pixart_pipel
 @torch.no_grad()
 def test_prompts_are_encoded_as_the_stock_pipeline_does(backbone: Backbone):
     hidden, mask, negative, without = backbone.pipeline.encode_prompt(PROMPTS)
-    text = backbone.encode_prompts(PROMPTS)
+    text = backbone.text.encode(PROMPTS)
     length = 300 if backbone.source == "sigma" else 120
     assert (
         text.hidden.shape == (3, length, 16)
         and text.pooled is None
-        and backbone.text_length == length
+        and backbone.text.length == length
     )
     assert (
         torch.equal(text.hidden, hidden)
         and torch.equal(text.mask, mask)
         and mask.sum(1).tolist()[1:] == [1, length]
     )
-    empty = backbone.encode_empty(3)
+    empty = backbone.text.encode_empty(3)
     assert torch.allclose(empty.hidden, negative, atol=1e-6) and torch.equal(empty.mask, without)
     both = empty + text
     assert torch.equal(both.mask, torch.cat([without, mask])) and torch.equal(
@@ -181,9 +182,9 @@ def test_prompts_are_encoded_as_the_stock_pipeline_does(backbone: Backbone):
 
 def test_positions_are_those_of_the_text_in_lower_case(pixart: Backbone):
     caption = " İ A RED circle above a dog"
-    assert pixart.token_names("A RED circle") == ["a", "red", "circle", "EOS"]
-    names = pixart.token_names(caption)
-    positions = pixart.positions(caption, ["red circle", "dog", (1, 2)])
+    assert pixart.text.token_names("A RED circle") == ["a", "red", "circle", "EOS"]
+    names = pixart.text.token_names(caption)
+    positions = pixart.text.token_indices(caption, ["red circle", "dog", (1, 2)])
     assert [names[at] for at in positions[0]] == ["red", "circle"]
     assert "".join(names[at] for at in positions[1]) == "dog" and positions[2] == list(
         range(positions[0][0] - 1)
@@ -192,16 +193,19 @@ def test_positions_are_those_of_the_text_in_lower_case(pixart: Backbone):
         ValueError,
         match=("cut off: its last token is number 119, and the encoder reads 120 with EOS"),
     ):
-        pixart.positions("a " * 119 + "ring", ["ring"])
+        pixart.text.token_indices("a " * 119 + "ring", ["ring"])
 
 
 @torch.no_grad()
 def test_texts_from_the_cache_bring_their_mask(pixart: Backbone, tmp_path: Path):
-    fresh = pixart.encode_prompts(PROMPTS)
-    pixart.texts = TextCache.fill(
-        tmp_path, text_facts(pixart.text_fingerprint(), "float32"), PROMPTS, pixart.encoded
+    fresh = pixart.text.encode(PROMPTS)
+    pixart.text.cache = TextCache.fill(
+        tmp_path,
+        text_facts(pixart.text.fingerprint(), "float32"),
+        PROMPTS,
+        pixart.text.encode_for_cache,
     )
-    found = pixart.encode_prompts(PROMPTS[::-1])
+    found = pixart.text.encode(PROMPTS[::-1])
     assert torch.allclose(found.hidden, fresh.hidden.flip(0), atol=1e-5) and torch.equal(
         found.mask, fresh.mask.flip(0)
     )
@@ -211,7 +215,7 @@ def test_a_dropped_caption_is_read_as_the_empty_prompt(pixart: Backbone):
     method = Method(pixart, MethodConfig(), TrainerConfig(), 64)
     text = method.text(Batch([0, 1], ["a red ring", ""]))
     assert text.mask.sum(1).tolist() == [4, 1] and torch.allclose(
-        text.hidden[1], pixart.encode_empty(1).hidden[0], atol=1e-6
+        text.hidden[1], pixart.text.encode_empty(1).hidden[0], atol=1e-6
     )
 
 
@@ -258,9 +262,6 @@ def test_the_noise_is_the_first_half_and_the_size_is_told_where_the_model_asks(
     assert torch.equal(pixart.predict(**given | {"resolution": 512}), output[:, :4])
     told = [large.predict(**inputs(large) | {"resolution": side}) for side in (64, 512)]
     assert not torch.allclose(*told, atol=1e-3)
-    assert module.noise_of(output[:, :4], 4).shape == (2, 4, 8, 8), (
-        "a transformer without a learned variance"
-    )
 
 
 def test_noise_is_added_by_the_linear_schedule(pixart: Backbone):
@@ -272,11 +273,11 @@ def test_noise_is_added_by_the_linear_schedule(pixart: Backbone):
         draw(1, 3, 4, 8, 8),
         torch.tensor([0, 300, 999]),
     )
-    noised, target = pixart.add_noise(latents, noise, timesteps)
+    noised, target = pixart.schedule.add_noise(latents, noise, timesteps)
     assert torch.allclose(
         noised, scheduler.add_noise(latents, noise, timesteps), atol=1e-6
     ) and torch.equal(target, noise)
-    assert pixart.timesteps == 1000 and pixart.prediction_type == "epsilon"
+    assert pixart.schedule.num_timesteps == 1000 and pixart.schedule.prediction_type == "epsilon"
 
 
 @torch.no_grad()
@@ -444,7 +445,7 @@ def test_a_folder_is_opened_also_when_it_is_as_old_as_the_published_ones(
         json.dumps(json.loads(inner.read_text()) | {"_class_name": "Transformer2DModel"})
     )
     opened = Backbone.load(str(tmp_path))
-    assert opened.pixart and opened.denoiser_name == "transformer" and opened.text_length == 120
+    assert opened.family.denoiser_name == "transformer" and opened.text.length == 120
     one, other = (
         sample(b, ["a red ring"], [1], 2, 3.0, 64)
         for b in (opened, Backbone(pixart_pipeline, "pixart"))
@@ -482,6 +483,6 @@ def test_what_it_cannot_do_is_refused(pixart: Backbone):
         Subjects(pixart, ["<asset0>"], [None])
     with pytest.raises(
         ValueError,
-        match=("'flux' is a SimpleNamespace: expected Stable Diffusion 1.x, 2.x or XL, or PixArt"),
+        match="'flux' is a SimpleNamespace: expected .*PixArt.*Stable Diffusion",
     ):
         Backbone(SimpleNamespace(transformer=torch.nn.Linear(1, 1)), "flux")

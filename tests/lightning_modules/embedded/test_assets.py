@@ -9,7 +9,9 @@ import pytest
 import torch
 from diffusers import StableDiffusionXLPipeline
 
-from lightning_modules.backbone.backbone import EMBEDDED, Backbone, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
+from lightning_modules.backbone.weights import EMBEDDED
 from lightning_modules.embedded.grade import GROUPS, grade
 
 

@@ -64,7 +64,7 @@ def test_the_probe_sees_what_a_change_of_the_keys_does(embedded: Backbone, world
             if site.kind == "cross":
                 embedded.unet.get_submodule(site.name).to_k.weight.zero_()
     flat = probe.measure()
-    length = embedded.tokenizers[0].model_max_length
+    length = embedded.text.tokenizers[0].model_max_length
     assert flat["map_activation"] == pytest.approx(1 / length, rel=1e-4), (
         "attention is uniform over the text"
     )

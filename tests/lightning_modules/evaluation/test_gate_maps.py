@@ -121,7 +121,7 @@ def test_gates_are_drawn_at_the_start_at_each_quarter_and_at_the_end(
     )
     for shown, image in enumerate(row):
         assert torch.equal(images[shown], datamodule.train_set.pixels(image))
-        assert tokens[shown] == method.backbone.token_names(
+        assert tokens[shown] == method.backbone.text.token_names(
             datamodule.train_set.caption(image).text
         )
     assert {side: m.shape for side, m in maps.items()} == {16: (4, 16, 16, 24), 8: (4, 8, 8, 24)}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.token_types import list_token_types
 from torch import Tensor, nn
 
 from conf.schema import Gate, Trainer
@@ -13,7 +14,7 @@ from conf.schema import Method as MethodConfig
 from datamodules import ShapesDataModule
 from lightning_modules import MaskAttn
 from lightning_modules.attention.gate_targets import on_plane
-from lightning_modules.attention.token_positions import PADDING, token_kinds
+from lightning_modules.attention.token_types import PADDING
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.evaluation.gate_diagnostics import GateProbe, measure_gates
 
@@ -101,9 +102,9 @@ def test_images_noise_and_timesteps_depend_on_the_seed_alone(
         one.timesteps, other.timesteps
     )
     assert min(abs(a - b) for a, b in zip(found, found[1:], strict=False)) > 125
-    latents = embedded.encode_images(torch.stack([dataset.image(i) for i in range(16)]))
+    latents = embedded.autoencoder.encode(torch.stack([dataset.image(i) for i in range(16)]))
     noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(one.noised, embedded.add_noise(latents, noise, one.timesteps)[0])
+    assert torch.allclose(one.noised, embedded.schedule.add_noise(latents, noise, one.timesteps)[0])
 
 
 @pytest.mark.parametrize("images", [1, 6, 7, 14, 50])
@@ -124,9 +125,11 @@ def test_a_look_knows_its_texts_also_long_after_they_were_encoded(
     probe = GateProbe(method, world.eval_sets["val"], 0, 3)
     first = probe.run()
     for i in range(20):  # as training does in between
-        embedded.token_types(embedded.encode_prompts([world.train_set.caption(i % 8).text]).hidden)
+        embedded.text.token_types(
+            embedded.text.encode([world.train_set.caption(i % 8).text]).hidden
+        )
     again = probe.run()
-    kinds = token_kinds(embedded.tokenizers[0], probe.captions)
+    kinds = list_token_types(embedded.text.tokenizers[0], probe.captions)
     for name, gates in first.gates.items():
         assert torch.equal(again.gates[name], gates) and torch.equal(again.kinds[name], kinds)
         padding = gates.transpose(1, 2)[kinds == PADDING]
@@ -201,7 +204,9 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
         opened = torch.zeros(4, locations, 24)
         opened[..., 0] = 1  # no location may be empty
         for b, phrases in enumerate(probe.phrases):
-            positions = embedded.positions(probe.captions[b], [(p.start, p.end) for p in phrases])
+            positions = embedded.text.token_indices(
+                probe.captions[b], [(p.start, p.end) for p in phrases]
+            )
             for phrase, at in zip(phrases, positions, strict=True):
                 mask = on_plane(phrase.mask, locations)
                 opened[b][:, at] = mask.float()[:, None]

@@ -14,7 +14,8 @@ from conf.schema import Gate, Trainer
 from conf.schema import Method as MethodConfig
 from datamodules.batch import Batch
 from lightning_modules import MaskAttn, Untouched
-from lightning_modules.backbone.backbone import Backbone, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.base import Method
 
 PROMPTS, SEEDS = ["a red circle left of an orange square", "a white ring"], [1, 2]
@@ -186,10 +187,10 @@ def test_the_training_loss_is_the_denoising_error_of_the_gated_backbone(embedded
     method = maskattn(embedded, seed=7)
     method.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    latents = embedded.encode_images(images)
+    latents = embedded.autoencoder.encode(images)
     noise, timesteps = method.draw(latents)
-    noised, target = embedded.add_noise(latents, noise, timesteps)
-    text = embedded.encode_prompts(PROMPTS)
+    noised, target = embedded.schedule.add_noise(latents, noise, timesteps)
+    text = embedded.text.encode(PROMPTS)
     with torch.no_grad():
         expected = (embedded.predict(noised, timesteps, text, 64) - target).square().mean()
     loss = method.training_step(Batch([0, 1], PROMPTS, images=images), 0)

@@ -20,7 +20,8 @@ from conf.schema import Method as MethodConfig
 from conf.schema import Run, Subjects, Trainer, Weights
 from datamodules.batch import Batch
 from datamodules.scene import SceneDataset
-from lightning_modules.backbone.backbone import Backbone, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.base import Method
 from lightning_modules.methods.break_a_scene import BreakAScene, stacked
 from lightning_modules.networks.placeholder_tokens import fix_pooling
@@ -320,7 +321,7 @@ def objects(backbone: Backbone) -> dict[str, int]:
     models = {
         "unet": backbone.unet,
         "vae": backbone.vae,
-        **{f"text{i}": m for i, m in enumerate(backbone.text_encoders)},
+        **{f"text{i}": m for i, m in enumerate(backbone.text.encoders)},
     }
     found = {
         f"{name}.{key}": id(value)
@@ -333,7 +334,7 @@ def objects(backbone: Backbone) -> dict[str, int]:
         for key, value in model.named_modules()
     }
     tokenizers = [
-        *backbone.tokenizers,
+        *backbone.text.tokenizers,
         backbone.pipeline.tokenizer,
         getattr(backbone.pipeline, "tokenizer_2", None),
     ]
@@ -369,7 +370,7 @@ def test_images_files_and_the_backbone(
 
     method.save_adapter(tmp_path)
     held = load_file(tmp_path / "adapter.safetensors")
-    encoders = [f"text_encoder{'_2' * i}" for i in range(len(backbone.text_encoders))]
+    encoders = [f"text_encoder{'_2' * i}" for i in range(len(backbone.text.encoders))]
     assert {name.split(".")[0] for name in held} == {"subjects", "unet", *encoders}
     assert sum(value.numel() for value in held.values()) == sum(
         p.numel() for p in method.parameters()

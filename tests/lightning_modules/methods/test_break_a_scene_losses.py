@@ -101,12 +101,12 @@ def test_the_attention_loss_holds_each_placeholder_to_its_own_mask(
     assert torch.allclose(loss, logged["train/loss"] + 0.7 * logged["train/attention"])
     # Each sample alone, at the positions of the placeholders' ids, in the maps of 16 by 16.
     by_hand, swapped = [], []
-    ids = embedded.tokenize(CAPTIONS)
+    ids = embedded.text.tokenize(CAPTIONS).input_ids
     base = method.subjects.bases[0]
     for row, tokens in enumerate((["<asset1>", "<asset0>"], ["<asset0>"])):
         positions = [(ids[row] == base + TOKENS.index(token)).nonzero().item() for token in tokens]
         masks = torch.stack([MASKS[token] for token in tokens])[None]
-        noised, _ = embedded.add_noise(
+        noised, _ = embedded.schedule.add_noise(
             LATENTS[row : row + 1], noise[row : row + 1], timesteps[row : row + 1]
         )
         with (
@@ -114,7 +114,7 @@ def test_the_attention_loss_holds_each_placeholder_to_its_own_mask(
             Capture(nearest(method.cross), [positions]).attached(embedded.unet) as capture,
         ):
             method.predict(
-                noised, timesteps[row : row + 1], embedded.encode_prompts(CAPTIONS[row : row + 1])
+                noised, timesteps[row : row + 1], embedded.text.encode(CAPTIONS[row : row + 1])
             )
         maps = capture.maps.mean(16)
         by_hand.append(mask_attention_loss(maps, masks, resize="area"))
@@ -145,9 +145,9 @@ def test_class_images_are_learnt_whole_with_noise_of_their_own(embedded: Backbon
     )
     noise, timesteps = method.draw(latents, 1)
     assert not torch.equal(noise, method.draw(latents)[0])
-    noised, target = embedded.add_noise(latents, noise, timesteps)
+    noised, target = embedded.schedule.add_noise(latents, noise, timesteps)
     with torch.no_grad():
-        prediction = method.predict(noised, timesteps, embedded.encode_prompts([caption] * 2))
+        prediction = method.predict(noised, timesteps, embedded.text.encode([caption] * 2))
     assert torch.allclose(logged["train/prior"], (prediction - target).square().mean(), rtol=1e-4)
     method.remove()
     assert "train/prior" not in step(breaker(embedded, prior_weight=0.0), batch(prior))[1]

@@ -13,7 +13,7 @@ from conf.schema import Gate
 from datamodules.batch import Phrase
 from lightning_modules.attention import Site
 from lightning_modules.attention.gate_stats import GateRecord
-from lightning_modules.attention.token_positions import BOS, EOS, PADDING, WORD
+from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 from lightning_modules.methods.gate_supervision import (
     density_signal,
     in_range,

@@ -45,18 +45,18 @@ def test_the_loss_is_that_of_the_gated_maps(embedded: Backbone):
     loss = method.training_step(given, 0)
     assert given.latents is not None
     noise, timesteps = method.draw(given.latents)
-    noised, _ = embedded.add_noise(given.latents, noise, timesteps)
+    noised, _ = embedded.schedule.add_noise(given.latents, noise, timesteps)
     assert given.phrases is not None
-    _, tokens = embedded.locate_phrases(CAPTIONS, given.phrases)
+    _, tokens = embedded.text.locate_phrases(CAPTIONS, given.phrases)
     chosen = nearest(select(embedded.sites(64)), 16)
     with Capture(chosen, tokens, heads="keep").attached(embedded.unet) as capture:
-        method.predict(noised, timesteps, embedded.encode_prompts(CAPTIONS))
+        method.predict(noised, timesteps, embedded.text.encode(CAPTIONS))
     maps, present = capture.maps.mean(), capture.maps.present
     expected = separate_loss(maps, present) + 0.5 * enhance_loss(maps, present)
     assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     method.remove()
     with Capture(chosen, tokens, heads="keep").attached(embedded.unet) as capture:
-        method.predict(noised, timesteps, embedded.encode_prompts(CAPTIONS))
+        method.predict(noised, timesteps, embedded.text.encode(CAPTIONS))
     stock = separate_loss(capture.maps.mean(), present) + 0.5 * enhance_loss(
         capture.maps.mean(), present
     )

@@ -17,7 +17,8 @@ from datamodules.batch import Batch, Phrase
 from lightning_modules import MaskAttn
 from lightning_modules.attention import sites
 from lightning_modules.attention.gate_stats import GateRecord
-from lightning_modules.backbone.backbone import Backbone, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.gate_supervision import density_signal, mask_signal
 from losses.regularisation import gate_density
 
@@ -63,7 +64,7 @@ def test_closed_gates_re_open_under_the_sound_preset_and_cannot_under_the_releas
         torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)),
         torch.tensor([900, 300]),
     )
-    text = embedded.encode_prompts(PROMPTS)
+    text = embedded.text.encode(PROMPTS)
     with torch.no_grad():
         method.remove()
         wanted = method.predict(latents, timesteps, text)
@@ -115,7 +116,7 @@ def test_every_stage_placement_and_kind_of_attention(
         return
     method = maskattn(embedded, stage=stage, placement=placement, attention=attention)
     assert method.gates.sites == expected
-    text, latents = embedded.encode_prompts(PROMPTS), torch.zeros(2, 4, 16, 16)
+    text, latents = embedded.text.encode(PROMPTS), torch.zeros(2, 4, 16, 16)
     with torch.no_grad(), method.gates.recording() as record:
         method.predict(latents, torch.tensor([500]), text)
     assert list(record.counted) == [site.name for site in expected]
@@ -154,8 +155,8 @@ def test_a_stock_pipeline_that_encodes_its_prompts_itself_tells_words_from_paddi
     method = maskattn(backbone, **gate)
     mine = method.generate(PROMPTS, SEEDS, None, 2, 3.0)
     pipeline = method.to_pipeline()
-    backbone.token_types.past.clear()  # what it encodes itself is all that it can know
-    backbone.token_types.latest = None
+    backbone.text.token_types.past.clear()  # what it encodes itself is all that it can know
+    backbone.text.token_types.latest = None
     generators = [torch.Generator().manual_seed(seed) for seed in SEEDS]
     images = pipeline(
         PROMPTS,
@@ -290,7 +291,7 @@ def test_a_signal_without_the_denoising_loss_trains_the_same_gates_and_nothing_p
         assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-7) and bool(mine.any())
     assert not method.gates.watch_only
     with torch.no_grad(), method.gates.recording(live=True) as record:
-        method.predict(LATENTS, torch.tensor([500]), embedded.encode_prompts(PROMPTS))
+        method.predict(LATENTS, torch.tensor([500]), embedded.text.encode(PROMPTS))
     assert not any(logits.requires_grad for logits in record.logits.values()), "in training alone"
 
 

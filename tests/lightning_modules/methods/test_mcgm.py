@@ -19,7 +19,8 @@ from lightning_modules import MCGM
 from lightning_modules.attention import nearest
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.hooks import ATTRIBUTE
-from lightning_modules.backbone.backbone import Backbone, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.base import Method
 from lightning_modules.networks.mask_encoder import KINDS
 
@@ -70,8 +71,8 @@ def apart(one: Tensor, other: Tensor) -> int:
 def predict(method: MCGM, prompts: list[str] = PROMPTS, guided: bool = False) -> Tensor:
     """The UNet's prediction at the noisiest timestep, of the unconditional half first where there
     is one."""
-    text = method.backbone.encode_prompts(prompts)
-    text = method.backbone.encode_empty(len(prompts)) + text if guided else text
+    text = method.backbone.text.encode(prompts)
+    text = method.backbone.text.encode_empty(len(prompts)) + text if guided else text
     count = len(text.hidden)
     latents = torch.randn(
         len(prompts), 4, 16, 16, generator=torch.Generator().manual_seed(0)
@@ -224,7 +225,7 @@ def test_mask_tokens_stand_behind_the_text(
         backbone.unet.get_submodule(site.name).to_k.register_forward_pre_hook(
             lambda _, args: lengths.append(args[0].shape[1])
         )
-    text = backbone.tokenizers[0].model_max_length
+    text = backbone.text.tokenizers[0].model_max_length
     with method.steered(PROMPTS, BOTH):
         predict(method)
     assert set(lengths) == {text + {"union": 1, "merged": 0}.get(encoder, 2)}
@@ -251,8 +252,10 @@ def test_a_token_is_what_the_encoder_says_and_the_words_that_it_stands_for(
     ]
     with method.steered([prompt], [given]):
         tokens = method.extra.tokens[0]
-    hidden = embedded.encode_prompts([prompt]).hidden[0]
-    first, second, cross = embedded.positions(prompt, ["red circle", "red circle", "blue cross"])
+    hidden = embedded.text.encode([prompt]).hidden[0]
+    first, second, cross = embedded.text.token_indices(
+        prompt, ["red circle", "red circle", "blue cross"]
+    )
     with torch.no_grad():
         of_left, of_right = method.encoder(torch.stack([LEFT, RIGHT])[None])[0][0]
     words = [
@@ -279,7 +282,7 @@ def test_a_mask_token_is_attended_to_inside_its_mask_alone_or_everywhere(
     whole = {}
     for mask_scope in ("inside", "everywhere"):
         method = mcgm(embedded, encoder=encoder, mask_scope=mask_scope)
-        length = embedded.tokenizers[0].model_max_length
+        length = embedded.text.tokenizers[0].model_max_length
         objects = [[length]] if encoder == "union" else [[length, length + 1]]
         with (
             method.steered(PROMPTS[:1], BOTH[:1]),

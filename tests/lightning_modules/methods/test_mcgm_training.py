@@ -249,7 +249,7 @@ def test_the_encoder_has_its_own_learning_rate(embedded: Backbone):
 def test_a_half_precision_backbone_trains_and_draws(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch, encoder: str
 ):
-    for module in (embedded.unet, embedded.vae, *embedded.text_encoders):
+    for module in (embedded.unet, embedded.vae, *embedded.text.encoders):
         module.to(torch.bfloat16)
     method, batch = mcgm(embedded, encoder=encoder), captioned()
     batch.latents = LATENTS[:2].bfloat16()
@@ -328,8 +328,8 @@ def test_words_are_bound_to_their_masks_in_whichever_slot(
         method, "predict", lambda noised, *_: (seen.append(method.extra.tokens), noised)[1]
     )
     step_without_maps(method, batch, monkeypatch)
-    hidden = embedded.encode_prompts(batch.captions).hidden[0]
-    second, first = embedded.positions(batch.captions[0], ["<asset2>", "<asset0>"])
+    hidden = embedded.text.encode(batch.captions).hidden[0]
+    second, first = embedded.text.token_indices(batch.captions[0], ["<asset2>", "<asset0>"])
     with torch.no_grad():
         encoded, _ = method.encoder(MASKS[[0, 2]][None])
         expected = torch.stack(
@@ -367,7 +367,7 @@ def test_class_images_have_blank_masks(
     shape = {
         "per_mask": (2, 3, 192),
         "union": (2, 1, 192),
-        "merged": (2, embedded.tokenizers[0].model_max_length, 192),
+        "merged": (2, embedded.text.tokenizers[0].model_max_length, 192),
     }[encoder]
     assert len(seen) == 2 and seen[0].any() and seen[1].shape == shape and not seen[1].any()
 
@@ -454,8 +454,8 @@ def test_samples_without_masks_are_held_near_the_backbone(
             parameter += 0.05 * torch.randn(parameter.shape)
     loss, logged = step(method, captioned(), monkeypatch)
     noise, timesteps = method.draw(LATENTS[:2])
-    noised = embedded.add_noise(LATENTS[:2], noise, timesteps)[0][:1]
-    text = embedded.encode_prompts(captioned().captions[:1])
+    noised = embedded.schedule.add_noise(LATENTS[:2], noise, timesteps)[0][:1]
+    text = embedded.text.encode(captioned().captions[:1])
     with torch.no_grad(), method.adapter["unet"].swapped_out():
         frozen = embedded.predict(noised, timesteps[:1], text, 64)
     with torch.no_grad():

@@ -14,7 +14,8 @@ from safetensors.torch import load_file
 from conf import load as conf
 from conf.schema import Run
 from lightning_modules import MCGM, MaskAttn, SeparateEnhance
-from lightning_modules.backbone.backbone import Backbone, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.base import Method
 from lightning_modules.training import run as train
 
@@ -162,7 +163,7 @@ def test_mcgm_steers_by_masks_of_words(start: Run, tmp_path: Path, encoder: str)
 def test_words_of_a_mask_are_states_as_cross_attention_reads_them(pixart: Backbone, start: Run):
     config = conf.replace(start, {"method": "mcgm"})
     method = MCGM(pixart, config.method, config.trainer, 64)
-    text = pixart.encode_prompts(["a red ring"])
+    text = pixart.text.encode(["a red ring"])
     (words,) = method.words(text, [[[1, 2]]]).detach()
     assert torch.allclose(
         words[0], pixart.denoiser.caption_projection(text.hidden)[0, 1:3].mean(0), atol=1e-6

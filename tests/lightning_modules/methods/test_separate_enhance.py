@@ -86,14 +86,14 @@ def test_losses_are_those_of_the_captured_maps_of_all_samples(embedded: Backbone
     found, batch = terms(method), prompts()
     latents = method.latents(batch)
     noise, timesteps = method.draw(latents)
-    noised, _ = embedded.add_noise(latents, noise, timesteps)
+    noised, _ = embedded.schedule.add_noise(latents, noise, timesteps)
     tokens = [
-        embedded.positions(text, [p.text for p in named])
+        embedded.text.token_indices(text, [p.text for p in named])
         for text, named in zip(batch.captions, batch.phrases or [], strict=True)
     ]
     part = Capture(nearest(method.cross, 16), tokens, "keep" if heads == "each" else "mean")
     with torch.no_grad(), part.attached(embedded.unet) as capture:
-        method.predict(noised, timesteps, embedded.encode_prompts(batch.captions))
+        method.predict(noised, timesteps, embedded.text.encode(batch.captions))
     maps, present = capture.maps.mean(), capture.maps.present
     assert maps.dim() == (5 if heads == "each" else 4) and present.sum(1).tolist() == [3, 2, 1]
     assert found["separate"] == pytest.approx(float(separate_loss(maps, present)), rel=1e-4)

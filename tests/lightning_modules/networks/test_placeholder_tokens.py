@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from lightning_modules.attention.token_positions import BOS, EOS, PADDING, WORD
+from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.networks.placeholder_tokens import Subjects, fix_pooling
 from lightning_modules.networks.trained_weights import TrainedWeights
@@ -70,7 +70,7 @@ def trained(backbone: Backbone, tokens: list[str] | None = None) -> Subjects:
     subjects = Subjects(backbone, tokens, [None] * len(tokens))
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
-        for rows, encoder in zip(subjects.rows.values(), backbone.text_encoders, strict=True):
+        for rows, encoder in zip(subjects.rows.values(), backbone.text.encoders, strict=True):
             rows.normal_(
                 0, float(encoder.get_input_embeddings().weight.float().std()), generator=generator
             )
@@ -86,9 +86,9 @@ def stock_encoding(pipeline: Any, prompts: list[str]) -> tuple[Tensor, Tensor | 
 
 
 def assert_same(backbone: Backbone, pipeline: Any, prompts: list[str] = PROMPTS) -> None:
-    mine, (hidden, pooled) = backbone.encode_prompts(prompts), stock_encoding(pipeline, prompts)
+    mine, (hidden, pooled) = backbone.text.encode(prompts), stock_encoding(pipeline, prompts)
     torch.testing.assert_close(hidden, mine.hidden, atol=1e-6, rtol=1e-6)
-    if backbone.sdxl:
+    if len(backbone.text.encoders) == 2:
         torch.testing.assert_close(pooled, mine.pooled, atol=1e-6, rtol=1e-6)
 
 
@@ -99,10 +99,10 @@ def assert_same(backbone: Backbone, pipeline: Any, prompts: list[str] = PROMPTS)
 def test_a_row_starts_as_the_first_sub_token_of_its_word(backbone: Backbone):
     subjects = Subjects(backbone, TOKENS, ["ring", "zebra", "red circle"])
     assert list(subjects.state_dict()) == [
-        f"rows.{name}" for name in ("text_encoder", "text_encoder_2")[: len(backbone.text_encoders)]
+        f"rows.{name}" for name in ("text_encoder", "text_encoder_2")[: len(backbone.text.encoders)]
     ]
     for rows, tokenizer, encoder in zip(
-        subjects.rows.values(), backbone.tokenizers, backbone.text_encoders, strict=True
+        subjects.rows.values(), backbone.text.tokenizers, backbone.text.encoders, strict=True
     ):
         table = encoder.get_input_embeddings().weight
         assert (
@@ -123,7 +123,7 @@ def test_without_a_word_rows_start_near_the_mean_apart_from_one_another_and_as_t
         Subjects(backbone, TOKENS[:2], [None, None]),
         Subjects(backbone, TOKENS[:2], [None, None]),
     )
-    for name, encoder in zip(first.rows, backbone.text_encoders, strict=True):
+    for name, encoder in zip(first.rows, backbone.text.encoders, strict=True):
         table, rows = encoder.get_input_embeddings().weight, first.rows[name].data
         away = (rows - table.mean(0)) / table.std(0)
         assert 0.05 < away.std() < 0.15 and away.abs().max() < 0.6
@@ -166,15 +166,15 @@ def parts(backbone: Backbone) -> list[Any]:
     """Everything that installing might replace, by identity, and the configs by value."""
     pipeline = backbone.pipeline
     found: list[Any] = [
-        id(backbone.tokenizers),
-        *map(id, backbone.tokenizers),
+        id(backbone.text.tokenizers),
+        *map(id, backbone.text.tokenizers),
         dict(pipeline.config),
     ]
     found += [
         id(getattr(pipeline, name, None))
         for name in ("tokenizer", "tokenizer_2", "text_encoder", "text_encoder_2")
     ]
-    for tokenizer, encoder in zip(backbone.tokenizers, backbone.text_encoders, strict=True):
+    for tokenizer, encoder in zip(backbone.text.tokenizers, backbone.text.encoders, strict=True):
         inner = getattr(encoder, "text_model", encoder)
         found += [
             len(tokenizer),
@@ -193,27 +193,27 @@ def test_after_remove_the_backbone_is_the_stock_one(backbone: Backbone):
     plain = PROMPTS[3:]
     before, weights = (
         parts(backbone),
-        [deepcopy(encoder.state_dict()) for encoder in backbone.text_encoders],
+        [deepcopy(encoder.state_dict()) for encoder in backbone.text.encoders],
     )
-    stock, pieces = backbone.encode_prompts(plain), backbone.tokenizers[0].tokenize(PROMPTS[0])
+    stock, pieces = backbone.text.encode(plain), backbone.text.tokenizers[0].tokenize(PROMPTS[0])
     subjects = trained(backbone)
     assert not subjects.is_installed and parts(backbone) == before
 
     subjects.install()
-    tokenizers = list(backbone.tokenizers)
+    tokenizers = list(backbone.text.tokenizers)
     subjects.install()
     assert (
         subjects.is_installed
         and parts(backbone) != before
-        and [a is b for a, b in zip(tokenizers, backbone.tokenizers, strict=True)]
+        and [a is b for a, b in zip(tokenizers, backbone.text.tokenizers, strict=True)]
     )
-    assert backbone.pipeline.tokenizer is backbone.tokenizers[0]
-    assert backbone.tokenizers[0].tokenize("a <ASSET1>")[-1] == "<asset1>"
-    here = backbone.encode_prompts(plain)
+    assert backbone.pipeline.tokenizer is backbone.text.tokenizers[0]
+    assert backbone.text.tokenizers[0].tokenize("a <ASSET1>")[-1] == "<asset1>"
+    here = backbone.text.encode(plain)
     assert torch.equal(here.hidden, stock.hidden) and (
         stock.pooled is None or torch.equal(here.pooled, stock.pooled)
     )
-    for encoder, state in zip(backbone.text_encoders, weights, strict=True):
+    for encoder, state in zip(backbone.text.encoders, weights, strict=True):
         assert list(encoder.state_dict()) == list(state), (
             "no parameter of the encoder has another name, and none is added"
         )
@@ -221,8 +221,8 @@ def test_after_remove_the_backbone_is_the_stock_one(backbone: Backbone):
     subjects.remove()
     subjects.remove()
     assert not subjects.is_installed and parts(backbone) == before
-    assert backbone.tokenizers[0].tokenize(PROMPTS[0]) == pieces
-    for encoder, state in zip(backbone.text_encoders, weights, strict=True):
+    assert backbone.text.tokenizers[0].tokenize(PROMPTS[0]) == pieces
+    for encoder, state in zip(backbone.text.encoders, weights, strict=True):
         assert all(torch.equal(value, state[name]) for name, value in encoder.state_dict().items())
 
 
@@ -230,7 +230,7 @@ def test_after_remove_the_backbone_is_the_stock_one(backbone: Backbone):
 def test_a_weight_that_is_replaced_while_installed_is_replaced_in_the_stock_table(
     backbone: Backbone,
 ):
-    subjects, encoder = trained(backbone), backbone.text_encoders[0]
+    subjects, encoder = trained(backbone), backbone.text.encoders[0]
     stock = encoder.get_input_embeddings()
     subjects.install()
     other = torch.nn.Parameter(torch.zeros_like(stock.weight), requires_grad=False)
@@ -252,7 +252,7 @@ def test_one_backbone_holds_one_set_of_subjects(backbone: Backbone):
     two.install()
     assert two.is_installed and not one.is_installed
     two.remove()
-    backbone.tokenizers[0].add_tokens(["<late>"])
+    backbone.text.tokenizers[0].add_tokens(["<late>"])
     with pytest.raises(ValueError, match=r"\[605, 604\] tokens: expected \[604, 604\]"):
         one.install()
 
@@ -263,25 +263,29 @@ def test_one_backbone_holds_one_set_of_subjects(backbone: Backbone):
 @every
 def test_positions_and_kinds_of_placeholders(backbone: Backbone):
     trained(backbone).install()
-    assert backbone.positions(PROMPTS[0], ["<asset0>"]) == [[4]]
-    assert backbone.positions(PROMPTS[0], ["<asset1>", "a photo", (11, 19)]) == [[6], [1, 2], [4]]
-    text = backbone.encode_prompts(PROMPTS[:2])
+    assert backbone.text.token_indices(PROMPTS[0], ["<asset0>"]) == [[4]]
+    assert backbone.text.token_indices(PROMPTS[0], ["<asset1>", "a photo", (11, 19)]) == [
+        [6],
+        [1, 2],
+        [4],
+    ]
+    text = backbone.text.encode(PROMPTS[:2])
     expected = torch.full(text.hidden.shape[:2], PADDING, dtype=torch.uint8)
     for row, end in ((0, 7), (1, 2)):
         expected[row, :end], expected[row, 0], expected[row, end] = WORD, BOS, EOS
-    assert torch.equal(backbone.token_types(text.hidden), expected)
+    assert torch.equal(backbone.text.token_types(text.hidden), expected)
     assert torch.equal(
-        backbone.token_types(stock_encoding(backbone.pipeline, PROMPTS[:2])[0]), expected
+        backbone.text.token_types(stock_encoding(backbone.pipeline, PROMPTS[:2])[0]), expected
     )
 
 
 @sdxl
 def test_the_pooled_embedding_is_taken_at_the_end_of_the_text(backbone: Backbone):
-    encoder, tokenizer = backbone.text_encoders[1], backbone.tokenizers[1]
+    encoder, tokenizer = backbone.text.encoders[1], backbone.text.tokenizers[1]
     assert encoder.config.eos_token_id == 2, "as the published configs say"
     trained(backbone).install()
-    tokenizer = backbone.tokenizers[1]
-    ids = backbone.tokenize(PROMPTS, 1)
+    tokenizer = backbone.text.tokenizers[1]
+    ids = backbone.text.tokenize(PROMPTS, 1).input_ids
     output = encoder(ids)
     end = (ids == tokenizer.eos_token_id).int().argmax(1)
     torch.testing.assert_close(
@@ -298,7 +302,7 @@ def test_the_pooled_embedding_is_taken_at_the_end_of_the_text(backbone: Backbone
 
 
 def backward(backbone: Backbone, prompts: list[str]) -> None:
-    text = backbone.encode_prompts(prompts)
+    text = backbone.text.encode(prompts)
     loss = text.hidden.float().square().sum() + (
         0 if text.pooled is None else text.pooled.float().square().sum()
     )
@@ -322,7 +326,7 @@ def test_gradient_reaches_the_rows_of_the_prompt_and_nothing_else(backbone: Back
     assert all(rows.grad.abs().sum(1).all() for rows in subjects.rows.values())
     assert all(
         p.grad is None and not p.requires_grad
-        for encoder in backbone.text_encoders
+        for encoder in backbone.text.encoders
         for p in encoder.parameters()
     )
 
@@ -339,7 +343,7 @@ def test_gradient_is_the_one_of_the_looked_up_row(backbone: Backbone):
     for step in (1e-2, -1e-2):
         with torch.no_grad():
             rows[0] += step * change
-            text = backbone.encode_prompts(twice)
+            text = backbone.text.encode(twice)
             assert text.pooled is not None
             found.append(
                 float(text.hidden.double().square().sum() + text.pooled.double().square().sum())
@@ -354,10 +358,10 @@ def test_gradient_is_the_one_of_the_looked_up_row(backbone: Backbone):
 def test_half_precision_leaves_the_rows_in_float32(backbone: Backbone, how: Any):
     subjects = trained(backbone)
     if how != "autocast":
-        for encoder in backbone.text_encoders:
+        for encoder in backbone.text.encoders:
             encoder.to(how)
     subjects.install()
-    whole = deepcopy(backbone.encode_prompts(PROMPTS[:1]).hidden.detach())
+    whole = deepcopy(backbone.text.encode(PROMPTS[:1]).hidden.detach())
     assert whole.dtype == (torch.float32 if how == "autocast" else how)
     with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
         backward(backbone, PROMPTS[:1])
@@ -372,10 +376,10 @@ def test_weights_go_into_a_state_dict_and_back(backbone: Backbone):
     two = Subjects(backbone, TOKENS, ["ring"] * 3)
     two.load_state_dict(one.state_dict())
     one.install()
-    before = backbone.encode_prompts(PROMPTS)
+    before = backbone.text.encode(PROMPTS)
     one.remove()
     two.install()
-    after = backbone.encode_prompts(PROMPTS)
+    after = backbone.text.encode(PROMPTS)
     assert (
         two.tokens == tuple(TOKENS)
         and torch.equal(before.hidden, after.hidden)
@@ -395,7 +399,7 @@ def test_a_stock_pipeline_opens_the_files(
     subjects = trained(backbone)
     subjects.install()
     paths = subjects.save(tmp_path / "tokens")
-    suffixes = ["", "_2"] if backbone.sdxl else [""]
+    suffixes = ["", "_2"] if len(backbone.text.encoders) == 2 else [""]
     assert [path.name for path in paths] == [
         f"asset{i}{suffix}.safetensors" for suffix in suffixes for i in range(3)
     ]
@@ -440,7 +444,7 @@ def test_a_stock_pipeline_has_the_tokens_for_good(
     subjects.install()
     assert pipeline is not backbone.pipeline and pipeline.unet is backbone.unet
     unseen = stock_encoding(pipeline, ["<asset2>"])[0]
-    assert backbone.token_types(unseen)[0, :4].tolist() == [BOS, WORD, EOS, PADDING], (
+    assert backbone.text.token_types(unseen)[0, :4].tolist() == [BOS, WORD, EOS, PADDING], (
         "what it is told reaches the backbone's memory"
     )
     assert_same(backbone, pipeline)
@@ -449,7 +453,7 @@ def test_a_stock_pipeline_has_the_tokens_for_good(
         == len(pipeline.tokenizer)
         == subjects.bases[0] + 3
     )
-    shared = {id(p) for p in backbone.text_encoders[0].parameters()}
+    shared = {id(p) for p in backbone.text.encoders[0].parameters()}
     assert sum(id(p) not in shared for p in pipeline.text_encoder.parameters()) == 1, (
         "no weight but the table is held twice"
     )
@@ -479,7 +483,7 @@ def test_half_precision_pipelines_get_the_same_tokens(
     subjects_of_half = Subjects(half, TOKENS, [None] * 3)
     subjects_of_half.load_state_dict(subjects.state_dict())
     subjects_of_half.install()
-    assert torch.equal(stock_encoding(new, PROMPTS[:2])[0], half.encode_prompts(PROMPTS[:2]).hidden)
+    assert torch.equal(stock_encoding(new, PROMPTS[:2])[0], half.text.encode(PROMPTS[:2]).hidden)
 
 
 @both
@@ -488,21 +492,21 @@ def test_half_precision_pipelines_get_the_same_tokens(
 def test_trained_weights_of_the_encoders_go_along(
     backbone: Backbone, dtype: torch.dtype, subjects_first: bool
 ):
-    for encoder in backbone.text_encoders:
+    for encoder in backbone.text.encoders:
         encoder.to(dtype)
     subjects = trained(backbone)
-    before, stock = parts(backbone), backbone.encode_prompts(PROMPTS[3:])
-    weights = [TrainedWeights(encoder, "model") for encoder in backbone.text_encoders]
+    before, stock = parts(backbone), backbone.text.encode(PROMPTS[3:])
+    weights = [TrainedWeights(encoder, "model") for encoder in backbone.text.encoders]
     every_part = [subjects, *weights] if subjects_first else [*weights, subjects]
     for part in every_part:
         part.install()
-    backbone.encode_prompts(PROMPTS)
+    backbone.text.encode(PROMPTS)
     generator = torch.Generator().manual_seed(4)
     for one in weights:
         for parameter in one.parameters():
             parameter.data += 0.1 * torch.randn(parameter.shape, generator=generator)
     pipeline = subjects.materialise(backbone.pipeline)
-    mine, (hidden, pooled) = backbone.encode_prompts(PROMPTS), stock_encoding(pipeline, PROMPTS)
+    mine, (hidden, pooled) = backbone.text.encode(PROMPTS), stock_encoding(pipeline, PROMPTS)
     assert torch.equal(mine.hidden, hidden) and (
         mine.pooled is None or torch.equal(mine.pooled, pooled)
     )
@@ -516,7 +520,7 @@ def test_trained_weights_of_the_encoders_go_along(
     for one in every_part:
         one.remove()
     assert parts(backbone) == before and torch.equal(
-        backbone.encode_prompts(PROMPTS[3:]).hidden, stock.hidden
+        backbone.text.encode(PROMPTS[3:]).hidden, stock.hidden
     )
 
 

@@ -19,7 +19,8 @@ from conf.schema import Gate
 from lightning_modules.attention import select, sites
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gates import Gates
-from lightning_modules.backbone.backbone import Backbone, sample
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import sample
 from lightning_modules.networks.trained_weights import (
     PARTS,
     TrainedWeights,
@@ -328,7 +329,7 @@ def test_the_model_may_move_with_the_weights_in_it(unet: Any, rank: int):
 
 
 def test_a_text_encoder(sd1: Any):
-    encoder = sd1.text_encoders[0]
+    encoder = sd1.text.encoders[0]
     before, output = snapshot(encoder), text(encoder)
     for weights in (
         TrainedWeights(encoder, "model"),
@@ -386,7 +387,7 @@ def test_a_stock_pipeline_draws_the_same(name: str, part: str, rank: int, tmp_pa
     untouched = sample(ours, ["a red circle"], [5], 2, 4.0, 64)
     weights = {"unet": changed(TrainedWeights(ours.unet, part, rank=rank))}
     if part == "model":
-        encoders = zip(("text_encoder", "text_encoder_2"), ours.text_encoders, strict=False)
+        encoders = zip(("text_encoder", "text_encoder_2"), ours.text.encoders, strict=False)
         weights |= {
             name: changed(TrainedWeights(encoder, part, rank=rank)) for name, encoder in encoders
         }
@@ -441,7 +442,7 @@ def test_the_mistakes_of_a_caller_are_named(unet: Any, sd1: Any):
             "sites .* model"
         ),
     ):
-        TrainedWeights(sd1.text_encoders[0], "k")
+        TrainedWeights(sd1.text.encoders[0], "k")
     with pytest.raises(ValueError, match="part 'k' chooses no parameter of UNet2DConditionModel"):
         TrainedWeights(unet, "k", select(sites(unet), kind="self"))
     with pytest.raises(ValueError, match="rank=-1: expected 0"):

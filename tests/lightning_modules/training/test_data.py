@@ -19,7 +19,7 @@ from conf import load as conf
 from conf.schema import Run
 from datamodules.build import build_data
 from datamodules.shapes.world import SHAPES
-from lightning_modules.backbone import backbone as backbones
+from lightning_modules.backbone import sampling
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.break_a_scene import BreakAScene
 from lightning_modules.training import data
@@ -66,7 +66,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[str], list[int]]]:
             [torch.full((3, side, side), 10 * seed, dtype=torch.uint8) for seed in seeds]
         )
 
-    monkeypatch.setattr(backbones, "sample", sample)
+    monkeypatch.setattr(sampling, "sample", sample)
     return calls
 
 
@@ -238,14 +238,14 @@ def test_class_images_appear_whole_or_not_at_all(
     base: Run, embedded: Backbone, tmp_path: Path, drawn: list, monkeypatch: Any
 ):
     config = scene(base, tmp_path, method__subjects__prior_images=6)
-    folder, sample = data.prior_folder(config), backbones.sample
+    folder, sample = data.prior_folder(config), sampling.sample
 
     def power_cut(*args: Any) -> torch.Tensor:
         if len(drawn) == 1:
             raise KeyboardInterrupt
         return sample(*args)
 
-    monkeypatch.setattr(backbones, "sample", power_cut)
+    monkeypatch.setattr(sampling, "sample", power_cut)
     with pytest.raises(KeyboardInterrupt):
         data.draw_prior(config, embedded, silent)
     assert not list(folder.parent.iterdir())
@@ -257,7 +257,7 @@ def test_class_images_appear_whole_or_not_at_all(
             (folder / "theirs.png").touch()
         return sample(*args)
 
-    monkeypatch.setattr(backbones, "sample", overtaken)
+    monkeypatch.setattr(sampling, "sample", overtaken)
     data.draw_prior(config, embedded, silent)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name] and (
         folder / "theirs.png"

@@ -33,7 +33,10 @@ def trained(config: Run) -> dict[str, torch.Tensor]:
 
 def known(backbone: Backbone, folder: Path, texts: list[str]) -> TextCache:
     return TextCache.fill(
-        folder, text_facts(backbone.text_fingerprint(), "float32"), texts, backbone.encoded
+        folder,
+        text_facts(backbone.text.fingerprint(), "float32"),
+        texts,
+        backbone.text.encode_for_cache,
     )
 
 
@@ -42,30 +45,30 @@ def test_texts_from_the_cache_are_what_the_encoders_say(
     which: str, tmp_path: Path, request: pytest.FixtureRequest
 ):
     backbone = request.getfixturevalue(which)
-    fresh = backbone.encode_prompts(TEXTS)
-    kinds = backbone.token_types(fresh.hidden).clone()
-    backbone.texts = known(backbone, tmp_path, TEXTS)
-    backbone.token_types.past.clear()
-    found = backbone.encode_prompts(TEXTS[::-1])
+    fresh = backbone.text.encode(TEXTS)
+    kinds = backbone.text.token_types(fresh.hidden).clone()
+    backbone.text.cache = known(backbone, tmp_path, TEXTS)
+    backbone.text.token_types.past.clear()
+    found = backbone.text.encode(TEXTS[::-1])
     assert torch.allclose(found.hidden, fresh.hidden.flip(0), atol=1e-5)
     assert (found.pooled is None) == (fresh.pooled is None)
     assert found.pooled is None or torch.allclose(found.pooled, fresh.pooled.flip(0), atol=1e-5)
-    assert torch.equal(backbone.token_types(found.hidden), kinds.flip(0)), (
+    assert torch.equal(backbone.text.token_types(found.hidden), kinds.flip(0)), (
         "gates still know words from padding"
     )
 
 
 def test_an_unknown_text_is_encoded(embedded: Backbone, tmp_path: Path):
-    wanted = embedded.encode_prompts(["a white cross", TEXTS[0]]).hidden
-    embedded.texts = known(embedded, tmp_path, TEXTS)
-    assert torch.equal(embedded.encode_prompts(["a white cross", TEXTS[0]]).hidden, wanted)
+    wanted = embedded.text.encode(["a white cross", TEXTS[0]]).hidden
+    embedded.text.cache = known(embedded, tmp_path, TEXTS)
+    assert torch.equal(embedded.text.encode(["a white cross", TEXTS[0]]).hidden, wanted)
 
 
 def test_text_keys_change_with_the_encoders(embedded: Backbone):
-    before = embedded.text_fingerprint()
+    before = embedded.text.fingerprint()
     with torch.no_grad():
-        next(embedded.text_encoders[-1].parameters()).add_(1e-3)
-    assert embedded.text_fingerprint() != before
+        next(embedded.text.encoders[-1].parameters()).add_(1e-3)
+    assert embedded.text.fingerprint() != before
 
 
 @pytest.mark.parametrize("which", ["embedded", "sd1"])
@@ -75,8 +78,8 @@ def test_a_dropped_caption_is_what_guidance_takes_for_none(
     backbone = request.getfixturevalue(which)
     config = conf.replace(Run(), {"method": "untouched"})
     method = train.build_method(config, backbone)
-    text, alone = method.text(Batch([0, 1], [TEXTS[0], ""])), backbone.encode_prompts(TEXTS[:1])
-    empty = backbone.encode_empty(1)
+    text, alone = method.text(Batch([0, 1], [TEXTS[0], ""])), backbone.text.encode(TEXTS[:1])
+    empty = backbone.text.encode_empty(1)
     assert torch.allclose(text.hidden[:1], alone.hidden, atol=1e-5) and torch.equal(
         text.hidden[1:], empty.hidden
     )

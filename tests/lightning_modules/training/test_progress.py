@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_modules.training import progress
-from lightning_modules.training.progress import MetricLines, ProgressLines
+from lightning_modules.training import callbacks
+from lightning_modules.training.callbacks import MetricLines, ProgressLines
 
 
 def trainer(step: int, steps: int = 100, **metrics: float) -> Any:
@@ -23,7 +23,7 @@ def trainer(step: int, steps: int = 100, **metrics: float) -> Any:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     now = SimpleNamespace(time=0.0)
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now.time)
+    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now.time)
     return now
 
 

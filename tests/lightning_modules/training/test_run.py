@@ -25,7 +25,7 @@ from lightning_modules.backbone import acceleration
 from lightning_modules.evaluation import gate_diagnostics
 from lightning_modules.methods.maskattn import MaskAttn
 from lightning_modules.training import run as train
-from lightning_modules.training.duration import Clock
+from lightning_modules.training.progress import Clock
 
 
 def variant(base: Run, **changes: Any) -> Run:
@@ -426,12 +426,12 @@ def test_an_adapter_that_is_half_written_is_trained_again(base: Run, tmp_path: P
 def test_latents_are_encoded_once_for_all_runs_on_the_same_images(
     done: Any, base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from lightning_modules.backbone.backbone import Backbone as Loaded
+    from lightning_modules.backbone.autoencoder import Autoencoder
 
     def encode(self: Any, images: Any) -> Any:
         raise AssertionError("encoded again")
 
-    monkeypatch.setattr(Loaded, "encode_images", encode)
+    monkeypatch.setattr(Autoencoder, "encode", encode)
     train.run(variant(base, seed=4, evaluation__prompts=0), tmp_path)
     with pytest.raises(AssertionError, match="encoded again"):
         train.run(variant(base, seed=4, evaluation__prompts=0, data__train_images=12), tmp_path)

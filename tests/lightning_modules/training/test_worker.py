@@ -86,7 +86,7 @@ def test_a_reason_is_told_though_the_disk_is_full(
     request_line: str, tmp_path: Path, monkeypatch: Any
 ) -> None:
     def run(*_: Any) -> dict[str, Any]:
-        monkeypatch.setattr(worker, "write_json", full)
+        monkeypatch.setattr(worker, "write_atomically", full)
         raise OSError(28, "No space left on device")
 
     def full(*_: Any) -> None:

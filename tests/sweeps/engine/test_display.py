@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from lightning_modules.training.duration import duration
+from lightning_modules.training.progress import format_duration
 from sweeps import gate_start
 from sweeps.engine.display import Pace, say, summary_table, view
 from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
@@ -61,7 +61,7 @@ def test_the_first_trial_tells_by_what_is_done_of_it() -> None:
     ("seconds", "text"), [(8.2, "8 s"), (89, "89 s"), (200, "3 min"), (9000, "2.5 h")]
 )
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert format_duration(seconds) == text
 
 
 def job(cell: str = "threshold=0.5", seed: int = 1) -> Any:

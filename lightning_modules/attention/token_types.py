@@ -1,4 +1,4 @@
-"""Which tokens a text was made of, known from its states alone."""
+"""Which types of tokens a text was made of: words, or what stands around them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_modules.attention.token_positions import kinds_by_end, unknown_kinds
+BOS, WORD, EOS, PADDING = range(4)  # Punctuation is a word, too
+
+
+def token_types_by_end(end: Tensor, length: int, bos: bool = True) -> Tensor:
+    """uint8 [B, length]: the token types of texts whose EOS stands at ``end`` [B]; words alone
+    behind BOS where that is ``length`` or more. Without ``bos`` the first token is a word, or
+    EOS."""
+    index = torch.arange(length, device=end.device)  # [T]
+    end = end[:, None]
+    types = torch.where(index < end, WORD, torch.where(index == end, EOS, PADDING))
+    return (types.masked_fill(index == 0, BOS) if bos else types).to(torch.uint8)
+
+
+def unknown_token_types(text: Tensor) -> Tensor:
+    """uint8 [B, T]: what is taken for a text [B, T, C] of which nothing is known, words behind
+    BOS."""
+    batch, length = text.shape[:2]
+    return token_types_by_end(torch.full((batch,), length, device=text.device), length)
 
 
 class TokenTypeCache:
@@ -20,9 +37,9 @@ class TokenTypeCache:
     understood, too.
     """
 
-    def __init__(self, encoder: Any, eos: int, penultimate: bool, texts: int = 8) -> None:
+    def __init__(self, encoder: Any, eos: int, penultimate: bool = False, texts: int = 8) -> None:
         self.eos, self.penultimate = eos, penultimate
-        # (last states [n, C], kinds [n, T]) of the latest calls
+        # (last states [n, C], types [n, T]) of the latest calls
         self.past: deque[tuple[Tensor, Tensor]] = deque(maxlen=texts)
         self.latest: tuple[Any, Tensor] | None = None
         encoder.register_forward_hook(self._listen, with_kwargs=True)
@@ -42,27 +59,27 @@ class TokenTypeCache:
 
     def remember(self, last: Tensor, ids: Tensor) -> None:
         """Texts of the token ids [n, T] have the states ``last`` [n, C] at their last token."""
-        self.past.append((last, self._kinds(ids)))
+        self.past.append((last, self._types(ids)))
 
-    def _kinds(self, ids: Tensor) -> Tensor:
+    def _types(self, ids: Tensor) -> Tensor:
         """uint8 [n, T]: the first EOS ends the words, and padding, which may have the same id,
         follows."""
         ends = ids == self.eos
-        return kinds_by_end(
+        return token_types_by_end(
             torch.where(ends.any(1), ends.int().argmax(1), ids.shape[1]), ids.shape[1]
         )
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """uint8 [B, T]: `tokens.BOS`, `WORD`, `EOS` or `PADDING` for a text [B, T, C]; words behind
+        """uint8 [B, T]: `BOS`, `WORD`, `EOS` or `PADDING` for a text [B, T, C]; words behind
         BOS where it is not known (zeros)."""
         if self.latest is not None and self.latest[0]() is hidden:
             return self.latest[1]
-        kinds = unknown_kinds(hidden)
+        types = unknown_token_types(hidden)
         for states, known in self.past:
             if known.shape[1] != hidden.shape[1]:
                 continue
             same = (hidden[:, None, -1, : states.shape[1]] == states.to(hidden)).all(-1)  # [B, n]
             found = same.any(1)
-            kinds[found] = known.to(kinds.device)[same.int().argmax(1)[found]]
-        self.latest = (weakref.ref(hidden), kinds)
-        return kinds
+            types[found] = known.to(types.device)[same.int().argmax(1)[found]]
+        self.latest = (weakref.ref(hidden), types)
+        return types

@@ -1,0 +1,72 @@
+"""PixArt (alpha: arXiv 2310.00426, Sigma: 2403.04692): a transformer that predicts a variance
+beside the noise, and T5, whose padding the cross-attention never reads."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.backbone.families.base import Family
+from lightning_modules.backbone.text import TextCondition
+
+
+class PixArt(Family):
+    label = "PixArt"
+    denoiser_name = "transformer"
+    clip = False
+    lower_case = True
+
+    @classmethod
+    def matches(cls, pipeline: Any) -> bool:
+        transformer = getattr(pipeline, "transformer", None)
+        return type(transformer).__name__ == "PixArtTransformer2DModel"
+
+    @property
+    def text_length(self) -> int:
+        """As many tokens as the stock pipeline gives T5: 120 (alpha) or 300 (Sigma)."""
+        arguments = inspect.signature(type(self.pipeline).encode_prompt).parameters
+        return arguments["max_sequence_length"].default
+
+    def prepare(self, prompt: str) -> str:
+        """As with ``clean_caption=False``."""
+        return prompt.lower().strip()
+
+    def name_tokens(self, tokens: list[str]) -> list[str]:
+        return [*(token.removeprefix("\u2581") for token in tokens[:-1]), "EOS"]
+
+    def encode(self, encoders: list[Any], tokens: list[Any]) -> TextCondition:
+        encoder, given = encoders[0], tokens[0].to(encoders[0].device)
+        hidden = encoder(given.input_ids, attention_mask=given.attention_mask).last_hidden_state
+        return TextCondition(hidden.to(encoder.dtype), mask=given.attention_mask)
+
+    def project_text(self, denoiser: Any, text: TextCondition) -> Tensor:
+        return denoiser.caption_projection(text.hidden)
+
+    def predict(
+        self,
+        denoiser: Any,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: TextCondition,
+        resolution: int,
+    ) -> Tensor:
+        sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
+        if denoiser.use_additional_conditions:  # Alpha at 1024 pixels
+            like = {"device": text.hidden.device, "dtype": text.hidden.dtype}
+            sides = torch.full((len(latents), 2), float(resolution), **like)
+            sizes = {"resolution": sides, "aspect_ratio": torch.ones_like(sides[:, :1])}
+        output = denoiser(
+            latents, text.hidden, timesteps, sizes, encoder_attention_mask=text.mask
+        ).sample
+        # The second half is the learned variance, which no scheduler here takes.
+        channels = latents.shape[1]
+        return output.chunk(2, dim=1)[0] if output.shape[1] == 2 * channels else output
+
+    def token_types(self) -> None:
+        return None
+
+
+FAMILY = PixArt

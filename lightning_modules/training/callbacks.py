@@ -1,0 +1,97 @@
+"""What every training calls back: progress lines, metrics for a logger, and stopping before the
+last step."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+
+from lightning_modules.training.progress import LOSSES, PRUNE, Step, format_step
+
+__all__ = ["MetricLines", "ProgressLines", "StopOnRequest"]
+
+
+class ProgressLines(L.Callback):
+    """Every ``every`` seconds: step, loss, seconds a step (of this process), time left. ``emit``
+    gets the line and the share done."""
+
+    def __init__(
+        self, label: str, every: float = 30.0, emit: Callable[[str, float], None] | None = None
+    ) -> None:
+        self.label, self.every = label, every
+        self.emit = emit or (lambda line, share: print(line, flush=True))
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = self.last = time.monotonic()
+        self.first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        now, done, total = time.monotonic(), trainer.global_step, trainer.max_steps
+        if now - self.last < self.every and done < total:
+            return
+        self.last = now
+        pace = (now - self.began) / max(done - self.first, 1)
+        loss = trainer.callback_metrics.get("train/loss")
+        step = Step(done, total, None if loss is None else float(loss))
+        self.emit(format_step(self.label, step, pace), done / total)
+
+
+class _EveryFewSteps(L.Callback):
+    """Calls ``act`` every ``every`` optimiser steps and at the last one, once for each: with
+    accumulation several batches end at the same step."""
+
+    def __init__(self, every: int) -> None:
+        self.every, self.last = every, -1
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        if step != self.last and (step % self.every == 0 or step == trainer.max_steps):
+            self.last = step
+            self.act(trainer, step)
+
+    def act(self, trainer: L.Trainer, step: int) -> None:
+        raise NotImplementedError
+
+
+class MetricLines(_EveryFewSteps):
+    """Hands the training metrics to ``store``, with their step."""
+
+    def __init__(self, every: int, store: Callable[[dict[str, float], int], None]) -> None:
+        super().__init__(every)
+        self.store = store
+
+    def act(self, trainer: L.Trainer, step: int) -> None:
+        metrics = trainer.callback_metrics.items()
+        self.store({key: float(value) for key, value in metrics if key[:6] == "train/"}, step)
+
+
+class StopOnRequest(_EveryFewSteps):
+    """Stops the training when ``folder`` holds the file ``PRUNE``, and adds the loss to its file
+    ``LOSSES``. ``stopped`` says afterwards whether that ended the training.
+
+    The first process looks and all follow: if each looked for itself, they would disagree about a
+    file that appears between two looks. Raises FloatingPointError, on all processes alike, when the
+    loss is not finite: the adapter would be worth nothing.
+    """
+
+    def __init__(self, every: int, folder: Path) -> None:
+        super().__init__(every)
+        self.folder, self.stopped = folder, False
+
+    def act(self, trainer: L.Trainer, step: int) -> None:
+        loss = float(trainer.callback_metrics.get("train/loss", 0.0))
+        if not math.isfinite(loss):
+            cure = "lower trainer.lr or trainer.clip, or set trainer.precision=32-true"
+            raise FloatingPointError(f"the loss is {loss} at step {step}: {cure}")
+        if trainer.is_global_zero:
+            with (self.folder / LOSSES).open("a", encoding="utf-8") as losses:
+                losses.write(f"{step} {loss:.6g}\n")
+        if step < trainer.max_steps and trainer.strategy.broadcast(
+            trainer.is_global_zero and (self.folder / PRUNE).exists()
+        ):
+            self.stopped = trainer.should_stop = True
