@@ -312,7 +312,7 @@ def test_training_under_autocast(unet: Any, rank: int, dtype: torch.dtype):
     )
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a second device")
+@pytest.mark.gpu
 @pytest.mark.parametrize("rank", [0, 2])
 def test_the_model_may_move_with_the_weights_in_it(unet: Any, rank: int):
     before = snapshot(unet)
