@@ -352,6 +352,7 @@ def test_a_painted_over_scene_is_learnt_anew_and_an_unchanged_one_is_not(
     assert len(list((tmp_path / "out" / "adapters").iterdir())) == 2 and len(drawn) == 1
 
 
+@pytest.mark.slow
 def test_the_embedded_worlds_scene_from_training_to_measures(base: Run, tmp_path: Path):
     subjects = {"method__subjects__tokens": ["<one>", "<two>"], "method__subjects__prior_images": 1}
     config = scene(

@@ -145,6 +145,7 @@ def both(base: Run, tmp_path_factory: pytest.TempPathFactory) -> Both:
     return Both(base, tmp_path_factory.mktemp("both"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_learn_what_one_does_with_the_same_global_batch(both: Both, name: str):
     expected = both.alone[name].steps
@@ -164,6 +165,7 @@ def test_two_processes_learn_what_one_does_with_the_same_global_batch(both: Both
     assert float((apart > 1e-5).double().mean()) < 1e-3 and float(apart.max()) < 2e-4
 
 
+@pytest.mark.slow
 def test_the_first_process_writes_and_all_are_told(both: Both):
     for job in ("maskattn", "maskattn-again", "mcgm"):
         folder = both.folder / "2" / job
@@ -178,6 +180,7 @@ def test_the_first_process_writes_and_all_are_told(both: Both):
     assert not list((both.folder / "2" / "out" / "adapters").glob("*.checkpoints/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["maskattn", "mcgm"])
 def test_each_image_is_drawn_once_and_measured_as_by_one_process(both: Both, name: str):
     alone, seen = both.alone[name], both.seen(name)
@@ -194,6 +197,7 @@ def test_each_image_is_drawn_once_and_measured_as_by_one_process(both: Both, nam
     assert len(tables[0]) == alone.images and tables[0]["success"].equals(tables[1]["success"])
 
 
+@pytest.mark.slow
 def test_one_run_in_mlflow_holds_the_metrics_of_the_global_batch(both: Both):
     found: list[dict[str, list[float]]] = []
     for devices in (1, 2):
@@ -234,6 +238,7 @@ def test_one_run_in_mlflow_holds_the_metrics_of_the_global_batch(both: Both):
         assert two[key] == pytest.approx(values, rel=1e-3, abs=1e-5), key
 
 
+@pytest.mark.slow
 def test_when_one_process_fails_torchrun_ends_the_other(both: Both):
     assert both.status != 0 and "power cut" in both.said
     assert not (both.folder / "2" / "broken" / "result.json").exists()

@@ -116,19 +116,19 @@ def test_flips_and_dropped_captions_reach_the_training(
         "training_step",
         lambda method, batch, i: (seen.append(batch), step(method, batch, i))[1],
     )
-    changes = {"evaluation.prompts": 0, "seed": 66, "trainer.steps": 4}
+    changes = {"evaluation.prompts": 0, "seed": 66, "trainer.steps": 2}
     for i, more in enumerate(({}, {"data.flip": True}, {"data.drop_captions": 0.5})):
         train.run(conf.replace(base, changes | more), tmp_path / str(i))
-    plain, flipped, dropped = seen[:4], seen[4:8], seen[8:]
+    plain, flipped, dropped = seen[:2], seen[2:4], seen[4:]
     same = [
         torch.equal(a, b)
         for x, y in zip(plain, flipped, strict=True)
         for a, b in zip(x.latents, y.latents, strict=True)
     ]
-    assert 2 < sum(same) < 14, "about half of the samples are mirrored"
+    assert 0 < sum(same) < 8, "about half of the samples are mirrored"
     captions = [caption for batch in dropped for caption in batch.captions]
     whole = [caption for batch in plain for caption in batch.captions]
-    assert 2 < captions.count("") < 14 and all(
+    assert 0 < captions.count("") < 8 and all(
         a in ("", b) for a, b in zip(captions, whole, strict=True)
     )
     assert [batch.ids for batch in plain] == [batch.ids for batch in dropped], (

@@ -97,6 +97,7 @@ def test_a_reason_is_told_though_the_disk_is_full(
     ]
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_is_gone_already_ends_at_once(tmp_path: Path) -> None:
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
