@@ -69,6 +69,7 @@ def test_stopping_does_not_wait_for_a_server() -> None:
     SystemMetrics(hang).stop()  # one that was never started
 
 
+@pytest.mark.slow
 def test_a_process_ends_although_a_value_hangs() -> None:
     code = (
         "import threading\nfrom lightning_modules.tracking.system_metrics import SystemMetrics\n"

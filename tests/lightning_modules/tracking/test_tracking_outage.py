@@ -32,6 +32,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
         found.kill()
 
 
+@pytest.mark.slow
 def test_an_outage_loses_nothing(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

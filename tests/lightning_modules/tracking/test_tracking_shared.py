@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from lightning_modules.tracking.mlflow import Tracking, client
 
 ROOT = Path(__file__).parents[2]
@@ -34,6 +36,7 @@ with SeedRun(tracking) as run:
 """
 
 
+@pytest.mark.slow
 def test_four_processes_lose_nothing(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     store = client(uri)
