@@ -1,5 +1,9 @@
-"""What all datasets of images with captions share: the square that is seen, the caption that is
-drawn, flips, latents, broken files."""
+"""Images with captions, of any layout: the square that is seen, the caption that is drawn, flips,
+latents, broken files.
+
+A new data set of this kind is a `Reader`, a `CaptionedDataset` that names it and a
+`CaptionedDataModule` that names both.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +22,11 @@ from conf import load as conf
 from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.crop import Crop, shrink
-from datamodules.formats.index import DataError, Records, read_image
+from datamodules.formats.images import read_image
+from datamodules.formats.index import DataError
+from datamodules.formats.reader import Reader, open_split
 from datamodules.loading import PairedDataModule, ranks
+from datamodules.phrases.link import link
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -31,8 +38,8 @@ FLIP, DROP = 1, 2
 
 
 class CaptionedDataset(Dataset):
-    """Samples of one split: a square centre crop at ``resolution`` pixels and one of the image's
-    captions.
+    """The first ``limit`` images of one split below ``root``: a square centre crop at
+    ``resolution`` pixels and one of the image's captions.
 
     In training the caption is drawn by a generator seeded with (seed, epoch, id), and with ``flip``
     half of the samples are mirrored by another one, images and masks alike, but never those whose
@@ -41,38 +48,46 @@ class CaptionedDataset(Dataset):
     mirrored. With ``with_phrases`` a sample also says which words of its caption mean which
     objects.
 
-    An image that cannot be decoded although its header is good raises DataError; in training with
-    ``on_error="skip"`` the next good sample stands in for it instead. ``mask_share`` is the share
-    of a location of a mask that must be covered (see `shrink`); with 0 no object in the crop
-    vanishes, however small.
+    Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any other.
+    ``mask_share`` is the share of a pixel of a smaller mask that must be covered (see `shrink`);
+    with 0 no object in the crop vanishes, however small. ``index_root`` keeps the index; without,
+    it goes with the records. ``options`` are those of the reader: ``layout`` and others.
+
+    Raises DataError where nothing can be read, and for an image that cannot be decoded although its
+    header is good; in training with ``on_error="skip"`` the next good sample replaces it instead.
     """
+
+    reader: type[Reader]
 
     def __init__(
         self,
-        records: Records,
+        root: str | Path,
         split: str,
         resolution: int,
+        limit: int | None = None,
         train: bool = False,
         seed: int = 0,
+        min_phrases: int = 0,
         *,
+        index_root: str | Path | None = None,
+        verify: str = "header",
+        on_error: str = "skip",
         flip: bool = False,
         mask_share: float = 0.5,
-        on_error: str = "skip",
+        emit: Callable[[str], None] | None = None,
+        **options: Any,
     ) -> None:
         if not 0 <= mask_share <= 1:
             raise ValueError(
-                f"data.mask_share={mask_share}: expected a share of a location, from 0 (any "
-                "of it) to 1 (all of it)"
+                f"data.mask_share={mask_share}: expected a share of a pixel, from 0 (any of it) to "
+                "1 (all of it)"
             )
-        self.records = records
-        self.split, self.resolution, self.train, self.seed, self.epoch = (
-            split,
-            resolution,
-            train,
-            seed,
-            0,
-        )
+        reader = self.reader(Path(root), split, min_phrases, **options)
+        folder = None if index_root is None else Path(index_root)
+        self.records = open_split(reader, folder, limit, verify, on_error, emit)
+        self.split, self.resolution, self.train, self.seed = split, resolution, train, seed
         self.flip, self.mask_share, self.on_error = flip, mask_share, on_error
+        self.epoch = 0
         self.latents: Tensor | Rows | None = None
         self.with_phrases = False
         # Share of the captions that training leaves out: "" then, which names nothing
@@ -96,14 +111,14 @@ class CaptionedDataset(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         for step in range(len(self)):
-            place = (index + step) % len(self)
+            row = (index + step) % len(self)
             try:
-                return self._sample(place)
+                return self._sample(row)
             except DataError as error:
                 # In evaluation a stand-in would count twice.
                 if self.on_error == "raise" or not self.train:
                     raise
-                path = self.records[place].path
+                path = self.records[row].path
                 if path not in self.broken:
                     self.broken.add(path)
                     warnings.warn(f"{error}; the next image stands in for it", stacklevel=2)
@@ -152,9 +167,9 @@ class CaptionedDataset(Dataset):
         )
 
     def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
-        """The words of the image's caption that mean its objects, with masks [resolution,
+        """The words of the image's caption that mean its objects, with masks bool [resolution,
         resolution]."""
-        raise NotImplementedError
+        return link(self.caption(index).text, self.instances(index, flipped))
 
     def instances(
         self, index: int, flipped: bool = False, share: float | None = None
@@ -231,15 +246,15 @@ def vanished(
 
 
 class CaptionedDataModule(PairedDataModule):
-    """Training batches of ``train_split`` and whole evaluation datasets by name; a subclass says
-    how one split is opened.
+    """Training batches of ``train_split`` and whole evaluation datasets by name: ``train_images``
+    and ``eval_images`` of each.
 
     ``index_root`` is where indices are kept; without, they are made in a temporary folder that goes
-    with the object. ``emit`` is told how the checks of the images go on.
+    with the object. ``emit`` is told how the checks of the images go on. The other arguments, and
+    the ``options`` of a data set, are those of `CaptionedDataset`.
     """
 
-    kind: Callable[..., CaptionedDataset]  # the dataset of one split
-    own: dict[str, Any]  # its arguments that not all datasets have
+    kind: type[CaptionedDataset]
     train_set: Any
     eval_sets: dict[str, Any]
     notes: list[str]
@@ -248,8 +263,8 @@ class CaptionedDataModule(PairedDataModule):
         self,
         root: str | Path,
         resolution: int,
-        train_split: str,
-        eval_splits: Sequence[str],
+        train_split: str = "train",
+        eval_splits: Sequence[str] = ("val",),
         train_images: int | None = None,
         eval_images: int | None = None,
         batch: int = 16,
@@ -257,29 +272,14 @@ class CaptionedDataModule(PairedDataModule):
         seed: int = 0,
         min_phrases: int = 0,
         *,
-        index_root: str | Path | None = None,
-        on_error: str = "skip",
-        verify: str = "header",
         flip: bool = False,
-        mask_share: float = 0.5,
-        emit: Callable[[str], None] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(batch, workers, seed)
         self.root, self.resolution = Path(root), resolution
         self.train_split, self.eval_splits = train_split, tuple(eval_splits)
-        self.train_images, self.eval_images, self.min_phrases = (
-            train_images,
-            eval_images,
-            min_phrases,
-        )
-        self.index_root = None if index_root is None else Path(index_root)
-        self.on_error, self.verify, self.flip, self.mask_share, self.emit = (
-            on_error,
-            verify,
-            flip,
-            mask_share,
-            emit,
-        )
+        self.train_images, self.eval_images = train_images, eval_images
+        self.min_phrases, self.flip, self.options = min_phrases, flip, options
 
     @classmethod
     def from_settings(cls, config: Run, emit: Emit, **options: Any) -> Self:
@@ -314,17 +314,9 @@ class CaptionedDataModule(PairedDataModule):
         }
 
     def open(self, split: str, train: bool) -> CaptionedDataset:
-        """One split: of ``train_images`` and with flips, or of ``eval_images``."""
-        common: dict[str, Any] = {
-            "index_root": self.index_root,
-            "verify": self.verify,
-            "on_error": self.on_error,
-            "mask_share": self.mask_share,
-            "emit": self.emit,
-            **self.own,
-        }
+        """One split, for training or evaluation."""
         if not train:
-            return self.kind(self.root, split, self.resolution, self.eval_images, **common)
+            return self.kind(self.root, split, self.resolution, self.eval_images, **self.options)
         return self.kind(
             self.root,
             split,
@@ -334,7 +326,7 @@ class CaptionedDataModule(PairedDataModule):
             self.seed,
             self.min_phrases,
             flip=self.flip,
-            **common,
+            **self.options,
         )
 
     def identities(self, dataset: CaptionedDataset) -> set[int | str]:
@@ -344,21 +336,21 @@ class CaptionedDataModule(PairedDataModule):
     def remarks(self) -> list[str]:
         """What a person should know of the splits, in sentences: problems of each, and images that
         are trained on and measured on."""
-        said = []
+        remarks = []
         for dataset in (self.train_set, *self.eval_sets.values()):
             kinds = [
-                (f"{kind} {found['count']} (first: {found['examples'][0]})")
-                for kind, found in dataset.manifest["problems"].items()
+                f"{kind} {problem['count']} (first: {problem['examples'][0]})"
+                for kind, problem in dataset.manifest["problems"].items()
             ]
-            said += [f"split {dataset.split!r}: {'; '.join(kinds)}"] if kinds else []
+            remarks += [f"split {dataset.split!r}: {'; '.join(kinds)}"] if kinds else []
         trained = self.identities(self.train_set)
         for split, dataset in self.eval_sets.items():
             if shared := len(trained & self.identities(dataset)):
-                said.append(
-                    f"{shared} of the {len(dataset)} images of {split!r} are in the training split {self.train_split!r} as well: what is"
-                    " measured on them was trained on"
+                remarks.append(
+                    f"{shared} of the {len(dataset)} images of {split!r} are in the training split "
+                    f"{self.train_split!r} as well: what is measured on them was trained on"
                 )
-        return said
+        return remarks
 
     def setup(self, stage: str | None = None) -> None:
         # The Trainer calls this again: the latents attached since must stay.

@@ -1,85 +1,213 @@
-"""What the annotation files of a COCO dataset say, one file at a time, and the masks that are
-encoded in them."""
+"""The index of a split of COCO: what its annotation files say, one file at a time, since each may
+take gigabytes."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from PIL import Image
 
 from datamodules.batch import Caption
 from datamodules.concepts import with_article
-from datamodules.formats.coco_layouts import Place
-from datamodules.formats.index import DataError, Problems
-
-# How a mask of the pixels as they are stored is turned to lie on the image as it is shown, by EXIF
-# orientation.
-TURNS = {
-    5: lambda m: m.T,
-    6: lambda m: np.rot90(m, -1),
-    7: lambda m: np.rot90(m, 2).T,
-    8: lambda m: np.rot90(m),
-}
+from datamodules.formats.coco_layouts import Images, find
+from datamodules.formats.images import orientation
+from datamodules.formats.index import DataError, Problems, Record
+from datamodules.formats.masks import usable
+from datamodules.formats.reader import Reader
 
 
-@dataclass
-class Listed:
-    """One image as the annotation files list it. ``size`` is (width, height), where they say it."""
+class CocoReader(Reader):
+    """A split in any of the layouts of `coco_layouts`. Where no caption is given at all, the
+    objects of an image are named in one.
 
-    id: int | str
-    name: str
-    size: tuple[int, int] | None
-    captions: list[Caption] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
-
-
-@dataclass
-class Content:
-    """All images of a split by id, the names of its categories by ascending id, how many regions
-    are crowds, and other remarks."""
-
-    images: dict[int | str, Listed] = field(default_factory=dict)
-    categories: list[str] = field(default_factory=list)
-    crowds: int = 0
-    notes: list[str] = field(default_factory=list)
-
-
-def read(place: Place, problems: Problems) -> Content:
-    """The content of a split's annotation files. Where no caption is given at all, the objects of
-    an image are named in one.
-
-    Raises DataError on a file that is no such JSON and on a split without images.
+    Annotations of a record are {"id", "label", "segmentation", "bbox", "color", "turn"?}: "turn" is
+    the EXIF orientation where the mask is that of the pixels as they are stored.
     """
-    content = Content()
-    if place.layout == "karpathy":
-        _read_karpathy(dict(place.files)["karpathy"], place.split, content, problems)
-        if place.split == "train":
-            content.notes.append("train holds Karpathy's train and restval images")
-        _join_instances(
-            [path for kind, path in place.files if kind == "instances"], content, problems
-        )
-    else:
-        for _, path in place.files:
-            found = load(path)
-            _list_images(path, found["images"], content, problems)
-            _add_annotations(path, found, content, problems)
-            del found  # the next one may take gigabytes as well
-    if not content.images:
-        raise DataError(f"{place.files[0][1]}: split {place.split!r} is empty: it lists no image")
-    if not any(kind in ("captions", "karpathy") for kind, _ in place.files) and not any(
-        i.captions for i in content.images.values()
-    ):
-        for image in content.images.values():
-            image.captions += _named(image)
-        content.notes.append(
-            "captions are made of the names of the objects, for there are none in the files"
-        )
-    return content
+
+    def __init__(
+        self, root: str | Path, split: str, min_phrases: int = 0, *, layout: str = "auto"
+    ) -> None:
+        super().__init__(root, split, min_phrases)
+        self.place = find(self.root, split, layout)
+        self.images = Images(self.place.folders)
+        counts = {"crowds": 0, "categories": [], "objects": 0}
+        self.notes = {"layout": self.place.layout, **self.notes, **counts}
+        self.notes["notes"] = self.remarks = []
+        # By id; the path is the name that the files give
+        self.listed: dict[int | str, Record] = {}
+
+    def facts(self) -> dict[str, Any]:
+        files = [
+            (kind, str(path), path.stat().st_size, path.stat().st_mtime_ns)
+            for kind, path in self.place.files
+        ]
+        return {"layout": self.place.layout, "files": files, "images": self.images.digest}
+
+    def list_records(self, problems: Problems) -> list[Record]:
+        kinds = {kind for kind, _ in self.place.files}
+        if self.place.layout == "karpathy":
+            self._read_karpathy(dict(self.place.files)["karpathy"], problems)
+            self._join_instances([p for k, p in self.place.files if k == "instances"], problems)
+        else:
+            for _, path in self.place.files:
+                content = load(path)
+                self._list_images(path, content["images"], problems)
+                self._add_annotations(path, content, problems)
+                # The next one may take gigabytes as well
+                del content
+        if not self.listed:
+            first = self.place.files[0][1]
+            raise DataError(f"{first}: split {self.split!r} is empty: it lists no image")
+        records = [self.listed.pop(key) for key in sorted(self.listed, key=_numbers_first)]
+        if not kinds & {"captions", "karpathy"} and not any(r.captions for r in records):
+            for record in records:
+                record.captions = _name_objects(record)
+            self.remarks.append(
+                "captions are made of the names of the objects, for there are none in the files"
+            )
+        self.notes["listed"] = len(records)
+        for record in records:
+            record.captions = self.rich_enough(record.captions)
+        records = [record for record in records if record.captions]
+        self.notes["without_caption"] = self.notes["listed"] - len(records)
+        for record in records:
+            name = str(record.path)
+            record.path = self.images.find(name) or self.place.folders[0] / name
+        if self.images.ambiguous:
+            self.remarks.append(
+                f"{self.images.ambiguous} file names are in several folders: the first in the "
+                "order of the paths was read"
+            )
+        return records
+
+    def complete(self, record: Record, size: tuple[int, int], problems: Problems) -> bool:
+        """Keeps the annotations whose masks can be laid on the image."""
+        width, height = annotated = record.width or size[0], record.height or size[1]
+        record.width, record.height = size
+        turn: dict[str, int] = {}
+        if record.annotations and annotated != size:
+            with Image.open(record.path) as file:
+                stored = orientation(file)
+            # Some tools annotate the pixels as they are stored, without the orientation that
+            # viewers apply
+            if (height, width) != size or stored < 5:
+                detail = f"{size[0]}x{size[1]}, its annotations are for {width}x{height}"
+                problems.add("size differs", record.path, detail)
+                record.annotations = []
+            turn = {"turn": stored}
+        annotations = []
+        for annotation in record.annotations:
+            segmentation, wrong = usable(annotation["segmentation"], width, height)
+            if wrong:
+                problems.add(wrong, record.path, f"annotation {annotation['id']}")
+            else:
+                annotations.append(annotation | {"segmentation": segmentation} | turn)
+        record.annotations = annotations
+        self.notes["objects"] += len(annotations)
+        return True
+
+    # --- files ---
+
+    def _add_image(self, key: Any, name: Any, path: Path, problems: Problems) -> Record | None:
+        if not isinstance(key, int | str) or not isinstance(name, str) or not name:
+            detail = f"id {key!r}, file_name {name!r}"
+            problems.add("image without id or file name", path, detail)
+            return None
+        return self.listed.setdefault(key, Record(key, Path(name)))
+
+    def _list_images(self, path: Path, images: list[dict[str, Any]], problems: Problems) -> None:
+        for image in images:
+            name = image.get("file_name")
+            record = self._add_image(image.get("id"), name, path, problems)
+            if record is None:
+                continue
+            if not record.width:
+                record.width, record.height = _size(image)
+            if record.path.name != Path(str(name)).name:
+                detail = f"image {record.id} is {record.path} and {name}"
+                problems.add("id given twice", path, detail)
+
+    def _add_annotations(self, path: Path, content: dict[str, Any], problems: Problems) -> None:
+        names = {
+            category["id"]: str(category["name"])
+            for category in content.get("categories", [])
+            if "id" in category and "name" in category
+        }
+        self.notes["categories"] = self.notes["categories"] or [names[i] for i in sorted(names)]
+        for annotation in content.get("annotations", []):
+            key, what = annotation.get("image_id"), f"annotation {annotation.get('id')}"
+            record = self.listed.get(key) if isinstance(key, int | str) else None
+            if record is None:
+                problems.add("annotation of no image", path, f"{what} names image {key!r}")
+                continue
+            if "caption" in annotation:
+                relation = annotation.get("relation")
+                _add_caption(record, annotation["caption"], relation, problems, path, what)
+            if "category_id" not in annotation:
+                continue
+            # A crowd region is many objects under one mask: it is nobody's subject
+            crowd = annotation.get("iscrowd", annotation.get("is_crowd", 0))
+            if str(crowd) in ("1", "1.0", "True", "true"):
+                self.notes["crowds"] += 1
+            elif annotation["category_id"] not in names:
+                detail = f"{what} names category {annotation['category_id']!r}"
+                problems.add("unknown category", path, detail)
+            else:
+                attributes = annotation.get("attributes")
+                record.annotations.append(
+                    {
+                        "id": annotation.get("id"),
+                        "label": names[annotation["category_id"]],
+                        "segmentation": annotation.get("segmentation"),
+                        "bbox": annotation.get("bbox"),
+                        "color": attributes.get("color") if isinstance(attributes, dict) else None,
+                    }
+                )
+
+    def _read_karpathy(self, path: Path, problems: Problems) -> None:
+        splits = [self.split]
+        if self.split == "train":
+            splits.append("restval")
+            self.remarks.append("train holds Karpathy's train and restval images")
+        for entry in load(path)["images"]:
+            if entry.get("split") not in splits:
+                continue
+            name, folder = entry.get("filename"), entry.get("filepath")
+            key = entry.get("cocoid", entry.get("imgid"))
+            whole = f"{folder}/{name}" if name and folder else name
+            record = self._add_image(key, whole, path, problems)
+            for sentence in entry.get("sentences", []) if record else ():
+                what = f"sentence {sentence.get('sentid')}"
+                _add_caption(record, sentence.get("raw"), None, problems, path, what)
+
+    def _join_instances(self, paths: list[Path], problems: Problems) -> None:
+        """Adds the objects of the images from official instance files, each image's from one of
+        them: 2014 and 2017 hold the same ones."""
+        folders = {str(record.path).split("/")[0] for record in self.listed.values()}
+        missing = set(self.listed)
+        # Those of the folders of the images first
+        for path in sorted(
+            paths, key=lambda p: (p.stem.removeprefix("instances_") not in folders, p.name)
+        ):
+            if not missing:
+                break
+            content = load(path)
+            here = {image.get("id"): image for image in content["images"]}
+            here = {key: here[key] for key in here.keys() & missing}
+            for key, image in here.items():
+                self.listed[key].width, self.listed[key].height = _size(image)
+            content["annotations"] = [
+                a for a in content.get("annotations", []) if a.get("image_id") in here
+            ]
+            self._add_annotations(path, content, problems)
+            missing -= here.keys()
+            del content
+        if missing and paths:
+            self.remarks.append(
+                f"{len(missing)} images are in none of the instance files: they have no masks"
+            )
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -93,230 +221,29 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def _list_images(
-    path: Path, images: Iterable[dict[str, Any]], content: Content, problems: Problems
-) -> None:
-    for image in images:
-        key, name = image.get("id"), image.get("file_name")
-        if not isinstance(key, int | str) or not isinstance(name, str) or not name:
-            problems.add("image without id or file name", path, f"id {key!r}, file_name {name!r}")
-            continue
-        known = content.images.setdefault(key, Listed(key, name, None))
-        known.size = known.size or _size(image)
-        if known.name.split("/")[-1] != name.split("/")[-1]:
-            problems.add("id given twice", path, f"image {key} is {known.name} and {name}")
+def _numbers_first(key: int | str) -> tuple[bool, int | str]:
+    return isinstance(key, str), key
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int] | None:
+def _size(image: dict[str, Any]) -> tuple[int, int]:
+    """(width, height), 0 where the files do not say it."""
     width, height = image.get("width"), image.get("height")
-    return (int(width), int(height)) if width and height else None
-
-
-def _add_annotations(
-    path: Path, found: dict[str, Any], content: Content, problems: Problems
-) -> None:
-    names = {
-        c["id"]: str(c["name"]) for c in found.get("categories", []) if "id" in c and "name" in c
-    }
-    content.categories = content.categories or [names[i] for i in sorted(names)]
-    for annotation in found.get("annotations", []):
-        key = annotation.get("image_id")
-        image = content.images.get(key) if isinstance(key, int | str) else None
-        what = f"annotation {annotation.get('id')}"
-        if image is None:
-            problems.add("annotation of no image", path, f"{what} names image {key!r}")
-            continue
-        if "caption" in annotation:
-            _add_caption(
-                path, what, annotation["caption"], annotation.get("relation"), image, problems
-            )
-        if "category_id" not in annotation:
-            continue
-        # A crowd region is many objects under one mask: it is nobody's subject.
-        if str(annotation.get("iscrowd", annotation.get("is_crowd", 0))) in (
-            "1",
-            "1.0",
-            "True",
-            "true",
-        ):
-            content.crowds += 1
-        elif annotation["category_id"] not in names:
-            problems.add(
-                "unknown category", path, (f"{what} names category {annotation['category_id']!r}")
-            )
-        else:
-            attributes = annotation.get("attributes")
-            color = attributes.get("color") if isinstance(attributes, dict) else None
-            kept = {
-                "id": annotation.get("id"),
-                "label": names[annotation["category_id"]],
-                "segmentation": annotation.get("segmentation"),
-            }
-            image.annotations.append(kept | {"bbox": annotation.get("bbox"), "color": color})
+    return (int(width), int(height)) if width and height else (0, 0)
 
 
 def _add_caption(
-    path: Path, what: str, text: Any, relation: str | None, image: Listed, problems: Problems
+    record: Record, text: Any, relation: str | None, problems: Problems, path: Path, what: str
 ) -> None:
     words = " ".join(text.split()) if isinstance(text, str) else ""
     if words:
-        image.captions.append(Caption(words, relation))
+        record.captions.append(Caption(words, relation))
     else:
         problems.add("blank caption", path, what)
 
 
-def _read_karpathy(path: Path, split: str, content: Content, problems: Problems) -> None:
-    wanted = ("train", "restval") if split == "train" else (split,)
-    for entry in load(path)["images"]:
-        if entry.get("split") not in wanted:
-            continue
-        key, name = entry.get("cocoid", entry.get("imgid")), entry.get("filename")
-        if not isinstance(key, int | str) or not isinstance(name, str) or not name:
-            problems.add(
-                "image without id or file name", path, f"cocoid {key!r}, filename {name!r}"
-            )
-            continue
-        folder = entry.get("filepath")
-        image = content.images.setdefault(
-            key, Listed(key, f"{folder}/{name}" if folder else name, None)
-        )
-        for sentence in entry.get("sentences", []):
-            _add_caption(
-                path,
-                f"sentence {sentence.get('sentid')}",
-                sentence.get("raw"),
-                None,
-                image,
-                problems,
-            )
-
-
-def _join_instances(paths: list[Path], content: Content, problems: Problems) -> None:
-    """Adds the objects of the images from official instance files, each image's from one of them:
-    2014 and 2017 hold the same ones."""
-    folders = {image.name.split("/")[0] for image in content.images.values()}
-    missing = set(content.images)
-    for path in sorted(
-        paths, key=lambda p: (p.stem.removeprefix("instances_") not in folders, p.name)
-    ):
-        if not missing:
-            break
-        found = load(path)
-        here = {image.get("id"): image for image in found["images"] if image.get("id") in missing}
-        for key, image in here.items():
-            content.images[key].size = _size(image)
-        found["annotations"] = [
-            a for a in found.get("annotations", []) if a.get("image_id") in here
-        ]
-        _add_annotations(path, found, content, problems)
-        missing -= here.keys()
-        del found
-    if missing and paths:
-        content.notes.append(
-            f"{len(missing)} images are in none of the instance files: they have no masks"
-        )
-
-
-def _named(image: Listed) -> list[Caption]:
+def _name_objects(record: Record) -> list[Caption]:
     """A caption that names each kind of object of the image once, or none."""
-    names = [with_article(name) for name in dict.fromkeys(a["label"] for a in image.annotations)]
-    if not names:
-        return []
-    return [
-        Caption(
-            "a photo of "
-            + (f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0])
-        )
-    ]
-
-
-# --- masks --------------------------------------------------------------------------------
-
-
-def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
-    """(what of a segmentation can be decoded on an image of this size, "") or (None, what is wrong
-    with it).
-
-    Polygons lose the parts that have no area: fewer than three points, or coordinates that are no
-    numbers.
-    """
-    if isinstance(segmentation, list) and segmentation:
-        parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
-        parts = [
-            part
-            for part in parts
-            if isinstance(part, list)
-            and len(part) >= 6
-            and len(part) % 2 == 0
-            and all(map(_number, part))
-        ]
-        return (parts, "") if parts else (None, "degenerate polygon")
-    if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), list | str):
-        return None, "no mask"
-    if list(segmentation.get("size") or []) != [height, width]:
-        return None, "mask of another size"
-    counts = segmentation["counts"]
-    runs = _runs(counts) if isinstance(counts, str) else counts
-    # pycocotools fills what the runs do not reach with whatever is in memory.
-    if not all(isinstance(n, int) and n >= 0 for n in runs) or sum(runs) != width * height:
-        return None, "broken mask"
-    return (segmentation, "") if sum(runs[1::2]) else (None, "empty mask")
-
-
-def _runs(text: str) -> list[int]:
-    """The run lengths in COCO's compressed form; [-1] for what is none.
-
-    A character holds five bits of a number, the lowest first, as its code minus 48; a sixth says
-    that more follow, and the highest of the last five is the sign. From the fourth number on it is
-    the difference to the number before the last that is written.
-    """
-    runs: list[int] = []
-    value = shift = 0
-    for character in text:
-        code = ord(character) - 48
-        if not 0 <= code < 64:
-            return [-1]
-        value |= (code & 31) << shift
-        shift += 5
-        if not code & 32:
-            value -= (code & 16) << (shift - 4)
-            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-            value = shift = 0
-    return [-1] if shift else runs
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
-
-
-def decode(annotation: dict[str, Any], width: int, height: int) -> np.ndarray:
-    """The mask of an annotation, uint8 [height, width], on an image that is shown in that size:
-    polygons, or run lengths in either form."""
-    from pycocotools import mask as coco_mask
-
-    segmentation, turn = annotation["segmentation"], annotation.get("turn")
-    if turn:
-        width, height = height, width
-    if isinstance(segmentation, list):
-        segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    mask = coco_mask.decode(segmentation)
-    return TURNS[turn](mask) if turn else mask
-
-
-def box_of(annotation: dict[str, Any], mask: np.ndarray) -> tuple[float, float, float, float]:
-    """(x0, y0, x1, y1) in pixels of the whole image: the annotation's own box, or that around its
-    mask where it has none that fits."""
-    box = annotation.get("bbox")
-    if (
-        not annotation.get("turn")
-        and isinstance(box, list)
-        and len(box) == 4
-        and all(map(_number, box))
-        and min(box[2:]) > 0
-    ):
-        x, y, w, h = box
-        return x, y, x + w, y + h
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    labels = dict.fromkeys(annotation["label"] for annotation in record.annotations)
+    *others, last = [with_article(label) for label in labels] or [""]
+    named = f"{', '.join(others)} and {last}" if others else last
+    return [Caption(f"a photo of {named}")] if named else []

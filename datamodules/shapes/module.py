@@ -54,7 +54,7 @@ class ShapesDataModule(CocoDataModule):
             root,
             SIZE,
             "train",
-            tuple(eval_splits),
+            eval_splits,
             train_images,
             eval_images,
             batch,

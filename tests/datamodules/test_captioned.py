@@ -227,7 +227,7 @@ def test_small_objects_vanish_or_not_and_are_counted(tmp_path: Path):
     )
     assert all(vanished(any_, side)["vanished"] == 0 for side in (32, 8, 4))
     with pytest.raises(
-        ValueError, match=("data.mask_share=1.5: expected a share of a location, from 0")
+        ValueError, match=("data.mask_share=1.5: expected a share of a pixel, from 0")
     ):
         CocoDataset(tmp_path, "val2017", 32, mask_share=1.5)
 

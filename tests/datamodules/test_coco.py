@@ -227,10 +227,7 @@ def test_what_is_missing_is_named(tmp_path: Path, world: ShapesDataModule):
     (tmp_path / "bare").mkdir()
     with pytest.raises(
         DataError,
-        match=(
-            "no COCO dataset: looked for captions_bare.json, instances_bare.json.*only the "
-            "folders bare"
-        ),
+        match=("no COCO dataset: looked for .*captions_bare.json.*only the folders bare"),
     ):
         CocoDataset(tmp_path, "bare", 64)
     root = wide(tmp_path / "x")

@@ -321,7 +321,7 @@ def test_nothing_that_can_be_used(plain: Path):
     with pytest.raises(
         DataError,
         match=(
-            r"split 'val' below .* no image with a caption: 1 listed; missing 1 \(first: "
+            r"split 'val' below .* no image with a caption: 1 listed.* missing 1 \(first: "
             r".*2199200615.jpg"
         ),
     ):

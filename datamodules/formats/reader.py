@@ -1,0 +1,202 @@
+"""The way from a folder of any layout to an index: a `Reader` lists the images of a split, and
+`open_split` checks them and keeps what can be used."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from datamodules.batch import Caption
+from datamodules.formats.images import check_images
+from datamodules.formats.index import DataError, Problems, Record, Records, build_index
+from datamodules.phrases.nouns import noun_phrases
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+# Folders below the root in which annotation files are looked for
+DEPTH = 3
+# Folders below its own in which an image is looked for: links may lead in circles
+NESTED = 8
+
+
+class Reader:
+    """One split below ``root``. A subclass lists its records; their captions may be left to
+    `complete`.
+
+    ``notes`` are facts for the manifest. Captions of fewer than ``min_phrases`` noun phrases are
+    left out, and images without any other. A change of ``version`` makes indices anew.
+    """
+
+    version = 1
+
+    def __init__(self, root: str | Path, split: str, min_phrases: int = 0) -> None:
+        self.root, self.split, self.min_phrases = Path(root), split, min_phrases
+        self.notes: dict[str, Any] = {"split": split}
+
+    def facts(self) -> dict[str, Any]:
+        """What the records depend on besides the settings. Fits into JSON."""
+        return {"files": digest_files([self.root])}
+
+    def list_records(self, problems: Problems) -> list[Record]:
+        """The images of the split in the order of the index, whether or not they are on disk.
+
+        Raises DataError where nothing can be read; smaller problems are added to ``problems``.
+        """
+        raise NotImplementedError
+
+    def complete(self, record: Record, size: tuple[int, int], problems: Problems) -> bool:
+        """Adds to a record of the list what only the ``size`` (width, height) of its image, in
+        pixels, tells; False leaves the image out."""
+        record.width, record.height = size
+        return True
+
+    def rich_enough(self, captions: Sequence[Caption]) -> list[Caption]:
+        """The captions of ``min_phrases`` noun phrases or more."""
+        return [
+            caption
+            for caption in captions
+            if not self.min_phrases or len(noun_phrases(caption.text)) >= self.min_phrases
+        ]
+
+
+def open_split(
+    reader: Reader,
+    folder: Path | None = None,
+    limit: int | None = None,
+    verify: str = "header",
+    on_error: str = "skip",
+    emit: Callable[[str], None] | None = None,
+) -> Records:
+    """The first ``limit`` images of the reader's split that have a caption and can be used;
+    ``folder`` keeps the index (see `build_index`).
+
+    ``verify`` is that of `check_image`; ``emit`` is told how the checks go on. Raises DataError
+    when no image remains, or with ``on_error="raise"`` when one is left out.
+    """
+    facts = {
+        "reader": (type(reader).__name__, reader.version),
+        "root": str(reader.root.absolute()),
+        "split": reader.split,
+        **reader.facts(),
+        "limit": limit,
+        "min_phrases": reader.min_phrases,
+        "verify": verify,
+    }
+
+    def usable(records: list[Record], problems: Problems) -> Iterator[Record]:
+        sizes = check_images([r.path for r in records], verify, emit, f"images of {reader.split}")
+        for record, size in zip(records, sizes, strict=True):
+            if isinstance(size, str):
+                kind, _, detail = size.partition(" (")
+                problems.add(kind, record.path, detail.removesuffix(")"))
+            elif reader.complete(record, size, problems):
+                yield record
+
+    def make(problems: Problems) -> Iterator[Record]:
+        listed = reader.list_records(problems)
+        count = captions = 0
+        for record in islice(usable(listed, problems), limit):
+            count, captions = count + 1, captions + len(record.captions)
+            yield record
+        problems.notes |= {"listed": len(listed), **reader.notes, "captions": captions}
+        if not count:
+            of = f" of {reader.min_phrases} noun phrases or more" if reader.min_phrases else ""
+            without = problems.notes.get("without_caption", 0)
+            raise DataError(
+                f"split {reader.split!r} below {reader.root} has no image with a caption{of}: "
+                f"{problems.notes['listed']} listed, {without} of them without; {problems}"
+            )
+
+    return build_index(folder, facts, make, on_error)
+
+
+# --- folders --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Folder:
+    """What is in one folder, not below it: files that are no images, images, folders, by name."""
+
+    path: Path
+    files: tuple[str, ...]
+    images: tuple[str, ...]
+    folders: tuple[str, ...]
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is named as images are."""
+    return name.lower().endswith(SUFFIXES)
+
+
+def survey(root: Path, skip: Sequence[str] = ()) -> list[Folder]:
+    """The folders down to `DEPTH` below ``root``, the shallowest first, without hidden ones and
+    those named in ``skip``."""
+    tree, level = [], [root]
+    for _ in range(DEPTH + 1):
+        folders = [_look(path, skip) for path in level]
+        tree += folders
+        level = [folder.path / name for folder in folders for name in folder.folders]
+    return tree
+
+
+def _look(path: Path, skip: Sequence[str]) -> Folder:
+    files, images, folders = [], [], []
+    with os.scandir(path) as entries:
+        for entry in entries:
+            if entry.name.startswith((".", "__MACOSX")):
+                continue
+            if entry.is_dir():
+                folders += [entry.name] if entry.name not in skip else []
+            else:
+                (images if is_image(entry.name) else files).append(entry.name)
+    return Folder(path, *(tuple(sorted(names)) for names in (files, images, folders)))
+
+
+def listing(tree: Sequence[Folder]) -> str:
+    """What the folders hold, in a few words for a person."""
+    parts = []
+    for folder in tree:
+        name = "." if folder is tree[0] else f"{folder.path.relative_to(tree[0].path)}/"
+        content = [f"{len(folder.images)} images"] if folder.images else []
+        content += folder.files[:4]
+        if len(folder.files) > 4:
+            content.append(f"{len(folder.files) - 4} more files")
+        if content:
+            parts.append(f"{name} ({', '.join(content)})")
+    if not parts:
+        folders = ", ".join(tree[0].folders[:8])
+        return f"only the folders {folders}" if folders else "nothing"
+    more = [f"{len(parts) - 8} more folders"] if len(parts) > 8 else []
+    return ", ".join(parts[:8] + more)
+
+
+def walk(folder: str | Path, depth: int = NESTED) -> Iterator[tuple[str, str, int, int]]:
+    """(path, name, bytes, time of the last change) of the files below a folder, hidden ones left
+    out."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if depth:
+                    yield from walk(entry.path, depth - 1)
+            elif entry.is_file():
+                facts = entry.stat()
+                yield entry.path, entry.name, facts.st_size, facts.st_mtime_ns
+
+
+def digest_files(paths: Sequence[Path | None]) -> str:
+    """Changes with every file, of these and below these folders, that is added, removed or
+    replaced."""
+    facts = []
+    for path in filter(None, paths):
+        if path.is_dir():
+            facts += [(path, size, time) for path, _, size, time in sorted(walk(path))]
+        elif path.is_file():
+            facts.append((str(path), path.stat().st_size, path.stat().st_mtime_ns))
+    text = repr(facts).encode(errors="surrogateescape")
+    return hashlib.sha256(text).hexdigest()[:16]
