@@ -11,34 +11,19 @@ import torch
 
 from datamodules.batch import Instance, Phrase
 from datamodules.phrases.categories import ATTRIBUTES, COLORS, VERBS, compounds, words
-from datamodules.phrases.nouns import BREAKS, NOUNS_IN_ING
+from datamodules.phrases.nouns import BREAKS, NOUNS_IN_ING, word_set
 
-Name = tuple[str | None, str]  # colour, where the dataset knows it, and category
-DETERMINERS = (
-    "a",
-    "an",
-    "the",
-    "one",
-    "another",
-    "each",
-    "every",
-    "this",
-    "that",
-    "these",
-    "those",
-    "some",
-    "his",
-    "her",
-    "their",
-    "its",
-    "my",
-    "your",
+# Colour, where the data set knows it, and category
+Name = tuple[str | None, str]
+DETERMINERS = word_set(
+    "a an the one another each every this that these those some his her their its my your"
 )
-SUBJECTS = ("he", "she", "it", "they", "who", "that", "which", "to")
+SUBJECTS = word_set("he she it they who that which to")
+WORD = re.compile(r"[\w']+|[^\w\s]")
 
 
 class Mention(NamedTuple):
-    """Characters of a caption and whom they name: nobody where the words mean something else, or
+    """Characters of a caption and whom they name: None where the words mean something else, or
     could mean several."""
 
     start: int
@@ -50,9 +35,9 @@ def link(caption: str, instances: Sequence[Instance]) -> list[Phrase]:
     """The phrases of a caption that name objects of the image, from left to right; rather none than
     a wrong one.
 
-    An object is named by its category, or by one of the category's usual words (`category_words`),
-    after its colour where the dataset knows it; as whole words and whatever their case. A phrase is
-    these words, without articles and further adjectives.
+    An object is named by its category, or by one of the category's usual words (`categories`),
+    after its colour where the data set knows it; as whole words in any case. A phrase is these
+    words, without articles and further adjectives.
 
     * Words belong to the longest expression that they are part of: "hot dog" names no dog, "bus stop" no bus.
     * A word of several categories ("board") counts where only one of them is in the image.
@@ -61,33 +46,32 @@ def link(caption: str, instances: Sequence[Instance]) -> list[Phrase]:
     * A plural means all objects of the category. So does a singular, unless one word alone names the category, and as often as there are
       objects of it: then the first mention means the first object and so on.
     """
-    named: dict[Name, list[Instance]] = {}
+    objects: dict[Name, list[Instance]] = {}
     for instance in instances:
-        named.setdefault((instance.color, instance.label.lower()), []).append(instance)
+        objects.setdefault((instance.color, instance.label.lower()), []).append(instance)
     mentions: dict[Name, list[Mention]] = {}
-    for mention in sorted(_longest(_readings(caption, named))):
+    for mention in sorted(_longest(_readings(caption, objects))):
         if mention.name is not None:
             mentions.setdefault(mention.name, []).append(mention)
     phrases: list[Phrase] = []
-    for name, found in mentions.items():
-        objects, several = named[name], _forms(*name)
-        spoken = {_plain(caption[start:end]) for start, end, _ in found}
-        in_turn = len(found) == len(objects) and len(spoken) == 1 and not several[spoken.pop()]
-        for i, (start, end, _) in enumerate(found):
-            mask = torch.stack([o.mask for o in (objects[i : i + 1] if in_turn else objects)]).any(
-                0
-            )
+    for name, of_name in mentions.items():
+        forms = {_plain(caption[start:end]) for start, end, _ in of_name}
+        singular = len(forms) == 1 and not _forms(*name)[forms.pop()]
+        in_turn = singular and len(of_name) == len(objects[name])
+        for i, (start, end, _) in enumerate(of_name):
+            meant = objects[name][i : i + 1] if in_turn else objects[name]
+            mask = torch.stack([instance.mask for instance in meant]).any(0)
             phrases.append(Phrase(caption[start:end], start, end, mask))
     return sorted(phrases, key=lambda phrase: phrase.start)
 
 
 def _readings(caption: str, names: Iterable[Name]) -> list[Mention]:
-    """All that may be named, overlapping as it comes; what two names claim is nobody's."""
-    begun = (
-        (word, _compounds().get(word.group().lower())) for word in re.finditer(r"\w+", caption)
-    )
-    found = (pattern.match(caption, word.start()) for word, pattern in begun if pattern)
-    readings = {match.span(): Mention(*match.span(), None) for match in found if match}
+    """All that may be named, overlapping or not; words that two names claim are nobody's."""
+    readings: dict[tuple[int, int], Mention] = {}
+    for word in re.finditer(r"\w+", caption):
+        pattern = _compounds().get(word.group().lower())
+        if pattern and (match := pattern.match(caption, word.start())):
+            readings[match.span()] = Mention(*match.span(), None)
     own: dict[tuple[int, int], Mention] = {}
     for name in names:
         for match in _pattern(name).finditer(caption):
@@ -108,12 +92,12 @@ def _longest(readings: Iterable[Mention]) -> list[Mention]:
 def _is_noun(caption: str, start: int, end: int) -> bool:
     """Whether a word that may be something else names a thing here."""
     word = caption[start:end].lower()
-    before = re.findall(r"[\w']+|[^\w\s]", caption[:start].lower())
+    before = WORD.findall(caption[:start].lower())
     if word in VERBS and before and (before[-1] in SUBJECTS or before[-1] in words("person")):
         return False
     if word not in ATTRIBUTES:
         return True
-    after = re.findall(r"[\w']+|[^\w\s]", caption[end:].lower())
+    after = WORD.findall(caption[end:].lower())
     while (
         len(after) > 1 and after[0] in ("and", "or", ",", "&") and after[1] in COLORS | ATTRIBUTES
     ):

@@ -1,5 +1,5 @@
-"""How many things a caption speaks of, without a parser: MaskAttn-SDXL trains on captions with at
-least two noun phrases.
+"""The noun phrases of a caption, without a parser: MaskAttn-SDXL trains on captions with at least two
+of them.
 
 A noun phrase is taken to be a run of words between words that cannot be part of one: prepositions,
 conjunctions, auxiliaries, verbs of captions, punctuation. A run counts when it holds a word that is
@@ -12,11 +12,12 @@ from __future__ import annotations
 import re
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text that blanks divide."""
     return frozenset(text.split())
 
 
-BREAKS = _words(
+BREAKS = word_set(
     """
     about above across after against along alongside amid among and are around as at atop away back be because before behind being below
     beneath beside besides between beyond but by can could did do does down during each except for from had has have he her him his if in
@@ -28,11 +29,11 @@ BREAKS = _words(
     parked seated dressed covered filled surrounded placed made taken topped stacked lined attached located set shown gathered
     """
 )
-COMPANIONS = _words(
+COMPANIONS = word_set(
     "one two three four five six several many few most all both other more own left right "
     "top bottom front"
 )
-NOUNS_IN_ING = _words(
+NOUNS_IN_ING = word_set(
     "building ceiling railing evening morning wedding clothing painting king ring string wing thing"
 )
 

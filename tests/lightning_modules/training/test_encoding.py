@@ -216,7 +216,7 @@ def test_prompts_alone_train_separate_enhance(base: Run, tmp_path: Path):
                 "data.root": "p",
                 "evaluation.prompts": 0,
             },
-            "data=prompts has no images",
+            "data=prompts.* no images",
         ),
         (
             {
