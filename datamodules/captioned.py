@@ -329,9 +329,9 @@ class CaptionedDataModule(PairedDataModule):
             **self.options,
         )
 
-    def identities(self, dataset: CaptionedDataset) -> set[int | str]:
-        """The images of a split by names that mean the same in every split."""
-        return set(dataset.records.columns()[0])
+    def identities(self, dataset: CaptionedDataset) -> set[Any]:
+        """The images of a split by what is the same in every split: name and size of the file."""
+        return set(dataset.records.columns()[1])
 
     def remarks(self) -> list[str]:
         """What a person should know of the splits, in sentences: problems of each, and images that

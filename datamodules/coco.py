@@ -70,9 +70,9 @@ class CocoDataModule(CaptionedDataModule):
     ) -> None:
         super().__init__(root, resolution, train_split, eval_splits, *args, **options)
 
-    def identities(self, dataset: CaptionedDataset) -> set[int | str]:
+    def identities(self, dataset: CaptionedDataset) -> set[Any]:
         """Ids of images of COCO itself, the same in all its splits (2014, 2017 and Karpathy
         overlap); those of other data sets mean nothing elsewhere."""
         if dataset.manifest["layout"] == "karpathy" or OFFICIAL.fullmatch(dataset.split):
-            return super().identities(dataset)
+            return set(dataset.records.columns()[0])
         return set()

@@ -67,11 +67,6 @@ class CocoReader(Reader):
             self.remarks.append(
                 "captions are made of the names of the objects, for there are none in the files"
             )
-        self.notes["listed"] = len(records)
-        for record in records:
-            record.captions = self.rich_enough(record.captions)
-        records = [record for record in records if record.captions]
-        self.notes["without_caption"] = self.notes["listed"] - len(records)
         for record in records:
             name = str(record.path)
             record.path = self.images.find(name) or self.place.folders[0] / name

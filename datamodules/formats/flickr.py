@@ -35,6 +35,8 @@ class FlickrReader(Reader):
     says which images the split has; ValueError on an unknown ``layout`` or ``split_by``.
     """
 
+    late_captions = True
+
     def __init__(
         self,
         root: str | Path,

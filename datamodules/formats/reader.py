@@ -24,14 +24,15 @@ NESTED = 8
 
 
 class Reader:
-    """One split below ``root``. A subclass lists its records; their captions may be left to
-    `complete`.
+    """One split below ``root``; a subclass lists its records.
 
     ``notes`` are facts for the manifest. Captions of fewer than ``min_phrases`` noun phrases are
     left out, and images without any other. A change of ``version`` makes indices anew.
     """
 
     version = 1
+    # Whether `complete` adds the captions
+    late_captions = False
 
     def __init__(self, root: str | Path, split: str, min_phrases: int = 0) -> None:
         self.root, self.split, self.min_phrases = Path(root), split, min_phrases
@@ -97,18 +98,23 @@ def open_split(
                 yield record
 
     def make(problems: Problems) -> Iterator[Record]:
-        listed = reader.list_records(problems)
+        records = reader.list_records(problems)
+        notes = {"listed": len(records), "without_caption": 0}
+        if not reader.late_captions:
+            for record in records:
+                record.captions = reader.rich_enough(record.captions)
+            records = [record for record in records if record.captions]
+            notes["without_caption"] = notes["listed"] - len(records)
         count = captions = 0
-        for record in islice(usable(listed, problems), limit):
+        for record in islice(usable(records, problems), limit):
             count, captions = count + 1, captions + len(record.captions)
             yield record
-        problems.notes |= {"listed": len(listed), **reader.notes, "captions": captions}
+        problems.notes |= {**reader.notes, **notes, "captions": captions}
         if not count:
             of = f" of {reader.min_phrases} noun phrases or more" if reader.min_phrases else ""
-            without = problems.notes.get("without_caption", 0)
             raise DataError(
                 f"split {reader.split!r} below {reader.root} has no image with a caption{of}: "
-                f"{problems.notes['listed']} listed, {without} of them without; {problems}"
+                f"{notes['listed']} listed, {notes['without_caption']} of them without; {problems}"
             )
 
     return build_index(folder, facts, make, on_error)
