@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from conf.files import write_atomically
 from lightning_modules.backbone.sampling import sample
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from lightning_modules.evaluation.plan import Prompt
     from lightning_modules.methods.base import Method
 
-__all__ = ["costs", "measured"]
+__all__ = ["costs", "track_resources", "write_cost"]
 
 FILE = "training.json"  # beside an adapter
 ROUNDS = 3  # of sampling with the method and without, in turn
@@ -30,7 +31,7 @@ RESET, PEAK = Path("/proc/self/clear_refs"), "VmHWM"
 
 
 @contextmanager
-def measured(device: torch.device) -> Iterator[dict[str, float]]:
+def track_resources(device: torch.device) -> Iterator[dict[str, float]]:
     """Fills the dict when the block ends: ``seconds``, and ``memory``, the peak in bytes, weights
     included: on a GPU what torch took from it, on a CPU that of the whole process; without it where
     the system does not tell."""
@@ -50,12 +51,9 @@ def measured(device: torch.device) -> Iterator[dict[str, float]]:
         found["memory"] = _peak()
 
 
-def write(target: Path, found: dict[str, float]) -> None:
+def write_cost(target: Path, cost: dict[str, float]) -> None:
     """Keeps what a training cost beside its adapter."""
-    target.mkdir(parents=True, exist_ok=True)
-    draft = target / f".{FILE}"
-    draft.write_text(json.dumps(found))
-    draft.replace(target / FILE)
+    write_atomically(target / FILE, json.dumps(cost))
 
 
 def costs(

@@ -51,11 +51,11 @@ def test_nothing_is_measured_unasked_or_of_the_backbone(base: Run, tmp_path: Pat
 def test_the_peak_is_of_the_block_alone() -> None:
     if not costs._reset():
         pytest.skip("this system does not tell a process's peak memory")
-    with costs.measured(torch.device("cpu")) as small:
+    with costs.track_resources(torch.device("cpu")) as small:
         torch.ones(1)
-    with costs.measured(torch.device("cpu")) as large:
+    with costs.track_resources(torch.device("cpu")) as large:
         torch.ones(64 * 2**20)
-    with costs.measured(torch.device("cpu")) as after:
+    with costs.track_resources(torch.device("cpu")) as after:
         torch.ones(1)
     assert (
         large["memory"] - small["memory"] > 200 * 2**20
