@@ -36,8 +36,7 @@ def grade(
     from datamodules.shapes.world import SIZE, sample_scene
     from lightning_modules.backbone.sampling import sample
     from lightning_modules.embedded.judge import Judge
-    from lightning_modules.metrics.composition import Composition
-    from lightning_modules.metrics.detection import Target
+    from lightning_modules.metrics.detection import Target, composition_rates, judge_image
 
     judge, table = Judge.load(), {}
     for k, (group, (split, count)) in enumerate(GROUPS.items()):
@@ -50,10 +49,10 @@ def grade(
         ]
         noises = [(k + 1) * 10_000_000 + i for i in range(images)]
         pictures = sample(backbone, [text for text, _ in captions], noises, steps, guidance, SIZE)
-        metric = Composition()
-        metric.update(judge.detect(pictures), targets)
+        detections = judge.detect(pictures)
+        verdicts = [judge_image(*pair) for pair in zip(detections, targets, strict=True)]
         table[group] = {
-            **metric.compute(),
+            **composition_rates(verdicts),
             "score": float(judge.target_scores(pictures, targets).mean()),
         }
         print(

@@ -223,6 +223,14 @@ class Judge(nn.Module):
             return torch.zeros(0, self.dimension)
         return ((self.raw_features(images) - self.feature_mean) / self.feature_sd).cpu()
 
+    def local_features(self, images: Tensor) -> Tensor:
+        """uint8 [N, 3, 64, 64] -> float32 [N, 48, 16, 16] on the CPU: what the first layers see
+        around each cell, standardised on renders; colours and, less, shapes."""
+        local = self.maps(images).local
+        channels = local.shape[1]
+        mean, sd = (v[:channels, None, None] for v in (self.feature_mean, self.feature_sd))
+        return ((local - mean) / sd).cpu()
+
     def raw_features(self, images: Tensor) -> Tensor:
         """The features before they are standardised, [N, 52]."""
         maps = self.maps(images)

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from conf.files import write_atomically
 from lightning_modules.backbone.sampling import sample
+from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
 
 if TYPE_CHECKING:
     from conf.schema import Evaluation
     from lightning_modules.evaluation.plan import Prompt
     from lightning_modules.methods.base import Method
 
-__all__ = ["costs", "track_resources", "write_cost"]
+__all__ = ["measure_costs", "track_resources", "write_training_cost"]
 
-FILE = "training.json"  # beside an adapter
-ROUNDS = 3  # of sampling with the method and without, in turn
+FILE = "training.json"  # Beside an adapter
+ROUNDS = 3  # Of sampling with the method and without, in turn
 PROMPTS = 8
 # Linux: how a process's peak memory is set back, and where it stands
 RESET, PEAK = Path("/proc/self/clear_refs"), "VmHWM"
@@ -33,30 +33,29 @@ RESET, PEAK = Path("/proc/self/clear_refs"), "VmHWM"
 @contextmanager
 def track_resources(device: torch.device) -> Iterator[dict[str, float]]:
     """Fills the dict when the block ends: ``seconds``, and ``memory``, the peak in bytes, weights
-    included: on a GPU what torch took from it, on a CPU that of the whole process; without it where
-    the system does not tell."""
-    found: dict[str, float] = {}
+    included: on a GPU what torch took from it, on a CPU that of the whole process; absent where the
+    system does not say."""
+    used: dict[str, float] = {}
     cuda = device.type == "cuda"
-    known = True
     if cuda:
         torch.cuda.reset_peak_memory_stats(device)
-    else:
-        known = _reset()
+    known = cuda or _reset_peak()
     began = time.monotonic()
-    yield found
-    found["seconds"] = time.monotonic() - began
-    if cuda:
-        found["memory"] = float(torch.cuda.max_memory_allocated(device))
-    elif known:
-        found["memory"] = _peak()
+    yield used
+    used["seconds"] = time.monotonic() - began
+    if known:
+        used["memory"] = float(torch.cuda.max_memory_allocated(device)) if cuda else _peak()
 
 
-def write_cost(target: Path, cost: dict[str, float]) -> None:
+def write_training_cost(target: Path, used: dict[str, float]) -> None:
     """Keeps what a training cost beside its adapter."""
-    write_atomically(target / FILE, json.dumps(cost))
+    target.mkdir(parents=True, exist_ok=True)
+    draft = target / f".{FILE}"
+    draft.write_text(json.dumps(used))
+    draft.replace(target / FILE)
 
 
-def costs(
+def measure_costs(
     method: Method, target: Path | None, prompts: list[Prompt], config: Evaluation
 ) -> dict[str, float]:
     """``trained_parameters``, ``train_seconds``, ``train_memory`` (GiB) of the training that made
@@ -76,9 +75,7 @@ def _sampling_time(method: Method, prompts: list[Prompt], config: Evaluation) ->
     texts, noises = [prompt.text for prompt in prompts], [prompt.noise for prompt in prompts]
     masks: Any = None
     if method.takes_masks and config.follow_masks:
-        from lightning_modules.evaluation.mask_adherence import as_given, target_masks
-
-        masks = as_given(prompts, target_masks(prompts, config), config)
+        masks = mask_guidance(prompts, target_masks(prompts, config), config)
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for _ in range(ROUNDS + 1):
         for own in (True, False):
@@ -103,7 +100,7 @@ def _sampling_time(method: Method, prompts: list[Prompt], config: Evaluation) ->
     return statistics.median(seconds[True][1:]) / statistics.median(seconds[False][1:])
 
 
-def _reset() -> bool:
+def _reset_peak() -> bool:
     try:
         RESET.write_text("5")
     except OSError:

@@ -12,7 +12,7 @@ import torch
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture, Maps
 from lightning_modules.attention.early_exit import stop_after
-from lightning_modules.evaluation.cost import costs
+from lightning_modules.evaluation.cost import measure_costs
 from lightning_modules.evaluation.figures import draw_maps
 from losses.attention import enhance_loss, separate_loss
 
@@ -47,7 +47,7 @@ def diagnose(
         values |= probe.measure()
         probe.draw(folder)
     if evaluation.costs:
-        values |= costs(method, adapter, prompts, evaluation)
+        values |= measure_costs(method, adapter, prompts, evaluation)
     return values
 
 

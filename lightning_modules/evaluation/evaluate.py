@@ -1,8 +1,8 @@
-"""One evaluation for all methods: the plan's prompts and noise (`prompts`) -> images on disk, each
-drawn once (`images`) -> what is said of them (`scoring`), as numbers and as a table with a row for
-each image.
+"""One evaluation for all methods: the plan's prompts and noise (`plan`) -> images on disk, each drawn
+once (`images`) -> what metrics say of them (`metrics.registry`) and what is measured of the method
+itself (`diagnostics`), as numbers and as a table with a row for each image.
 
-Reference images for FID and precision / recall are the real images behind the same prompts.
+Real images for FID and precision / recall are those behind the same prompts.
 """
 
 from __future__ import annotations
@@ -19,22 +19,27 @@ from torch import Tensor
 
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
-from lightning_modules.embedded.judge import Judge
 from lightning_modules.evaluation.diagnostics import diagnose
 from lightning_modules.evaluation.images import Images, image_facts
-from lightning_modules.evaluation.mask_adherence import as_given, following, target_masks
-from lightning_modules.evaluation.plan import Prompt, plan, real_images
-from lightning_modules.evaluation.scoring import CHUNK, Columns, reference_folder, scorers
-from lightning_modules.methods.base import Method
-from lightning_modules.metrics.intervals import wilson
+from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
+from lightning_modules.evaluation.plan import Prompt, plan
+from lightning_modules.metrics.registry import (
+    CHUNK,
+    Columns,
+    Scorer,
+    ScoringContext,
+    build_scorers,
+)
 from lightning_modules.training import distributed
 from lightning_modules.training.progress import Clock
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from lightning_modules.methods.base import Method
+
 Emit = Callable[[str, float], None]
-DRAWING = 0.9  # of an evaluation's progress
+DRAWING = 0.9  # Of an evaluation's progress
 
 
 class EvaluationResult(NamedTuple):
@@ -43,6 +48,17 @@ class EvaluationResult(NamedTuple):
 
     metrics: dict[str, float]
     facts: dict[str, dict[str, Any]]
+
+
+def prepare_scorers(
+    config: Run, datamodule: Any, prompts: list[Prompt], device: str, emit: Emit
+) -> list[Scorer]:
+    """The scorers of an evaluation (`build_scorers`); statistics of real images are kept in the
+    cache of ``config.output``."""
+    cache = Path(config.output) / "cache"
+    return build_scorers(
+        ScoringContext(config.evaluation, prompts, datamodule, cache, device, emit)
+    )
 
 
 def evaluate(
@@ -64,44 +80,33 @@ def evaluate(
     evaluation = config.evaluation
     prompts = plan(datamodule, evaluation, config.seed)
     targets = target_masks(prompts, evaluation) if evaluation.follow_masks else None
-    first = distributed.first()
-    device = str(method.backbone.device)
-    folders, quiet = reference_folder(config), lambda text, share: emit(text, 0.0)
-    looking = scorers(evaluation, datamodule, prompts, folders, device, quiet) if first else []
+    first, scorers = distributed.first(), []
+    if first:
+        device = str(method.backbone.device)
+        quiet = lambda text, share: emit(text, 0.0)  # noqa: E731
+        scorers = prepare_scorers(config, datamodule, prompts, device, quiet)
     clock = clock or Clock()
     clock("score")
-    images = Images(
-        Path(config.output) / "images", image_facts(config, prompts, trained), len(prompts)
-    )
-    draw(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
+    facts = image_facts(config, prompts, trained, method.takes_masks)
+    images = Images(Path(config.output) / "images", facts, len(prompts))
+    draw_missing(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
     clock("sample")
     if not first:
         return EvaluationResult({}, {})
-    table: Columns = {}
-    for start in range(0, len(prompts), CHUNK):
-        rows = range(start, min(start + CHUNK, len(prompts)))
-        chunk, names = images.load(rows), [images.name(row) for row in rows]
-        for scorer in looking:
-            for name, values in scorer.add(prompts[rows.start : rows.stop], chunk, names).items():
-                table.setdefault(name, []).extend(values)
-        emit(
-            (f"scoring: image {rows.stop}/{len(prompts)}"),
-            DRAWING + (1 - DRAWING) * rows.stop / len(prompts),
-        )
-    metrics = {key: value for scorer in looking for key, value in scorer.finish().items()}
-    facts = {key: value for scorer in looking for key, value in scorer.facts.items()}
+    table = _score(scorers, prompts, images, emit)
+    metrics = {key: value for scorer in scorers for key, value in scorer.finish().items()}
     metrics |= images.observed or {}
-    if targets is not None:
-        real = real_images(datamodule, prompts).repeat_interleave(evaluation.noise_seeds, 0)
-        metrics |= following(Judge.load(), images.load(range(len(prompts))), real, prompts, targets)
-    keep(folder, prompts, images, table, evaluation.keep_images, targets)
+    write_scores(folder, prompts, images, table, evaluation.keep_images, targets)
     adapter = Path(config.output) / "adapters" / trained if trained else None
     metrics |= diagnose(method, datamodule, config, prompts, adapter, folder)
     clock("score")
-    return EvaluationResult({f"eval/{key}": value for key, value in metrics.items()}, facts)
+    return EvaluationResult(
+        {f"eval/{key}": value for key, value in metrics.items()},
+        {key: about for scorer in scorers for key, about in scorer.facts.items()},
+    )
 
 
-def draw(
+def draw_missing(
     method: Method,
     prompts: list[Prompt],
     config: Evaluation,
@@ -109,17 +114,17 @@ def draw(
     emit: Emit,
     masks: list[list[Tensor]] | None = None,
 ) -> None:
-    """Draws the images that are not there, in the same batches whatever is missing; returns when
-    those of all processes are there."""
+    """Draws the images that are not there, in batches that do not depend on what is missing; returns
+    when those of all processes are there."""
 
-    def wanting() -> list[int]:
+    def find_missing() -> list[int]:
         found = images.missing()
         # What it observes is of all images
         everything = method.observes and (found or images.observed is None)
         return list(range(len(prompts))) if everything else found
 
     # One process looks: for the others, some of what is missing may have been drawn when they look.
-    missing = set(distributed.once(wanting))
+    missing = set(distributed.once(find_missing))
     every = list(range(0, len(prompts), config.batch))
     rank, world = ranks()
     chosen = [
@@ -134,7 +139,7 @@ def draw(
         for number, start in enumerate(chosen):
             chunk = prompts[start : start + config.batch]
             noises = [p.noise for p in chunk]
-            given = masks and as_given(chunk, masks[start : start + config.batch], config)
+            given = masks and mask_guidance(chunk, masks[start : start + config.batch], config)
             found = method.generate(
                 [p.text for p in chunk], noises, given, config.steps, config.guidance, config.batch
             )
@@ -154,7 +159,23 @@ def draw(
     distributed.barrier()
 
 
-def keep(
+def _score(scorers: list[Scorer], prompts: list[Prompt], images: Images, emit: Emit) -> Columns:
+    """Shows all images to all scorers; the columns that they give."""
+    table: Columns = {}
+    for start in range(0, len(prompts), CHUNK):
+        rows = range(start, min(start + CHUNK, len(prompts)))
+        chunk, names = images.load(rows), [images.name(row) for row in rows]
+        for scorer in scorers:
+            for name, values in scorer.add(prompts[rows.start : rows.stop], chunk, names).items():
+                table.setdefault(name, []).extend(values)
+        emit(
+            f"scoring: image {rows.stop}/{len(prompts)}",
+            DRAWING + (1 - DRAWING) * rows.stop / len(prompts),
+        )
+    return table
+
+
+def write_scores(
     folder: Path,
     prompts: list[Prompt],
     images: Images,
@@ -169,31 +190,31 @@ def keep(
 
     shutil.rmtree(folder / "samples", ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
-    samples: list[str | None] = []
-    masks: list[str | None] = []
+    samples: list[str | None] = [None] * len(prompts)
+    masks: list[str | None] = [None] * len(prompts)
     for i, prompt in enumerate(prompts):
-        name = f"samples/{i:04d}.png" if prompt.index < count else None
-        if name:
-            Image.fromarray(images.load([i])[0].permute(1, 2, 0).numpy()).save(folder / name)
-        samples.append(name)
-        mask = name.replace(".png", "-mask.png") if name and targets and targets[i] else None
-        if mask and targets:
-            numbered = torch.stack(
-                [(number + 1) * target for number, target in enumerate(targets[i])]
-            ).amax(0)
-            Image.fromarray(numbered.to(torch.uint8).numpy()).save(folder / mask)
-        masks.append(mask)
-    columns = {
-        "split": [p.split for p in prompts],
-        "id": [str(p.id) for p in prompts],
-        "prompt": [p.text for p in prompts],
-        "noise": [p.noise for p in prompts],
-        "image": [images.name(i) for i in range(len(prompts))],
-        "sample": samples,
-        "mask": masks,
-        **table,
-    }
-    frame = pd.DataFrame(columns)
+        if prompt.index >= count:
+            continue
+        samples[i] = f"samples/{i:04d}.png"
+        picture = images.load([i])[0].permute(1, 2, 0).numpy()
+        Image.fromarray(picture).save(folder / f"samples/{i:04d}.png")
+        if targets and targets[i]:
+            masks[i] = f"samples/{i:04d}-mask.png"
+            numbered = [(number + 1) * target for number, target in enumerate(targets[i])]
+            plane = torch.stack(numbered).amax(0).to(torch.uint8)
+            Image.fromarray(plane.numpy()).save(folder / f"samples/{i:04d}-mask.png")
+    frame = pd.DataFrame(
+        {
+            "split": [p.split for p in prompts],
+            "id": [str(p.id) for p in prompts],
+            "prompt": [p.text for p in prompts],
+            "noise": [p.noise for p in prompts],
+            "image": [images.name(i) for i in range(len(prompts))],
+            "sample": samples,
+            "mask": masks,
+            **table,
+        }
+    )
     frame.to_parquet(folder / "scores.parquet", index=False)
     if "success" in frame and frame["success"].notna().any():
         _prompt_scores(frame.dropna(subset="success")).to_parquet(
@@ -203,23 +224,15 @@ def keep(
 
 def _prompt_scores(frame: pd.DataFrame) -> pd.DataFrame:
     """Of each prompt: its ``images``, how many are ``right``, their ``share`` and its 95 % Wilson
-    interval ``low`` to ``high``."""
-    import pandas as pd
+    interval ``low`` to ``high`` (Wilson 1927)."""
+    from scipy.stats import binomtest
 
-    rows = []
-    for (split, name, prompt), group in frame.groupby(["split", "id", "prompt"], sort=False):
-        images, right = len(group), int(group["success"].astype(bool).sum())
-        low, high = wilson(right, images)
-        rows.append(
-            {
-                "split": split,
-                "id": name,
-                "prompt": prompt,
-                "images": images,
-                "right": right,
-                "share": right / images,
-                "low": low,
-                "high": high,
-            }
-        )
-    return pd.DataFrame(rows)
+    success = frame["success"].astype(bool)
+    table = success.groupby([frame["split"], frame["id"], frame["prompt"]], sort=False)
+    table = table.agg(images="count", right="sum").reset_index()
+    table["share"] = table["right"] / table["images"]
+    counts = zip(table["right"], table["images"], strict=True)
+    intervals = [binomtest(*pair).proportion_ci(0.95, method="wilson") for pair in counts]
+    table["low"] = [interval.low for interval in intervals]
+    table["high"] = [interval.high for interval in intervals]
+    return table

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from conf import load as conf
 from conf.schema import Run
+from conf.spec import methods
 from datamodules.loading import ranks
 from lightning_modules.backbone.weights import weights_digest
 from lightning_modules.evaluation.plan import Prompt
@@ -27,25 +28,28 @@ from lightning_modules.training.keys import method_facts, sampling_code
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}
 
 
-def image_facts(config: Run, prompts: Sequence[Prompt], trained: str | None) -> dict[str, Any]:
+def image_facts(
+    config: Run, prompts: Sequence[Prompt], trained: str | None, takes_masks: bool = False
+) -> dict[str, Any]:
     """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the
-    adapter, None where nothing was trained."""
+    adapter, None where nothing was trained; ``takes_masks``: whether the method is told where
+    things shall be."""
     facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
     facts["method"] = method_facts(config)
     facts["method"].pop("init")
     facts["trainer"].pop("devices")
-    untouched = config.method.name == "untouched"
-    chosen = {key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format")}
-    if evaluation.follow_masks and not untouched:
-        chosen |= {key: getattr(evaluation, key) for key in ("masks", "turn", "mirror")}
+    guided = ("masks", "turn", "mirror") if evaluation.follow_masks and takes_masks else ()
+    # A method that learns on each prompt has no adapter, but a recipe
+    recipe = [facts["trainer"], config.seed] if methods()[config.method.name].sections else "none"
     return {
         "code": sampling_code(config),
         "fresh": config.fresh,
         "backbone": facts["backbone"] | {"weights": weights_digest(config.backbone.path)},
-        "method": {"name": "untouched"} if untouched else facts["method"],
-        # A method that learns on each prompt has no adapter, but a recipe.
-        "training": trained or ("none" if untouched else [facts["trainer"], config.seed]),
-        "sampling": chosen,
+        "method": facts["method"],
+        "training": trained or recipe,
+        "sampling": {
+            key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format", *guided)
+        },
         "prompts": [[prompt.text, prompt.noise] for prompt in prompts],
         # Masks are those of the real images behind the prompts.
         "data": [config.data.root, [[prompt.split, prompt.id] for prompt in prompts]]

@@ -1,7 +1,7 @@
-"""How well images agree with their prompts, by CLIP and BLIP: pure functions, scorers over them,
-and one torchmetrics Metric for all.
+"""How well images agree with their prompts, by CLIP and BLIP: pure functions, scores over them, and
+one scorer for all.
 
-A scorer is called as ``scorer(images, prompts) -> float32 [N]`` (uint8 [N, 3, H, W] and N prompts)
+A score is called as ``score(images, prompts) -> float32 [N]`` (uint8 [N, 3, H, W] and N prompts)
 and says in ``name`` and ``facts`` which model, scale and templates its number has: "CLIP score"
 alone names at least three different ones.
 
@@ -13,22 +13,50 @@ alone names at least three different ones.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
 
-from lightning_modules.metrics.distribution import gather_to_cpu
-from lightning_modules.metrics.templates import IMAGENET_TEMPLATES, PLAIN, fill, split_prompt
+from lightning_modules.metrics.registry import Columns, ScoringContext
 from lightning_modules.metrics.vision_language import (
     BlipCaptioner,
     BlipMatcher,
     Embedder,
     check_images,
+    load_aligner,
 )
+
+if TYPE_CHECKING:
+    from lightning_modules.evaluation.plan import Prompt
+
+
+PLAIN = ("{}",)
+
+
+def _imagenet_templates() -> tuple[str, ...]:
+    things = (
+        "bad photo, sculpture, low resolution photo, rendering, cropped photo, tattoo, bright photo, dark photo, drawing, close-up photo, "
+        "black and white photo, painting, pixelated photo, jpeg corrupted photo, blurry photo, photo, good photo, doodle, sketch, rendition"
+    )
+    of = [f"a {thing}" for thing in things.split(", ")] + ["graffiti", "art", "itap"]
+    looks = ("hard to see", "clean", "dirty", "cool", "large", "small", "nice", "weird")
+    makes = ("embroidered", "plastic", "origami", "toy", "cartoon", "plushie")
+    templates = ["a photo of many {}.", "a photo of one {}.", "a photo of my {}.", "itap of my {}."]
+    for article in ("a", "the"):
+        templates += [f"{thing} of {article} {{}}." for thing in of]
+        templates += [f"a photo of {article} {look} {{}}." for look in looks]
+        templates += [f"{article} {make} {{}}." for make in makes]
+        templates.append(f"{article} {{}} in a video game.")
+    return tuple(templates)
+
+
+# The 80 sentences with which OpenAI's CLIP classifies ImageNet (its notebook
+# Prompt_Engineering_for_ImageNet). Only their mean is used, so their order has no effect.
+IMAGENET_TEMPLATES = _imagenet_templates()
 
 
 class Scale(NamedTuple):
@@ -46,6 +74,42 @@ SCALES = {
     # arXiv:2104.08718, section 3
     "hessel": Scale("2.5·max(cos, 0)", 2.5, "sample", ("A photo depicts {}",)),
 }
+
+
+def fill_template(template: str, prompt: str) -> str:
+    """The prompt instead of ``{}``, with one article instead of two ("a photo of the a cat" ->
+    "a photo of a cat").
+
+    Attend-and-Excite's code replaces "a a" and "the a" by "a" anywhere in the text. This does so to
+    whole words only, which is the same for that paper's prompts; the code also makes "a zebrand a
+    cat" of "a zebra and a cat". Where the template ends in a full stop, the prompt's own is left
+    out. Raises ValueError if the template has not exactly one ``{}``.
+    """
+    if template.count("{}") != 1:
+        raise ValueError(
+            f"template {template!r} has {template.count('{}')} fields for the prompt: "
+            f"expected one {{}}"
+        )
+    if template == "{}":
+        return prompt
+    text = template.replace(
+        "{}", prompt.strip().rstrip(".") if template.endswith(".") else prompt.strip()
+    )
+    return re.sub(r"\b(?:a|the) (an?)\b", r"\1", text, flags=re.IGNORECASE)
+
+
+def split_prompt(prompt: str) -> list[str]:
+    """The parts of a prompt between " and "s or, where there is none, between " with "s; empty
+    where there is neither.
+
+    Attend-and-Excite's rule for its prompts of two things. Of three its code looks at the first two
+    only; here all count.
+    """
+    for word in ("and", "with"):
+        parts = [part.strip() for part in re.split(rf"\s{word}\s", prompt, flags=re.IGNORECASE)]
+        if len(parts) > 1 and all(parts):
+            return parts
+    return []
 
 
 def cosine(a: Tensor, b: Tensor) -> Tensor:
@@ -104,7 +168,7 @@ class _Prompts:
         if not templates:
             raise ValueError("templates=[] leaves no text to compare with: give at least '{}'")
         for template in templates:
-            fill(template, "")
+            fill_template(template, "")
         self.model, self.templates = model, tuple(templates)
         self.memory: dict[str, tuple[Tensor, bool]] = {}
 
@@ -118,7 +182,7 @@ class _Prompts:
         for start in range(0, len(new), 64):
             some = new[start : start + 64]
             vectors, cut = self.model.texts(
-                [fill(template, prompt) for prompt in some for template in self.templates]
+                [fill_template(template, prompt) for prompt in some for template in self.templates]
             )
             for i, prompt in enumerate(some):
                 mine = slice(i * count, (i + 1) * count)
@@ -130,7 +194,9 @@ class _Prompts:
         ]
 
 
-class Scorer(Protocol):
+class Score(Protocol):
+    """A number for each image and its prompt."""
+
     name: str
     floor: str  # as `Scale.floor`
     truncated: int  # images so far whose text was longer than the model reads
@@ -315,59 +381,56 @@ def _check(images: Tensor, prompts: Sequence[str]) -> None:
         )
 
 
-class Alignment(Metric):
-    """The mean of a scorer over all images seen, on all ranks.
+def build(context: ScoringContext) -> list[AlignmentScorer]:
+    """A scorer for each score of each model in ``evaluation.aligners``: a CLIP's of the prompt and
+    of its weakest half, a BLIP's of both heads; the captions that a BLIP writes are compared by the
+    first CLIP. A second model of one kind has ``_2`` behind its key. Raises as `load_aligner`."""
+    scores = _scores(context.evaluation.aligners, context.device)
+    titles = [score.name.partition("[")[0] for score in scores]
+    number = [titles[:i].count(title) + 1 for i, title in enumerate(titles)]
+    keys = [title if n == 1 else f"{title}_{n}" for title, n in zip(titles, number, strict=True)]
+    return [AlignmentScorer(score, key) for score, key in zip(scores, keys, strict=True)]
 
-    ``compute`` returns a dict of floats: the mean under the scorer's name, ``n_images`` (those in
-    the mean), ``n_undefined`` (images whose score is nan, left out) and ``n_truncated`` (images
-    whose text was longer than the model reads). Every state is a sum, so that ranks with unequal
-    numbers of images (none included) reduce exactly. Images that a sampler repeated count twice:
-    give each image once.
 
-    ``scores``: one float per image given on this rank, in their order; calling the metric returns
-    those of the batch, [N].
-    """
+def _scores(names: Sequence[str], device: str) -> list[Score]:
+    models = [load_aligner(name, device=device) for name in names]
+    embedders = [model for model in models if not isinstance(model, BlipCaptioner)]
+    scores: list[Score] = []
+    for model in models:
+        if isinstance(model, BlipCaptioner):
+            if not embedders:
+                raise ValueError(
+                    f"evaluation.aligners={list(names)}: captions are compared by a CLIP; "
+                    f"name one beside {model.label}"
+                )
+            scores.append(CaptionSimilarity(model, embedders[0]))
+        else:
+            scores += [Similarity(model), WeakestPart(model)]
+        if isinstance(model, BlipMatcher):
+            scores.append(MatchProbability(model))
+    return scores
 
-    full_state_update = False
 
-    def __init__(self, scorer: Scorer, **kwargs: Any) -> None:
-        super().__init__(dist_sync_fn=gather_to_cpu, **kwargs)
-        self.scorer = scorer
-        self.scores: list[float] = []
-        self.add_state("total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        for name in ("images", "undefined", "truncated"):
-            self.add_state(name, torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+class AlignmentScorer:
+    """The mean of a score over all images that have one; under ``key`` in the table and in the
+    numbers."""
 
-    def update(self, images: Tensor, prompts: Sequence[str]) -> None:
-        """uint8 [N, 3, H, W] and N prompts. Raises as the scorer does."""
-        before = self.scorer.truncated
-        scores = self.scorer(images, prompts)
+    def __init__(self, score: Score, key: str) -> None:
+        self.score, self.key = score, key
+        self.total, self.images = torch.zeros((), dtype=torch.float64), 0
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
+        """As `Scorer`; nan for an image without a score."""
+        scores = self.score(images, [prompt.text for prompt in prompts])
         defined = ~scores.isnan()
-        self.total += scores[defined].double().sum().to(self.total.device)
+        self.total += scores[defined].double().sum()
         self.images += int(defined.sum())
-        self.undefined += int((~defined).sum())
-        self.truncated += self.scorer.truncated - before
-        self.scores += scores.tolist()
+        return {self.key: scores.tolist()}
 
-    def forward(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Adds a batch and returns its scores, float32 [N]."""
-        self.update(images, prompts)
-        return torch.tensor(self.scores[len(self.scores) - len(images) :])
-
-    def compute(self) -> dict[str, float]:
-        """Raises ValueError if no image was given; the mean is nan if none of them has a score."""
-        if self.images + self.undefined == 0:
-            raise ValueError(
-                f"no image was scored by {self.scorer.name}: call update before compute"
-            )
+    def finish(self) -> dict[str, float]:
+        """As `Scorer`; nan where no image has a score."""
         mean = float(self.total / self.images) if self.images else float("nan")
-        return {
-            self.scorer.name: max(0.0, mean) if self.scorer.floor == "mean" else mean,
-            "n_images": float(self.images),
-            "n_undefined": float(self.undefined),
-            "n_truncated": float(self.truncated),
-        }
-
-    def reset(self) -> None:
-        super().reset()
-        self.scores = []
+        facts = {"score": self.score.name, "images": self.images, **self.score.facts}
+        self.facts = {self.key: facts}
+        return {self.key: max(0.0, mean) if self.score.floor == "mean" else mean}

@@ -5,19 +5,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_modules.metrics.detection import Detection, Detector
+from lightning_modules.metrics.detection import SPOKEN, Detection, Detector, class_name
 from lightning_modules.metrics.geneval import COLORS
-from lightning_modules.metrics.registry import chosen
-from lightning_modules.metrics.vocabulary import SPOKEN, class_name
-
-if TYPE_CHECKING:
-    from lightning_modules.metrics.vision_language import Embedder
+from lightning_modules.metrics.vision_language import Clip, Embedder
 
 GROUND = 0x99  # grey that GenEval paints around an object
 TEMPLATES = (
@@ -71,15 +67,11 @@ class ClipColor:
     ) -> None:
         """``model``: hub id, local folder, or one that is loaded. Raises as
         `vision_language.Clip`."""
-        if isinstance(model, str):
-            from lightning_modules.metrics.vision_language import Clip
-
-            model = Clip(model, device=device)
-        self.model: Embedder = model
+        self.model: Embedder = Clip(model, device=device) if isinstance(model, str) else model
         self.palette = tuple(palette)
         self.facts = {
             "color_classifier": self.name,
-            "model": model.label,
+            "model": self.model.label,
             "colors": list(self.palette),
         }
         self._known: dict[str, Tensor] = {}
@@ -195,11 +187,6 @@ class Colored:
             )
             for d in detections
         ]
-
-
-def color_classifier(name: str, **options: Any) -> ColorClassifier:
-    """ "clip" or "mean", with its own options. Raises ValueError on another name or option."""
-    return chosen("color_classifier", name, {"clip": ClipColor, "mean": MeanColor}, options)
 
 
 def crop(image: Tensor, detection: Detection) -> Tensor | None:

@@ -9,7 +9,7 @@ Definitions, for one image with the wanted objects W = [(color, shape), ...] and
 * color_rate:  |multiset of colours in W ∩ multiset of colours in D| / |W|: the colour is there, on whatever shape
 * shape_rate:  the same for shapes: the shape is there, in whatever colour
 * extra:       |D| - matched; a wanted shape in a wrong colour is therefore one missing object and one extra object
-* relation:    whether the centres of the first two wanted objects lie as stated; None if either is missing (a rate counts that as wrong)
+* relation:    whether the centres of the first two wanted objects lie as stated; False if either is missing, None if none is stated
 """
 
 from __future__ import annotations
@@ -24,6 +24,27 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Wanted = tuple[str, str]  # (color, shape)
+
+# COCO's own name of what other vocabularies write otherwise: Pascal VOC's, which some COCO
+# checkpoints carry, GenEval's, and spellings.
+COCO_NAMES = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+    "television": "tv",
+    "computer mouse": "mouse",
+    "tv remote": "remote",
+    "computer keyboard": "keyboard",
+    "cellphone": "cell phone",
+    "doughnut": "donut",
+    "hair dryer": "hair drier",
+}
+# What GenEval says of a class in a sentence
+SPOKEN = {"mouse": "computer mouse", "remote": "tv remote", "keyboard": "computer keyboard"}
+
 
 # Unit vector from the second object to the first, y pointing down as in images.
 DIRECTIONS = {"left of": (-1, 0), "right of": (1, 0), "above": (0, -1), "below": (0, 1)}
@@ -75,7 +96,7 @@ class Verdict:
     colors: int
     shapes: int
     extra: int
-    relation: bool | None  # None: the target states none, or an object that it speaks of is missing
+    relation: bool | None  # None: the target states none
 
     @property
     def success(self) -> bool:
@@ -127,11 +148,12 @@ def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
         )
     if relation is not None and len(objects) < 2:
         raise ValueError(f"relation {relation!r} needs two objects, the target has {len(objects)}")
-    found = match(detections, objects)
+    matches = match(detections, objects)
     holds = None
-    if relation is not None and found[0] is not None and found[1] is not None:
-        holds = relation_holds(found[0].centre, found[1].centre, relation)
-    matched = sum(d is not None for d in found)
+    if relation is not None:
+        first, second = matches[:2]
+        holds = bool(first and second and relation_holds(first.centre, second.centre, relation))
+    matched = sum(d is not None for d in matches)
     return Verdict(
         wanted=len(objects),
         objects=matched,
@@ -143,6 +165,34 @@ def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
         extra=len(detections) - matched,
         relation=holds,
     )
+
+
+def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
+    """Rates over images:
+
+    * ``success``: share of images in which every wanted object is right
+    * ``object_rate``, ``color_rate``, ``shape_rate``: sums over images, over the sum of wanted objects
+    * ``extra_objects``: mean number of objects per image that nobody asked for
+    * ``n_images``
+    * ``relation_rate``: share of the images whose prompt states a relation in which it holds; absent
+      if no prompt states one
+
+    Raises ValueError if there is no image.
+    """
+    if not verdicts:
+        raise ValueError("no image was judged: give at least one verdict")
+    images, wanted = len(verdicts), sum(v.wanted for v in verdicts)
+    rates = {
+        "success": sum(v.success for v in verdicts) / images,
+        "object_rate": sum(v.objects for v in verdicts) / wanted,
+        "color_rate": sum(v.colors for v in verdicts) / wanted,
+        "shape_rate": sum(v.shapes for v in verdicts) / wanted,
+        "extra_objects": sum(v.extra for v in verdicts) / images,
+        "n_images": float(images),
+    }
+    if relations := [v.relation for v in verdicts if v.relation is not None]:
+        rates["relation_rate"] = sum(relations) / len(relations)
+    return rates
 
 
 def smallest_of_best_assignment(scores: Sequence[Sequence[float]]) -> float:
@@ -161,3 +211,16 @@ def smallest_of_best_assignment(scores: Sequence[Sequence[float]]) -> float:
         min(row[c] for row, c in zip(scores, chosen, strict=True))
         for chosen in permutations(candidates, len(scores))
     )
+
+
+def class_name(label: str) -> str:
+    """The label in lower case, with blanks for underscores, and by COCO's name where it has another
+    one."""
+    name = " ".join(label.lower().replace("_", " ").split())
+    return COCO_NAMES.get(name, name)
+
+
+def color_name(color: str) -> str:
+    """The colour in lower case; grey is gray."""
+    name = color.strip().lower()
+    return "gray" if name == "grey" else name

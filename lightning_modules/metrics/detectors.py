@@ -1,46 +1,82 @@
-"""What is in images, from whichever detector: the judge, a model of transformers, or a file that
-another detector's results were put in."""
+"""Detectors: a model of transformers, a file of another detector's results, and how an evaluation
+chooses among them.
+
+A file of detections holds JSON lines, one image a line:
+
+    {"image": "0000.png", "detections": [{"label": "cat", "box": [10, 20, 110, 220], "score": 0.97, "color": "black", "mask": {...}}]}
+
+``image`` is a name or a position from 0 on; an image in which nothing was found has an empty list.
+``box`` is [x0, y0, x1, y1] in pixels of the image. ``color`` and ``mask`` (COCO's RLE, {"size":
+[height, width], "counts": ...}) may be left out. A first line {"facts": {...}} may say what made
+them.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeGuard
 
+import numpy as np
 import torch
+from pycocotools import mask as coco_mask
 from torch import Tensor
+from torch.nn import functional as F
 
-from lightning_modules.metrics.color_classifiers import ColorClassifier, Colored
-from lightning_modules.metrics.detection import Detection, Detector
-from lightning_modules.metrics.detection_files import DetectionsFile, check_images
-from lightning_modules.metrics.registry import chosen
-from lightning_modules.metrics.vocabulary import class_name
-
-if TYPE_CHECKING:
-    from lightning_modules.embedded.judge import Judge
+from conf.schema import Evaluation
+from lightning_modules.metrics.color_classifiers import ClipColor, Colored, MeanColor
+from lightning_modules.metrics.detection import Detection, Detector, class_name
 
 MASKED = ("maskformer", "mask2former")
-KEPT = 100  # of the pairs of query and class of an image
+KEPT = 100  # Of the pairs of query and class of an image
+REQUIRED = {"label", "box", "score"}
 
 
-class JudgeDetector:
-    """The embedded world's judge: shapes with their colours in images of 64 x 64. ``judge``: the
-    shipped one by default."""
+def build_detector(evaluation: Evaluation, device: str = "cpu") -> Detector:
+    """The detector that ``evaluation.detector`` names, a .jsonl or a model of transformers, whose
+    detections get colours from ``evaluation.color_classifier``. Raises FileNotFoundError or
+    ValueError, in one line, where one of them cannot be had."""
+    if evaluation.detector.endswith(".jsonl"):
+        return DetectionsFile(evaluation.detector)
+    detector = TransformersDetector(evaluation.detector, device=device)
+    if evaluation.color_classifier == "none":
+        return detector
+    if evaluation.color_classifier == "mean":
+        return Colored(detector, MeanColor())
+    return Colored(detector, ClipColor(evaluation.color_classifier, device))
 
-    name = "judge"
 
-    def __init__(self, judge: Judge | None = None) -> None:
-        from lightning_modules.embedded.judge import Judge
+class SharedDetector:
+    """A detector that several metrics ask about the same images: it looks once."""
 
-        self.judge = judge if judge is not None else Judge.load()
-        self.facts: dict[str, Any] = {"detector": self.name, "threshold": self.judge.threshold}
+    def __init__(self, detector: Detector) -> None:
+        self.detector, self.name, self.facts = detector, detector.name, detector.facts
+        self.latest: tuple[list[str | int], list[list[Detection]]] = ([], [])
 
     def detect(
         self, images: Tensor, names: Sequence[str | int] | None = None
     ) -> list[list[Detection]]:
         """As `Detector`."""
-        check_images(images, names)
-        return self.judge.detect(images)
+        if names is None:
+            return self.detector.detect(images)
+        if self.latest[0] != list(names):
+            self.latest = list(names), self.detector.detect(images, names)
+        return self.latest[1]
+
+
+def check_images(images: Tensor, names: Sequence[str | int] | None) -> None:
+    """Raises ValueError unless images are uint8 [N, 3, H, W], with a name for each if any."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"a detector takes uint8 images [N, 3, H, W], not {images.dtype} {list(images.shape)}"
+        )
+    if names is not None and len(names) != len(images):
+        raise ValueError(
+            f"{len(images)} images but {len(names)} names: give one name for each image"
+        )
 
 
 class TransformersDetector:
@@ -66,24 +102,24 @@ class TransformersDetector:
     ) -> None:
         """Raises FileNotFoundError when no such model can be loaded from there."""
         from huggingface_hub.constants import HF_HUB_OFFLINE
-        from transformers import AutoConfig, AutoImageProcessor, AutoModelForObjectDetection
-
-        from lightning_modules.metrics.segmentation import HuggingFaceSegmenter
+        from transformers import (
+            AutoConfig,
+            AutoImageProcessor,
+            AutoModelForObjectDetection,
+            AutoModelForUniversalSegmentation,
+        )
 
         self.threshold, self.batch, self.device = threshold, batch, torch.device(device)
-        self.segmenter: HuggingFaceSegmenter | None = None
         try:
             config = AutoConfig.from_pretrained(model, revision=revision)
-            if config.model_type in MASKED:
-                self.segmenter = HuggingFaceSegmenter(model, revision, device, batch=batch)
-                self.segmenter.model.float()
-            else:
-                self.processor = AutoImageProcessor.from_pretrained(model, revision=revision)
-                if not hasattr(self.processor, "post_process_object_detection"):
-                    raise ValueError(f"a {config.model_type} gives no boxes")
-                self.model: Any = AutoModelForObjectDetection.from_pretrained(
-                    model, revision=revision, use_safetensors=True, dtype=torch.float32
-                )
+            self.masks = config.model_type in MASKED
+            self.processor = AutoImageProcessor.from_pretrained(model, revision=revision)
+            if not self.masks and not hasattr(self.processor, "post_process_object_detection"):
+                raise ValueError(f"a {config.model_type} gives no boxes")
+            kind = AutoModelForUniversalSegmentation if self.masks else AutoModelForObjectDetection
+            self.model: Any = kind.from_pretrained(
+                model, revision=revision, use_safetensors=True, dtype=torch.float32
+            )
         except (OSError, ValueError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
             expected = (
@@ -98,15 +134,14 @@ class TransformersDetector:
             raise FileNotFoundError(
                 f"detector {model!r} cannot be loaded ({first}): {expected}{hint}"
             ) from error
-        if self.segmenter is None:
-            self.model.requires_grad_(False).eval().to(self.device)
+        self.model.requires_grad_(False).eval().to(self.device)
         self.labels = {int(index): class_name(label) for index, label in config.id2label.items()}
         self.facts: dict[str, Any] = {
             "detector": self.name,
             "model": Path(model).resolve().name if Path(model).is_dir() else model,
             "revision": revision,
             "kind": config.model_type,
-            "masks": self.segmenter is not None,
+            "masks": self.masks,
             "threshold": threshold,
         }
 
@@ -115,7 +150,7 @@ class TransformersDetector:
     ) -> list[list[Detection]]:
         """As `Detector`, boxes and masks in the pixels of the images."""
         check_images(images, names)
-        look = self._boxes if self.segmenter is None else self._instances
+        look = self._instances if self.masks else self._boxes
         return (
             [row for chunk in images.split(self.batch) for row in look(chunk)]
             if len(images)
@@ -124,14 +159,11 @@ class TransformersDetector:
 
     @torch.no_grad()
     def _boxes(self, images: Tensor) -> list[list[Detection]]:
-        inputs = self.processor(
-            images=list(images.cpu()), return_tensors="pt", input_data_format="channels_first"
-        ).to(self.device)
-        with torch.autocast(self.device.type, enabled=False):
-            output = self.model(**inputs)
-        sizes = [tuple(images.shape[2:])] * len(images)
+        _, output = self._run(images)
         rows = self.processor.post_process_object_detection(
-            output, threshold=self.threshold, target_sizes=sizes
+            output,
+            threshold=self.threshold,
+            target_sizes=[tuple(images.shape[2:])] * len(images),
         )
         found = []
         for row in rows:
@@ -143,13 +175,35 @@ class TransformersDetector:
             found.append(sorted(detections, key=lambda d: -d.score))
         return found
 
+    @torch.no_grad()
     def _instances(self, images: Tensor) -> list[list[Detection]]:
-        assert self.segmenter is not None
-        classes, planes = self.segmenter.queries(images)
+        """Class probabilities [N, Q, classes + 1], the last of none, and mask probabilities [N, Q,
+        H, W] of each query, as `instances` reads them."""
+        inputs, output = self._run(images)
+        planes = F.interpolate(
+            output.masks_queries_logits,
+            inputs["pixel_values"].shape[2:],
+            mode="bilinear",
+            align_corners=False,
+        )
+        # The processor may have padded the images below and to the right
+        height, width = (int(inputs["pixel_mask"][0].any(dim).sum()) for dim in (1, 0))
+        planes = F.interpolate(
+            planes[:, :, :height, :width], images.shape[2:], mode="bilinear", align_corners=False
+        )
+        classes = output.class_queries_logits.softmax(-1).cpu()
         return [
             instances(c, p, self.labels, self.threshold)
-            for c, p in zip(classes, planes, strict=True)
+            for c, p in zip(classes, planes.sigmoid().cpu(), strict=True)
         ]
+
+    def _run(self, images: Tensor) -> tuple[Any, Any]:
+        """The model's inputs and outputs, in float32 also under autocast."""
+        inputs = self.processor(
+            images=list(images.cpu()), return_tensors="pt", input_data_format="channels_first"
+        ).to(self.device)
+        with torch.autocast(self.device.type, enabled=False):
+            return inputs, self.model(**inputs)
 
 
 def instances(
@@ -180,18 +234,190 @@ def instances(
     return sorted(found, key=lambda d: -d.score)
 
 
-def detector(
-    name: str, color_classifier: ColorClassifier | None = None, **options: Any
-) -> Detector:
-    """ "judge", "transformers" or "file", with its own options; with a colour classifier, detections without
-    a colour get one.
+class DetectionsFile:
+    """Detections from a file; the form stands at the top of this module.
 
-    Raises ValueError on another name or option.
+    The whole file is read and checked at once; masks stay encoded until their images are asked for.
     """
-    made = chosen(
-        "detector",
-        name,
-        {"judge": JudgeDetector, "transformers": TransformersDetector, "file": DetectionsFile},
-        options,
+
+    name = "file"
+
+    def __init__(self, path: Path | str) -> None:
+        """Raises FileNotFoundError where there is no file, ValueError with file:line on what is not
+        of the form."""
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(
+                f"no detections at {path}: expected a file of JSON lines, one image a line"
+            )
+        self.facts: dict[str, Any] = {"detector": self.name, "file": self.path.name}
+        self._rows: dict[str | int, tuple[int, list[dict[str, Any]]]] = {}
+        with self.path.open(encoding="utf-8-sig") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    self._read(number, json.loads(line))
+                except (ValueError, TypeError, KeyError) as error:
+                    raise ValueError(f"{self.path}:{number}: {error}") from None
+        if not self._rows:
+            raise ValueError(f"{self.path}: no image in it: expected JSON lines, one image a line")
+
+    def _read(self, number: int, content: Any) -> None:
+        if isinstance(content, dict) and content.keys() == {"facts"}:
+            self.facts |= {"made_by": content["facts"]}
+            return
+        if (
+            not isinstance(content, dict)
+            or content.keys() != {"image", "detections"}
+            or not isinstance(content["detections"], list)
+        ):
+            raise ValueError(
+                "expected an object with 'image' and a list 'detections', not "
+                f"{str(content)[:60]!r}"
+            )
+        key = content["image"]
+        if isinstance(key, bool) or not isinstance(key, int | str):
+            raise ValueError(f"image {key!r}: expected a name or a position")
+        if key in self._rows:
+            raise ValueError(
+                f"image {key!r} stands in line {self._rows[key][0]} already: give each "
+                "image one line"
+            )
+        for given in content["detections"]:
+            _check(given)
+        self._rows[key] = number, content["detections"]
+
+    def detect(
+        self, images: Tensor, names: Sequence[str | int] | None = None
+    ) -> list[list[Detection]]:
+        """As `Detector`. Raises ValueError for an image that the file does not name, and for a mask
+        or a box of another size."""
+        check_images(images, names)
+        found = []
+        for key in names if names is not None else range(len(images)):
+            if key not in self._rows:
+                some = ", ".join(map(repr, list(self._rows)[:3]))
+                raise ValueError(
+                    f"{self.path}: nothing about image {key!r} among its {len(self._rows)} "
+                    f"images ({some}, …)"
+                )
+            number, given = self._rows[key]
+            try:
+                detections = [_detection(one, tuple(images.shape[2:])) for one in given]
+            except ValueError as error:
+                raise ValueError(f"{self.path}:{number}: {error}") from None
+            found.append(sorted(detections, key=lambda d: -d.score))
+        return found
+
+
+def write_detections(
+    path: Path | str,
+    detections: Sequence[Sequence[Detection]],
+    names: Sequence[str | int] | None = None,
+    facts: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes a file that `DetectionsFile` reads; whole or not at all. ``names``: of the images,
+    their positions if left out."""
+    path = Path(path)
+    if names is not None and (len(names) != len(detections) or len(set(names)) != len(names)):
+        different = f"{len(set(names))} different names among {len(names)}"
+        raise ValueError(
+            f"{len(detections)} images but {different}: give each image a name of its own"
+        )
+    lines = [json.dumps({"facts": dict(facts)})] if facts else []
+    for name, row in zip(
+        names if names is not None else range(len(detections)), detections, strict=True
+    ):
+        lines.append(json.dumps({"image": name, "detections": [_plain(d) for d in row]}))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def _check(given: Any) -> None:
+    if not isinstance(given, dict) or not REQUIRED <= given.keys() <= REQUIRED | {"color", "mask"}:
+        raise ValueError(
+            f"detection {str(given)[:60]!r}: expected label, box, score and, if known, "
+            "color and mask"
+        )
+    label, box, score, color, mask = (
+        given.get(key) for key in ("label", "box", "score", "color", "mask")
     )
-    return made if color_classifier is None else Colored(made, color_classifier)
+    if not isinstance(label, str) or not label.strip():
+        raise ValueError(f"label {label!r}: expected the name of a class")
+    if (
+        not isinstance(box, list)
+        or len(box) != 4
+        or not all(map(_number, box))
+        or box[0] > box[2]
+        or box[1] > box[3]
+    ):
+        raise ValueError(
+            f"box {box!r} of {label!r}: expected [x0, y0, x1, y1] in pixels with x0 <= x1 "
+            "and y0 <= y1"
+        )
+    if not _number(score) or not 0 <= score <= 1:
+        raise ValueError(f"score {score!r} of {label!r}: expected a number from 0 to 1")
+    if color is not None and not isinstance(color, str):
+        raise ValueError(f"color {color!r} of {label!r}: expected a word")
+    if mask is not None and (not isinstance(mask, dict) or mask.keys() != {"size", "counts"}):
+        raise ValueError(
+            f"mask {str(mask)[:60]} of {label!r}: expected COCO's RLE, {{'size': [height, "
+            f"width], 'counts': ...}}"
+        )
+
+
+def _number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _detection(given: Mapping[str, Any], size: tuple[int, ...]) -> Detection:
+    x0, y0, x1, y1 = (float(value) for value in given["box"])
+    if x0 >= size[1] or y0 >= size[0] or x1 <= 0 or y1 <= 0:
+        raise ValueError(
+            f"box {given['box']} of {given['label']!r} lies outside an image of "
+            f"{size[1]}x{size[0]}: was it resized?"
+        )
+    mask = None
+    if (rle := given.get("mask")) is not None:
+        if list(rle["size"]) != list(size):
+            sizes = f"{rle['size']}, its image {list(size)} (height, width)"
+            raise ValueError(f"mask of {given['label']!r} has the size {sizes}: was it resized?")
+        mask = _decoded(rle)
+    return Detection(
+        given["label"], (x0, y0, x1, y1), float(given["score"]), mask, given.get("color")
+    )
+
+
+def _decoded(rle: Mapping[str, Any]) -> Tensor:
+    """bool [H, W] of COCO's RLE, compressed (a text) or not (a list)."""
+    height, width = rle["size"]
+    if isinstance(rle["counts"], list):
+        if sum(rle["counts"]) != height * width:
+            raise ValueError(
+                f"a mask's counts add up to {sum(rle['counts'])}: expected {height * width} "
+                f"for the size {rle['size']}"
+            )
+        rle = coco_mask.frPyObjects(dict(rle), height, width)
+    return torch.from_numpy(coco_mask.decode(rle).astype(bool))
+
+
+def _plain(detection: Detection) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "label": detection.label,
+        "box": [float(v) for v in detection.box],
+        "score": float(detection.score),
+    }
+    if detection.color is not None:
+        plain["color"] = detection.color
+    if detection.mask is not None:
+        rle = coco_mask.encode(
+            np.asfortranarray(np.asarray(torch.as_tensor(detection.mask).cpu(), dtype=np.uint8))
+        )
+        plain["mask"] = {
+            "size": [int(side) for side in rle["size"]],
+            "counts": rle["counts"].decode("ascii"),
+        }
+    return plain

@@ -1,160 +1,127 @@
-"""How close a set of generated images comes to a set of real ones, as a torchmetrics Metric over
-features."""
+"""How close the generated images come to the real ones behind the same prompts: FID, KID, improved
+precision / recall, density / coverage, on the features of an extractor."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
-from torchmetrics.utilities import dim_zero_cat
-from torchmetrics.utilities.distributed import gather_all_tensors
 
-from lightning_modules.metrics.blocks import check
+from conf import load as conf
+from lightning_modules.evaluation.plan import real_rows
+from lightning_modules.metrics.features import Extractor, build_extractor
 from lightning_modules.metrics.functional import (
+    check_features,
     frechet_distance_of_moments,
     kernel_distance,
     manifold_scores,
     moments,
 )
+from lightning_modules.metrics.real_stats import RealStats, load_or_compute_real_stats
+from lightning_modules.metrics.registry import CHUNK, Columns, ScoringContext
 
 if TYPE_CHECKING:
-    from lightning_modules.metrics.reference import Reference
+    from lightning_modules.evaluation.plan import Prompt
 
-WHICH = ("fid", "kid", "precision", "recall", "density", "coverage")
-
-
-def gather_to_cpu(value: Tensor, group: Any = None) -> list[Tensor]:
-    """All ranks' tensors, on the CPU: a `dist_sync_fn` for metrics that keep their states there.
-    NCCL moves only tensors on its device."""
-    if torch.distributed.get_backend(group) == "nccl":
-        value = value.cuda()
-    if value.ndim == 1 and len(value) == 0:
-        # torchmetrics hands over a flat empty tensor for a rank without data, which cannot be
-        # padded to a matrix.
-        value = value.reshape(0, 1)
-    gathered = [v.cpu() for v in gather_all_tensors(value, group)]
-    return [v for v in gathered if v.ndim == 0 or len(v)] or gathered[:1]
+DENSITY_K = 5  # The neighbour of density / coverage, as in their paper
 
 
-class FeatureDistance(Metric):
-    """FID, KID, improved precision / recall, density / coverage between real and generated
-    features.
+def build(context: ScoringContext) -> list[DistributionScorer]:
+    """The scorer that ``evaluation.extractor`` names; the real images are looked at now, unless
+    their features are in the cache. Raises as `build_extractor`, and ValueError for prompts that
+    have no real images."""
+    evaluation = context.evaluation
+    weights = evaluation.extractor_weights or None
+    extractor = build_extractor(evaluation.extractor, weights, device=context.device)
+    splits, rows = context.datamodule.eval_sets, real_rows(context.prompts)
+    images = [(splits[split], row) for split in rows for row in rows[split]]
+    if any(not hasattr(dataset, "pixels") for dataset, _ in images):
+        raise ValueError(
+            f"evaluation.extractor={evaluation.extractor} compares with real images, which "
+            "prompts do not have: set it to none"
+        )
 
-    Takes features, not images, so that the extractor stays outside the module tree (its weights are
-    in no checkpoint, no optimiser and no parameter count) and real features can be computed once.
-    They are kept as float32 on the CPU and gathered over ranks when the values are computed; ranks
-    may hold unequal numbers, none included. Images that a sampler repeated would count twice: give
-    each image once.
+    def compute(numbers: Sequence[int]) -> Tensor:
+        pixels = [dataset.pixels(row) for dataset, row in (images[i] for i in numbers)]
+        return extractor(torch.stack(pixels))
 
-    ``k``: neighbour that sets the radius of precision / recall; ``density_k``: that of density /
-    coverage. ``which``: some of `WHICH`. ``strict``: a sample on the rim of a ball is outside.
-    ``about``: facts that only the caller knows, such as an extractor's ``facts`` and the images'
-    ``resolution``. ``reference``: the real side, already computed, the same on every rank; its
-    facts are told too.
+    first, row = images[0]
+    facts = {**extractor.facts, "resolution": int(first.pixels(row).shape[-1])}
+    digests = {split: getattr(splits[split], "digest", None) for split in rows}
+    if all(digests.values()):
+        data = conf.digest({split: [get(), rows[split]] for split, get in digests.items() if get})
+        real = load_or_compute_real_stats(
+            context.cache / "real_stats",
+            {**facts, "data": data, "n": len(images)},
+            compute,
+            context.emit,
+            CHUNK,
+        )
+    else:
+        chunks = torch.arange(len(images)).split(CHUNK)
+        real = RealStats(torch.cat([compute(chunk.tolist()) for chunk in chunks]))
+    dense = min(len(images), len(context.prompts)) > DENSITY_K
+    return [
+        DistributionScorer(
+            extractor, real, evaluation.precision_recall_k, DENSITY_K if dense else None, facts
+        )
+    ]
+
+
+class DistributionScorer:
+    """FID, KID, precision / recall (with ``k`` neighbours) and density / coverage (with
+    ``density_k``, left out where that is None) between generated features and ``real``.
+
+    ``about``: facts of the extractor and the images, which stand beside each number.
     """
-
-    full_state_update = False
-    real: list[Tensor]
-    fake: list[Tensor]
 
     def __init__(
         self,
+        extractor: Extractor,
+        real: RealStats,
         k: int = 3,
-        which: Sequence[str] = ("fid", "precision", "recall"),
-        density_k: int = 5,
-        strict: bool = False,
-        about: Mapping[str, Any] | None = None,
-        reference: Reference | None = None,
-        **kwargs: Any,
+        density_k: int | None = DENSITY_K,
+        about: dict[str, Any] | None = None,
     ) -> None:
-        super().__init__(dist_sync_fn=gather_to_cpu, compute_on_cpu=True, **kwargs)
-        if unknown := [name for name in which if name not in WHICH]:
-            raise ValueError(
-                f"distance {unknown[0]!r} is unknown: expected some of {', '.join(WHICH)}"
-            )
-        self.k, self.which, self.density_k, self.strict = k, tuple(which), density_k, strict
-        self.about, self.reference = dict(about or {}), reference
-        self.counted: tuple[int, int, int] | None = None  # n_real, n_fake, d over all ranks
-        self.add_state("real", [], dist_reduce_fx="cat")
-        self.add_state("fake", [], dist_reduce_fx="cat")
+        self.extractor, self.real, self.k, self.density_k = extractor, real, k, density_k
+        self.about, self.features = about or {}, [torch.zeros(0, extractor.size)]
+        self.facts: dict[str, dict[str, Any]] = {}
 
-    def update(self, features: Tensor, real: bool) -> None:
-        """``features``: [N, d]. Raises ValueError for another shape, and for real ones beside a
-        reference."""
-        if features.ndim != 2:
-            raise ValueError(f"features must be a matrix [N, d], not {list(features.shape)}")
-        if real and self.reference is not None:
-            n = len(self.reference)
-            raise ValueError(
-                f"{len(features)} real features were given beside a reference of {n} "
-                "images: expected one of the two"
-            )
-        self.counted = None
-        (self.real if real else self.fake).append(features.detach().float().cpu())
+    def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
+        """As `Scorer`; no columns, since single images have no distance."""
+        self.features.append(self.extractor(images).float().cpu())
+        return {}
 
-    def reset(self) -> None:
-        super().reset()
-        self.counted = None
-
-    def compute(self) -> dict[str, float]:
-        """The values of ``which``, ``n_real`` and ``n_fake``. Raises ValueError for fewer than k +
-        1 samples on a side (2 for FID, KID)."""
-        for side in ("fake",) if self.reference else ("real", "fake"):
-            if len(getattr(self, side)) == 0:
-                raise ValueError(
-                    f"no {side} features were given: call update(features, "
-                    f"real={side == 'real'}) before compute"
-                )
-        fake = dim_zero_cat(self.fake)
-        real = self.reference.features if self.reference else dim_zero_cat(self.real)
-        check("a feature distance", 2, real, fake)
-        values: dict[str, Tensor] = {}
-        if "fid" in self.which:
-            values["fid"] = frechet_distance_of_moments(
-                *(self.reference.moments if self.reference else moments(real)), *moments(fake)
-            )
-        if "kid" in self.which:
-            values["kid"] = kernel_distance(real, fake)
-        wanted = set(self.which)
-        if wanted & {"precision", "recall", "density", "coverage"}:
-            dense = self.density_k if wanted & {"density", "coverage"} else self.k
-            known = self.reference.manifold(max(self.k, dense)) if self.reference else real
-            values |= manifold_scores(known, fake, self.k, dense, self.strict)._asdict()
-        self.counted = len(real), len(fake), real.shape[1]
-        numbers = {name: float(values[name]) for name in WHICH if name in wanted}
-        return {**numbers, "n_real": float(len(real)), "n_fake": float(len(fake))}
-
-    def facts(self) -> dict[str, Any]:
-        """What the last computed values are, as JSON values; None for what nobody told.
-
-        ``extractor``, ``resolution`` (of the images), ``filter`` (of the resize before the
-        extractor) and all else that was told; ``k``, ``density_k`` and ``strict`` where they
-        matter; ``n_real``, ``n_fake``, ``features`` (their number d); ``small``: whether a side has
-        fewer than 2 d samples, and then a ``warning``. Raises ValueError before anything was
-        computed.
-        """
-        if self.counted is None:
-            raise ValueError("facts are known when values are: call compute() first")
-        n_real, n_fake, d = self.counted
-        n = min(n_real, n_fake)
-        told = {
-            "extractor": None,
-            "resolution": None,
-            "filter": None,
-            **(self.reference.facts if self.reference else {}),
-            **self.about,
+    def finish(self) -> dict[str, float]:
+        """As `Scorer`. Raises ValueError for fewer than 2 images on a side, or than k + 1."""
+        real, fake = self.real.features, torch.cat(self.features)
+        check_features("a feature distance", 2, real, fake)
+        dense = self.density_k or self.k
+        scores = manifold_scores(self.real.manifold(max(self.k, dense)), fake, self.k, dense)
+        values = {
+            "fid": frechet_distance_of_moments(*self.real.moments, *moments(fake)),
+            "kid": kernel_distance(real, fake),
+            "precision": scores.precision,
+            "recall": scores.recall,
         }
-        told |= {"n_real": n_real, "n_fake": n_fake, "features": d, "small": n < 2 * d}
-        if told["small"]:
+        if self.density_k is not None:
+            values |= {"density": scores.density, "coverage": scores.coverage}
+        self._set_facts(len(real), len(fake), real.shape[1])
+        return {key: float(value) for key, value in values.items()}
+
+    def _set_facts(self, n_real: int, n_fake: int, features: int) -> None:
+        n = min(n_real, n_fake)
+        common = {**self.about, "n_real": n_real, "n_fake": n_fake, "features": features}
+        nearest = {"k": self.k, "strict": False}
+        dense = {"density_k": self.density_k, "strict": False}
+        warning = {}
+        if n < 2 * features:
             bias = "FID is mostly its bias, which falls as 1 / N; KID has none"
-            told["warning"] = f"{n} samples for {d} features are fewer than 2 for each: {bias}"
-        if {"precision", "recall"} & set(self.which):
-            told["k"] = self.k
-        if {"density", "coverage"} & set(self.which):
-            told["density_k"] = self.density_k
-        if {"precision", "recall", "density", "coverage"} & set(self.which):
-            told["strict"] = self.strict
-        return told
+            text = f"{n} samples for {features} features are fewer than 2 for each: {bias}"
+            warning = {"warning": text}
+        own = {"fid": warning, "kid": {}, "precision": nearest, "recall": nearest}
+        if self.density_k is not None:
+            own |= {"density": dense, "coverage": dense}
+        self.facts = {key: common | more for key, more in own.items()}

@@ -12,16 +12,16 @@ import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from datamodules.shapes.world import SIZE
-from lightning_modules.metrics.resize import FILTERS, check_images, resize
-
-if TYPE_CHECKING:
-    from lightning_modules.embedded.judge import Judge
+from lightning_modules.embedded.judge import Judge
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 # torch-fidelity's own forward takes only uint8 and resizes by itself; these are its layers up to
@@ -49,6 +49,72 @@ INCEPTION_LAYERS = (
 )
 VGG16_STAGES = (2, 2, 3, 3, 3)  # convolutions before each pooling
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _bicubic(images: Tensor, side: int) -> Tensor:
+    planes = images.float().flatten(0, 1).numpy()  # [N * 3, H, W]
+    resized = [
+        np.asarray(Image.fromarray(plane).resize((side, side), Image.Resampling.BICUBIC))
+        for plane in planes
+    ]
+    return torch.from_numpy(np.stack(resized)).unflatten(0, images.shape[:2])
+
+
+def _bilinear(images: Tensor, side: int) -> Tensor:
+    return F.interpolate(images.float(), (side, side), mode="bilinear", align_corners=False)
+
+
+def _tf1(images: Tensor, side: int) -> Tensor:
+    result = images.float()
+    for dim in (3, 2):
+        most = result.shape[dim] - 1
+        at = torch.arange(side, dtype=torch.float32) * (result.shape[dim] / side)
+        low = at.long()
+        share = (at - low).view(-1, *[1] * (3 - dim))
+        before, after = (
+            result.index_select(dim, low),
+            result.index_select(dim, (low + 1).clamp(max=most)),
+        )
+        result = before + (after - before) * share
+    return result
+
+
+FILTERS: dict[str, Callable[[Tensor, int], Tensor]] = {
+    "bicubic": _bicubic,
+    "bilinear": _bilinear,
+    "tf1": _tf1,
+}
+
+
+def check_images(images: Tensor) -> None:
+    """Raises ValueError unless images are uint8 [N, 3, H, W]."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        what = f"{images.dtype} {list(images.shape)}"
+        raise ValueError(
+            f"feature extractors take uint8 images [N, 3, H, W], not {what}: clamp, round "
+            "and convert them first"
+        )
+
+
+def resize(images: Tensor, side: int, filter: str = "bicubic") -> Tensor:
+    """Images uint8 [N, 3, H, W] -> float32 [N, 3, side, side] in units of 0 to 255, not rounded;
+    images of that size stay as they are.
+
+    ``filter``: "bicubic" is PIL's, antialiased, each channel in floating point (clean-fid; it may
+    overshoot 0 and 255); "bilinear" is torch's without antialiasing (pytorch-fid); "tf1" that of
+    TensorFlow 1, whose grid begins in the corner (torch-fidelity). Raises ValueError on an unknown
+    filter and other images.
+    """
+    check_images(images)
+    if filter not in FILTERS:
+        raise ValueError(
+            f"resize filter {filter!r} is unknown: expected one of {', '.join(FILTERS)}"
+        )
+    if images.shape[2:] == (side, side):
+        return images.float()
+    if len(images) == 0:
+        return torch.zeros(0, 3, side, side)
+    return FILTERS[filter](images, side)
 
 
 class Extractor(Protocol):
@@ -79,8 +145,6 @@ class JudgeExtractor:
     resized."""
 
     def __init__(self, judge: Judge | None = None) -> None:
-        from lightning_modules.embedded.judge import Judge
-
         self.judge = judge if judge is not None else Judge.load()
         self.name, self.size = "judge", self.judge.dimension
         self.facts = {
@@ -280,7 +344,7 @@ class TransformersExtractor(NetworkExtractor):
         return self.network(pixel_values=inputs).last_hidden_state[:, 0]
 
 
-def extractor(
+def build_extractor(
     name_or_path: str,
     weights: str | Path | None = None,
     filter: str = "bicubic",
@@ -291,8 +355,6 @@ def extractor(
     ``weights``: their place for the first three (a folder for the judge), a revision for a hub id.
     Raises FileNotFoundError, ImportError or ValueError in one line."""
     if name_or_path == "judge":
-        from lightning_modules.embedded.judge import Judge
-
         return JudgeExtractor(Judge.load(weights).to(device))
     if name_or_path == "inception":
         return InceptionExtractor(weights, filter, device, batch)

@@ -1,5 +1,5 @@
-"""GenEval's rules (Ghosh et al. 2023): whether an image shows what its prompt wants, told from
-detections. Pure functions, no tensors.
+"""GenEval (Ghosh et al. 2023): whether an image shows what its prompt wants, by rules over
+detections; the shares of right images, and the scorer.
 
 What is wanted is a *spec*, one line of the benchmark's metadata as a dict
 (`datamodules.formats.prompt_forms` has the form):
@@ -12,19 +12,31 @@ What is wanted is a *spec*, one line of the benchmark's metadata as a dict
   right itself (`relations`).
 * ``exclude``: there are fewer than ``count`` detections of its class.
 
-Classes are compared by COCO's names (`vocabulary`): GenEval's "computer mouse" is the detector's
+Classes are compared by COCO's names (`detection.class_name`): GenEval's "computer mouse" is the detector's
 "mouse".
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from math import hypot
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lightning_modules.metrics.detection import DIRECTIONS, Detection
-from lightning_modules.metrics.vocabulary import class_name, color_name
+from torch import Tensor
+
+from lightning_modules.metrics.detection import (
+    DIRECTIONS,
+    Detection,
+    Detector,
+    class_name,
+    color_name,
+)
+from lightning_modules.metrics.registry import Columns, ScoringContext
+
+if TYPE_CHECKING:
+    from lightning_modules.evaluation.plan import Prompt
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
@@ -132,7 +144,7 @@ def check_spec(spec: Mapping[str, Any]) -> None:
             known = ", ".join(DIRECTIONS)
             raise ValueError(
                 f"relation {relation!r} has no rule in GenEval: expected one of {known}; "
-                "`spatial.t2i_spatial` knows others"
+                "`t2i_spatial` knows others"
             )
         if index not in range(min(i, len(include))):
             raise ValueError(
@@ -174,3 +186,117 @@ def _misplaced(
                     f"{' and '.join(sorted(held)) or 'neither side'}"
                 )
     return ""
+
+
+def geneval_scores(results: Sequence[tuple[Hashable, str, bool]]) -> dict[str, float]:
+    """The benchmark's scores of images, each as (prompt, task, right):
+
+    * ``task/<tag>``: share of the right images of a task, over images, not prompts
+    * ``overall``: mean of the tasks' shares, whatever their numbers of images
+    * ``images_right``: share of right images; ``prompts_right``: share of prompts with a right image
+    * ``n_images``, ``n_prompts``, ``n_tasks``
+
+    Raises ValueError if there is no image.
+    """
+    if not results:
+        raise ValueError("no image was judged: give at least one")
+    tasks: dict[str, list[bool]] = {}
+    prompts: dict[Hashable, bool] = {}
+    for prompt, task, right in results:
+        tasks.setdefault(task, []).append(right)
+        prompts[prompt] = right or prompts.get(prompt, False)
+    scores = {f"task/{task}": sum(right) / len(right) for task, right in tasks.items()}
+    return {
+        **scores,
+        "overall": sum(scores.values()) / len(scores),
+        "images_right": sum(right for _, _, right in results) / len(results),
+        "prompts_right": sum(prompts.values()) / len(prompts),
+        "n_images": float(len(results)),
+        "n_prompts": float(len(prompts)),
+        "n_tasks": float(len(scores)),
+    }
+
+
+class Requests(NamedTuple):
+    """What prompts ask for, by (split, index of the prompt): specs for GenEval's rules, and for
+    those of T2I-CompBench's plane, which know more relations; one may be in both."""
+
+    specs: dict[tuple[str, int], dict[str, Any]]
+    spatial: dict[tuple[str, int], dict[str, Any]]
+    unjudged: int  # Prompts that ask for something that neither can judge
+
+
+def requests_of(prompts: Sequence[Prompt], detector: str) -> Requests:
+    """Raises ValueError where no prompt asks for anything that the rules can judge; ``detector`` is
+    the name in the message."""
+    asked = {(p.split, p.index): dict(p.wanted) for p in prompts if p.wanted}
+    if not asked:
+        raise ValueError(
+            f"evaluation.detector={detector}, but no prompt says what it wants: set it to none, or "
+            "use data=prompts"
+        )
+    specs = {}
+    for place, spec in asked.items():
+        with suppress(ValueError):
+            check_spec(spec)
+            specs[place] = spec
+    spatial = {place: spec for place, spec in asked.items() if spec.get("tag") == "spatial"}
+    if not (specs or spatial):
+        raise ValueError(
+            f"evaluation.detector={detector}: no prompt wants what can be judged; set it to none"
+        )
+    for (_, index), spec in specs.items():
+        if not spec.get("tag"):
+            raise ValueError(
+                f"prompt {index} has no tag: expected the name of its task, such as {TASKS[0]}"
+            )
+    return Requests(specs, spatial, len(asked.keys() - specs.keys() - spatial.keys()))
+
+
+def build(context: ScoringContext) -> list[GenEvalScorer]:
+    """The scorer, if there is a prompt that GenEval's rules can judge. Raises as `requests_of`."""
+    requests = requests_of(context.prompts, context.detector.name)
+    return [GenEvalScorer(context.detector, requests)] if requests.specs else []
+
+
+class GenEvalScorer:
+    """`geneval_scores`, the share of right images as ``success``, also by split. Prompts that the
+    rules cannot judge are counted in the facts."""
+
+    def __init__(self, detector: Detector, requests: Requests) -> None:
+        self.detector, self.requests = detector, requests
+        self.results: list[tuple[tuple[str, int], str, bool]] = []
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
+        """As `Scorer`; ``success`` is None where the rules cannot judge."""
+        success: list[bool | None] = []
+        for prompt, detections in zip(prompts, self.detector.detect(images, names), strict=True):
+            place = (prompt.split, prompt.index)
+            spec = self.requests.specs.get(place)
+            success.append(None if spec is None else geneval_correct(detections, spec))
+            if spec is not None:
+                self.results.append((place, spec["tag"], bool(success[-1])))
+        return {"success": success}
+
+    def finish(self) -> dict[str, float]:
+        """As `Scorer`."""
+        scores = geneval_scores(self.results)
+        values = {"success": scores.pop("images_right"), **scores}
+        for split in dict.fromkeys(place[0] for place, _, _ in self.results):
+            right = [right for place, _, right in self.results if place[0] == split]
+            values[f"success_{split}"] = sum(right) / len(right)
+        tasks = list(dict.fromkeys(spec["tag"] for spec in self.requests.specs.values()))
+        about = {
+            **self.detector.facts,
+            "prompts_not_judged": self.requests.unjudged,
+            "score": "GenEval",
+            "threshold": THRESHOLD,
+            "counting_threshold": COUNTING_THRESHOLD,
+            "most": MOST,
+            "prompts": len(self.requests.specs),
+            "tasks": tasks,
+            "missing_tasks": [task for task in TASKS if task not in tasks],
+        }
+        self.facts = {key: about for key in values if not key.startswith("n_")}
+        return values

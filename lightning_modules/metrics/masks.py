@@ -1,5 +1,4 @@
-"""How well a subject follows its target mask: overlap, place and direction of two masks, and their
-means as a torchmetrics Metric.
+"""How two masks compare: place, direction, and likeness of what lies inside them.
 
 The functions take masks bool [H, W] of one size, x to the right and y down. None means that there
 is nothing to measure: a mask is empty, or has no direction. Angles are in degrees.
@@ -8,17 +7,11 @@ is nothing to measure: a mask is empty, or has no direction. Angles are in degre
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics import Metric
-
-from lightning_modules.metrics.distribution import gather_to_cpu
-from lightning_modules.metrics.functional import mask_iou
 
 # a mask of smaller elongation is about as long as it is wide: a rectangle of 5 to 4, the triangle
 # of the embedded world
@@ -115,45 +108,28 @@ def turn_error(pred: Tensor, target: Tensor) -> float | None:
     few rings of a radius below 7 pixels seem turned.
     """
     found = _both(pred, target)
-    return None if found is None else _smallest_turn(_fits(pred, target, *found, mirror=False))
+    return None if found is None else _smallest_turn(_fits(pred, target, *found))
 
 
-def mirrored(pred: Tensor, target: Tensor) -> bool | None:
-    """Whether the prediction looks more like the mirror image of the target than like the target,
-    each turned at its best.
-
-    By more than ``TOLERANCE``, so that shapes which are their own mirror images are never mirrored.
-    None if either mask is empty.
-    """
-    found = _both(pred, target)
-    if found is None:
-        return None
-    plain, flipped = (max(_fits(pred, target, *found, mirror=m)) for m in (False, True))
-    return flipped > plain + TOLERANCE
-
-
-def _fits(pred: Tensor, target: Tensor, a: Moments, b: Moments, mirror: bool) -> list[float]:
+def _fits(pred: Tensor, target: Tensor, a: Moments, b: Moments) -> list[float]:
     """Soft overlap of the prediction with the target turned by each of ``TURNS`` angles, both
     centred and brought to one size."""
     angles = torch.arange(TURNS, device=pred.device) * (2 * math.pi / TURNS)
-    still = _resampled(pred, a, angles[:1], mirror=False)
-    turned = _resampled(target, b, angles, mirror)
+    still = _resampled(pred, a, angles[:1])
+    turned = _resampled(target, b, angles)
     return (
         torch.minimum(still, turned).sum((1, 2)) / torch.maximum(still, turned).sum((1, 2))
     ).tolist()
 
 
-def _resampled(mask: Tensor, m: Moments, angles: Tensor, mirror: bool) -> Tensor:
+def _resampled(mask: Tensor, m: Moments, angles: Tensor) -> Tensor:
     """The mask around its centroid, in units of its radius, turned by ``angles`` [A]: float32 [A,
     S, S]."""
     height, width = mask.shape
     cos, sin = angles.cos() * m.radius * REACH, angles.sin() * m.radius * REACH
-    sign = -1.0 if mirror else 1.0
     # Rows give the place in the mask, in the units of grid_sample (-1 to 1 over the whole side),
     # that a point of the new grid shows.
-    row_x = torch.stack([sign * cos, sign * sin, torch.full_like(cos, m.x - width / 2)], 1) * (
-        2 / width
-    )
+    row_x = torch.stack([cos, sin, torch.full_like(cos, m.x - width / 2)], 1) * (2 / width)
     row_y = torch.stack([-sin, cos, torch.full_like(cos, m.y - height / 2)], 1) * (2 / height)
     grid = F.affine_grid(
         torch.stack([row_x, row_y], 1), [len(angles), 1, SIDE, SIDE], align_corners=False
@@ -186,105 +162,37 @@ def _smallest_turn(fits: list[float]) -> float:
     return min(size[i] for i in ends)
 
 
-@dataclass(frozen=True)
-class Following:
-    """How one predicted mask compares with its target."""
+def masked_similarity(
+    features_a: Tensor, masks_a: Tensor, features_b: Tensor, masks_b: Tensor
+) -> Tensor:
+    """Cosine between the mean feature inside one mask and the mean feature inside another, pair by
+    pair.
 
-    iou: float  # 0 if the subject was not found
-    found: bool
-    centre: float | None = None  # pixels
-    # Degrees in [0, 90]; None also where the masks have no long axis
-    orientation: float | None = None
-    turn: float | None = None  # degrees in [0, 180]
+    Masks are brought to the size of the feature maps by area, so that a cell counts as much as the
+    mask covers of it and small subjects are not lost. features: [N, d, h, w]; masks: bool [N, H,
+    W]; the sides of a and b may differ, N and d may not.
 
-
-def follow(pred: Tensor, target: Tensor) -> Following:
-    """All measures of one subject; an empty ``pred`` is a subject that was not found. Raises
-    ValueError if ``target`` is empty."""
-    if not bool(target.any()):
+    Returns float32 [N] in [-1, 1]; nan where a mask is empty. Raises ValueError if the shapes do
+    not fit.
+    """
+    if features_a.ndim != 4 or features_b.ndim != 4 or features_a.shape[:2] != features_b.shape[:2]:
+        shapes = f"{list(features_a.shape)} and {list(features_b.shape)}"
         raise ValueError(
-            "a target mask is empty, so nothing can follow it: leave that subject out of both lists"
+            f"feature maps must be [N, d, h, w] with the same N and d on both sides, not {shapes}"
         )
-    iou = float(mask_iou(pred, target))
-    if not bool(pred.any()):
-        return Following(iou, False)
-    return Following(
-        iou,
-        True,
-        centre_error(pred, target),
-        orientation_error(pred, target),
-        turn_error(pred, target),
+    return F.cosine_similarity(
+        _masked_mean(features_a, masks_a), _masked_mean(features_b, masks_b), dim=1
     )
 
 
-class MaskFollowing(Metric):
-    """Means over all subjects of all images; a subject is one target mask.
-
-    ``compute`` returns a dict of floats:
-
-    * ``mask_iou``: mean over all subjects; one that was not found counts 0
-    * ``found``: share of all subjects that were found (predicted mask not empty)
-    * ``centre_error``: pixels, mean over the subjects that were found
-    * ``turn_error``: degrees in [0, 180], mean over the subjects that were found
-    * ``orientation_error``: degrees in [0, 90], mean over the found subjects whose two masks both have a long axis
-    * ``n_subjects``, ``n_images``
-
-    A mean over no subject at all is absent. The three errors leave out what was not found: read
-    them beside ``found``. Every state is a sum, so that ranks with unequal numbers of images (none
-    included) reduce exactly.
-    """
-
-    full_state_update = False
-    SUMS = ("images", "subjects", "found", "iou", "centre", "turn", "orientation", "oriented")
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(dist_sync_fn=gather_to_cpu, **kwargs)
-        for name in self.SUMS:
-            self.add_state(name, torch.zeros((), dtype=torch.double), dist_reduce_fx="sum")
-
-    def update(self, pred: Sequence[Sequence[Tensor]], target: Sequence[Sequence[Tensor]]) -> None:
-        """For each image, for each of its subjects, a mask bool [H, W].
-
-        Raises ValueError if the numbers of images or subjects differ, a target mask is empty, or
-        two masks differ in size.
-        """
-        if [len(masks) for masks in pred] != [len(masks) for masks in target]:
-            counts = (
-                f"{[len(masks) for masks in pred]} predicted and "
-                f"{[len(masks) for masks in target]} target masks"
-            )
-            raise ValueError(
-                f"{counts} per image: give one predicted mask for each target mask, an "
-                "empty one where nothing was found"
-            )
-        for found, wanted in zip(pred, target, strict=True):
-            self.images += 1
-            for mask, goal in zip(found, wanted, strict=True):
-                self._add(follow(mask, goal))
-
-    def _add(self, subject: Following) -> None:
-        self.subjects += 1
-        self.found += subject.found
-        self.iou += subject.iou
-        self.centre += subject.centre or 0.0
-        self.turn += subject.turn or 0.0
-        self.orientation += subject.orientation or 0.0
-        self.oriented += subject.orientation is not None
-
-    def compute(self) -> dict[str, float]:
-        """Raises ValueError if no subject was given."""
-        total: dict[str, float] = {name: float(getattr(self, name)) for name in self.SUMS}
-        if total["subjects"] == 0:
-            raise ValueError("no subject was measured: call update before compute")
-        result = {
-            "mask_iou": total["iou"] / total["subjects"],
-            "found": total["found"] / total["subjects"],
-            "n_subjects": total["subjects"],
-            "n_images": total["images"],
-        }
-        if total["found"]:
-            result["centre_error"] = total["centre"] / total["found"]
-            result["turn_error"] = total["turn"] / total["found"]
-        if total["oriented"]:
-            result["orientation_error"] = total["orientation"] / total["oriented"]
-        return result
+def _masked_mean(features: Tensor, masks: Tensor) -> Tensor:
+    if masks.ndim != 3 or len(masks) != len(features):
+        raise ValueError(
+            f"expected one mask [H, W] for each of {len(features)} feature maps, not "
+            f"{list(masks.shape)}"
+        )
+    # [N, 1, h, w]
+    weight = F.interpolate(masks.float()[:, None], features.shape[2:], mode="area").to(
+        features.device
+    )
+    return (features.float() * weight).sum((2, 3)) / weight.sum((2, 3))  # 0 / 0 is nan on purpose

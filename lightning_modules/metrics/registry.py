@@ -1,24 +1,78 @@
-"""A part of an evaluation by its name in the settings, with options of its own."""
+"""The scorers of an evaluation, by the names of their files.
+
+A metric is ``conf/metric/NAME.py``, what it declares, and ``lightning_modules/metrics/NAME.py`` with
+a function ``build(context)`` that returns its scorers.
+"""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from torch import Tensor
+
+from conf.schema import Evaluation
+from conf.spec import measured_metrics
+
+if TYPE_CHECKING:
+    from lightning_modules.evaluation.plan import Prompt
+    from lightning_modules.metrics.detection import Detector
+
+CHUNK = 64  # Images that are looked at at once
+
+Columns = dict[str, list[Any]]
+Emit = Callable[[str, float], None]
 
 
-def chosen(
-    what: str, name: str, kinds: Mapping[str, Callable[..., Any]], options: Mapping[str, Any]
-) -> Any:
-    """``kinds[name](**options)``. Raises ValueError of one line on an unknown name, an unknown
-    option or one that is missing."""
-    if name not in kinds:
-        raise ValueError(f"{what} {name!r} is unknown: expected one of {', '.join(kinds)}")
-    signature = inspect.signature(kinds[name])
-    try:
-        signature.bind(**options)
-    except TypeError as error:
-        raise ValueError(
-            f"{what} {name!r}: {error}: its options are {', '.join(signature.parameters)}"
-        ) from None
-    return kinds[name](**options)
+class Scorer(Protocol):
+    """``add`` sees all images once, in order; ``finish`` comes after the last. Then ``facts`` say
+    what each number was measured with: ``fid`` -> {"extractor": …, "n_fake": …, …}."""
+
+    facts: dict[str, dict[str, Any]]
+
+    def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
+        """``images`` are uint8 [n, 3, H, W], ``names`` those of their files, one for each of the
+        prompts. Returns columns of scores.parquet: a value for each image."""
+        ...
+
+    def finish(self) -> dict[str, float]:
+        """The numbers over all images."""
+        ...
+
+
+@dataclass
+class ScoringContext:
+    """What scorers are built from. ``cache``: a folder in which they may keep what depends on real
+    images alone; ``emit`` gets lines of progress and the share done."""
+
+    evaluation: Evaluation
+    prompts: Sequence[Prompt]
+    datamodule: Any
+    cache: Path
+    device: str = "cpu"
+    emit: Emit = lambda text, share: None
+
+    @cached_property
+    def detector(self) -> Detector:
+        """The detector that ``evaluation.detector`` names, shared by all metrics that ask it."""
+        from lightning_modules.metrics.detectors import SharedDetector, build_detector
+
+        return SharedDetector(build_detector(self.evaluation, self.device))
+
+
+def build_scorers(context: ScoringContext) -> list[Scorer]:
+    """All scorers that the evaluation asks for. Built once before a training, too: what cannot be
+    had, or what no prompt asks for, is known then, and the real images are looked at once.
+
+    Raises ValueError, FileNotFoundError or ImportError, in one line, where one of them cannot be
+    had.
+    """
+    scorers: list[Scorer] = []
+    for name, metric in measured_metrics(context.evaluation).items():
+        if metric.scores_images:
+            scorers += import_module(f"lightning_modules.metrics.{name}").build(context)
+    return scorers

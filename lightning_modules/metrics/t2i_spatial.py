@@ -1,5 +1,4 @@
-"""T2I-CompBench's 2-D spatial score (Huang et al. 2023), from boxes of any detector. Pure
-functions, no tensors.
+"""T2I-CompBench's 2-D spatial score (Huang et al. 2023), from boxes of any detector, and its scorer.
 
 The score of an image is s1 / 4 + s2 / 4 + relation / 2, with the detection scores of the two
 objects (0 for a missing one, and no relation then); below 0.5 it is 0. Of each class the surest
@@ -25,12 +24,23 @@ published ones; False mends them:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from datamodules.formats.prompt_forms import RELATIONS
-from lightning_modules.metrics.detection import DIRECTIONS, Detection, relation_holds
-from lightning_modules.metrics.geneval import Box
-from lightning_modules.metrics.vocabulary import class_name
+from lightning_modules.metrics.detection import (
+    DIRECTIONS,
+    Detection,
+    Detector,
+    class_name,
+    relation_holds,
+)
+from lightning_modules.metrics.geneval import Box, Requests, requests_of
+from lightning_modules.metrics.registry import Columns, ScoringContext
+
+if TYPE_CHECKING:
+    from lightning_modules.evaluation.plan import Prompt
 
 ADJACENT = ("near", "next to", "on side of")
 # Words of the prompts for which the benchmark looks for a person
@@ -107,21 +117,6 @@ def t2i_spatial(
     return score if score >= LEAST else 0.0
 
 
-def spatial_facts(
-    size: float, released: bool = True, near: float = NEAR, threshold: float = THRESHOLD
-) -> dict[str, Any]:
-    """What the scores of `t2i_spatial` with these settings are."""
-    return {
-        "score": "T2I-CompBench 2-D spatial",
-        "released": released,
-        "size": size,
-        "near_px": near * size,
-        "threshold": threshold,
-        "overlap": OVERLAP,
-        "least": LEAST,
-    }
-
-
 def words_of(wanted: Mapping[str, Any] | tuple[str, str, str]) -> tuple[str, str, str]:
     """(object, relation, object) of a dict of GenEval's form, or such a triple as it is. Raises
     ValueError where no relation is stated."""
@@ -162,3 +157,45 @@ def _relation(words: str) -> str:
 
 def _centre(box: Box) -> tuple[float, float]:
     return (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+
+
+def build(context: ScoringContext) -> list[SpatialScorer]:
+    """The scorer, if there is a prompt of the benchmark's spatial ones. Raises as `requests_of`."""
+    requests = requests_of(context.prompts, context.detector.name)
+    return [SpatialScorer(context.detector, requests)] if requests.spatial else []
+
+
+class SpatialScorer:
+    """``spatial``: the mean of `t2i_spatial` over the images of spatial prompts."""
+
+    def __init__(self, detector: Detector, requests: Requests) -> None:
+        self.detector, self.requests = detector, requests
+        self.scores: list[float] = []
+        self.size = 0
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
+        """As `Scorer`; ``spatial`` is None where the prompt is not a spatial one."""
+        self.size = int(images.shape[-1])
+        column: list[float | None] = []
+        for prompt, detections in zip(prompts, self.detector.detect(images, names), strict=True):
+            spec = self.requests.spatial.get((prompt.split, prompt.index))
+            column.append(None if spec is None else t2i_spatial(detections, spec, self.size))
+        self.scores += [score for score in column if score is not None]
+        return {"spatial": column}
+
+    def finish(self) -> dict[str, float]:
+        """As `Scorer`."""
+        self.facts["spatial"] = {
+            **self.detector.facts,
+            "prompts_not_judged": self.requests.unjudged,
+            "score": "T2I-CompBench 2-D spatial",
+            "released": True,
+            "size": self.size,
+            "near_px": NEAR * self.size,
+            "threshold": THRESHOLD,
+            "overlap": OVERLAP,
+            "least": LEAST,
+            "images": len(self.scores),
+        }
+        return {"spatial": sum(self.scores) / len(self.scores)}

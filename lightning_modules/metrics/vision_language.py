@@ -397,7 +397,7 @@ KINDS: dict[str, type[Loaded]] = {
 Aligner = Clip | BlipMatcher | BlipCaptioner
 
 
-def aligner(
+def load_aligner(
     name: str, revision: str | None = None, device: torch.device | str = "cpu", batch: int = 32
 ) -> Aligner:
     """The model at a hub id or in a local folder, as the kind that its config.json names.

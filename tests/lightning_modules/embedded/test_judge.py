@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datamodules.shapes.world import HELD_OUT, Scene, Thing
+from datamodules.shapes.world import HELD_OUT, Scene, Thing, render
 from lightning_modules.embedded.judge import ASSET, Judge
 from lightning_modules.embedded.judge_data import damages, fresh_scenes, to_images
 from lightning_modules.embedded.train_judge import exact
 from lightning_modules.metrics.detection import Target
 from lightning_modules.metrics.functional import frechet_distance
+from lightning_modules.metrics.masks import masked_similarity
 
 SEED = 77  # neither the judge's training nor its card used it
 
@@ -205,3 +206,23 @@ def test_save_and_load(judge, tmp_path):
     )
     with pytest.raises(FileNotFoundError, match="train_judge --output"):
         Judge.load(tmp_path / "nowhere")
+
+
+def single(
+    color: str, shape: str, x: float, y: float, background: int = 100
+) -> tuple[torch.Tensor, torch.Tensor]:
+    pixels, masks = render(Scene((Thing(color, shape, x, y, 11),), background))
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None], torch.from_numpy(masks)
+
+
+def test_local_features_know_a_subject_again(judge: Judge):
+    image, mask = single("blue", "ring", 22, 24)
+    maps = judge.local_features(image)
+    assert maps.shape == (1, 48, 16, 16) and maps.dtype == torch.float32
+
+    def like(color: str, shape: str) -> float:
+        other, where = single(color, shape, 41, 38, 120)
+        return float(masked_similarity(maps, mask, judge.local_features(other), where))
+
+    same, shape, color = like("blue", "ring"), like("blue", "square"), like("orange", "ring")
+    assert same > 0.9 and same > shape + 0.02 and shape > color + 0.1

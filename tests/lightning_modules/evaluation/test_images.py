@@ -18,7 +18,7 @@ from conf import load as conf
 from conf.schema import Evaluation, Run
 from lightning_modules.evaluation import evaluate as evaluation
 from lightning_modules.evaluation import images as store
-from lightning_modules.evaluation.evaluate import draw
+from lightning_modules.evaluation.evaluate import draw_missing
 from lightning_modules.evaluation.images import Images, image_facts
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.metrics.detection import Target
@@ -61,7 +61,7 @@ class Artist:
 
 
 def drawn(artist: Artist, kept: Images) -> list[list[int]]:
-    draw(artist, PROMPTS, Evaluation(batch=4), kept, lambda *_: None)  # type: ignore[arg-type]
+    draw_missing(artist, PROMPTS, Evaluation(batch=4), kept, lambda *_: None)  # type: ignore[arg-type]
     return artist.calls
 
 
@@ -146,7 +146,8 @@ def test_a_full_disk_is_said_before_anything_is_drawn(
 
 
 def key(changes: dict[str, Any], prompts: list[Prompt] = PROMPTS, trained: str | None = "k") -> str:
-    return conf.digest(image_facts(conf.replace(Run(), changes), prompts, trained))
+    config = conf.replace(Run(), changes)
+    return conf.digest(image_facts(config, prompts, trained, config.method.name == "mcgm"))
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ from datamodules.build import build_data
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.embedded.judge import Judge
 from lightning_modules.evaluation.evaluate import evaluate
-from lightning_modules.evaluation.mask_adherence import as_given, following, target_masks
+from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
 from lightning_modules.evaluation.plan import Prompt, plan, real_images
 from lightning_modules.methods.mask_targets import read_masks, turned
+from lightning_modules.metrics.mask_adherence import measure_adherence
 
 ASKED = Evaluation(prompts=4, steps=2, keep_images=0, follow_masks=True)
 KEYS = {
@@ -89,9 +90,9 @@ def test_soft_masks_are_taken_where_they_are_above_a_half(world: Any):
 def test_a_method_is_given_the_targets_blank_ones_wrong_ones_or_none(world: Any):
     prompts = plan(world, ASKED, 0)
     targets = target_masks(prompts, ASKED)
-    assert as_given(prompts, targets, replace(ASKED, masks="none")) is None
+    assert mask_guidance(prompts, targets, replace(ASKED, masks="none")) is None
     for which in ("target", "blank", "wrong"):
-        given = as_given(prompts, targets, replace(ASKED, masks=which))
+        given = mask_guidance(prompts, targets, replace(ASKED, masks=which))
         assert given is not None
         for prompt, entry, sample in zip(prompts, given, targets, strict=True):
             assert [prompt.text[a:b] for (a, b), _ in entry] == [
@@ -115,7 +116,7 @@ def test_a_method_is_given_the_targets_blank_ones_wrong_ones_or_none(world: Any)
 def test_exact_images_fill_their_masks_and_show_the_same_subjects(world: Any, judge: Judge):
     prompts = plan(world, ASKED, 0)
     images = real(world, prompts)
-    values = following(judge, images, images, prompts, target_masks(prompts, ASKED))
+    values = measure_adherence(judge, images, images, prompts, target_masks(prompts, ASKED))
     assert KEYS <= set(values) <= KEYS | {"orientation_error"}
     assert (
         all(values[key] > 0.97 for key in ("mask_iou", "mask_iou_val", "mask_iou_heldout"))
@@ -129,7 +130,8 @@ def test_images_that_follow_a_mirrored_target_are_measured_by_it(world: Any, jud
     images = real(world, prompts)
     mirrored = target_masks(prompts, replace(ASKED, mirror=True))
     followed, ignored = (
-        following(judge, shown, images, prompts, mirrored) for shown in (images.flip(-1), images)
+        measure_adherence(judge, shown, images, prompts, mirrored)
+        for shown in (images.flip(-1), images)
     )
     assert (
         followed["mask_iou"] > 0.97 > 0.6 > ignored["mask_iou"]
@@ -142,10 +144,12 @@ def test_images_that_follow_a_mirrored_target_are_measured_by_it(world: Any, jud
 def test_images_of_other_scenes_fill_no_mask(world: Any, judge: Judge):
     prompts = plan(world, ASKED, 0)
     images = real(world, prompts)
-    values = following(judge, images.roll(1, 0), images, prompts, target_masks(prompts, ASKED))
+    values = measure_adherence(
+        judge, images.roll(1, 0), images, prompts, target_masks(prompts, ASKED)
+    )
     assert values["mask_iou"] < 0.3 and values["found"] < 1
     empty = torch.full_like(images, 100)
-    values = following(judge, empty, images, prompts, target_masks(prompts, ASKED))
+    values = measure_adherence(judge, empty, images, prompts, target_masks(prompts, ASKED))
     assert values == {"mask_iou": 0, "found": 0, "mask_iou_val": 0, "mask_iou_heldout": 0}
 
 
@@ -153,17 +157,17 @@ def test_a_target_that_was_turned_out_of_the_image_is_left_out(world: Any, judge
     prompts = plan(world, ASKED, 0)
     images, targets = real(world, prompts), target_masks(prompts, ASKED)
     images[0] = 100  # nothing is there, and with its targets gone nothing was asked for
-    missed = following(judge, images, images, prompts, targets)
+    missed = measure_adherence(judge, images, images, prompts, targets)
     targets[0] = [mask & False for mask in targets[0]]
-    values = following(judge, images, images, prompts, targets)
+    values = measure_adherence(judge, images, images, prompts, targets)
     assert missed["found"] < 1 and values["found"] == 1 and values["mask_iou_val"] > 0.97
     half = [
         [mask & False for mask in sample] if prompt.split == "val" else sample
         for prompt, sample in zip(prompts, targets, strict=True)
     ]
-    assert "mask_iou_val" not in following(judge, images, images, prompts, half)
+    assert "mask_iou_val" not in measure_adherence(judge, images, images, prompts, half)
     assert (
-        following(
+        measure_adherence(
             judge,
             images,
             images,
@@ -196,6 +200,9 @@ class Perfect(SimpleNamespace):
 
     def observed(self, guidance: float) -> Any:
         return nullcontext({})
+
+    def diagnostics(self, *_: Any) -> dict[str, float]:
+        return {}
 
     def generate(self, prompts: list[str], seeds: list[int], masks: Any, *rest: Any) -> Tensor:
         self.given.append(masks)
@@ -287,5 +294,5 @@ def test_placeholders_of_a_rendered_scene_are_looked_for_by_what_they_are(base: 
         "<" not in name and len(name.split()) == 2 for prompt in prompts for name in prompt.names
     )
     images = real(scene, prompts)
-    values = following(judge, images, images, prompts, target_masks(prompts, asked))
+    values = measure_adherence(judge, images, images, prompts, target_masks(prompts, asked))
     assert values["mask_iou"] > 0.97 and values["identity"] > 0.99

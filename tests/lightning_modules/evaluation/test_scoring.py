@@ -16,7 +16,7 @@ from helpers.vision_language_models import make_blip, make_clip
 from conf import load as conf
 from conf.schema import Run
 from lightning_modules.metrics.detection import Detection
-from lightning_modules.metrics.detection_files import write_detections
+from lightning_modules.metrics.detectors import write_detections
 from lightning_modules.training import run as train
 from lightning_modules.training.checks import check
 
@@ -226,10 +226,10 @@ def test_photographs_are_compared_by_any_extractor(base: Run, clip: Path, tmp_pa
         and "k" not in facts
     )
     assert result["facts"]["recall"]["k"] == 3 and result["facts"]["density"]["density_k"] == 5
-    kept = list((tmp_path / "out" / "cache" / "reference").iterdir())
+    kept = list((tmp_path / "out" / "cache" / "real_stats").iterdir())
     assert len(kept) == 1
     again = train.run(conf.replace(config, {"evaluation.steps": 3}), tmp_path / "again")
-    assert list((tmp_path / "out" / "cache" / "reference").iterdir()) == kept, (
+    assert list((tmp_path / "out" / "cache" / "real_stats").iterdir()) == kept, (
         "the real side is computed once"
     )
     assert again["metrics"]["eval/fid"] != metrics["eval/fid"]

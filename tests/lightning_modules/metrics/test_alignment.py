@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
-import os
-import socket
-import subprocess
-import sys
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,19 +12,23 @@ import torch
 from helpers.vision_language_models import CONTEXT, make_blip, make_clip
 from torch import Tensor
 
+from lightning_modules.evaluation.plan import Prompt
+from lightning_modules.metrics import Target
 from lightning_modules.metrics.alignment import (
-    Alignment,
+    IMAGENET_TEMPLATES,
+    AlignmentScorer,
     CaptionSimilarity,
     MatchProbability,
     Similarity,
     WeakestPart,
     attend_and_excite,
     cosine,
+    fill_template,
     mean_direction,
     minimum_over_parts,
     scaled,
+    split_prompt,
 )
-from lightning_modules.metrics.templates import IMAGENET_TEMPLATES, fill, split_prompt
 from lightning_modules.metrics.vision_language import BlipCaptioner, BlipMatcher, Clip
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -113,12 +113,12 @@ def test_templates():
     # Digest of OpenAI's list, sorted.
     digest = hashlib.sha256("\n".join(sorted(IMAGENET_TEMPLATES)).encode()).hexdigest()
     assert digest == "a8a4822f2921936e2ef07cf2e7a5df69be9532aab2f3f4880156bb03563e2467"
-    assert fill("a photo of a {}.", "A cat and an owl.") == "a photo of A cat and an owl."
-    assert fill("a photo of the {}.", "an elephant") == "a photo of an elephant."
-    assert fill("a photo of a {}", "zebra and a cat") == "a photo of a zebra and a cat"
-    assert fill("{}", " as it is. ") == " as it is. "
-    with pytest.raises(ValueError, match="has 2 places .* expected one"):
-        fill("{} {}", "a")
+    assert fill_template("a photo of a {}.", "A cat and an owl.") == "a photo of A cat and an owl."
+    assert fill_template("a photo of the {}.", "an elephant") == "a photo of an elephant."
+    assert fill_template("a photo of a {}", "zebra and a cat") == "a photo of a zebra and a cat"
+    assert fill_template("{}", " as it is. ") == " as it is. "
+    with pytest.raises(ValueError, match="expected one"):
+        fill_template("{} {}", "a")
 
 
 def test_similarity_by_hand():
@@ -154,7 +154,7 @@ def test_names_and_facts_say_what_the_number_is():
     assert Similarity(model, "cosine", IMAGENET_TEMPLATES).facts["templates"] == "ImageNet (80)"
     with pytest.raises(ValueError, match="leaves no text"):
         Similarity(model, templates=[])
-    with pytest.raises(ValueError, match="places for the prompt"):
+    with pytest.raises(ValueError, match="expected one"):
         Similarity(model, templates=["a photo"])
 
 
@@ -194,23 +194,28 @@ def test_bad_requests():
         scorer(flat(RED), "a red cat")
 
 
-def test_alignment_sums_up():
-    metric = Alignment(Similarity(Words()))
-    batch = metric(flat(RED, WHITE), ["a red cat", "a green cat"])
-    assert batch.tolist() == pytest.approx([100, 100 / 3**0.5])
-    metric.update(flat(ANTI_RED), ["a very long text of nine words that is red"])
-    assert metric.scores == pytest.approx([100, 100 / 3**0.5, -100])
-    expected = {
-        "clip_score[words, 100·cos]": pytest.approx(100 / 3**1.5),
-        "n_images": 3.0,
-        "n_undefined": 0.0,
-        "n_truncated": 1.0,
-    }
-    assert metric.compute() == expected
-    metric.reset()
-    assert metric.scores == []
-    with pytest.raises(ValueError, match="no image was scored by clip_score"):
-        metric.compute()
+def prompts_of(*texts: str) -> list[Prompt]:
+    return [Prompt("mine", i, i, text, Target([]), i) for i, text in enumerate(texts)]
+
+
+def mean_of(score: Any, images: Tensor, *texts: str) -> float:
+    scorer = AlignmentScorer(score, "key")
+    for i, prompt in enumerate(prompts_of(*texts)):
+        scorer.add([prompt], images[i : i + 1], ["name"])
+    return scorer.finish()["key"]
+
+
+def test_the_scorer_gives_columns_the_mean_and_facts():
+    scorer = AlignmentScorer(Similarity(Words()), "clip_score")
+    images = flat(RED, WHITE)
+    columns = scorer.add(prompts_of("a red cat", "a green cat"), images, ["a", "b"])
+    assert columns == {"clip_score": pytest.approx([100, 100 / 3**0.5])}
+    long = "a very long text of nine words that is red"
+    scorer.add(prompts_of(long), flat(ANTI_RED), ["c"])
+    assert scorer.finish() == {"clip_score": pytest.approx(100 / 3**1.5)}
+    facts = scorer.facts["clip_score"]
+    assert facts["score"] == "clip_score[words, 100·cos]"
+    assert (facts["images"], facts["truncated"]) == (3, 1)
 
 
 @pytest.mark.parametrize(
@@ -219,23 +224,16 @@ def test_alignment_sums_up():
 def test_where_the_scales_stop_at_zero(scale: str, mean: float):
     """torchmetrics takes the mean and then the maximum with 0, Hessel et al. the other way
     round."""
-    scorer = Similarity(Words(), scale)
-    metric = Alignment(scorer)
-    metric.update(flat(RED, ANTI_RED, ANTI_RED), ["a red cat"] * 3)
-    assert metric.compute()[scorer.name] == pytest.approx(mean)
+    images = flat(RED, ANTI_RED, ANTI_RED)
+    assert mean_of(Similarity(Words(), scale), images, *["a red cat"] * 3) == pytest.approx(mean)
 
 
-def test_undefined_scores_are_left_out_and_counted():
-    scorer = WeakestPart(Words())
-    metric = Alignment(scorer)
-    metric.update(flat(RED, RED), ["a cat", "a red cat and a red dog"])
-    assert metric.compute() == {
-        scorer.name: pytest.approx(1),
-        "n_images": 1.0,
-        "n_undefined": 1.0,
-        "n_truncated": 0.0,
-    }
-    assert metric.scores[1] == pytest.approx(1) and metric.scores[0] != metric.scores[0]
+def test_undefined_scores_are_left_out():
+    scorer = AlignmentScorer(WeakestPart(Words()), "key")
+    columns = scorer.add(prompts_of("a cat", "a red cat and a red dog"), flat(RED, RED), ["a", "b"])
+    assert columns["key"][0] != columns["key"][0] and columns["key"][1] == pytest.approx(1)
+    assert scorer.finish() == {"key": pytest.approx(1)} and scorer.facts["key"]["images"] == 1
+    assert math.isnan(mean_of(WeakestPart(Words()), flat(RED), "a cat"))
 
 
 @pytest.fixture(scope="module")
@@ -298,74 +296,6 @@ def test_captions_are_compared_as_texts(scorers: list[Any]):
 
 
 def test_cut_prompts_are_counted(folders: dict[str, Path]):
-    scorer = Similarity(Clip(str(folders["clip"])))
-    metric = Alignment(scorer)
-    metric.update(pictures(3), ["a cat", "a cat " * CONTEXT, "a cat " * CONTEXT])
-    assert scorer.facts["truncated"] == 2 and metric.compute()["n_truncated"] == 2.0
-
-
-def test_a_metric_holds_no_weights(scorers: list[Any]):
-    for scorer in scorers:
-        metric = Alignment(scorer)
-        assert (
-            not metric.state_dict()
-            and not list(metric.parameters())
-            and len(list(metric.modules())) == 1
-        )
-        assert copy.deepcopy(metric).scorer.model is scorer.model
-
-
-WORKER = """
-import json, sys
-import torch
-import torch.distributed as dist
-from lightning_modules.metrics.alignment import Alignment, Similarity, WeakestPart
-from lightning_modules.metrics.vision_language import Clip
-
-rank, port = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-images, prompts = torch.load(sys.argv[3], weights_only=True), json.loads(sys.argv[4])
-clip = Clip(sys.argv[5])
-first, second = Alignment(Similarity(clip)), Alignment(WeakestPart(clip))
-mine = slice(0, 1) if rank == 0 else slice(1, None)
-first.update(images[mine], prompts[mine])
-if rank == 1:  # rank 0 has no image at all
-    second.update(images, prompts)
-print(json.dumps([first.compute(), second.compute(), first.scores]))
-dist.destroy_process_group()
-"""
-
-
-def test_two_ranks_equal_one(folders: dict[str, Path], tmp_path: Path):
-    images, prompts = pictures(4), [*PROMPTS, "a cat " * CONTEXT]
-    torch.save(images, tmp_path / "images.pt")
-    (tmp_path / "worker.py").write_text(WORKER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    arguments = [port, str(tmp_path / "images.pt"), json.dumps(prompts), str(folders["clip"])]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, str(tmp_path / "worker.py"), str(rank), *arguments],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
-    ]
-    answers = [process.communicate(timeout=180) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], answers
-    results = [json.loads(out.strip().splitlines()[-1]) for out, _ in answers]
-    assert results[0][:2] == results[1][:2]
-    clip = Clip(str(folders["clip"]))
-    for k, scorer in enumerate((Similarity(clip), WeakestPart(clip))):
-        metric = Alignment(scorer)
-        metric.update(images, prompts)
-        for key, value in metric.compute().items():
-            assert results[0][k][key] == pytest.approx(value, abs=1e-4), key
-        if k == 0:
-            assert results[0][2] + results[1][2] == pytest.approx(metric.scores, abs=1e-4)
-            gathered = torch.tensor(results[0][2] + results[1][2], dtype=torch.float64)
-            assert results[0][0][scorer.name] == pytest.approx(float(gathered.mean()), abs=1e-12)
+    score = Similarity(Clip(str(folders["clip"])))
+    score(pictures(3), ["a cat", "a cat " * CONTEXT, "a cat " * CONTEXT])
+    assert score.facts["truncated"] == 2

@@ -15,12 +15,10 @@ from lightning_modules.metrics.color_classifiers import (
     Colored,
     MeanColor,
     cielab,
-    color_classifier,
     crop,
     region,
 )
-from lightning_modules.metrics.detection_files import DetectionsFile, write_detections
-from lightning_modules.metrics.detectors import detector
+from lightning_modules.metrics.detectors import DetectionsFile, write_detections
 from lightning_modules.metrics.geneval import COLORS
 
 PINK = torch.tensor([250, 150, 180], dtype=torch.uint8)
@@ -131,7 +129,7 @@ def test_clip_color_with_a_model_of_transformers(tmp_path: Path):
     from helpers.vision_language_models import make_clip
 
     image, cat = picture()
-    classifier = color_classifier("clip", model=str(make_clip(tmp_path)))
+    classifier = ClipColor(str(make_clip(tmp_path)))
     (color,) = classifier.colors(image, [cat])
     assert color in COLORS and classifier.facts["colors"] == list(COLORS)
 
@@ -141,12 +139,8 @@ def test_colored_detections(tmp_path: Path):
     known = Detection("dog", cat.box, 0.8, color="teal")
     write_detections(tmp_path / "d.jsonl", [[], [cat], [known, cat]])
     images = image.expand(3, -1, -1, -1)
-    colored = detector("file", color_classifier("mean"), path=tmp_path / "d.jsonl")
-    assert (
-        isinstance(colored, Colored)
-        and colored.name == "file+mean"
-        and colored.facts["color"]["color_classifier"] == "mean"
-    )
+    colored = Colored(DetectionsFile(tmp_path / "d.jsonl"), MeanColor())
+    assert colored.name == "file+mean" and colored.facts["color"]["color_classifier"] == "mean"
     for batch in (1, 2, 8):  # the file knows images by their places among all
         colored.batch = batch
         assert [[(d.label, d.color, d.mask) for d in row] for row in colored.detect(images)] == [
@@ -156,7 +150,3 @@ def test_colored_detections(tmp_path: Path):
         ]
     keeping = Colored(DetectionsFile(tmp_path / "d.jsonl"), MeanColor(), masks=True)
     assert torch.equal(keeping.detect(images)[1][0].mask, cat.mask)
-    with pytest.raises(
-        ValueError, match="color_classifier 'eye' is unknown: expected one of clip, mean"
-    ):
-        color_classifier("eye")

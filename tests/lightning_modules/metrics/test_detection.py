@@ -5,6 +5,7 @@ import pytest
 from lightning_modules.metrics.detection import (
     Detection,
     Target,
+    composition_rates,
     judge_image,
     match,
     relation_holds,
@@ -28,24 +29,14 @@ def test_all_right():
 def test_swapped_colors_keep_color_and_shape_rates():
     verdict = judge_image([seen("blue", "circle"), seen("red", "square")], RED_LEFT_OF_BLUE)
     assert not verdict.success
-    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra, verdict.relation) == (
-        0,
-        2,
-        2,
-        2,
-        None,
-    )
+    counts = (verdict.objects, verdict.colors, verdict.shapes, verdict.extra)
+    assert counts == (0, 2, 2, 2) and verdict.relation is False
 
 
 def test_wrong_color_is_one_missing_and_one_extra():
     verdict = judge_image([seen("red", "circle"), seen("green", "square")], RED_LEFT_OF_BLUE)
-    assert (verdict.objects, verdict.colors, verdict.shapes, verdict.extra, verdict.relation) == (
-        1,
-        1,
-        2,
-        1,
-        None,
-    )
+    counts = (verdict.objects, verdict.colors, verdict.shapes, verdict.extra)
+    assert counts == (1, 1, 2, 1) and verdict.relation is False
 
 
 def test_extra_objects_do_not_spoil_success():
@@ -58,12 +49,8 @@ def test_extra_objects_do_not_spoil_success():
 
 def test_empty_image():
     verdict = judge_image([], RED_LEFT_OF_BLUE)
-    assert (verdict.success, verdict.objects, verdict.extra, verdict.relation) == (
-        False,
-        0,
-        0,
-        None,
-    )
+    assert (verdict.success, verdict.objects, verdict.extra) == (False, 0, 0)
+    assert verdict.relation is False
 
 
 def test_one_detection_serves_one_wanted_object():
@@ -120,3 +107,29 @@ def test_best_assignment():
     assert smallest_of_best_assignment([[]]) == 0.0
     with pytest.raises(ValueError, match="no wanted object"):
         smallest_of_best_assignment([])
+
+
+ONE = Target([("green", "cross")])
+CASES = [
+    ([seen("red", "circle", 10), seen("blue", "square", 40)], RED_LEFT_OF_BLUE),  # Right
+    ([seen("red", "circle", 40), seen("blue", "square", 10)], RED_LEFT_OF_BLUE),  # Wrong relation
+    # Colour and shape of one each, two extra
+    ([seen("red", "square", 40), seen("white", "ring", 10)], RED_LEFT_OF_BLUE),
+    ([seen("green", "cross")], ONE),
+]
+
+
+def test_rates_over_images():
+    verdicts = [judge_image(*case) for case in CASES]
+    assert composition_rates(verdicts) == {
+        "success": 3 / 4,
+        "object_rate": 5 / 7,
+        "color_rate": 6 / 7,
+        "shape_rate": 6 / 7,
+        "extra_objects": 2 / 4,
+        "n_images": 4.0,
+        "relation_rate": 1 / 3,  # A missing object counts as wrong
+    }
+    assert "relation_rate" not in composition_rates(verdicts[3:])
+    with pytest.raises(ValueError, match="no image"):
+        composition_rates([])

@@ -12,16 +12,16 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor
 
-from datamodules.shapes.world import Scene, Thing, render
+from conf.schema import Evaluation
 from lightning_modules.metrics import Detection
-from lightning_modules.metrics.detection_files import DetectionsFile, write_detections
 from lightning_modules.metrics.detectors import (
-    JudgeDetector,
+    DetectionsFile,
+    SharedDetector,
     TransformersDetector,
-    detector,
+    build_detector,
     instances,
+    write_detections,
 )
-from lightning_modules.metrics.geneval import geneval_correct
 
 IMAGES = torch.zeros(2, 3, 40, 56, dtype=torch.uint8)
 
@@ -37,25 +37,6 @@ def same(one: Detection, other: Detection) -> bool:
     ):
         return False
     return replace(one, mask=None) == replace(other, mask=None)
-
-
-# --- the judge --------------------------------------------------------------------------------
-
-
-def test_the_judge_serves_genevals_rules():
-    pixels, _ = render(
-        Scene(
-            (Thing("red", "circle", 16.0, 32.0, 9.0), Thing("blue", "square", 48.0, 32.0, 9.0)), 100
-        )
-    )
-    judge = detector("judge")
-    assert judge.name == "judge" and judge.facts == {"detector": "judge", "threshold": 0.5}
-    (found,) = judge.detect(torch.from_numpy(pixels).permute(2, 0, 1)[None])
-    square = {"class": "square", "count": 1, "color": "blue"}
-    for relation, holds in (("left of", True), ("right of", False)):
-        circle = {"class": "circle", "count": 1, "color": "red", "position": [relation, 0]}
-        assert geneval_correct(found, {"tag": "position", "include": [square, circle]}) is holds
-    assert judge.detect(torch.zeros(0, 3, 64, 64, dtype=torch.uint8)) == []
 
 
 # --- files --------------------------------------------------------------------------------
@@ -262,12 +243,8 @@ def pictures(n: int) -> Tensor:
 
 
 def test_boxes_of_a_detr(detr: Path):
-    model = detector("transformers", model=str(detr), batch=2)
-    assert (
-        isinstance(model, TransformersDetector)
-        and model.model.dtype == torch.float32
-        and not model.model.training
-    )
+    model = TransformersDetector(str(detr), batch=2)
+    assert model.model.dtype == torch.float32 and not model.model.training
     assert not any(p.requires_grad for p in model.model.parameters())
     assert (
         model.facts["model"] == detr.name
@@ -343,22 +320,48 @@ def test_what_is_no_detector_is_refused(tmp_path: Path, detr: Path):
     )
     with pytest.raises(FileNotFoundError, match="a vit gives no boxes"):
         TransformersDetector(str(tmp_path))
-    with pytest.raises(
-        ValueError, match=("'yolo' is unknown: expected one of judge, transformers, file")
-    ):
-        detector("yolo")
-    with pytest.raises(
-        ValueError,
-        match=(
-            "'transformers': missing a required argument: 'model': its options are model, "
-            "revision, device"
-        ),
-    ):
-        detector("transformers")
-    with pytest.raises(
-        ValueError,
-        match=("'judge': got an unexpected keyword argument 'threshold': its options are judge"),
-    ):
-        detector("judge", threshold=0.3)
-    with pytest.raises(ValueError, match="uint8"):
-        JudgeDetector().detect(IMAGES.float())
+
+
+def test_padding_of_the_processor_is_cut_away(mask2former: Path, tmp_path: Path):
+    """A stand-in that finds a dog wherever the image is bright, behind a processor that pads 40 x
+    56 to 64 x 96."""
+    model = TransformersDetector(str(mask2former))
+    padded = {"do_resize": False, "pad_size": {"height": 64, "width": 96}}
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"image_processor_type": "MaskFormerImageProcessor"} | padded)
+    )
+    model.processor = type(model.processor).from_pretrained(tmp_path)
+
+    def bright(pixel_values: Tensor, pixel_mask: Tensor) -> SimpleNamespace:
+        assert pixel_values.shape == (1, 3, 64, 96)
+        return SimpleNamespace(
+            masks_queries_logits=9 * pixel_values[:, :1],
+            class_queries_logits=torch.tensor([[[0.0, 9, 0]]]),
+        )
+
+    model.model = bright
+    images = torch.zeros(1, 3, 40, 56, dtype=torch.uint8)
+    images[..., 10:30, 30:] = 255
+    ((found,),) = model.detect(images)
+    assert torch.equal(found.mask, images[0, 0] > 0) and found.box == (30, 10, 56, 30)
+
+
+def test_a_shared_detector_looks_once_at_each_chunk():
+    asked: list[Any] = []
+
+    def detect(images: Tensor, names: Any = None) -> list[list[Detection]]:
+        asked.append(names)
+        return [[Detection(str(name), (0, 0, 1, 1), 1.0)] for name in names]
+
+    shared = SharedDetector(SimpleNamespace(name="d", facts={"detector": "d"}, detect=detect))
+    for names in (["a", "b"], ["a", "b"], ["c", "d"]):
+        assert [row[0].label for row in shared.detect(IMAGES, names)] == names
+    assert asked == [["a", "b"], ["c", "d"]] and shared.facts == {"detector": "d"}
+
+
+def test_detectors_by_their_settings(detr: Path, tmp_path: Path):
+    write_detections(tmp_path / "d.jsonl", [[]])
+    assert build_detector(Evaluation(detector=str(tmp_path / "d.jsonl"))).name == "file"
+    assert build_detector(Evaluation(detector=str(detr))).name == "transformers"
+    colored = build_detector(Evaluation(detector=str(detr), color_classifier="mean"))
+    assert colored.name == "transformers+mean"

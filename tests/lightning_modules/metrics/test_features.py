@@ -18,9 +18,9 @@ from lightning_modules.metrics.features import (
     JudgeExtractor,
     TransformersExtractor,
     VGG16Extractor,
-    extractor,
+    build_extractor,
+    resize,
 )
-from lightning_modules.metrics.resize import resize
 
 
 def pictures(n: int, height: int, width: int) -> Tensor:
@@ -87,7 +87,7 @@ def test_images_of_the_right_size_are_left_alone():
 
 
 def test_judge():
-    judge = extractor("judge")
+    judge = build_extractor("judge")
     images = pictures(3, 64, 64)
     assert isinstance(judge, JudgeExtractor)
     assert torch.equal(judge(images), judge.judge.features(images))
@@ -133,7 +133,7 @@ def vgg_state() -> dict[str, Tensor]:
 def test_vgg16_is_torchvisions_up_to_the_second_layer(vgg_state: dict[str, Tensor], tmp_path: Path):
     save_file(vgg_state, tmp_path / "vgg.safetensors")
     torch.save(vgg_state, tmp_path / "vgg.pt")
-    vgg = extractor("vgg16", tmp_path / "vgg.safetensors", filter="tf1", batch=2)
+    vgg = build_extractor("vgg16", tmp_path / "vgg.safetensors", filter="tf1", batch=2)
     images = pictures(3, 60, 48)
     x = resize(images, 224, "tf1") / 255
     x = (x - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
@@ -166,11 +166,11 @@ def test_weights_of_another_network_are_refused(vgg_state: dict[str, Tensor], tm
     with pytest.raises(
         FileNotFoundError, match=("the extractor vgg16 has no weights: give the path")
     ):
-        extractor("vgg16")
+        build_extractor("vgg16")
     with pytest.raises(
         FileNotFoundError, match=("none.pt is missing: expected a state dict of VGG-16")
     ):
-        extractor("vgg16", tmp_path / "none.pt")
+        build_extractor("vgg16", tmp_path / "none.pt")
     torch.save(
         {name: tensor for name, tensor in vgg_state.items() if "features.12." not in name},
         tmp_path / "other.pt",
@@ -181,7 +181,7 @@ def test_weights_of_another_network_are_refused(vgg_state: dict[str, Tensor], tm
         with pytest.raises(
             ValueError, match=(f"{name} cannot be used .*: expected a state dict of VGG-16")
         ) as error:
-            extractor("vgg16", tmp_path / name)
+            build_extractor("vgg16", tmp_path / name)
         assert "\n" not in str(error.value)
 
 
@@ -239,7 +239,7 @@ def test_inception_sees_our_resize(
     path.parent.mkdir()
     torch.save(state, path)
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    inception = extractor("inception")
+    inception = build_extractor("inception")
     images = pictures(2, 400, 320)
     expected = last(first((resize(images, 299, "bicubic") - 128) / 128)).mean((2, 3))
     assert torch.allclose(inception(images), expected, atol=1e-5)
@@ -249,7 +249,7 @@ def test_inception_sees_our_resize(
         "bicubic",
     )
     with pytest.raises(ValueError, match="'area' is unknown"):
-        extractor("inception", filter="area")
+        build_extractor("inception", filter="area")
 
 
 def test_inception_says_what_is_missing(
@@ -260,19 +260,19 @@ def test_inception_says_what_is_missing(
         FileNotFoundError,
         match=("HF_HUB_OFFLINE is set: download https://.* and give its path as weights"),
     ):
-        extractor("inception")
+        build_extractor("inception")
     torch.save({"fc.weight": torch.zeros(2)}, tmp_path / "other.pth")
     with pytest.raises(
         ValueError,
         match=("other.pth cannot be used .*: expected torch-fidelity's Inception weights"),
     ) as error:
-        extractor("inception", tmp_path / "other.pth")
+        build_extractor("inception", tmp_path / "other.pth")
     assert "\n" not in str(error.value)
     monkeypatch.setitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", None)
     with pytest.raises(
         ImportError, match=(r"needs torch-fidelity .*`pip install " r".\[real-metrics\]`")
     ):
-        extractor("inception")
+        build_extractor("inception")
 
 
 def save_model(kind: str, folder: Path) -> Path:
@@ -335,7 +335,7 @@ def test_models_of_transformers(kind: str, side: int, size: int, tmp_path: Path)
     import transformers as t
 
     folder = save_model(kind, tmp_path / f"{kind}-tiny")
-    model = extractor(str(folder), batch=2)
+    model = build_extractor(str(folder), batch=2)
     images = pictures(3, 48, 64)
     x = resize(images, side) / 255
     x = (x - torch.tensor([0.4, 0.5, 0.6])[:, None, None]) / torch.tensor([0.2, 0.3, 0.4])[
@@ -364,5 +364,5 @@ def test_models_without_such_features_are_refused(tmp_path: Path):
             FileNotFoundError,
             match=("cannot be loaded .* expected judge, inception, vgg16, a folder, or a hub id"),
         ) as error:
-            extractor(nothing)
+            build_extractor(nothing)
         assert "\n" not in str(error.value)

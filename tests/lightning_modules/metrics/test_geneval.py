@@ -1,23 +1,21 @@
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from lightning_modules.metrics import Composition, Detection, Target
-from lightning_modules.metrics.composition import GenEval, composition_scores
+from lightning_modules.evaluation.plan import Prompt
+from lightning_modules.metrics import Detection, Target
 from lightning_modules.metrics.functional import geneval_correct
-from lightning_modules.metrics.geneval import TASKS, geneval_reasons, relations
-from lightning_modules.metrics.intervals import wilson
-
-ROOT = Path(__file__).resolve().parents[3]
+from lightning_modules.metrics.geneval import (
+    TASKS,
+    GenEvalScorer,
+    geneval_reasons,
+    geneval_scores,
+    relations,
+    requests_of,
+)
 
 
 def seen(
@@ -233,139 +231,74 @@ def test_classes_by_their_other_names(asked: str, found: str):
 def test_specs_that_cannot_be_judged(wanted: dict, message: str):
     with pytest.raises(ValueError, match=message):
         geneval_correct([seen("cat")], wanted)
-    with pytest.raises(ValueError, match=f"prompt 1: .*{message}"):
-        GenEval([ONE, wanted])
-
-
-SIX = [ONE, TWO, THREE, RED, LEFT, BOTH]
 
 
 def test_overall_is_the_mean_of_tasks_not_of_images():
-    metric = GenEval(SIX)
-    assert metric.facts["tasks"] == list(TASKS) and metric.facts["missing_tasks"] == []
-    metric.update([[seen("bench")]] * 3 + [[]], [0, 0, 0, 0])  # 3 of 4
-    metric.update([[], [seen("bench"), seen("sports ball")]], [1, 1])  # 1 of 2
-    for prompt in range(2, 6):
-        metric.update([[]], [prompt])
-    result = metric.compute()
-    assert [result[f"task/{task}"] for task in TASKS] == [0.75, 0.5, 0, 0, 0, 0]
-    assert result["overall"] == pytest.approx(1.25 / 6) and result["images_right"] == pytest.approx(
-        4 / 10
-    )
-    assert result["prompts_right"] == pytest.approx(2 / 6)
-    assert (result["n_images"], result["n_prompts"], result["n_tasks"]) == (10, 6, 6)
-    assert not metric.state_dict() and not list(metric.parameters())
+    results = [(0, "single_object", right) for right in (True, True, True, False)]
+    results += [(1, "two_object", False), (1, "two_object", True)]
+    results += [(prompt, TASKS[prompt], False) for prompt in range(2, 6)]
+    scores = geneval_scores(results)
+    assert [scores[f"task/{task}"] for task in TASKS] == [0.75, 0.5, 0, 0, 0, 0]
+    assert scores["overall"] == pytest.approx(1.25 / 6) and scores["images_right"] == 4 / 10
+    assert scores["prompts_right"] == 2 / 6
+    assert (scores["n_images"], scores["n_prompts"], scores["n_tasks"]) == (10, 6, 6)
+    with pytest.raises(ValueError, match="no image"):
+        geneval_scores([])
 
 
-def test_a_task_is_a_mean_over_images_and_tasks_may_be_missing():
-    metric = GenEval([ONE, {**ONE, "prompt": "a photo of a bench"}, RED])
-    assert "counting" in metric.facts["missing_tasks"] and len(metric.facts["missing_tasks"]) == 4
-    metric.update([[seen("bench")], [], [], []], [0, 1, 1, 1])
-    result = metric.compute()
-    assert (
-        result["task/single_object"] == 0.25
-        and result["overall"] == 0.25
-        and result["n_tasks"] == 1
-    )
-    first, second = metric.prompt_scores(0.9)
-    assert (first["index"], first["images"], first["right"], first["score"]) == (0, 1, 1, 1.0)
-    assert (second["prompt"], second["tag"], second["score"]) == (
-        "a photo of a bench",
-        "single_object",
-        0.0,
-    )
-    assert (second["low"], second["high"]) == wilson(0, 3, 0.9)
-    metric.reset()
-    with pytest.raises(ValueError, match="no image was judged"):
-        metric.compute()
-    assert metric.prompt_scores() == []
+def test_a_task_is_a_mean_over_images():
+    results = [(0, "single_object", True), *[(1, "single_object", False)] * 3]
+    scores = geneval_scores(results)
+    assert scores["task/single_object"] == scores["overall"] == 0.25 and scores["n_tasks"] == 1
+    assert scores["prompts_right"] == 0.5
 
 
-def test_the_metric_uses_its_own_thresholds():
-    metric = GenEval([ONE, THREE], threshold=0.5, counting_threshold=0.6, most=2)
-    metric.update([[seen("bench", score=0.5)], [seen("clock", score=0.7)] * 3], [0, 1])
-    assert metric.compute()["images_right"] == 0.0
-    assert (
-        metric.facts["threshold"],
-        metric.facts["counting_threshold"],
-        metric.facts["most"],
-    ) == (0.5, 0.6, 2)
+def prompt(index: int, wanted: dict | None, split: str = "mine") -> Prompt:
+    return Prompt(split, index, index, "", Target([]), index, wanted=wanted)
 
 
-def test_updates_that_do_not_fit():
-    metric = GenEval([ONE])
-    with pytest.raises(ValueError, match="2 images but 1 prompts"):
-        metric.update([[], []], [0])
-    for outside in (1, -1):
-        with pytest.raises(ValueError, match="none of the 1"):
-            metric.update([[]], [outside])
-    with pytest.raises(ValueError, match="at least one spec"):
-        GenEval([])
-    with pytest.raises(ValueError, match="prompt 0 has no tag"):
-        GenEval([{"include": [{"class": "cat", "count": 1}]}])
+class Fixed:
+    """A detector that finds what it is given."""
+
+    name, facts = "fixed", {"detector": "fixed"}
+
+    def __init__(self, *rows: list[Detection]) -> None:
+        self.rows = list(rows)
+
+    def detect(self, images: torch.Tensor, names: Any = None) -> list[list[Detection]]:
+        return self.rows
 
 
-WORKER = """
-import json, sys
-import torch.distributed as dist
-from lightning_modules.metrics import Detection
-from lightning_modules.metrics.composition import GenEval
-
-rank, port, specs = int(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-metric = GenEval(specs)
-bench = Detection("bench", (0, 0, 9, 9), 0.9)
-if rank == 1:  # rank 0 has no image at all
-    metric.update([[bench], [], []], [0, 0, 1])
-table = metric.prompt_scores()
-print(json.dumps([metric.compute(), table, metric.prompt_scores(), metric.images.tolist()]))
-dist.destroy_process_group()
-"""
-
-
-def test_two_ranks_equal_one(tmp_path: Path):
-    (tmp_path / "geneval_worker.py").write_text(WORKER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(tmp_path / "geneval_worker.py")]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), port, json.dumps([ONE, RED])],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
+def test_the_scorer_counts_by_split_and_what_it_cannot_judge():
+    near = {
+        "tag": "spatial",
+        "include": [{"class": "cat"}, {"class": "dog", "position": ["near", 0]}],
+    }
+    far = {"tag": "own", "include": [{"class": "cat"}, {"class": "dog", "position": ["far", 0]}]}
+    prompts = [
+        prompt(0, ONE),
+        prompt(1, near),
+        prompt(0, RED, "other"),
+        prompt(2, far),
+        prompt(3, None),
     ]
-    answers = [process.communicate(timeout=120) for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], answers
-    results = [json.loads(out.strip().splitlines()[-1]) for out, _ in answers]
-    alone = GenEval([ONE, RED])
-    alone.update([[seen("bench")], [], []], [0, 0, 1])
-    for scores, table, again, _ in results:
-        assert scores == alone.compute() and table == again == alone.prompt_scores()
-    # Asking leaves the ranks' own counts as they were
-    assert [counts for *_, counts in results] == [[0, 0], [2, 1]]
+    requests = requests_of(prompts, "fixed")
+    assert list(requests.specs) == [("mine", 0), ("other", 0)]
+    assert list(requests.spatial) == [("mine", 1)] and requests.unjudged == 1
+    scorer = GenEvalScorer(Fixed([seen("bench")], [], [seen("car")], [], []), requests)
+    columns = scorer.add(prompts, torch.zeros(5, 3, 8, 8, dtype=torch.uint8), list("abcde"))
+    assert columns == {"success": [True, None, False, None, None]}
+    values = scorer.finish()
+    assert (values["success"], values["success_mine"], values["success_other"]) == (0.5, 1, 0)
+    facts = scorer.facts["success"]
+    assert facts["detector"] == "fixed" and facts["prompts_not_judged"] == 1
+    assert facts["tasks"] == ["single_object", "colors"] and "counting" in facts["missing_tasks"]
 
 
-def test_composition_image_by_image():
-    pair = Target([("red", "circle"), ("blue", "square")], "left of")
-    right = [seen("circle", 10, color="red"), seen("square", 40, color="blue")]
-    detections = [right, right[:1], [seen("ring", color="red")]]
-    targets = [pair, pair, Target([("red", "circle")])]
-    rows = composition_scores(detections, targets)
-    assert (
-        rows["success"] == [1, 0, 0]
-        and rows["object_rate"] == [1, 0.5, 0]
-        and rows["color_rate"] == [1, 0.5, 1]
-    )
-    assert rows["shape_rate"] == [1, 0.5, 0] and rows["extra_objects"] == [0, 0, 1]
-    assert rows["relation"][:2] == [1, 0] and torch.tensor(rows["relation"][2]).isnan()
-    whole = Composition()
-    whole.update(detections, targets)
-    assert sum(rows["success"]) / 3 == whole.compute()["success"]
-    with pytest.raises(ValueError, match="3 images but 1 targets"):
-        composition_scores(detections, targets[:1])
+def test_prompts_that_ask_for_nothing_are_refused():
+    with pytest.raises(ValueError, match="no prompt says what it wants"):
+        requests_of([prompt(0, None)], "fixed")
+    with pytest.raises(ValueError, match="wants what can be judged"):
+        requests_of([prompt(0, {"tag": "own", "include": [{"count": 1}]})], "fixed")
+    with pytest.raises(ValueError, match="has no tag"):
+        requests_of([prompt(0, {"include": [{"class": "cat"}]})], "fixed")

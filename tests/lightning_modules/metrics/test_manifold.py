@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.metrics import blocks
+from lightning_modules.metrics import functional
 from lightning_modules.metrics.functional import (
     Manifold,
     density_coverage,
@@ -85,8 +85,8 @@ def test_blocks_change_nothing(monkeypatch, rows: int, columns: int):
     real, fake = SETS["ties"]
     manifold = Manifold.of(real, 6)
     expected = manifold_scores(real, fake, 3, 5)
-    monkeypatch.setattr(blocks, "ROWS", rows)
-    monkeypatch.setattr(blocks, "COLUMNS", columns)
+    monkeypatch.setattr(functional, "ROWS", rows)
+    monkeypatch.setattr(functional, "COLUMNS", columns)
     assert manifold_scores(real, fake, 3, 5) == expected
     assert torch.allclose(Manifold.of(real, 6).nearest, manifold.nearest, atol=1e-6)
 

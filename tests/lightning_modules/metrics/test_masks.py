@@ -1,12 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,17 +8,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.shapes.world import SHAPES, Thing, coverage
-from lightning_modules.metrics import MaskFollowing
 from lightning_modules.metrics.functional import mask_iou
+from lightning_modules.metrics.mask_adherence import compare_masks, mean_adherence
 from lightning_modules.metrics.masks import (
     centre_error,
-    follow,
-    mirrored,
+    masked_similarity,
     orientation_error,
     turn_error,
 )
 
-ROOT = Path(__file__).resolve().parents[3]
 EMPTY = torch.zeros(64, 64, dtype=torch.bool)
 
 
@@ -94,8 +86,8 @@ def test_centre_error_is_in_pixels():
         centre_error(EMPTY.float(), EMPTY.float())
 
 
-@pytest.mark.parametrize("degrees", [0, 7, 30, 60, 90, 120, 175, 180, 270])
-@pytest.mark.parametrize("base", [0, 40, 90])
+@pytest.mark.parametrize("degrees", [0, 7, 90, 175])
+@pytest.mark.parametrize("base", [0, 40])
 def test_orientation_error_of_a_bar(degrees: float, base: float):
     error = orientation_error(bar(base + degrees, 28, 35), bar(base))
     assert error == pytest.approx(min(degrees % 180, 180 - degrees % 180), abs=0.5)
@@ -107,16 +99,14 @@ def test_orientation_needs_a_long_axis():
     assert orientation_error(bar(), EMPTY) is None
 
 
-@pytest.mark.parametrize("degrees", [0, 8, 31, 60, 90, 120, 180, 250])
+@pytest.mark.parametrize("degrees", [0, 31, 90, 180, 250])
 def test_turn_error_tells_a_triangle_up_from_one_down(degrees: float):
     error = turn_error(drawn("triangle", degrees, 9, 27, 36), drawn("triangle", 0, 12))
     assert error == pytest.approx(min(degrees, 360 - degrees), abs=2)
 
 
 @pytest.mark.parametrize("shape", ["square", "diamond", "cross"])
-@pytest.mark.parametrize(
-    ("degrees", "error"), [(0, 0), (10, 10), (44, 44), (70, 20), (90, 0), (180, 0), (260, 10)]
-)
+@pytest.mark.parametrize(("degrees", "error"), [(10, 10), (44, 44), (70, 20), (90, 0), (260, 10)])
 def test_turn_error_knows_quarter_turns(shape: str, degrees: float, error: float):
     assert turn_error(drawn(shape, degrees, 9, 27, 36), drawn(shape, 0, 12)) == pytest.approx(
         error, abs=2
@@ -124,7 +114,7 @@ def test_turn_error_knows_quarter_turns(shape: str, degrees: float, error: float
 
 
 @pytest.mark.parametrize("shape", ["circle", "ring"])
-@pytest.mark.parametrize("radius", [7.5, 8.3, 9.1, 12])
+@pytest.mark.parametrize("radius", [7.5, 9.1])
 def test_turn_error_of_what_is_round_is_zero(shape: str, radius: float):
     for x, y in ((20.2, 40.9), (33.5, 30.1)):
         assert turn_error(drawn(shape, 25, radius, x, y), drawn(shape, 0, 8.7)) == 0
@@ -149,118 +139,71 @@ def test_turn_error_of_a_bar_and_of_nothing():
     assert turn_error(one, one) == 0
 
 
-def test_mirrored():
-    wing = EMPTY.clone()
-    wing[10:40, 20:26], wing[34:40, 20:42] = True, True  # an L
-    assert mirrored(wing.flip(1), wing) and mirrored(wing.flip(0), wing)
-    assert not mirrored(wing.rot90(), wing) and not mirrored(wing, wing)
-    assert not any(mirrored(drawn(shape, 25, 9), drawn(shape)) for shape in SHAPES)
-    assert mirrored(EMPTY, wing) is None
-
-
-def test_follow():
-    lost = follow(EMPTY, bar())
-    assert (lost.iou, lost.found, lost.centre, lost.orientation, lost.turn) == (
-        0,
-        False,
-        None,
-        None,
-        None,
-    )
-    same = follow(bar(20), bar(20))
+def test_all_measures_of_one_subject():
+    lost = compare_masks(EMPTY, bar())
+    assert (lost.iou, lost.found, lost.centre, lost.turn) == (0, False, None, None)
+    same = compare_masks(bar(20), bar(20))
     assert (same.iou, same.found, same.centre, same.orientation, same.turn) == (1, True, 0, 0, 0)
     with pytest.raises(ValueError, match="target mask is empty"):
-        follow(bar(), EMPTY)
-
-
-PREDICTED = [[bar(30, 35, 36), EMPTY], [drawn("circle")], [drawn("triangle", 180)]]
-WANTED = [[bar(), drawn("square")], [drawn("circle")], [drawn("triangle")]]
+        compare_masks(bar(), EMPTY)
 
 
 def test_means_say_what_they_are_over():
-    metric = MaskFollowing()
-    metric.update(PREDICTED[:1], WANTED[:1])
-    metric.update(PREDICTED[1:], WANTED[1:])
-    result = metric.compute()
-    first, second, third = (mask_iou(PREDICTED[i][0], WANTED[i][0]).item() for i in range(3))
+    pairs = [
+        (bar(30, 35, 36), bar()),
+        (EMPTY, drawn("square")),
+        (drawn("circle"), drawn("circle")),
+        (drawn("triangle", 180), drawn("triangle")),
+    ]
+    subjects = [compare_masks(*pair) for pair in pairs]
+    result = mean_adherence(subjects)
+    first, _, second, third = (mask_iou(*pair).item() for pair in pairs)
     assert second == 1 and 0 < first < 0.5
     assert result["mask_iou"] == pytest.approx((first + 0 + second + third) / 4)
-    assert (result["found"], result["n_subjects"], result["n_images"]) == (0.75, 4, 3)
-    down = centre_error(PREDICTED[2][0], WANTED[2][0])
-    assert down is not None and down > 3  # a triangle's centroid lies below the middle of its box
+    assert result["found"] == 0.75
+    down = centre_error(*pairs[3])
+    assert down is not None and down > 3  # A triangle's centroid lies below the middle of its box
     assert result["centre_error"] == pytest.approx((5 + 0 + down) / 3, abs=0.05)
     assert result["turn_error"] == pytest.approx((30 + 0 + 180) / 3, abs=2)
     # Of the bar, the only one that has a long axis
     assert result["orientation_error"] == pytest.approx(30, abs=0.5)
-    whole = MaskFollowing()
-    whole.update(PREDICTED, WANTED)
-    assert whole.compute() == result
-    metric.reset()
-    with (
-        pytest.raises(ValueError, match="no subject was measured"),
-        pytest.warns(UserWarning, match="before the ``update``"),
-    ):
-        metric.compute()
+    assert mean_adherence(subjects[1:2]) == {"mask_iou": 0, "found": 0}
+    with pytest.raises(ValueError, match="no subject was measured"):
+        mean_adherence([])
 
 
-def test_means_over_nothing_are_absent():
-    metric = MaskFollowing()
-    metric.update([[EMPTY], []], [[bar()], []])
-    assert metric.compute() == {"mask_iou": 0, "found": 0, "n_subjects": 1, "n_images": 2}
+def test_similarity_is_the_cosine_of_area_weighted_means():
+    generator = torch.Generator().manual_seed(0)
+    a, b = (
+        torch.randn(2, 5, 4, 4, generator=generator),
+        torch.randn(2, 5, 2, 2, generator=generator),
+    )
+    mask_a, mask_b = torch.zeros(2, 8, 8, dtype=torch.bool), torch.ones(2, 6, 6, dtype=torch.bool)
+    mask_a[0, 0:2, 0:2], mask_a[0, 2, 2] = True, True  # one cell whole, another by a quarter
+    mask_a[1, 7, 7] = True  # a single pixel is not lost
+    expected = [(a[0, :, 0, 0] + a[0, :, 1, 1] / 4), a[1, :, 3, 3]]
+    wanted = torch.stack(
+        [
+            torch.cosine_similarity(e, f.mean((1, 2)), dim=0)
+            for e, f in zip(expected, b, strict=True)
+        ]
+    )
+    assert torch.allclose(masked_similarity(a, mask_a, b, mask_b), wanted, atol=1e-6)
+    assert torch.allclose(masked_similarity(b, mask_b, a, mask_a), wanted, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("pred", "target", "message"),
-    [
-        ([[EMPTY]], [[bar(), bar()]], r"\[1\] predicted and \[2\] target"),
-        ([[EMPTY]], [], "one predicted mask for each target mask"),
-        ([[bar()]], [[EMPTY]], "target mask is empty"),
-        ([[bar()[1:]]], [[bar()]], "one shape"),
-    ],
-)
-def test_update_refuses(pred: list[list[Tensor]], target: list[list[Tensor]], message: str):
-    with pytest.raises(ValueError, match=message):
-        MaskFollowing().update(pred, target)
+def test_similarity_ignores_what_is_outside_and_marks_empty_masks():
+    features = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    mask = torch.zeros(2, 4, 4, dtype=torch.bool)
+    mask[0, 1, 1] = True
+    other = torch.where(mask[:, None], features, 9.0)
+    similarity = masked_similarity(features, mask, other, mask)
+    assert similarity[0] == pytest.approx(1) and similarity[1].isnan()
 
 
-WORKER = """
-import json, sys
-import torch
-import torch.distributed as dist
-from lightning_modules.metrics import MaskFollowing
-
-rank, port = int(sys.argv[1]), sys.argv[2]
-dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
-pred, target = torch.load(sys.argv[3], weights_only=True)
-metric = MaskFollowing()
-rows = slice(0, 1) if rank == 0 else slice(1, None)
-metric.update(pred[rows], target[rows])
-print(json.dumps(metric.compute()))
-dist.destroy_process_group()
-"""
-
-
-def test_two_ranks_equal_one(tmp_path: Path):
-    torch.save([PREDICTED, WANTED], tmp_path / "masks.pt")
-    (tmp_path / "worker.py").write_text(WORKER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(tmp_path / "worker.py")]
-    ranks = [
-        subprocess.Popen(
-            [*command, str(rank), port, str(tmp_path / "masks.pt")],
-            stdout=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
-        for rank in range(2)
-    ]
-    answers = [process.communicate(timeout=120)[0] for process in ranks]
-    assert [process.returncode for process in ranks] == [0, 0], answers
-    results = [json.loads(out.strip().splitlines()[-1]) for out in answers]
-    alone = MaskFollowing()
-    alone.update(PREDICTED, WANTED)
-    assert results[0] == results[1]
-    assert results[0] == pytest.approx(alone.compute(), abs=1e-9)
+def test_similarity_refuses_what_does_not_fit():
+    features, masks = torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4, dtype=torch.bool)
+    with pytest.raises(ValueError, match="same N and d"):
+        masked_similarity(features, masks, features[:, :2], masks)
+    with pytest.raises(ValueError, match="one mask .* for each of 2"):
+        masked_similarity(features, masks[:1], features, masks)

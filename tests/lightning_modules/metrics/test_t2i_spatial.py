@@ -1,15 +1,20 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
+import torch
 
 from datamodules.formats.prompt_forms import spatial
-from lightning_modules.metrics import Detection
+from lightning_modules.evaluation.plan import Prompt
+from lightning_modules.metrics import Detection, Target
 from lightning_modules.metrics.functional import spatial_score
+from lightning_modules.metrics.geneval import requests_of
 from lightning_modules.metrics.t2i_spatial import (
     NEAR,
     RELEASED_NEAR,
+    SpatialScorer,
     box_iou,
-    spatial_facts,
     t2i_spatial,
 )
 
@@ -167,7 +172,19 @@ def test_two_of_one_class():
     assert t2i_spatial([right], ("boy", "near", "girl"), released=False) == 0
 
 
-def test_facts():
-    facts = spatial_facts(1024)
-    assert facts["near_px"] == pytest.approx(300) and facts["released"] and NEAR * 512 == 150
-    assert spatial_facts(512, near=RELEASED_NEAR)["near_px"] == pytest.approx(160.3, abs=0.05)
+def test_the_scorer_scores_spatial_prompts_alone():
+    asked = spatial("a cat on the left of a dog")
+    assert asked is not None
+    prompts = [
+        Prompt("mine", i, i, "", Target([]), i, wanted=wanted)
+        for i, wanted in enumerate([asked.wanted, {"tag": "own", "include": [{"class": "cat"}]}])
+    ]
+    detector = SimpleNamespace(
+        name="fixed", facts={"detector": "fixed"}, detect=lambda *_: [[CAT, DOG], []]
+    )
+    scorer = SpatialScorer(detector, requests_of(prompts, "fixed"))
+    columns = scorer.add(prompts, torch.zeros(2, 3, 512, 512, dtype=torch.uint8), ["a", "b"])
+    assert columns == {"spatial": [pytest.approx(0.85), None]}
+    assert scorer.finish() == {"spatial": pytest.approx(0.85)}
+    facts = scorer.facts["spatial"]
+    assert facts["near_px"] == 150 == NEAR * 512 and facts["released"] and facts["images"] == 1

@@ -17,7 +17,7 @@ from lightning_modules.metrics.vision_language import (
     BlipMatcher,
     Clip,
     Preprocessing,
-    aligner,
+    load_aligner,
 )
 
 TEXTS = ["a red circle", "a blue square and a green star", "zebra"]
@@ -76,7 +76,7 @@ def test_only_uint8_images(images: Tensor, folders: dict[str, Path]):
     with pytest.raises(ValueError, match=r"expected uint8 images \[N, 3, H, W\]"):
         Preprocessing(8, None, MEAN, SD, 3)(images)
     with pytest.raises(ValueError, match="expected uint8"):
-        aligner(str(folders["clip"])).images(images)  # type: ignore[union-attr]
+        load_aligner(str(folders["clip"])).images(images)  # type: ignore[union-attr]
 
 
 def test_preprocessing_refuses_what_it_cannot_do():
@@ -91,7 +91,7 @@ def test_preprocessing_refuses_what_it_cannot_do():
 
 
 def test_the_kind_is_read_from_config(folders: dict[str, Path]):
-    kinds = [type(aligner(str(folders[name]))) for name in ("clip", "itm", "caption")]
+    kinds = [type(load_aligner(str(folders[name]))) for name in ("clip", "itm", "caption")]
     assert kinds == [Clip, BlipMatcher, BlipCaptioner]
     with pytest.raises(ValueError, match="is a BlipForConditionalGeneration: expected a CLIPModel"):
         Clip(str(folders["caption"]))
@@ -183,7 +183,7 @@ def test_float16_checkpoints_and_autocast_give_float32(folders: dict[str, Path],
         p.requires_grad for p in half.model.parameters()
     )
     images = pictures()
-    for model in (half, aligner(str(folders["itm"]))):
+    for model in (half, load_aligner(str(folders["itm"]))):
         assert isinstance(model, Clip | BlipMatcher)
         plain = model.images(images), model.texts(TEXTS)[0]
         with torch.autocast("cpu", torch.bfloat16):
@@ -204,7 +204,7 @@ def test_incomplete_checkpoints_are_refused(folders: dict[str, Path], tmp_path: 
     with pytest.raises(
         ValueError, match=("lacks .* weights of a BlipForImageTextRetrieval .* would stay random")
     ):
-        aligner(str(tmp_path / "b"))
+        load_aligner(str(tmp_path / "b"))
 
 
 @pytest.mark.parametrize("kind", ["clip", "itm"])
@@ -216,7 +216,7 @@ def test_a_missing_tokenizer_is_refused(kind: str, folders: dict[str, Path], tmp
         ignore=shutil.ignore_patterns("tokenizer*", "vocab*", "merges*"),
     )
     with pytest.raises(ValueError, match="its tokenizer .: expected the tokenizer's own files"):
-        aligner(str(tmp_path / "b"))
+        load_aligner(str(tmp_path / "b"))
 
 
 def test_what_cannot_be_loaded_is_said_in_one_line(folders: dict[str, Path], tmp_path: Path):
@@ -224,17 +224,17 @@ def test_what_cannot_be_loaded_is_said_in_one_line(folders: dict[str, Path], tmp
         FileNotFoundError,
         match=("expected a local folder.*HF_HUB_OFFLINE is set: run `hf download nobody/none`"),
     ) as missing:
-        aligner("nobody/none")
+        load_aligner("nobody/none")
     with pytest.raises(FileNotFoundError, match="cannot be loaded") as empty:
-        aligner(str(tmp_path))
+        load_aligner(str(tmp_path))
     pickled = tmp_path / "pickled"
     shutil.copytree(folders["clip"], pickled)
     (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
     with pytest.raises(FileNotFoundError, match="safetensors") as unsafe:
-        aligner(str(pickled))
+        load_aligner(str(pickled))
     (pickled / "model.safetensors").write_bytes(b"no weights")
     with pytest.raises(FileNotFoundError, match="cannot be loaded") as broken:
-        aligner(str(pickled))
+        load_aligner(str(pickled))
     assert not any("\n" in str(error.value) for error in (missing, empty, unsafe, broken))
     (tmp_path / "config.json").write_text(
         json.dumps({"model_type": "vit", "architectures": ["ViTModel"]})
@@ -242,11 +242,11 @@ def test_what_cannot_be_loaded_is_said_in_one_line(folders: dict[str, Path], tmp
     with pytest.raises(
         ValueError, match=("is a ViTModel: expected one of CLIPModel, BlipForImageTextRetrieval")
     ):
-        aligner(str(tmp_path))
+        load_aligner(str(tmp_path))
 
 
 def test_facts_name_no_folder_of_this_machine(folders: dict[str, Path]):
-    clip = aligner(str(folders["clip"]))
+    clip = load_aligner(str(folders["clip"]))
     assert clip.facts == {
         "model": "clip",
         "resize": "shorter side 32, bicubic (Pillow)",

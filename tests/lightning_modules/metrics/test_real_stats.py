@@ -7,9 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_modules.metrics import FeatureDistance
 from lightning_modules.metrics.functional import Manifold, moments
-from lightning_modules.metrics.reference import reference
+from lightning_modules.metrics.real_stats import load_or_compute_real_stats
 
 FEATURES = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
 FACTS = {
@@ -36,26 +35,28 @@ def refuse(numbers: list[int]) -> Tensor:
 
 
 def test_features_are_extracted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("lightning_modules.metrics.reference.PER_SHARD", 8)
+    monkeypatch.setattr("lightning_modules.metrics.real_stats.PER_SHARD", 8)
     extract = Extract()
-    first = reference(tmp_path, FACTS, extract, batch=5)
+    first = load_or_compute_real_stats(tmp_path, FACTS, extract, batch=5)
     assert torch.equal(first.features, FEATURES) and len(first) == 30
     assert sorted(set(extract.asked)) == list(range(30)) and len(extract.asked) <= 31
-    again = reference(tmp_path, FACTS, refuse)
-    assert torch.equal(again.features, FEATURES) and again.facts == FACTS
+    again = load_or_compute_real_stats(tmp_path, FACTS, refuse)
+    assert torch.equal(again.features, FEATURES)
     assert json.loads((first.folder / "meta.json").read_text())["facts"] == FACTS
 
 
 @pytest.mark.parametrize("fact", ["data", "extractor", "weights", "filter"])
-def test_other_facts_are_another_reference(tmp_path: Path, fact: str):
-    reference(tmp_path, FACTS, Extract())
-    other = reference(tmp_path, {**FACTS, fact: "other"}, lambda numbers: FEATURES[numbers] + 1)
+def test_other_facts_are_other_statistics(tmp_path: Path, fact: str):
+    load_or_compute_real_stats(tmp_path, FACTS, Extract())
+    other = load_or_compute_real_stats(
+        tmp_path, {**FACTS, fact: "other"}, lambda numbers: FEATURES[numbers] + 1
+    )
     assert torch.equal(other.features, FEATURES + 1)
-    assert len(reference(tmp_path, {**FACTS, "n": 12}, Extract())) == 12
+    assert len(load_or_compute_real_stats(tmp_path, {**FACTS, "n": 12}, Extract())) == 12
 
 
 def test_moments_and_neighbours_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    first = reference(tmp_path, FACTS, Extract())
+    first = load_or_compute_real_stats(tmp_path, FACTS, Extract())
     expected = moments(FEATURES)
     assert all(torch.equal(a, b) for a, b in zip(first.moments, expected, strict=True))
     nearest = Manifold.of(FEATURES, 5).nearest
@@ -64,10 +65,10 @@ def test_moments_and_neighbours_are_kept(tmp_path: Path, monkeypatch: pytest.Mon
     def fail(*_: object) -> None:
         raise AssertionError("computed again")
 
-    again = reference(tmp_path, FACTS, refuse)
+    again = load_or_compute_real_stats(tmp_path, FACTS, refuse)
     with monkeypatch.context() as patch:
-        patch.setattr("lightning_modules.metrics.reference.moments", fail)
-        patch.setattr("lightning_modules.metrics.reference.Manifold.of", fail)
+        patch.setattr("lightning_modules.metrics.real_stats.moments", fail)
+        patch.setattr("lightning_modules.metrics.real_stats.Manifold.of", fail)
         assert all(torch.equal(a, b) for a, b in zip(again.moments, expected, strict=True))
         # The greater k knows the smaller
         assert torch.equal(again.manifold(3).radii(3), nearest[:, 2])
@@ -82,40 +83,25 @@ def test_moments_and_neighbours_are_kept(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def test_damaged_files_are_computed_again(tmp_path: Path):
-    first = reference(tmp_path, FACTS, Extract())
+    first = load_or_compute_real_stats(tmp_path, FACTS, Extract())
     first.moments, first.manifold(3)
     for path in first.folder.glob("*.safetensors"):
         path.write_bytes(path.read_bytes()[:40])
-    again = reference(tmp_path, FACTS, Extract())
+    again = load_or_compute_real_stats(tmp_path, FACTS, Extract())
     assert torch.equal(again.features, FEATURES)
     assert torch.equal(again.moments[1], moments(FEATURES)[1]) and torch.equal(
         again.manifold(3).nearest, Manifold.of(FEATURES, 3).nearest
     )
 
 
-def test_a_metric_takes_the_reference_as_its_real_side(tmp_path: Path):
-    which = ("fid", "kid", "precision", "recall", "density", "coverage")
-    fake = torch.randn(20, 4, generator=torch.Generator().manual_seed(1)) + 0.3
-    alone = FeatureDistance(which=which)
-    alone.update(FEATURES, real=True)
-    alone.update(fake, real=False)
-    metric = FeatureDistance(which=which, reference=reference(tmp_path, FACTS, Extract()))
-    metric.update(fake, real=False)
-    assert metric.compute() == alone.compute()
-    facts = metric.facts()
-    assert {name: facts[name] for name in FACTS} == FACTS and facts["n_real"] == 30
-    with pytest.raises(
-        ValueError, match=("7 real features were given beside a reference of 30 images")
-    ):
-        metric.update(FEATURES[:7], real=True)
-
-
-def test_what_is_no_reference_is_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="have no fact weights, filter: others would be taken"):
-        reference(tmp_path, {"data": "abc", "extractor": "tiny", "n": 3}, Extract())
-    with pytest.raises(ValueError, match="1 images: expected at least 2"):
-        reference(tmp_path, {**FACTS, "n": 1}, Extract())
-    with pytest.raises(ValueError, match="reference images 0 to 0 are not finite"):
-        reference(tmp_path, FACTS, lambda numbers: FEATURES[numbers] * torch.nan)
+def test_incomplete_facts_and_features_are_refused(tmp_path: Path):
+    with pytest.raises(ValueError, match="no fact weights, filter"):
+        load_or_compute_real_stats(
+            tmp_path, {"data": "abc", "extractor": "tiny", "n": 3}, Extract()
+        )
+    with pytest.raises(ValueError, match="expected at least 2"):
+        load_or_compute_real_stats(tmp_path, {**FACTS, "n": 1}, Extract())
+    with pytest.raises(ValueError, match="images 0 to 0 are not finite"):
+        load_or_compute_real_stats(tmp_path, FACTS, lambda numbers: FEATURES[numbers] * torch.nan)
     with pytest.raises(ValueError, match=r"have the shape \[1\]"):
-        reference(tmp_path, FACTS, lambda numbers: FEATURES[numbers, 0])
+        load_or_compute_real_stats(tmp_path, FACTS, lambda numbers: FEATURES[numbers, 0])

@@ -1,0 +1,68 @@
+"""What the embedded world's judge sees in the images: objects, colours and places (`detection` has
+the definitions), over all images and by split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lightning_modules.embedded.judge import Judge
+from lightning_modules.metrics.detection import Verdict, composition_rates, judge_image
+from lightning_modules.metrics.registry import Columns, ScoringContext
+
+if TYPE_CHECKING:
+    from lightning_modules.evaluation.plan import Prompt
+
+
+def build(context: ScoringContext) -> list[JudgeScorer]:
+    """The scorer with the shipped judge."""
+    return [JudgeScorer(Judge.load())]
+
+
+class JudgeScorer:
+    """`composition_rates` of all images, ``success`` by split, and ``score``, the judge's graded
+    success."""
+
+    def __init__(self, judge: Judge) -> None:
+        self.judge = judge
+        self.splits: list[str] = []
+        self.verdicts: list[Verdict] = []
+        self.scores: list[float] = []
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
+        """As `Scorer`."""
+        targets = [prompt.target for prompt in prompts]
+        detections = self.judge.detect(images)
+        scores = self.judge.target_scores(images, targets).tolist()
+        verdicts = [
+            judge_image(seen, target) for seen, target in zip(detections, targets, strict=True)
+        ]
+        self.splits += [prompt.split for prompt in prompts]
+        self.verdicts += verdicts
+        self.scores += scores
+        return {
+            "success": [verdict.success for verdict in verdicts],
+            "score": [round(score, 6) for score in scores],
+            "wanted_objects": [verdict.wanted for verdict in verdicts],
+            "right_objects": [verdict.objects for verdict in verdicts],
+            "extra_objects": [verdict.extra for verdict in verdicts],
+        }
+
+    def finish(self) -> dict[str, float]:
+        """As `Scorer`."""
+        values = composition_rates(self.verdicts)
+        values["score"] = sum(self.scores) / len(self.scores)
+        count = dict.fromkeys((key for key in values if key != "n_images"), len(self.scores))
+        for split in dict.fromkeys(self.splits):
+            successes = [
+                verdict.success
+                for verdict, its_split in zip(self.verdicts, self.splits, strict=True)
+                if its_split == split
+            ]
+            values[f"success_{split}"] = sum(successes) / len(successes)
+            count[f"success_{split}"] = len(successes)
+        self.facts = {key: {"detector": "judge", "images": n} for key, n in count.items()}
+        return values

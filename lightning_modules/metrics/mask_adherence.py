@@ -1,0 +1,154 @@
+"""How well the objects in the images fill the masks that they should, as the embedded world's judge
+and colours show them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lightning_modules.embedded.judge import Judge
+from lightning_modules.evaluation.mask_adherence import target_masks
+from lightning_modules.evaluation.plan import real_images
+from lightning_modules.metrics.functional import mask_iou
+from lightning_modules.metrics.masks import (
+    centre_error,
+    masked_similarity,
+    orientation_error,
+    turn_error,
+)
+from lightning_modules.metrics.registry import Columns, ScoringContext
+from lightning_modules.metrics.segmentation import ColorSegmenter
+
+if TYPE_CHECKING:
+    from lightning_modules.evaluation.plan import Prompt
+
+
+@dataclass(frozen=True)
+class Adherence:
+    """How one predicted mask compares with its target."""
+
+    iou: float  # 0 if the subject was not found
+    found: bool
+    centre: float | None = None  # Pixels
+    # Degrees in [0, 90]; None also where the masks have no long axis
+    orientation: float | None = None
+    turn: float | None = None  # Degrees in [0, 180]
+
+
+def compare_masks(pred: Tensor, target: Tensor) -> Adherence:
+    """All measures of one subject, masks bool [H, W]; an empty ``pred`` is a subject that was not
+    found. Raises ValueError if ``target`` is empty."""
+    if not bool(target.any()):
+        raise ValueError(
+            "a target mask is empty, so nothing can follow it: leave that subject out of both lists"
+        )
+    iou = float(mask_iou(pred, target))
+    if not bool(pred.any()):
+        return Adherence(iou, False)
+    return Adherence(
+        iou,
+        True,
+        centre_error(pred, target),
+        orientation_error(pred, target),
+        turn_error(pred, target),
+    )
+
+
+def mean_adherence(subjects: Sequence[Adherence]) -> dict[str, float]:
+    """Means over all subjects of all images:
+
+    * ``mask_iou``: over all subjects; one that was not found counts 0
+    * ``found``: share of all subjects that were found (predicted mask not empty)
+    * ``centre_error`` (pixels), ``turn_error`` (degrees in [0, 180]): over the subjects that were found
+    * ``orientation_error`` (degrees in [0, 90]): over the found subjects whose two masks both have a long axis
+
+    A mean over no subject at all is absent. The errors leave out what was not found: read them
+    beside ``found``. Raises ValueError if there is no subject.
+    """
+    if not subjects:
+        raise ValueError("no subject was measured: give at least one")
+    found = [subject for subject in subjects if subject.found]
+    values = {
+        "mask_iou": sum(subject.iou for subject in subjects) / len(subjects),
+        "found": len(found) / len(subjects),
+    }
+    if found:
+        values["centre_error"] = sum(subject.centre or 0.0 for subject in found) / len(found)
+        values["turn_error"] = sum(subject.turn or 0.0 for subject in found) / len(found)
+    angles = [subject.orientation for subject in found if subject.orientation is not None]
+    if angles:
+        values["orientation_error"] = sum(angles) / len(angles)
+    return values
+
+
+def measure_adherence(
+    judge: Judge,
+    images: Tensor,
+    real: Tensor,
+    prompts: Sequence[Prompt],
+    targets: Sequence[Sequence[Tensor]],
+) -> dict[str, float]:
+    """`mean_adherence` of what the segmenter finds in the images against the targets, by split too,
+    and ``identity``: how alike the objects look to those of the ``real`` images, mean over the
+    subjects that were found. Images are uint8 [N, 3, 64, 64]. Nothing without a target."""
+    found = ColorSegmenter(judge).segment(images, [prompt.names for prompt in prompts])
+    subjects = [
+        (i, pred, target, phrase.mask > 0.5)
+        for i, (prompt, *masks) in enumerate(zip(prompts, found, targets, strict=True))
+        for phrase, pred, target in zip(prompt.phrases, *masks, strict=True)
+        if bool(target.any())  # A mask that was turned out of the image asks for nothing
+    ]
+    if not subjects:
+        return {}
+    adherence = [compare_masks(pred, target) for _, pred, target, _ in subjects]
+    values = mean_adherence(adherence)
+    for split in dict.fromkeys(prompt.split for prompt in prompts):
+        overlaps = [
+            one.iou
+            for one, (i, *_) in zip(adherence, subjects, strict=True)
+            if prompts[i].split == split
+        ]
+        if overlaps:
+            values[f"mask_iou_{split}"] = sum(overlaps) / len(overlaps)
+    kept = [(i, pred, known) for i, pred, _, known in subjects if bool(pred.any())]
+    if kept:
+        rows, preds, known = zip(*kept, strict=True)
+        similarity = masked_similarity(
+            judge.local_features(images)[list(rows)],
+            torch.stack(preds),
+            judge.local_features(real)[list(rows)],
+            torch.stack(known),
+        )
+        values["identity"] = float(similarity.mean())
+    return values
+
+
+def build(context: ScoringContext) -> list[MaskAdherenceScorer]:
+    """The scorer with the shipped judge."""
+    return [MaskAdherenceScorer(Judge.load(), context)]
+
+
+class MaskAdherenceScorer:
+    """`measure_adherence` of all images, with the masks of the real images as targets."""
+
+    def __init__(self, judge: Judge, context: ScoringContext) -> None:
+        self.judge, self.context = judge, context
+        self.images: list[Tensor] = []
+        self.facts: dict[str, dict[str, Any]] = {}
+
+    def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
+        """As `Scorer`; all is measured in the end."""
+        self.images.append(images)
+        return {}
+
+    def finish(self) -> dict[str, float]:
+        """As `Scorer`."""
+        prompts, evaluation = self.context.prompts, self.context.evaluation
+        real = real_images(self.context.datamodule, prompts)
+        real = real.repeat_interleave(evaluation.noise_seeds, 0)
+        targets = target_masks(prompts, evaluation)
+        return measure_adherence(self.judge, torch.cat(self.images), real, prompts, targets)
