@@ -45,11 +45,13 @@ class Latents(Rows):
         self.broken = {row: str(where(row)) for row in marked}
 
     def _view(self, row: int) -> Tensor:
-        found = super()._view(row)
+        view = super()._view(row)
         if self.broken and (path := self.broken.get(operator.index(row) % len(self))):
-            cure = f"replace it, or delete {self.shards.folder} to try again"
-            raise DataError(f"{path}: image could not be decoded when latents were cached: {cure}")
-        return found
+            raise DataError(
+                f"{path}: image could not be decoded when latents were cached: replace it, or "
+                f"delete {self.shards.folder} to try again"
+            )
+        return view
 
 
 def cache_latents(
@@ -77,12 +79,12 @@ def cache_latents(
         except DataError:
             if on_error == "raise":
                 raise
-            # Grey stands in its place until training asks for it.
+            # Grey is encoded in its place; who asks for the row gets an error
             return torch.zeros(3, facts["resolution"], facts["resolution"]), True
 
     def compute(rows: list[int]) -> dict[str, Tensor]:
-        found, broken = zip(*map(image, rows), strict=True)
-        images = torch.stack(found)
+        decoded, broken = zip(*map(image, rows), strict=True)
+        images = torch.stack(decoded)
         # An autoencoder does not turn a mirror image into mirrored latents.
         latents = (
             torch.stack([encode(images), encode(images.flip(-1))], dim=1)
@@ -91,22 +93,15 @@ def cache_latents(
         )
         return {"latents": latents, "broken": torch.tensor(broken)}
 
-    latents = Latents(
-        fill(
-            folder,
-            facts,
-            dataset.encodable,
-            compute,
-            what="latents",
-            where=where,
-            emit=emit,
-            batch=batch,
-        ),
-        where,
+    count = dataset.encodable
+    shards = fill(
+        folder, facts, count, compute, what="latents", where=where, emit=emit, batch=batch
     )
+    latents = Latents(shards, where)
     for row in latents.broken:
         if on_error == "raise":
-            latents[row]  # those who filled the cache did not mind
+            # It was filled with on_error="skip"
+            latents[row]
         if emit:
             emit(f"latents: {latents.broken[row]} cannot be decoded", 1.0)
     return latents
@@ -149,9 +144,9 @@ class TextCache:
 
         Raises as `datamodules.shards.fill` does; the text stands in the place of a file.
         """
-        known = {_digest(text): text for text in {*texts, ""}}
-        digests = np.array(sorted(known))
-        ordered = [known[digest] for digest in digests.tolist()]
+        by_digest = {_digest(text): text for text in {*texts, ""}}
+        digests = np.array(sorted(by_digest))
+        ordered = [by_digest[digest] for digest in digests.tolist()]
 
         def compute(rows: list[int]) -> dict[str, Tensor]:
             return encode([ordered[row] for row in rows])
@@ -184,7 +179,7 @@ class TextCache:
                 f"{missing[0]!r} is not in the cache of {len(self)} texts: fill it with all "
                 "captions of the dataset"
             )
-        return {name: kept.gather(rows) for name, kept in self.rows.items()}  # type: ignore[arg-type]
+        return {name: of_name.gather(rows) for name, of_name in self.rows.items()}  # type: ignore[arg-type]
 
     def __contains__(self, text: str) -> bool:
         return self._find([text]) != [None]
@@ -195,11 +190,11 @@ class TextCache:
     def _find(self, texts: Sequence[str]) -> list[int | None]:
         if self._digests is None:
             self._digests = np.load(self.path, mmap_mode="r")
-        wanted = [_digest(text) for text in texts]
-        rows = np.searchsorted(self._digests, wanted).clip(max=len(self) - 1).tolist()
+        digests = [_digest(text) for text in texts]
+        rows = np.searchsorted(self._digests, digests).clip(max=len(self) - 1).tolist()
         return [
             row if self._digests[row] == digest else None
-            for row, digest in zip(rows, wanted, strict=True)
+            for row, digest in zip(rows, digests, strict=True)
         ]
 
     def __getstate__(self) -> dict[str, Any]:

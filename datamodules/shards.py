@@ -20,8 +20,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,24 +31,11 @@ from torch import Tensor
 
 from datamodules.formats.index import DataError
 
+# Row numbers -> tensors [rows, …] by name
 Compute = Callable[[list[int]], dict[str, Tensor]]
 Emit = Callable[[str, float], None]
-POLL = 0.5  # seconds between looks at shards that other processes compute
-
-
-@dataclass(frozen=True)
-class Kind:
-    """Shape and dtype of one row."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def __str__(self) -> str:
-        return f"{list(self.shape)} {str(self.dtype).removeprefix('torch.')}"
+# Shape and dtype of a row of each name
+Layout = dict[str, tuple[tuple[int, ...], torch.dtype]]
 
 
 class Rows:
@@ -70,11 +55,11 @@ class Rows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return len(self), *self.shards.kinds[self.name].shape
+        return len(self), *self.shards.layout[self.name][0]
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.shards.kinds[self.name].dtype
+        return self.shards.layout[self.name][1]
 
     def __getitem__(self, row: int) -> Tensor:
         """A copy of one row, which may be written to. Raises IndexError; ValueError when its shard
@@ -86,20 +71,20 @@ class Rows:
         return torch.stack([self._view(row) for row in rows])
 
     def _view(self, row: int) -> Tensor:
-        place = operator.index(row)
-        place += len(self) * (place < 0)
-        if not 0 <= place < len(self):
+        index = operator.index(row)
+        index += len(self) * (index < 0)
+        if not 0 <= index < len(self):
             raise IndexError(f"row {row} of {self.name!r}: there are {len(self)}")
-        shard, place = divmod(place, self.shards.per_shard)
+        shard, offset = divmod(index, self.shards.per_shard)
         if shard not in self._maps:
             try:
                 self._maps[shard] = self.shards.load(shard)[self.name]
             except (OSError, SafetensorError, ValueError) as error:
-                path = self.shards.path(shard)
                 raise ValueError(
-                    f"{path} cannot be read ({error}): the same command computes it again"
+                    f"{self.shards.path(shard)} cannot be read ({error}): the same command computes "
+                    "it again"
                 ) from error
-        return self._maps[shard][place]
+        return self._maps[shard][offset]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": {}}
@@ -117,8 +102,8 @@ class Shards(Mapping[str, Rows]):
         try:
             meta = json.loads((folder / "meta.json").read_text())
             self.count, self.per_shard = int(meta["count"]), int(meta["per_shard"])
-            self.kinds = {
-                name: Kind(tuple(row["shape"]), getattr(torch, row["dtype"]))
+            self.layout: Layout = {
+                name: (tuple(row["shape"]), getattr(torch, row["dtype"]))
                 for name, row in meta["rows"].items()
             }
         except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -127,15 +112,15 @@ class Shards(Mapping[str, Rows]):
             ) from error
 
     def __getitem__(self, name: str) -> Rows:
-        if name not in self.kinds:
-            raise KeyError(f"{name!r}: {self.folder} holds {', '.join(self.kinds)}")
+        if name not in self.layout:
+            raise KeyError(f"{name!r}: {self.folder} holds {', '.join(self.layout)}")
         return Rows(self, name)
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.kinds)
+        return iter(self.layout)
 
     def __len__(self) -> int:
-        return len(self.kinds)
+        return len(self.layout)
 
     @property
     def number(self) -> int:
@@ -144,12 +129,17 @@ class Shards(Mapping[str, Rows]):
 
     @property
     def row_bytes(self) -> int:
-        return sum(kind.bytes for kind in self.kinds.values())
+        """Bytes of one row of all names."""
+        return sum(math.prod(shape) * dtype.itemsize for shape, dtype in self.layout.values())
 
     def path(self, shard: int) -> Path:
         return self.folder / f"shard-{shard:05d}.safetensors"
 
+    def lock(self, shard: int) -> FileLock:
+        return FileLock(self.folder / "locks" / f"{shard:05d}")
+
     def rows(self, shard: int) -> range:
+        """The numbers of a shard's rows."""
         return range(shard * self.per_shard, min((shard + 1) * self.per_shard, self.count))
 
     def load(self, shard: int) -> dict[str, Tensor]:
@@ -162,23 +152,36 @@ class Shards(Mapping[str, Rows]):
         with safe_open(self.path(shard), "pt") as file:
             names = list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
-        wanted = {
-            name: Kind((len(self.rows(shard)), *kind.shape), kind.dtype)
-            for name, kind in self.kinds.items()
-        }
-        found = {name: Kind(tuple(tensor.shape), tensor.dtype) for name, tensor in tensors.items()}
-        if found != wanted:
-            raise ValueError(f"it holds {_told(found)}, expected {_told(wanted)}")
+        if any(t.dim() == 0 or len(t) != len(self.rows(shard)) for t in tensors.values()):
+            raise ValueError(f"it does not hold {len(self.rows(shard))} rows of each name")
+        if (layout := layout_of(tensors)) != self.layout:
+            raise ValueError(f"it holds {describe(layout)}, expected {describe(self.layout)}")
         return tensors
 
-    def sound(self, shard: int) -> bool:
-        """Whether a shard is there, whole, with the tensors that belong into it. Their values are
-        not looked at."""
+    def is_whole(self, shard: int) -> bool:
+        """Whether a shard is there with the tensors that belong into it. Their values are not
+        looked at."""
         try:
             self.load(shard)
         except (FileNotFoundError, SafetensorError, ValueError):
             return False
         return True
+
+
+def layout_of(tensors: Mapping[str, Tensor]) -> Layout:
+    """Shape and dtype of a row of some tensors [rows, …]."""
+    return {name: (tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in tensors.items()}
+
+
+def describe(layout: Layout) -> str:
+    """The rows of a layout, for a person."""
+    return ", ".join(
+        f"{name} {list(shape)} {str(dtype).removeprefix('torch.')}"
+        for name, (shape, dtype) in sorted(layout.items())
+    )
+
+
+# --- computing ------------------------------------------------------------------------------------
 
 
 def fill(
@@ -198,9 +201,9 @@ def fill(
 
     ``facts`` (JSON) hold everything that the rows depend on: others, or another ``count``, are
     another folder below ``folder``. Row 0 is computed once more, before all others, to learn what a
-    row is. Every process that is told to fill the same shards takes a share of them and returns
-    when all are there. ``emit`` gets a line and the share done; ``what`` names the rows in it,
-    ``where`` names one row.
+    row is. Each process that fills the same shards takes a share of them and returns when all are
+    there. ``emit`` gets a line and the share done; ``what`` names the rows in it, ``where`` names
+    one row.
 
     Raises ValueError when the disk cannot hold what is missing, before any other row is computed,
     or when ``compute`` gives rows of another shape; DataError, which names the row, when a value is
@@ -208,177 +211,110 @@ def fill(
     """
     if count < 1:
         raise ValueError(f"{what}: {count} rows to compute, expected at least 1")
+    emit = emit or (lambda *_: None)
+
+    def checked(rows: list[int]) -> dict[str, Tensor]:
+        with torch.no_grad():
+            tensors = compute(rows)
+        _check_values(tensors, rows, what, where)
+        return {name: tensor.cpu() for name, tensor in tensors.items()}
+
     text = json.dumps({**facts, "count": count}, sort_keys=True, allow_nan=False)
     target = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
-    work = _Fill(
-        target,
-        dict(facts),
-        count,
-        compute,
-        what,
-        where,
-        emit or (lambda *_: None),
-        per_shard,
-        batch,
-    )
-    work.run()
-    return work.shards
+    shards = _open_or_describe(target, facts, count, per_shard, checked)
+    missing = [shard for shard in range(shards.number) if not shards.is_whole(shard)]
+    if not missing:
+        return shards
+    for shard in missing:
+        if shards.path(shard).exists():
+            emit(f"{what}: {shards.path(shard)} is damaged: computed again", 0.0)
+    rows_left = sum(len(shards.rows(shard)) for shard in missing)
+    _check_space(shards, rows_left, what, emit)
+    progress = _Progress(what, count, count - rows_left, emit)
 
-
-@dataclass
-class _Fill:
-    folder: Path
-    facts: dict[str, Any]
-    count: int
-    compute: Compute
-    what: str
-    where: Callable[[int], str | Path]
-    emit: Emit
-    per_shard: int
-    batch: int
-
-    def run(self) -> None:
-        shards = self.shards
-        missing = [shard for shard in range(shards.number) if not shards.sound(shard)]
-        if not missing:
+    def make(shard: int) -> None:
+        rows, parts = shards.rows(shard), []
+        if shards.is_whole(shard):
+            # Another process has computed it meanwhile
+            progress.add(len(rows))
             return
-        for shard in missing:
-            if shards.path(shard).exists():
-                self.emit(f"{self.what}: {shards.path(shard)} is damaged: computed again", 0.0)
-        self.done = self.at_first = self.count - sum(len(shards.rows(shard)) for shard in missing)
-        self.began = self.spoke = time.monotonic()
-        self.check_space()
-        while missing:
-            left = []
-            for shard in missing:
-                lock = FileLock(self.folder / "locks" / f"{shard:05d}")
-                try:
-                    lock.acquire(blocking=False)
-                except Timeout:
-                    left.append(shard)
-                    continue
-                try:
-                    if shards.sound(shard):  # another process has computed it meanwhile
-                        self.report(len(shards.rows(shard)))
-                    else:
-                        self.make(shard)
-                finally:
-                    lock.release()
-            if len(left) == len(missing):
-                self.report(0, f", waiting for {len(left)} shards of other processes")
-                time.sleep(POLL)
-            missing = left
-
-    @cached_property
-    def shards(self) -> Shards:
-        """The description of the folder, made from one row where there is none yet."""
-        (self.folder / "locks").mkdir(parents=True, exist_ok=True)
-        with FileLock(self.folder / "locks" / "meta"):
-            try:
-                return Shards(self.folder)
-            except (FileNotFoundError, ValueError):
-                row = {name: tensor[0] for name, tensor in self.rows([0]).items()}
-            kinds = {
-                name: {"shape": list(t.shape), "dtype": str(t.dtype).removeprefix("torch.")}
-                for name, t in row.items()
-            }
-            meta = {
-                "facts": self.facts,
-                "count": self.count,
-                "per_shard": self.per_shard,
-                "rows": kinds,
-            }
-            draft = self.folder / ".meta.json"
-            draft.write_text(json.dumps(meta, indent=1))
-            draft.replace(self.folder / "meta.json")
-            return Shards(self.folder)
-
-    def check_space(self) -> None:
-        missing, free = self.count - self.done, shutil.disk_usage(self.folder).free
-        needed = missing * self.shards.row_bytes
-        size = f"{missing} of {self.count} {self.what} to compute, {_size(needed)} at {self.folder}"
-        if needed > free:
-            cure = (
-                "make room, put the output on a larger disk, or keep less (fewer images, a "
-                "lower resolution, no texts)"
-            )
-            raise ValueError(f"{size}, but {_size(free)} are free there: {cure}")
-        self.emit(size, self.done / self.count)
-
-    def make(self, shard: int) -> None:
-        rows, parts = list(self.shards.rows(shard)), []
-        for start in range(0, len(rows), self.batch):
-            numbers = rows[start : start + self.batch]
-            part = self.rows(numbers)
-            kinds = {
-                name: Kind(tuple(tensor.shape[1:]), tensor.dtype) for name, tensor in part.items()
-            }
-            if kinds != self.shards.kinds:
-                gave = f"{self.where(numbers[0])} and those after it gave {_told(kinds)} a row"
-                raise ValueError(f"{gave}: expected {_told(self.shards.kinds)} as row 0 has")
-            parts.append(part)
-            self.report(len(numbers))
-        # The same name for all who come to write this shard, since only one of them holds its lock:
-        # a kill leaves no heap of drafts.
-        draft = self.folder / f".{shard:05d}"
-        try:
-            save_file(
-                {
-                    name: torch.cat([part[name] for part in parts]).contiguous()
-                    for name in self.shards.kinds
-                },
-                draft,
-            )
-            with draft.open("rb") as file:
-                # Or a power failure leaves the name of a file whose content was never written
-                os.fsync(file.fileno())
-            draft.replace(self.shards.path(shard))
-        finally:
-            draft.unlink(missing_ok=True)
-
-    def rows(self, numbers: list[int]) -> dict[str, Tensor]:
-        """What ``compute`` gives for some rows, checked, on the CPU."""
-        with torch.no_grad():
-            found = self.compute(numbers)
-        for name, tensor in found.items():
-            if len(tensor) != len(numbers):
+        for start in range(rows.start, rows.stop, batch):
+            numbers = list(range(start, min(start + batch, rows.stop)))
+            parts.append(checked(numbers))
+            if (layout := layout_of(parts[-1])) != shards.layout:
                 raise ValueError(
-                    f"{len(tensor)} rows of {name!r} for {len(numbers)} rows of "
-                    f"{self.what}: expected one for each"
+                    f"{where(start)} and those after it gave {describe(layout)} a row: expected "
+                    f"{describe(shards.layout)} as row 0 has"
                 )
-            bad = (~tensor.reshape(len(tensor), -1).isfinite().all(1)).nonzero().flatten().tolist()
-            if bad:
-                others = (
-                    (f" (and {len(bad) - 1} more of the {len(numbers)} beside it)")
-                    if len(bad) > 1
-                    else ""
-                )
-                cure = "encode in float32 or bfloat16 (backbone.dtype)"
-                raise DataError(
-                    f"{self.where(numbers[bad[0]])}{others}: its {name} are not finite: {cure}"
-                )
-        return {name: tensor.cpu() for name, tensor in found.items()}
+            progress.add(len(numbers))
+        tensors = {name: torch.cat([part[name] for part in parts]) for name in shards.layout}
+        _write(shards.path(shard), tensors)
 
-    def report(self, rows: int, note: str = "") -> None:
-        """``rows`` more are done, by whomever. A line every two seconds, and the last."""
-        self.done += rows
-        now = time.monotonic()
-        if now - self.spoke < 2 and self.done < self.count:
-            return
-        self.spoke = now
-        seconds = (now - self.began) / max(self.done - self.at_first, 1) * (self.count - self.done)
-        left = f", {math.ceil(seconds / 60)} min left" if self.done > self.at_first else ""
-        self.emit(
-            (
-                f"{self.what}: "
-                f"{self.done}/{self.count}{left if self.done < self.count else ''}{note}"
-            ),
-            self.done / self.count,
+    locked = []
+    for shard in missing:
+        try:
+            with shards.lock(shard).acquire(blocking=False):
+                make(shard)
+        except Timeout:
+            locked.append(shard)
+    if locked:
+        progress.say(f", waiting for {len(locked)} shards of other processes")
+    for shard in locked:
+        with shards.lock(shard):
+            make(shard)
+    return shards
+
+
+def _open_or_describe(
+    folder: Path, facts: Mapping[str, Any], count: int, per_shard: int, compute: Compute
+) -> Shards:
+    """The shards of a folder, described by their first row where they are not yet."""
+    (folder / "locks").mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "locks" / "meta"):
+        try:
+            return Shards(folder)
+        except (FileNotFoundError, ValueError):
+            layout = layout_of(compute([0]))
+        rows = {
+            name: {"shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
+            for name, (shape, dtype) in layout.items()
+        }
+        meta = {"facts": dict(facts), "count": count, "per_shard": per_shard, "rows": rows}
+        draft = folder / ".meta.json"
+        draft.write_text(json.dumps(meta, indent=1))
+        draft.replace(folder / "meta.json")
+        return Shards(folder)
+
+
+def _check_values(
+    tensors: Mapping[str, Tensor], rows: list[int], what: str, where: Callable[[int], str | Path]
+) -> None:
+    for name, tensor in tensors.items():
+        if len(tensor) != len(rows):
+            raise ValueError(
+                f"{len(tensor)} rows of {name!r} for {len(rows)} rows of {what}: expected one for "
+                "each"
+            )
+        finite = tensor.reshape(len(tensor), -1).isfinite().all(1).tolist()
+        bad = [row for row, good in zip(rows, finite, strict=True) if not good]
+        if bad:
+            more = f" (and {len(bad) - 1} more of the {len(rows)} beside it)" if bad[1:] else ""
+            raise DataError(
+                f"{where(bad[0])}{more}: its {name} are not finite: encode in float32 or bfloat16 "
+                "(backbone.dtype)"
+            )
+
+
+def _check_space(shards: Shards, rows: int, what: str, emit: Emit) -> None:
+    """Raises ValueError when the disk cannot hold so many more rows."""
+    needed, free = rows * shards.row_bytes, shutil.disk_usage(shards.folder).free
+    size = f"{rows} of {shards.count} {what} to compute, {_size(needed)} at {shards.folder}"
+    if needed > free:
+        raise ValueError(
+            f"{size}, but {_size(free)} are free there: make room, put the output on a larger "
+            "disk, or keep less (fewer images, a lower resolution, no texts)"
         )
-
-
-def _told(kinds: Mapping[str, Kind]) -> str:
-    return ", ".join(f"{name} {kind}" for name, kind in sorted(kinds.items()))
+    emit(size, 1 - rows / shards.count)
 
 
 def _size(count: float) -> str:
@@ -387,3 +323,38 @@ def _size(count: float) -> str:
             return f"{count:.3g} {unit}" if count < 1000 else f"{count:.0f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
+    # Of one name for all who write this shard, since only one holds its lock: kills leave no heap
+    draft = path.with_name(f".{path.stem}")
+    try:
+        save_file(tensors, draft)
+        with draft.open("rb") as file:
+            # Or a power failure leaves the name of a file whose content was never written
+            os.fsync(file.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+class _Progress:
+    """Says how many rows are done, by any process: a line every two seconds, and the last."""
+
+    def __init__(self, what: str, count: int, done: int, emit: Emit) -> None:
+        self.what, self.count, self.done, self.at_first, self.emit = what, count, done, done, emit
+        self.began = self.spoke = time.monotonic()
+
+    def add(self, rows: int) -> None:
+        self.done += rows
+        if self.done == self.count or time.monotonic() - self.spoke >= 2:
+            self.say()
+
+    def say(self, note: str = "") -> None:
+        self.spoke = time.monotonic()
+        left = ""
+        if self.at_first < self.done < self.count:
+            each = (self.spoke - self.began) / (self.done - self.at_first)
+            left = f", {math.ceil(each * (self.count - self.done) / 60)} min left"
+        text = f"{self.what}: {self.done}/{self.count}{left}{note}"
+        self.emit(text, self.done / self.count)
