@@ -1,4 +1,4 @@
-"""Attention maps of chosen tokens: the layer's output stays that of scaled-dot-product attention,
+"""Attention maps of some tokens: the layer's output stays that of scaled-dot-product attention,
 maps cost one q k^T more.
 
     with Capture(nearest(select(sites(unet))), tokens=[[2, 5], [3]]).attached(unet) as capture:
@@ -19,11 +19,11 @@ from torch import Tensor
 from lightning_modules.attention.hooks import ForwardContext, MapHook
 from lightning_modules.attention.sites import Site
 
-Object = int | Sequence[int]  # a token's position, or those of a phrase's tokens
+Object = int | Sequence[int]  # A token's index, or those of a phrase's tokens
 
 
 @dataclass
-class Maps:
+class CapturedMaps:
     """The maps of one forward pass. ``by_site`` holds [B, objects, H, W] or, with heads kept, [B,
     objects, heads, H, W] for each site in the order of the network; ``present`` [B, objects] says
     which objects a sample has (the maps of the others are zero)."""
@@ -32,8 +32,9 @@ class Maps:
     by_site: dict[str, Tensor] = field(default_factory=dict)
 
     def mean(self, size: int | tuple[int, int] | None = None) -> Tensor:
-        """The mean over sites, at ``size`` (height and width of the finest captured map where not
-        given); coarser maps are interpolated bilinearly, finer ones averaged over area.
+        """The mean over sites, [B, objects, H, W] or [B, objects, heads, H, W], at ``size`` (by
+        default height and width of the finest captured map); coarser maps are interpolated
+        bilinearly, finer ones averaged over area.
 
         Raises ValueError when nothing was captured, and when sites with kept heads differ in their
         number of heads.
@@ -50,104 +51,98 @@ class Maps:
                 "capture one level, or heads='mean'"
             )
         if size is None:
-            size = max((m.shape[-2:] for m in maps), key=lambda plane: plane[0] * plane[1])
+            size = max((m.shape[-2:] for m in maps), key=lambda size: size[0] * size[1])
         height, width = (size, size) if isinstance(size, int) else size
         return torch.stack([_resize(m, height, width) for m in maps]).mean(0)
 
 
 def _resize(maps: Tensor, height: int, width: int) -> Tensor:
+    """[B, objects, (heads,) H, W] to ``height`` and ``width``."""
     if maps.shape[-2:] == (height, width):
         return maps
     if maps.numel() == 0:
         return maps.new_zeros(*maps.shape[:-2], height, width)
-    flat = maps.flatten(1, -3)
-    if maps.shape[-2] > height:
-        flat = F.interpolate(flat, (height, width), mode="area")
-    else:
-        flat = F.interpolate(flat, (height, width), mode="bilinear", align_corners=False)
+    finer = maps.shape[-2] > height
+    ways: dict = {"mode": "area"} if finer else {"mode": "bilinear", "align_corners": False}
+    flat = F.interpolate(maps.flatten(1, -3), (height, width), **ways)
     return flat.view(*maps.shape[:-2], height, width)
 
 
 class Capture(MapHook):
-    """Captures at ``chosen`` sites while attached.
+    """Captures maps at ``sites`` while attached.
 
-    ``tokens`` lists, for each sample, the positions of its objects' tokens: an int, or a list of
-    ints whose maps are averaged (a phrase of several tokens). Samples may have different numbers of
-    objects, none included. It may be set anew before every forward pass; None captures nothing. In
-    a batch of twice as many samples the second half is meant: the conditional one of
-    classifier-free guidance. ``maps`` are those of the latest forward pass. With ``heads="keep"``
-    heads stay apart.
+    ``tokens`` lists, for each sample, the token indices of its objects: an int, or a list of ints
+    whose maps are averaged (a phrase of several tokens). Samples may have different numbers of
+    objects, none included. It may be set before every forward pass; None captures nothing. In a
+    batch of twice as many samples the second half is read: the conditional one of classifier-free
+    guidance. ``maps`` are those of the latest forward pass. With ``heads="keep"`` heads stay apart.
+    Raises ValueError on another value of ``heads``.
     """
 
     def __init__(
         self,
-        chosen: Sequence[Site],
+        sites: Sequence[Site],
         tokens: Sequence[Sequence[Object]] | None = None,
         heads: str = "mean",
     ) -> None:
         if heads not in ("mean", "keep"):
             raise ValueError(f"heads={heads!r} is unknown: expected 'mean' or 'keep'")
-        self.sites, self.tokens, self.heads = list(chosen), tokens, heads
-        self.maps = Maps(torch.zeros(0, 0, dtype=torch.bool))
+        self.sites, self.tokens, self.heads = list(sites), tokens, heads
+        self.maps = CapturedMaps(torch.zeros(0, 0, dtype=torch.bool))
 
-    def begin(self) -> _Reading | None:
+    def begin(self) -> _CaptureReader | None:
         if self.tokens is None:
             return None
-        objects = max((len(sample) for sample in self.tokens), default=0)
+        tokens = [[[o] if isinstance(o, int) else list(o) for o in row] for row in self.tokens]
+        objects = max(map(len, tokens), default=0)
         present = torch.tensor(
-            [[i < len(sample) for i in range(objects)] for sample in self.tokens], dtype=torch.bool
+            [[i < len(row) for i in range(objects)] for row in tokens], dtype=torch.bool
         )
-        self.maps = Maps(present.view(len(self.tokens), objects))
-        return _Reading(self.tokens, self.heads == "keep", self.maps)
+        self.maps = CapturedMaps(present.view(len(tokens), objects))
+        return _CaptureReader(tokens, self.heads == "keep", self.maps)
 
 
-class _Reading:
+class _CaptureReader:
     """One forward pass of a capture."""
 
-    def __init__(self, tokens: Sequence[Sequence[Object]], keep_heads: bool, maps: Maps) -> None:
-        self.tokens, self.samples, self.keep_heads, self.maps = (
-            tokens,
-            len(tokens),
-            keep_heads,
-            maps,
-        )
-        self._selection: Tensor | None = None
+    def __init__(self, tokens: list[list[list[int]]], keep_heads: bool, maps: CapturedMaps) -> None:
+        self.tokens, self.keep_heads, self.maps = tokens, keep_heads, maps
+        self.samples = len(tokens)
+        self._weights: Tensor | None = None  # Layers share them
 
-    def selection(self, key: Tensor) -> Tensor:
-        """[B, T, objects]: 1/n at the n tokens of an object. Raises ValueError on a position that
-        the text does not have."""
+    def token_weights(self, key: Tensor) -> Tensor:
+        """[B, T, objects]: 1/n at the n tokens of an object. Raises ValueError on an index that the
+        text does not have."""
         length = key.shape[2]
-        if self._selection is None or self._selection.shape[1] != length:
-            listed = [
-                [[at] if isinstance(at, int) else list(at) for at in sample]
-                for sample in self.tokens
-            ]
-            for b, sample in enumerate(listed):
-                for o, each in enumerate(sample):
-                    if not each or min(each) < 0 or max(each) >= length:
+        if self._weights is None or self._weights.shape[1] != length:
+            for b, sample in enumerate(self.tokens):
+                for o, indices in enumerate(sample):
+                    if not indices or min(indices) < 0 or max(indices) >= length:
                         raise ValueError(
-                            f"tokens {each} of object {o} in sample {b}: expected positions "
+                            f"tokens {indices} of object {o} in sample {b}: expected indices "
                             f"from 0 to {length - 1}"
                         )
-            self._selection = shares(listed, length).to(key.device)
-        return self._selection
+            self._weights = token_weights(self.tokens, length).to(key.device)
+        return self._weights
 
-    def take(self, site: Site, maps: Tensor, now: ForwardContext) -> None:
-        if now.replay:  # the backward pass needs the same arithmetic; the map itself has been read
+    def store(self, site: Site, maps: Tensor, forward: ForwardContext) -> None:
+        # The second run of a checkpointed layer needs the same arithmetic; its map has been read.
+        if forward.replay:
             return
-        height, width = now.plane(site, maps.shape[-2])
+        size = forward.map_size(site, maps.shape[-2])
         maps = maps.movedim(-1, 1)  # [B, objects, N] or [B, objects, heads, N]
         self.maps.present = self.maps.present.to(maps.device)
-        self.maps.by_site[site.name] = maps.unflatten(-1, (height, width))
+        self.maps.by_site[site.name] = maps.unflatten(-1, size)
 
 
-def shares(positions: Sequence[Sequence[Sequence[int]]], length: int) -> Tensor:
-    """float32 [B, length, objects]: 1/n at the n tokens at an object's ``positions``, a column of
-    zeros where it has none. With it a product gives the mean over an object's tokens."""
-    objects = max(map(len, positions), default=0)
-    rows = [[[0.0] * length for _ in range(objects)] for _ in positions]
-    for sample, row in zip(positions, rows, strict=True):
-        for at, column in zip(sample, row, strict=False):
-            for position in at:
-                column[position] += 1 / len(at)
-    return torch.tensor(rows, dtype=torch.float32).view(len(rows), objects, length).transpose(1, 2)
+def token_weights(token_indices: Sequence[Sequence[Sequence[int]]], length: int) -> Tensor:
+    """float32 [B, length, objects]: 1/n at an object's n ``token_indices``, a column of zeros where
+    it has none. With it a product gives the mean over an object's tokens."""
+    objects = max(map(len, token_indices), default=0)
+    weights = [[[0.0] * length for _ in range(objects)] for _ in token_indices]
+    for sample, columns in zip(token_indices, weights, strict=True):
+        for indices, column in zip(sample, columns, strict=False):
+            for index in indices:
+                column[index] += 1 / len(indices)
+    stacked = torch.tensor(weights, dtype=torch.float32)
+    return stacked.view(len(weights), objects, length).transpose(1, 2)

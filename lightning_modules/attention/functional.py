@@ -1,22 +1,24 @@
-"""Attention with gates and maps of chosen tokens, as pure functions.
+"""Attention with gates, and maps of some tokens, as pure functions.
 
-With l = q k / sqrt(d) + bias the logits and G >= 0 a gate for every (location, token), there are
-four rules (`RULES`):
+With l = q k / sqrt(d) + bias the logits and G >= 0 a gate for every (pixel, token), there are four
+rules (`RULES`). The first three have the same forward pass, p = G exp(l) / sum G exp(l), which for
+a binary G is that of adding -inf to closed logits (MaskAttn-SDXL, arXiv 2509.15357, eq. 4), and
+differ in the gradient by a gate:
 
-  exact   p = G exp(l) / sum G exp(l): for a binary G the same forward pass as adding -inf to closed logits (MaskAttn-SDXL,
-                 arXiv 2509.15357, eq. 4). The derivative by G exists also where G = 0,
-                 d out / d G_t = exp(l_t) / Z * (v_t - out) with Z = sum G exp(l),
-                 so that a straight-through estimate (dG/dprobability := 1) lets closed gates open again.
-  released       the same forward pass for a binary G, p = softmax(l - 10^4 (1 - G)), and the derivative of that, as the released code has
-                 it: 10^4 times too steep at open gates and exactly zero at closed ones, which stay closed.
-  finite_difference         the same forward pass, and as gradient by a gate the whole change that flipping it would make: with w = exp(l) / Z,
-                 (v - out) w / (1 + w) where it is closed and (v - out) w / (1 - w) where it is open. The derivative at G = 0 is w, and
-                 a closed token whose logit stands far above the open ones has a w of thousands, though opening it can at most make
-                 the output its value.
-  post_softmax   p = G softmax(l): what is closed takes no part, and what it would have got goes to nobody. Divided by its sum it would
-                 be the first rule again.
+  exact              d out / d G_t = exp(l_t) / Z * (v_t - out) with Z = sum G exp(l). It exists
+                     also where G = 0, so that a straight-through estimate (dG/dprobability := 1)
+                     lets closed gates open again.
+  released           that of softmax(l - 10^4 (1 - G)), as the released code has it: 10^4 times too
+                     steep at open gates and exactly zero at closed ones, which stay closed.
+  finite_difference  the whole change that flipping a gate would make: with w = exp(l) / Z,
+                     (v - out) w / (1 + w) where it is closed and (v - out) w / (1 - w) where it is
+                     open. The derivative at G = 0 is w, and a closed token whose logit stands far
+                     above the open ones has a w of thousands, though opening it can at most make
+                     the output its value.
+  post_softmax       p = G softmax(l), with its own derivative: what is closed takes no part, and
+                     its share goes to no other token. Divided by its sum it would be ``exact``.
 
-Nothing of size heads x locations x tokens is kept for the backward pass: logits are computed again
+Nothing of size heads x pixels x tokens is kept for the backward pass: logits are computed again
 where a gradient needs them, and where it can be the output comes from scaled-dot-product attention.
 All softmax arithmetic outside that call is float32 whatever the autocast.
 """
@@ -32,11 +34,11 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 RULES = ("exact", "released", "finite_difference", "post_softmax")
-STEEP = 1e4  # what the released code subtracts from a closed logit
+STEEP = 1e4  # What the released code subtracts from a closed logit
 # An open token is never taken to have more than 1 - LONELY of the attention: without it nothing
 # would be left
 LONELY = 0.05
-# a closed logit may stand far above the open ones: exp(20) is gradient enough for it, and finite
+# A closed logit may stand far above the open ones: exp(20) is gradient enough for it, and finite
 CEILING = 20.0
 # Numbers of one slice of the logits that a backward pass holds at a time (128 MiB in float32)
 CHUNK = 2**25
@@ -53,9 +55,9 @@ def gated_attention(
     """Attention under gates, [B, heads, N, d], differentiable by the gate as ``rule`` says.
 
     ``query`` [B, heads, N, d], ``key`` and ``value`` [B, heads, T, d], ``gate`` [B, N or 1, T] >= 0
-    with one open token or more a location, ``bias`` broadcastable to [B, heads, N, T] is added to
-    the logits and gets no gradient. With every gate at 1 the output is that of the stock call, bit
-    by bit.
+    with one open token or more a pixel, ``bias`` broadcastable to [B, heads, N, T] is added to the
+    logits and gets no gradient. With every gate at 1 the output is that of the stock call, bit by
+    bit.
     """
     if torch.is_grad_enabled() and any(x.requires_grad for x in (query, key, value, gate)):
         return _GatedAttention.apply(query, key, value, gate, bias, rule)
@@ -65,20 +67,20 @@ def gated_attention(
 def token_maps(
     query: Tensor,
     key: Tensor,
-    select: Tensor,
+    token_weights: Tensor,
     gate: Tensor | None = None,
     bias: Tensor | None = None,
     keep_heads: bool = False,
     rule: str = "exact",
 ) -> Tensor:
-    """Attention probabilities of chosen tokens, float32: [B, N, objects], or [B, heads, N, objects]
+    """Attention probabilities of some tokens, float32: [B, N, objects], or [B, heads, N, objects]
     with ``keep_heads``.
 
-    ``select`` [B, T, objects] weighs the tokens of an object (a column of zeros for an object that
-    is not there); the others are as in `gated_attention`. The softmax runs over all T tokens, so
-    that the values are those that the layer's output is made of.
+    ``token_weights`` [B, T, objects] weighs the tokens of an object (a column of zeros for an
+    object that is not there); the others are as in `gated_attention`. The softmax runs over all T
+    tokens, so that the values are those that the layer's output is made of.
     """
-    return _TokenMaps.apply(query, key, select, gate, bias, keep_heads, rule)
+    return _TokenMaps.apply(query, key, token_weights, gate, bias, keep_heads, rule)
 
 
 def _attend(
@@ -87,20 +89,20 @@ def _attend(
     """The forward pass of `gated_attention`."""
     if rule != "post_softmax" or bool((gate == 1).all()):
         return F.scaled_dot_product_attention(
-            query, key, value, attn_mask=_additive(query, gate, bias)
+            query, key, value, attn_mask=_additive_mask(query, gate, bias)
         )
     parts = []
     with torch.autocast(query.device.type, enabled=False):
         wide_key, wide_value = key.float(), value.float()
-        for rows in _slices(query, key.shape[2]):
-            p, _ = _probability(
-                query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows), rule
+        for rows in _pixel_slices(query, key.shape[2]):
+            p, _ = _probabilities(
+                query[:, :, rows], wide_key, _take_rows(gate, rows), _take_rows(bias, rows), rule
             )
             parts.append((p @ wide_value).to(value.dtype))
     return torch.cat(parts, dim=2)
 
 
-def _additive(query: Tensor, gate: Tensor, bias: Tensor | None) -> Tensor | None:
+def _additive_mask(query: Tensor, gate: Tensor, bias: Tensor | None) -> Tensor | None:
     """The mask of scaled-dot-product attention that does what ``gate`` and ``bias`` do; None where
     they change nothing."""
     if bool((gate == 1).all()):
@@ -109,20 +111,20 @@ def _additive(query: Tensor, gate: Tensor, bias: Tensor | None) -> Tensor | None
     return (mask if bias is None else mask + bias.float()).to(query.dtype)
 
 
-def _slices(query: Tensor, tokens: int) -> Iterator[slice]:
-    """Slices of the locations, so small that their logits fit into `CHUNK`."""
-    batch, heads, locations, _ = query.shape
+def _pixel_slices(query: Tensor, tokens: int) -> Iterator[slice]:
+    """Slices of the pixels, so small that their logits fit into `CHUNK`."""
+    batch, heads, pixels, _ = query.shape
     step = max(CHUNK // max(batch * heads * tokens, 1), 1)
-    for start in range(0, locations, step):
-        yield slice(start, min(start + step, locations))
+    for start in range(0, pixels, step):
+        yield slice(start, min(start + step, pixels))
 
 
-def _rows(tensor: Tensor | None, rows: slice) -> Tensor | None:
-    """The same locations of something that may have one row for all of them."""
+def _take_rows(tensor: Tensor | None, rows: slice) -> Tensor | None:
+    """The same pixels of something that may have one row for all of them."""
     return tensor if tensor is None or tensor.shape[-2] == 1 else tensor[..., rows, :]
 
 
-def _probability(
+def _probabilities(
     query: Tensor, key: Tensor, gate: Tensor | None, bias: Tensor | None, rule: str
 ) -> tuple[Tensor, Tensor]:
     """(p, what a gate multiplies: p = G * that), both float32 [B, heads, n, T]; the same tensor
@@ -141,7 +143,7 @@ def _probability(
     return weight.div_(total), raw.div_(total)
 
 
-def _through_softmax(
+def _softmax_backward(
     p: Tensor, raw: Tensor, grad_p: Tensor, gate: Tensor | None, rule: str, wants_gate: bool
 ) -> tuple[Tensor, Tensor | None]:
     """(gradient by the logits, gradient by the gate [B, n, T]) from the gradient by p."""
@@ -178,42 +180,46 @@ class _GatedAttention(torch.autograd.Function):
         with torch.autocast(query.device.type, enabled=False):
             wide_value = value.float()
 
-            def by_probability(rows: slice, p: Tensor) -> Tensor:
+            def gradient_by_probability(rows: slice, p: Tensor) -> Tensor:
                 g = grad[:, :, rows].float()
                 if grad_value is not None:
                     grad_value.add_(p.transpose(-1, -2) @ g)
                 return g @ wide_value.transpose(-1, -2)
 
             grad_query, grad_key, grad_gate = _gradients(
-                ctx, query, key, gate, bias, by_probability
+                ctx, query, key, gate, bias, gradient_by_probability
             )
-        return grad_query, grad_key, _narrow(grad_value, value), grad_gate, None, None
+        return grad_query, grad_key, _cast_like(grad_value, value), grad_gate, None, None
 
 
 class _TokenMaps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, select, gate, bias, keep_heads, rule):  # noqa: ANN001, ANN205
+    def forward(ctx, query, key, token_weights, gate, bias, keep_heads, rule):  # noqa: ANN001, ANN205
         parts = []
         with torch.autocast(query.device.type, enabled=False):
-            wide_key, wide_select = key.float(), select.float()
-            for rows in _slices(query, key.shape[2]):
-                p, _ = _probability(
-                    query[:, :, rows], wide_key, _rows(gate, rows), _rows(bias, rows), rule
+            wide_key, wide_weights = key.float(), token_weights.float()
+            for rows in _pixel_slices(query, key.shape[2]):
+                p, _ = _probabilities(
+                    query[:, :, rows],
+                    wide_key,
+                    _take_rows(gate, rows),
+                    _take_rows(bias, rows),
+                    rule,
                 )
                 parts.append(
-                    p @ wide_select.unsqueeze(1) if keep_heads else p.mean(1) @ wide_select
+                    p @ wide_weights.unsqueeze(1) if keep_heads else p.mean(1) @ wide_weights
                 )
-        ctx.save_for_backward(query, key, wide_select, gate, bias)
+        ctx.save_for_backward(query, key, wide_weights, gate, bias)
         ctx.keep_heads, ctx.rule = keep_heads, rule
         return torch.cat(parts, dim=-2)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):  # noqa: ANN001, ANN205
-        query, key, select, gate, bias = ctx.saved_tensors
-        back = select.transpose(-1, -2)  # [B, objects, T]
+        query, key, token_weights, gate, bias = ctx.saved_tensors
+        back = token_weights.transpose(-1, -2)  # [B, objects, T]
 
-        def by_probability(rows: slice, p: Tensor) -> Tensor:
+        def gradient_by_probability(rows: slice, p: Tensor) -> Tensor:
             g = grad[..., rows, :].float()
             return (
                 g @ back.unsqueeze(1)
@@ -223,7 +229,7 @@ class _TokenMaps(torch.autograd.Function):
 
         with torch.autocast(query.device.type, enabled=False):
             grad_query, grad_key, grad_gate = _gradients(
-                ctx, query, key, gate, bias, by_probability
+                ctx, query, key, gate, bias, gradient_by_probability
             )
         return grad_query, grad_key, None, grad_gate, None, None, None
 
@@ -234,39 +240,33 @@ def _gradients(
     key: Tensor,
     gate: Tensor | None,
     bias: Tensor | None,
-    by_probability: Callable[[slice, Tensor], Tensor],
+    gradient_by_probability: Callable[[slice, Tensor], Tensor],
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """The gradients by query, key and gate, as far as ``ctx`` wants them, from the one by p, which
-    ``by_probability`` gives for a slice of the locations and their p, [B, heads or 1, n, T]."""
+    """The gradients by query, key and gate, as far as ``ctx`` needs them, from the one by p, which
+    ``gradient_by_probability`` gives for a slice of the pixels and their p, [B, heads or 1, n,
+    T]."""
     wants_query, wants_key, _, wants_gate, *_ = ctx.needs_input_grad
     grad_query = torch.empty_like(query) if wants_query else None
     grad_key = torch.zeros_like(key, dtype=torch.float32) if wants_key else None
     grad_gate = torch.zeros_like(gate) if wants_gate and gate is not None else None
     scale, wide_key = query.shape[-1] ** -0.5, key.float()
-    for rows in _slices(query, key.shape[2]):
-        q, here = query[:, :, rows].float(), _rows(gate, rows)
-        p, raw = _probability(q, wide_key, here, _rows(bias, rows), ctx.rule)
-        by_logits, by_gate = _through_softmax(
-            p, raw, by_probability(rows, p), here, ctx.rule, wants_gate
+    for rows in _pixel_slices(query, key.shape[2]):
+        q, here = query[:, :, rows].float(), _take_rows(gate, rows)
+        p, raw = _probabilities(q, wide_key, here, _take_rows(bias, rows), ctx.rule)
+        by_logits, by_gate = _softmax_backward(
+            p, raw, gradient_by_probability(rows, p), here, ctx.rule, wants_gate
         )
         if grad_query is not None:
             grad_query[:, :, rows] = (by_logits @ wide_key * scale).to(query.dtype)
         if grad_key is not None:
             grad_key += by_logits.transpose(-1, -2) @ q * scale
-        _add_gate(grad_gate, by_gate, rows)
-    return grad_query, _narrow(grad_key, key), grad_gate
+        if grad_gate is not None and by_gate is not None:
+            if grad_gate.shape[-2] == 1:  # One row for all pixels gets their sum
+                grad_gate += by_gate.sum(-2, keepdim=True)
+            else:
+                grad_gate[..., rows, :] = by_gate
+    return grad_query, _cast_like(grad_key, key), grad_gate
 
 
-def _add_gate(total: Tensor | None, part: Tensor | None, rows: slice) -> None:
-    """Adds the gate's gradient of some locations; a gate with one row for all of them gets their
-    sum."""
-    if total is None or part is None:
-        return
-    if total.shape[-2] == 1:
-        total += part.sum(-2, keepdim=True)
-    else:
-        total[..., rows, :] = part
-
-
-def _narrow(tensor: Tensor | None, like: Tensor) -> Tensor | None:
+def _cast_like(tensor: Tensor | None, like: Tensor) -> Tensor | None:
     return None if tensor is None else tensor.to(like.dtype)

@@ -1,10 +1,11 @@
-"""What gates do while they are watched: how many are closed, where, on which tokens and when, and
+"""What gates do while they are recorded: how many are closed, where, on which tokens and when, and
 which gradient reaches them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,36 +19,36 @@ from lightning_modules.training.distributed import total
 if TYPE_CHECKING:
     from lightning_modules.attention.hooks import ForwardContext
 
-KIND_NAMES = {BOS: "bos", WORD: "word", EOS: "eos", PADDING: "padding"}
-SPANS = 4  # spans of equal length that the timesteps are counted in
-TIMESTEPS = 1000  # of all models that there are for these backbones
-UNKNOWN = 4  # the kind of a token that is a location
+TYPE_NAMES = {BOS: "bos", WORD: "word", EOS: "eos", PADDING: "padding"}
+PIXEL = 4  # The type of a token that is a pixel
+SPANS = 4  # Spans of equal length that the timesteps are counted in
+TIMESTEPS = 1000  # Of all models that there are for these backbones
+BINS = (PIXEL + 1) * SPANS  # One for each type and span
 
 
 @dataclass
 class GateRecord:
     """Counts over everything that passed while the record was on. Gates that a rule holds open or
     closed (``free`` is False) are not counted. With ``conditional_half`` only the second half of a
-    guidance batch counts."""
+    guidance batch counts; ``keep_maps`` keeps mean gates, ``live`` the latest pass in the graph.
+
+    All fields but the first three go from a site's name to what was recorded there.
+    """
 
     conditional_half: bool = False
     keep_maps: bool = False
     live: bool = False
-    closed: dict[str, Tensor] = field(default_factory=dict)  # site -> [kinds, spans], float64
+    closed: dict[str, Tensor] = field(default_factory=dict)  # Number of gates, float64 [BINS]
     counted: dict[str, Tensor] = field(default_factory=dict)
-    # Site -> mean over calls of the gates, [B, N, T]
-    maps: dict[str, Tensor] = field(default_factory=dict)
+    maps: dict[str, Tensor] = field(default_factory=dict)  # Mean of the gates over calls, [B, N, T]
     calls: dict[str, int] = field(default_factory=dict)
-    # Site -> [B, N, T] of the latest pass, in the graph (``live``)
-    logits: dict[str, Tensor] = field(default_factory=dict)
-    gates: dict[str, Tensor] = field(default_factory=dict)
-    # Site -> [B, T] of cross-attention (``live``)
-    kinds: dict[str, Tensor] = field(default_factory=dict)
-    # Site -> [B, T], tokens that the text's mask takes out (``live``)
-    unread: dict[str, Tensor] = field(default_factory=dict)
-    # Site -> [closed, open]: sum of squared gradients (``live``)
+    logits: dict[str, Tensor] = field(default_factory=dict)  # Live: [B, N, T]
+    gates: dict[str, Tensor] = field(default_factory=dict)  # Live: [B, N, T]
+    token_types: dict[str, Tensor] = field(default_factory=dict)  # Live, cross-attention: [B, T]
+    masked_out: dict[str, Tensor] = field(default_factory=dict)  # Live: [B, T], by the text's mask
+    # Live: sum of squared gradients of [closed, open] gates, and of how many
     squares: dict[str, Tensor] = field(default_factory=dict)
-    counts: dict[str, Tensor] = field(default_factory=dict)  # and of how many gates
+    counts: dict[str, Tensor] = field(default_factory=dict)
 
     def add(
         self,
@@ -55,138 +56,122 @@ class GateRecord:
         gate: Tensor,
         logits: Tensor,
         free: Tensor,
-        kinds: Tensor | None,
-        now: ForwardContext,
+        types: Tensor | None,
+        forward: ForwardContext,
     ) -> None:
+        """One layer of a forward pass: ``gate``, ``logits`` and ``free`` (broadcastable) are [B, N,
+        T], ``types`` [B, T], None in self-attention."""
         if self.live:
             self.logits[site.name], self.gates[site.name] = logits, gate
-            if kinds is not None:
-                self.kinds[site.name] = kinds
-                if now.unread is not None:
-                    self.unread[site.name] = now.unread
+            if types is not None:
+                self.token_types[site.name] = types
+                if forward.masked_out is not None:
+                    self.masked_out[site.name] = forward.masked_out
             if gate.requires_grad:
                 self._watch_gradient(site.name, gate, free)
-        gate = gate.detach()
-        times = now.timesteps
+        gate, timesteps = gate.detach(), forward.timesteps
         if self.conditional_half:
             half = len(gate) // 2
-            gate, free = gate[half:], free if len(free) == 1 else free[half:]
-            kinds, times = (
-                kinds if kinds is None else kinds[half:],
-                times if times is None or len(times) == 1 else times[half:],
-            )
-        self._count(site.name, gate, free, kinds, times)
+            gate = gate[half:]
+            free = free if len(free) == 1 else free[half:]
+            types = None if types is None else types[half:]
+            if timesteps is not None and len(timesteps) > 1:
+                timesteps = timesteps[half:]
+        self._count(site.name, gate, free, types, timesteps)
         if self.keep_maps:
             self.calls[site.name] = self.calls.get(site.name, 0) + 1
             past = self.maps.get(site.name, torch.zeros_like(gate, dtype=torch.float32))
             self.maps[site.name] = past + (gate.float() - past) / self.calls[site.name]
 
     def _count(
-        self, site: str, gate: Tensor, free: Tensor, kinds: Tensor | None, times: Tensor | None
+        self,
+        site: str,
+        gate: Tensor,
+        free: Tensor,
+        types: Tensor | None,
+        timesteps: Tensor | None,
     ) -> None:
         batch, _, tokens = gate.shape
         free = free.expand_as(gate)
-        shut = ((gate < 0.5) & free).sum(1).double()  # [B, T]
-        every = free.sum(1).double()
-        kind = (
-            torch.full((batch, tokens), UNKNOWN, device=gate.device)
-            if kinds is None
-            else kinds.long()
-        )
-        span = (
-            torch.zeros(1, device=gate.device) if times is None else times.to(gate.device).double()
-        )
-        span = (
-            (span * SPANS / TIMESTEPS).long().clamp(0, SPANS - 1).view(-1, 1).expand(batch, tokens)
-        )
-        place = (kind * SPANS + span).flatten()
-        size = (UNKNOWN + 1) * SPANS
-        for store, values in ((self.closed, shut), (self.counted, every)):
-            found = torch.zeros(size, dtype=torch.float64, device=gate.device).scatter_add_(
-                0, place, values.flatten()
-            )
-            store[site] = store[site] + found if site in store else found
+        closed = ((gate < 0.5) & free).sum(1).double()  # [B, T]
+        counted = free.sum(1).double()
+        if types is None:
+            types = torch.full((batch, tokens), PIXEL, device=gate.device)
+        if timesteps is None:
+            timesteps = torch.zeros(1)
+        times = timesteps.to(gate.device).double()
+        span = (times * SPANS / TIMESTEPS).long().clamp(0, SPANS - 1).view(-1, 1)
+        bins = (types.long() * SPANS + span.expand(batch, tokens)).flatten()
+        for store, values in ((self.closed, closed), (self.counted, counted)):
+            sums = torch.zeros(BINS, dtype=torch.float64, device=gate.device)
+            _add_to(store, site, sums.scatter_add_(0, bins, values.flatten()))
 
     def _watch_gradient(self, site: str, gate: Tensor, free: Tensor) -> None:
-        shut = (gate.detach() < 0.5) & free
-        opened = ~shut & free.expand_as(shut)
+        closed = (gate.detach() < 0.5) & free
+        opened = ~closed & free.expand_as(closed)
 
         def hook(grad: Tensor) -> None:
             square = grad.double().square()
-            found = torch.stack([square[shut].sum(), square[opened].sum()])
-            number = torch.stack([shut.sum(), opened.sum()]).double()
-            self.squares[site] = self.squares[site] + found if site in self.squares else found
-            self.counts[site] = self.counts[site] + number if site in self.counts else number
+            _add_to(self.squares, site, torch.stack([square[closed].sum(), square[opened].sum()]))
+            _add_to(self.counts, site, torch.stack([closed.sum(), opened.sum()]).double())
 
         gate.register_hook(hook)
 
-    def read(self, site: str) -> Tensor | bool:
+    def attended(self, site: str) -> Tensor | bool:
         """Which of a site's gates of the latest pass (``live``) can matter: [B, 1, T], or True for
         all."""
-        return ~self.unread[site][:, None] if site in self.unread else True
+        return ~self.masked_out[site][:, None] if site in self.masked_out else True
 
-    # --- read off --------------------------------------------------------------------------------
+    # --- results ---------------------------------------------------------------------------------
+
+    def all_reduce(self, sites: Sequence[Site]) -> GateRecord:
+        """The counts of all processes at ``sites``; all of them have to call this. Maps and what is
+        live are left out."""
+        _, world = ranks()
+        if world == 1:
+            return self
+        result = GateRecord(live=self.live)
+        sizes = {"closed": BINS, "counted": BINS}
+        if self.live:
+            sizes |= {"squares": 2, "counts": 2}
+        for name, size in sizes.items():
+            # A process that drew nothing has counted nothing.
+            nothing, own = torch.zeros(size, dtype=torch.float64), getattr(self, name)
+            sums = total(torch.stack([own.get(site.name, nothing).cpu() for site in sites]))
+            if name == "squares":
+                sums /= world**2  # The loss of all is the mean of theirs
+            getattr(result, name).update(zip((site.name for site in sites), sums, strict=True))
+        return result
+
+    def tally(self) -> Tensor:
+        """How many free gates were closed, and how many there were, over all sites: float64 [2]."""
+        if not self.closed:
+            return torch.zeros(2, dtype=torch.float64)
+        return torch.stack([_sum_sites(self.closed).sum(), _sum_sites(self.counted).sum()])
 
     def share_closed(self) -> float:
         """Share of free gates that were closed, over all sites, in [0, 1]."""
         closed, counted = self.tally().tolist()
         return closed / counted if counted else 0.0
 
-    def tally(self) -> Tensor:
-        """How many free gates were closed, and how many there were, over all sites: float64 [2]."""
-        if not self.closed:
-            return torch.zeros(2, dtype=torch.float64)
-        return torch.stack(
-            [torch.stack(list(store.values())).sum() for store in (self.closed, self.counted)]
-        )
-
-    def joined(self, sites: Sequence[Site]) -> GateRecord:
-        """The counts of all processes at ``sites``; all of them have to call this. Maps and what is
-        live are left out."""
-        _, world = ranks()
-        if world == 1:
-            return self
-        made = GateRecord(live=self.live)
-        stores = {"closed": (UNKNOWN + 1) * SPANS, "counted": (UNKNOWN + 1) * SPANS} | (
-            {"squares": 2, "counts": 2} if self.live else {}
-        )
-        for name, size in stores.items():
-            mine = getattr(self, name)
-            # A process that drew nothing has counted nothing.
-            counts = total(
-                torch.stack(
-                    [
-                        mine.get(site.name, torch.zeros(size, dtype=torch.float64)).cpu()
-                        for site in sites
-                    ]
-                )
-            )
-            if name == "squares":
-                counts /= world**2  # the loss of all is the mean of theirs
-            setattr(
-                made, name, {site.name: found for site, found in zip(sites, counts, strict=True)}
-            )
-        return made
-
     def shares(self) -> dict[str, float]:
         """Share of closed gates under ``site/<name>``, ``kind/<bos, word, eos or padding>`` and
         ``time/<first>-<last timestep>``."""
         result = {
-            f"site/{name}": _share([self.closed[name]], [self.counted[name]])
-            for name in self.closed
+            f"site/{name}": _share(self.closed[name], self.counted[name]) for name in self.closed
         }
         if not self.closed:
             return result
         closed, counted = (
-            sum(store.values()).view(-1, SPANS) for store in (self.closed, self.counted)
-        )  # type: ignore[union-attr]
-        for kind, name in KIND_NAMES.items():
+            _sum_sites(store).view(-1, SPANS) for store in (self.closed, self.counted)
+        )
+        for kind, name in TYPE_NAMES.items():
             if counted[kind].sum() > 0:
-                result[f"kind/{name}"] = _share([closed[kind]], [counted[kind]])
+                result[f"kind/{name}"] = _share(closed[kind], counted[kind])
         for span in range(SPANS):
             if counted[:, span].sum() > 0:
                 first, last = span * TIMESTEPS // SPANS, (span + 1) * TIMESTEPS // SPANS - 1
-                result[f"time/{first}-{last}"] = _share([closed[:, span]], [counted[:, span]])
+                result[f"time/{first}-{last}"] = _share(closed[:, span], counted[:, span])
         return result
 
     def gradients(self) -> dict[str, float]:
@@ -194,16 +179,20 @@ class GateRecord:
         free gates."""
         if not self.squares:
             return {}
-        total, number = sum(self.squares.values()), sum(self.counts.values())
-        assert isinstance(total, Tensor) and isinstance(number, Tensor)
-        rms = (total / number.clamp_min(1)).sqrt().tolist()
-        return {
-            name: value
-            for name, value, n in zip(("closed", "open"), rms, number.tolist(), strict=True)
-            if n
-        }
+        squares, counts = _sum_sites(self.squares), _sum_sites(self.counts)
+        rms = (squares / counts.clamp_min(1)).sqrt().tolist()
+        names = zip(("closed", "open"), rms, counts.tolist(), strict=True)
+        return {name: value for name, value, count in names if count}
 
 
-def _share(closed: list[Tensor], counted: list[Tensor]) -> float:
-    total = float(sum(c.sum() for c in counted))
-    return float(sum(c.sum() for c in closed)) / total if total else 0.0
+def _add_to(store: dict[str, Tensor], site: str, values: Tensor) -> None:
+    store[site] = store[site] + values if site in store else values
+
+
+def _sum_sites(store: dict[str, Tensor]) -> Tensor:
+    return reduce(torch.add, store.values())
+
+
+def _share(closed: Tensor, counted: Tensor) -> float:
+    number = float(counted.sum())
+    return float(closed.sum()) / number if number else 0.0

@@ -1,9 +1,9 @@
-"""Gates on attention (MaskAttn-SDXL, arXiv 2509.15357, eq. 1-4): which token may act at which
-location.
+"""Gates on attention (MaskAttn-SDXL, arXiv 2509.15357, eq. 1-4): which token may act at which pixel
+of a map.
 
-A head looks at a location's features X_i and a token's embedding e_t and gives the logit of a gate.
-What a gate does to the attention, and why it can open again, stands in `functional`. On
-self-attention the tokens are the locations themselves.
+A head looks at a pixel's features X_i and a token's embedding e_t and gives the logit of a gate.
+What a gate does to the attention, and why it can open again, stands in `functional`. In
+self-attention the tokens are the pixels themselves.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from conf.schema import Gate
 from lightning_modules.attention.gate_stats import GateRecord
-from lightning_modules.attention.gate_targets import gate_targets
 from lightning_modules.attention.hooks import ForwardContext, GateHook
 from lightning_modules.attention.sites import Site
 from lightning_modules.attention.token_types import (
@@ -28,6 +27,7 @@ from lightning_modules.attention.token_types import (
     unknown_token_types,
 )
 from lightning_modules.networks.gate_heads import build_head
+from losses.gates import gate_targets
 
 
 def straight_through(is_open: Tensor, value: Tensor) -> Tensor:
@@ -42,36 +42,32 @@ def decide(
 
     ``hard``: 1 where p > threshold, gradient of p (straight through; eq. 3). ``learned``: the same,
     where the threshold is a tensor that gets the gradient of -threshold. ``soft``: p itself.
-    ``topk``: 1 at the share ``keep`` of a location's tokens with the highest p (at least one),
-    gradient of p. ``free``, broadcastable to [B, N, T], are the tokens that ``topk`` chooses from,
-    all of them without.
+    ``topk``: 1 at the share ``keep`` of a pixel's tokens with the highest p (at least one),
+    gradient of p. ``free``, broadcastable to [B, N, T], are the tokens that ``topk`` ranks, all of
+    them without.
     """
     probability = logits.sigmoid()
     if mode == "soft":
         return probability
     if mode == "topk":
-        there = (
-            torch.ones_like(probability, dtype=torch.bool)
-            if free is None
-            else free.expand_as(probability)
+        ranked = torch.ones_like(probability, dtype=torch.bool)
+        if free is not None:
+            ranked = free.expand_as(probability)
+        count = (keep * ranked.sum(-1, keepdim=True)).round().clamp_min(1)  # [B, N, 1]
+        order = logits.masked_fill(~ranked, -torch.inf).argsort(
+            dim=-1, descending=True, stable=True
         )
-        count = (keep * there.sum(-1, keepdim=True)).round().clamp_min(1)  # [B, N, 1]
-        place = (
-            logits.masked_fill(~there, -torch.inf)
-            .argsort(dim=-1, descending=True, stable=True)
-            .argsort(dim=-1)
-        )
-        return straight_through(there & (place < count), probability)
+        return straight_through(ranked & (order.argsort(dim=-1) < count), probability)
     if mode == "learned":
         return straight_through(probability > threshold, probability - threshold)
     return straight_through(probability > threshold, probability)
 
 
 def keep_one_open(gate: Tensor, logits: Tensor, rule: str, allowed: Tensor | None = None) -> Tensor:
-    """Locations whose gates are all closed get a defined one: ``strongest`` opens the most probable
-    token, ``all`` opens every token.
+    """Opens gates where all of a pixel's are closed: ``strongest`` opens the most probable token,
+    ``all`` opens every token.
 
-    ``allowed`` [B, 1, T] are the tokens that may be opened. Other locations stay as they are,
+    ``allowed`` [B, 1, T] are the tokens that may be opened. Other pixels stay as they are,
     gradients too.
     """
     empty = ~(gate > 0).any(-1, keepdim=True)
@@ -84,13 +80,13 @@ def keep_one_open(gate: Tensor, logits: Tensor, rule: str, allowed: Tensor | Non
             logits = logits.masked_fill(~allowed, -torch.inf)
         opened = F.one_hot(logits.argmax(-1), logits.shape[-1]).bool()
     else:
-        opened = (
-            torch.ones_like(gate, dtype=torch.bool) if allowed is None else allowed.expand_as(gate)
-        )
+        opened = torch.ones_like(gate, dtype=torch.bool)
+        if allowed is not None:
+            opened = allowed.expand_as(gate)
     return gate + (opened & empty).to(gate.dtype)
 
 
-def rule_of(config: Gate) -> str:
+def gradient_rule(config: Gate) -> str:
     """The rule of `functional` by which gates of these settings act and get their gradient."""
     if config.apply_at == "post_softmax":
         return "post_softmax"
@@ -99,37 +95,38 @@ def rule_of(config: Gate) -> str:
     if config.apply_at == "post_softmax_renormalised" and config.gradient == "released":
         return "exact"
     # Soft gates do not flip.
-    return (
-        "exact"
-        if config.gradient == "finite_difference" and config.mode == "soft"
-        else config.gradient
-    )
+    if config.gradient == "finite_difference" and config.mode == "soft":
+        return "exact"
+    return config.gradient
 
 
 class Gates(nn.Module, GateHook):
     """The gate heads of a set of sites: one for each (stage, kind, width, context) that its sites
     share, or one for each site.
 
-    ``kinds`` tells, for a text [B, T, D], what stands at each position (`tokens.list_token_types`);
-    without it, it is known from the mask that the model is given with its text (T5), and where
-    there is none, too, BOS is all that is known. Tokens that such a mask takes out have no gate:
-    theirs is 1, and a location where all others are closed is closed.
+    ``token_types`` gives the types [B, T] of a text's tokens [B, T, D] (`token_types`); without it
+    they are known from the mask that the model is given with its text (T5), and where there is
+    none, too, BOS is all that is known. Tokens that such a mask takes out have no gate: theirs is
+    1, and a pixel where all others are closed is closed.
     """
 
     def __init__(
-        self, chosen: Sequence[Site], config: Gate, kinds: Callable[[Tensor], Tensor] | None = None
+        self,
+        sites: Sequence[Site],
+        config: Gate,
+        token_types: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.sites, self.config, self.kinds = list(chosen), config, kinds
-        self.rule = rule_of(config)
+        self.sites, self.config, self.token_types = list(sites), config, token_types
+        self.rule = gradient_rule(config)
         self.record: GateRecord | None = None
-        # Phrases and positions whose masks stand in for the heads (`gate_targets`)
+        # Phrases and their token indices, whose masks stand in for the heads
         self.layout: tuple[Sequence, Sequence] | None = None
         # Gates act, but only what reads them gets their gradient: none flows through the backbone
         self.watch_only = False
         self.heads = nn.ModuleDict()
         self.thresholds = nn.ParameterDict()
-        for site in chosen:
+        for site in sites:
             key = self.key(site)
             if key not in self.heads:
                 self.heads[key] = build_head(
@@ -148,81 +145,86 @@ class Gates(nn.Module, GateHook):
         kind = "" if site.kind == "cross" else "self_"
         return f"{kind}{site.stage}_{site.width}_{site.context}"
 
-    def weight(self, site: Site, hidden: Tensor, context: Tensor, now: ForwardContext) -> Tensor:
+    def weight(
+        self, site: Site, hidden: Tensor, context: Tensor, forward: ForwardContext
+    ) -> Tensor:
         if self.watch_only:
             with torch.enable_grad():
-                return self._weigh(site, hidden.detach(), context.detach(), now).detach()
-        return self._weigh(site, hidden, context, now)
+                return self._weigh(site, hidden.detach(), context.detach(), forward).detach()
+        return self._weigh(site, hidden, context, forward)
 
-    def _weigh(self, site: Site, hidden: Tensor, context: Tensor, now: ForwardContext) -> Tensor:
+    def _weigh(
+        self, site: Site, hidden: Tensor, context: Tensor, forward: ForwardContext
+    ) -> Tensor:
         config, key = self.config, self.key(site)
         if self.layout is not None and site.kind == "cross":
-            logits = self._by_layout(*self.layout, hidden, context)
+            logits = self._layout_logits(*self.layout, hidden, context)
         else:
-            logits = self.heads[key](hidden, context, now.plane(site, hidden.shape[1]))  # [B, N, T]
+            size = forward.map_size(site, hidden.shape[1])
+            logits = self.heads[key](hidden, context, size)  # [B, N, T]
         threshold = self.thresholds[key].sigmoid() if key in self.thresholds else config.threshold
-        kinds = self.kinds_of(site, context, now)  # [B, T], or None for self-attention
-        fixed, closed = self._fixed(kinds, logits)
-        unread = None if kinds is None or now.unread is None else now.unread[:, None]
-        if unread is not None:
-            fixed, closed = fixed & ~unread, unread if closed is None else closed | unread
-        free = ~fixed if closed is None else ~(fixed | closed)
+        types = self.types_at(site, context, forward)  # [B, T], or None in self-attention
+        always_open, closed = self._fixed(types, logits)
+        masked_out = None
+        if types is not None and forward.masked_out is not None:
+            masked_out = forward.masked_out[:, None]
+            always_open = always_open & ~masked_out
+            closed = masked_out if closed is None else closed | masked_out
+        free = ~always_open if closed is None else ~(always_open | closed)
         gate = decide(logits, config.mode, threshold, config.keep, free)
         if closed is not None:
             gate = torch.where(closed, 0.0, gate)
-        gate = torch.where(fixed, 1.0, gate)
-        gate = keep_one_open(
-            gate, logits, config.if_all_closed, None if closed is None else ~closed
-        )
-        if unread is not None:
-            gate = torch.where(unread, 1.0, gate)  # the mask does the rest, as in the stock model
-        if self.record is not None and not now.replay:
-            # What a signal teaches is when a gate opens, and so where the learned threshold lies.
+        gate = torch.where(always_open, 1.0, gate)
+        allowed = None if closed is None else ~closed
+        gate = keep_one_open(gate, logits, config.if_all_closed, allowed)
+        if masked_out is not None:
+            gate = torch.where(masked_out, 1.0, gate)  # The mask closes them, as in the stock model
+        if self.record is not None and not forward.replay:
+            # Supervision teaches when a gate opens, and so where the learned threshold lies.
             decisive = logits - torch.logit(threshold) if isinstance(threshold, Tensor) else logits
-            self.record.add(site, gate, decisive, free, kinds, now)
+            self.record.add(site, gate, decisive, free, types, forward)
         return gate
 
     @staticmethod
-    def _by_layout(
-        phrases: Sequence, positions: Sequence, hidden: Tensor, context: Tensor
+    def _layout_logits(
+        phrases: Sequence, token_indices: Sequence, hidden: Tensor, context: Tensor
     ) -> Tensor:
         """Logits of gates that are open as the masks say; open everywhere in an unconditional
         half."""
-        target, _ = gate_targets("own", phrases, positions, hidden.shape[1], context.shape[1])
+        masks = [[phrase.mask for phrase in sample] for sample in phrases]
+        target, _ = gate_targets("own", masks, token_indices, hidden.shape[1], context.shape[1])
         if len(hidden) == 2 * len(target):
             target = torch.cat([torch.ones_like(target), target])
         return (target.to(hidden.device) - 0.5) * 40
 
-    def kinds_of(
-        self, site: Site, context: Tensor, now: ForwardContext | None = None
+    def types_at(
+        self, site: Site, context: Tensor, forward: ForwardContext | None = None
     ) -> Tensor | None:
-        """uint8 [B, T]: what stands at the positions of a text; None where the tokens are
-        locations."""
+        """uint8 [B, T]: the types of a text's tokens; None where the tokens are pixels."""
         if site.kind == "self":
             return None
-        if self.kinds is not None:
-            return self.kinds(context)
-        if now is None or now.unread is None:
+        if self.token_types is not None:
+            return self.token_types(context)
+        if forward is None or forward.masked_out is None:
             return unknown_token_types(context)
-        return token_types_by_end((~now.unread).sum(1) - 1, context.shape[1], bos=False)
+        return token_types_by_end((~forward.masked_out).sum(1) - 1, context.shape[1], bos=False)
 
-    def _fixed(self, kinds: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _fixed(self, types: Tensor | None, logits: Tensor) -> tuple[Tensor, Tensor | None]:
         """(gates that are always open, gates that are always closed or None), broadcastable to [B,
         N, T]."""
-        if kinds is None:  # a location may always look at itself
+        if types is None:  # A pixel may always look at itself
             return torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)[None], None
-        protect, padding = self.config.protect, self.config.padding_gate
-        fixed = torch.zeros_like(kinds, dtype=torch.bool)
+        protect, padding = self.config.protect, types == PADDING
+        always_open = torch.zeros_like(padding)
         if protect == "bos":
-            fixed = kinds == BOS
+            always_open = types == BOS
         elif protect == "specials":
-            fixed = kinds != WORD
-        if padding == "open":
-            fixed = fixed | (kinds == PADDING)
-        closed = kinds == PADDING if padding == "closed" else None
-        if closed is not None:
-            fixed = fixed & ~closed
-        return fixed[:, None], None if closed is None else closed[:, None]
+            always_open = types != WORD
+        if self.config.padding_gate == "closed":
+            return (always_open & ~padding)[:, None], padding[:, None]
+        if self.config.padding_gate == "open":
+            always_open = always_open | padding
+        return always_open[:, None], None
 
     @contextmanager
     def recording(

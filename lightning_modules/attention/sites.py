@@ -18,8 +18,8 @@ KINDS = ("cross", "self")
 @dataclass(frozen=True)
 class Site:
     """One attention layer: ``name`` is its module path, ``resolution`` the side of its map in
-    locations (for a square image), ``width`` the channels of its queries' input, ``context`` those
-    of its keys' input, ``level`` how often its plane was halved."""
+    pixels (for a square image), ``width`` the channels of its queries' input, ``context`` those of
+    its keys' input, ``level`` how often its map was halved."""
 
     name: str
     stage: str
@@ -45,10 +45,11 @@ def sites(model: Any, latent_size: int | None = None) -> list[Site]:
     `Backbone.sites` takes pixels); without it the model's own size. In a UNet the stage follows
     from where a level lies, never from a fixed name: ``high`` is the finest level that has
     cross-attention, ``low`` the mid block, ``mid`` all the rest. A transformer (PixArt) has one
-    plane and no bridge: there ``high``, ``mid`` and ``low`` are the first, second and last third of
+    level and no bridge: there ``high``, ``mid`` and ``low`` are the first, second and last third of
     its depth, encoder and decoder its first and second half.
     """
     side = model.config.sample_size if latent_size is None else latent_size
+    list_layers = _transformer_layers if hasattr(model, "transformer_blocks") else _unet_layers
     return [
         Site(
             name=name,
@@ -61,31 +62,28 @@ def sites(model: Any, latent_size: int | None = None) -> list[Site]:
             kind="cross" if layer.is_cross_attention else "self",
             level=level,
         )
-        for name, layer, stage, placement, level in (
-            _in_transformer if hasattr(model, "transformer_blocks") else _in_unet
-        )(model)
+        for name, layer, stage, placement, level in list_layers(model)
     ]
 
 
-def _in_transformer(model: Any) -> list[tuple[str, Any, str, str, int]]:
+def _transformer_layers(model: Any) -> list[tuple[str, Any, str, str, int]]:
     """Name, layer, stage, placement and level of each layer; patches of 2 x 2 latents are one
     halving."""
     blocks, level = len(model.transformer_blocks), model.config.patch_size.bit_length() - 1
-    found = []
+    layers = []
     for key in model.attn_processors:
         name = key.removesuffix(".processor")
         index = int(name.split(".")[1])
         placement = "encoder" if 2 * index < blocks else "decoder"
-        found.append(
-            (name, model.get_submodule(name), STAGES[3 * index // blocks], placement, level)
-        )
-    return found
+        stage = STAGES[3 * index // blocks]
+        layers.append((name, model.get_submodule(name), stage, placement, level))
+    return layers
 
 
-def _in_unet(unet: Any) -> list[tuple[str, Any, str, str, int]]:
+def _unet_layers(unet: Any) -> list[tuple[str, Any, str, str, int]]:
     """Name, layer, stage, placement and level of each layer."""
     levels = len(unet.config.block_out_channels)
-    found = []
+    layers = []
     for key in unet.attn_processors:
         name = key.removesuffix(".processor")
         if not name.endswith((".attn1", ".attn2")):
@@ -94,100 +92,97 @@ def _in_unet(unet: Any) -> list[tuple[str, Any, str, str, int]]:
         index = int(rest.split(".")[0]) if block != "mid_block" else levels - 1
         level = levels - 1 - index if block == "up_blocks" else index
         placement = {"down_blocks": "encoder", "mid_block": "bridge", "up_blocks": "decoder"}[block]
-        found.append((name, unet.get_submodule(name), placement, level))
-    # Diffusers lists the mid block last; the order within a block is right
-    found.sort(key=lambda one: PLACEMENTS.index(one[2]))
-    finest = min(
-        (
-            level
-            for _, layer, placement, level in found
-            if layer.is_cross_attention and placement != "bridge"
-        ),
-        default=0,
-    )
+        layers.append((name, unet.get_submodule(name), placement, level))
+    # Diffusers lists the mid block last; the order within a block is right.
+    layers.sort(key=lambda layer: PLACEMENTS.index(layer[2]))
+    cross = [
+        level
+        for _, layer, placement, level in layers
+        if layer.is_cross_attention and placement != "bridge"
+    ]
+    finest = min(cross, default=0)
 
     def stage(placement: str, level: int) -> str:
         return "low" if placement == "bridge" else "high" if level <= finest else "mid"
 
     return [
         (name, layer, stage(placement, level), placement, level)
-        for name, layer, placement, level in found
+        for name, layer, placement, level in layers
     ]
 
 
 def halved(side: int, level: int) -> int:
-    """Side of a plane after ``level`` convolutions of stride 2, each of which rounds up."""
+    """Side of a map after ``level`` convolutions of stride 2, each of which rounds up."""
     return -(-side // 2**level)
 
 
 def select(
-    found: Iterable[Site],
+    candidates: Iterable[Site],
     stage: str | None = None,
     placement: str | None = None,
     resolution: int | None = None,
     kind: str | None = "cross",
 ) -> list[Site]:
-    """The sites that fit every filter given: cross-attention where ``kind`` is left as it is,
-    "self", or None for both.
+    """The sites that fit every filter given: cross-attention unless ``kind`` is "self", or None for
+    both.
 
-    ``stage`` "all" or None takes every stage; ``placement`` "both" or None every place; the mid
+    ``stage`` "all" or None takes every stage; ``placement`` "both" or None every placement; the mid
     block belongs to neither encoder nor decoder, but a stage of "low" has no other. Raises
     ValueError on an unknown word and when nothing fits.
     """
-    found = list(found)
+    candidates = list(candidates)
     for what, value, known, every in (
         ("stage", stage, STAGES, "all"),
         ("placement", placement, PLACEMENTS, "both"),
         ("kind", kind, KINDS, None),
     ):
         if value not in (None, every, *known):
-            expected = (
-                f"{every!r} or one of {', '.join(known)}" if every else f"one of {', '.join(known)}"
-            )
+            words = f"one of {', '.join(known)}"
+            expected = f"{every!r} or {words}" if every else words
             raise ValueError(f"{what} {value!r} is unknown: expected {expected}")
-    chosen = [
+    fitting = [
         site
-        for site in found
+        for site in candidates
         if (stage in (None, "all") or site.stage == stage)
         and (placement in (None, "both") or site.placement == placement)
         and (resolution is None or site.resolution == resolution)
         and (kind is None or site.kind == kind)
     ]
-    if not chosen:
-        there = ", ".join(
-            sorted(
-                {f"{s.stage}/{s.placement}/{s.resolution}" for s in found if kind in (None, s.kind)}
-            )
+    if not fitting:
+        there = sorted(
+            {
+                f"{site.stage}/{site.placement}/{site.resolution}"
+                for site in candidates
+                if kind in (None, site.kind)
+            }
         )
         asked = f"stage={stage}, placement={placement}, resolution={resolution}"
         raise ValueError(
             f"no {f'{kind}-' if kind else ''}attention at {asked}; this model has "
-            f"{there or 'none at all'}"
+            f"{', '.join(there) or 'none at all'}"
         )
-    return chosen
+    return fitting
 
 
-def nearest(found: Iterable[Site], resolution: int = 16) -> list[Site]:
+def nearest(candidates: Iterable[Site], resolution: int = 16) -> list[Site]:
     """The sites of the level whose maps are nearest to ``resolution`` (by ratio; of two equally
-    near, the finer), said in the log when it is another: SDXL at 1024 pixels has maps of 64 and 32
-    and none of 16. Raises ValueError when there is no site."""
-    found = list(found)
-    if not found:
+    near, the finer).
+
+    A warning in the log says so when it is another: SDXL at 1024 pixels has maps of 64 and 32 and
+    none of 16. Raises ValueError when there is no site.
+    """
+    candidates = list(candidates)
+    if not candidates:
         raise ValueError("no site to choose from: expected at least one attention layer")
-    best = min(
-        {site.resolution for site in found},
-        key=lambda side: (abs(math.log2(side / resolution)), -side),
-    )
+    sides = sorted({site.resolution for site in candidates}, reverse=True)
+    best = min(sides, key=lambda side: (abs(math.log2(side / resolution)), -side))
     if best != resolution:
-        there = ", ".join(
-            str(side) for side in sorted({site.resolution for site in found}, reverse=True)
-        )
         log.warning(
-            ("no attention maps of %d×%d here (sides: %s): those of %d×%d are taken"),
+            "no attention maps of %d×%d here (sides: %s): those of %d×%d are taken",
             resolution,
             resolution,
-            there,
+            ", ".join(map(str, sides)),
             best,
             best,
         )
-    return [site for site in found if site.resolution == best]
+    return [site for site in candidates if site.resolution == best]

@@ -48,7 +48,7 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
     ``backend`` is torch.compile's.
 
     Blocks one by one, not the model as a whole: those of one shape share their code, which takes a
-    fraction of the time, and what happens around them (`attention.wiring`'s passes, gradient
+    fraction of the time, and what happens around them (the passes of `attention.hooks`, gradient
     checkpointing, `stop_after`) is Python as ever. The attention of a layer where gates, maps or
     tokens are at work is left out (`SiteProcessor`).
     """

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from lightning_modules.attention import nearest, select
-from lightning_modules.attention.capture import Capture, Maps
+from lightning_modules.attention.capture import Capture, CapturedMaps
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.evaluation.cost import measure_costs
 from lightning_modules.evaluation.figures import draw_maps
@@ -89,7 +89,7 @@ class AttentionProbe(Probe):
         self.kept, self.positions = method.backbone.text.locate_phrases(self.captions, self.phrases)
 
     @torch.no_grad()
-    def run(self, heads: str = "keep") -> Maps:
+    def run(self, heads: str = "keep") -> CapturedMaps:
         """The maps of one forward pass; an object of several tokens has their mean."""
         backbone = self.method.backbone
         chosen = nearest(select(backbone.sites(self.method.resolution)), SIDE)

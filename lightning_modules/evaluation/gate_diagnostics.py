@@ -21,11 +21,11 @@ import torch
 from torch import Tensor
 
 from lightning_modules.attention.gate_stats import GateRecord
-from lightning_modules.attention.gate_targets import on_plane
 from lightning_modules.attention.gates import Gates
 from lightning_modules.evaluation.diagnostics import Probe
 from lightning_modules.evaluation.figures import draw_maps
 from lightning_modules.evaluation.plan import plan
+from losses.gates import mask_to_pixels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -87,7 +87,7 @@ class GateProbe(Probe):
         before, now = self.run(start), self.run()
         reopened = shut = was_closed = was_open = 0.0
         for site, old in before.gates.items():
-            first, last, read = old > 0.5, now.gates[site] > 0.5, now.read(site)
+            first, last, read = old > 0.5, now.gates[site] > 0.5, now.attended(site)
             reopened += float((~first & last).sum())
             shut += float((first & ~last).sum())
             was_closed += float((~first).sum())
@@ -109,7 +109,7 @@ class GateProbe(Probe):
             gate = record.gates[site.name] > 0.5  # [B, N, T]
             for b, found in enumerate(zip(*placed, strict=True)):
                 for phrase, at in zip(*found, strict=True):
-                    mask = on_plane(phrase.mask, gate.shape[1]).to(gate.device)
+                    mask = mask_to_pixels(phrase.mask, gate.shape[1]).to(gate.device)
                     opened = gate[b][:, at]  # [N, tokens]
                     union = (opened | mask[:, None]).sum(0).clamp_min(1)
                     values += ((opened & mask[:, None]).sum(0) / union).tolist()
@@ -212,7 +212,7 @@ class GateDiagnostics(L.Callback):
         window, pl_module.window = pl_module.window, None
         if window is None:
             return
-        window = window.joined(pl_module.gates.sites)
+        window = window.all_reduce(pl_module.gates.sites)
         if self.store is None:
             return
         values = {f"closed/{name}": value for name, value in window.shares().items()}
@@ -229,7 +229,7 @@ class GateDiagnostics(L.Callback):
         if before is None:
             return {}
         total = sum(
-            int((torch.ones_like(gate) & record.read(site)).sum()) for site, gate in now.items()
+            int((torch.ones_like(gate) & record.attended(site)).sum()) for site, gate in now.items()
         )
         opened = sum(int((~before[site] & gate).sum()) for site, gate in now.items())
         shut = sum(int((before[site] & ~gate).sum()) for site, gate in now.items())

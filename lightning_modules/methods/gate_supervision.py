@@ -12,10 +12,9 @@ from torch import Tensor
 from conf.schema import Gate
 from datamodules.batch import Phrase
 from lightning_modules.attention.gate_stats import GateRecord
-from lightning_modules.attention.gate_targets import gate_targets, self_targets
 from lightning_modules.attention.sites import Site
 from lightning_modules.attention.token_types import BOS
-from losses.regularisation import gate_density, gate_mask_loss
+from losses.gates import gate_density, gate_mask_loss, gate_targets, self_gate_targets
 
 
 def weight_now(config: Gate, done: float) -> float:
@@ -39,10 +38,10 @@ def density_signal(config: Gate, record: GateRecord, rows: Tensor) -> Tensor:
     read but BOS, for the samples ``rows`` [B]."""
     losses = []
     for site, gate in record.gates.items():
-        kinds = record.kinds.get(site)
-        counts = torch.ones_like(gate[:, 0], dtype=torch.bool) if kinds is None else kinds != BOS
-        if site in record.unread:
-            counts = counts & ~record.unread[site]
+        types = record.token_types.get(site)
+        counts = torch.ones_like(gate[:, 0], dtype=torch.bool) if types is None else types != BOS
+        if site in record.masked_out:
+            counts = counts & ~record.masked_out[site]
         losses.append(gate_density(gate, config.supervision_density, counts & rows[:, None]))
     return torch.stack(losses).mean()
 
@@ -55,31 +54,27 @@ def mask_signal(
     positions: Sequence[Sequence[list[int]]],
     rows: Tensor,
 ) -> Tensor:
-    """Mean over sites of `gate_mask_loss` with `gate_targets` (self-attention: `self_targets`) for
-    the phrases whose masks are known.
+    """Mean over sites of `gate_mask_loss` with `gate_targets` (self-attention:
+    `self_gate_targets`) for the phrases whose masks are known.
 
-    ``positions`` are the phrases' tokens, ``rows`` bool [B] the samples that count.
+    ``positions`` are the phrases' token indices, ``rows`` bool [B] the samples that count.
     """
     losses = []
-    planes: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
+    masks = [[phrase.mask for phrase in sample] for sample in phrases]
+    targets: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}  # Sites of one size share them
     for site in sites:
         logits = record.logits[site.name]  # [B, N, T]
-        _, locations, tokens = logits.shape
-        plane = (site.kind, locations)
-        if plane not in planes:
-            made = (
-                gate_targets(
-                    config.supervision_target,
-                    phrases,
-                    positions,
-                    locations,
-                    tokens,
-                    record.unread.get(site.name),
+        _, pixels, tokens = logits.shape
+        key = (site.kind, pixels)
+        if key not in targets:
+            if site.kind == "cross":
+                masked_out = record.masked_out.get(site.name)
+                target, weight = gate_targets(
+                    config.supervision_target, masks, positions, pixels, tokens, masked_out
                 )
-                if site.kind == "cross"
-                else self_targets(phrases, locations)
-            )
-            planes[plane] = made[0].to(logits.device), made[1].to(logits.device)
-        target, weight = planes[plane]
+            else:
+                target, weight = self_gate_targets(masks, pixels)
+            targets[key] = target.to(logits.device), weight.to(logits.device)
+        target, weight = targets[key]
         losses.append(gate_mask_loss(logits, target, weight * rows[:, None, None].to(weight)))
     return torch.stack(losses).mean()

@@ -219,7 +219,7 @@ class MaskAttn(Method):
         result: dict[str, float] = {}
         with self.gates.recording(conditional_half=guidance > 1) as record:
             yield result
-        record = record.joined(self.gates.sites)
+        record = record.all_reduce(self.gates.sites)
         result["gate_closed"] = record.share_closed()
         result |= {
             f"gate_closed_{name}": share

@@ -21,7 +21,7 @@ from conf.schema import Masks
 from conf.schema import Method as MethodConfig
 from datamodules.batch import Batch
 from lightning_modules.attention import nearest
-from lightning_modules.attention.capture import Capture, shares
+from lightning_modules.attention.capture import Capture, token_weights
 from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
 from lightning_modules.backbone.text import TextCondition
 from lightning_modules.methods.base import Group
@@ -106,7 +106,7 @@ class MCGM(BreakAScene):
         hidden = self.backbone.project_text(text)
         with torch.autocast(hidden.device.type, enabled=False):
             return (
-                shares(positions, hidden.shape[1]).to(hidden.device).transpose(1, 2)
+                token_weights(positions, hidden.shape[1]).to(hidden.device).transpose(1, 2)
                 @ hidden.float()
             )
 

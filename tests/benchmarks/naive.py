@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.attention import hooks as wiring
+from lightning_modules.attention import hooks
 
 CLOSED = 1e4  # what is subtracted from the logit of a closed gate, as released code does it
 
@@ -65,8 +65,8 @@ def materialised() -> Iterator[list[Tensor]]:
 
     places: list[tuple[Any, str, Any]] = [
         (F, "scaled_dot_product_attention", attention),
-        (wiring, "gated_attention", gated),
-        (wiring, "token_maps", maps),
+        (hooks, "gated_attention", gated),
+        (hooks, "token_maps", maps),
     ]
     before = [getattr(module, name) for module, name, _ in places]
     for module, name, ours in places:

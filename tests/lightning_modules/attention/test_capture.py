@@ -13,9 +13,8 @@ from helpers.unet_inputs import draw, run
 from torch import Tensor
 
 from conf.schema import Gate
-from lightning_modules.attention import hooks as wiring
-from lightning_modules.attention import nearest, select, sites
-from lightning_modules.attention.capture import Capture, shares
+from lightning_modules.attention import hooks, nearest, select, sites
+from lightning_modules.attention.capture import Capture, token_weights
 from lightning_modules.attention.functional import token_maps
 from lightning_modules.attention.gates import Gates
 from lightning_modules.attention.mask_tokens import ExtraTokens
@@ -116,7 +115,7 @@ def test_captures_of_one_kind_share_their_arithmetic_and_have_their_own_maps(
         calls.append(tuple(select.shape[::2]))
         return token_maps(query, key, select, *rest)
 
-    monkeypatch.setattr(wiring, "token_maps", counted)
+    monkeypatch.setattr(hooks, "token_maps", counted)
     together = [Capture(chosen, tokens, heads) for tokens, heads in wanted]
     with torch.no_grad(), ExitStack() as attached:
         for capture in together:
@@ -134,7 +133,7 @@ def test_captures_of_one_kind_share_their_arithmetic_and_have_their_own_maps(
 
 
 def test_shares_average_and_know_objects_without_tokens():
-    found = shares([[[1, 1, 3], []], [[0]], []], 4)
+    found = token_weights([[[1, 1, 3], []], [[0]], []], 4)
     assert found.shape == (3, 4, 2)
     assert (
         torch.allclose(found[0, :, 0], torch.tensor([0, 2 / 3, 0, 1 / 3]))
@@ -143,7 +142,7 @@ def test_shares_average_and_know_objects_without_tokens():
     assert (
         found[1, :, 0].tolist() == [1, 0, 0, 0] and not found[1, :, 1].any() and not found[2].any()
     )
-    assert shares([], 4).shape == (0, 4, 0) and shares([[], []], 4).shape == (2, 4, 0)
+    assert token_weights([], 4).shape == (0, 4, 0) and token_weights([[], []], 4).shape == (2, 4, 0)
 
 
 def test_maps_keep_the_shape_of_oblong_images(any_unet: Any):
@@ -181,7 +180,7 @@ def test_maps_of_gated_attention_and_extra_tokens_sum_to_one_and_are_what_the_la
     site = select(sites(unet), stage="high")[0]
     torch.manual_seed(0)
     gates = Gates([site], Gate(width=8, bias=0.0))
-    extra = ExtraTokens([site], draw(5, 2, 3, 192), strength=2.0)
+    extra = ExtraTokens([site], draw(5, 2, 3, 192), scale=2.0)
     every = Capture([site], [list(range(15))] * 2, heads="keep")
     layer, hidden, text = unet.get_submodule(site.name), draw(0, 2, 256, 48), draw(1, 2, 12, 192)
     with (
@@ -263,7 +262,7 @@ def test_positions_that_the_text_does_not_have_are_named(embedded: Any, tokens: 
         pytest.raises(
             ValueError,
             match=(
-                rf"tokens {found} of object 0 in sample " r"[01]: expected positions from 0 to 11"
+                rf"tokens {found} of object 0 in sample " r"[01]: expected indices from 0 to 11"
             ),
         ),
         Capture(select(sites(embedded.unet)), tokens).attached(embedded.unet),

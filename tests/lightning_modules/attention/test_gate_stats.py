@@ -185,7 +185,7 @@ def test_a_state_that_no_gate_is_in_has_no_gradient_and_without_live_there_is_no
         assert (
             set(record.logits)
             == set(record.gates)
-            == set(record.kinds)
+            == set(record.token_types)
             == ({"a.attn2"} if live else set())
         )
 
@@ -334,7 +334,7 @@ def test_what_is_live_is_the_latest_pass_in_its_graph(embedded: Any):
         earlier = dict(record.logits)
         embedded.predict(**inputs(embedded))
     names = {site.name for site in gates.sites}
-    assert set(record.logits) == set(record.gates) == names and set(record.kinds) == {
+    assert set(record.logits) == set(record.gates) == names and set(record.token_types) == {
         s.name for s in gates.sites if s.kind == "cross"
     }
     for name in names:

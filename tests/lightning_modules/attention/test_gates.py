@@ -205,7 +205,7 @@ def test_an_empty_location_never_opens_padding_that_is_taken_out():
 def test_without_knowledge_of_the_text_the_first_token_is_bos():
     gate, gates = weighed(SHUT, kinds=None)
     assert gate.tolist() == [[[1, 0, 0, 0, 0, 0]] * 4] * 2
-    kinds = gates.kinds_of(CROSS, torch.zeros(2, 6, 6))
+    kinds = gates.types_at(CROSS, torch.zeros(2, 6, 6))
     assert kinds is not None and kinds.tolist() == [[BOS] + [WORD] * 5] * 2
 
 
@@ -213,7 +213,7 @@ def test_without_knowledge_of_the_text_the_first_token_is_bos():
 def test_a_location_always_looks_at_itself(mode: str):
     logits = torch.full((2, 4, 4), -50.0)
     gate, gates = weighed(logits, SELF, mode=mode, keep=0.5, protect="none", padding_gate="closed")
-    assert gates.kinds_of(SELF, logits) is None
+    assert gates.types_at(SELF, logits) is None
     assert torch.equal(torch.diagonal(gate, dim1=1, dim2=2), torch.ones(2, 4))
     if mode == "topk":  # of the three others: 1.5, which is two
         assert torch.equal(gate.sum(-1), torch.full((2, 4), 3.0))

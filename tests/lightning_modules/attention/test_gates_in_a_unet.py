@@ -133,7 +133,7 @@ def test_padding_that_is_taken_out_cannot_matter(embedded: Any):
     known = embedded.text.token_types(given["text"].hidden)
     assert {BOS, WORD, EOS, PADDING} == set(known.flatten().tolist())
     gates = gates_for(embedded, bias=50.0, padding_gate="closed")
-    gates.kinds = lambda text: known
+    gates.token_types = lambda text: known
     other = given["text"].hidden.masked_fill((known == PADDING)[..., None], 7.0)
     with torch.no_grad():
         stock = embedded.predict(**given)

@@ -88,7 +88,7 @@ def test_everything_is_restored_after_an_exception(any_unet: Any):
     during = state(any_unet)
     part = Capture(select(sites(any_unet)), [[99], [1]])
     with (
-        pytest.raises(ValueError, match="expected positions from 0 to 11"),
+        pytest.raises(ValueError, match="expected indices from 0 to 11"),
         part.attached(any_unet),
     ):
         run(any_unet)

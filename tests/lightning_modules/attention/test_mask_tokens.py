@@ -44,7 +44,7 @@ def test_layers_share_the_longer_text_and_tokens_get_their_gradient(
     if checkpointed:
         embedded.unet.enable_gradient_checkpointing()
         embedded.unet.train()
-    with ExtraTokens(chosen, tokens, 0.5, where=inside).attached(embedded.unet):
+    with ExtraTokens(chosen, tokens, 0.5, region=inside).attached(embedded.unet):
         run(embedded.unet).square().mean().backward()
     for hook in hooks:
         hook.remove()
@@ -55,7 +55,7 @@ def test_layers_share_the_longer_text_and_tokens_get_their_gradient(
     with ExitStack() as apart:  # a part for each layer shares nothing
         for site in chosen:
             apart.enter_context(
-                ExtraTokens([site], tokens, 0.5, where=inside).attached(embedded.unet)
+                ExtraTokens([site], tokens, 0.5, region=inside).attached(embedded.unet)
             )
         run(embedded.unet).square().mean().backward()
     assert found is not None and tokens.grad is not None and found.abs().sum() > 0
@@ -80,7 +80,7 @@ def test_strength_zero_or_absence_is_as_if_they_were_not_there(any_unet: Any):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 3, any_unet.config.cross_attention_dim)
     present = torch.tensor([[True, False, False], [True, True, True]])
     with torch.no_grad():
-        stock, part = run(any_unet), ExtraTokens(chosen, tokens, strength=0.0)
+        stock, part = run(any_unet), ExtraTokens(chosen, tokens, scale=0.0)
         with part.attached(any_unet):
             assert torch.allclose(run(any_unet), stock, atol=1e-5)
             part.set(None)
@@ -134,12 +134,12 @@ def test_what_does_not_fit_is_said(embedded: Any):
     chosen = select(sites(embedded.unet))
     with pytest.raises(
         ValueError,
-        match=(r"strength \(2, 2\) does not fit tokens " r"\(2, 3, 192\): expected \(2, 3\)"),
+        match=(r"scale \(2, 2\) does not fit tokens " r"\(2, 3, 192\): expected \(2, 3\)"),
     ):
         ExtraTokens(chosen, draw(5, 2, 3, 192), torch.ones(2, 2))
     with pytest.raises(ValueError, match=r"present \(3,\) does not fit"):
         ExtraTokens(chosen, draw(5, 2, 3, 192), present=torch.ones(3, dtype=torch.bool))
-    with pytest.raises(ValueError, match="strength=-1.0 is negative: expected 0"):
+    with pytest.raises(ValueError, match="scale=-1.0 is negative: expected 0"):
         ExtraTokens(chosen, draw(5, 2, 3, 192), -1.0)
     with (
         pytest.raises(ValueError, match="extra tokens of width 8: this site's text has 192"),
@@ -174,7 +174,7 @@ def test_a_token_acts_inside_its_mask_alone(any_unet: Any):
     )
     with (
         torch.no_grad(),
-        ExtraTokens(chosen, tokens, 3.0, where=corner()).attached(any_unet) as part,
+        ExtraTokens(chosen, tokens, 3.0, region=corner()).attached(any_unet) as part,
     ):
         run(any_unet)
         part.set(tokens[:, :1], 3.0)
@@ -195,14 +195,14 @@ def test_a_mask_that_covers_a_quarter_of_a_location_quarters_the_strength(embedd
     chosen, tokens = select(sites(embedded.unet)), draw(5, 2, 2, 192)
     with (
         torch.no_grad(),
-        ExtraTokens(chosen, tokens, 2.0, where=torch.full((2, 2, 32, 32), 0.25)).attached(
+        ExtraTokens(chosen, tokens, 2.0, region=torch.full((2, 2, 32, 32), 0.25)).attached(
             embedded.unet
         ) as part,
     ):
         out = run(embedded.unet)
         stripes = torch.zeros(2, 2, 64, 64)
         stripes[..., ::4] = 1  # a quarter of each location of 16 x 16 and of 8 x 8
-        part.set(tokens, 2.0, where=stripes)
+        part.set(tokens, 2.0, region=stripes)
         assert torch.allclose(run(embedded.unet), out, atol=1e-5)
         part.set(tokens, 0.5)
         assert torch.allclose(run(embedded.unet), out, atol=1e-5)
@@ -216,11 +216,11 @@ def test_where_everything_is_inside_it_is_as_without_a_mask_and_where_nothing_is
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
     with torch.no_grad(), ExtraTokens(chosen, tokens).attached(any_unet) as part:
         expected = run(any_unet)
-        part.set(tokens, where=torch.ones(2, 2, 8, 8))
+        part.set(tokens, region=torch.ones(2, 2, 8, 8))
         assert torch.allclose(run(any_unet), expected, atol=1e-5)
-        part.set(tokens, where=torch.zeros(2, 2, 8, 8))
+        part.set(tokens, region=torch.zeros(2, 2, 8, 8))
         nowhere = run(any_unet)
-        part.set(tokens[:, :0], where=torch.zeros(2, 0, 8, 8))
+        part.set(tokens[:, :0], region=torch.zeros(2, 0, 8, 8))
         none = run(any_unet)
         part.set(None)
         stock = run(any_unet)
@@ -231,7 +231,7 @@ def test_with_a_mask_the_unconditional_half_has_no_tokens_at_all(any_unet: Any):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
     with (
         torch.no_grad(),
-        ExtraTokens(chosen, tokens, 5.0, where=corner()).attached(any_unet) as part,
+        ExtraTokens(chosen, tokens, 5.0, region=corner()).attached(any_unet) as part,
     ):
         guided = run(any_unet, batch=4)
         part.set(None)
@@ -246,7 +246,7 @@ def test_where_may_differ_from_sample_to_sample_and_passes_a_gradient(embedded: 
     where = corner()
     where[1, 0] = 0  # the second sample has its second token alone
     where[1, 1] = 1
-    with ExtraTokens(chosen, tokens, where=where).attached(embedded.unet):
+    with ExtraTokens(chosen, tokens, region=where).attached(embedded.unet):
         run(embedded.unet).square().sum().backward()
     assert tokens.grad is not None
     assert [[bool(row.any()) for row in sample] for sample in tokens.grad] == [
@@ -256,11 +256,11 @@ def test_where_may_differ_from_sample_to_sample_and_passes_a_gradient(embedded: 
     with pytest.raises(
         ValueError,
         match=(
-            r"where \(2, 1, 8, 8\) does not fit tokens "
+            r"region \(2, 1, 8, 8\) does not fit tokens "
             r"\(2, 2, 192\): expected \(2, 2\) \+ \(H, W\)"
         ),
     ):
-        ExtraTokens(chosen, tokens, where=torch.ones(2, 1, 8, 8))
+        ExtraTokens(chosen, tokens, region=torch.ones(2, 1, 8, 8))
 
 
 # --- text in the text's place ---------------------------------------------------------------------

@@ -20,7 +20,6 @@ from datamodules.batch import Batch
 from datamodules.cache import TextCache, text_facts
 from lightning_modules.attention import nearest, select, sites
 from lightning_modules.attention.capture import Capture
-from lightning_modules.attention.gate_targets import gate_targets
 from lightning_modules.attention.gates import Gates
 from lightning_modules.attention.token_types import EOS, PADDING, WORD
 from lightning_modules.backbone.backbone import Backbone
@@ -29,6 +28,7 @@ from lightning_modules.backbone.text import TextCondition
 from lightning_modules.methods.base import Method
 from lightning_modules.methods.gate_supervision import density_signal
 from lightning_modules.networks.placeholder_tokens import Subjects
+from losses.gates import gate_targets
 
 PROMPTS = ["  A Red circle, above the WHITE ring! ", "", "ring " * 400]
 
@@ -308,7 +308,7 @@ def test_gates_know_words_from_padding_by_the_mask(pixart: Backbone):
     with gates.attached(pixart.denoiser), gates.recording(live=True) as record:
         pixart.predict(**given)
     for site in gates.sites:
-        assert record.kinds[site.name][:, :5].tolist() == [
+        assert record.token_types[site.name][:, :5].tolist() == [
             [WORD, WORD, WORD, EOS, PADDING],
             [EOS, *[PADDING] * 4],
         ]
@@ -316,7 +316,10 @@ def test_gates_know_words_from_padding_by_the_mask(pixart: Backbone):
         assert gate[:, :, 4:].eq(1).all() and gate[0, :, :4].sum(-1).eq(1).all(), (
             "one token is open, and padding has no gate"
         )
-        assert not record.read(site.name)[:, :, 4:].any() and record.read(site.name)[0, 0, :4].all()
+        assert (
+            not record.attended(site.name)[:, :, 4:].any()
+            and record.attended(site.name)[0, 0, :4].all()
+        )
     assert (
         set(record.shares()) >= {"kind/word", "kind/eos"} and "kind/padding" not in record.shares()
     )
@@ -334,7 +337,7 @@ def test_what_is_not_read_has_no_target():
     mask = torch.zeros(4, 4, dtype=torch.bool)
     mask[:2] = True
     phrase = SimpleNamespace(mask=mask)
-    target, weight = gate_targets("own", [[phrase]], [[[1]]], 16, 12, unread)
+    target, weight = gate_targets("own", [[phrase.mask]], [[[1]]], 16, 12, unread)
     assert weight[0, :, 4:].eq(0).all() and float(weight[0, :, 1].sum()) == pytest.approx(
         float(weight[0, :, [0, 2, 3]].sum())
     )

@@ -13,10 +13,10 @@ from conf.schema import Gate, Trainer
 from conf.schema import Method as MethodConfig
 from datamodules import ShapesDataModule
 from lightning_modules import MaskAttn
-from lightning_modules.attention.gate_targets import on_plane
 from lightning_modules.attention.token_types import PADDING
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.evaluation.gate_diagnostics import GateProbe, measure_gates
+from losses.gates import mask_to_pixels
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +131,7 @@ def test_a_look_knows_its_texts_also_long_after_they_were_encoded(
     again = probe.run()
     kinds = list_token_types(embedded.text.tokenizers[0], probe.captions)
     for name, gates in first.gates.items():
-        assert torch.equal(again.gates[name], gates) and torch.equal(again.kinds[name], kinds)
+        assert torch.equal(again.gates[name], gates) and torch.equal(again.token_types[name], kinds)
         padding = gates.transpose(1, 2)[kinds == PADDING]
         assert bool((padding == (1 if "protect" in gate else 0)).all())
 
@@ -208,7 +208,7 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
                 probe.captions[b], [(p.start, p.end) for p in phrases]
             )
             for phrase, at in zip(phrases, positions, strict=True):
-                mask = on_plane(phrase.mask, locations)
+                mask = mask_to_pixels(phrase.mask, locations)
                 opened[b][:, at] = mask.float()[:, None]
                 repeats = sum(
                     site.kind == "cross" and site.resolution**2 == locations

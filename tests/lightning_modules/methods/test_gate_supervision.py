@@ -88,7 +88,7 @@ def recorded(
         gate = (logits > 0).float() + (logits.sigmoid() - logits.sigmoid().detach())
         record.logits[site.name], record.gates[site.name] = logits, gate
         if site.kind == "cross":
-            record.kinds[site.name] = (
+            record.token_types[site.name] = (
                 torch.full((batch, tokens), WORD).index_fill(1, torch.tensor(0), BOS)
                 if kinds is None
                 else kinds

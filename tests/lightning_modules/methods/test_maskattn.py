@@ -169,7 +169,7 @@ def test_a_stock_pipeline_that_encodes_its_prompts_itself_tells_words_from_paddi
     ).images
     assert int(((images * 255).round().int() - mine.int()).abs().max()) <= 1
     # The test could tell: without kinds of tokens the images are others.
-    method.gates.kinds = None
+    method.gates.token_types = None
     assert int((method.generate(PROMPTS, SEEDS, None, 2, 3.0).int() - mine.int()).abs().max()) > 1
 
 

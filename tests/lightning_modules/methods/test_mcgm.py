@@ -268,7 +268,7 @@ def test_a_token_is_what_the_encoder_says_and_the_words_that_it_stands_for(
 def test_the_union_is_one_token_of_all_masks(embedded: Backbone):
     method = mcgm(embedded, encoder="union")
     with method.steered(PROMPTS, BOTH):
-        tokens, where = method.extra.tokens, method.extra.where
+        tokens, where = method.extra.tokens, method.extra.region
     with torch.no_grad():
         expected, _ = method.encoder(torch.stack([LEFT + RIGHT, RIGHT])[:, None])
     assert tokens.shape == (2, 1, 192) and torch.allclose(tokens, expected, atol=1e-6)
@@ -353,7 +353,7 @@ def test_an_error_inside_a_steered_block_leaves_no_tokens(embedded: Backbone):
 def test_an_adapter_brings_the_same_images_back(
     embedded: Backbone, tiny_pipeline: Any, tmp_path: Path, encoder: str, more: dict
 ):
-    method = mcgm(embedded, ("<asset0>",), encoder=encoder, strength=7.0, **more)
+    method = mcgm(embedded, ("<asset0>",), encoder=encoder, token_scale=7.0, **more)
     prompts, given = (
         ["a photo of <asset0>", "a white ring"],
         [{"<asset0>": LEFT}, {"white ring": RIGHT}],
