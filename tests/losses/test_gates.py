@@ -235,7 +235,7 @@ def test_mask_loss_is_finite_at_the_ends_of_the_numbers_and_float32_whatever_the
         (
             {"weight": torch.zeros(2, 16, 6)},
             (
-                r"weight \(2, 16, 6\) does not fit logits \(2, 16, 7\): expected \[B, locations "
+                r"weight \(2, 16, 6\) does not fit logits \(2, 16, 7\): expected \[B, pixels "
                 r"or 1, tokens"
             ),
         ),

@@ -201,6 +201,6 @@ def test_a_layer_called_by_itself_is_a_pass_of_its_own(embedded: Any):
         assert torch.equal(layer(hidden, text), stock)
         assert capture.maps.mean().shape == (1, 1, 16, 16)
         with pytest.raises(
-            ValueError, match=(r"attn2: 255 locations are " r"no plane \(latents unknown\)")
+            ValueError, match=(r"attn2: 255 locations are " r"no map \(latents unknown\)")
         ):
             layer(hidden[:, :255], text)
