@@ -200,7 +200,5 @@ def test_a_layer_called_by_itself_is_a_pass_of_its_own(embedded: Any):
     with Capture([site], [[3]]).attached(embedded.unet) as capture:
         assert torch.equal(layer(hidden, text), stock)
         assert capture.maps.mean().shape == (1, 1, 16, 16)
-        with pytest.raises(
-            ValueError, match=(r"attn2: 255 locations are " r"no map \(latents unknown\)")
-        ):
+        with pytest.raises(ValueError, match=r"attn2: 255 pixels are no map \(latents unknown\)"):
             layer(hidden[:, :255], text)
