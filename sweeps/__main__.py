@@ -1,11 +1,11 @@
 """Every sweep with its question, its size and how far it is; or all of them run.
 
-    python -m sweeps                      # this list, with what is done below runs/
-    python -m sweeps output=/data/runs    # the same for another folder
-    python -m sweeps all                  # runs all of them, in a short form; all --plan says how long that takes
-    python -m sweeps ui                   # opens MLflow on the results
-    python -m sweeps.threshold            # runs one; --help shows its settings
-"""
+python -m sweeps                      # this list, with what is done below runs/
+python -m sweeps output=/data/runs    # the same for another folder
+python -m sweeps all                  # runs all of them, in a short form; all --plan says how long that takes
+python -m sweeps ui                   # opens MLflow on the results
+python -m sweeps.threshold            # runs one; --help shows its settings
+"""  # noqa: E501
 
 from __future__ import annotations
 
@@ -13,55 +13,82 @@ import os
 import re
 import sys
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 
 from conf import load as conf
 from sweeps.engine.catalogue import discover
+from sweeps.engine.errors import StorageError
+from sweeps.engine.queue import list_studies, read_trials
+from sweeps.engine.status import TrialCounts
 from sweeps.sweep import Sweep, level_text
 
 
 def main(argv: list[str]) -> int:
-    """Print the list, or open the results. Other words belong to a sweep, so they are refused."""
-    if argv and argv[0] in ("all", "ui"):
-        from sweeps.engine import catalogue, ui
+    """Print the list, run all sweeps, or open the results. Other words belong to a sweep, so they
+    are refused."""
+    if argv and argv[0] == "all":
+        from sweeps.engine.catalogue import main as run_all
 
-        return (catalogue if argv[0] == "all" else ui).main(argv[1:])
+        return run_all(argv[1:])
+    if argv and argv[0] == "ui":
+        from sweeps.engine.ui import main as open_ui
+
+        return open_ui(argv[1:])
     if {"-h", "--help"} & set(argv):
         print(__doc__.strip() if __doc__ else "")
         return 0
-    given = dict(word.split("=", 1) for word in argv if "=" in word)
-    if wrong := [word for word in argv if word.partition("=")[0] not in ("output", "storage") or "=" not in word]:
-        takes = "python -m sweeps only lists (output=FOLDER, storage=URL), runs all (all) and opens results (ui)"
-        print(f"error: {takes}, got {wrong[0]!r}; to run a sweep: python -m sweeps.<name> key=value …", file=sys.stderr)
+    settings = dict(word.split("=", 1) for word in argv if "=" in word)
+    for word in argv:
+        if "=" not in word or word.partition("=")[0] not in ("output", "storage"):
+            print(
+                "error: python -m sweeps only lists (output=FOLDER, storage=URL), runs all (all) "
+                f"and opens results (ui), got {word!r}; "
+                "to run a sweep: python -m sweeps.<name> key=value …",
+                file=sys.stderr,
+            )
+            return 2
+    try:
+        _print_list(Path(settings.get("output", "runs")), settings.get("storage"))
+    except StorageError as error:
+        print(f"error: {error}", file=sys.stderr)
         return 2
-    for sweep in discover():
-        factors = "; ".join(f"{factor.key}: {', '.join(map(level_text, factor.levels))}" for factor in sweep.factors)
-        print(f"python -m sweeps.{sweep.name}  ({factors})")
-        print(textwrap.fill(sweep.question, 100, initial_indent="    ", subsequent_indent="    "))
-        cells = len(sweep.cells(conf.load([], sweep.preset).when))
-        for line in _states(Path(given.get("output", "runs")), given.get("storage"), sweep, cells):
-            print(f"    {line}")
     return 0
 
 
-def _states(output: Path, storage: str | None, sweep: Sweep, cells: int) -> list[str]:
-    """The size of a sweep, and how far each of its studies is, below `output` or in the database `storage`."""
-    from sweeps.engine.estimate import Progress
-    from sweeps.engine.study import Study, studies
+def _print_list(output: Path, storage: str | None) -> None:
+    defaults = conf.load([])
+    studies = list_studies(output, storage)
+    for sweep in discover():
+        factors = "; ".join(
+            f"{factor.key}: {', '.join(map(level_text, factor.levels))}" for factor in sweep.factors
+        )
+        print(f"python -m sweeps.{sweep.name}  ({factors})")
+        print(textwrap.fill(sweep.question, 100, initial_indent="    ", subsequent_indent="    "))
+        cells = len(sweep.cells(sweep.preset.get("when", defaults.when)))
+        size = f"{cells} cells, {cells * sweep.preset.get('seeds', defaults.seeds)} trials"
+        for state in _describe_studies(sweep, output, storage, studies):
+            print(f"    {size}: {state}")
 
-    size = f"{cells} cells, {cells * conf.load([], sweep.preset).seeds} trials"
-    named = re.compile(rf"{sweep.name}(-search)?(-[0-9a-f]{{8}}(-\d+)?)?")
-    found = [name for name in studies(output, storage) if named.fullmatch(name)]
-    if not found:
-        return [f"{size}: not started"]
-    return [f"{size}: {Progress(Study.read(output / name, name, storage)).text()} in {output / name}" for name in found]
+
+def _describe_studies(
+    sweep: Sweep, output: Path, storage: str | None, studies: Sequence[str]
+) -> list[str]:
+    """How far each study of a sweep is."""
+    pattern = re.compile(rf"{sweep.name}(-search)?(-[0-9a-f]{{8}}(-\d+)?)?")
+    states = []
+    for name in studies:
+        if pattern.fullmatch(name):
+            counts = TrialCounts(read_trials(output / name, name, storage))
+            states.append(f"{counts.text()} in {output / name}")
+    return states or ["not started"]
 
 
 if __name__ == "__main__":
     try:
         status = main(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # head has seen enough
+    except BrokenPipeError:  # The reader, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
     raise SystemExit(status)

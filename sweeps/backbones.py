@@ -1,17 +1,16 @@
 """Does the effect of a method carry to other architectures?
 
-    python -m sweeps.backbones data=coco data.root=/data/coco trainer=paper512 evaluation=paper headline=fid
-    python -m sweeps.backbones levels=[sdxl,/my/backbone,org/model] data=coco data.root=/data/coco trainer=paper512 evaluation=paper \
-        headline=fid
-    python -m sweeps.backbones levels=[embedded,/my/backbone]      # one's own of 64 pixels, in the embedded world
+    python -m sweeps.backbones data=coco data.root=/data/coco trainer=paper512 \
+        evaluation=paper headline=fid levels=[sdxl,/my/backbone,org/model]
+    python -m sweeps.backbones levels=[embedded,/my/backbone]    # 64 pixels, in the embedded world
 
 A level is a name of conf/backbone/, a diffusers folder, or the id of a model that was downloaded.
 Each method is compared with the untouched backbone that it was put into; backbones are never
 compared with each other.
 """
 
-from sweeps.masks_shared import SUCCESS
-from sweeps.sweep import Factor, Metric, Sweep
+from sweeps.presets import SUCCESS, declared
+from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
     name="backbones",
@@ -25,14 +24,14 @@ SWEEP = Sweep(
         Factor("method", ["untouched", "maskattn", "separate_enhance"], label="Method"),
     ],
     within="backbone",
-    baseline={"method": "untouched"},
-    metrics=[SUCCESS, Metric("fid", "FID", "lower")],
+    control={"method": "untouched"},
+    metrics=[SUCCESS, *declared("fid")],
     headline="success",
     needs="real weights, and images to train and measure on",
     instead="on its own backbone it shows what each method does: python -m sweeps.methods",
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

@@ -1,14 +1,19 @@
 """How rich must the head be that looks at a location and a token?
 
-    python -m sweeps.gate_head                                              # the embedded world, on two CPU cores
-    python -m sweeps.gate_head seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.gate_head trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.gate_head``.
 
 `mlp` multiplies two projections; the others mix location and token before their last non-linearity,
 `conv3x3` with the location's neighbours.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, PARAMETERS, PUBLISHED, TAUGHT
+from sweeps.presets import (
+    DETAILS,
+    HEADLINES,
+    MASK_SUPERVISED,
+    OVERHEAD,
+    PARAMETERS,
+    PUBLISHED_MASKATTN,
+)
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -24,15 +29,15 @@ SWEEP = Sweep(
         ),
         Factor("method.gate.width", [32, 128, 256], label="Width"),
     ],
-    baseline={"method.gate.head": "mlp", "method.gate.width": 128},
+    control={"method.gate.head": "mlp", "method.gate.width": 128},
     metrics=[*HEADLINES, PARAMETERS, OVERHEAD, *DETAILS],
     headline="success",
-    published=PUBLISHED,
-    preset=TAUGHT,
+    published=PUBLISHED_MASKATTN,
+    preset=MASK_SUPERVISED,
     brief="one_factor",
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

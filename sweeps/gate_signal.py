@@ -1,9 +1,7 @@
 """What makes gates useful: the denoising loss alone, a wanted density of open gates, or the
 objects' masks?
 
-    python -m sweeps.gate_signal                                              # the embedded world, on two CPU cores
-    python -m sweeps.gate_signal seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.gate_signal trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.gate_signal``.
 
 `masks` teaches the gates of a phrase's tokens where its object is, from the training images'
 instance masks. `noisier` lets the signal act on the noisier half of the timesteps alone; without a
@@ -13,7 +11,7 @@ method.gate.supervision_weight=0.3 method.gate.supervision_density=0.6
 method.gate.supervision_anneal=cosine.
 """
 
-from sweeps.maskattn_shared import DETAILS, GATE_MASK_IOU, HEADLINES, PAPER, PUBLISHED
+from sweeps.presets import DETAILS, GATE_MASK_IOU, HEADLINES, MASKATTN, PUBLISHED_MASKATTN
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -29,11 +27,11 @@ SWEEP = Sweep(
         Factor("method.gate.supervision", ["none", "density", "masks", "oracle"], label="Signal"),
         Factor("method.gate.supervision_timesteps", ["all", "noisier"], label="Timesteps"),
     ],
-    baseline={"method.gate.supervision": "none", "method.gate.supervision_timesteps": "all"},
+    control={"method.gate.supervision": "none", "method.gate.supervision_timesteps": "all"},
     metrics=[*HEADLINES, GATE_MASK_IOU, *DETAILS],
     headline="success",
-    published=PUBLISHED,
-    preset=PAPER
+    published=PUBLISHED_MASKATTN,
+    preset=MASKATTN
     | {
         "method.gate.sharing": "layer",
         "method.gate.stage": "all",
@@ -46,6 +44,6 @@ SWEEP = Sweep(
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

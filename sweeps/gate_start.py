@@ -1,15 +1,20 @@
 """What do the released code's choices at the start of training cost?
 
-    python -m sweeps.gate_start                                              # the embedded world, on two CPU cores
-    python -m sweeps.gate_start seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.gate_start trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.gate_start``.
 
 They are bias 0, which starts with half of the gates closed, a gradient gradient that is zero at
 closed gates, and no protected token: the cell bias=0.0, gradient=released, protect=none. The
 baseline differs from it in all three.
 """
 
-from sweeps.maskattn_shared import DETAILS, GATES_REOPENED, GATES_SHUT, HEADLINES, PAPER, PUBLISHED
+from sweeps.presets import (
+    DETAILS,
+    GATES_REOPENED,
+    GATES_SHUT,
+    HEADLINES,
+    MASKATTN,
+    PUBLISHED_MASKATTN,
+)
 from sweeps.sweep import Factor, Sweep
 
 SURROGATES, PROTECTED = ["released", "exact", "finite_difference"], ["none", "bos", "specials"]
@@ -26,16 +31,16 @@ SWEEP = Sweep(
         Factor("method.gate.gradient", SURROGATES, label="Surrogate"),
         Factor("method.gate.protect", PROTECTED, label="Protected tokens"),
     ],
-    baseline={
+    control={
         "method.gate.bias": 2.0,
         "method.gate.gradient": "finite_difference",
         "method.gate.protect": "bos",
     },
     metrics=[*HEADLINES, GATES_REOPENED, GATES_SHUT, *DETAILS],
     headline="success",
-    published=PUBLISHED,
-    preset=PAPER | {"trainer.steps": 30, "evaluation.prompts": 24},
-    # gates that start open stay open whatever the other two are
+    published=PUBLISHED_MASKATTN,
+    preset=MASKATTN | {"trainer.steps": 30, "evaluation.prompts": 24},
+    # Gates that start open stay open whatever the other two are
     brief=[
         (f"bias=0.0, gradient={gradient}, protect={protect}")
         for gradient in SURROGATES
@@ -44,6 +49,6 @@ SWEEP = Sweep(
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

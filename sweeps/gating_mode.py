@@ -1,15 +1,13 @@
 """Should gates be hard, soft, of a learned threshold, or the top k tokens of a location?
 
-    python -m sweeps.gating_mode                                              # the embedded world, on two CPU cores
-    python -m sweeps.gating_mode seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.gating_mode trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.gating_mode``.
 
 `soft` lets the probability itself through, `learned` trains the threshold of each head, `topk`
 keeps the share method.gate.keep of a location's tokens whatever their probability:
 method.gate.keep=0.8 keeps more.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, PUBLISHED, TAUGHT
+from sweeps.presets import DETAILS, HEADLINES, MASK_SUPERVISED, PUBLISHED_MASKATTN
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -20,14 +18,14 @@ SWEEP = Sweep(
         "straight-through; v1 (2025-09) has no other"
     ),
     factors=[Factor("method.gate.mode", ["hard", "soft", "learned", "topk"], label="Gate mode")],
-    baseline={"method.gate.mode": "hard"},
+    control={"method.gate.mode": "hard"},
     metrics=[*HEADLINES, *DETAILS],
     headline="success",
-    published=PUBLISHED,
-    preset=TAUGHT,
+    published=PUBLISHED_MASKATTN,
+    preset=MASK_SUPERVISED,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

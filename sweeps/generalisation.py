@@ -1,14 +1,12 @@
 """Does what was learnt carry to concepts that it was not trained on?
 
-    python -m sweeps.generalisation                                              # the embedded world, on two CPU cores
-    python -m sweeps.generalisation seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.generalisation trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.generalisation``.
 
 Seen and held-out prompts are two metrics: the combinations that the backbone has seen, and those it
 has not.
 """
 
-from sweeps.sepen_shared import METRICS, PUBLISHED_LARGE, SEPEN
+from sweeps.presets import KEY_FINETUNING, KEY_METRICS, PUBLISHED_LARGE_SCALE
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -25,14 +23,14 @@ SWEEP = Sweep(
             label="Concepts in the place of captions",
         )
     ],
-    baseline={"data.concepts": []},
-    metrics=METRICS,
+    control={"data.concepts": []},
+    metrics=KEY_METRICS,
     headline="success_heldout",
-    preset=SEPEN,
-    published=PUBLISHED_LARGE,
+    preset=KEY_FINETUNING,
+    published=PUBLISHED_LARGE_SCALE,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

@@ -1,13 +1,11 @@
 """Which cross-attention layers should be gated: of which stage, on which side of the UNet?
 
-    python -m sweeps.injection_layer                                              # the embedded world, on two CPU cores
-    python -m sweeps.injection_layer seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.injection_layer trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.injection_layer``.
 
 The stage `low` is the mid block, which belongs to neither encoder nor decoder: it has one cell.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, PUBLISHED, TAUGHT
+from sweeps.presets import DETAILS, HEADLINES, MASK_SUPERVISED, OVERHEAD, PUBLISHED_MASKATTN
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -21,11 +19,11 @@ SWEEP = Sweep(
         Factor("method.gate.stage", ["high", "mid", "low", "all"], label="Gated stage"),
         Factor("method.gate.placement", ["encoder", "decoder", "both"], label="Placement"),
     ],
-    baseline={"method.gate.stage": "mid", "method.gate.placement": "both"},
+    control={"method.gate.stage": "mid", "method.gate.placement": "both"},
     metrics=[*HEADLINES, OVERHEAD, *DETAILS],
     headline="success",
-    published=PUBLISHED,
-    preset=TAUGHT,
+    published=PUBLISHED_MASKATTN,
+    preset=MASK_SUPERVISED,
     without=[
         {"method.gate.stage": "low", "method.gate.placement": side}
         for side in ("encoder", "decoder")
@@ -34,6 +32,6 @@ SWEEP = Sweep(
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

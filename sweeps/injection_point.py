@@ -1,8 +1,6 @@
 """Must the gate act before the softmax of the attention?
 
-    python -m sweeps.injection_point                                              # the embedded world, on two CPU cores
-    python -m sweeps.injection_point seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.injection_point trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.injection_point``.
 
 `post_softmax_renormalised` is a control: algebraically it is the rule at the logits, p = G
 softmax(l) / sum G softmax(l) = G exp(l) / sum G exp(l), and it is computed by that rule. With the
@@ -10,7 +8,7 @@ exact gradient, the default, both cells must give the same numbers in every seed
 method.gate.gradient=released they differ in the gradient alone.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, PUBLISHED, TAUGHT
+from sweeps.presets import DETAILS, HEADLINES, MASK_SUPERVISED, PUBLISHED_MASKATTN
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -27,14 +25,14 @@ SWEEP = Sweep(
             label="Point of injection",
         )
     ],
-    baseline={"method.gate.apply_at": "logit"},
+    control={"method.gate.apply_at": "logit"},
     metrics=[*HEADLINES, *DETAILS],
     headline="success",
-    published=PUBLISHED,
-    preset=TAUGHT,
+    published=PUBLISHED_MASKATTN,
+    preset=MASK_SUPERVISED,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

@@ -1,11 +1,9 @@
 """How strong should the mask-attention loss be?
 
-python -m sweeps.lambda_m                                              # the embedded world, on two CPU cores
-python -m sweeps.lambda_m seeds=5                                      # two more seeds for the same cells
-python -m sweeps.lambda_m trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.lambda_m``.
 """
 
-from sweeps.masks_shared import PUBLISHED, STEERED, STEERING
+from sweeps.presets import MASK_METRICS, MASK_TOKENS, PUBLISHED_MCGM
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -15,14 +13,14 @@ SWEEP = Sweep(
         "MCGM (arXiv 2410.00483), eq. 3: λm is not given; the released code has 0.3 · 0.01 = 0.003"
     ),
     factors=[Factor("method.masks.lambda_m", [0.0, 0.01, 0.05, 0.1], label="λm")],
-    baseline={"method.masks.lambda_m": 0.05},
-    metrics=STEERING,
+    control={"method.masks.lambda_m": 0.05},
+    metrics=MASK_METRICS,
     headline="mask_iou",
-    preset=STEERED,
-    published=PUBLISHED,
+    preset=MASK_TOKENS,
+    published=PUBLISHED_MCGM,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

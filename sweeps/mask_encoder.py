@@ -1,18 +1,16 @@
 """Which mask encoder, trained or fixed? And must a mask token know its words and stay inside its
 mask?
 
-    python -m sweeps.mask_encoder                                              # the embedded world, on two CPU cores
-    python -m sweeps.mask_encoder seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.mask_encoder trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.mask_encoder``.
 """
 
-from sweeps.masks_shared import (
+from sweeps.presets import (
     CENTRE,
+    IMAGE_QUALITY,
     MASK_IOU,
     MASK_IOU_HELDOUT,
-    OTHERS,
-    PUBLISHED,
-    STEERED,
+    MASK_TOKENS,
+    PUBLISHED_MCGM,
     SUCCESS,
     SUCCESS_HELDOUT,
 )
@@ -30,19 +28,19 @@ SWEEP = Sweep(
         Factor("method.masks.trained", [True, False], label="Trained"),
         Factor("method.masks.mask_scope", ["inside", "everywhere"], label="Reach"),
     ],
-    baseline={
+    control={
         "method.masks.encoder": "per_mask",
         "method.masks.trained": True,
         "method.masks.mask_scope": "inside",
     },
-    metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *OTHERS],
+    metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *IMAGE_QUALITY],
     headline="mask_iou",
-    published=PUBLISHED,
-    preset=STEERED,
+    published=PUBLISHED_MCGM,
+    preset=MASK_TOKENS,
     without=[
-        # mixed into the text there is no mask token whose reach could be limited
+        # Mixed into the text there is no mask token whose reach could be limited
         {"method.masks.encoder": "merged", "method.masks.mask_scope": "inside"},
-        # fixed is the released code's single linear layer
+        # Fixed is the released code's single linear layer
         *(
             {"method.masks.encoder": kind, "method.masks.trained": False}
             for kind in ("union", "merged", "conv")
@@ -59,6 +57,6 @@ SWEEP = Sweep(
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

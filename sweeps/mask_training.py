@@ -1,17 +1,15 @@
 """What makes the mask steer?
 
-python -m sweeps.mask_training                                              # the embedded world, on two CPU cores
-python -m sweeps.mask_training seeds=5                                      # two more seeds for the same cells
-python -m sweeps.mask_training trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.mask_training``.
 """
 
-from sweeps.masks_shared import (
+from sweeps.presets import (
     CENTRE,
+    IMAGE_QUALITY,
     MASK_IOU,
     MASK_IOU_HELDOUT,
-    OTHERS,
-    PUBLISHED,
-    STEERED,
+    MASK_TOKENS,
+    PUBLISHED_MCGM,
     SUCCESS,
     SUCCESS_HELDOUT,
 )
@@ -26,19 +24,19 @@ SWEEP = Sweep(
         Factor("method.weights.trainable", ["kv", "attn2"], label="Trained part"),
         Factor("method.masks.lambda_m", [0.1, 0.3, 1.0], label="λm"),
     ],
-    baseline={
+    control={
         "method.masks.timesteps": "noisier",
         "method.weights.trainable": "attn2",
         "method.masks.lambda_m": 0.1,
     },
-    metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *OTHERS],
+    metrics=[MASK_IOU, MASK_IOU_HELDOUT, CENTRE, SUCCESS, SUCCESS_HELDOUT, *IMAGE_QUALITY],
     headline="mask_iou",
-    published=PUBLISHED,
-    preset=STEERED | {"trainer.steps": 60},
+    published=PUBLISHED_MCGM,
+    preset=MASK_TOKENS | {"trainer.steps": 60},
     brief="one_factor",
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

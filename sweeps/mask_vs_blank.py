@@ -1,14 +1,12 @@
 """What does the mask itself bring?
 
-    python -m sweeps.mask_vs_blank                                              # the embedded world, on two CPU cores
-    python -m sweeps.mask_vs_blank seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.mask_vs_blank trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.mask_vs_blank``.
 
 All cells share one adapter a seed. `wrong` masks lie half a turn about the middle of the image away
 from where the measure looks.
 """
 
-from sweeps.masks_shared import PUBLISHED, STEERED, STEERING
+from sweeps.presets import MASK_METRICS, MASK_TOKENS, PUBLISHED_MCGM
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -23,14 +21,14 @@ SWEEP = Sweep(
             label="Masks given",
         )
     ],
-    baseline={"evaluation.masks": "target"},
-    metrics=STEERING,
+    control={"evaluation.masks": "target"},
+    metrics=MASK_METRICS,
     headline="mask_iou",
-    preset=STEERED,
-    published=PUBLISHED,
+    preset=MASK_TOKENS,
+    published=PUBLISHED_MCGM,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

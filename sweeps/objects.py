@@ -1,16 +1,20 @@
 """Does Separate-and-Enhance hold beyond two objects?
 
-    python -m sweeps.objects                                              # the embedded world, on two CPU cores
-    python -m sweeps.objects seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.objects trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.objects``.
 
 One adapter a seed is compared with the untouched backbone at each number of objects. Four are in no
 training image of the backbone.
 """
 
-from sweeps.masks_shared import OTHERS, SUCCESS
-from sweeps.sepen_shared import CHANGE, PUBLISHED, SEPEN
-from sweeps.sweep import Factor, Metric, Sweep
+from sweeps.presets import (
+    CHANGE,
+    IMAGE_QUALITY,
+    KEY_FINETUNING,
+    PUBLISHED_SEPARATE_ENHANCE,
+    SUCCESS,
+    declared,
+)
+from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
     name="objects",
@@ -29,19 +33,18 @@ SWEEP = Sweep(
         CHANGE,
     ],
     within="evaluation.splits",
-    baseline={CHANGE.key: "none"},
+    control={CHANGE.key: "none"},
     metrics=[
         SUCCESS,
-        Metric("map_overlap", "Overlap of maps", "lower"),
-        Metric("map_activation", "Weakest activation", "higher"),
-        *OTHERS,
+        *declared("map_overlap", "map_activation"),
+        *IMAGE_QUALITY,
     ],
     headline="success",
-    published=PUBLISHED,
-    preset=SEPEN | {"evaluation.splits": ["two"]},
+    published=PUBLISHED_SEPARATE_ENHANCE,
+    preset=KEY_FINETUNING | {"evaluation.splits": ["two"]},
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

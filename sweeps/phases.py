@@ -1,11 +1,16 @@
 """Are two phases better than one?
 
-python -m sweeps.phases                                              # the embedded world, on two CPU cores
-python -m sweeps.phases seeds=5                                      # two more seeds for the same cells
-python -m sweeps.phases trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.phases``.
 """
 
-from sweeps.masks_shared import BREAK_A_SCENE, FOUND, IDENTITY, OTHERS, SCENE, SUCCESS
+from sweeps.presets import (
+    FOUND,
+    IDENTITY,
+    IMAGE_QUALITY,
+    ONE_SCENE,
+    PUBLISHED_BREAK_A_SCENE,
+    SUCCESS,
+)
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -24,14 +29,14 @@ SWEEP = Sweep(
         Factor("method.name", ["break_a_scene", "mcgm"], label="Method"),
     ],
     within="method.name",
-    baseline={"method.subjects.schedule": "two_phase"},
-    metrics=[IDENTITY, SUCCESS, FOUND, *OTHERS],
+    control={"method.subjects.schedule": "two_phase"},
+    metrics=[IDENTITY, SUCCESS, FOUND, *IMAGE_QUALITY],
     headline="success",
-    published=BREAK_A_SCENE,
-    preset=SCENE,
+    published=PUBLISHED_BREAK_A_SCENE,
+    preset=ONE_SCENE,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

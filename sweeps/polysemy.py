@@ -1,15 +1,15 @@
 """Are words with two meanings confused, and does the training make it worse?
 
-    python -m sweeps.polysemy backbone=sdxl                     # needs real weights: the embedded world has no such words
+    python -m sweeps.polysemy backbone=sdxl
     python -m sweeps.polysemy backbone=sd15 trainer.accelerator=gpu output=/data/runs seeds=5
 
-A detector of COCO's classes says whether both things are there. One adapter a seed is compared with
-the untouched backbone on plain and on disambiguated prompts.
+It needs real weights: the embedded world has no such words. A detector of COCO's classes says
+whether both things are there. One adapter a seed is compared with the untouched backbone on plain
+and on disambiguated prompts.
 """
 
-from sweeps.masks_shared import SUCCESS
-from sweeps.sepen_shared import CHANGE
-from sweeps.sweep import Factor, Metric, Sweep
+from sweeps.presets import CHANGE, SUCCESS, declared
+from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
     name="polysemy",
@@ -25,8 +25,8 @@ SWEEP = Sweep(
         CHANGE,
     ],
     within="evaluation.splits",
-    baseline={CHANGE.key: "none"},
-    metrics=[SUCCESS, Metric("clip_score", "CLIP score", "higher")],
+    control={CHANGE.key: "none"},
+    metrics=[SUCCESS, *declared("clip_score")],
     headline="success",
     preset={
         "method": "separate_enhance",
@@ -46,6 +46,6 @@ SWEEP = Sweep(
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

@@ -1,15 +1,20 @@
 """What does each part of Break-A-Scene do?
 
-    python -m sweeps.scene_losses                                              # the embedded world, on two CPU cores
-    python -m sweeps.scene_losses seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.scene_losses trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.scene_losses``.
 
 One part is off at a time.
 """
 
 from itertools import combinations
 
-from sweeps.masks_shared import BREAK_A_SCENE, FOUND, IDENTITY, OTHERS, SCENE, SUCCESS
+from sweeps.presets import (
+    FOUND,
+    IDENTITY,
+    IMAGE_QUALITY,
+    ONE_SCENE,
+    PUBLISHED_BREAK_A_SCENE,
+    SUCCESS,
+)
 from sweeps.sweep import Factor, Sweep
 
 ALL = {
@@ -33,15 +38,15 @@ SWEEP = Sweep(
         Factor("method.subjects.union_sampling", [True, False], label="Union sampling"),
         Factor("method.subjects.prior_weight", [1.0, 0.0], label="Prior"),
     ],
-    baseline=ALL,
-    metrics=[IDENTITY, SUCCESS, FOUND, *OTHERS],
+    control=ALL,
+    metrics=[IDENTITY, SUCCESS, FOUND, *IMAGE_QUALITY],
     headline="success",
-    published=BREAK_A_SCENE,
-    preset=SCENE,
+    published=PUBLISHED_BREAK_A_SCENE,
+    preset=ONE_SCENE,
     without=[dict(pair) for pair in combinations(OFF.items(), 2)],
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

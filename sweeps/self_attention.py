@@ -1,13 +1,11 @@
 """Does gating self-attention, instead of cross-attention or beside it, add anything?
 
-    python -m sweeps.self_attention                                              # the embedded world, on two CPU cores
-    python -m sweeps.self_attention seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.self_attention trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.self_attention``.
 
 On self-attention a gate says which location may look at which; a location always looks at itself.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, OVERHEAD, PUBLISHED, TAUGHT
+from sweeps.presets import DETAILS, HEADLINES, MASK_SUPERVISED, OVERHEAD, PUBLISHED_MASKATTN
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -18,14 +16,14 @@ SWEEP = Sweep(
         "self-attention"
     ),
     factors=[Factor("method.gate.attention", ["cross", "self", "both"], label="Gated attention")],
-    baseline={"method.gate.attention": "cross"},
+    control={"method.gate.attention": "cross"},
     metrics=[*HEADLINES, OVERHEAD, *DETAILS],
     headline="success",
-    published=PUBLISHED,
-    preset=TAUGHT,
+    published=PUBLISHED_MASKATTN,
+    preset=MASK_SUPERVISED,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

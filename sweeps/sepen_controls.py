@@ -1,11 +1,9 @@
 """Is the gain real, or does any change of the same size bring it?
 
-python -m sweeps.sepen_controls                                              # the embedded world, on two CPU cores
-python -m sweeps.sepen_controls seeds=5                                      # two more seeds for the same cells
-python -m sweeps.sepen_controls trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.sepen_controls``.
 """
 
-from sweeps.sepen_shared import METRICS, PUBLISHED, SEPEN
+from sweeps.presets import KEY_FINETUNING, KEY_METRICS, PUBLISHED_SEPARATE_ENHANCE
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -16,14 +14,14 @@ SWEEP = Sweep(
         "change with its entries permuted"
     ),
     factors=[Factor("method.separate.control", ["none", "denoising", "permuted"], label="Control")],
-    baseline={"method.separate.control": "none"},
-    metrics=METRICS,
+    control={"method.separate.control": "none"},
+    metrics=KEY_METRICS,
     headline="success_heldout",
-    preset=SEPEN,
-    published=PUBLISHED,
+    preset=KEY_FINETUNING,
+    published=PUBLISHED_SEPARATE_ENHANCE,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

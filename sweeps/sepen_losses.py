@@ -1,13 +1,11 @@
 """What do Separate and Enhance each do, and the regulariser?
 
-    python -m sweeps.sepen_losses                                              # the embedded world, on two CPU cores
-    python -m sweeps.sepen_losses seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.sepen_losses trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.sepen_losses``.
 
 Without either loss the regulariser alone is trained, which must change nothing.
 """
 
-from sweeps.sepen_shared import METRICS, PUBLISHED, SEPEN
+from sweeps.presets import KEY_FINETUNING, KEY_METRICS, PUBLISHED_SEPARATE_ENHANCE
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -22,15 +20,15 @@ SWEEP = Sweep(
         Factor("method.separate.enhance_weight", [0.0, 0.5], label="Enhance"),
         Factor("method.separate.distillation_weight", [0.0, 1.0], label="Regulariser"),
     ],
-    baseline={
+    control={
         "method.separate.separate_weight": 1.0,
         "method.separate.enhance_weight": 0.5,
         "method.separate.distillation_weight": 1.0,
     },
-    metrics=METRICS,
+    metrics=KEY_METRICS,
     headline="success_heldout",
-    preset=SEPEN,
-    published=PUBLISHED,
+    preset=KEY_FINETUNING,
+    published=PUBLISHED_SEPARATE_ENHANCE,
     without=[
         {
             "method.separate.separate_weight": 0.0,
@@ -42,6 +40,6 @@ SWEEP = Sweep(
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

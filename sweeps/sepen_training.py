@@ -1,11 +1,9 @@
 """What should Separate-and-Enhance be trained on: which timesteps, and noise or images?
 
-python -m sweeps.sepen_training                                              # the embedded world, on two CPU cores
-python -m sweeps.sepen_training seeds=5                                      # two more seeds for the same cells
-python -m sweeps.sepen_training trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.sepen_training``.
 """
 
-from sweeps.sepen_shared import METRICS, PUBLISHED, SEPEN
+from sweeps.presets import KEY_FINETUNING, KEY_METRICS, PUBLISHED_SEPARATE_ENHANCE
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -19,14 +17,14 @@ SWEEP = Sweep(
         Factor("method.separate.timesteps", ["all", "noisier"], label="Timesteps"),
         Factor("method.separate.inputs", ["noise", "images"], label="Latents"),
     ],
-    baseline={"method.separate.timesteps": "noisier", "method.separate.inputs": "noise"},
-    metrics=METRICS,
+    control={"method.separate.timesteps": "noisier", "method.separate.inputs": "noise"},
+    metrics=KEY_METRICS,
     headline="success_heldout",
-    preset=SEPEN,
-    published=PUBLISHED,
+    preset=KEY_FINETUNING,
+    published=PUBLISHED_SEPARATE_ENHANCE,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

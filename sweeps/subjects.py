@@ -1,22 +1,20 @@
 """How many masked subjects work?
 
-    python -m sweeps.subjects                                              # the embedded world, on two CPU cores
-    python -m sweeps.subjects seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.subjects trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.subjects``.
 
 All cells share one adapter a seed. Four subjects are in no training image, and the embedded text
 encoder never saw words as far back in a caption as the fourth one's stand: there the last cell says
 more about that encoder than about masks.
 """
 
-from sweeps.masks_shared import (
+from sweeps.presets import (
     CENTRE,
     FOUND,
     IDENTITY,
+    IMAGE_QUALITY,
     MASK_IOU,
-    OTHERS,
-    PUBLISHED,
-    STEERED,
+    MASK_TOKENS,
+    PUBLISHED_MCGM,
     SUCCESS,
 )
 from sweeps.sweep import Factor, Sweep
@@ -36,14 +34,14 @@ SWEEP = Sweep(
             label="Subjects",
         )
     ],
-    baseline={"evaluation.splits": ["two"]},
-    metrics=[MASK_IOU, CENTRE, SUCCESS, FOUND, IDENTITY, *OTHERS],
+    control={"evaluation.splits": ["two"]},
+    metrics=[MASK_IOU, CENTRE, SUCCESS, FOUND, IDENTITY, *IMAGE_QUALITY],
     headline="mask_iou",
-    published=PUBLISHED,
-    preset=STEERED | {"evaluation.splits": ["two"]},
+    published=PUBLISHED_MCGM,
+    preset=MASK_TOKENS | {"evaluation.splits": ["two"]},
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

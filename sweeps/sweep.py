@@ -1,7 +1,7 @@
-"""What a sweep is: a question, the factors with their levels, the cell that the others are compared with, and what is measured.
+"""What a sweep is: a question, factors with levels, the control cell, and what is measured.
 
-Cells are all combinations of the levels but those that a sweep leaves out. The untouched backbone is added to every sweep as the
-reference cell, so that every table says what the method brings at all.
+Cells are all combinations of the levels except those that a sweep leaves out. The untouched backbone
+is added to every sweep as a cell of its own, so that every table says what the method brings at all.
 """
 
 from __future__ import annotations
@@ -12,152 +12,129 @@ import itertools
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from conf.spec import Metric
 
-__all__ = ["REFERENCE", "Cell", "Factor", "Metric", "Sweep", "level_text"]
+__all__ = ["UNTOUCHED", "UNTOUCHED_METHOD", "Cell", "Factor", "Metric", "Sweep", "level_text"]
 
-REFERENCE = "baseline: untouched backbone"
-UNTOUCHED = {"method.name": "untouched"}
+UNTOUCHED = "untouched backbone"  # name of the cell
+UNTOUCHED_METHOD = "untouched"
+UNTOUCHED_SETTINGS = {"method.name": UNTOUCHED_METHOD}
+Levels = Mapping[str, Any]  # factor key -> level
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A setting that a sweep varies: `key` is its dotted name in the config, `levels` its values.
+    """A setting that a sweep varies: ``key`` is its dotted name in the config, ``levels`` its values.
 
-    `when="evaluate"` changes the setting only after training, so that all levels share one trained adapter. With `settings` a level is a
-    name for several dotted settings at once (a method with its recipe), and `key` names the factor alone.
+    ``when="evaluate"`` changes the setting only after training, so that all levels share one trained
+    adapter. With ``settings`` a level is a name for several dotted settings at once (a method with
+    its recipe), and ``key`` only names the factor. Raises ValueError.
     """
 
     key: str
     levels: Sequence[Any]
     when: str = "train"
-    label: str | None = None  # words for axes and tables; the last part of the key where not given
+    label: str | None = None  # For axes and tables; default: the last part of the key
     unit: str = ""
     settings: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", tuple(self.levels))
-        if self.settings and (unknown := [level for level in self.levels if level not in self.settings]):
-            known = ", ".join(map(level_text, self.settings))
-            raise ValueError(f"factor {self.key}: no settings for the level {level_text(unknown[0])}; there are those of {known}")
+        for level in self.levels if self.settings else ():
+            if level not in self.settings:
+                known = ", ".join(map(level_text, self.settings))
+                raise ValueError(
+                    f"factor {self.key}: no settings for the level {level_text(level)}; "
+                    f"there are those of {known}"
+                )
         texts = [level_text(level) for level in self.levels]
         if not texts or len(set(texts)) < len(texts):
-            raise ValueError(f"factor {self.key}: levels {', '.join(texts) or '(none)'}; give one or more, each once")
+            listed = ", ".join(texts) or "(none)"
+            raise ValueError(f"factor {self.key}: levels {listed}; give one or more, each once")
         if self.when not in ("train", "evaluate"):
-            raise ValueError(f"factor {self.key}: when={self.when!r}; expected 'train' or 'evaluate'")
+            raise ValueError(
+                f"factor {self.key}: when={self.when!r}; expected 'train' or 'evaluate'"
+            )
 
-    def chosen(self, level: Any) -> dict[str, Any]:
-        """The settings of a level."""
+    def settings_of(self, level: Any) -> dict[str, Any]:
+        """Dotted settings of a level."""
         return dict(self.settings[level]) if self.settings else {self.key: level}
 
     @property
     def numeric(self) -> bool:
-        """True where all levels are numbers."""
-        return all(isinstance(level, int | float) and not isinstance(level, bool) for level in self.levels)
+        """True if all levels are numbers."""
+        return all(
+            isinstance(level, int | float) and not isinstance(level, bool) for level in self.levels
+        )
 
     def describe(self) -> dict[str, Any]:
-        """What the report needs to know."""
-        label = self.label or self.key.rpartition(".")[2].replace("_", " ")
-        # Lists by the names that cells have, which a report finds them by.
-        levels = [level_text(level) if isinstance(level, list | tuple) else level for level in self.levels]
-        return {"key": self.key, "label": label, "levels": levels, "unit": self.unit, "numeric": self.numeric, "when": self.when}
+        """What the report needs to know. A level that is a list is given as in the cells' names."""
+        return {
+            "key": self.key,
+            "label": self.label or self.key.rpartition(".")[2].replace("_", " "),
+            "levels": [
+                level_text(level) if isinstance(level, list | tuple) else level
+                for level in self.levels
+            ],
+            "unit": self.unit,
+            "numeric": self.numeric,
+            "when": self.when,
+        }
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One level of each factor (`values`), or the untouched backbone. `text` names the cell everywhere."""
+    """One level of each factor (``values``), or the untouched backbone. ``text`` is its name."""
 
     text: str
-    values: Mapping[str, Any]
-    baseline: bool = False   # the cell that the others are compared with
-    reference: bool = False  # the untouched backbone, where that is not the baseline itself
-    training: Mapping[str, Any] = field(default_factory=dict)    # settings that the trial trains (and evaluates) with
-    evaluation: Mapping[str, Any] = field(default_factory=dict)  # settings changed after training
+    values: Levels
+    control: bool = False  # The others are compared with it
+    untouched: bool = False  # The untouched backbone, if that is not the control
+    training: Mapping[str, Any] = field(default_factory=dict)  # Settings of training and evaluation
+    evaluation: Mapping[str, Any] = field(default_factory=dict)  # Settings changed after training
 
     def folder(self, seed: int) -> str:
-        """Name of the trial's folder; levels that no folder can be named after are told apart by a digest."""
-        plain = "untouched-backbone" if self.text == REFERENCE else self.text.replace(", ", ",")
+        """Name of a trial's folder; a digest tells apart levels that differ in odd characters."""
+        plain = self.text.replace(", ", ",")
         name = re.sub(r"[^A-Za-z0-9._=,+-]+", "-", plain)
-        if name != plain:
+        if name != plain and self.text != UNTOUCHED:
             name += "-" + hashlib.sha256(plain.encode()).hexdigest()[:6]
         return f"{name}-seed{seed}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sweep:
-    """A whole ablation. Raises ValueError where its parts do not fit together."""
+    """A whole ablation. Raises ValueError if its parts do not fit together."""
 
-    name: str                         # of the module, the MLflow experiment and the folder below the output
+    name: str  # Of the module, the MLflow experiment and the folder below the output
     question: str
-    origin: str                       # where the question comes from: paper, section or equation, or issue
+    origin: str  # Of the question: paper, section or equation, or issue
     factors: Sequence[Factor]
-    baseline: Mapping[str, Any]       # factor key -> the level that the others are compared with (of all factors but `within`)
-    metrics: Sequence[Metric]         # in the order of the tables
-    headline: str                     # key of the metric that the answer is about
-    preset: Mapping[str, Any] = field(default_factory=dict)  # dotted settings; the command line goes over them
-    published: Sequence[Mapping[str, Any]] = ()              # what the paper reports, with data, backbone and N
-    without: Sequence[Mapping[str, Any]] = ()                # combinations left out: no cell has all levels of an entry
-    also: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]] = ()  # levels, and settings that the cells with all of them have besides
-    within: str = ""                                         # key of a factor: cells are compared with the baseline of the same level of it
-    brief: str | Sequence[str] = "grid"                      # what `python -m sweeps all` runs: a mode, or the names of cells
-    needs: str = ""                                          # what the embedded world has not, in words; it declines there
-    instead: str = ""                                        # what the embedded world can show in its place
+    control: Levels = field(default_factory=dict)  # A level of each factor except ``within``
+    metrics: Sequence[Metric]  # In the order of the tables
+    headline: str  # Key of the metric that the answer is about
+    preset: Mapping[str, Any] = field(default_factory=dict)  # Dotted settings, or groups
+    published: Sequence[Mapping[str, Any]] = ()  # Numbers of the paper, with data, backbone and N
+    without: Sequence[Levels] = ()  # No cell has all levels of one of these combinations
+    also: Sequence[tuple[Levels, Mapping[str, Any]]] = ()  # Levels, and more settings of such cells
+    within: str = ""  # Key of a factor: each level of it has its own control
+    brief: str | Sequence[str] = "grid"  # What ``python -m sweeps all`` runs: a mode, or cells
+    needs: str = ""  # What the embedded world does not have, in words; the sweep declines there
+    instead: str = ""  # What the embedded world can show instead
+    baseline: InitVar[Any] = None  # Former name of ``control``, refused
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "factors", tuple(self.factors))
-        object.__setattr__(self, "metrics", tuple(self.metrics))
-        object.__setattr__(self, "published", tuple(self.published))
-        object.__setattr__(self, "without", tuple(self.without))
-        object.__setattr__(self, "also", tuple(self.also))
-        if not re.fullmatch(r"[a-z][a-z0-9_]*", self.name):
-            raise ValueError(f"sweep {self.name!r}: expected a module name of lower-case letters, digits and _")
-        if not self.factors or len(set(self.keys)) < len(self.factors):
-            raise ValueError(f"sweep {self.name}: factors {', '.join(self.keys) or '(none)'}; give one or more, each once")
-        if self.within and (self.within not in self.keys or len(self.factors) < 2):
-            raise ValueError(f"sweep {self.name}: within={self.within!r}; expected one of several factors: {', '.join(self.keys)}")
-        compared = [factor for factor in self.factors if factor.key != self.within]
-        if set(self.baseline) != {factor.key for factor in compared}:
-            expected = ", ".join(factor.key for factor in compared)
-            raise ValueError(f"sweep {self.name}: baseline names {', '.join(self.baseline)}; expected exactly {expected}")
-        for factor in compared:
-            levels = [level_text(level) for level in factor.levels]
-            if level_text(self.baseline[factor.key]) not in levels:
-                raise ValueError(f"sweep {self.name}: baseline {factor.key}={self.baseline[factor.key]!r} is none of {', '.join(levels)}")
-        keys = [metric.key for metric in self.metrics]
-        if self.headline not in keys or len(set(keys)) < len(keys):
-            raise ValueError(f"sweep {self.name}: headline {self.headline!r} is none of the metrics, each given once: {', '.join(keys)}")
-        if self.direction not in ("higher", "lower"):
-            raise ValueError(f"sweep {self.name}: headline {self.headline!r} has no better direction; choose a metric that has one")
-        for combination in self.without:
-            self._check_levels("without", combination)
-            if _matches({key: level for key, level in combination.items() if key != self.within}, self.baseline):
-                said = f"sweep {self.name}: without {{{_listed(combination)}}}"
-                raise ValueError(f"{said}: that is the baseline cell, which all others are compared with")
-        for combination, _ in self.also:
-            self._check_levels("also", combination)
-        for factor in self.factors:
-            kept = {level_text(values[factor.key]) for values in self._combinations()}
-            if empty := [level_text(level) for level in factor.levels if level_text(level) not in kept]:
-                raise ValueError(f"sweep {self.name}: without leaves no cell of {factor.key}={empty[0]}; take that level out")
-
-    def _check_levels(self, field: str, combination: Mapping[str, Any]) -> None:
-        said = f"sweep {self.name}: {field} {{{_listed(combination)}}}"
-        for key, level in combination.items():
-            factor = next((factor for factor in self.factors if factor.key == key), None)
-            if factor is None:
-                raise ValueError(f"{said}: {key} is none of the factors {', '.join(self.keys)}")
-            levels = list(dict.fromkeys(map(level_text, [*factor.levels, *factor.settings])))
-            if level_text(level) not in levels:
-                raise ValueError(f"{said}: {key}={level_text(level)} is none of {', '.join(levels)}")
-
-    def _combinations(self) -> list[dict[str, Any]]:
-        """Factor key -> level of every cell, in the order of the factors."""
-        products = itertools.product(*(factor.levels for factor in self.factors))
-        every = [dict(zip(self.keys, levels, strict=True)) for levels in products]
-        return [values for values in every if not any(_matches(combination, values) for combination in self.without)]
+    def __post_init__(self, baseline: Any) -> None:
+        if baseline is not None:
+            raise ValueError(f"sweep {self.name}: baseline={baseline!r}: it is called control= now")
+        for name in ("factors", "metrics", "published", "without", "also"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        try:
+            _check(self)
+        except ValueError as error:
+            raise ValueError(f"sweep {self.name}: {error}") from None
 
     @property
     def keys(self) -> list[str]:
@@ -166,41 +143,118 @@ class Sweep:
 
     @property
     def direction(self) -> str:
-        """Whether higher or lower is better in the headline metric."""
+        """Whether "higher" or "lower" is better in the headline metric."""
         return self.better(self.headline)
 
     def better(self, metric: str) -> str:
         """Whether "higher" or "lower" is better in a metric, or "none"."""
         return next(known.better for known in self.metrics if known.key == metric)
 
+    def combinations(self) -> list[dict[str, Any]]:
+        """Factor key -> level of every cell that is not left out, in the order of the factors."""
+        products = itertools.product(*(factor.levels for factor in self.factors))
+        every = [dict(zip(self.keys, levels, strict=True)) for levels in products]
+        return [values for values in every if not any(_matches(w, values) for w in self.without)]
+
+    def cells(
+        self, when: str = "train", mode: str = "grid", names: Sequence[str] = ()
+    ) -> list[Cell]:
+        """The untouched backbone, then every combination of levels that is not left out.
+
+        ``when="evaluate"`` makes all factors act only after training. ``mode="one_factor"`` keeps
+        the cells that differ from the control (of the same level of ``within``) in one factor,
+        ``"list"`` those that ``names`` lists, ``"search"`` only the control, which is always kept.
+        Raises ValueError for a name that no cell has.
+        """
+        cells = [self.cell(values, when) for values in self.combinations()]
+        if not any(_is_untouched(cell.training) for cell in cells):
+            untouched = Cell(
+                UNTOUCHED, UNTOUCHED_SETTINGS, untouched=True, training=UNTOUCHED_SETTINGS
+            )
+            cells = [untouched, *cells]
+        known = [cell.text for cell in cells]
+        if mode == "list" and (unknown := [name for name in names if name not in known]):
+            raise ValueError(
+                f"cells={unknown[0]}: {self.name} has no cell of that name; it has {'; '.join(known)}"
+            )
+
+        def selected(cell: Cell) -> bool:
+            if mode == "one_factor":
+                differing = (
+                    level_text(cell.values[key]) != level_text(level)
+                    for key, level in self.control.items()
+                )
+                return sum(differing) == 1
+            return mode == "grid" or (mode == "list" and cell.text in names)
+
+        return [cell for cell in cells if cell.control or cell.untouched or selected(cell)]
+
+    def cell(self, values: Levels, when: str = "train") -> Cell:
+        """The cell with these levels, one for each factor."""
+        names = _short_names(self.keys)
+        training: dict[str, Any] = {}
+        evaluation: dict[str, Any] = {}
+        for factor in self.factors:
+            target = evaluation if "evaluate" in (when, factor.when) else training
+            target.update(factor.settings_of(values[factor.key]))
+        for combination, settings in self.also:
+            if _matches(combination, values):
+                (evaluation if when == "evaluate" else training).update(settings)
+        is_control = _matches(self.control, values)
+        return Cell(
+            text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
+            values=values,
+            control=is_control,
+            untouched=_is_untouched(training) and not is_control,
+            training=training,
+            evaluation=evaluation,
+        )
+
+    def control_of(self, cell: Cell, controls: Sequence[Cell]) -> Cell | None:
+        """The one of ``controls`` that ``cell`` is compared with; None for a control itself, and
+        for a cell of no level of ``within``."""
+        if cell.control:
+            return None
+        within = self.within
+        fitting = (c for c in controls if not within or c.values[within] == cell.values.get(within))
+        return next(fitting, None)
+
     def with_levels(self, levels: Sequence[Any]) -> Sweep:
-        """The same sweep over other levels of its only factor, or of the one `within` which it compares; the baseline level stays, since
-        all are compared with it."""
+        """The same sweep over other levels of its only factor, or of the one ``within`` which it
+        compares. The control's level is kept. Raises ValueError."""
         if len(self.factors) > 1 and not self.within:
-            raise ValueError(f"levels= replaces the levels of a single factor, but {self.name} varies {', '.join(self.keys)}")
+            raise ValueError(
+                f"levels= replaces the levels of a single factor, "
+                f"but {self.name} varies {', '.join(self.keys)}"
+            )
         factor = next(factor for factor in self.factors if self.within in ("", factor.key))
-        kept = [] if self.within else [self.baseline[factor.key]]
-        chosen = [*(level for level in kept if level_text(level) not in map(level_text, levels)), *levels]
-        other = dataclasses.replace(factor, levels=chosen)
+        levels = list(levels)
+        if not self.within:
+            control = self.control[factor.key]
+            if level_text(control) not in map(level_text, levels):
+                levels.insert(0, control)
+        other = dataclasses.replace(factor, levels=levels)
         if other.numeric:
-            other = dataclasses.replace(other, levels=sorted(chosen))
-        return dataclasses.replace(self, factors=tuple(other if known is factor else known for known in self.factors))
+            other = dataclasses.replace(other, levels=sorted(levels))
+        return dataclasses.replace(
+            self, factors=[other if known is factor else known for known in self.factors]
+        )
 
     def with_named(self, names: Sequence[str]) -> Sweep:
-        """The same sweep with the levels that the cells `names` have beside its own: any number for a factor of numbers.
-
-        Raises ValueError for a name that is no cell's.
-        """
+        """The same sweep with the levels that the cells ``names`` have besides its own: any number
+        for a numeric factor. Raises ValueError for a name that no cell can have."""
         factors = {factor.key: factor for factor in self.factors}
-        short = {name: key for key, name in _short_names(self.keys).items()}
+        keys = {name: key for key, name in _short_names(self.keys).items()}
+        existing = {cell.text for cell in self.cells()}
         for name in names:
-            if name in {cell.text for cell in self.cells()}:
+            if name in existing:
                 continue
             parts = [part.partition("=") for part in name.split(", ")]
-            if [part[0] for part in parts] != list(short):
-                raise ValueError(f"cells={name}: expected {', '.join(f'{key}=…' for key in short)}, as --plan writes them")
-            for key, _, text in parts:
-                factor = factors[short[key]]
+            if [part[0] for part in parts] != list(keys):
+                expected = ", ".join(f"{key}=…" for key in keys)
+                raise ValueError(f"cells={name}: expected {expected}, as --plan writes them")
+            for short, _, text in parts:
+                factor = factors[keys[short]]
                 known = [level_text(level) for level in factor.levels]
                 if text in known:
                     continue
@@ -210,74 +264,90 @@ class Sweep:
                     level = None
                 if not isinstance(level, int | float):
                     expected = "a number" if factor.numeric else f"one of {', '.join(known)}"
-                    raise ValueError(f"cells={name}: {key}={text}; expected {expected}")
-                factors[factor.key] = dataclasses.replace(factor, levels=sorted([*factor.levels, level]))
-        return dataclasses.replace(self, factors=tuple(factors.values()))
-
-    def cells(self, when: str = "train", mode: str = "grid", names: Sequence[str] = ()) -> list[Cell]:
-        """The reference cell, then every combination of levels that is not left out.
-
-        `when="evaluate"` makes all factors act only after training. `mode="one_factor"` keeps the cells that differ from the baseline
-        cell (of the same level of `within`) in one factor, `"list"` those that `names` lists, `"search"` none but the baseline cell,
-        which always comes along.
-        Raises ValueError for a name that no cell has.
-        """
-        cells = [self.cell(values, when) for values in self._combinations()]
-        if not any(_untouched(cell.training) for cell in cells):
-            cells = [Cell(text=REFERENCE, values=UNTOUCHED, reference=True, training=UNTOUCHED), *cells]
-        if mode == "list" and (unknown := [name for name in names if name not in {cell.text for cell in cells}]):
-            there = "; ".join(cell.text for cell in cells)
-            raise ValueError(f"cells={unknown[0]}: {self.name} has no cell of that name; it has {there}")
-        return [cell for cell in cells if cell.baseline or cell.reference or self._chosen(cell, mode, names)]
-
-    def base_of(self, cell: Cell, baselines: Sequence[Cell]) -> Cell | None:
-        """Which of the baseline cells `cell` is compared with; None for one of them, and for what is of no level of `within`."""
-        fitting = (base for base in baselines if not self.within or base.values[self.within] == cell.values.get(self.within))
-        return None if cell.baseline else next(fitting, None)
-
-    def _chosen(self, cell: Cell, mode: str, names: Sequence[str]) -> bool:
-        if mode == "one_factor":
-            return sum(level_text(cell.values[key]) != level_text(level) for key, level in self.baseline.items()) == 1
-        return mode == "grid" or (mode == "list" and cell.text in names)
-
-    def cell(self, values: Mapping[str, Any], when: str = "train") -> Cell:
-        """The cell with these levels, a value for each factor."""
-        names = _short_names(self.keys)
-        early: dict[str, Any] = {}
-        late: dict[str, Any] = {}
-        for factor in self.factors:
-            (late if "evaluate" in (when, factor.when) else early).update(factor.chosen(values[factor.key]))
-        for combination, settings in self.also:
-            if _matches(combination, values):
-                (late if when == "evaluate" else early).update(settings)
-        return Cell(
-            text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
-            values=values,
-            baseline=_matches(self.baseline, values),
-            reference=_untouched(early) and not _matches(self.baseline, values),
-            training=early,
-            evaluation=late,
-        )
-
-
-def _listed(combination: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key}: {level_text(level)}" for key, level in combination.items())
-
-
-def _untouched(settings: Mapping[str, Any]) -> bool:
-    """Whether a trial with these settings draws with the backbone as it is."""
-    return settings.get("method.name", settings.get("method")) == "untouched"
+                    raise ValueError(f"cells={name}: {short}={text}; expected {expected}")
+                levels = sorted([*factor.levels, level])
+                factors[factor.key] = dataclasses.replace(factor, levels=levels)
+        return dataclasses.replace(self, factors=list(factors.values()))
 
 
 def level_text(level: Any) -> str:
-    """A level as it is written in cell names: 0.5, true, null, mid, one+two for a list, none for an empty one."""
+    """A level as in cell names: 0.5, true, null, mid, one+two for a list, none for an empty one."""
     if isinstance(level, list | tuple):
         return "+".join(map(level_text, level)) or "none"
     return level if isinstance(level, str) else json.dumps(level, separators=(",", ":"))
 
 
-def _matches(some: Mapping[str, Any], values: Mapping[str, Any]) -> bool:
-    """True where `values` has every level of `some`."""
+def _check(sweep: Sweep) -> None:
+    """Raises ValueError if the parts of a sweep do not fit together."""
+    keys = ", ".join(sweep.keys)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", sweep.name):
+        raise ValueError("expected a module name of lower-case letters, digits and _")
+    if not sweep.factors or len(set(sweep.keys)) < len(sweep.factors):
+        raise ValueError(f"factors {keys or '(none)'}; give one or more, each once")
+    if sweep.within and (sweep.within not in sweep.keys or len(sweep.factors) < 2):
+        raise ValueError(f"within={sweep.within!r}; expected one of several factors: {keys}")
+    compared = {factor.key: factor for factor in sweep.factors if factor.key != sweep.within}
+    if sweep.control.keys() != compared.keys():
+        named = ", ".join(sweep.control) or "(nothing)"
+        raise ValueError(f"control names {named}; expected exactly {', '.join(compared)}")
+    for key, factor in compared.items():
+        levels = [level_text(level) for level in factor.levels]
+        if level_text(sweep.control[key]) not in levels:
+            level = sweep.control[key]
+            raise ValueError(f"control {key}={level!r} is none of {', '.join(levels)}")
+    metrics = [metric.key for metric in sweep.metrics]
+    if sweep.headline not in metrics or len(set(metrics)) < len(metrics):
+        raise ValueError(
+            f"headline {sweep.headline!r} is none of the metrics, each given once: "
+            f"{', '.join(metrics)}"
+        )
+    if sweep.direction == "none":
+        raise ValueError(
+            f"headline {sweep.headline!r} has no better direction; choose a metric that has one"
+        )
+    for combination in sweep.without:
+        _check_levels(sweep, "without", combination)
+        outside = {key: level for key, level in combination.items() if key != sweep.within}
+        if _matches(outside, sweep.control):
+            raise ValueError(
+                f"without {{{_listed(combination)}}}: that is the control, "
+                "which all others are compared with"
+            )
+    for combination, _ in sweep.also:
+        _check_levels(sweep, "also", combination)
+    combinations = sweep.combinations()
+    for factor in sweep.factors:
+        kept = {level_text(values[factor.key]) for values in combinations}
+        for level in map(level_text, factor.levels):
+            if level not in kept:
+                raise ValueError(
+                    f"without leaves no cell of {factor.key}={level}; take that level out"
+                )
+
+
+def _check_levels(sweep: Sweep, field_name: str, combination: Levels) -> None:
+    where = f"{field_name} {{{_listed(combination)}}}"
+    factors = {factor.key: factor for factor in sweep.factors}
+    for key, level in combination.items():
+        if key not in factors:
+            raise ValueError(f"{where}: {key} is none of the factors {', '.join(factors)}")
+        # A level may be added later by levels=, if there are settings for it
+        levels = dict.fromkeys(map(level_text, [*factors[key].levels, *factors[key].settings]))
+        if level_text(level) not in levels:
+            raise ValueError(f"{where}: {key}={level_text(level)} is none of {', '.join(levels)}")
+
+
+def _listed(combination: Levels) -> str:
+    return ", ".join(f"{key}: {level_text(level)}" for key, level in combination.items())
+
+
+def _is_untouched(settings: Mapping[str, Any]) -> bool:
+    """Whether a trial with these settings samples from the backbone as it is."""
+    return settings.get("method.name", settings.get("method")) == UNTOUCHED_METHOD
+
+
+def _matches(some: Levels, values: Levels) -> bool:
+    """True if ``values`` has every level of ``some``."""
     return all(level_text(values[key]) == level_text(level) for key, level in some.items())
 
 
@@ -287,5 +357,10 @@ def _short_names(keys: Sequence[str]) -> dict[str, str]:
     for key in keys:
         parts = key.split(".")
         endings = [".".join(parts[-count:]) for count in range(1, len(parts) + 1)]
-        names[key] = next(e for e in endings if sum(other == e or other.endswith(f".{e}") for other in keys) == 1 or e == key)
+        names[key] = next(
+            ending
+            for ending in endings
+            if sum(other == ending or other.endswith(f".{ending}") for other in keys) == 1
+            or ending == key
+        )
     return names

@@ -1,20 +1,18 @@
 """How do text and mask share control?
 
-    python -m sweeps.text_mask_balance                                              # the embedded world, on two CPU cores
-    python -m sweeps.text_mask_balance seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.text_mask_balance trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.text_mask_balance``.
 
 All cells share one adapter a seed. The kind of subject is the split: combinations that the backbone
 has seen, and held-out ones.
 """
 
-from sweeps.masks_shared import (
+from sweeps.presets import (
     CENTRE,
+    IMAGE_QUALITY,
     MASK_IOU,
     MASK_IOU_HELDOUT,
-    OTHERS,
-    PUBLISHED,
-    STEERED,
+    MASK_TOKENS,
+    PUBLISHED_MCGM,
     SUCCESS,
     SUCCESS_HELDOUT,
 )
@@ -34,14 +32,14 @@ SWEEP = Sweep(
             unit="words",
         ),
     ],
-    baseline={"evaluation.guidance": 3.0, "method.masks.token_scale": 24.0},
-    metrics=[MASK_IOU, MASK_IOU_HELDOUT, SUCCESS, SUCCESS_HELDOUT, CENTRE, *OTHERS],
+    control={"evaluation.guidance": 3.0, "method.masks.token_scale": 24.0},
+    metrics=[MASK_IOU, MASK_IOU_HELDOUT, SUCCESS, SUCCESS_HELDOUT, CENTRE, *IMAGE_QUALITY],
     headline="mask_iou",
-    published=PUBLISHED,
-    preset=STEERED | {"evaluation.prompts": 20},
+    published=PUBLISHED_MCGM,
+    preset=MASK_TOKENS | {"evaluation.prompts": 20},
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

@@ -1,15 +1,15 @@
 """Is 0.5 the best gate threshold of MaskAttn, and what is the precision-recall trade?
 
-    python -m sweeps.threshold                                # the embedded world, minutes on two CPU cores
-    python -m sweeps.threshold seeds=5                        # two more seeds for the same cells
-    python -m sweeps.threshold when=evaluate                  # one adapter per seed, trained at 0.5; the threshold changes only in sampling
-    python -m sweeps.threshold trainer.accelerator=gpu output=/data/runs        # on a GPU, kept elsewhere
+    python -m sweeps.threshold                   # the embedded world, minutes on two CPU cores
+    python -m sweeps.threshold seeds=5           # two more seeds for the same cells
+    python -m sweeps.threshold when=evaluate     # the threshold changes only in sampling
+    python -m sweeps.threshold output=/data/runs trainer.accelerator=gpu    # on a GPU
 
 Another backbone and data set are config values too: backbone=sdxl data=coco data.root=/data/coco
 trainer=paper512. What cannot be measured with them is refused in one line before anything runs.
 """
 
-from sweeps.maskattn_shared import DETAILS, HEADLINES, PUBLISHED, TAUGHT
+from sweeps.presets import DETAILS, HEADLINES, MASK_SUPERVISED, PUBLISHED_MASKATTN
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -20,14 +20,14 @@ SWEEP = Sweep(
         "e_t)) > 0.5; other thresholds were not reported"
     ),
     factors=[Factor("method.gate.threshold", [0.3, 0.4, 0.5, 0.6, 0.7], label="Gate threshold")],
-    baseline={"method.gate.threshold": 0.5},
+    control={"method.gate.threshold": 0.5},
     metrics=[*HEADLINES, *DETAILS],
     headline="success",
-    preset=TAUGHT,
-    published=PUBLISHED,
+    preset=MASK_SUPERVISED,
+    published=PUBLISHED_MASKATTN,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

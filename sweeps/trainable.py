@@ -1,11 +1,9 @@
 """Is the key map the right thing to train?
 
-python -m sweeps.trainable                                              # the embedded world, on two CPU cores
-python -m sweeps.trainable seeds=5                                      # two more seeds for the same cells
-python -m sweeps.trainable trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.trainable``.
 """
 
-from sweeps.sepen_shared import METRICS, PUBLISHED, SEPEN
+from sweeps.presets import KEY_FINETUNING, KEY_METRICS, PUBLISHED_SEPARATE_ENHANCE
 from sweeps.sweep import Factor, Sweep
 
 SWEEP = Sweep(
@@ -22,14 +20,14 @@ SWEEP = Sweep(
             label="Trained part",
         )
     ],
-    baseline={"method.weights.trainable": "k"},
-    metrics=METRICS,
+    control={"method.weights.trainable": "k"},
+    metrics=KEY_METRICS,
     headline="success_heldout",
-    preset=SEPEN,
-    published=PUBLISHED,
+    preset=KEY_FINETUNING,
+    published=PUBLISHED_SEPARATE_ENHANCE,
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

@@ -1,21 +1,19 @@
 """Does the subject turn with its mask?
 
-    python -m sweeps.viewpoint                                              # the embedded world, on two CPU cores
-    python -m sweeps.viewpoint seeds=5                                      # two more seeds for the same cells
-    python -m sweeps.viewpoint trainer.accelerator=gpu output=/data/runs    # on a GPU, kept elsewhere
+Run it: ``python -m sweeps.viewpoint``.
 
 All cells share one adapter a seed. Shapes stand upright in every training image: turned ones are
 new to the model.
 """
 
-from sweeps.masks_shared import (
+from sweeps.presets import (
     CENTRE,
     FOUND,
     IDENTITY,
+    IMAGE_QUALITY,
     MASK_IOU,
-    OTHERS,
-    PUBLISHED,
-    STEERED,
+    MASK_TOKENS,
+    PUBLISHED_MCGM,
     SUCCESS,
     TURN,
 )
@@ -38,14 +36,14 @@ SWEEP = Sweep(
         ),
         Factor("evaluation.mirror", [False, True], when="evaluate", label="Mirrored"),
     ],
-    baseline={"evaluation.turn": 0.0, "evaluation.mirror": False},
-    metrics=[TURN, MASK_IOU, CENTRE, SUCCESS, FOUND, IDENTITY, *OTHERS],
+    control={"evaluation.turn": 0.0, "evaluation.mirror": False},
+    metrics=[TURN, MASK_IOU, CENTRE, SUCCESS, FOUND, IDENTITY, *IMAGE_QUALITY],
     headline="mask_iou",
-    published=PUBLISHED,
-    preset=STEERED | {"evaluation.prompts": 20},
+    published=PUBLISHED_MCGM,
+    preset=MASK_TOKENS | {"evaluation.prompts": 20},
 )
 
 if __name__ == "__main__":
-    from sweeps.run import main
+    from sweeps.command import main
 
     raise SystemExit(main(SWEEP))

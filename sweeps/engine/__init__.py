@@ -1,1 +1,2 @@
-"""What plans and runs a sweep: cells and queue, slots and driver, MLflow's side, and what a person sees."""
+"""What plans and runs a sweep and shows how far it is; ablations, and what happens inside a trial, do
+not belong here."""

@@ -1,6 +1,7 @@
-"""What a command asks for: the sweep with its levels, its cells and their trials' settings, each checked before anything is stored.
+"""What a command asks for: the sweep with its levels, its cells and the settings of their trials, each
+checked before anything is stored.
 
-Needs none of the heavy libraries: whatever is wrong with a command is said before they load.
+Needs none of the heavy libraries: an error in a command is reported before they load.
 """
 
 from __future__ import annotations
@@ -8,44 +9,91 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from conf import load as conf
-from conf import schema
-from lightning_modules.training.run import check
-from sweeps.engine.measurable import measurable
-from sweeps.sweep import Cell, Factor, Sweep
+from conf import schema, spec
+from lightning_modules.training.checks import check
+from lightning_modules.training.keys import training_facts
+from sweeps.engine.errors import Declined, PlanError
+from sweeps.engine.metrics import measurable
+from sweeps.engine.queue import Key
+from sweeps.sweep import UNTOUCHED_METHOD, Cell, Factor, Sweep
 
-__all__ = ["SEARCH", "Declined", "PlanError", "resolve", "seeds_of", "trial_config"]
+__all__ = ["SEARCH", "Request", "resolve", "trial_config"]
 
-SEARCH = ("candidates", "sampler", "sampler_seed", "objectives", "prune")  # what only mode=search looks at
-
-
-class PlanError(ValueError):
-    """A sweep that cannot be planned, said in one line."""
-
-
-class Declined(PlanError):
-    """A sweep that the embedded world has nothing to show of."""
+# Settings that only mode=search looks at
+SEARCH = ("candidates", "sampler", "sampler_seed", "objectives", "prune")
 
 
-def resolve(sweep: Sweep, config: schema.Sweep, argv: Sequence[str] = ()) -> tuple[Sweep, list[Cell]]:
-    """The sweep with the levels that were asked for, and its cells; every cell is checked against the schema. Raises PlanError."""
+@dataclass
+class Request:
+    """A sweep as a command asks for it: with its levels, settings, cells, and the command's words."""
+
+    sweep: Sweep
+    config: schema.Sweep
+    cells: list[Cell]
+    words: list[str]
+    _runs: dict[str, schema.Run] = field(default_factory=dict, repr=False)
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of every cell."""
+        return list(range(self.config.seed, self.config.seed + self.config.seeds))
+
+    @property
+    def keys(self) -> list[Key]:
+        """Every (cell, seed), seed by seed, so that an interrupted sweep has whole seeds rather
+        than whole cells."""
+        return [(cell.text, seed) for seed in self.seeds for cell in self.cells]
+
+    def cell(self, text: str) -> Cell:
+        """The cell of that name."""
+        return next(cell for cell in self.cells if cell.text == text)
+
+    def run(self, key: Key) -> schema.Run:
+        """The settings of a trial."""
+        text, seed = key
+        if text not in self._runs:  # Settings take tens of milliseconds to put together
+            self._runs[text] = trial_config(self.config, self.cell(text), seed)
+        return dataclasses.replace(self._runs[text], seed=seed)
+
+    def adapter(self, key: Key) -> str:
+        """Digest of the settings that a trial's training depends on; trials of one share a trained
+        adapter. Empty if nothing is trained."""
+        run = self.run(key)
+        trains = spec.methods()[run.method.name].trains(run.method)
+        return conf.digest(training_facts(run)) if trains else ""
+
+
+def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Request:
+    """The sweep with the levels that were asked for, and its cells; every cell is checked against
+    the schema. Raises PlanError."""
     for key in sweep.keys:
-        if given := [word for word in argv if f"{word.partition('=')[0]}.".startswith(f"{key}.")]:
-            raise PlanError(f"{given[0]}: {key} is what this sweep varies; choose its levels with levels=[…]")
-    if sweep.needs and _embedded(sweep, config):
-        raise Declined(_declined(sweep))
+        for word in words:
+            if f"{word.partition('=')[0]}.".startswith(f"{key}."):
+                raise PlanError(
+                    f"{word}: {key} is what this sweep varies; choose its levels with levels=[…]"
+                )
+    if sweep.needs and _only_embedded(sweep, config):
+        raise Declined(_reason_to_decline(sweep))
     if not config.evaluation.prompts:
-        raise PlanError("evaluation.prompts=0 measures nothing, and a sweep compares what is measured; give a number of prompts")
-    _check_mode(sweep, config, argv)
-    sweep = _under(sweep, config, [word.partition("=")[0] for word in argv])
+        raise PlanError(
+            "evaluation.prompts=0 measures nothing, and a sweep compares what is measured; "
+            "give a number of prompts"
+        )
+    _check_mode(sweep, config, words)
+    sweep = override_levels(sweep, config, [word.partition("=")[0] for word in words])
     try:
         sweep = measurable(sweep, config.evaluation, config.headline)
         if config.levels is not None:
             sweep = sweep.with_levels(config.levels)
         sweep = sweep.with_named(config.cells)
-        factors = [dataclasses.replace(f, levels=[_canonical(config, f, level) for level in f.levels]) for f in sweep.factors]
+        factors = [
+            dataclasses.replace(f, levels=[_as_in_schema(config, f, level) for level in f.levels])
+            for f in sweep.factors
+        ]
         sweep = dataclasses.replace(sweep, factors=factors)
         cells = sweep.cells(config.when, config.mode, config.cells)
         _check_objectives(sweep, config)
@@ -53,110 +101,161 @@ def resolve(sweep: Sweep, config: schema.Sweep, argv: Sequence[str] = ()) -> tup
         raise
     except ValueError as error:
         raise PlanError(str(error)) from None
-    for cell in sweep.cells(config.when) if config.mode == "search" else cells:
-        check_cell(sweep, config, cell)
-    return sweep, cells
-
-
-def check_cell(sweep: Sweep, config: schema.Sweep, cell: Cell) -> None:
-    """Raises PlanError for settings that cannot run."""
-    late = [key for key in cell.evaluation if key in ("method", "method.name") or key.partition(".")[0] in ("backbone", "data", "trainer")]
-    if late and not cell.reference:
-        raise PlanError(f"{late[0]} acts in training, so that {sweep.name} cannot vary it afterwards: use when=train")
-    run = trial_config(config, cell, config.seed)
-    try:
-        check(run)
-    except ValueError as error:
-        raise PlanError(str(error)) from None
-    if run.method.name == "untouched" and not (cell.reference or cell.baseline and cell.training.get("method") == "untouched"):
-        raise PlanError(f"method.name=untouched: {', '.join(sweep.keys)} would change nothing in it; choose another method")
-
-
-def _under(sweep: Sweep, config: schema.Sweep, said: Sequence[str]) -> Sweep:
-    """The sweep with what the command line says of the settings that levels stand for: it goes over them, as it does over all others.
-    Raises PlanError.
-
-    A named trainer, data set or backbone takes the place of a level's settings of it; the method and the evaluation are what levels are.
-    """
-    groups = tuple(f"{key}." for key in said if key in ("trainer", "data", "backbone"))
-    if "method" in said:
-        for factor in sweep.factors:
-            if factor.settings and all("method" in settings for settings in factor.settings.values()):
-                raise PlanError(f"method={config.method.name}: each level of {factor.key} is a method of its own; leave it out")
-
-    def over(settings: Mapping[str, Any]) -> dict[str, Any]:
-        kept = {key: value for key, value in settings.items() if not f"{key}.".startswith(groups)}
-        inside = [key for key in said if key != "method" and any(key == other or key.startswith(f"{other}.") for other in kept)]
-        return kept | {key: conf.lookup(config, key) for key in inside}
-
-    factors = [dataclasses.replace(f, settings={level: over(settings) for level, settings in f.settings.items()}) for f in sweep.factors]
-    for before, after in zip(sweep.factors, factors, strict=True):
-        for one, two in itertools.combinations(after.settings, 2):
-            was, now = (_alike(config, factor.settings[one], factor.settings[two]) for factor in (before, after))
-            if now and not was:
-                raise PlanError(f"these settings make {one} and {two} of {after.key} the same; leave out what tells them apart")
-    return dataclasses.replace(sweep, factors=factors, also=[(levels, over(settings)) for levels, settings in sweep.also])
-
-
-def _alike(config: schema.Sweep, one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
-    """Whether two levels come to the same settings, each what the config has where it says nothing."""
-    return all(one.get(key, conf.lookup(config, key)) == two.get(key, conf.lookup(config, key)) for key in one.keys() | two.keys())
-
-
-def _embedded(sweep: Sweep, config: schema.Sweep) -> bool:
-    """Whether nothing but the embedded world was chosen."""
-    if "backbone" in sweep.keys:
-        return config.data.name == "shapes" and config.levels is None
-    return config.backbone.path == "embedded"
-
-
-def _declined(sweep: Sweep) -> str:
-    choice = "levels=[embedded,sdxl,/my/backbone]" if "backbone" in sweep.keys else "backbone=sdxl"
-    instead = f"; {sweep.instead}" if sweep.instead else ""
-    return f"{sweep.name} needs {sweep.needs}, which the embedded world has not: choose a backbone of your own, {choice}{instead}"
-
-
-def seeds_of(config: schema.Sweep) -> list[int]:
-    """The seeds of every cell."""
-    return list(range(config.seed, config.seed + config.seeds))
+    request = Request(sweep, config, cells, list(words))
+    for cell in cells:
+        _check_cell(sweep, cell, request.run((cell.text, config.seed)))
+    if config.mode == "search":
+        for cell in sweep.cells(config.when):
+            _check_cell(sweep, cell, trial_config(config, cell, config.seed))
+    return request
 
 
 def trial_config(config: schema.Sweep, cell: Cell, seed: int) -> schema.Run:
     """The settings of one trial. Raises ConfigError for a level that the schema does not allow."""
     run = conf.replace(conf.as_run(config), cell.training, "levels")
     if cell.evaluation:
-        conf.replace(run, cell.evaluation, "levels")  # checked here, applied after training
-    late = {} if cell.reference else {**run.evaluate_with, **cell.evaluation}
+        conf.replace(run, cell.evaluation, "levels")  # Checked here, applied after training
+    late = {} if cell.untouched else {**run.evaluate_with, **cell.evaluation}
     return dataclasses.replace(run, seed=seed, evaluate_with=late)
 
 
-def _check_mode(sweep: Sweep, config: schema.Sweep, argv: Sequence[str]) -> None:
-    named = {word.partition("=")[0] for word in argv}
+def _check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
+    """Raises PlanError for settings that cannot run."""
+    groups = ("backbone", "data", "trainer")
+    late = [
+        key
+        for key in cell.evaluation
+        if key in ("method", "method.name") or key.partition(".")[0] in groups
+    ]
+    if late and not cell.untouched:
+        raise PlanError(
+            f"{late[0]} acts in training, so that {sweep.name} cannot vary it afterwards: "
+            "use when=train"
+        )
+    try:
+        check(run)
+    except ValueError as error:
+        raise PlanError(str(error)) from None
+    chosen = cell.untouched or (cell.control and cell.training.get("method") == UNTOUCHED_METHOD)
+    if run.method.name == UNTOUCHED_METHOD and not chosen:
+        raise PlanError(
+            f"method.name={run.method.name}: {', '.join(sweep.keys)} would change nothing in it; "
+            "choose another method"
+        )
+
+
+def override_levels(sweep: Sweep, config: schema.Sweep, keys: Sequence[str]) -> Sweep:
+    """The sweep in whose levels the command line, which sets ``keys``, goes over the settings that
+    levels stand for, as it does over all others. Raises PlanError.
+
+    A named trainer, data set or backbone replaces a level's settings of it; the method and the
+    evaluation are what levels are.
+    """
+    replaced = tuple(f"{key}." for key in keys if key in ("trainer", "data", "backbone"))
+    if "method" in keys:
+        for factor in sweep.factors:
+            if factor.settings and all("method" in s for s in factor.settings.values()):
+                raise PlanError(
+                    f"method={config.method.name}: each level of {factor.key} is a method of its "
+                    "own; leave it out"
+                )
+
+    def override(settings: Mapping[str, Any]) -> dict[str, Any]:
+        kept = {k: value for k, value in settings.items() if not f"{k}.".startswith(replaced)}
+        inside = [
+            key
+            for key in keys
+            if key != "method" and any(key == k or key.startswith(f"{k}.") for k in kept)
+        ]
+        return kept | {key: conf.lookup(config, key) for key in inside}
+
+    factors = []
+    for before in sweep.factors:
+        settings = {level: override(known) for level, known in before.settings.items()}
+        factors.append(dataclasses.replace(before, settings=settings))
+        for one, two in itertools.combinations(settings, 2):
+            if same_settings(config, settings[one], settings[two]) and not same_settings(
+                config, before.settings[one], before.settings[two]
+            ):
+                raise PlanError(
+                    f"these settings make {one} and {two} of {before.key} the same; "
+                    "leave out what tells them apart"
+                )
+    also = [(levels, override(settings)) for levels, settings in sweep.also]
+    return dataclasses.replace(sweep, factors=factors, also=also)
+
+
+def same_settings(config: schema.Sweep, one: Mapping[str, Any], two: Mapping[str, Any]) -> bool:
+    """Whether two levels come to the same settings, with the config's where they say nothing."""
+    return all(
+        one.get(key, conf.lookup(config, key)) == two.get(key, conf.lookup(config, key))
+        for key in one.keys() | two.keys()
+    )
+
+
+def _only_embedded(sweep: Sweep, config: schema.Sweep) -> bool:
+    """Whether nothing but the embedded world was chosen."""
+    if "backbone" in sweep.keys:
+        embedded = spec.data_sets()[config.data.name].embedded(config)
+        return embedded and config.levels is None
+    return config.backbone.path == "embedded"
+
+
+def _reason_to_decline(sweep: Sweep) -> str:
+    choice = "backbone=sdxl"
+    if "backbone" in sweep.keys:
+        choice = "levels=[embedded,sdxl,/my/backbone]"
+    instead = f"; {sweep.instead}" if sweep.instead else ""
+    return (
+        f"{sweep.name} needs {sweep.needs}, which the embedded world does not have: "
+        f"choose a backbone of your own, {choice}{instead}"
+    )
+
+
+def _check_mode(sweep: Sweep, config: schema.Sweep, words: Sequence[str]) -> None:
+    named = {word.partition("=")[0] for word in words}
     if config.mode == "list" and not config.cells:
-        raise PlanError("mode=list runs the cells that cells=[…] names, and it names none; --plan prints the names")
+        raise PlanError(
+            "mode=list runs the cells that cells=[…] names, and it names none; "
+            "--plan prints the names"
+        )
     if config.mode != "list" and "cells" in named:
-        raise PlanError(f"cells=[{'; '.join(config.cells)}] is for mode=list, but mode={config.mode}")
+        raise PlanError(
+            f"cells=[{'; '.join(config.cells)}] is for mode=list, but mode={config.mode}"
+        )
     if config.mode == "search" and sweep.within:
-        said = f"mode=search compares candidates with one baseline, but {sweep.name} has one for each {sweep.within}"
-        raise PlanError(f"{said}; use mode=grid")
-    if config.mode != "search" and (idle := [key for key in SEARCH if key in named]):
-        raise PlanError(f"{idle[0]} is for mode=search, but mode={config.mode}")
+        raise PlanError(
+            f"mode=search compares candidates with one control, but {sweep.name} has one for each "
+            f"{sweep.within}; use mode=grid"
+        )
+    if config.mode != "search":
+        for key in SEARCH:
+            if key in named:
+                raise PlanError(f"{key} is for mode=search, but mode={config.mode}")
 
 
 def _check_objectives(sweep: Sweep, config: schema.Sweep) -> None:
-    better = {metric.key: metric.better for metric in sweep.metrics}
+    comparable = [metric.key for metric in sweep.metrics if metric.better != "none"]
     for key in config.objectives:
-        if better.get(key, "none") == "none":
-            there = ", ".join(key for key, direction in better.items() if direction != "none")
-            raise ValueError(f"objectives={key}: not a metric of {sweep.name} that has a better direction; there are {there}")
+        if key not in comparable:
+            raise ValueError(
+                f"objectives={key}: not a metric of {sweep.name} that has a better direction; "
+                f"there are {', '.join(comparable)}"
+            )
     if len(config.objectives) > 1 and config.prune != "none":
-        raise ValueError(f"prune={config.prune} with objectives={', '.join(config.objectives)}: only one metric can tell what is hopeless")
+        raise ValueError(
+            f"prune={config.prune} with objectives={', '.join(config.objectives)}: "
+            "only one metric can tell what is hopeless"
+        )
     if config.prune == "seeds" and config.seeds < 2:
-        raise ValueError(f"prune=seeds with seeds={config.seeds}: there is no later seed to leave out; give more")
+        raise ValueError(
+            f"prune=seeds with seeds={config.seeds}: there is no later seed to leave out; give more"
+        )
 
 
-def _canonical(config: schema.Sweep, factor: Factor, level: Any) -> Any:
-    """A level as the schema reads it (1 is 1.0 where a number is wanted); the name of a group's file, or of several settings, stays one."""
+def _as_in_schema(config: schema.Sweep, factor: Factor, level: Any) -> Any:
+    """A level as the schema reads it (1 is 1.0 if a number is expected); the name of a group's file,
+    or of several settings, stays as it is."""
     if factor.settings:
         return level
     value = conf.lookup(conf.replace(config, {factor.key: level}, "levels"), factor.key)

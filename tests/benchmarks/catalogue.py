@@ -1,31 +1,32 @@
 """What the catalogue of sweeps takes: reads a finished `python -m sweeps all` and writes what
-`--plan` goes by where nothing has run yet.
+`--plan` goes by if nothing has run yet.
 
     python tests/benchmarks/catalogue.py output=runs "hardware=two CPU cores, two workers"
 
-Of each sweep the seconds of a trial by its kind, so that trials × seconds is the time for which the
+Of each sweep the seconds of a trial by its kind, so that trials × seconds is the time in which the
 sweep had trials running. Run it again after sizes have changed; of a trial that another sweep's
-adapter served, the time is what it took here. Sweeps that are not finished there keep the record
-they had.
+adapter served, the time is what it took here. Sweeps that are not finished there keep their record.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
 from conf import load as conf
 from sweeps.engine.catalogue import brief_words, discover
-from sweeps.engine.estimate import TIMES, look
-from sweeps.engine.place import kept_apart
+from sweeps.engine.errors import Declined
+from sweeps.engine.eta import TIMES, recorded_run
 from sweeps.engine.plan import seconds_of
-from sweeps.engine.resolve import Declined, resolve
-from sweeps.engine.study import Study
+from sweeps.engine.queue import read_trials
+from sweeps.engine.resolve import resolve
+from sweeps.engine.status import read_status
 
 
-def busy(spans: list[tuple[datetime, datetime]]) -> float:
+def busy_seconds(spans: Sequence[tuple[datetime, datetime]]) -> float:
     """Seconds in which at least one trial ran."""
     total, end = 0.0, datetime.min
     for begin, stop in sorted(spans):
@@ -35,54 +36,38 @@ def busy(spans: list[tuple[datetime, datetime]]) -> float:
 
 
 def main(argv: list[str]) -> None:
-    given = dict(word.split("=", 1) for word in argv)
-    output = Path(given.get("output", "runs"))
-    sweeps, sum_of_all, latest = (
-        json.loads(TIMES.read_text(encoding="utf-8"))["sweeps"],
-        0.0,
-        datetime.min,
-    )
+    settings = dict(word.split("=", 1) for word in argv)
+    output = Path(settings.get("output", "runs"))
+    sweeps, total, latest = dict(recorded_run()["sweeps"]), 0.0, datetime.min
     for sweep in discover():
         words = brief_words(sweep)
         config = conf.load([f"output={output}", *words], sweep.preset)
         try:
-            resolved, cells = resolve(sweep, config, words)
+            status = read_status(resolve(sweep, config, words))
         except Declined:
             continue
-        seen = look(resolved, config, cells)
-        if seen.waiting:
-            print(
-                f"{sweep.name:20} {len(seen.waiting)} of {len(seen.found.wanted)} trials "
-                "are missing: its record stays"
-            )
+        if status.waiting:
+            missing = f"{len(status.waiting)} of {len(status.counts.planned)}"
+            print(f"{sweep.name:20} {missing} trials are missing: its record stays")
             continue
-        trials = [
-            trial for trial in Study.read(seen.folder, seen.name) if trial.state.name == "COMPLETE"
-        ]
-        spans = [
-            (t.datetime_start, t.datetime_complete)
-            for t in trials
-            if t.datetime_start and t.datetime_complete
-        ]
-        seconds, wall = seconds_of(trials), busy(spans)
+        trials = read_trials(status.folder, status.name)
+        trials = [trial for trial in trials if trial.state.name == "COMPLETE"]
+        spans = [(t.datetime_start, t.datetime_complete) for t in trials]
+        known = [(begin, end) for begin, end in spans if begin and end]
+        seconds, wall = seconds_of(trials), busy_seconds(known)
         scale = wall / sum(second for _, second in seconds)
-        kinds = {
-            kind: [second for other, second in seconds if other == kind] for kind, _ in seconds
+        kinds: dict[str, list[float]] = {}
+        for kind, second in seconds:
+            kinds.setdefault(kind, []).append(second)
+        sweeps[sweep.name] = {
+            kind: round(scale * sum(own) / len(own), 1) for kind, own in sorted(kinds.items())
         }
-        means = {
-            kind: round(scale * sum(found) / len(found), 1) for kind, found in sorted(kinds.items())
-        }
-        sweeps[sweep.name] = {"digest": conf.digest(kept_apart(resolved, config)), "seconds": means}
-        sum_of_all, latest = sum_of_all + wall, max(latest, *(stop for _, stop in spans))
+        total, latest = total + wall, max(latest, *(end for _, end in known))
         print(f"{sweep.name:20} {len(trials):3} trials {wall / 60:6.1f} min")
-    hardware = given.get("hardware", "a machine that was not named")
-    record = {
-        "date": f"{latest:%Y-%m-%d}",
-        "hardware": hardware,
-        "sweeps": dict(sorted(sweeps.items())),
-    }
-    TIMES.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"{sum_of_all / 3600:.1f} h in these; written to {TIMES}")
+    hardware = settings.get("hardware", "a machine that was not named")
+    record = {"date": f"{latest:%Y-%m-%d}", "hardware": hardware, "sweeps": sweeps}
+    TIMES.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    print(f"{total / 3600:.1f} h in these; written to {TIMES}")
 
 
 if __name__ == "__main__":

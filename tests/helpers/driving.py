@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-DRIVER = Path(__file__).parent / "sweeps" / "driver_program.py"
+DRIVER = Path(__file__).parents[1] / "sweeps" / "driver_program.py"
 PROCESS = ["launcher=process", "trainer.accelerator=cpu"]
 WORDS = ["seeds=2", "workers=2", *PROCESS]
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -19,7 +19,8 @@ from urllib.parse import quote
 
 import pytest
 
-from sweeps.engine.storage import Server, StorageError
+from sweeps.engine.errors import StorageError
+from sweeps.engine.postgres import Server
 
 PASSWORD = "s3cret@w{o}rd/:%"
 

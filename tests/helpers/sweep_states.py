@@ -8,27 +8,29 @@ from typing import Any
 
 import optuna
 
-from sweeps.sweep import REFERENCE, Factor, Metric, Sweep
+from sweeps.sweep import UNTOUCHED, Factor, Metric, Sweep
 
 SWEEP = Sweep(
     name="threshold",
     question="Does the engine work?",
     origin="a test",
     factors=[Factor("method.gate.threshold", [0.4, 0.5, 0.6], label="Gate threshold")],
-    baseline={"method.gate.threshold": 0.5},
+    control={"method.gate.threshold": 0.5},
     metrics=[Metric("success", "Success"), Metric("fid", "FID", "lower")],
     headline="success",
     preset={"method": "maskattn"},
 )
 
-CELLS = [REFERENCE, "threshold=0.4", "threshold=0.5", "threshold=0.6"]
+CELLS = [UNTOUCHED, "threshold=0.4", "threshold=0.5", "threshold=0.6"]
 
 
-def trials(output: Path, name: str = "threshold") -> list[optuna.trial.FrozenTrial]:
-    storage = optuna.storages.JournalStorage(
-        optuna.storages.journal.JournalFileBackend(str(output / name / "study.journal"))
-    )
-    return optuna.load_study(study_name=name, storage=storage).trials
+def trials(
+    output: Path, name: str = "threshold", study: str | None = None
+) -> list[optuna.trial.FrozenTrial]:
+    """Of the study ``study`` in the folder ``name``, as Optuna itself reads them."""
+    backend = optuna.storages.journal.JournalFileBackend(str(output / name / "study.journal"))
+    storage = optuna.storages.JournalStorage(backend)
+    return optuna.load_study(study_name=study or name, storage=storage).trials
 
 
 def states(output: Path, name: str = "threshold") -> Counter[str]:

@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from helpers.driving import Start, starting
+from helpers.memory_mlflow import in_memory
 from helpers.postgres_server import Machine, running
 from helpers.sweep_states import SWEEP
 
 from conf.schema import Run
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, client
 from reports import document
-from sweeps.run import main
+from sweeps.command import main
 
 COUNT = itertools.count()
 
@@ -71,11 +72,17 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def output(tmp_path: Path, empty_database: Path) -> Path:
+def output(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
+    """An output folder; MLflow's store is in memory, but for slow tests in a database."""
     folder = tmp_path / "runs"
     folder.mkdir()
-    shutil.copy(empty_database, folder / "mlflow.db")
-    return folder
+    if request.node.get_closest_marker("slow"):
+        shutil.copy(request.getfixturevalue("empty_database"), folder / "mlflow.db")
+        yield folder
+    else:
+        (folder / "mlflow.db").touch()
+        with in_memory():
+            yield folder
 
 
 @pytest.fixture
@@ -104,7 +111,7 @@ def sweep(output: Path, trainer: Trainer, reports: list[str]) -> Callable[..., i
     """Runs the sweep as the command line would: `sweep("seeds=2")` returns the exit status."""
 
     def run(*words: str) -> int:
-        return main(SWEEP, [f"output={output}", *words], trainer=trainer)
+        return main(SWEEP, [f"output={output}", *words], train=trainer)
 
     return run
 

@@ -11,7 +11,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 from helpers.sweep_states import SWEEP  # noqa: E402
 
 from reports import document  # noqa: E402
-from sweeps.run import main  # noqa: E402
+from sweeps.command import main  # noqa: E402
 
 
 def write(uri: str, name: str, folder: Path) -> Path:

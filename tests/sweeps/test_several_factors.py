@@ -7,9 +7,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from sweeps.command import main
 from sweeps.injection_layer import SWEEP
-from sweeps.run import main
-from sweeps.sweep import REFERENCE
+from sweeps.sweep import UNTOUCHED
+
+pytestmark = pytest.mark.slow
 
 BASELINE = "stage=mid, placement=both"
 
@@ -23,7 +27,7 @@ def test_a_sweep_of_several_factors(output: Path, trainer: Any, mlflow: Any) -> 
         return {**metrics, **({} if config.method.name == "untouched" else gates)}
 
     trainer.change = change
-    assert main(SWEEP, [f"output={output}", "seeds=1"], trainer=trainer) == 0
+    assert main(SWEEP, [f"output={output}", "seeds=1"], train=trainer) == 0
     folder = output / "injection_layer"
 
     # what was planned
@@ -55,7 +59,7 @@ def test_a_sweep_of_several_factors(output: Path, trainer: Any, mlflow: Any) -> 
     rows = {
         (row["cell"], row["metric"]): row for row in csv.DictReader((folder / "report.csv").open())
     }
-    lacking, baseline = rows[REFERENCE, "overhead"], rows[BASELINE, "overhead"]
+    lacking, baseline = rows[UNTOUCHED, "overhead"], rows[BASELINE, "overhead"]
     assert (lacking["n"], lacking["mean"], lacking["difference"], lacking["paired_n"]) == (
         "0",
         "",
@@ -82,5 +86,5 @@ def test_a_sweep_of_several_factors(output: Path, trainer: Any, mlflow: Any) -> 
         run.data.tags["cell"]: run.data.metrics
         for run in mlflow.search_runs([experiment], "tags.role = 'cell'")
     }
-    assert cells[BASELINE]["agg/overhead_mean"] == 1.25 and "agg/success_mean" in cells[REFERENCE]
-    assert not [key for key in cells[REFERENCE] if "overhead" in key or "gate" in key]
+    assert cells[BASELINE]["agg/overhead_mean"] == 1.25 and "agg/success_mean" in cells[UNTOUCHED]
+    assert not [key for key in cells[UNTOUCHED] if "overhead" in key or "gate" in key]

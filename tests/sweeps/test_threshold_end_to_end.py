@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from sweeps.run import main
+from sweeps.command import main
 from sweeps.threshold import SWEEP
+
+pytestmark = pytest.mark.slow
 
 
 def test_from_an_empty_folder_to_a_report_and_again(
@@ -44,7 +46,7 @@ def test_from_an_empty_folder_to_a_report_and_again(
     assert experiment is not None
     cells = client.search_runs([experiment.experiment_id], "tags.role = 'cell'")
     assert {run.data.tags["cell"] for run in cells} == {
-        "baseline: untouched backbone",
+        "untouched backbone",
         "threshold=0.4",
         "threshold=0.5",
     }

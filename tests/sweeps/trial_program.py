@@ -1,4 +1,4 @@
-"""What the tests' drivers start in the place of `lightning_modules.training.worker`: its own code around a trial that takes no time.
+"""What the tests' drivers start in the place of `sweeps.engine.worker`: its own code around a trial that takes no time.
 
 `behaviour.json` in the output folder says what goes wrong, by trial: {"0.4-0": "kill"} for threshold 0.4 and seed 0, in its first attempt
 only. `seconds` is what every trial takes at least, and `together` how many attempts must have begun before any goes on; all wait
@@ -19,7 +19,7 @@ from typing import Any
 sys.path[:0] = [str(Path(__file__).parents[2])]
 
 from conf.files import write_atomically  # noqa: E402
-from lightning_modules.training import worker  # noqa: E402
+from sweeps.engine import worker  # noqa: E402
 
 
 def run(config: Any, folder: Path, tracking: Any, progress: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import pytest
 from filelock import Timeout
 from helpers.driving import until
 
+from sweeps.engine.errors import StorageError
 from sweeps.engine.locks import FileLocks, open_locks
-from sweeps.engine.storage import StorageError
 
 ROOT = Path(__file__).parents[3]
 DRIVER = """
@@ -35,6 +35,7 @@ with locks.exclusive("queue"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("close_fds", [True, False])
 def test_a_killed_driver_is_dead_at_once_though_its_children_live(
     tmp_path: Path, close_fds: bool

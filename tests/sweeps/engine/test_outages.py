@@ -16,6 +16,8 @@ from helpers.sweep_states import everything, finished, runs, states
 
 from lightning_modules.tracking.mlflow import client
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def small_disk(tmp_path: Path, empty_database: Path) -> Iterator[Path]:

@@ -16,9 +16,11 @@ from typing import Any
 import pytest
 from helpers.postgres_server import Machine
 
-from sweeps.engine.locks import PostgresLocks
-from sweeps.engine.storage import Server, StorageError
-from sweeps.engine.study import Study, identity_of, studies
+from sweeps.engine.errors import StorageError
+from sweeps.engine.postgres import PostgresLocks, Server
+from sweeps.engine.queue import TrialQueue, list_studies, read_identity
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[3]
 KEYS = [("a=1", seed) for seed in range(16)]
@@ -26,7 +28,7 @@ DRIVER = """
 import contextlib, os, subprocess, sys, time
 from pathlib import Path
 import optuna
-from sweeps.engine.study import Study
+from sweeps.engine.queue import TrialQueue
 if sys.argv[2]:
     import alembic.migration, optuna.storages._rdb.models, psycopg2  # so that all begin at the same moment
 folder, storage, task = Path(sys.argv[1]), sys.argv[2] or None, sys.argv[3]
@@ -34,8 +36,8 @@ keys = [("a=1", seed) for seed in range(16)]
 print("ready", flush=True)
 sys.stdin.readline()
 if task == "open":
-    Study._open = Study._open.__wrapped__  # no second try
-study = Study(folder, "queue", "higher", {"by": os.getpid()}, storage)
+    TrialQueue._open = TrialQueue._open.__wrapped__  # no second try
+study = TrialQueue(folder, "queue", "higher", {"by": os.getpid()}, storage)
 if task == "open":
     print(study.facts["identity"]["by"])
 elif task == "enqueue":
@@ -52,7 +54,7 @@ elif task == "one":
     sys.stdin.readline()
 else:
     if task == "unlocked":
-        study.locks.exclusive = lambda name: contextlib.nullcontext()
+        study.presence.locks.exclusive = lambda name: contextlib.nullcontext()
     trial = study.claim(keys, {})
     print(trial.number, flush=True)
     sys.stdin.readline()  # holds its first until the others hold theirs
@@ -124,17 +126,17 @@ def said(drivers: list[subprocess.Popen[str]]) -> list[list[str]]:
     return words
 
 
-def opened(folder: Path, storage: str | None, name: str = "queue") -> Study:
-    return Study(folder, name, "higher", {"digest": "one"}, storage)
+def opened(folder: Path, storage: str | None, name: str = "queue") -> TrialQueue:
+    return TrialQueue(folder, name, "higher", {"digest": "one"}, storage)
 
 
 def test_a_new_study_opened_by_several_at_once(
     tmp_path: Path, storage: str | None, drivers: Drive
 ) -> None:
-    assert identity_of(tmp_path, "queue", storage) is None
+    assert read_identity(tmp_path, "queue", storage) is None
     answers = said(drivers(storage, *["open"] * 4))
     assert len({by for (by,) in answers}) == 1
-    assert identity_of(tmp_path, "queue", storage) == {"by": int(answers[0][0])}
+    assert read_identity(tmp_path, "queue", storage) == {"by": int(answers[0][0])}
 
 
 def test_every_trial_is_claimed_once(tmp_path: Path, storage: str | None, drivers: Drive) -> None:
@@ -143,7 +145,9 @@ def test_every_trial_is_claimed_once(tmp_path: Path, storage: str | None, driver
         study.enqueue(*key, {"a": 1})
     claimed = claimed_by(drivers(storage, *["all"] * 3))
     assert Counter(number for numbers in claimed for number in numbers) == Counter(range(16))
-    assert len(study.trials("COMPLETE")) == 16 and not study.orphans()
+    assert len(study.trials("COMPLETE")) == 16 and not study.presence.orphans(
+        study.trials("RUNNING")
+    )
     owners = {trial.number: trial.user_attrs["owner"] for trial in study.trials()}
     assert [len({owners[number] for number in numbers}) for numbers in claimed] == [
         1,
@@ -190,19 +194,28 @@ def test_a_killed_driver_is_known_at_once(
         numbers.append(int(number))
         children += [int(pid) for pid in pids]
     try:
-        assert not study.orphans() and len(study.elsewhere()) == 2
+        assert (
+            not study.presence.orphans(study.trials("RUNNING"))
+            and len(study.presence.elsewhere(study.trials("RUNNING"))) == 2
+        )
         killed.kill()
         killed.wait()
         # the server hears of it from the kernel, in its own time
         for _ in range(100):
-            if study.orphans():
+            if study.presence.orphans(study.trials("RUNNING")):
                 break
             time.sleep(0.05)
-        assert [trial.number for trial in study.orphans()] == numbers[:1]
-        assert [trial.number for trial in study.elsewhere()] == numbers[1:]
+        assert [
+            trial.number for trial in study.presence.orphans(study.trials("RUNNING"))
+        ] == numbers[:1]
+        assert [
+            trial.number for trial in study.presence.elsewhere(study.trials("RUNNING"))
+        ] == numbers[1:]
         for child in children:
             os.kill(child, 0)
-        assert study.fail(numbers[0], "gone") and not study.orphans()
+        assert study.fail(numbers[0], "gone") and not study.presence.orphans(
+            study.trials("RUNNING")
+        )
         assert living.poll() is None
     finally:
         for child in children:
@@ -213,22 +226,22 @@ def test_a_killed_driver_is_known_at_once(
 def test_looking_creates_no_table(
     tmp_path: Path, machine: Machine, database: str, url: str
 ) -> None:
-    assert identity_of(tmp_path, "queue", url) is None and studies(tmp_path, url) == []
+    assert read_identity(tmp_path, "queue", url) is None and list_studies(tmp_path, url) == []
     assert machine.run("select count(*) from pg_tables where schemaname = 'public'", database) == [
         (0,)
     ]
     for name in ("queue", "another"):
         opened(tmp_path, url, name).close()
     assert (
-        identity_of(tmp_path, "queue", url) == {"digest": "one"}
-        and identity_of(tmp_path, "third", url) is None
+        read_identity(tmp_path, "queue", url) == {"digest": "one"}
+        and read_identity(tmp_path, "third", url) is None
     )
-    assert studies(tmp_path, url.replace("://", "+psycopg2://")) == ["another", "queue"]
+    assert list_studies(tmp_path, url.replace("://", "+psycopg2://")) == ["another", "queue"]
 
 
 def test_the_first_identity_stays(tmp_path: Path, url: str) -> None:
     first = opened(tmp_path, url)
-    second = Study(tmp_path, "queue", "higher", {"digest": "two"}, url)
+    second = TrialQueue(tmp_path, "queue", "higher", {"digest": "two"}, url)
     assert first.facts["identity"] == second.facts["identity"] == {"digest": "one"}
     first.remember("report", "x" * 5000)
     assert second.facts["report"] == "x" * 5000
@@ -269,13 +282,16 @@ def test_a_lost_connection(tmp_path: Path, machine: Machine, database: str, url:
     for key in KEYS[:3]:
         driver.enqueue(*key, {"a": 1})
     first = driver.claim(KEYS, {})
-    assert first is not None and not other.orphans()
+    assert first is not None and not other.presence.orphans(other.trials("RUNNING"))
     assert machine.disconnect(database) >= 4
-    assert [trial.number for trial in other.orphans()] == [first.number]
+    assert [trial.number for trial in other.presence.orphans(other.trials("RUNNING"))] == [
+        first.number
+    ]
     assert (
-        driver.refresh()
-        and not other.orphans()
-        and [trial.number for trial in other.elsewhere()] == [first.number]
+        driver.presence.locks.refresh()
+        and not other.presence.orphans(other.trials("RUNNING"))
+        and [trial.number for trial in other.presence.elsewhere(other.trials("RUNNING"))]
+        == [first.number]
     )
 
     machine.disconnect(database)
@@ -308,7 +324,7 @@ def test_a_claim_that_is_cut_short_is_taken_up_again(
     for key in KEYS[:2]:
         study.enqueue(*key, {"a": 1})
     with monkeypatch.context() as patch:
-        patch.setattr("sweeps.engine.study._suggest", broken)
+        patch.setattr("sweeps.engine.queue._record_parameter", broken)
         with pytest.raises(StorageError, match="server closed the connection unexpectedly$"):
             study.claim(KEYS, {})
     trial = study.claim(KEYS, {})
@@ -329,14 +345,14 @@ def test_a_server_that_is_started_again_is_waited_for(
     trial = study.claim(KEYS, {})
     assert trial is not None
     machine.stop()
-    assert study.refresh() is False
+    assert study.presence.locks.refresh() is False
     again = threading.Timer(0.7, machine.start)
     again.start()
     try:
         assert study.complete(trial.number, 0.5, 1.0) is True
     finally:
         again.join()
-    assert study.refresh() is True and study.trials()[0].value == 0.5
+    assert study.presence.locks.refresh() is True and study.trials()[0].value == 0.5
     study.close()
 
 
@@ -353,7 +369,7 @@ def test_what_the_server_refuses_is_one_line_without_password(
     with pytest.raises(
         StorageError, match=rf'^PostgreSQL, {place}nowhere: .*database "nowhere" does not exist$'
     ):
-        identity_of(tmp_path, "queue", machine.url("nowhere"))
+        read_identity(tmp_path, "queue", machine.url("nowhere"))
     machine.run("create role guest login password 'guest'")
     with pytest.raises(
         StorageError, match=rf"^PostgreSQL, {place}{database}: permission denied for schema public$"

@@ -14,6 +14,8 @@ import pytest
 from helpers.driving import PROCESS, Start, alive, behave, ended, hears, ran, until
 from helpers.sweep_states import everything, finished, runs, states, trials
 
+pytestmark = pytest.mark.slow
+
 
 def test_two_workers_run_everything_once(start: Start, output: Path, mlflow: Any) -> None:
     driver = start()
@@ -214,7 +216,7 @@ def test_a_rank_that_is_killed_ends_its_trial_alone(
 
 
 def everything_but_06() -> list[str]:
-    return ["baseline: untouched backbone", "threshold=0.4", "threshold=0.5"]
+    return ["untouched backbone", "threshold=0.4", "threshold=0.5"]
 
 
 def test_a_driver_that_is_killed_takes_all_ranks_along(start: Start, output: Path) -> None:

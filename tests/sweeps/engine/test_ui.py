@@ -18,7 +18,7 @@ import pytest
 from lightning_modules.tracking import store
 from sweeps import __main__ as command
 from sweeps.engine import ui
-from sweeps.engine.ledger import Ledger
+from sweeps.engine.mlflow_mirror import MlflowMirror
 from sweeps.sweep import Cell
 
 ROOT = Path(__file__).parents[3]
@@ -34,7 +34,7 @@ def filled(output: Path) -> Path:
         "metrics": "[]",
         "factor_keys": "[]",
     }
-    Ledger(
+    MlflowMirror(
         f"sqlite:///{output / 'mlflow.db'}", "threshold", output / "artifacts", tags, ""
     ).add_cells([Cell("threshold=0.4", {})])
     return output
@@ -49,10 +49,11 @@ def taken() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.slow
 def test_it_serves_the_pages_until_it_is_stopped(filled: Path, tmp_path: Path) -> None:
     here = tmp_path / "here"
     here.mkdir()
-    port = ui._port(None)
+    port = ui._choose_port(None)
     words = [sys.executable, "-m", "sweeps", "ui", f"output={filled}", f"port={port}"]
     process = subprocess.Popen(
         words,
@@ -90,8 +91,8 @@ def test_a_server_that_runs_already_is_only_linked_to(
     filled: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     database = store.client(f"sqlite:///{filled / 'mlflow.db'}")
-    monkeypatch.setattr(store, "client", lambda uri: database)
-    monkeypatch.setattr(store, "trouble", lambda uri: None)
+    monkeypatch.setattr(ui, "client", lambda uri: database)
+    monkeypatch.setattr(ui, "trouble", lambda uri: None)
     assert ui.main(["tracking_uri=http://user:secret@server:5000"]) == 0
     out = capsys.readouterr().out
     assert "charts:  http://server:5000/#/experiments/" in out and "secret" not in out
@@ -103,7 +104,7 @@ def test_a_taken_port_is_said_or_passed_over(
     assert ui.main([f"output={filled}", f"port={taken}"]) == 2
     assert f"error: port {taken} is taken; port=" in capsys.readouterr().err
     monkeypatch.setattr(ui, "PORT", taken)
-    assert ui._port(None) > taken
+    assert ui._choose_port(None) > taken
 
 
 @pytest.mark.parametrize(
@@ -127,6 +128,7 @@ def test_what_cannot_be_opened_is_one_line(
     assert said.startswith("error: ") and expected in said and said.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_a_database_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / "mlflow.db").write_text("this is no database " * 100)
     assert ui.main([f"output={tmp_path}"]) == 2

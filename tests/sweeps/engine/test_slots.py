@@ -4,29 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from conf import load as conf
-from sweeps.engine import launch
-from sweeps.engine.launch import Inline, LaunchError, Program, devices_of, slots_for
+from sweeps.engine import slots
+from sweeps.engine.errors import LaunchError
+from sweeps.engine.slots import InlineSlot, ProcessSlot, make_slots, visible_gpus
 
 
-def slots(*words: str, gpus: str = "") -> list[Any]:
+def made(*words: str, gpus: str = "") -> list[Any]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            launch, "devices_of", lambda config: devices_of(config, {"CUDA_VISIBLE_DEVICES": gpus})
-        )
-        patch.setattr(launch.os, "cpu_count", lambda: 8)
-        return list(slots_for(conf.load(list(words)), trainer=lambda *_: {}))
-
-
-def described(found: list[Any]) -> list[tuple[str, int]]:
-    return [
-        ("inline" if isinstance(slot, Inline) else slot.device, getattr(slot, "processes", 1))
-        for slot in found
-    ]
+        environment = {"CUDA_VISIBLE_DEVICES": gpus}
+        patch.setattr(slots, "visible_gpus", lambda config: visible_gpus(config, environment))
+        patch.setattr(slots.os, "cpu_count", lambda: 8)
+        return list(make_slots(conf.load(list(words)), train=lambda *_: {}))
 
 
 @pytest.mark.parametrize(
@@ -46,13 +40,18 @@ def described(found: list[Any]) -> list[tuple[str, int]]:
     ],
 )
 def test_slots(words: list[str], gpus: str, expected: list[tuple[str, int]]) -> None:
-    assert described(slots(*words, gpus=gpus)) == expected
+    assert [
+        ("inline" if isinstance(slot, InlineSlot) else slot.device, getattr(slot, "processes", 1))
+        for slot in made(*words, gpus=gpus)
+    ] == expected
 
 
-def test_cores_are_shared_out() -> None:
-    assert [slot.threads for slot in slots("workers=2")] == [4, 4]
-    assert [slot.threads for slot in slots("workers=2", "trainer.devices=2")] == [2, 2]
-    assert [slot.threads for slot in slots("workers=2", gpus="0,1")] == [0, 0]
+@pytest.mark.parametrize(
+    ("words", "gpus", "threads"),
+    [(["workers=2"], "", 4), (["workers=2", "trainer.devices=2"], "", 2), ([], "0,1", 0)],
+)
+def test_cores_are_shared_out(words: list[str], gpus: str, threads: int) -> None:
+    assert [slot.threads for slot in made(*words, gpus=gpus)] == [threads] * 2
 
 
 @pytest.mark.parametrize(
@@ -60,22 +59,10 @@ def test_cores_are_shared_out() -> None:
     [
         (["workers=many"], "", "workers=many: expected auto or a number of at least 1"),
         (["workers=0"], "", "workers=0: expected auto or a number of at least 1"),
-        (
-            ["workers=3"],
-            "0,1",
-            "workers=3 with trainer.devices=1 take 3 GPUs, but there are 2 (0, 1)",
-        ),
-        (
-            ["trainer.devices=4"],
-            "0,1",
-            "workers=auto with trainer.devices=4 take 4 GPUs, but there are 2 (0, 1)",
-        ),
+        (["workers=3"], "0,1", "trainer.devices=1 take 3 GPUs, but there are 2 (0, 1)"),
+        (["trainer.devices=4"], "0,1", "trainer.devices=4 take 4 GPUs, but there are 2 (0, 1)"),
         (["devices=1,1"], "0,1", "devices=1,1: expected each GPU once"),
-        (
-            ["launcher=inline", "devices=1"],
-            "0,1",
-            "launcher=inline with devices=1: this process uses the first GPU; use launcher=process",
-        ),
+        (["launcher=inline", "devices=1"], "0,1", "uses the first GPU; use launcher=process"),
         (["devices=0,7"], "0,1", "devices=0,7: no GPU 7 here; there are 0, 1"),
         (["launcher=inline", "workers=2"], "", "launcher=inline with workers=2"),
         (["launcher=inline", "trainer.devices=2"], "", "launcher=inline with trainer.devices=2"),
@@ -84,7 +71,15 @@ def test_cores_are_shared_out() -> None:
 )
 def test_what_does_not_fit_is_refused(words: list[str], gpus: str, message: str) -> None:
     with pytest.raises(LaunchError, match=re.escape(message)):
-        slots(*words, gpus=gpus)
+        made(*words, gpus=gpus)
+
+
+def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(name: str) -> None:
+        raise OSError(name)
+
+    monkeypatch.setattr(slots.ctypes, "CDLL", missing)
+    assert visible_gpus(conf.load([]), {}) == []
 
 
 def test_a_signal_that_a_library_turned_into_an_exit_comes_out(tmp_path: Path) -> None:
@@ -94,14 +89,17 @@ def test_a_signal_that_a_library_turned_into_an_exit_comes_out(tmp_path: Path) -
         except KeyboardInterrupt:
             raise SystemExit(1) from None
 
-    job: Any = type("Job", (), {"folder": tmp_path, "config": None, "tracking": None})
+    def leave(*_: Any) -> dict[str, Any]:
+        raise SystemExit(3)
+
+    job: Any = SimpleNamespace(folder=tmp_path, config=None, tracking=None)
     with pytest.raises(SystemExit):
-        Inline(swallow).start(job)
-    slot = Inline(lambda *_: exec("raise SystemExit(3)"))  # type: ignore[arg-type, return-value]
+        InlineSlot(swallow).start(job)
+    slot = InlineSlot(leave)
     slot.start(job)
     outcome = slot.poll()
     assert outcome is not None and outcome.result is None and outcome.reason == "SystemExit: 3"
 
 
 def test_nothing_runs_before_it_is_started() -> None:
-    assert Program(()).poll() is None and Program(()).progress() == ("", 0.0)
+    assert ProcessSlot(()).poll() is None and ProcessSlot(()).progress() == ("", 0.0)

@@ -15,9 +15,9 @@ import pytest
 
 from conf import load as conf
 from conf.schema import Run
-from lightning_modules.training import worker
+from sweeps.engine import worker
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_a_worker_whose_parent_is_gone_already_ends_at_once(tmp_path: Path) -> N
     gone.wait()
     environment = os.environ | {worker.PARENT: str(gone.pid)}
     orphan = subprocess.run(
-        [sys.executable, "-m", "lightning_modules.training.worker", "run.yaml"],
+        [sys.executable, "-m", "sweeps.engine.worker", "run.yaml"],
         cwd=ROOT,
         env=environment,
         check=False,
@@ -127,4 +127,4 @@ def test_only_the_ranks_of_torchrun_count(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert worker.first() == first
+    assert worker.is_first_rank() == first

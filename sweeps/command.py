@@ -1,0 +1,83 @@
+"""The command of one sweep: ``python -m sweeps.threshold key=value …``.
+
+It can be stopped at any time; the same command goes on and repeats nothing that has finished.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from collections.abc import Sequence
+
+from conf import load as conf
+from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
+from sweeps.engine.resolve import resolve
+from sweeps.engine.signals import Signals, Stopped
+from sweeps.engine.worker import Trainer
+from sweeps.sweep import Sweep
+
+__all__ = ["config_words", "main"]
+
+FAILED, REFUSED = 1, 2  # Exit statuses
+FLAGS = {
+    "--plan": "print the cells, what is done and how long the rest will take; run nothing",
+    "--fresh": "use nothing that was made before; results, adapters and images get a mark: fresh=…",
+    "--help": "this page",
+}
+
+
+def config_words(argv: Sequence[str]) -> list[str]:
+    """The ``key=value`` words of a command, in which --fresh stands for a mark of its own."""
+    words = [word for word in argv if word not in FLAGS]
+    if "--fresh" in argv:
+        words.append(f"fresh={time.strftime('%Y%m%d-%H%M%S')}")
+        note = f"nothing made before is used; to go on with this one later, say {words[-1]} instead"
+        print(f"--fresh: {note}", file=sys.stderr)
+    return words
+
+
+def main(
+    sweep: Sweep,
+    argv: Sequence[str] | None = None,
+    train: Trainer | None = None,
+    program: tuple[str, ...] | None = None,
+) -> int:
+    """Run ``sweep`` with ``key=value`` words. Returns 0, 1 if a trial or the report failed, 2 for a
+    wrong command, 128 + n after a signal n.
+
+    ``train`` replaces ``lightning_modules.training.run.run`` in this process, ``program`` the
+    worker in others.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if {"-h", "--help"} & set(argv):
+        title, command = f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}"
+        flags = "\n".join(f"  {flag:<22}  {meaning}" for flag, meaning in FLAGS.items())
+        print(f"{conf.help_text(title, command, sweep.preset).rstrip()}\n\nflags\n{flags}")
+        return 0
+    words = config_words(argv)
+    with Signals().handle() as signals:
+        try:
+            request = resolve(sweep, conf.load(words, sweep.preset), words)
+            if "--plan" in argv:
+                from sweeps.engine.preview import print_preview
+
+                print_preview(request)
+                return 0
+            # Loads what a plan can do without
+            from sweeps.engine.session import run_sweep
+
+            return run_sweep(request, signals, train, program)
+        except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
+            print(f"error: {error}", file=sys.stderr)
+            return REFUSED
+        except SweepAborted as error:
+            print(f"error: {error}", file=sys.stderr)
+            return FAILED
+        except (KeyboardInterrupt, SystemExit) as stop:
+            # Lightning answers a signal with sys.exit
+            if isinstance(stop, SystemExit) and not signals.received:
+                raise
+            number = signals.received[-1] if signals.received else signal.SIGINT
+            print("stopped; the same command goes on from here", file=sys.stderr)
+            return 128 + (stop.number if isinstance(stop, Stopped) else number)

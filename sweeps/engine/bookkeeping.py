@@ -1,0 +1,175 @@
+"""Keeps the queue, the trials' folders and MLflow in one state: while trials end, and after earlier
+processes were killed in the middle of it. Everything here can be repeated."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning_modules.training.keys import code_version
+from sweeps.engine.errors import ResultError
+from sweeps.engine.plan import Job, Plan, kinds_of
+from sweeps.engine.queue import Key, key_of
+
+__all__ = [
+    "finish_trial",
+    "metric_of",
+    "read_result",
+    "reconcile",
+    "return_trial",
+    "take_over_orphans",
+    "update_cell",
+]
+
+RESULT = "result.json"
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    """What a finished trial left in its folder; None if it did not finish."""
+    path = folder / RESULT
+    if not path.is_file():
+        return None
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return None
+    if isinstance(result, dict) and isinstance(result.get("metrics"), dict):
+        return result
+    return None
+
+
+def metric_of(result: Mapping[str, Any], name: str) -> float:
+    """The metric ``name`` of a result. Raises ResultError if it is missing or not a number."""
+    key = f"eval/{name}"
+    if key not in result["metrics"]:
+        known = ", ".join(sorted(result["metrics"]))
+        raise ResultError(f"the result has no {key}; it has {known}")
+    value = float(result["metrics"][key])
+    if math.isnan(value):
+        raise ResultError(f"{key} is not a number (NaN)")
+    return value
+
+
+def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float, float]:
+    """Count a trial: its headline metric and seconds. Raises ResultError for a result without the
+    metric."""
+    try:
+        value = metric_of(result, plan.request.sweep.headline)
+    except ResultError:
+        # Kept for a person who looks for the cause, but never taken for a result
+        if (job.folder / RESULT).exists():
+            (job.folder / RESULT).replace(job.folder / "result.failed.json")
+        raise
+    seconds = sum(result.get("seconds", {}).values())
+    plan.mirror.settle(job.tracking, result, job.folder)
+    plan.queue.note(job.number, kind=job.kind, code=code_version(), phases=result.get("seconds"))
+    # If another driver took this one for dead, it finds the result as well
+    plan.queue.complete(job.number, value, seconds)
+    update_cell(plan, job.cell.text)
+    return value, seconds
+
+
+def return_trial(plan: Plan, job: Job, status: str, reason: str) -> bool:
+    """Mark a trial that did not finish, in the queue and in MLflow (FAILED or KILLED). False if
+    another driver, which took this one for dead, has queued it again."""
+    if not plan.queue.fail(job.number, reason, status):
+        return False  # It has its reason already
+    plan.mirror.fail(job.tracking, status, reason, job.folder)
+    return True
+
+
+def update_cell(plan: Plan, text: str) -> None:
+    """Means over seeds onto the cell's run, and its state, whichever driver gave up a trial."""
+    trials = [trial for trial in plan.queue.trials() if key_of(trial)[0] == text]
+    open_or_done = {key_of(trial) for trial in trials if trial.state.name != "FAIL"}
+    failed = {key_of(trial) for trial in trials if trial.user_attrs.get("status") == "FAILED"}
+    lost = (failed - open_or_done) & set(plan.wanted)
+    plan.mirror.aggregate(text, plan.request.seeds, failed=bool(lost))
+
+
+def reconcile(plan: Plan) -> None:
+    """Bring queue, folders and MLflow to one state after anything that happened to earlier
+    processes, then queue what is missing."""
+    plan.prepare()
+    with plan.queue.lock:
+        _settle_orphans(plan)
+        waiting = {key_of(trial) for trial in plan.queue.trials("WAITING", "RUNNING")}
+        stored = {(cell, seed) for cell, seeds in plan.mirror.seeds().items() for seed in seeds}
+        complete = {key_of(trial): trial.number for trial in plan.queue.trials("COMPLETE")}
+        for key in plan.wanted:
+            if key in waiting or (key in complete and key in stored):
+                continue
+            if key in complete and _settle_result(plan, complete[key], key) is not None:
+                continue  # MLflow had lost a run that the folder still has
+            plan.enqueue(key)
+        plan.mirror.close_stale(lambda: _running_numbers(plan))
+    for cell in plan.request.cells:
+        update_cell(plan, cell.text)
+    wanted = set(plan.wanted)
+    codes = [t.user_attrs.get("code") for t in plan.queue.trials("COMPLETE") if key_of(t) in wanted]
+    other = sum(code not in (None, code_version()) for code in codes)
+    if other:
+        plan.notes.append(
+            f"{other} of {len(codes)} finished trials were made by other code than this: "
+            "to make all of them again, add --fresh"
+        )
+
+
+def take_over_orphans(plan: Plan) -> bool:
+    """Take over trials whose process is gone; True if that put something back into the queue."""
+    with plan.queue.lock:
+        wanted = set(plan.wanted)
+        running = plan.queue.trials("RUNNING")
+        orphans = {key_of(trial) for trial in plan.queue.presence.orphans(running)} & wanted
+        if not orphans:
+            return False
+        _settle_orphans(plan)
+        lost = orphans - {key_of(trial) for trial in plan.queue.trials("COMPLETE")}
+        for key in sorted(lost):
+            plan.enqueue(key)
+        plan.mirror.close_stale(lambda: _running_numbers(plan))
+    return bool(lost)
+
+
+def _running_numbers(plan: Plan) -> list[int]:
+    return [trial.number for trial in plan.queue.trials("RUNNING")]
+
+
+def _settle_orphans(plan: Plan) -> None:
+    """Trials whose process is gone: a result that was written counts, everything else is failed."""
+    known = {cell.text for cell in plan.request.cells}
+    for trial in plan.queue.presence.orphans(plan.queue.trials("RUNNING")):
+        key = key_of(trial)
+        result = _settle_result(plan, trial.number, key) if key[0] in known else None
+        if result is None:
+            reason = "the process ended before the trial did"
+            plan.queue.fail(trial.number, reason)
+            if key[0] in known:
+                job = plan.job(trial.number, key, 1)
+                plan.mirror.fail(job.tracking, "KILLED", reason, job.folder)
+            continue
+        code, phases = result.get("versions", {}).get("code"), result.get("seconds", {})
+        kind = kinds_of(plan.request, [key])[key]
+        plan.queue.note(trial.number, kind=kind, code=code, phases=phases or None)
+        value = metric_of(result, plan.request.sweep.headline)
+        plan.queue.complete(trial.number, value, sum(phases.values()))
+        plan.notes.append(
+            f"{key[0]}, seed {key[1]} had finished when its process was stopped: counted"
+        )
+
+
+def _settle_result(plan: Plan, number: int, key: Key) -> dict[str, Any] | None:
+    """The usable result in a trial's folder, now in MLflow too; None if there is none."""
+    job = plan.job(number, key, 1)
+    result = read_result(job.folder)
+    if result is None:
+        return None
+    try:
+        metric_of(result, plan.request.sweep.headline)
+    except ResultError:
+        return None
+    plan.mirror.settle(job.tracking, result, job.folder)
+    return result

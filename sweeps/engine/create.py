@@ -1,0 +1,196 @@
+"""Stores a sweep: a folder, MLflow's database, experiment and cell runs, and a study with a queued
+trial for each cell and seed. Doing it again is harmless: what is there is found, what is missing is
+added."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from conf import load as conf
+from conf import schema
+from lightning_modules.tracking.mlflow import describe_error
+from lightning_modules.tracking.store import client, public, trouble
+from sweeps.engine.bookkeeping import reconcile
+from sweeps.engine.errors import PlanError
+from sweeps.engine.locks import open_locks
+from sweeps.engine.metrics import describe_evaluation
+from sweeps.engine.mlflow_mirror import MlflowMirror
+from sweeps.engine.plan import Plan
+from sweeps.engine.queue import TrialQueue, read_identity
+from sweeps.engine.resolve import Request
+from sweeps.engine.search import make_search_plan
+from sweeps.engine.studies import PLACES, possible_names, result_settings
+from sweeps.sweep import Cell, Sweep, level_text
+
+__all__ = ["create_study", "tracking_uri"]
+
+
+def create_study(request: Request) -> Plan:
+    """Store the plan: folder, MLflow database, experiment and cell runs, study and queue. What is
+    there is found again. Raises PlanError or StorageError."""
+    sweep, config = request.sweep, request.config
+    output, uri = Path(config.output), tracking_uri(config)
+    notes: list[str] = []
+    with _planning_lock(config):
+        if config.tracking_uri is None:
+            _create_database(output / "mlflow.db")
+        _touch_store(uri)
+        name, identity = _choose_name(sweep, config, uri, notes)
+        # The queue comes first: stopped in between, the next start knows the folder, and by it the
+        # experiment
+        queue = TrialQueue(output / name, name, sweep.direction, identity, config.storage)
+        mirror = MlflowMirror(
+            uri,
+            name,
+            output / "artifacts" / name if uri.startswith("sqlite:") else None,
+            {**_experiment_tags(request), "plan": queue.facts["identity"]["plan"]},
+            f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.",
+            lambda cell: _method_name(request, cell),
+        )
+        mirror.add_cells(request.cells)
+    plan = Plan(request, name, output / name, queue, mirror, notes)
+    if config.mode == "search":
+        plan = make_search_plan(plan, identity)
+    reconcile(plan)
+    # Addresses may hold passwords
+    shown = dataclasses.replace(config, storage=None, tracking_uri=None)
+    conf.write(shown, plan.folder / "sweep.yaml")
+    return plan
+
+
+def tracking_uri(config: schema.Sweep) -> str:
+    """Where MLflow keeps the results. Raises PlanError for a server that does not answer, since
+    MLflow itself would go on asking for minutes."""
+    uri = config.tracking_uri or f"sqlite:///{(Path(config.output) / 'mlflow.db').resolve()}"
+    if reason := trouble(uri):
+        raise PlanError(f"no MLflow server answers at tracking_uri={public(uri)}: {reason}")
+    return uri
+
+
+@contextmanager
+def _planning_lock(config: schema.Sweep) -> Iterator[None]:
+    """One process at a time makes MLflow's tables and experiments, below one output and, if the
+    queue is on a server, everywhere."""
+    output = Path(config.output)
+    lock = FileLock(output / ".lock")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        reason = error.strerror or error
+        raise PlanError(f"output={config.output} cannot be written to: {reason}") from None
+    locks = open_locks(output, "", config.storage)
+    try:
+        with locks.exclusive("plan") if config.storage else nullcontext():
+            yield
+    finally:
+        locks.close()
+        lock.release()
+
+
+def _create_database(path: Path) -> None:
+    """MLflow's tables take seconds to make; the file appears only when all are there."""
+    if not path.exists():
+        draft = path.with_name(".mlflow.db.new")
+        draft.unlink(missing_ok=True)
+        _touch_store(f"sqlite:///{draft.resolve()}")
+        draft.replace(path)
+
+
+def _touch_store(uri: str) -> None:
+    """First touch of a tracking store. Raises PlanError if MLflow refuses it."""
+    try:
+        client(uri).search_experiments(max_results=1)
+    except Exception as error:
+        if not type(error).__module__.startswith(("mlflow", "sqlalchemy")):
+            raise
+        reason = describe_error(error)
+        raise PlanError(f"MLflow cannot use tracking_uri={public(uri)}: {reason}") from error
+
+
+def _choose_name(
+    sweep: Sweep, config: schema.Sweep, uri: str, notes: list[str]
+) -> tuple[str, dict[str, Any]]:
+    """Name and identity of the study of these settings, or the first free name and a new
+    identity."""
+    output, settings = Path(config.output), result_settings(sweep, config)
+    digest = conf.digest(settings)
+    names = possible_names(sweep, config, digest)
+    for count, name in enumerate(names):
+        folder = output / name
+        identity = read_identity(folder, name, config.storage)
+        experiment = client(uri).get_experiment_by_name(name)
+        if identity is None:
+            fits = experiment is None and not (folder / "trials").exists()
+            identity = {"digest": digest, "config": settings, "plan": uuid.uuid4().hex}
+        else:
+            same = identity["digest"] == digest
+            own = experiment is None or experiment.tags.get("plan") == identity["plan"]
+            fits = same and own
+            if count == 0 and not same:
+                changes = _describe_changes(identity["config"], settings)
+                notes.append(
+                    f"settings differ from those of {folder} ({changes}): "
+                    f"kept apart in {output / names[1]}"
+                )
+        if fits:
+            if count and not notes:
+                notes.append(
+                    f"MLflow has an experiment {names[0]} that does not belong to {output}: "
+                    f"kept apart as {name}"
+                )
+            return name, identity
+    raise PlanError(
+        f"{output} holds a hundred sweeps called {names[1]}-…; choose another output=FOLDER"
+    )
+
+
+def _describe_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    keys = [key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+    shown = [f"{key} {old.get(key, 'unset')} → {new.get(key, 'unset')}" for key in keys[:3]]
+    return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _method_name(request: Request, cell: Cell) -> str:
+    """The name of a cell's method. Settings are put together only if the cell changes it."""
+    if {"method", "method.name"} & cell.training.keys():
+        return request.run((cell.text, request.config.seed)).method.name
+    return request.config.method.name
+
+
+def _experiment_tags(request: Request) -> dict[str, str]:
+    """What a report needs to know of the plan."""
+    sweep, config = request.sweep, request.config
+    words = [word for word in request.words if word.partition("=")[0] not in PLACES]
+    settings = {key: value for key, value in conf.to_dict(config).items() if key not in PLACES}
+    without = [{key: level_text(level) for key, level in w.items()} for w in sweep.without]
+    return {
+        "sweep": sweep.name,
+        "question": sweep.question,
+        "origin": sweep.origin,
+        "factor_keys": _json(sweep.keys),
+        "factors": _json([factor.describe() for factor in sweep.factors]),
+        "without": _json(without),
+        "within": sweep.within,
+        "metrics": _json([dataclasses.asdict(metric) for metric in sweep.metrics]),
+        "headline": sweep.headline,
+        "seeds": _json(request.seeds),
+        "mode": config.mode,
+        "config": _json(settings),
+        "command": f"python -m {shlex.join([f'sweeps.{sweep.name}', *words])}",
+        "published": _json([dict(entry) for entry in sweep.published]),
+        "evaluation": describe_evaluation(config.evaluation),
+    }
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

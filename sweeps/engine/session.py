@@ -1,0 +1,144 @@
+"""Runs a sweep from its plan to its report."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from conf import load as conf
+from lightning_modules.tracking.store import public
+from reports import document
+from reports.study import ReportError
+from sweeps.engine.create import create_study, tracking_uri
+from sweeps.engine.display import make_console, make_display, show
+from sweeps.engine.driver import Driver, abort_on_lost_storage
+from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
+from sweeps.engine.eta import EtaEstimator
+from sweeps.engine.plan import kinds_of, seconds_of
+from sweeps.engine.queue import key_of
+from sweeps.engine.resolve import Request
+from sweeps.engine.signals import Signals
+from sweeps.engine.slots import PROGRAM, Slot, Trainer, make_slots
+from sweeps.engine.summary import summary_table
+from sweeps.engine.timing import timing_table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from sweeps.engine.plan import Plan
+    from sweeps.engine.queue import Key
+
+__all__ = ["run_sweep"]
+
+FAILED = 1  # Exit status
+
+
+def run_sweep(
+    request: Request,
+    signals: Signals,
+    train: Trainer | None = None,
+    program: tuple[str, ...] | None = None,
+) -> int:
+    """Returns the exit status, see ``sweeps.command.main``. Raises PlanError, LaunchError or
+    StorageError before anything is planned, SweepAborted afterwards."""
+    tracking_uri(request.config)  # First, since looking for GPUs takes seconds
+    if request.config.storage is not None:
+        from sweeps.engine.postgres import Server
+
+        Server(request.config.storage)
+    slots = make_slots(request.config, train, program or PROGRAM)
+    with abort_on_lost_storage():
+        plan = create_study(request)
+    try:
+        return _run(plan, slots, signals)
+    except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
+        raise SweepAborted(str(error)) from error
+    finally:
+        plan.close()
+
+
+def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
+    console, done = make_console(), plan.done()
+    for note in plan.notes:
+        show(console, note)
+    size = f"{plan.describe_size()}, {len(done)} finished"
+    show(console, f"{plan.name}: {size}; {plan.folder}")
+    eta = EtaEstimator(len(slots))
+    for kind, seconds in seconds_of(plan.queue.trials()):
+        eta.add(kind, seconds)
+    waiting = kinds_of(plan.request, [key for key in plan.wanted if key not in done], done)
+    failures: dict[Key, str] = {}
+    if waiting or plan.unknown_trials():
+        with make_display(console, eta, len(done), waiting, plan.unknown_trials()) as display:
+            driver = Driver(plan, slots, display, lambda: bool(signals.received))
+            signals.working = True
+            try:
+                driver.run()
+            finally:
+                signals.working = False
+            failures = driver.failures
+    with abort_on_lost_storage():
+        status = _conclude(plan, console, failures)
+    if signals.received:
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 128 + signals.received[0]
+    return status
+
+
+def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
+    """Table, report, where to look, and what is missing."""
+    request, done = plan.request, plan.done()
+    for line in plan.summary_lines():
+        show(console, line)
+    values, width = plan.mirror.seeds(), console.width
+    show(console, summary_table(request.sweep, request.cells, request.seeds, values, width))
+    if table := timing_table(plan.queue.trials()):
+        show(console, table)
+    written = bool(done) and _write_report(plan, console)
+    if written:
+        show(console, f"report:  {plan.folder / 'report.pdf'}")
+    for label, text in [("folder", str(plan.folder)), *plan.mirror.links()]:
+        show(console, f"{label + ':':<9}{text}")
+    for (cell, seed), reason in failures.items():
+        print(f"failed: {cell}, seed {seed}: {reason}", file=sys.stderr)
+    rest = set(plan.wanted) - done - failures.keys()
+    running = plan.queue.presence.elsewhere(plan.queue.trials("RUNNING"))
+    elsewhere = len(rest & {key_of(trial) for trial in running})
+    if elsewhere:
+        note = "more being run by another process; the same command later adds them to the report"
+        show(console, f"{elsewhere} {note}")
+    if len(rest) > elsewhere:
+        show(console, f"{len(rest) - elsewhere} trials are left to run")
+    return FAILED if failures or (done and not written) else 0
+
+
+def _write_report(plan: Plan, console: Console) -> bool:
+    """Write and attach the report, unless nothing that it depends on has changed, and show its
+    answer. False if that failed."""
+    code = Path(document.__file__).parent
+    source = {
+        file.name: file.read_text(encoding="utf-8")
+        for file in code.iterdir()
+        if file.suffix in (".py", ".typ")
+    }
+    digest = conf.digest({"state": plan.mirror.report_state(), "source": source})
+    if plan.queue.facts.get("report") != digest or not (plan.folder / "report.pdf").is_file():
+        uri = plan.mirror.uri
+        try:
+            document.write(uri, plan.name, plan.folder)
+            document.attach(uri, plan.name, plan.folder)
+        except ReportError as error:
+            config = plan.request.config
+            where = f"output={config.output}"
+            if config.tracking_uri:
+                where += f" tracking_uri={public(config.tracking_uri)}"
+            command = f"python -m reports {plan.name} {where}"
+            print(f"error: no report: {error}; to try again: {command}", file=sys.stderr)
+            return False
+        plan.queue.remember("report", digest)
+    answer = json.loads((plan.folder / "report.json").read_text(encoding="utf-8"))["answer"]
+    show(console, answer)
+    return True

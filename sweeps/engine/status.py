@@ -1,0 +1,128 @@
+"""How far a plan is, and how long the rest will take. Runs and creates nothing, and needs none of the
+heavy libraries."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lightning_modules.training.progress import format_duration
+from sweeps.engine.eta import EtaEstimator, recorded_run, recorded_seconds
+from sweeps.engine.plan import kinds_of, seconds_of
+from sweeps.engine.queue import Key, key_of, read_trials
+from sweeps.engine.resolve import Request
+from sweeps.engine.slots import make_slots
+from sweeps.engine.studies import find_study
+
+if TYPE_CHECKING:
+    from sweeps.engine.queue import StoredTrial
+
+__all__ = ["PlanStatus", "TrialCounts", "read_status"]
+
+
+class TrialCounts:
+    """What the queue of a study says of a plan's trials: (cell, seed) that are ``done``,
+    ``running`` or ``failed``."""
+
+    def __init__(
+        self, trials: Sequence[StoredTrial], planned: Collection[Key] | None = None
+    ) -> None:
+        """``planned``: the trials of the plan; all that are in the queue if not given."""
+        last: dict[Key, StoredTrial] = {}
+        states: dict[str, set[Key]] = {}
+        for trial in trials:
+            key = key_of(trial)
+            if planned is None or key in planned:
+                states.setdefault(trial.state.name, set()).add(key)
+                if trial.state.name == "FAIL":
+                    last[key] = trial
+        self.planned = set(planned) if planned is not None else set().union(*states.values())
+        self.running = states.get("RUNNING", set())
+        self.done = states.get("COMPLETE", set()) - self.running - states.get("WAITING", set())
+        # The last attempt failed by itself, and was not stopped
+        failed = {key for key, t in last.items() if t.user_attrs.get("status") == "FAILED"}
+        self.failed = failed - self.done - self.running
+
+    def text(self) -> str:
+        """3 of 8 done, 1 running, 1 failed."""
+        parts = [f"{len(self.done)} of {len(self.planned)} done"]
+        parts += [f"{len(self.running)} running"] if self.running else []
+        parts += [f"{len(self.failed)} failed"] if self.failed else []
+        return ", ".join(parts)
+
+
+@dataclass(frozen=True)
+class PlanStatus:
+    """What the folder of a plan says. ``waiting`` maps the (cell, seed) to come to their kind."""
+
+    name: str
+    folder: Path
+    counts: TrialCounts
+    waiting: Mapping[Key, str]
+    eta: EtaEstimator
+    # Seconds of a trial by its kind, if none of the plan's own has finished
+    recorded: Mapping[str, float] | None
+    separate_devices: bool = False  # Whether each slot has a device of its own
+
+    @property
+    def remaining_seconds(self) -> float | None:
+        """How long the rest takes; None if nothing tells."""
+        if self.recorded is None:
+            return self.eta.remaining(self.waiting.values())
+        longest = max(self.recorded.values())
+        seconds = sum(self.recorded.get(kind, longest) for kind in self.waiting.values())
+        # It was made with all cores of a CPU, which more workers only share; devices do add up
+        return seconds / (self.eta.slots if self.separate_devices else 1)
+
+    @property
+    def finished_seconds(self) -> float:
+        """Seconds that the finished trials took, one after another."""
+        return sum(map(sum, self.eta.seconds.values()))
+
+    def describe_rest(self) -> str:
+        """The estimate in words, and what it rests on."""
+        count, slots, seconds = len(self.waiting), self.eta.slots, self.remaining_seconds
+        if not count:
+            return "nothing is left to run"
+        if self.recorded is not None:
+            run = recorded_run()
+            return (
+                f"about {format_duration(seconds or 0)} to come, by a run of {run['date']} on "
+                f"{run['hardware']}"
+            )
+        if seconds is None:
+            return (
+                f"{count} trials to run, {slots} at a time; how long they take is known once one "
+                "has finished"
+            )
+        own = self.eta.seconds
+        means = ", ".join(f"{kind} {format_duration(sum(s) / len(s))}" for kind, s in own.items())
+        return (
+            f"about {format_duration(seconds)} left, {slots} at a time (a trial takes {means}; "
+            f"from {sum(map(len, own.values()))} finished)"
+        )
+
+
+def read_status(request: Request) -> PlanStatus:
+    """How far the plan of a request is. Raises LaunchError if its trials cannot run here."""
+    config = request.config
+    name, exists = find_study(request.sweep, config)
+    folder = Path(config.output) / name
+    trials = read_trials(folder, name, config.storage) if exists else []
+    counts = TrialCounts(trials, request.keys)
+    waiting = [key for key in request.keys if key not in counts.done]
+    slots = make_slots(config) if waiting else []
+    eta = EtaEstimator(max(len(slots), 1))
+    for kind, seconds in seconds_of(trials):
+        eta.add(kind, seconds)
+    return PlanStatus(
+        name=name,
+        folder=folder,
+        counts=counts,
+        waiting=kinds_of(request, waiting, counts.done) if waiting else {},
+        eta=eta,
+        recorded=None if eta.seconds else recorded_seconds(request.sweep, config),
+        separate_devices=bool(slots) and slots[0].device.startswith("gpu"),
+    )

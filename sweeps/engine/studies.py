@@ -1,0 +1,70 @@
+"""Which study the results of some settings belong to, found without opening anything.
+
+Results are never mixed over settings. A digest of everything that a result depends on (not of seeds,
+levels, retries, output) is stored with the study; the same settings continue it, other settings start a
+study of their own next to it, ``<name>-<digest>``, and a note says so. Code is not part of the digest
+of a study, but of those of adapters and images, and a trial says what code made it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from conf import load as conf
+from conf import schema
+from sweeps.engine.queue import read_identity
+from sweeps.sweep import Sweep
+
+__all__ = ["PLACES", "find_study", "possible_names", "result_settings"]
+
+# Settings that say where things are and run on this machine
+PLACES = ("output", "tracking_uri", "storage", "workers", "devices", "launcher", "launch")
+# Settings that change when, where or how often trials run, but no trial's numbers
+NOT_IN_DIGEST = {
+    *PLACES,
+    *("seed", "seeds", "retries", "levels", "mode", "cells", "candidates"),
+    *("sampler", "sampler_seed", "prune"),
+    *("data.workers", "trainer.log_every", "trainer.checkpoint_every"),
+}
+
+
+def find_study(sweep: Sweep, config: schema.Sweep) -> tuple[str, bool]:
+    """The name of the study of these settings below the output, and whether it is there already.
+    Creates nothing. Raises StorageError."""
+    digest = conf.digest(result_settings(sweep, config))
+    for name in possible_names(sweep, config, digest):
+        identity = read_identity(Path(config.output) / name, name, config.storage)
+        if identity is None or identity["digest"] == digest:
+            return name, identity is not None
+    return sweep.name, False
+
+
+def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
+    """The dotted settings that results depend on; of the batch on each device and the number of
+    devices, their product."""
+    flat = dict(_flatten(conf.to_dict(config)))
+    flat["trainer.batch"] *= flat.pop("trainer.devices")
+    flat |= {f"levels of {f.key}": f.settings for f in sweep.factors if f.settings}
+    if sweep.also:
+        flat["also"] = [list(map(dict, entry)) for entry in sweep.also]
+    left_out = NOT_IN_DIGEST | {*sweep.keys}
+    return {key: value for key, value in flat.items() if key not in left_out}
+
+
+def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    items: list[tuple[str, Any]] = []
+    for key, value in mapping.items():
+        if isinstance(value, dict) and key != "evaluate_with":
+            items += _flatten(value, f"{prefix}{key}.")
+        else:
+            items.append((prefix + key, value))
+    return items
+
+
+def possible_names(sweep: Sweep, config: schema.Sweep, digest: str) -> list[str]:
+    """What the study of these settings may be called, in order."""
+    plain = f"{sweep.name}-search" if config.mode == "search" else sweep.name
+    base = f"{plain}-{digest[:8]}"
+    return [plain, base, *(f"{base}-{count}" for count in range(2, 100))]

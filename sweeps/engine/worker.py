@@ -1,0 +1,171 @@
+"""Trials in processes of their own: what happens to one of them happens to no other.
+
+    python -m sweeps.engine.worker                      # takes trials from standard input, a line of JSON each
+    python -m sweeps.engine.worker run.yaml             # one trial, or one rank of it under torchrun
+    python -m sweeps.engine.worker torchrun 2 run.yaml  # one trial on two devices of this machine
+    python -m sweeps.engine.worker exec COMMAND …       # COMMAND, which dies with this process's parent
+
+To train by hand: ``python -m lightning_modules.train run.yaml``. A trial's folder tells how it goes:
+``progress.json`` while it runs, then ``result.json``, or ``failed.json`` with the reason, whose
+traceback is in ``log.txt``. A worker dies with the process that started it, however that ends, so that
+none is left holding a device.
+"""  # noqa: E501
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf import load as conf
+from conf.files import write_atomically
+from conf.schema import Run
+from lightning_modules.training.progress import FAILED, PROGRESS
+
+if TYPE_CHECKING:
+    from lightning_modules.tracking.mlflow import Tracking
+
+__all__ = ["PARENT", "TRACKING", "ProgressFile", "main", "run_trial"]
+
+TRACKING = "TRIAL_TRACKING"  # Environment variable: where the trial's MLflow run goes, as JSON
+PARENT = "TRIAL_PARENT"  # Environment variable: process id that must still be the parent
+EVERY = 0.5  # Seconds between two writings of the progress
+PR_SET_PDEATHSIG = 1  # Linux: prctl's number
+
+Report = Callable[[str, float], None]
+Trainer = Callable[[Run, Path, "Tracking | None", Report], dict[str, Any]]
+
+
+class ProgressFile:
+    """Writes what a trial reports to ``folder``/progress.json, a whole file each time: {"text",
+    "share"}."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / PROGRESS
+        self.phase, self.written = "", 0.0
+
+    def __call__(self, text: str, share: float) -> None:
+        phase, now = text.partition(":")[0], time.monotonic()
+        if phase == self.phase and now - self.written < EVERY and share < 1:
+            return
+        self.phase, self.written = phase, now
+        write_atomically(self.path, json.dumps({"text": text, "share": share}))
+
+
+def run_trial(path: Path, tracking: Tracking | None, train: Trainer) -> str | None:
+    """Runs the trial of ``path`` (run.yaml). Returns None with its result.json written, or why it
+    failed, which is written down as well. Lets signals through."""
+    folder, first = path.parent, is_first_rank()
+    report: Report = ProgressFile(folder) if first else lambda text, share: None
+    try:
+        train(conf.read_run(path), folder, tracking if first else None, report)
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        from lightning_modules.tracking.mlflow import describe_error
+
+        with suppress(OSError):  # A disk may be full
+            with (folder / "log.txt").open("a", encoding="utf-8") as log:
+                log.write("".join(traceback.format_exception(error)))
+            # The first of several ranks to fail has the reason, the others only miss it
+            if not (folder / FAILED).exists():
+                write_atomically(folder / FAILED, json.dumps({"reason": describe_error(error)}))
+        if not isinstance(error, Exception):
+            raise
+        return describe_error(error)
+    return None
+
+
+def is_first_rank() -> bool:
+    """Whether this is the first, or the only, process of a trial; other launchers' ranks do not
+    count."""
+    return "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0"
+
+
+def serve(train: Trainer) -> None:
+    """One trial after another: each line of standard input is {"run": path, "tracking": {…} or
+    null}, each answer {"reason": null}, or why the trial failed. A signal ends it."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    for line in sys.stdin:
+        request = json.loads(line)
+        path = Path(request["run"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (path.parent / "log.txt").open("ab") as log:
+            # What libraries print, and what a crash says, goes to the trial's log
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        reason = run_trial(path, _parse_tracking(request["tracking"]), train)
+        gc.collect()
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.empty_cache()
+        answers.write(json.dumps({"reason": reason}) + "\n")
+        answers.flush()
+
+
+def die_with_parent() -> None:
+    """From here on this process is killed when its parent ends, in any way."""
+    # The first process of a machine takes over orphans
+    parent = int(os.environ.pop(PARENT, 0)) or max(os.getppid(), 2)
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    else:
+        threading.Thread(target=_watch_parent, args=(parent,), daemon=True).start()
+    if os.getppid() != parent:  # It was quicker
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _watch_parent(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _parse_tracking(content: dict[str, Any] | None) -> Tracking | None:
+    if content is None:
+        return None
+    from lightning_modules.tracking.mlflow import Tracking
+
+    return Tracking(**content)
+
+
+def main(
+    argv: list[str], train: Trainer | None = None, program: str = "sweeps.engine.worker"
+) -> int:
+    """``train`` replaces ``lightning_modules.training.run.run``, ``program`` is the module or file
+    that ranks are started from."""
+    if {"-h", "--help"} & set(argv):
+        print(__doc__)
+        return 0
+    die_with_parent()
+    # A person's Ctrl-C is for the driver, which decides what it means
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if argv and argv[0] == "exec":
+        os.execvp(argv[1], argv[1:])
+    if argv and argv[0] == "torchrun":
+        from torch.distributed.run import main as torchrun
+
+        start = [program] if program.endswith(".py") else ["-m", program]
+        os.environ[PARENT] = str(os.getpid())  # For ranks that begin when this process has ended
+        torchrun(["--standalone", f"--nproc-per-node={argv[1]}", *start, argv[2]])
+        return 0
+    if train is None:
+        from lightning_modules.training.run import run as train
+    if not argv:
+        serve(train)
+        return 0
+    stored = os.environ.get(TRACKING)
+    tracking = _parse_tracking(json.loads(stored) if stored else None)
+    return 1 if run_trial(Path(argv[0]), tracking, train) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

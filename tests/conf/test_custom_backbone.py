@@ -1,0 +1,67 @@
+"""Backbones that are no file of ``conf/backbone``: folders and models of the hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from conf import load as conf
+
+
+def test_a_backbone_without_a_file_is_read_from_its_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def own(name: str) -> Any:
+        return conf.load([f"backbone={name}"]).backbone
+
+    folder = tmp_path / "mine"
+    for part, content in {
+        "unet": {"sample_size": 64},
+        "vae": {"block_out_channels": [1, 2, 3, 4]},
+    }.items():
+        (folder / part).mkdir(parents=True)
+        (folder / part / "config.json").write_text(json.dumps(content))
+    assert (own(str(folder)).name, own(str(folder)).resolution, own(str(folder)).dtype) == (
+        "mine",
+        512,
+        "float32",
+    )
+    head = json.dumps(
+        {"w": {"dtype": "F16", "shape": [1], "data_offsets": [0, 2]}, "__metadata__": {}}
+    ).encode()
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(
+        len(head).to_bytes(8, "little") + head + b"\0\0"
+    )
+    assert own(str(folder)).dtype == "float16"
+    assert conf.load([f"backbone={folder}", "backbone.dtype=bfloat16"]).backbone.dtype == "bfloat16"
+    with pytest.raises(
+        conf.ConfigError, match="is no diffusers model with a unet or transformer and a vae"
+    ):
+        own(str(tmp_path))
+    (folder / "vae" / "config.json").write_text("{}")
+    with pytest.raises(conf.ConfigError, match="vae/config.json has no block_out_channels"):
+        own(str(folder))
+    # a folder that happens to be called as a file of conf/backbone hides nothing
+    (tmp_path / "sd15").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert own("sd15").resolution == 512
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(
+        conf.ConfigError, match="org/model was not downloaded yet.*hf download org/model"
+    ):
+        own("org/model")
+    # the revision that is loaded where none is named
+    cached = tmp_path / "cache" / "models--org--model"
+    for revision, side in (("1" * 40, 96), ("2" * 40, 128)):
+        for part, content in {
+            "unet": {"sample_size": side},
+            "vae": {"block_out_channels": [1, 2, 3, 4]},
+        }.items():
+            (cached / "snapshots" / revision / part).mkdir(parents=True)
+            (cached / "snapshots" / revision / part / "config.json").write_text(json.dumps(content))
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text("1" * 40)
+    assert (own("org/model").resolution, own("org/model").name) == (768, "model")

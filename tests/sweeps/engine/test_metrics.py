@@ -1,0 +1,73 @@
+"""A sweep over one's own data keeps the metrics that can be measured there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from conf import load as conf
+from sweeps.engine.errors import PlanError
+from sweeps.engine.metrics import describe_evaluation, measurable
+from sweeps.engine.resolve import resolve
+from sweeps.methods import SWEEP as METHODS
+from sweeps.threshold import SWEEP
+
+COCO = ["backbone=sdxl", "data=coco", "data.root=/data/coco", "evaluation.splits=[val2014]"]
+NO_JUDGE = [*COCO, "evaluation.detector=none", "evaluation.extractor=inception"]
+
+
+def keys(*words: str, headline: str | None = None) -> set[str]:
+    evaluation = conf.load(words, SWEEP.preset).evaluation
+    return {metric.key for metric in measurable(SWEEP, evaluation, headline).metrics}
+
+
+@pytest.mark.parametrize("sweep", [SWEEP, METHODS], ids=["threshold", "methods"])
+def test_the_embedded_world_measures_what_the_sweep_names(sweep):
+    assert measurable(sweep, conf.load([], sweep.preset).evaluation) == sweep
+
+
+def test_without_a_judge_models_measure():
+    measured = keys(*NO_JUDGE, "evaluation.aligners=[c]", headline="fid")
+    assert {"fid", "kid", "clip_score", "gate_closed"} <= measured
+    assert not {"success", "success_heldout", "score", "object_rate", "mask_iou"} & measured
+    words = ["evaluation.detector=d", "evaluation.extractor=none"]
+    measured = keys(*COCO, *words, headline="success")
+    assert {"success", "spatial"} <= measured
+    assert not {"fid", "score", "clip_score", "success_heldout"} & measured
+
+
+def test_a_metric_that_is_switched_on_is_in_the_table():
+    assert not keys() & {"map_overlap", "map_activation"}
+    assert keys("evaluation.metrics=[attention_maps]") > {"map_overlap", "map_activation"}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "headline=success: this evaluation does not measure it; .* fid"),
+        (["headline=beauty"], "headline=beauty: this evaluation does not"),
+        (["headline=gate_closed"], "no better direction"),
+    ],
+)
+def test_an_answer_that_cannot_be_measured_is_refused(words: list[str], message: str):
+    with pytest.raises(PlanError, match=message):
+        resolve(SWEEP, conf.load([*NO_JUDGE, *words], SWEEP.preset))
+
+
+@pytest.mark.parametrize("words", [[], NO_JUDGE])
+def test_the_answer_may_be_about_another_metric(words: list[str]):
+    request = resolve(SWEEP, conf.load([*words, "headline=fid", "levels=[0.5]"], SWEEP.preset))
+    assert request.sweep.headline == "fid" and request.sweep.direction == "lower"
+
+
+def test_an_evaluation_is_described_without_places(tmp_path: Path):
+    text = describe_evaluation(conf.load(["evaluation.noise_seeds=2"], SWEEP.preset).evaluation)
+    assert "success by judge; FID, precision and recall (k = 3, ≤) on features of judge" in text
+    assert "2 noise each" in text
+    (tmp_path / "my-clip").mkdir()
+    models = [f"evaluation.extractor={tmp_path / 'my-clip'}", "evaluation.aligners=[openai/clip]"]
+    words = [*COCO, "evaluation.detector=none", *models]
+    text = describe_evaluation(conf.load(words, SWEEP.preset).evaluation)
+    assert "features of my-clip" in text and "prompts by openai/clip" in text
+    assert "success" not in text and str(tmp_path) not in text

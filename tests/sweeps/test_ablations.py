@@ -1,0 +1,201 @@
+"""The ablations of the package: each is found, resolves, and asks what it says."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sweeps
+from conf import load as conf
+from conf.schema import Run
+from sweeps.command import main
+from sweeps.engine.catalogue import brief_words, discover
+from sweeps.engine.errors import Declined, PlanError
+from sweeps.engine.resolve import Request, resolve
+from sweeps.presets import DETAILS, HEADLINES, MASKATTN
+from sweeps.sweep import Sweep
+
+ROOT = Path(__file__).parents[2]
+SWEEPS = {sweep.name: sweep for sweep in discover()}
+EMBEDDED = [name for name, sweep in SWEEPS.items() if not sweep.needs]
+OF_GATES = {
+    "gate_head": ["parameters", "overhead"],
+    "gate_signal": ["gate_mask_iou"],
+    "gate_start": ["gates_reopened", "gates_shut"],
+    "gating_mode": [],
+    "injection_layer": ["overhead"],
+    "injection_point": [],
+    "self_attention": ["overhead"],
+    "threshold": [],
+}
+
+
+def request(sweep: Sweep, *words: str) -> Request:
+    return resolve(sweep, conf.load(words, sweep.preset), words)
+
+
+def runs(sweep: Sweep, *words: str) -> dict[str, Run]:
+    """The settings of each cell, by its first level."""
+    asked = request(sweep, *words)
+    first = sweep.factors[0].key
+    return {str(c.values.get(first)): asked.run((c.text, 0)) for c in asked.cells}
+
+
+@pytest.mark.parametrize("name", EMBEDDED)
+def test_a_sweep_resolves_and_is_named_after_its_module(name: str) -> None:
+    sweep = SWEEPS[name]
+    text = (ROOT / "sweeps" / f"{name}.py").read_text(encoding="utf-8")
+    assert f"python -m sweeps.{name}" in text
+    asked = request(sweep)
+    assert [cell.text for cell in asked.cells] == [cell.text for cell in sweep.cells()]
+    blocks = next((len(f.levels) for f in sweep.factors if f.key == sweep.within), 1)
+    assert sum(cell.control for cell in asked.cells) == blocks
+    # The untouched backbone is a cell of its own, or what the others are compared with
+    untouched = [c for c in asked.cells if asked.run((c.text, 0)).method.name == "untouched"]
+    if untouched[0].untouched:
+        assert len(untouched) == 1
+    else:
+        assert len(untouched) == blocks and all(cell.control for cell in untouched)
+    brief = brief_words(sweep)
+    config = conf.load(brief, sweep.preset)
+    short = sweep.with_named(config.cells).cells(config.when, config.mode, config.cells)
+    assert 2 < len(short) <= len(asked.cells)
+    assert {cell.text for cell in short} <= {cell.text for cell in asked.cells}
+    assert brief_words(sweep, ["mode=grid"]) == []
+
+
+def test_sweeps_that_need_real_weights_decline_in_the_embedded_world() -> None:
+    assert sorted(SWEEPS.keys() - set(EMBEDDED)) == ["backbones", "polysemy"]
+    for name in ("backbones", "polysemy"):
+        with pytest.raises(Declined, match=r"needs real weights.*python -m sweeps\.\w+$"):
+            request(SWEEPS[name])
+    asked = request(SWEEPS["polysemy"], "backbone=sdxl")
+    assert sum(cell.control for cell in asked.cells) == 2
+    assert {"success", "clip_score"} <= {metric.key for metric in asked.sweep.metrics}
+
+
+def test_every_backbone_is_compared_with_itself_untouched(tmp_path: Path) -> None:
+    words = ["data=coco", f"data.root={tmp_path}", "trainer=paper512", "evaluation=paper"]
+    asked = request(SWEEPS["backbones"], *words, "headline=fid")
+    settings = {cell.text: asked.run((cell.text, 1)) for cell in asked.cells}
+    names = {run.backbone.name for run in settings.values()}
+    assert names == {"sd15", "sd21", "sdxl", "pixart"} and len(settings) == 12
+    for cell in asked.cells:
+        assert cell.control == (settings[cell.text].method.name == "untouched")
+        assert not cell.untouched
+    controls = [cell for cell in asked.cells if cell.control]
+    pairs = {c.text: asked.sweep.control_of(c, controls) for c in asked.cells if not c.control}
+    assert len(pairs) == 8
+    for text, control in pairs.items():
+        assert control and control.text.split(",")[0] == text.split(",")[0]
+
+
+def test_a_folder_is_a_level_of_backbones() -> None:
+    folder = ROOT / "lightning_modules" / "embedded" / "assets" / "backbone"
+    levels = f"levels=[embedded,{folder}]"
+    asked = request(SWEEPS["backbones"], levels)
+    own = asked.run((asked.cells[-1].text, 0)).backbone
+    assert (own.name, own.resolution, own.dtype) == ("backbone", 64, "float16")  # As it is stored
+    assert len(asked.cells) == 6
+    with pytest.raises(PlanError, match="backbone is what this sweep varies"):
+        request(SWEEPS["backbones"], levels, "backbone.dtype=float16")
+
+
+def test_released_presets_differ_from_sound_ones_in_nothing_that_trains() -> None:
+    asked = request(SWEEPS["released"])
+    settings = {tuple(c.values.values()): asked.run((c.text, 0)) for c in asked.cells}
+    for name in ("maskattn", "mcgm", "separate_enhance"):
+        sound, released = settings[name, "sound"], settings[name, "released"]
+        assert sound.method.name == released.method.name == name and sound.method != released.method
+        assert sound.trainer == released.trainer and sound.method.weights == released.method.weights
+    assert settings["mcgm", "released"].method.masks.mask_scope == "everywhere"
+    assert settings["maskattn", "released"].method.gate.bias == 0
+
+
+def test_the_command_line_goes_over_what_levels_stand_for() -> None:
+    methods = SWEEPS["methods"]
+    plain = runs(methods)["mcgm"].trainer
+    assert (plain.steps, plain.lr) == (100, 2e-3)
+    changed = runs(methods, "trainer.steps=7", "method.gate.threshold=0.4")
+    steps = {run.trainer.steps for run in changed.values() if run.method.name != "untouched"}
+    assert steps == {7} and changed["mcgm"].trainer.lr == 2e-3
+    gate = changed["maskattn"].method.gate
+    assert (gate.threshold, gate.supervision) == (0.4, "masks")
+    named = {run.trainer.lr for run in runs(methods, "trainer=paper512").values()}
+    assert named == {conf.load(["trainer=paper512"]).trainer.lr}
+    with pytest.raises(PlanError, match="each level of recipe is a method of its own"):
+        request(methods, "method=mcgm")
+    with pytest.raises(PlanError, match="make mcgm and mcgm without masks of recipe the same"):
+        request(methods, "evaluation.masks=target")
+    # If one level alone names a method, the others have the one that was asked for
+    asked = request(SWEEPS["objects"], "method=separate_enhance_released")
+    found = {str(c.values["change"]): asked.run((c.text, 0)).method for c in asked.cells}
+    assert found["trained"].separate.tokens == "released" and found["none"].name == "untouched"
+
+
+@pytest.mark.parametrize("name", ["released", "backbones", "phases", "generalisation"])
+def test_what_acts_in_training_alone_is_not_varied_after_it(name: str) -> None:
+    levels = ["levels=[embedded]"] if name == "backbones" else []
+    with pytest.raises(PlanError, match="acts in training, .*: use when=train"):
+        request(SWEEPS[name], "when=evaluate", *levels)
+
+
+@pytest.mark.parametrize("name", OF_GATES)
+def test_the_sweeps_of_gates_start_alike_and_measure_alike(name: str) -> None:
+    sweep = SWEEPS[name]
+    assert sweep.preset.items() >= MASKATTN.items() and "2509.15357" in sweep.origin
+    assert sweep.metrics[: len(HEADLINES)] == HEADLINES
+    assert sweep.metrics[-len(DETAILS) :] == DETAILS
+    between = sweep.metrics[len(HEADLINES) : -len(DETAILS)]
+    assert [metric.key for metric in between] == OF_GATES[name]
+
+
+MODES = [
+    (["mode=list"], "mode=list runs the cells that cells=[…] names, and it names none"),
+    (["cells=[threshold=0.5]"], "is for mode=list, but mode=grid"),
+    (["mode=list", "cells=[threshold=high]"], "threshold=high; expected a number"),
+    (["mode=list", "cells=[treshold=0.5]"], "cells=treshold=0.5: expected threshold=…"),
+    (["mode=list", "cells=[threshold=1.5]"], "method.gate.threshold=1.5"),
+    (["candidates=3"], "candidates is for mode=search, but mode=grid"),
+    (["mode=search", "objectives=[beauty]"], "objectives=beauty: not a metric of threshold"),
+    (["mode=search", "objectives=[gate_closed]"], "that has a better direction"),
+    (["mode=search", "objectives=[success,fid]", "prune=seeds"], "only one metric"),
+    (["mode=search", "prune=seeds", "seeds=1"], "there is no later seed to leave out"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), MODES)
+def test_what_a_mode_does_not_know_is_refused(words: list[str], message: str) -> None:
+    with pytest.raises((PlanError, conf.ConfigError), match=re.escape(message)):
+        request(SWEEPS["threshold"], *words)
+
+
+def test_a_search_has_one_control() -> None:
+    with pytest.raises(PlanError, match="released has one for each recipe; use mode=grid"):
+        request(SWEEPS["released"], "mode=search")
+
+
+def test_seeds_may_begin_elsewhere() -> None:
+    asked = request(SWEEPS["threshold"], "seed=3", "seeds=2", "levels=[0.5]")
+    assert asked.seeds == [3, 4] and asked.run(("threshold=0.5", 4)).seed == 4
+    assert [seed for _, seed in asked.keys] == [3, 3, 4, 4]
+
+
+def test_a_new_file_is_found_by_name_and_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """The example of the README, as it stands there."""
+    readme = (ROOT / "sweeps" / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    source = next(block for block in blocks if "SWEEP = Sweep(" in block)
+    assert len([line for line in source.splitlines() if line]) <= 20
+    (tmp_path / "warmup.py").write_text(source)
+    monkeypatch.setattr(sweeps, "__path__", [*sweeps.__path__, str(tmp_path)])
+    (new,) = (sweep for sweep in discover() if sweep.name not in SWEEPS)
+    assert importlib.import_module("sweeps.warmup").SWEEP is new
+    assert main(new, ["--plan", f"output={tmp_path}"]) == 0
+    assert "warmup: 4 cells × 3 seeds = 12 trials" in capsys.readouterr().out
