@@ -121,7 +121,8 @@ class DistributionScorer:
             bias = "FID is mostly its bias, which falls as 1 / N; KID has none"
             text = f"{n} samples for {features} features are fewer than 2 for each: {bias}"
             warning = {"warning": text}
-        own = {"fid": warning, "kid": {}, "precision": nearest, "recall": nearest}
+        own: dict[str, dict[str, Any]] = {"fid": warning, "kid": {}}
+        own |= {"precision": nearest, "recall": nearest}
         if self.density_k is not None:
             own |= {"density": dense, "coverage": dense}
         self.facts = {key: common | more for key, more in own.items()}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from conf import load as conf
 from conf.schema import Run
-from conf.spec import data_kind, data_sets, methods
+from conf.spec import data_kind, data_sets, measured_metrics, methods
 from lightning_modules.methods.registry import method_class
 
 if TYPE_CHECKING:
@@ -69,9 +69,9 @@ def _check_evaluation(config: Run, embedded: bool) -> None:
             f"{said}: the judge knows only the embedded world; name a model or none; or "
             "evaluation.prompts=0"
         )
-    if set(ways.values()) == {"none"} and not evaluation.aligners:
+    if not any(metric.scores_images for metric in measured_metrics(evaluation).values()):
         raise ValueError(
-            "evaluation.detector, extractor and aligners are none: nothing would be "
+            "evaluation.detector, extractor, aligners and metrics are none: nothing would be "
             "measured; set one, or prompts=0"
         )
     if data_kind(config) == "prompts" and evaluation.extractor != "none":
