@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.index import DataError, Problems
-from datamodules.formats.prompt_files import PromptFile, read_sources, renumbered
+from datamodules.formats.prompt_files import PromptFile, read_sources, renumber
 from datamodules.formats.prompt_lines import PromptRecord
 from datamodules.loading import PairedDataModule
 
@@ -55,7 +55,7 @@ class PromptDataset(Dataset):
     ) -> None:
         if not records:
             raise ValueError("a dataset of no prompts: expected one or more")
-        self.records = renumbered(records)
+        self.records = renumber(records)
         self.manifest = manifest or {}
         self.seed, self.epoch = seed, 0
         self.with_phrases = True

@@ -1,11 +1,11 @@
-"""Prompts from files, whoever wrote them, and the pairs of the Attend-and-Excite protocol.
+"""Prompts from files of any origin.
 
 Kinds of files (`KINDS`), told apart by name and content:
 
 * ``text``: one prompt a line, and nothing else (no comments);
-* ``geneval``: GenEval's evaluation_metadata.jsonl, with what is wanted;
-* ``t2i``: T2I-CompBench's color_val.txt, spatial_val.txt, …; the name says the category, and what is wanted is read from the sentence where
-  it has the category's plain form;
+* ``geneval``: GenEval's evaluation_metadata.jsonl, with what the image shall show;
+* ``t2i``: T2I-CompBench's color_val.txt, spatial_val.txt, …; the name says the category, and what the image shall show is read from the
+  sentence where it has the category's plain form;
 * ``pairs``: a text of prompts of the Attend-and-Excite protocol, for example its published list;
 * ``own``: JSON lines, one object a line:
 
@@ -28,31 +28,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datamodules.formats.index import DataError, Problems
-from datamodules.formats.prompt_forms import ANIMALS, COLORS, OBJECTS, WORN, pair
-from datamodules.formats.prompt_lines import KINDS, T2I_NAME, BadLine, PromptRecord, read_pair
-from datamodules.phrases.polysemy import make_polysemous
+from datamodules.formats.made_prompts import MADE, PAIRS, make_pairs, make_polysemous
+from datamodules.formats.prompt_forms import pair
+from datamodules.formats.prompt_lines import KINDS, T2I_NAME, BadLine, PromptRecord
 
-# Given in the place of a file: these prompts are made
-PAIRS, POLYSEMY = MADE = ("attend_and_excite", "polysemy")
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 PLAIN = ("", ".txt", ".prompt", ".prompts")
 # Texts of no prompts beside the benchmarks' own
 OTHER = ("readme", "license", "licence", "object_names", "new_objects", "requirements")
+KNOWN = f"known kinds, to be given where they cannot be told: {', '.join(KINDS)}"
 
 
 @dataclass
 class PromptFile:
-    """The prompts of one file, by its name without ending, and how many of its lines were what."""
+    """The prompts of one file, by its name without ending, and counts of its lines."""
 
     name: str
     records: list[PromptRecord]
     facts: dict[str, Any]
-
-
-# --- what users call ------------------------------------------------------------------------------
 
 
 def read_prompts(
@@ -63,42 +57,12 @@ def read_prompts(
 ) -> list[PromptRecord]:
     """The prompts of a file, or of the prompt files of a folder (`prompt_files`), in their order.
 
-    Lines that give no prompt are told to ``problems``; without it the first one raises DataError.
+    Lines that give no prompt are added to ``problems``; without it the first one raises DataError.
     DataError is also raised for a file that is no text, whose kind cannot be told, or that leaves
     no prompt; FileNotFoundError where there is nothing.
     """
     files, _ = read_sources([path], kind, problems or Problems("raise"), keep_duplicates)
-    return renumbered([record for file in files for record in file.records])
-
-
-def make_pairs(seed: int = 0) -> list[PromptRecord]:
-    """The 276 prompts of the Attend-and-Excite protocol: 66 of two animals, 144 of an animal and an
-    object, 66 of two objects.
-
-    As published: the 12 animals, 12 objects and 11 colours, the order within a prompt, "a" before
-    vowels too, and that an animal goes
-    *with* glasses, a crown or a bow, which have no colour then (36 prompts). The published colours were drawn once. Here ``seed`` draws
-    them, each on its own: the 174 coloured prompts differ from the published ones. To have those,
-    read the published list as a file of kind ``pairs``.
-    """
-    rng = np.random.Generator(np.random.PCG64(seed))
-
-    def shade() -> str:
-        return COLORS[int(rng.integers(len(COLORS)))]
-
-    def pairs(words: Sequence[str]) -> list[tuple[str, str]]:
-        return [(one, other) for i, one in enumerate(words) for other in words[i + 1 :]]
-
-    texts = [f"a {one} and a {other}" for one, other in pairs(ANIMALS)]
-    for animal in ANIMALS:
-        texts += [
-            f"a {animal} with a {thing}" if thing in WORN else f"a {animal} and a {shade()} {thing}"
-            for thing in OBJECTS
-        ]
-    texts += [f"a {shade()} {one} and a {shade()} {other}" for one, other in pairs(OBJECTS)]
-    return [
-        replace(read_pair(text), id=i, place=f"{PAIRS}:{i + 1}") for i, text in enumerate(texts)
-    ]
+    return renumber([record for file in files for record in file.records])
 
 
 def read_sources(
@@ -111,28 +75,18 @@ def read_sources(
     """The prompts of each file, and which files of the folders were not read. "attend_and_excite"
     stands for `make_pairs` of ``seed``, "polysemy" for `make_polysemous`.
 
-    Raises as `read_prompts`; a file that was found in a folder is told to ``problems`` instead.
+    Raises as `read_prompts`; a file of a folder is added to ``problems`` instead.
     """
     if kind not in ("auto", *KINDS):
         raise ValueError(f"kind={kind!r}: expected auto, {', '.join(KINDS)}")
     files: list[PromptFile] = []
-    left: list[str] = []
+    not_read: list[str] = []
     for path in map(Path, paths):
         if str(path) in MADE and not path.exists():
-            sets = {PAIRS: make_pairs(seed)} if str(path) == PAIRS else make_polysemous()
-            for name, made in sets.items():
-                facts = {
-                    "file": str(path),
-                    "kind": "made",
-                    "prompts": len(made),
-                    "wanted": len(made),
-                }
-                files.append(
-                    PromptFile(name, made, facts | ({"seed": seed} if name == PAIRS else {}))
-                )
+            files += _make_prompts(str(path), seed)
         elif path.is_dir():
             chosen, others = prompt_files(path)
-            left += map(str, others)
+            not_read += map(str, others)
             for file in chosen:
                 try:
                     files.append(_read_file(file, kind, problems, keep_duplicates))
@@ -145,7 +99,17 @@ def read_sources(
                 f"no prompts at {path}: expected a file, a folder of prompt files, or "
                 f"{' or '.join(MADE)}"
             )
-    return files, left
+    return files, not_read
+
+
+def _make_prompts(name: str, seed: int) -> list[PromptFile]:
+    sets = {name: make_pairs(seed)} if name == PAIRS else make_polysemous()
+    drawn = {"seed": seed} if name == PAIRS else {}
+    facts = {"file": name, "kind": "made"}
+    return [
+        PromptFile(of, records, facts | {"prompts": len(records), "wanted": len(records)} | drawn)
+        for of, records in sets.items()
+    ]
 
 
 def prompt_files(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -155,62 +119,60 @@ def prompt_files(folder: Path) -> tuple[list[Path], list[Path]]:
     score is of (others only where there are none); a folder that has neither is read as texts.
     Raises DataError where there is nothing to read.
     """
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.is_file() and path.suffix.lower() in (*JSON_LINES, ".txt")
-    )
-    chosen = [path for path in found if path.suffix.lower() in JSON_LINES]
+    paths = sorted(path for path in folder.iterdir() if path.is_file())
+    texts = [path for path in paths if path.suffix.lower() == ".txt"]
+    chosen = [path for path in paths if path.suffix.lower() in JSON_LINES]
+    readable = sorted([*texts, *chosen])
     benchmark: dict[str, dict[tuple[int, bool], list[Path]]] = {}
-    for path in found:
-        if path.suffix.lower() == ".txt" and (match := T2I_NAME.fullmatch(path.stem.lower())):
+    for path in texts:
+        if match := T2I_NAME.fullmatch(path.stem.lower()):
             rank = ({"val": 0, None: 1, "train": 2}[match[2]], match[3] is not None)
             benchmark.setdefault(match[1], {}).setdefault(rank, []).append(path)
     chosen += [path for ranked in benchmark.values() for path in ranked[min(ranked)]]
-    chosen = sorted(chosen) or [path for path in found if path.stem.lower() not in OTHER]
+    chosen = sorted(chosen) or [path for path in texts if path.stem.lower() not in OTHER]
     if not chosen:
         names = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DataError(
-            f"{folder}: no prompt files: looked for *.jsonl and *.txt, found {names}; {_known()}"
+            f"{folder}: no prompt files: looked for *.jsonl and *.txt, found {names}; {KNOWN}"
         )
-    return chosen, [path for path in found if path not in chosen]
+    return chosen, [path for path in readable if path not in chosen]
 
 
-def renumbered(records: Sequence[PromptRecord]) -> list[PromptRecord]:
+def renumber(records: Sequence[PromptRecord]) -> list[PromptRecord]:
     """The prompts with their positions as ids."""
     return [replace(record, id=i) for i, record in enumerate(records)]
 
 
-# --- one file --------------------------------------------------------------------------------
+# --- one file -------------------------------------------------------------------------------------
 
 
 def _read_file(path: Path, kind: str, problems: Problems, keep_duplicates: bool) -> PromptFile:
-    every = _lines(path)
-    lines = [(number, text) for number, text in every if text]
+    numbered = _lines(path)
+    lines = [(number, text) for number, text in numbered if text]
     if not lines:
-        raise DataError(f"{path}: no prompts: the file is {'blank' if every else 'empty'}")
-    kind = _guess(path, [text for _, text in lines]) if kind == "auto" else kind
+        raise DataError(f"{path}: no prompts: the file is {'blank' if numbered else 'empty'}")
+    if kind == "auto":
+        kind = _guess_kind(path, [text for _, text in lines])
     records: list[PromptRecord] = []
-    said: set[str] = set()
+    contents: set[str] = set()
     names: set[str] = set()
     first_bad, duplicates = "", 0
     for number, text in lines:
         place = f"{path}:{number}"
         try:
             record = KINDS[kind](text, path.stem)
-            if (content := repr(record)) in said and not keep_duplicates:
+            content = repr(record)
+            if content in contents and not keep_duplicates:
                 duplicates += 1
                 continue
-            if record.name and record.name in names and content not in said:
-                raise BadLine(
-                    "id given twice",
-                    (f"{record.name!r}: give each prompt an id of its own, or none"),
-                )
+            if record.name and record.name in names and content not in contents:
+                detail = f"{record.name!r}: give each prompt an id of its own, or none"
+                raise BadLine("id given twice", detail)
         except BadLine as error:
             problems.add(error.kind, place, error.detail)
             first_bad = first_bad or f"{place}: {error.kind}: {error.detail}"
             continue
-        said.add(content)
+        contents.add(content)
         names.add(record.name)
         records.append(replace(record, id=len(records), place=place))
     if not records:
@@ -221,7 +183,7 @@ def _read_file(path: Path, kind: str, problems: Problems, keep_duplicates: bool)
         "file": str(path),
         "kind": kind,
         "prompts": len(records),
-        "blank": len(every) - len(lines),
+        "blank": len(numbered) - len(lines),
         "duplicates": duplicates,
         "wanted": sum(record.wanted is not None for record in records),
     }
@@ -231,11 +193,11 @@ def _read_file(path: Path, kind: str, problems: Problems, keep_duplicates: bool)
 def _lines(path: Path) -> list[tuple[int, str]]:
     """The numbered lines of a text, without the blanks around them."""
     raw = path.read_bytes()
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        raise DataError(f"{path}: UTF-16: save it as UTF-8")
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
-            raise DataError(f"{path}: UTF-16: save it as UTF-8") from None
         line = raw.count(b"\n", 0, error.start) + 1
         raise DataError(
             f"{path}: not UTF-8 (byte 0x{raw[error.start]:02x} in line {line}): save it as UTF-8"
@@ -243,44 +205,35 @@ def _lines(path: Path) -> list[tuple[int, str]]:
     if "\0" in text:
         raise DataError(f"{path}: no text (it holds NUL bytes): expected prompts in UTF-8")
     parts = re.split(r"\r\n|\n|\r", text)
-    # What ends the last line begins no other.
+    # What ends the last line begins no other
     return [(i, part.strip()) for i, part in enumerate(parts if parts[-1] else parts[:-1], 1)]
 
 
-def _guess(path: Path, lines: list[str]) -> str:
+def _guess_kind(path: Path, lines: list[str]) -> str:
     """The kind of a file. Raises DataError that says what was looked for and found."""
     suffix = path.suffix.lower()
-    objects = [content for content in map(_parsed, lines) if isinstance(content, dict)]
-    if suffix in JSON_LINES or isinstance(_parsed(lines[0]), dict):
+    objects = [content for content in map(_parse, lines) if isinstance(content, dict)]
+    if suffix in JSON_LINES or isinstance(_parse(lines[0]), dict):
         for key, kind in (("include", "geneval"), ("prompt", "own")):
             if any(key in content for content in objects):
                 return kind
-        keys = ", ".join(map(str, objects[0])) if objects else ""
-        found = (
-            f"lines with the keys {keys}"
-            if objects
-            else (f"no JSON object a line: the first is {lines[0][:40]!r}")
-        )
+        content = f"no JSON object a line: the first is {lines[0][:40]!r}"
+        if objects:
+            content = f"lines with the keys {', '.join(map(str, objects[0]))}"
     elif suffix in PLAIN:
         if T2I_NAME.fullmatch(path.stem.lower()):
             return "t2i"
         return "pairs" if all(map(pair, lines)) else "text"
     else:
-        found = f"the ending {path.suffix}"
-    looked = (
-        "JSON lines with 'prompt' (own) or 'include' (geneval), a name like color_val.txt "
-        "(t2i), a .txt of prompts (text, pairs)"
-    )
+        content = f"the ending {path.suffix}"
     raise DataError(
-        f"{path}: what kind of prompts is this? Looked for {looked}; found {found}; {_known()}"
+        f"{path}: what kind of prompts is this? Looked for JSON lines with 'prompt' (own) or "
+        "'include' (geneval), a name like color_val.txt (t2i), a .txt of prompts (text, pairs); "
+        f"found {content}; {KNOWN}"
     )
 
 
-def _known() -> str:
-    return f"known kinds, to be given where they cannot be told: {', '.join(KINDS)}"
-
-
-def _parsed(line: str) -> Any:
+def _parse(line: str) -> Any:
     try:
         return json.loads(line) if line.startswith("{") else None
     except json.JSONDecodeError:

@@ -1,7 +1,7 @@
-"""What a prompt says: where in it the words of its objects stand and, for sentences of a known
-form, what is wanted.
+"""What a prompt says: where in it the words of its objects stand and, for sentences of a known form,
+what the image shall show.
 
-Wanted is told in GenEval's form, whatever the prompt comes from:
+That is told in GenEval's form, whatever the prompt comes from:
 
     {"tag": str, "include": [{"class": str, "count": int, "color"?: str, "position"?: [relation, index]}], "exclude"?: [{"class", "count"}]}
 
@@ -15,60 +15,22 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from datamodules.phrases.nouns import noun_spans
+from datamodules.phrases.nouns import noun_spans, word_set
 
 Span = tuple[int, int]
 
 
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
+def _word_list(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
 
 
-# The words of the Attend-and-Excite protocol, in the order of its published prompts.
-ANIMALS = (
-    "cat",
-    "dog",
-    "bird",
-    "bear",
-    "lion",
-    "horse",
-    "elephant",
-    "monkey",
-    "frog",
-    "turtle",
-    "rabbit",
-    "mouse",
-)
-OBJECTS = (
-    "backpack",
-    "glasses",
-    "crown",
-    "suitcase",
-    "chair",
-    "balloon",
-    "bow",
-    "car",
-    "bowl",
-    "bench",
-    "clock",
-    "apple",
-)
+# The words of the Attend-and-Excite protocol, in the order of its published prompts
+ANIMALS = _word_list("cat dog bird bear lion horse elephant monkey frog turtle rabbit mouse")
+OBJECTS = _word_list("backpack glasses crown suitcase chair balloon bow car bowl bench clock apple")
 WORN = ("glasses", "crown", "bow")
-COLORS = (
-    "red",
-    "orange",
-    "yellow",
-    "green",
-    "blue",
-    "purple",
-    "pink",
-    "brown",
-    "gray",
-    "black",
-    "white",
-)
+COLORS = _word_list("red orange yellow green blue purple pink brown gray black white")
 
-# Relations of T2I-CompBench's sentences; where GenEval has a word for the same, by that word.
+# Relations of T2I-CompBench's sentences; where GenEval has a word for the same, by that word
 RELATIONS = {
     "on the left of": "left of",
     "on the right of": "right of",
@@ -82,22 +44,12 @@ RELATIONS = {
     "behind": "behind",
     "hidden by": "hidden by",
 }
-
-NUMBERS = {
-    "a": 1,
-    "an": 1,
-    "one": 1,
-    "two": 2,
-    "three": 3,
-    "four": 4,
-    "five": 5,
-    "six": 6,
-    "seven": 7,
-    "eight": 8,
+NUMBERS = {"a": 1, "an": 1} | {
+    word: i for i, word in enumerate(_word_list("one two three four five six seven eight"), 1)
 }
 # What T2I-CompBench counts: other nouns after a number or an article are not looked at, as in the
-# benchmark.
-COUNTED = _words(
+# benchmark
+COUNTED = word_set(
     """
     airplane apple backpack bag balloon banana bear bee bicycle bird boat book bottle bowl boy bread butterfly cake camel camera candle car
     cat chair chicken clock computer couch cow cup deer desk dog drum duck egg fish flag frog giraffe girl goldfish guitar hamburger
@@ -106,21 +58,15 @@ COUNTED = _words(
     truck turtle vase woman
     """
 )
-IRREGULAR = {
-    "deer": "deer",
-    "fish": "fish",
-    "foot": "feet",
-    "goldfish": "goldfish",
-    "knife": "knives",
-    "leaf": "leaves",
-    "man": "men",
-    "mouse": "mice",
-    "person": "people",
-    "sheep": "sheep",
-    "shrimp": "shrimp",
-    "tomato": "tomatoes",
-    "woman": "women",
-}
+IRREGULAR = dict(
+    pair.split("/")
+    for pair in _word_list(
+        """
+        deer/deer fish/fish foot/feet goldfish/goldfish knife/knives leaf/leaves man/men mouse/mice person/people sheep/sheep shrimp/shrimp
+        tomato/tomatoes woman/women
+        """
+    )
+)
 
 _NO_THING = r"(?!(?:an?|and|the|with|to|of|on|by|near|behind)\b)"
 _THING = rf"({_NO_THING}[a-z-]+(?: {_NO_THING}[a-z-]+){{0,2}})"
@@ -129,9 +75,9 @@ _PAIR = re.compile(rf"an? {_COLOR}{_THING} (and|with) an? {_COLOR}{_THING}\.?", 
 _SPATIAL = re.compile(rf"an? {_THING} ({'|'.join(RELATIONS)}) an? {_THING}\.?", re.IGNORECASE)
 
 
-class Said(NamedTuple):
-    """What a sentence says: the characters of its objects' words, from left to right, and what is
-    wanted."""
+class Sentence(NamedTuple):
+    """What a sentence says: the characters of its objects' words, from left to right, and what the
+    image shall show."""
 
     spans: tuple[Span, ...]
     wanted: dict[str, Any]
@@ -161,7 +107,7 @@ def find_words(text: str, names: Sequence[Sequence[str]]) -> list[Span | None]:
     Earlier forms go before later ones and longer names before shorter ones, whose words they may
     hold: "hot dog" names no dog. A name that is given twice means its second place then.
     """
-    found: list[Span | None] = [None] * len(names)
+    spans: list[Span | None] = [None] * len(names)
     taken: list[Span] = []
     for i in sorted(range(len(names)), key=lambda i: max(map(len, names[i])), reverse=True):
         matches = (
@@ -169,12 +115,12 @@ def find_words(text: str, names: Sequence[Sequence[str]]) -> list[Span | None]:
             for form in names[i]
             for m in re.finditer(rf"(?<!\w){re.escape(form)}(?!\w)", text, re.IGNORECASE)
         )
-        found[i] = next(
+        spans[i] = next(
             (span for span in matches if not any(overlap(span, other) for other in taken)), None
         )
-        if (span := found[i]) is not None:
+        if (span := spans[i]) is not None:
             taken.append(span)
-    return found
+    return spans
 
 
 def overlap(one: Span, other: Span) -> bool:
@@ -182,9 +128,8 @@ def overlap(one: Span, other: Span) -> bool:
 
 
 def spans_of(text: str, wanted: dict[str, Any] | None) -> tuple[Span, ...]:
-    """The characters of the prompt's objects, from left to right: of those that are wanted, colour
-    included; of all noun phrases where nothing is wanted, or the prompt names none of it by its
-    class."""
+    """The characters of the prompt's objects, from left to right: of those in ``wanted``, colour
+    included; of all noun phrases without it, or where the prompt names none of it by its class."""
     names = []
     for thing in wanted["include"] if wanted else ():
         # GenEval itself writes "knifes" and "benchs".
@@ -202,7 +147,7 @@ def spans_of(text: str, wanted: dict[str, Any] | None) -> tuple[Span, ...]:
 # --- sentences of a known form --------------------------------------------------------------------
 
 
-def pair(text: str) -> Said | None:
+def pair(text: str) -> Sentence | None:
     """A prompt of the Attend-and-Excite protocol: two of its animals, an animal and an object, or
     two objects; else None.
 
@@ -231,7 +176,7 @@ def pair(text: str) -> Said | None:
     return None
 
 
-def colored(text: str) -> Said | None:
+def colored(text: str) -> Sentence | None:
     """Two objects, each with its colour ("a green bench and a blue bowl"); None for any other
     sentence."""
     match = _PAIR.fullmatch(text)
@@ -242,16 +187,16 @@ def colored(text: str) -> Said | None:
     )
 
 
-def _both(match: re.Match[str], tag: str) -> Said:
+def _both(match: re.Match[str], tag: str) -> Sentence:
     spans, include = [], []
     for color, thing in ((1, 2), (4, 5)):
         spans.append((match.start(color if match[color] else thing), match.end(thing)))
         shade = {"color": match[color].lower()} if match[color] else {}
         include.append({"class": match[thing].lower(), "count": 1, **shade})
-    return Said(tuple(spans), {"tag": tag, "include": include})
+    return Sentence(tuple(spans), {"tag": tag, "include": include})
 
 
-def spatial(text: str, tag: str = "spatial") -> Said | None:
+def spatial(text: str, tag: str = "spatial") -> Sentence | None:
     """One object, a relation, another object ("a bee on the top of a boy"); None for any other
     sentence.
 
@@ -265,10 +210,10 @@ def spatial(text: str, tag: str = "spatial") -> Said | None:
         {"class": second, "count": 1},
         {"class": first, "count": 1, "position": [RELATIONS[relation], 0]},
     ]
-    return Said((match.span(1), match.span(3)), {"tag": tag, "include": include})
+    return Sentence((match.span(1), match.span(3)), {"tag": tag, "include": include})
 
 
-def counted(text: str) -> Said | None:
+def counted(text: str) -> Sentence | None:
     """How many there are of each thing that T2I-CompBench counts ("two boys, a kite and three
     fish"), no more and no fewer.
 
@@ -287,4 +232,4 @@ def counted(text: str) -> Said | None:
         return None
     include = [{"class": noun, "count": count} for noun, count in counts.items()]
     exclude = [{"class": noun, "count": count + 1} for noun, count in counts.items()]
-    return Said(tuple(spans), {"tag": "numeracy", "include": include, "exclude": exclude})
+    return Sentence(tuple(spans), {"tag": "numeracy", "include": include, "exclude": exclude})

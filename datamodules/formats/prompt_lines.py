@@ -1,4 +1,4 @@
-"""What one line of a prompt file says (`prompt_files` tells of the kinds). A line that gives no
+"""What one line of a prompt file says (`prompt_files` describes the kinds). A line that gives no
 prompt raises BadLine."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 from datamodules.formats.prompt_forms import (
     RELATIONS,
-    Said,
+    Sentence,
     Span,
     colored,
     counted,
@@ -24,9 +24,10 @@ from datamodules.formats.prompt_forms import (
 from datamodules.phrases.nouns import noun_spans
 
 T2I_NAME = re.compile(
-    r"(color|shape|texture|spatial|3d_spatial|numeracy|non_spatial|complex)(?:_(train|val))?(?:_(seen|unseen|spatial|action|spatialaction))?"
+    r"(color|shape|texture|spatial|3d_spatial|numeracy|non_spatial|complex)(?:_(train|val))?"
+    r"(?:_(seen|unseen|spatial|action|spatialaction))?"
 )
-T2I_FORMS: dict[str, Callable[[str], Said | None]] = {
+T2I_FORMS: dict[str, Callable[[str], Sentence | None]] = {
     "color": colored,
     "spatial": spatial,
     "3d_spatial": lambda text: spatial(text, "3d_spatial"),
@@ -37,8 +38,8 @@ T2I_FORMS: dict[str, Callable[[str], Said | None]] = {
 @dataclass(frozen=True)
 class PromptRecord:
     """One prompt. ``phrases`` are the characters (start, end) of its objects' words; ``wanted`` is
-    in GenEval's form, or None if unknown; ``place`` is file:line. ``name`` and ``seed`` are what a
-    file of one's own gives as id and seed."""
+    what the image shall show, in GenEval's form, or None if unknown; ``place`` is file:line.
+    ``name`` and ``seed`` are the id and the seed of a user's own file."""
 
     id: int
     text: str
@@ -58,42 +59,35 @@ class BadLine(ValueError):
         self.kind, self.detail = kind, detail
 
 
-def _record(text: str, category: str, said: Said | None) -> PromptRecord:
-    return PromptRecord(
-        0,
-        text,
-        category,
-        said.spans if said else tuple(noun_spans(text)),
-        said.wanted if said else None,
-        "",
-    )
+def _expect(condition: Any, detail: str, kind: str = "wrong value") -> None:
+    if not condition:
+        raise BadLine(kind, detail)
 
 
-def _text(line: str, stem: str) -> PromptRecord:
-    return _record(line, stem, None)
+# --- kinds of lines -------------------------------------------------------------------------------
+
+
+def _record(text: str, category: str, sentence: Sentence | None = None) -> PromptRecord:
+    phrases = sentence.spans if sentence else tuple(noun_spans(text))
+    return PromptRecord(0, text, category, phrases, sentence.wanted if sentence else None, "")
 
 
 def read_pair(line: str, stem: str = "") -> PromptRecord:
-    if not (said := pair(line)):
-        raise BadLine(
-            "no pair of the protocol",
-            (
-                f"{line!r}: expected 'a cat and a dog', 'a cat "
-                "and a red car', …; read it as kind text"
-            ),
-        )
-    return _record(line, said.wanted["tag"], said)
+    """A prompt of the Attend-and-Excite protocol."""
+    sentence = pair(line)
+    if not sentence:
+        cure = "expected 'a cat and a dog', 'a cat and a red car', …; read it as kind text"
+        raise BadLine("no pair of the protocol", f"{line!r}: {cure}")
+    return _record(line, sentence.wanted["tag"], sentence)
 
 
 def _t2i(line: str, stem: str) -> PromptRecord:
-    if not (match := T2I_NAME.fullmatch(stem.lower())):
-        raise BadLine(
-            "category unknown",
-            (
-                "kind t2i has it from the file's "
-                f"name: expected one like color_val.txt, not {stem!r}"
-            ),
+    match = T2I_NAME.fullmatch(stem.lower())
+    if not match:
+        detail = (
+            f"kind t2i has it from the file's name: expected one like color_val.txt, not {stem!r}"
         )
+        raise BadLine("category unknown", detail)
     form = T2I_FORMS.get(match[1])
     return _record(line, match[1], form(line) if form else None)
 
@@ -107,43 +101,44 @@ def _geneval(line: str, stem: str) -> PromptRecord:
 
 def _own(line: str, stem: str) -> PromptRecord:
     content = _object(line, ("prompt", "phrases", "wanted", "category", "id", "seed"))
-    text, category = (
-        _words(content, "prompt"),
-        _words(content, "category") if "category" in content else stem,
-    )
+    text = _words(content, "prompt")
+    category = _words(content, "category") if "category" in content else stem
     name, seed = content.get("id", ""), content.get("seed")
-    if isinstance(name, bool) or not isinstance(name, int | str):
-        raise BadLine("wrong value", f"id {name!r}: expected a number or words")
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int) or seed < 0):
-        raise BadLine("wrong value", f"seed {seed!r}: expected a whole number from 0 on")
+    _expect(type(name) in (int, str), f"id {name!r}: expected a number or words")
+    good = seed is None or (type(seed) is int and seed >= 0)
+    _expect(good, f"seed {seed!r}: expected a whole number from 0 on")
     wanted = _wanted(content["wanted"], category) if content.get("wanted") is not None else None
-    phrases = (
-        spans_of(text, wanted)
-        if content.get("phrases") is None
-        else _phrases(text, content["phrases"])
-    )
-    return PromptRecord(0, text, category, phrases, wanted, "", str(name), seed)
+    phrases = content.get("phrases")
+    spans = spans_of(text, wanted) if phrases is None else _phrases(text, phrases)
+    return PromptRecord(0, text, category, spans, wanted, "", str(name), seed)
+
+
+KINDS: dict[str, Callable[[str, str], PromptRecord]] = {
+    "text": lambda line, stem: _record(line, stem),
+    "geneval": _geneval,
+    "t2i": _t2i,
+    "pairs": read_pair,
+    "own": _own,
+}
+
+# --- parts of an object ---------------------------------------------------------------------------
 
 
 def _object(line: str, keys: Sequence[str]) -> dict[str, Any]:
     try:
         content = json.loads(line)
     except json.JSONDecodeError as error:
-        raise BadLine(
-            "wrong JSON", (f"{error.msg} at column {error.colno}: expected one object a line")
-        ) from None
+        detail = f"{error.msg} at column {error.colno}: expected one object a line"
+        raise BadLine("wrong JSON", detail) from None
     return _keys(content, keys, "the line")
 
 
 def _keys(content: Any, keys: Sequence[str], what: str) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise BadLine(
-            "wrong value", (f"{what} is {content!r}: expected an object with {', '.join(keys)}")
-        )
-    if unknown := [key for key in content if key not in keys]:
-        raise BadLine(
-            "unknown key", (f"{unknown[0]!r} in {what}: expected {', '.join(keys)}; leave it out")
-        )
+    expected = f"expected an object with {', '.join(keys)}"
+    _expect(isinstance(content, dict), f"{what} is {content!r}: {expected}")
+    for key in content:
+        detail = f"{key!r} in {what}: expected {', '.join(keys)}; leave it out"
+        _expect(key in keys, detail, "unknown key")
     return content
 
 
@@ -154,101 +149,75 @@ def _words(content: dict[str, Any], key: str) -> str:
     return value
 
 
-def _phrases(text: str, given: Any) -> tuple[Span, ...]:
+def _phrases(text: str, phrases: Any) -> tuple[Span, ...]:
     """The characters of phrases that are given as words or as [start, end]."""
-    if not isinstance(given, list) or not all(isinstance(one, str | list) for one in given):
-        raise BadLine(
-            "wrong value", (f"phrases {given!r}: expected a list of words or of [start, end]")
-        )
-    words = [one for one in given if isinstance(one, str)]
-    found = dict(zip(range(len(words)), find_words(text, [[word] for word in words]), strict=True))
-    if missing := [words[i] for i, span in found.items() if span is None or not words[i].strip()]:
-        raise BadLine(
+    _expect(
+        isinstance(phrases, list) and all(isinstance(phrase, str | list) for phrase in phrases),
+        f"phrases {phrases!r}: expected a list of words or of [start, end]",
+    )
+    words = [phrase for phrase in phrases if isinstance(phrase, str)]
+    spans: list[Span] = []
+    for word, span in zip(words, find_words(text, [[word] for word in words]), strict=True):
+        if span is None or not word.strip():
+            detail = (
+                f"{word!r} is not in {text!r}: write it as it stands there, or give [start, end]"
+            )
+            raise BadLine("phrase not in the prompt", detail)
+        spans.append(span)
+    for phrase in (phrase for phrase in phrases if isinstance(phrase, list)):
+        _expect(
+            len(phrase) == 2
+            and all(type(at) is int for at in phrase)
+            and 0 <= phrase[0] < phrase[1] <= len(text),
+            f"{phrase}: expected [start, end] with 0 <= start < end <= {len(text)}",
             "phrase not in the prompt",
-            (
-                f"{missing[0]!r} is not in {text!r}: write it as it stands there, or give "
-                "[start, end]"
-            ),
         )
-    spans = [span for span in found.values() if span]
-    for one in (one for one in given if isinstance(one, list)):
-        if (
-            len(one) != 2
-            or any(type(at) is not int for at in one)
-            or not 0 <= one[0] < one[1] <= len(text)
-        ):
-            raise BadLine(
-                "phrase not in the prompt",
-                (f"{one}: expected [start, end] with 0 <= start < end <= {len(text)}"),
-            )
-        if text[one[0] : one[1]].strip() != text[one[0] : one[1]]:
-            raise BadLine(
-                "phrase not in the prompt",
-                (f"{one} is {text[one[0] : one[1]]!r}: expected words without blanks around them"),
-            )
-        spans.append((one[0], one[1]))
+        part = text[slice(*phrase)]
+        detail = f"{phrase} is {part!r}: expected words without blanks around them"
+        _expect(part == part.strip(), detail, "phrase not in the prompt")
+        spans.append((phrase[0], phrase[1]))
     spans.sort()
     for before, after in zip(spans, spans[1:], strict=False):
-        if overlap(before, after):
-            raise BadLine(
-                "phrases overlap",
-                (f"{text[slice(*before)]!r} and {text[slice(*after)]!r}: name each word once"),
-            )
+        detail = f"{text[slice(*before)]!r} and {text[slice(*after)]!r}: name each word once"
+        _expect(not overlap(before, after), detail, "phrases overlap")
     return tuple(spans)
 
 
-def _wanted(given: Any, tag: str) -> dict[str, Any]:
-    """What is wanted in GenEval's form, checked, every count written out."""
-    given = _keys(given, ("include", "exclude", "tag"), "wanted")
-    lists = {key: given.get(key, []) for key in ("include", "exclude")}
-    if bad := [key for key, things in lists.items() if not isinstance(things, list)]:
-        raise BadLine("wrong value", f"{bad[0]} {lists[bad[0]]!r}: expected a list")
-    if not lists["include"]:
-        raise BadLine(
-            "nothing wanted",
-            ("include is empty: name what the image shall show, or leave wanted out"),
-        )
-    include = [
-        _thing(thing, i, ("class", "count", "color", "position"))
-        for i, thing in enumerate(lists["include"])
-    ]
-    exclude = [_thing(thing, i, ("class", "count")) for i, thing in enumerate(lists["exclude"])]
-    tag = _words(given, "tag") if "tag" in given else tag
-    return {"tag": tag, "include": include, **({"exclude": exclude} if exclude else {})}
+def _wanted(content: Any, tag: str) -> dict[str, Any]:
+    """What the image shall show, in GenEval's form, checked, every count written out."""
+    content = _keys(content, ("include", "exclude", "tag"), "wanted")
+    include, exclude = content.get("include", []), content.get("exclude", [])
+    for key, things in (("include", include), ("exclude", exclude)):
+        _expect(isinstance(things, list), f"{key} {things!r}: expected a list")
+    detail = "include is empty: name what the image shall show, or leave wanted out"
+    _expect(include, detail, "nothing wanted")
+    keys = ("class", "count", "color", "position")
+    wanted = {
+        "tag": _words(content, "tag") if "tag" in content else tag,
+        "include": [_thing(thing, i, keys) for i, thing in enumerate(include)],
+    }
+    if exclude:
+        wanted["exclude"] = [_thing(thing, i, keys[:2]) for i, thing in enumerate(exclude)]
+    return wanted
 
 
-def _thing(given: Any, index: int, keys: Sequence[str]) -> dict[str, Any]:
-    given = _keys(given, keys, "a wanted thing")
-    thing = {"class": _words(given, "class"), "count": given.get("count", 1)}
-    if type(thing["count"]) is not int or thing["count"] < 1:
-        raise BadLine(
-            "wrong value",
-            (f"count {thing['count']!r} of {thing['class']!r}: expected a whole number from 1 on"),
+def _thing(content: Any, index: int, keys: Sequence[str]) -> dict[str, Any]:
+    content = _keys(content, keys, "a wanted thing")
+    name, count = _words(content, "class"), content.get("count", 1)
+    good = type(count) is int and count >= 1
+    _expect(good, f"count {count!r} of {name!r}: expected a whole number from 1 on")
+    thing = {"class": name, "count": count}
+    if "color" in content:
+        thing["color"] = _words(content, "color")
+    if "position" in content:
+        position, relations = content["position"], tuple(dict.fromkeys(RELATIONS.values()))
+        _expect(
+            isinstance(position, list)
+            and len(position) == 2
+            and position[0] in relations
+            and position[1] in range(index),
+            f"position {position!r} of {name!r}: expected [relation, index of an earlier thing], "
+            f"the relation one of {', '.join(relations)}",
         )
-    if "color" in given:
-        thing["color"] = _words(given, "color")
-    if "position" in given:
-        position, relations = given["position"], tuple(dict.fromkeys(RELATIONS.values()))
-        if (
-            not isinstance(position, list)
-            or len(position) != 2
-            or position[0] not in relations
-            or position[1] not in range(index)
-        ):
-            form = (
-                f"[relation, index of an earlier thing], the relation one of {', '.join(relations)}"
-            )
-            raise BadLine(
-                "wrong value", (f"position {position!r} of {thing['class']!r}: expected {form}")
-            )
         thing["position"] = position
     return thing
-
-
-KINDS: dict[str, Callable[[str, str], PromptRecord]] = {
-    "text": _text,
-    "geneval": _geneval,
-    "t2i": _t2i,
-    "pairs": read_pair,
-    "own": _own,
-}

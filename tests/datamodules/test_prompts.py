@@ -11,7 +11,7 @@ import torch
 from datamodules import PromptDataModule
 from datamodules.batch import Caption
 from datamodules.formats.index import DataError
-from datamodules.formats.prompt_files import make_pairs
+from datamodules.formats.made_prompts import make_pairs
 from datamodules.prompts import PromptDataset
 
 OWN: list[dict] = [

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from datamodules.formats.index import DataError, Problems
-from datamodules.formats.prompt_files import make_pairs, prompt_files, read_prompts, read_sources
+from datamodules.formats.made_prompts import make_pairs
+from datamodules.formats.prompt_files import prompt_files, read_prompts, read_sources
 from datamodules.formats.prompt_forms import (
     ANIMALS,
     COLORS,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datamodules import PromptDataModule
-from datamodules.phrases.polysemy import AMBIGUOUS, PARTNERS, make_polysemous
+from datamodules.formats.made_prompts import AMBIGUOUS, PARTNERS, make_polysemous
 
 
 def test_both_sets_want_the_same_and_one_says_which_meaning():
