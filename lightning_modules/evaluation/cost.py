@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from conf.files import write_atomically
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
 
@@ -49,10 +50,7 @@ def track_resources(device: torch.device) -> Iterator[dict[str, float]]:
 
 def write_training_cost(target: Path, used: dict[str, float]) -> None:
     """Keeps what a training cost beside its adapter."""
-    target.mkdir(parents=True, exist_ok=True)
-    draft = target / f".{FILE}"
-    draft.write_text(json.dumps(used))
-    draft.replace(target / FILE)
+    write_atomically(target / FILE, json.dumps(used))
 
 
 def measure_costs(

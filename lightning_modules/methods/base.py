@@ -85,9 +85,20 @@ class Method(L.LightningModule):
         """Refuses a backbone that the method cannot act on with these settings, before data are
         read. Raises ValueError."""
 
+    @classmethod
+    def complete(cls, config: Run, datamodule: Any) -> Run:
+        """The settings, completed by what only the data can tell."""
+        return config
+
     def check_data(self, dataset: Any) -> None:
         """Refuses training data that the method cannot learn from, before any long work. Raises
         ValueError."""
+
+    def extend_data(
+        self, config: Run, datamodule: Any, emit: Callable[[str, float], None]
+    ) -> None:
+        """Long work on the data before the training, once nothing is left to refuse; ``emit`` gets a
+        line and the share done."""
 
     # --- training --------------------------------------------------------------------------------
 

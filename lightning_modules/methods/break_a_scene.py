@@ -7,6 +7,7 @@ trained then, and words that have masks take the subjects' place.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conf import load as conf
 from conf.schema import Method as MethodConfig
 from conf.schema import Run, Weights
 from conf.schema import Subjects as SubjectsConfig
@@ -25,8 +27,10 @@ from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.base import Group, Method
+from lightning_modules.methods.class_images import draw_class_images
 from lightning_modules.networks.placeholder_tokens import Subjects
 from lightning_modules.networks.trained_weights import TrainedWeights, save_stock
+from lightning_modules.training import distributed
 from losses.attention import mask_attention_loss
 from losses.denoising import denoising_loss
 from losses.regularisation import prior_loss
@@ -98,6 +102,30 @@ class BreakAScene(Method):
                 f"method.weights.text_encoder=true with backbone={config.backbone.name}: T5 is "
                 "not trained here; set it to false"
             )
+
+    @classmethod
+    def complete(cls, config: Run, datamodule: Any) -> Run:
+        """Placeholders and class words are those of the scene where the settings name none."""
+        if data_kind(config) != "scene":
+            return config
+        subjects, settings = datamodule.train_set.subjects, config.method.subjects
+        tokens = settings.tokens or [subject.token for subject in subjects]
+        classes = settings.classes or [subject.class_word or "" for subject in subjects]
+        return conf.replace(
+            config, {"method.subjects.tokens": tokens, "method.subjects.classes": classes}
+        )
+
+    def extend_data(
+        self, config: Run, datamodule: Any, emit: Callable[[str, float], None]
+    ) -> None:
+        """Draws the class images of prior preservation and adds them to the scene's samples."""
+        settings = config.method.subjects
+        if data_kind(config) == "scene" and settings.prior_weight > 0:
+            # It takes minutes on a large backbone.
+            files = distributed.once(
+                lambda: [str(path) for path in draw_class_images(config, self.backbone, emit)]
+            )
+            datamodule.train_set.attach_prior([*map(Path, files)], settings.prior_prompt)
 
     @property
     def subjects(self) -> Subjects | None:

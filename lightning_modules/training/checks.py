@@ -1,5 +1,5 @@
-"""What would fail late is said early: settings that do not go together, before anything is
-loaded."""
+"""Settings that do not go together, refused before anything is loaded. What concerns one method or
+one data set alone is checked by its declaration in ``conf``."""
 
 from __future__ import annotations
 
@@ -14,128 +14,128 @@ from lightning_modules.methods.registry import method_class
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
 
+__all__ = ["check", "check_backbone"]
+
+KINDS = {
+    "captions": "images with captions are",
+    "scene": "a scene is",
+    "prompts": "prompts without images are",
+}
+
 
 def check(config: Run) -> None:
-    """What would fail late is said early. Raises ValueError."""
-    spec, method = data_sets()[config.data.name], methods()[config.method.name]
-    embedded = spec.embedded(config)
-    _check_evaluation(config, embedded)
-    if config.method.init and not (Path(config.method.init) / "adapter.json").is_file():
-        raise ValueError(
-            f"method.init={config.method.init!r} is no adapter: expected a folder with "
-            "adapter.json and adapter.safetensors"
-        )
-    if config.method.init and not method.trains(config.method):
-        raise ValueError(
-            f"method.init={config.method.init!r} with method={config.method.name}: nothing is "
-            "trained before the evaluation; leave it out"
-        )
-    if embedded and config.backbone.resolution != 64:
-        said = f"backbone.resolution={config.backbone.resolution} with data={config.data.name}"
-        raise ValueError(f"{said}: the embedded world has 64 pixels")
+    """Refuses settings that would fail late. Raises ValueError in one line."""
+    _check_evaluation(config)
+    _check_start(config)
     _check_kind(config)
     _check_data(config)
-    spec.check(config)
-    method.check(config)
-    _check_late(config)
-    batch, devices = config.trainer.batch, config.trainer.devices
-    if (
-        method.trains(config.method)
-        and spec.kind != "scene"
-        and config.data.train_images < batch * devices
-    ):
-        on = f" on each of trainer.devices={devices}" if devices > 1 else ""
-        raise ValueError(
-            f"data.train_images={config.data.train_images} make no batch of "
-            f"trainer.batch={batch}{on}: lower it"
-        )
+    data_sets()[config.data.name].check(config)
+    methods()[config.method.name].check(config)
+    _check_overrides(config)
+    _check_batch(config)
 
 
 def check_backbone(config: Run, backbone: Backbone) -> None:
-    """What only the backbone can tell: an image size that it cannot draw, and what needs CLIP where
-    it has T5. Raises ValueError."""
+    """Refuses what only the loaded backbone can tell: an image size that it cannot draw, a method
+    that cannot act on it. Raises ValueError."""
     backbone.latent_size(config.backbone.resolution)
     method_class(config.method.name).check_backbone(config, backbone)
 
 
-def _check_evaluation(config: Run, embedded: bool) -> None:
-    evaluation = conf.with_eval_overrides(config).evaluation
+def _is_embedded(config: Run) -> bool:
+    return data_sets()[config.data.name].embedded(config)
+
+
+def _check_evaluation(config: Run) -> None:
+    evaluation, data = conf.with_eval_overrides(config).evaluation, config.data.name
     if not evaluation.prompts:
         return
-    ways = {"detector": evaluation.detector, "extractor": evaluation.extractor}
-    if judged := [name for name, way in ways.items() if way == "judge" and not embedded]:
-        said = f"evaluation.{judged[0]}=judge with data.name={config.data.name!r}"
-        raise ValueError(
-            f"{said}: the judge knows only the embedded world; name a model or none; or "
-            "evaluation.prompts=0"
-        )
+    models = {"detector": evaluation.detector, "extractor": evaluation.extractor}
+    for name, model in models.items():
+        if model == "judge" and not _is_embedded(config):
+            raise ValueError(
+                f"evaluation.{name}=judge with data.name={data!r}: the judge knows only the "
+                "embedded world; name a model or none; or evaluation.prompts=0"
+            )
     if not any(metric.scores_images for metric in measured_metrics(evaluation).values()):
         raise ValueError(
             "evaluation.detector, extractor, aligners and metrics are none: nothing would be "
             "measured; set one, or prompts=0"
         )
+    if evaluation.follow_masks and not _is_embedded(config):
+        raise ValueError(
+            f"evaluation.follow_masks with data={data}: only the embedded world is segmented; set "
+            "it to false"
+        )
     if data_kind(config) == "prompts" and evaluation.extractor != "none":
         raise ValueError(
-            f"evaluation.extractor={evaluation.extractor} with data={config.data.name}: there are "
-            "no real images; set it to none"
+            f"evaluation.extractor={evaluation.extractor} with data={data}: there are no real "
+            "images; set it to none"
         )
-    if evaluation.follow_masks and not embedded:
+    if data_kind(config) == "prompts" and evaluation.attention:
         raise ValueError(
-            "evaluation.follow_masks with data of one's own: only the embedded world is "
-            "segmented; set it to false"
-        )
-    if evaluation.attention and data_kind(config) == "prompts":
-        raise ValueError(
-            f"evaluation.attention=true with data={config.data.name}: attention is measured on "
-            "real images; set it to false"
+            f"evaluation.attention=true with data={data}: attention is measured on real images; "
+            "set it to false"
         )
     images, k = evaluation.prompts * len(evaluation.splits), evaluation.precision_recall_k
     if images <= k and evaluation.extractor != "none":
         raise ValueError(
-            f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: "
-            "set evaluation.prompts higher"
+            f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set "
+            "evaluation.prompts higher"
+        )
+
+
+def _check_start(config: Run) -> None:
+    """Where training starts from."""
+    method = config.method
+    if method.init and not (Path(method.init) / "adapter.json").is_file():
+        raise ValueError(
+            f"method.init={method.init!r} is no adapter: expected a folder with adapter.json and "
+            "adapter.safetensors"
+        )
+    if method.init and not methods()[method.name].trains(method):
+        raise ValueError(
+            f"method.init={method.init!r} with method={method.name}: nothing is trained before "
+            "the evaluation; leave it out"
         )
 
 
 def _check_kind(config: Run) -> None:
-    """Refuses data of a kind that the method cannot train on."""
-    method, name = config.method.name, config.data.name
+    """Whether the method can train on this kind of data."""
+    method, kind = config.method.name, data_kind(config)
     allowed = methods()[method].data_kinds
     if config.data.concepts and "prompts" not in allowed:
-        fitting = [other for other, spec in methods().items() if "prompts" in spec.data_kinds]
         raise ValueError(
             f"data.concepts with method={method}: prompts without images are for "
-            f"{', '.join(fitting)}; leave them out"
+            f"{', '.join(_methods_for('prompts'))}; leave them out"
         )
-    kind = data_kind(config)
-    if kind in allowed:
-        return
-    description = {
-        "captions": "images with captions are",
-        "scene": "a scene is",
-        "prompts": "prompts without images are",
-    }[kind]
-    trained = [other for other, spec in methods().items() if kind in spec.data_kinds]
-    fitting = [
-        other for other, spec in data_sets().items() if spec.kind in methods()[method].data_kinds
-    ]
-    raise ValueError(
-        f"method={method} with data={name}: {description} for {', '.join(trained)}; set data to "
-        f"one of {', '.join(fitting)}"
-    )
+    if kind not in allowed:
+        fitting = [name for name, spec in data_sets().items() if spec.kind in allowed]
+        raise ValueError(
+            f"method={method} with data={config.data.name}: {KINDS[kind]} for "
+            f"{', '.join(_methods_for(kind))}; set data to one of {', '.join(fitting)}"
+        )
+
+
+def _methods_for(kind: str) -> list[str]:
+    return [name for name, spec in methods().items() if kind in spec.data_kinds]
 
 
 def _check_data(config: Run) -> None:
-    data, kind = config.data, data_kind(config)
-    if data.root == "auto" and not data_sets()[data.name].embedded(config):
+    data, kind, side = config.data, data_kind(config), config.backbone.resolution
+    if _is_embedded(config) and side != 64:
         raise ValueError(
-            f"data.root=auto with data={data.name}: only the embedded world can be "
-            "rendered; say where the data are"
+            f"backbone.resolution={side} with data={data.name}: the embedded world has 64 pixels"
+        )
+    if data.root == "auto" and not _is_embedded(config):
+        raise ValueError(
+            f"data.root=auto with data={data.name}: only the embedded world can be rendered; set "
+            "it to the folder of the data"
         )
     if data.drop_captions and (data.concepts or kind != "captions"):
         raise ValueError(
-            f"data.drop_captions={data.drop_captions:g} with data={data.name}: only "
-            "captions of images are; set it to 0"
+            f"data.drop_captions={data.drop_captions:g} with data={data.name}: only captions of "
+            "images can be dropped; set it to 0"
         )
     if data.cache == "all" and (kind == "scene" or data.concepts):
         raise ValueError(
@@ -144,8 +144,8 @@ def _check_data(config: Run) -> None:
         )
 
 
-def _check_late(config: Run) -> None:
-    """Refuses changes after training of what the adapter was trained with."""
+def _check_overrides(config: Run) -> None:
+    """Whether ``evaluate_with`` leaves alone what the adapter was trained with."""
     spec = methods()[config.method.name]
     late = [key for key in config.evaluate_with if key.startswith(spec.fixed_after_training)]
     if late:
@@ -154,3 +154,14 @@ def _check_late(config: Run) -> None:
             "use when=train"
         )
     spec.check_evaluation(config, conf.with_eval_overrides(config))
+
+
+def _check_batch(config: Run) -> None:
+    images, batch, devices = config.data.train_images, config.trainer.batch, config.trainer.devices
+    trains = methods()[config.method.name].trains(config.method)
+    # A scene's few images are drawn again and again.
+    if trains and data_kind(config) != "scene" and images < batch * devices:
+        each = f" on each of trainer.devices={devices}" if devices > 1 else ""
+        raise ValueError(
+            f"data.train_images={images} make no batch of trainer.batch={batch}{each}: lower it"
+        )

@@ -1,4 +1,4 @@
-"""The adapter of a run: read from the folder that all runs share, or trained into it."""
+"""The adapter of a run: loaded from the folder that all runs share, or trained into it."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from conf.schema import Run
-from conf.spec import data_sets
+from conf.spec import data_kind
 from lightning_modules.methods.registry import build_method
-from lightning_modules.training.keys import training_key
 
 if TYPE_CHECKING:
+    import lightning as L
+
     from datamodules.loading import PairedDataModule
     from lightning_modules.methods.base import Method
     from lightning_modules.tracking.mlflow import SeedRun
 
-__all__ = ["Pruned", "build_method", "trained"]
+__all__ = ["Pruned", "train_or_load_adapter"]
 
 Progress = Callable[[str, float], None]
 
 
 class Pruned(Exception):
-    """The training was asked to end; the message says at which step."""
+    """The training was asked to stop; the message says at which step."""
 
 
-def trained(
+def train_or_load_adapter(
     config: Run,
     method: Method,
     datamodule: PairedDataModule,
+    target: Path | None,
     folder: Path,
     seed_run: SeedRun | None,
     emit: Progress,
 ) -> Method:
-    """``method``, built for the evaluation, with its trained adapter: freshly trained, or read from
-    the shared folder.
+    """``method``, built for the evaluation, installed and with the adapter in ``target``, which is
+    trained first where there is none; a method without a target trains nothing.
 
-    Raises Pruned where the file ``prune`` in ``folder`` asked the training to end.
+    Raises Pruned where the file ``PRUNE`` in ``folder`` asked the training to stop.
     """
     import torch
 
     from lightning_modules.training import distributed
 
-    if not method.trains:
+    if target is None:
         method.install()
         return method.eval()
-    backbone = method.backbone
-    target = Path(config.output) / "adapters" / training_key(config)
-    with _alone(target, emit):
+    with _lock(target, emit):
         if not distributed.once((target / "adapter.json").exists):
             torch.manual_seed(config.seed)
-            learner = build_method(config, backbone)
+            learner = build_method(config, method.backbone)
             if config.method.init:
                 learner.load_weights(config.method.init)
             _encode(config, learner, datamodule, emit)
-            _fit(config, learner, datamodule, target, folder, seed_run, emit)
+            _train(config, learner, datamodule, target, folder, seed_run, emit)
             learner.remove()
         else:
             emit(f"training: adapter {target.name} is there already", 1.0)
@@ -68,9 +68,9 @@ def trained(
 
 
 @contextmanager
-def _alone(target: Path, emit: Progress) -> Iterator[None]:
-    """One trial at a time trains an adapter; others wait, and find it there. The lock goes when its
-    process does, in whatever way."""
+def _lock(target: Path, emit: Progress) -> Iterator[None]:
+    """One trial at a time trains an adapter; the others wait and load it. The lock goes when its
+    process ends, however that happens."""
     from lightning_modules.training import distributed
 
     if not distributed.first():
@@ -91,19 +91,19 @@ def _alone(target: Path, emit: Progress) -> Iterator[None]:
 
 
 def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Progress) -> None:
-    """Attaches what is encoded once for all steps, as far as ``data.cache`` says: the training
-    images' latents, the captions' states."""
+    """Attaches what is encoded once for all steps (``data.cache``): the latents of the training
+    images, the states of their captions."""
     from datamodules.cache import TextCache, cache_latents, latent_facts, text_facts
 
     backbone, dataset, data = method.backbone, datamodule.train_set, config.data
     folder, dtype = Path(config.output) / "cache", config.backbone.dtype
 
-    def told(text: str, share: float) -> None:
+    def tell(text: str, share: float) -> None:
         emit(text, 0.0)
 
     if dataset.encodable and data.cache != "none":
-        # A scene's dataset has its mirror images among those that it counts.
-        flips = data.flip and data_sets()[data.name].kind != "scene"
+        # A scene's dataset counts its mirror images as images of its own.
+        flips = data.flip and data_kind(config) != "scene"
         facts = latent_facts(
             backbone.autoencoder.fingerprint(),
             dtype,
@@ -121,30 +121,17 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
             backbone.autoencoder.encode,
             where=where,
             on_error=data.on_error,
-            emit=told,
+            emit=tell,
         )
     backbone.text.cache = None
     if data.cache == "all":
         facts = text_facts(backbone.text.fingerprint(), dtype)
         backbone.text.cache = TextCache.fill(
-            folder / "texts", facts, dataset.texts(), backbone.text.encode_for_cache, emit=told
+            folder / "texts", facts, dataset.texts(), backbone.text.encode_for_cache, emit=tell
         )
 
 
-@contextmanager
-def _checkpointing(denoiser: Any, wanted: bool) -> Iterator[None]:
-    """Inside the block the denoiser keeps the inputs of its blocks alone and runs them again in the
-    backward pass."""
-    if wanted:
-        denoiser.enable_gradient_checkpointing()
-    try:
-        yield
-    finally:
-        if wanted:
-            denoiser.disable_gradient_checkpointing()
-
-
-def _fit(
+def _train(
     config: Run,
     method: Method,
     datamodule: PairedDataModule,
@@ -153,76 +140,99 @@ def _fit(
     seed_run: SeedRun | None,
     emit: Progress,
 ) -> None:
-    """Trains to the end, going on from the newest checkpoint; the adapter appears at ``target``
-    when all is done."""
-    import lightning as L
+    """Trains to the end, from the newest checkpoint on; the adapter appears in ``target`` when all
+    is done."""
     from lightning.pytorch.callbacks import ModelCheckpoint
-    from lightning.pytorch.strategies import DDPStrategy
 
-    from lightning_modules.evaluation import cost as costs
+    from lightning_modules.evaluation.cost import track_resources, write_training_cost
     from lightning_modules.training import distributed
     from lightning_modules.training.callbacks import MetricLines, ProgressLines, StopOnRequest
 
-    recipe = config.trainer
+    every = config.trainer.log_every
     checkpoints = target.with_name(f"{target.name}.checkpoints")
     callbacks: list[L.Callback] = [
         ProgressLines("training", every=2.0, emit=emit),
         ModelCheckpoint(
-            checkpoints, save_last=True, save_top_k=0, every_n_train_steps=recipe.checkpoint_every
+            checkpoints,
+            save_last=True,
+            save_top_k=0,
+            every_n_train_steps=config.trainer.checkpoint_every,
         ),
-        request := StopOnRequest(recipe.log_every, folder),
+        request := StopOnRequest(every, folder),
     ]
     tracked = distributed.once(lambda: seed_run is not None)
     if seed_run is not None:
-        callbacks.append(MetricLines(recipe.log_every, seed_run.log_metrics))
+        callbacks.append(MetricLines(every, seed_run.log_metrics))
     if tracked:
-        callbacks += method.callbacks(datamodule.train_set, recipe.log_every, seed_run)
-    here = distributed.local_processes()
-    trainer = L.Trainer(
-        max_steps=recipe.steps,
-        accumulate_grad_batches=recipe.accumulate,
-        gradient_clip_val=recipe.clip,
-        precision=recipe.precision,  # type: ignore[arg-type]
-        accelerator=recipe.accelerator,
+        callbacks += method.callbacks(datamodule.train_set, every, seed_run)
+    trainer = _trainer(config, method, callbacks)
+    last = checkpoints / "last.ckpt"
+    resumed = distributed.once(last.exists)
+    try:
+        with (
+            track_resources(method.backbone.device) as cost,
+            _gradient_checkpointing(method.backbone.denoiser, config),
+        ):
+            trainer.fit(
+                method,
+                datamodule=datamodule,
+                ckpt_path=str(last) if resumed else None,
+                weights_only=True,
+            )
+    except FloatingPointError:
+        # A training that resumed there would end in the same way.
+        shutil.rmtree(checkpoints, ignore_errors=True)
+        raise
+    except SystemExit as error:
+        # Lightning turns Ctrl-C into an exit; the caller needs to know what it was.
+        if trainer.interrupted:
+            raise KeyboardInterrupt from error
+        raise
+    if not request.stopped:
+        # The cost of the parts before an interruption is unknown.
+        if distributed.first() and not resumed:
+            write_training_cost(target, cost)
+        distributed.once(lambda: method.save_adapter(target))
+    if distributed.first():
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    if request.stopped:
+        raise Pruned(f"at step {trainer.global_step} of {config.trainer.steps}")
+
+
+def _trainer(config: Run, method: Method, callbacks: list[L.Callback]) -> L.Trainer:
+    import lightning as L
+    from lightning.pytorch.strategies import DDPStrategy
+
+    from lightning_modules.training import distributed
+
+    settings, here = config.trainer, distributed.local_processes()
+    ddp = DDPStrategy(find_unused_parameters=method.leaves_out)
+    return L.Trainer(
+        max_steps=settings.steps,
+        accumulate_grad_batches=settings.accumulate,
+        gradient_clip_val=settings.clip,
+        precision=settings.precision,  # type: ignore[arg-type]
+        accelerator=settings.accelerator,
         devices=here,
-        num_nodes=recipe.devices // here,
-        strategy=DDPStrategy(find_unused_parameters=method.leaves_out)
-        if recipe.devices > 1
-        else "auto",
+        num_nodes=settings.devices // here,
+        strategy=ddp if settings.devices > 1 else "auto",
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         reload_dataloaders_every_n_epochs=1,
         callbacks=callbacks,
     )
-    last = checkpoints / "last.ckpt"
-    going_on = distributed.once(last.exists)
+
+
+@contextmanager
+def _gradient_checkpointing(denoiser: Any, config: Run) -> Iterator[None]:
+    """With ``trainer.gradient_checkpointing`` the denoiser keeps only the inputs of its blocks
+    inside the block, and runs them again in the backward pass."""
+    wanted = config.trainer.gradient_checkpointing
+    if wanted:
+        denoiser.enable_gradient_checkpointing()
     try:
-        with (
-            costs.track_resources(method.backbone.device) as cost,
-            _checkpointing(method.backbone.denoiser, recipe.gradient_checkpointing),
-        ):
-            trainer.fit(
-                method,
-                datamodule=datamodule,
-                ckpt_path=str(last) if going_on else None,
-                weights_only=True,
-            )
-    except FloatingPointError:
-        # Going on from there would end likewise.
-        shutil.rmtree(checkpoints, ignore_errors=True)
-        raise
-    except SystemExit as error:
-        # Lightning turns Ctrl-C into an exit; whoever called wants to know what it was.
-        if trainer.interrupted:
-            raise KeyboardInterrupt from error
-        raise
-    if not request.stopped:
-        # Of a training in pieces nobody knows what the others took
-        if distributed.first() and not going_on:
-            costs.write_training_cost(target, cost)
-        distributed.once(lambda: method.save_adapter(target))
-    if distributed.first():
-        shutil.rmtree(checkpoints, ignore_errors=True)
-    if request.stopped:
-        raise Pruned(f"at step {trainer.global_step} of {recipe.steps}")
+        yield
+    finally:
+        if wanted:
+            denoiser.disable_gradient_checkpointing()

@@ -22,7 +22,14 @@ from conf import load as conf
 from conf import spec
 from conf.schema import Run
 
-__all__ = ["code_version", "method_facts", "sampling_code", "training_facts", "training_key"]
+__all__ = [
+    "adapter_folder",
+    "code_version",
+    "method_facts",
+    "sampling_code",
+    "training_facts",
+    "training_key",
+]
 
 PROJECT = Path(__file__).parents[2]
 LIBRARIES = ("diffusers", "lightning", "peft", "torch", "transformers")
@@ -88,6 +95,11 @@ def training_key(config: Run) -> str:
             "code": training_code(config),
         }
     )
+
+
+def adapter_folder(config: Run) -> Path:
+    """Where the adapter of these settings is, or will be."""
+    return Path(config.output) / "adapters" / training_key(config)
 
 
 def training_code(config: Run, project: Path = PROJECT) -> str:

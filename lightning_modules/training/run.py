@@ -4,9 +4,9 @@
     torchrun --standalone --nproc-per-node=2 -m lightning_modules.train run.yaml      # on trainer.devices=2 (`distributed`: on machines)
     python -m lightning_modules.train --help
 
-The adapter lands in ``<output>/adapters/<digest>``, keyed by everything that training depends on:
-runs that differ in their evaluation alone share it, and a run that is repeated does not train
-again.
+The adapter is stored in ``<output>/adapters/<key>``, where the key is made of everything that
+training depends on: runs that differ only in their evaluation share it, and a repeated run does not
+train again.
 """
 
 from __future__ import annotations
@@ -17,26 +17,31 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
+from conf.files import write_atomically
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
 from lightning_modules.training.checks import check, check_backbone
-from lightning_modules.training.fit import Pruned, trained
-from lightning_modules.training.keys import code_version, training_key
+from lightning_modules.training.fit import Pruned, train_or_load_adapter
+from lightning_modules.training.keys import adapter_folder, code_version, training_key
 from lightning_modules.training.progress import Clock
 
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
-    from lightning_modules.evaluation.evaluate import EvaluationResult
+    from lightning_modules.backbone.backbone import Backbone
     from lightning_modules.methods.base import Method
     from lightning_modules.tracking.mlflow import SeedRun, Tracking
 
+__all__ = ["check", "main", "run", "training_key"]
+
 Progress = Callable[[str, float], None]
-SHARES = {"data": (0.0, 0.05), "train": (0.05, 0.5), "evaluate": (0.5, 1.0)}  # of a run's progress
+# Of a run's progress
+SHARES = {"data": (0.0, 0.05), "train": (0.05, 0.5), "evaluate": (0.5, 1.0)}
 
 
 def run(
@@ -47,12 +52,13 @@ def run(
 
     ``progress`` gets a line and the share of the run that is done. "seconds" of the result says
     where the time went: start (imports, the backbone), data, train, sample, score. With
-    ``trainer.devices`` above 1 all processes of torchrun call this alike: the first writes and
-    tracks, each returns the result. Raises ValueError or FileNotFoundError before any long work
-    when the config cannot be run.
+    ``trainer.devices`` above 1 all processes of torchrun call this: the first writes and tracks,
+    each returns the result. Raises ValueError or FileNotFoundError before any long work when the
+    config cannot be run.
     """
     check(config)
     clock = Clock()
+    from lightning_modules.tracking.mlflow import SeedRun
     from lightning_modules.training import distributed
 
     with distributed.group(config.trainer.devices, config.trainer.accelerator):
@@ -62,8 +68,6 @@ def run(
         conf.write(conf.as_run(config), folder / "run.yaml")
         if tracking is None:
             return _run(config, folder, None, progress, clock)
-        from lightning_modules.tracking.mlflow import SeedRun
-
         with SeedRun(tracking) as seed_run:
             return _run(config, folder, seed_run, progress, clock)
 
@@ -71,12 +75,46 @@ def run(
 def _run(
     config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None, clock: Clock
 ) -> dict[str, Any]:
-    from lightning_modules.tracking.mlflow import provenance
+    _silence_libraries()
+    from lightning_modules.evaluation.evaluate import EvaluationResult, evaluate
     from lightning_modules.training import distributed
 
-    _quiet()
-    began, first = time.monotonic(), distributed.first()
-    with (folder / "log.txt" if first else Path(os.devnull)).open("a") as log:
+    with _log(folder, progress) as emit:
+        backbone = _load_backbone(config, emit("data"))
+        # Now: methods put theirs into its layers.
+        backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())
+        clock("start")
+        config, method, datamodule = _prepare(config, backbone, folder, emit("data"))
+        clock("data")
+        target = adapter_folder(config) if method.trains else None
+        try:
+            method = train_or_load_adapter(
+                config, method, datamodule, target, folder, seed_run, emit("train")
+            )
+        except Pruned as stop:
+            result = {"pruned": str(stop), "metrics": {}, "seconds": clock.seconds}
+            return distributed.once(lambda: _write(result, folder))
+        clock("train")
+        late, outcome = conf.with_eval_overrides(config), EvaluationResult({}, {})
+        if late.evaluation.prompts:
+            key = target.name if target else None
+            outcome = evaluate(method, datamodule, late, key, folder, emit("evaluate"), clock)
+    counts = {
+        "trained_parameters": sum(p.numel() for p in method.parameters()) if target else 0,
+        "backbone_parameters": backbone_parameters,
+    }
+    return distributed.once(lambda: _finish(outcome, counts, clock, folder, seed_run))
+
+
+@contextmanager
+def _log(folder: Path, progress: Progress | None) -> Iterator[Callable[[str], Progress]]:
+    """Gives, for a phase of ``SHARES``, the function that takes its lines and the share of it that
+    is done; they go to log.txt (of the first process) and to ``progress``."""
+    from lightning_modules.training import distributed
+
+    began = time.monotonic()
+    path = folder / "log.txt" if distributed.first() else Path(os.devnull)
+    with path.open("a", encoding="utf-8") as log:
 
         def emit(phase: str) -> Progress:
             low, high = SHARES[phase]
@@ -88,112 +126,80 @@ def _run(
 
             return line
 
-        from datamodules.build import build_data
-        from lightning_modules.backbone.acceleration import accelerate, slow_format
-        from lightning_modules.backbone.backbone import Backbone
-        from lightning_modules.evaluation.evaluate import prepare_scorers
-        from lightning_modules.evaluation.plan import plan
-        from lightning_modules.training.data import (
-            attach_prior,
-            draw_prior,
-            wants_prior,
-            with_subjects,
-        )
-
-        backbone = Backbone.load(
-            config.backbone.path, config.backbone.dtype, config.backbone.revision
-        )
-        check_backbone(config, backbone)
-        accelerate(backbone, config.backbone)
-        # Here, not when training begins: what is not trained is sampled on the same device as what
-        # is.
-        backbone.to(distributed.device(config.trainer.accelerator))
-        if slow := slow_format(config, backbone.device):
-            emit("data")(slow, 0.0)
-        # Now, since methods put theirs into its layers
-        backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())
-        clock("start")
-        datamodule = build_data(config, emit("data"))
-        config = with_subjects(config, datamodule)
-        late = conf.with_eval_overrides(config)
-        if late.evaluation.prompts and first:
-            prompts = plan(datamodule, late.evaluation, late.seed)
-            prepare_scorers(late, datamodule, prompts, str(backbone.device), emit("data"))
-        method = build_method(late, backbone)
-        method.remove()
-        method.check_data(datamodule.train_set)
-        if wants_prior(config):
-            # After all that can be refused: it takes minutes on a large backbone.
-            distributed.once(lambda: draw_prior(config, backbone, emit("data")))
-            attach_prior(config, datamodule)
-        if first:
-            (folder / "data.json").write_text(json.dumps(datamodule.manifest(), indent=1))
-        clock("data")
-        try:
-            method = trained(config, method, datamodule, folder, seed_run, emit("train"))
-        except Pruned as stop:
-            pruned = str(stop)
-            return distributed.once(
-                lambda: _write(folder, {"pruned": pruned, "metrics": {}, "seconds": clock.seconds})
-            )
-        clock("train")
-        metrics: dict[str, float] = {}
-        facts: dict[str, dict[str, Any]] = {}
-        if late.evaluation.prompts:
-            metrics, facts = _evaluated(config, method, datamodule, folder, emit("evaluate"), clock)
-
-    def finish() -> dict[str, Any]:
-        result = {
-            "metrics": metrics,
-            "facts": facts,
-            "counts": {
-                "trained_parameters": sum(p.numel() for p in method.parameters())
-                if method.trains
-                else 0,
-                "backbone_parameters": backbone_parameters,
-            },
-            "seconds": clock.seconds,
-            "scores": "scores.parquet" if metrics else None,
-            "versions": provenance() | {"code": code_version()},
-        }
-        if seed_run is not None:
-            seed_run.log_metrics(metrics)
-            seed_run.log_metrics(
-                {f"seconds/{phase}": value for phase, value in clock.seconds.items()}
-            )
-        _write(folder, result)
-        if seed_run is not None:
-            seed_run.log_artifacts(folder)
-        return result
-
-    return distributed.once(finish)
+        yield emit
 
 
-def _write(folder: Path, result: dict[str, Any]) -> dict[str, Any]:
-    """``result`` as result.json, which is there as a whole or not at all."""
-    draft = folder / f".result.{os.getpid()}"
-    draft.write_text(json.dumps(result, indent=1))
-    draft.replace(folder / "result.json")
+def _load_backbone(config: Run, emit: Progress) -> Backbone:
+    from lightning_modules.backbone import acceleration
+    from lightning_modules.backbone.backbone import Backbone
+    from lightning_modules.training import distributed
+
+    settings = config.backbone
+    backbone = Backbone.load(settings.path, settings.dtype, settings.revision)
+    check_backbone(config, backbone)
+    acceleration.accelerate(backbone, settings)
+    # Here, not when training begins: a method that trains nothing samples on the same device.
+    backbone.to(distributed.device(config.trainer.accelerator))
+    if slow := acceleration.slow_format(config, backbone.device):
+        emit(slow, 0.0)
+    return backbone
+
+
+def _prepare(
+    config: Run, backbone: Backbone, folder: Path, emit: Progress
+) -> tuple[Run, Method, PairedDataModule]:
+    """Everything that can still be refused, then the long work on the data. The method is the one
+    to evaluate, not installed yet."""
+    from datamodules.build import build_data
+    from lightning_modules.evaluation.evaluate import prepare_scorers
+    from lightning_modules.evaluation.plan import plan
+    from lightning_modules.methods.registry import method_class
+    from lightning_modules.training import distributed
+
+    datamodule = build_data(config, emit)
+    config = method_class(config.method.name).complete(config, datamodule)
+    late = conf.with_eval_overrides(config)
+    if late.evaluation.prompts and distributed.first():
+        prompts = plan(datamodule, late.evaluation, late.seed)
+        prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
+    method = build_method(late, backbone)
+    method.remove()
+    method.check_data(datamodule.train_set)
+    method.extend_data(config, datamodule, emit)
+    if distributed.first():
+        write_atomically(folder / "data.json", json.dumps(datamodule.manifest(), indent=1))
+    return config, method, datamodule
+
+
+def _finish(
+    outcome: Any, counts: dict[str, int], clock: Clock, folder: Path, seed_run: SeedRun | None
+) -> dict[str, Any]:
+    """Writes the result, into MLflow too."""
+    from lightning_modules.tracking.provenance import provenance
+
+    result = {
+        "metrics": outcome.metrics,
+        "facts": outcome.facts,
+        "counts": counts,
+        "seconds": clock.seconds,
+        "scores": "scores.parquet" if outcome.metrics else None,
+        "versions": provenance() | {"code": code_version()},
+    }
+    if seed_run is not None:
+        seed_run.log_metrics(outcome.metrics)
+        seed_run.log_metrics({f"seconds/{phase}": value for phase, value in clock.seconds.items()})
+    _write(result, folder)
+    if seed_run is not None:
+        seed_run.log_artifacts(folder)
     return result
 
 
-def _evaluated(
-    config: Run,
-    method: Method,
-    datamodule: PairedDataModule,
-    folder: Path,
-    emit: Progress,
-    clock: Clock,
-) -> EvaluationResult:
-    from lightning_modules.evaluation.evaluate import evaluate
-
-    trained = training_key(config) if method.trains else None
-    return evaluate(
-        method, datamodule, conf.with_eval_overrides(config), trained, folder, emit, clock
-    )
+def _write(result: dict[str, Any], folder: Path) -> dict[str, Any]:
+    write_atomically(folder / "result.json", json.dumps(result, indent=1))
+    return result
 
 
-def _quiet() -> None:
+def _silence_libraries() -> None:
     """Keeps advertisements and notes of the libraries out of a sweep's progress."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # Each of them sets its level when it is imported: an earlier setting would not last.
@@ -205,7 +211,7 @@ def _quiet() -> None:
     for library in (diffusers, transformers):
         library.set_verbosity_error()
         library.disable_progress_bar()
-    # The last of them is not true of ours: the datamodule goes on where it stopped.
+    # The last one is not true here: the DataModule resumes where it stopped.
     for note in (
         "does not have many workers",
         r"isinstance\(treespec,",
@@ -227,29 +233,21 @@ def main(argv: list[str]) -> int:
     path = Path(argv[0])
     try:
         config = conf.read_run(path)
-        check(config)
         result = run(
             config,
             path.parent,
             progress=lambda text, share: print(f"{share:4.0%}  {text}", flush=True),
         )
     except (ValueError, FileNotFoundError, ImportError) as error:
-        print(
-            (f"error{'' if distributed.first() else f' in process {distributed.rank()}'}: {error}"),
-            file=sys.stderr,
-        )
+        where = "" if distributed.first() else f" in process {distributed.rank()}"
+        print(f"error{where}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         if distributed.first():
-            print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
+            print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
-    if not distributed.first():
-        return 0
-    for key, value in result["metrics"].items():
-        print(f"{key:24s} {value:.4f}")
-    print(path.parent / "result.json")
+    if distributed.first():
+        for key, value in result["metrics"].items():
+            print(f"{key:24s} {value:.4f}")
+        print(path.parent / "result.json")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -22,10 +22,10 @@ from datamodules.batch import Batch
 from datamodules.scene import SceneDataset
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
+from lightning_modules.methods import class_images
 from lightning_modules.methods.base import Method
 from lightning_modules.methods.break_a_scene import BreakAScene, stacked
 from lightning_modules.networks.placeholder_tokens import fix_pooling
-from lightning_modules.training import data
 from lightning_modules.training import run as train
 
 TOKENS, CLASSES = ["<asset0>", "<asset1>"], ["circle", "square"]
@@ -119,7 +119,7 @@ class Steps:
 
 @pytest.fixture
 def quick_class_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "PRIOR_STEPS", 2)
+    monkeypatch.setattr(class_images, "STEPS", 2)
 
 
 @pytest.fixture

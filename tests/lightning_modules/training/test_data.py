@@ -22,8 +22,12 @@ from datamodules.shapes.world import SHAPES
 from lightning_modules.backbone import sampling
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.break_a_scene import BreakAScene
-from lightning_modules.training import data
+from lightning_modules.methods.class_images import class_image_folder, draw_class_images
+from lightning_modules.methods.registry import build_method
+from lightning_modules.methods.untouched import Untouched
 from lightning_modules.training import run as train
+
+SUBJECTS = {"method.subjects.tokens": ["<a>"], "method.subjects.classes": [""]}
 
 
 def silent(text: str, share: float) -> None:
@@ -184,11 +188,11 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
     )
     datamodule = build_data(config)
     assert datamodule.train_set.prior == []
-    data.draw_prior(config, embedded, silent)
+    draw_class_images(config, embedded, silent)
     assert drawn == [(["a photo of a ring"] * 4, [0, 1, 2, 3]), (["a photo of a ring"] * 2, [4, 5])]
-    data.draw_prior(config, embedded, silent)
+    draw_class_images(config, embedded, silent)
     assert len(drawn) == 2, "they are there"
-    folder = data.prior_folder(config)
+    folder = class_image_folder(config)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name]
     assert [int(np.asarray(Image.open(path)).mean()) for path in sorted(folder.iterdir())] == [
         0,
@@ -198,13 +202,15 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
         40,
         50,
     ]
-    data.attach_prior(config, datamodule)
+    method = build_method(conf.replace(config, SUBJECTS), embedded)
+    method.extend_data(config, datamodule, silent)
+    method.remove()
     train_set = datamodule.train_set
     assert len(train_set.prior) == 6 and train_set[0]["prior"]["caption"] == "a photo of a ring"
 
     # Seeds and trainings share them, another prompt, number, size or backbone does not.
     assert (
-        data.prior_folder(
+        class_image_folder(
             conf.replace(config, {"seed": 4, "trainer.lr": 0.5, "method.name": "mcgm"})
         )
         == folder
@@ -219,7 +225,7 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
             {
                 folder,
                 *(
-                    data.prior_folder(conf.replace(config, {key: value}))
+                    class_image_folder(conf.replace(config, {key: value}))
                     for key, value in others.items()
                 ),
             }
@@ -227,18 +233,22 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
         == 4
     )
     for off in (
-        {"method.subjects.prior_weight": 0.0},
-        {"method.name": "untouched"},
-        {"data.name": "shapes"},
+        {"method.subjects.prior_weight": 0.0, "method.subjects.prior_prompt": "another"},
+        {"method.name": "untouched", "method.subjects.prior_prompt": "another"},
+        {"data.name": "shapes", "method.subjects.prior_prompt": "another"},
     ):
-        assert data.wants_prior(config) and not data.wants_prior(conf.replace(config, off))
+        other = conf.replace(config, off)
+        method = build_method(conf.replace(other, SUBJECTS), embedded)
+        method.extend_data(other, build_data(other), silent)
+        method.remove()
+    assert len(drawn) == 2, "they want none"
 
 
 def test_class_images_appear_whole_or_not_at_all(
     base: Run, embedded: Backbone, tmp_path: Path, drawn: list, monkeypatch: Any
 ):
     config = scene(base, tmp_path, method__subjects__prior_images=6)
-    folder, sample = data.prior_folder(config), sampling.sample
+    folder, sample = class_image_folder(config), sampling.sample
 
     def power_cut(*args: Any) -> torch.Tensor:
         if len(drawn) == 1:
@@ -247,7 +257,7 @@ def test_class_images_appear_whole_or_not_at_all(
 
     monkeypatch.setattr(sampling, "sample", power_cut)
     with pytest.raises(KeyboardInterrupt):
-        data.draw_prior(config, embedded, silent)
+        draw_class_images(config, embedded, silent)
     assert not list(folder.parent.iterdir())
 
     # Another run that finishes first wins, and nothing is left over.
@@ -258,7 +268,7 @@ def test_class_images_appear_whole_or_not_at_all(
         return sample(*args)
 
     monkeypatch.setattr(sampling, "sample", overtaken)
-    data.draw_prior(config, embedded, silent)
+    draw_class_images(config, embedded, silent)
     assert [path.name for path in folder.parent.iterdir()] == [folder.name] and (
         folder / "theirs.png"
     ).exists()
@@ -274,7 +284,7 @@ def test_placeholders_and_class_words_come_from_the_scene_where_the_config_names
 
     def found(**changes: Any) -> tuple[list[str], list[str]]:
         config = scene(base, tmp_path / "out", folder, **changes)
-        chosen = data.with_subjects(config, build_data(config)).method.subjects
+        chosen = BreakAScene.complete(config, build_data(config)).method.subjects
         return chosen.tokens, chosen.classes
 
     assert found() == (["<asset0>", "<asset1>", "<asset2>"], ["", "", ""])
@@ -298,7 +308,7 @@ def test_placeholders_and_class_words_come_from_the_scene_where_the_config_names
     )
     assert all(word in SHAPES for word in found()[1])
     other = conf.replace(scene(base, tmp_path / "out"), {"method.name": "untouched"})
-    assert data.with_subjects(other, build_data(other)) is other
+    assert Untouched.complete(other, build_data(other)) is other
 
 
 def test_an_adapter_is_keyed_by_the_pixels_of_its_scene(base: Run, tmp_path: Path):
