@@ -229,6 +229,7 @@ class Captions(Dataset):
         return self.texts.get([CAPTIONS[index]])["hidden"][0]
 
 
+@pytest.mark.slow
 def test_texts_are_light_and_work_in_worker_processes(tmp_path: Path):
     many = [f"caption {i}" for i in range(500)]
     texts = TextCache.fill(tmp_path, text_facts("abc", "float32"), CAPTIONS + many, encode_texts)

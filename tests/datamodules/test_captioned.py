@@ -127,6 +127,7 @@ def test_latents_are_mirrored_where_flips_are_stored_and_else_nothing_is(root: P
         )
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_samples(root: Path):
     dataset = opened(root)
     here = [dataset[i] for i in range(40)]

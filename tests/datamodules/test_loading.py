@@ -129,6 +129,7 @@ class Captions(torch.utils.data.Dataset):
         return {"id": index, "caption": f"{index} in epoch {self.epoch}"}
 
 
+@pytest.mark.slow
 def test_two_processes_train_on_the_batches_of_one_and_go_on_in_the_middle_of_an_epoch(
     tmp_path: Path,
 ):

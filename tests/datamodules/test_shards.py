@@ -174,6 +174,7 @@ def test_a_write_that_fails_leaves_nothing(
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_process_is_taken_up_where_it_was(tmp_path: Path):
     notes = tmp_path / "notes"
     one = process(tmp_path / "cache", notes, 0.2)
@@ -197,6 +198,7 @@ def test_a_killed_process_is_taken_up_where_it_was(tmp_path: Path):
     assert not list((tmp_path / "cache").glob("*/.shard*"))
 
 
+@pytest.mark.slow
 def test_processes_share_the_work_and_go_on_for_one_that_is_killed(tmp_path: Path):
     notes = [tmp_path / f"notes{i}" for i in range(3)]
     for note in notes:
@@ -358,6 +360,7 @@ class Reader(Dataset):
         return self.latents[index]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("start", ["fork", "spawn"])
 def test_rows_are_light_and_work_in_worker_processes(tmp_path: Path, encoder: Encoder, start: str):
     rows = filled(tmp_path, encoder)["latents"]

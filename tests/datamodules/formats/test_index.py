@@ -100,6 +100,7 @@ def _build_in(folder: Path) -> list[str]:
     return [r.captions[0].text for r in build_index(folder, {"shared": 1}, make)]
 
 
+@pytest.mark.slow
 def test_processes_share_one_build(tmp_path: Path):
     with multiprocessing.get_context("fork").Pool(4) as pool:
         results = pool.map(_build_in, [tmp_path] * 4)
@@ -200,6 +201,7 @@ def _forget(records: Records) -> None:
     records._keeper = None
 
 
+@pytest.mark.slow
 def test_a_temporary_index_goes_with_its_records_but_not_with_a_copy_in_another_process():
     records = build_index(None, {"count": 3}, lambda problems: map(record, range(3)))
     child = multiprocessing.get_context("fork").Process(target=_forget, args=(records,))
