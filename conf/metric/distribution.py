@@ -1,4 +1,4 @@
-"""Distances between generated and real images in an extractor's features: ``evaluation.extractor``."""
+"""How close generated images come to real ones, in the features of ``evaluation.extractor``."""
 
 from conf.spec import Metric, MetricSpec
 

@@ -1,4 +1,5 @@
-"""What gates do while images are drawn, and what became of them in training; given by methods with gates."""
+"""What gates do while images are drawn, and what became of them in training; given by methods with
+gates."""
 
 from conf.spec import Metric, MetricSpec
 

@@ -1,4 +1,4 @@
-"""T2I-CompBench's spatial score over the detections of a model or a file: ``evaluation.detector``."""
+"""T2I-CompBench's spatial score over what a model or a file detects: ``evaluation.detector``."""
 
 from conf.spec import Metric, MetricSpec
 

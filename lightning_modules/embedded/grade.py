@@ -1,8 +1,8 @@
 """What a backbone can compose: the judge's figures for one, two and three objects and for held-out
 combinations.
 
-    python -m lightning_modules.grade                              # the shipped backbone; prints the table
-    python -m lightning_modules.grade --card runs/pretrain         # and writes it, with the training's own facts, into the card
+    python -m lightning_modules.grade                       # prints the shipped backbone's table
+    python -m lightning_modules.grade --card runs/pretrain  # writes it into the card
 
 Prompts are captions of fresh scenes (a seed that no dataset uses); every image has a noise seed of
 its own.
@@ -65,90 +65,58 @@ def grade(
     return table
 
 
+CARD = """# The embedded backbone
+
+SDXL's wiring at a size that trains on two CPU cores: two text encoders, pooled embedding and time
+ids, `AutoencoderKL` (64 px to 16x16x4), UNet with cross-attention at 16x16 and 8x8, v-prediction.
+Weights are float16 safetensors, averaged over training. Trained on rendered shapes alone; 12 of the
+48 colour-shape combinations never occurred. Made by
+
+    python -m lightning_modules.pretrain {arguments}
+    python -m lightning_modules.grade --card runs/pretrain
+
+on {hardware}, {date}, beside other work on the machine: autoencoder {vae_steps} steps in
+{vae_minutes:.0f} min, text encoders and UNet {denoiser_steps} steps in {denoiser_minutes:.0f} min.
+
+The judge's figures on {images} images a row ({steps} sampler steps, guidance {guidance}). Success:
+every object that the prompt names is there in its colour and shape. Score: the judge's probability
+of the least sure wanted object, averaged over images. Relation: both objects are there and stand as
+the prompt says.
+
+| prompts | success | score | objects | colours | shapes | relation | extra objects an image |
+|---|---|---|---|---|---|---|---|
+{table}
+
+Denoising loss (mean over the 100 steps before each point):
+
+| step | loss |
+|---|---|
+{curve}
+"""
+COLUMNS = ("success", "score", "object_rate", "color_rate", "shape_rate", "relation_rate")
+
+
 def write_card(
     folder: Path, work: Path, table: dict[str, dict[str, float]], facts: dict[str, Any]
 ) -> None:
     """``README.md`` of the asset folder: how it was trained (from the working folder) and what it
     can do (from ``table``)."""
-    curves = {
-        stage: json.loads((work / f"{stage}_training" / "loss.json").read_text())
-        for stage in ("vae", "denoiser")
-    }
-    spent = {
-        stage: sum(point["seconds"] for point in curve) / 60 for stage, curve in curves.items()
-    }
-    lines = [
-        "# The embedded backbone",
-        "",
-        (
-            "SDXL's wiring at a size that trains on two CPU cores: two text encoders, "
-            "pooled embedding and time ids, `AutoencoderKL` (64 px to"
-        ),
-        (
-            "16x16x4), UNet with cross-attention at 16x16 and 8x8, v-prediction. Weights "
-            "are float16 safetensors, averaged over training."
-        ),
-        (
-            "Trained on rendered shapes alone; 12 of the 48 colour-shape combinations "
-            "never occurred. Made by"
-        ),
-        "",
-        f"    python -m lightning_modules.pretrain {facts['arguments']}".rstrip(),
-        "    python -m lightning_modules.grade --card runs/pretrain",
-        "",
-        (
-            f"on {facts['hardware']}, {facts['date']}, beside other work on the machine: "
-            f"autoencoder {curves['vae'][-1]['step']} steps in"
-        ),
-        (
-            f"{spent['vae']:.0f} min, text encoders and UNet "
-            f"{curves['denoiser'][-1]['step']} steps in {spent['denoiser']:.0f} min."
-        ),
-        "",
-        (
-            f"The judge's figures on {facts['images']} images a row ({facts['steps']} "
-            f"sampler steps, guidance {facts['guidance']})."
-        ),
-        (
-            "Success: every object that the prompt names is there in its colour and shape. "
-            "Score: the judge's probability of the least sure"
-        ),
-        (
-            "wanted object, averaged over images. Relation: both objects are there and "
-            "stand as the prompt says."
-        ),
-        "",
-        (
-            "| prompts | success | score | objects | colours | shapes | relation | extra "
-            "objects an image |"
-        ),
-        "|---|---|---|---|---|---|---|---|",
-    ]
+    curves, numbers = {}, {}
+    for stage in ("vae", "denoiser"):
+        curve = json.loads((work / f"{stage}_training" / "loss.json").read_text())
+        curves[stage] = curve
+        numbers[f"{stage}_steps"] = curve[-1]["step"]
+        numbers[f"{stage}_minutes"] = sum(point["seconds"] for point in curve) / 60
+    rows = []
     for group, row in table.items():
-        cells = [
-            row["success"],
-            row["score"],
-            row["object_rate"],
-            row["color_rate"],
-            row["shape_rate"],
-            row.get("relation_rate"),
-        ]
-        shown = " | ".join("-" if v is None else f"{v:.3f}" for v in cells)
-        lines.append(f"| {group} | {shown} | {row['extra_objects']:.2f} |")
-    lines += [
-        "",
-        ("Denoising loss (mean over the 100 steps before each point):"),
-        "",
-        "| step | loss |",
-        "|---|---|",
-    ]
-    curve = curves["denoiser"]
-    shown_points = curve[:: max(len(curve) // 12, 1)]
-    lines += [
-        f"| {p['step']} | {p['loss']:.4f} |"
-        for p in (shown_points if shown_points[-1] is curve[-1] else [*shown_points, curve[-1]])
-    ]
-    (folder / "README.md").write_text("\n".join(lines) + "\n")
+        cells = [f"{row[key]:.3f}" if key in row else "-" for key in COLUMNS]
+        rows.append(f"| {group} | {' | '.join(cells)} | {row['extra_objects']:.2f} |")
+    points = curves["denoiser"][:: max(len(curves["denoiser"]) // 12, 1)]
+    if points[-1] is not curves["denoiser"][-1]:
+        points.append(curves["denoiser"][-1])
+    losses = [f"| {point['step']} | {point['loss']:.4f} |" for point in points]
+    text = CARD.format(**facts, **numbers, table="\n".join(rows), curve="\n".join(losses))
+    (folder / "README.md").write_text(text)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -158,7 +126,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--backbone",
         default="embedded",
-        help=("'embedded' or a diffusers folder (default: embedded)"),
+        help="'embedded' or a diffusers folder (default: embedded)",
     )
     parser.add_argument("--images", type=int, default=512, help="images in each row (default: 512)")
     parser.add_argument("--steps", type=int, default=8, help="sampler steps (default: 8)")
@@ -168,10 +136,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--card",
         type=Path,
-        help=("working folder of the pretraining; writes README.md into the assets"),
+        help="working folder of the pretraining; writes README.md into the assets",
     )
     parser.add_argument(
-        "--arguments", default="", help=("arguments that pretrain was called with, for the card")
+        "--arguments", default="", help="arguments that pretrain was called with, for the card"
     )
     args = parser.parse_args(argv)
 

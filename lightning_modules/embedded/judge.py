@@ -4,7 +4,7 @@ and where.
 A centre-point detector (after CenterNet, arXiv:1904.07850) on a 16x16 grid over 64x64 pixels. Each
 cell says how likely an object has its centre there, which shape and which colour that object has,
 and its exact centre and radius. It is trained on renders by `python -m
-lightning_modules.metrics.train_judge`; the shipped weights lie in `lightning_modules/assets/judge`.
+lightning_modules.metrics.train_judge`; the shipped weights lie in `assets/judge`.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ def to_input(images: Tensor) -> Tensor:
         or images.shape[2:] != (SIZE, SIZE)
     ):
         raise ValueError(
-            f"the judge takes uint8 images of shape [N, 3, {SIZE}, {SIZE}], not {images.dtype} {list(images.shape)}: "
-            "clamp, round and convert the images first"
+            f"the judge takes uint8 images of shape [N, 3, {SIZE}, {SIZE}], not {images.dtype} "
+            f"{list(images.shape)}: clamp, round and convert the images first"
         )
     return images.float() / 127.5 - 1
 

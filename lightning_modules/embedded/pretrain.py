@@ -1,9 +1,9 @@
 """Trains the embedded backbone from nothing: first the autoencoder, then text encoders and UNet
 together on its latents.
 
-    python -m lightning_modules.pretrain                       # both stages, resumable: the same command goes on
-    python -m lightning_modules.pretrain --stage vae           # one of them
-    python -m lightning_modules.pretrain --stage export        # the newest checkpoint as float16 diffusers folders
+    python -m lightning_modules.pretrain                 # both stages; the same command resumes
+    python -m lightning_modules.pretrain --stage vae     # one of them
+    python -m lightning_modules.pretrain --stage export  # the newest checkpoint as float16 folders
 
 Colour-shape combinations of `datamodules.shapes.world.HELD_OUT` never occur in what it sees. The
 figures of the result come from `python -m lightning_modules.grade`.
@@ -321,23 +321,23 @@ def main(argv: list[str] | None = None) -> None:
         "--target",
         type=Path,
         default=EMBEDDED,
-        help=("where the result is exported to (default: the package's assets)"),
+        help="where the result is exported to (default: the package's assets)",
     )
     parser.add_argument(
-        "--images", type=int, default=32_000, help=("training images to render (default: 32000)")
+        "--images", type=int, default=32_000, help="training images to render (default: 32000)"
     )
     parser.add_argument(
         "--vae-steps", type=int, default=1500, help="autoencoder steps (default: 1500)"
     )
     parser.add_argument("--steps", type=int, default=6000, help="denoiser steps (default: 6000)")
     parser.add_argument(
-        "--batch", type=int, default=32, help=("samples a step in both stages (default: 32)")
+        "--batch", type=int, default=32, help="samples a step in both stages (default: 32)"
     )
     parser.add_argument(
         "--lr",
         type=float,
         default=1e-3,
-        help=("peak learning rate of the denoiser (default: 1e-3)"),
+        help="peak learning rate of the denoiser (default: 1e-3)",
     )
     parser.add_argument(
         "--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)"

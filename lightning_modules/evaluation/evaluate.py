@@ -1,6 +1,6 @@
-"""One evaluation for all methods: the plan's prompts and noise (`plan`) -> images on disk, each drawn
-once (`images`) -> what metrics say of them (`metrics.registry`) and what is measured of the method
-itself (`diagnostics`), as numbers and as a table with a row for each image.
+"""One evaluation for all methods: the plan's prompts and noise (`plan`) -> images on disk, each
+drawn once (`images`) -> what metrics say of them (`metrics.registry`) and what is measured of the
+method itself (`diagnostics`), as numbers and as a table with a row for each image.
 
 Real images for FID and precision / recall are those behind the same prompts.
 """
@@ -114,8 +114,8 @@ def draw_missing(
     emit: Emit,
     masks: list[list[Tensor]] | None = None,
 ) -> None:
-    """Draws the images that are not there, in batches that do not depend on what is missing; returns
-    when those of all processes are there."""
+    """Draws the images that are not there, in batches that do not depend on what is missing;
+    returns when those of all processes are there."""
 
     def find_missing() -> list[int]:
         found = images.missing()

@@ -5,9 +5,12 @@ A score is called as ``score(images, prompts) -> float32 [N]`` (uint8 [N, 3, H, 
 and says in ``name`` and ``facts`` which model, scale and templates its number has: "CLIP score"
 alone names at least three different ones.
 
-* `Similarity`: image against prompt. With CLIP the CLIP score, with BLIP its contrastive cosine (ITC).
-* `WeakestPart`: the smallest of the similarities with the prompt's halves (Attend-and-Excite, arXiv:2301.13826, section 5).
-* `CaptionSimilarity`: a caption that BLIP writes for the image against the prompt, both as texts, by CLIP (the same paper).
+* `Similarity`: image against prompt. With CLIP the CLIP score, with BLIP its contrastive cosine
+  (ITC).
+* `WeakestPart`: the smallest of the similarities with the prompt's halves (Attend-and-Excite,
+  arXiv:2301.13826, section 5).
+* `CaptionSimilarity`: a caption that BLIP writes for the image against the prompt, both as texts,
+  by CLIP (the same paper).
 * `MatchProbability`: BLIP's head that sees image and prompt together (ITM).
 """
 
@@ -21,12 +24,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from lightning_modules.metrics.registry import Columns, ScoringContext
+from lightning_modules.metrics.registry import Columns, ScoringContext, check_images
 from lightning_modules.metrics.vision_language import (
     BlipCaptioner,
     BlipMatcher,
     Embedder,
-    check_images,
     load_aligner,
 )
 
@@ -39,8 +41,9 @@ PLAIN = ("{}",)
 
 def _imagenet_templates() -> tuple[str, ...]:
     things = (
-        "bad photo, sculpture, low resolution photo, rendering, cropped photo, tattoo, bright photo, dark photo, drawing, close-up photo, "
-        "black and white photo, painting, pixelated photo, jpeg corrupted photo, blurry photo, photo, good photo, doodle, sketch, rendition"
+        "bad photo, sculpture, low resolution photo, rendering, cropped photo, tattoo, bright "
+        "photo, dark photo, drawing, close-up photo, black and white photo, painting, pixelated "
+        "photo, jpeg corrupted photo, blurry photo, photo, good photo, doodle, sketch, rendition"
     )
     of = [f"a {thing}" for thing in things.split(", ")] + ["graffiti", "art", "itap"]
     looks = ("hard to see", "clean", "dirty", "cool", "large", "small", "nice", "weird")

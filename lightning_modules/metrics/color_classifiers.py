@@ -141,8 +141,8 @@ class MeanColor:
 
 
 class Colored:
-    """A detector whose detections get the colours that a colour classifier sees, where they have none of
-    their own.
+    """A detector whose detections get the colours that a colour classifier sees, where they have
+    none of their own.
 
     Masks, of which each is as large as its image, are dropped after that unless ``masks`` is set;
     ``batch`` images have theirs at a time.

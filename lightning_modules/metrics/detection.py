@@ -2,14 +2,18 @@
 
 Definitions, for one image with the wanted objects W = [(color, shape), ...] and the detections D:
 
-* matched:     wanted objects that a detection of their own shows with the right colour and the right shape (one-to-one; where several
-               detections could serve, the surest does)
-* success:     every wanted object is matched; objects beyond those asked for do not spoil it, `extra` counts them
+* matched:     wanted objects that a detection of their own shows with the right colour and the
+  right shape (one-to-one; where several detections could serve, the surest does)
+* success:     every wanted object is matched; objects beyond those asked for do not spoil it,
+  `extra` counts them
 * object_rate: matched / |W|
-* color_rate:  |multiset of colours in W ∩ multiset of colours in D| / |W|: the colour is there, on whatever shape
+* color_rate:  |multiset of colours in W ∩ multiset of colours in D| / |W|: the colour is there, on
+  whatever shape
 * shape_rate:  the same for shapes: the shape is there, in whatever colour
-* extra:       |D| - matched; a wanted shape in a wrong colour is therefore one missing object and one extra object
-* relation:    whether the centres of the first two wanted objects lie as stated; False if either is missing, None if none is stated
+* extra:       |D| - matched; a wanted shape in a wrong colour is therefore one missing object and
+  one extra object
+* relation:    whether the centres of the first two wanted objects lie as stated; False if either is
+  missing, None if none is stated
 """
 
 from __future__ import annotations
@@ -171,11 +175,12 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
     """Rates over images:
 
     * ``success``: share of images in which every wanted object is right
-    * ``object_rate``, ``color_rate``, ``shape_rate``: sums over images, over the sum of wanted objects
+    * ``object_rate``, ``color_rate``, ``shape_rate``: sums over images, over the sum of wanted
+      objects
     * ``extra_objects``: mean number of objects per image that nobody asked for
     * ``n_images``
-    * ``relation_rate``: share of the images whose prompt states a relation in which it holds; absent
-      if no prompt states one
+    * ``relation_rate``: share of the images whose prompt states a relation in which it holds;
+      absent if no prompt states one
 
     Raises ValueError if there is no image.
     """

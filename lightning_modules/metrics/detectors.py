@@ -1,9 +1,11 @@
 """Detectors: a model of transformers, a file of another detector's results, and how an evaluation
 chooses among them.
 
-A file of detections holds JSON lines, one image a line:
+A file of detections holds JSON lines, one image a line (broken here to fit):
 
-    {"image": "0000.png", "detections": [{"label": "cat", "box": [10, 20, 110, 220], "score": 0.97, "color": "black", "mask": {...}}]}
+    {"image": "0000.png", "detections": [
+        {"label": "cat", "box": [10, 20, 110, 220], "score": 0.97, "color": "black", "mask": {...}}
+    ]}
 
 ``image`` is a name or a position from 0 on; an image in which nothing was found has an empty list.
 ``box`` is [x0, y0, x1, y1] in pixels of the image. ``color`` and ``mask`` (COCO's RLE, {"size":
@@ -29,6 +31,7 @@ from torch.nn import functional as F
 from conf.schema import Evaluation
 from lightning_modules.metrics.color_classifiers import ClipColor, Colored, MeanColor
 from lightning_modules.metrics.detection import Detection, Detector, class_name
+from lightning_modules.metrics.registry import check_images
 
 MASKED = ("maskformer", "mask2former")
 KEPT = 100  # Of the pairs of query and class of an image
@@ -67,12 +70,9 @@ class SharedDetector:
         return self.latest[1]
 
 
-def check_images(images: Tensor, names: Sequence[str | int] | None) -> None:
-    """Raises ValueError unless images are uint8 [N, 3, H, W], with a name for each if any."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
-            f"a detector takes uint8 images [N, 3, H, W], not {images.dtype} {list(images.shape)}"
-        )
+def check_named_images(images: Tensor, names: Sequence[str | int] | None) -> None:
+    """As `check_images`; ValueError, too, unless there is a name for each image if any."""
+    check_images(images)
     if names is not None and len(names) != len(images):
         raise ValueError(
             f"{len(images)} images but {len(names)} names: give one name for each image"
@@ -149,7 +149,7 @@ class TransformersDetector:
         self, images: Tensor, names: Sequence[str | int] | None = None
     ) -> list[list[Detection]]:
         """As `Detector`, boxes and masks in the pixels of the images."""
-        check_images(images, names)
+        check_named_images(images, names)
         look = self._instances if self.masks else self._boxes
         return (
             [row for chunk in images.split(self.batch) for row in look(chunk)]
@@ -293,7 +293,7 @@ class DetectionsFile:
     ) -> list[list[Detection]]:
         """As `Detector`. Raises ValueError for an image that the file does not name, and for a mask
         or a box of another size."""
-        check_images(images, names)
+        check_named_images(images, names)
         found = []
         for key in names if names is not None else range(len(images)):
             if key not in self._rows:

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from datamodules.shapes.world import SIZE
 from lightning_modules.embedded.judge import Judge
+from lightning_modules.metrics.registry import check_images
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 # torch-fidelity's own forward takes only uint8 and resizes by itself; these are its layers up to
@@ -84,16 +85,6 @@ FILTERS: dict[str, Callable[[Tensor, int], Tensor]] = {
     "bilinear": _bilinear,
     "tf1": _tf1,
 }
-
-
-def check_images(images: Tensor) -> None:
-    """Raises ValueError unless images are uint8 [N, 3, H, W]."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        what = f"{images.dtype} {list(images.shape)}"
-        raise ValueError(
-            f"feature extractors take uint8 images [N, 3, H, W], not {what}: clamp, round "
-            "and convert them first"
-        )
 
 
 def resize(images: Tensor, side: int, filter: str = "bicubic") -> Tensor:

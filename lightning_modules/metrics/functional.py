@@ -1,5 +1,5 @@
-"""Metrics as pure functions: distances between sets of features [N, d], computed in float64, and the
-overlap of masks. The rules of benchmarks are handed on from their own files.
+"""Metrics as pure functions: distances between sets of features [N, d], computed in float64, and
+the overlap of masks. The rules of benchmarks are handed on from their own files.
 
 All distances depend on N: compare only numbers of equal N, and state it. Features may be of any
 floating dtype and are converted in blocks of rows, so that no whole float64 copy and no N x N

@@ -4,16 +4,18 @@ detections; the shares of right images, and the scorer.
 What is wanted is a *spec*, one line of the benchmark's metadata as a dict
 (`datamodules.formats.prompt_forms` has the form):
 
-* Of each class the ``most`` surest detections with a score above the threshold are looked at: 0.3, for the task ``counting`` 0.9. Boxes
-  that overlap are not merged: the benchmark's non-maximum suppression, the one place where it takes an IoU (with its + 1 pixel), is off.
-* ``include``: for each thing there are at least ``count`` detections of its class, and the ``count`` surest of them, no others, have its
-  ``color`` and its ``position``. Things are looked at one by one: a detection may serve two of the same class.
-* ``position`` [relation, index]: each of the thing's detections lies so beside each detection of the thing at ``index``, which must be
-  right itself (`relations`).
+* Of each class the ``most`` surest detections with a score above the threshold are looked at: 0.3,
+  for the task ``counting`` 0.9. Boxes that overlap are not merged: the benchmark's non-maximum
+  suppression, the one place where it takes an IoU (with its + 1 pixel), is off.
+* ``include``: for each thing there are at least ``count`` detections of its class, and the
+  ``count`` surest of them, no others, have its ``color`` and its ``position``. Things are looked at
+  one by one: a detection may serve two of the same class.
+* ``position`` [relation, index]: each of the thing's detections lies so beside each detection of
+  the thing at ``index``, which must be right itself (`relations`).
 * ``exclude``: there are fewer than ``count`` detections of its class.
 
-Classes are compared by COCO's names (`detection.class_name`): GenEval's "computer mouse" is the detector's
-"mouse".
+Classes are compared by COCO's names (`detection.class_name`): GenEval's "computer mouse" is the
+detector's "mouse".
 """
 
 from __future__ import annotations
@@ -69,8 +71,8 @@ def geneval_reasons(
 ) -> list[str]:
     """Why the image is wrong, a line for each thing that is; empty if it is right.
 
-    A detection without a colour is wrong wherever one is wanted: `color_classifiers` says how detections
-    get theirs. Raises ValueError on a spec that the rules cannot judge.
+    A detection without a colour is wrong wherever one is wanted: `color_classifiers` says how
+    detections get theirs. Raises ValueError on a spec that the rules cannot judge.
     """
     check_spec(spec)
     limit = counting_threshold if spec.get("tag") == "counting" else threshold
@@ -193,7 +195,8 @@ def geneval_scores(results: Sequence[tuple[Hashable, str, bool]]) -> dict[str, f
 
     * ``task/<tag>``: share of the right images of a task, over images, not prompts
     * ``overall``: mean of the tasks' shares, whatever their numbers of images
-    * ``images_right``: share of right images; ``prompts_right``: share of prompts with a right image
+    * ``images_right``: share of right images; ``prompts_right``: share of prompts with a right
+      image
     * ``n_images``, ``n_prompts``, ``n_tasks``
 
     Raises ValueError if there is no image.

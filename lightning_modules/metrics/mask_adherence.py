@@ -63,8 +63,10 @@ def mean_adherence(subjects: Sequence[Adherence]) -> dict[str, float]:
 
     * ``mask_iou``: over all subjects; one that was not found counts 0
     * ``found``: share of all subjects that were found (predicted mask not empty)
-    * ``centre_error`` (pixels), ``turn_error`` (degrees in [0, 180]): over the subjects that were found
-    * ``orientation_error`` (degrees in [0, 90]): over the found subjects whose two masks both have a long axis
+    * ``centre_error`` (pixels), ``turn_error`` (degrees in [0, 180]): over the subjects that were
+      found
+    * ``orientation_error`` (degrees in [0, 90]): over the found subjects whose two masks both have
+      a long axis
 
     A mean over no subject at all is absent. The errors leave out what was not found: read them
     beside ``found``. Raises ValueError if there is no subject.

@@ -2,7 +2,7 @@
 of N real images, on disk.
 
     <folder>/<digest of the facts>/
-        meta.json, shard-….safetensors  the features and their facts, as `datamodules.shards` keeps rows
+        meta.json, shard-….safetensors  features and facts, as `datamodules.shards` keeps them
         moments.safetensors             mean [d] and covariance [d, d], float64
         nearest.safetensors             distances to the nearest neighbours [N, K], float64
 

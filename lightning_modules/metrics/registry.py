@@ -1,7 +1,7 @@
 """The scorers of an evaluation, by the names of their files.
 
-A metric is ``conf/metric/NAME.py``, what it declares, and ``lightning_modules/metrics/NAME.py`` with
-a function ``build(context)`` that returns its scorers.
+A metric is ``conf/metric/NAME.py``, what it declares, and ``lightning_modules/metrics/NAME.py``
+with a function ``build(context)`` that returns its scorers.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
 from torch import Tensor
 
 from conf.schema import Evaluation
@@ -42,6 +43,16 @@ class Scorer(Protocol):
     def finish(self) -> dict[str, float]:
         """The numbers over all images."""
         ...
+
+
+def check_images(images: Tensor) -> None:
+    """Raises ValueError unless images are uint8 [N, 3, H, W]."""
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+        raise ValueError(
+            f"expected uint8 images [N, 3, H, W] of 0 to 255, not {images.dtype} "
+            f"{list(images.shape)}: clamp, scale and round floats first, which would be rescaled "
+            "twice"
+        )
 
 
 @dataclass

@@ -1,12 +1,14 @@
-"""T2I-CompBench's 2-D spatial score (Huang et al. 2023), from boxes of any detector, and its scorer.
+"""T2I-CompBench's 2-D spatial score (Huang et al. 2023), from boxes of any detector, and its
+scorer.
 
 The score of an image is s1 / 4 + s2 / 4 + relation / 2, with the detection scores of the two
 objects (0 for a missing one, and no relation then); below 0.5 it is 0. Of each class the surest
 detection is taken. The relation is worth 1 or less:
 
-* left of, right of, above, below: 1 if the stated direction has the greater offset of the centres and the boxes' IoU is below 0.1, else
-  0.1 / IoU; 0 where the direction is wrong.
-* near, next to, on side of: 1 if the centres are closer than a limit, else the limit over the greater of the two offsets.
+* left of, right of, above, below: 1 if the stated direction has the greater offset of the centres
+  and the boxes' IoU is below 0.1, else 0.1 / IoU; 0 where the direction is wrong.
+* near, next to, on side of: 1 if the centres are closer than a limit, else the limit over the
+  greater of the two offsets.
 
 The limit is 150 pixels at a size of 512 and grows with the image. The released code brings images
 to 479 pixels before it detects and takes 150 of those, 160 of 512, whatever size they were made at:
@@ -15,10 +17,13 @@ to 479 pixels before it detects and takes 150 of those, 160 of 512, whatever siz
 ``released=True``, the default, keeps three habits of the released code, so that scores compare with
 published ones; False mends them:
 
-* closer than the limit means in either coordinate, so that all things in one row or column are near. Mended: in both.
-* "on top of" is worth 0; "on the top of", the only one of the two among the validation prompts, is not. Mended: both mean above.
-* where both objects are of one class (a boy and a girl are persons both), one detection serves for both: near, but nowhere beside itself.
-  Mended: the two surest are taken, in the order that suits the relation better, for no detector tells who of the two is who.
+* closer than the limit means in either coordinate, so that all things in one row or column are
+  near. Mended: in both.
+* "on top of" is worth 0; "on the top of", the only one of the two among the validation prompts, is
+  not. Mended: both mean above.
+* where both objects are of one class (a boy and a girl are persons both), one detection serves for
+  both: near, but nowhere beside itself. Mended: the two surest are taken, in the order that suits
+  the relation better, for no detector tells who of the two is who.
 """
 
 from __future__ import annotations

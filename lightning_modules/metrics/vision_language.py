@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.metrics.registry import check_images
+
 
 class Embedder(Protocol):
     """A model with one space for images and texts."""
@@ -34,15 +36,6 @@ class Embedder(Protocol):
         """N texts -> float32 unit vectors [N, d] on the CPU, and which texts were longer than the
         model reads and lost their end."""
         ...
-
-
-def check_images(images: Tensor) -> None:
-    """Raises ValueError unless ``images`` is uint8 [N, 3, H, W]."""
-    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
-        raise ValueError(
-            f"expected uint8 images [N, 3, H, W] of 0 to 255, not {images.dtype} {list(images.shape)}: clamp, scale and round "
-            "floats first, which would be rescaled twice and scored as nearly black"
-        )
 
 
 class Preprocessing(NamedTuple):
@@ -194,8 +187,9 @@ class Loaded:
         if missing := sorted(info["missing_keys"]):
             some = ", ".join(missing[:3])
             raise ValueError(
-                f"vision-language model {name!r} lacks {len(missing)} weights of a {self.architecture} ({some}, …), which would "
-                "stay random: expected a complete checkpoint"
+                f"vision-language model {name!r} lacks {len(missing)} weights of a "
+                f"{self.architecture} ({some}, …), which would stay random: expected a complete "
+                "checkpoint"
             )
         known, wanted = len(self.tokenizer), self.model.config.text_config.vocab_size
         # Without its files transformers makes an empty tokenizer, and every text would be the same.

@@ -47,6 +47,7 @@ def test_assets_are_small_safetensors_without_a_trace_of_where_they_were_made():
     assert not any("/" in path for path in paths)
 
 
+@pytest.mark.slow
 def test_it_composes_what_its_card_says(shipped: Backbone):
     table = grade(shipped, images=40, steps=8, guidance=3.0)
     one, two, three, heldout = (table[group]["success"] for group in GROUPS)

@@ -8,7 +8,7 @@ import torch
 from datamodules.shapes.world import HELD_OUT, Scene, Thing, render
 from lightning_modules.embedded.judge import ASSET, Judge
 from lightning_modules.embedded.judge_data import damages, fresh_scenes, to_images
-from lightning_modules.embedded.train_judge import exact
+from lightning_modules.embedded.judge_training import exact
 from lightning_modules.metrics.detection import Target
 from lightning_modules.metrics.functional import frechet_distance
 from lightning_modules.metrics.masks import masked_similarity
@@ -26,12 +26,12 @@ def judge() -> Judge:
 
 @pytest.fixture(scope="module")
 def scenes() -> list[Scene]:
-    """300 scenes, half of them with held-out combinations."""
+    """120 scenes, half of them with held-out combinations."""
     return [
         s
         for objects in (1, 2, 3)
         for heldout in (False, True)
-        for s in fresh_scenes(50, objects, heldout, SEED)
+        for s in fresh_scenes(20, objects, heldout, SEED)
     ]
 
 
@@ -42,8 +42,8 @@ def picture(*things: Thing, background: int = 100) -> torch.Tensor:
 def test_exact_on_fresh_renders(judge, scenes):
     assert any((t.color, t.shape) in HELD_OUT for s in scenes for t in s.things)
     images = to_images(scenes)
-    assert sum(exact(judge, images, scenes)) / len(scenes) >= 0.99
-    assert sum(exact(judge, damages()["blur 1.5"](images), scenes)) / len(scenes) >= 0.97
+    assert sum(exact(judge, images, scenes)) / len(scenes) >= 0.98
+    assert sum(exact(judge, damages()["blur 1.5"](images), scenes)) / len(scenes) >= 0.96
 
 
 def test_exact_is_strict(judge):
@@ -104,7 +104,7 @@ def test_features_know_content_layout_and_quality(judge, scenes):
         s
         for objects in (1, 2, 3)
         for heldout in (False, True)
-        for s in fresh_scenes(50, objects, heldout, SEED + 1)
+        for s in fresh_scenes(20, objects, heldout, SEED + 1)
     ]
     clean, images = judge.features(to_images(reference)), to_images(scenes)
 
