@@ -1,36 +1,38 @@
-"""The answer of a sweep in words, made from the entries by one stated rule, so that a null result is said as one."""
+"""The answer of a sweep in words, by one stated rule, so that a null result is reported as one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from reports.statistics import paired
-from reports.study import Cell, Study
+from reports.results import CellResults, ReportedMetric, SweepResults
+from reports.statistics import Interval, paired
 from reports.tables import (
-    Entry,
-    decimals,
-    factor_words,
-    in_sentence,
-    listed,
-    number,
+    CellMetric,
+    count_decimals,
+    count_noun,
+    format_difference,
+    format_number,
+    join_some,
+    lower_label,
+    name_cell,
+    name_control,
+    name_factors,
     of_metric,
-    signed,
-    span,
 )
 
-__all__ = ["Answer", "answer", "brief", "verb"]
+__all__ = ["Conclusion", "better_or_worse", "conclude", "conclude_briefly", "group_claims"]
 
-FEW = 3  # levels that a few words name
-QUOTED = 4  # levels that one part of the answer names, those with the largest difference; the table has all
+FEW = 3  # Levels that a few words name
+QUOTED = 4  # Levels that one part of the answer names, those with the largest difference
 
 
 @dataclass(frozen=True)
-class Answer:
-    """`levels`: what the factor does. `method`: whether the method at its baseline level helps at all. `rule`: how both were decided.
+class Conclusion:
+    """`levels`: what the factor does; `method`: whether the method at its control level helps.
 
-    `brackets`: what the intervals in the answer are.
+    `rule`: how both were decided; `brackets`: what the intervals in the answer are.
     """
 
     levels: str
@@ -43,156 +45,178 @@ class Answer:
         return f"{self.levels} {self.method}".strip()
 
 
-def answer(study: Study, found: Sequence[Entry]) -> Answer:
-    """See `Answer`; the headline metric decides."""
-    entries = of_metric(found, study.headline)
-    method = " ".join(_method(study, found, base) for base in study.baselines) if study.reference else ""
-    return Answer(_levels(study, found, entries), method, _rule(study, entries), _brackets(study, entries))
+def conclude(results: SweepResults, entries: Sequence[CellMetric]) -> Conclusion:
+    """The answer; the headline metric decides."""
+    wide = [e.wide for e in of_metric(entries, results.headline) if e.wide]
+    method = ""
+    if results.untouched:
+        judged = [_judge_method(results, entries, control) for control in results.controls]
+        method = " ".join(judged)
+    widened = f"; those of the {results.noun}s are widened to hold for all {len(wide)} at once"
+    brackets = f"Brackets: 95 % intervals{widened if len(wide) > 1 else ''}."
+    return Conclusion(_judge_levels(results, entries), method, _state_rule(results, wide), brackets)
 
 
-def brief(study: Study, found: Sequence[Entry]) -> str:
+def conclude_briefly(results: SweepResults, entries: Sequence[CellMetric]) -> str:
     """What the factor does, in a few words and by the same rule."""
-    metric = study.headline
-    compared = {study.words(e.cell): e.wide for e in of_metric(found, metric) if e.wide}
+    metric = results.headline
+    compared = {name_cell(results, e.cell): e.wide for e in of_metric(entries, metric) if e.wide}
     if not compared:
         return "no answer yet"
     if all(interval.n == 1 for interval in compared.values()):
         return "one seed cannot tell"
-    groups: dict[str, list[str]] = {}
-    for label, interval in sorted(compared.items(), key=lambda item: -abs(item[1].mean)):
-        if interval.excludes_zero:
-            groups.setdefault(verb(metric.better, interval.mean), []).append(label)
-    if groups:
-        parts = [f"{word}: {', '.join(named[:FEW])}" + (", …" if len(named) > FEW else "") for word, named in sorted(groups.items())]
-        return "; ".join(parts)
-    if _unchanged(found, {m.key for m in study.metrics}):
+    order = sorted(compared, key=lambda label: -abs(compared[label].mean))
+    claims = group_claims(metric, {label: compared[label] for label in order})
+    if claims:
+        return "; ".join(
+            f"{word}: {', '.join(labels[:FEW])}" + (", …" if len(labels) > FEW else "")
+            for word, labels in claims.items()
+        )
+    if _is_unchanged(entries, {m.key for m in results.metrics}):
         return "changes nothing at all"
-    return f"no {study.noun} differs by more than its interval"
+    return f"no {results.noun} differs by more than its interval"
 
 
-def verb(better: str, difference: float) -> str:
-    if better == "none":
+def better_or_worse(metric: ReportedMetric, difference: float) -> str:
+    if metric.better == "none":
         return "higher" if difference > 0 else "lower"
-    return "better" if (difference > 0) == (better == "higher") else "worse"
+    return "better" if (difference > 0) == (metric.better == "higher") else "worse"
 
 
-def _unchanged(found: Sequence[Entry], keys: set[str]) -> bool:
-    """True where every compared level equals the baseline level in every metric and seed."""
-    differences = [d for e in found if e.metric.key in keys and e.versus and not e.cell.reference for d in e.versus.differences]
+def group_claims(metric: ReportedMetric, intervals: Mapping[str, Interval]) -> dict[str, list[str]]:
+    """Map "better" or "worse" to the labels whose interval excludes zero, in their order."""
+    claims: dict[str, list[str]] = {}
+    for label, interval in intervals.items():
+        if interval.excludes_zero:
+            claims.setdefault(better_or_worse(metric, interval.mean), []).append(label)
+    return dict(sorted(claims.items()))
+
+
+def name_flat(intervals: Mapping[str, Interval]) -> list[str]:
+    """The labels whose differences are all the same and not zero: they have no spread."""
+    return [label for label, i in intervals.items() if i.high == i.low and i.mean != 0]
+
+
+def _is_unchanged(entries: Sequence[CellMetric], metrics: set[str]) -> bool:
+    """True where every compared level equals the control in all of `metrics` and seeds."""
+    compared = [e for e in entries if e.metric.key in metrics and not e.cell.untouched]
+    differences = [d for e in compared if e.versus for d in e.versus.differences]
     return bool(differences) and not any(differences)
 
 
-def _levels(study: Study, found: Sequence[Entry], entries: list[Entry]) -> str:
-    factor, metric, noun, base = factor_words(study), study.headline, study.noun, study.base_words
-    digits = decimals(found, metric)
-    name = in_sentence(metric.label)
-    compared = {study.words(e.cell): e.wide for e in entries if e.wide}
-    if not any(cell.per_seed(metric.key) for cell in study.baselines):
-        return f"No answer yet: the baseline {noun} {base} has no finished seed with a defined {name}."
+def _judge_levels(results: SweepResults, entries: Sequence[CellMetric]) -> str:
+    factor, metric, noun = name_factors(results), results.headline, results.noun
+    control, name = name_control(results), lower_label(metric.label)
+    digits = count_decimals(entries, metric)
+    compared = {name_cell(results, e.cell): e.wide for e in of_metric(entries, metric) if e.wide}
+    if not any(cell.per_seed(metric.key) for cell in results.controls):
+        lacks = f"has no finished seed with a defined {name}"
+        return f"No answer yet: the control {noun} {control} {lacks}."
     if not compared:
-        return f"No answer yet: no other {noun} than the baseline {base} has finished a seed that the baseline has too."
-    seeds = _seeds({interval.n for interval in compared.values()})
-    if _unchanged(found, {m.key for m in study.metrics}):
+        lacks = "has finished a seed that the control has too"
+        return f"No answer yet: no other {noun} than the control {control} {lacks}."
+    seeds = _count_seeds([interval.n for interval in compared.values()])
+    if _is_unchanged(entries, {m.key for m in results.metrics}):
         return (
-            f"The setting changed nothing at all: every {noun} of {factor} gives the same numbers as {base} in every metric and seed "
-            f"({seeds})."
+            f"The setting changed nothing at all: every {noun} of {factor} gives the same numbers "
+            f"as {control} in every metric and seed ({seeds})."
         )
-    if _unchanged(found, {metric.key}):
+    if _is_unchanged(entries, {metric.key}):
         return (
-            f"No {noun} of {factor} changes {name}: it is the same number as at {base} in every seed ({seeds}), though other metrics "
-            "differ."
+            f"No {noun} of {factor} changes {name}: it is the same number as at {control} in "
+            f"every seed ({seeds}), though other metrics differ."
         )
 
-    def quoted(label: str) -> str:
-        return f"{signed(compared[label].mean, digits)} {span(compared[label], digits, sign=True)}"
+    def quote(label: str) -> str:
+        return format_difference(compared[label], digits)
 
-    def named(labels: list[str], note: Callable[[str], str] | None = None) -> str:
-        largest = labels if len(labels) <= QUOTED else sorted(labels, key=lambda label: -abs(compared[label].mean))[:QUOTED]
-        rest = [f"{len(labels) - QUOTED} more"] if len(labels) > QUOTED else []
-        return listed([f"{label} ({note(label)})" if note else label for label in largest] + rest)
+    def name_largest(labels: list[str], note: Callable[[str], str] | None = None) -> str:
+        if len(labels) > QUOTED:
+            labels = sorted(labels, key=lambda label: -abs(compared[label].mean))
+        return join_some([f"{x} ({note(x)})" if note else x for x in labels], QUOTED)
 
     alone = [label for label, interval in compared.items() if interval.n == 1]
     judged = [label for label in compared if label not in alone]
     largest = max(judged or alone, key=lambda label: abs(compared[label].mean))
     if not judged:
-        shift = signed(compared[largest].mean, digits)
         return (
-            f"One seed cannot tell: the largest difference from {base} in {name} is {shift} at {largest}, and there is no spread to judge "
-            f"it by."
+            f"One seed cannot tell: the largest difference from {control} in {name} is "
+            f"{quote(largest)} at {largest}, and there is no spread to judge it by."
         )
-    real = [label for label, interval in compared.items() if interval.excludes_zero]
-    if real:
-        groups: dict[str, list[str]] = {}
-        for label in real:
-            groups.setdefault(verb(metric.better, compared[label].mean), []).append(label)
-        parts = " and ".join(f"{verb} at {named(labels, quoted)}" for verb, labels in sorted(groups.items()))
-        others = len(judged) - len(real)
-        rest = (
-            f"; the other {_plural(others, noun)} not differ by more than {'its interval' if others == 1 else 'their intervals'}"
-            if others
-            else ""
-        )
-        text = f"Compared with {base}, {name} is {parts}{rest}"
+    claims = group_claims(metric, compared)
+    if claims:
+        parts = [f"{word} at {name_largest(labels, quote)}" for word, labels in claims.items()]
+        text = f"Compared with {control}, {name} is {' and '.join(parts)}"
+        others = len(judged) - sum(map(len, claims.values()))
+        if others == 1:
+            text += f"; the other {noun} does not differ by more than its interval"
+        elif others:
+            text += f"; the other {others} {noun}s do not differ by more than their intervals"
     else:
         text = (
-            f"No {noun} of {factor} differs from {base} in {name} by more than its interval: the largest difference is {quoted(largest)} "
-            f"at {largest}"
+            f"No {noun} of {factor} differs from {control} in {name} by more than its interval: "
+            f"the largest difference is {quote(largest)} at {largest}"
         )
-    flat = [label for label, interval in compared.items() if interval.high == interval.low and interval.mean != 0]
-    note = f"; at {named(flat)} all seeds gave the same difference, which has no spread to judge by" if flat else ""
-    note += f"; {named(alone)} cannot be judged by one seed" if alone else ""
-    return f"{text}{note} ({seeds})."
+    if flat := name_flat(compared):
+        no_spread = "all seeds gave the same difference, which has no spread to judge by"
+        text += f"; at {name_largest(flat)} {no_spread}"
+    if alone:
+        text += f"; {name_largest(alone)} cannot be judged by one seed"
+    return f"{text} ({seeds})."
 
 
-def _plural(count: int, noun: str) -> str:
-    return f"{noun} does" if count == 1 else f"{count} {noun}s do"
-
-
-def _seeds(counts: set[int]) -> str:
+def _count_seeds(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
-    return f"n = {low} to {high} seeds" if low != high else f"n = {low} seed{'s' if low != 1 else ''}"
+    return f"n = {low} to {high} seeds" if low != high else f"n = {count_noun(low, 'seed')}"
 
 
-def _method(study: Study, found: Sequence[Entry], cell: Cell) -> str:
-    """Whether the method at a baseline cell helps at all."""
-    metric, untouched = study.headline, study.reference
-    base, name = study.words(cell), in_sentence(metric.label)
-    at = f"{factor_words(study)} {base}" if len(study.factors) == 1 else base
-    own, backbone = cell.per_seed(metric.key), untouched.per_seed(metric.key) if untouched else {}
+def _judge_method(
+    results: SweepResults, entries: Sequence[CellMetric], control: CellResults
+) -> str:
+    """Whether the method at a control cell helps at all."""
+    metric, untouched = results.headline, results.untouched
+    label, name = name_cell(results, control), lower_label(metric.label)
+    at = f"{name_factors(results)} {label}" if len(results.factors) == 1 else label
+    own = control.per_seed(metric.key)
+    backbone = untouched.per_seed(metric.key) if untouched else {}
     if not own.keys() & backbone.keys():
-        return f"Whether the method helps at all is open: the untouched backbone and the method at {at} share no finished seed."
-    versus, digits = paired(own, backbone), decimals(found, metric)
+        return (
+            "Whether the method helps at all is open: the untouched backbone and the method at "
+            f"{at} share no finished seed."
+        )
+    versus, digits = paired(own, backbone), count_decimals(entries, metric)
     gain = versus.interval
+    shift = format_difference(gain, digits)
     if not math.isfinite(gain.low):
         return (
-            f"Against the untouched backbone, the method at {at} changes {name} by {signed(gain.mean, digits)} in its one seed, which "
-            "cannot tell."
+            f"Against the untouched backbone, the method at {at} changes {name} by {shift} in its "
+            "one seed, which cannot tell."
         )
-    shift = f"{signed(gain.mean, digits)} {span(gain, digits, sign=True)}"
     if not any(versus.differences):
         return f"The method at {at} gives the same {name} as the untouched backbone in every seed."
     if gain.excludes_zero:
-        return f"The method at {at} is {verb(metric.better, gain.mean)} than the untouched backbone in {name}: {shift}."
-    return f"Against the untouched backbone, the method at {at} does not differ by more than its interval: {shift}."
-
-
-def _brackets(study: Study, entries: list[Entry]) -> str:
-    compared = [e for e in entries if e.wide]
-    widened = f"; those of the {study.noun}s are widened to hold for all {len(compared)} at once" if len(compared) > 1 else ""
-    return f"Brackets: 95 % intervals{widened}."
-
-
-def _rule(study: Study, entries: list[Entry]) -> str:
-    compared = [e.wide for e in entries if e.wide]
-    widened = ""
-    if len(compared) > 1:
-        each = number(100 * compared[0].level, 2).rstrip("0").rstrip(".")
-        widened = f", widened to hold for all {len(compared)} comparisons at once (Bonferroni: {each} % each),"
-    untouched = f" The baseline {study.noun} is compared with the untouched backbone by one 95 % interval." if study.reference else ""
+        word = better_or_worse(metric, gain.mean)
+        return f"The method at {at} is {word} than the untouched backbone in {name}: {shift}."
     return (
-        f"Every {study.noun} is compared with the baseline {study.noun} ({study.base_words}) on "
-        f"{in_sentence(study.headline.label)} by its differences seed by seed. "
-        f"A {study.noun} is called better or worse only if the t-interval of that difference{widened} excludes zero; an interval without "
-        "width claims nothing. "
-        f"The answer quotes these intervals; figures and tables say which they show.{untouched}"
+        f"Against the untouched backbone, the method at {at} does not differ by more than its "
+        f"interval: {shift}."
+    )
+
+
+def _state_rule(results: SweepResults, wide: Sequence[Interval]) -> str:
+    noun, widened, untouched = results.noun, "", ""
+    if len(wide) > 1:
+        each = format_number(100 * wide[0].level, 2).rstrip("0").rstrip(".")
+        bonferroni = f"(Bonferroni: {each} % each)"
+        widened = f", widened to hold for all {len(wide)} comparisons at once {bonferroni},"
+    if results.untouched:
+        untouched = (
+            f" The control {noun} is compared with the untouched backbone by one 95 % interval."
+        )
+    return (
+        f"Every {noun} is compared with the control {noun} ({name_control(results)}) on "
+        f"{lower_label(results.headline.label)} by its differences seed by seed. A {noun} is "
+        f"called better or worse only if the t-interval of that difference{widened} excludes zero; "
+        "an interval without width claims nothing. The answer quotes these intervals; figures and "
+        f"tables say which they show.{untouched}"
     )

@@ -1,293 +1,337 @@
-"""MLflow -> `Study`: everything a report is made of, read through MlflowClient and from nothing else of the project.
+"""MLflow -> `SweepResults`: all that a report is made of, read through MlflowClient alone.
 
-Only attempts that FINISHED count; of several for one cell and seed the last one started is taken. What is planned but not finished is
-named with its error, never filled in.
+Only attempts that FINISHED count; of several for one cell and seed the last one started is taken.
+What is planned but not finished is named with its error, never filled in.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
-from collections.abc import Collection, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
-from reports.study import (
-    PARTED,
-    Cell,
-    Factor,
-    Metric,
+from reports.results import (
+    SEPARATOR,
+    CellResults,
     NothingFinished,
+    ReportedMetric,
     ReportError,
     Samples,
-    Study,
+    SweepResults,
+    SweptFactor,
     Trial,
     fetch,
-    public,
+    hide_password,
 )
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-__all__ = ["client", "collect", "differing", "sweeps"]
+__all__ = ["collect", "connect", "describe_differences", "list_sweeps", "read_history"]
 
-PAGE = 1000  # runs per request
-PROBE = 10.0  # seconds that a server has to answer
+PAGE = 1000  # Runs per request
+PATIENCE = 10.0  # Seconds that a server has to answer
 
 
-def client(uri: str) -> MlflowClient:
-    """A client for a tracking URI. An SQLite file that does not exist is an error here: MLflow would create it, empty."""
+def connect(uri: str) -> MlflowClient:
+    """A client for a tracking URI.
+
+    Raises ReportError for an SQLite file that does not exist, since MLflow would create it, empty,
+    and where no server answers, since MLflow would keep asking for minutes.
+    """
     scheme, _, path = uri.partition(":///")
     if scheme == "sqlite" and not Path(path).is_file():
-        raise ReportError(f"no MLflow database at {path}: run a sweep first, or say where it is with output=FOLDER or tracking_uri=URI")
+        cure = "run a sweep first, or say where it is with output=FOLDER or tracking_uri=URI"
+        raise ReportError(f"no MLflow database at {path}: {cure}")
     if uri.startswith(("http://", "https://")):
-        _answers(uri)
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")  # a bar per file of a few kilobytes drowns the terminal
+        address = hide_password(uri)
+        try:
+            urlopen(f"{address.rstrip('/')}/health", timeout=PATIENCE).close()
+        except HTTPError:
+            pass  # It answers; what it thinks of this page does not matter
+        except OSError as error:
+            why = getattr(error, "reason", error)
+            raise ReportError(f"no MLflow server answers at {address}: {why}") from None
+    # A bar per file of a few kilobytes drowns the terminal
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
 
 
-def _answers(uri: str) -> None:
-    """Raises ReportError where no server answers: MLflow itself would go on asking for minutes."""
-    try:
-        urlopen(f"{public(uri).rstrip('/')}/health", timeout=PROBE).close()
-    except HTTPError:
-        pass  # it answers; what it thinks of this page does not matter
-    except OSError as error:
-        raise ReportError(f"no MLflow server answers at {public(uri)}: {getattr(error, 'reason', error)}") from None
+def _all_pages(search: Callable[..., Any], **query: Any) -> Iterator[Any]:
+    page = search(**query)
+    yield from page
+    while page.token:
+        page = search(**query, page_token=page.token)
+        yield from page
 
 
-def sweeps(uri: str) -> dict[str, str]:
+def list_sweeps(uri: str) -> dict[str, str]:
     """Name -> question of every sweep that a tracking server holds."""
-    found: dict[str, str] = {}
-    token = None
-    while True:
-        page = client(uri).search_experiments(page_token=token)
-        found |= {e.name: e.tags.get("question", "") for e in page if "sweep" in e.tags}
-        token = page.token
-        if not token:
-            return dict(sorted(found.items()))
+    experiments = _all_pages(connect(uri).search_experiments)
+    return dict(
+        sorted((e.name, e.tags.get("question", "")) for e in experiments if "sweep" in e.tags)
+    )
 
 
-def collect(tracking_uri: str, sweep: str) -> Study:
-    """Read one sweep. Raises ReportError (one line) where it does not exist, was not planned here, or has nothing finished."""
-    tracking = client(tracking_uri)
-    experiment = tracking.get_experiment_by_name(sweep)
+def collect(tracking_uri: str, sweep: str) -> SweepResults:
+    """Read one sweep.
+
+    Raises ReportError (one line) where it does not exist, was not planned by this project, or has
+    nothing finished.
+    """
+    client = connect(tracking_uri)
+    experiment = client.get_experiment_by_name(sweep)
     if experiment is None or experiment.lifecycle_stage != "active":
-        known = ", ".join(sweeps(tracking_uri)) or "none"
-        raise ReportError(f"no sweep '{sweep}' at {public(tracking_uri)}; there are: {known}")
+        known = ", ".join(list_sweeps(tracking_uri)) or "none"
+        where = hide_password(tracking_uri)
+        raise ReportError(f"no sweep '{sweep}' at {where}; there are: {known}")
     tags = dict(experiment.tags)
-    needed = ("factors", "metrics", "headline", "seeds")
-    if absent := [name for name in needed if name not in tags]:
-        raise ReportError(f"experiment '{sweep}' lacks the tag(s) {', '.join(absent)}: it was not planned by a sweep of this project")
+    if absent := [name for name in ("factors", "metrics", "headline", "seeds") if name not in tags]:
+        lacks = f"experiment '{sweep}' lacks the tag(s) {', '.join(absent)}"
+        raise ReportError(f"{lacks}: it was not planned by a sweep of this project")
 
-    metrics = [Metric(m["key"], m["label"], m.get("better", "none"), m.get("unit", "")) for m in json.loads(tags["metrics"])]
+    def runs(role: str) -> list[Run]:
+        """All runs of a role, oldest first."""
+        query = {
+            "filter_string": f"tags.role = '{role}'",
+            "order_by": ["attributes.start_time ASC"],
+        }
+        ids = [experiment.experiment_id]
+        return list(_all_pages(client.search_runs, experiment_ids=ids, max_results=PAGE, **query))
+
+    metrics = [
+        ReportedMetric(m["key"], m["label"], m.get("better", "none"), m.get("unit", ""))
+        for m in json.loads(tags["metrics"])
+    ]
     headline = next((m for m in metrics if m.key == tags["headline"]), None)
     if headline is None:
-        raise ReportError(f"headline '{tags['headline']}' of '{sweep}' is none of its metrics: {', '.join(m.key for m in metrics)}")
-    folder = tempfile.TemporaryDirectory(prefix="report-")
-    study = Study(
+        known = ", ".join(m.key for m in metrics)
+        raise ReportError(f"headline '{tags['headline']}' of '{sweep}' is none of: {known}")
+    config = json.loads(tags.get("config", "{}"))
+    cell_runs = runs("cell")
+    searched = tags.get("mode") == "search"
+    results = SweepResults(
         sweep=sweep,
         uri=tracking_uri,
         experiment_id=experiment.experiment_id,
         tags=tags,
-        factors=[_factor(f, json.loads(tags.get("config", "{}")).get("when")) for f in json.loads(tags["factors"])],
+        factors=[
+            _read_factor(entry, config.get("when"), cell_runs if searched else None)
+            for entry in json.loads(tags["factors"])
+        ],
         metrics=metrics,
         headline=headline,
         seeds=[int(seed) for seed in json.loads(tags["seeds"])],
-        config=json.loads(tags.get("config", "{}")),
+        config=config,
         published=json.loads(tags.get("published", "[]")),
         cells=[],
         left_out=[],
-        folder=folder,
+        folder=tempfile.TemporaryDirectory(prefix="report-"),
         without=json.loads(tags.get("without", "[]")),
         within=tags.get("within", ""),
     )
-    runs = _runs(tracking, experiment.experiment_id, "cell")
-    if tags.get("mode") == "search":
-        study.factors = [_searched(factor, runs) for factor in study.factors]
-    owners = _add_cells(study, runs)
-    _add_trials(study, owners, _runs(tracking, experiment.experiment_id, "seed"))
-    if not any(cell.trials for cell in study.cells):
+    _add_trials(results, _add_cells(results, cell_runs), runs("seed"))
+    if not any(cell.trials for cell in results.cells):
         command = tags.get("command", f"python -m sweeps.{sweep}")
-        said = f"nothing of '{sweep}' has finished yet ({len(study.cells)} cells planned); run it first: {command}"
-        raise NothingFinished(said, study.planned)
-    _refuse(study)
-    return study
+        nothing = f"nothing of '{sweep}' has finished yet ({len(results.cells)} cells planned)"
+        raise NothingFinished(f"{nothing}; run it first: {command}", results.count_trials()[1])
+    refuse_mixed_metrics(results)
+    return results
 
 
-def _factor(entry: dict[str, Any], when: str | None) -> Factor:
-    """A factor of the plan; `when` is what the sweep was told for all of them."""
-    label, unit = entry.get("label", entry["key"]), entry.get("unit", "")
-    late = "evaluate" in (when, entry.get("when"))
-    return Factor(entry["key"], label, tuple(entry["levels"]), unit, bool(entry.get("numeric")), "evaluate" if late else "train")
+def _read_factor(
+    entry: dict[str, Any], sweep_when: str | None, searched: list[Run] | None
+) -> SweptFactor:
+    """A factor of the plan; of a search, its levels are the numbers that `searched` runs tried."""
+    key, levels, numeric = entry["key"], entry["levels"], bool(entry.get("numeric"))
+    if searched is not None and numeric:
+        params = [run.data.params for run in searched]
+        levels = sorted({json.loads(tried[key]) for tried in params if key in tried})
+    when = "evaluate" if "evaluate" in (sweep_when, entry.get("when")) else "train"
+    label, unit = entry.get("label", key), entry.get("unit", "")
+    return SweptFactor(key, label, tuple(levels), unit, numeric, when)
 
 
-def _searched(factor: Factor, runs: list[Run]) -> Factor:
-    """A factor of numbers with the levels that a search tried."""
-    if not factor.numeric:
-        return factor
-    tried = {json.loads(run.data.params[factor.key]) for run in runs if factor.key in run.data.params}
-    return replace(factor, levels=tuple(sorted(tried)))
-
-
-def _runs(tracking: MlflowClient, experiment_id: str, role: str) -> list[Run]:
-    """All runs of a role, oldest first."""
-    found: list[Run] = []
-    token = None
-    while True:
-        page = tracking.search_runs(
-            [experiment_id],
-            filter_string=f"tags.role = '{role}'",
-            max_results=PAGE,
-            order_by=["attributes.start_time ASC"],
-            page_token=token,
-        )
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def _place(cell: Cell, factors: list[Factor], without: list[dict[str, str]]) -> tuple[int, ...] | None:
-    """Where a cell stands in the plan: the position of its level in each factor, None for what is not planned."""
-    if any(all(cell.values.get(key) == level for key, level in combination.items()) for combination in without):
-        return None
-    places = []
-    for factor in factors:
-        value = cell.values.get(factor.key)
-        place = factor.texts.index(value) if value in factor.texts else None
-        if place is None:
-            return None
-        places.append(place)
-    return tuple(places)
-
-
-def _add_cells(study: Study, runs: list[Run]) -> dict[str, Cell]:
-    """Fill `study.cells`; return cell run id -> cell, where two runs of the same cell lead to the same object."""
-    by_name: dict[str, Cell] = {}
-    owners: dict[str, Cell] = {}
-    keys = [factor.key for factor in study.factors]
+def _add_cells(results: SweepResults, runs: list[Run]) -> dict[str, CellResults]:
+    """Fill `results.cells`; return cell run id -> cell (two runs of a cell lead to one object)."""
+    by_name: dict[str, CellResults] = {}
+    owners: dict[str, CellResults] = {}
     for run in runs:
-        tags = run.data.tags
+        tags, params = run.data.tags, run.data.params
         name = tags.get("cell", run.info.run_name)
-        values = {key: run.data.params[key] for key in keys if key in run.data.params}
-        reference = tags.get("reference") == "true"
-        label = "untouched backbone" if reference else PARTED.join(values.values()) or name
-        cell = by_name.setdefault(name, Cell(name, label, values, run.info.run_id, tags.get("baseline") == "true", reference))
-        owners[run.info.run_id] = cell
+        values = {f.key: params[f.key] for f in results.factors if f.key in params}
+        untouched = tags.get("reference") == "true"
+        label = "untouched backbone" if untouched else SEPARATOR.join(values.values()) or name
+        control = tags.get("baseline") == "true"
+        cell = CellResults(name, label, values, run.info.run_id, control, untouched)
+        owners[run.info.run_id] = by_name.setdefault(name, cell)
     dropped = {run.data.tags.get("cell") for run in runs if run.data.tags.get("planned") == "false"}
-    places = {name: (-1,) if cell.reference else _place(cell, study.factors, study.without) for name, cell in by_name.items()}
-    places = {name: None if name in dropped else place for name, place in places.items()}
-    study.left_out = sorted(name for name, place in places.items() if place is None)
-    planned = [(place, name) for name, place in places.items() if place is not None]
-    study.cells = [by_name[name] for _, name in sorted(planned)]
-    marked = ", ".join(cell.name for cell in study.baselines) or "none"
-    if len(study.baselines) != 1 and not study.within:
-        raise ReportError(f"sweep '{study.sweep}' must have exactly one cell run with the tag baseline=true, it has: {marked}")
-    if lonely := [cell.name for cell in study.levels if study.within and not cell.baseline and study.base_of(cell) is None]:
-        said = f"sweep '{study.sweep}' must have a cell run with the tag baseline=true for each {study.within}, it has: {marked}"
-        raise ReportError(f"{said}; none for {lonely[0]}")
+    planned: list[tuple[tuple[int, ...], str]] = []
+    for name, cell in by_name.items():
+        position = (-1,) if cell.untouched else _position_in_plan(results, cell)
+        if position is None or name in dropped:
+            results.left_out.append(name)
+        else:
+            planned.append((position, name))
+    results.left_out.sort()
+    results.cells = [by_name[name] for _, name in sorted(planned)]
+
+    marked = ", ".join(cell.name for cell in results.controls) or "none"
+    if len(results.controls) != 1 and not results.within:
+        needs = f"sweep '{results.sweep}' must have exactly one cell run with the tag baseline=true"
+        raise ReportError(f"{needs}, it has: {marked}")
+    for cell in results.levels if results.within else []:
+        if not cell.control and results.control_of(cell) is None:
+            needs = f"sweep '{results.sweep}' must have a cell run with the tag baseline=true"
+            each = f"for each {results.within}, it has: {marked}; none for {cell.name}"
+            raise ReportError(f"{needs} {each}")
     return owners
 
 
-def _add_trials(study: Study, owners: dict[str, Cell], runs: list[Run]) -> None:
-    planned = set(study.seeds)
-    kept = {cell.name for cell in study.cells}
+def _position_in_plan(results: SweepResults, cell: CellResults) -> tuple[int, ...] | None:
+    """The position of the cell's level in each factor, None for what is not planned."""
+    for combination in results.without:
+        if all(cell.values.get(key) == level for key, level in combination.items()):
+            return None
+    values = [(factor.texts, cell.values.get(factor.key)) for factor in results.factors]
+    if any(value not in texts for texts, value in values):
+        return None
+    return tuple(texts.index(value) for texts, value in values if value is not None)
+
+
+def _add_trials(results: SweepResults, owners: dict[str, CellResults], runs: list[Run]) -> None:
+    planned = {cell.name for cell in results.cells}
     last: dict[tuple[str, int], Run] = {}
-    for run in runs:  # oldest first, so that the last one stays
+    for run in runs:  # Oldest first, so that the last one stays
         cell = owners.get(run.data.tags.get("mlflow.parentRunId", ""))
-        if cell is None or cell.name not in kept:
+        if cell is None or cell.name not in planned:
             continue
         seed = int(run.data.params["seed"])
-        if seed not in planned:
+        if seed not in results.seeds:
             continue
         if run.info.status == "FINISHED":
             last[cell.name, seed] = run
         else:
-            cell.unfinished[seed] = _reason(run)
-    for cell in study.cells:
-        for seed in study.seeds:
+            cell.unfinished[seed] = _explain_unfinished(run)
+    for cell in results.cells:
+        for seed in results.seeds:
             if (cell.name, seed) in last:
-                cell.trials[seed] = _trial(seed, last[cell.name, seed], study.uri, Path(study.folder.name))
+                run = last[cell.name, seed]
+                cell.trials[seed] = _read_trial(seed, run, results.uri, Path(results.folder.name))
                 cell.unfinished.pop(seed, None)
             else:
                 cell.unfinished.setdefault(seed, "not started")
 
 
-def _refuse(study: Study) -> None:
-    """Takes out metrics that the trials measured in different ways: FIDs of different N, say, are different quantities.
-
-    Raises ReportError where that is the headline, since nothing is left to answer with.
-    """
-    for metric in study.metrics:
-        ways: dict[str, dict[str, Any]] = {}
-        for _, trial in study.trials():
-            if metric.key in trial.metrics:
-                way = trial.facts.get(metric.key, {})
-                ways.setdefault(json.dumps(way, sort_keys=True), way)
-        if len(ways) < 2:
-            continue
-        why = f"measured in different ways ({differing(ways.values())}), which cannot stand in one column"
-        if metric is study.headline:
-            raise ReportError(f"{metric.label} of '{study.sweep}' was {why}: run it with one way of measuring, in an output of its own")
-        study.refused[metric.label] = why
-    study.metrics = [metric for metric in study.metrics if metric.label not in study.refused]
-
-
-def differing(ways: Collection[Mapping[str, Any]]) -> str:
-    """What is not the same in all `ways` of measuring, with its values."""
-    told = []
-    for name in dict.fromkeys(name for way in ways for name in way):
-        values = list(dict.fromkeys(json.dumps(way.get(name)) for way in ways))
-        told += [f"{name} {' and '.join(values)}"] if len(values) > 1 else []
-    return "; ".join(told)
-
-
-def _reason(run: Run) -> str:
+def _explain_unfinished(run: Run) -> str:
     if run.info.status == "FAILED":
         lines = run.data.tags.get("error", "").strip().splitlines()
-        return f"failed: {lines[-1].strip() if lines else 'no error recorded'}"  # of a traceback the last line is the message
-    return {"RUNNING": "still running, or stopped hard", "KILLED": "stopped", "SCHEDULED": "not started"}[run.info.status]
+        # Of a traceback the last line is the message
+        return f"failed: {lines[-1].strip() if lines else 'no error recorded'}"
+    words = {"RUNNING": "still running, or stopped hard", "KILLED": "stopped"}
+    return (words | {"SCHEDULED": "not started"})[run.info.status]
 
 
-def _trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
-    found, table = (fetch(run.info.artifact_uri, uri, name, folder / run.info.run_id) for name in ("result.json", "scores.parquet"))
-    result = {} if found is None else json.loads(found.read_text(encoding="utf-8"))
+def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
+    own = folder / run.info.run_id
+    file = fetch(run.info.artifact_uri, uri, "result.json", own)
+    table = fetch(run.info.artifact_uri, uri, "scores.parquet", own)
+    result = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    logged, start = run.data.metrics, run.info.start_time
     return Trial(
         seed=seed,
         run_id=run.info.run_id,
         artifacts=run.info.artifact_uri,
-        minutes=((run.info.end_time or run.info.start_time) - run.info.start_time) / 60_000,
-        metrics={key.removeprefix("eval/"): value for key, value in run.data.metrics.items() if key.startswith("eval/")},
+        minutes=((run.info.end_time or start) - start) / 60_000,
+        metrics={k.removeprefix("eval/"): v for k, v in logged.items() if k.startswith("eval/")},
         seconds=result.get("seconds", {}),
         counts=result.get("counts", {}),
         versions=result.get("versions", {}),
         facts=result.get("facts", {}),
-        started=run.info.start_time,
-        training=frozenset(key.removeprefix("train/") for key in run.data.metrics if key.startswith("train/")),
-        samples=None if table is None else _samples(table, run.info.run_id),
+        started=start,
+        training=frozenset(k.removeprefix("train/") for k in logged if k.startswith("train/")),
+        samples=None if table is None else read_samples(table, run.info.run_id),
     )
 
 
-def _samples(path: Path, run_id: str) -> Samples:
+def read_samples(path: Path, run_id: str) -> Samples:
+    """The table of a trial's images. Raises ReportError where a column is missing."""
     import pandas as pd
 
     table = pd.read_parquet(path)
-    if absent := [name for name in ("split", "id", "prompt", "sample", "mask") if name not in table]:
-        raise ReportError(f"scores.parquet of run {run_id} has no column {absent[0]!r}: it was not written by this project")
+    needed = ("split", "id", "prompt", "sample", "mask")
+    if absent := [name for name in needed if name not in table]:
+        lacks = f"scores.parquet of run {run_id} has no column {absent[0]!r}"
+        raise ReportError(f"{lacks}: it was not written by this project")
+
+    def optional(name: str, kind: Callable[[Any], Any]) -> list[Any]:
+        values = table.get(name, [None] * len(table))
+        return [None if pd.isna(value) else kind(value) for value in values]
+
+    number = table.groupby(["split", "id"]).cumcount().astype(str)
     return Samples(
-        ids=(table["split"] + "/" + table["id"] + "#" + table.groupby(["split", "id"]).cumcount().astype(str)).tolist(),
+        ids=(table["split"] + "/" + table["id"] + "#" + number).tolist(),
         prompts=table["prompt"].tolist(),
         splits=table["split"].tolist(),
-        images=[None if pd.isna(name) else name for name in table["sample"]],
-        success=[None if pd.isna(value) else bool(value) for value in table.get("success", [None] * len(table))],
-        masks=[None if pd.isna(name) else name for name in table["mask"]],
-        noise=[None if pd.isna(value) else int(value) for value in table.get("noise", [None] * len(table))],
+        images=optional("sample", str),
+        success=optional("success", bool),
+        masks=optional("mask", str),
+        noise=optional("noise", int),
     )
+
+
+def read_history(results: SweepResults, trial: Trial, metric: str) -> dict[int, float]:
+    """Step -> finite value of what a trial's training logged. One request."""
+    client = connect(results.uri)
+    entries = client.get_metric_history(trial.run_id, f"train/{metric}")
+    # Of a step that was done twice, the last counts
+    latest = sorted(entries, key=lambda entry: (entry.step, entry.timestamp))
+    return {entry.step: entry.value for entry in latest if math.isfinite(entry.value)}
+
+
+def ways_of_measuring(metric: str, *sweeps: SweepResults) -> list[dict[str, Any]]:
+    """The different facts that trials recorded about how they measured `metric`."""
+    ways: dict[str, dict[str, Any]] = {}
+    for results in sweeps:
+        for _, trial in results.trials():
+            if metric in trial.metrics:
+                way = trial.facts.get(metric, {})
+                ways.setdefault(json.dumps(way, sort_keys=True), way)
+    return list(ways.values())
+
+
+def refuse_mixed_metrics(results: SweepResults) -> None:
+    """Take out metrics that the trials measured in different ways, such as FIDs of different N.
+
+    Raises ReportError where that is the headline, since nothing is left to answer with.
+    """
+    for metric in results.metrics:
+        ways = ways_of_measuring(metric.key, results)
+        if len(ways) < 2:
+            continue
+        how = f"measured in different ways ({describe_differences(ways)})"
+        why = f"{how}, which cannot stand in one column"
+        if metric is results.headline:
+            cure = "run it with one way of measuring, in an output of its own"
+            raise ReportError(f"{metric.label} of '{results.sweep}' was {why}: {cure}")
+        results.refused[metric.label] = why
+    results.metrics = [m for m in results.metrics if m.label not in results.refused]
+
+
+def describe_differences(ways: Collection[Mapping[str, Any]]) -> str:
+    """What is not the same in all `ways` of measuring, with its values."""
+    parts = []
+    for name in dict.fromkeys(name for way in ways for name in way):
+        values = list(dict.fromkeys(json.dumps(way.get(name)) for way in ways))
+        if len(values) > 1:
+            parts.append(f"{name} {' and '.join(values)}")
+    return "; ".join(parts)

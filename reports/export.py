@@ -1,4 +1,4 @@
-"""The table object as files: CSV with full precision, Markdown and booktabs LaTeX with the characters of the PDF.
+"""Tables as files: CSV with full precision, Markdown and booktabs LaTeX as the PDF shows them.
 
 Text is escaped, so that it prints literally.
 """
@@ -8,132 +8,160 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
 
-from reports.study import Study
-from reports.tables import Entry, Table
+from reports.results import SweepResults
+from reports.tables import CellMetric, Table
 
-__all__ = ["exact", "latex", "markdown", "to_csv", "to_latex", "to_markdown"]
+__all__ = [
+    "escape_latex",
+    "escape_markdown",
+    "to_csv",
+    "to_latex",
+    "to_markdown",
+    "write_csv",
+    "write_texts",
+]
+
+LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "{}$&#_%"},
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "−": "$-$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",
+    "…": r"\dots{}",
+    "\n": " ",
+    "[": "{[}",  # A row that starts with a bracket would be read as the length after \\
+}
 
 
-def to_csv(study: Study, found: Sequence[Entry]) -> str:
-    """One line per cell and metric, full precision, empty where undefined."""
+def write_csv(rows: Sequence[dict[str, Any]]) -> str:
+    """One line a row, full precision, empty where undefined."""
     out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(
-        [
-            "sweep",
-            "cell",
-            "role",
-            *(f.key for f in study.factors),
-            "metric",
-            "label",
-            "unit",
-            "better",
-            "n",
-            "mean",
-            "sd",
-            "low95",
-            "high95",
-            "difference",
-            "difference_low95",
-            "difference_high95",
-            "difference_low_widened",
-            "difference_high_widened",
-            "paired_n",
-            "p_sign_flip",
-            "p_holm",
-            "effect_size",
-            "effect_size_low95",
-            "effect_size_high95",
-            "seeds",
-            "missing_seeds",
-        ]
-    )
-    for entry in found:
-        cell, summary, versus, wide, effect = entry.cell, entry.summary, entry.versus, entry.wide, entry.effect
-        used = cell.per_seed(entry.metric.key)
-        numbers: list[float | None] = [
-            *((summary.mean, summary.sd, summary.low, summary.high) if summary else (None,) * 4),
-            *((versus.interval.mean, versus.interval.low, versus.interval.high) if versus else (None,) * 3),
-            *((wide.low, wide.high) if wide else (None,) * 2),
-        ]
-        writer.writerow(
-            [
-                study.sweep,
-                cell.name,
-                "reference" if cell.reference else "baseline" if cell.baseline else "level",
-                *(cell.values.get(f.key, "") for f in study.factors),
-                entry.metric.key,
-                entry.metric.label,
-                entry.metric.unit,
-                entry.metric.better,
-                len(used),
-                *map(exact, numbers),
-                len(versus.seeds) if versus else 0,
-                exact(versus.p if versus else None),
-                exact(entry.holm),
-                *map(exact, (effect.g, effect.low, effect.high) if effect else (None,) * 3),
-                " ".join(map(str, used)),
-                " ".join(str(s) for s in study.seeds if s not in used),
-            ]
-        )
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    for row in rows:
+        undefined = {k: "" for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
+        writer.writerow(row | undefined)
     return out.getvalue()
 
 
-def exact(value: float | None) -> str:
-    """Full precision, empty where undefined."""
-    return "" if value is None or not math.isfinite(value) else repr(float(value))
+def to_csv(results: SweepResults, entries: Iterable[CellMetric]) -> str:
+    """One line per cell and metric."""
+    rows = []
+    for entry in entries:
+        cell, metric, summary, versus = entry.cell, entry.metric, entry.summary, entry.versus
+        wide, effect, used = entry.wide, entry.effect, cell.per_seed(metric.key)
+        shift = versus and versus.interval
+        rows.append(
+            {
+                "sweep": results.sweep,
+                "cell": cell.name,
+                "role": cell.mark or "level",
+                **{f.key: cell.values.get(f.key, "") for f in results.factors},
+                "metric": metric.key,
+                "label": metric.label,
+                "unit": metric.unit,
+                "better": metric.better,
+                "n": len(used),
+                "mean": summary and summary.mean,
+                "sd": summary and summary.sd,
+                "low95": summary and summary.low,
+                "high95": summary and summary.high,
+                "difference": shift and shift.mean,
+                "difference_low95": shift and shift.low,
+                "difference_high95": shift and shift.high,
+                "difference_low_widened": wide and wide.low,
+                "difference_high_widened": wide and wide.high,
+                "paired_n": len(versus.seeds) if versus else 0,
+                "p_sign_flip": versus and versus.p,
+                "p_holm": entry.holm,
+                "effect_size": effect and effect.g,
+                "effect_size_low95": effect and effect.low,
+                "effect_size_high95": effect and effect.high,
+                "seeds": " ".join(map(str, used)),
+                "missing_seeds": " ".join(str(s) for s in results.seeds if s not in used),
+            }
+        )
+    return write_csv(rows)
 
 
 def to_markdown(table: Table) -> str:
-    styles = {"baseline": "**", "reference": "*"}
-    around = [styles.get(table.marks.get(i, ""), "") for i in range(len(table.rows))]
-    lines = [[f"{mark}{cell}{mark}" if cell else "" for cell in map(markdown, row)] for mark, row in zip(around, table.rows, strict=True)]
-    head = [markdown(name) for name in table.columns]
-    rule = [":--", *["--:"] * (len(head) - 1)]
-    text = "\n".join("| " + " | ".join(cells) + " |" for cells in (head, rule, *lines))
-    return "\n\n".join(part for part in (markdown(table.title), text, markdown(table.note)) if part) + "\n"
+    marks = {"control": "**", "untouched": "*"}
+    lines = [[escape_markdown(name) for name in table.columns]]
+    lines.append([":--", *["--:"] * (len(table.columns) - 1)])
+    for i, row in enumerate(table.rows):
+        mark = marks.get(table.marks.get(i, ""), "")
+        lines.append([f"{mark}{cell}{mark}" if cell else "" for cell in map(escape_markdown, row)])
+    text = "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+    parts = (escape_markdown(table.title), text, escape_markdown(table.note))
+    return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def markdown(text: str) -> str:
-    """Text as Markdown that prints it literally; brackets are left as they are, since alone they do nothing."""
-    return "".join("\\" + c if c in "\\`*_{}<>#|$~" else c for c in text).replace("](", "]\\(").replace("\n", "<br>")
+def escape_markdown(text: str) -> str:
+    """Text as Markdown that prints it literally; single brackets stay, since they do nothing."""
+    escaped = "".join("\\" + c if c in "\\`*_{}<>#|$~" else c for c in text)
+    return escaped.replace("](", "]\\(").replace("\n", "<br>")
 
 
-LATEX = {
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "↑": r"$\uparrow$", "↓": r"$\downarrow$", "–": "--", "…": r"\dots{}", "\n": " ",
-    "[": "{[}",  # a row that starts with a bracket would be read as the length after \\\\
-}  # fmt: skip
-
-
-def latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Text as LaTeX that prints it literally."""
     return "".join(LATEX.get(c, c) for c in text)
 
 
 def to_latex(table: Table, label: str) -> str:
     """A booktabs table environment; needs \\usepackage{booktabs}."""
-    styles = {"baseline": r"\textbf", "reference": r"\textit"}
+    styles = {"control": r"\textbf", "untouched": r"\textit"}
     lines = []
     for i, row in enumerate(table.rows):
         style = styles.get(table.marks.get(i, ""), "")
-        lines.append("    " + " & ".join(f"{style}{{{latex(cell)}}}" if style else latex(cell) for cell in row) + r" \\")
-    note = f" {latex(table.note)}" if table.note else ""
-    parts = [
-        r"\begin{table}",
-        r"  \centering\small",
-        f"  \\caption{{{latex(table.title)}{note}}}",
-        f"  \\label{{tab:{label}}}",
-        f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-        r"    \toprule",
-        "    " + " & ".join(map(latex, table.columns)) + r" \\",
-        r"    \midrule",
-        *lines,
-        r"    \bottomrule",
-        r"  \end{tabular}",
-        r"\end{table}",
-    ]
-    return "\n".join(parts) + "\n"
+        cells = [f"{style}{{{cell}}}" if style else cell for cell in map(escape_latex, row)]
+        lines.append("    " + " & ".join(cells) + r" \\")
+    note = f" {escape_latex(table.note)}" if table.note else ""
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering\small",
+            f"  \\caption{{{escape_latex(table.title)}{note}}}",
+            f"  \\label{{tab:{label}}}",
+            f"  \\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+            r"    \toprule",
+            "    " + " & ".join(map(escape_latex, table.columns)) + r" \\",
+            r"    \midrule",
+            *lines,
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def write_texts(
+    stem: Path,
+    title: str,
+    above: str,
+    answer: str,
+    below: Sequence[str],
+    tables: Sequence[Table],
+    label: str,
+) -> None:
+    """Write the answer with its tables as `stem`.md and `stem`.tex; `label` begins LaTeX labels."""
+    texts = [above, f"**Answer.** {escape_markdown(answer)}", *map(escape_markdown, below)]
+    parts = [f"# {escape_markdown(title)}", *texts, *(to_markdown(t).rstrip() for t in tables)]
+    markdown = "\n\n".join(part for part in parts if part) + "\n"
+    head = [f"% {title}: {answer}".replace("\n", " "), "% needs \\usepackage{booktabs}", ""]
+    latex = [to_latex(table, f"{label}-{i + 1}") for i, table in enumerate(tables)]
+    for ending, text in (("md", markdown), ("tex", "\n".join(head + latex))):
+        path = stem.with_name(f"{stem.name}.{ending}")
+        path.write_text(text, encoding="utf-8", newline="\n")

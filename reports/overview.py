@@ -1,38 +1,52 @@
-"""All sweeps of a database in one PDF: contents, one table of all answers, then every sweep's report. Sweeps that have nothing to show yet
-are named and stop nothing.
+"""All sweeps of a database in one PDF: contents, one table of all answers, then each report.
+
+Sweeps that have nothing to show yet are named and stop nothing.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import shutil
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports import cases, export, tables
-from reports.answer import answer, brief
-from reports.blocks import heading_block, table_block, text_block
-from reports.collect import collect, sweeps
-from reports.document import pictures, printable, put, typeset
-from reports.sections import document
+from reports import export, typeset
+from reports.answer import conclude_briefly
+from reports.collect import collect, list_sweeps
+from reports.report import assemble
+from reports.results import (
+    NothingFinished,
+    ReportedMetric,
+    ReportError,
+    SweepResults,
+    hide_password,
+)
 from reports.statistics import Interval
-from reports.study import Metric, NothingFinished, ReportError, Study, public
-from reports.tables import DASH, Table, decimals, number, of_metric, signed, span, titled
+from reports.tables import (
+    DASH,
+    CellMetric,
+    Table,
+    count_decimals,
+    count_noun,
+    format_interval,
+    format_number,
+    format_signed,
+    of_metric,
+)
 
-__all__ = ["Line", "line_of", "summary_csv", "summary_table", "write_all"]
-
-FORMS = ("pdf", "csv", "md", "tex")
+__all__ = ["SweepSummary", "summarize_sweep", "summary_csv", "summary_table", "write_overview"]
 
 
 @dataclass(frozen=True)
-class Line:
-    """One sweep in the summary. `effect` is the widened interval of the cell `at`, whose mean is farthest from the baseline's; `base` and
-    `effect` are None where there is none, and without a single finished trial `metric` is None and `answer` says why."""
+class SweepSummary:
+    """One sweep in the table of all answers.
+
+    `effect` is the widened interval of the cell `at`, whose mean is farthest from the control's;
+    `control` and `effect` are None where there is none. Without a single finished trial `metric`
+    is None and `answer` says why.
+    """
 
     sweep: str
     question: str
@@ -40,166 +54,177 @@ class Line:
     finished: int
     planned: int
     seeds: int = 0
-    metric: Metric | None = None
+    metric: ReportedMetric | None = None
     digits: int = 3
-    base: Interval | None = None
-    base_words: str = ""
+    control: Interval | None = None
+    control_label: str = ""
     effect: Interval | None = None
     at: str = ""
 
     @property
-    def whole(self) -> bool:
+    def complete(self) -> bool:
         return self.finished == self.planned > 0
 
 
-def line_of(study: Study, found: Sequence[tables.Entry]) -> Line:
-    entries = of_metric(found, study.headline)
-    judged = [e for e in entries if e.wide and e.wide.n > 1] or [e for e in entries if e.wide]
+def summarize_sweep(results: SweepResults, entries: Sequence[CellMetric]) -> SweepSummary:
+    headline = of_metric(entries, results.headline)
+    judged = [e for e in headline if e.wide and e.wide.n > 1] or [e for e in headline if e.wide]
     largest = max(judged, key=lambda e: abs(e.wide.mean) if e.wide else 0.0, default=None)
-    base = study.base_of(largest.cell) if largest else study.baseline
-    assert base is not None
-    return Line(
-        sweep=study.sweep,
-        question=study.tags.get("question", ""),
-        answer=brief(study, found),
-        finished=study.planned - study.lacking,
-        planned=study.planned,
-        seeds=len(study.seeds),
-        metric=study.headline,
-        digits=decimals(found, study.headline),
-        base=next(e.summary for e in entries if e.cell is base),
-        base_words=base.label,
+    control = results.control_of(largest.cell) if largest else results.control
+    assert control is not None
+    finished, planned = results.count_trials()
+    return SweepSummary(
+        sweep=results.sweep,
+        question=results.tags.get("question", ""),
+        answer=conclude_briefly(results, entries),
+        finished=finished,
+        planned=planned,
+        seeds=len(results.seeds),
+        metric=results.headline,
+        digits=count_decimals(entries, results.headline),
+        control=next(e.summary for e in headline if e.cell is control),
+        control_label=control.label,
         effect=largest.wide if largest else None,
         at=largest.cell.label if largest else "",
     )
 
 
-def summary_table(lines: Sequence[Line]) -> Table:
-    rows = []
-    for line in lines:
-        base, effect = DASH, DASH
-        if line.metric and line.base:
-            base = f"{number(line.base.mean, line.digits)}\n{titled(line.metric)}\nat {line.base_words}"
+def summary_table(summaries: Sequence[SweepSummary]) -> Table:
+    rows, marks = [], {}
+    for i, line in enumerate(summaries):
+        control, effect = DASH, DASH
+        if line.metric and line.control:
+            mean = format_number(line.control.mean, line.digits)
+            control = f"{mean}\n{line.metric.title}\nat {line.control_label}"
         if line.effect:
-            effect = f"{signed(line.effect.mean, line.digits)}\n{span(line.effect, line.digits, sign=True)}\nat {line.at}"
+            interval = format_interval(line.effect, line.digits)
+            effect = f"{format_signed(line.effect.mean, line.digits)}\n{interval}\nat {line.at}"
         trials = f"{line.finished} of {line.planned}" if line.planned else DASH
-        rows.append([line.sweep, line.question, base, effect, line.answer, str(line.seeds or DASH), trials])
-    return Table(
-        "Every sweep: its headline metric at the baseline, the largest difference from it with its interval, and the answer.",
-        ["Sweep", "Question", "Baseline", "Largest difference", "Answer", "Seeds", "Finished"],
-        rows,
-        "In italics: not finished. " if not all(line.whole for line in lines) else "",
-        {i: "reference" for i, line in enumerate(lines) if not line.whole},
+        seeds = str(line.seeds or DASH)
+        rows.append([line.sweep, line.question, control, effect, line.answer, seeds, trials])
+        if not line.complete:
+            marks[i] = "untouched"  # Set in italics
+    title = (
+        "Every sweep: its headline metric at the control, the largest difference from it with its "
+        "interval, and the answer."
     )
+    columns = ["Sweep", "Question", "Control", "Largest difference", "Answer", "Seeds", "Finished"]
+    return Table(title, columns, rows, "In italics: not finished. " if marks else "", marks)
 
 
-def summary_csv(lines: Sequence[Line]) -> str:
-    """One line a sweep, full precision, empty where undefined."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    head = ["sweep", "question", "metric", "label", "unit", "better", "baseline", "baseline_mean", "largest_at", "difference"]
-    head += ["difference_low_widened", "difference_high_widened", "level", "paired_n", "answer", "seeds", "finished", "planned"]
-    writer.writerow(head)
-    for line in lines:
+def summary_csv(summaries: Sequence[SweepSummary]) -> str:
+    """One line a sweep."""
+    rows = []
+    for line in summaries:
         metric, effect = line.metric, line.effect
-        writer.writerow(
-            [
-                line.sweep,
-                line.question,
-                *((metric.key, metric.label, metric.unit, metric.better) if metric else [""] * 4),
-                line.base_words,
-                export.exact(line.base.mean if line.base else None),
-                line.at,
-                *map(export.exact, (effect.mean, effect.low, effect.high, effect.level) if effect else [None] * 4),
-                effect.n if effect else "",
-                line.answer,
-                line.seeds,
-                line.finished,
-                line.planned,
-            ]
+        rows.append(
+            {
+                "sweep": line.sweep,
+                "question": line.question,
+                "metric": metric and metric.key,
+                "label": metric and metric.label,
+                "unit": metric and metric.unit,
+                "better": metric and metric.better,
+                "control": line.control_label,
+                "control_mean": line.control and line.control.mean,
+                "largest_at": line.at,
+                "difference": effect and effect.mean,
+                "difference_low_widened": effect and effect.low,
+                "difference_high_widened": effect and effect.high,
+                "level": effect and effect.level,
+                "paired_n": effect and effect.n,
+                "answer": line.answer,
+                "seeds": line.seeds,
+                "finished": line.finished,
+                "planned": line.planned,
+            }
         )
-    return out.getvalue()
+    return export.write_csv(rows)
 
 
-def write_all(tracking_uri: str, folder: Path) -> Path:
+def write_overview(tracking_uri: str, folder: Path) -> Path:
     """Write all.pdf, all.csv, all.md and all.tex into `folder`; return the PDF's path.
 
-    The reports of single sweeps are left as they are. Raises ReportError (one line) where no sweep has a finished trial.
+    The reports of single sweeps are left as they are. Raises ReportError (one line) where no sweep
+    has a finished trial.
     """
-    questions = sweeps(tracking_uri)
     with tempfile.TemporaryDirectory(prefix="report-") as temporary:
         draft = Path(temporary)
-        lines, parts = [], []
-        for name, question in questions.items():
+        lines: list[SweepSummary] = []
+        parts: list[dict[str, Any]] = []
+        for name, question in list_sweeps(tracking_uri).items():
             try:
-                line, part = _part(tracking_uri, name, draft / "figures" / name)
+                line, part = _read_sweep(tracking_uri, name, draft / "figures" / name)
                 parts.append(part)
             except NothingFinished as nothing:
-                line = Line(name, question, "nothing finished yet", 0, nothing.planned)
+                line = SweepSummary(name, question, "nothing finished yet", 0, nothing.planned)
             except ReportError as error:
-                line = Line(name, question, f"no report: {error}", 0, 0)
+                line = SweepSummary(name, question, f"no report: {error}", 0, 0)
             lines.append(line)
         if not parts:
-            said = f"none of {len(lines)} sweeps has finished a trial" if lines else "no sweep"
-            raise ReportError(f"{said} at {public(tracking_uri)}; run one first: python -m sweeps")
-        table = summary_table(lines)
-        put(draft / "report.json", json.dumps(printable(_content(lines, table, parts)), ensure_ascii=False))
-        (draft / "all.pdf").write_bytes(typeset(draft))
-        put(draft / "all.csv", summary_csv(lines))
-        put(draft / "all.md", f"# All sweeps\n\n{export.to_markdown(table)}\n{export.markdown(_reading(lines))}\n")
-        put(draft / "all.tex", f"% needs \\usepackage{{booktabs}}\n\n{export.to_latex(table, 'all')}")
+            none = f"none of {len(lines)} sweeps has finished a trial" if lines else "no sweep"
+            where = hide_password(tracking_uri)
+            raise ReportError(f"{none} at {where}; run one first: python -m sweeps")
+        table, reading = summary_table(lines), _explain_reading(lines)
+        markdown = f"{export.to_markdown(table)}\n{export.escape_markdown(reading)}"
+        content = _build_content(lines, table, parts)
+        (draft / "all.pdf").write_bytes(typeset.typeset(draft, content))
+        typeset.write_text(draft / "all.csv", summary_csv(lines))
+        typeset.write_text(draft / "all.md", f"# All sweeps\n\n{markdown}\n")
+        latex = export.to_latex(table, "all")
+        typeset.write_text(draft / "all.tex", f"% needs \\usepackage{{booktabs}}\n\n{latex}")
         folder.mkdir(parents=True, exist_ok=True)
-        for form in FORMS:
-            shutil.copyfile(draft / f"all.{form}", folder / f"all.{form}")
+        for path in draft.glob("all.*"):
+            shutil.copyfile(path, folder / path.name)
     return folder / "all.pdf"
 
 
-def _part(tracking_uri: str, name: str, drawn: Path) -> tuple[Line, dict[str, Any]]:
-    """A sweep's line, and its report as `sections.document` gives it, with figures in `drawn`."""
-    study = collect(tracking_uri, name)
-    with study.folder:
-        found = tables.entries(study)
-        contrast = cases.find(study)
-        made = pictures(study, found, contrast, drawn)
-        shown = {key: replace(picture, file=f"{name}/{picture.file}") for key, picture in made.items()}
-        part = document(study, found, answer(study, found), shown, cases.none(study, contrast))
-        line = line_of(study, found)
-    part["entry"] = name if line.whole else f"{name} (unfinished: {line.finished} of {line.planned} trials)"
-    return line, part
+def _read_sweep(tracking_uri: str, name: str, figures: Path) -> tuple[SweepSummary, dict[str, Any]]:
+    """A sweep's summary and the content of its report, with pictures in `figures`/../`name`."""
+    results = collect(tracking_uri, name)
+    with results.folder:
+        entries, _, content = assemble(results, figures)
+    for block in (*content["front"], *content["blocks"]):
+        if block["kind"] == "picture":
+            block["file"] = f"{name}/{block['file']}"
+    line = summarize_sweep(results, entries)
+    unfinished = f"{name} (unfinished: {line.finished} of {line.planned} trials)"
+    return line, content | {"entry": name if line.complete else unfinished}
 
 
-def _reading(lines: Sequence[Line]) -> str:
-    """How to read the summary."""
+def _explain_reading(lines: Sequence[SweepSummary]) -> str:
     return (
-        "The largest difference is that of the cell whose mean is farthest from the baseline's, seed by seed, with a 95 % interval that is "
-        "widened to hold for all cells of its sweep at once; a cell is called better or worse only where that interval excludes zero. "
-        "The largest of several tends to be too large. Sweeps are not adjusted for each other: of twenty in which nothing matters one "
-        f"would claim something by chance alone, and here {'is' if len(lines) == 1 else 'are'} {len(lines)}."
+        "The largest difference is that of the cell whose mean is farthest from the control's, "
+        "seed by seed, with a 95 % interval that is widened to hold for all cells of its sweep at "
+        "once; a cell is called better or worse only where that interval excludes zero. The "
+        "largest of several tends to be too large. Sweeps are not adjusted for each other: of "
+        "twenty in which nothing matters one would claim something by chance alone, and here "
+        f"{'is' if len(lines) == 1 else 'are'} {len(lines)}."
     )
 
 
-def _content(lines: Sequence[Line], table: Table, parts: list[dict[str, Any]]) -> dict[str, Any]:
+def _build_content(
+    lines: Sequence[SweepSummary], table: Table, parts: list[dict[str, Any]]
+) -> dict[str, Any]:
     finished, planned = sum(line.finished for line in lines), sum(line.planned for line in lines)
-    behind = [f"{line.sweep} ({line.finished} of {line.planned} trials)" for line in lines if line.metric and not line.whole]
-    nothing = [f"{line.sweep}: {line.answer}" for line in lines if not line.metric]
-    warnings = [f"Not finished: {', '.join(behind)}; their answers may change."] if behind else []
-    warnings += [f"Without a report: {'; '.join(nothing)}."] if nothing else []
+    warnings = []
+    if partial := [line for line in lines if line.metric and not line.complete]:
+        names = [f"{line.sweep} ({line.finished} of {line.planned} trials)" for line in partial]
+        warnings.append(f"Not finished: {', '.join(names)}; their answers may change.")
+    if nothing := [f"{line.sweep}: {line.answer}" for line in lines if not line.metric]:
+        warnings.append(f"Without a report: {'; '.join(nothing)}.")
     widths = ["auto", "fill", 2.2, 2.7, 3.1, "auto", 1.4]
-    return {
-        "title": "All sweeps",
-        "kicker": f"Ablation reports · {len(lines)} sweep{'s' if len(lines) > 1 else ''} · {finished} of {planned} trials finished",
-        "footer": "All sweeps",
-        "question": "Every sweep of one database: what was asked, what came out, and what it was made with",
-        "origin": "",
-        "warning": " ".join(warnings),
-        "answer": "",
-        "small": "",
-        "front": [heading_block("Contents"), {"kind": "contents"}],
-        "alone": True,
-        "blocks": [
-            heading_block("Summary") | {"level": 1},
-            table_block(table, widths, size=8, left=(0, 1, 4)) | {"tall": True},
-            text_block(_reading(lines)),
+    return typeset.page(
+        "All sweeps",
+        kicker=f"Ablation reports · {count_noun(len(lines), 'sweep')} · "
+        f"{finished} of {planned} trials finished",
+        question="Every sweep of one database: what was asked, what came out, and how it was made",
+        warning=" ".join(warnings),
+        front=[typeset.heading("Contents"), {"kind": "contents"}],
+        blocks=[
+            typeset.heading("Summary") | {"level": 1},
+            typeset.table(table, widths, 8, left=(0, 1, 4), tall=True),
+            typeset.paragraph(_explain_reading(lines)),
         ],
-        "parts": parts,
-    }
+        parts=parts,
+    )

@@ -1,4 +1,4 @@
-"""The numbers of a report as one list of entries (cell × metric), and that list as tables to be shown.
+"""The numbers of a report, one entry per cell and metric, and the tables that show them.
 
 Numbers are formatted here, once, so that the PDF and every text file show the same characters.
 """
@@ -6,42 +6,28 @@ Numbers are formatted here, once, so that the PDF and every text file show the s
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
+from reports.results import SEPARATOR, CellResults, ReportedMetric, SweepResults
 from reports.statistics import Effect, Interval, Paired, holm, mean_interval, paired, standardised
-from reports.study import PARTED, Cell, Metric, Study
-
-__all__ = [
-    "Entry",
-    "Table",
-    "difference_tables",
-    "effect_tables",
-    "entries",
-    "factor_words",
-    "headline_table",
-    "in_sentence",
-    "listed",
-    "mean_tables",
-    "number",
-    "signed",
-    "span",
-    "stacked",
-    "titled",
-]
 
 DASH = "–"
-MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # cells side by side on an A4 page at a readable size, each number on one line
-HOLM_FROM = 6  # with fewer seeds no sign-flip p can reach .05
+MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # Cells side by side on an A4 page
+HOLM_FROM = 6  # With fewer seeds no sign-flip p can reach .05
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One cell and metric. `versus` is cell - its baseline cell over common seeds; `wide` the same with the widened interval."""
+class CellMetric:
+    """One cell and metric.
 
-    cell: Cell
-    metric: Metric
+    `versus` is cell - its control over common seeds; `wide` the same with the widened interval.
+    """
+
+    cell: CellResults
+    metric: ReportedMetric
     summary: Interval | None
     versus: Paired | None = None
     wide: Interval | None = None
@@ -55,7 +41,10 @@ class Entry:
 
 @dataclass(frozen=True)
 class Table:
-    """Text ready to be placed. A newline in a cell parts two lines; `marks` maps a row to "baseline" or "reference"."""
+    """Text ready to be set.
+
+    A newline in a cell starts a new line; `marks` maps a row to "control" or "untouched".
+    """
 
     title: str
     columns: list[str]
@@ -64,41 +53,54 @@ class Table:
     marks: dict[int, str] = field(default_factory=dict)
 
 
-def entries(study: Study, level: float = 0.95) -> list[Entry]:
-    """Every cell × metric. Intervals named `wide` hold for all compared levels at once (Bonferroni): 1 - (1 - level) / comparisons."""
-    found = []
-    for metric in study.metrics:
-        values = {cell.name: cell.per_seed(metric.key) for cell in study.cells}
-        bases = {cell.name: values[base.name] for cell in study.cells if (base := study.base_of(cell))}
-        pairs = {name: paired(values[name], base, level) for name, base in bases.items() if base.keys() & values[name].keys()}
-        compared = [cell.name for cell in study.levels if cell.name in pairs]
-        wide_level = 1 - (1 - level) / max(1, len(compared))
-        adjusted = dict(zip(compared, holm([pairs[name].p for name in compared]), strict=True))
-        for cell in study.cells:
-            versus = pairs.get(cell.name)
-            found.append(
-                Entry(
+def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric]:
+    """Every cell × metric.
+
+    Intervals named `wide` hold for all compared levels at once (Bonferroni):
+    1 - (1 - level) / comparisons.
+    """
+    entries = []
+    for metric in results.metrics:
+        values = {cell.name: cell.per_seed(metric.key) for cell in results.cells}
+        pairs = {
+            cell.name: paired(values[cell.name], values[base.name], level)
+            for cell in results.cells
+            if (base := results.control_of(cell)) and values[base.name].keys() & values[cell.name]
+        }
+        compared = [cell.name for cell in results.levels if cell.name in pairs]
+        wide_level = widen(level, len(compared))
+        adjusted = dict(zip(compared, holm([pairs[n].p for n in compared]), strict=True))
+        for cell in results.cells:
+            versus, own = pairs.get(cell.name), list(values[cell.name].values())
+            wide = versus and cell.name in adjusted
+            entries.append(
+                CellMetric(
                     cell=cell,
                     metric=metric,
-                    summary=mean_interval(list(values[cell.name].values()), level) if values[cell.name] else None,
+                    summary=mean_interval(own, level) if own else None,
                     versus=versus,
-                    wide=mean_interval(versus.differences, wide_level) if versus and cell.name in adjusted else None,
+                    wide=mean_interval(versus.differences, wide_level) if versus and wide else None,
                     holm=adjusted.get(cell.name),
                 )
             )
-    return found
+    return entries
 
 
-def of_metric(found: Sequence[Entry], metric: Metric) -> list[Entry]:
-    return [entry for entry in found if entry.metric.key == metric.key]
+def widen(level: float, comparisons: int) -> float:
+    """The level of each of so many intervals that hold at once with `level` (Bonferroni)."""
+    return 1 - (1 - level) / max(1, comparisons)
 
 
-# ---- numbers as text
+def of_metric(entries: Sequence[CellMetric], metric: ReportedMetric) -> list[CellMetric]:
+    return [entry for entry in entries if entry.metric.key == metric.key]
 
 
-def decimals(found: Sequence[Entry], metric: Metric) -> int:
+# ---- Numbers and names as text
+
+
+def count_decimals(entries: Sequence[CellMetric], metric: ReportedMetric) -> int:
     """Digits after the point for one metric, the same in every cell."""
-    means = [abs(entry.summary.mean) for entry in of_metric(found, metric) if entry.summary]
+    means = [abs(entry.summary.mean) for entry in of_metric(entries, metric) if entry.summary]
     if means and all(float(mean).is_integer() for mean in means) and metric.unit != "share":
         return 0
     if metric.unit == "share" or not means or max(means) < 10:
@@ -106,7 +108,7 @@ def decimals(found: Sequence[Entry], metric: Metric) -> int:
     return 2 if max(means) < 100 else 1
 
 
-def number(value: float, digits: int) -> str:
+def format_number(value: float, digits: int) -> str:
     """Fixed digits, a true minus sign, a dash where undefined, never "−0.000"."""
     if not math.isfinite(value):
         return DASH
@@ -114,185 +116,227 @@ def number(value: float, digits: int) -> str:
     return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
 
 
-def signed(value: float, digits: int) -> str:
-    text = number(value, digits)
+def format_signed(value: float, digits: int) -> str:
+    text = format_number(value, digits)
     return f"+{text}" if text[0].isdigit() and float(text) != 0 else text
 
 
-def span(interval: Interval | None, digits: int, *, sign: bool = False) -> str:
+def format_interval(interval: Any, digits: int, show: Callable[..., str] = format_signed) -> str:
+    """The bounds of anything with `low` and `high` in brackets; a dash where there are none."""
     if interval is None or not math.isfinite(interval.low):
         return DASH
-    show = signed if sign else number
     return f"[{show(interval.low, digits)}, {show(interval.high, digits)}]"
 
 
-def in_sentence(label: str) -> str:
+def format_difference(interval: Interval, digits: int) -> str:
+    """A difference with its interval where it has one."""
+    mean = format_signed(interval.mean, digits)
+    return f"{mean} {format_interval(interval, digits)}" if interval.n > 1 else mean
+
+
+def lower_label(label: str) -> str:
     """A label inside a sentence: lower case, unless it is an abbreviation such as FID."""
     return label[:1].lower() + label[1:] if label[1:2].islower() else label
 
 
-def listed(items: Sequence[str]) -> str:
+def join_words(items: Sequence[str]) -> str:
     """One, two and three."""
     return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
 
 
-def factor_words(study: Study) -> str:
+def join_some(items: Sequence[str], most: int) -> str:
+    """The first `most` items, and how many more there are."""
+    rest = [f"{len(items) - most} more"] if len(items) > most else []
+    return join_words([*items[:most], *rest])
+
+
+def count_noun(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def join_range(counts: Sequence[int]) -> str:
+    """`3`, or `2 to 5`."""
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def name_factors(results: SweepResults) -> str:
     """The factors in a sentence."""
-    return listed([in_sentence(factor.label) for factor in study.factors])
+    return join_words([lower_label(factor.label) for factor in results.factors])
 
 
-def stacked(cell: Cell) -> str:
+def factor_title(results: SweepResults) -> str:
+    """The factors as a heading or the name of an axis."""
+    return " × ".join(factor.title for factor in results.factors)
+
+
+def name_cell(results: SweepResults, cell: CellResults) -> str:
+    """A cell in a sentence, where no heading says which level is of which factor."""
+    return cell.label if cell.untouched or len(results.factors) == 1 else cell.name
+
+
+def name_control(results: SweepResults) -> str:
+    """The cell that others are compared with: `0.5`, or `sound of the same method`."""
+    if not results.within:
+        return name_cell(results, results.control)
+    values = results.control.values.items()
+    levels = SEPARATOR.join(level for key, level in values if key != results.within)
+    return levels + of_the_same(results)
+
+
+def of_the_same(results: SweepResults) -> str:
+    """With `within`, whose control is meant: ` of the same method`; else nothing."""
+    for factor in results.factors:
+        if factor.key == results.within:
+            return f" of the same {factor.label[:1].lower()}{factor.label[1:]}"
+    return ""
+
+
+def stack_levels(cell: CellResults) -> str:
     """A cell's label with one level a line, for narrow columns."""
-    return cell.label.replace(PARTED, "\n")
+    return cell.label.replace(SEPARATOR, "\n")
 
 
-def titled(metric: Metric) -> str:
-    arrow = {"higher": " ↑", "lower": " ↓"}.get(metric.better, "")
-    return f"{metric.label}{arrow}"
+def mark_rows(cells: Sequence[CellResults]) -> dict[int, str]:
+    return {i: cell.mark for i, cell in enumerate(cells) if cell.mark}
 
 
-def count(entry: Entry, planned: int) -> str:
-    """Number of seeds behind a mean; where seeds are missing, of how many and how many are paired."""
+def split_evenly(cells: list[CellResults], most: int) -> list[list[CellResults]]:
+    """Parts of equal size, of at most `most` cells."""
+    size = math.ceil(len(cells) / max(1, math.ceil(len(cells) / most)))
+    return [cells[i : i + size] for i in range(0, len(cells), max(1, size))] or [[]]
+
+
+# ---- Tables
+
+
+def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Table:
+    """Cells as rows, the headline metric only."""
+    metric, digits = results.headline, count_decimals(entries, results.headline)
+    shows_p = len(results.seeds) >= HOLM_FROM
+    rows = []
+    for entry in of_metric(entries, metric):
+        summary, versus = entry.summary, entry.versus.interval if entry.versus else None
+        p = [DASH if entry.holm is None else f"{entry.holm:.3f}"] if shows_p else []
+        rows.append(
+            [
+                entry.cell.marked_label,
+                format_number(summary.mean, digits) if summary else DASH,
+                format_interval(summary, digits, format_number),
+                format_signed(versus.mean, digits) if versus else DASH,
+                format_interval(versus, digits),
+                *p,
+                _count_seeds(entry, len(results.seeds)),
+            ]
+        )
+    columns = [factor_title(results), f"{metric.title} mean", "95 % interval", "Difference"]
+    columns += ["95 % interval", *(["p (Holm)"] if shows_p else []), "Seeds"]
+    unit = f", {metric.unit}" if metric.unit else ""
+    versus_what = f"the control {results.noun}{of_the_same(results)}"
+    title = f"{metric.label}{unit}: mean over seeds and paired difference from {versus_what}."
+    return Table(title, columns, rows, note_missing_seeds(results), mark_rows(results.cells))
+
+
+def _count_seeds(entry: CellMetric, planned: int) -> str:
+    """Seeds behind a mean; where seeds are missing, of how many and how many are paired."""
     n = entry.summary.n if entry.summary else 0
     text = f"{n}" if n == planned else f"{n} of {planned}"
-    return f"{text} ({len(entry.versus.seeds)} paired)" if entry.versus and len(entry.versus.seeds) != n else text
+    pairs = len(entry.versus.seeds) if entry.versus else n
+    return text if pairs == n else f"{text} ({pairs} paired)"
 
 
-def _marks(cells: Sequence[Cell]) -> dict[int, str]:
-    return {i: "baseline" if cell.baseline else "reference" for i, cell in enumerate(cells) if cell.baseline or cell.reference}
-
-
-# ---- display tables
-
-
-def headline_table(study: Study, found: Sequence[Entry]) -> Table:
-    """Cells as rows, the headline metric only."""
-    metric = study.headline
-    digits = decimals(found, metric)
-    speaks = len(study.seeds) >= HOLM_FROM
-    rows = []
-    for entry in of_metric(found, metric):
-        versus = entry.versus.interval if entry.versus else None
-        row = [
-            entry.cell.label + (" (baseline)" if entry.cell.baseline else ""),
-            number(entry.summary.mean, digits) if entry.summary else DASH,
-            span(entry.summary, digits),
-            signed(versus.mean, digits) if versus else DASH,
-            span(versus, digits, sign=True),
-            *([] if not speaks else [DASH if entry.holm is None else f"{entry.holm:.3f}"]),
-            count(entry, len(study.seeds)),
-        ]
-        rows.append(row)
-    factor = " × ".join(f.label + (f" ({f.unit})" if f.unit else "") for f in study.factors)
-    unit = f", {metric.unit}" if metric.unit else ""
-    return Table(
-        title=f"{metric.label}{unit}: mean over seeds and paired difference from the baseline {study.noun}{study.of_same}.",
-        columns=[
-            factor,
-            f"{titled(metric)} mean",
-            "95 % interval",
-            "Difference",
-            "95 % interval",
-            *(["p (Holm)"] if speaks else []),
-            "Seeds",
-        ],
-        rows=rows,
-        note=missing_note(study),
-        marks=_marks(study.cells),
-    )
-
-
-def missing_note(study: Study) -> str:
+def note_missing_seeds(results: SweepResults) -> str:
     """Names cells whose seeds are not all there; empty where all are."""
-    parts = [f"{cell.label} lacks seed {', '.join(map(str, sorted(cell.unfinished)))}" for cell in study.cells if cell.unfinished]
-    return f"{'; '.join(parts)}. Means are over the seeds that finished, differences over common seeds only." if parts else ""
-
-
-def chunks(cells: list[Cell], most: int) -> list[list[Cell]]:
-    parts = max(1, math.ceil(len(cells) / most))
-    size = math.ceil(len(cells) / parts)
-    return [cells[i : i + size] for i in range(0, len(cells), size)]
-
-
-def mean_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
-    """Metrics as rows, cells as columns: mean ± half of the 95 % interval."""
-    tables = []
-    for cells in chunks(study.cells, MEANS_A_TABLE):
-        rows = []
-        for metric in study.metrics:
-            digits = decimals(found, metric)
-            by_name = {entry.cell.name: entry.summary for entry in of_metric(found, metric)}
-            shown = [_plus_minus(by_name[cell.name], digits) for cell in cells]
-            rows.append([_named(metric), *shown])
-        tables.append(
-            Table(
-                "All metrics: mean over seeds ± half of the 95 % t-interval.", ["Metric", *_heads(cells)], rows, missing_note(study)
-            )
-        )
-    return tables
-
-
-def difference_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
-    """Metrics as rows, cells as columns: paired difference from the baseline level, its 95 % interval, Holm's p if it can speak."""
-    tables = []
-    for cells in chunks([cell for cell in study.cells if not cell.baseline], DIFFERENCES_A_TABLE):
-        rows = []
-        for metric in study.metrics:
-            digits = decimals(found, metric)
-            by_name = {entry.cell.name: entry for entry in of_metric(found, metric)}
-            rows.append([_named(metric), *(_difference(by_name[cell.name], digits) for cell in cells)])
-        title = (
-            f"All metrics: paired difference from the baseline {study.noun} ({study.base_words}) with its 95 % "
-            f"t-interval, not widened for the number of {study.noun}s."
-        )
-        tables.append(Table(title, ["Metric", *_heads(cells)], rows, missing_note(study)))
-    return tables
-
-
-def effect_tables(study: Study, found: Sequence[Entry]) -> list[Table]:
-    """Cells as rows: the headline metric's paired difference in units of its spread; no table where three seeds are nowhere paired."""
-    metric = study.headline
-    digits = decimals(found, metric)
-    shown = [(e, e.versus, e.effect) for e in of_metric(found, metric) if e.versus and e.effect and len(e.versus.seeds) > 2]
-    if not shown:
-        return []
-    rows = [
-        [
-            entry.cell.label,
-            signed(versus.interval.mean, digits),
-            number(versus.interval.sd, digits + 1),
-            signed(effect.g, 2),
-            f"[{signed(effect.low, 2)}, {signed(effect.high, 2)}]" if math.isfinite(effect.low) else DASH,
-        ]
-        for entry, versus, effect in shown
+    parts = [
+        f"{cell.label} lacks seed {', '.join(map(str, sorted(cell.unfinished)))}"
+        for cell in results.cells
+        if cell.unfinished
     ]
+    means = "Means are over the seeds that finished, differences over common seeds only."
+    return f"{'; '.join(parts)}. {means}" if parts else ""
+
+
+def metric_tables(
+    title: str,
+    cells: list[CellResults],
+    most: int,
+    metrics: Sequence[ReportedMetric],
+    show: Callable[[ReportedMetric, CellResults], str],
+    note: str = "",
+    mark: bool = True,
+) -> list[Table]:
+    """Metrics as rows, cells as columns, as many tables as keep to `most` cells a table."""
+    tables = []
+    for part in split_evenly(cells, most):
+        marks = ["\n(control)" if mark and cell.control else "" for cell in part]
+        heads = [stack_levels(cell) + sign for cell, sign in zip(part, marks, strict=True)]
+        rows = [
+            [metric.title + metric.in_parentheses, *(show(metric, cell) for cell in part)]
+            for metric in metrics
+        ]
+        tables.append(Table(title, ["Metric", *heads], rows, note))
+    return tables
+
+
+def mean_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
+    """Metrics as rows, cells as columns: mean ± half of the 95 % interval."""
+    by_place = {(e.metric.key, e.cell.name): e.summary for e in entries}
+    digits = {m.key: count_decimals(entries, m) for m in results.metrics}
+
+    def show(metric: ReportedMetric, cell: CellResults) -> str:
+        summary = by_place[metric.key, cell.name]
+        if summary is None:
+            return DASH
+        half = f" ± {format_number(summary.half, digits[metric.key])}" if summary.n > 1 else ""
+        return format_number(summary.mean, digits[metric.key]) + half
+
+    title = "All metrics: mean over seeds ± half of the 95 % t-interval."
+    note = note_missing_seeds(results)
+    return metric_tables(title, results.cells, MEANS_A_TABLE, results.metrics, show, note)
+
+
+def difference_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
+    """Metrics as rows, cells as columns: paired difference, its interval, and p."""
+    by_place = {(e.metric.key, e.cell.name): e for e in entries}
+    digits = {m.key: count_decimals(entries, m) for m in results.metrics}
+
+    def show(metric: ReportedMetric, cell: CellResults) -> str:
+        entry = by_place[metric.key, cell.name]
+        if entry.versus is None:
+            return DASH
+        shift, at = entry.versus.interval, digits[metric.key]
+        text = f"{format_signed(shift.mean, at)}\n{format_interval(shift, at)}"
+        shows_p = entry.holm is not None and len(entry.versus.seeds) >= HOLM_FROM
+        return f"{text}\np = {entry.holm:.3f}" if shows_p else text
+
     title = (
-        f"{metric.label}: how large a difference is against its own scatter between seeds. g: mean over standard deviation (SD) of the "
-        "paired differences, with Hedges' correction; its interval is that of the noncentral t distribution, not widened. It says how "
-        "surely the next seed shows the same sign, not whether the difference matters; where all seeds agree to the last digit it is not "
-        "defined."
+        f"All metrics: paired difference from the control {results.noun} "
+        f"({name_control(results)}) with its 95 % t-interval, not widened for the number of "
+        f"{results.noun}s."
     )
-    marks = {i: "reference" for i, (entry, _, _) in enumerate(shown) if entry.cell.reference}
-    return [Table(title, ["Cell", "Difference", "SD", "g", "95 % interval of g"], rows, "", marks)]
+    cells = [cell for cell in results.cells if not cell.control]
+    note = note_missing_seeds(results)
+    return metric_tables(title, cells, DIFFERENCES_A_TABLE, results.metrics, show, note)
 
 
-def _named(metric: Metric) -> str:
-    return titled(metric) + (f" ({metric.unit})" if metric.unit else "")
-
-
-def _heads(cells: Sequence[Cell]) -> list[str]:
-    return [stacked(cell) + ("\n(baseline)" if cell.baseline else "") for cell in cells]
-
-
-def _plus_minus(summary: Interval | None, digits: int) -> str:
-    if summary is None:
-        return DASH
-    return number(summary.mean, digits) + (f" ± {number(summary.half, digits)}" if math.isfinite(summary.half) else "")
-
-
-def _difference(entry: Entry, digits: int) -> str:
-    if entry.versus is None:
-        return DASH
-    text = f"{signed(entry.versus.interval.mean, digits)}\n{span(entry.versus.interval, digits, sign=True)}"
-    shows_p = entry.holm is not None and len(entry.versus.seeds) >= HOLM_FROM
-    return f"{text}\np = {entry.holm:.3f}" if shows_p else text
+def effect_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
+    """Cells as rows: the headline's difference in units of its spread; none below three pairs."""
+    metric, digits = results.headline, count_decimals(entries, results.headline)
+    rows, cells = [], []
+    for entry in of_metric(entries, metric):
+        if entry.versus is None or entry.effect is None or len(entry.versus.seeds) < 3:
+            continue
+        interval, effect = entry.versus.interval, entry.effect
+        spread = format_number(interval.sd, digits + 1)
+        g = [format_signed(effect.g, 2), format_interval(effect, 2)]
+        rows.append([entry.cell.label, format_signed(interval.mean, digits), spread, *g])
+        cells.append(entry.cell)
+    title = (
+        f"{metric.label}: how large a difference is against its own scatter between seeds. g: mean "
+        "over standard deviation (SD) of the paired differences, with Hedges' correction; its "
+        "interval is that of the noncentral t distribution, not widened. It says how surely the "
+        "next seed shows the same sign, not whether the difference matters; where all seeds agree "
+        "to the last digit it is not defined."
+    )
+    columns = ["Cell", "Difference", "SD", "g", "95 % interval of g"]
+    return [Table(title, columns, rows, "", mark_rows(cells))] if rows else []

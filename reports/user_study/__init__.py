@@ -1,0 +1,1 @@
+"""Asking people which images they prefer, page and analysis; nothing here generates images."""

@@ -1,0 +1,192 @@
+"""The tables of a comparison, and its CSV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from reports.compare.answer import claim_of, decimals_of
+from reports.compare.differences import ComparedSweep, Comparison, EffectChange
+from reports.export import write_csv
+from reports.provenance import flatten, gather_facts
+from reports.results import CellResults, ReportedMetric
+from reports.statistics import Interval
+from reports.tables import (
+    DASH,
+    DIFFERENCES_A_TABLE,
+    HOLM_FROM,
+    Table,
+    format_difference,
+    format_interval,
+    format_number,
+    format_signed,
+    mark_rows,
+    metric_tables,
+    name_control,
+)
+
+# Settings that say where, when and how often trials run, and change no trial's numbers
+WITHOUT_EFFECT = re.compile(
+    r"seeds?|levels|mode|cells|candidates|sampler|sampler_seed|prune|objectives|headline|retries"
+    r"|output|tracking_uri|storage|workers|devices|launcher|launch|fresh|data\.workers"
+    r"|trainer\.(log_every|checkpoint_every)|evaluation\.(keep_images|image_format)"
+)
+
+
+def main_tables(comparison: Comparison) -> list[Table]:
+    """The tables of the text files."""
+    optional = [settings_table(comparison), change_table(comparison)]
+    own = [table for table in optional if table]
+    return [headline_table(comparison), *own, *all_metric_tables(comparison)]
+
+
+def _name_difference(comparison: Comparison) -> str:
+    how = "by Welch's t-interval, since seeds do not pair"
+    how = how if comparison.unpaired else "seed by seed"
+    return f"{comparison.right.label} minus {comparison.left.label}, {how}"
+
+
+def headline_table(comparison: Comparison) -> Table:
+    """Common cells as rows."""
+    metric, digits = comparison.headline, decimals_of(comparison, comparison.headline)
+    differences = comparison.headline_differences
+    has_p = {id(d): d.holm is not None and d.plain.n >= HOLM_FROM for d in differences}
+    shows_p = any(has_p.values())
+    rows = []
+    for d in differences:
+        means = [format_number(side.mean, digits) for side in (d.left, d.right)]
+        shift = [format_signed(d.plain.mean, digits), format_interval(d.plain, digits)]
+        p = [f"{d.holm:.3f}" if has_p[id(d)] else DASH] if shows_p else []
+        n = f"{d.left.n} and {d.right.n}" if comparison.unpaired else f"{d.plain.n}"
+        rows.append([d.cell.label, *means, *shift, format_interval(d.wide, digits), *p, n])
+    unit = f", {metric.unit}" if metric.unit else ""
+    over = "seeds" if comparison.unpaired else "the seeds that both have"
+    title = f"{metric.title}{unit}: mean over {over}, and {_name_difference(comparison)}."
+    columns = ["Cell", *(side.label for side in comparison.sides), "Difference", "95 % interval"]
+    columns += ["Widened", *["p (Holm)"] * shows_p, "Seeds"]
+    return Table(title, columns, rows, "", mark_rows([d.cell for d in differences]))
+
+
+def all_metric_tables(comparison: Comparison) -> list[Table]:
+    """Metrics as rows, common cells as columns."""
+    by_place = {(d.metric.key, d.cell.name): d.plain for d in comparison.differences}
+    names = {cell for _, cell in by_place}
+
+    def show(metric: ReportedMetric, cell: CellResults) -> str:
+        shift = by_place.get((metric.key, cell.name))
+        if shift is None:
+            return DASH
+        digits = decimals_of(comparison, metric)
+        return f"{format_signed(shift.mean, digits)}\n{format_interval(shift, digits)}"
+
+    title = (
+        f"All common metrics: {_name_difference(comparison)}, with 95 % intervals that are not "
+        "widened for the number of cells."
+    )
+    cells = [cell for cell, _ in comparison.cells if cell.name in names]
+    metrics = comparison.metrics
+    return metric_tables(title, cells, DIFFERENCES_A_TABLE, metrics, show, mark=False)
+
+
+def change_table(comparison: Comparison) -> Table | None:
+    """What each side claims of a cell, and how the effect differs; None without such a cell."""
+    metric, digits = comparison.headline, decimals_of(comparison, comparison.headline)
+
+    def describe(change: EffectChange) -> list[str]:
+        sides = [
+            f"{claim_of(side, metric)}\n{format_difference(side, digits)}"
+            for side in (change.left, change.right)
+        ]
+        return [change.cell.label, *sides, format_difference(change.change, digits)]
+
+    title = (
+        f"{metric.label}: what each side claims of a cell against its own control, with the "
+        "interval that its own answer goes by, and how much that effect differs, second minus "
+        "first, widened to hold for all rows at once. That one side claims something and the other "
+        "does not is no difference by itself; the last column is what would show one."
+    )
+    columns = ["Cell", *(side.label for side in comparison.sides), "Change of the effect"]
+    rows = [describe(change) for change in comparison.changes]
+    return Table(title, columns, rows) if rows else None
+
+
+def differing_settings(comparison: Comparison) -> tuple[list[list[str]], list[str]]:
+    """Rows [setting, left, right] that numbers may depend on, and the names of the others."""
+    left, right = (dict(flatten(side.results.config)) for side in comparison.sides)
+    keys = [key for key in dict.fromkeys([*left, *right]) if left.get(key) != right.get(key)]
+    rows = [
+        [key, *(side.get(key, "not set") for side in (left, right))]
+        for key in keys
+        if not WITHOUT_EFFECT.fullmatch(key)
+    ]
+    return rows, [key for key in keys if WITHOUT_EFFECT.fullmatch(key)]
+
+
+def settings_table(comparison: Comparison) -> Table | None:
+    rows, _ = differing_settings(comparison)
+    title = "Settings that differ and that numbers may depend on."
+    columns = ["Setting", *(side.label for side in comparison.sides)]
+    return Table(title, columns, rows) if rows else None
+
+
+def facts_table(comparison: Comparison) -> Table:
+    """What each side was made with."""
+    left, right = (_gather_plan(s) | gather_facts(s.results) for s in comparison.sides)
+    differing = [name for name in left if left[name] != right[name]]
+    rows = [[n, left[n], right[n] if n in differing else "the same"] for n in left]
+    marks = {i: "control" for i, name in enumerate(left) if name in differing}  # Set in bold
+    title = "What either side was made with; bold: not the same."
+    return Table(title, ["", *(side.label for side in comparison.sides)], rows, "", marks)
+
+
+def _gather_plan(side: ComparedSweep) -> dict[str, str]:
+    results = side.results
+    finished, planned = results.count_trials()
+    return {
+        "Sweep": f"{results.sweep}, experiment {results.experiment_id}",
+        "Finished": f"{finished} of {planned} trials",
+        "Factors": "; ".join(f"{f.key}: {', '.join(map(str, f.levels))}" for f in results.factors),
+        "Control": name_control(results),
+    }
+
+
+def comparison_csv(comparison: Comparison) -> str:
+    """One line per common cell and metric; refused metrics with the reason."""
+    labels = {"left": comparison.left.label, "right": comparison.right.label}
+    rows = []
+    for d in comparison.differences:
+        numbers: Mapping[str, Interval] = {"left": d.left, "right": d.right}
+        effect, wide, pairs = d.effect, d.wide, d.pairs
+        rows.append(
+            {
+                "cell": d.cell.name,
+                "role": d.cell.mark or "level",
+                "metric": d.metric.key,
+                "label": d.metric.label,
+                "unit": d.metric.unit,
+                "better": d.metric.better,
+                "paired": "yes" if pairs else "no",
+                **labels,
+                **{
+                    f"{side}_{name}": getattr(interval, name)
+                    for side, interval in numbers.items()
+                    for name in ("mean", "sd", "n")
+                },
+                "difference": d.plain.mean,
+                "low95": d.plain.low,
+                "high95": d.plain.high,
+                "low_widened": wide and wide.low,
+                "high_widened": wide and wide.high,
+                "p_sign_flip": pairs and pairs.p,
+                "p_holm": d.holm,
+                "effect_size": effect and effect.g,
+                "effect_size_low95": effect and effect.low,
+                "effect_size_high95": effect and effect.high,
+                "seeds": " ".join(map(str, pairs.seeds)) if pairs else "",
+                "why_not": "",
+            }
+        )
+    empty = dict.fromkeys(rows[0], "")
+    for label, why in comparison.refused.items():
+        rows.append(empty | labels | {"label": label, "why_not": why})
+    return write_csv(rows)

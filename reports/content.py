@@ -1,0 +1,300 @@
+"""What stands in a report and in which order: page one (answer, figure, table), then details."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from reports import typeset
+from reports.answer import Conclusion
+from reports.figures.heatmap import is_main_figure
+from reports.figures.precision_recall import CROWD
+from reports.provenance import code_versions, explain_missing, provenance_blocks
+from reports.results import CellResults, SweepResults
+from reports.statistics import (
+    clustered_difference,
+    detectable_effect,
+    smallest_sign_flip_p,
+    wilson,
+)
+from reports.tables import (
+    DASH,
+    HOLM_FROM,
+    CellMetric,
+    Table,
+    count_decimals,
+    difference_tables,
+    effect_tables,
+    format_number,
+    format_signed,
+    headline_table,
+    join_words,
+    lower_label,
+    mean_tables,
+    name_cell,
+    of_metric,
+)
+from reports.typeset import Picture
+
+__all__ = ["build_content"]
+
+POWER = 0.8
+DRAWS = 4000
+LONGEST_FRONT = 12  # Rows that the table on page one may have
+METRIC_WIDTH = 4.4  # Cm: the first column of the tables that have one row per metric
+METHOD_FACTORS = ("method", "method.name", "recipe")  # Factors whose levels are methods
+
+
+def build_content(
+    results: SweepResults,
+    entries: Sequence[CellMetric],
+    conclusion: Conclusion,
+    pictures: Mapping[str, Picture],
+    no_cases: str = "",
+) -> dict[str, Any]:
+    """The content of report.json; `no_cases` says why best and worst cases are absent."""
+    main = "heatmap" if is_main_figure(results) else "response"
+    narrow = {"precision_recall": 78 if len(results.cells) <= CROWD else 100}
+    order = ["response" if main == "heatmap" else "heatmap", "precision_recall", "images"]
+    order += ["cases", "gates", "maps", "curves"]
+    blocks = [
+        typeset.picture(pictures[name], narrow.get(name, 100), float=True)
+        for name in order
+        if name in pictures
+    ]
+    if len(results.metrics) > 1:  # Else the table on page one says it all
+        blocks.append(typeset.heading("All metrics"))
+        for table in (*mean_tables(results, entries), *difference_tables(results, entries)):
+            blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2))
+    if images := images_table(results):
+        blocks.append(typeset.heading("Image by image"))
+        blocks.append(typeset.table(images, ["fill", "auto"], 8.8))
+        blocks += [typeset.paragraph(no_cases)] if no_cases else []
+    blocks.append(typeset.heading("Statistics"))
+    blocks += map(typeset.paragraph, _explain_statistics(results, entries, conclusion))
+    for table in effect_tables(results, entries):
+        blocks.append(typeset.table(table, ["fill", "auto"], 8.8))
+    blocks += measurement_blocks(results)
+    blocks += [typeset.heading("Context"), *_context_blocks(results)]
+    blocks.append(typeset.heading("What is missing"))
+    blocks.append(typeset.paragraph(explain_missing(results)))
+    blocks += provenance_blocks(results)
+
+    front = headline_table(results, entries)
+    long = len(front.rows) > LONGEST_FRONT  # For page one; the details follow it at once
+    several = not results.untouched and not results.within
+    several = several or any(factor.key in METHOD_FACTORS for factor in results.factors)
+    method = results.config.get("method", {}).get("name", "method")
+    size = f"{len(results.cells)} cells × {len(results.seeds)} seeds"
+    return typeset.page(
+        results.sweep,
+        kicker=f"Ablation report · {'several methods' if several else method} · {size}",
+        question=results.tags.get("question", ""),
+        origin=results.tags.get("origin", ""),
+        warning=_warn(results),
+        answer=conclusion.text,
+        small=f"{conclusion.brackets} {_explain_resolution(results, entries)}".strip(),
+        front=[
+            typeset.picture(pictures[main]),
+            typeset.table(front, ["fill", "auto"], 8.8 if long else 9.5),
+        ],
+        alone=not long,
+        blocks=blocks,
+    )
+
+
+def _warn(results: SweepResults) -> str:
+    parts = []
+    finished, planned = results.count_trials()
+    if finished < planned:
+        parts.append(
+            f"Unfinished: {planned - finished} of {planned} trials are missing, see “What is "
+            "missing”. The answer may change."
+        )
+    if len(codes := code_versions(results)) > 1:
+        parts.append(
+            f"Made by {len(codes)} versions of the code ({', '.join(c[:12] for c in codes)}), so "
+            "that a difference between cells may be one between versions: the table of runs at "
+            "the end says which made what."
+        )
+    if results.tags.get("mode") == "search":
+        tried = sum(not cell.control for cell in results.levels)
+        parts.append(
+            f"Searched: the best of {tried} settings was selected on these very seeds, so that its "
+            "mean flatters it. Measure it on other seeds before you claim it."
+        )
+    return " ".join(parts)
+
+
+# ---- Image by image
+
+
+def _pair_outcomes(left: CellResults, right: CellResults) -> tuple[np.ndarray, np.ndarray] | None:
+    """Success of two cells as [seeds, prompts] over what both have, a prompt's mean over images."""
+    sides = [
+        {seed: t.samples.success_by_prompt() for seed, t in cell.trials.items() if t.samples}
+        for cell in (left, right)
+    ]
+    seeds = sorted(sides[0].keys() & sides[1].keys())
+    shared = [set(side[seed]) for side in sides for seed in seeds]
+    prompts = sorted(set.intersection(*shared)) if shared else []
+    if not prompts:
+        return None
+    first, second = (
+        np.array([[side[seed][prompt] for prompt in prompts] for seed in seeds], dtype=float)
+        for side in sides
+    )
+    return first, second
+
+
+def images_table(results: SweepResults) -> Table | None:
+    """Cells as rows: images that are right, won and lost; None where nobody judged images."""
+    rows: list[list[str]] = []
+    marks: dict[int, str] = {}
+
+    def bounds(low: float, high: float, show: Any) -> str:
+        return f"[{show(low, 3)}, {show(high, 3)}]"
+
+    for cell in results.cells:
+        outcomes = [right for t in cell.trials.values() if t.samples for right in t.samples.success]
+        judged = [right for right in outcomes if right is not None]
+        if not judged:
+            continue
+        if cell.mark:
+            marks[len(rows)] = cell.mark
+        right = sum(judged)
+        interval = bounds(*wilson(right, len(judged)), format_number)
+        row = [cell.marked_label, f"{right} of {len(judged)}", interval]
+        control = results.control_of(cell)
+        both = None if control is None else _pair_outcomes(cell, control)
+        if both is None:
+            rows.append([*row, DASH, DASH, DASH])
+            continue
+        mean, low, high = clustered_difference(*both, draws=DRAWS)
+        won, lost = int((both[0] > both[1]).sum()), int((both[0] < both[1]).sum())
+        shift = [format_signed(mean, 3), bounds(low, high, format_signed)]
+        rows.append([*row, f"{won} / {lost}", *shift])
+    title = (
+        "Images that are right, over all seeds and prompts, and the same prompt and seed compared "
+        f"with the control {results.noun}: images won and lost, and the difference in share with a "
+        f"95 % interval from {DRAWS} bootstrap samples that draw prompts and seeds independently "
+        "(generator seed 0). Wilson's interval takes images as independent, which they are not: it "
+        "is a lower bound of the uncertainty. With few seeds the bootstrap interval is too narrow, "
+        "with three it misses the true value up to four times as often as it should; the answer "
+        "does not rest on it."
+    )
+    columns = ["Cell", "Right", "Wilson 95 %", "Won / lost", "Difference", "Clustered 95 %"]
+    return Table(title, columns, rows, "", marks) if rows else None
+
+
+# ---- Statistics, how it was measured, context
+
+
+def measurement_blocks(results: SweepResults) -> list[typeset.Block]:
+    """How each number was measured, metrics of one way together; what is not shown, and why."""
+    ways: dict[str, list[str]] = {}
+    for metric in results.metrics:
+        all_facts = (trial.facts.get(metric.key) for _, trial in results.trials())
+        if facts := next(filter(None, all_facts), None):
+            parts = [
+                f"{name.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
+                for name, value in facts.items()
+            ]
+            ways.setdefault("; ".join(parts), []).append(metric.label)
+    pairs = [(", ".join(labels), way) for way, labels in ways.items()]
+    pairs += [(label, f"not shown: {why}") for label, why in results.refused.items()]
+    return [typeset.heading("How it was measured"), typeset.pairs(pairs)] if pairs else []
+
+
+def _explain_statistics(
+    results: SweepResults, entries: Sequence[CellMetric], conclusion: Conclusion
+) -> list[str]:
+    metric, n = results.headline, len(results.seeds)
+    texts = [
+        conclusion.rule,
+        "Seeds are the unit of replication: a seed fixes training order, initial noise and prompts "
+        "alike in every cell, so that cells are compared seed by seed. Intervals of means and of "
+        "differences are t-intervals over seeds. Differences use common seeds only.",
+    ]
+    if n >= HOLM_FROM:
+        texts.append(
+            "Below each difference stands the p value of the exact sign-flip test over all "
+            f"{2**n} sign patterns, adjusted by Holm's method over the compared {results.noun}s of "
+            "one metric; metrics are not adjusted for each other."
+        )
+    else:
+        texts.append(
+            f"With {n} seeds an exact sign-flip test cannot give a p below "
+            f"{smallest_sign_flip_p(n):g}, whatever the data; so no p values and no stars are "
+            "shown. Six seeds are the fewest that can reach p < .05."
+        )
+    spreads = []
+    for entry in of_metric(entries, metric):
+        if entry.cell.control and entry.summary and math.isfinite(entry.summary.sd):
+            sd = format_number(entry.summary.sd, count_decimals(entries, metric) + 1)
+            cell = f" ({name_cell(results, entry.cell)})" if results.within else ""
+            spreads.append(f"{sd}{metric.in_parentheses}{cell}")
+    if spreads:
+        noise = (
+            f"Noise floor: the standard deviation of {lower_label(metric.label)} over the seeds of "
+            f"the control {results.noun} is {join_words(spreads)}."
+        )
+        texts.append(f"{noise} {_explain_resolution(results, entries)}".strip())
+    return texts
+
+
+def _explain_resolution(results: SweepResults, entries: Sequence[CellMetric]) -> str:
+    """The smallest difference that the seeds could have shown; empty where there is no spread."""
+    metric = results.headline
+    compared = [e for e in of_metric(entries, metric) if e.versus and e.wide]
+    spreads = [e.versus.interval for e in compared if e.versus and e.versus.interval.n > 1]
+    wide = compared[0].wide if compared else None
+    if not spreads or wide is None:
+        return ""
+    n = max(spread.n for spread in spreads)
+    pooled = math.sqrt(sum(spread.sd**2 for spread in spreads) / len(spreads))
+    if pooled == 0:
+        return ""
+    digits = count_decimals(entries, metric)
+    smallest = format_number(detectable_effect(pooled, n, wide.level, POWER), digits)
+    return (
+        f"Differences from the control {results.noun} scatter by "
+        f"{format_number(pooled, digits + 1)} between seeds (standard deviation, pooled over "
+        f"{results.noun}s); with {n} seeds a true difference in {lower_label(metric.label)} has to "
+        f"be {smallest} to be found with probability {100 * POWER:.0f} %."
+    )
+
+
+def _context_blocks(results: SweepResults) -> list[typeset.Block]:
+    varied = {factor.key: list(map(str, factor.levels)) for factor in results.factors}
+
+    def names(part: str) -> list[str]:
+        return varied.get(part) or [str(results.config.get(part, {}).get("name", "unknown"))]
+
+    backbones, data = names("backbone"), names("data")
+    of = f"{'s' if len(backbones) > 1 else ''} {join_words([f'“{name}”' for name in backbones])}"
+    on = join_words([f"“{name}”" for name in data])
+    text = f"All numbers of this report come from the backbone{of} on the data {on}."
+    if "embedded" in backbones:
+        text += (
+            " The embedded one is a small model trained in a small rendered world: its numbers are "
+            "not comparable with those of any paper, only with each other. An effect here is a "
+            "reason to look for it in the large models, not evidence that it is there."
+        )
+    blocks = [typeset.paragraph(text)]
+    if not results.published:
+        return [*blocks, typeset.paragraph("No published number is listed for this sweep.")]
+    title = (
+        "Numbers published elsewhere, not measured here and not comparable unless data, backbone "
+        "and N agree."
+    )
+    keys = ["what", "metric", "value", "data", "backbone", "n", "source"]
+    columns = ["Published elsewhere", "Metric", "Value", "Data", "Backbone", "N", "Source"]
+    rows = [[str(entry.get(key) or DASH) for key in keys] for entry in results.published]
+    widths = [3.2, "auto", "auto", "fill", "auto", "auto", 2.6]
+    table = Table(title, columns, rows)
+    return [*blocks, typeset.table(table, widths, 8.5, left=range(len(columns)))]

@@ -1,0 +1,88 @@
+"""What trials drew of their insides: gate maps and attention maps."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from reports.figures.images import LINE
+from reports.figures.style import WIDTH, new_canvas, save, wrap
+from reports.results import CellResults, SweepResults, Trial
+from reports.tables import name_cell
+from reports.typeset import Picture
+
+BETWEEN = 0.2  # Inches between the maps before and after
+
+
+def copy_gate_maps(results: SweepResults, folder: Path) -> Picture | None:
+    """The gate maps of the control's first finished seed; None where the method has no gates."""
+    for cell, trial in _trials_to_show(results):
+        path, note = (results.fetch(trial, name) for name in ("gates.png", "gates.json"))
+        if path is None or note is None:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / "gates.png")
+        prompts = _quote_prompts(note)
+        where = f"{'the control ' if cell.control else ''}{results.noun} {name_cell(results, cell)}"
+        caption = (
+            f"Gates at {where}, seed {trial.seed}. A map shows for one token, pixel by pixel, at "
+            "how many of the sampler's steps and gated layers of one resolution its gate was open: "
+            f"bright always, dark never. N = {len(prompts)} prompts, the first of each split: "
+            f"{'; '.join(prompts)}."
+        )
+        return Picture("gates.png", caption, "Gate maps by prompt, resolution and token")
+    return None
+
+
+def draw_attention_maps(results: SweepResults, folder: Path) -> Picture | None:
+    """Maps of the prompts' objects before and after training; None where they were not drawn.
+
+    Before: of the untouched backbone; after: of the control at its first finished seed.
+    """
+    from PIL import Image
+
+    for cell, trial in _trials_to_show(results):
+        before = results.untouched or results.control_of(cell)
+        if before is None or trial.seed not in before.trials:
+            continue
+        both = [results.fetch(t, "maps.png") for t in (before.trials[trial.seed], trial)]
+        note = results.fetch(trial, "maps.json")
+        maps = [np.asarray(Image.open(path).convert("RGB")) for path in both if path is not None]
+        if note is None or len(maps) < 2:
+            continue
+        top, side = LINE * 2, (WIDTH - BETWEEN) / 2
+        heights = [side * picture.shape[0] / picture.shape[1] for picture in maps]
+        name = name_cell(results, cell)
+        with new_canvas(top + max(heights)) as (figure, axes):
+            for k, title in enumerate(("untouched backbone", name)):
+                left = k * (side + BETWEEN)
+                extent = (left, left + side, top + heights[k], top)
+                axes.imshow(maps[k], extent=extent, aspect="auto")
+                bold = {"fontsize": 7.5, "fontweight": "bold", "ha": "left", "va": "bottom"}
+                axes.text(left, top - 0.06, wrap(title, 48), **bold)
+            save(figure, folder, "maps", dpi=300)
+        prompts = _quote_prompts(note)
+        caption = (
+            "Attention maps of the prompts' objects before (left) and after training (right, "
+            f"{name}), seed {trial.seed}, on the same noised images: mean over heads and layers, "
+            "each from zero (dark) to its own maximum (bright). "
+            f"N = {len(prompts)}: {'; '.join(prompts)}."
+        )
+        alt = "Attention maps by prompt and object, before and after training"
+        return Picture("maps.png", caption, alt)
+    return None
+
+
+def _trials_to_show(results: SweepResults) -> list[tuple[CellResults, Trial]]:
+    """Trials of the controls, and the others' too where the control is an untouched backbone."""
+    cells = list(results.controls)
+    if not results.untouched:
+        cells += [cell for cell in results.levels if not cell.control]
+    return [(cell, trial) for cell in cells for _, trial in sorted(cell.trials.items())]
+
+
+def _quote_prompts(note: Path) -> list[str]:
+    return [f"“{entry['prompt']}”" for entry in json.loads(note.read_text(encoding="utf-8"))]

@@ -1,0 +1,103 @@
+"""The report of a sweep: `write_report` makes the PDF, its tables and figures from MLflow alone.
+
+`attach_report` logs them into the sweep's one run with the tag role=report.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from reports import export, tables, typeset
+from reports.answer import Conclusion, conclude
+from reports.collect import collect, connect
+from reports.content import build_content
+from reports.figures import draw_figures
+from reports.figures.cases import explain_no_cases, find_cases
+from reports.results import ReportError, SweepResults, hide_password
+from reports.tables import CellMetric, Table
+
+__all__ = ["assemble", "attach_report", "write_report"]
+
+FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex")
+
+
+def write_report(tracking_uri: str, sweep: str, folder: Path) -> Path:
+    """Write FILES and figures/ into `folder`; return the PDF's path.
+
+    Raises ReportError (one line) where the sweep does not exist or nothing of it has finished.
+    """
+    results = collect(tracking_uri, sweep)
+    folder.mkdir(parents=True, exist_ok=True)
+    with results.folder, tempfile.TemporaryDirectory(prefix="report-") as temporary:
+        draft = Path(temporary)
+        entries, conclusion, content = assemble(results, draft / "figures")
+        (draft / "report.pdf").write_bytes(typeset.typeset(draft, content))
+        typeset.write_text(draft / "report.csv", export.to_csv(results, entries))
+        export.write_texts(
+            draft / "report",
+            title=results.sweep,
+            above=export.escape_markdown(results.tags.get("question", "")),
+            answer=conclusion.text,
+            below=[conclusion.rule],
+            tables=_all_tables(results, entries),
+            label=results.sweep,
+        )
+        # Only a report that is whole replaces the last one
+        if (folder / "figures").exists():
+            shutil.rmtree(folder / "figures")
+        shutil.copytree(draft / "figures", folder / "figures")
+        for name in FILES:
+            shutil.copyfile(draft / name, folder / name)
+    return folder / "report.pdf"
+
+
+def assemble(
+    results: SweepResults, figures: Path
+) -> tuple[list[CellMetric], Conclusion, dict[str, Any]]:
+    """The numbers, the answer and the content of a report; draws its figures into `figures`."""
+    entries = tables.compare_cells(results)
+    conclusion = conclude(results, entries)
+    cases = find_cases(results)
+    pictures = draw_figures(results, entries, cases, figures)
+    no_cases = explain_no_cases(results, cases)
+    return entries, conclusion, build_content(results, entries, conclusion, pictures, no_cases)
+
+
+def _all_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
+    return [
+        tables.headline_table(results, entries),
+        *tables.mean_tables(results, entries),
+        *tables.difference_tables(results, entries),
+        *tables.effect_tables(results, entries),
+    ]
+
+
+def attach_report(tracking_uri: str, sweep: str, folder: Path) -> str:
+    """Log what `write_report` left in `folder` into the sweep's run for reports; return its id.
+
+    Question and answer become the experiment's description. Raises ReportError where the sweep
+    does not exist or the report is not whole.
+    """
+    client = connect(tracking_uri)
+    experiment = client.get_experiment_by_name(sweep)
+    if experiment is None:
+        raise ReportError(f"no sweep '{sweep}' at {hide_password(tracking_uri)}")
+    if missing := [name for name in FILES if not (folder / name).is_file()]:
+        raise ReportError(f"{folder} lacks {', '.join(missing)}: write the report first")
+    place, tags = experiment.experiment_id, {"role": "report"}
+    runs = client.search_runs([place], filter_string="tags.role = 'report'", max_results=1)
+    run = runs[0] if runs else client.create_run(place, run_name="report", tags=tags)
+    run_id = run.info.run_id
+    for name in FILES:
+        client.log_artifact(run_id, str(folder / name))
+    client.log_artifacts(run_id, str(folder / "figures"), "figures")
+    content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    note = f"{content['question']}\n\n{content['answer']}"
+    client.set_experiment_tag(place, "mlflow.note.content", note)
+    client.set_terminated(run_id, "FINISHED")
+    return run_id

@@ -1,0 +1,232 @@
+"""What a report is made of: one sweep as MLflow holds it."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SEPARATOR = " / "  # Between the levels in the label of a combination
+
+
+class ReportError(Exception):
+    """One line that says what is missing and what to do."""
+
+
+class NothingFinished(ReportError):
+    """A sweep that is planned, with `planned` trials, of which none has finished."""
+
+    def __init__(self, message: str, planned: int) -> None:
+        super().__init__(message)
+        self.planned = planned
+
+
+@dataclass(frozen=True)
+class SweptFactor:
+    """A setting that the sweep varied."""
+
+    key: str
+    label: str
+    levels: tuple[Any, ...]
+    unit: str
+    numeric: bool
+    when: str = "train"  # Or "evaluate": what is trained does not depend on it
+
+    @property
+    def texts(self) -> list[str]:
+        """The levels as MLflow keeps params: what is no string is written as JSON."""
+        return [
+            level if isinstance(level, str) else json.dumps(level, separators=(",", ":"))
+            for level in self.levels
+        ]
+
+    @property
+    def title(self) -> str:
+        return self.label + (f" ({self.unit})" if self.unit else "")
+
+
+@dataclass(frozen=True)
+class ReportedMetric:
+    """A metric as reports show it."""
+
+    key: str
+    label: str
+    better: str  # "higher", "lower" or "none"
+    unit: str
+
+    @property
+    def title(self) -> str:
+        """The label with an arrow towards the better side."""
+        return self.label + {"higher": " ↑", "lower": " ↓"}.get(self.better, "")
+
+    @property
+    def in_parentheses(self) -> str:
+        """The unit behind a name."""
+        return f" ({self.unit})" if self.unit else ""
+
+
+@dataclass(frozen=True)
+class Samples:
+    """The images of one trial; all lists have the length of the prompts."""
+
+    ids: list[str]  # split/prompt#number of its image
+    prompts: list[str]
+    splits: list[str]
+    images: list[str | None]  # Artifact path, or None where the image was not kept
+    success: list[bool | None]  # None where nobody judged
+    masks: list[str | None]  # Artifact path of the target masks, if there were any
+    noise: list[int | None]  # Seed of its noise, or None where that was not recorded
+
+    def success_by_prompt(self) -> dict[str, float]:
+        """Prompt -> share of its images that are right, without prompts that nobody judged."""
+        outcomes: dict[str, list[bool]] = {}
+        for name, right in zip(self.ids, self.success, strict=True):
+            if right is not None:
+                outcomes.setdefault(name.partition("#")[0], []).append(right)
+        return {name: sum(rights) / len(rights) for name, rights in outcomes.items()}
+
+
+@dataclass
+class Trial:
+    """One finished seed of one cell."""
+
+    seed: int
+    run_id: str
+    artifacts: str  # Where its files are: a URI
+    minutes: float
+    metrics: dict[str, float]
+    seconds: dict[str, float]  # Phase -> its duration
+    counts: dict[str, int]
+    versions: dict[str, Any]
+    samples: Samples | None
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # Metric -> how it was measured
+    started: int = 0  # Milliseconds since 1970, UTC
+    # What its training logged, without `train/`; empty where it took an adapter that was there
+    training: frozenset[str] = frozenset()
+
+
+@dataclass
+class CellResults:
+    """One level of each factor, or the untouched backbone; others are compared with a `control`."""
+
+    name: str
+    label: str
+    values: dict[str, str]
+    run_id: str
+    control: bool = False
+    untouched: bool = False
+    trials: dict[int, Trial] = field(default_factory=dict)
+    unfinished: dict[int, str] = field(default_factory=dict)  # Seed -> why it is not there
+
+    def per_seed(self, metric: str) -> dict[int, float]:
+        """Seed -> value, without seeds for which the metric is undefined."""
+        values = {seed: t.metrics.get(metric, math.nan) for seed, t in self.trials.items()}
+        return {seed: value for seed, value in sorted(values.items()) if math.isfinite(value)}
+
+    @property
+    def mark(self) -> str:
+        """How tables and files mark the cell: "untouched", "control" or ""."""
+        return "control" if self.control else "untouched" if self.untouched else ""
+
+    @property
+    def marked_label(self) -> str:
+        return self.label + (" (control)" if self.control else "")
+
+
+@dataclass
+class SweepResults:
+    """One sweep; `cells` are in the order of the plan: the untouched backbone, then the levels."""
+
+    sweep: str
+    uri: str
+    experiment_id: str
+    tags: dict[str, str]
+    factors: list[SweptFactor]
+    metrics: list[ReportedMetric]
+    headline: ReportedMetric
+    seeds: list[int]
+    config: dict[str, Any]
+    published: list[dict[str, Any]]
+    cells: list[CellResults]
+    left_out: list[str]  # Cells of earlier plans
+    folder: tempfile.TemporaryDirectory[str]  # Fetched artifacts live as long as the results
+    without: list[dict[str, str]] = field(default_factory=list)  # Combinations that are not planned
+    refused: dict[str, str] = field(default_factory=dict)  # Label of a hidden metric -> why
+    within: str = ""  # Key of the factor whose levels have a control cell each
+
+    @property
+    def levels(self) -> list[CellResults]:
+        return [cell for cell in self.cells if not cell.untouched]
+
+    @property
+    def untouched(self) -> CellResults | None:
+        return next((cell for cell in self.cells if cell.untouched), None)
+
+    @property
+    def controls(self) -> list[CellResults]:
+        """What other cells are compared with: one cell, or with `within` one for each level."""
+        return [cell for cell in self.cells if cell.control]
+
+    @property
+    def control(self) -> CellResults:
+        return self.controls[0]
+
+    def control_of(self, cell: CellResults) -> CellResults | None:
+        """What `cell` is compared with.
+
+        None for a control, and with `within` for an untouched backbone that is of no level.
+        """
+        if cell.control or not self.within:
+            return None if cell.control else self.control
+        level = cell.values.get(self.within)
+        return next((base for base in self.controls if base.values[self.within] == level), None)
+
+    @property
+    def numeric(self) -> bool:
+        """True where the levels are points on one numeric axis."""
+        return len(self.factors) == 1 and self.factors[0].numeric
+
+    @property
+    def noun(self) -> str:
+        """What a cell is: a level of the only factor, or a combination of levels."""
+        return "level" if len(self.factors) == 1 else "combination"
+
+    def count_trials(self) -> tuple[int, int]:
+        """How many trials have finished, and how many the plan has."""
+        planned = len(self.cells) * len(self.seeds)
+        return planned - sum(len(cell.unfinished) for cell in self.cells), planned
+
+    def trials(self) -> Iterator[tuple[CellResults, Trial]]:
+        for cell in self.cells:
+            for _, trial in sorted(cell.trials.items()):
+                yield cell, trial
+
+    def fetch(self, trial: Trial, name: str) -> Path | None:
+        """A trial's artifact as a local file, or None where it has none of that name."""
+        return fetch(trial.artifacts, self.uri, name, Path(self.folder.name) / trial.run_id)
+
+
+def fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | None:
+    """Bring the artifact `name` into `folder`.
+
+    Through the store itself: MlflowClient asks the database three times for each file.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if (folder / name).is_file():
+        return folder / name
+    store = get_artifact_repository(artifacts, tracking_uri=tracking_uri)
+    if not any(item.path == name for item in store.list_artifacts(name.rpartition("/")[0] or None)):
+        return None
+    folder.mkdir(exist_ok=True)
+    return Path(store.download_artifacts(name, str(folder)))
+
+
+def hide_password(uri: str) -> str:
+    """A URI without user and password."""
+    scheme, separator, rest = uri.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2] if separator else rest}"
