@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from conf import load as conf
 from lightning_modules.tracking.store import public
-from reports import document
-from reports.study import ReportError
+from reports import report
+from reports.results import ReportError
 from sweeps.engine.create import create_study, tracking_uri
 from sweeps.engine.display import make_console, make_display, show
 from sweeps.engine.driver import Driver, abort_on_lost_storage
@@ -118,18 +118,18 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
 def _write_report(plan: Plan, console: Console) -> bool:
     """Write and attach the report, unless nothing that it depends on has changed, and show its
     answer. False if that failed."""
-    code = Path(document.__file__).parent
+    code = Path(report.__file__).parent
     source = {
-        file.name: file.read_text(encoding="utf-8")
-        for file in code.iterdir()
+        str(file.relative_to(code)): file.read_text(encoding="utf-8")
+        for file in code.rglob("*")
         if file.suffix in (".py", ".typ")
     }
     digest = conf.digest({"state": plan.mirror.report_state(), "source": source})
     if plan.queue.facts.get("report") != digest or not (plan.folder / "report.pdf").is_file():
         uri = plan.mirror.uri
         try:
-            document.write(uri, plan.name, plan.folder)
-            document.attach(uri, plan.name, plan.folder)
+            report.write_report(uri, plan.name, plan.folder)
+            report.attach_report(uri, plan.name, plan.folder)
         except ReportError as error:
             config = plan.request.config
             where = f"output={config.output}"

@@ -1,116 +1,121 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
+import io
 import re
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.stored_sweeps import MemoryClient
 from scipy import stats
 
-from reports.export import latex, markdown, to_latex, to_markdown
-from reports.study import Metric
+from reports.export import escape_latex, escape_markdown, to_csv, to_latex, to_markdown
+from reports.results import ReportedMetric
 from reports.tables import (
     DASH,
     Table,
-    decimals,
+    compare_cells,
+    count_decimals,
     difference_tables,
-    entries,
+    effect_tables,
+    format_interval,
+    format_number,
+    format_signed,
     headline_table,
     mean_tables,
-    number,
-    signed,
-    span,
 )
 
 
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "report.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+@pytest.fixture
+def rows(results: Any, entries: Any) -> Any:
+    """The lines of a sweep's CSV."""
+
+    def read(name: str) -> list[dict[str, str]]:
+        return list(csv.DictReader(io.StringIO(to_csv(results(name), entries(name)))))
+
+    return read
 
 
-def test_the_csv_holds_mlflows_numbers(uri: str, report: Callable[[str], Path]) -> None:
-    from mlflow import MlflowClient
-
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.get_experiment_by_name("threshold").experiment_id
-    runs = client.search_runs([experiment], "tags.role = 'seed'")
-    names = {
-        run.info.run_id: run.data.tags["cell"]
-        for run in client.search_runs([experiment], "tags.role = 'cell'")
-    }
-    table = rows(report("threshold"))
-    assert len(table) == 6 * 13
+def test_the_csv_holds_mlflows_numbers(memory: MemoryClient, rows: Any) -> None:
+    place = memory.experiments["threshold"].experiment_id
+    runs = [run for run in memory.runs.values() if run.info.experiment_id == place]
+    names = {r.info.run_id: r.data.tags["cell"] for r in runs if r.data.tags["role"] == "cell"}
     values: dict[tuple[str, str], dict[str, float]] = {}
     for run in runs:
-        for key, value in run.data.metrics.items():
-            values.setdefault((names[run.data.tags["mlflow.parentRunId"]], key), {})[
-                run.data.params["seed"]
-            ] = value
+        if run.data.tags["role"] == "seed":
+            cell = names[run.data.tags["mlflow.parentRunId"]]
+            for key, value in run.data.metrics.items():
+                values.setdefault((cell, key), {})[run.data.params["seed"]] = value
+    table = rows("threshold")
+    assert len(table) == 6 * 9
     for row in table:
         own = values[row["cell"], f"eval/{row['metric']}"]
-        assert (
-            float(row["mean"]) == pytest.approx(sum(own.values()) / 3, abs=1e-12)
-            and row["n"] == "3"
-            and row["seeds"] == "0 1 2"
-        )
+        mean = sum(own.values()) / 3
+        assert float(row["mean"]) == pytest.approx(mean, abs=1e-12)
+        assert (row["n"], row["seeds"], row["missing_seeds"]) == ("3", "0 1 2", "")
         if float(row["sd"]) > 0:
-            low, high = stats.t.interval(
-                0.95, 2, sum(own.values()) / 3, stats.sem(list(own.values()))
-            )
-            assert (float(row["low95"]), float(row["high95"])) == pytest.approx((low, high))
-        base = values["threshold=0.5", f"eval/{row['metric']}"]
-        if row["role"] != "baseline":
-            assert float(row["difference"]) == pytest.approx(
-                sum(own[s] - base[s] for s in own) / 3, abs=1e-12
-            )
-        else:
+            bounds = stats.t.interval(0.95, 2, mean, stats.sem(list(own.values())))
+            assert (float(row["low95"]), float(row["high95"])) == pytest.approx(bounds)
+        if row["role"] == "control":
             assert row["difference"] == row["difference_low95"] == ""
-    assert {row["role"] for row in table} == {"reference", "level", "baseline"}
+            continue
+        control = values["threshold=0.5", f"eval/{row['metric']}"]
+        shift = sum(own[seed] - control[seed] for seed in own) / 3
+        assert float(row["difference"]) == pytest.approx(shift, abs=1e-12)
+    assert {row["role"] for row in table} == {"untouched", "level", "control"}
 
 
-def test_missing_seeds_are_in_the_csv(report: Callable[[str], Path]) -> None:
-    by_cell = {row["cell"]: row for row in rows(report("broken"))}
-    assert (
-        by_cell["threshold=0.4"]["missing_seeds"] == "0 1"
-        and by_cell["threshold=0.4"]["low95"] == ""
-    )
-    assert (
-        by_cell["threshold=0.6"]["seeds"] == "0 1" and by_cell["threshold=0.6"]["paired_n"] == "2"
-    )
+def test_missing_seeds_are_in_the_csv(rows: Any) -> None:
+    by_cell = {row["cell"]: row for row in rows("broken")}
+    assert by_cell["threshold=0.4"]["missing_seeds"] == "0 1"
+    assert by_cell["threshold=0.4"]["low95"] == ""
+    assert by_cell["threshold=0.6"]["seeds"] == "0 1"
+    assert by_cell["threshold=0.6"]["paired_n"] == "2"
 
 
-def test_the_shown_tables_hold_the_same_numbers(
-    study: Callable[[str], Any], report: Callable[[str], Path]
-) -> None:
-    threshold = study("threshold")
-    found = entries(threshold)
+def test_the_shown_tables_hold_the_same_numbers(results: Any, entries: Any, rows: Any) -> None:
+    threshold, found = results("threshold"), entries("threshold")
     shown = {row[0]: row for row in headline_table(threshold, found).rows}
-    by_cell = {row["cell"]: row for row in rows(report("threshold")) if row["metric"] == "success"}
-    assert shown["0.3"][1] == f"{float(by_cell['threshold=0.3']['mean']):.3f}"
-    assert shown["0.3"][3] == f"{float(by_cell['threshold=0.3']['difference']):+.3f}".replace(
-        "-", "−"
+    row = next(
+        row
+        for row in rows("threshold")
+        if (row["cell"], row["metric"]) == ("threshold=0.3", "success")
     )
-    assert shown["0.5 (baseline)"][3:5] == [DASH, DASH]
-    text = (report("threshold") / "report.md").read_text(encoding="utf-8")
-    assert shown["0.3"][1] in text and shown["0.3"][4] in text
-    assert [len(t.rows) for t in mean_tables(threshold, found)] == [13]
-    assert [t.columns[1:] for t in difference_tables(threshold, found)] == [
-        ["untouched backbone", "0.3", "0.4", "0.6", "0.7"]
-    ]
+    assert shown["0.3"][1] == f"{float(row['mean']):.3f}"
+    assert shown["0.3"][3] == f"{float(row['difference']):+.3f}".replace("-", "−")
+    assert shown["0.5 (control)"][3:5] == [DASH, DASH]
+    assert [len(table.rows) for table in mean_tables(threshold, found)] == [9]
+    [table] = difference_tables(threshold, found)
+    assert table.columns[1:] == ["untouched backbone", "0.3", "0.4", "0.6", "0.7"]
+    [effects] = effect_tables(threshold, found)
+    assert effects.rows[1][1] == shown["0.3"][3] and effects.marks == {0: "untouched"}
 
 
-def test_p_values_only_where_they_can_speak(study: Callable[[str], Any]) -> None:
-    eight, three = study("eight"), study("clear")
-    table = headline_table(eight, entries(eight))
-    assert (
-        "p (Holm)" in table.columns
-        and "p (Holm)" not in headline_table(three, entries(three)).columns
-    )
+def test_p_values_only_where_they_can_speak(results: Any, entries: Any) -> None:
+    table = headline_table(results("eight"), entries("eight"))
+    assert "p (Holm)" not in headline_table(results("clear"), entries("clear")).columns
     shown = {row[0]: row[table.columns.index("p (Holm)")] for row in table.rows}
     assert shown["0.6"] == "0.008" and shown["untouched backbone"] == DASH  # 2 / 2^8
-    assert "p = 0.008" in difference_tables(eight, entries(eight))[0].rows[0][-1]
+    assert "p = 0.008" in difference_tables(results("eight"), entries("eight"))[0].rows[0][-1]
+
+
+def test_each_cell_is_compared_with_the_control_of_its_own_level(
+    results: Any, entries: Any, rows: Any
+) -> None:
+    blocks, found = results("blocks"), {e.cell.name: e for e in entries("blocks")}
+    sound = [f"recipe={method}, preset=sound" for method in ("maskattn", "mcgm")]
+    assert [cell.name for cell in blocks.controls] == sound
+    for method in ("maskattn", "mcgm"):
+        versus = found[f"recipe={method}, preset=released"].versus
+        assert versus is not None and versus.differences == pytest.approx([-0.05] * 3)
+    assert all(found[name].versus is None for name in (blocks.cells[0].name, *sound))
+    # Of two comparisons, not of four cells
+    assert found["recipe=mcgm, preset=released"].wide.level == pytest.approx(0.975)
+    table = headline_table(blocks, entries("blocks"))
+    assert table.title.endswith("from the control combination of the same method.")
+    assert [row[3] for row in table.rows] == [DASH, DASH, "−0.050", DASH, "−0.050"]
+    assert [row["role"] for row in rows("blocks")].count("control") == 2
 
 
 @pytest.mark.parametrize(
@@ -124,52 +129,38 @@ def test_p_values_only_where_they_can_speak(study: Callable[[str], Any]) -> None
     ],
 )
 def test_numbers_as_text(value: float, digits: int, plain: str, with_sign: str) -> None:
-    assert number(value, digits) == plain and signed(value, digits) == with_sign
+    assert format_number(value, digits) == plain and format_signed(value, digits) == with_sign
 
 
-def test_undefined_metrics_are_dashes(study: Callable[[str], Any]) -> None:
-    clear = study("clear")
-    metric = Metric("never", "Never", "none", "")
+def test_undefined_metrics_are_dashes(changeable: Any) -> None:
+    clear, metric = changeable("clear"), ReportedMetric("never", "Never", "none", "")
     clear.metrics.append(metric)
-    try:
-        found = entries(clear)
-        assert decimals(found, metric) == 3 and span(None, 3) == DASH
-        assert all(
-            cell == DASH for row in mean_tables(clear, found)[0].rows[1:] for cell in row[1:]
-        )
-        assert all(
-            cell == DASH for row in difference_tables(clear, found)[0].rows[1:] for cell in row[1:]
-        )
-    finally:
-        clear.metrics.remove(metric)
+    found = compare_cells(clear)
+    assert count_decimals(found, metric) == 3 and format_interval(None, 3) == DASH
+    for table in (*mean_tables(clear, found), *difference_tables(clear, found)):
+        assert set(table.rows[1][1:]) == {DASH}
 
 
-def test_wide_sweeps_get_several_tables(study: Callable[[str], Any]) -> None:
-    import dataclasses
-
-    clear = study("clear")
-    many = [dataclasses.replace(clear.cells[-1], name=f"x={i}", label=str(i)) for i in range(11)]
-    wide = dataclasses.replace(clear, cells=[*clear.cells, *many])
-    tables = mean_tables(wide, entries(wide))
-    assert [len(t.columns) - 1 for t in tables] == [5, 5, 5]
-    assert [name for t in tables for name in t.columns[1:]] == [
-        c.label + ("\n(baseline)" if c.baseline else "") for c in wide.cells
-    ]
+def test_wide_sweeps_get_several_tables(changeable: Any) -> None:
+    wide = changeable("clear")
+    last = wide.cells[-1]
+    wide.cells += [dataclasses.replace(last, name=f"x={i}", label=str(i)) for i in range(11)]
+    tables = mean_tables(wide, compare_cells(wide))
+    assert [len(table.columns) - 1 for table in tables] == [5, 5, 5]
+    names = [name.removesuffix("\n(control)") for table in tables for name in table.columns[1:]]
+    assert names == [cell.label for cell in wide.cells]
 
 
 def test_special_signs_are_escaped(special: str) -> None:
-    shown = latex(special)
-    assert (
-        r"\textbackslash{}alpha \{y\}" in shown
-        and r"\$x\$ \_ \& \%" in shown
-        and r"\#panic()" in shown
-        and "$-$" in shown
-    )
+    shown = escape_latex(special)
+    assert r"\textbackslash{}alpha \{y\}" in shown and r"$\x$" not in shown and "$-$" in shown
+    assert r"\$x\$ \_ \& \%" in shown and r"\#panic()" in shown
     assert not re.search(r"(?<!\\)[#&%_]", shown)
-    text = markdown(special)
+    text = escape_markdown(special)
     assert r"\*bold\*" in text and r"\<b\>" in text and r"\|" in text and "](" not in text
-    table = Table(special, ["a", special], [[special, "1"]], special, {0: "baseline"})
+    table = Table(special, ["a", special], [[special, "1"]], special, {0: "control"})
     line = to_markdown(table).splitlines()[4]
-    assert len(re.findall(r"(?<!\\)\|", line)) == 3  # two cells, whatever they hold
+    assert len(re.findall(r"(?<!\\)\|", line)) == 3  # Two cells, whatever they hold
+    assert line.startswith("| **") and r"\textbf{" in to_latex(table, "x")
     body = to_latex(table, "x").split(r"\midrule")[1]
     assert len(re.findall(r"(?<!\\)&", body)) == 1 and body.count(r"\\") == 1

@@ -2,150 +2,108 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from reports.overview import Line, line_of, summary_csv, summary_table, write_all
+from reports import overview, typeset
+from reports.overview import (
+    SweepSummary,
+    summarize_sweep,
+    summary_csv,
+    summary_table,
+    write_overview,
+)
+from reports.results import ReportedMetric, ReportError
 from reports.statistics import mean_interval
-from reports.study import Metric, ReportError
-from reports.tables import entries
+
+MEMORY = "memory:"
+NOTHING = SweepSummary("unstarted", "Does it matter?", "nothing finished yet", 0, 12)
 
 
 @pytest.fixture(scope="module")
-def lines(study: Callable[[str], Any]) -> dict[str, Line]:
-    return {
-        name: line_of(study(name), entries(study(name)))
-        for name in ("clear", "same", "broken", "threshold")
-    }
+def lines(results: Any, entries: Any) -> dict[str, SweepSummary]:
+    names = ("clear", "same", "broken", "threshold")
+    return {name: summarize_sweep(results(name), entries(name)) for name in names}
 
 
-def test_a_line_has_the_largest_difference_with_the_interval_that_the_answer_goes_by(
-    lines: dict[str, Line], study: Callable[[str], Any]
+def test_a_line_has_the_largest_difference_with_the_interval_of_the_answer(
+    lines: dict[str, SweepSummary], entries: Any
 ) -> None:
     clear = lines["clear"]
-    entry = next(e for e in entries(study("clear")) if e.cell.label == "soft")
-    assert (clear.at, clear.base_words, clear.effect, clear.answer) == (
-        "soft",
-        "hard",
-        entry.wide,
-        "worse: soft",
-    )
-    assert clear.whole and (clear.finished, clear.planned, clear.seeds) == (12, 12, 3)
-    assert (
-        lines["same"].answer == "changes nothing at all"
-        and lines["threshold"].answer == "no level differs by more than its interval"
-    )
-    assert not lines["broken"].whole and (lines["broken"].finished, lines["broken"].planned) == (
-        9,
-        12,
-    )
+    entry = next(e for e in entries("clear") if e.cell.label == "soft")
+    assert (clear.at, clear.control_label, clear.effect) == ("soft", "hard", entry.wide)
+    assert clear.complete and (clear.finished, clear.planned, clear.seeds) == (12, 12, 3)
+    assert clear.answer == "worse: soft" and lines["same"].answer == "changes nothing at all"
+    broken = lines["broken"]
+    assert not broken.complete and (broken.finished, broken.planned) == (9, 12)
 
 
-def test_the_table_and_its_csv_say_the_same(lines: dict[str, Line]) -> None:
-    nothing = Line("unstarted", "Does it matter?", "nothing finished yet", 0, 12)
-    table = summary_table([*lines.values(), nothing])
-    read = list(csv.DictReader(io.StringIO(summary_csv([*lines.values(), nothing]))))
-    for row, shown in zip(read, table.rows, strict=True):
-        assert (row["sweep"], row["answer"], f"{row['finished']} of {row['planned']}") == (
-            shown[0],
-            shown[4],
-            shown[6],
-        )
+def test_the_table_and_its_csv_agree(lines: dict[str, SweepSummary]) -> None:
+    table = summary_table([*lines.values(), NOTHING])
+    rows = list(csv.DictReader(io.StringIO(summary_csv([*lines.values(), NOTHING]))))
+    for row, shown in zip(rows, table.rows, strict=True):
+        trials = f"{row['finished']} of {row['planned']}"
+        assert (row["sweep"], row["answer"], trials) == (shown[0], shown[4], shown[6])
         if row["difference"]:
-            assert shown[3].startswith(
-                f"{float(row['difference']):+.3f}".replace("-", "−").replace("+0.000", "0.000")
-            )
+            difference = f"{float(row['difference']):+.3f}".replace("-", "−")
+            assert shown[3].startswith(difference.replace("+0.000", "0.000"))
             assert shown[3].endswith(f"at {row['largest_at']}")
-    assert table.rows[-1] == [
-        "unstarted",
-        "Does it matter?",
-        "–",
-        "–",
-        "nothing finished yet",
-        "–",
-        "0 of 12",
-    ]
-    assert (
-        table.marks == {2: "reference", 4: "reference"} and "In italics: not finished" in table.note
-    )
+    question = ["unstarted", "Does it matter?"]
+    assert table.rows[-1] == [*question, "–", "–", "nothing finished yet", "–", "0 of 12"]
+    assert set(table.marks) == {2, 4} and "not finished" in table.note
 
 
 def test_one_seed_is_shown_without_an_interval() -> None:
-    metric, base, effect = (
-        Metric("s", "S", "higher", ""),
-        mean_interval([0.5]),
-        mean_interval([0.1]),
-    )
-    alone = Line("one", "?", "one seed cannot tell", 2, 2, 1, metric, 3, base, "a", effect)
+    metric = ReportedMetric("s", "S", "higher", "")
+    control, effect = mean_interval([0.5]), mean_interval([0.1])
+    alone = SweepSummary("one", "?", "", 2, 2, 1, metric, 3, control, "a", effect)
     assert summary_table([alone]).rows[0][3] == "+0.100\n–\nat "
-    assert next(csv.DictReader(io.StringIO(summary_csv([alone]))))["difference_low_widened"] == ""
+    row = next(csv.DictReader(io.StringIO(summary_csv([alone]))))
+    assert row["difference_low_widened"] == ""
 
 
-@pytest.fixture(scope="module")
-def written(uri: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("all")
-    assert write_all(uri, folder) == folder / "all.pdf"
-    return folder
+@pytest.mark.usefixtures("memory", "coarse")
+def test_all_sweeps_stand_in_one_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is set; the PDF itself is made by a slow test."""
+    shown: list[dict[str, Any]] = []
+    monkeypatch.setattr(typeset, "typeset", lambda root, content: shown.append(content) or b"%PDF")
+    names = ("clear", "broken", "unstarted", "lost")
+    monkeypatch.setattr(overview, "list_sweeps", lambda uri: dict.fromkeys(names, "Why?"))
+    assert write_overview(MEMORY, tmp_path) == tmp_path / "all.pdf"
+    assert {path.name for path in tmp_path.iterdir()} == {
+        f"all.{form}" for form in ("pdf", "csv", "md", "tex")
+    }
+    [content] = shown
+    entries = [part["entry"] for part in content["parts"]]
+    assert entries == ["clear", "broken (unfinished: 9 of 12 trials)"]
+    assert content["parts"][1]["front"][0]["file"] == "broken/response.svg"
+    assert "Not finished: broken (9 of 12 trials)" in content["warning"]
+    assert "unstarted: nothing finished yet" in content["warning"]
+    assert "lost: no report: no sweep 'lost'" in content["warning"]
+    for form in ("md", "tex"):
+        text = (tmp_path / f"all.{form}").read_text(encoding="utf-8")
+        assert all(name in text for name in names)
 
 
-def test_all_sweeps_stand_in_one_pdf(written: Path, text_of: Callable[[Path], str]) -> None:
-    assert {path.name for path in written.iterdir()} == {"all.pdf", "all.csv", "all.md", "all.tex"}
-    pages = text_of(written / "all.pdf").split("\f")
-    first = " ".join(pages[0].split())
-    assert (
-        "Not finished: broken (9 of 12 trials)" in first
-        and "unstarted: nothing finished yet" in first
-    )
-    total = len(pages) - 1
-    for name in (
-        "threshold",
-        "clear",
-        "same",
-        "eight",
-        "grid",
-        "broken (unfinished: 9 of 12 trials)",
-    ):
+@pytest.mark.slow
+@pytest.mark.usefixtures("memory")
+def test_the_pdf_has_contents_and_every_report(tmp_path: Path, text_of: Any) -> None:
+    first, again = (write_overview(MEMORY, tmp_path / name) for name in ("a", "b"))
+    for path in first.parent.iterdir():
+        assert path.read_bytes() == (again.parent / path.name).read_bytes(), path.name
+    pages = text_of(first).split("\f")
+    for name in ("threshold", "clear", "grid", "broken (unfinished: 9 of 12 trials)"):
         line = next(line for line in pages[0].splitlines() if line.strip().startswith(name))
         number = int(line.split(".")[-1].strip(" \u2060"))
-        assert (
-            name.split()[0] in pages[number - 1].split()[:20]
-            and f"{number} / {total}" in pages[number - 1]
-        )
-    flat = " ".join(pages[1].split())
-    assert (
-        "0 of 12" in flat
-        and "nothing finished yet" in flat
-        and "Sweeps are not adjusted for each other" in flat
-    )
-    assert "Provenance" in pages[-3] + pages[-2]
+        assert name.split()[0] in pages[number - 1].split()[:20]
+    assert "Sweeps are not adjusted for each other" in " ".join(pages[1].split())
 
 
-def test_the_same_content_gives_the_same_bytes(uri: str, written: Path, tmp_path: Path) -> None:
-    write_all(uri, tmp_path)
-    assert [
-        path.name
-        for path in written.iterdir()
-        if path.read_bytes() != (tmp_path / path.name).read_bytes()
-    ] == []
-
-
-def test_markdown_and_latex_have_every_sweep(written: Path) -> None:
-    for form in ("md", "tex"):
-        text = (written / f"all.{form}").read_text(encoding="utf-8")
-        assert all(name in text for name in ("threshold", "unstarted", "nothing finished yet"))
-
-
-def test_nothing_to_report_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uri: str
-) -> None:
-    from reports import overview
-
-    monkeypatch.setattr(overview, "sweeps", lambda uri: {"unstarted": "?"})
-    with pytest.raises(
-        ReportError, match="none of 1 sweeps has finished a trial at .*python -m sweeps"
-    ):
-        write_all(uri, tmp_path)
+@pytest.mark.usefixtures("memory")
+def test_nothing_to_report_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(overview, "list_sweeps", lambda uri: {"unstarted": "?"})
+    with pytest.raises(ReportError, match="none of 1 sweeps has finished a trial at .*python -m"):
+        write_overview(MEMORY, tmp_path)
     assert not list(tmp_path.iterdir())

@@ -1,77 +1,69 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
 from typing import Any
 
-from reports.provenance import codes, data_digest, facts_of, missing, provenance
+from reports.provenance import (
+    code_versions,
+    digest_data,
+    explain_missing,
+    gather_facts,
+    provenance_blocks,
+)
 
-MANIFEST = {
-    "train": {
-        "layout": "coco", "captions": 6885, "count": 2048,
-        "facts": {
-            "root": "/data/shapes", "images": "c5e081b4cfd9e033", "limit": 2048,
-            "files": [["captions", "/data/shapes/captions_train.json", 850686, 1795906557086862338]],
-        },
-    },
-    "evaluation": {"val": 512},
-}  # fmt: skip
+FILE = ["captions", "/data/shapes/captions_train.json", 850686, 1795906557086862338]
+FACTS = {"root": "/data/shapes", "images": "c5e081b4cfd9e033", "limit": 2048, "files": [FILE]}
+TRAIN = {"layout": "coco", "captions": 6885, "count": 2048, "facts": FACTS}
+MANIFEST: dict[str, Any] = {"train": TRAIN, "evaluation": {"val": 512}}
 
 
 def test_a_data_digest_knows_no_folder_and_no_time() -> None:
     moved = copy.deepcopy(MANIFEST)
-    moved["train"]["facts"] |= {
-        "root": "C:\\elsewhere",
-        "images": "00",
-        "files": [["captions", "C:\\elsewhere\\captions_train.json", 850686, 1795906557086862999]],
-    }
-    assert data_digest(moved) == data_digest(MANIFEST)
+    file = ["captions", "C:\\elsewhere\\captions_train.json", 850686, 1795906557086862999]
+    moved["train"]["facts"] |= {"root": "C:\\elsewhere", "images": "00", "files": [file]}
+    assert digest_data(moved) == digest_data(MANIFEST)
     for part, value in (("captions", 6886), ("layout", "flickr")):
         other = copy.deepcopy(MANIFEST)
         other["train"][part] = value
-        assert data_digest(other) != data_digest(MANIFEST)
+        assert digest_data(other) != digest_data(MANIFEST)
     other = copy.deepcopy(MANIFEST)
-    other["train"]["facts"]["files"][0][2] += 1  # a file of another size
-    assert data_digest(other) != data_digest(MANIFEST)
+    other["train"]["facts"]["files"][0][2] += 1  # A file of another size
+    assert digest_data(other) != digest_data(MANIFEST)
 
 
-def test_what_was_recorded_is_said(study: Callable[[str], Any]) -> None:
-    facts = facts_of(study("threshold"))
-    assert (
-        facts["Commit"] == "0123456789abcdef, without uncommitted changes"
-        and facts["Code"] == "not recorded"
-    )
-    assert facts["Packages"].startswith("all of them in environment.txt of each run; SHA-256 ")
+def test_what_was_recorded_is_reported(results: Any) -> None:
+    facts = gather_facts(results("threshold"))
+    assert facts["Commit"] == "0123456789abcdef, without uncommitted changes"
+    assert facts["Code"] == "not recorded"
+    assert "environment.txt of each run; SHA-256 " in facts["Packages"]
     lines = facts["Data"].splitlines()
-    assert lines[:2] == [
-        "train: 2048 samples",
-        "val: layout coco, split val, 1720 captions",
-    ] and lines[2].startswith("digest ")
-    pairs = dict(
-        next(block["pairs"] for block in provenance(study("threshold")) if block["kind"] == "pairs")
-    )
-    assert (
-        "run.yaml" not in pairs["Files of a run"]
-        and "scores.parquet (a row an image" in pairs["Files of a run"]
-    )
-    assert (
-        "python -m reports threshold makes this report again" in pairs["MLflow"]
-        and " UTC" in pairs["Time"]
-    )
+    assert lines[:2] == ["train: 2048 samples", "val: layout coco, split val, 1720 captions"]
+    assert lines[2].startswith("digest ")
+    blocks = provenance_blocks(results("threshold"))
+    pairs = dict(next(block["pairs"] for block in blocks if block["kind"] == "pairs"))
+    assert "run.yaml" not in pairs["Files of a run"]
+    assert "scores.parquet (a row an image" in pairs["Files of a run"]
+    assert "python -m reports threshold" in pairs["MLflow"] and " UTC" in pairs["Time"]
+    assert pairs["Counts"] == "trained parameters 123456"
+    runs = next(block for block in blocks if block["kind"] == "table")
+    ids = {trial.run_id for _, trial in results("threshold").trials()}
+    assert len(ids) == 18 and ids == {row[2] for row in runs["rows"]}
 
 
-def test_uncommitted_changes_and_several_versions_of_the_code_are_said(
-    study: Callable[[str], Any],
-) -> None:
-    broken = study("broken")
-    assert (
-        "with uncommitted changes (changes.diff of each run has them; SHA-256 "
-        in facts_of(broken)["Commit"]
-    )
-    assert codes(broken) == ["c0ffee00", "0b501e7e"] and codes(study("threshold")) == [
-        "0123456789abcdef"
-    ]
-    runs = next(block for block in provenance(broken) if block["kind"] == "table")
+def test_uncommitted_changes_and_several_versions_of_the_code_are_named(results: Any) -> None:
+    broken = results("broken")
+    commit = gather_facts(broken)["Commit"]
+    assert "with uncommitted changes (changes.diff of each run has them; SHA-256 " in commit
+    assert code_versions(broken) == ["c0ffee00", "0b501e7e"]
+    assert code_versions(results("threshold")) == ["0123456789abcdef"]
+    runs = next(block for block in provenance_blocks(broken) if block["kind"] == "table")
     assert runs["columns"] == ["Cell", "Seed", "Code", "Run id", "Minutes"]
-    assert {(row[0], row[2]) for row in runs["rows"]} >= {("0.6", "0b501e7e"), ("0.5", "c0ffee00")}
-    assert "threshold=0.6, seed 2: failed" in missing(broken)
+    codes = {(row[0], row[2]) for row in runs["rows"]}
+    assert codes >= {("0.6", "0b501e7e"), ("0.5", "c0ffee00")}
+    assert "threshold=0.6, seed 2: failed" in explain_missing(broken)
+
+
+def test_what_the_plan_leaves_out_is_named(results: Any) -> None:
+    blocks = provenance_blocks(results("plane"))
+    pairs = dict(next(block["pairs"] for block in blocks if block["kind"] == "pairs"))
+    assert pairs["Factors"].endswith("; not combined: bias=4.0 with keep=0.75")

@@ -17,7 +17,7 @@ from helpers.sweep_states import SWEEP
 
 from conf.schema import Run
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, client
-from reports import document
+from reports import report
 from sweeps.command import main
 
 COUNT = itertools.count()
@@ -101,8 +101,8 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         (folder / "report.pdf").write_bytes(b"%PDF")
         return folder / "report.pdf"
 
-    monkeypatch.setattr(document, "write", write)
-    monkeypatch.setattr(document, "attach", lambda uri, name, folder: "")
+    monkeypatch.setattr(report, "write_report", write)
+    monkeypatch.setattr(report, "attach_report", lambda uri, name, folder: "")
     return written
 
 

@@ -10,7 +10,7 @@ sys.path[:0] = [str(Path(__file__).parents[2]), str(Path(__file__).parents[1])]
 
 from helpers.sweep_states import SWEEP  # noqa: E402
 
-from reports import document  # noqa: E402
+from reports import report  # noqa: E402
 from sweeps.command import main  # noqa: E402
 
 
@@ -20,8 +20,8 @@ def write(uri: str, name: str, folder: Path) -> Path:
     return folder / "report.pdf"
 
 
-document.write = write  # type: ignore[assignment]
-document.attach = lambda uri, name, folder: ""  # type: ignore[assignment]
+report.write_report = write  # type: ignore[assignment]
+report.attach_report = lambda uri, name, folder: ""  # type: ignore[assignment]
 
 if __name__ == "__main__":
     sys.exit(

@@ -18,8 +18,8 @@ from helpers.sweep_states import CELLS, everything, finished, runs, states, tria
 from conf.schema import Run
 from lightning_modules.tracking.mlflow import SeedRun
 from lightning_modules.tracking.store import client
-from reports import document
-from reports.study import ReportError
+from reports import report
+from reports.results import ReportError
 from sweeps.engine.driver import Driver
 from sweeps.engine.mlflow_mirror import MlflowMirror
 from sweeps.engine.queue import TrialQueue
@@ -409,7 +409,7 @@ def test_a_report_that_fails_leaves_the_sweep_finished(
         raise ReportError("no fonts")
 
     with monkeypatch.context() as patch:
-        patch.setattr(document, "write", broken)
+        patch.setattr(report, "write_report", broken)
         assert sweep("seeds=1") == 1
     expected = "no report: no fonts; to try again: python -m reports threshold"
     assert expected in capsys.readouterr().err

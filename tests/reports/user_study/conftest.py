@@ -9,37 +9,36 @@ from typing import Any
 
 import pytest
 
-from reports.user_study.answers import Item, Key
+from reports.user_study.answers import Responses, StudyItem, StudyKey, read_responses
 
-Said = tuple[
-    int | None, tuple[int, int]
-]  # the chosen cell (None: no difference), and the ratings of both cells
+Choice = tuple[int | None, tuple[int, int]]  # The cell (None: no difference), ratings of both cells
 
 
 @pytest.fixture
-def key() -> Key:
+def key() -> StudyKey:
     """Four pairs, of which the last two have masks, and one attention check: seven questions."""
-    items = {
-        f"item{i}": Item(f"a red circle {i}", "val", i % 2, "pair", i >= 2, (f"image{i}a", f"image{i}b")) for i in range(4)
-    } | {"check": Item("a blue square", "val", 0, "check", False, ("image4a", "image4b"))}  # fmt: skip
+    items = {}
+    for i in range(4):
+        images = (f"image{i}a", f"image{i}b")
+        items[f"item{i}"] = StudyItem(f"a red circle {i}", "val", i % 2, "pair", i >= 2, images)
+    images = ("image4a", "image4b")
+    items["check"] = StudyItem("a blue square", "val", 0, "check", False, images)
+    questions = {"text": "Which fits?", "mask": "Which fills?"}
     counts = {"pairs": 4, "checks": 1, "common": 9, "identical": 2}
-    return Key(
-        "0123456789abcdef",
-        "mask_vs_blank",
-        ("target", "blank"),
-        {"text": "Which fits?", "mask": "Which fills?"},
-        counts,
-        items,
-    )
+    cells = ("target", "blank")
+    return StudyKey("0123456789abcdef", "mask_vs_blank", cells, questions, counts, items)
 
 
 @pytest.fixture
-def saved(key: Key) -> Callable[..., dict[str, Any]]:
-    """What a participant saves who says `say(item, question)` of every pair; the right= cell stands left in every second item."""
+def saved(key: StudyKey) -> Callable[..., dict[str, Any]]:
+    """What a participant saves who answers `choose(item, question)` of every pair.
+
+    The right= cell stands left in every second item.
+    """
 
     def result(
         participant: str,
-        say: Callable[[str, str], Said],
+        choose: Callable[[str, str], Choice],
         *,
         attentive: bool = True,
         stop: int | None = None,
@@ -48,23 +47,34 @@ def saved(key: Key) -> Callable[..., dict[str, Any]]:
         for number, (name, item) in enumerate(key.items.items()):
             swapped = number % 2 == 1
             for question in item.questions:
-                choice, ratings = (
-                    say(name, question)
-                    if item.kind == "pair"
-                    else (None if attentive else 0, (3, 3))
-                )
+                choice, ratings = None if attentive else 0, (3, 3)
+                if item.kind == "pair":
+                    choice, ratings = choose(name, question)
                 left, right = item.images[::-1] if swapped else item.images
                 one, other = ratings[::-1] if swapped else ratings
-                side = "none" if choice is None else "left" if (choice == 0) != swapped else "right"
-                answers.append({
-                    "place": len(answers), "item": name, "question": question, "left": left, "right": right, "choice": side,
-                    "rating_left": one, "rating_right": other, "ms": 1000 * (number + 1),
-                })  # fmt: skip
+                side = "left" if (choice == 0) != swapped else "right"
+                answers.append(
+                    {
+                        "place": len(answers),
+                        "item": name,
+                        "question": question,
+                        "left": left,
+                        "right": right,
+                        "choice": "none" if choice is None else side,
+                        "rating_left": one,
+                        "rating_right": other,
+                        "ms": 1000 * (number + 1),
+                    }
+                )
         kept = answers[:stop]
         return {
-            "format": "image study answers 1", "study": key.study, "participant": participant, "seed": 7,
-            "finished": len(kept) == len(answers), "answers": kept,
-        }  # fmt: skip
+            "format": "image study answers 1",
+            "study": key.study,
+            "participant": participant,
+            "seed": 7,
+            "finished": len(kept) == len(answers),
+            "answers": kept,
+        }
 
     return result
 
@@ -73,10 +83,23 @@ def saved(key: Key) -> Callable[..., dict[str, Any]]:
 def save(tmp_path: Path) -> Callable[[str, Any], Path]:
     """Writes a file of answers; returns the folder of all of them."""
 
-    def write(name: str, told: Any) -> Path:
-        (tmp_path / name).write_text(
-            told if isinstance(told, str) else json.dumps(told), encoding="utf-8"
-        )
+    def write(name: str, content: Any) -> Path:
+        text = content if isinstance(content, str) else json.dumps(content)
+        (tmp_path / name).write_text(text, encoding="utf-8")
         return tmp_path
 
     return write
+
+
+@pytest.fixture
+def respond(key: StudyKey, saved: Any, save: Any) -> Callable[..., Responses]:
+    """Answers of so many participants who all choose the same of each pair."""
+
+    def answer(people: int, choice: int | None, *, careless: int = 0) -> Responses:
+        for number in range(people):
+            attentive = number >= careless
+            file = saved(f"{number:032d}", lambda *_: (choice, (4, 2)), attentive=attentive)
+            folder = save(f"{number}.json", file)
+        return read_responses(folder, key)
+
+    return answer

@@ -1,9 +1,9 @@
-"""The page in a real browser: headless Chromium with real key events. Skipped where there is none."""
+"""The page in a real browser: headless Chromium with real key events, skipped without one."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlparse
@@ -11,27 +11,27 @@ from urllib.parse import unquote, urlparse
 import pytest
 from helpers import browser
 
-from reports.study import Study
 from reports.user_study.__main__ import main
-from reports.user_study.page import Wording, build, write
+from reports.user_study.page import Wording, build_page, write_page
 
-pytestmark = pytest.mark.skipif(
-    browser.executable() is None,
-    reason=f"needs Chromium: one of {', '.join(browser.NAMES)} on the PATH",
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        browser.executable() is None,
+        reason=f"needs Chromium: one of {', '.join(browser.NAMES)} on the PATH",
+    ),
+]
 ATTACK = "Which one? </script><img src=x onerror=\"document.title='broken'\">"
 ITEMS, SCREENS = 4, 8  # three pairs and a check, each with a text and a mask question
 
 
 @pytest.fixture(scope="module")
-def page(study: Callable[[str], Study], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(results: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     wording = Wording(question=ATTACK)
     cells = "bias=0.0, surrogate=released, protect=none", "untouched backbone"
-    made = build(
-        study("grid"), *cells, items=ITEMS - 1, checks=1, seed=0, largest=768, wording=wording
-    )
+    made = build_page(results("grid"), *cells, items=ITEMS - 1, wording=wording)
     path = tmp_path_factory.mktemp("page") / "study.html"
-    write(made, path)
+    write_page(made, path)
     return path
 
 
@@ -43,7 +43,7 @@ def tab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Page]:
 
 @pytest.fixture
 def fresh(tab: browser.Page, page: Path, tmp_path: Path) -> Iterator[browser.Page]:
-    """The page as a new participant sees it; whatever a test does, the browser has nothing to complain of and asks nobody for anything."""
+    """The page as a new participant sees it; the browser complains of nothing and asks nobody."""
     tab.resize(1280, 800)
     tab.downloads(tmp_path)
     tab.open(page.as_uri())
@@ -77,17 +77,20 @@ def visible(tab: browser.Page) -> str:
 
 
 def shown(tab: browser.Page) -> dict[str, Any]:
-    """What stands on an item's screen: names of the images by their data, whether outlines show, the pressed buttons."""
+    """What stands on an item's screen; images are named by their data."""
     return tab.eval("""(() => {
         const study = JSON.parse(document.getElementById("study").textContent);
         const sources = [...document.querySelectorAll(".picture img")].map(i => i.src);
-        const named = sources.map(src => Object.keys(study.images).filter(name => study.images[name].src === src));
+        const names = Object.keys(study.images);
+        const named = sources.map(src => names.filter(name => study.images[name].src === src));
+        const all = (selector) => [...document.querySelectorAll(selector)];
         return {
-            prompt: document.getElementById("prompt").textContent, question: document.getElementById("question").textContent, named,
-            outlined: [...document.querySelectorAll(".picture svg")].every(s => getComputedStyle(s).display !== "none"),
-            choices: [...document.querySelectorAll(".choices [aria-pressed=true]")].map(b => b.dataset.choice),
-            ratings: [...document.querySelectorAll(".rating [aria-pressed=true]")].map(b => Number(b.textContent)),
-            loaded: [...document.querySelectorAll(".picture img")].every(i => i.complete && i.naturalWidth > 0),
+            prompt: document.getElementById("prompt").textContent,
+            question: document.getElementById("question").textContent, named,
+            outlined: all(".picture svg").every(s => getComputedStyle(s).display !== "none"),
+            choices: all(".choices [aria-pressed=true]").map(b => b.dataset.choice),
+            ratings: all(".rating [aria-pressed=true]").map(b => Number(b.textContent)),
+            loaded: all(".picture img").every(i => i.complete && i.naturalWidth > 0),
         };
     })()""")
 
@@ -281,7 +284,8 @@ def test_answers_can_be_copied_or_handed_on(fresh: browser.Page) -> None:
     fresh.click("#copy")
     fresh.wait_until(lambda: text(fresh, "#saved") == "Copied: paste it into a message.")
     fresh.eval(
-        """navigator.clipboard.writeText = () => Promise.reject(new Error("denied")); document.execCommand = () => false; 1"""
+        """navigator.clipboard.writeText = () => Promise.reject(new Error("denied"));
+        document.execCommand = () => false; 1"""
     )
     fresh.click("#copy")
     fresh.wait_until(lambda: "select the text below" in text(fresh, "#saved"))
@@ -290,7 +294,9 @@ def test_answers_can_be_copied_or_handed_on(fresh: browser.Page) -> None:
         fresh.eval("document.getElementById('shown').open && getSelection().toString()") == answers
     )
     fresh.eval("""navigator.canShare = () => true;
-        navigator.share = async ({ files }) => { window.given = [files[0].name, await files[0].text()]; }; 1""")
+        navigator.share = async ({ files }) => {
+            window.given = [files[0].name, await files[0].text()];
+        }; 1""")
     fresh.click("#return")
     fresh.click("#pause")
     fresh.click("#share")
@@ -348,7 +354,7 @@ def test_names_for_those_who_do_not_see(fresh: browser.Page) -> None:
     "size", [(360, 640), (320, 568), (1280, 800)], ids=lambda size: f"{size[0]}x{size[1]}"
 )
 def test_it_fits(size: tuple[int, int], fresh: browser.Page) -> None:
-    """No scrolling sideways, buttons that a thumb meets, and on a usual phone a whole item at once."""
+    """No scrolling sideways, large buttons, and on a usual phone a whole item at once."""
     fresh.resize(*size, phone=size[0] < 500)
     fresh.reload()
     for keys in (["Enter"], ["ArrowLeft", "4", "2", "Enter"], [], None):
@@ -358,7 +364,8 @@ def test_it_fits(size: tuple[int, int], fresh: browser.Page) -> None:
             fresh.click("#pause")
         wide = "document.documentElement.scrollWidth"
         assert fresh.eval(wide) <= size[0]
-        sizes = fresh.eval("""[...document.querySelectorAll("main:not([hidden]) button")].filter(b => b.offsetParent)
+        sizes = fresh.eval("""[...document.querySelectorAll("main:not([hidden]) button")]
+            .filter(b => b.offsetParent)
             .map(b => [b.id || b.textContent, b.offsetWidth, b.offsetHeight])""")
         assert sizes and all(width >= 40 and height >= 44 for _, width, height in sizes), sizes
         if visible(fresh) == "item":
@@ -372,7 +379,8 @@ def test_it_fits(size: tuple[int, int], fresh: browser.Page) -> None:
 
 
 def test_without_storage_it_says_so_and_works(fresh: browser.Page) -> None:
-    spoil = "for (const name of ['getItem', 'setItem']) Storage.prototype[name] = () => { throw new Error('denied'); };"
+    deny = "() => { throw new Error('denied'); }"
+    spoil = f"for (const name of ['getItem', 'setItem']) Storage.prototype[name] = {deny};"
     added = fresh.call("Page.addScriptToEvaluateOnNewDocument", source=spoil)["identifier"]
     try:
         fresh.reload()

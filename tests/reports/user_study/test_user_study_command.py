@@ -1,48 +1,41 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from reports.user_study.__main__ import main
 
 
-def test_a_page_from_the_command_line(
-    uri: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    page = tmp_path / "ask" / "study.html"
-    (tmp_path / "board.txt").write_text("Approved, number 12.\n\nYou are 18.", encoding="utf-8")
-    words = [
-        "threshold",
-        "left=0.4",
-        "right=untouched backbone",
-        f"tracking_uri={uri}",
-        f"to={page}",
-    ]
-    words += [
-        "items=40",
-        "question=Which is nicer, <b>a</b> or b?",
-        f"consent={tmp_path / 'board.txt'}",
-    ]
+def test_a_page_from_the_command_line(uri: str, tmp_path: Path, capsys: Any) -> None:
+    page, board = tmp_path / "ask" / "study.html", tmp_path / "board.txt"
+    board.write_text("Approved, number 12.\n\nYou are 18.", encoding="utf-8")
+    words = ["pair", "left=0.6", "right=untouched backbone", f"tracking_uri={uri}", f"to={page}"]
+    words += ["items=40", "question=Which is nicer, <b>a</b> or b?", f"consent={board}"]
     assert main(words) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(
-        "36 of 36 pairs and 1 attention check\n40 pairs were asked for: only images kept as samples can be shown."
-    )
-    assert (
-        "evaluation.keep_images" in said
-        and f"\n{page} (" in said
-        and said.endswith(f"\n{page.with_suffix('.key.json')}\n")
-    )
+    first, second, *rest = capsys.readouterr().out.splitlines()
+    assert first == "24 of 24 pairs and 1 attention check"
+    assert "items=40" in second and "evaluation.keep_images" in second
+    key = page.with_suffix(".key.json")
+    assert rest[0].startswith(f"{page} (") and rest[1:] == [str(key)]
     html = page.read_text(encoding="utf-8")
     assert "Which is nicer, \\u003cb>a\\u003c/b> or b?" in html and "Approved, number 12." in html
-    assert (
-        json.loads(page.with_suffix(".key.json").read_text(encoding="utf-8"))["cells"][0]["words"]
-        == "0.4"
-    )
+    assert json.loads(key.read_text(encoding="utf-8"))["cells"][0]["words"] == "0.6"
+
+
+def test_an_analysis_from_the_command_line(
+    respond: Any, key: Any, tmp_path: Path, capsys: Any
+) -> None:
+    respond(6, 0)
+    cells = [{"words": words} for words in key.cells]
+    items = {name: vars(item) for name, item in key.items.items()}
+    content = vars(key) | {"format": "image study key 1", "cells": cells, "items": items}
+    (tmp_path / "my.key.json").write_text(json.dumps(content))
+    assert main(["--analyse", str(tmp_path), f"key={tmp_path / 'my.key.json'}"]) == 0
+    assert "24 / 0 / 0" in capsys.readouterr().out
+    assert (tmp_path / "results" / "user_study.pdf").is_file()
 
 
 @pytest.mark.parametrize(
@@ -65,23 +58,13 @@ def test_a_page_from_the_command_line(
         (["--analyse", "a", "key=nowhere.json"], "no key at nowhere.json: give key=FILE"),
     ],
 )
-def test_errors_are_one_line(words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
+def test_errors_are_one_line(words: list[str], message: str, capsys: Any) -> None:
     assert main(words) == 2
-    said = capsys.readouterr().err
-    assert message in said and said.count("\n") == 1
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
 
 
-def test_an_unknown_cell_is_answered_with_those_that_exist(
-    uri: str, capsys: pytest.CaptureFixture
-) -> None:
-    assert main(["threshold", "left=0.4", f"tracking_uri={uri}"]) == 2
-    assert capsys.readouterr().err.endswith(
-        "right=: no such cell in 'threshold'; there are: untouched backbone; 0.3; 0.4; 0.5; 0.6; 0.7\n"
-    )
-
-
-def test_help_loads_nothing_heavy() -> None:
-    heavy = "{'mlflow', 'matplotlib', 'numpy', 'scipy', 'typst', 'PIL'}"
-    code = f"import sys; from reports.user_study.__main__ import main; main(['--help']); print(sorted({heavy} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.endswith("[]\n") and "--analyse answers" in done.stdout
+def test_an_unknown_cell_is_answered_with_those_that_exist(uri: str, capsys: Any) -> None:
+    assert main(["pair", "left=0.6", f"tracking_uri={uri}"]) == 2
+    error = capsys.readouterr().err
+    assert "right=: no such cell in 'pair'; there are: untouched backbone; 0.5; 0.6" in error

@@ -6,22 +6,25 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from reports.statistics import clustered_difference, wilson
-from reports.user_study.measures import (
+from reports.statistics import (
+    clustered_difference,
     clustered_mean,
     clustered_share,
     krippendorff_alpha,
-    resampled,
+    two_way_bootstrap,
+    wilson,
 )
 
 NONE = math.nan
-# Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C: four observers, twelve units
-OBSERVERS = np.array([
-    [1, 2, 3, 3, 2, 1, 4, 1, 2, NONE, NONE, NONE],
-    [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NONE, 3],
-    [NONE, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NONE],
-    [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NONE],
-])  # fmt: skip
+# Krippendorff (2011), Computing Krippendorff's Alpha-Reliability, section C: four observers
+OBSERVERS = np.array(
+    [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, NONE, NONE, NONE],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, NONE, 3],
+        [NONE, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, NONE],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, NONE],
+    ]
+)
 
 
 def letters(*raters: str) -> np.ndarray:
@@ -78,9 +81,9 @@ def test_alpha_where_it_is_not_defined() -> None:
 def test_the_bootstrap_is_that_of_the_reports_where_nothing_is_missing() -> None:
     values = np.random.default_rng(1).normal(size=(6, 9))
     mean, low, high = clustered_difference(values, np.zeros_like(values))
-    assert np.quantile(resampled(values), [0.025, 0.975]) == pytest.approx([low, high])
+    assert np.quantile(two_way_bootstrap(values), [0.025, 0.975]) == pytest.approx([low, high])
     half = (
-        stats.t.ppf(0.975, 5) * resampled(values).std()
+        stats.t.ppf(0.975, 5) * two_way_bootstrap(values).std()
     )  # six participants are fewer than nine items
     found = clustered_mean(values)
     assert (found.mean, found.low, found.high, found.n) == pytest.approx(
@@ -93,9 +96,9 @@ def test_missing_answers_carry_no_weight() -> None:
     found = clustered_share(values)
     assert found.share == pytest.approx(4 / 5) and found.n == 5
     assert found.wilson == pytest.approx(wilson(4, 5))
-    assert np.isfinite(resampled(values)).all()
-    with pytest.raises(ValueError, match="one or more values"):
-        resampled(np.full((2, 2), NONE))
+    assert np.isfinite(two_way_bootstrap(values)).all()
+    with pytest.raises(ValueError, match="with values, got shape"):
+        two_way_bootstrap(np.full((2, 2), NONE))
 
 
 def test_answers_that_repeat_themselves_are_worth_less() -> None:
@@ -125,7 +128,7 @@ def test_one_participant_or_item_has_no_interval(shape: tuple[int, int]) -> None
     assert math.isfinite(clustered_share(values).wilson[0])
 
 
-@pytest.mark.parametrize("people", [4, 12])
+@pytest.mark.parametrize("people", [4, pytest.param(12, marks=pytest.mark.slow)])
 def test_the_clustered_interval_covers_where_wilsons_does_not(people: int) -> None:
     rng = np.random.default_rng(3)
     truth = (1 / (1 + np.exp(-rng.normal(1.0, np.sqrt(2.0), 200_000)))).mean()

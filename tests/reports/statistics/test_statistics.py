@@ -133,7 +133,7 @@ def test_clustered_difference_is_repeatable_and_checks_shapes() -> None:
 
 
 def test_error_rate_under_the_null() -> None:
-    """Four levels against one baseline, three seeds, no effect: Bonferroni-widened intervals claim something in at most 5 % of sweeps."""
+    """Without an effect, widened intervals claim something in at most 5 % of sweeps."""
     rng = np.random.default_rng(11)
     claims = 0
     for _ in range(1000):
@@ -234,7 +234,7 @@ def test_welchs_interval_keeps_its_level() -> None:
 
 
 def test_the_widened_intervals_keep_the_level_over_all_cells() -> None:
-    """Six cells against one baseline, correlated through it: at least one false claim in at most 5 % of sweeps; plain ones in far more."""
+    """A false claim among six cells with one control in at most 5 % of sweeps; plain ones in more."""
     rng = np.random.default_rng(23)
     base, cells = rng.normal(size=(1000, 1, 4)), rng.normal(size=(1000, 6, 4))
     wide, plain = (
@@ -264,7 +264,7 @@ def test_holm_over_sign_flips_keeps_the_level_over_all_cells() -> None:
 def test_the_clustered_bootstrap_is_too_narrow_with_few_seeds_only(
     seeds: int, low: float, high: float
 ) -> None:
-    """With three seeds that scatter as much as prompts do it errs several times as often as its level says: no answer may rest on it."""
+    """With three seeds that scatter as prompts do it errs often: no answer may rest on it."""
     rng = np.random.default_rng(25)
     claims = 0
     for _ in range(300):

@@ -1,0 +1,87 @@
+"""What stands in a report beside tables and figures, which have their own tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from reports.content import images_table, measurement_blocks
+
+
+def test_one_way_of_measuring_is_named_once_for_all_its_metrics(changeable: Any) -> None:
+    results = changeable("threshold")
+    assert measurement_blocks(results) == []
+    way = {"extractor": "judge", "n_real": 64}
+    for _, trial in results.trials():
+        trial.facts = {"fid": way, "recall": way, "success": {"detector": "judge"}}
+    results.refused = {"KID": "measured in different ways"}
+    heading, pairs = measurement_blocks(results)
+    ways = {frozenset(names.split(", ")): text for names, text in pairs["pairs"]}
+    assert heading["text"] == "How it was measured"
+    assert ways[frozenset({"Recall", "FID"})] == "extractor judge; n real 64"
+    assert ways[frozenset({"Success"})] == "detector judge"
+    assert ways[frozenset({"KID"})] == "not shown: measured in different ways"
+
+
+def test_images_are_counted_and_compared_one_by_one(results: Any) -> None:
+    threshold = results("threshold")
+    table = images_table(threshold)
+    assert table is not None and table.marks == {0: "untouched", 3: "control"}
+    cell, control = threshold.levels[0], threshold.control
+    pairs = [
+        (a, b)
+        for seed in cell.trials
+        for a, b in zip(
+            cell.trials[seed].samples.success, control.trials[seed].samples.success, strict=True
+        )
+    ]
+    won, lost = pairs.count((True, False)), pairs.count((False, True))
+    row = next(row for row in table.rows if row[0] == cell.label)
+    assert row[1] == f"{sum(a for a, _ in pairs)} of 96" and row[3] == f"{won} / {lost}"
+    assert float(row[4].replace("−", "-")) == pytest.approx((won - lost) / 96, abs=5e-4)
+
+
+def test_without_a_judge_no_image_is_counted(changeable: Any) -> None:
+    results = changeable("threshold")
+    for _, trial in results.trials():
+        trial.samples.success[:] = [None] * 32
+    assert images_table(results) is None
+
+
+def test_the_details_say_what_a_reviewer_asks(quick_report: Any, words_of: Any) -> None:
+    text = words_of(quick_report("threshold") / "report.json")
+    for part in (
+        "cannot give a p below 0.25",
+        "widened to hold for all 4 comparisons at once",
+        "Noise floor",
+        "24.57",
+        "not comparable with those of any paper",
+        "python -m sweeps.threshold",
+        "0123456789abcdef, without uncommitted changes",
+        "torch 2.13.0",
+        "2 CPU cores",
+        "method.gate.bias = 2.0",
+        "64 prompts per split",
+        "Nothing: every cell has all 3 seeds",
+        "noncentral t",
+        "with probability 80 %",
+        "0.5 (control)",
+    ):
+        assert part in text, part
+
+
+def test_special_signs_are_printed_and_missing_seeds_named(
+    quick_report: Any, words_of: Any, special: str
+) -> None:
+    folder = quick_report("broken")
+    text = words_of(folder / "report.json")
+    assert text.count(special.replace("漢", "[U+6F22]")) >= 4  # Question, origin, number, error
+    for part in (
+        "Unfinished: 3 of 12 trials are missing",
+        "Made by 2 versions of the code (c0ffee00, 0b501e7e)",
+        "threshold=0.4, seed 0: failed: OutOfMemoryError",
+        "threshold=0.4, seed 1: still running",
+    ):
+        assert part in text, part
+    assert "0.4 lacks seed 0, 1; 0.6 lacks seed 2" in (folder / "report.md").read_text("utf-8")
