@@ -234,7 +234,7 @@ def test_welchs_interval_keeps_its_level() -> None:
 
 
 def test_the_widened_intervals_keep_the_level_over_all_cells() -> None:
-    """A false claim among six cells with one control in at most 5 % of sweeps; plain ones in more."""
+    """A false claim among six cells with a control in at most 5 % of sweeps; plain ones in more."""
     rng = np.random.default_rng(23)
     base, cells = rng.normal(size=(1000, 1, 4)), rng.normal(size=(1000, 6, 4))
     wide, plain = (
