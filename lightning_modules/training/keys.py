@@ -147,6 +147,7 @@ class _Module(NamedTuple):
     imports: list[tuple[str, str]]  # (module, name), or (module, "") of ``import module``
     bindings: dict[str, tuple[str, str]]  # Name -> what it is imported from, for types alone or not
     texts: list[str]  # Strings that may name a data file beside it
+    defines: bool  # Whether it defines anything; a package that does not only hands names on
 
 
 class _Code:
@@ -170,7 +171,7 @@ class _Code:
                 continue
             reached.add(name)
             module = self._read(name)
-            if not self._is_package(name):  # A package only hands names on
+            if not self._is_package(name) or module.defines:
                 contents.add(self._digest(name, deep=True))
             for text in module.texts:
                 file = self.files[name].parent / text
@@ -201,10 +202,10 @@ class _Code:
         return self.files[name].name == "__init__.py"
 
     def _members(self, root: str) -> list[str]:
-        """The module itself, or the modules right in a package."""
+        """The module itself, or a package and the modules right in it."""
         if root in self.files and not self._is_package(root):
             return [root]
-        members = [name for name in self.files if name.rpartition(".")[0] == root]
+        members = [name for name in self.files if root in (name, name.rpartition(".")[0])]
         if not members:
             raise ValueError(f"{root}: expected a module or a package of {', '.join(PACKAGES)}")
         return members
@@ -228,9 +229,14 @@ _code = cache(_Code)
 @cache
 def _parse(source: str, package: str) -> _Module:
     reader = _Reader(package)
-    reader.visit(ast.parse(source))
+    tree = ast.parse(source)
+    reader.visit(tree)
     names = [index for index in reader.names if reader.words[index] in reader.bindings]
-    return _Module(reader.words, names, reader.imports, reader.bindings, reader.texts)
+    defines = any(
+        isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name != "__getattr__"
+        for node in tree.body
+    )
+    return _Module(reader.words, names, reader.imports, reader.bindings, reader.texts, defines)
 
 
 class _Reader:

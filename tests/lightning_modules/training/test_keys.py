@@ -135,6 +135,14 @@ def test_a_data_set_changes_the_adapters_trained_on_it_alone(copy: Path) -> None
     assert found == {f"{method} on flickr30k" for method in methods()}
 
 
+def test_what_a_package_defines_itself_counts(copy: Path) -> None:
+    found = changed(
+        copy, {"datamodules/shapes/__init__.py": sub(r"\bdef build\(", "def build(a, ", 1)}
+    )
+    assert {f"{method} on shapes" for method in methods()} <= found
+    assert not any(name.startswith("images of") for name in found)
+
+
 def test_a_data_file_beside_a_module_counts(tmp_path: Path) -> None:
     folder = tmp_path / "losses"
     folder.mkdir()
