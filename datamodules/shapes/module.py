@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.schema import Run
-from datamodules.coco import CocoDataModule
+from datamodules.coco import CocoDataModule, CocoDataset
 from datamodules.concepts import ConceptDataset
 from datamodules.shapes.world import COLORS, SHAPES, SIZE, SPLITS, write_dataset
 
@@ -33,9 +33,15 @@ def build(config: Run, emit: Emit) -> ShapesDataModule:
     )
 
 
+class ShapesDataset(CocoDataset):
+    """Samples of one rendered split (see `CaptionedDataset`)."""
+
+
 class ShapesDataModule(CocoDataModule):
     """Renders ``train`` and the evaluation splits below ``root`` when they are not there yet, then
     behaves as `CocoDataModule`."""
+
+    kind = ShapesDataset
 
     def __init__(
         self,

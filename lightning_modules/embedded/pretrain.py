@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.batch import Batch, collate
-from datamodules.coco import CocoDataset
+from datamodules.shapes.module import ShapesDataset
 from datamodules.shapes.world import SIZE, write_dataset
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.weights import EMBEDDED
@@ -166,9 +166,9 @@ class LossCurve(L.Callback):
 
 
 class Images(Dataset):
-    """Every image of a split in memory as uint8 (12 kB each), given out as `CocoDataset` does."""
+    """Every image of a split in memory as uint8 (12 kB each), given out as `ShapesDataset` does."""
 
-    def __init__(self, dataset: CocoDataset) -> None:
+    def __init__(self, dataset: ShapesDataset) -> None:
         self.dataset = dataset
         self.pixels = torch.stack([dataset.pixels(i) for i in range(len(dataset))])
 
@@ -218,7 +218,7 @@ def fit(
     trainer.save_checkpoint(last)
 
 
-def train_autoencoder(folder: Path, data: CocoDataset, steps: int, batch: int) -> None:
+def train_autoencoder(folder: Path, data: ShapesDataset, steps: int, batch: int) -> None:
     """Trains the autoencoder, sets its scaling factor from 2,048 images, saves it to
     ``folder``/vae."""
     vae = build_pipeline(folder / "work").vae
@@ -260,7 +260,7 @@ def load_work(folder: Path) -> Backbone:
     return Backbone(pipeline, str(folder))
 
 
-def train_denoiser(folder: Path, data: CocoDataset, steps: int, batch: int, lr: float) -> None:
+def train_denoiser(folder: Path, data: ShapesDataset, steps: int, batch: int, lr: float) -> None:
     """Trains text encoders and UNet on latents of the whole split, encoded once."""
     backbone = load_work(folder)
     parts = []
@@ -347,7 +347,7 @@ def main(argv: list[str] | None = None) -> None:
     L.seed_everything(0, verbose=False)
     if args.stage != "export":
         write_dataset(args.output / "shapes", {"train": args.images})
-        data = CocoDataset(args.output / "shapes", "train", SIZE)
+        data = ShapesDataset(args.output / "shapes", "train", SIZE)
         if args.stage in ("all", "vae") and not (args.output / "vae" / "config.json").exists():
             train_autoencoder(args.output, data, args.vae_steps, args.batch)
         if args.stage in ("all", "denoiser"):
