@@ -15,7 +15,8 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datamodules import CocoDataModule, Flickr30kDataModule, PromptDataModule
-from datamodules.inspect import main, report
+from datamodules.inspect import main
+from datamodules.inspection import report
 from datamodules.loading import PairedDataModule
 from datamodules.shapes.scene import ShapesSceneDataModule
 
@@ -71,6 +72,7 @@ def test_wrong_settings_and_data_are_said_in_one_line(
     assert capsys.readouterr().err.startswith(f"error: data.root={tmp_path / 'nowhere'}")
 
 
+@pytest.mark.slow
 def test_help_loads_nothing_heavy():
     command = [sys.executable, "-X", "importtime", "-m", "datamodules.inspect", "--help"]
     ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)

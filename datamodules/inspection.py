@@ -1,0 +1,259 @@
+"""What the data sets of a DataModule hold: facts that fit into JSON, lines for a person, and a
+contact sheet of each."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from datamodules.captioned import vanished
+from datamodules.contact_sheet import Tile, draw
+from datamodules.formats.index import DataError
+from datamodules.loading import PairedDataModule
+
+# Images of a split whose masks are decoded, evenly from first to last
+SAMPLES = 200
+# Of attention maps, in pixels
+SIDES = (64, 32, 16, 8)
+# Prompts that are printed of a split without images
+TEXTS = 10
+# Places that are printed of each kind of problem
+EXAMPLES = 3
+# Of the manifest, printed elsewhere
+SHOWN = ("split", "count", "images")
+
+Progress = Callable[[str, float], None]
+
+
+def report(
+    datamodule: PairedDataModule,
+    folder: Path,
+    images: int = 12,
+    say: Callable[[str], None] = print,
+    progress: Progress = lambda text, share: None,
+) -> dict[str, Any]:
+    """Says what the data sets hold, draws the first ``images`` of each, and writes both into
+    ``folder``. Returns what is in inspect.json."""
+    folder.mkdir(parents=True, exist_ok=True)
+    splits: dict[str, Any] = {}
+    for name, dataset in _datasets(datamodule).items():
+        splits[name] = facts = collect_facts(dataset, progress)
+        say(f"\n{name}: {len(dataset)} samples")
+        lines = describe(facts)
+        if not hasattr(dataset, "pixels"):
+            lines += _describe_prompts(dataset)
+        elif images:
+            path = folder / f"{name}.png"
+            broken = _draw_sheet(dataset, images, path)
+            facts |= {"cannot_be_decoded": broken, "contact_sheet": str(path)}
+            lines += [f"problem: {problem}" for problem in broken]
+            lines.append(f"contact sheet: {path}")
+        for line in lines:
+            say(f"  {line}")
+    manifest = datamodule.manifest()
+    for note in manifest.get("notes", []):
+        say(f"\nnote: {note}")
+    if "problems" in manifest:
+        say("\n" + "\n".join(_describe_problems(manifest["problems"])))
+    content = {"splits": splits, "manifest": manifest}
+    (folder / "inspect.json").write_text(json.dumps(content, indent=1, default=str))
+    say(f"\nall of it, and the manifest: {folder / 'inspect.json'}")
+    return content
+
+
+def _datasets(datamodule: Any) -> dict[str, Any]:
+    """The training set under the name of its split, then the evaluation sets."""
+    train = datamodule.train_set
+    name = getattr(train, "split", "train")
+    if name in datamodule.eval_sets:
+        name = f"{name}-training"
+    return {name: train, **datamodule.eval_sets}
+
+
+# --- numbers --------------------------------------------------------------------------------------
+
+
+def collect_facts(dataset: Any, progress: Progress) -> dict[str, Any]:
+    """What a data set holds, as far as its kind tells it. Fits into JSON."""
+    facts: dict[str, Any] = {"samples": len(dataset), "kind": type(dataset).__name__}
+    records = getattr(dataset, "records", None)
+    if hasattr(dataset, "crop"):
+        facts |= _count_records(dataset, progress)
+        facts["source"] = {
+            key: value
+            for key, value in dataset.manifest.items()
+            if isinstance(value, str | int) and key not in SHOWN
+        }
+        facts["problems"] = dataset.manifest["problems"]
+    elif hasattr(dataset, "views"):
+        sizes = [(view.pixels.shape[2], view.pixels.shape[1]) for view in dataset.views]
+        facts["sizes"] = _summarise_sizes(sizes)
+        facts["masks_per_image"] = _histogram(len(view.masks) for view in dataset.views)
+    rows = _evenly(len(dataset))
+    counts = [len(dataset.phrases(row)) for row in rows]
+    shares = {f"{n}_or_more": sum(count >= n for count in counts) / len(rows) for n in (1, 2)}
+    facts["phrases"] = {"of": len(rows), "per_caption": _histogram(counts), **shares}
+    if records is not None and hasattr(records[0], "wanted"):
+        facts["categories"] = dict(Counter(record.category for record in records))
+        facts["wanted_known"] = sum(record.wanted is not None for record in records)
+    return facts
+
+
+def _count_records(dataset: Any, progress: Progress) -> dict[str, Any]:
+    """Sizes, captions and masks of all images; for some of them, how many masks vanish on attention
+    maps."""
+    sizes, captions, masks = [], [], []
+    count = len(dataset)
+    for row, record in enumerate(dataset.records):
+        sizes.append((record.width, record.height))
+        captions.append(len(record.captions))
+        masks.append(dataset.objects(row))
+        progress(f"reading {dataset.split}: {row + 1}/{count}", (row + 1) / count)
+    facts: dict[str, Any] = {
+        "sizes": _summarise_sizes(sizes),
+        "captions_per_image": _histogram(captions),
+        "masks_per_image": _histogram(masks),
+    }
+    if any(masks):
+        rows = _evenly(count)
+        facts["vanished"] = {"of_images": len(rows), "mask_share": dataset.mask_share}
+        for i, side in enumerate(SIDES, 1):
+            facts["vanished"][str(side)] = vanished(dataset, side, rows)
+            progress(f"masks of {dataset.split} on maps of {side}x{side}", i / len(SIDES))
+    return facts
+
+
+def _summarise_sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
+    """[least, median, most] of width and height in pixels, and how many different sizes there
+    are."""
+    widths, heights = zip(*sizes, strict=True)
+    width, height = ([min(x), statistics.median(x), max(x)] for x in (widths, heights))
+    return {"width": width, "height": height, "different": len(set(sizes))}
+
+
+def _histogram(counts: Iterable[int]) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(counts).items())}
+
+
+def _evenly(count: int) -> list[int]:
+    """At most `SAMPLES` of ``count`` rows."""
+    samples = min(count, SAMPLES)
+    return [i * count // samples for i in range(samples)]
+
+
+# --- lines ----------------------------------------------------------------------------------------
+
+
+def describe(facts: dict[str, Any]) -> list[str]:
+    """The facts of a data set for a person."""
+    lines = []
+    if source := facts.get("source"):
+        parts = [f"{key.replace('_', ' ')} {value}" for key, value in source.items()]
+        lines.append(f"source: {', '.join(parts)}")
+    if sizes := facts.get("sizes"):
+        (w0, w1, w2), (h0, h1, h2) = sizes["width"], sizes["height"]
+        different = sizes["different"]
+        many = f"{different} different sizes" if different > 1 else "all of one size"
+        lines.append(
+            f"image sizes: width {w0} / {w1:g} / {w2}, height {h0} / {h1:g} / {h2} pixels "
+            f"(least / median / most), {many}"
+        )
+    for key in ("captions_per_image", "masks_per_image"):
+        if key in facts:
+            lines.append(f"{key.replace('_', ' ')}: {_describe_histogram(facts[key])}")
+    phrases = facts["phrases"]
+    part = phrases["of"] < facts["samples"]
+    seen = f" (of {phrases['of']} captions, evenly chosen)" if part else ""
+    histogram = _describe_histogram(phrases["per_caption"])
+    lines.append(f"linked phrases per caption: {histogram}{seen}")
+    lines.append(
+        f"captions with a linked phrase: {phrases['1_or_more']:.0%}; with two or more: "
+        f"{phrases['2_or_more']:.0%}"
+    )
+    if "categories" in facts:
+        counts = [f"{name} {count}" for name, count in facts["categories"].items()]
+        lines.append(f"categories: {', '.join(counts)}")
+        lines.append(f"wanted objects known of {facts['wanted_known']} prompts")
+    if lost := facts.get("vanished"):
+        first = lost[str(SIDES[0])]
+        lines.append(
+            f"masks of {lost['of_images']} images: {first['objects']}, of which "
+            f"{first['outside']} lie outside the crop"
+        )
+        inside = max(first["objects"] - first["outside"], 1)
+        counts = [(side, lost[str(side)]["vanished"]) for side in SIDES]
+        parts = [f"{side}x{side} {count} ({count / inside:.0%})" for side, count in counts]
+        share = f"data.mask_share={lost['mask_share']:g}"
+        lines.append(f"masks that vanish on a map, with {share}: {', '.join(parts)}")
+    return lines + (_describe_problems(facts["problems"]) if "problems" in facts else [])
+
+
+def _describe_histogram(histogram: dict[str, int]) -> str:
+    """Value × times; long histograms are cut to ten values, the last for all from there on."""
+    items = list(histogram.items())
+    parts = [f"{value} ×{count}" for value, count in items[:9]]
+    if rest := items[9:]:
+        parts.append(f"{rest[0][0]} to {rest[-1][0]} ×{sum(count for _, count in rest)}")
+    return ", ".join(parts)
+
+
+def _describe_problems(problems: dict[str, dict[str, Any]]) -> list[str]:
+    lines = []
+    for kind, problem in problems.items():
+        lines.append(f"problem: {kind}, {problem['count']} times")
+        lines += [f"    {place}" for place in problem["examples"][:EXAMPLES]]
+    return lines or ["problems: none"]
+
+
+def _describe_prompts(dataset: Any) -> list[str]:
+    """The first prompts of a data set without images, their phrases, and what is wanted of them."""
+    lines = []
+    for row in range(min(TEXTS, len(dataset))):
+        phrases = " | ".join(phrase.text for phrase in dataset.phrases(row)) or "none"
+        lines += [f"{row}: {dataset.caption(row).text}", f"     phrases: {phrases}"]
+        wanted = dataset.records[row].wanted if hasattr(dataset, "records") else None
+        lines += [f"     wanted: {json.dumps(wanted)}"] if wanted else []
+    return lines
+
+
+# --- pictures -------------------------------------------------------------------------------------
+
+
+def _draw_sheet(dataset: Any, images: int, path: Path) -> list[str]:
+    """Draws the first images that can be decoded; returns which cannot."""
+    tiles: list[Tile] = []
+    problems: list[str] = []
+    for row in range(len(dataset)):
+        if len(tiles) == images:
+            break
+        try:
+            tiles.append(_make_tile(dataset, row))
+        except DataError as error:
+            problems.append(str(error))
+    draw(tiles).save(path)
+    return problems
+
+
+def _make_tile(dataset: Any, row: int) -> Tile:
+    """The sample as it is trained on in the first epoch."""
+    text = dataset.caption(row).text
+    if hasattr(dataset, "variant"):
+        # The images of a scene have numbers of their own
+        number = dataset.variant(row)
+        name = f"sample {row}, image {number}"
+        return Tile(name, dataset.pixels(number), text, dataset.phrases(row))
+    if not hasattr(dataset, "crop"):
+        return Tile(f"prompt {row}", dataset.pixels(row), text, dataset.phrases(row))
+    flipped = dataset.flipped(row)
+    phrases = dataset.phrases(row, flipped)
+    unnamed = [
+        instance.mask
+        for instance in dataset.instances(row, flipped)
+        if not any(bool((instance.mask <= phrase.mask).all()) for phrase in phrases)
+    ]
+    name = dataset.records[row].path.name
+    return Tile(name, dataset.pixels(row, flipped), text, phrases, unnamed)
