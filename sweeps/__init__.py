@@ -1,5 +1,5 @@
-"""Ablations, one short module each, and the engine that runs them (``python -m sweeps`` lists them);
-how a trial trains and what a report says does not belong here."""
+"""Ablations, one short module each, and the engine that runs them (``python -m sweeps`` lists
+them); how a trial trains and what a report says does not belong here."""
 
 from sweeps.sweep import Cell, Factor, Metric, Sweep
 

@@ -2,10 +2,11 @@
 
 python -m sweeps                      # this list, with what is done below runs/
 python -m sweeps output=/data/runs    # the same for another folder
-python -m sweeps all                  # runs all of them, in a short form; all --plan says how long that takes
+python -m sweeps all                  # runs all of them, in a short form
+python -m sweeps all --plan           # says how long that takes
 python -m sweeps ui                   # opens MLflow on the results
 python -m sweeps.threshold            # runs one; --help shows its settings
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 

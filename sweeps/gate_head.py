@@ -20,8 +20,8 @@ SWEEP = Sweep(
     name="gate_head",
     question="How rich must the gate head be?",
     origin=(
-        "MaskAttn-SDXL (arXiv 2509.15357): f is a small head of unpublished architecture, in v1 (2025-09) convolutional; "
-        "the released code has an MLP of width 128"
+        "MaskAttn-SDXL (arXiv 2509.15357): f is a small head of unpublished architecture, "
+        "in v1 (2025-09) convolutional; the released code has an MLP of width 128"
     ),
     factors=[
         Factor(

@@ -1,4 +1,4 @@
-"""What makes gates useful: the denoising loss alone, a wanted density of open gates, or the
+"""What makes gates useful: the denoising loss alone, a target density of open gates, or the
 objects' masks?
 
 Run it: ``python -m sweeps.gate_signal``.

@@ -23,8 +23,8 @@ SWEEP = Sweep(
     name="gate_start",
     question="What do the released gate choices cost?",
     origin=(
-        "MaskAttn-SDXL (arXiv 2509.15357), released code of v2 (IJCNN 2026): bias 0, -10^4 (in the paper -∞) on closed logits with a "
-        "straight-through gradient, every token gated"
+        "MaskAttn-SDXL (arXiv 2509.15357), released code of v2 (IJCNN 2026): bias 0, -10^4 "
+        "(in the paper -∞) on closed logits with a straight-through gradient, every token gated"
     ),
     factors=[
         Factor("method.gate.bias", [0.0, 2.0, 4.0], label="Start bias"),
@@ -40,7 +40,7 @@ SWEEP = Sweep(
     headline="success",
     published=PUBLISHED_MASKATTN,
     preset=MASKATTN | {"trainer.steps": 30, "evaluation.prompts": 24},
-    # Gates that start open stay open whatever the other two are
+    # Gates that start open stay open with any level of the other two
     brief=[
         (f"bias=0.0, gradient={gradient}, protect={protect}")
         for gradient in SURROGATES

@@ -3,7 +3,7 @@
 Run it: ``python -m sweeps.gating_mode``.
 
 `soft` lets the probability itself through, `learned` trains the threshold of each head, `topk`
-keeps the share method.gate.keep of a location's tokens whatever their probability:
+keeps the share method.gate.keep of a location's tokens with any probability:
 method.gate.keep=0.8 keeps more.
 """
 

@@ -2,7 +2,7 @@
 
 Run it: ``python -m sweeps.methods``.
 
-Each method with the recipe that its own sweeps use, on the same prompts and noise. MCGM is told
+Each method with the recipe that its own sweeps use, on the same prompts and noise. MCGM knows
 where things go, which no other method is: `mcgm without masks` is the same adapter without.
 `gates + separation` has gates that learn from Separate-and-Enhance's losses.
 """

@@ -1,5 +1,5 @@
-"""What several sweeps have in common: the settings that they start from, what they measure, and what
-the papers published."""
+"""What several sweeps have in common: the settings that they start from, what they measure, and
+what the papers published."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ SWEEP = Sweep(
     headline="success_heldout",
     preset=KEY_FINETUNING,
     published=PUBLISHED_SEPARATE_ENHANCE,
-    # A kernel of 1 smoothes nothing, whatever its sigma
+    # A kernel of 1 smoothes nothing, with any sigma
     without=[{"method.separate.kernel": 1, "method.separate.sigma": 1.0}],
     brief="one_factor",
 )

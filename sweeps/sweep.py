@@ -1,7 +1,8 @@
 """What a sweep is: a question, factors with levels, the control cell, and what is measured.
 
-Cells are all combinations of the levels except those that a sweep leaves out. The untouched backbone
-is added to every sweep as a cell of its own, so that every table says what the method brings at all.
+Cells are all combinations of the levels except those that a sweep leaves out. The untouched
+backbone is added to every sweep as a cell of its own, so that every table says what the method
+brings at all.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from conf.spec import Metric
 
 __all__ = ["UNTOUCHED", "UNTOUCHED_METHOD", "Cell", "Factor", "Metric", "Sweep", "level_text"]
 
-UNTOUCHED = "untouched backbone"  # name of the cell
+UNTOUCHED = "untouched backbone"  # Name of the cell
 UNTOUCHED_METHOD = "untouched"
 UNTOUCHED_SETTINGS = {"method.name": UNTOUCHED_METHOD}
-Levels = Mapping[str, Any]  # factor key -> level
+Levels = Mapping[str, Any]  # Factor key -> level
 
 
 @dataclass(frozen=True)
 class Factor:
-    """A setting that a sweep varies: ``key`` is its dotted name in the config, ``levels`` its values.
+    """A setting that a sweep varies: ``key`` is its dotted name in the config, ``levels`` its
+    values.
 
-    ``when="evaluate"`` changes the setting only after training, so that all levels share one trained
-    adapter. With ``settings`` a level is a name for several dotted settings at once (a method with
-    its recipe), and ``key`` only names the factor. Raises ValueError.
+    ``when="evaluate"`` changes the setting only after training, so that all levels share one
+    trained adapter. With ``settings`` a level is a name for several dotted settings at once (a
+    method with its recipe), and ``key`` only names the factor. Raises ValueError.
     """
 
     key: str
@@ -175,7 +177,8 @@ class Sweep:
         known = [cell.text for cell in cells]
         if mode == "list" and (unknown := [name for name in names if name not in known]):
             raise ValueError(
-                f"cells={unknown[0]}: {self.name} has no cell of that name; it has {'; '.join(known)}"
+                f"cells={unknown[0]}: {self.name} has no cell of that name; "
+                f"it has {'; '.join(known)}"
             )
 
         def selected(cell: Cell) -> bool:
@@ -241,7 +244,7 @@ class Sweep:
         )
 
     def with_named(self, names: Sequence[str]) -> Sweep:
-        """The same sweep with the levels that the cells ``names`` have besides its own: any number
+        """The same sweep with the levels that the cells ``names`` have in addition: any number
         for a numeric factor. Raises ValueError for a name that no cell can have."""
         factors = {factor.key: factor for factor in self.factors}
         keys = {name: key for key, name in _short_names(self.keys).items()}

@@ -86,7 +86,7 @@ def update_cell(plan: Plan, text: str) -> None:
     trials = [trial for trial in plan.queue.trials() if key_of(trial)[0] == text]
     open_or_done = {key_of(trial) for trial in trials if trial.state.name != "FAIL"}
     failed = {key_of(trial) for trial in trials if trial.user_attrs.get("status") == "FAILED"}
-    lost = (failed - open_or_done) & set(plan.wanted)
+    lost = (failed - open_or_done) & set(plan.planned)
     plan.mirror.aggregate(text, plan.request.seeds, failed=bool(lost))
 
 
@@ -99,7 +99,7 @@ def reconcile(plan: Plan) -> None:
         waiting = {key_of(trial) for trial in plan.queue.trials("WAITING", "RUNNING")}
         stored = {(cell, seed) for cell, seeds in plan.mirror.seeds().items() for seed in seeds}
         complete = {key_of(trial): trial.number for trial in plan.queue.trials("COMPLETE")}
-        for key in plan.wanted:
+        for key in plan.planned:
             if key in waiting or (key in complete and key in stored):
                 continue
             if key in complete and _settle_result(plan, complete[key], key) is not None:
@@ -108,8 +108,10 @@ def reconcile(plan: Plan) -> None:
         plan.mirror.close_stale(lambda: _running_numbers(plan))
     for cell in plan.request.cells:
         update_cell(plan, cell.text)
-    wanted = set(plan.wanted)
-    codes = [t.user_attrs.get("code") for t in plan.queue.trials("COMPLETE") if key_of(t) in wanted]
+    planned = set(plan.planned)
+    codes = [
+        t.user_attrs.get("code") for t in plan.queue.trials("COMPLETE") if key_of(t) in planned
+    ]
     other = sum(code not in (None, code_version()) for code in codes)
     if other:
         plan.notes.append(
@@ -121,9 +123,9 @@ def reconcile(plan: Plan) -> None:
 def take_over_orphans(plan: Plan) -> bool:
     """Take over trials whose process is gone; True if that put something back into the queue."""
     with plan.queue.lock:
-        wanted = set(plan.wanted)
+        planned = set(plan.planned)
         running = plan.queue.trials("RUNNING")
-        orphans = {key_of(trial) for trial in plan.queue.presence.orphans(running)} & wanted
+        orphans = {key_of(trial) for trial in plan.queue.presence.orphans(running)} & planned
         if not orphans:
             return False
         _settle_orphans(plan)

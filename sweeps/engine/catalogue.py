@@ -1,5 +1,5 @@
-"""All sweeps one after another: ``python -m sweeps all``. Each is the command of its own that it would
-be alone, so that what has finished is found again and a stopped catalogue goes on where it was."""
+"""All sweeps one after another: ``python -m sweeps all``. Each is the command of its own that it
+would be alone, so that nothing that has finished is repeated and a stopped catalogue goes on."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ HELP = """Every sweep, one after another, in a short form that leaves out combin
     python -m sweeps all seeds=5 workers=2     # any setting that a single sweep takes
     python -m sweeps all mode=grid             # all combinations
 
-Settings of one sweep alone are not for this command; what cannot run with the settings given is said
-at the start, and left out."""
+Settings of one sweep alone are not for this command; what cannot run with these settings is named
+at the start and left out."""
 
 
 def discover() -> list[Sweep]:
@@ -74,7 +74,7 @@ def _list_words(names: Sequence[str]) -> list[str]:
 
 
 def _words_with_done_cells(sweep: Sweep, words: Sequence[str]) -> list[str]:
-    """``brief_words``, with the cells besides that have finished trials: the next report must not
+    """``brief_words``, and the cells that have finished trials: the next report must not
     lose them."""
     from sweeps.engine.queue import key_of, read_trials
     from sweeps.engine.studies import find_study

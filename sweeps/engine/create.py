@@ -1,5 +1,5 @@
 """Stores a sweep: a folder, MLflow's database, experiment and cell runs, and a study with a queued
-trial for each cell and seed. Doing it again is harmless: what is there is found, what is missing is
+trial for each cell and seed. Doing it again is harmless: what is there stays, what is missing is
 added."""
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = ["create_study", "tracking_uri"]
 
 def create_study(request: Request) -> Plan:
     """Store the plan: folder, MLflow database, experiment and cell runs, study and queue. What is
-    there is found again. Raises PlanError or StorageError."""
+    there stays. Raises PlanError or StorageError."""
     sweep, config = request.sweep, request.config
     output, uri = Path(config.output), tracking_uri(config)
     notes: list[str] = []

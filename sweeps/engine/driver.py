@@ -1,5 +1,5 @@
-"""Claims trials, runs them in slots, and records how each ended: in the queue, in MLflow and for the
-person who looks.
+"""Claims trials, runs them in slots, and records how each ended: in the queue, in MLflow and for
+the person who looks.
 
 Everything happens in one thread, so that a signal or an error finds nothing half done that the next
 start could not put right.
@@ -135,7 +135,7 @@ class Driver:
         self.display.progress(job, text, share)
         self._refresh_presence()
         with abort_on_lost_storage():
-            self.plan.observe(job, text)
+            self.plan.on_progress(job, text)
 
     def _refresh_presence(self) -> None:
         if time.monotonic() - self._refreshed > ALIVE:
@@ -150,7 +150,7 @@ class Driver:
                 self._fail(job, outcome.reason)
             elif result.get("pruned"):
                 return_trial(self.plan, job, "KILLED", "pruned")
-                self.plan.dropped(job)
+                self.plan.on_pruned(job)
                 self.display.drop(job, f"{job.name}: pruned")
             else:
                 try:
@@ -194,7 +194,7 @@ class Driver:
         """Stop what runs; its trials go back into the queue, except those whose result is there:
         the next start counts them."""
         for number in self.running:
-            self.slots[number].tell_to_stop()
+            self.slots[number].ask_to_stop()
         for number, job in list(self.running.items()):
             self.slots[number].stop()
             if not (job.folder / RESULT).exists():

@@ -1,4 +1,4 @@
-"""What can go wrong with a sweep; each is said in one line."""
+"""What can go wrong with a sweep; each message is one line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""How long the rest of a sweep takes: by its own finished trials, or by a recorded run of all sweeps."""
+"""How long the rest of a sweep takes: by its own finished trials, or by a recorded run of all
+sweeps."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ MIN_SHARE = 0.1  # From this share on, the first trial says how long the others 
 
 
 class EtaEstimator:
-    """Estimates from finished trials of the same kind: those that train, those that share an adapter
-    which is there, and those that train nothing."""
+    """Estimates from finished trials of the same kind: those that train, those that share an
+    adapter which is there, and those that train nothing."""
 
     def __init__(self, slots: int = 1) -> None:
         """``slots`` trials run at once."""

@@ -1,8 +1,9 @@
-"""Optuna's journal file: written so that no way to die and no full disk makes it unreadable, and read
-without Optuna, whose import takes longer than a plan.
+"""Optuna's journal file: written so that no way to die and no full disk makes it unreadable, and
+read without Optuna, whose import takes longer than a plan.
 
 Optuna itself appends behind a line that was written in part, after which the file can never be read
-again. Here such a line is cut off first, and a line that cannot be written as a whole is taken back.
+again. Here such a line is cut off first, and a line that cannot be written as a whole is taken
+back.
 """
 
 from __future__ import annotations
@@ -40,7 +41,8 @@ class State(enum.Enum):
 
 @dataclass
 class StoredTrial:
-    """What an ``optuna.trial.FrozenTrial`` says of a trial, by the same names, but its parameters."""
+    """What an ``optuna.trial.FrozenTrial`` says of a trial, by the same names, but its
+    parameters."""
 
     number: int
     state: State = State.RUNNING
@@ -115,7 +117,7 @@ def _local_time(text: str | None) -> datetime | None:
 
 
 def damaged(path: str | Path, line: int, error: Exception) -> StorageError:
-    """What is said of a line that is no entry."""
+    """The error for a line that is no entry."""
     return StorageError(
         f"{path} is damaged in line {line} ({error}): take the line out or the file away"
     )

@@ -1,7 +1,7 @@
 """Who may plan and claim, and which driver lives: locks on files of a shared folder.
 
-The kernel releases them when their holder dies, in any way, so that no lock is ever left behind, and
-no clock or process id is asked. ``postgres`` has the same for a server.
+The kernel releases them when their holder dies, in any way, so that no lock is ever left behind,
+and no clock or process id is asked. ``postgres`` has the same for a server.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Which of a sweep's metrics its evaluation measures, and which it measures besides: one's own data
-have no judge."""
+"""Which of a sweep's metrics its evaluation measures, and which more: a data set of one's own
+has no judge."""
 
 from __future__ import annotations
 

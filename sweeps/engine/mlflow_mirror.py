@@ -69,6 +69,24 @@ class Experiment:
             if not token:
                 return runs
 
+    def attempts(self, tracking: Tracking) -> list[Run]:
+        """All runs of the same cell and seed, oldest first."""
+        runs = self.runs("seed", tracking.parent_run_id)
+        return [run for run in runs if run.data.params.get("seed") == tracking.params["seed"]]
+
+    def state(self) -> dict[str, Any]:
+        """What a report depends on: every seed's run with its status, and the tags of the plan."""
+        runs = self.runs("seed")
+        tags = self.client.get_experiment(self.id).tags
+        return {
+            "runs": {run.info.run_id: [run.info.status, run.info.end_time] for run in runs},
+            "tags": {
+                key: value
+                for key, value in tags.items()
+                if not key.startswith("mlflow.") and key != "command"
+            },
+        }
+
     def end_run(self, run: Run, error: str, status: str = "KILLED") -> None:
         """End a run that was seen in some state, unless it has changed since."""
         if self.client.get_run(run.info.run_id).info.status == run.info.status:
@@ -147,7 +165,7 @@ class MlflowMirror:
             self.client.set_tag(run_id, tag, str(text in cells).lower())
 
     def tracking(self, cell: Cell, seed: int, trial: int, attempt: int, **tags: str) -> Tracking:
-        """What the trial needs to make its own nested run, with ``tags`` besides."""
+        """What the trial needs to make its own nested run, with more ``tags``."""
         names = {
             "mlflow.runName": f"{cell.text}, seed {seed}",
             "cell": cell.text,
@@ -180,7 +198,7 @@ class MlflowMirror:
     def settle(self, tracking: Tracking, result: Mapping[str, Any], folder: Path) -> None:
         """Make sure that a finished trial has its finished run, and one only: the process may have
         ended between result and run, and two may settle at once."""
-        runs = self._attempts(tracking)
+        runs = self.experiment.attempts(tracking)
         own = [run for run in runs if run.info.status == "RUNNING" and _is_of(run, tracking)]
         if not any(run.info.status == "FINISHED" for run in runs):
             run_id = own[-1].info.run_id if own else None
@@ -191,7 +209,7 @@ class MlflowMirror:
             )
             seed_run.log_artifacts(folder)
             seed_run.finish()
-            runs = self._attempts(tracking)
+            runs = self.experiment.attempts(tracking)
         self.experiment.keep_last_finished(runs)
         for run in runs:
             # A server that was asked twice, since its answer was lost, has made two
@@ -201,7 +219,7 @@ class MlflowMirror:
     def fail(self, tracking: Tracking, status: str, error: str, folder: Path) -> None:
         """Mark the run of a trial FAILED or KILLED with the reason and its log; one is made if the
         trial did not get as far."""
-        own = [run for run in self._attempts(tracking) if _is_of(run, tracking)]
+        own = [run for run in self.experiment.attempts(tracking) if _is_of(run, tracking)]
         seed_run = SeedRun(tracking, own[-1].info.run_id if own else None, facts=provenance())
         seed_run.log_artifacts(folder, ("run.yaml", "log.txt"))
         seed_run.finish(status, error, _last_bytes(folder / "log.txt"))
@@ -288,19 +306,6 @@ class MlflowMirror:
         else:
             self.client.set_terminated(run_id, status)
 
-    def report_state(self) -> dict[str, Any]:
-        """What a report depends on: every seed's run with its status, and the tags of the plan."""
-        runs = self.experiment.runs("seed")
-        tags = self.client.get_experiment(self.experiment.id).tags
-        return {
-            "runs": {run.info.run_id: [run.info.status, run.info.end_time] for run in runs},
-            "tags": {
-                key: value
-                for key, value in tags.items()
-                if not key.startswith("mlflow.") and key != "command"
-            },
-        }
-
     def links(self) -> list[tuple[str, str]]:
         """How to look at the sweep in MLflow: a command, and the pages."""
         runs = list(self.runs.values())
@@ -308,11 +313,6 @@ class MlflowMirror:
             return page_links(public(self.uri), self.experiment.id, runs)
         command = ("MLflow", f"python -m sweeps ui{_ui_words(self.uri)}")
         return [command, *page_links(LOCAL, self.experiment.id, runs)]
-
-    def _attempts(self, tracking: Tracking) -> list[Run]:
-        """All runs of the same cell and seed, oldest first."""
-        runs = self.experiment.runs("seed", tracking.parent_run_id)
-        return [run for run in runs if run.data.params.get("seed") == tracking.params["seed"]]
 
 
 def _is_of(run: Run, tracking: Tracking) -> bool:

@@ -1,9 +1,9 @@
-"""The pages of a sweep in MLflow, and how they look: means of the headline metric first, its columns
-in the table.
+"""The pages of a sweep in MLflow, and how they look: means of the headline metric first, its
+columns in the table.
 
-MLflow sorts charts and hides columns by rules of its own. A view that is stored with the experiment, as
-its button "Share" stores one, overrules them; a version that does not know the format shows its
-standard view.
+MLflow sorts charts and hides columns by rules of its own. A view that is stored with the
+experiment, as its button "Share" stores one, overrules them; a version that does not know the
+format shows its standard view.
 """
 
 from __future__ import annotations

@@ -57,21 +57,21 @@ class Plan:
     notes: list[str]
 
     @property
-    def wanted(self) -> list[Key]:
+    def planned(self) -> list[Key]:
         """The trials of this plan, in the order in which they are queued."""
         return self.request.keys
 
     def describe_size(self) -> str:
         """How large it is, in words."""
         cells, seeds = len(self.request.cells), len(self.request.seeds)
-        return f"{cells} cells × {seeds} seeds = {len(self.wanted)} trials"
+        return f"{cells} cells × {seeds} seeds = {len(self.planned)} trials"
 
     def unknown_trials(self) -> int:
         """How many trials may come that are not planned yet."""
         return 0
 
     def summary_lines(self) -> list[str]:
-        """Lines to print besides the table of cells."""
+        """Lines to print before the table of cells."""
         return []
 
     def prepare(self) -> None:
@@ -86,19 +86,19 @@ class Plan:
         has not finished."""
         again = {key_of(trial) for trial in self.queue.trials("WAITING", "RUNNING")}
         complete = {key_of(trial) for trial in self.queue.trials("COMPLETE")}
-        return (complete & set(self.wanted)) - again
+        return (complete & set(self.planned)) - again
 
     def claim(self, training: Collection[str] = ()) -> Job | None:
         """The next trial, now this process's own; None if nothing waits. A trial that would only
         wait for an adapter of ``training`` comes after the others."""
         levels = {factor.key: factor.levels for factor in self.request.sweep.factors}
-        wanted = set(self.wanted)
-        free = wanted
+        planned = set(self.planned)
+        free = planned
         if training:
-            free = {key for key in wanted if self.request.adapter(key) not in training}
+            free = {key for key in planned if self.request.adapter(key) not in training}
         trial = self.queue.claim(free, levels)
-        if trial is None and free != wanted:
-            trial = self.queue.claim(wanted, levels)
+        if trial is None and free != planned:
+            trial = self.queue.claim(planned, levels)
         if trial is None:
             return None
         key = key_of(trial)
@@ -123,10 +123,10 @@ class Plan:
             kind=kinds_of(self.request, [key], self.done())[key],
         )
 
-    def observe(self, job: Job, text: str) -> None:
+    def on_progress(self, job: Job, text: str) -> None:
         """A running trial has reported its progress."""
 
-    def dropped(self, job: Job) -> None:
+    def on_pruned(self, job: Job) -> None:
         """A trial was ended early because its settings are no match."""
 
 

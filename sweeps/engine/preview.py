@@ -1,5 +1,5 @@
-"""What a command would do: its cells, what is done of them, what they share, and how long the rest will
-take. Runs and writes nothing."""
+"""What a command would do: its cells, what is done of them, what they share, and how long the rest
+will take. Runs and writes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The candidates of a search: an Optuna study beside the queue, whose trials are proposed settings."""
+"""The candidates of a search: an Optuna study beside the queue, whose trials are proposed
+settings."""
 
 from __future__ import annotations
 
@@ -62,8 +63,8 @@ class Proposals:
         return self.queue.study
 
     def candidates(self, *states: str) -> list[FrozenTrial]:
-        """What was proposed, oldest first; not the control, whose value the sampler was only
-        told."""
+        """What was proposed, oldest first; not the control, of which the sampler only knows
+        the value."""
         return [trial for trial in self.queue.trials(*states) if "values" in trial.user_attrs]
 
     def cell(self, candidate: FrozenTrial) -> Cell:
@@ -113,7 +114,8 @@ class Proposals:
     def is_hopeless(
         self, candidate: FrozenTrial, values: Mapping[int, Mapping[str, float]], seeds: int
     ) -> bool:
-        """With prune=seeds, whether the finished ones of ``seeds`` seeds say that it is no match."""
+        """With prune=seeds, whether the finished ones of ``seeds`` seeds say that it is no
+        match."""
         if self.config.prune != "seeds":
             return False
         trial = self.open_trial(candidate)

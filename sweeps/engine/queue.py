@@ -1,9 +1,10 @@
 """The queue of a sweep: an Optuna study whose trials are (cell, seed), in a journal file or in a
 PostgreSQL database.
 
-Trials are enqueued and claimed, never sampled. A claim is atomic between processes: SQLite as storage
-would hand one trial to two of them. A process that runs trials holds a lock as long as it lives, so
-that a trial whose process was killed is recognised at once, also from another machine or container.
+Trials are enqueued and claimed, never sampled. A claim is atomic between processes: SQLite as
+storage would hand one trial to two of them. A process that runs trials holds a lock as long as it
+lives, so that a trial whose process was killed is recognised at once, also from another machine or
+container.
 """
 
 from __future__ import annotations
@@ -168,7 +169,7 @@ class TrialQueue:
             waiting = [trial for trial in trials if trial.number == self._half_claimed]
             waiting += [t for t in trials if t.state.name == "WAITING" and key_of(t) in keys]
             for trial in waiting:
-                trial_id = self._trial_id(trial.number)
+                trial_id = _trial_id(self, trial.number)
                 try:
                     # Decided by the storage, in one step: on a server also without the lock, which
                     # may go with its connection
@@ -198,7 +199,7 @@ class TrialQueue:
         with suppress(optuna.exceptions.UpdateFinishedTrialError):
             for key, value in facts.items():
                 if value is not None:
-                    self.storage.set_trial_user_attr(self._trial_id(number), key, value)
+                    self.storage.set_trial_user_attr(_trial_id(self, number), key, value)
 
     @_translate_errors
     def complete(
@@ -209,18 +210,14 @@ class TrialQueue:
         False if another driver, which took this one for dead, has ended it: its word counts.
         Raises ValueError for a value that is not a number.
         """
-        import optuna
-
-        return self._end(number, optuna.trial.TrialState.COMPLETE, value, "seconds", seconds)
+        return _end(self, number, "COMPLETE", value, "seconds", seconds)
 
     @_translate_errors
     def fail(self, number: int, reason: str, status: str | None = None) -> bool:
         """End a running trial without a value; ``status`` is FAILED if it was its own fault. False
         as in ``complete``."""
-        import optuna
-
         self.note(number, status=status)
-        return self._end(number, optuna.trial.TrialState.FAIL, None, "error", reason)
+        return _end(self, number, "FAIL", None, "error", reason)
 
     def close(self) -> None:
         """From now on this process counts as ended."""
@@ -228,27 +225,36 @@ class TrialQueue:
         if self.server is not None:
             self.storage.engine.dispose()
 
-    def _trial_id(self, number: int) -> int:
-        return self.storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
 
-    def _end(
-        self, number: int, state: Any, value: float | Sequence[float] | None, note: str, text: Any
-    ) -> bool:
-        import optuna
+def _trial_id(queue: TrialQueue, number: int) -> int:
+    return queue.storage.get_trial_id_from_study_id_trial_number(queue._study_id, number)
 
-        trial_id = self._trial_id(number)
-        try:
-            if not self.storage.get_trial(trial_id).state.is_finished():
-                if text is not None:
-                    self.storage.set_trial_user_attr(trial_id, note, text)
-                self.study.tell(number, value, state)
-                return True
-        except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
-            if not self.storage.get_trial(trial_id).state.is_finished():
-                raise
-        trial = self.storage.get_trial(trial_id)
-        # True if it was told already, and only the answer was lost
-        return trial.state == state and trial.user_attrs.get(note) == text
+
+def _end(
+    queue: TrialQueue,
+    number: int,
+    state: str,
+    value: float | Sequence[float] | None,
+    note: str,
+    text: Any,
+) -> bool:
+    """End a trial in ``state`` with ``text`` as its attribute ``note``. False if it has ended in
+    another way."""
+    import optuna
+
+    trial_id = _trial_id(queue, number)
+    try:
+        if not queue.storage.get_trial(trial_id).state.is_finished():
+            if text is not None:
+                queue.storage.set_trial_user_attr(trial_id, note, text)
+            queue.study.tell(number, value, optuna.trial.TrialState[state])
+            return True
+    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+        if not queue.storage.get_trial(trial_id).state.is_finished():
+            raise
+    trial = queue.storage.get_trial(trial_id)
+    # True if it had ended so already, and only the answer was lost
+    return trial.state.name == state and trial.user_attrs.get(note) == text
 
 
 def key_of(trial: FrozenTrial | StoredTrial) -> Key:

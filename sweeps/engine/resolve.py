@@ -1,5 +1,5 @@
-"""What a command asks for: the sweep with its levels, its cells and the settings of their trials, each
-checked before anything is stored.
+"""What a command asks for: the sweep with its levels, its cells and the settings of their trials,
+each checked before anything is stored.
 
 Needs none of the heavy libraries: an error in a command is reported before they load.
 """
@@ -29,7 +29,8 @@ SEARCH = ("candidates", "sampler", "sampler_seed", "objectives", "prune")
 
 @dataclass
 class Request:
-    """A sweep as a command asks for it: with its levels, settings, cells, and the command's words."""
+    """A sweep as a command asks for it: with its levels, settings, cells, and the command's
+    words."""
 
     sweep: Sweep
     config: schema.Sweep
@@ -136,8 +137,8 @@ def _check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
         check(run)
     except ValueError as error:
         raise PlanError(str(error)) from None
-    chosen = cell.untouched or (cell.control and cell.training.get("method") == UNTOUCHED_METHOD)
-    if run.method.name == UNTOUCHED_METHOD and not chosen:
+    expected = cell.untouched or (cell.control and cell.training.get("method") == UNTOUCHED_METHOD)
+    if run.method.name == UNTOUCHED_METHOD and not expected:
         raise PlanError(
             f"method.name={run.method.name}: {', '.join(sweep.keys)} would change nothing in it; "
             "choose another method"
@@ -194,7 +195,7 @@ def same_settings(config: schema.Sweep, one: Mapping[str, Any], two: Mapping[str
 
 
 def _only_embedded(sweep: Sweep, config: schema.Sweep) -> bool:
-    """Whether nothing but the embedded world was chosen."""
+    """Whether nothing but the embedded world is asked for."""
     if "backbone" in sweep.keys:
         embedded = spec.data_sets()[config.data.name].embedded(config)
         return embedded and config.levels is None
@@ -254,8 +255,8 @@ def _check_objectives(sweep: Sweep, config: schema.Sweep) -> None:
 
 
 def _as_in_schema(config: schema.Sweep, factor: Factor, level: Any) -> Any:
-    """A level as the schema reads it (1 is 1.0 if a number is expected); the name of a group's file,
-    or of several settings, stays as it is."""
+    """A level as the schema reads it (1 is 1.0 if a number is expected); the name of a group's
+    file, or of several settings, stays as it is."""
     if factor.settings:
         return level
     value = conf.lookup(conf.replace(config, {factor.key: level}, "levels"), factor.key)

@@ -1,10 +1,10 @@
-"""A sweep that searches: settings between the lowest and the highest level of each factor, proposed by
-an Optuna sampler.
+"""A sweep that searches: settings between the lowest and the highest level of each factor, proposed
+by an Optuna sampler.
 
-A candidate is a cell like any other, whose seeds go through the sweep's queue; its value is the mean
-over seeds of each objective. What is known of a candidate follows from the queue alone, so that any
-driver can go on with a search that another left. The untouched backbone and the control are run too;
-the sampler knows the control's value.
+A candidate is a cell like any other, whose seeds go through the sweep's queue; its value is the
+mean over seeds of each objective. What is known of a candidate follows from the queue alone, so
+that any driver can go on with a search that another left. The untouched backbone and the control
+are run too; the sampler knows the control's value.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class SearchPlan(Plan):
 
     def unknown_trials(self) -> int:
         fixed = {cell.text for cell in _fixed_cells(self)}
-        known = {key for key in self.wanted if key[0] not in fixed}
+        known = {key for key in self.planned if key[0] not in fixed}
         ended = len(self.proposals.candidates("PRUNED", "FAIL"))
         candidates = self.request.config.candidates + self._lost - ended
         return max(candidates * len(self.request.seeds) - len(known), 0)
@@ -65,7 +65,7 @@ class SearchPlan(Plan):
         self.proposals.queue.close()
 
     @property
-    def wanted(self) -> list[Key]:
+    def planned(self) -> list[Key]:
         """The seeds of the first cells, then those of candidates that have not been dropped; with
         pruning, the next seed of each."""
         seeds, pruning = self.request.seeds, self.request.config.prune != "none"
@@ -121,7 +121,7 @@ class SearchPlan(Plan):
                 self.proposals.study.tell(candidate.number, self.proposals.means(values))
         self._queue_missing()
 
-    def observe(self, job: Job, text: str) -> None:
+    def on_progress(self, job: Job, text: str) -> None:
         """With prune=training the loss of a candidate's first seed is compared with those of the
         candidates before it."""
         if self.request.config.prune != "training" or job.seed != self.request.seeds[0]:
@@ -137,7 +137,7 @@ class SearchPlan(Plan):
         if trial.should_prune():
             (job.folder / PRUNE).touch()
 
-    def dropped(self, job: Job) -> None:
+    def on_pruned(self, job: Job) -> None:
         candidate = self.proposals.candidate_of(job.cell)
         if candidate is not None:
             self.proposals.open_trial(candidate).set_user_attr("pruned", True)
@@ -180,7 +180,7 @@ class SearchPlan(Plan):
 
     def _queue_missing(self) -> None:
         known = {key_of(trial) for trial in self.queue.trials("WAITING", "RUNNING", "COMPLETE")}
-        for key in self.wanted:
+        for key in self.planned:
             if key not in known and _count_failures(self, key) <= self.request.config.retries:
                 self.enqueue(key)
 

@@ -69,7 +69,7 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
     eta = EtaEstimator(len(slots))
     for kind, seconds in seconds_of(plan.queue.trials()):
         eta.add(kind, seconds)
-    waiting = kinds_of(plan.request, [key for key in plan.wanted if key not in done], done)
+    waiting = kinds_of(plan.request, [key for key in plan.planned if key not in done], done)
     failures: dict[Key, str] = {}
     if waiting or plan.unknown_trials():
         with make_display(console, eta, len(done), waiting, plan.unknown_trials()) as display:
@@ -104,7 +104,7 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
         show(console, f"{label + ':':<9}{text}")
     for (cell, seed), reason in failures.items():
         print(f"failed: {cell}, seed {seed}: {reason}", file=sys.stderr)
-    rest = set(plan.wanted) - done - failures.keys()
+    rest = set(plan.planned) - done - failures.keys()
     running = plan.queue.presence.elsewhere(plan.queue.trials("RUNNING"))
     elsewhere = len(rest & {key_of(trial) for trial in running})
     if elsewhere:
@@ -124,7 +124,7 @@ def _write_report(plan: Plan, console: Console) -> bool:
         for file in code.rglob("*")
         if file.suffix in (".py", ".typ")
     }
-    digest = conf.digest({"state": plan.mirror.report_state(), "source": source})
+    digest = conf.digest({"state": plan.mirror.experiment.state(), "source": source})
     if plan.queue.facts.get("report") != digest or not (plan.folder / "report.pdf").is_file():
         uri = plan.mirror.uri
         try:

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 PROGRAM = ("-m", "sweeps.engine.worker")
-GRACE = 10.0  # Seconds that a trial has to end by itself when it is told to stop
+GRACE = 10.0  # Seconds that a trial has to end by itself when it is asked to stop
 # torchrun's words for a rank that was killed
 KILLED = re.compile(r"Signal \d+ \((\w+)\) received by PID")
 
@@ -69,7 +69,7 @@ class Slot(Protocol):
     def progress(self) -> tuple[str, float]:
         """The latest line of the trial and the share of it that is done."""
 
-    def tell_to_stop(self) -> None:
+    def ask_to_stop(self) -> None:
         """Ask the running trial to end, and return at once."""
 
     def stop(self) -> None:
@@ -110,7 +110,7 @@ class InlineSlot:
     def progress(self) -> tuple[str, float]:
         return self._last
 
-    def tell_to_stop(self) -> None:
+    def ask_to_stop(self) -> None:
         """Nothing: what stops this process stops the trial."""
 
     def stop(self) -> None:
@@ -237,12 +237,12 @@ class ProcessSlot:
             return "", 0.0
         return content["text"], content["share"]
 
-    def tell_to_stop(self) -> None:
+    def ask_to_stop(self) -> None:
         if self.worker is not None and self.worker.poll() is None:
             self.worker.terminate()
 
     def stop(self, grace: float = GRACE) -> None:
-        self.tell_to_stop()
+        self.ask_to_stop()
         if self.worker is not None and self.worker.poll() is None:
             try:
                 self.worker.wait(grace)
@@ -321,18 +321,18 @@ def visible_gpus(config: schema.Sweep, environment: Mapping[str, str] = os.envir
     else:
         there = [str(number) for number in range(_count_gpus())]
     if config.devices == "auto":
-        chosen = there
+        selected = there
     else:
-        chosen = [name.strip() for name in config.devices.split(",")]
-        if len(set(chosen)) < len(chosen):
+        selected = [name.strip() for name in config.devices.split(",")]
+        if len(set(selected)) < len(selected):
             raise LaunchError(f"devices={config.devices}: expected each GPU once")
-        for name in chosen:
+        for name in selected:
             if name not in there:
                 known = ", ".join(there) or "none"
                 raise LaunchError(
                     f"devices={config.devices}: no GPU {name} here; there are {known}"
                 )
-    if config.trainer.accelerator == "gpu" and not chosen:
+    if config.trainer.accelerator == "gpu" and not selected:
         from torch.backends import mps
 
         if not mps.is_available():
@@ -340,7 +340,7 @@ def visible_gpus(config: schema.Sweep, environment: Mapping[str, str] = os.envir
                 "trainer.accelerator=gpu but this machine has none that torch can use: "
                 "set trainer.accelerator=auto"
             )
-    return chosen
+    return selected
 
 
 def _count_gpus() -> int:

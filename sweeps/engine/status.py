@@ -1,5 +1,5 @@
-"""How far a plan is, and how long the rest will take. Runs and creates nothing, and needs none of the
-heavy libraries."""
+"""How far a plan is, and how long the rest will take. Runs and creates nothing, and needs none of
+the heavy libraries."""
 
 from __future__ import annotations
 

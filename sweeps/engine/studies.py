@@ -1,9 +1,10 @@
-"""Which study the results of some settings belong to, found without opening anything.
+"""Which study the results of some settings belong to, without opening anything.
 
-Results are never mixed over settings. A digest of everything that a result depends on (not of seeds,
-levels, retries, output) is stored with the study; the same settings continue it, other settings start a
-study of their own next to it, ``<name>-<digest>``, and a note says so. Code is not part of the digest
-of a study, but of those of adapters and images, and a trial says what code made it.
+Results are never mixed over settings. A digest of everything that a result depends on (not of
+seeds, levels, retries, output) is stored with the study; the same settings continue it, other
+settings start a study of their own next to it, ``<name>-<digest>``, and a note says so. Code is not
+part of the digest of a study, but of those of adapters and images, and a trial says what code made
+it.
 """
 
 from __future__ import annotations

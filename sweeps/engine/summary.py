@@ -19,8 +19,8 @@ NONE = "–"
 def summary_table(
     sweep: Sweep, cells: Sequence[Cell], seeds: Sequence[int], values: Values, width: int
 ) -> Table:
-    """Cells × metrics: mean over seeds; the headline with its 95 % interval, and its difference from
-    the control, seed by seed.
+    """Cells × metrics: mean over seeds; the headline with its 95 % interval, and its difference
+    from the control, seed by seed.
 
     Holds as many of the other metrics as fit into ``width`` characters; the report has all.
     """

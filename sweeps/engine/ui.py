@@ -2,15 +2,15 @@
 
     python -m sweeps ui                                    # runs/mlflow.db
     python -m sweeps ui output=/data/runs port=5001        # runs kept elsewhere
-    python -m sweeps ui tracking_uri=http://server:5000    # a server that runs already: only prints the links
+    python -m sweeps ui tracking_uri=http://server:5000    # a server: only prints the links
 
 Settings:
     output=runs            folder with mlflow.db
-    port=5000              where the pages are opened on this machine; if 5000 is taken, the next free one
+    port=5000              a port of this machine; if 5000 is taken, the next free one
     tracking_uri=…         MLflow server or database; default sqlite:///<output>/mlflow.db
 
 Stop it with Ctrl-C. Sweeps may go on meanwhile.
-"""  # noqa: E501
+"""
 
 from __future__ import annotations
 

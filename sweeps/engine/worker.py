@@ -1,15 +1,15 @@
 """Trials in processes of their own: what happens to one of them happens to no other.
 
-    python -m sweeps.engine.worker                      # takes trials from standard input, a line of JSON each
-    python -m sweeps.engine.worker run.yaml             # one trial, or one rank of it under torchrun
-    python -m sweeps.engine.worker torchrun 2 run.yaml  # one trial on two devices of this machine
-    python -m sweeps.engine.worker exec COMMAND …       # COMMAND, which dies with this process's parent
+    python -m sweeps.engine.worker                      # trials from standard input, as JSON lines
+    python -m sweeps.engine.worker run.yaml             # one trial, or one rank under torchrun
+    python -m sweeps.engine.worker torchrun 2 run.yaml  # one trial on two devices
+    python -m sweeps.engine.worker exec COMMAND …       # COMMAND, which dies with its parent
 
-To train by hand: ``python -m lightning_modules.train run.yaml``. A trial's folder tells how it goes:
-``progress.json`` while it runs, then ``result.json``, or ``failed.json`` with the reason, whose
-traceback is in ``log.txt``. A worker dies with the process that started it, however that ends, so that
-none is left holding a device.
-"""  # noqa: E501
+To train by hand: ``python -m lightning_modules.train run.yaml``. A trial's folder tells how it
+goes: ``progress.json`` while it runs, then ``result.json``, or ``failed.json`` with the reason,
+whose traceback is in ``log.txt``. A worker dies with the process that started it, however that
+ends, so that none is left holding a device.
+"""
 
 from __future__ import annotations
 

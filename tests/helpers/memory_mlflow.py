@@ -1,4 +1,5 @@
-"""An MLflow store in dictionaries: what the engine asks of `MlflowClient`, a hundred times quicker."""
+"""An MLflow store in dictionaries: what the engine asks of `MlflowClient`, a hundred times
+quicker."""
 
 from __future__ import annotations
 

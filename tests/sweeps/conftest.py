@@ -30,7 +30,8 @@ def success(config: Run) -> float:
 
 
 class Trainer:
-    """Stands for `lightning_modules.training.run.run`; `before` may raise, `change` may spoil the metrics."""
+    """Stands for `lightning_modules.training.run.run`; `before` may raise, `change` may spoil the
+    metrics."""
 
     def __init__(self) -> None:
         self.ran: list[Run] = []

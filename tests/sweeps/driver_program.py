@@ -1,4 +1,5 @@
-"""A driver in a process of its own, to be killed: the tests' sweep over the tests' trials, without a report."""
+"""A driver in a process of its own, to be killed: the tests' sweep over the tests' trials, without
+a report."""
 
 from __future__ import annotations
 

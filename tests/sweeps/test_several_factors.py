@@ -1,4 +1,5 @@
-"""A sweep of two factors with combinations left out, from the plan to the report, on the fake trainer."""
+"""A sweep of two factors with combinations left out, from the plan to the report, on the fake
+trainer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The first sweep for real and very small: backbone, gates, judge, Optuna, MLflow and report, then the same command again."""
+"""The first sweep for real and very small: backbone, gates, judge, Optuna, MLflow and report, then
+the same command again."""
 
 from __future__ import annotations
 

@@ -1,8 +1,10 @@
-"""What the tests' drivers start in the place of `sweeps.engine.worker`: its own code around a trial that takes no time.
+"""What the tests' drivers start in the place of `sweeps.engine.worker`: its own code around a trial
+that takes no time.
 
-`behaviour.json` in the output folder says what goes wrong, by trial: {"0.4-0": "kill"} for threshold 0.4 and seed 0, in its first attempt
-only. `seconds` is what every trial takes at least, and `together` how many attempts must have begun before any goes on; all wait
-while there is a file `hold`. `ran.txt` gets a line for each attempt and process: trial, process id, visible devices.
+`behaviour.json` in the output folder says what goes wrong, by trial: {"0.4-0": "kill"} for
+threshold 0.4 and seed 0, in its first attempt only. `seconds` is what every trial takes at least,
+and `together` how many attempts must have begun before any goes on; all wait while there is a file
+`hold`. `ran.txt` gets a line for each attempt and process: trial, process id, visible devices.
 """
 
 from __future__ import annotations

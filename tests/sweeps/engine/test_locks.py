@@ -25,7 +25,8 @@ from sweeps.engine.locks import FileLocks
 locks = FileLocks(Path(sys.argv[1]))
 locks.hold("driver")
 with locks.exclusive("queue"):
-    child = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=sys.argv[2] == "True")
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    child = subprocess.Popen(["sleep", "60"], **quiet, close_fds=sys.argv[2] == "True")
     fork = os.fork()
     if not fork:
         time.sleep(60)

@@ -11,7 +11,7 @@ from urllib.parse import unquote
 import pytest
 
 from lightning_modules.tracking.mlflow import SeedRun, Tracking
-from sweeps.engine.mlflow_mirror import MlflowMirror
+from sweeps.engine.mlflow_mirror import Experiment, MlflowMirror
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links, view_tag
 from sweeps.sweep import UNTOUCHED, Cell
 
@@ -83,17 +83,17 @@ def test_a_trial_settled_twice_has_one_finished_run(mirror: MlflowMirror, folder
 def test_two_processes_that_settle_at_once_leave_one_finished_run(
     mirror: MlflowMirror, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tracking, original = mirror.tracking(CELL, 0, 5, 1), MlflowMirror._attempts
+    tracking, original = mirror.tracking(CELL, 0, 5, 1), Experiment.attempts
     calls: list[int] = []
 
-    def other_first(self: MlflowMirror, of: Tracking) -> list[Any]:
+    def other_first(self: Experiment, of: Tracking) -> list[Any]:
         runs = original(self, of)
         calls.append(1)
         if len(calls) == 1:  # After this one has looked, and before it has made its run
             mirror.settle(tracking, RESULT, folder)
         return runs
 
-    monkeypatch.setattr(MlflowMirror, "_attempts", other_first)
+    monkeypatch.setattr(Experiment, "attempts", other_first)
     mirror.settle(tracking, RESULT, folder)
     (run,), (other,) = attempts(mirror, "FINISHED"), attempts(mirror, "KILLED")
     assert run.info.run_id == attempts(mirror)[-1].info.run_id  # The last one, as readers take it

@@ -1,4 +1,5 @@
-"""The queue between processes, on a real PostgreSQL server (skipped where its programs are missing) and on the journal alike."""
+"""The queue between processes, on a real PostgreSQL server (skipped where its programs are missing)
+and on the journal alike."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ from pathlib import Path
 import optuna
 from sweeps.engine.queue import TrialQueue
 if sys.argv[2]:
-    import alembic.migration, optuna.storages._rdb.models, psycopg2  # so that all begin at the same moment
+    # So that all begin at the same moment
+    import alembic.migration, optuna.storages._rdb.models, psycopg2
 folder, storage, task = Path(sys.argv[1]), sys.argv[2] or None, sys.argv[3]
 keys = [("a=1", seed) for seed in range(16)]
 print("ready", flush=True)
@@ -45,7 +47,8 @@ elif task == "enqueue":
         study.enqueue(*key, {"a": 1})
 elif task == "one":
     trial = study.claim(keys, {})
-    child = subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, close_fds=True)
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+    child = subprocess.Popen(["sleep", "60"], **quiet, close_fds=True)
     fork = os.fork()
     if not fork:
         time.sleep(60)
@@ -107,7 +110,8 @@ def let_go(drivers: list[subprocess.Popen[str]]) -> None:
 
 
 def claimed_by(drivers: list[subprocess.Popen[str]]) -> list[list[int]]:
-    """The trials of each. The first of each are claimed at once and held together, so none can have run through the queue alone."""
+    """The trials of each. The first of each are claimed at once and held together, so none can have
+    run through the queue alone."""
     held = [driver.stdout.readline() for driver in drivers]  # type: ignore[union-attr]
     assert all(held), "".join(
         driver.communicate()[1] for driver, number in zip(drivers, held, strict=True) if not number

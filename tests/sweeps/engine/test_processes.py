@@ -1,4 +1,5 @@
-"""Trials in other processes, for real: drivers, workers and ranks that are killed, and what the next start makes of it."""
+"""Trials in other processes, for real: drivers, workers and ranks that are killed, and what the
+next start makes of it."""
 
 from __future__ import annotations
 
