@@ -1,4 +1,4 @@
-"""What a sample and a batch are, whatever the dataset."""
+"""What a sample and a batch are, for every data set."""
 
 from __future__ import annotations
 

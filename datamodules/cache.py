@@ -142,7 +142,7 @@ class TextCache:
         texts tensors [n, …] by name, the same names every time: hidden [n, T, D], perhaps pooled
         [n, P] and others. ``facts`` come from `text_facts`.
 
-        Raises as `datamodules.shards.fill` does; the text stands in the place of a file.
+        Raises as `datamodules.shards.fill` does; the text is named where a file would be.
         """
         by_digest = {_digest(text): text for text in {*texts, ""}}
         digests = np.array(sorted(by_digest))

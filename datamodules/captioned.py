@@ -44,7 +44,7 @@ class CaptionedDataset(Dataset):
     In training the caption is drawn by a generator seeded with (seed, epoch, id), and with ``flip``
     half of the samples are mirrored by another one, images and masks alike, but never those whose
     caption says left or right; in evaluation it is the first caption. ``latents``, once attached,
-    stand in for the images: [n, C, h, w], which are never mirrored, or [n, 2, C, h, w], plain and
+    replace the images: [n, C, h, w], which are never mirrored, or [n, 2, C, h, w], plain and
     mirrored. With ``with_phrases`` a sample also says which words of its caption mean which
     objects.
 
@@ -121,7 +121,7 @@ class CaptionedDataset(Dataset):
                 path = self.records[row].path
                 if path not in self.broken:
                     self.broken.add(path)
-                    warnings.warn(f"{error}; the next image stands in for it", stacklevel=2)
+                    warnings.warn(f"{error}; the next image replaces it", stacklevel=2)
         raise DataError(f"none of the {len(self)} images of split {self.split!r} can be decoded")
 
     def _sample(self, index: int) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class CaptionedDataset(Dataset):
         """The objects of one image, masks and boxes cropped and resized as the image is. Those of
         which nothing is left are left out.
 
-        ``share`` stands in for ``mask_share``.
+        ``share`` replaces ``mask_share``.
         """
         return []
 
@@ -250,7 +250,7 @@ class CaptionedDataModule(PairedDataModule):
     and ``eval_images`` of each.
 
     ``index_root`` is where indices are kept; without, they are made in a temporary folder that goes
-    with the object. ``emit`` is told how the checks of the images go on. The other arguments, and
+    with the object. ``emit`` gets lines on the progress of checks. The other arguments, and
     the ``options`` of a data set, are those of `CaptionedDataset`.
     """
 

@@ -74,9 +74,9 @@ class ConceptDataset(Dataset):
 
     def longest(self, length: Callable[[str], int]) -> list[tuple[str, list[Phrase]]]:
         """The prompt of the concepts of greatest ``length`` with each of the joins, the longest
-        concept last: whoever can hold these can hold every prompt."""
-        chosen = sorted(self.concepts, key=length)[-self.objects :]
-        return [self._compose(chosen, join) for join in self.joins]
+        concept last: a text encoder that can hold these can hold every prompt."""
+        longest = sorted(self.concepts, key=length)[-self.objects :]
+        return [self._compose(longest, join) for join in self.joins]
 
     @property
     def manifest(self) -> dict[str, Any]:
@@ -93,20 +93,18 @@ class ConceptDataset(Dataset):
         facts = [*self.concepts, str(self.objects), str(self.length), self.template, *self.joins]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
-    def _compose(self, chosen: Sequence[str], join: str) -> tuple[str, list[Phrase]]:
+    def _compose(self, concepts: Sequence[str], join: str) -> tuple[str, list[Phrase]]:
         """The prompt, and where in it the concepts stand."""
-        named = [with_article(concept) for concept in chosen]
+        named, nowhere = [with_article(c) for c in concepts], torch.zeros(0, 0, dtype=torch.bool)
         objects = named[0] if len(named) == 1 else ", ".join(named[:-1]) + join + named[-1]
-        text, at, found = self.template.replace("{}", objects), self.template.index("{}"), []
-        for concept, words in zip(chosen, named, strict=True):
-            end = text.index(words, at) + len(words)
-            found.append(
-                Phrase(concept, end - len(concept), end, torch.zeros(0, 0, dtype=torch.bool))
-            )
-            at = end
-        return text, found
+        text, at = self.template.replace("{}", objects), self.template.index("{}")
+        phrases = []
+        for concept, words in zip(concepts, named, strict=True):
+            at = text.index(words, at) + len(words)
+            phrases.append(Phrase(concept, at - len(concept), at, nowhere))
+        return text, phrases
 
     def _draw(self, index: int) -> tuple[list[str], str]:
         rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
-        chosen = [self.concepts[i] for i in rng.permutation(len(self.concepts))[: self.objects]]
-        return chosen, self.joins[int(rng.integers(len(self.joins)))]
+        concepts = [self.concepts[i] for i in rng.permutation(len(self.concepts))[: self.objects]]
+        return concepts, self.joins[int(rng.integers(len(self.joins)))]

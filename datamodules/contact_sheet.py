@@ -1,8 +1,8 @@
 """Pictures of samples for a person: each image with its masks outlined, below it the caption with
 the words that mean them.
 
-What belongs together has the same colour and the same number. Colours are told apart by the
-colour-blind (Okabe and Ito).
+What belongs together has the same colour and the same number. The colour-blind can distinguish
+the colours (Okabe and Ito).
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ class Crop(NamedTuple):
         square = mask[self.top : self.top + self.side, self.left : self.left + self.side]
         if not square.any():
             return None
-        found = shrink(torch.from_numpy(np.ascontiguousarray(square)), self.resolution, share)
-        return found.flip(-1) if self.mirrored else found
+        small = shrink(torch.from_numpy(np.ascontiguousarray(square)), self.resolution, share)
+        return small.flip(-1) if self.mirrored else small
 
     def box(
         self, x0: float, y0: float, x1: float, y1: float
@@ -59,8 +59,8 @@ class Crop(NamedTuple):
 
 
 def shrink(mask: Tensor, side: int, share: float = 0.5) -> Tensor:
-    """bool [side, side]: where at least ``share`` of a location's area is covered by ``mask`` [H,
-    W]; with share 0, where any of it is."""
+    """bool [side, side]: the pixels of which at least ``share`` is covered by ``mask`` [H, W]; with
+    share 0, those of which any part is."""
     covered = torch.nn.functional.interpolate(mask[None, None].float(), (side, side), mode="area")[
         0, 0
     ]

@@ -29,7 +29,7 @@ class Flickr30kDataset(CaptionedDataset):
 
     ``split`` is train, val or test of those that ``split_by`` names: karpathy (29,000 / 1,014 /
     1,000) or entities (29,783 / 1,000 / 1,000). With the split ``all``, or split_by ``all``
-    whatever the split, every image with a caption is in it. ``detokenise`` writes "a dog ." as "a
+    for any split, every image with a caption is in it. ``detokenise`` writes "a dog ." as "a
     dog.". There are no masks, no categories and no colours, so `instances` is empty; `phrases` are
     known.
     """

@@ -167,7 +167,7 @@ def describe(facts: dict[str, Any]) -> list[str]:
             lines.append(f"{key.replace('_', ' ')}: {_describe_histogram(facts[key])}")
     phrases = facts["phrases"]
     part = phrases["of"] < facts["samples"]
-    seen = f" (of {phrases['of']} captions, evenly chosen)" if part else ""
+    seen = f" (of {phrases['of']} captions, evenly spread)" if part else ""
     histogram = _describe_histogram(phrases["per_caption"])
     lines.append(f"linked phrases per caption: {histogram}{seen}")
     lines.append(

@@ -94,8 +94,8 @@ class Order(DistributedSampler[int]):
 class PairedDataModule(L.LightningDataModule):
     """What the DataModules share: batches of ``train_set``, which a subclass makes in ``setup``.
 
-    Every (seed) gives the same order of images and captions, whatever the method: comparisons
-    between methods are paired. ``batch`` is what one process takes at once.
+    A seed gives the same order of images and captions to every method: comparisons between
+    methods are paired. ``batch`` is what one process takes at once.
     """
 
     train_set: Any
@@ -106,7 +106,7 @@ class PairedDataModule(L.LightningDataModule):
         self.batch, self.workers, self.seed = batch, workers, seed
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        """One epoch, or what is left of it. The Trainer asks anew each epoch
+        """One epoch, or what is left of it. The Trainer asks again each epoch
         (``reload_dataloaders_every_n_epochs=1``).
 
         Lightning itself would begin an interrupted epoch from its start, with the numbers of later
@@ -121,8 +121,8 @@ class PairedDataModule(L.LightningDataModule):
             )
         epoch = self.trainer.current_epoch if self.trainer else 0
         done = self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
-        # Workers hold copies of the dataset, so they have to be started after this: they are, anew
-        # for each epoch.
+        # Workers hold copies of the dataset, so they have to be started after this: they are, for
+        # each epoch.
         self.train_set.epoch = epoch
         order = Order(
             size, self.seed, epoch, done % (size // (self.batch * world)), self.batch, rank, world
@@ -141,7 +141,7 @@ class PairedDataModule(L.LightningDataModule):
         return ConceptDataset(concepts, objects, length, seed)
 
     def manifest(self) -> dict[str, Any]:
-        """What the data are, for whoever looks at a run later. Fits into JSON."""
+        """What the data are, for the records of a run. Fits into JSON."""
         return {
             "train": len(self.train_set),
             "evaluation": {name: len(dataset) for name, dataset in self.eval_sets.items()},
@@ -165,5 +165,5 @@ class PairedDataModule(L.LightningDataModule):
             )
             raise ValueError(
                 f"the checkpoint was made with {was}; now it is {now}: go on as it began (the global batch is trainer.batch x processes) "
-                "or delete the checkpoint to train anew"
+                "or delete the checkpoint to train from the start"
             )

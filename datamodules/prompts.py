@@ -1,4 +1,4 @@
-"""Prompts without images: benchmarks, word lists and one's own files, for training on phrases and
+"""Prompts without images: benchmarks, lists of words and users' own files, for training on phrases and
 for evaluation."""
 
 from __future__ import annotations
@@ -145,21 +145,21 @@ class PromptDataModule(PairedDataModule):
         )
         records = [record for file in files for record in file.records]
         if not records:
-            told = [
+            reasons = [
                 f"{kind}: {where}" for kind, places in problems.examples.items() for where in places
             ]
             raise DataError(
                 f"no prompts left in {', '.join(map(str, self.paths))}: "
-                f"{told[0] if told else 'no file was named'}"
+                f"{reasons[0] if reasons else 'no file was named'}"
             )
-        chosen = [record for record in records if len(record.phrases) >= self.min_phrases]
-        if not chosen:
+        rich = [record for record in records if len(record.phrases) >= self.min_phrases]
+        if not rich:
             raise DataError(
                 f"none of {len(records)} prompts has min_phrases={self.min_phrases} "
                 "phrases: set it lower, or name the phrases"
             )
         once: dict[Any, PromptRecord] = {}
-        for i, record in enumerate(chosen):
+        for i, record in enumerate(rich):
             once.setdefault(i if self.keep_duplicates else (record.text, record.phrases), record)
         by_name = self._by_name(files)
         self._manifest = {
@@ -168,8 +168,8 @@ class PromptDataModule(PairedDataModule):
             "prompts": len(records),
             "categories": dict(Counter(record.category for record in records)),
             "training": {
-                "few_phrases": len(records) - len(chosen),
-                "duplicates_across_files": len(chosen) - len(once),
+                "few_phrases": len(records) - len(rich),
+                "duplicates_across_files": len(rich) - len(once),
             },
             "problems": problems.summary(),
         }

@@ -98,7 +98,8 @@ class Entry(NamedTuple):
 
 def subsets(count: int) -> list[tuple[int, ...]]:
     """All non-empty subsets of ``count`` subjects, the smallest first."""
-    return [chosen for size in range(1, count + 1) for chosen in combinations(range(count), size)]
+    sizes = range(1, count + 1)
+    return [subset for size in sizes for subset in combinations(range(count), size)]
 
 
 class SceneDataset(Dataset):
@@ -235,9 +236,9 @@ class ScenePrompts:
     ) -> None:
         self.subjects, self.views = list(subjects), list(views)
         texts = [
-            template.replace("{tokens}", " and ".join(self.subjects[s].token for s in chosen))
+            template.replace("{tokens}", " and ".join(self.subjects[s].token for s in subset))
             for template in templates
-            for chosen in subsets(len(self.subjects))
+            for subset in subsets(len(self.subjects))
         ]
         # A template without {tokens} is one prompt.
         self.texts = list(dict.fromkeys(texts))
@@ -261,7 +262,7 @@ class ScenePrompts:
     def instances(self, index: int) -> list[Instance]:
         """The prompt's subjects that are in its image; the label is the class word, or the
         placeholder where none is known."""
-        found = []
+        instances = []
         for phrase in self.phrases(index):
             mask = phrase.mask >= 0.5
             if not mask.any():
@@ -272,8 +273,10 @@ class ScenePrompts:
             )
             subject = next(s for s in self.subjects if s.token == phrase.text)
             box = (float(columns[0]), float(rows[0]), columns[-1] + 1.0, rows[-1] + 1.0)
-            found.append(Instance(subject.class_word or subject.token, mask, box, subject.color))
-        return found
+            instances.append(
+                Instance(subject.class_word or subject.token, mask, box, subject.color)
+            )
+        return instances
 
     def pixels(self, index: int) -> Tensor:
         """uint8 [3, resolution, resolution]."""

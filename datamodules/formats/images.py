@@ -51,7 +51,7 @@ def check_image(path: Path, verify: str = "header") -> tuple[int, int] | str:
     except Image.UnidentifiedImageError:
         return "no image"
     except Exception as error:
-        # Pillow's decoders raise whatever their format makes them stumble over
+        # Pillow's decoders raise errors of any kind
         return f"{'truncated' if 'truncated' in str(error).lower() else 'broken'} ({error})"
 
 
@@ -64,7 +64,7 @@ def check_images(
     """`check_image` of each path, in order, by several threads. No more is read than is asked for,
     in chunks.
 
-    ``emit`` is told after each chunk how far it is.
+    ``emit`` gets a line after each chunk.
     """
     for start in range(0, len(paths), CHUNK):
         # No pool lives on between chunks: a generator that is given up would be closed by whichever

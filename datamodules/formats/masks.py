@@ -41,7 +41,7 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
         return None, "mask of another size"
     counts = segmentation["counts"]
     runs = _runs(counts) if isinstance(counts, str) else counts
-    # pycocotools fills what the runs do not reach with whatever is in memory.
+    # pycocotools fills what the runs do not reach with what is in memory.
     if not all(isinstance(n, int) and n >= 0 for n in runs) or sum(runs) != width * height:
         return None, "broken mask"
     return (segmentation, "") if sum(runs[1::2]) else (None, "empty mask")

@@ -1,6 +1,6 @@
 """Prompts from files of any origin.
 
-Kinds of files (`KINDS`), told apart by name and content:
+Kinds of files (`KINDS`), recognised by name and content:
 
 * ``text``: one prompt a line, and nothing else (no comments);
 * ``geneval``: GenEval's evaluation_metadata.jsonl, with what the image shall show;
@@ -16,7 +16,7 @@ Kinds of files (`KINDS`), told apart by name and content:
   are the wanted objects, or else the noun phrases. ``wanted`` is in GenEval's form (`prompt_forms`); a ``count`` that is left out is 1.
 
 Files are UTF-8, with or without a mark at the beginning; lines end as on any system. Blank lines
-are dropped, and lines that say what an earlier one said, unless duplicates are kept.
+are dropped, and lines that repeat an earlier one, unless duplicates are kept.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ JSON_LINES = (".jsonl", ".ndjson", ".json")
 PLAIN = ("", ".txt", ".prompt", ".prompts")
 # Texts of no prompts beside the benchmarks' own
 OTHER = ("readme", "license", "licence", "object_names", "new_objects", "requirements")
-KNOWN = f"known kinds, to be given where they cannot be told: {', '.join(KINDS)}"
+KNOWN = f"known kinds, to be given where they are not recognised: {', '.join(KINDS)}"
 
 
 @dataclass
@@ -58,7 +58,7 @@ def read_prompts(
     """The prompts of a file, or of the prompt files of a folder (`prompt_files`), in their order.
 
     Lines that give no prompt are added to ``problems``; without it the first one raises DataError.
-    DataError is also raised for a file that is no text, whose kind cannot be told, or that leaves
+    DataError is also raised for a file that is no text, whose kind is not recognised, or that leaves
     no prompt; FileNotFoundError where there is nothing.
     """
     files, _ = read_sources([path], kind, problems or Problems("raise"), keep_duplicates)
@@ -85,9 +85,9 @@ def read_sources(
         if str(path) in MADE and not path.exists():
             files += _make_prompts(str(path), seed)
         elif path.is_dir():
-            chosen, others = prompt_files(path)
+            selected, others = prompt_files(path)
             not_read += map(str, others)
-            for file in chosen:
+            for file in selected:
                 try:
                     files.append(_read_file(file, kind, problems, keep_duplicates))
                 except DataError as error:
@@ -121,21 +121,21 @@ def prompt_files(folder: Path) -> tuple[list[Path], list[Path]]:
     """
     paths = sorted(path for path in folder.iterdir() if path.is_file())
     texts = [path for path in paths if path.suffix.lower() == ".txt"]
-    chosen = [path for path in paths if path.suffix.lower() in JSON_LINES]
-    readable = sorted([*texts, *chosen])
+    selected = [path for path in paths if path.suffix.lower() in JSON_LINES]
+    readable = sorted([*texts, *selected])
     benchmark: dict[str, dict[tuple[int, bool], list[Path]]] = {}
     for path in texts:
         if match := T2I_NAME.fullmatch(path.stem.lower()):
             rank = ({"val": 0, None: 1, "train": 2}[match[2]], match[3] is not None)
             benchmark.setdefault(match[1], {}).setdefault(rank, []).append(path)
-    chosen += [path for ranked in benchmark.values() for path in ranked[min(ranked)]]
-    chosen = sorted(chosen) or [path for path in texts if path.stem.lower() not in OTHER]
-    if not chosen:
+    selected += [path for ranked in benchmark.values() for path in ranked[min(ranked)]]
+    selected = sorted(selected) or [path for path in texts if path.stem.lower() not in OTHER]
+    if not selected:
         names = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DataError(
             f"{folder}: no prompt files: looked for *.jsonl and *.txt, found {names}; {KNOWN}"
         )
-    return chosen, [path for path in readable if path not in chosen]
+    return selected, [path for path in readable if path not in selected]
 
 
 def renumber(records: Sequence[PromptRecord]) -> list[PromptRecord]:

@@ -1,7 +1,7 @@
 """What a prompt says: where in it the words of its objects stand and, for sentences of a known form,
 what the image shall show.
 
-That is told in GenEval's form, whatever the prompt comes from:
+That has GenEval's form, for prompts of every origin:
 
     {"tag": str, "include": [{"class": str, "count": int, "color"?: str, "position"?: [relation, index]}], "exclude"?: [{"class", "count"}]}
 
@@ -102,7 +102,7 @@ _SINGULAR = {form: noun for noun in COUNTED for form in (noun, plural(noun))}
 
 def find_words(text: str, names: Sequence[Sequence[str]]) -> list[Span | None]:
     """For each thing, given by the forms of its name, where it stands in the text: as whole words,
-    whatever their case; None if nowhere.
+    in any case; None if nowhere.
 
     Earlier forms go before later ones and longer names before shorter ones, whose words they may
     hold: "hot dog" names no dog. A name that is given twice means its second place then.

@@ -27,7 +27,7 @@ class Reader:
     """One split below ``root``; a subclass lists its records.
 
     ``notes`` are facts for the manifest. Captions of fewer than ``min_phrases`` noun phrases are
-    left out, and images without any other. A change of ``version`` makes indices anew.
+    left out, and images without any other. A change of ``version`` discards old indices.
     """
 
     version = 1
@@ -75,7 +75,7 @@ def open_split(
     """The first ``limit`` images of the reader's split that have a caption and can be used;
     ``folder`` keeps the index (see `build_index`).
 
-    ``verify`` is that of `check_image`; ``emit`` is told how the checks go on. Raises DataError
+    ``verify`` is that of `check_image`; ``emit`` gets lines on the progress. Raises DataError
     when no image remains, or with ``on_error="raise"`` when one is left out.
     """
     facts = {

@@ -54,8 +54,8 @@ class View(NamedTuple):
 
 @dataclass(frozen=True)
 class SceneFolder:
-    """What a folder holds: ``masks[j]`` are those of ``images[j]``, by the number of their
-    subject."""
+    """The files of a scene: ``masks[j]`` are those of ``images[j]``, by the number of their
+    subject; ``prompts`` are templates to try the subjects with."""
 
     subjects: list[Subject]
     images: list[Path]
@@ -74,20 +74,13 @@ class SceneFolder:
 def read_scene(
     folder: Path, tokens: Sequence[str] | None = None, classes: Sequence[str] | None = None
 ) -> SceneFolder:
-    """The files of a scene; ``tokens`` and ``classes`` (one for each subject) go before what
-    scene.json says.
+    """The files of a scene; ``tokens`` and ``classes`` (one for each subject) take precedence over
+    scene.json.
 
     Raises FileNotFoundError when there is no image or no mask, ValueError on names, numbers or a
     scene.json that do not fit together.
     """
-    images = _numbered(folder, r"img(\d*)")
-    if not images:
-        raise FileNotFoundError(f"no image at {folder}: expected {NAMES}")
-    if "" in images and len(images) > 1:
-        raise ValueError(
-            f"{folder} holds {images[''].name} beside numbered images: name all of them "
-            "img0, img1, …, or keep one"
-        )
+    images = _numbered_images(folder)
     masks = _masks(folder, images)
     numbers = {subject for of_image in masks for subject in of_image}
     if missing := set(range(max(numbers) + 1)) - numbers:
@@ -95,9 +88,10 @@ def read_scene(
             f"{folder} has no mask of subject {min(missing)}, but one of subject "
             f"{max(numbers)}: number them without gaps"
         )
-    said = read_description(folder / "scene.json")
-    subjects = _subjects(folder, len(numbers), said.get("subjects"), tokens, classes)
-    return SceneFolder(subjects, list(images.values()), masks, said.get("prompts", []))
+    description = read_description(folder / "scene.json")
+    entries = description.get("subjects")
+    subjects = _subjects(folder, len(numbers), entries, tokens, classes)
+    return SceneFolder(subjects, list(images.values()), masks, description.get("prompts", []))
 
 
 def load_image(path: Path, resolution: int) -> Tensor:
@@ -106,28 +100,33 @@ def load_image(path: Path, resolution: int) -> Tensor:
     return _pixels(_open(path), resolution)
 
 
-# --- names --------------------------------------------------------------------------------
+# --- names ----------------------------------------------------------------------------------------
 
 
-def _numbered(folder: Path, pattern: str) -> dict[str, Path]:
-    """The image files whose names match, by the number in their name, "" for none, in ascending
-    order without gaps."""
-    found: dict[str, Path] = {}
+def _numbered_images(folder: Path) -> dict[str, Path]:
+    """The images by the number in their name, "" for none, in ascending order without gaps."""
+    images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        match = re.fullmatch(pattern, path.stem)
+        match = re.fullmatch(r"img(\d*)", path.stem)
         if match is None or path.suffix.lower() not in SUFFIXES:
             continue
         number = str(int(match[1])) if match[1] else ""
-        if number in found:
+        if number in images:
             raise ValueError(
-                f"{folder} holds both {found[number].name} and {path.name}: keep one of them"
+                f"{folder} holds both {images[number].name} and {path.name}: keep one of them"
             )
-        found[number] = path
-    numbers = sorted(int(number) for number in found if number)
-    if numbers and numbers != list(range(len(numbers))):
-        names = ", ".join(path.name for path in found.values())
+        images[number] = path
+    if not images:
+        raise FileNotFoundError(f"no image at {folder}: expected {NAMES}")
+    if "" in images and len(images) > 1:
+        raise ValueError(
+            f"{folder} holds {images[''].name} beside numbered images: name all of them "
+            "img0, img1, …, or keep one"
+        )
+    if "" not in images and images.keys() != {str(i) for i in range(len(images))}:
+        names = ", ".join(path.name for path in images.values())
         raise ValueError(f"{folder} holds {names}: number the images from 0 without gaps")
-    return {number: found[number] for number in sorted(found, key=lambda n: int(n or 0))}
+    return {number: images[number] for number in sorted(images, key=lambda n: int(n or 0))}
 
 
 def _masks(folder: Path, images: dict[str, Path]) -> list[dict[int, Path]]:
@@ -139,10 +138,8 @@ def _masks(folder: Path, images: dict[str, Path]) -> list[dict[int, Path]]:
             continue
         match = re.fullmatch(pattern, path.stem)
         if match is None or match[1] not in masks:
-            raise ValueError(
-                f"{path} belongs to none of {', '.join(i.name for i in images.values())}: "
-                f"expected {NAMES}"
-            )
+            names = ", ".join(image.name for image in images.values())
+            raise ValueError(f"{path} belongs to none of {names}: expected {NAMES}")
         of_image, subject = masks[match[1]], int(match[2])
         if subject in of_image:
             raise ValueError(
@@ -155,45 +152,43 @@ def _masks(folder: Path, images: dict[str, Path]) -> list[dict[int, Path]]:
     return [dict(sorted(of_image.items())) for of_image in masks.values()]
 
 
-# --- subjects --------------------------------------------------------------------------------
+# --- subjects -------------------------------------------------------------------------------------
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """What a scene.json says, {} where there is none. Raises ValueError when it does not say it in
-    the expected form."""
+    """The content of a scene.json, {} where there is none. Raises ValueError on any other form."""
     if not path.exists():
         return {}
     try:
-        said = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is no JSON: {error}") from error
-    shape = (
+    form = (
         'expected {"subjects": [{"token": "<asset0>", "class": "dog"}, …], "prompts": '
         '["{tokens} at the beach", …]}'
     )
-    if not isinstance(said, dict) or not said.keys() <= {"subjects", "prompts", "made"}:
-        raise ValueError(
-            f"{path} holds {list(said) if isinstance(said, dict) else said!r}: {shape}"
-        )
-    subjects, prompts = said.get("subjects", []), said.get("prompts", [])
+    if not isinstance(content, dict) or not content.keys() <= {"subjects", "prompts", "made"}:
+        keys = list(content) if isinstance(content, dict) else repr(content)
+        raise ValueError(f"{path} holds {keys}: {form}")
+    subjects, prompts = content.get("subjects", []), content.get("prompts", [])
     if not isinstance(subjects, list) or not all(
-        isinstance(s, dict) and isinstance(s.get("token"), str) for s in subjects
+        isinstance(subject, dict) and isinstance(subject.get("token"), str) for subject in subjects
     ):
-        raise ValueError(f"{path} has the subjects {subjects!r}: {shape}")
+        raise ValueError(f"{path} has the subjects {subjects!r}: {form}")
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
-        raise ValueError(f"{path} has the prompts {prompts!r}: {shape}")
-    return said
+        raise ValueError(f"{path} has the prompts {prompts!r}: {form}")
+    return content
 
 
 def _subjects(
     folder: Path,
     count: int,
-    said: list[dict[str, str]] | None,
+    entries: list[dict[str, str]] | None,
     tokens: Sequence[str] | None,
     classes: Sequence[str] | None,
 ) -> list[Subject]:
     for what, given in (
-        ("subjects in scene.json", said),
+        ("subjects in scene.json", entries),
         ("tokens", tokens),
         ("class words", classes),
     ):
@@ -202,26 +197,26 @@ def _subjects(
                 f"{folder} has masks of {count} subjects, but there are {len(given)} "
                 f"{what}: give one for each mask"
             )
-    entries = said or [{"token": f"<asset{i}>"} for i in range(count)]
-    subjects = []
-    for i, entry in enumerate(entries):
-        token = tokens[i] if tokens is not None else entry["token"]
-        word = classes[i] if classes is not None else entry.get("class")
+    entries = entries or [{"token": f"<asset{i}>"} for i in range(count)]
+    tokens = [entry["token"] for entry in entries] if tokens is None else tokens
+    words = [entry.get("class") for entry in entries] if classes is None else classes
+    for i, token in enumerate(tokens):
         if not re.fullmatch(r"\S+", token):
             raise ValueError(
                 f"the placeholder {token!r} of subject {i} is not one word: expected "
                 f"something like '<asset{i}>'"
             )
-        subjects.append(Subject(token, word, entry.get("color"), entry.get("shape")))
-    if len({s.token for s in subjects}) < count:
+    if len(set(tokens)) < count:
         raise ValueError(
-            f"the placeholders {', '.join(s.token for s in subjects)} are not all "
-            "different: give each subject its own"
+            f"the placeholders {', '.join(tokens)} are not all different: give each subject its own"
         )
-    return subjects
+    return [
+        Subject(token, word, entry.get("color"), entry.get("shape"))
+        for token, word, entry in zip(tokens, words, entries, strict=True)
+    ]
 
 
-# --- pixels --------------------------------------------------------------------------------
+# --- pixels ---------------------------------------------------------------------------------------
 
 
 def _view(path: Path, mask_paths: dict[int, Path], resolution: int) -> View:
@@ -232,8 +227,7 @@ def _view(path: Path, mask_paths: dict[int, Path], resolution: int) -> View:
         if mask.size != image.size:
             sizes = "{}x{} pixels, {} {}x{}".format(*mask.size, path.name, *image.size)
             raise ValueError(
-                f"{mask_path} has {sizes} (turned as EXIF says): a mask must have the size "
-                "of its image"
+                f"{mask_path} has {sizes} (turned by EXIF): a mask must have the size of its image"
             )
         values = _soft(mask)
         if not values.any():

@@ -149,22 +149,22 @@ class SceneShapes:
 
     def _shown(self, index: int) -> Shown:
         rng = np.random.Generator(np.random.PCG64([self.seed, index]))
-        chosen: list[int | None] = list(self.subset(index))
+        numbers: list[int | None] = list(self.subset(index))
         taken = {s.color for s in self.subjects}
         pool = [c for c in SEEN if c[0] not in taken]
         other = pool[int(rng.integers(len(pool)))]
-        if len(chosen) < 3 and rng.random() < 0.5:
-            chosen.append(None)
-        names = tuple(chosen[i] for i in rng.permutation(len(chosen)))
+        if len(numbers) < 3 and rng.random() < 0.5:
+            numbers.append(None)
+        names = tuple(numbers[i] for i in rng.permutation(len(numbers)))
         # Places and sizes of any scene with as many things; what stands there is ours.
         scene = sample_scene("val", index, self.seed, len(names))
         things = tuple(
             self._thing(thing, name, other) for thing, name in zip(scene.things, names, strict=True)
         )
         scene = replace(scene, things=things)
-        said = scene.captions()
+        captions = scene.captions()
         # Only those that name the things in the order of the scene.
-        text, relation = said[int(rng.choice({1: [0, 1], 2: [0, 2], 3: [0]}[len(names)]))]
+        text, relation = captions[int(rng.choice({1: [0, 1], 2: [0, 2], 3: [0]}[len(names)]))]
         return Shown(scene, names, text, relation)
 
     def _thing(self, place: Thing, name: int | None, other: tuple[str, str]) -> Thing:

@@ -4,7 +4,7 @@ A scene holds one to three shapes (four in one evaluation split) on a plain grey
 follows from ``(seed, split, index)``: the same triple gives the same bytes. Twelve of the 48
 colour-shape combinations never occur in ``train`` and ``val``; every scene of ``heldout`` shows two
 shapes of which at least one is such a combination. What a generator learnt of colours and of shapes
-must be composed anew there.
+must be composed in new ways there.
 
 On disk a split looks like COCO: ``<split>/000000000000.png``,
 ``annotations/instances_<split>.json`` (compressed RLE masks, category = shape,
@@ -142,13 +142,13 @@ def _draw_combinations(rng: np.random.Generator, n: int, heldout: bool) -> list[
     """n combinations, no two alike; with ``heldout`` the first, or the first two, are held-out
     ones, in shuffled order."""
     pool = sorted(HELD_OUT)
-    chosen: list[tuple[str, str]] = []
+    drawn: list[tuple[str, str]] = []
     if heldout:
         k = 1 if n == 1 or rng.random() < 2 / 3 else 2
-        chosen = [pool[i] for i in rng.choice(len(pool), size=k, replace=False)]
-    rest = [c for c in SEEN if c not in chosen]
-    chosen += [rest[i] for i in rng.choice(len(rest), size=n - len(chosen), replace=False)]
-    return [chosen[i] for i in rng.permutation(n)]
+        drawn = [pool[i] for i in rng.choice(len(pool), size=k, replace=False)]
+    rest = [c for c in SEEN if c not in drawn]
+    drawn += [rest[i] for i in rng.choice(len(rest), size=n - len(drawn), replace=False)]
+    return [drawn[i] for i in rng.permutation(n)]
 
 
 def _place_pair(

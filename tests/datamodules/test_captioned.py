@@ -163,7 +163,7 @@ def test_the_next_good_image_stands_in_for_one_that_breaks_late(breaking: Path):
         "caption"
     ]
     said = [str(w.message) for w in caught]
-    assert len(said) == 2 and all("the next image stands in for it" in text for text in said), (
+    assert len(said) == 2 and all("the next image replaces it" in text for text in said), (
         "once for each file"
     )
     assert "000000000001.jpg: image cannot be decoded" in said[0] and "000000000002.jpg" in said[1]

@@ -217,4 +217,4 @@ def test_of_many_samples_some_are_looked_at_evenly(tmp_path: Path):
     said: list[str] = []
     facts = report(module, tmp_path, 0, said.append)["splits"]["train"]
     assert facts["phrases"]["of"] == 200 and facts["phrases"]["per_caption"] == {"0": 100, "5": 100}
-    assert any("(of 200 captions, evenly chosen)" in line for line in said)
+    assert any("(of 200 captions, evenly spread)" in line for line in said)

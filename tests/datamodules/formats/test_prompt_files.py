@@ -95,7 +95,7 @@ def test_the_last_line_needs_no_end_and_any_end_will_do(tmp_path: Path):
             "a.csv",
             "id,prompt\n",
             (
-                "found the ending .csv; known kinds, to be given where they cannot be told: text, "
+                "found the ending .csv; known kinds, to be given where they are not recognised: text, "
                 "geneval, t2i, pairs, own"
             ),
         ),
