@@ -128,9 +128,17 @@ def build(name: str) -> Any:
     return build_embedded().eval() if name == "embedded" else build_unet(name, "cpu", scale="tiny")
 
 
-@pytest.fixture(params=["sd15", "sd21", "sdxl", "embedded", "pixart"])
+# Hooks run the same code in all of them: two by default, the others are slow.
+WIRINGS = [
+    "sd21",
+    "pixart",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("sd15", "sdxl", "embedded")),
+]
+
+
+@pytest.fixture(params=WIRINGS)
 def any_unet(request: pytest.FixtureRequest) -> Any:
-    """A frozen UNet of its own for each test."""
+    """A frozen UNet, or PixArt's transformer, of its own for each test."""
     from copy import deepcopy
 
     return deepcopy(build(request.param)).requires_grad_(False)

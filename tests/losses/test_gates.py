@@ -281,3 +281,13 @@ def test_a_plane_has_the_masks_shape():
     mask[:, :32] = True
     found = mask_to_pixels(mask, 8 * 16)
     assert torch.equal(found.view(8, 16), torch.tensor([True] * 8 + [False] * 8).expand(8, 16))
+
+
+def test_tokens_that_are_masked_out_have_no_target():
+    masked_out = torch.tensor([[False] * 4 + [True] * 8])
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    mask[:2] = True
+    target, weight = gate_targets("own", [[mask]], [[[1]]], 16, 12, masked_out)
+    assert weight[0, :, 4:].eq(0).all() and target[0, :, 1].sum() == 8
+    others = float(weight[0, :, [0, 2, 3]].sum())
+    assert float(weight[0, :, 1].sum()) == pytest.approx(others)

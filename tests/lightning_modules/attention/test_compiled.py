@@ -1,5 +1,5 @@
-"""Compiled blocks do what they do uncompiled, whatever is at work in their attention. The
-compiler's own code is no affair of ours: what is traced runs as it is (backend "eager"), so that
+"""Compiled blocks do what they do uncompiled, whatever acts in their attention. The
+compiler's own code is not tested: what is traced runs as it is (backend "eager"), so that
 numbers are equal to the bit and no C++ compiler is needed."""
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from lightning_modules.attention.mask_tokens import ExtraTokens
 from lightning_modules.backbone.acceleration import BLOCK, compile_blocks
 
 # Tracing takes seconds a model
-pytestmark = pytest.mark.parametrize("any_unet", ["sdxl", "pixart"], indirect=True)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.parametrize("any_unet", ["sdxl", "pixart"], indirect=True),
+]
 TOKENS = [[1, [2, 3]], [0]]
 
 

@@ -47,17 +47,6 @@ def test_compile_is_for_the_transformer_blocks_alone(embedded: Any):
     assert all(module._compiled_call_impl is None for module in embedded.vae.modules())
 
 
-def test_by_default_nothing_is_changed(embedded: Any):
-    accelerate(embedded, schema.Backbone())
-    assert all(module._compiled_call_impl is None for module in embedded.denoiser.modules())
-    assert not any(
-        p.dim() == 4
-        and p.is_contiguous(memory_format=torch.channels_last)
-        and not p.is_contiguous()
-        for p in embedded.denoiser.parameters()
-    )
-
-
 @pytest.mark.parametrize(
     ("dtype", "precision", "said"),
     [
