@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from losses.gates import (
+from losses.gates import gate_density, gate_mask_loss, gate_targets, mask_to_pixels
     gate_density,
     gate_mask_loss,
     mask_to_pixels,
