@@ -9,10 +9,6 @@ import torch
 from torch import Tensor
 
 from losses.gates import gate_density, gate_mask_loss, gate_targets, mask_to_pixels
-    gate_density,
-    gate_mask_loss,
-    mask_to_pixels,
-)
 
 
 def sample(seed: int, *shape: int) -> Tensor:
