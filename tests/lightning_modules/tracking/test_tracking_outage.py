@@ -66,7 +66,7 @@ def test_an_outage_loses_nothing(
         back = threading.Timer(1.0, server.start)
         back.start()
         monkeypatch.setattr(module, "PAUSE", 0.0)
-        run._next_try = 0.0
+        run._outbox._next_try = 0.0
         run.log_metrics({"train/loss": 4.0}, 4)
         back.join()
         run.log_artifacts(tmp_path / "trial")
