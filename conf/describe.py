@@ -85,8 +85,8 @@ class SchemaIndex:
     """The dotted keys of a schema, in its order."""
 
     schema: type
-    settings: dict[str, Setting]  # keys that take a value
-    nodes: dict[str, type]  # keys that only hold others
+    settings: dict[str, Setting]  # Keys that take a value
+    nodes: dict[str, type]  # Keys that only hold others
 
     @property
     def groups(self) -> list[str]:

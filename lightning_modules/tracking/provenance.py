@@ -28,12 +28,12 @@ PACKAGES = (
     "optuna",
     "numpy",
 )
-DIFF_LENGTH = 200_000  # characters; every seed's run holds a copy
+DIFF_LENGTH = 200_000  # Characters; every seed's run holds a copy
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of python and packages, the names of CPU and GPU (`hardware`), and in a repository
-    the `commit` and whether tracked files differ from it (`dirty`)."""
+    """Versions of python and packages, the names of CPU and GPU (``hardware``), and in a repository
+    the ``commit`` and whether tracked files differ from it (``dirty``)."""
     facts: dict[str, Any] = {}
     commit = _commit()
     if commit:
@@ -60,28 +60,28 @@ def tags(facts: Mapping[str, Any]) -> dict[str, str]:
     """Provenance as MLflow tags; MLflow's page of a run shows the commit under its own name for
     it."""
     plain = ("commit", "dirty", "hardware")
-    found = {key if key in plain else f"version.{key}": str(value) for key, value in facts.items()}
-    return found | ({"mlflow.source.git.commit": facts["commit"]} if "commit" in facts else {})
+    named = {key if key in plain else f"version.{key}": str(value) for key, value in facts.items()}
+    return named | ({"mlflow.source.git.commit": facts["commit"]} if "commit" in facts else {})
 
 
 @cache
 def environment() -> str:
-    """Every installed package as `name==version`, one a line, sorted without regard to case."""
-    found = {
+    """Every installed package as ``name==version``, one a line, sorted without regard to case."""
+    versions = {
         dist.metadata["Name"]: dist.version
         for dist in metadata.distributions()
         if dist.metadata["Name"]
     }
     return "".join(
         f"{name}=={version}\n"
-        for name, version in sorted(found.items(), key=lambda item: item[0].lower())
+        for name, version in sorted(versions.items(), key=lambda item: item[0].lower())
     )
 
 
 @cache
 def changes() -> str | None:
-    """The difference of tracked files from the commit when this was first asked, None where there
-    is none or no repository."""
+    """The difference of tracked files from the commit at the first call; None without difference or
+    repository."""
     if not _commit():
         return None
     plain = ("-c", "diff.noprefix=false", "-c", "diff.mnemonicPrefix=false")
@@ -96,8 +96,8 @@ def changes() -> str | None:
 
 
 def device() -> str:
-    """What this process and the ranks beside it compute on: `cpu`, `mps`, or CUDA devices by their
-    numbers on the machine, `cuda:2 NVIDIA H100`."""
+    """What this process and the ranks beside it compute on: ``cpu``, ``mps``, or CUDA devices by
+    their numbers on the machine, ``cuda:2 NVIDIA H100``."""
     torch = sys.modules.get("torch")
     if torch is None:
         return "cpu"

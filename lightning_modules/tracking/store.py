@@ -1,10 +1,9 @@
-"""The MLflow store: one client for every use, which waits while the store is busy or away and says
-in one line that it gave up.
+"""The MLflow store: one client for every use, which retries while the store is busy or away and
+gives up with an error of one line.
 
-An SQLite database that others are writing to is asked again until `PATIENCE` is over; MLflow itself
-stops after 20 seconds. A server that does not answer is asked again by MLflow's own HTTP layer,
-with growing pauses: 246 seconds in all where connections are refused, at most 13 minutes where they
-hang.
+A locked SQLite database is retried for ``PATIENCE`` seconds; MLflow itself stops after 20. A server
+that does not answer is retried by MLflow's own HTTP layer, with growing pauses: 246 seconds in all
+where connections are refused, at most 13 minutes where they hang.
 """
 
 from __future__ import annotations
@@ -25,37 +24,36 @@ if TYPE_CHECKING:
 
 __all__ = ["StoreUnavailable", "client", "is_server", "public", "trouble"]
 
-PATIENCE = 300.0  # seconds that a locked database is waited for
-PROBE = 5.0  # seconds for a server to say that it is there
+PATIENCE = 300.0  # Seconds that a locked database is waited for
+PROBE = 5.0  # Seconds for a server to say that it is there
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # two lines at the end of every run
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # Two lines at the end of every run
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
-    # pauses of 0, 2, 4 … 64, 120 seconds: MLflow's own are as long in all, but coarser
+    # Pauses of 0, 2, 4 … 64, 120 seconds: MLflow's own are as long in all, but coarser
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "8",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    # seconds for one answer; MLflow's 120 would make it 20 minutes until a server that takes
+    # Seconds for one answer; MLflow's 120 would make it 20 minutes until a server that takes
     # connections but is dead is given up
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "60",
 }
 
 
 class StoreUnavailable(RuntimeError):
-    """The MLflow store cannot be used now, said in one line; what was asked of it may work
-    later."""
+    """The MLflow store cannot be used now; the same call may work later. The message is one line."""
 
 
 @cache
 def client(uri: str, patience: float = PATIENCE) -> MlflowClient:
     """A quiet client without telemetry, whose methods raise StoreUnavailable where the store stays
-    locked for `patience` seconds or unreachable.
+    locked for ``patience`` seconds or unreachable.
 
     The first one on a new SQLite file creates the tables: let one process do that. The variables of
-    `SETTINGS` hold where they are unset.
+    ``SETTINGS`` are set where they are unset.
     """
     return cast(
         "MlflowClient",
-        RetryingClient(uri, _patiently(uri, patience, partial(_connect, uri)), patience),
+        RetryingClient(uri, _retry(uri, patience, partial(_connect, uri)), patience),
     )
 
 
@@ -67,10 +65,10 @@ def _connect(uri: str) -> MlflowClient:
 
     for name in ("mlflow.tracking.fluent", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # it logs a traceback for every error that it raises
+    # It logs a traceback for every error that it raises
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if is_server(uri):
-        logging.getLogger("urllib3.connectionpool").addFilter(_Waiting())
+        logging.getLogger("urllib3.connectionpool").addFilter(_ShortRetries())
     return MlflowClient(tracking_uri=uri)
 
 
@@ -83,14 +81,12 @@ class RetryingClient:
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._inner, name)
-        return partial(_patiently, self._uri, self._patience, value) if callable(value) else value
+        return partial(_retry, self._uri, self._patience, value) if callable(value) else value
 
 
-def _patiently(
-    uri: str, patience: float, call: Callable[..., Any], *words: Any, **named: Any
-) -> Any:
-    """What `call` returns. Raises StoreUnavailable where the store cannot be used, any other error
-    as it is."""
+def _retry(uri: str, patience: float, call: Callable[..., Any], *words: Any, **named: Any) -> Any:
+    """The result of ``call``. Raises StoreUnavailable where the store cannot be used; any other error
+    passes."""
     began = time.monotonic()
     while True:
         try:
@@ -109,7 +105,7 @@ def _patiently(
         time.sleep(random.uniform(0.1, 1.0))
 
 
-class _Waiting(logging.Filter):
+class _ShortRetries(logging.Filter):
     """One short line a minute instead of urllib3's long one for every try."""
 
     def __init__(self) -> None:
@@ -128,14 +124,13 @@ class _Waiting(logging.Filter):
 
 
 def trouble(uri: str) -> str | None:
-    """Why a server cannot be reached, found out within seconds; None where it can, and for a
-    database."""
+    """Why a server cannot be reached, within seconds; None where it can, and for a database."""
     if not is_server(uri):
         return None
     try:
         urlopen(f"{public(uri).rstrip('/')}/health", timeout=PROBE).close()
     except HTTPError:
-        return None  # it answers; what it thinks of this page does not matter
+        return None  # It answers; what it thinks of this page does not matter
     except OSError as error:
         return str(getattr(error, "reason", error))
     return None

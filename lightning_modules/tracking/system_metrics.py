@@ -1,9 +1,9 @@
-"""CPU, memory and GPU of a run while it lasts, as the `system/` metrics that MLflow shows on a page
-of their own.
+"""CPU, memory and GPU of a run while it lasts, as the ``system/`` metrics that MLflow shows on a
+page of their own.
 
 MLflow's own monitor is not used: it stops for good when the server is away for a moment, keeps a
-run waiting that wants to end, and draws every GPU of the machine whichever the run uses. The names
-are the same.
+run from ending, and records every GPU of the machine, not only those of the run. The names are the
+same.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from lightning_modules.tracking.provenance import cuda_devices
 
 __all__ = ["SystemMetrics"]
 
-SAMPLE = 5.0  # seconds between two looks
-WINDOW = 10.0  # seconds that the first values are the mean of
-LONGEST = 60.0  # in an hour, so that a long run has some hundreds of values and not thousands
+SAMPLE = 5.0  # Seconds between two looks
+WINDOW = 10.0  # Seconds that the first values are the mean of
+LONGEST = 60.0  # In an hour, so that a long run has some hundreds of values and not thousands
 MEGABYTE = 1e6
 
 
 class SystemMetrics:
-    """A thread that hands on the means of what it saw, `store(values, step)`, until `stop`. What
-    `store` raises is left out.
+    """A thread that calls ``store(values, step)`` with the means of a window until ``stop``; errors
+    of ``store`` are ignored.
 
-    The step is the number of seconds since the start. `MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL`
+    The step is the number of seconds since the start. ``MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL``
     sets the length of a window in seconds.
     """
 
     def __init__(self, store: Callable[[Mapping[str, float], int], None]) -> None:
         self.store = store
         self._end = threading.Event()
-        # a daemon: it may be waiting for a server, and that is no reason for a process to stay
+        # A daemon: it may be waiting for a server, and that is no reason for a process to stay
         self._thread = threading.Thread(target=self._watch, name="system metrics", daemon=True)
 
     def start(self) -> None:
@@ -60,12 +60,12 @@ class SystemMetrics:
         tree, gpus = _Tree(), _Gpus()
         began = opened = time.monotonic()
         seen: dict[str, list[float]] = {}
-        psutil.cpu_percent()  # the first answer means nothing
+        psutil.cpu_percent()  # The first answer means nothing
         window = fixed or WINDOW
         while not self._end.wait(min(SAMPLE, window)):
             now = time.monotonic()
             for read in (_machine, tree.read, gpus.read):
-                with suppress(Exception):  # a number that this machine does not have
+                with suppress(Exception):  # A number that this machine does not have
                     for key, value in read().items():
                         seen.setdefault(f"system/{key}", []).append(value)
             if now - opened >= window:
@@ -107,7 +107,7 @@ class _Tree:
         seconds = memory = 0.0
         own = psutil.Process()
         for process in (own, *own.children(recursive=True)):
-            with suppress(psutil.Error):  # it may have ended
+            with suppress(psutil.Error):  # It may have ended
                 times = process.cpu_times()
                 seconds += times.user + times.system
                 memory += process.memory_info().rss
@@ -132,7 +132,7 @@ class _Gpus:
         found: dict[str, float] = {}
         for index in used:
             if index not in self.handles:
-                # by its UUID: NVML knows nothing of CUDA_VISIBLE_DEVICES, and orders the devices in
+                # By its UUID: NVML knows nothing of CUDA_VISIBLE_DEVICES, and orders the devices in
                 # another way
                 uuid = sys.modules["torch"].cuda.get_device_properties(index).uuid
                 self.handles[index] = self.nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
@@ -145,7 +145,7 @@ class _Gpus:
             f"{name}_memory_usage_megabytes": memory.used / MEGABYTE,
             f"{name}_memory_usage_percentage": 100 * memory.used / memory.total,
         }
-        with suppress(self.nvml.NVMLError):  # parts of a GPU do not tell
+        with suppress(self.nvml.NVMLError):  # Parts of a GPU do not tell
             found[f"{name}_utilization_percentage"] = self.nvml.nvmlDeviceGetUtilizationRates(
                 handle
             ).gpu

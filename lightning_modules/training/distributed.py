@@ -36,7 +36,7 @@ __all__ = [
     "total",
 ]
 
-PATIENCE = timedelta(hours=12)  # the others wait while the first process scores the images
+PATIENCE = timedelta(hours=12)  # The others wait while the first process scores the images
 COMMAND = "torchrun --standalone --nproc-per-node={} -m lightning_modules.train run.yaml"
 
 # Of the groups of this process: the addresses of an earlier one would be taken for those of a later

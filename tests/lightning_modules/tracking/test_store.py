@@ -54,7 +54,7 @@ def unreachable(cause: Exception) -> Exception:
 
 def test_a_locked_database_is_waited_for() -> None:
     assert (
-        module._patiently(DATABASE, 300.0, Failing(locked(), locked(), locked()), "done") == "done"
+        module._retry(DATABASE, 300.0, Failing(locked(), locked(), locked()), "done") == "done"
     )
     with pytest.raises(
         StoreUnavailable,
@@ -63,7 +63,7 @@ def test_a_locked_database_is_waited_for() -> None:
             "another program$"
         ),
     ):
-        module._patiently(DATABASE, 0.0, Failing(locked(), locked()), "done")
+        module._retry(DATABASE, 0.0, Failing(locked(), locked()), "done")
 
 
 def test_a_real_lock_is_waited_for(tmp_path: Path) -> None:
@@ -80,7 +80,7 @@ def test_a_real_lock_is_waited_for(tmp_path: Path) -> None:
         mine.execute("INSERT INTO runs VALUES ('a')")
         return "stored"
 
-    assert module._patiently(DATABASE, 300.0, write) == "stored" and len(tries) == 3
+    assert module._retry(DATABASE, 300.0, write) == "stored" and len(tries) == 3
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_a_server_that_is_away_is_one_line_without_its_password(
     cause: Exception, reason: str
 ) -> None:
     with pytest.raises(StoreUnavailable) as caught:
-        module._patiently(SERVER, 300.0, Failing(unreachable(cause)), "done")
+        module._retry(SERVER, 300.0, Failing(unreachable(cause)), "done")
     assert describe_error(caught.value) == (
         f"StoreUnavailable: the MLflow server http://server:5000 cannot be used: {reason}"
     )
@@ -109,7 +109,7 @@ def test_a_server_that_is_away_is_one_line_without_its_password(
 
 def test_other_errors_are_as_they_were() -> None:
     with pytest.raises(KeyError):
-        module._patiently(DATABASE, 300.0, Failing(KeyError("x")), "done")
+        module._retry(DATABASE, 300.0, Failing(KeyError("x")), "done")
 
 
 def test_a_client_is_mlflows_with_patience(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +148,7 @@ def test_defaults_for_a_server_end_within_minutes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_waiting_for_a_server_is_said_once() -> None:
-    said = module._Waiting()
+    said = module._ShortRetries()
 
     def record(message: str) -> logging.LogRecord:
         return logging.LogRecord(
