@@ -1,8 +1,8 @@
 """What a run would be trained on, for a person to see: counts, sizes, captions, masks, problems,
 and a contact sheet of each split.
 
-    python -m datamodules.inspect data=coco data.root=/data/coco                 # and any other setting of a run
-    python -m datamodules.inspect data=coco data.root=/data/coco evaluation.splits=[val2017] images=24
+    python -m datamodules.inspect data=coco data.root=/data/coco    # and any other setting of a run
+    python -m datamodules.inspect data=coco data.root=/data/coco evaluation.splits=[val2017]
     python -m datamodules.inspect --help
 
 Everything is written to <output>/inspect/<data.name>: <split>.png, and inspect.json with all that

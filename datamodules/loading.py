@@ -164,6 +164,7 @@ class PairedDataModule(L.LightningDataModule):
                 for state in (state_dict, self.state_dict())
             )
             raise ValueError(
-                f"the checkpoint was made with {was}; now it is {now}: go on as it began (the global batch is trainer.batch x processes) "
+                f"the checkpoint was made with {was}; now it is {now}: go on as it began (the "
+                "global batch is trainer.batch x processes) "
                 "or delete the checkpoint to train from the start"
             )

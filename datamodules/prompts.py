@@ -1,5 +1,5 @@
-"""Prompts without images: benchmarks, lists of words and users' own files, for training on phrases and
-for evaluation."""
+"""Prompts without images: benchmarks, lists of words and users' own files, for training on phrases
+and for evaluation."""
 
 from __future__ import annotations
 

@@ -1,9 +1,12 @@
 """Rows of tensors on disk: computed once, by one process or by several, in safetensors shards that
 are read by memory map.
 
-    <folder>/<digest of the facts>/meta.json                    the facts, the number of rows, shape and dtype of a row of each name
-                                   shard-00000.safetensors …    the rows in their order, as many in each shard, fewer in the last
-                                   locks/                       an empty file for each shard: who holds its lock computes it
+    <folder>/<digest of the facts>/
+        meta.json                    the facts, the number of rows, shape and dtype of a row of each
+                                     name
+        shard-00000.safetensors …    the rows in their order, as many in each shard, fewer in the
+                                     last
+        locks/                       an empty file for each shard: who holds its lock computes it
 
 A shard appears whole, or not at all: after a kill, what is finished stays and the rest is computed.
 Locks are the operating system's and end with their process, so that nobody waits for a dead one.
@@ -81,8 +84,8 @@ class Rows:
                 self._maps[shard] = self.shards.load(shard)[self.name]
             except (OSError, SafetensorError, ValueError) as error:
                 raise ValueError(
-                    f"{self.shards.path(shard)} cannot be read ({error}): the same command computes "
-                    "it again"
+                    f"{self.shards.path(shard)} cannot be read ({error}): the same command "
+                    "computes it again"
                 ) from error
         return self._maps[shard][offset]
 

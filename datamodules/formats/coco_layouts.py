@@ -1,8 +1,10 @@
-"""Where the files of a COCO data set are. Up to three folders below ``root``, three layouts are known:
+"""Where the files of a COCO data set are. Three layouts are known, up to three folders below
+``root``:
 
-    coco       annotations/captions_<split>.json, annotations/instances_<split>.json, or one of them (2014, 2017, or own splits)
-    karpathy   dataset_coco.json with the splits train (train and restval together, as papers mean it), restval, val and test;
-               instances_*.json beside it add the masks
+    coco       annotations/captions_<split>.json and instances_<split>.json, or one of them, of
+               2014, 2017 or own splits
+    karpathy   dataset_coco.json with the splits train (train and restval together, as papers mean
+               it), restval, val and test; instances_*.json beside it add the masks
     roboflow   <split>/_annotations.coco.json with the images beside it
 
 Images are in a folder named as the split (``train2017/``, ``images/train2017/``,

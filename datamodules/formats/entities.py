@@ -1,8 +1,10 @@
 """Flickr30k Entities (Plummer et al. 2015): sentences whose phrases name chains, and the boxes of
 each chain. Boxes only: no masks exist.
 
-    Sentences/<id>.txt     one caption a line: [/EN#6729/people/other A man] in a kayak . (several types; chain 0 is nothing to be seen)
-    Annotations/<id>.xml   <object>: the chains it belongs to (<name>, one or several), and a <bndbox>, or <scene> or <nobndbox> for none
+    Sentences/<id>.txt     one caption a line: [/EN#6729/people/other A man] in a kayak . (several
+                           types; chain 0 is nothing to be seen)
+    Annotations/<id>.xml   <object>: the chains it belongs to (<name>, one or several), and a
+                           <bndbox>, or <scene> or <nobndbox> for none
     UNRELATED_CAPTIONS     <id> <sentence, from 1>: captions that say nothing of their image
 """
 

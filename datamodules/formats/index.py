@@ -4,7 +4,8 @@ them, and what was left out.
     <folder>/<digest of facts>/records.jsonl   one image a line
                               /offsets.npy     where each line begins, and where the last one ends
                               /columns.json    ids, and (file name, size) of the images
-                              /manifest.json   what it was made of, how many images it holds, what was left out and why
+                              /manifest.json   what it was made of, how many images it holds,
+                                               what was left out and why
 
 Annotation files may take gigabytes in memory; an index takes none: each process parses a line when
 it asks for its image.

@@ -3,17 +3,20 @@
 Kinds of files (`KINDS`), recognised by name and content:
 
 * ``text``: one prompt a line, and nothing else (no comments);
-* ``geneval``: GenEval's evaluation_metadata.jsonl, with what the image shall show;
-* ``t2i``: T2I-CompBench's color_val.txt, spatial_val.txt, …; the name says the category, and what the image shall show is read from the
-  sentence where it has the category's plain form;
+* ``geneval``: GenEval's evaluation_metadata.jsonl, with what the image must show;
+* ``t2i``: T2I-CompBench's color_val.txt, spatial_val.txt, …; the name says the category, and what
+  the image must show is read from the sentence where it has the category's plain form;
 * ``pairs``: a text of prompts of the Attend-and-Excite protocol, for example its published list;
 * ``own``: JSON lines, one object a line:
 
-      {"prompt": "two cats near a red ball", "phrases": ["cats", [15, 23]], "category": "pets", "id": "pets-7", "seed": 3,
-       "wanted": {"include": [{"class": "cat", "count": 2}, {"class": "ball", "color": "red"}], "exclude": [{"class": "cat", "count": 3}]}}
+      {"prompt": "two cats near a red ball", "phrases": ["cats", [15, 23]], "category": "pets",
+       "id": "pets-7", "seed": 3, "wanted": {
+           "include": [{"class": "cat", "count": 2}, {"class": "ball", "color": "red"}],
+           "exclude": [{"class": "cat", "count": 3}]}}
 
-  All but ``prompt`` may be left out. ``phrases`` are words as they stand in the prompt, or characters from start up to end; left out, they
-  are the wanted objects, or else the noun phrases. ``wanted`` is in GenEval's form (`prompt_forms`); a ``count`` that is left out is 1.
+  All except ``prompt`` may be left out. ``phrases`` are words as they stand in the prompt, or
+  characters from start up to end; left out, they are the wanted objects, or else the noun phrases.
+  ``wanted`` is in GenEval's form (`prompt_forms`); a ``count`` that is left out is 1.
 
 Files are UTF-8, with or without a mark at the beginning; lines end as on any system. Blank lines
 are dropped, and lines that repeat an earlier one, unless duplicates are kept.
@@ -58,8 +61,8 @@ def read_prompts(
     """The prompts of a file, or of the prompt files of a folder (`prompt_files`), in their order.
 
     Lines that give no prompt are added to ``problems``; without it the first one raises DataError.
-    DataError is also raised for a file that is no text, whose kind is not recognised, or that leaves
-    no prompt; FileNotFoundError where there is nothing.
+    DataError is also raised for a file that is no text, whose kind is not recognised, or that
+    leaves no prompt; FileNotFoundError where there is nothing.
     """
     files, _ = read_sources([path], kind, problems or Problems("raise"), keep_duplicates)
     return renumber([record for file in files for record in file.records])

@@ -1,9 +1,11 @@
-"""What a prompt says: where in it the words of its objects stand and, for sentences of a known form,
-what the image shall show.
+"""What a prompt says: where in it the words of its objects stand and, for sentences of a known
+form, what the image must show.
 
 That has GenEval's form, for prompts of every origin:
 
-    {"tag": str, "include": [{"class": str, "count": int, "color"?: str, "position"?: [relation, index]}], "exclude"?: [{"class", "count"}]}
+    {"tag": str,
+     "include": [{"class": str, "count": int, "color"?: str, "position"?: [relation, index]}],
+     "exclude"?: [{"class": str, "count": int}]}
 
 ``include`` asks for at least ``count`` of a class, ``exclude`` for fewer; ``index`` is the place in
 ``include`` of what the relation refers to.
@@ -51,19 +53,20 @@ NUMBERS = {"a": 1, "an": 1} | {
 # benchmark
 COUNTED = word_set(
     """
-    airplane apple backpack bag balloon banana bear bee bicycle bird boat book bottle bowl boy bread butterfly cake camel camera candle car
-    cat chair chicken clock computer couch cow cup deer desk dog drum duck egg fish flag frog giraffe girl goldfish guitar hamburger
-    helicopter helmet horse key kite knife lamp lemon man microphone microwave mouse paddle painting peach pear pen person phone pig pillow
-    plate printer rabbit refrigerator sheep ship shrimp sink sofa stool strawberry suitcase swan table television tent tomato toy train
-    truck turtle vase woman
+    airplane apple backpack bag balloon banana bear bee bicycle bird boat book bottle bowl boy bread
+    butterfly cake camel camera candle car cat chair chicken clock computer couch cow cup deer desk
+    dog drum duck egg fish flag frog giraffe girl goldfish guitar hamburger helicopter helmet horse
+    key kite knife lamp lemon man microphone microwave mouse paddle painting peach pear pen person
+    phone pig pillow plate printer rabbit refrigerator sheep ship shrimp sink sofa stool strawberry
+    suitcase swan table television tent tomato toy train truck turtle vase woman
     """
 )
 IRREGULAR = dict(
     pair.split("/")
     for pair in _word_list(
         """
-        deer/deer fish/fish foot/feet goldfish/goldfish knife/knives leaf/leaves man/men mouse/mice person/people sheep/sheep shrimp/shrimp
-        tomato/tomatoes woman/women
+        deer/deer fish/fish foot/feet goldfish/goldfish knife/knives leaf/leaves man/men mouse/mice
+        person/people sheep/sheep shrimp/shrimp tomato/tomatoes woman/women
         """
     )
 )

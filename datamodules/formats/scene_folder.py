@@ -4,13 +4,16 @@ mask of each subject in each image.
     img.jpg   mask0.png   mask1.png      one image, any number of subjects
     img0.jpg  mask00.png  mask01.png     several images: mask<image><subject>, ten subjects at most
     img1.jpg  mask11.png                 subject 0 is not in this image
-    scene.json                           optional: {"subjects": [{"token": "<asset0>", "class": "dog"}, …], "prompts": ["{tokens} on ice"]}
+    scene.json                           optional: {"subjects": [{"token": "<asset0>", "class":
+                                         "dog"}, …], "prompts": ["{tokens} on ice"]}
 
 Images and masks may have any size and any mode of PIL; a mask has the size of its image. What a
 mask's values mean follows from the file:
 
-* alpha that varies is the mask; else a palette with colours marks the subject by what is not black; else the largest channel counts;
-* values up to 1 are taken as they are, up to 255 as 8 bits, above that as 16 bits: masks of 0 and 1, of 0 and 255, and soft ones all do.
+* alpha that varies is the mask; else a palette with colours marks the subject by what is not
+  black; else the largest channel counts;
+* values up to 1 are used as they are, up to 255 as 8 bits, above that as 16 bits: masks of 0 and
+  1, of 0 and 255, and soft ones all work.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Words by which captions call the objects of COCO's 80 categories, and words that only look so;
 written by hand for this project, in ``categories.json``:
 
-    words       category -> its words, divided by commas. The plural is formed by rule, or given after a stroke (man/men); a word with
-                nothing after its stroke (broccoli/) has none, one with nothing before it (/cattle) is a plural. A word of several
+    words       category -> its words, divided by commas. The plural is formed by rule, or given
+                after a stroke (man/men); a word with nothing after its stroke (broccoli/) has
+                none, one with nothing before it (/cattle) is a plural. A word of several
                 categories (board) counts where only one of them is in the image.
     same        names of other data sets and detectors -> COCO's category
-    leading     word -> what may follow it in expressions that mean nothing of its category (car seat)
+    leading     word -> what may follow it in expressions that mean nothing of its category (car
+                seat)
     trailing    word -> what may stand before it in such expressions (toy horse)
     longer      more such expressions, in the form of words
     attributes  words that go before another noun, too ("orange cat", "baby elephant")

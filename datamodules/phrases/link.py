@@ -39,12 +39,15 @@ def link(caption: str, instances: Sequence[Instance]) -> list[Phrase]:
     after its colour where the data set knows it; as whole words in any case. A phrase is these
     words, without articles and further adjectives.
 
-    * Words belong to the longest expression that they are part of: "hot dog" names no dog, "bus stop" no bus.
+    * Words belong to the longest expression that they are part of: "hot dog" names no dog, "bus
+      stop" no bus.
     * A word of several categories ("board") counts where only one of them is in the image.
-    * "orange", "baby" and the like are things only between an article or another companion and the end of their noun phrase: not in
-      "an orange cat". "skis", "boards" and the like are none where a person or a pronoun stands before them: "a man skis".
-    * A plural means all objects of the category. So does a singular, unless one word alone names the category, and as often as there are
-      objects of it: then the first mention means the first object and so on.
+    * "orange", "baby" and the like are things only between an article or another companion and the
+      end of their noun phrase: not in "an orange cat". "skis", "boards" and the like are none where
+      a person or a pronoun stands before them: "a man skis".
+    * A plural means all objects of the category. So does a singular, unless one word alone names
+      the category, and as often as there are objects of it: then the first mention means the first
+      object and so on.
     """
     objects: dict[Name, list[Instance]] = {}
     for instance in instances:

@@ -1,5 +1,5 @@
-"""The noun phrases of a caption, without a parser: MaskAttn-SDXL trains on captions with at least two
-of them.
+"""The noun phrases of a caption, without a parser: MaskAttn-SDXL trains on captions with at least
+two of them.
 
 A noun phrase is taken to be a run of words between words that cannot be part of one: prepositions,
 conjunctions, auxiliaries, verbs of captions, punctuation. A run counts when it holds a word that is
@@ -19,14 +19,17 @@ def word_set(text: str) -> frozenset[str]:
 
 BREAKS = word_set(
     """
-    about above across after against along alongside amid among and are around as at atop away back be because before behind being below
-    beneath beside besides between beyond but by can could did do does down during each except for from had has have he her him his if in
-    inside into is it its it's like may near next nor of off on onto or out outside over past round she so some than that the their them
-    then there these they this those through to together toward towards under underneath until up upon very was were what when where which
-    while who whose will with within without would
-    sits sit stands stand lies lie lays holds hold rides ride walks walk runs run plays play eats eat looks look wears wear shows show
-    flies fly hangs hang carries carry uses use goes go leans lean rests rest drives drive jumps jump sleeps sleep watches watch
-    parked seated dressed covered filled surrounded placed made taken topped stacked lined attached located set shown gathered
+    about above across after against along alongside amid among and are around as at atop away back
+    be because before behind being below beneath beside besides between beyond but by can could did
+    do does down during each except for from had has have he her him his if in inside into is it its
+    it's like may near next nor of off on onto or out outside over past round she so some than that
+    the their them then there these they this those through to together toward towards under
+    underneath until up upon very was were what when where which while who whose will with within
+    without would sits sit stands stand lies lie lays holds hold rides ride walks walk runs run
+    plays play eats eat looks look wears wear shows show flies fly hangs hang carries carry uses use
+    goes go leans lean rests rest drives drive jumps jump sleeps sleep watches watch parked seated
+    dressed covered filled surrounded placed made taken topped stacked lined attached located set
+    shown gathered
     """
 )
 COMPANIONS = word_set(

@@ -81,13 +81,16 @@ class Listener(L.LightningModule):
 def trainer(steps, loader_is_ours):
     quiet = dict(logger=False, enable_progress_bar=False, enable_model_summary=False)
     keep = ModelCheckpoint(sys.argv[1], "middle", every_n_train_steps=5)
-    return L.Trainer(max_steps=steps, accelerator="cpu", devices=2, strategy=DDPStrategy(process_group_backend="gloo"), callbacks=[keep],
-                     use_distributed_sampler=not loader_is_ours, reload_dataloaders_every_n_epochs=1, **quiet)
+    return L.Trainer(max_steps=steps, accelerator="cpu", devices=2, callbacks=[keep],
+                     strategy=DDPStrategy(process_group_backend="gloo"),
+                     use_distributed_sampler=not loader_is_ours,
+                     reload_dataloaders_every_n_epochs=1, **quiet)
 
 def fit(steps, batch=3, path=None, loader_is_ours=False):
     module = Listener()
     data = Data(batch=batch, workers=workers, seed=5)
-    trainer(steps, loader_is_ours).fit(module, datamodule=data, ckpt_path=path, weights_only=True if path else None)
+    only = True if path else None
+    trainer(steps, loader_is_ours).fit(module, datamodule=data, ckpt_path=path, weights_only=only)
     return module.seen
 
 warnings.filterwarnings("ignore")

@@ -95,7 +95,8 @@ def test_captions_as_english_is_written(tokens: str, text: str):
 
 def test_phrases_stay_on_their_words():
     line = (
-        "`` [/EN#1/people The boys '] -LRB- [/EN#2/people two] -RRB- '' say [/EN#3/other \" wet , paint \"] , "
+        "`` [/EN#1/people The boys '] -LRB- [/EN#2/people two] -RRB- '' say "
+        '[/EN#3/other " wet , paint "] , '
         "[/EN#4/people do n't] [/EN#5/other # 7] ."
     )
     sentence = detokenise(parse_sentence(line))

@@ -95,7 +95,8 @@ def test_the_last_line_needs_no_end_and_any_end_will_do(tmp_path: Path):
             "a.csv",
             "id,prompt\n",
             (
-                "found the ending .csv; known kinds, to be given where they are not recognised: text, "
+                "found the ending .csv; known kinds, to be given where they are not recognised: "
+                "text, "
                 "geneval, t2i, pairs, own"
             ),
         ),
@@ -220,7 +221,7 @@ def test_a_prompt_in_other_words_falls_back_on_its_noun_phrases(tmp_path: Path):
     }
 
 
-# --- T2I-CompBench -----------------------------------------------------------------------------------------------------------------
+# --- T2I-CompBench --------------------------------------------------------------------------------
 
 
 def test_the_category_is_in_the_name(tmp_path: Path):
