@@ -264,7 +264,7 @@ def test_who_is_given_masks_and_when(
         assert all(bool(mask.any()) == expected for entry in method.given[0] for _, mask in entry)
 
 
-@pytest.mark.parametrize("name", ["untouched", "mcgm"])
+@pytest.mark.parametrize("name", [pytest.param("untouched", marks=pytest.mark.slow), "mcgm"])
 def test_every_method_is_measured_by_the_same_masks(
     embedded: Backbone, world: Any, tmp_path: Path, name: str
 ):
