@@ -80,7 +80,7 @@ def evaluate(
     evaluation = config.evaluation
     prompts = plan(datamodule, evaluation, config.seed)
     targets = target_masks(prompts, evaluation) if evaluation.follow_masks else None
-    first, scorers = distributed.first(), []
+    first, scorers = distributed.is_first(), []
     if first:
         device = str(method.backbone.device)
         quiet = lambda text, share: emit(text, 0.0)  # noqa: E731

@@ -190,7 +190,7 @@ class Method(L.LightningModule):
 
     def counts(self, number: int) -> list[int]:
         """``number`` of each process that shares this training step; all of them have to ask."""
-        return distributed.gathered(number) if self.place[1] > 1 else [number]
+        return distributed.all_gather_int(number) if self.place[1] > 1 else [number]
 
     def weighed(self, mean: Tensor, counts: Sequence[int]) -> Tensor:
         """A mean over this process's of ``counts`` samples -> what makes the mean over processes

@@ -141,7 +141,7 @@ class MaskAttn(Method):
     def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
         assert self.window is not None
         gate = self.config.gate
-        closed, counted = distributed.total(self.window.tally()).tolist()
+        closed, counted = distributed.sum_over_ranks(self.window.tally()).tolist()
         self.log("train/gate_closed", closed / counted if counted else 0.0)
         total = gate.denoising_weight * loss
         done = (

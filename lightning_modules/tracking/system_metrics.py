@@ -129,25 +129,25 @@ class _Gpus:
 
             pynvml.nvmlInit()
             self.nvml = pynvml
-        found: dict[str, float] = {}
+        values: dict[str, float] = {}
         for index in used:
             if index not in self.handles:
                 # By its UUID: NVML knows nothing of CUDA_VISIBLE_DEVICES, and orders the devices in
                 # another way
                 uuid = sys.modules["torch"].cuda.get_device_properties(index).uuid
                 self.handles[index] = self.nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-            found |= self._one(f"gpu_{index}", self.handles[index])
-        return found
+            values |= self._one(f"gpu_{index}", self.handles[index])
+        return values
 
     def _one(self, name: str, handle: Any) -> dict[str, float]:
         memory = self.nvml.nvmlDeviceGetMemoryInfo(handle)
-        found = {
+        values = {
             f"{name}_memory_usage_megabytes": memory.used / MEGABYTE,
             f"{name}_memory_usage_percentage": 100 * memory.used / memory.total,
         }
         with suppress(self.nvml.NVMLError):  # Parts of a GPU do not tell
-            found[f"{name}_utilization_percentage"] = self.nvml.nvmlDeviceGetUtilizationRates(
+            values[f"{name}_utilization_percentage"] = self.nvml.nvmlDeviceGetUtilizationRates(
                 handle
             ).gpu
-            found[f"{name}_power_usage_watts"] = self.nvml.nvmlDeviceGetPowerUsage(handle) / 1000
-        return found
+            values[f"{name}_power_usage_watts"] = self.nvml.nvmlDeviceGetPowerUsage(handle) / 1000
+        return values

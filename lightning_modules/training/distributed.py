@@ -1,12 +1,12 @@
-"""The processes of one run: one for each device, as torchrun starts them, on one machine or on
-several that share the output folder.
+"""The processes of one run: one for each device, started by torchrun, on one machine or on several
+that share the output folder.
 
     torchrun --standalone --nproc-per-node=2 -m lightning_modules.train run.yaml                                # trainer.devices: 2
     torchrun --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 -m … run.yaml         # 8, the same on each
 
-The first process decides and writes, the others follow. `once`, `barrier`, `total`, `gathered` and
-the end of a `group` wait for all processes: code that some of them pass by holds none of these. One
-that fails raises; torchrun then ends the others.
+The first process decides and writes, the others follow. ``once``, ``barrier``, ``sum_over_ranks``,
+``all_gather_int`` and the end of a ``group`` wait for all processes: all of them have to come there.
+A process that fails raises; torchrun then ends the others.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from datamodules.loading import once, ranks
 __all__ = [
     "barrier",
     "device",
-    "first",
-    "gathered",
+    "is_first",
+    "all_gather_int",
     "group",
     "local_processes",
     "once",
     "rank",
-    "total",
+    "sum_over_ranks",
 ]
 
 PATIENCE = timedelta(hours=12)  # The others wait while the first process scores the images
@@ -67,7 +67,7 @@ def group(devices: int, accelerator: str) -> Iterator[None]:
     backend = "gloo"
     if device(accelerator).startswith("cuda"):
         torch.cuda.set_device(_environment("LOCAL_RANK", 0))
-        # What is said beside the training is on the CPU, and waits there without keeping a GPU busy
+        # Messages beside the training are on the CPU, and wait there without keeping a GPU busy.
         backend = "cpu:gloo,cuda:nccl"
     store, number, _ = next(rendezvous("env://", timeout=PATIENCE))
     store = distributed.PrefixStore(f"run-{next(_number)}", store)
@@ -84,7 +84,7 @@ def rank() -> int:
     return ranks()[0] if distributed.is_initialized() else _environment("RANK", 0)
 
 
-def first() -> bool:
+def is_first() -> bool:
     return rank() == 0
 
 
@@ -99,27 +99,27 @@ def device(accelerator: str) -> str:
     Raises ValueError when a GPU is wanted and there is none, or none for each process.
     """
     number, here = _environment("LOCAL_RANK", 0), local_processes()
-    found = (
+    kind = (
         "cuda"
         if torch.cuda.is_available()
         else "mps"
         if torch.backends.mps.is_available()
         else "cpu"
     )
-    if accelerator == "gpu" and found == "cpu":
+    if accelerator == "gpu" and kind == "cpu":
         raise ValueError(
             "trainer.accelerator=gpu but this machine has none that torch can use: set "
             "trainer.accelerator=auto"
         )
-    if accelerator == "cpu" or found == "cpu":
+    if accelerator == "cpu" or kind == "cpu":
         return "cpu"
-    there = torch.cuda.device_count() if found == "cuda" else 1
+    there = torch.cuda.device_count() if kind == "cuda" else 1
     if here > there:
         raise ValueError(
             f"{here} processes on a machine with {there} GPUs that torch can use: start "
             "fewer, or set trainer.accelerator=cpu"
         )
-    return f"cuda:{number}" if here > 1 else found
+    return f"cuda:{number}" if here > 1 else kind
 
 
 def barrier() -> None:
@@ -128,17 +128,17 @@ def barrier() -> None:
         distributed.barrier()
 
 
-def gathered(number: int) -> list[int]:
+def all_gather_int(number: int) -> list[int]:
     """``number`` of every process, in their order."""
-    found = [torch.zeros(1, dtype=torch.int64) for _ in range(ranks()[1])]
-    if len(found) == 1:
+    numbers = [torch.zeros(1, dtype=torch.int64) for _ in range(ranks()[1])]
+    if len(numbers) == 1:
         return [number]
-    distributed.all_gather(found, torch.tensor([number]))
-    return [int(one) for one in found]
+    distributed.all_gather(numbers, torch.tensor([number]))
+    return [int(each) for each in numbers]
 
 
-def total(values: Tensor) -> Tensor:
-    """The sum of the processes' ``values``, alike in shape."""
+def sum_over_ranks(values: Tensor) -> Tensor:
+    """The sum of the processes' ``values``, which have one shape."""
     if ranks()[1] == 1:
         return values
     summed = values.cpu().clone()

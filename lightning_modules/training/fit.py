@@ -73,7 +73,7 @@ def _lock(target: Path, emit: Progress) -> Iterator[None]:
     process ends, however that happens."""
     from lightning_modules.training import distributed
 
-    if not distributed.first():
+    if not distributed.is_first():
         yield
         return
     locks = target.parent.parent / "cache" / "locks"
@@ -190,10 +190,10 @@ def _train(
         raise
     if not request.stopped:
         # The cost of the parts before an interruption is unknown.
-        if distributed.first() and not resumed:
+        if distributed.is_first() and not resumed:
             write_training_cost(target, cost)
         distributed.once(lambda: method.save_adapter(target))
-    if distributed.first():
+    if distributed.is_first():
         shutil.rmtree(checkpoints, ignore_errors=True)
     if request.stopped:
         raise Pruned(f"at step {trainer.global_step} of {config.trainer.steps}")

@@ -37,7 +37,7 @@ PACKAGES = ("losses", "datamodules", "lightning_modules")
 # Packages that only look at a trained weight or a drawn pixel, never make one. (Of ``conf`` the
 # values count, as facts.)
 OBSERVERS = tuple(f"lightning_modules.{name}." for name in ("evaluation", "metrics", "tracking"))
-# A package as a root stands for all its modules; those found by file name are roots of their own.
+# A package as a root stands for all its modules; those that are found by file name are roots of their own.
 TRAINING = ("datamodules.build", "lightning_modules.training.fit")
 SAMPLING = ("lightning_modules.backbone",)
 DATA_FILES = (".csv", ".json", ".txt")
@@ -291,14 +291,14 @@ class _Reader:
     def _collect(self, node: Any, into: list[tuple[str, str]]) -> bool:
         """Whether the statement imports from the project; what it imports goes to ``into``."""
         if isinstance(node, ast.Import):
-            found = [(alias.name, "", alias.asname or alias.name) for alias in node.names]
+            names = [(alias.name, "", alias.asname or alias.name) for alias in node.names]
         else:
             module = resolve_name("." * node.level + (node.module or ""), self.package)
-            found = [(module, alias.name, alias.asname or alias.name) for alias in node.names]
-        found = [each for each in found if each[0].partition(".")[0] in (*PACKAGES, "conf")]
-        into += [(module, member) for module, member, _ in found]
-        self.bindings |= {name: (module, member) for module, member, name in found}
-        return bool(found)
+            names = [(module, alias.name, alias.asname or alias.name) for alias in node.names]
+        names = [each for each in names if each[0].partition(".")[0] in (*PACKAGES, "conf")]
+        into += [(module, member) for module, member, _ in names]
+        self.bindings |= {name: (module, member) for module, member, name in names}
+        return bool(names)
 
 
 def _is_text(node: ast.AST) -> bool:

@@ -62,7 +62,7 @@ def run(
     from lightning_modules.training import distributed
 
     with distributed.group(config.trainer.devices, config.trainer.accelerator):
-        if not distributed.first():
+        if not distributed.is_first():
             return _run(config, folder, None, None, clock)
         folder.mkdir(parents=True, exist_ok=True)
         conf.write(conf.as_run(config), folder / "run.yaml")
@@ -113,7 +113,7 @@ def _log(folder: Path, progress: Progress | None) -> Iterator[Callable[[str], Pr
     from lightning_modules.training import distributed
 
     began = time.monotonic()
-    path = folder / "log.txt" if distributed.first() else Path(os.devnull)
+    path = folder / "log.txt" if distributed.is_first() else Path(os.devnull)
     with path.open("a", encoding="utf-8") as log:
 
         def emit(phase: str) -> Progress:
@@ -159,14 +159,14 @@ def _prepare(
     datamodule = build_data(config, emit)
     config = method_class(config.method.name).complete(config, datamodule)
     late = conf.with_eval_overrides(config)
-    if late.evaluation.prompts and distributed.first():
+    if late.evaluation.prompts and distributed.is_first():
         prompts = plan(datamodule, late.evaluation, late.seed)
         prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
     method = build_method(late, backbone)
     method.remove()
     method.check_data(datamodule.train_set)
     method.extend_data(config, datamodule, emit)
-    if distributed.first():
+    if distributed.is_first():
         write_atomically(folder / "data.json", json.dumps(datamodule.manifest(), indent=1))
     return config, method, datamodule
 
@@ -239,14 +239,14 @@ def main(argv: list[str]) -> int:
             progress=lambda text, share: print(f"{share:4.0%}  {text}", flush=True),
         )
     except (ValueError, FileNotFoundError, ImportError) as error:
-        where = "" if distributed.first() else f" in process {distributed.rank()}"
+        where = "" if distributed.is_first() else f" in process {distributed.rank()}"
         print(f"error{where}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        if distributed.first():
+        if distributed.is_first():
             print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
-    if distributed.first():
+    if distributed.is_first():
         for key, value in result["metrics"].items():
             print(f"{key:24s} {value:.4f}")
         print(path.parent / "result.json")

@@ -299,9 +299,9 @@ def test_variables_of_another_launcher_mean_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RANK", "3")
     with distributed.group(1, "cpu"):
         assert (
-            distributed.first()
+            distributed.is_first()
             and distributed.once(lambda: {"a": (1,)}) == {"a": (1,)}
-            and distributed.gathered(5) == [5]
+            and distributed.all_gather_int(5) == [5]
         )
 
 
