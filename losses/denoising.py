@@ -1,4 +1,5 @@
-"""Denoising losses. Pure functions of tensors, float32 whatever the autocast."""
+"""Losses on a denoiser's prediction. Pure functions of tensors, computed in float32 under any
+autocast; each gives a float32 scalar, the mean over the samples."""
 
 from __future__ import annotations
 
@@ -13,8 +14,8 @@ def denoising_loss(
     normalise: str = "all",
     weight: Tensor | None = None,
 ) -> Tensor:
-    """Mean squared error of a noise or v prediction, a float32 scalar (Ho et al. 2020, eq. 14;
-    masked: Break-A-Scene eq. 1).
+    """Mean squared error of a noise or v prediction (Ho et al. 2020, eq. 14; masked: Break-A-Scene
+    eq. 1).
 
     ``pred``, ``target`` [B, C, H, W]; ``mask`` [B, 1, H, W] or [B, H, W] in [0, 1] multiplies both;
     ``weight`` [B] weighs samples (their mean is taken over B, not over the weights' sum). With a
@@ -23,11 +24,7 @@ def denoising_loss(
 
     Raises ValueError on shapes that do not fit and on an unknown ``normalise``.
     """
-    if pred.shape != target.shape:
-        raise ValueError(
-            f"pred {tuple(pred.shape)} and target {tuple(target.shape)} differ: expected "
-            "the same shape"
-        )
+    _expect_same_shape(pred, target, "target")
     if normalise not in ("all", "area"):
         raise ValueError(f"normalise={normalise!r} is unknown: expected 'all' or 'area'")
     if weight is not None and weight.shape != pred.shape[:1]:
@@ -48,13 +45,9 @@ def denoising_loss(
         # The mask multiplies prediction and target (eq. 1), so the squared error carries its
         # square.
         error = error * mask.square()
-        total = error.flatten(1).sum(1)
-        area = (
-            (mask.expand_as(error) if normalise == "area" else torch.ones_like(error))
-            .flatten(1)
-            .sum(1)
-        )
-        per_sample = total / area.clamp_min(1e-8)
+        counted = mask.expand_as(error) if normalise == "area" else torch.ones_like(error)
+        area = counted.flatten(1).sum(1)
+        per_sample = error.flatten(1).sum(1) / area.clamp_min(1e-8)
     return (per_sample if weight is None else per_sample * weight.float()).mean()
 
 
@@ -73,3 +66,38 @@ def min_snr_weight(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
             f"prediction_type={prediction_type!r} is unknown: expected one of {', '.join(divisor)}"
         )
     return snr.clamp_max(gamma) / divisor[prediction_type]
+
+
+def prior_loss(pred: Tensor, target: Tensor) -> Tensor:
+    """Mean squared error of the class images' prediction, ``pred`` and ``target`` [B, ...]: prior
+    preservation (DreamBooth; Break-A-Scene's code, weight 1).
+
+    No mask, since class images have none. Raises ValueError on shapes that differ and on an empty
+    batch.
+    """
+    return _mean_squared_error(pred, target, "target")
+
+
+def distillation_loss(pred: Tensor, frozen: Tensor) -> Tensor:
+    """Mean squared distance of a prediction [B, ...] to the frozen backbone's on the same input
+    (Separate-and-Enhance, L_norm).
+
+    ``frozen`` gets no gradient. Raises ValueError on shapes that differ and on an empty batch.
+    """
+    return _mean_squared_error(pred, frozen.detach(), "frozen")
+
+
+def _mean_squared_error(pred: Tensor, target: Tensor, name: str) -> Tensor:
+    _expect_same_shape(pred, target, name)
+    if pred.numel() == 0:
+        raise ValueError(f"pred {tuple(pred.shape)} is empty: expected at least one sample")
+    with torch.autocast(pred.device.type, enabled=False):
+        return (pred.float() - target.float()).square().mean()
+
+
+def _expect_same_shape(pred: Tensor, other: Tensor, name: str) -> None:
+    if pred.shape != other.shape:
+        raise ValueError(
+            f"pred {tuple(pred.shape)} and {name} {tuple(other.shape)} differ: expected "
+            "the same shape"
+        )

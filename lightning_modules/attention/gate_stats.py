@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.loading import ranks
 from lightning_modules.attention.sites import Site
 from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
-from lightning_modules.training.distributed import total
+from lightning_modules.training.distributed import sum_over_ranks
 
 if TYPE_CHECKING:
     from lightning_modules.attention.hooks import ForwardContext
@@ -137,7 +137,7 @@ class GateRecord:
         for name, size in sizes.items():
             # A process that drew nothing has counted nothing.
             nothing, own = torch.zeros(size, dtype=torch.float64), getattr(self, name)
-            sums = total(torch.stack([own.get(site.name, nothing).cpu() for site in sites]))
+            sums = sum_over_ranks(torch.stack([own.get(site.name, nothing).cpu() for site in sites]))
             if name == "squares":
                 sums /= world**2  # The loss of all is the mean of theirs
             getattr(result, name).update(zip((site.name for site in sites), sums, strict=True))

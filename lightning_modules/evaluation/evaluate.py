@@ -120,7 +120,7 @@ def draw_missing(
     def find_missing() -> list[int]:
         found = images.missing()
         # What it observes is of all images
-        everything = method.observes and (found or images.observed is None)
+        everything = method.collects_stats and (found or images.observed is None)
         return list(range(len(prompts))) if everything else found
 
     # One process looks: for the others, some of what is missing may have been drawn when they look.
@@ -135,7 +135,7 @@ def draw_missing(
     began, done = time.monotonic(), 0
     if chosen:
         images.check_space(len(missing), method.resolution)
-    with method.observed(config.guidance) as observed:
+    with method.collect_stats(config.guidance) as observed:
         for number, start in enumerate(chosen):
             chunk = prompts[start : start + config.batch]
             noises = [p.noise for p in chunk]
@@ -152,7 +152,7 @@ def draw_missing(
                 (f"sampling: image {done}/{wanted}, {left:.0f} s left"),
                 DRAWING * (number + 1) / len(chosen),
             )
-    if method.observes and missing:
+    if method.collects_stats and missing:
         images.observe(done, observed)
     if not missing:
         emit(f"sampling: all {len(prompts)} images are there already", DRAWING)

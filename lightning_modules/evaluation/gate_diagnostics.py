@@ -1,7 +1,7 @@
 """What gates do: measured and drawn at the end, watched and drawn while they are trained.
 
 A method with gates brings these in its ``callbacks`` and ``diagnostics``. Such a method has
-``gates`` (`Gates`), ``build()`` (fresh ones), and ``window``, the `GateRecord` of its training
+``gates`` (`Gates`), ``build_gates()`` (fresh ones), and ``window``, the `GateRecord` of its training
 since somebody took it.
 """
 
@@ -48,7 +48,7 @@ def measure_gates(method: Any, dataset: CaptionedDataset, seed: int) -> dict[str
     probe = GateProbe(method, dataset, seed, IMAGES)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        start = method.build().to(method.backbone.device)
+        start = method.build_gates().to(method.backbone.device)
     return {
         **probe.changes(start),
         **probe.mask_iou(),

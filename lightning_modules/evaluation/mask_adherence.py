@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conf.schema import Evaluation
 from lightning_modules.evaluation.plan import Prompt
-from lightning_modules.methods.mask_targets import Given, turned
+from lightning_modules.methods.mask_targets import PromptMasks, rotate_mask
 
 
 def target_masks(prompts: Sequence[Prompt], config: Evaluation) -> list[list[Tensor]]:
@@ -18,14 +18,14 @@ def target_masks(prompts: Sequence[Prompt], config: Evaluation) -> list[list[Ten
 
     def move(mask: Tensor) -> Tensor:
         plane = (mask.flip(-1) if config.mirror else mask) > 0.5
-        return turned(plane, config.turn) if config.turn else plane
+        return rotate_mask(plane, config.turn) if config.turn else plane
 
     return [[move(phrase.mask) for phrase in prompt.phrases] for prompt in prompts]
 
 
 def mask_guidance(
     prompts: Sequence[Prompt], masks: Sequence[Sequence[Tensor]], config: Evaluation
-) -> list[Given] | None:
+) -> list[PromptMasks] | None:
     """What a method's `generate` is given: the targets, blank masks, none at all, or masks that are
     wrong (each half a turn about the middle of the image away)."""
     if config.masks == "none":

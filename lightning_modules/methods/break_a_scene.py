@@ -1,41 +1,40 @@
 """Break-A-Scene (arXiv 2305.16311): subjects of one image with masks become words; first their
 embeddings are trained, then the model.
 
-On a dataset with captions instead of a scene there are no placeholders: only the weights are
-trained then, and words that have masks take the subjects' place.
+On a data set with captions instead of a scene there are no placeholders: only the weights are
+trained, and words that have masks stand in for the subjects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from conf import load as conf
 from conf.schema import Method as MethodConfig
-from conf.schema import Run, Weights
-from conf.schema import Subjects as SubjectsConfig
+from conf.schema import Run
 from conf.schema import Trainer as TrainerConfig
 from conf.spec import data_kind
 from datamodules.batch import Batch
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.methods.base import Group, Method
+from lightning_modules.methods.base import Group, Method, Step, StepDraws, Term
 from lightning_modules.methods.class_images import draw_class_images
+from lightning_modules.methods.mask_targets import stack_masks
+from lightning_modules.methods.optimizers import lr_multiplier
 from lightning_modules.networks.placeholder_tokens import Subjects
 from lightning_modules.networks.trained_weights import TrainedWeights, save_stock
 from lightning_modules.training import distributed
 from losses.attention import mask_attention_loss
-from losses.denoising import denoising_loss
-from losses.regularisation import prior_loss
+from losses.denoising import denoising_loss, prior_loss
 
-SIDE = 16  # places along a side of the maps that the attention losses look at
+MAP_SIDE = 16  # Pixels along a side of the maps that the attention losses look at
+CLASS_IMAGES = 1  # Stream of random numbers
 
 
 class BreakAScene(Method):
@@ -47,7 +46,11 @@ class BreakAScene(Method):
     """
 
     name = "break_a_scene"
-    leaves_out = True  # weights in the first phase
+    find_unused_parameters = True  # Weights in the first phase
+    # A scene's training can start from an adapter that a data set of captions made
+    may_lack = ("subjects.",)
+
+    adapter: nn.ModuleDict
 
     def __init__(
         self,
@@ -58,49 +61,49 @@ class BreakAScene(Method):
         seed: int = 0,
     ) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
-        chosen = config.subjects
-        self.cross = select(backbone.sites(resolution))
-        parts: dict[str, nn.Module] = {}
-        if chosen.tokens:
-            classes = [word or None for word in chosen.classes] or [None] * len(chosen.tokens)
-            parts["subjects"] = Subjects(backbone, chosen.tokens, classes)
-        if config.weights.trainable != "none" and chosen.schedule != "tokens_only":
-            parts[backbone.family.denoiser_name] = TrainedWeights(
-                backbone.denoiser, config.weights.trainable, self.cross, config.weights.rank
+        subjects, weights = config.subjects, config.weights
+        self.cross_sites = select(backbone.sites(resolution))
+        self.map_sites = nearest(self.cross_sites, MAP_SIDE)
+        modules: dict[str, nn.Module] = {}
+        if subjects.tokens:
+            classes = [word or None for word in subjects.classes] or [None] * len(subjects.tokens)
+            modules["subjects"] = Subjects(backbone, subjects.tokens, classes)
+        if weights.trainable != "none" and subjects.schedule != "tokens_only":
+            modules[backbone.family.denoiser_name] = TrainedWeights(
+                backbone.denoiser, weights.trainable, self.cross_sites, weights.rank
             )
-            if config.weights.text_encoder:
+            if weights.text_encoder:
                 for i, encoder in enumerate(backbone.text.encoders):
-                    parts[f"text_encoder{'_2' * i}"] = TrainedWeights(
-                        encoder, "model", None, config.weights.rank, ["token_embedding"]
+                    modules[f"text_encoder{'_2' * i}"] = TrainedWeights(
+                        encoder, "model", None, weights.rank, ["token_embedding"]
                     )
-        self.adapter = nn.ModuleDict(parts | self.more_parts())
+        self.adapter = nn.ModuleDict(modules | self.extra_modules())
         if not any(group.parameters for group in self.parameter_groups()):
-            given = (
-                f"weights.trainable={config.weights.trainable}, {len(chosen.tokens)} "
-                f"subjects and subjects.schedule={chosen.schedule}"
-            )
             raise ValueError(
-                f"{self.name}: nothing to train with {given}; set another part or schedule"
+                f"{self.name}: nothing to train with weights.trainable={weights.trainable}, "
+                f"{len(subjects.tokens)} subjects and subjects.schedule={subjects.schedule}; set "
+                "another part or schedule"
             )
-        self.capture = Capture(nearest(self.cross, SIDE))
         self.install()
 
-    def more_parts(self) -> dict[str, nn.Module]:
-        """What a method on top of this one trains besides."""
+    def extra_modules(self) -> dict[str, nn.Module]:
+        """What a method on top of this one trains, too."""
         return {}
 
     @classmethod
     def check_backbone(cls, config: Run, backbone: Backbone) -> None:
+        """Placeholders and trained text encoders need CLIP. Raises ValueError."""
+        name = config.backbone.name
         if not backbone.family.clip and data_kind(config) == "scene":
             raise ValueError(
-                f"method={cls.name} with data={config.data.name} and "
-                f"backbone={config.backbone.name}: placeholders are words of CLIP, which PixArt "
-                "does not have; set data to images with captions, or another backbone"
+                f"method={cls.name} with data={config.data.name} and backbone={name}: "
+                "placeholders are words of CLIP, which PixArt does not have; set data to images "
+                "with captions, or another backbone"
             )
         if not backbone.family.clip and config.method.weights.text_encoder:
             raise ValueError(
-                f"method.weights.text_encoder=true with backbone={config.backbone.name}: T5 is "
-                "not trained here; set it to false"
+                f"method.weights.text_encoder=true with backbone={name}: T5 is not trained here; "
+                "set it to false"
             )
 
     @classmethod
@@ -115,9 +118,7 @@ class BreakAScene(Method):
             config, {"method.subjects.tokens": tokens, "method.subjects.classes": classes}
         )
 
-    def extend_data(
-        self, config: Run, datamodule: Any, emit: Callable[[str, float], None]
-    ) -> None:
+    def extend_data(self, config: Run, datamodule: Any, emit: Callable[[str, float], None]) -> None:
         """Draws the class images of prior preservation and adds them to the scene's samples."""
         settings = config.method.subjects
         if data_kind(config) == "scene" and settings.prior_weight > 0:
@@ -129,21 +130,28 @@ class BreakAScene(Method):
 
     @property
     def subjects(self) -> Subjects | None:
-        return dict(self.adapter.items()).get("subjects")  # type: ignore[return-value]
+        part = dict(self.adapter.items()).get("subjects")
+        return part if isinstance(part, Subjects) else None
 
     @property
-    def trained_weights(self) -> list[TrainedWeights]:
-        return [part for part in self.adapter.values() if isinstance(part, TrainedWeights)]
+    def trained_weights(self) -> dict[str, TrainedWeights]:
+        """Model in the pipeline -> its trained weights."""
+        modules = self.adapter.items()
+        return {name: part for name, part in modules if isinstance(part, TrainedWeights)}
+
+    def _installable(self) -> list[Subjects | TrainedWeights]:
+        subjects = [self.subjects] if self.subjects is not None else []
+        return [*subjects, *self.trained_weights.values()]
 
     def install(self) -> None:
         self.adapter.to(self.backbone.device)
-        for part in self.adapter.values():
-            if isinstance(part, Subjects | TrainedWeights) and not part.is_installed:
+        for part in self._installable():
+            if not part.is_installed:
                 part.install()
 
     def remove(self) -> None:
-        for part in self.adapter.values():
-            if isinstance(part, Subjects | TrainedWeights) and part.is_installed:
+        for part in self._installable():
+            if part.is_installed:
                 part.remove()
 
     # --- training --------------------------------------------------------------------------------
@@ -151,93 +159,98 @@ class BreakAScene(Method):
     @property
     def first_phase(self) -> int:
         """Steps that train the tokens alone."""
-        both = (
-            self.subjects is not None
-            and self.trained_weights
-            and self.config.subjects.schedule == "two_phase"
+        settings = self.config.subjects
+        two = settings.schedule == "two_phase" and self.subjects is not None
+        return (
+            round(settings.first_phase * self.recipe.steps) if two and self.trained_weights else 0
         )
-        return round(self.config.subjects.first_phase * self.recipe.steps) if both else 0
 
     def parameter_groups(self) -> list[Group]:
-        switch, schedule, peak = self.first_phase, self.config.subjects.schedule, self.recipe.lr
-        second = (
-            peak
-            if schedule == "two_phase" and self.trained_weights
-            else self.config.subjects.token_lr
-        )
+        switch, settings, recipe = self.first_phase, self.config.subjects, self.recipe
+        two_phase = settings.schedule == "two_phase" and self.trained_weights
+        second_lr = recipe.lr if two_phase else settings.token_lr
 
-        def tokens(step: int) -> float:
+        def token_rate(step: int) -> float:
             if step < switch:
-                return self.config.subjects.token_lr * self.factor(step, 0, switch)
-            return second * self.factor(step, switch)
+                return settings.token_lr * lr_multiplier(recipe, step, 0, switch)
+            return second_lr * lr_multiplier(recipe, step, switch)
 
-        def weights(step: int) -> float:
-            return 0.0 if step < switch else peak * self.factor(step, switch)
+        def weight_rate(step: int) -> float:
+            return 0.0 if step < switch else recipe.lr * lr_multiplier(recipe, step, switch)
 
-        groups = [Group([p for part in self.trained_weights for p in part.parameters()], weights)]
-        if self.subjects is not None and schedule != "unet_only":
+        weights = [p for part in self.trained_weights.values() for p in part.parameters()]
+        groups = [Group(weights, weight_rate)]
+        if self.subjects is not None and settings.schedule != "unet_only":
             # Decay would move the placeholders that a step does not show, too.
-            groups.append(Group(list(self.subjects.parameters()), tokens, decays=False))
+            groups.append(Group(list(self.subjects.parameters()), token_rate, decays=False))
         return groups
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # What a phase does not train has no gradient, so that its optimiser state begins with its
-        # phase.
-        for part in self.trained_weights:
-            part.requires_grad_(self.global_step >= self.first_phase)
-        if self.subjects is not None:
-            self.subjects.requires_grad_(self.config.subjects.schedule != "unet_only")
-        self.capture.tokens = self.watched(batch)
-        with self.capture.attached(self.backbone.denoiser):
-            return super().training_step(batch, batch_idx)
-
-    def watched(self, batch: Batch) -> list[list[list[int]]] | None:
-        """For each sample the positions of the tokens whose maps a loss looks at; None when none
-        does."""
-        self.kept, self.positions = self.backbone.text.locate_phrases(
-            batch.captions, _phrases(batch)
+    def prepare(self, batch: Batch, draws: StepDraws) -> Step:
+        """As `Method`'s, with the phrases of the captions and their masks."""
+        self._freeze_by_phase()
+        step = super().prepare(batch, draws)
+        if batch.phrases is None:
+            raise ValueError(
+                "subjects need masks: the batch's samples name no phrases; set the training "
+                "set's with_phrases"
+            )
+        step.phrases, step.token_indices = self.backbone.text.locate_phrases(
+            batch.captions, batch.phrases
         )
-        return self.positions if self.config.subjects.attention_weight else None
-
-    def masks(self) -> tuple[Tensor, Tensor]:
-        """The masks of the batch's phrases, float32 [B, n, H, W] in [0, 1], and which there are,
-        bool [B, n]."""
-        return stacked(
-            [[phrase.mask for phrase in kept] for kept in self.kept],
+        step.masks, step.present = stack_masks(
+            [[phrase.mask for phrase in sample] for sample in step.phrases],
             self.resolution,
             self.backbone.device,
         )
+        return step
 
-    def loss(self, prediction: Tensor, target: Tensor, batch: Batch) -> Tensor:
+    def _freeze_by_phase(self) -> None:
+        """What a phase does not train has no gradient, so that its optimiser state begins with its
+        phase."""
+        for part in self.trained_weights.values():
+            part.requires_grad_(self.global_step >= self.first_phase)
+        if self.subjects is not None:
+            self.subjects.requires_grad_(self.config.subjects.schedule != "unet_only")
+
+    def run_denoiser(self, step: Step) -> None:
+        """The forward pass, in which the phrases' maps are read where a loss looks at them."""
+        if not self.config.subjects.attention_weight:
+            return super().run_denoiser(step)
+        capture = Capture(self.map_sites, step.token_indices)
+        with capture.attached(self.backbone.denoiser):
+            super().run_denoiser(step)
+        step.maps = capture.maps
+
+    def losses(self, step: Step) -> dict[str, Term]:
+        terms = {"denoising": self.masked_denoising_term(step)}
+        return terms | self.attention_terms(step) | self.prior_terms(step)
+
+    def masked_denoising_term(self, step: Step) -> Term:
         """Break-A-Scene eq. 1 on a scene: inside the union of the drawn subjects' masks."""
         if self.subjects is None or not self.config.subjects.masked_loss:
-            return denoising_loss(prediction, target)
-        union = self.masks()[0].amax(1, keepdim=True)  # [B, 1, H, W]
-        union = F.interpolate(union, prediction.shape[-2:], mode="area")
-        return denoising_loss(prediction, target, union, self.config.subjects.normalise)
+            return Term(denoising_loss(step.prediction, step.target))
+        union = step.masks.amax(1, keepdim=True)  # [B, 1, H, W]
+        union = F.interpolate(union, step.prediction.shape[-2:], mode="area")
+        normalise = self.config.subjects.normalise
+        return Term(denoising_loss(step.prediction, step.target, union, normalise))
 
-    def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
-        chosen = self.config.subjects
-        if self.capture.tokens is not None:
-            masks, present = self.masks()
-            attention = mask_attention_loss(self.capture.maps.mean(), masks, present, resize="area")
-            self.log("train/attention", attention)
-            loss = loss + chosen.attention_weight * attention
-        if batch.prior is not None and chosen.prior_weight:
-            prior = self.prior(batch.prior)
-            self.log("train/prior", prior)
-            loss = loss + chosen.prior_weight * prior
-        return loss
+    def attention_terms(self, step: Step) -> dict[str, Term]:
+        """Break-A-Scene eq. 2: each phrase's map resembles its mask."""
+        if step.maps is None:
+            return {}
+        loss = mask_attention_loss(step.maps.mean(), step.masks, step.present, resize="area")
+        return {"attention": Term(loss, self.config.subjects.attention_weight)}
 
-    def prior(self, batch: Batch) -> Tensor:
-        """The loss on class images, under neither masks nor maps."""
-        self.capture.tokens = None
-        latents = self.latents(batch)
-        noise, timesteps = self.draw(latents, stream=1)
-        noised, target = self.backbone.schedule.add_noise(latents, noise, timesteps)
-        return prior_loss(
-            self.predict(noised, timesteps, self.backbone.text.encode(batch.captions)), target
-        )
+    def prior_terms(self, step: Step) -> dict[str, Term]:
+        """The loss on class images, with neither masks nor maps."""
+        weight = self.config.subjects.prior_weight
+        if step.batch.prior is None or not weight:
+            return {}
+        prior = self.add_noise(step.batch.prior, step.draws, CLASS_IMAGES)
+        prediction = self.predict(prior.noised, prior.timesteps, prior.text)
+        return {"prior": Term(prior_loss(prediction, prior.target), weight)}
+
+    # --- use and adapters ------------------------------------------------------------------------
 
     def to_pipeline(self) -> Any:
         """A stock diffusers pipeline that knows the subjects by their placeholders. It shares the
@@ -245,71 +258,12 @@ class BreakAScene(Method):
         pipeline = super().to_pipeline()
         return pipeline if self.subjects is None else self.subjects.materialise(pipeline)
 
-    # --- adapters --------------------------------------------------------------------------------
-
     def save_adapter(self, folder: Path | str) -> None:
-        """`Method.save_adapter`, and what stock pipelines load: ``subjects/`` for
-        `load_textual_inversion`, ``stock/`` as `save_stock`."""
+        """As `Method`'s, and what stock pipelines load: ``subjects/`` for
+        ``load_textual_inversion``, ``stock/`` as `save_stock` says."""
         folder = Path(folder)
         if self.subjects is not None:
             self.subjects.save(folder / "subjects")
-        if trained := {
-            name: part for name, part in self.adapter.items() if isinstance(part, TrainedWeights)
-        }:
-            save_stock(folder / "stock", **trained)
+        if self.trained_weights:
+            save_stock(folder / "stock", **self.trained_weights)
         super().save_adapter(folder)
-
-    def own_tensors(self) -> dict[str, Tensor]:
-        """A scene's subjects, so that its training can start from an adapter that a dataset
-        made."""
-        return {
-            key: value
-            for key, value in self.adapter.state_dict().items()
-            if key.startswith("subjects.")
-        }
-
-    def adapter_config(self) -> dict[str, Any]:
-        return {"weights": asdict(self.config.weights), "subjects": asdict(self.config.subjects)}
-
-    @classmethod
-    def from_card(cls, card: dict[str, Any], backbone: Backbone) -> Method:
-        return cls(backbone, cls.method_config(card["config"]), TrainerConfig(), card["resolution"])
-
-    @classmethod
-    def method_config(cls, saved: dict[str, Any]) -> MethodConfig:
-        """The settings that an adapter was saved with."""
-        return MethodConfig(
-            name=cls.name,
-            weights=Weights(**saved["weights"]),
-            subjects=SubjectsConfig(**saved["subjects"]),
-        )
-
-
-def _phrases(batch: Batch) -> list[list]:
-    if batch.phrases is None:
-        raise ValueError(
-            "subjects need masks: the batch's samples name no phrases; set the training "
-            "set's with_phrases"
-        )
-    return batch.phrases
-
-
-def stacked(masks: list[list[Tensor]], side: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ragged lists of masks [H, W] -> float32 [B, n, side, side], blank where a sample has fewer,
-    and bool [B, n] which there are."""
-    most = max((len(sample) for sample in masks), default=0)
-    present = torch.tensor(
-        [[j < len(sample) for j in range(most)] for sample in masks], dtype=torch.bool
-    ).view(len(masks), most)
-    result = torch.zeros(*present.shape, side, side, device=device)
-    planes = [mask.float() for sample in masks for mask in sample]
-    if planes:
-        brought = [
-            x
-            if x.shape == (side, side)
-            else F.interpolate(x[None, None], (side, side), mode="area")[0, 0]
-            for x in planes
-        ]
-        # Masks come with the batch, wherever that is
-        result[present] = torch.stack(brought).to(device)
-    return result, present.to(device)

@@ -1,5 +1,5 @@
-"""A reason for gates to close beside the denoising loss, which gives them none: a wanted density,
-or the objects' masks."""
+"""Reasons for gates to close beside the denoising loss, which gives them none: a target density, or
+the objects' masks."""
 
 from __future__ import annotations
 
@@ -11,29 +11,26 @@ from torch import Tensor
 
 from conf.schema import Gate
 from datamodules.batch import Phrase
+from lightning_modules.attention import Site
 from lightning_modules.attention.gate_stats import GateRecord
-from lightning_modules.attention.sites import Site
 from lightning_modules.attention.token_types import BOS
 from losses.gates import gate_density, gate_mask_loss, gate_targets, self_gate_targets
 
 
-def weight_now(config: Gate, done: float) -> float:
-    """The signal's weight when the share ``done`` of the training is over."""
-    fall = {"none": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[
-        config.supervision_anneal
-    ]
-    return config.supervision_weight * fall
+def supervision_weight(config: Gate, done: float) -> float:
+    """The weight of the supervision when the share ``done`` of the training is over."""
+    annealing = {"none": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+    return config.supervision_weight * annealing[config.supervision_anneal]
 
 
-def in_range(config: Gate, timesteps: Tensor, count: int) -> Tensor:
-    """bool [B]: the samples whose timestep of ``count`` the signal acts on."""
-    noisier = timesteps >= count / 2
-    return {"all": torch.ones_like(noisier), "noisier": noisier, "cleaner": ~noisier}[
-        config.supervision_timesteps
-    ]
+def supervised_samples(config: Gate, timesteps: Tensor, num_timesteps: int) -> Tensor:
+    """Which samples are supervised, bool [B], by their ``timesteps`` [B] out of so many."""
+    noisier = timesteps >= num_timesteps / 2
+    rows = {"all": torch.ones_like(noisier), "noisier": noisier, "cleaner": ~noisier}
+    return rows[config.supervision_timesteps]
 
 
-def density_signal(config: Gate, record: GateRecord, rows: Tensor) -> Tensor:
+def density_supervision(config: Gate, record: GateRecord, rows: Tensor) -> Tensor:
     """Mean over sites of `gate_density` with the binary gates that acted, over the tokens that are
     read but BOS, for the samples ``rows`` [B]."""
     losses = []
@@ -46,18 +43,18 @@ def density_signal(config: Gate, record: GateRecord, rows: Tensor) -> Tensor:
     return torch.stack(losses).mean()
 
 
-def mask_signal(
+def mask_supervision(
     config: Gate,
     record: GateRecord,
     sites: Sequence[Site],
     phrases: Sequence[Sequence[Phrase]],
-    positions: Sequence[Sequence[list[int]]],
+    token_indices: Sequence[Sequence[list[int]]],
     rows: Tensor,
 ) -> Tensor:
-    """Mean over sites of `gate_mask_loss` with `gate_targets` (self-attention:
+    """Mean over ``sites`` of `gate_mask_loss` with `gate_targets` (self-attention:
     `self_gate_targets`) for the phrases whose masks are known.
 
-    ``positions`` are the phrases' token indices, ``rows`` bool [B] the samples that count.
+    ``token_indices`` are those of the phrases' tokens, ``rows`` bool [B] the samples that count.
     """
     losses = []
     masks = [[phrase.mask for phrase in sample] for sample in phrases]
@@ -70,7 +67,7 @@ def mask_signal(
             if site.kind == "cross":
                 masked_out = record.masked_out.get(site.name)
                 target, weight = gate_targets(
-                    config.supervision_target, masks, positions, pixels, tokens, masked_out
+                    config.supervision_target, masks, token_indices, pixels, tokens, masked_out
                 )
             else:
                 target, weight = self_gate_targets(masks, pixels)

@@ -1,54 +1,91 @@
-"""Target masks as people give them to `generate`: files, arrays or tensors, for single phrases,
-several, or none."""
+"""Target masks: as they are given to ``generate`` (files, arrays or tensors, for single phrases,
+several, or none), and as ragged lists of planes become tensors."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor
 
-MaskLike = Any  # Tensor [H, W], array [H, W], PIL image, or the path of an image file
-Given = Mapping[Any, MaskLike] | Sequence[tuple[Any, MaskLike]] | None
+if TYPE_CHECKING:
+    from lightning_modules.attention.capture import CapturedMaps
+
+# Tensor [H, W], array [H, W], PIL image, or the path of an image file
+MaskLike = Any
+# Of one prompt: what (a phrase, several, or None) -> its mask
+PromptMasks = Mapping[Any, MaskLike] | Sequence[tuple[Any, MaskLike]] | None
+
+
+@dataclass
+class TokenMasks:
+    """The mask tokens of a training step's B samples: each one's mask [H, W], blank in the samples
+    that are shown without, and the indices of the words that belong to it."""
+
+    blank: list[bool]
+    masks: list[list[Tensor]]
+    word_indices: list[list[list[int]]]
+
+    # Tokens whose maps a loss looks at, the masks that they should resemble, and those maps
+    supervised_indices: list[list[int]] | None = None
+    supervised_masks: list[list[Tensor]] = field(default_factory=list)
+    maps: CapturedMaps | None = None
+
+    def supervise(self, text_length: int, union: bool) -> None:
+        """Supervises all tokens, which stand behind a text of that length, whose mask is not blank;
+        with ``union`` a sample has one token for all its masks."""
+        masks = self.masks
+        if union:
+            masks = [
+                [torch.stack([mask.float() for mask in sample]).amax(0)] if sample else []
+                for sample in masks
+            ]
+        shown = [
+            [(text_length + i, mask) for i, mask in enumerate(sample) if bool(mask.any())]
+            for sample in masks
+        ]
+        self.supervised_indices = [[at for at, _ in sample] for sample in shown]
+        self.supervised_masks = [[mask for _, mask in sample] for sample in shown]
 
 
 class MaskTarget(NamedTuple):
-    """One target mask: what shall be there (words of the prompt, or characters from start up to
-    end; none for whatever the prompt says), and where: ``mask`` float32 [side, side] in [0, 1]."""
+    """One target mask: what should be there (words of the prompt, or characters [start, end); none
+    for anything that the prompt names), and where: ``mask`` float32 [side, side] in [0, 1]."""
 
     phrases: tuple[str | tuple[int, int], ...]
     mask: Tensor
 
 
 def read_masks(
-    given: Sequence[Given] | None, prompts: Sequence[str], side: int
+    masks: Sequence[PromptMasks] | None, prompts: Sequence[str], side: int
 ) -> list[list[MaskTarget]]:
     """The target masks of each prompt.
 
-    ``given`` has an entry a prompt: None or nothing (no mask), or a mapping, or pairs, of what to
+    ``masks`` has an entry a prompt: None or nothing (no mask), or a mapping, or pairs, of what to
     which mask: a phrase of the prompt, a tuple of phrases that share the mask, or None for a mask
     that belongs to no words. A mask is brought to ``side`` x ``side`` by area. Raises ValueError
     when there is not one entry a prompt, and on a mask that cannot be read, is not a plane or not
     square.
     """
-    if given is None:
+    if masks is None:
         return [[] for _ in prompts]
-    if isinstance(given, Mapping) or len(given) != len(prompts):
-        count = "a single mapping" if isinstance(given, Mapping) else f"{len(given)} entries"
+    if isinstance(masks, Mapping) or len(masks) != len(prompts):
+        count = "a single mapping" if isinstance(masks, Mapping) else f"{len(masks)} entries"
         raise ValueError(
             f"masks: {count} for {len(prompts)} prompts; expected a list with one entry a "
             "prompt, None for no mask"
         )
-    result = []
-    for prompt, entry in zip(prompts, given, strict=True):
-        pairs: Iterable[tuple[Any, MaskLike]] = (
-            entry.items() if isinstance(entry, Mapping) else entry or ()
-        )
-        result.append(
+    targets = []
+    for prompt, entry in zip(prompts, masks, strict=True):
+        pairs = entry.items() if isinstance(entry, Mapping) else entry or ()
+        targets.append(
             [
                 MaskTarget(
                     _phrases(what), read_mask(mask, side, f"the mask of {what!r} in {prompt!r}")
@@ -56,7 +93,7 @@ def read_masks(
                 for what, mask in pairs
             ]
         )
-    return result
+    return targets
 
 
 def _phrases(what: Any) -> tuple[str | tuple[int, int], ...]:
@@ -78,8 +115,6 @@ def _phrases(what: Any) -> tuple[str | tuple[int, int], ...]:
 def read_mask(mask: MaskLike, side: int, name: str = "a mask") -> Tensor:
     """float32 [side, side] in [0, 1] of a tensor or array [H, W] (bool, or numbers from 0 to 1 or 0
     to 255), a PIL image, or a file."""
-    from PIL import Image
-
     if isinstance(mask, str | Path):
         try:
             with Image.open(mask) as file:
@@ -109,11 +144,11 @@ def read_mask(mask: MaskLike, side: int, name: str = "a mask") -> Tensor:
             "or whole numbers from 0 to 255"
         )
     if plane.shape[0] != side:
-        plane = torch.nn.functional.interpolate(plane[None, None], (side, side), mode="area")[0, 0]
+        plane = F.interpolate(plane[None, None], (side, side), mode="area")[0, 0]
     return plane
 
 
-def turned(mask: Tensor, degrees: float) -> Tensor:
+def rotate_mask(mask: Tensor, degrees: float) -> Tensor:
     """A bool mask [H, W] turned counter-clockwise about its centroid; what leaves the plane is
     lost. An empty mask stays as it is."""
     if not bool(mask.any()):
@@ -123,8 +158,31 @@ def turned(mask: Tensor, degrees: float) -> Tensor:
     y = torch.arange(height)[:, None] - rows
     x = torch.arange(width)[None] - columns
     angle = math.radians(degrees)
-    # Where each place of the turned mask comes from; y points down.
+    # The pixel that each pixel of the turned mask comes from; y points down
     from_x = (columns + math.cos(angle) * x - math.sin(angle) * y).round().long()
     from_y = (rows + math.sin(angle) * x + math.cos(angle) * y).round().long()
     inside = (from_x >= 0) & (from_x < width) & (from_y >= 0) & (from_y < height)
     return mask[from_y.clamp(0, height - 1), from_x.clamp(0, width - 1)] & inside
+
+
+def stack_masks(
+    masks: Sequence[Sequence[Tensor]], side: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Ragged lists of masks [H, W] -> float32 [B, n, side, side], brought there by area and blank
+    where a sample has fewer than n, and bool [B, n], which of them exist."""
+    most = max((len(sample) for sample in masks), default=0)
+    present = torch.tensor(
+        [[i < len(sample) for i in range(most)] for sample in masks], dtype=torch.bool
+    ).view(len(masks), most)
+    stacked = torch.zeros(*present.shape, side, side, device=device)
+    planes = [
+        mask.float()
+        if mask.shape == (side, side)
+        else F.interpolate(mask.float()[None, None], (side, side), mode="area")[0, 0]
+        for sample in masks
+        for mask in sample
+    ]
+    if planes:
+        # Masks come with the batch, wherever that is
+        stacked[present] = torch.stack(planes).to(device)
+    return stacked, present.to(device)

@@ -1,15 +1,14 @@
-"""MaskAttn-SDXL (arXiv 2509.15357): gates on the attention of a frozen UNet, trained on the
+"""MaskAttn-SDXL (arXiv 2509.15357): gates on the attention of a frozen denoiser, trained on the
 denoising loss.
 
-The paper gives gates no other reason to close; ``gate.supervision`` adds one when asked
-(`gating.signal`).
+The paper gives gates no other reason to close; ``gate.supervision`` adds one (`gate_supervision`),
+or replaces the training by true layouts (`oracle_layout`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +17,6 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from conf.schema import Gate
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch
@@ -26,34 +24,45 @@ from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gates import Gates
+from lightning_modules.attention.sites import Site
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.embedded.judge import Judge
 from lightning_modules.evaluation.gate_diagnostics import (
     GateDiagnostics,
     GateMaps,
     draw_gate_maps,
     measure_gates,
 )
-from lightning_modules.methods import gate_supervision as gate_signal
-from lightning_modules.methods.base import Method
+from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
+from lightning_modules.methods.gate_supervision import (
+    density_supervision,
+    mask_supervision,
+    supervised_samples,
+    supervision_weight,
+)
+from lightning_modules.methods.oracle_layout import find_layout
+from lightning_modules.methods.separate_enhance import separate_enhance_terms
 from lightning_modules.training import distributed
-from losses.attention import enhance_loss, separate_loss
 
 if TYPE_CHECKING:
     from conf.schema import Run
     from lightning_modules.tracking.mlflow import SeedRun
 
-KIND_OF = {"cross": "cross", "self": "self", "both": None}
+# Which layers are gated -> their kind, None for both
+KINDS = {"cross": "cross", "self": "self", "both": None}
 
 
 class MaskAttn(Method):
-    """Gate heads at the chosen sites; installed on construction, `remove` gives the stock backbone
-    back.
+    """Gate heads at the sites that the settings name; installed on construction, `remove` gives the
+    stock backbone back.
 
     Raises ValueError when no site fits ``gate.stage``, ``gate.placement`` and ``gate.attention``.
     """
 
     name = "maskattn"
-    observes = True
+    collects_stats = True
+
+    adapter: Gates
 
     def __init__(
         self,
@@ -64,38 +73,30 @@ class MaskAttn(Method):
         seed: int = 0,
     ) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
-        self.adapter = self.build()
-        chosen = config.separate
-        wanted = (
-            nearest(select(backbone.sites(resolution)), chosen.side)
-            if config.gate.supervision == "separate_enhance"
-            else None
-        )
-        # maps that gates shall keep apart
-        self.capture = (
-            None
-            if wanted is None
-            else Capture(wanted, heads="keep" if chosen.heads == "each" else "mean")
-        )
-        self.leaves_out = self.capture is not None  # gates behind the last map
-        # What the gates did since it was last read, in training
+        self.adapter = self.build_gates()
+        # Where maps are read that gates should keep apart
+        self.map_sites: list[Site] = []
+        if config.gate.supervision == "separate_enhance":
+            self.map_sites = nearest(select(backbone.sites(resolution)), config.separate.side)
+        # Gates behind the last map get no gradient
+        self.find_unused_parameters = bool(self.map_sites)
+        # What the gates did in training since a callback took it
         self.window: GateRecord | None = None
         self.install()
 
-    def build(self) -> Gates:
-        """New gates with the weights that torch's generator draws now."""
+    def build_gates(self) -> Gates:
+        """New gates, with the weights that torch's generator draws now."""
         gate = self.config.gate
-        chosen = select(
+        sites = select(
             self.backbone.sites(self.resolution),
             gate.stage,
             gate.placement,
-            kind=KIND_OF[gate.attention],
+            kind=KINDS[gate.attention],
         )
-        return Gates(chosen, gate, self.backbone.text.token_types)
+        return Gates(sites, gate, self.backbone.text.token_types)
 
     @property
     def gates(self) -> Gates:
-        assert isinstance(self.adapter, Gates)
         return self.adapter
 
     def install(self) -> None:
@@ -108,76 +109,82 @@ class MaskAttn(Method):
 
     # --- training --------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def prepare(self, batch: Batch, draws: StepDraws) -> Step:
+        """As `Method`'s, with the phrases that masks or maps belong to."""
+        step = super().prepare(batch, draws)
+        if self.config.gate.supervision in ("masks", "separate_enhance"):
+            if batch.phrases is None:
+                raise ValueError(
+                    "gate.supervision needs phrases with masks: set the training set's with_phrases"
+                )
+            step.phrases, step.token_indices = self.backbone.text.locate_phrases(
+                batch.captions, batch.phrases
+            )
+        return step
+
+    def run_denoiser(self, step: Step) -> None:
+        """The forward pass, in which the gates are recorded and the phrases' maps read."""
+        gates = self.gates
         self.window = self.window or GateRecord(live=True)
-        self.gates.record = self.window
-        # Without the denoising loss no gradient passes through the backbone, and none is prepared.
-        # Maps are of the gated attention: their losses need it to act.
-        self.gates.watch_only = self.config.gate.denoising_weight == 0 and self.capture is None
-        if self.capture is not None:
-            self.capture.tokens = self._phrases(batch)[1]
+        gates.record = self.window
+        # Without the denoising loss no gradient passes through the backbone, and none is prepared;
+        # but losses on maps, which are those of the gated attention, need it.
+        gates.watch_only = self.config.gate.denoising_weight == 0 and not self.map_sites
         try:
-            with torch.set_grad_enabled(not self.gates.watch_only), self._captured():
-                return super().training_step(batch, batch_idx)
+            with torch.set_grad_enabled(not gates.watch_only), self._reading_maps(step):
+                super().run_denoiser(step)
         finally:
-            self.gates.record, self.gates.watch_only = None, False
+            gates.record, gates.watch_only = None, False
 
-    def _captured(self) -> AbstractContextManager[Any]:
-        return nullcontext() if self.capture is None else self.capture.attached(self.backbone.unet)
+    @contextmanager
+    def _reading_maps(self, step: Step) -> Iterator[None]:
+        if not self.map_sites:
+            yield
+            return
+        heads = "keep" if self.config.separate.heads == "each" else "mean"
+        capture = Capture(self.map_sites, step.token_indices, heads)
+        with capture.attached(self.backbone.denoiser):
+            yield
+        step.maps = capture.maps
 
-    def _separate_enhance(self, rows: Tensor) -> Tensor:
-        """The losses of Separate-and-Enhance on the maps of the gated attention, for the samples
-        ``rows`` [B]: a gate that closes where another object is keeps their maps apart."""
-        assert self.capture is not None
-        chosen, present = self.config.separate, self.capture.maps.present & rows[:, None]
-        maps = self.capture.maps.mean()  # [B, objects, heads, H, W]
-        separate, enhance = (
-            separate_loss(maps, present),
-            enhance_loss(maps, present, chosen.kernel, chosen.sigma),
-        )
-        return chosen.separate_weight * separate + chosen.enhance_weight * enhance
-
-    @torch.enable_grad()
-    def with_extra(self, loss: Tensor, batch: Batch, timesteps: Tensor) -> Tensor:
-        assert self.window is not None
+    def losses(self, step: Step) -> dict[str, Term]:
         gate = self.config.gate
+        terms = super().losses(step)
+        terms["denoising"] = terms["denoising"]._replace(weight=gate.denoising_weight)
+        assert self.window is not None
         closed, counted = distributed.sum_over_ranks(self.window.tally()).tolist()
         self.log("train/gate_closed", closed / counted if counted else 0.0)
-        total = gate.denoising_weight * loss
-        done = (
-            min(self.global_step / max(self.recipe.steps, 1), 1.0)
-            if self._trainer is not None
-            else 0.0
-        )
-        weight = gate_signal.weight_now(gate, done)
-        if gate.supervision == "none" or weight == 0:
-            return total
-        rows = gate_signal.in_range(gate, timesteps, self.backbone.schedule.num_timesteps)
-        if gate.supervision == "separate_enhance":
-            signal = self._separate_enhance(rows)
-        elif gate.supervision == "density":
-            signal = gate_signal.density_signal(gate, self.window, rows)
-        else:
-            signal = gate_signal.mask_signal(
-                gate, self.window, self.gates.sites, *self._phrases(batch), rows
-            )
-        self.log("train/signal", signal)
-        return total + weight * signal
 
-    def _phrases(self, batch: Batch) -> tuple[list, list]:
-        """The batch's phrases and the positions of their tokens."""
-        if batch.phrases is None:
-            raise ValueError(
-                "gate.supervision=masks needs phrases with masks: set the training set's "
-                "with_phrases"
-            )
-        return self.backbone.text.locate_phrases(batch.captions, batch.phrases)
+        done = self.global_step / max(self.recipe.steps, 1) if self._trainer is not None else 0.0
+        weight = supervision_weight(gate, min(done, 1.0))
+        if gate.supervision != "none" and weight > 0:
+            terms["signal"] = Term(self._supervision(step, self.window), weight)
+        return terms
 
-    # --- use --------------------------------------------------------------------------------
+    def _supervision(self, step: Step, record: GateRecord) -> Tensor:
+        """The loss that gives gates another reason to close."""
+        gate = self.config.gate
+        num_timesteps = self.backbone.schedule.num_timesteps
+        rows = supervised_samples(gate, step.timesteps, num_timesteps)
+        if step.maps is not None:
+            maps, present = step.maps.mean(), step.maps.present & rows[:, None]
+            return weighted_sum(separate_enhance_terms(maps, present, self.config.separate))
+        if gate.supervision == "density":
+            return density_supervision(gate, record, rows)
+        sites = self.gates.sites
+        return mask_supervision(gate, record, sites, step.phrases, step.token_indices, rows)
 
-    @property
-    def trains(self) -> bool:
-        return self.config.gate.supervision != "oracle"
+    def callbacks(self, dataset: Any, every: int, tracker: SeedRun | None) -> list[L.Callback]:
+        """As `Method`'s: counts of gates under ``gates/``, and their pictures."""
+        # All processes begin to count again at the same steps
+        store = None if tracker is None else tracker.log_metrics
+        counts = GateDiagnostics(every, dataset, self.seed, store)
+        if tracker is None:
+            return [counts]
+        picture = partial(tracker.log_image, "gates/training")
+        return [counts, GateMaps(dataset, self.seed, picture)]
+
+    # --- use -------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def generate(
@@ -189,65 +196,45 @@ class MaskAttn(Method):
         guidance: float = 7.5,
         batch: int = 64,
     ) -> Tensor:
-        """As `Method.generate`; oracle gates draw each prompt twice (`gating.oracle`)."""
+        """As `Method`'s; oracle gates draw each prompt twice (`oracle_layout`)."""
         if self.trains:
             return super().generate(prompts, seeds, masks, steps, guidance, batch)
-        from lightning_modules.embedded.judge import Judge
-        from lightning_modules.methods.oracle_layout import layout
-
         judge, images = Judge.load(), []
         for start in range(0, len(prompts), batch):
-            texts, noises = prompts[start : start + batch], seeds[start : start + batch]
+            rows = slice(start, start + batch)
+            given = (prompts[rows], seeds[rows], masks, steps, guidance, batch)
             self.remove()
-            untouched = super().generate(texts, noises, masks, steps, guidance, batch)
+            untouched = super().generate(*given)
             self.install()
             phrases = [
-                layout(text, found, self.resolution)
-                for text, found in zip(texts, judge.detect(untouched), strict=True)
+                find_layout(prompt, detections, self.resolution)
+                for prompt, detections in zip(prompts[rows], judge.detect(untouched), strict=True)
             ]
-            self.gates.layout = self.backbone.text.locate_phrases(texts, phrases)
+            self.gates.layout = self.backbone.text.locate_phrases(prompts[rows], phrases)
             try:
-                images.append(super().generate(texts, noises, masks, steps, guidance, batch))
+                images.append(super().generate(*given))
             finally:
                 self.gates.layout = None
         return torch.cat(images)
 
     @contextmanager
-    def observed(self, guidance: float) -> Iterator[dict[str, float]]:
-        """``gate_closed``: share of free gates that are closed over all sites, locations, tokens
-        and steps, conditional half; the same by token kind and span of timesteps."""
-        result: dict[str, float] = {}
+    def collect_stats(self, guidance: float) -> Iterator[dict[str, float]]:
+        """``gate_closed``: share of free gates that are closed over all sites, pixels, tokens and
+        steps, conditional half; the same by token type and range of timesteps."""
+        stats: dict[str, float] = {}
         with self.gates.recording(conditional_half=guidance > 1) as record:
-            yield result
+            yield stats
         record = record.all_reduce(self.gates.sites)
-        result["gate_closed"] = record.share_closed()
-        result |= {
+        stats["gate_closed"] = record.share_closed()
+        stats |= {
             f"gate_closed_{name}": share
             for name, share in record.shares().items()
             if not name.startswith("site/")
         }
 
-    def callbacks(self, dataset: Any, every: int, tracker: SeedRun | None) -> list[L.Callback]:
-        """As `Method.callbacks`: counts of gates under ``gates/``, and their pictures."""
-        # All processes begin to count again at the same steps
-        store = None if tracker is None else tracker.log_metrics
-        counts = GateDiagnostics(every, dataset, self.seed, store)
-        if tracker is None:
-            return [counts]
-        picture = partial(tracker.log_image, "gates/training")
-        return [counts, GateMaps(dataset, self.seed, picture)]
-
     def diagnostics(self, datamodule: Any, config: Run, folder: Path) -> dict[str, float]:
-        """As `Method.diagnostics`: what became of the gates, and pictures of them."""
+        """As `Method`'s: what became of the gates, and pictures of them."""
         evaluation = config.evaluation
-        found = measure_gates(self, datamodule.eval_sets[evaluation.splits[0]], config.seed)
+        measured = measure_gates(self, datamodule.eval_sets[evaluation.splits[0]], config.seed)
         draw_gate_maps(self, datamodule, evaluation, config.seed, folder)
-        return found
-
-    def adapter_config(self) -> dict[str, Any]:
-        return {"gate": asdict(self.config.gate)}
-
-    @classmethod
-    def from_card(cls, card: dict[str, Any], backbone: Backbone) -> Method:
-        config = MethodConfig(name=cls.name, gate=Gate(**card["config"]["gate"]))
-        return cls(backbone, config, TrainerConfig(), card["resolution"])
+        return measured

@@ -3,9 +3,9 @@ gain at best?
 
 The layout must fit the noise, or gates fight what the noise has already settled. So each prompt is
 first drawn by the untouched backbone; the judge says where that image has objects, and each phrase
-gets the place of the object that is most like it: the same colour and shape, else one of both, else
-any that is left. A missing object drawn as a second one of another kind thus gets that one's place.
-Then the same noise is drawn again with each phrase's tokens acting in its place alone. The judge
+gets the box of the object that is most like it: the same colour and shape, else one of both, else
+any that is left. A missing object drawn as a second one of another kind thus gets that one's box.
+Then the same noise is drawn again with each phrase's tokens acting in its box alone. The judge
 knows the embedded world only.
 """
 
@@ -21,30 +21,30 @@ from datamodules.batch import Phrase
 from datamodules.shapes.world import COLORS, SHAPES
 from lightning_modules.metrics.detection import Detection
 
-NAMED = re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
+OBJECT = re.compile(rf"\b({'|'.join(COLORS)}) ({'|'.join(SHAPES)})\b")
 
 
-def layout(prompt: str, found: Sequence[Detection], side: int) -> list[Phrase]:
-    """The prompt's objects that have a place among ``found``, with a mask [side, side] of its box;
-    the others are left out."""
-    named = list(NAMED.finditer(prompt))
-    places: list[Detection | None] = [None] * len(named)
-    left = list(found)
-    for wanted in (2, 1, 0):  # how much of colour and shape must agree
-        for i, match in enumerate(named):
-            alike = [d for d in left if (d.color == match[1]) + (d.label == match[2]) >= wanted]
-            if places[i] is None and alike:
-                places[i] = alike[0]
+def find_layout(prompt: str, detections: Sequence[Detection], side: int) -> list[Phrase]:
+    """The prompt's objects that get one of the detected ones, with a mask [side, side] of its
+    box."""
+    named = list(OBJECT.finditer(prompt))
+    matches: list[Detection | None] = [None] * len(named)
+    left = list(detections)
+    for agreeing in (2, 1, 0):  # How much of colour and shape has to agree
+        for i, words in enumerate(named):
+            alike = [d for d in left if (d.color == words[1]) + (d.label == words[2]) >= agreeing]
+            if matches[i] is None and alike:
+                matches[i] = alike[0]
                 left.remove(alike[0])
     return [
-        Phrase(match[0], match.start(), match.end(), _box(place, side))
-        for match, place in zip(named, places, strict=True)
-        if place is not None
+        Phrase(words[0], words.start(), words.end(), _box_mask(match, side))
+        for words, match in zip(named, matches, strict=True)
+        if match is not None
     ]
 
 
-def _box(place: Detection, side: int) -> Tensor:
-    x0, y0, x1, y1 = (round(value) for value in place.box)
+def _box_mask(detection: Detection, side: int) -> Tensor:
+    x0, y0, x1, y1 = (round(value) for value in detection.box)
     mask = torch.zeros(side, side, dtype=torch.bool)
     mask[max(y0, 0) : y1 + 1, max(x0, 0) : x1 + 1] = True
     return mask

@@ -1,16 +1,15 @@
 """Separate-and-Enhance (arXiv 2312.06712): projections of the cross-attention that give each object
 of a prompt a place of its own.
 
-No image is needed: the prompts are the data. The maps of an object's tokens shall not overlap
-another's (separate), and the weakest of them shall be strong somewhere (enhance); a regulariser
+No image is needed: the prompts are the data. The maps of an object's tokens should not overlap
+another's (separate), and the weakest of them should be strong somewhere (enhance); a regulariser
 holds the prediction on prompts of one object near that of the frozen backbone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from conf.schema import Method as MethodConfig
-from conf.schema import Run, Separate, Weights
+from conf.schema import Run, Separate
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch, Phrase
 from datamodules.concepts import ConceptDataset, with_article
@@ -27,14 +26,14 @@ from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.methods.base import Method
+from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
 from lightning_modules.networks.trained_weights import TrainedWeights
 from losses.attention import enhance_loss, separate_loss
-from losses.denoising import denoising_loss
-from losses.regularisation import distillation_loss
+from losses.denoising import distillation_loss
 
-# The positions that the released code takes for the two objects: "and" and EOS in its own prompts
-RELEASED = (6, 9)
+# The token indices that the released code takes for two objects: "and" and EOS in its own prompts
+RELEASED_INDICES = (6, 9)
+LATENTS, SINGLE_OBJECTS = 4, 5  # Streams of random numbers
 
 
 class SeparateEnhance(Method):
@@ -46,7 +45,9 @@ class SeparateEnhance(Method):
     """
 
     name = "separate_enhance"
-    leaves_out = True  # layers behind the last map that is looked at
+    find_unused_parameters = True  # Layers behind the last map
+
+    adapter: TrainedWeights
 
     def __init__(
         self,
@@ -57,28 +58,41 @@ class SeparateEnhance(Method):
         seed: int = 0,
     ) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
-        chosen, self.cross = config.separate, select(backbone.sites(resolution))
+        cross_sites = select(backbone.sites(resolution))
         self.adapter = TrainedWeights(
-            backbone.denoiser, config.weights.trainable, self.cross, config.weights.rank
+            backbone.denoiser, config.weights.trainable, cross_sites, config.weights.rank
         )
-        self.noisier = config.separate.timesteps == "noisier"
-        self.own_step = 0  # of an adaptation to one prompt
-        self.capture = Capture(
-            nearest(self.cross, chosen.side), heads="keep" if chosen.heads == "each" else "mean"
-        )
+        self.map_sites = nearest(cross_sites, config.separate.side)
+        self.high_noise_only = config.separate.timesteps == "noisier"
         self.install()
 
     @classmethod
     def check_backbone(cls, config: Run, backbone: Backbone) -> None:
+        """The released code's token indices are those of CLIP. Raises ValueError."""
         if not backbone.family.clip and config.method.separate.tokens == "released":
             raise ValueError(
                 f"method.separate.tokens=released with backbone={config.backbone.name}: the "
-                "positions are those of CLIP; set phrase or last"
+                "token indices are those of CLIP; set phrase or last"
             )
+
+    def check_data(self, dataset: Any) -> None:
+        """Concepts that a prompt cannot hold whole would never be trained. Raises ValueError naming
+        the longest prompt's concept."""
+        if not isinstance(dataset, ConceptDataset):
+            return
+        text = self.backbone.text
+        for prompt, phrases in dataset.longest(
+            lambda concept: len(text.tokenizers[0](concept).input_ids)
+        ):
+            try:
+                text.token_indices(prompt, [(phrase.start, phrase.end) for phrase in phrases])
+            except ValueError as error:
+                raise ValueError(
+                    f"data.concepts with data.objects={dataset.objects}: {error}"
+                ) from error
 
     @property
     def weights(self) -> TrainedWeights:
-        assert isinstance(self.adapter, TrainedWeights)
         return self.adapter
 
     def install(self) -> None:
@@ -90,103 +104,84 @@ class SeparateEnhance(Method):
         if self.weights.is_installed:
             self.weights.remove()
 
-    def check_data(self, dataset: Any) -> None:
-        """Concepts that a prompt cannot hold whole would never be trained. Raises ValueError naming
-        the longest prompt's concept."""
-        if not isinstance(dataset, ConceptDataset):
-            return
-        for text, named in dataset.longest(
-            lambda concept: len(self.backbone.text.tokenizers[0](concept).input_ids)
-        ):
-            try:
-                self.backbone.text.token_indices(
-                    text, [(phrase.start, phrase.end) for phrase in named]
-                )
-            except ValueError as error:
-                raise ValueError(
-                    f"data.concepts with data.objects={dataset.objects}: {error}"
-                ) from error
-
     # --- training --------------------------------------------------------------------------------
 
-    @property
-    def step(self) -> int:
-        return super().step if self.trains else self.own_step
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        found, total = self.losses(batch)
-        self.log_dict(
-            {f"train/{name}": loss for name, loss in found.items()} | {"train/loss": total}
-        )
-        return total
-
-    def losses(self, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
-        """(name -> value, their weighted sum with its gradient) of all losses that a step
-        minimises."""
-        chosen = self.config.separate
-        latents = self.latents(batch)
-        noise, timesteps = self.draw(latents)
-        noised, target = self.backbone.schedule.add_noise(latents, noise, timesteps)
-        text = self.text(batch)
-        if chosen.control == "denoising":
-            loss = denoising_loss(self.predict(noised, timesteps, text), target)
-            return {"denoising": loss.detach()}, loss
-        found: dict[str, Tensor] = {}
-        total = torch.zeros((), device=self.backbone.device)
-        if chosen.separate_weight or chosen.enhance_weight:
-            self.capture.tokens = self.positions(batch)
-            with (
-                self.capture.attached(self.backbone.denoiser),
-                stop_after(self.backbone.denoiser, self.capture.sites),
-            ):
-                self.predict(noised, timesteps, text)
-            maps, present = self.capture.maps.mean(), self.capture.maps.present
-            found["separate"] = separate_loss(maps, present)
-            found["enhance"] = enhance_loss(maps, present, chosen.kernel, chosen.sigma)
-            total = (
-                chosen.separate_weight * found["separate"]
-                + chosen.enhance_weight * found["enhance"]
-            )
-        if chosen.distillation_weight:
-            # The pass of the maps is done with before the drift's begins: both at once take twice
-            # the memory. Float16's scaler scales only what goes backwards later, and small
-            # gradients would vanish without it: there both are kept.
-            total = (
-                total
-                if self.recipe.precision == "16-mixed"
-                else with_gradient_taken(total, list(self.weights.parameters()))
-            )
-            found["drift"] = self.drift(batch, noised, timesteps)
-            total = total + chosen.distillation_weight * found["drift"]
-        return {name: loss.detach() for name, loss in found.items()}, total
-
-    def latents(self, batch: Batch) -> Tensor:
-        """What noise is added to [B, C, h, w]: scaled noise, as the released code does, or the
+    def latents(self, batch: Batch, draws: StepDraws) -> Tensor:
+        """What noise is added to, [B, C, h, w]: scaled noise, as the released code does, or the
         batch's images.
 
-        Raises ValueError when images are wanted and the batch has none.
+        Raises ValueError when images are needed and the batch has none.
         """
-        if self.config.separate.inputs == "noise" and self.config.separate.control != "denoising":
+        settings = self.config.separate
+        if settings.inputs == "noise" and settings.control != "denoising":
             shape = self.backbone.latent_size(self.resolution)
-            generator = self.generator(4)
-            drawn = self.own(
-                lambda samples: torch.randn(samples, *shape, generator=generator), len(batch)
-            )
-            return (drawn * self.backbone.vae.config.scaling_factor).to(
-                self.backbone.device, self.backbone.dtype
-            )
+            noise = draws.normal(len(batch), shape, draws.generator(LATENTS))
+            scaled = noise * self.backbone.vae.config.scaling_factor
+            return scaled.to(self.backbone.device, self.backbone.dtype)
         if batch.latents is None and batch.images is None:
             raise ValueError(
-                "images are wanted but the prompts have none: leave data.concepts out, or "
+                "images are needed but the prompts have none: leave data.concepts out, or "
                 "set method.separate.inputs=noise"
             )
-        return super().latents(batch)
+        return super().latents(batch, draws)
 
-    def objects(self, batch: Batch) -> list[list[Phrase]]:
-        """For each sample the words that name its objects: those that the dataset links, or all
+    def run_denoiser(self, step: Step) -> None:
+        """The forward pass, up to the last of the objects' maps; without losses on maps, none."""
+        settings = self.config.separate
+        if settings.control == "denoising":
+            return super().run_denoiser(step)
+        if settings.separate_weight or settings.enhance_weight:
+            heads = "keep" if settings.heads == "each" else "mean"
+            capture = Capture(self.map_sites, self._object_tokens(step.batch), heads)
+            denoiser = self.backbone.denoiser
+            with capture.attached(denoiser), stop_after(denoiser, self.map_sites):
+                super().run_denoiser(step)
+            step.maps = capture.maps
+
+    def losses(self, step: Step) -> dict[str, Term]:
+        settings = self.config.separate
+        if settings.control == "denoising":
+            return super().losses(step)
+        terms: dict[str, Term] = {}
+        if step.maps is not None:
+            terms = separate_enhance_terms(step.maps.mean(), step.maps.present, settings)
+        if settings.distillation_weight:
+            # The pass of the maps is done with before that of the distillation begins: both at once
+            # take twice the memory. Float16's scaler scales only what goes backwards later, and
+            # small gradients would vanish without it: there both are kept.
+            if self.recipe.precision != "16-mixed":
+                terms = release_graph(terms, list(self.weights.parameters()))
+            terms["drift"] = Term(self._distillation(step), settings.distillation_weight)
+        return terms
+
+    def _distillation(self, step: Step) -> Tensor:
+        """How far the prediction on a prompt of one of each sample's objects is from the untouched
+        backbone's (L_norm)."""
+        objects, draws = self._objects(step.batch), step.draws
+        counts = draws.all_gather_int(sum(map(bool, objects)))
+        generator = draws.generator(SINGLE_OBJECTS)
+        for _ in range(sum(counts[: draws.rank_and_world[0]])):  # The draws of earlier processes
+            torch.randint(1, (), generator=generator)
+        rows, singles = [], []
+        for row, phrases in enumerate(objects):
+            if phrases:
+                phrase = phrases[int(torch.randint(len(phrases), (), generator=generator))]
+                rows.append(row)
+                singles.append(f"a photo of {with_article(phrase.text)}")
+        if not rows:
+            # A gradient, should it be the only term
+            return 0.0 * next(self.weights.parameters()).float().sum()
+        text = self.backbone.text.encode(singles)
+        with torch.no_grad(), self.weights.swapped_out():  # First, while no graph takes memory
+            frozen = self.predict(step.noised[rows], step.timesteps[rows], text)
+        prediction = self.predict(step.noised[rows], step.timesteps[rows], text)
+        return draws.ddp_reweight(distillation_loss(prediction, frozen), counts)
+
+    def _objects(self, batch: Batch) -> list[list[Phrase]]:
+        """For each sample the words that name its objects: those that the data set links, or all
         noun phrases of its caption."""
         if self.config.separate.objects == "nouns":
-            return [_nouns(caption) for caption in batch.captions]
+            return [_noun_phrases(caption) for caption in batch.captions]
         if batch.phrases is None:
             raise ValueError(
                 "objects need names: the batch's samples name no phrases; set the training "
@@ -194,43 +189,20 @@ class SeparateEnhance(Method):
             )
         return batch.phrases
 
-    def positions(self, batch: Batch) -> list[list[list[int]]]:
-        """For each sample, for each of its objects, the positions of the tokens that stand for
-        it."""
-        which = self.config.separate.tokens
-        _, placed = self.backbone.text.locate_phrases(batch.captions, self.objects(batch))
-        if which == "released":
-            return [[[at] for at, _ in zip(RELEASED, objects, strict=False)] for objects in placed]
-        return [[at[-1:] if which == "last" else at for at in objects] for objects in placed]
+    def _object_tokens(self, batch: Batch) -> list[list[list[int]]]:
+        """For each sample, for each of its objects, the indices of the tokens that stand for it."""
+        _, indices = self.backbone.text.locate_phrases(batch.captions, self._objects(batch))
+        tokens = self.config.separate.tokens
+        if tokens == "released":
+            return [
+                [[at] for at, _ in zip(RELEASED_INDICES, sample, strict=False)]
+                for sample in indices
+            ]
+        if tokens == "last":
+            return [[phrase[-1:] for phrase in sample] for sample in indices]
+        return indices
 
-    def drift(self, batch: Batch, noised: Tensor, timesteps: Tensor) -> Tensor:
-        """How far the prediction on a prompt of one of each sample's objects is from the untouched
-        backbone's (L_norm)."""
-        named = self.objects(batch)
-        counts = self.counts(sum(map(bool, named)))
-        generator = self.generator(5)
-        for _ in range(sum(counts[: self.place[0]])):  # the draws of the processes before
-            torch.randint(1, (), generator=generator)
-        rows, singles = [], []
-        for i, phrases in enumerate(named):
-            if phrases:
-                chosen = phrases[int(torch.randint(len(phrases), (), generator=generator))]
-                rows.append(i)
-                singles.append(f"a photo of {with_article(chosen.text)}")
-        if not rows:
-            # a gradient, should it be the only term
-            return 0.0 * next(self.weights.parameters()).float().sum()
-        text = self.backbone.text.encode(singles)
-        with torch.no_grad(), self.weights.swapped_out():  # first, while no graph takes memory
-            frozen = self.predict(noised[rows], timesteps[rows], text)
-        prediction = self.predict(noised[rows], timesteps[rows], text)
-        return self.weighed(distillation_loss(prediction, frozen), counts)
-
-    # --- use --------------------------------------------------------------------------------
-
-    @property
-    def trains(self) -> bool:
-        return self.config.separate.test_time == 0
+    # --- use -------------------------------------------------------------------------------------
 
     def generate(
         self,
@@ -241,83 +213,76 @@ class SeparateEnhance(Method):
         guidance: float = 7.5,
         batch: int = 64,
     ) -> Tensor:
-        """As `Method.generate`; with ``test_time`` the weights are trained on each prompt alone
-        before it is drawn, and put back."""
+        """As `Method`'s; with ``test_time`` the weights are trained on each prompt alone before it
+        is drawn, and put back."""
         if self.trains:
             return super().generate(prompts, seeds, masks, steps, guidance, batch)
-        drawn: dict[str, list[int]] = {}
-        for i, prompt in enumerate(prompts):
-            drawn.setdefault(prompt, []).append(i)
+        rows_of: dict[str, list[int]] = {}
+        for row, prompt in enumerate(prompts):
+            rows_of.setdefault(prompt, []).append(row)
         images: dict[int, Tensor] = {}
-        for prompt, rows in drawn.items():
+        for prompt, rows in rows_of.items():
+            own_seeds = [seeds[row] for row in rows]
             with self.adapted(prompt):
-                found = super().generate(
-                    [prompt] * len(rows),
-                    [seeds[row] for row in rows],
-                    masks,
-                    steps,
-                    guidance,
-                    batch,
+                own = super().generate(
+                    [prompt] * len(rows), own_seeds, masks, steps, guidance, batch
                 )
-            images |= dict(zip(rows, found, strict=True))
-        return torch.stack([images[i] for i in range(len(prompts))])
+            images |= dict(zip(rows, own, strict=True))
+        return torch.stack([images[row] for row in range(len(prompts))])
 
     @contextmanager
     def adapted(self, prompt: str) -> Iterator[None]:
         """Inside the block the weights are those after ``test_time`` steps on the objects that the
-        prompt names (`noun_phrases`).
+        prompt names (its noun phrases).
 
         Raises ValueError when it names none.
         """
-        ((found,), _) = self.backbone.text.locate_phrases([prompt], [_nouns(prompt)])
-        if not found:
+        (objects,), _ = self.backbone.text.locate_phrases([prompt], [_noun_phrases(prompt)])
+        if not objects:
             raise ValueError(
                 f"prompt {prompt!r} names nothing to separate or enhance: expected a noun "
                 "that the text encoder reads"
             )
-        count = self.recipe.batch
-        batch = Batch(list(range(count)), [prompt] * count, phrases=[found] * count)
-        start = self.weights.tensors()
-        optimizer = torch.optim.AdamW(
-            self.weights.parameters(), lr=self.recipe.lr, weight_decay=self.recipe.weight_decay
-        )
+        recipe, start = self.recipe, self.weights.tensors()
+        count = recipe.batch
+        batch = Batch(list(range(count)), [prompt] * count, phrases=[objects] * count)
+        parameters = list(self.weights.parameters())
+        optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
         try:
             with torch.enable_grad():
-                for step in range(self.config.separate.test_time):
-                    self.own_step = step
-                    _, loss = self.losses(batch)
+                for number in range(self.config.separate.test_time):
+                    loss = weighted_sum(self.compute_terms(batch, StepDraws(self.seed, number)))
                     optimizer.zero_grad()
                     loss.backward()
-                    torch.nn.utils.clip_grad_norm_(self.weights.parameters(), self.recipe.clip)
+                    torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
                     optimizer.step()
             yield
         finally:
-            self.own_step = 0
             self.weights.load_state_dict(start)
 
     # --- adapters --------------------------------------------------------------------------------
 
     def save_adapter(self, folder: Path | str) -> None:
-        """`Method.save_adapter`, and in ``stock/`` what a stock pipeline loads
+        """As `Method`'s, and in ``stock/`` what a stock pipeline loads
         (`TrainedWeights.save_stock`)."""
         self.weights.save_stock(Path(folder) / "stock", self.backbone.family.denoiser_name)
         super().save_adapter(folder)
 
     def load_weights(self, folder: Path | str) -> None:
+        """As `Method`'s; what was trained is then scaled or permuted where the settings say so."""
         super().load_weights(folder)
-        chosen = self.config.separate
-        if chosen.scale != 1 or chosen.control == "permuted":
-            self.change(chosen.scale, chosen.control == "permuted")
+        settings = self.config.separate
+        if settings.scale != 1 or settings.control == "permuted":
+            self.scale_change(settings.scale, settings.control == "permuted")
 
     @torch.no_grad()
-    def change(self, scale: float, permuted: bool = False) -> None:
+    def scale_change(self, scale: float, permuted: bool = False) -> None:
         """Multiplies the trained change by ``scale``; ``permuted`` gives each tensor the entries of
         its change in another order first: a change of the same size that was not learnt. Raises
         ValueError on low-rank weights."""
-        if self.config.weights.rank:
+        if rank := self.config.weights.rank:
             raise ValueError(
-                f"weights.rank={self.config.weights.rank}: only the change of whole weights "
-                "can be scaled or permuted"
+                f"weights.rank={rank}: only the change of whole weights can be scaled or permuted"
             )
         generator = torch.Generator().manual_seed(self.seed)
         with self.weights.swapped_out():
@@ -329,39 +294,35 @@ class SeparateEnhance(Method):
             start = stock[name].to(trained)
             change = (trained - start).flatten()
             if permuted:
-                change = change[
-                    torch.randperm(change.numel(), generator=generator).to(change.device)
-                ]
+                order = torch.randperm(change.numel(), generator=generator)
+                change = change[order.to(change.device)]
             trained.copy_(start + scale * change.view_as(trained))
 
-    def adapter_config(self) -> dict[str, Any]:
-        return {"weights": asdict(self.config.weights), "separate": asdict(self.config.separate)}
 
-    @classmethod
-    def from_card(cls, card: dict[str, Any], backbone: Backbone) -> Method:
-        saved = card["config"]
-        config = MethodConfig(
-            name=cls.name,
-            weights=Weights(**saved["weights"]),
-            separate=Separate(**saved["separate"]),
-        )
-        return cls(backbone, config, TrainerConfig(), card["resolution"])
+def separate_enhance_terms(maps: Tensor, present: Tensor, settings: Separate) -> dict[str, Term]:
+    """L_Sep and L_En with their weights, of the objects' ``maps`` [B, objects, heads, H, W] (or
+    without heads) and which of them exist, ``present`` [B, objects]."""
+    separate = separate_loss(maps, present)
+    enhance = enhance_loss(maps, present, settings.kernel, settings.sigma)
+    return {
+        "separate": Term(separate, settings.separate_weight),
+        "enhance": Term(enhance, settings.enhance_weight),
+    }
 
 
-def with_gradient_taken(loss: Tensor, parameters: Sequence[Tensor]) -> Tensor:
-    """``loss`` with its gradient by ``parameters`` taken now: the graph behind it can go, a later
-    backward pass finds the same numbers."""
-    if not loss.requires_grad:
-        return loss
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    carrier = sum(
-        (p * g).sum() for p, g in zip(parameters, gradients, strict=True) if g is not None
-    )
-    return loss.detach() + (carrier - carrier.detach())
+def release_graph(terms: Mapping[str, Term], parameters: Sequence[Tensor]) -> dict[str, Term]:
+    """The terms with the gradient of their sum by ``parameters`` taken now, so that the graph
+    behind them can go: a term of value zero carries it, and a later backward pass finds the same
+    numbers."""
+    if not any(term.value.requires_grad for term in terms.values()):
+        return dict(terms)
+    gradients = torch.autograd.grad(weighted_sum(terms), parameters, allow_unused=True)
+    pairs = zip(parameters, gradients, strict=True)
+    carrier: Any = sum((p * g).sum() for p, g in pairs if g is not None)
+    values = {name: term._replace(value=term.value.detach()) for name, term in terms.items()}
+    return values | {"gradient": Term(carrier - carrier.detach(), logged=False)}
 
 
-def _nouns(text: str) -> list[Phrase]:
-    return [
-        Phrase(text[start:end], start, end, torch.zeros(0, 0, dtype=torch.bool))
-        for start, end in noun_spans(text)
-    ]
+def _noun_phrases(text: str) -> list[Phrase]:
+    no_mask = torch.zeros(0, 0, dtype=torch.bool)
+    return [Phrase(text[start:end], start, end, no_mask) for start, end in noun_spans(text)]

@@ -1,10 +1,9 @@
-"""The untouched backbone as a method: every table needs it."""
-
-from __future__ import annotations
+"""The untouched backbone as a method: every comparison needs it."""
 
 from lightning_modules.methods.base import Method
 
 
 class Untouched(Method):
+    """Changes and trains nothing."""
+
     name = "untouched"
-    trains = False  # type: ignore[assignment]

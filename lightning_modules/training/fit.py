@@ -206,7 +206,7 @@ def _trainer(config: Run, method: Method, callbacks: list[L.Callback]) -> L.Trai
     from lightning_modules.training import distributed
 
     settings, here = config.trainer, distributed.local_processes()
-    ddp = DDPStrategy(find_unused_parameters=method.leaves_out)
+    ddp = DDPStrategy(find_unused_parameters=method.find_unused_parameters)
     return L.Trainer(
         max_steps=settings.steps,
         accumulate_grad_batches=settings.accumulate,

@@ -26,7 +26,7 @@ from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.backbone.text import TextCondition
 from lightning_modules.methods.base import Method
-from lightning_modules.methods.gate_supervision import density_signal
+from lightning_modules.methods.gate_supervision import density_supervision
 from lightning_modules.networks.placeholder_tokens import Subjects
 
 PROMPTS = ["  A Red circle, above the WHITE ring! ", "", "ring " * 400]
@@ -296,9 +296,9 @@ def test_gates_know_words_from_padding_by_the_mask(pixart: Backbone):
         "of a location's four gates three, of the empty prompt's one none"
     )
     rows = torch.ones(2, dtype=torch.bool)
-    assert float(density_signal(Gate(supervision_density=1 / 4), record, rows)) == pytest.approx(
-        (0 + 0.75**2) / 2
-    )
+    assert float(
+        density_supervision(Gate(supervision_density=1 / 4), record, rows)
+    ) == pytest.approx((0 + 0.75**2) / 2)
 
 
 KINDS = [

@@ -106,7 +106,7 @@ def test_every_look_leaves_the_method_as_it_was(embedded: Backbone, world: Shape
 
 def once_more(method: MaskAttn) -> Any:
     """The method's gates once more, not attached."""
-    gates = method.build()
+    gates = method.build_gates()
     gates.load_state_dict(method.gates.state_dict())
     return gates
 
@@ -185,7 +185,7 @@ def test_changes_are_shares_of_what_was_closed_and_of_what_was_open(
     before[:, :6] = 1  # a quarter is open
     after[:64, :12] = 1  # of a quarter of the locations, six more
     after[:, 0] = 1
-    start = set_gates(method.build(), {256: before})
+    start = set_gates(method.build_gates(), {256: before})
     set_gates(method.gates, {256: after})
     found = probe.changes(start)
     reopened = 64 * 6 / (256 * 18)

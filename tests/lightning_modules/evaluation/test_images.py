@@ -38,11 +38,11 @@ class Artist:
 
     resolution = 8
 
-    def __init__(self, observes: bool = False) -> None:
-        self.observes, self.calls = observes, []  # type: ignore[var-annotated]
+    def __init__(self, stats: bool = False) -> None:
+        self.collects_stats, self.calls = stats, []  # type: ignore[var-annotated]
 
     @contextmanager
-    def observed(self, guidance: float) -> Any:
+    def collect_stats(self, guidance: float) -> Any:
         found: dict[str, float] = {}
         yield found
         found["mean_noise"] = sum(map(sum, self.calls)) / max(sum(map(len, self.calls)), 1)
@@ -87,11 +87,11 @@ def test_what_is_there_is_not_drawn_again_and_batches_stay(tmp_path: Path):
 
 def test_what_a_method_observes_is_of_all_images(tmp_path: Path):
     kept = images(tmp_path)
-    drawn(Artist(observes=True), kept)
+    drawn(Artist(stats=True), kept)
     assert kept.observed == {"mean_noise": 104.5}
-    assert drawn(Artist(observes=True), kept) == [] and kept.observed == {"mean_noise": 104.5}
+    assert drawn(Artist(stats=True), kept) == [] and kept.observed == {"mean_noise": 104.5}
     kept.path(9).unlink()
-    assert len(drawn(Artist(observes=True), kept)) == 3, (
+    assert len(drawn(Artist(stats=True), kept)) == 3, (
         "half of the images would be observed otherwise"
     )
 
@@ -108,12 +108,12 @@ def test_processes_share_the_batches_and_what_they_observed(
         return told[0]
 
     monkeypatch.setattr(evaluation, "distributed", SimpleNamespace(barrier=lambda: None, once=once))
-    for observes in (False, True):
+    for stats in (False, True):
         told.clear()
         for rank in (first, 1 - first):  # one looks, before the other draws
             for module in (evaluation, store):
                 monkeypatch.setattr(module, "ranks", lambda rank=rank: (rank, 2))
-            calls += drawn(Artist(observes), kept)
+            calls += drawn(Artist(stats), kept)
         assert (
             sorted(sum(calls, [])) == list(range(100, 110))
             and len(calls) == 3
@@ -129,7 +129,7 @@ def test_what_was_not_observed_to_the_end_is_drawn_again(tmp_path: Path):
     assert kept.observed is None and not kept.missing(), (
         "as after a kill between the last image and what was observed"
     )
-    assert len(drawn(Artist(observes=True), kept)) == 3 and kept.observed == {"mean_noise": 104.5}
+    assert len(drawn(Artist(stats=True), kept)) == 3 and kept.observed == {"mean_noise": 104.5}
 
 
 def test_a_full_disk_is_said_before_anything_is_drawn(

@@ -22,7 +22,7 @@ from lightning_modules.embedded.judge import Judge
 from lightning_modules.evaluation.evaluate import evaluate
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
 from lightning_modules.evaluation.plan import Prompt, plan, real_images
-from lightning_modules.methods.mask_targets import read_masks, turned
+from lightning_modules.methods.mask_targets import read_masks, rotate_mask
 from lightning_modules.metrics.mask_adherence import measure_adherence
 
 ASKED = Evaluation(prompts=4, steps=2, keep_images=0, follow_masks=True)
@@ -62,8 +62,8 @@ def test_targets_are_the_real_masks_mirrored_and_turned(world: Any):
     for changes, change in (
         ({}, lambda mask: mask),
         ({"mirror": True}, lambda mask: mask.flip(-1)),
-        ({"turn": 45.0}, lambda mask: turned(mask, 45.0)),
-        ({"turn": -30.0, "mirror": True}, lambda mask: turned(mask.flip(-1), -30.0)),
+        ({"turn": 45.0}, lambda mask: rotate_mask(mask, 45.0)),
+        ({"turn": -30.0, "mirror": True}, lambda mask: rotate_mask(mask.flip(-1), -30.0)),
     ):
         found = target_masks(prompts, replace(ASKED, **changes))
         for sample, known in zip(found, masks, strict=True):

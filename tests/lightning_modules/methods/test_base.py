@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.training_steps import draws
 from safetensors.torch import load_file
 
 from conf.schema import Gate, Trainer
@@ -16,7 +17,7 @@ from datamodules.batch import Batch
 from lightning_modules import MaskAttn, Untouched
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
-from lightning_modules.methods.base import Method
+from lightning_modules.methods.base import Method, StepDraws
 
 PROMPTS, SEEDS = ["a red circle left of an orange square", "a white ring"], [1, 2]
 
@@ -43,7 +44,7 @@ def test_the_baseline_is_the_stock_backbone_and_trains_nothing(embedded: Backbon
     assert torch.equal(draw(baseline), expected)
     assert not list(baseline.parameters()) and not baseline.state_dict()
     assert baseline.to_pipeline() is embedded.pipeline
-    with baseline.observed(3.0) as seen:
+    with baseline.collect_stats(3.0) as seen:
         draw(baseline)
     assert seen == {}
 
@@ -82,7 +83,7 @@ def test_observed_counts_the_conditional_half_alone(
     method = maskattn(embedded)
     with method.gates.recording() as record:
         draw(method, guidance)
-    with method.observed(guidance) as seen:
+    with method.collect_stats(guidance) as seen:
         draw(method, guidance)
     # The zeros of the unconditional half close other gates than words do.
     with method.gates.recording(conditional_half=halves == 2) as conditional:
@@ -167,10 +168,9 @@ def test_an_adapter_of_another_method_is_refused(embedded: Backbone, tmp_path: P
 def test_methods_with_one_seed_draw_the_same_noise_and_timesteps(embedded: Backbone):
     latents = torch.zeros(4, 4, 16, 16)
     method = maskattn(embedded, seed=7)
-    noise, timesteps = method.draw(latents)
-    again, same = Untouched(embedded, MethodConfig("untouched"), Trainer(), 64, seed=7).draw(
-        latents
-    )
+    noise, timesteps = method.draw(latents, draws(method))
+    untouched = Untouched(embedded, MethodConfig("untouched"), Trainer(), 64, seed=7)
+    again, same = untouched.draw(latents, draws(untouched))
     assert torch.equal(noise, again) and torch.equal(timesteps, same)
     assert noise.std() == pytest.approx(1, abs=0.05)
     assert (
@@ -178,8 +178,8 @@ def test_methods_with_one_seed_draw_the_same_noise_and_timesteps(embedded: Backb
         and all(0 <= t < 1000 for t in timesteps.tolist())
         and len(set(timesteps.tolist())) == 4
     )
-    assert method.draw(latents.bfloat16())[0].dtype == torch.bfloat16
-    other, _ = Untouched(embedded, MethodConfig("untouched"), Trainer(), 64, seed=8).draw(latents)
+    assert method.draw(latents.bfloat16(), draws(method))[0].dtype == torch.bfloat16
+    other, _ = untouched.draw(latents, StepDraws(8, 0))
     assert not torch.equal(noise, other)
 
 
@@ -188,7 +188,7 @@ def test_the_training_loss_is_the_denoising_error_of_the_gated_backbone(embedded
     method.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = embedded.autoencoder.encode(images)
-    noise, timesteps = method.draw(latents)
+    noise, timesteps = method.draw(latents, draws(method))
     noised, target = embedded.schedule.add_noise(latents, noise, timesteps)
     text = embedded.text.encode(PROMPTS)
     with torch.no_grad():
@@ -232,9 +232,9 @@ def test_masks_are_refused_and_a_thawed_backbone_too(embedded: Backbone):
     with pytest.raises(ValueError, match="maskattn takes no masks"):
         method.generate(PROMPTS, SEEDS, masks=torch.ones(2, 1, 64, 64))
     embedded.unet.conv_in.requires_grad_(True)
-    with pytest.raises(RuntimeError, match="maskattn: 2 backbone tensors .* would be trained"):
+    with pytest.raises(RuntimeError, match="2 tensors of the backbone .* would be trained"):
         method.on_fit_start()
-    with pytest.raises(RuntimeError, match="0 adapter parameters"):
+    with pytest.raises(RuntimeError, match="0 parameters of the adapter"):
         Untouched(embedded, MethodConfig("untouched"), Trainer(), 64).on_fit_start()
 
 

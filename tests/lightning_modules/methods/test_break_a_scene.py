@@ -24,7 +24,8 @@ from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods import class_images
 from lightning_modules.methods.base import Method
-from lightning_modules.methods.break_a_scene import BreakAScene, stacked
+from lightning_modules.methods.break_a_scene import BreakAScene
+from lightning_modules.methods.mask_targets import stack_masks
 from lightning_modules.networks.placeholder_tokens import fix_pooling
 from lightning_modules.training import run as train
 
@@ -179,7 +180,7 @@ def rates(
 ) -> list[list[float]]:
     method = breaker(backbone, recipe, weights, **subjects)
     found = [
-        [group.rate(step) for step in range(recipe.steps)]
+        [group.learning_rate(step) for step in range(recipe.steps)]
         for group in method.parameter_groups()
         if group.parameters
     ]
@@ -235,8 +236,8 @@ def test_resumed_in_either_phase_it_ends_as_if_nothing_had_happened(
     drawn: list[tuple[Tensor, Tensor]] = []
     draws, step = BreakAScene.draw, BreakAScene.training_step
 
-    def spied_draw(method: BreakAScene, latents: Tensor, stream: int = 0) -> tuple[Tensor, Tensor]:
-        drawn.append(draws(method, latents, stream))
+    def spied_draw(method: BreakAScene, *given: Any) -> tuple[Tensor, Tensor]:
+        drawn.append(draws(method, *given))
         return drawn[-1]
 
     def spied_step(method: BreakAScene, batch: Batch, batch_idx: int) -> Tensor:
@@ -451,7 +452,7 @@ def test_both_phases_on_a_folder_as_the_papers_examples(
         conf.replace(scene(base, tmp_path), large | weights | prior), tmp_path / "run"
     )
     assert {key: len(values) for key, values in steps.logged.items()} == dict.fromkeys(
-        ("train/loss", "train/attention", "train/prior"), 4
+        ("train/denoising", "train/attention", "train/prior", "train/loss"), 4
     )
     assert torch.tensor(list(steps.logged.values())).isfinite().all()
     parts = {"subjects", "unet", "text_encoder"} | ({"text_encoder_2"} if name == "sdxl" else set())
@@ -474,7 +475,7 @@ def test_both_phases_on_a_folder_as_the_papers_examples(
 @pytest.mark.parametrize("where", ["cpu", "meta"])
 def test_masks_reach_the_device_from_wherever_the_batch_is(where: str):
     """The meta device stands for a GPU: what two devices cannot do together it refuses as well."""
-    masks, present = stacked(
+    masks, present = stack_masks(
         [[torch.ones(8, 8, device=where), torch.ones(4, 4, device=where)], []],
         8,
         torch.device("meta"),
@@ -488,10 +489,10 @@ def test_masks_reach_the_device_from_wherever_the_batch_is(where: str):
 
 def test_ragged_masks_are_brought_to_one_side_and_blank_where_there_are_none():
     given = [[torch.ones(8, 8), torch.full((16, 16), 0.5)], [], [torch.eye(4, dtype=torch.bool)]]
-    masks, present = stacked(given, 8, torch.device("cpu"))
+    masks, present = stack_masks(given, 8, torch.device("cpu"))
     assert (
         present.tolist() == [[True, True], [False, False], [True, False]]
         and masks.dtype == torch.float32
     )
     assert masks.sum((2, 3)).tolist() == [[64, 32], [0, 0], [16, 0]]
-    assert stacked([[], []], 8, torch.device("cpu"))[0].shape == (2, 0, 8, 8)
+    assert stack_masks([[], []], 8, torch.device("cpu"))[0].shape == (2, 0, 8, 8)

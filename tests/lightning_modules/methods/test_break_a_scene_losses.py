@@ -3,18 +3,17 @@ gradients reach."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from helpers.training_steps import at_step, draws, run_step, terms
 from helpers.unet_inputs import draw
 from torch import Tensor
 
 from conf.schema import Method as MethodConfig
 from conf.schema import Subjects, Trainer, Weights
 from datamodules.batch import Batch, Phrase
-from lightning_modules.attention import nearest
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.break_a_scene import BreakAScene
@@ -56,9 +55,7 @@ def batch(prior: Batch | None = None) -> Batch:
 
 
 def step(method: BreakAScene, given: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-    logged: dict[str, Tensor] = {}
-    method.log = lambda name, value, **_: logged.__setitem__(name, value)  # type: ignore[method-assign]
-    return method.training_step(given, 0), logged
+    return run_step(method, given)
 
 
 @pytest.mark.parametrize("normalise", ["area", "all"])
@@ -70,11 +67,16 @@ def test_the_denoising_loss_looks_inside_the_drawn_subjects_masks_alone(
     union[:, :, :8, :4] = 1
     union[0, :, 4:12, 2:6] = 1
     prediction, target = draw(1, 2, 4, 16, 16), draw(2, 2, 4, 16, 16)
-    method.watched(batch())
-    loss = method.loss(prediction, target, batch())
-    assert torch.equal(method.loss(prediction, target + 9 * (1 - union), batch()), loss)
+    step = method.prepare(batch(), draws(method))
+
+    def loss_of(method: BreakAScene, target: Tensor) -> Tensor:
+        step.prediction, step.target = prediction, target
+        return method.masked_denoising_term(step).value
+
+    loss = loss_of(method, target)
+    assert torch.equal(loss_of(method, target + 9 * (1 - union)), loss)
     assert all(
-        method.loss(prediction, target + at, batch()) != loss
+        loss_of(method, target + at) != loss
         for at in (union, union * torch.tensor([0, 1])[:, None, None, None])
     )
     areas = union.sum((1, 2, 3)) if normalise == "area" else torch.tensor([256.0, 256.0])
@@ -84,7 +86,7 @@ def test_the_denoising_loss_looks_inside_the_drawn_subjects_masks_alone(
     )
 
     method.remove()
-    plain = breaker(embedded, masked_loss=False).loss(prediction, target, batch())
+    plain = loss_of(breaker(embedded, masked_loss=False), target)
     assert torch.allclose(plain, (prediction - target).square().mean()) and not torch.allclose(
         plain, loss
     )
@@ -95,10 +97,10 @@ def test_the_attention_loss_holds_each_placeholder_to_its_own_mask(
 ):
     method = breaker(embedded, attention_weight=0.7)
     noise, timesteps = draw(5, 2, 4, 16, 16), torch.tensor([700, 300])
-    monkeypatch.setattr(method, "draw", lambda latents, stream=0: (noise, timesteps))
+    monkeypatch.setattr(method, "draw", lambda *_: (noise, timesteps))
     loss, logged = step(method, batch())
-    assert set(logged) == {"train/loss", "train/attention"}
-    assert torch.allclose(loss, logged["train/loss"] + 0.7 * logged["train/attention"])
+    assert set(logged) == {"train/denoising", "train/attention", "train/loss"}
+    assert torch.allclose(loss, logged["train/denoising"] + 0.7 * logged["train/attention"])
     # Each sample alone, at the positions of the placeholders' ids, in the maps of 16 by 16.
     by_hand, swapped = [], []
     ids = embedded.text.tokenize(CAPTIONS).input_ids
@@ -111,7 +113,7 @@ def test_the_attention_loss_holds_each_placeholder_to_its_own_mask(
         )
         with (
             torch.no_grad(),
-            Capture(nearest(method.cross), [positions]).attached(embedded.unet) as capture,
+            Capture(method.map_sites, [positions]).attached(embedded.unet) as capture,
         ):
             method.predict(
                 noised, timesteps[row : row + 1], embedded.text.encode(CAPTIONS[row : row + 1])
@@ -122,13 +124,12 @@ def test_the_attention_loss_holds_each_placeholder_to_its_own_mask(
     assert torch.allclose(logged["train/attention"], sum(by_hand) / 2, atol=1e-5)
     assert not torch.allclose(logged["train/attention"], sum(swapped) / 2, atol=1e-4)
 
-    grad = torch.autograd.grad(
-        logged["train/attention"], method.subjects.rows["text_encoder"], retain_graph=True
-    )[0]
+    attention = terms(method, batch())["attention"].value
+    grad = torch.autograd.grad(attention, method.subjects.rows["text_encoder"])[0]
     assert (grad.abs().sum(1) > 0).all()
     method.remove()
     _, without = step(breaker(embedded, attention_weight=0.0), batch())
-    assert set(without) == {"train/loss"}
+    assert "train/attention" not in without
 
 
 def test_class_images_are_learnt_whole_with_noise_of_their_own(embedded: Backbone):
@@ -137,14 +138,15 @@ def test_class_images_are_learnt_whole_with_noise_of_their_own(embedded: Backbon
     method = breaker(embedded, prior_weight=0.3, attention_weight=2.0)
     loss, logged = step(method, batch(prior))
     assert torch.allclose(
-        loss, logged["train/loss"] + 2 * logged["train/attention"] + 0.3 * logged["train/prior"]
+        loss,
+        logged["train/denoising"] + 2 * logged["train/attention"] + 0.3 * logged["train/prior"],
     )
     alone, others = step(method, batch())
     assert torch.allclose(alone + 0.3 * logged["train/prior"], loss) and torch.equal(
         others["train/attention"], logged["train/attention"]
     )
-    noise, timesteps = method.draw(latents, 1)
-    assert not torch.equal(noise, method.draw(latents)[0])
+    noise, timesteps = method.draw(latents, draws(method), 1)
+    assert not torch.equal(noise, method.draw(latents, draws(method))[0])
     noised, target = embedded.schedule.add_noise(latents, noise, timesteps)
     with torch.no_grad():
         prediction = method.predict(noised, timesteps, embedded.text.encode([caption] * 2))
@@ -165,7 +167,10 @@ def test_captions_without_subjects_train_the_weights_on_their_phrases(embedded: 
     )
     loss, logged = step(method, given)
     loss.backward()
-    assert set(logged) == {"train/loss", "train/attention"} and logged["train/attention"] > 0
+    assert (
+        set(logged) == {"train/denoising", "train/attention", "train/loss"}
+        and logged["train/attention"] > 0
+    )
     assert all(p.grad is not None for p in method.adapter.parameters())
     with pytest.raises(
         ValueError, match=("subjects need masks: .*set the training set's with_phrases")
@@ -178,13 +183,11 @@ def test_a_training_step_changes_and_grades_nothing_else(embedded: Backbone):
     stock = {name: value.clone() for name, value in embedded.unet.state_dict().items()}
     trained = {id(p) for p in method.parameters()}
     # Phase two
-    method._trainer = SimpleNamespace(
-        global_step=1, global_rank=0, fit_loop=SimpleNamespace(total_batch_idx=1)
-    )
+    at_step(method, 1)
     optimizer = torch.optim.AdamW(method.parameters(), lr=0.1)
     step(method, batch())[0].backward()
     optimizer.step()
-    models = method.frozen_modules()
+    models = (embedded.unet, embedded.vae, *embedded.text.encoders)
     assert all(
         p.grad is None and not p.requires_grad
         for model in models

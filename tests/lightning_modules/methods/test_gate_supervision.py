@@ -15,12 +15,12 @@ from lightning_modules.attention import Site
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 from lightning_modules.methods.gate_supervision import (
-    density_signal,
-    in_range,
-    mask_signal,
-    weight_now,
+    density_supervision,
+    mask_supervision,
+    supervised_samples,
+    supervision_weight,
 )
-from losses.regularisation import gate_density
+from losses.gates import gate_density
 
 FINE = Site("a.attn2", "high", "encoder", 4, 8, 2, 6)
 COARSE = Site("b.attn2", "mid", "encoder", 2, 8, 2, 6)
@@ -55,7 +55,7 @@ WHOLE = phrase(slice(None), slice(None))
 )
 def test_the_weight_falls_over_training(anneal: str, expected: list[float]):
     config = Gate(supervision="density", supervision_weight=2.0, supervision_anneal=anneal)
-    assert [weight_now(config, done) for done in (0, 0.25, 0.5, 1)] == pytest.approx(
+    assert [supervision_weight(config, done) for done in (0, 0.25, 0.5, 1)] == pytest.approx(
         expected, abs=1e-12
     )
 
@@ -67,7 +67,8 @@ def test_the_weight_falls_over_training(anneal: str, expected: list[float]):
 def test_the_halves_of_the_timesteps(which: str, expected: list[int]):
     timesteps = torch.tensor([0, 499, 500, 999])
     assert (
-        timesteps[in_range(Gate(supervision_timesteps=which), timesteps, 1000)].tolist() == expected
+        timesteps[supervised_samples(Gate(supervision_timesteps=which), timesteps, 1000)].tolist()
+        == expected
     )
 
 
@@ -107,7 +108,7 @@ def test_density_is_counted_over_all_tokens_but_bos_and_is_the_mean_over_sites()
             for name in ("a.attn2", "b.attn2")
         ]
     ).mean()
-    signal = density_signal(Gate(supervision_density=0.3), record, ALL)
+    signal = density_supervision(Gate(supervision_density=0.3), record, ALL)
     assert torch.allclose(signal, expected)
     signal.backward()
     for logits in record.logits.values():
@@ -121,16 +122,19 @@ def test_density_is_counted_over_all_tokens_but_bos_and_is_the_mean_over_sites()
 def test_density_of_self_attention_counts_every_location():
     record = recorded(sites=(SELF,))
     expected = gate_density(record.gates["a.attn1"], 0.3)
-    assert torch.equal(density_signal(Gate(supervision_density=0.3), record, ALL), expected)
+    assert torch.equal(density_supervision(Gate(supervision_density=0.3), record, ALL), expected)
 
 
 def test_density_acts_on_the_chosen_samples_alone():
     record = recorded()
-    one = density_signal(Gate(supervision_density=0.3), record, torch.tensor([False, True]))
+    one = density_supervision(Gate(supervision_density=0.3), record, torch.tensor([False, True]))
     one.backward()
     for logits in record.logits.values():
         assert logits.grad is not None and not logits.grad[0].any() and bool(logits.grad[1].any())
-    assert density_signal(Gate(supervision_density=0.3), record, torch.tensor([False, False])) == 0
+    assert (
+        density_supervision(Gate(supervision_density=0.3), record, torch.tensor([False, False]))
+        == 0
+    )
 
 
 # --- masks --------------------------------------------------------------------------------
@@ -244,14 +248,14 @@ def test_masks_ask_for_what_a_naive_loop_asks_for(case: str, kind: str):
     phrases, positions = CASES[case]
     record = recorded()
     config = Gate(supervision="masks", supervision_target=kind)
-    signal = mask_signal(config, record, [FINE, COARSE], phrases, positions, ALL)
+    signal = mask_supervision(config, record, [FINE, COARSE], phrases, positions, ALL)
     expected = naive_mask_signal(kind, record, [FINE, COARSE], phrases, positions, ALL)
     assert float(signal) == pytest.approx(float(expected), rel=1e-5, abs=1e-9)
     assert (float(signal) == 0) == (
         case == "nothing at all" or (case, kind) == ("one object", "others")
     )
     for rows in (torch.tensor([True, False]), torch.tensor([False, False])):
-        one = mask_signal(config, record, [FINE, COARSE], phrases, positions, rows)
+        one = mask_supervision(config, record, [FINE, COARSE], phrases, positions, rows)
         expected = naive_mask_signal(kind, record, [FINE, COARSE], phrases, positions, rows)
         assert float(one) == pytest.approx(float(expected), rel=1e-5, abs=1e-9)
 
@@ -260,7 +264,7 @@ def directions(kind: str, phrases: list[Phrase], positions: list[list[int]]) -> 
     """What descending the signal does to each gate of the fine site, [16, 5]: 1 opens, -1 closes, 0
     leaves alone."""
     record = recorded(batch=1, sites=(FINE,))
-    mask_signal(
+    mask_supervision(
         Gate(supervision_target=kind), record, [FINE], [phrases], [positions], ALL[:1]
     ).backward()
     grad = record.logits["a.attn2"].grad
@@ -295,7 +299,7 @@ def test_inside_and_outside_count_alike_whatever_their_size():
     record = GateRecord(live=True)
     record.logits["a.attn2"] = torch.zeros(1, 16, 5, requires_grad=True)
     small = phrase(slice(0, 2), slice(0, 2))  # one location of sixteen
-    mask_signal(Gate(), record, [FINE], [[small]], [[[1, 2]]], ALL[:1]).backward()
+    mask_supervision(Gate(), record, [FINE], [[small]], [[[1, 2]]], ALL[:1]).backward()
     grad = record.logits["a.attn2"].grad
     assert grad is not None
     assert (
@@ -312,12 +316,12 @@ def test_masks_keep_locations_of_different_objects_apart_in_self_attention(case:
     phrases, positions = CASES[case]
     record = recorded(sites=(FINE, SELF))
     for chosen in ([SELF], [FINE, SELF]):
-        signal = mask_signal(
+        signal = mask_supervision(
             Gate(supervision_target="own"), record, chosen, phrases, positions, ALL
         )
         expected = naive_mask_signal("own", record, chosen, phrases, positions, ALL)
         assert float(signal) == pytest.approx(float(expected), rel=1e-5, abs=1e-9)
-    alone = mask_signal(Gate(), record, [SELF], phrases, positions, ALL)
+    alone = mask_supervision(Gate(), record, [SELF], phrases, positions, ALL)
     assert (float(alone) == 0) == (case in ("one object", "nothing at all", "everywhere")), (
         "two objects, and apart"
     )

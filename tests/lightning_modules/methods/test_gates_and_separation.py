@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from helpers.training_steps import draws
 
 from conf.schema import Gate, Trainer
 from conf.schema import Method as MethodConfig
@@ -44,7 +45,7 @@ def test_the_loss_is_that_of_the_gated_maps(embedded: Backbone):
     method, given = gated(embedded), batch()
     loss = method.training_step(given, 0)
     assert given.latents is not None
-    noise, timesteps = method.draw(given.latents)
+    noise, timesteps = method.draw(given.latents, draws(method))
     noised, _ = embedded.schedule.add_noise(given.latents, noise, timesteps)
     assert given.phrases is not None
     _, tokens = embedded.text.locate_phrases(CAPTIONS, given.phrases)
@@ -79,7 +80,7 @@ def test_gates_learn_and_the_backbone_does_not(embedded: Backbone):
         torch.equal(tensor, frozen[name]) for name, tensor in embedded.unet.state_dict().items()
     )
     reached = [parameter.grad is not None for parameter in method.parameters()]
-    assert any(reached) and method.leaves_out, "gates behind the last map are left out"
+    assert any(reached) and method.find_unused_parameters, "gates behind the last map are left out"
 
 
 def test_without_phrases_it_says_what_is_missing(embedded: Backbone):

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lightning_modules.methods.mask_targets import read_mask, read_masks, turned
+from lightning_modules.methods.mask_targets import read_mask, read_masks, rotate_mask
 
 
 def box() -> torch.Tensor:
@@ -79,14 +79,14 @@ def test_each_prompt_has_an_entry_and_phrases_may_share_a_mask():
 def test_masks_turn_about_their_centre():
     mask = torch.zeros(32, 32, dtype=torch.bool)
     mask[10:14, 6:20] = True  # a bar that lies
-    upright = turned(mask, 90)
+    upright = rotate_mask(mask, 90)
     rows, columns = upright.any(1).nonzero(), upright.any(0).nonzero()
     assert len(rows) == 14 and len(columns) == 4 and abs(int(upright.sum()) - int(mask.sum())) <= 2
     assert (
         abs(float(rows.float().mean()) - 11.5) < 1 and abs(float(columns.float().mean()) - 12.5) < 1
     )
-    assert torch.equal(turned(mask, 360), mask) and torch.equal(
-        turned(mask & False, 45), mask & False
+    assert torch.equal(rotate_mask(mask, 360), mask) and torch.equal(
+        rotate_mask(mask & False, 45), mask & False
     )
     corner = torch.zeros(32, 32, dtype=torch.bool)
     corner[8:21, 10:13] = corner[8:11, 10:21] = True  # an L whose foot is up
@@ -95,4 +95,4 @@ def test_masks_turn_about_their_centre():
         rows, columns = plane.any(1).nonzero(), plane.any(0).nonzero()
         return plane[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
 
-    assert torch.equal(cut(turned(corner, 90)), cut(corner.rot90(1))), "counter-clockwise"
+    assert torch.equal(cut(rotate_mask(corner, 90)), cut(corner.rot90(1))), "counter-clockwise"

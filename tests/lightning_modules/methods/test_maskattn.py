@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.training_steps import at_step, run_step, terms
 
 from conf import load as conf
 from conf.schema import Gate, Run, Trainer
@@ -19,8 +20,8 @@ from lightning_modules.attention import sites
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
-from lightning_modules.methods.gate_supervision import density_signal, mask_signal
-from losses.regularisation import gate_density
+from lightning_modules.methods.gate_supervision import density_supervision, mask_supervision
+from losses.gates import gate_density
 
 PROMPTS, SEEDS = ["a red circle left of an orange square", "a white ring"], [1, 2]
 
@@ -133,7 +134,7 @@ def test_every_stage_placement_and_kind_of_attention(
 def test_open_gates_draw_the_stock_image_bit_by_bit(embedded: Backbone, gate: dict[str, Any]):
     stock = sample(embedded, PROMPTS, SEEDS, 2, 3.0, 64)
     method = maskattn(embedded, bias=50.0, **gate)
-    with method.observed(3.0) as seen:
+    with method.collect_stats(3.0) as seen:
         assert torch.equal(method.generate(PROMPTS, SEEDS, None, 2, 3.0), stock)
     assert seen["gate_closed"] == 0
 
@@ -190,11 +191,10 @@ def phrases() -> list[list[Phrase]]:
 def step(
     method: MaskAttn, monkeypatch: pytest.MonkeyPatch, with_phrases: bool = True
 ) -> tuple[torch.Tensor, dict[str, Any]]:
-    logged: dict[str, Any] = {}
-    monkeypatch.setattr(method, "log", lambda name, value, **_: logged.__setitem__(name, value))
-    return method.training_step(
-        Batch([0, 1], PROMPTS, latents=LATENTS, phrases=phrases() if with_phrases else None), 0
-    ), logged
+    return run_step(
+        method,
+        Batch([0, 1], PROMPTS, latents=LATENTS, phrases=phrases() if with_phrases else None),
+    )
 
 
 def test_the_signal_is_added_with_its_weight(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
@@ -205,9 +205,9 @@ def test_the_signal_is_added_with_its_weight(embedded: Backbone, monkeypatch: py
         )
         loss, logged = step(method, monkeypatch)
         method.remove()
-        expected = logged["train/loss"] if expected is None else expected
+        expected = logged["train/denoising"] if expected is None else expected
         assert (
-            torch.equal(logged["train/loss"], expected)
+            torch.equal(logged["train/denoising"], expected)
             and logged["train/gate_closed"] == method.window.share_closed() > 0
         )
         assert ("train/signal" in logged) == (signal != "none" and weight > 0)
@@ -215,13 +215,15 @@ def test_the_signal_is_added_with_its_weight(embedded: Backbone, monkeypatch: py
         if "train/signal" in logged:
             window, config, rows = method.window, method.config.gate, torch.tensor([True, True])
             if signal == "density":
-                again = density_signal(config, window, rows)
+                again = density_supervision(config, window, rows)
                 # BOS is no reason: it is open by rule.
                 by_hand = [gate_density(gate[..., 1:], 0.9) for gate in window.gates.values()]
                 assert torch.allclose(again, torch.stack(by_hand).mean())
             else:
                 positions = [[[2, 3], [7, 8]], [[2, 3]]]
-                again = mask_signal(config, window, method.gates.sites, phrases(), positions, rows)
+                again = mask_supervision(
+                    config, window, method.gates.sites, phrases(), positions, rows
+                )
             assert torch.equal(logged["train/signal"], again) and again > 0
 
 
@@ -232,7 +234,7 @@ def test_the_signal_acts_on_its_half_of_the_timesteps(
     method = maskattn(embedded, supervision="masks", supervision_timesteps=which)
     noise, values = torch.zeros_like(LATENTS), []
     for timesteps in ([900, 100], [900, 800], [100, 200]):
-        monkeypatch.setattr(method, "draw", lambda latents, t=timesteps: (noise, torch.tensor(t)))
+        monkeypatch.setattr(method, "draw", lambda *_, t=timesteps: (noise, torch.tensor(t)))
         _, logged = step(method, monkeypatch)
         values.append(float(logged["train/signal"]))
     assert (
@@ -245,8 +247,6 @@ def test_the_signal_acts_on_its_half_of_the_timesteps(
 def test_the_signal_fades_with_the_steps_that_are_done(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch
 ):
-    from types import SimpleNamespace
-
     method = maskattn(
         embedded,
         Trainer(steps=10),
@@ -254,11 +254,12 @@ def test_the_signal_fades_with_the_steps_that_are_done(
         supervision_anneal="linear",
         supervision_weight=2.0,
     )
-    loop = SimpleNamespace(total_batch_idx=0)
     for done, weight in ((0, 2.0), (5, 1.0), (10, 0.0), (12, 0.0)):
-        method._trainer = SimpleNamespace(global_step=done, global_rank=0, fit_loop=loop)
+        at_step(method, done)
         loss, logged = step(method, monkeypatch)
-        assert torch.allclose(loss, logged["train/loss"] + weight * logged.get("train/signal", 0.0))
+        assert torch.allclose(
+            loss, logged["train/denoising"] + weight * logged.get("train/signal", 0.0)
+        )
         assert ("train/signal" in logged) == (weight > 0)
 
 
@@ -267,7 +268,7 @@ def test_the_denoising_loss_has_its_weight(embedded: Backbone, monkeypatch: pyte
         embedded, supervision="density", supervision_weight=0.7, denoising_weight=0.25
     )
     loss, logged = step(method, monkeypatch)
-    assert torch.allclose(loss, 0.25 * logged["train/loss"] + 0.7 * logged["train/signal"])
+    assert torch.allclose(loss, 0.25 * logged["train/denoising"] + 0.7 * logged["train/signal"])
 
 
 @pytest.mark.parametrize("signal", ["density", "masks"])
@@ -278,16 +279,15 @@ def test_a_signal_without_the_denoising_loss_trains_the_same_gates_and_nothing_p
     method = maskattn(embedded, stage="low", supervision=signal, denoising_weight=0.0)
     parameters = list(method.gates.parameters())
     loss, logged = step(method, monkeypatch)
-    assert torch.equal(loss, logged["train/signal"]) and not logged["train/loss"].requires_grad
+    assert torch.equal(loss, logged["train/signal"])
+    batch = Batch([0, 1], PROMPTS, latents=LATENTS, phrases=phrases())
+    assert not terms(method, batch)["denoising"].value.requires_grad
     grads = torch.autograd.grad(loss, parameters)
     method.config.gate.denoising_weight = 1.0
-    _, again = step(method, monkeypatch)
-    assert again["train/loss"].requires_grad and torch.allclose(
-        again["train/loss"], logged["train/loss"]
-    )
-    for mine, theirs in zip(
-        grads, torch.autograd.grad(again["train/signal"], parameters), strict=True
-    ):
+    again = terms(method, batch)
+    denoising, signal = again["denoising"].value, again["signal"].value
+    assert denoising.requires_grad and torch.allclose(denoising, logged["train/denoising"])
+    for mine, theirs in zip(grads, torch.autograd.grad(signal, parameters), strict=True):
         assert torch.allclose(mine, theirs, rtol=1e-4, atol=1e-7) and bool(mine.any())
     assert not method.gates.watch_only
     with torch.no_grad(), method.gates.recording(live=True) as record:
@@ -312,9 +312,7 @@ def test_masks_without_phrases_are_refused(embedded: Backbone, monkeypatch: pyte
     method = maskattn(embedded, supervision="masks")
     with pytest.raises(
         ValueError,
-        match=(
-            "gate.supervision=masks needs phrases with masks: set the training set's with_phrases"
-        ),
+        match=("gate.supervision needs phrases with masks: set the training set's with_phrases"),
     ):
         step(method, monkeypatch, with_phrases=False)
     assert method.gates.record is None
@@ -334,7 +332,7 @@ def test_a_signal_moves_gates_where_it_wants_them(
     method = maskattn(embedded, stage="high", bias=bias, supervision_weight=10.0, **gate)
     # The same noise in every step: the signal must win, not luck.
     noise, timesteps = torch.zeros_like(LATENTS), torch.tensor([400, 700])
-    monkeypatch.setattr(method, "draw", lambda latents: (noise, timesteps))
+    monkeypatch.setattr(method, "draw", lambda *_: (noise, timesteps))
     optimizer = torch.optim.Adam(method.gates.parameters(), lr=0.02)
     signals = []
     for _ in range(25):
@@ -369,7 +367,7 @@ def test_what_happens_in_training_is_kept_until_it_is_read_and_no_longer_on(
 
 def test_observed_splits_by_kind_and_time_but_not_by_site(embedded: Backbone):
     method = maskattn(embedded)
-    with method.observed(3.0) as seen:
+    with method.collect_stats(3.0) as seen:
         method.generate(PROMPTS, SEEDS, None, 4, 3.0)
     kinds = {f"gate_closed_kind/{kind}" for kind in ("word", "eos", "padding")}
     assert {"gate_closed"} | kinds <= set(seen) and not any("site" in key for key in seen)

@@ -101,7 +101,7 @@ def test_without_masks_only_the_trained_weights_act(embedded: Backbone, encoder:
     for nothing in ([None, None], [{}, ()]):
         assert torch.equal(draw(method, nothing), without)
     assert torch.equal(draw(method, None), without), "masks of one call leave nothing behind"
-    method.extra.detach()
+    method.mask_tokens.detach()
     assert torch.equal(sample(embedded, PROMPTS, SEEDS, 2, 3.0, 64).int(), without)
     method.install()
     assert torch.equal(draw(method, BOTH), steered)
@@ -122,7 +122,7 @@ def test_blank_masks_are_none_inside_and_zero_tokens_everywhere(
         assert apart(blank, without) <= 1
         return
     assert apart(blank, without) > 4
-    method.extra.set(torch.zeros(2, 1, 192), method.config.masks.token_scale)
+    method.mask_tokens.set(torch.zeros(2, 1, 192), method.config.masks.token_scale)
     assert apart(sample(embedded, PROMPTS, SEEDS, 2, 3.0, 64).int(), blank) <= 1
 
 
@@ -186,7 +186,7 @@ def test_what_is_wrong_with_any_prompt_is_said_before_anything_is_sampled(
     with pytest.raises(ValueError, match=message):
         draw(method, given, prompts, [1, 2, 3], batch=1)
     with pytest.raises(ValueError, match=message):
-        method.steered(prompts, given)
+        method.mask_guidance(prompts, given)
     assert not calls
 
 
@@ -221,12 +221,12 @@ def test_mask_tokens_stand_behind_the_text(
 ):
     backbone = request.getfixturevalue(wiring)
     method, lengths = mcgm(backbone, encoder=encoder, text_binding=text_binding), []
-    for site in method.cross:
+    for site in method.cross_sites:
         backbone.unet.get_submodule(site.name).to_k.register_forward_pre_hook(
             lambda _, args: lengths.append(args[0].shape[1])
         )
     text = backbone.text.tokenizers[0].model_max_length
-    with method.steered(PROMPTS, BOTH):
+    with method.mask_guidance(PROMPTS, BOTH):
         predict(method)
     assert set(lengths) == {text + {"union": 1, "merged": 0}.get(encoder, 2)}
     lengths.clear()
@@ -250,8 +250,8 @@ def test_a_token_is_what_the_encoder_says_and_the_words_that_it_stands_for(
         (None, RIGHT),
         ((14, 26), BLANK),
     ]
-    with method.steered([prompt], [given]):
-        tokens = method.extra.tokens[0]
+    with method.mask_guidance([prompt], [given]):
+        tokens = method.mask_tokens.tokens[0]
     hidden = embedded.text.encode([prompt]).hidden[0]
     first, second, cross = embedded.text.token_indices(
         prompt, ["red circle", "red circle", "blue cross"]
@@ -267,8 +267,8 @@ def test_a_token_is_what_the_encoder_says_and_the_words_that_it_stands_for(
 
 def test_the_union_is_one_token_of_all_masks(embedded: Backbone):
     method = mcgm(embedded, encoder="union")
-    with method.steered(PROMPTS, BOTH):
-        tokens, where = method.extra.tokens, method.extra.region
+    with method.mask_guidance(PROMPTS, BOTH):
+        tokens, where = method.mask_tokens.tokens, method.mask_tokens.region
     with torch.no_grad():
         expected, _ = method.encoder(torch.stack([LEFT + RIGHT, RIGHT])[:, None])
     assert tokens.shape == (2, 1, 192) and torch.allclose(tokens, expected, atol=1e-6)
@@ -285,8 +285,8 @@ def test_a_mask_token_is_attended_to_inside_its_mask_alone_or_everywhere(
         length = embedded.text.tokenizers[0].model_max_length
         objects = [[length]] if encoder == "union" else [[length, length + 1]]
         with (
-            method.steered(PROMPTS[:1], BOTH[:1]),
-            Capture(nearest(method.cross, 16), objects).attached(embedded.unet) as capture,
+            method.mask_guidance(PROMPTS[:1], BOTH[:1]),
+            Capture(nearest(method.cross_sites, 16), objects).attached(embedded.unet) as capture,
         ):
             predict(method, PROMPTS[:1])
         whole[mask_scope] = capture.maps.mean()[0] > 0
@@ -302,7 +302,7 @@ def test_strength_weighs_the_mask_tokens(embedded: Backbone):
     without = predict(method)
     for strength in (0.0, 1.0, 24.0):
         method.config.masks.token_scale = strength
-        with method.steered(PROMPTS, BOTH):
+        with method.mask_guidance(PROMPTS, BOTH):
             seen.append(float((predict(method) - without).abs().mean()))
     assert seen[0] < 1e-6 and seen[0] < seen[1] < seen[2]
 
@@ -315,11 +315,11 @@ def test_the_unconditional_half_hears_of_no_mask(sd1: Backbone, encoder: str, ma
     # Whose empty prompt is not zeros: tokens of zeros would be heard
     method = mcgm(sd1, encoder=encoder, mask_scope=mask_scope)
     without, stock = predict(method, guided=True).chunk(2)
-    with method.steered(PROMPTS, BOTH):
+    with method.mask_guidance(PROMPTS, BOTH):
         unconditional, conditional = predict(method, guided=True).chunk(2)
     assert float((conditional - stock).abs().max()) > 1e-2
     if mask_scope == "everywhere":
-        method.extra.set(
+        method.mask_tokens.set(
             torch.zeros(2, 2, method.encoder.project.out_features),
             24.0,
             torch.tensor([[True, True], [True, False]]),
@@ -332,7 +332,7 @@ def test_an_error_inside_a_steered_block_leaves_no_tokens(embedded: Backbone):
     for encoder in ("per_mask", "merged"):
         method = mcgm(embedded, encoder=encoder)
         without = predict(method)
-        with pytest.raises(RuntimeError, match="stop"), method.steered(PROMPTS, BOTH):
+        with pytest.raises(RuntimeError, match="stop"), method.mask_guidance(PROMPTS, BOTH):
             raise RuntimeError("stop")
         assert torch.equal(predict(method), without)
         method.remove()
@@ -391,7 +391,7 @@ def test_a_stock_pipeline_is_steered_inside_the_block(
         }
         return (pipeline(prompts, generator=generators, **options).images * 255).round().int()
 
-    with method.steered(prompts, given):
+    with method.mask_guidance(prompts, given):
         steered = image()
     mine, without = draw(method, given, prompts), draw(method, None, prompts)
     assert (

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from itertools import product
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from helpers.training_steps import at_step, denoised, draws, run_step
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from conf.schema import Method as MethodConfig
 from datamodules.batch import Batch, Phrase
 from lightning_modules import MCGM
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.methods.optimizers import lr_multiplier
 from lightning_modules.networks.mask_encoder import KINDS
 from losses.attention import mask_attention_loss
 
@@ -92,17 +93,7 @@ def scene(*draws: tuple[int, ...], prior: bool = False) -> Batch:
 def step(
     method: MCGM, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Tensor, dict[str, Any]]:
-    logged: dict[str, Any] = {}
-    monkeypatch.setattr(
-        method, "log", lambda name, value, **_: logged.__setitem__(name, value.detach())
-    )
-    return method.training_step(batch, 0), logged
-
-
-def at_step(method: MCGM, number: int) -> None:
-    method._trainer = SimpleNamespace(
-        global_step=number, global_rank=0, fit_loop=SimpleNamespace(total_batch_idx=number)
-    )  # type: ignore
+    return run_step(method, batch)
 
 
 def grid(masks: Tensor) -> Tensor:
@@ -115,7 +106,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """For each step, and in it each sample, which subject's mask stood in which slot: "2-" is the
     third one's, then a blank."""
     steps: list[list[str]] = []
-    steer = MCGM.steer
+    steer = MCGM.set_mask_tokens
 
     def name(mask: Tensor) -> str:
         return (
@@ -125,10 +116,10 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
         )
 
     def listen(method: MCGM, targets: Any, *rest: Any) -> None:
-        steps.append(["".join(name(target.mask) for target in sample) for sample in targets])
+        steps.append(["".join(name(mask) for mask in sample) for sample in targets])
         steer(method, targets, *rest)
 
-    monkeypatch.setattr(MCGM, "steer", listen)
+    monkeypatch.setattr(MCGM, "set_mask_tokens", listen)
     return steps
 
 
@@ -150,14 +141,14 @@ def test_lambda_m_is_a_plain_weight_of_the_total(
         logs.append(logged)
         method.remove()
     assert "train/mask_attention" not in logs[0] and torch.equal(
-        logs[0]["train/loss"], logs[1]["train/loss"]
+        logs[0]["train/denoising"], logs[1]["train/denoising"]
     )
     distance = float(logs[1]["train/mask_attention"])
     assert distance > 0 and totals[1:] == pytest.approx(
         [totals[0] + distance, totals[0] + 0.25 * distance], rel=1e-5
     )
     assert totals[0] == pytest.approx(
-        float(logs[0]["train/loss"] + 0.01 * logs[0]["train/attention"]), rel=1e-5
+        float(logs[0]["train/denoising"] + 0.01 * logs[0]["train/attention"]), rel=1e-5
     )
 
 
@@ -165,7 +156,7 @@ def test_on_a_scene_every_term_has_its_weight(embedded: Backbone, monkeypatch: p
     method = mcgm(embedded, ASSETS, {"attention_weight": 0.3, "prior_weight": 0.7}, lambda_m=0.2)
     loss, log = step(method, scene((0, 2), (1,), prior=True), monkeypatch)
     terms = [
-        1.0 * log["train/loss"],
+        1.0 * log["train/denoising"],
         0.3 * log["train/attention"],
         0.2 * log["train/mask_attention"],
         0.7 * log["train/prior"],
@@ -179,7 +170,7 @@ def test_the_loss_looks_at_the_mask_tokens_and_their_own_masks(
 ):
     method = mcgm(embedded, encoder=encoder, lambda_m=1.0)
     _, logged = step(method, captioned(), monkeypatch)
-    maps = method.mask_capture.maps.mean()  # [2, objects, 16, 16]
+    maps = denoised(method, captioned()).token_masks.maps.mean()  # [2, objects, 16, 16]
     own = MASKS[[0, 2]] if encoder == "per_mask" else MASKS[[0, 2]].sum(0, keepdim=True)
     # A token reaches no further than its mask: this is its map, not another's.
     assert torch.equal(maps[0] > 0, grid(own) > 0) and not maps[1].any()
@@ -197,7 +188,7 @@ def test_a_batch_without_any_phrase_trains_without_mask_tokens(
     for encoder in KINDS:
         method = mcgm(embedded, encoder=encoder, lambda_m=1.0)
         loss, logged = step(method, batch, monkeypatch)
-        assert torch.allclose(loss, logged["train/loss"]) and bool(loss.isfinite())
+        assert torch.allclose(loss, logged["train/denoising"]) and bool(loss.isfinite())
         method.remove()
     batch.phrases = None
     with pytest.raises(
@@ -240,9 +231,9 @@ def test_the_encoder_has_its_own_learning_rate(embedded: Backbone):
     method = mcgm(embedded, lr=0.5)
     group = method.parameter_groups()[-1]
     assert {id(p) for p in group.parameters} == {id(p) for p in method.encoder.parameters()}
-    assert [group.rate(i) for i in (0, 4, 10)] == pytest.approx(
-        [0.5 * method.factor(i) for i in (0, 4, 10)]
-    ) and group.rate(4) == 0.5
+    assert [group.learning_rate(i) for i in (0, 4, 10)] == pytest.approx(
+        [0.5 * lr_multiplier(method.recipe, i) for i in (0, 4, 10)]
+    ) and group.learning_rate(4) == 0.5
 
 
 @pytest.mark.parametrize("encoder", ["per_mask", "merged"])
@@ -304,10 +295,11 @@ def test_masks_stand_in_the_slots_of_the_strategy(
     expected: list[str],
 ):
     method = mcgm(embedded, ASSETS, slots=rule, lambda_m=1.0)
-    _, logged = step(method, scene((1,), (2,), (0, 2), (2, 0)), monkeypatch)
+    batch = scene((1,), (2,), (0, 2), (2, 0))
+    _, logged = step(method, batch, monkeypatch)
     assert shown == [expected]
     # The loss looks where the masks stand, and at no blank one.
-    maps = method.mask_capture.maps.mean()
+    maps = denoised(method, batch).token_masks.maps.mean()
     for found, slots in zip(maps, expected, strict=True):
         for found_one, name in zip(found, slots.replace("-", ""), strict=False):
             assert torch.equal(found_one > 0, grid(MASKS[[int(name)]])[0] > 0)
@@ -325,7 +317,7 @@ def test_words_are_bound_to_their_masks_in_whichever_slot(
 ):
     method, batch, seen = mcgm(embedded, ASSETS, slots="fixed"), scene((2, 0)), []
     monkeypatch.setattr(
-        method, "predict", lambda noised, *_: (seen.append(method.extra.tokens), noised)[1]
+        method, "predict", lambda noised, *_: (seen.append(method.mask_tokens.tokens), noised)[1]
     )
     step_without_maps(method, batch, monkeypatch)
     hidden = embedded.text.encode(batch.captions).hidden[0]
@@ -356,9 +348,9 @@ def test_class_images_have_blank_masks(
 
     def predict(noised: Tensor, timesteps: Tensor, text: Any) -> Tensor:
         seen.append(
-            method.extra.merge(text.hidden) - text.hidden
+            method.mask_tokens.merge(text.hidden) - text.hidden
             if encoder == "merged"
-            else method.extra.tokens
+            else method.mask_tokens.tokens
         )
         return noised
 
@@ -379,7 +371,7 @@ def test_dropout_blanks_its_share_of_the_samples_whatever_the_noise(
     method = mcgm(embedded, ASSETS)
     draw = method.draw
     monkeypatch.setattr(
-        method, "draw", lambda latents: (drawn := draw(latents), noised.append(drawn[0]))[0]
+        method, "draw", lambda *given: (drawn := draw(*given), noised.append(drawn[0]))[0]
     )
     monkeypatch.setattr(method, "predict", lambda latents, *_: latents)
     for share, number in product((0.0, 0.5, 1.0), range(40)):
@@ -408,16 +400,15 @@ def test_blank_samples_leave_the_mask_loss_alone(
 ):
     method = mcgm(embedded, ASSETS, lambda_m=1.0, dropout=1.0)
     loss, logged = step(method, scene((0, 1), (2,)), monkeypatch)
-    assert logged["train/mask_attention"] == 0 and logged["train/loss"] > 0
-    assert torch.allclose(loss, logged["train/loss"] + 0.01 * logged["train/attention"])
+    assert logged["train/mask_attention"] == 0 and logged["train/denoising"] > 0
+    assert torch.allclose(loss, logged["train/denoising"] + 0.01 * logged["train/attention"])
 
 
 @pytest.mark.parametrize(("which", "first"), [("noisier", 500), ("all", 0)])
 def test_timesteps_are_those_of_the_noisier_half_or_all(embedded: Backbone, which: str, first: int):
     method, drawn = mcgm(embedded, timesteps=which), []
     for number in range(100):
-        at_step(method, number)
-        drawn.append(method.draw(LATENTS)[1])
+        drawn.append(method.draw(LATENTS, draws(method, number))[1])
     found = torch.cat(drawn)
     assert first <= found.min() < first + 25 and 975 < found.max() < 1000
 
@@ -426,10 +417,11 @@ def test_samples_without_masks_and_class_images_see_all_timesteps(embedded: Back
     method = mcgm(embedded, dropout=0.5)
     blank, masked, others = [], [], []
     for number in range(100):
-        at_step(method, number)
-        for without, t in zip(method._blank(4), method.draw(LATENTS)[1].tolist(), strict=True):
+        own = draws(method, number)
+        timesteps = method.draw(LATENTS, own)[1].tolist()
+        for without, t in zip(method._blank_samples(own, 4), timesteps, strict=True):
             (blank if without else masked).append(t)
-        others += method.draw(LATENTS, stream=1)[1].tolist()
+        others += method.draw(LATENTS, own, 1)[1].tolist()
     assert min(masked) >= 500 and all(
         min(some) < 25 and 0.4 < sum(t < 500 for t in some) / len(some) < 0.6
         for some in (blank, others)
@@ -443,17 +435,17 @@ def test_samples_without_masks_are_held_near_the_backbone(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch
 ):
     method = mcgm(embedded, distillation_weight=2.0, lambda_m=0.0, dropout=0.5)
-    at_step(
-        method,
-        next(n for n in range(50) if (at_step(method, n), method._blank(2))[1] == [True, False]),
+    number = next(
+        n for n in range(50) if method._blank_samples(draws(method, n), 2) == [True, False]
     )
+    at_step(method, number)
     _, logged = step(method, captioned(), monkeypatch)
     assert logged["train/drift"] < 1e-10, "nothing has been trained yet"
     with torch.no_grad():
         for parameter in method.adapter["unet"].parameters():
             parameter += 0.05 * torch.randn(parameter.shape)
     loss, logged = step(method, captioned(), monkeypatch)
-    noise, timesteps = method.draw(LATENTS[:2])
+    noise, timesteps = method.draw(LATENTS[:2], draws(method, number))
     noised = embedded.schedule.add_noise(LATENTS[:2], noise, timesteps)[0][:1]
     text = embedded.text.encode(captioned().captions[:1])
     with torch.no_grad(), method.adapter["unet"].swapped_out():
@@ -463,7 +455,7 @@ def test_samples_without_masks_are_held_near_the_backbone(
     assert (
         float(logged["train/drift"]) == pytest.approx(float(distance), rel=1e-3) and distance > 1e-6
     )
-    rest = float(logged["train/loss"] + 0.01 * logged["train/attention"])
+    rest = float(logged["train/denoising"] + 0.01 * logged["train/attention"])
     assert float(loss) == pytest.approx(rest + 2.0 * float(distance), rel=1e-4)
     loss.backward()
     assert method.adapter["unet"].is_installed and all(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lightning_modules.methods.oracle_layout import layout
+from lightning_modules.methods.oracle_layout import find_layout
 from lightning_modules.metrics.detection import Detection
 
 LEFT, RIGHT, BELOW = (2.0, 4.0, 20.0, 22.0), (40.0, 4.0, 60.0, 22.0), (20.0, 40.0, 40.0, 63.6)
@@ -14,7 +14,7 @@ def seen(color: str, shape: str, box: tuple[float, float, float, float]) -> Dete
 
 def places(prompt: str, *found: Detection) -> dict[str, tuple[int, int]]:
     """phrase -> first row and column of its mask"""
-    return {p.text: tuple(p.mask.nonzero()[0].tolist()) for p in layout(prompt, found, 64)}  # type: ignore[misc]
+    return {p.text: tuple(p.mask.nonzero()[0].tolist()) for p in find_layout(prompt, found, 64)}  # type: ignore[misc]
 
 
 def test_each_object_gets_the_place_of_its_own_image():
@@ -41,9 +41,9 @@ def test_a_missing_object_gets_the_place_of_what_was_drawn_instead():
 
 def test_an_object_without_any_place_is_left_out_and_words_keep_their_characters():
     prompt = "a yellow cross, a red ring and a red ring"
-    found = layout(prompt, [seen("red", "ring", BELOW)], 64)
+    found = find_layout(prompt, [seen("red", "ring", BELOW)], 64)
     assert [(p.text, prompt[p.start : p.end]) for p in found] == [("red ring", "red ring")]
     assert found[0].mask.shape == (64, 64) and found[0].mask.nonzero()[-1].tolist() == [63, 40], (
         "a box is cut at the border"
     )
-    assert layout(prompt, [], 64) == []
+    assert find_layout(prompt, [], 64) == []

@@ -164,7 +164,7 @@ def test_words_of_a_mask_are_states_as_cross_attention_reads_them(pixart: Backbo
     config = conf.replace(start, {"method": "mcgm"})
     method = MCGM(pixart, config.method, config.trainer, 64)
     text = pixart.text.encode(["a red ring"])
-    (words,) = method.words(text, [[[1, 2]]]).detach()
+    (words,) = method.word_states(text, [[[1, 2]]]).detach()
     assert torch.allclose(
         words[0], pixart.denoiser.caption_projection(text.hidden)[0, 1:3].mean(0), atol=1e-6
     ) and words.shape == (1, 48)
@@ -187,7 +187,7 @@ def test_words_of_a_mask_are_states_as_cross_attention_reads_them(pixart: Backbo
         ),
         (
             {"method": "separate_enhance", "method.separate.tokens": "released"},
-            ("tokens=released with backbone=pixart: the positions are"),
+            ("tokens=released with backbone=pixart: the token indices are"),
         ),
         (
             {"data": "coco", "data.root": "/x", "backbone.resolution": 72},

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.architectures import build_unet
+from helpers.training_steps import denoised, draws, loss, run_step, values
 from safetensors.torch import load_file
 
 from conf import load as conf
@@ -17,7 +18,7 @@ from conf.schema import Run, Separate, Trainer, Weights
 from datamodules.batch import Batch, Phrase
 from datamodules.concepts import ConceptDataset
 from lightning_modules import SeparateEnhance
-from lightning_modules.attention import nearest, select, sites
+from lightning_modules.attention import select, sites
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.base import Method
@@ -66,7 +67,7 @@ def prompts() -> Batch:
 
 
 def terms(method: SeparateEnhance, batch: Batch | None = None) -> dict[str, float]:
-    return {name: float(loss) for name, loss in method.losses(batch or prompts())[0].items()}
+    return values(method, batch or prompts())
 
 
 def shake(method: SeparateEnhance, size: float = 0.05) -> None:
@@ -84,16 +85,14 @@ def shake(method: SeparateEnhance, size: float = 0.05) -> None:
 def test_losses_are_those_of_the_captured_maps_of_all_samples(embedded: Backbone, heads: str):
     method = sepen(embedded, heads=heads, distillation_weight=0.0, kernel=5, sigma=1.0)
     found, batch = terms(method), prompts()
-    latents = method.latents(batch)
-    noise, timesteps = method.draw(latents)
-    noised, _ = embedded.schedule.add_noise(latents, noise, timesteps)
+    step = method.prepare(batch, draws(method))
     tokens = [
         embedded.text.token_indices(text, [p.text for p in named])
         for text, named in zip(batch.captions, batch.phrases or [], strict=True)
     ]
-    part = Capture(nearest(method.cross, 16), tokens, "keep" if heads == "each" else "mean")
+    part = Capture(method.map_sites, tokens, "keep" if heads == "each" else "mean")
     with torch.no_grad(), part.attached(embedded.unet) as capture:
-        method.predict(noised, timesteps, embedded.text.encode(batch.captions))
+        method.predict(step.noised, step.timesteps, step.text)
     maps, present = capture.maps.mean(), capture.maps.present
     assert maps.dim() == (5 if heads == "each" else 4) and present.sum(1).tolist() == [3, 2, 1]
     assert found["separate"] == pytest.approx(float(separate_loss(maps, present)), rel=1e-4)
@@ -103,7 +102,6 @@ def test_losses_are_those_of_the_captured_maps_of_all_samples(embedded: Backbone
 def test_every_sample_counts(embedded: Backbone):
     method, batch = sepen(embedded, distillation_weight=0.0), prompts()
     assert batch.phrases is not None
-    method.log_dict = lambda *_: None  # type: ignore[method-assign]
     for left_out in range(3):
         fewer = Batch(
             batch.ids,
@@ -113,18 +111,11 @@ def test_every_sample_counts(embedded: Backbone):
         assert terms(method, fewer)["enhance"] < terms(method)["enhance"]
 
 
-def test_the_total_is_the_weighted_sum(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
-    method, logged = (
-        sepen(embedded, separate_weight=2.0, enhance_weight=0.25, distillation_weight=3.0),
-        {},
-    )
+def test_the_total_is_the_weighted_sum(embedded: Backbone):
+    method = sepen(embedded, separate_weight=2.0, enhance_weight=0.25, distillation_weight=3.0)
     shake(method)
-    monkeypatch.setattr(
-        method,
-        "log_dict",
-        lambda values: logged.update({k: float(v.detach()) for k, v in values.items()}),
-    )
-    total = method.training_step(prompts(), 0)
+    total, tensors = run_step(method, prompts())
+    logged = {name: float(value) for name, value in tensors.items()}
     wanted = (
         2 * logged["train/separate"] + 0.25 * logged["train/enhance"] + 3 * logged["train/drift"]
     )
@@ -144,7 +135,7 @@ def test_drift_is_zero_at_the_start_and_leaves_the_weights_in_place(embedded: Ba
     [("phrase", [[2, 3], [6, 7], [10, 11]]), ("last", [[3], [7], [11]]), ("released", [[6], [9]])],
 )
 def test_tokens_that_stand_for_an_object(embedded: Backbone, which: str, wanted: list[list[int]]):
-    assert sepen(embedded, tokens=which).positions(prompts())[0] == wanted
+    assert sepen(embedded, tokens=which)._object_tokens(prompts())[0] == wanted
 
 
 # --- what is trained ------------------------------------------------------------------------------
@@ -154,7 +145,7 @@ def test_tokens_that_stand_for_an_object(embedded: Backbone, which: str, wanted:
 def test_gradient_reaches_the_chosen_projections_and_nothing_else(embedded: Backbone, part: str):
     method = sepen(embedded, part)
     shake(method)
-    method.losses(prompts())[1].backward()
+    loss(method, prompts()).backward()
     own = dict(method.weights.named_parameters())
     assert all(p.grad is not None for p in own.values()) and any(
         float(p.grad.abs().max()) > 0 for p in own.values() if p.grad is not None
@@ -173,7 +164,7 @@ def test_gradient_reaches_the_chosen_projections_and_nothing_else(embedded: Back
     mine = set(method.parameters())
     assert not any(
         p.grad is not None
-        for module in method.frozen_modules()
+        for module in (embedded.unet, embedded.vae, *embedded.text.encoders)
         for p in module.parameters()
         if p not in mine
     )
@@ -185,10 +176,13 @@ def test_a_gradient_taken_early_is_the_same(embedded: Backbone, part: str, rank:
     for precision in ("32-true", "16-mixed"):  # the second takes all at once
         method = sepen(embedded, part, rank, Trainer(steps=4, warmup=0, precision=precision))
         shake(method)
-        found, total = method.losses(prompts())
+        total, found = run_step(method, prompts())
         assert (
-            torch.allclose(total, found["separate"] + 0.5 * found["enhance"] + found["drift"])
-            and float(found["drift"]) > 0
+            torch.allclose(
+                total,
+                found["train/separate"] + 0.5 * found["train/enhance"] + found["train/drift"],
+            )
+            and float(found["train/drift"]) > 0
         )
         total.backward()
         gradients.append(
@@ -202,17 +196,12 @@ def test_a_gradient_taken_early_is_the_same(embedded: Backbone, part: str, rank:
     assert all(torch.equal(early[name], grad) for name, grad in late.items())
 
 
-def test_of_the_maps_nothing_is_kept_while_the_drift_is_computed(
-    embedded: Backbone, monkeypatch: pytest.MonkeyPatch
-):
+def test_of_the_maps_nothing_is_kept_when_the_losses_are_computed(embedded: Backbone):
     method = sepen(embedded)
-    drift, loss = method.drift, []
-    monkeypatch.setattr(
-        method, "drift", lambda *args: loss.append(method.capture.maps.mean().sum()) or drift(*args)
-    )
-    method.losses(prompts())
+    step = denoised(method, prompts())
+    method.losses(step)
     with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        loss[0].backward()
+        step.maps.mean().sum().backward()
 
 
 def test_the_counts_of_the_papers_models():
@@ -234,7 +223,7 @@ def test_training_lowers_the_losses(embedded: Backbone):
     before = terms(method)
     for _ in range(15):
         optimizer.zero_grad()
-        method.losses(batch)[1].backward()
+        loss(method, batch).backward()
         optimizer.step()
     after = terms(method)
     assert after["enhance"] < before["enhance"] - 0.02
@@ -311,7 +300,7 @@ def test_a_permuted_change_has_the_same_entries_elsewhere(embedded: Backbone):
     start = method.weights.tensors()
     shake(method)
     learnt = {name: tensor - start[name] for name, tensor in method.weights.tensors().items()}
-    method.change(1.0, permuted=True)
+    method.scale_change(1.0, permuted=True)
     for name, tensor in method.weights.tensors().items():
         change = tensor - start[name]
         assert not torch.allclose(change, learnt[name], atol=1e-4)
@@ -325,12 +314,12 @@ def test_a_scale_of_zero_is_the_untouched_backbone(embedded: Backbone):
     start = method.weights.tensors()
     shake(method)
     whole = method.weights.tensors()
-    method.change(0.5)
+    method.scale_change(0.5)
     assert all(
         torch.allclose(t, (start[n] + whole[n]) / 2, atol=1e-6)
         for n, t in method.weights.tensors().items()
     )
-    method.change(0.0)
+    method.scale_change(0.0)
     assert all(torch.equal(t, start[n]) for n, t in method.weights.tensors().items())
 
 
@@ -456,8 +445,8 @@ def test_objects_are_what_is_linked_or_any_noun_phrase(embedded: Backbone):
     text = "a red circle and a blue square"
     linked = Batch([0], [text], phrases=[[Phrase("blue square", 19, 30, NOWHERE)]])
     first = sepen(embedded)
-    assert first.positions(linked) == [[[6, 7]]]
+    assert first._object_tokens(linked) == [[[6, 7]]]
     first.remove()
     nouns = sepen(embedded, objects="nouns")
-    assert nouns.positions(linked) == nouns.positions(Batch([0], [text])) == [[[2, 3], [6, 7]]]
+    assert nouns._object_tokens(linked) == nouns._object_tokens(Batch([0], [text])) == [[[2, 3], [6, 7]]]
     assert terms(nouns, Batch([0], [text]))["drift"] < 1e-12
