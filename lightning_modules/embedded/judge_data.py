@@ -86,7 +86,7 @@ def make_pool(size: int, seed: int = TRAIN_SEED) -> Pool:
             image = render(scene)[0].astype(np.float32)
             objects = [_plain(thing) for thing in scene.things]
         else:
-            image, objects = _spoilt(scene, rng)
+            image, objects = _render_spoilt(scene, rng)
         images[index] = np.clip(image + 0.5, 0, 255).astype(np.uint8).transpose(2, 0, 1)
         for slot, made in enumerate(objects[:MOST]):
             place[index, slot] = made.thing.x, made.thing.y, made.thing.radius
@@ -141,7 +141,7 @@ def _side(thing: Thing, rng: np.random.Generator, shift: float) -> np.ndarray:
     return np.clip((along - shift * thing.radius) / rng.uniform(1, 4) + 0.5, 0, 1)
 
 
-def _spoilt(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, list[_Object]]:
+def _render_spoilt(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, list[_Object]]:
     """An image as a poor generator draws it, with what a careful person would say is in it."""
     image = np.full((SIZE, SIZE, 3), scene.background, dtype=np.float32) + rng.normal(
         0, 5, 3

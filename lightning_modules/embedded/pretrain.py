@@ -165,7 +165,7 @@ class LossCurve(L.Callback):
             self.sum = 0.0
 
 
-class Images(Dataset):
+class PixelDataset(Dataset):
     """Every image of a split in memory as uint8 (12 kB each), given out as `ShapesDataset` does."""
 
     def __init__(self, dataset: ShapesDataset) -> None:
@@ -222,7 +222,7 @@ def train_autoencoder(folder: Path, data: ShapesDataset, steps: int, batch: int)
     """Trains the autoencoder, sets its scaling factor from 2,048 images, saves it to
     ``folder``/vae."""
     vae = build_pipeline(folder / "work").vae
-    images = Images(data)
+    images = PixelDataset(data)
     fit(
         AutoencoderTraining(vae, lr=3e-3, steps=steps, kl=1e-3),
         images,

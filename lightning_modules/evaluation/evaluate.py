@@ -20,7 +20,7 @@ from torch import Tensor
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import diagnose
-from lightning_modules.evaluation.images import Images, image_facts
+from lightning_modules.evaluation.images import ImageStore, image_facts
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
 from lightning_modules.evaluation.plan import Prompt, plan
 from lightning_modules.metrics.registry import (
@@ -88,7 +88,7 @@ def evaluate(
     clock = clock or Clock()
     clock("score")
     facts = image_facts(config, prompts, trained, method.takes_masks)
-    images = Images(Path(config.output) / "images", facts, len(prompts))
+    images = ImageStore(Path(config.output) / "images", facts, len(prompts))
     draw_missing(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
     clock("sample")
     if not first:
@@ -110,7 +110,7 @@ def draw_missing(
     method: Method,
     prompts: list[Prompt],
     config: Evaluation,
-    images: Images,
+    images: ImageStore,
     emit: Emit,
     masks: list[list[Tensor]] | None = None,
 ) -> None:
@@ -159,7 +159,7 @@ def draw_missing(
     distributed.barrier()
 
 
-def _score(scorers: list[Scorer], prompts: list[Prompt], images: Images, emit: Emit) -> Columns:
+def _score(scorers: list[Scorer], prompts: list[Prompt], images: ImageStore, emit: Emit) -> Columns:
     """Shows all images to all scorers; the columns that they give."""
     table: Columns = {}
     for start in range(0, len(prompts), CHUNK):
@@ -178,7 +178,7 @@ def _score(scorers: list[Scorer], prompts: list[Prompt], images: Images, emit: E
 def write_scores(
     folder: Path,
     prompts: list[Prompt],
-    images: Images,
+    images: ImageStore,
     table: Columns,
     count: int,
     targets: list[list[Tensor]] | None,

@@ -58,7 +58,7 @@ def image_facts(
     }
 
 
-class Images:
+class ImageStore:
     """``count`` images below ``root``, in a folder that ``facts`` name: ``00000.png`` … in the
     order of the prompts, and facts.json.
 

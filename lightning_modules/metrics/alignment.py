@@ -131,7 +131,7 @@ def cosine(a: Tensor, b: Tensor) -> Tensor:
     return F.cosine_similarity(a.double(), b.double(), dim=-1).clamp(-1, 1).float()
 
 
-def scaled(cosines: Tensor, scale: str) -> Tensor:
+def scale_cosines(cosines: Tensor, scale: str) -> Tensor:
     """Cosines as one of ``SCALES`` gives them for single images. Raises ValueError on an unknown
     scale."""
     factor, floor = _scale(scale).factor, _scale(scale).floor
@@ -256,7 +256,7 @@ class Similarity:
         _check(images, prompts)
         texts, cut = self.prompts(prompts)
         self.truncated += sum(cut)
-        return scaled(cosine(self.model.images(images), texts), self.scale)
+        return scale_cosines(cosine(self.model.images(images), texts), self.scale)
 
 
 class WeakestPart(Similarity):
@@ -283,7 +283,7 @@ class WeakestPart(Similarity):
         vectors, cut = self.prompts([phrase for row in phrases for phrase in row])
         each = iter(cut)
         self.truncated += sum(any([next(each) for _ in row]) for row in phrases)
-        return scaled(
+        return scale_cosines(
             minimum_over_parts(
                 self.model.images(images), vectors.split([len(row) for row in phrases])
             ),
@@ -327,7 +327,7 @@ class CaptionSimilarity(Similarity):
         wanted, cut = self.prompts(prompts)
         written, _ = self.model.texts(captions)
         self.truncated += sum(cut)
-        return scaled(cosine(written, wanted), self.scale)
+        return scale_cosines(cosine(written, wanted), self.scale)
 
 
 class MatchProbability:

@@ -173,10 +173,12 @@ class Colored:
         for start in range(0, len(images), self.batch):
             chunk = images[start : start + self.batch]
             found = self.detector.detect(chunk, names[start : start + self.batch])
-            result += [self._colored(image, row) for image, row in zip(chunk, found, strict=True)]
+            result += [
+                self._add_colors(image, row) for image, row in zip(chunk, found, strict=True)
+            ]
         return result
 
-    def _colored(self, image: Tensor, detections: list[Detection]) -> list[Detection]:
+    def _add_colors(self, image: Tensor, detections: list[Detection]) -> list[Detection]:
         plain = [d for d in detections if d.color is None]
         seen = dict(zip(map(id, plain), self.color_classifier.colors(image, plain), strict=True))
         return [

@@ -31,7 +31,7 @@ Wanted = tuple[str, str]  # (color, shape)
 
 # COCO's own name of what other vocabularies write otherwise: Pascal VOC's, which some COCO
 # checkpoints carry, GenEval's, and spellings.
-COCO_NAMES = {
+CLASS_NAMES = {
     "aeroplane": "airplane",
     "motorbike": "motorcycle",
     "sofa": "couch",
@@ -222,7 +222,7 @@ def class_name(label: str) -> str:
     """The label in lower case, with blanks for underscores, and by COCO's name where it has another
     one."""
     name = " ".join(label.lower().replace("_", " ").split())
-    return COCO_NAMES.get(name, name)
+    return CLASS_NAMES.get(name, name)
 
 
 def color_name(color: str) -> str:

@@ -24,15 +24,19 @@ from typing import Any, TypeGuard
 
 import numpy as np
 import torch
-from pycocotools import mask as coco_mask
+from pycocotools import mask as mask_codec
 from torch import Tensor
 from torch.nn import functional as F
 
 from conf.schema import Evaluation
 from lightning_modules.metrics.color_classifiers import ClipColor, Colored, MeanColor
 from lightning_modules.metrics.detection import Detection, Detector, class_name
+from lightning_modules.metrics.loading import one_line_errors
 from lightning_modules.metrics.registry import check_images
 
+EXPECTED = (
+    "a hub id or a folder of a detector, a MaskFormer or a Mask2Former with safetensors weights"
+)
 MASKED = ("maskformer", "mask2former")
 KEPT = 100  # Of the pairs of query and class of an image
 REQUIRED = {"label", "box", "score"}
@@ -101,7 +105,6 @@ class TransformersDetector:
         batch: int = 4,
     ) -> None:
         """Raises FileNotFoundError when no such model can be loaded from there."""
-        from huggingface_hub.constants import HF_HUB_OFFLINE
         from transformers import (
             AutoConfig,
             AutoImageProcessor,
@@ -110,7 +113,7 @@ class TransformersDetector:
         )
 
         self.threshold, self.batch, self.device = threshold, batch, torch.device(device)
-        try:
+        with one_line_errors("detector", model, EXPECTED):
             config = AutoConfig.from_pretrained(model, revision=revision)
             self.masks = config.model_type in MASKED
             self.processor = AutoImageProcessor.from_pretrained(model, revision=revision)
@@ -120,20 +123,6 @@ class TransformersDetector:
             self.model: Any = kind.from_pretrained(
                 model, revision=revision, use_safetensors=True, dtype=torch.float32
             )
-        except (OSError, ValueError) as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-            expected = (
-                "expected a hub id or a folder of a detector, a MaskFormer or a "
-                "Mask2Former with safetensors weights"
-            )
-            hint = (
-                (f"; HF_HUB_OFFLINE is set: `hf download {model}` where there is a network")
-                if HF_HUB_OFFLINE
-                else ""
-            )
-            raise FileNotFoundError(
-                f"detector {model!r} cannot be loaded ({first}): {expected}{hint}"
-            ) from error
         self.model.requires_grad_(False).eval().to(self.device)
         self.labels = {int(index): class_name(label) for index, label in config.id2label.items()}
         self.facts: dict[str, Any] = {
@@ -329,7 +318,7 @@ def write_detections(
     for name, row in zip(
         names if names is not None else range(len(detections)), detections, strict=True
     ):
-        lines.append(json.dumps({"image": name, "detections": [_plain(d) for d in row]}))
+        lines.append(json.dumps({"image": name, "detections": [_to_json(d) for d in row]}))
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.{os.getpid()}.part")
     part.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -385,13 +374,13 @@ def _detection(given: Mapping[str, Any], size: tuple[int, ...]) -> Detection:
         if list(rle["size"]) != list(size):
             sizes = f"{rle['size']}, its image {list(size)} (height, width)"
             raise ValueError(f"mask of {given['label']!r} has the size {sizes}: was it resized?")
-        mask = _decoded(rle)
+        mask = _decode_mask(rle)
     return Detection(
         given["label"], (x0, y0, x1, y1), float(given["score"]), mask, given.get("color")
     )
 
 
-def _decoded(rle: Mapping[str, Any]) -> Tensor:
+def _decode_mask(rle: Mapping[str, Any]) -> Tensor:
     """bool [H, W] of COCO's RLE, compressed (a text) or not (a list)."""
     height, width = rle["size"]
     if isinstance(rle["counts"], list):
@@ -400,11 +389,11 @@ def _decoded(rle: Mapping[str, Any]) -> Tensor:
                 f"a mask's counts add up to {sum(rle['counts'])}: expected {height * width} "
                 f"for the size {rle['size']}"
             )
-        rle = coco_mask.frPyObjects(dict(rle), height, width)
-    return torch.from_numpy(coco_mask.decode(rle).astype(bool))
+        rle = mask_codec.frPyObjects(dict(rle), height, width)
+    return torch.from_numpy(mask_codec.decode(rle).astype(bool))
 
 
-def _plain(detection: Detection) -> dict[str, Any]:
+def _to_json(detection: Detection) -> dict[str, Any]:
     plain: dict[str, Any] = {
         "label": detection.label,
         "box": [float(v) for v in detection.box],
@@ -413,7 +402,7 @@ def _plain(detection: Detection) -> dict[str, Any]:
     if detection.color is not None:
         plain["color"] = detection.color
     if detection.mask is not None:
-        rle = coco_mask.encode(
+        rle = mask_codec.encode(
             np.asfortranarray(np.asarray(torch.as_tensor(detection.mask).cpu(), dtype=np.uint8))
         )
         plain["mask"] = {

@@ -9,7 +9,9 @@ whose filter stands in the facts.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
+import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +19,14 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from datamodules.shapes.world import SIZE
 from lightning_modules.embedded.judge import Judge
+from lightning_modules.metrics.loading import first_line, one_line_errors
 from lightning_modules.metrics.registry import check_images
 
 INCEPTION_URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
@@ -229,7 +234,7 @@ class InceptionExtractor(NetworkExtractor):
         ) as error:  # the latter from a torchvision that was built for another torch
             cure = "`pip install .[real-metrics]` brings it"
             raise ImportError(
-                f"the Inception extractor needs torch-fidelity ({_first_line(error)}): {cure}"
+                f"the Inception extractor needs torch-fidelity ({first_line(error)}): {cure}"
             ) from error
         path = Path(weights) if weights is not None else _inception_weights()
         network = _load(
@@ -300,17 +305,10 @@ class TransformersExtractor(NetworkExtractor):
         no such features."""
         from transformers import AutoImageProcessor, AutoModel
 
-        try:
+        expected = "judge, inception, vgg16, a folder, or a hub id"
+        with one_line_errors("feature extractor", model, expected):
             processor = AutoImageProcessor.from_pretrained(model, revision=revision)
             network: Any = AutoModel.from_pretrained(model, revision=revision, use_safetensors=True)
-        except (OSError, ValueError) as error:
-            cure = (
-                "expected judge, inception, vgg16, a folder, or a hub id (`hf download "
-                f"{model}` fetches one)"
-            )
-            raise FileNotFoundError(
-                f"feature extractor {model!r} cannot be loaded ({_first_line(error)}): {cure}"
-            ) from error
         self.projects = hasattr(network, "get_image_features")
         config = network.config
         if not self.projects and not hasattr(getattr(network, "embeddings", None), "cls_token"):
@@ -361,10 +359,6 @@ def build_extractor(
     )
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
-
-
 def _side(processor: Any) -> int | None:
     for size in (getattr(processor, "crop_size", None), getattr(processor, "size", None)):
         for key in ("height", "shortest_edge"):
@@ -385,18 +379,13 @@ def _inception_weights() -> Path:
         torch.hub.download_url_to_file(INCEPTION_URL, str(path), progress=False)
     except OSError as error:
         raise FileNotFoundError(
-            f"{path} is missing and cannot be downloaded ({_first_line(error)}): {cure}"
+            f"{path} is missing and cannot be downloaded ({first_line(error)}): {cure}"
         ) from error
     return path
 
 
 def _load(path: Path, build: Callable[[dict[str, Tensor]], nn.Module], expected: str) -> Any:
     """A network from a file of weights, which is never unpickled beyond tensors."""
-    import pickle
-
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: expected {expected}")
     try:
@@ -416,14 +405,12 @@ def _load(path: Path, build: Callable[[dict[str, Tensor]], nn.Module], expected:
         EOFError,
     ) as error:
         raise ValueError(
-            f"{path} cannot be used ({type(error).__name__}: {_first_line(error)}): "
+            f"{path} cannot be used ({type(error).__name__}: {first_line(error)}): "
             f"expected {expected}"
         ) from error
 
 
 def _fidelity_network(network: Callable[..., nn.Module], state: dict[str, Tensor]) -> nn.Module:
-    import io
-
     # torch-fidelity would unpickle whatever lies in the file: hand it what was read safely.
     buffer = io.BytesIO()
     torch.save(state, buffer)

@@ -88,9 +88,9 @@ def geneval_reasons(
         name, count = thing["class"], thing.get("count", 1)
         found = seen.get(class_name(name), [])[:count]
         reason = (
-            _missing(found, name, count)
-            or _miscolored(found, thing)
-            or _misplaced(found, thing, right)
+            _count_reason(found, name, count)
+            or _color_reason(found, thing)
+            or _position_reason(found, thing, right)
         )
         reasons += [reason] if reason else []
         right.append([] if reason else found)
@@ -155,11 +155,11 @@ def check_spec(spec: Mapping[str, Any]) -> None:
             )
 
 
-def _missing(found: list[Detection], name: str, count: int) -> str:
+def _count_reason(found: list[Detection], name: str, count: int) -> str:
     return f"{name}: wanted {count}, found {len(found)}" if len(found) < count else ""
 
 
-def _miscolored(found: list[Detection], thing: Mapping[str, Any]) -> str:
+def _color_reason(found: list[Detection], thing: Mapping[str, Any]) -> str:
     if "color" not in thing:
         return ""
     colors = Counter("no colour" if d.color is None else color_name(d.color) for d in found)
@@ -171,7 +171,7 @@ def _miscolored(found: list[Detection], thing: Mapping[str, Any]) -> str:
     )
 
 
-def _misplaced(
+def _position_reason(
     found: list[Detection], thing: Mapping[str, Any], right: list[list[Detection]]
 ) -> str:
     if "position" not in thing:
@@ -229,7 +229,7 @@ class Requests(NamedTuple):
     unjudged: int  # Prompts that ask for something that neither can judge
 
 
-def requests_of(prompts: Sequence[Prompt], detector: str) -> Requests:
+def read_requests(prompts: Sequence[Prompt], detector: str) -> Requests:
     """Raises ValueError where no prompt asks for anything that the rules can judge; ``detector`` is
     the name in the message."""
     asked = {(p.split, p.index): dict(p.wanted) for p in prompts if p.wanted}
@@ -257,8 +257,8 @@ def requests_of(prompts: Sequence[Prompt], detector: str) -> Requests:
 
 
 def build(context: ScoringContext) -> list[GenEvalScorer]:
-    """The scorer, if there is a prompt that GenEval's rules can judge. Raises as `requests_of`."""
-    requests = requests_of(context.prompts, context.detector.name)
+    """The scorer, if there is a prompt that GenEval's rules can judge. Raises as `read_requests`."""
+    requests = read_requests(context.prompts, context.detector.name)
     return [GenEvalScorer(context.detector, requests)] if requests.specs else []
 
 

@@ -115,14 +115,14 @@ def _fits(pred: Tensor, target: Tensor, a: Moments, b: Moments) -> list[float]:
     """Soft overlap of the prediction with the target turned by each of ``TURNS`` angles, both
     centred and brought to one size."""
     angles = torch.arange(TURNS, device=pred.device) * (2 * math.pi / TURNS)
-    still = _resampled(pred, a, angles[:1])
-    turned = _resampled(target, b, angles)
+    still = _resample(pred, a, angles[:1])
+    turned = _resample(target, b, angles)
     return (
         torch.minimum(still, turned).sum((1, 2)) / torch.maximum(still, turned).sum((1, 2))
     ).tolist()
 
 
-def _resampled(mask: Tensor, m: Moments, angles: Tensor) -> Tensor:
+def _resample(mask: Tensor, m: Moments, angles: Tensor) -> Tensor:
     """The mask around its centroid, in units of its radius, turned by ``angles`` [A]: float32 [A,
     S, S]."""
     height, width = mask.shape

@@ -41,7 +41,7 @@ from lightning_modules.metrics.detection import (
     class_name,
     relation_holds,
 )
-from lightning_modules.metrics.geneval import Box, Requests, requests_of
+from lightning_modules.metrics.geneval import Box, Requests, read_requests
 from lightning_modules.metrics.registry import Columns, ScoringContext
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def t2i_spatial(
     ``released``, ``near``: as for `spatial_score`. Raises ValueError where ``wanted`` states no
     relation of the plane.
     """
-    first, relation, second = words_of(wanted)
+    first, relation, second = relation_words(wanted)
     _relation(relation)  # one that has no score is refused whatever was found
     looked_for = [
         "person" if class_name(word) in PERSONS else class_name(word) for word in (first, second)
@@ -122,7 +122,7 @@ def t2i_spatial(
     return score if score >= LEAST else 0.0
 
 
-def words_of(wanted: Mapping[str, Any] | tuple[str, str, str]) -> tuple[str, str, str]:
+def relation_words(wanted: Mapping[str, Any] | tuple[str, str, str]) -> tuple[str, str, str]:
     """(object, relation, object) of a dict of GenEval's form, or such a triple as it is. Raises
     ValueError where no relation is stated."""
     if not isinstance(wanted, Mapping):
@@ -165,8 +165,8 @@ def _centre(box: Box) -> tuple[float, float]:
 
 
 def build(context: ScoringContext) -> list[SpatialScorer]:
-    """The scorer, if there is a prompt of the benchmark's spatial ones. Raises as `requests_of`."""
-    requests = requests_of(context.prompts, context.detector.name)
+    """The scorer, if there is a prompt of the benchmark's spatial ones. Raises as `read_requests`."""
+    requests = read_requests(context.prompts, context.detector.name)
     return [SpatialScorer(context.detector, requests)] if requests.spatial else []
 
 

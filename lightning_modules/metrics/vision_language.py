@@ -9,16 +9,24 @@ depend on whether torchvision is installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.metrics.loading import one_line_errors
 from lightning_modules.metrics.registry import check_images
+
+WHAT = "vision-language model"
+EXPECTED = (
+    "a local folder, or a hub id, of CLIP or BLIP with safetensors weights, tokenizer and "
+    "preprocessor_config.json"
+)
 
 
 class Embedder(Protocol):
@@ -83,9 +91,6 @@ class Preprocessing(NamedTuple):
 
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 [N, 3, H, W] -> float32 [N, 3, h, w] on the CPU."""
-        import numpy as np
-        from PIL import Image
-
         check_images(images)
         height, width = images.shape[2:]
         if isinstance(self.size, int):
@@ -106,8 +111,6 @@ class Preprocessing(NamedTuple):
 
     @property
     def facts(self) -> dict[str, Any]:
-        from PIL import Image
-
         size = (
             f"shorter side {self.size}"
             if isinstance(self.size, int)
@@ -169,7 +172,7 @@ class Loaded:
             raise ValueError(
                 f"vision-language model {name!r} is a {found}: expected a {self.architecture}"
             )
-        with _one_line(name):
+        with one_line_errors(WHAT, name, EXPECTED):
             self.tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
                 name, revision=revision
             )
@@ -412,34 +415,9 @@ def architecture_of(name: str, revision: str | None = None) -> str:
     none."""
     from transformers import AutoConfig
 
-    with _one_line(name):
+    with one_line_errors(WHAT, name, EXPECTED):
         config = AutoConfig.from_pretrained(name, revision=revision)
     return (config.architectures or [config.model_type])[0]
-
-
-@contextmanager
-def _one_line(name: str) -> Iterator[None]:
-    """Turns what goes wrong while a model is loaded into one FileNotFoundError of one line."""
-    from huggingface_hub.constants import HF_HUB_OFFLINE
-    from safetensors import SafetensorError
-
-    try:
-        yield
-    except (OSError, ValueError, SafetensorError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
-        expected = (
-            "expected a local folder, or a hub id, of CLIP or BLIP with safetensors "
-            "weights, tokenizer and preprocessor_config.json"
-        )
-        offline = HF_HUB_OFFLINE and not Path(name).is_dir()
-        hint = (
-            (f"; HF_HUB_OFFLINE is set: run `hf download {name}` where there is a network")
-            if offline
-            else ""
-        )
-        raise FileNotFoundError(
-            f"vision-language model {name!r} cannot be loaded ({first}): {expected}{hint}"
-        ) from error
 
 
 def _unit(parts: list[Tensor], width: int) -> Tensor:

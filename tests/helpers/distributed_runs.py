@@ -45,16 +45,16 @@ def execute(jobs: list[Job], rank: int = 0) -> list[Seen]:
 
     from conf import load as conf
     from lightning_modules.evaluation import gate_diagnostics as maps
-    from lightning_modules.evaluation.images import Images
+    from lightning_modules.evaluation.images import ImageStore
     from lightning_modules.methods import class_images
     from lightning_modules.tracking.mlflow import Tracking
     from lightning_modules.training import run as train
     from lightning_modules.training.callbacks import ProgressLines
 
     now: dict[str, Any] = {}
-    save, end = Images.save, ProgressLines.on_train_batch_end
+    save, end = ImageStore.save, ProgressLines.on_train_batch_end
 
-    def saved(self: Images, *args: Any) -> None:
+    def saved(self: ImageStore, *args: Any) -> None:
         now["seen"].images += 1
         save(self, *args)
 
@@ -69,9 +69,9 @@ def execute(jobs: list[Job], rank: int = 0) -> list[Seen]:
         )
         end(self, trainer, *args)
 
-    before = [(Images, "save", save), (ProgressLines, "on_train_batch_end", end)]
+    before = [(ImageStore, "save", save), (ProgressLines, "on_train_batch_end", end)]
     before += [(maps, "draw_maps", maps.draw_maps), (class_images, "STEPS", class_images.STEPS)]
-    Images.save, ProgressLines.on_train_batch_end, ProgressLines.on_train_batch_start = (
+    ImageStore.save, ProgressLines.on_train_batch_end, ProgressLines.on_train_batch_start = (
         saved,
         ended,
         started,

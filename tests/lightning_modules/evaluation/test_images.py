@@ -19,7 +19,7 @@ from conf.schema import Evaluation, Run
 from lightning_modules.evaluation import evaluate as evaluation
 from lightning_modules.evaluation import images as store
 from lightning_modules.evaluation.evaluate import draw_missing
-from lightning_modules.evaluation.images import Images, image_facts
+from lightning_modules.evaluation.images import ImageStore, image_facts
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.metrics.detection import Target
 
@@ -29,8 +29,8 @@ PROMPTS = [
 ]
 
 
-def images(root: Path, form: str = "png") -> Images:
-    return Images(root, {"sampling": {"image_format": form}}, len(PROMPTS))
+def images(root: Path, form: str = "png") -> ImageStore:
+    return ImageStore(root, {"sampling": {"image_format": form}}, len(PROMPTS))
 
 
 class Artist:
@@ -60,7 +60,7 @@ class Artist:
         return torch.tensor(noises, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
 
 
-def drawn(artist: Artist, kept: Images) -> list[list[int]]:
+def drawn(artist: Artist, kept: ImageStore) -> list[list[int]]:
     draw_missing(artist, PROMPTS, Evaluation(batch=4), kept, lambda *_: None)  # type: ignore[arg-type]
     return artist.calls
 

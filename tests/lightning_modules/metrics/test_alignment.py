@@ -26,7 +26,7 @@ from lightning_modules.metrics.alignment import (
     fill_template,
     mean_direction,
     minimum_over_parts,
-    scaled,
+    scale_cosines,
     split_prompt,
 )
 from lightning_modules.metrics.vision_language import BlipCaptioner, BlipMatcher, Clip
@@ -75,13 +75,13 @@ def test_cosine_and_its_scales():
     b = torch.tensor([[5.0, 0.0], [4.0, 3.0], [1.0, 0.0]])
     values = cosine(a, b)
     assert values.dtype == torch.float32 and values.tolist() == pytest.approx([1, 24 / 25, -1])
-    assert scaled(values, "cosine").tolist() == pytest.approx([1, 0.96, -1])
-    assert scaled(values, "torchmetrics").tolist() == pytest.approx([100, 96, -100])
-    assert scaled(values, "hessel").tolist() == pytest.approx([2.5, 2.4, 0])
+    assert scale_cosines(values, "cosine").tolist() == pytest.approx([1, 0.96, -1])
+    assert scale_cosines(values, "torchmetrics").tolist() == pytest.approx([100, 96, -100])
+    assert scale_cosines(values, "hessel").tolist() == pytest.approx([2.5, 2.4, 0])
     with pytest.raises(
         ValueError, match=("scale='clip' is unknown: expected one of cosine, torchmetrics, hessel")
     ):
-        scaled(values, "clip")
+        scale_cosines(values, "clip")
     with pytest.raises(ValueError, match="equal length"):
         cosine(a, b[:, :1])
     with pytest.raises(ValueError, match="not finite"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from pycocotools import mask as coco_mask
+from pycocotools import mask as mask_codec
 from torch import Tensor
 
 from conf.schema import Evaluation
@@ -69,7 +69,7 @@ def test_masks_as_others_write_them(tmp_path: Path):
     mask = np.zeros((40, 56), dtype=np.uint8, order="F")
     mask[2:4, 1] = 1
     one = {"label": "cat", "box": [1, 2, 2, 4], "score": 1}
-    compressed = coco_mask.encode(mask)
+    compressed = mask_codec.encode(mask)
     rles = [
         {"size": [40, 56], "counts": compressed["counts"].decode()},
         {"size": [40, 56], "counts": [42, 2, 40 * 56 - 44]},

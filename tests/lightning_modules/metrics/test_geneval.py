@@ -13,8 +13,8 @@ from lightning_modules.metrics.geneval import (
     GenEvalScorer,
     geneval_reasons,
     geneval_scores,
+    read_requests,
     relations,
-    requests_of,
 )
 
 
@@ -282,7 +282,7 @@ def test_the_scorer_counts_by_split_and_what_it_cannot_judge():
         prompt(2, far),
         prompt(3, None),
     ]
-    requests = requests_of(prompts, "fixed")
+    requests = read_requests(prompts, "fixed")
     assert list(requests.specs) == [("mine", 0), ("other", 0)]
     assert list(requests.spatial) == [("mine", 1)] and requests.unjudged == 1
     scorer = GenEvalScorer(Fixed([seen("bench")], [], [seen("car")], [], []), requests)
@@ -297,8 +297,8 @@ def test_the_scorer_counts_by_split_and_what_it_cannot_judge():
 
 def test_prompts_that_ask_for_nothing_are_refused():
     with pytest.raises(ValueError, match="no prompt says what it wants"):
-        requests_of([prompt(0, None)], "fixed")
+        read_requests([prompt(0, None)], "fixed")
     with pytest.raises(ValueError, match="wants what can be judged"):
-        requests_of([prompt(0, {"tag": "own", "include": [{"count": 1}]})], "fixed")
+        read_requests([prompt(0, {"tag": "own", "include": [{"count": 1}]})], "fixed")
     with pytest.raises(ValueError, match="has no tag"):
-        requests_of([prompt(0, {"include": [{"class": "cat"}]})], "fixed")
+        read_requests([prompt(0, {"include": [{"class": "cat"}]})], "fixed")

@@ -9,7 +9,7 @@ from datamodules.formats.prompt_forms import spatial
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.metrics import Detection, Target
 from lightning_modules.metrics.functional import spatial_score
-from lightning_modules.metrics.geneval import requests_of
+from lightning_modules.metrics.geneval import read_requests
 from lightning_modules.metrics.t2i_spatial import (
     NEAR,
     RELEASED_NEAR,
@@ -182,7 +182,7 @@ def test_the_scorer_scores_spatial_prompts_alone():
     detector = SimpleNamespace(
         name="fixed", facts={"detector": "fixed"}, detect=lambda *_: [[CAT, DOG], []]
     )
-    scorer = SpatialScorer(detector, requests_of(prompts, "fixed"))
+    scorer = SpatialScorer(detector, read_requests(prompts, "fixed"))
     columns = scorer.add(prompts, torch.zeros(2, 3, 512, 512, dtype=torch.uint8), ["a", "b"])
     assert columns == {"spatial": [pytest.approx(0.85), None]}
     assert scorer.finish() == {"spatial": pytest.approx(0.85)}
