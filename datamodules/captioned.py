@@ -16,13 +16,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from conf import load as conf
 from conf.schema import Run
-from datamodules.batch import Caption, Instance, Phrase
-from datamodules.crop import Crop, shrink
-from datamodules.formats.images import read_image
+from datamodules.batch import Caption, Phrase
+from datamodules.cropped import CroppedImages
 from datamodules.formats.index import DataError
 from datamodules.formats.reader import Reader, open_split
 from datamodules.loading import PairedDataModule, ranks
@@ -37,9 +35,8 @@ SIDES = re.compile(r"\b(left|right)(most|wards?|hand(ed)?)?\b", re.IGNORECASE)
 FLIP, DROP = 1, 2
 
 
-class CaptionedDataset(Dataset):
-    """The first ``limit`` images of one split below ``root``: a square centre crop at
-    ``resolution`` pixels and one of the image's captions.
+class CaptionedDataset(CroppedImages):
+    """The first ``limit`` images of one split below ``root``, each with one of its captions.
 
     In training the caption is drawn by a generator seeded with (seed, epoch, id), and with ``flip``
     half of the samples are mirrored by another one, images and masks alike, but never those whose
@@ -49,9 +46,9 @@ class CaptionedDataset(Dataset):
     objects.
 
     Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any other.
-    ``mask_share`` is the share of a pixel of a smaller mask that must be covered (see `shrink`);
-    with 0 no object in the crop vanishes, however small. ``index_root`` keeps the index; without,
-    it goes with the records. ``options`` are those of the reader: ``layout`` and others.
+    ``resolution`` and ``mask_share`` are those of `CroppedImages`, ``verify`` that of
+    `check_image`. ``index_root`` keeps the index; without, it is removed with the records.
+    ``options`` are those of the reader: ``layout`` and others.
 
     Raises DataError where nothing can be read, and for an image that cannot be decoded although its
     header is good; in training with ``on_error="skip"`` the next good sample replaces it instead.
@@ -77,37 +74,17 @@ class CaptionedDataset(Dataset):
         emit: Callable[[str], None] | None = None,
         **options: Any,
     ) -> None:
-        if not 0 <= mask_share <= 1:
-            raise ValueError(
-                f"data.mask_share={mask_share}: expected a share of a pixel, from 0 (any of it) to "
-                "1 (all of it)"
-            )
         reader = self.reader(Path(root), split, min_phrases, **options)
         folder = None if index_root is None else Path(index_root)
-        self.records = open_split(reader, folder, limit, verify, on_error, emit)
-        self.split, self.resolution, self.train, self.seed = split, resolution, train, seed
-        self.flip, self.mask_share, self.on_error = flip, mask_share, on_error
-        self.epoch = 0
+        records = open_split(reader, folder, limit, verify, on_error, emit)
+        super().__init__(records, split, resolution, mask_share)
+        self.train, self.flip, self.on_error = train, flip, on_error
+        self.seed, self.epoch = seed, 0
         self.latents: Tensor | Rows | None = None
         self.with_phrases = False
         # Share of the captions that training leaves out: "" then, which names nothing
         self.drop = 0.0
         self.broken: set[Path] = set()
-
-    def __len__(self) -> int:
-        return len(self.records)
-
-    @property
-    def encodable(self) -> int:
-        """How many images there are to encode: ``image(i)`` for i below it, and ``image(i,
-        flipped=True)`` where there are flips."""
-        return len(self)
-
-    @property
-    def manifest(self) -> dict[str, Any]:
-        """What the index says: split, layout, counts, and what was left out and why. Fits into
-        JSON."""
-        return self.records.manifest | {"images": len(self)}
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         for step in range(len(self)):
@@ -141,10 +118,9 @@ class CaptionedDataset(Dataset):
         return sample
 
     def caption(self, index: int) -> Caption:
+        """The caption of this epoch's sample."""
         captions = self.records[index].captions
-        return (
-            captions[int(self._rng(index).integers(len(captions)))] if self.train else captions[0]
-        )
+        return captions[int(self._rng(index).integers(len(captions))) if self.train else 0]
 
     def texts(self) -> Iterator[str]:
         """Every caption that a sample may have, and the dropped one."""
@@ -158,91 +134,22 @@ class CaptionedDataset(Dataset):
 
     def flipped(self, index: int) -> bool:
         """Whether the sample of this epoch is mirrored."""
-        if not (self.flip and self.train) or (
-            self.latents is not None and len(self.latents.shape) == 4
-        ):
+        only_plain = self.latents is not None and len(self.latents.shape) == 4
+        if not (self.flip and self.train) or only_plain:
             return False
-        return bool(self._rng(index, FLIP).integers(2)) and not SIDES.search(
-            self.caption(index).text
-        )
+        drawn = bool(self._rng(index, FLIP).integers(2))
+        return drawn and not SIDES.search(self.caption(index).text)
 
     def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
         """The words of the image's caption that mean its objects, with masks bool [resolution,
         resolution]."""
         return link(self.caption(index).text, self.instances(index, flipped))
 
-    def instances(
-        self, index: int, flipped: bool = False, share: float | None = None
-    ) -> list[Instance]:
-        """The objects of one image, masks and boxes cropped and resized as the image is. Those of
-        which nothing is left are left out.
-
-        ``share`` replaces ``mask_share``.
-        """
-        return []
-
-    def objects(self, index: int) -> int:
-        """How many objects of one image have masks, wherever in it they are."""
-        return 0
-
-    def image(self, index: int, flipped: bool = False) -> Tensor:
-        """float32 [3, resolution, resolution] in [-1, 1]."""
-        return self.pixels(index, flipped).float() / 127.5 - 1
-
-    def pixels(self, index: int, flipped: bool = False) -> Tensor:
-        """uint8 [3, resolution, resolution]. Raises DataError where the image cannot be decoded."""
-        record, crop = self.records[index], self.crop(index, flipped)
-        image = read_image(record.path)
-        if image.size != (record.width, record.height):
-            raise DataError(
-                f"{record.path}: now {image.size}, {(record.width, record.height)} when it "
-                "was indexed: start again"
-            )
-        return crop.pixels(image)
-
-    def crop(self, index: int, flipped: bool = False) -> Crop:
-        record = self.records[index]
-        return Crop.centre(record.width, record.height, self.resolution, flipped)
-
-    def digest(self) -> str:
-        """Changes with the images that are read and with how they are cropped: the key of what is
-        cached of them."""
-        ids, files = self.records.columns()
-        facts = [f"{i} {name} {size}" for i, (name, size) in zip(ids, files, strict=True)]
-        return hashlib.sha256(
-            "\n".join([self.split, str(self.resolution), *facts]).encode()
-        ).hexdigest()[:12]
-
     def _rng(self, index: int, *more: int) -> np.random.Generator:
-        name = self.records[index].id
-        number = (
-            name
-            if isinstance(name, int)
-            else int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
-        )
+        number = self.records[index].id
+        if isinstance(number, str):
+            number = int.from_bytes(hashlib.sha256(number.encode()).digest()[:8], "big")
         return np.random.Generator(np.random.PCG64([self.seed, self.epoch, abs(number), *more]))
-
-
-def vanished(
-    dataset: CaptionedDataset, side: int, rows: Sequence[int] | None = None
-) -> dict[str, int]:
-    """What becomes of the objects of some images (default: all) where masks are shrunk to a map of
-    ``side`` locations a side.
-
-    ``objects`` in all; ``outside`` the crop; ``vanished``: inside, but with no location left under
-    the dataset's ``mask_share``.
-    """
-    counts = {"objects": 0, "outside": 0, "vanished": 0}
-    for row in range(len(dataset)) if rows is None else rows:
-        inside = len(dataset.instances(row, share=0.0))
-        left = sum(
-            bool(shrink(instance.mask, side, dataset.mask_share).any())
-            for instance in dataset.instances(row)
-        )
-        counts["objects"] += dataset.objects(row)
-        counts["outside"] += dataset.objects(row) - inside
-        counts["vanished"] += inside - left
-    return counts
 
 
 class CaptionedDataModule(PairedDataModule):

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from datamodules.captioned import vanished
 from datamodules.contact_sheet import Tile, draw
+from datamodules.cropped import vanished
 from datamodules.formats.index import DataError
 from datamodules.loading import PairedDataModule
 

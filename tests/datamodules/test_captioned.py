@@ -25,9 +25,10 @@ from torch.utils.data import DataLoader
 
 from datamodules import CocoDataModule
 from datamodules.batch import collate
-from datamodules.captioned import SIDES, vanished
+from datamodules.captioned import SIDES
 from datamodules.coco import CocoDataset
 from datamodules.crop import Crop, shrink
+from datamodules.cropped import vanished
 from datamodules.formats.index import DataError
 
 
