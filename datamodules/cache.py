@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from conf.files import write_atomically
 from datamodules.formats.index import DataError
 from datamodules.shards import Emit, Rows, Shards, fill
 
@@ -165,9 +166,7 @@ class TextCache:
         )
         cache = cls(shards)
         with FileLock(shards.folder / "locks" / "texts"):
-            draft = cache.path.with_name(".texts.npy")
-            np.save(draft, digests)
-            draft.replace(cache.path)
+            write_atomically(cache.path, lambda draft: np.save(draft, digests))
         return cache
 
     def get(self, texts: Sequence[str]) -> dict[str, Tensor]:

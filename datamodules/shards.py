@@ -32,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from conf.files import write_atomically
 from datamodules.formats.index import DataError
 
 # Row numbers -> tensors [rows, …] by name
@@ -283,9 +284,7 @@ def _open_or_describe(
             for name, (shape, dtype) in layout.items()
         }
         meta = {"facts": dict(facts), "count": count, "per_shard": per_shard, "rows": rows}
-        draft = folder / ".meta.json"
-        draft.write_text(json.dumps(meta, indent=1))
-        draft.replace(folder / "meta.json")
+        write_atomically(folder / "meta.json", json.dumps(meta, indent=1))
         return Shards(folder)
 
 

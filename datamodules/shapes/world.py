@@ -24,6 +24,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from conf.files import write_atomically
+
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 39, 40),
     "orange": (255, 140, 0),
@@ -253,9 +255,7 @@ def write_dataset(root: Path, counts: dict[str, int], seed: int = 0) -> None:
 
 
 def _write_json(path: Path, content: object) -> None:
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(content))
-    scratch.replace(path)
+    write_atomically(path, json.dumps(content))
 
 
 def _coco_json(folder: Path, split: str, count: int, seed: int) -> tuple[dict, dict]:

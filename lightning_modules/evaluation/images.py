@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from conf import load as conf
+from conf.files import write_atomically
 from conf.schema import Run
 from conf.spec import methods
 from datamodules.loading import ranks
@@ -70,7 +71,7 @@ class ImageStore:
         self.count, self.form = count, facts["sampling"]["image_format"]
         self.folder.mkdir(parents=True, exist_ok=True)
         if not (self.folder / "facts.json").exists():
-            self._write("facts.json", lambda path: path.write_text(json.dumps(facts, indent=1)))
+            write_atomically(self.folder / "facts.json", json.dumps(facts, indent=1))
 
     def path(self, row: int) -> Path:
         return self.folder / f"{row:05d}.{self.form}"
@@ -86,9 +87,9 @@ class ImageStore:
     def save(self, row: int, image: Tensor) -> None:
         """uint8 [3, H, W]."""
         picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-        self._write(
-            self.path(row).name,
-            lambda path: picture.save(path, format=self.form, **FORMATS[self.form]),
+        options = FORMATS[self.form]
+        write_atomically(
+            self.path(row), lambda draft: picture.save(draft, format=self.form, **options)
         )
 
     def load(self, rows: Sequence[int]) -> Tensor:
@@ -141,10 +142,4 @@ class ImageStore:
         """What this process observed on its share of the images."""
         rank, world = ranks()
         content = {"images": images, "of": world, "values": values}
-        self._write(f"observed-{rank}.json", lambda path: path.write_text(json.dumps(content)))
-
-    def _write(self, name: str, write: Callable[[Path], Any]) -> None:
-        # On another machine a process may have the same number
-        draft = self.folder / f".{os.getpid()}-{ranks()[0]}-{name}"
-        write(draft)
-        draft.replace(self.folder / name)
+        write_atomically(self.folder / f"observed-{rank}.json", json.dumps(content))

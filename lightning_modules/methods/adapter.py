@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from conf.files import write_atomically
 from conf.renamed import current
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
@@ -56,9 +57,7 @@ class AdapterFolder:
         }
         save_file(tensors, folder / "adapter.safetensors")
         # The card last, and as a whole: a folder without it is unfinished.
-        draft = folder / ".adapter.json"
-        draft.write_text(json.dumps(card, indent=1))
-        draft.replace(folder / "adapter.json")
+        write_atomically(folder / "adapter.json", json.dumps(card, indent=1))
 
     def load_weights(self, folder: Path | str) -> None:
         """Reads the tensors of an adapter folder.

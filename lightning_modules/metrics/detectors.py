@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -28,6 +27,7 @@ from pycocotools import mask as mask_codec
 from torch import Tensor
 from torch.nn import functional as F
 
+from conf.files import write_atomically
 from conf.schema import Evaluation
 from lightning_modules.metrics.color_classifiers import ClipColor, Colored, MeanColor
 from lightning_modules.metrics.detection import Detection, Detector, class_name
@@ -319,10 +319,7 @@ def write_detections(
         names if names is not None else range(len(detections)), detections, strict=True
     ):
         lines.append(json.dumps({"image": name, "detections": [_to_json(d) for d in row]}))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")
-    part.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    part.replace(path)
+    write_atomically(path, "\n".join(lines) + "\n")
 
 
 def _check(given: Any) -> None:

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from conf.files import write_atomically
 from datamodules.shards import Emit, fill
 from lightning_modules.metrics.functional import Manifold, moments
 
@@ -80,9 +81,7 @@ class RealStats:
             except (FileNotFoundError, SafetensorError):  # Never written, or cut off
                 pass
             computed = compute()
-            draft = self.folder / f".{name}"
-            save_file(computed, draft)
-            draft.replace(path)
+            write_atomically(path, lambda draft: save_file(computed, draft))
         return computed
 
 
