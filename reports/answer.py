@@ -6,21 +6,10 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from reports import prose
 from reports.results import CellResults, ReportedMetric, SweepResults
 from reports.statistics import Interval, paired
-from reports.tables import (
-    CellMetric,
-    count_decimals,
-    count_noun,
-    format_difference,
-    format_number,
-    join_some,
-    lower_label,
-    name_cell,
-    name_control,
-    name_factors,
-    of_metric,
-)
+from reports.tables import CellMetric, count_decimals, of_metric
 
 __all__ = ["Conclusion", "better_or_worse", "conclude", "conclude_briefly", "group_claims"]
 
@@ -60,7 +49,9 @@ def conclude(results: SweepResults, entries: Sequence[CellMetric]) -> Conclusion
 def conclude_briefly(results: SweepResults, entries: Sequence[CellMetric]) -> str:
     """What the factor does, in a few words and by the same rule."""
     metric = results.headline
-    compared = {name_cell(results, e.cell): e.wide for e in of_metric(entries, metric) if e.wide}
+    compared = {
+        prose.name_cell(results, e.cell): e.wide for e in of_metric(entries, metric) if e.wide
+    }
     if not compared:
         return "no answer yet"
     if all(interval.n == 1 for interval in compared.values()):
@@ -105,10 +96,12 @@ def _is_unchanged(entries: Sequence[CellMetric], metrics: set[str]) -> bool:
 
 
 def _judge_levels(results: SweepResults, entries: Sequence[CellMetric]) -> str:
-    factor, metric, noun = name_factors(results), results.headline, results.noun
-    control, name = name_control(results), lower_label(metric.label)
+    factor, metric, noun = prose.name_factors(results), results.headline, results.noun
+    control, name = prose.name_control(results), prose.lower(metric.label)
     digits = count_decimals(entries, metric)
-    compared = {name_cell(results, e.cell): e.wide for e in of_metric(entries, metric) if e.wide}
+    compared = {
+        prose.name_cell(results, e.cell): e.wide for e in of_metric(entries, metric) if e.wide
+    }
     if not any(cell.per_seed(metric.key) for cell in results.controls):
         lacks = f"has no finished seed with a defined {name}"
         return f"No answer yet: the control {noun} {control} {lacks}."
@@ -128,12 +121,12 @@ def _judge_levels(results: SweepResults, entries: Sequence[CellMetric]) -> str:
         )
 
     def quote(label: str) -> str:
-        return format_difference(compared[label], digits)
+        return prose.show_difference(compared[label], digits)
 
     def name_largest(labels: list[str], note: Callable[[str], str] | None = None) -> str:
         if len(labels) > QUOTED:
             labels = sorted(labels, key=lambda label: -abs(compared[label].mean))
-        return join_some([f"{x} ({note(x)})" if note else x for x in labels], QUOTED)
+        return prose.join_some([f"{x} ({note(x)})" if note else x for x in labels], QUOTED)
 
     alone = [label for label, interval in compared.items() if interval.n == 1]
     judged = [label for label in compared if label not in alone]
@@ -167,7 +160,7 @@ def _judge_levels(results: SweepResults, entries: Sequence[CellMetric]) -> str:
 
 def _count_seeds(counts: Sequence[int]) -> str:
     low, high = min(counts), max(counts)
-    return f"n = {low} to {high} seeds" if low != high else f"n = {count_noun(low, 'seed')}"
+    return f"n = {low} to {high} seeds" if low != high else f"n = {prose.count(low, 'seed')}"
 
 
 def _judge_method(
@@ -175,8 +168,8 @@ def _judge_method(
 ) -> str:
     """Whether the method at a control cell helps at all."""
     metric, untouched = results.headline, results.untouched
-    label, name = name_cell(results, control), lower_label(metric.label)
-    at = f"{name_factors(results)} {label}" if len(results.factors) == 1 else label
+    label, name = prose.name_cell(results, control), prose.lower(metric.label)
+    at = f"{prose.name_factors(results)} {label}" if len(results.factors) == 1 else label
     own = control.per_seed(metric.key)
     backbone = untouched.per_seed(metric.key) if untouched else {}
     if not own.keys() & backbone.keys():
@@ -186,7 +179,7 @@ def _judge_method(
         )
     versus, digits = paired(own, backbone), count_decimals(entries, metric)
     gain = versus.interval
-    shift = format_difference(gain, digits)
+    shift = prose.show_difference(gain, digits)
     if not math.isfinite(gain.low):
         return (
             f"Against the untouched backbone, the method at {at} changes {name} by {shift} in its "
@@ -206,7 +199,7 @@ def _judge_method(
 def _state_rule(results: SweepResults, wide: Sequence[Interval]) -> str:
     noun, widened, untouched = results.noun, "", ""
     if len(wide) > 1:
-        each = format_number(100 * wide[0].level, 2).rstrip("0").rstrip(".")
+        each = prose.show(100 * wide[0].level, 2).rstrip("0").rstrip(".")
         bonferroni = f"(Bonferroni: {each} % each)"
         widened = f", widened to hold for all {len(wide)} comparisons at once {bonferroni},"
     if results.untouched:
@@ -214,8 +207,8 @@ def _state_rule(results: SweepResults, wide: Sequence[Interval]) -> str:
             f" The control {noun} is compared with the untouched backbone by one 95 % interval."
         )
     return (
-        f"Every {noun} is compared with the control {noun} ({name_control(results)}) on "
-        f"{lower_label(results.headline.label)} by its differences seed by seed. A {noun} is "
+        f"Every {noun} is compared with the control {noun} ({prose.name_control(results)}) on "
+        f"{prose.lower(results.headline.label)} by its differences seed by seed. A {noun} is "
         f"called better or worse only if the t-interval of that difference{widened} excludes zero; "
         "an interval without width claims nothing. The answer quotes these intervals; figures and "
         f"tables say which they show.{untouched}"

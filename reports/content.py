@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from reports import typeset
+from reports import prose, typeset
 from reports.answer import Conclusion
 from reports.figures.heatmap import is_main_figure
 from reports.figures.precision_recall import CROWD
@@ -22,20 +22,14 @@ from reports.statistics import (
     wilson,
 )
 from reports.tables import (
-    DASH,
     HOLM_FROM,
     CellMetric,
     Table,
     count_decimals,
     difference_tables,
     effect_tables,
-    format_number,
-    format_signed,
     headline_table,
-    join_words,
-    lower_label,
     mean_tables,
-    name_cell,
     of_metric,
 )
 from reports.typeset import Picture
@@ -167,16 +161,16 @@ def images_table(results: SweepResults) -> Table | None:
         if cell.mark:
             marks[len(rows)] = cell.mark
         right = sum(judged)
-        interval = bounds(*wilson(right, len(judged)), format_number)
+        interval = bounds(*wilson(right, len(judged)), prose.show)
         row = [cell.marked_label, f"{right} of {len(judged)}", interval]
         control = results.control_of(cell)
         both = None if control is None else _pair_outcomes(cell, control)
         if both is None:
-            rows.append([*row, DASH, DASH, DASH])
+            rows.append([*row, prose.DASH, prose.DASH, prose.DASH])
             continue
         mean, low, high = clustered_difference(*both, draws=DRAWS)
         won, lost = int((both[0] > both[1]).sum()), int((both[0] < both[1]).sum())
-        shift = [format_signed(mean, 3), bounds(low, high, format_signed)]
+        shift = [prose.show_signed(mean, 3), bounds(low, high, prose.show_signed)]
         rows.append([*row, f"{won} / {lost}", *shift])
     title = (
         "Images that are right, over all seeds and prompts, and the same prompt and seed compared "
@@ -235,13 +229,13 @@ def _explain_statistics(
     spreads = []
     for entry in of_metric(entries, metric):
         if entry.cell.control and entry.summary and math.isfinite(entry.summary.sd):
-            sd = format_number(entry.summary.sd, count_decimals(entries, metric) + 1)
-            cell = f" ({name_cell(results, entry.cell)})" if results.within else ""
+            sd = prose.show(entry.summary.sd, count_decimals(entries, metric) + 1)
+            cell = f" ({prose.name_cell(results, entry.cell)})" if results.within else ""
             spreads.append(f"{sd}{metric.in_parentheses}{cell}")
     if spreads:
         noise = (
-            f"Noise floor: the standard deviation of {lower_label(metric.label)} over the seeds of "
-            f"the control {results.noun} is {join_words(spreads)}."
+            f"Noise floor: the standard deviation of {prose.lower(metric.label)} over the seeds of "
+            f"the control {results.noun} is {prose.join(spreads)}."
         )
         texts.append(f"{noise} {_explain_resolution(results, entries)}".strip())
     return texts
@@ -260,11 +254,11 @@ def _explain_resolution(results: SweepResults, entries: Sequence[CellMetric]) ->
     if pooled == 0:
         return ""
     digits = count_decimals(entries, metric)
-    smallest = format_number(detectable_effect(pooled, n, wide.level, POWER), digits)
+    smallest = prose.show(detectable_effect(pooled, n, wide.level, POWER), digits)
     return (
         f"Differences from the control {results.noun} scatter by "
-        f"{format_number(pooled, digits + 1)} between seeds (standard deviation, pooled over "
-        f"{results.noun}s); with {n} seeds a true difference in {lower_label(metric.label)} has to "
+        f"{prose.show(pooled, digits + 1)} between seeds (standard deviation, pooled over "
+        f"{results.noun}s); with {n} seeds a true difference in {prose.lower(metric.label)} has to "
         f"be {smallest} to be found with probability {100 * POWER:.0f} %."
     )
 
@@ -276,8 +270,8 @@ def _context_blocks(results: SweepResults) -> list[typeset.Block]:
         return varied.get(part) or [str(results.config.get(part, {}).get("name", "unknown"))]
 
     backbones, data = names("backbone"), names("data")
-    of = f"{'s' if len(backbones) > 1 else ''} {join_words([f'“{name}”' for name in backbones])}"
-    on = join_words([f"“{name}”" for name in data])
+    of = f"{'s' if len(backbones) > 1 else ''} {prose.join([f'“{name}”' for name in backbones])}"
+    on = prose.join([f"“{name}”" for name in data])
     text = f"All numbers of this report come from the backbone{of} on the data {on}."
     if "embedded" in backbones:
         text += (
@@ -294,7 +288,7 @@ def _context_blocks(results: SweepResults) -> list[typeset.Block]:
     )
     keys = ["what", "metric", "value", "data", "backbone", "n", "source"]
     columns = ["Published elsewhere", "Metric", "Value", "Data", "Backbone", "N", "Source"]
-    rows = [[str(entry.get(key) or DASH) for key in keys] for entry in results.published]
+    rows = [[str(entry.get(key) or prose.DASH) for key in keys] for entry in results.published]
     widths = [3.2, "auto", "auto", "fill", "auto", "auto", 2.6]
     table = Table(title, columns, rows)
     return [*blocks, typeset.table(table, widths, 8.5, left=range(len(columns)))]

@@ -25,6 +25,7 @@ __all__ = [
     "write_texts",
 ]
 
+EFFECT = {"effect_size": "g", "effect_size_low95": "low", "effect_size_high95": "high"}
 LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "{}$&#_%"},
@@ -45,6 +46,11 @@ LATEX = {
 }
 
 
+def pick(source: Any, **columns: str) -> dict[str, Any]:
+    """Column -> attribute of `source`; None where there is no source."""
+    return {column: source and getattr(source, name) for column, name in columns.items()}
+
+
 def write_csv(rows: Sequence[dict[str, Any]]) -> str:
     """One line a row, full precision, empty where undefined."""
     out = io.StringIO()
@@ -60,8 +66,8 @@ def to_csv(results: SweepResults, entries: Iterable[CellMetric]) -> str:
     """One line per cell and metric."""
     rows = []
     for entry in entries:
-        cell, metric, summary, versus = entry.cell, entry.metric, entry.summary, entry.versus
-        wide, effect, used = entry.wide, entry.effect, cell.per_seed(metric.key)
+        cell, metric, versus, wide = entry.cell, entry.metric, entry.versus, entry.wide
+        used = cell.per_seed(metric.key)
         shift = versus and versus.interval
         rows.append(
             {
@@ -69,26 +75,15 @@ def to_csv(results: SweepResults, entries: Iterable[CellMetric]) -> str:
                 "cell": cell.name,
                 "role": cell.mark or "level",
                 **{f.key: cell.values.get(f.key, "") for f in results.factors},
-                "metric": metric.key,
-                "label": metric.label,
-                "unit": metric.unit,
-                "better": metric.better,
+                **pick(metric, metric="key", label="label", unit="unit", better="better"),
                 "n": len(used),
-                "mean": summary and summary.mean,
-                "sd": summary and summary.sd,
-                "low95": summary and summary.low,
-                "high95": summary and summary.high,
-                "difference": shift and shift.mean,
-                "difference_low95": shift and shift.low,
-                "difference_high95": shift and shift.high,
-                "difference_low_widened": wide and wide.low,
-                "difference_high_widened": wide and wide.high,
+                **pick(entry.summary, mean="mean", sd="sd", low95="low", high95="high"),
+                **pick(shift, difference="mean", difference_low95="low", difference_high95="high"),
+                **pick(wide, difference_low_widened="low", difference_high_widened="high"),
                 "paired_n": len(versus.seeds) if versus else 0,
-                "p_sign_flip": versus and versus.p,
+                **pick(versus, p_sign_flip="p"),
                 "p_holm": entry.holm,
-                "effect_size": effect and effect.g,
-                "effect_size_low95": effect and effect.low,
-                "effect_size_high95": effect and effect.high,
+                **pick(entry.effect, **EFFECT),
                 "seeds": " ".join(map(str, used)),
                 "missing_seeds": " ".join(str(s) for s in results.seeds if s not in used),
             }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports import export, typeset
+from reports import export, prose, typeset
 from reports.answer import conclude_briefly
 from reports.collect import collect, list_sweeps
 from reports.report import assemble
@@ -24,17 +24,7 @@ from reports.results import (
     hide_password,
 )
 from reports.statistics import Interval
-from reports.tables import (
-    DASH,
-    CellMetric,
-    Table,
-    count_decimals,
-    count_noun,
-    format_interval,
-    format_number,
-    format_signed,
-    of_metric,
-)
+from reports.tables import CellMetric, Table, count_decimals, of_metric
 
 __all__ = ["SweepSummary", "summarize_sweep", "summary_csv", "summary_table", "write_overview"]
 
@@ -92,15 +82,15 @@ def summarize_sweep(results: SweepResults, entries: Sequence[CellMetric]) -> Swe
 def summary_table(summaries: Sequence[SweepSummary]) -> Table:
     rows, marks = [], {}
     for i, line in enumerate(summaries):
-        control, effect = DASH, DASH
+        control, effect = prose.DASH, prose.DASH
         if line.metric and line.control:
-            mean = format_number(line.control.mean, line.digits)
+            mean = prose.show(line.control.mean, line.digits)
             control = f"{mean}\n{line.metric.title}\nat {line.control_label}"
         if line.effect:
-            interval = format_interval(line.effect, line.digits)
-            effect = f"{format_signed(line.effect.mean, line.digits)}\n{interval}\nat {line.at}"
-        trials = f"{line.finished} of {line.planned}" if line.planned else DASH
-        seeds = str(line.seeds or DASH)
+            interval = prose.show_interval(line.effect, line.digits)
+            effect = f"{prose.show_signed(line.effect.mean, line.digits)}\n{interval}\nat {line.at}"
+        trials = f"{line.finished} of {line.planned}" if line.planned else prose.DASH
+        seeds = str(line.seeds or prose.DASH)
         rows.append([line.sweep, line.question, control, effect, line.answer, seeds, trials])
         if not line.complete:
             marks[i] = "untouched"  # Set in italics
@@ -116,27 +106,19 @@ def summary_csv(summaries: Sequence[SweepSummary]) -> str:
     """One line a sweep."""
     rows = []
     for line in summaries:
-        metric, effect = line.metric, line.effect
+        columns = {"metric": "key", "label": "label", "unit": "unit", "better": "better"}
+        widened = {"difference_low_widened": "low", "difference_high_widened": "high"}
         rows.append(
             {
-                "sweep": line.sweep,
-                "question": line.question,
-                "metric": metric and metric.key,
-                "label": metric and metric.label,
-                "unit": metric and metric.unit,
-                "better": metric and metric.better,
-                "control": line.control_label,
-                "control_mean": line.control and line.control.mean,
-                "largest_at": line.at,
-                "difference": effect and effect.mean,
-                "difference_low_widened": effect and effect.low,
-                "difference_high_widened": effect and effect.high,
-                "level": effect and effect.level,
-                "paired_n": effect and effect.n,
-                "answer": line.answer,
-                "seeds": line.seeds,
-                "finished": line.finished,
-                "planned": line.planned,
+                **export.pick(line, sweep="sweep", question="question"),
+                **export.pick(line.metric, **columns),
+                **export.pick(line, control="control_label"),
+                **export.pick(line.control, control_mean="mean"),
+                **export.pick(line, largest_at="at"),
+                **export.pick(line.effect, difference="mean", **widened),
+                **export.pick(line.effect, level="level", paired_n="n"),
+                **export.pick(line, answer="answer", seeds="seeds"),
+                **export.pick(line, finished="finished", planned="planned"),
             }
         )
     return export.write_csv(rows)
@@ -216,7 +198,7 @@ def _build_content(
     widths = ["auto", "fill", 2.2, 2.7, 3.1, "auto", 1.4]
     return typeset.page(
         "All sweeps",
-        kicker=f"Ablation reports · {count_noun(len(lines), 'sweep')} · "
+        kicker=f"Ablation reports · {prose.count(len(lines), 'sweep')} · "
         f"{finished} of {planned} trials finished",
         question="Every sweep of one database: what was asked, what came out, and how it was made",
         warning=" ".join(warnings),

@@ -9,12 +9,11 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
 
-from reports.results import SEPARATOR, CellResults, ReportedMetric, SweepResults
+from reports import prose
+from reports.results import CellResults, ReportedMetric, SweepResults
 from reports.statistics import Effect, Interval, Paired, holm, mean_interval, paired, standardised
 
-DASH = "–"
 MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # Cells side by side on an A4 page
 HOLM_FROM = 6  # With fewer seeds no sign-flip p can reach .05
 
@@ -95,9 +94,6 @@ def of_metric(entries: Sequence[CellMetric], metric: ReportedMetric) -> list[Cel
     return [entry for entry in entries if entry.metric.key == metric.key]
 
 
-# ---- Numbers and names as text
-
-
 def count_decimals(entries: Sequence[CellMetric], metric: ReportedMetric) -> int:
     """Digits after the point for one metric, the same in every cell."""
     means = [abs(entry.summary.mean) for entry in of_metric(entries, metric) if entry.summary]
@@ -106,95 +102,6 @@ def count_decimals(entries: Sequence[CellMetric], metric: ReportedMetric) -> int
     if metric.unit == "share" or not means or max(means) < 10:
         return 3
     return 2 if max(means) < 100 else 1
-
-
-def format_number(value: float, digits: int) -> str:
-    """Fixed digits, a true minus sign, a dash where undefined, never "−0.000"."""
-    if not math.isfinite(value):
-        return DASH
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
-
-
-def format_signed(value: float, digits: int) -> str:
-    text = format_number(value, digits)
-    return f"+{text}" if text[0].isdigit() and float(text) != 0 else text
-
-
-def format_interval(interval: Any, digits: int, show: Callable[..., str] = format_signed) -> str:
-    """The bounds of anything with `low` and `high` in brackets; a dash where there are none."""
-    if interval is None or not math.isfinite(interval.low):
-        return DASH
-    return f"[{show(interval.low, digits)}, {show(interval.high, digits)}]"
-
-
-def format_difference(interval: Interval, digits: int) -> str:
-    """A difference with its interval where it has one."""
-    mean = format_signed(interval.mean, digits)
-    return f"{mean} {format_interval(interval, digits)}" if interval.n > 1 else mean
-
-
-def lower_label(label: str) -> str:
-    """A label inside a sentence: lower case, unless it is an abbreviation such as FID."""
-    return label[:1].lower() + label[1:] if label[1:2].islower() else label
-
-
-def join_words(items: Sequence[str]) -> str:
-    """One, two and three."""
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def join_some(items: Sequence[str], most: int) -> str:
-    """The first `most` items, and how many more there are."""
-    rest = [f"{len(items) - most} more"] if len(items) > most else []
-    return join_words([*items[:most], *rest])
-
-
-def count_noun(count: int, noun: str) -> str:
-    return f"{count} {noun}{'' if count == 1 else 's'}"
-
-
-def join_range(counts: Sequence[int]) -> str:
-    """`3`, or `2 to 5`."""
-    low, high = min(counts), max(counts)
-    return f"{low}" if low == high else f"{low} to {high}"
-
-
-def name_factors(results: SweepResults) -> str:
-    """The factors in a sentence."""
-    return join_words([lower_label(factor.label) for factor in results.factors])
-
-
-def factor_title(results: SweepResults) -> str:
-    """The factors as a heading or the name of an axis."""
-    return " × ".join(factor.title for factor in results.factors)
-
-
-def name_cell(results: SweepResults, cell: CellResults) -> str:
-    """A cell in a sentence, where no heading says which level is of which factor."""
-    return cell.label if cell.untouched or len(results.factors) == 1 else cell.name
-
-
-def name_control(results: SweepResults) -> str:
-    """The cell that others are compared with: `0.5`, or `sound of the same method`."""
-    if not results.within:
-        return name_cell(results, results.control)
-    values = results.control.values.items()
-    levels = SEPARATOR.join(level for key, level in values if key != results.within)
-    return levels + of_the_same(results)
-
-
-def of_the_same(results: SweepResults) -> str:
-    """With `within`, whose control is meant: ` of the same method`; else nothing."""
-    for factor in results.factors:
-        if factor.key == results.within:
-            return f" of the same {factor.label[:1].lower()}{factor.label[1:]}"
-    return ""
-
-
-def stack_levels(cell: CellResults) -> str:
-    """A cell's label with one level a line, for narrow columns."""
-    return cell.label.replace(SEPARATOR, "\n")
 
 
 def mark_rows(cells: Sequence[CellResults]) -> dict[int, str]:
@@ -217,22 +124,22 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
     rows = []
     for entry in of_metric(entries, metric):
         summary, versus = entry.summary, entry.versus.interval if entry.versus else None
-        p = [DASH if entry.holm is None else f"{entry.holm:.3f}"] if shows_p else []
+        p = [prose.DASH if entry.holm is None else f"{entry.holm:.3f}"] if shows_p else []
         rows.append(
             [
                 entry.cell.marked_label,
-                format_number(summary.mean, digits) if summary else DASH,
-                format_interval(summary, digits, format_number),
-                format_signed(versus.mean, digits) if versus else DASH,
-                format_interval(versus, digits),
+                prose.show(summary.mean, digits) if summary else prose.DASH,
+                prose.show_interval(summary, digits, prose.show),
+                prose.show_signed(versus.mean, digits) if versus else prose.DASH,
+                prose.show_interval(versus, digits),
                 *p,
                 _count_seeds(entry, len(results.seeds)),
             ]
         )
-    columns = [factor_title(results), f"{metric.title} mean", "95 % interval", "Difference"]
+    columns = [prose.title_factors(results), f"{metric.title} mean", "95 % interval", "Difference"]
     columns += ["95 % interval", *(["p (Holm)"] if shows_p else []), "Seeds"]
     unit = f", {metric.unit}" if metric.unit else ""
-    versus_what = f"the control {results.noun}{of_the_same(results)}"
+    versus_what = f"the control {results.noun}{prose.of_the_same(results)}"
     title = f"{metric.label}{unit}: mean over seeds and paired difference from {versus_what}."
     return Table(title, columns, rows, note_missing_seeds(results), mark_rows(results.cells))
 
@@ -269,7 +176,7 @@ def metric_tables(
     tables = []
     for part in split_evenly(cells, most):
         marks = ["\n(control)" if mark and cell.control else "" for cell in part]
-        heads = [stack_levels(cell) + sign for cell, sign in zip(part, marks, strict=True)]
+        heads = [prose.stack_levels(cell) + sign for cell, sign in zip(part, marks, strict=True)]
         rows = [
             [metric.title + metric.in_parentheses, *(show(metric, cell) for cell in part)]
             for metric in metrics
@@ -286,9 +193,9 @@ def mean_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
     def show(metric: ReportedMetric, cell: CellResults) -> str:
         summary = by_place[metric.key, cell.name]
         if summary is None:
-            return DASH
-        half = f" ± {format_number(summary.half, digits[metric.key])}" if summary.n > 1 else ""
-        return format_number(summary.mean, digits[metric.key]) + half
+            return prose.DASH
+        half = f" ± {prose.show(summary.half, digits[metric.key])}" if summary.n > 1 else ""
+        return prose.show(summary.mean, digits[metric.key]) + half
 
     title = "All metrics: mean over seeds ± half of the 95 % t-interval."
     note = note_missing_seeds(results)
@@ -303,15 +210,15 @@ def difference_tables(results: SweepResults, entries: Sequence[CellMetric]) -> l
     def show(metric: ReportedMetric, cell: CellResults) -> str:
         entry = by_place[metric.key, cell.name]
         if entry.versus is None:
-            return DASH
+            return prose.DASH
         shift, at = entry.versus.interval, digits[metric.key]
-        text = f"{format_signed(shift.mean, at)}\n{format_interval(shift, at)}"
+        text = f"{prose.show_signed(shift.mean, at)}\n{prose.show_interval(shift, at)}"
         shows_p = entry.holm is not None and len(entry.versus.seeds) >= HOLM_FROM
         return f"{text}\np = {entry.holm:.3f}" if shows_p else text
 
     title = (
         f"All metrics: paired difference from the control {results.noun} "
-        f"({name_control(results)}) with its 95 % t-interval, not widened for the number of "
+        f"({prose.name_control(results)}) with its 95 % t-interval, not widened for the number of "
         f"{results.noun}s."
     )
     cells = [cell for cell in results.cells if not cell.control]
@@ -327,9 +234,9 @@ def effect_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[
         if entry.versus is None or entry.effect is None or len(entry.versus.seeds) < 3:
             continue
         interval, effect = entry.versus.interval, entry.effect
-        spread = format_number(interval.sd, digits + 1)
-        g = [format_signed(effect.g, 2), format_interval(effect, 2)]
-        rows.append([entry.cell.label, format_signed(interval.mean, digits), spread, *g])
+        spread = prose.show(interval.sd, digits + 1)
+        g = [prose.show_signed(effect.g, 2), prose.show_interval(effect, 2)]
+        rows.append([entry.cell.label, prose.show_signed(interval.mean, digits), spread, *g])
         cells.append(entry.cell)
     title = (
         f"{metric.label}: how large a difference is against its own scatter between seeds. g: mean "

@@ -5,19 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from reports import prose
 from reports.answer import better_or_worse, group_claims, name_flat
 from reports.compare.differences import CellDifference, Comparison, EffectChange
 from reports.results import ReportedMetric
 from reports.statistics import Interval
-from reports.tables import (
-    count_decimals,
-    format_difference,
-    format_signed,
-    join_range,
-    join_some,
-    join_words,
-    lower_label,
-)
+from reports.tables import count_decimals
 
 NO_CLAIM = "no claim"
 QUOTED = 3  # Cells that a sentence names
@@ -34,13 +27,13 @@ def conclude_comparison(comparison: Comparison) -> str:
 
 def _judge_differences(comparison: Comparison) -> str:
     metric, digits = comparison.headline, decimals_of(comparison, comparison.headline)
-    name, differences = lower_label(metric.label), comparison.headline_differences
+    name, differences = prose.lower(metric.label), comparison.headline_differences
     first, second = comparison.left.label, comparison.right.label
     seeds = f"({_count_seeds(differences)})"
     minus = f"{second} minus {first}"
     compared = {d.cell.name: d.wide for d in differences if d.wide}
     if not compared:
-        shift = format_difference(differences[0].plain, digits)
+        shift = prose.show_difference(differences[0].plain, digits)
         only = f"The untouched backbone is the only cell with {name} that both have"
         return f"{only}: its difference, {minus}, is {shift} {seeds}."
     everything = [x for d in comparison.differences if d.pairs for x in d.pairs.differences]
@@ -53,7 +46,7 @@ def _judge_differences(comparison: Comparison) -> str:
     judged = {cell: compared[cell] for cell in largest_first if compared[cell].n > 1}
     if not judged:
         largest = largest_first[0]
-        where = f"{format_signed(compared[largest].mean, digits)} at {largest}"
+        where = f"{prose.show_signed(compared[largest].mean, digits)} at {largest}"
         return (
             f"One seed cannot tell: the largest difference in {name}, {minus}, is {where}, with no "
             "spread to judge it by."
@@ -61,21 +54,21 @@ def _judge_differences(comparison: Comparison) -> str:
     note = ""
     in_order = {cell: compared[cell] for cell in compared if cell in judged}
     if flat := name_flat(in_order):
-        where = join_words([f"{x} ({format_signed(judged[x].mean, digits)})" for x in flat])
+        where = prose.join([f"{x} ({prose.show_signed(judged[x].mean, digits)})" for x in flat])
         no_spread = "which has no spread to judge by"
         note = f"; all seeds gave the same difference at {where}, {no_spread}"
     claims = group_claims(metric, judged)
     if not claims:
         largest = next(iter(judged))
-        where = f"{format_difference(judged[largest], digits)} at {largest}"
+        where = f"{prose.show_difference(judged[largest], digits)} at {largest}"
         return (
             f"No common cell differs in {name} by more than its interval: the largest difference, "
             f"{minus}, is {where}{note} {seeds}."
         )
     parts = []
     for word, labels in claims.items():
-        quoted = [f"{cell} ({format_difference(judged[cell], digits)})" for cell in labels]
-        parts.append(f"{word} at {join_some(quoted, QUOTED)}")
+        quoted = [f"{cell} ({prose.show_difference(judged[cell], digits)})" for cell in labels]
+        parts.append(f"{word} at {prose.join_some(quoted, QUOTED)}")
     rest = len(judged) - sum(map(len, claims.values()))
     others = f"; of the other {rest} none differs by more than its interval" if rest else ""
     if rest == 1:
@@ -87,9 +80,10 @@ def _judge_differences(comparison: Comparison) -> str:
 def _count_seeds(differences: Sequence[CellDifference]) -> str:
     if differences[0].pairs:
         counts = [d.plain.n for d in differences]
-        return f"n = {join_range(counts)} paired seed{'s' if max(counts) > 1 else ''}"
+        return f"n = {prose.join_range(counts)} paired seed{'s' if max(counts) > 1 else ''}"
     left, right = (
-        join_range([n[i] for n in [(d.left.n, d.right.n) for d in differences]]) for i in (0, 1)
+        prose.join_range([n[i] for n in [(d.left.n, d.right.n) for d in differences]])
+        for i in (0, 1)
     )
     return f"n = {left} and {right} seeds, not paired"
 
@@ -117,7 +111,7 @@ def _judge_effects(comparison: Comparison) -> str:
         both = f"{one} on both sides"
         if one != two:
             both = f"{one} in {comparison.left.label}, {two} in {comparison.right.label}"
-        shift = format_difference(change.change, digits)
+        shift = prose.show_difference(change.change, digits)
         zero = "does not exclude zero, so that the two may well agree"
         if change.change.excludes_zero:
             zero = "excludes zero"
@@ -125,5 +119,5 @@ def _judge_effects(comparison: Comparison) -> str:
             zero = "one seed cannot judge"
         return f"{change.cell.name} ({both}; the effect itself changes by {shift}, which {zero})"
 
-    texts = join_some([describe(*claim) for claim in other], QUOTED)
+    texts = prose.join_some([describe(*claim) for claim in other], QUOTED)
     return f"Against its own control either side claims something else of {texts}."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reports import typeset
+from reports import prose, typeset
 from reports.answer import conclude
 from reports.compare.answer import conclude_comparison
 from reports.compare.differences import Comparison
@@ -18,7 +18,7 @@ from reports.compare.tables import (
 )
 from reports.provenance import code_versions, explain_missing
 from reports.statistics import smallest_sign_flip_p
-from reports.tables import DASH, HOLM_FROM, Table, count_noun, format_number, widen
+from reports.tables import HOLM_FROM, Table, widen
 from reports.typeset import Picture
 
 __all__ = ["build_content", "explain_method", "warn"]
@@ -78,7 +78,7 @@ def explain_method(comparison: Comparison) -> list[str]:
         p = " p is that of the exact sign-flip test, adjusted by Holm's method over the common "
         p += "cells of a metric."
         if most < HOLM_FROM:
-            p = f" With {count_noun(most, 'seed')} a sign-flip test cannot give a p below "
+            p = f" With {prose.count(most, 'seed')} a sign-flip test cannot give a p below "
             p += f"{smallest_sign_flip_p(most):g}, so none is shown."
         pairing = (
             "Seeds pair: the same seed gave both sides the same prompts and the same noise (read "
@@ -89,7 +89,7 @@ def explain_method(comparison: Comparison) -> list[str]:
     count = sum(d.wide is not None for d in comparison.headline_differences)
     widened = ""
     if count > 1:
-        each = format_number(100 * widen(0.95, count), 2).rstrip("0").rstrip(".")
+        each = prose.show(100 * widen(0.95, count), 2).rstrip("0").rstrip(".")
         widened = (
             f"The sentence at the top goes by intervals that are widened to hold for all {count} "
             f"common cells at once (Bonferroni: {each} % each). The untouched backbone is not one "
@@ -138,7 +138,7 @@ def build_content(comparison: Comparison, picture: Picture) -> dict[str, Any]:
         [
             cell.label,
             str(seed),
-            *(c.trials[seed].run_id if seed in c.trials else DASH for c in both),
+            *(c.trials[seed].run_id if seed in c.trials else prose.DASH for c in both),
         ]
         for both in comparison.cells
         for cell in both[:1]
@@ -151,7 +151,7 @@ def build_content(comparison: Comparison, picture: Picture) -> dict[str, Any]:
     differ = "1 setting differs" if count == 1 else f"{count} settings differ"
     pair = "seeds do not pair" if comparison.unpaired else "seeds pair"
     questions = dict.fromkeys(s.results.tags.get("question", "") for s in comparison.sides)
-    common = count_noun(len(comparison.cells), "common cell")
+    common = prose.count(len(comparison.cells), "common cell")
     return typeset.page(
         f"{left.label} and {right.label}",
         kicker=f"Comparison · {common} · {pair} · {differ}",

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from reports import prose
 from reports.compare.differences import Comparison
 from reports.figures.style import BLUE, ORANGE, WIDTH, new_figure, plot_points, save, wrap
-from reports.tables import join_range, lower_label
 from reports.typeset import Picture
 
 # Inches: a row where there is room; titles, axes and legend around all rows; all of it at most
@@ -44,7 +44,7 @@ def draw_comparison(comparison: Comparison, folder: Path, name: str) -> Picture:
             plot_points(right, values, [y] * len(values), **dots)
             square = {"marker": "s", "markerfacecolor": "white", "color": "black"}
             plot_points(right, d.plain.mean, y, size=4.6, zorder=4, **square)
-        right.set_xlabel(f"Difference in {lower_label(metric.label)}{metric.in_parentheses}")
+        right.set_xlabel(f"Difference in {prose.lower(metric.label)}{metric.in_parentheses}")
         right.set_title("Second minus first")
         size = min(8.0, 24 * (PAGE - FRAME) / len(rows))
         left.set_yticks(range(len(rows)), [wrap(d.cell.label, NAME) for d in rows], fontsize=size)
@@ -57,12 +57,12 @@ def draw_comparison(comparison: Comparison, folder: Path, name: str) -> Picture:
     first, second = (side.label for side in comparison.sides)
     counts = [n for d in rows for n in (d.left.n, d.right.n)]
     caption = (
-        f"Left: {lower_label(metric.label)} of every common cell, mean and 95 % t-interval over "
+        f"Left: {prose.lower(metric.label)} of every common cell, mean and 95 % t-interval over "
         f"seeds, filled circle: {first}, empty diamond: {second}. Right: {second} minus {first}, "
         f"{'not paired' if comparison.unpaired else 'seed by seed'}; thick bar: 95 % interval, "
         "thin bar: widened to hold for all common cells at once; small dots: single seeds"
         f"{'' if comparison.unpaired else ', on the right their differences'}. "
-        f"N = {join_range(counts)} seeds{' a side' if comparison.unpaired else ''}."
+        f"N = {prose.join_range(counts)} seeds{' a side' if comparison.unpaired else ''}."
     )
     alt = f"{metric.label} of every common cell on both sides, and the difference"
     return Picture(f"{name}.svg", caption, alt)

@@ -3,27 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
+from reports import prose
 from reports.compare.answer import claim_of, decimals_of
 from reports.compare.differences import ComparedSweep, Comparison, EffectChange
-from reports.export import write_csv
+from reports.export import EFFECT, pick, write_csv
 from reports.provenance import flatten, gather_facts
 from reports.results import CellResults, ReportedMetric
-from reports.statistics import Interval
-from reports.tables import (
-    DASH,
-    DIFFERENCES_A_TABLE,
-    HOLM_FROM,
-    Table,
-    format_difference,
-    format_interval,
-    format_number,
-    format_signed,
-    mark_rows,
-    metric_tables,
-    name_control,
-)
+from reports.tables import DIFFERENCES_A_TABLE, HOLM_FROM, Table, mark_rows, metric_tables
 
 # Settings that say where, when and how often trials run, and change no trial's numbers
 WITHOUT_EFFECT = re.compile(
@@ -54,11 +41,11 @@ def headline_table(comparison: Comparison) -> Table:
     shows_p = any(has_p.values())
     rows = []
     for d in differences:
-        means = [format_number(side.mean, digits) for side in (d.left, d.right)]
-        shift = [format_signed(d.plain.mean, digits), format_interval(d.plain, digits)]
-        p = [f"{d.holm:.3f}" if has_p[id(d)] else DASH] if shows_p else []
+        means = [prose.show(side.mean, digits) for side in (d.left, d.right)]
+        shift = [prose.show_signed(d.plain.mean, digits), prose.show_interval(d.plain, digits)]
+        p = [f"{d.holm:.3f}" if has_p[id(d)] else prose.DASH] if shows_p else []
         n = f"{d.left.n} and {d.right.n}" if comparison.unpaired else f"{d.plain.n}"
-        rows.append([d.cell.label, *means, *shift, format_interval(d.wide, digits), *p, n])
+        rows.append([d.cell.label, *means, *shift, prose.show_interval(d.wide, digits), *p, n])
     unit = f", {metric.unit}" if metric.unit else ""
     over = "seeds" if comparison.unpaired else "the seeds that both have"
     title = f"{metric.title}{unit}: mean over {over}, and {_name_difference(comparison)}."
@@ -75,9 +62,9 @@ def all_metric_tables(comparison: Comparison) -> list[Table]:
     def show(metric: ReportedMetric, cell: CellResults) -> str:
         shift = by_place.get((metric.key, cell.name))
         if shift is None:
-            return DASH
+            return prose.DASH
         digits = decimals_of(comparison, metric)
-        return f"{format_signed(shift.mean, digits)}\n{format_interval(shift, digits)}"
+        return f"{prose.show_signed(shift.mean, digits)}\n{prose.show_interval(shift, digits)}"
 
     title = (
         f"All common metrics: {_name_difference(comparison)}, with 95 % intervals that are not "
@@ -94,10 +81,10 @@ def change_table(comparison: Comparison) -> Table | None:
 
     def describe(change: EffectChange) -> list[str]:
         sides = [
-            f"{claim_of(side, metric)}\n{format_difference(side, digits)}"
+            f"{claim_of(side, metric)}\n{prose.show_difference(side, digits)}"
             for side in (change.left, change.right)
         ]
-        return [change.cell.label, *sides, format_difference(change.change, digits)]
+        return [change.cell.label, *sides, prose.show_difference(change.change, digits)]
 
     title = (
         f"{metric.label}: what each side claims of a cell against its own control, with the "
@@ -146,7 +133,7 @@ def _gather_plan(side: ComparedSweep) -> dict[str, str]:
         "Sweep": f"{results.sweep}, experiment {results.experiment_id}",
         "Finished": f"{finished} of {planned} trials",
         "Factors": "; ".join(f"{f.key}: {', '.join(map(str, f.levels))}" for f in results.factors),
-        "Control": name_control(results),
+        "Control": prose.name_control(results),
     }
 
 
@@ -155,34 +142,21 @@ def comparison_csv(comparison: Comparison) -> str:
     labels = {"left": comparison.left.label, "right": comparison.right.label}
     rows = []
     for d in comparison.differences:
-        numbers: Mapping[str, Interval] = {"left": d.left, "right": d.right}
-        effect, wide, pairs = d.effect, d.wide, d.pairs
         rows.append(
             {
                 "cell": d.cell.name,
                 "role": d.cell.mark or "level",
-                "metric": d.metric.key,
-                "label": d.metric.label,
-                "unit": d.metric.unit,
-                "better": d.metric.better,
-                "paired": "yes" if pairs else "no",
+                **pick(d.metric, metric="key", label="label", unit="unit", better="better"),
+                "paired": "yes" if d.pairs else "no",
                 **labels,
-                **{
-                    f"{side}_{name}": getattr(interval, name)
-                    for side, interval in numbers.items()
-                    for name in ("mean", "sd", "n")
-                },
-                "difference": d.plain.mean,
-                "low95": d.plain.low,
-                "high95": d.plain.high,
-                "low_widened": wide and wide.low,
-                "high_widened": wide and wide.high,
-                "p_sign_flip": pairs and pairs.p,
+                **pick(d.left, left_mean="mean", left_sd="sd", left_n="n"),
+                **pick(d.right, right_mean="mean", right_sd="sd", right_n="n"),
+                **pick(d.plain, difference="mean", low95="low", high95="high"),
+                **pick(d.wide, low_widened="low", high_widened="high"),
+                **pick(d.pairs, p_sign_flip="p"),
                 "p_holm": d.holm,
-                "effect_size": effect and effect.g,
-                "effect_size_low95": effect and effect.low,
-                "effect_size_high95": effect and effect.high,
-                "seeds": " ".join(map(str, pairs.seeds)) if pairs else "",
+                **pick(d.effect, **EFFECT),
+                "seeds": " ".join(map(str, d.pairs.seeds)) if d.pairs else "",
                 "why_not": "",
             }
         )

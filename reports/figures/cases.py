@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from reports import prose
 from reports.figures.images import LABEL, LINE, draw_sample, write_centered, write_prompt
 from reports.figures.style import WIDTH, new_canvas, save, wrap
 from reports.results import CellResults, Samples, SweepResults
-from reports.tables import join_words, name_cell
 from reports.typeset import Picture
 
 EACH = 3  # Best and worst cases
@@ -133,17 +133,17 @@ def draw_cases(results: SweepResults, cases: Cases | None, folder: Path) -> Pict
 
 
 def _name_base(results: SweepResults, cases: Cases) -> str:
-    return "the " * cases.base.untouched + name_cell(results, cases.base)
+    return "the " * cases.base.untouched + prose.name_cell(results, cases.base)
 
 
 def _caption(results: SweepResults, cases: Cases) -> str:
-    cell, base = name_cell(results, cases.cell), _name_base(results, cases)
+    cell, base = prose.name_cell(results, cases.cell), _name_base(results, cases)
     sides = {"best": cases.won, "worst": cases.lost}
     counts = [f"{len(part)} {name}" for name, part in sides.items() if part]
     plural = "s" if len(cases.won) + len(cases.lost) > 1 else ""
     seeds = f"seed{'s' if len(cases.seeds) > 1 else ''} {', '.join(map(str, cases.seeds))}"
     text = (
-        f"{join_words(counts).capitalize()} case{plural} of {cell} (right of each pair) against "
+        f"{prose.join(counts).capitalize()} case{plural} of {cell} (right of each pair) against "
         f"{base} (left), same prompt and noise. Selected by rule among the N = {cases.kept} images "
         f"that both kept at {seeds}: best are those won in most seeds (only {cell} is right, ✓), "
         f"worst those lost in most (only {base} is), of equals the first of the plan"
@@ -172,6 +172,6 @@ def explain_no_cases(results: SweepResults, cases: Cases | None) -> str:
         return ""
     return (
         "Best and worst cases are not shown, since there are none: of the "
-        f"{cases.kept} images that were kept, {name_cell(results, cases.cell)} and "
+        f"{cases.kept} images that were kept, {prose.name_cell(results, cases.cell)} and "
         f"{_name_base(results, cases)} have the same ones right at every seed."
     )

@@ -9,17 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reports import prose
 from reports.collect import read_history
 from reports.figures.style import WIDTH, new_figure, save, wrap
 from reports.results import SEPARATOR, CellResults, SweepResults, Trial
-from reports.tables import (
-    CellMetric,
-    join_range,
-    join_some,
-    join_words,
-    lower_label,
-    of_metric,
-)
+from reports.tables import CellMetric, of_metric
 from reports.typeset import Picture
 
 if TYPE_CHECKING:
@@ -189,7 +183,7 @@ def _caption(
         "the same loss."
     ]
     if any(len(adapter.cells) > 1 for adapter in drawn):
-        late = join_words([f.label for f in results.factors if f.when == "evaluate"])
+        late = prose.join([f.label for f in results.factors if f.when == "evaluate"])
         texts.append(
             f"Cells that differ in {late} alone share one adapter a seed, and so one line."
         )
@@ -199,16 +193,16 @@ def _caption(
         texts.append(
             f"Of {len(trained)} {noun}s {controls} with a control cell are drawn, and the "
             f"{len(drawn) - controls} with the lowest and the highest mean of "
-            f"{lower_label(results.headline.label)}, in turn."
+            f"{prose.lower(results.headline.label)}, in turn."
         )
     without = [a for a in adapters if not a.trials and any(cell.trials for cell in a.cells)]
     if without:
-        labels = join_some([adapter.label for adapter in without], 6)
+        labels = prose.join_some([adapter.label for adapter in without], 6)
         why = "which took an adapter that was there already, or train nothing"
         texts.append(f"No line: {labels}, {why}.")
     if len(names) > PANELS:
-        rest = join_words([NAMES.get(name, name) for name in names[PANELS:]])
+        rest = prose.join([NAMES.get(name, name) for name in names[PANELS:]])
         texts.append(f"Not drawn: {rest}.")
     counts = [len(adapter.trials) for adapter in drawn]
     plural = "s" if max(counts) > 1 else ""
-    return " ".join([*texts, f"N = {join_range(counts)} seed{plural} a line."])
+    return " ".join([*texts, f"N = {prose.join_range(counts)} seed{plural} a line."])

@@ -8,17 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reports import prose
 from reports.figures.style import WIDTH, count_seeds, new_figure, save, wrap
 from reports.results import SweepResults
-from reports.tables import (
-    CellMetric,
-    count_decimals,
-    format_interval,
-    format_number,
-    format_signed,
-    lower_label,
-    of_metric,
-)
+from reports.tables import CellMetric, count_decimals, of_metric
 from reports.typeset import Picture
 
 if TYPE_CHECKING:
@@ -127,7 +120,7 @@ def _describe_mean(entry: CellMetric | None, seeds: int, digits: int) -> list[st
         return ["", "missing"]
     notes = ["control"] if entry.cell.control else []
     notes += [f"n = {entry.summary.n}"] if entry.summary.n < seeds else []
-    return [format_number(entry.summary.mean, digits), ", ".join(notes)]
+    return [prose.show(entry.summary.mean, digits), ", ".join(notes)]
 
 
 def _describe_shift(entry: CellMetric | None, digits: int) -> list[str]:
@@ -135,11 +128,11 @@ def _describe_shift(entry: CellMetric | None, digits: int) -> list[str]:
         return []
     if entry.cell.control or entry.versus is None:
         return ["", "control" if entry.cell.control else "missing"]
-    text, wide = format_signed(entry.versus.interval.mean, digits), entry.wide
+    text, wide = prose.show_signed(entry.versus.interval.mean, digits), entry.wide
     if wide is None or wide.n < 2:
         return [text, ""]
     mark = f" {MARK}" if wide.excludes_zero else ""
-    return [text + mark, f"± {format_number(wide.half, digits)}"]
+    return [text + mark, f"± {prose.show(wide.half, digits)}"]
 
 
 def _draw_panel(
@@ -191,7 +184,7 @@ def _caption(results: SweepResults, entries: Sequence[CellMetric], grid: Grid) -
     first, second = ("Left", "Right") if len(grid[0]) <= SIDE_BY_SIDE else ("Above", "Below")
     none = "" if any(interval.excludes_zero for interval in wide) else ", which none does"
     texts = [
-        f"{first}: mean of {lower_label(metric.label)} over seeds at each combination; darker is "
+        f"{first}: mean of {prose.lower(metric.label)} over seeds at each combination; darker is "
         f"higher. {second}: difference from {own} (framed), seed by seed, with half the width of "
         f"its interval, widened to hold for all {len(wide)} combinations at once; {MARK}: that "
         f"interval excludes zero{none}. Blue, dark in grey: lower; orange, light: higher; white: "
@@ -201,6 +194,6 @@ def _caption(results: SweepResults, entries: Sequence[CellMetric], grid: Grid) -
         texts.append("Hatched: combinations that are not part of the plan.")
     for entry in of_metric(entries, metric):
         if entry.cell.untouched and (untouched := entry.summary):
-            interval = f" {format_interval(untouched, digits, format_number)}" * (untouched.n > 1)
-            texts.append(f"Untouched backbone: {format_number(untouched.mean, digits)}{interval}.")
+            interval = f" {prose.show_interval(untouched, digits, prose.show)}" * (untouched.n > 1)
+            texts.append(f"Untouched backbone: {prose.show(untouched.mean, digits)}{interval}.")
     return " ".join([*texts, f"{count_seeds(results)}."])

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from reports import prose
 from reports.figures.style import GREEN, GREY, ORANGE, WIDTH, new_canvas, save, wrap
 from reports.results import CellResults, Samples, SweepResults, Trial
-from reports.tables import name_factors, stack_levels
 from reports.typeset import Picture
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def draw_image_grid(results: SweepResults, folder: Path, rows: int = 6) -> Pictu
     outlined = any(mask is not None for s in samples.values() for mask in s.masks)
     caption = (
         f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the "
-        f"{results.noun}s of {name_factors(results)}. "
+        f"{results.noun}s of {prose.name_factors(results)}. "
         f"{'✓ and ✗: whether that image is right. ' if judged else ''}"
         f"Selected by rule among the {len(kept)} prompts whose images were kept: {most} on which "
         "the cells disagree most, the others the first of each split."
@@ -114,7 +114,7 @@ def draw_image_grid(results: SweepResults, folder: Path, rows: int = 6) -> Pictu
 
 
 def _column_name(cell: CellResults) -> str:
-    levels = [wrap(level, 11) for level in stack_levels(cell).split("\n")]
+    levels = [wrap(level, 11) for level in prose.stack_levels(cell).split("\n")]
     name = "untouched\nbackbone" if cell.untouched else "\n".join(levels)
     return name + ("\n(control)" if cell.control else "")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from reports import prose
 from reports.figures.images import LINE
 from reports.figures.style import WIDTH, new_canvas, save, wrap
 from reports.results import CellResults, SweepResults, Trial
-from reports.tables import name_cell
 from reports.typeset import Picture
 
 BETWEEN = 0.2  # Inches between the maps before and after
@@ -26,7 +26,8 @@ def copy_gate_maps(results: SweepResults, folder: Path) -> Picture | None:
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / "gates.png")
         prompts = _quote_prompts(note)
-        where = f"{'the control ' if cell.control else ''}{results.noun} {name_cell(results, cell)}"
+        which = "the control " if cell.control else ""
+        where = f"{which}{results.noun} {prose.name_cell(results, cell)}"
         caption = (
             f"Gates at {where}, seed {trial.seed}. A map shows for one token, pixel by pixel, at "
             "how many of the sampler's steps and gated layers of one resolution its gate was open: "
@@ -55,7 +56,7 @@ def draw_attention_maps(results: SweepResults, folder: Path) -> Picture | None:
             continue
         top, side = LINE * 2, (WIDTH - BETWEEN) / 2
         heights = [side * picture.shape[0] / picture.shape[1] for picture in maps]
-        name = name_cell(results, cell)
+        name = prose.name_cell(results, cell)
         with new_canvas(top + max(heights)) as (figure, axes):
             for k, title in enumerate(("untouched backbone", name)):
                 left = k * (side + BETWEEN)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from reports import prose
 from reports.figures.style import (
     GREY,
     WIDTH,
@@ -20,7 +21,6 @@ from reports.figures.style import (
 )
 from reports.results import CellResults, SweepResults
 from reports.statistics import Interval, mean_interval
-from reports.tables import factor_title, join_words, name_cell, name_factors
 from reports.typeset import Picture
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
         axes.locator_params(axis="x", nbins=5)  # Its labels have up to five signs
         _draw_staircase(axes, sorted({means[i] for i in best}))
         place = {"loc": "center left", "bbox_to_anchor": (1.01, 0.5), "alignment": "left"}
-        axes.legend(title=factor_title(results), fontsize=7.5, title_fontsize=7.5, **place)
+        axes.legend(title=prose.title_factors(results), fontsize=7.5, title_fontsize=7.5, **place)
         names = ["backbone" if cell.untouched else cell.label for cell in cells]
         names = [str(i) for i in range(len(cells))] if is_crowded else names
         _label_points(figure, axes, list(zip(names, means, strict=True)))
@@ -101,11 +101,11 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
         widths = f"up to ±{across:.3f} in recall and ±{up:.3f} in precision"
         shown = f"; their 95 % t-intervals, {widths}, are wider than this panel"
     line = "; thin grey line: the levels in order" if results.numeric else ""
-    front = join_words([name_cell(results, cells[i]) for i in best])
+    front = prose.join([prose.name_cell(results, cells[i]) for i in best])
     caption = (
-        f"Precision and recall at the {results.noun}s of {name_factors(results)}; markers: mean "
-        f"over seeds{shown}{line}. Black rings and dashed staircase: the Pareto front, the cells "
-        f"that no other beats, being at least as good in both means and better in one ({front}). "
+        f"Precision and recall at the {results.noun}s of {prose.name_factors(results)}; markers: "
+        f"mean over seeds{shown}{line}. Black rings and dashed staircase: the Pareto front, the "
+        f"cells that no other beats, being at least as good in both means and better in one ({front}). "
         f"It is of means and claims no significance. {count_seeds(results)}."
     )
     alt = "Precision against recall, one marker per level, with the Pareto front"

@@ -11,6 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports import prose
 from reports.figures.style import (
     BLUE,
     GREY,
@@ -25,14 +26,7 @@ from reports.figures.style import (
 )
 from reports.results import SweepResults
 from reports.statistics import Interval
-from reports.tables import (
-    CellMetric,
-    factor_title,
-    join_words,
-    lower_label,
-    name_factors,
-    of_metric,
-)
+from reports.tables import CellMetric, of_metric
 from reports.typeset import Picture
 
 if TYPE_CHECKING:
@@ -65,15 +59,15 @@ def draw_response(results: SweepResults, entries: Sequence[CellMetric], folder: 
 
     marks = f"small dots: single seeds, filled marker{' and bold name' if rows else ''}"
     shape = "line and band" if results.numeric else "points and bars"
-    where = f"{'at the combinations of' if rows else 'over'} {name_factors(results)}"
+    where = f"{'at the combinations of' if rows else 'over'} {prose.name_factors(results)}"
     backbone = "; dashed line and grey band: untouched backbone with its 95 % interval"
     caption = (
-        f"Left: {lower_label(metric.label)} {where}; {shape}: mean and 95 % t-interval over seeds, "
+        f"Left: {prose.lower(metric.label)} {where}; {shape}: mean and 95 % t-interval over seeds, "
         f"{marks}: control {noun}{backbone if results.untouched else ''}. Right: difference from "
         f"the control {noun}, seed by seed; thick bar: 95 % interval, thin bar: widened to hold "
         f"for all {noun}s at once, which is what the answer goes by. "
         f"{'A bar that ends at the edge of its panel continues beyond it. ' * rows}"
-        f"{f'Without a label, for lack of room: {join_words(unnamed)}. ' if unnamed else ''}"
+        f"{f'Without a label, for lack of room: {prose.join(unnamed)}. ' if unnamed else ''}"
         f"{count_seeds(results)}."
     )
     alt = f"{metric.label} for each {noun}, and the differences from the control"
@@ -158,11 +152,11 @@ def _name_rows(
     left, right = figure.axes
     metric = results.headline
     left.set(xlabel=metric.title + metric.in_parentheses, title="Mean of every combination")
-    right.set_xlabel(f"Difference in {lower_label(metric.label)}{metric.in_parentheses}")
+    right.set_xlabel(f"Difference in {prose.lower(metric.label)}{metric.in_parentheses}")
     right.set_title("Paired difference from the control")
     left.set_yticks(at, [e.cell.label for e in levels])
     left.set_ylim(len(levels) - 0.4, -0.6)
-    left.set_ylabel(factor_title(results))
+    left.set_ylabel(prose.title_factors(results))
     for tick, entry in zip(left.get_yticklabels(), levels, strict=True):
         tick.set_fontweight("bold" if entry.cell.control else "normal")
         tick.set_fontsize(min(8.0, 40 * (PAGE - FRAME) / len(levels)))
@@ -189,11 +183,11 @@ def _name_levels(
     left, right = figure.axes
     metric, labels = results.headline, [e.cell.label for e in levels]
     left.set(ylabel=metric.title + metric.in_parentheses, title="Mean by level")
-    right.set_ylabel(f"Difference in {lower_label(metric.label)}{metric.in_parentheses}")
+    right.set_ylabel(f"Difference in {prose.lower(metric.label)}{metric.in_parentheses}")
     right.set_title(wrap(f"Paired difference from {results.control.label}", TITLE))
     for axes in (left, right):
         axes.set_xticks(at, labels if results.numeric else [wrap(text, 14) for text in labels])
-        axes.set_xlabel(factor_title(results))
+        axes.set_xlabel(prose.title_factors(results))
         axes.margins(x=0.08)
         axes.grid(axis="y")
     lay_out(figure)

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reports import prose
 from reports.results import SweepResults
-from reports.tables import join_range
 from reports.typeset import make_printable
 
 if TYPE_CHECKING:
@@ -102,5 +102,5 @@ def wrap(text: str, width: int) -> str:
 def count_seeds(results: SweepResults) -> str:
     counts = [len(cell.trials) for cell in results.cells]
     if min(counts) < max(counts):
-        return f"N = {join_range(counts)} seeds (missing ones are named below)"
+        return f"N = {prose.join_range(counts)} seeds (missing ones are named below)"
     return f"N = {counts[0]} seed{'' if counts[0] == 1 else 's'}"

@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from reports import prose
 from reports.results import ReportError, SweepResults
-from reports.tables import count_noun, name_cell
 from reports.typeset import write_text
 from reports.user_study.pairs import (
     PairFiles,
@@ -95,7 +95,7 @@ def build_page(
     """
     wording = wording or Wording()
     cells = one, other = find_cell(results, "left", left), find_cell(results, "right", right)
-    words = [name_cell(results, cell) for cell in cells]
+    words = [prose.name_cell(results, cell) for cell in cells]
     if one is other:
         raise ReportError(f"left= and right= both name {words[0]}: a study compares two cells")
     names = f"{words[0]} and {words[1]} of '{results.sweep}'"
@@ -192,11 +192,11 @@ def introduce(wording: Wording, masks: Sequence[bool]) -> list[str]:
             "question about these."
         )
     task = (
-        f"You will see {count_noun(len(masks), 'pair')} of images that computer programs made from "
-        f"a short text, and answer: “{wording.question}” Choose one of them, or “No difference”, "
-        f"and rate both from 1 to 5.{outlines} There is no right or wrong: your own impression "
-        f"counts. It takes about {count_noun(minutes, 'minute')}; you can pause and go on later in "
-        "the same browser."
+        f"You will see {prose.count(len(masks), 'pair')} of images that computer programs made "
+        f"from a short text, and answer: “{wording.question}” Choose one of them, or “No "
+        f"difference”, and rate both from 1 to 5.{outlines} There is no right or wrong: your own "
+        f"impression counts. It takes about {prose.count(minutes, 'minute')}; you can pause and go "
+        "on later in the same browser."
     )
     paragraphs = (part.strip() for part in re.split(r"\n\s*\n", wording.consent))
     return [task, *filter(None, paragraphs)]

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from reports import prose
 from reports.results import CellResults, ReportError, SweepResults
-from reports.tables import name_cell
 
 __all__ = [
     "ImagePair",
@@ -59,7 +59,7 @@ def find_cell(results: SweepResults, setting: str, word: str) -> CellResults:
     for cell in results.cells:
         if word.strip() in (cell.name, cell.label):
             return cell
-    known = "; ".join(name_cell(results, cell) for cell in results.cells)
+    known = "; ".join(prose.name_cell(results, cell) for cell in results.cells)
     raise ReportError(f"{setting}={word}: no such cell in '{results.sweep}'; there are: {known}")
 
 

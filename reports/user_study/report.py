@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from reports import typeset
-from reports.export import escape_markdown, to_markdown, write_csv
+from reports.export import escape_markdown, pick, to_markdown, write_csv
 from reports.statistics import ClusteredMean, ClusteredShare
 from reports.tables import Table
-from reports.user_study.analysis import Analysis, QuestionResult, analyse
+from reports.user_study.analysis import Analysis, analyse
 from reports.user_study.answers import Responses
 from reports.user_study.words import (
     conclude_study,
@@ -71,65 +71,53 @@ def _align(table: Table) -> str:
 
 def _list_measures(analysis: Analysis) -> list[dict[str, Any]]:
     """One line a measure; intervals named as in the tables."""
-    left, right = cells = analysis.responses.key.cells
+    left, right = analysis.responses.key.cells
     rows: list[dict[str, Any]] = []
-
-    def add(
-        result: QuestionResult,
-        measure: str,
-        cell: str,
-        estimate: ClusteredShare | ClusteredMean | float,
-        n: int = 0,
-        p: float | None = None,
-    ) -> None:
-        share = estimate if isinstance(estimate, ClusteredShare) else None
-        clustered = None if isinstance(estimate, float) else estimate
-        mean = estimate.mean if isinstance(estimate, ClusteredMean) else estimate
-        is_preference = measure == "preference"
-        rows.append(
-            {
-                "question": result.question,
-                "measure": measure,
-                "cell": cell,
-                "value": share.share if share else mean,
-                "n": clustered.n if clustered else n,
-                "clustered_low95": clustered and clustered.low,
-                "clustered_high95": clustered and clustered.high,
-                "percentile_low95": share and share.percentile[0],
-                "percentile_high95": share and share.percentile[1],
-                "wilson_low95": share and share.wilson[0],
-                "wilson_high95": share and share.wilson[1],
-                "effective_n": share and share.effective,
-                "p_binomial": p,
-                "p_people": result.people_p if is_preference else None,
-                "p_items": result.items_p if is_preference else None,
-            }
-        )
-
     for result in analysis.questions:
         n = result.answers
-        if result.preference is not None and result.left_side is not None:
-            add(result, "preference", left, result.preference, p=result.binomial_p)
-            add(result, "left_side", "", result.left_side, p=result.side_p)
-        add(result, "preference_halved", left, result.halved)
-        add(result, "no_difference", "", result.undecided / n, n)
-        for cell, rating in zip(cells, result.ratings, strict=True):
-            add(result, "rating", cell, rating)
-        add(result, "rating_difference", f"{left} - {right}", result.difference)
-        add(result, "alpha_choice", "", result.alpha_choice, n)
-        add(result, "alpha_rating", "", result.alpha_rating, 2 * n)
-        add(result, "median_seconds", "", result.seconds, n)
+        tests = pick(result, p_binomial="binomial_p", p_people="people_p", p_items="items_p")
+        measures: list[tuple[str, str, Any, dict[str, Any]]] = []
+        if result.preference is not None:
+            measures.append(("preference", left, result.preference, tests))
+            measures.append(("left_side", "", result.left_side, {"p_binomial": result.side_p}))
+        measures += [
+            ("preference_halved", left, result.halved, {}),
+            ("no_difference", "", result.undecided / n, {"n": n}),
+            ("rating", left, result.ratings[0], {}),
+            ("rating", right, result.ratings[1], {}),
+            ("rating_difference", f"{left} - {right}", result.difference, {}),
+            ("alpha_choice", "", result.alpha_choice, {"n": n}),
+            ("alpha_rating", "", result.alpha_rating, {"n": 2 * n}),
+            ("median_seconds", "", result.seconds, {"n": n}),
+        ]
+        for measure, cell, estimate, more in measures:
+            name = {"question": result.question, "measure": measure, "cell": cell}
+            rows.append(name | _list_bounds(estimate) | dict.fromkeys(tests) | more)
     return rows
 
 
+def _list_bounds(estimate: ClusteredShare | ClusteredMean | float) -> dict[str, Any]:
+    """A value with its intervals, as far as it has them."""
+    share = estimate if isinstance(estimate, ClusteredShare) else None
+    mean = estimate if isinstance(estimate, ClusteredMean) else None
+    bounds = {
+        f"{name}_{side}95": getattr(share, name)[i] if share else None
+        for name in ("percentile", "wilson")
+        for i, side in enumerate(("low", "high"))
+    }
+    return {
+        "value": share.share if share else mean.mean if mean else estimate,
+        **pick(share or mean, n="n", clustered_low95="low", clustered_high95="high"),
+        **bounds,
+        **pick(share, effective_n="effective"),
+    }
+
+
 def _list_items(analysis: Analysis) -> list[dict[str, Any]]:
+    about = {name: name for name in ("item", "question", "split", "seed", "prompt")}
     return [
         {
-            "item": item.item,
-            "question": item.question,
-            "split": item.split,
-            "seed": item.seed,
-            "prompt": item.prompt,
+            **pick(item, **about),
             "for_left_cell": item.chosen[0],
             "for_right_cell": item.chosen[1],
             "no_difference": item.undecided,
@@ -144,12 +132,10 @@ def _list_items(analysis: Analysis) -> list[dict[str, Any]]:
 def _list_answers(analysis: Analysis) -> list[dict[str, Any]]:
     """Every answer by cell, for models that a reader may fit."""
     key = analysis.responses.key
+    about = {name: name for name in ("participant", "item", "question", "place")}
     return [
         {
-            "participant": answer.participant,
-            "item": answer.item,
-            "question": answer.question,
-            "place": answer.place,
+            **pick(answer, **about),
             "prompt": key.items[answer.item].prompt,
             "choice": "no difference" if answer.choice is None else key.cells[answer.choice],
             "side": answer.side,
@@ -164,17 +150,12 @@ def _list_answers(analysis: Analysis) -> list[dict[str, Any]]:
 def _list_everything(analysis: Analysis) -> dict[str, Any]:
     responses, key = analysis.responses, analysis.responses.key
     return {
-        "study": key.study,
-        "sweep": key.sweep,
-        "cells": key.cells,
-        "wording": key.questions,
+        **pick(key, study="study", sweep="sweep", cells="cells", wording="questions"),
         "counts": key.counts,
         "conclusion": conclude_study(analysis),
         "warning": warn(analysis),
         "rule": state_rule(analysis),
-        "participants": responses.participants,
-        "left_out": responses.left_out,
-        "notes": responses.notes,
+        **pick(responses, participants="participants", left_out="left_out", notes="notes"),
         "minutes": analysis.minutes,
         "questions": [asdict(result) for result in analysis.questions],
         "attention": asdict(analysis.attention),

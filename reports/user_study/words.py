@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 
+from reports import prose
 from reports.statistics import ClusteredMean, ClusteredShare
-from reports.tables import DASH, Table, format_interval, format_number, format_signed
+from reports.tables import Table
 from reports.user_study.analysis import ALPHA, Analysis, QuestionResult
 
 __all__ = [
@@ -23,13 +24,13 @@ NAMES = {"text": "Text", "mask": "Mask"}
 
 
 def percent(share: float, digits: int = 1) -> str:
-    return format_number(100 * share, digits)
+    return prose.show(100 * share, digits)
 
 
 def _interval(estimate: ClusteredShare | ClusteredMean) -> str:
     if isinstance(estimate, ClusteredShare):
-        return format_interval(estimate, 1, percent)
-    return format_interval(estimate, 2, format_number)
+        return prose.show_interval(estimate, 1, percent)
+    return prose.show_interval(estimate, 2, prose.show)
 
 
 def conclude_study(analysis: Analysis) -> str:
@@ -72,7 +73,7 @@ def state_rule(analysis: Analysis) -> str:
     """Which interval to quote, and why."""
     share, worth = analysis.questions[0].preference, ""
     if share is not None and share.effective < share.n - 0.5:
-        independent = f"{format_number(share.effective, 0)} independent ones"
+        independent = f"{prose.show(share.effective, 0)} independent ones"
         worth = f" The {share.n} answers that choose are worth about {independent}."
     return (
         "Quote the clustered interval. Answers of one person resemble each other, and so do "
@@ -140,7 +141,7 @@ def _describe_attention(analysis: Analysis) -> str:
 
 
 def _p(value: float | None) -> str:
-    return DASH if value is None else "< .001" if value < 0.001 else f"{value:.3f}"
+    return prose.DASH if value is None else "< .001" if value < 0.001 else f"{value:.3f}"
 
 
 # ---- Tables
@@ -158,10 +159,10 @@ def preference_table(analysis: Analysis) -> Table:
         tests = [_p(result.people_p), _p(result.items_p), _p(result.binomial_p)]
         for label, share, p_values in (
             (name, result.preference, tests),
-            (f"{name}, no difference halved", result.halved, [DASH] * 3),
+            (f"{name}, no difference halved", result.halved, [prose.DASH] * 3),
         ):
             if share is None:
-                rows.append([label, *[DASH] * 7])
+                rows.append([label, *[prose.DASH] * 7])
                 continue
             low, high = share.wilson
             wilson = f"[{percent(low)}, {percent(high)}]"
@@ -178,10 +179,10 @@ def preference_table(analysis: Analysis) -> Table:
 def rating_table(analysis: Analysis) -> Table:
     rows = []
     for result in analysis.questions:
-        means = [f"{format_number(mean.mean, 2)} {_interval(mean)}" for mean in result.ratings]
-        shift = f"{format_signed(result.difference.mean, 2)} "
-        shift += format_interval(result.difference, 2)
-        alphas = [format_number(a, 2) for a in (result.alpha_choice, result.alpha_rating)]
+        means = [f"{prose.show(mean.mean, 2)} {_interval(mean)}" for mean in result.ratings]
+        shift = f"{prose.show_signed(result.difference.mean, 2)} "
+        shift += prose.show_interval(result.difference, 2)
+        alphas = [prose.show(a, 2) for a in (result.alpha_choice, result.alpha_rating)]
         rows.append([NAMES[result.question], *means, shift, *alphas])
     title = (
         "Ratings from 1 to 5: means and paired difference with clustered 95 % intervals; agreement "
@@ -197,7 +198,7 @@ def item_table(analysis: Analysis) -> Table:
     rows = []
     for item in analysis.items:
         counts = _count_choices(item.chosen, item.undecided)
-        ratings = [format_number(rating, 2) for rating in item.ratings]
+        ratings = [prose.show(rating, 2) for rating in item.ratings]
         rows.append([item.prompt, item.question, counts, *ratings])
     title = f"Item by item: answers for {first} / for {second} / no difference, and mean ratings."
     return Table(title, ["Prompt", "Question", "Answers", *cells], rows)

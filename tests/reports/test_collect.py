@@ -11,6 +11,7 @@ import pytest
 from helpers.stored_sweeps import KEY, SWEEPS, UNTOUCHED, MemoryClient
 
 from reports import collect as collect_module
+from reports import prose
 from reports.collect import (
     collect,
     connect,
@@ -20,7 +21,6 @@ from reports.collect import (
     refuse_mixed_metrics,
 )
 from reports.results import ReportError, Samples, SweepResults, hide_password
-from reports.tables import name_cell
 
 MEMORY = "memory:"
 
@@ -59,9 +59,9 @@ def test_combinations_are_named_by_their_levels(results: Any) -> None:
         "untouched backbone",
         "0.0 / released / none",
     ]
-    assert name_cell(grid, grid.control) == "bias=2.0, surrogate=renormalised, protect=bos"
-    assert name_cell(grid, grid.cells[0]) == "untouched backbone"
-    assert name_cell(threshold, threshold.control) == "0.5"
+    assert prose.name_cell(grid, grid.control) == "bias=2.0, surrogate=renormalised, protect=bos"
+    assert prose.name_cell(grid, grid.cells[0]) == "untouched backbone"
+    assert prose.name_cell(threshold, threshold.control) == "0.5"
     assert not grid.cells[0].per_seed("overhead") and len(grid.control.per_seed("overhead")) == 3
 
 

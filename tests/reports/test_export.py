@@ -10,18 +10,15 @@ import pytest
 from helpers.stored_sweeps import MemoryClient
 from scipy import stats
 
+from reports import prose
 from reports.export import escape_latex, escape_markdown, to_csv, to_latex, to_markdown
 from reports.results import ReportedMetric
 from reports.tables import (
-    DASH,
     Table,
     compare_cells,
     count_decimals,
     difference_tables,
     effect_tables,
-    format_interval,
-    format_number,
-    format_signed,
     headline_table,
     mean_tables,
 )
@@ -84,7 +81,7 @@ def test_the_shown_tables_hold_the_same_numbers(results: Any, entries: Any, rows
     )
     assert shown["0.3"][1] == f"{float(row['mean']):.3f}"
     assert shown["0.3"][3] == f"{float(row['difference']):+.3f}".replace("-", "−")
-    assert shown["0.5 (control)"][3:5] == [DASH, DASH]
+    assert shown["0.5 (control)"][3:5] == [prose.DASH, prose.DASH]
     assert [len(table.rows) for table in mean_tables(threshold, found)] == [9]
     [table] = difference_tables(threshold, found)
     assert table.columns[1:] == ["untouched backbone", "0.3", "0.4", "0.6", "0.7"]
@@ -96,7 +93,7 @@ def test_p_values_only_where_they_can_speak(results: Any, entries: Any) -> None:
     table = headline_table(results("eight"), entries("eight"))
     assert "p (Holm)" not in headline_table(results("clear"), entries("clear")).columns
     shown = {row[0]: row[table.columns.index("p (Holm)")] for row in table.rows}
-    assert shown["0.6"] == "0.008" and shown["untouched backbone"] == DASH  # 2 / 2^8
+    assert shown["0.6"] == "0.008" and shown["untouched backbone"] == prose.DASH  # 2 / 2^8
     assert "p = 0.008" in difference_tables(results("eight"), entries("eight"))[0].rows[0][-1]
 
 
@@ -114,7 +111,13 @@ def test_each_cell_is_compared_with_the_control_of_its_own_level(
     assert found["recipe=mcgm, preset=released"].wide.level == pytest.approx(0.975)
     table = headline_table(blocks, entries("blocks"))
     assert table.title.endswith("from the control combination of the same method.")
-    assert [row[3] for row in table.rows] == [DASH, DASH, "−0.050", DASH, "−0.050"]
+    assert [row[3] for row in table.rows] == [
+        prose.DASH,
+        prose.DASH,
+        "−0.050",
+        prose.DASH,
+        "−0.050",
+    ]
     assert [row["role"] for row in rows("blocks")].count("control") == 2
 
 
@@ -129,16 +132,16 @@ def test_each_cell_is_compared_with_the_control_of_its_own_level(
     ],
 )
 def test_numbers_as_text(value: float, digits: int, plain: str, with_sign: str) -> None:
-    assert format_number(value, digits) == plain and format_signed(value, digits) == with_sign
+    assert prose.show(value, digits) == plain and prose.show_signed(value, digits) == with_sign
 
 
 def test_undefined_metrics_are_dashes(changeable: Any) -> None:
     clear, metric = changeable("clear"), ReportedMetric("never", "Never", "none", "")
     clear.metrics.append(metric)
     found = compare_cells(clear)
-    assert count_decimals(found, metric) == 3 and format_interval(None, 3) == DASH
+    assert count_decimals(found, metric) == 3 and prose.show_interval(None, 3) == prose.DASH
     for table in (*mean_tables(clear, found), *difference_tables(clear, found)):
-        assert set(table.rows[1][1:]) == {DASH}
+        assert set(table.rows[1][1:]) == {prose.DASH}
 
 
 def test_wide_sweeps_get_several_tables(changeable: Any) -> None:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reports import prose
 from reports.figures import heatmap
 from reports.results import SweepResults
-from reports.tables import compare_cells, format_signed
+from reports.tables import compare_cells
 
 Written = list[tuple[float, float, str]]
 
@@ -30,7 +31,7 @@ def test_each_cell_has_its_numbers(
         assert f"{e.summary.mean:.3f}" in texts, e.cell.name
         if e.versus and e.wide:
             mark = f" {heatmap.MARK}" if e.wide.excludes_zero else ""
-            assert format_signed(e.versus.interval.mean, 3) + mark in texts
+            assert prose.show_signed(e.versus.interval.mean, 3) + mark in texts
             assert f"± {e.wide.half:.3f}" in texts
     marked = [text for text in texts if heatmap.MARK in text]
     assert len(marked) == sum(bool(e.wide and e.wide.excludes_zero) for e in finished) > 0

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reports import prose
 from reports.figures import images, maps, style
-from reports.tables import name_cell
 
 
 def test_prompts_are_selected_by_the_stated_rule() -> None:
@@ -115,7 +115,7 @@ def test_attention_maps_stand_side_by_side_under_their_names(
     picture = maps.draw_attention_maps(grid, tmp_path)
     assert picture is not None and "seed 0" in picture.caption and "N = 1" in picture.caption
     names = [text.replace("\n", " ") for _, _, text in written]
-    assert names == ["untouched backbone", name_cell(grid, grid.control)]
+    assert names == ["untouched backbone", prose.name_cell(grid, grid.control)]
     shown = np.asarray(Image.open(tmp_path / "maps.png").convert("L"), dtype=float)
     middle = shown.shape[1] // 2
     for half in (shown[20:, :middle], shown[20:, middle:]):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from reports import prose
 from reports.figures.precision_recall import draw_precision_recall, pareto_front
-from reports.tables import join_words, name_cell
 
 
 @pytest.mark.parametrize(
@@ -30,8 +30,8 @@ def test_the_caption_names_the_front_and_claims_nothing(results: Any, tmp_path: 
         for cell in threshold.cells
     }
     beaten = {name for name, (x, y) in means.items() for u, v in means.values() if u > x and v > y}
-    best = [name_cell(threshold, cell) for cell in threshold.cells if cell.name not in beaten]
-    assert picture is not None and f"({join_words(best)})" in picture.caption
+    best = [prose.name_cell(threshold, cell) for cell in threshold.cells if cell.name not in beaten]
+    assert picture is not None and f"({prose.join(best)})" in picture.caption
     assert "claims no significance" in picture.caption and "N = 3 seeds" in picture.caption
 
 

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from reports import prose
 from reports.figures import response, style
 from reports.results import SweepResults
-from reports.tables import compare_cells, join_words
+from reports.tables import compare_cells
 
 
 def keep_trials(results: SweepResults, keep: Any) -> SweepResults:
@@ -97,7 +98,7 @@ def test_no_two_tick_labels_overlap(
             label.set_visible(False)
         assert all(own.any() for own in ink) and np.sum(ink, axis=0).max() == 1
         unnamed = [str(level) for level in levels if str(level) not in texts]
-        lacking = f"for lack of room: {join_words(unnamed)}." if unnamed else ""
+        lacking = f"for lack of room: {prose.join(unnamed)}." if unnamed else ""
         assert lacking in picture.caption and bool(lacking) == ("lack of" in picture.caption)
 
 

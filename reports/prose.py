@@ -1,0 +1,104 @@
+"""Numbers, names and lists as text, formatted in one place so that all files show the same."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from reports.results import SEPARATOR, CellResults, SweepResults
+from reports.statistics import Interval
+
+DASH = "–"
+
+
+def show(value: float, digits: int) -> str:
+    """Fixed digits, a true minus sign, a dash where undefined, never "−0.000"."""
+    if not math.isfinite(value):
+        return DASH
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text.replace("-", "−")
+
+
+def show_signed(value: float, digits: int) -> str:
+    text = show(value, digits)
+    return f"+{text}" if text[0].isdigit() and float(text) != 0 else text
+
+
+def show_interval(
+    interval: Any, digits: int, form: Callable[[float, int], str] = show_signed
+) -> str:
+    """The bounds of anything with `low` and `high` in brackets; a dash where there are none."""
+    if interval is None or not math.isfinite(interval.low):
+        return DASH
+    return f"[{form(interval.low, digits)}, {form(interval.high, digits)}]"
+
+
+def show_difference(interval: Interval, digits: int) -> str:
+    """A difference with its interval where it has one."""
+    mean = show_signed(interval.mean, digits)
+    return f"{mean} {show_interval(interval, digits)}" if interval.n > 1 else mean
+
+
+def lower(label: str) -> str:
+    """A label inside a sentence: lower case, unless it is an abbreviation such as FID."""
+    return label[:1].lower() + label[1:] if label[1:2].islower() else label
+
+
+def join(items: Sequence[str]) -> str:
+    """One, two and three."""
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def join_some(items: Sequence[str], most: int) -> str:
+    """The first `most` items, and how many more there are."""
+    rest = [f"{len(items) - most} more"] if len(items) > most else []
+    return join([*items[:most], *rest])
+
+
+def count(n: int, noun: str) -> str:
+    """1 pair, 2 pairs."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def join_range(counts: Sequence[int]) -> str:
+    """`3`, or `2 to 5`."""
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def name_factors(results: SweepResults) -> str:
+    """The factors in a sentence."""
+    return join([lower(factor.label) for factor in results.factors])
+
+
+def title_factors(results: SweepResults) -> str:
+    """The factors as a heading or the name of an axis."""
+    return " × ".join(factor.title for factor in results.factors)
+
+
+def name_cell(results: SweepResults, cell: CellResults) -> str:
+    """A cell in a sentence, where no heading says which level is of which factor."""
+    return cell.label if cell.untouched or len(results.factors) == 1 else cell.name
+
+
+def name_control(results: SweepResults) -> str:
+    """The cell that others are compared with: `0.5`, or `sound of the same method`."""
+    if not results.within:
+        return name_cell(results, results.control)
+    values = results.control.values.items()
+    levels = SEPARATOR.join(level for key, level in values if key != results.within)
+    return levels + of_the_same(results)
+
+
+def of_the_same(results: SweepResults) -> str:
+    """With `within`, whose control is meant: ` of the same method`; else nothing."""
+    for factor in results.factors:
+        if factor.key == results.within:
+            return f" of the same {factor.label[:1].lower()}{factor.label[1:]}"
+    return ""
+
+
+def stack_levels(cell: CellResults) -> str:
+    """A cell's label with one level a line, for narrow columns."""
+    return cell.label.replace(SEPARATOR, "\n")
