@@ -1,11 +1,12 @@
 """Every sweep with its question, its size and how far it is; or all of them run.
 
-python -m sweeps                      # this list, with what is done below runs/
-python -m sweeps output=/data/runs    # the same for another folder
-python -m sweeps all                  # runs all of them, in a short form
-python -m sweeps all --plan           # says how long that takes
-python -m sweeps ui                   # opens MLflow on the results
-python -m sweeps.threshold            # runs one; --help shows its settings
+    python -m sweeps                      # this list, with what is done below runs/
+    python -m sweeps output=/data/runs    # the same for another folder
+    python -m sweeps all                  # runs all of them, in a short form
+    python -m sweeps ui                   # opens MLflow on the results
+    python -m sweeps.threshold            # runs one
+
+Each takes --help, and a run --plan: what is done, and how long the rest takes.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from pathlib import Path
 from conf import load as conf
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import StorageError
-from sweeps.engine.queue import list_studies, read_trials
 from sweeps.engine.status import TrialCounts
+from sweeps.engine.trials import list_studies, read_trials
 from sweeps.sweep import Sweep, level_text
 
 
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Print the list, run all sweeps, or open the results. Other words belong to a sweep, so they
     are refused."""
     if argv and argv[0] == "all":
-        from sweeps.engine.catalogue import main as run_all
+        from sweeps.engine.run_all import main as run_all
 
         return run_all(argv[1:])
     if argv and argv[0] == "ui":

@@ -12,7 +12,7 @@ from typing import Any
 from lightning_modules.training.keys import code_version
 from sweeps.engine.errors import ResultError
 from sweeps.engine.plan import Job, Plan, kinds_of
-from sweeps.engine.queue import Key, key_of
+from sweeps.engine.trials import Key, key_of
 
 __all__ = [
     "finish_trial",

@@ -25,10 +25,11 @@ from sweeps.engine.locks import open_locks
 from sweeps.engine.metrics import describe_evaluation
 from sweeps.engine.mlflow_mirror import MlflowMirror
 from sweeps.engine.plan import Plan
-from sweeps.engine.queue import TrialQueue, read_identity
+from sweeps.engine.queue import TrialQueue
 from sweeps.engine.resolve import Request
 from sweeps.engine.search import make_search_plan
 from sweeps.engine.studies import PLACES, possible_names, result_settings
+from sweeps.engine.trials import read_identity
 from sweeps.sweep import Cell, Sweep, level_text
 
 __all__ = ["create_study", "tracking_uri"]

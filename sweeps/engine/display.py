@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from sweeps.engine.plan import Job
-    from sweeps.engine.queue import Key
+    from sweeps.engine.trials import Key
 
 __all__ = ["LiveDisplay", "LineDisplay", "make_console", "make_display", "show"]
 

@@ -29,7 +29,7 @@ from sweeps.engine.slots import InlineSlot, Outcome, Slot
 if TYPE_CHECKING:
     from sweeps.engine.display import LineDisplay
     from sweeps.engine.plan import Job, Plan
-    from sweeps.engine.queue import Key
+    from sweeps.engine.trials import Key
 
 __all__ = ["Driver", "abort_on_lost_storage"]
 

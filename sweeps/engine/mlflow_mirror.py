@@ -11,15 +11,15 @@ import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from mlflow.entities import Metric, Param, Run
 
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, provenance
 from lightning_modules.tracking.store import client, is_server, public
+from reports.statistics import mean_interval
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links, view_tag
 from sweeps.sweep import Cell, level_text
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
 
 __all__ = ["MlflowMirror"]
 
@@ -125,8 +125,6 @@ class MlflowMirror:
 
     def add_cells(self, cells: Iterable[Cell]) -> None:
         """A top-level run for every cell; those of earlier plans are marked as not planned."""
-        from mlflow.entities import Param
-
         known = {run.data.tags["cell"]: run for run in reversed(self.experiment.runs("cell"))}
         cells = list(cells)
         for text in known.keys() - {cell.text for cell in cells}:
@@ -271,10 +269,6 @@ class MlflowMirror:
     def _write_aggregates(
         self, run_id: str, finished: Mapping[int, Mapping[str, float]], status: str
     ) -> None:
-        from mlflow.entities import Metric
-
-        from reports.statistics import mean_interval
-
         run = self.client.get_run(run_id)
         values: dict[str, float] = {}
         keys = {key for metrics in finished.values() for key in metrics}

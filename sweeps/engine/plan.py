@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from conf import schema
 from lightning_modules.training.keys import code_version
-from sweeps.engine.queue import Key, TrialQueue, key_of
 from sweeps.engine.resolve import Request
+from sweeps.engine.trials import Key, key_of
 from sweeps.sweep import Cell
 
 if TYPE_CHECKING:
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from lightning_modules.tracking.mlflow import Tracking
     from sweeps.engine.mlflow_mirror import MlflowMirror
-    from sweeps.engine.queue import StoredTrial
+    from sweeps.engine.queue import TrialQueue
+    from sweeps.engine.trials import StoredTrial
 
 __all__ = ["Job", "Plan", "kinds_of", "seconds_of"]
 

@@ -7,15 +7,15 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import optuna
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial
 
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.resolve import Request
 from sweeps.sweep import Cell, Factor, level_text
-
-if TYPE_CHECKING:
-    import optuna
-    from optuna.trial import FrozenTrial
 
 __all__ = ["Proposals", "make_sampler"]
 
@@ -26,8 +26,6 @@ TRIES = 10  # To propose a cell that is not there yet
 
 def make_sampler(name: str, seed: int, objectives: int) -> Any:
     """The sampler by name, everything that versions of Optuna differ in set."""
-    import optuna
-
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "nsga2":
@@ -43,8 +41,6 @@ class Proposals:
     def __init__(
         self, request: Request, folder: Path, name: str, identity: Mapping[str, Any]
     ) -> None:
-        import optuna
-
         self.sweep, self.config = request.sweep, request.config
         self.objectives: list[str] = self.config.objectives or [self.sweep.headline]
         directions = [self.sweep.better(key) for key in self.objectives]
@@ -94,14 +90,10 @@ class Proposals:
 
     def open_trial(self, candidate: FrozenTrial) -> optuna.trial.Trial:
         """A candidate as Optuna's object that takes reports and attributes."""
-        import optuna
-
         return optuna.trial.Trial(self.study, candidate._trial_id)
 
     def end(self, candidate: FrozenTrial | optuna.trial.Trial, state: str) -> None:
         """End a candidate without a value: "PRUNED" or "FAIL"."""
-        import optuna
-
         self.study.tell(candidate.number, state=optuna.trial.TrialState[state])
 
     def means(self, seeds: Mapping[int, Mapping[str, float]]) -> list[float]:
@@ -126,8 +118,6 @@ class Proposals:
 
     def add_control(self, control: Cell, seeds: Mapping[int, Mapping[str, float]]) -> None:
         """Tell the sampler, once, what the control's seeds gave."""
-        import optuna
-
         values = self.means(seeds)
         by_seed = {}
         if self.config.prune == "seeds":
@@ -165,12 +155,6 @@ def _suggest(trial: optuna.trial.Trial, factor: Factor) -> Any:
 
 
 def _distribution(factor: Factor) -> Any:
-    from optuna.distributions import (
-        CategoricalDistribution,
-        FloatDistribution,
-        IntDistribution,
-    )
-
     if not factor.numeric:
         return CategoricalDistribution([level_text(level) for level in factor.levels])
     kind = IntDistribution if _is_integer(factor) else FloatDistribution

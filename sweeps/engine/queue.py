@@ -13,22 +13,20 @@ import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import optuna
 from filelock import FileLock
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.trial import FrozenTrial, TrialState
 
 from sweeps.engine.errors import StorageError
-from sweeps.engine.journal import JOURNAL, open_journal, read_journal
+from sweeps.engine.journal import Journal
 from sweeps.engine.locks import Presence, open_locks
+from sweeps.engine.trials import JOURNAL, Key, key_of
 
-if TYPE_CHECKING:
-    from optuna.trial import FrozenTrial
+__all__ = ["TrialQueue"]
 
-    from sweeps.engine.journal import StoredTrial
-
-__all__ = ["Key", "TrialQueue", "key_of", "list_studies", "read_identity", "read_trials"]
-
-Key = tuple[str, int]  # Cell, seed
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -102,8 +100,6 @@ class TrialQueue:
 
     @_translate_errors
     def _open(self, name: str, directions: Sequence[str], identity: Mapping[str, Any]) -> None:
-        import optuna
-
         # It warns of every lost connection, over many lines
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         if self.server is not None:
@@ -112,7 +108,9 @@ class TrialQueue:
             self.storage = open_database(self.server)
         self.folder.mkdir(parents=True, exist_ok=True)
         if self.server is None:
-            self.storage = open_journal(self.folder, FileLock(self.folder / ".journal.lock"))
+            self.storage = optuna.storages.JournalStorage(
+                Journal(self.folder / JOURNAL, FileLock(self.folder / ".journal.lock"))
+            )
         with self.lock:
             self.study = optuna.create_study(
                 storage=self.storage,
@@ -161,8 +159,6 @@ class TrialQueue:
     ) -> FrozenTrial | None:
         """Take the first waiting trial of ``keys``, or None. ``levels`` maps each swept key to all
         its levels."""
-        import optuna
-
         with self.lock:
             trials = self.trials()
             # First of all the one whose claim a lost connection stopped halfway
@@ -174,7 +170,7 @@ class TrialQueue:
                     # Decided by the storage, in one step: on a server also without the lock, which
                     # may go with its connection
                     if trial.number != self._half_claimed:
-                        running = optuna.trial.TrialState.RUNNING
+                        running = TrialState.RUNNING
                         if not self.storage.set_trial_state_values(trial_id, running):
                             continue
                     self._half_claimed = trial.number
@@ -182,7 +178,7 @@ class TrialQueue:
                     own.set_user_attr("owner", self.presence.announce())
                     for key, value in trial.system_attrs["fixed_params"].items():
                         _record_parameter(own, key, value, levels.get(key, ()))
-                except optuna.exceptions.UpdateFinishedTrialError:
+                except UpdateFinishedTrialError:
                     # Another driver, inside the same lock, took it for an orphan
                     self._half_claimed = None
                     continue
@@ -194,9 +190,7 @@ class TrialQueue:
     @_translate_errors
     def note(self, number: int, **facts: Any) -> None:
         """Store facts with a trial; nothing if it has ended."""
-        import optuna
-
-        with suppress(optuna.exceptions.UpdateFinishedTrialError):
+        with suppress(UpdateFinishedTrialError):
             for key, value in facts.items():
                 if value is not None:
                     self.storage.set_trial_user_attr(_trial_id(self, number), key, value)
@@ -240,61 +234,19 @@ def _end(
 ) -> bool:
     """End a trial in ``state`` with ``text`` as its attribute ``note``. False if it has ended in
     another way."""
-    import optuna
-
     trial_id = _trial_id(queue, number)
     try:
         if not queue.storage.get_trial(trial_id).state.is_finished():
             if text is not None:
                 queue.storage.set_trial_user_attr(trial_id, note, text)
-            queue.study.tell(number, value, optuna.trial.TrialState[state])
+            queue.study.tell(number, value, TrialState[state])
             return True
-    except (optuna.exceptions.UpdateFinishedTrialError, ValueError):
+    except (UpdateFinishedTrialError, ValueError):
         if not queue.storage.get_trial(trial_id).state.is_finished():
             raise
     trial = queue.storage.get_trial(trial_id)
     # True if it had ended so already, and only the answer was lost
     return trial.state.name == state and trial.user_attrs.get(note) == text
-
-
-def key_of(trial: FrozenTrial | StoredTrial) -> Key:
-    """Cell and seed of a trial."""
-    return trial.user_attrs["cell"], trial.user_attrs["seed"]
-
-
-def read_trials(folder: Path, name: str, storage: str | None = None) -> Sequence[StoredTrial]:
-    """The trials of the study ``name``, oldest first; none if there is no such study. Creates
-    nothing. Raises StorageError."""
-    if storage is None:
-        study = read_journal(folder).get(name)
-        return study.trials if study else []
-    from sweeps.engine.postgres import Server, open_database
-
-    if read_identity(folder, name, storage) is None:
-        return []
-    database = open_database(Server(storage))
-    return database.get_all_trials(database.get_study_id_from_name(name))
-
-
-def read_identity(folder: Path, name: str, storage: str | None = None) -> dict[str, Any] | None:
-    """The identity that the study ``name`` was made with, in ``folder`` or in the database
-    ``storage``; None if there is no such study. Creates nothing. Raises StorageError."""
-    if storage is None:
-        study = read_journal(folder).get(name)
-        return study.user_attrs.get("identity") if study else None
-    from sweeps.engine.postgres import Server, study_identities
-
-    return study_identities(Server(storage), name).get(name)
-
-
-def list_studies(output: Path, storage: str | None = None) -> list[str]:
-    """The names of all studies below ``output`` or in the database ``storage``, sorted. Creates
-    nothing. Raises StorageError."""
-    if storage is None:
-        return sorted(path.parent.name for path in output.glob(f"*/{JOURNAL}"))
-    from sweeps.engine.postgres import Server, study_identities
-
-    return sorted(study_identities(Server(storage)))
 
 
 def _record_parameter(trial: Any, key: str, value: Any, levels: Collection[Any]) -> None:

@@ -18,7 +18,7 @@ from lightning_modules.training.checks import check
 from lightning_modules.training.keys import training_facts
 from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.metrics import measurable
-from sweeps.engine.queue import Key
+from sweeps.engine.trials import Key
 from sweeps.sweep import UNTOUCHED_METHOD, Cell, Factor, Sweep
 
 __all__ = ["SEARCH", "Request", "resolve", "trial_config"]

@@ -22,8 +22,8 @@ from lightning_modules.training.progress import LOSSES, PRUNE, read_step
 from sweeps.engine.bookkeeping import RESULT
 from sweeps.engine.plan import Job, Plan
 from sweeps.engine.proposals import Proposals
-from sweeps.engine.queue import Key, key_of
 from sweeps.engine.resolve import SEARCH
+from sweeps.engine.trials import Key, key_of
 from sweeps.sweep import Cell
 
 __all__ = ["SearchPlan", "make_search_plan"]

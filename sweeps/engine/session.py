@@ -18,18 +18,18 @@ from sweeps.engine.driver import Driver, abort_on_lost_storage
 from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
 from sweeps.engine.eta import EtaEstimator
 from sweeps.engine.plan import kinds_of, seconds_of
-from sweeps.engine.queue import key_of
 from sweeps.engine.resolve import Request
 from sweeps.engine.signals import Signals
 from sweeps.engine.slots import PROGRAM, Slot, Trainer, make_slots
 from sweeps.engine.summary import summary_table
 from sweeps.engine.timing import timing_table
+from sweeps.engine.trials import key_of
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeps.engine.plan import Plan
-    from sweeps.engine.queue import Key
+    from sweeps.engine.trials import Key
 
 __all__ = ["run_sweep"]
 

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from conf import load as conf
 from conf import schema
+from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.training.progress import FAILED, PROGRESS
 from sweeps.engine import worker
+from sweeps.engine.bookkeeping import read_result
 from sweeps.engine.errors import LaunchError
 from sweeps.engine.worker import Trainer
 
@@ -87,8 +89,6 @@ class InlineSlot:
         self._last = ("", 0.0)
 
     def start(self, job: Job) -> None:
-        from lightning_modules.tracking.mlflow import describe_error
-
         def report(text: str, share: float) -> None:
             self._last = (text, share)
             self.on_progress(text, share)
@@ -207,8 +207,6 @@ class ProcessSlot:
         return self._outcome_of(self.job, _describe_exit(status))
 
     def _outcome_of(self, job: Job, fallback: str) -> Outcome:
-        from sweeps.engine.bookkeeping import read_result
-
         self.job = None
         result = read_result(job.folder)
         if result is not None:

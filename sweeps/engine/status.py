@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from lightning_modules.training.progress import format_duration
 from sweeps.engine.eta import EtaEstimator, recorded_run, recorded_seconds
 from sweeps.engine.plan import kinds_of, seconds_of
-from sweeps.engine.queue import Key, key_of, read_trials
 from sweeps.engine.resolve import Request
 from sweeps.engine.slots import make_slots
 from sweeps.engine.studies import find_study
+from sweeps.engine.trials import Key, key_of, read_trials
 
 if TYPE_CHECKING:
-    from sweeps.engine.queue import StoredTrial
+    from sweeps.engine.trials import StoredTrial
 
 __all__ = ["PlanStatus", "TrialCounts", "read_status"]
 

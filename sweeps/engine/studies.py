@@ -15,7 +15,7 @@ from typing import Any
 
 from conf import load as conf
 from conf import schema
-from sweeps.engine.queue import read_identity
+from sweeps.engine.trials import read_identity
 from sweeps.sweep import Sweep
 
 __all__ = ["PLACES", "find_study", "possible_names", "result_settings"]

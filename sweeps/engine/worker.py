@@ -25,15 +25,13 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from conf import load as conf
 from conf.files import write_atomically
 from conf.schema import Run
+from lightning_modules.tracking.mlflow import Tracking, describe_error
 from lightning_modules.training.progress import FAILED, PROGRESS
-
-if TYPE_CHECKING:
-    from lightning_modules.tracking.mlflow import Tracking
 
 __all__ = ["PARENT", "TRACKING", "ProgressFile", "main", "run_trial"]
 
@@ -43,7 +41,7 @@ EVERY = 0.5  # Seconds between two writings of the progress
 PR_SET_PDEATHSIG = 1  # Linux: prctl's number
 
 Report = Callable[[str, float], None]
-Trainer = Callable[[Run, Path, "Tracking | None", Report], dict[str, Any]]
+Trainer = Callable[[Run, Path, Tracking | None, Report], dict[str, Any]]
 
 
 class ProgressFile:
@@ -70,8 +68,6 @@ def run_trial(path: Path, tracking: Tracking | None, train: Trainer) -> str | No
     try:
         train(conf.read_run(path), folder, tracking if first else None, report)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
-        from lightning_modules.tracking.mlflow import describe_error
-
         with suppress(OSError):  # A disk may be full
             with (folder / "log.txt").open("a", encoding="utf-8") as log:
                 log.write("".join(traceback.format_exception(error)))
@@ -132,8 +128,6 @@ def _watch_parent(parent: int) -> None:
 def _parse_tracking(content: dict[str, Any] | None) -> Tracking | None:
     if content is None:
         return None
-    from lightning_modules.tracking.mlflow import Tracking
-
     return Tracking(**content)
 
 

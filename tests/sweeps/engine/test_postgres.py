@@ -19,7 +19,8 @@ from helpers.postgres_server import Machine
 
 from sweeps.engine.errors import StorageError
 from sweeps.engine.postgres import PostgresLocks, Server
-from sweeps.engine.queue import TrialQueue, list_studies, read_identity
+from sweeps.engine.queue import TrialQueue
+from sweeps.engine.trials import list_studies, read_identity
 
 pytestmark = pytest.mark.slow
 

@@ -16,7 +16,8 @@ import pytest
 from optuna.storages.journal import JournalFileBackend
 
 from sweeps.engine.errors import StorageError
-from sweeps.engine.queue import TrialQueue, key_of, list_studies, read_identity, read_trials
+from sweeps.engine.queue import TrialQueue
+from sweeps.engine.trials import key_of, list_studies, read_identity, read_trials
 
 ROOT = Path(__file__).parents[3]
 KEYS = [("a=1", seed) for seed in range(3)]
@@ -246,7 +247,8 @@ queue.enqueue("a=1", 7, {})
 TOO_LARGE = """
 import os, resource, sys
 from pathlib import Path
-from sweeps.engine.queue import StorageError, TrialQueue
+from sweeps.engine.errors import StorageError
+from sweeps.engine.queue import TrialQueue
 folder = Path(sys.argv[1])
 queue, path = TrialQueue(folder, "queue", "higher", {}), folder / "study.journal"
 before, (_, hard) = path.read_bytes(), resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -262,7 +264,8 @@ queue.enqueue("a=1", 9, {})
 FULL_DISK = """
 import sys
 from pathlib import Path
-from sweeps.engine.queue import StorageError, TrialQueue
+from sweeps.engine.errors import StorageError
+from sweeps.engine.queue import TrialQueue
 folder = Path(sys.argv[1])
 (folder / "ballast").write_bytes(bytes(32_768))
 queue = TrialQueue(folder, "queue", "higher", {})

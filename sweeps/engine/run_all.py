@@ -1,0 +1,211 @@
+"""All sweeps one after another: ``python -m sweeps all``. Each is the command of its own that it
+would be alone, so that nothing that has finished is repeated and a stopped catalogue goes on."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from conf import load as conf
+from lightning_modules.tracking.store import public
+from lightning_modules.training.progress import format_duration
+from sweeps.command import REFUSED, config_words
+from sweeps.command import main as run_one
+from sweeps.engine.catalogue import brief_words, discover, list_words
+from sweeps.engine.display import make_console, show
+from sweeps.engine.errors import Declined, LaunchError, PlanError, StorageError
+from sweeps.engine.eta import recorded_run
+from sweeps.engine.resolve import Request, resolve
+from sweeps.engine.status import read_status
+from sweeps.engine.studies import find_study
+from sweeps.engine.trials import key_of, read_trials
+from sweeps.engine.worker import Trainer
+from sweeps.sweep import Sweep
+
+__all__ = ["main"]
+
+HELP = """Every sweep, one after another, in a short form that leaves out combinations.
+
+    python -m sweeps all                       # hours on two CPU cores; stopped, it goes on
+    python -m sweeps all --plan                # what is done, and how long the rest will take
+    python -m sweeps all seeds=5 workers=2     # any setting that a single sweep takes
+    python -m sweeps all mode=grid             # all combinations
+
+Settings of one sweep alone are not for this command; what cannot run with these settings is named
+at the start and left out."""
+
+
+@dataclass
+class CatalogueEntry:
+    """One sweep with the words of its command; without a request, ``refused`` says why it cannot
+    run, and ``declined`` that the embedded world has nothing to show of it."""
+
+    sweep: Sweep
+    words: list[str]
+    request: Request | None = None
+    refused: str = ""
+    declined: bool = False
+
+
+def _words_with_done_cells(sweep: Sweep, words: Sequence[str]) -> list[str]:
+    """``brief_words``, and the cells that have finished trials: the next report must not
+    lose them."""
+    short = brief_words(sweep, words)
+    if not short:
+        return []
+    config = conf.load([*words, *short], sweep.preset)
+    name, exists = find_study(sweep, config)
+    folder = Path(config.output) / name
+    trials = read_trials(folder, name, config.storage) if exists else []
+    done = {key_of(trial)[0] for trial in trials if trial.state.name == "COMPLETE"}
+    every = sweep.cells(config.when)
+    kept = {cell.text for cell in sweep.cells(config.when, config.mode, config.cells)}
+    if not (done & {cell.text for cell in every}) - kept:
+        return short
+    named = [cell for cell in every if not (cell.control or cell.untouched)]
+    return list_words([cell.text for cell in named if cell.text in done | kept])
+
+
+def list_entries(words: Sequence[str], selected: Sequence[Sweep]) -> list[CatalogueEntry]:
+    """The catalogue under the settings ``words``. Raises ConfigError for a setting that does not
+    exist, PlanError if no sweep can run."""
+    entries = []
+    for sweep in selected:
+        own = [*words, *_words_with_done_cells(sweep, words)]
+        entry = CatalogueEntry(sweep, own)
+        config = conf.load(own, sweep.preset)
+        try:
+            entry.request = resolve(sweep, config, own)
+        except (PlanError, conf.ConfigError) as error:
+            entry.refused, entry.declined = str(error), isinstance(error, Declined)
+        entries.append(entry)
+    able = [entry for entry in entries if not entry.declined]
+    if able and all(entry.refused for entry in able):
+        raise PlanError(able[0].refused)
+    return entries
+
+
+def main(
+    argv: Sequence[str],
+    selected: Sequence[Sweep] | None = None,
+    train: Trainer | None = None,
+    program: tuple[str, ...] | None = None,
+) -> int:
+    """Run or preview the catalogue. Returns 0, 1 if a trial or report failed, 2 for a wrong
+    command, 128 + n after a signal n."""
+    if {"-h", "--help"} & set(argv):
+        print(HELP)
+        return 0
+
+    words = config_words(argv)
+    try:
+        entries = list_entries(words, discover() if selected is None else selected)
+        for entry in entries:
+            if entry.request is None:
+                reason = entry.refused
+                if not entry.declined:
+                    reason = f"{entry.sweep.name}: {reason}"
+                print(f"left out: {reason}", file=sys.stderr)
+        console = make_console()
+        requests = [entry.request for entry in entries if entry.request is not None]
+        if "--plan" in argv:
+            _print_plan(requests, console)
+            return 0
+        return _run_all(requests, entries, console, train, program)
+    except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:  # Between two sweeps; a sweep that runs answers by itself
+        print("stopped; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+def _print_plan(requests: Sequence[Request], console: Console) -> None:
+
+    table = Table("sweep")
+    for name in ("cells", "trials", "done", "failed", "to come"):
+        table.add_column(name, justify="right")
+    statuses = [read_status(request) for request in requests]
+    for request, status in zip(requests, statuses, strict=True):
+        counts, seconds = status.counts, status.remaining_seconds
+        rest = "–"
+        if status.waiting:
+            rest = "unknown" if seconds is None else format_duration(seconds)
+            rest += " *" if status.recorded else ""
+        numbers = (len(request.cells), len(counts.planned), len(counts.done))
+        failed = str(len(counts.failed) or "")
+        table.add_row(request.sweep.name, *map(str, numbers), failed, rest)
+    show(console, table)
+    if any(status.recorded and status.waiting for status in statuses):
+        run = recorded_run()
+        show(console, f"* by the catalogue's run of {run['date']} on {run['hardware']}")
+    waiting = sum(len(status.waiting) for status in statuses)
+    done = sum(len(status.counts.done) for status in statuses)
+    rest = "nothing is left to run"
+    if waiting:
+        rest = _describe_total([status.remaining_seconds for status in statuses])
+    show(console, f"{len(requests)} sweeps, {waiting + done} trials, {done} done; {rest}")
+
+
+def _describe_total(seconds: Sequence[float | None]) -> str:
+    """How long several sweeps take in all, and of how many nothing is known."""
+    known = [one for one in seconds if one is not None]
+    if not known:
+        return "how long it takes is not known yet"
+    unknown = len(seconds) - len(known)
+    more = f", without {unknown} of which nothing is known yet" if unknown else ""
+    return f"about {format_duration(sum(known))} to come{more}"
+
+
+def _run_all(
+    requests: Sequence[Request],
+    entries: Sequence[CatalogueEntry],
+    console: Console,
+    train: Trainer | None,
+    program: tuple[str, ...] | None,
+) -> int:
+
+    statuses: dict[str, int] = {}
+    originals = {entry.sweep.name: entry.sweep for entry in entries}  # As their modules have them
+    seconds = [read_status(request).remaining_seconds for request in requests]
+    for number, request in enumerate(requests):
+        name, rest = request.sweep.name, _describe_total(seconds[number:])
+        count = f"[{number + 1}/{len(requests)}]"
+        show(console, f"\n{count} {name}: {request.sweep.question} ({rest})")
+        sys.stdout.flush()
+        status = run_one(originals[name], request.words, train, program)
+        if status not in (0, 1):
+            return status
+        statuses[name] = status
+    _print_answers(requests, statuses, console)
+    return max(statuses.values(), default=0)
+
+
+def _print_answers(
+    requests: Sequence[Request], statuses: Mapping[str, int], console: Console
+) -> None:
+
+    table = Table("sweep", "trials", "their time", "answer", show_lines=True)
+    for request in requests:
+        status = read_status(request)
+        path, answer = status.folder / "report.json", "no report"
+        if path.is_file():
+            answer = json.loads(path.read_text(encoding="utf-8"))["answer"]
+        trials = f"{len(status.counts.done)}/{len(status.counts.planned)}"
+        failed = " (failed)" if statuses.get(request.sweep.name) else ""
+        table.add_row(
+            request.sweep.name, trials + failed, format_duration(status.finished_seconds), answer
+        )
+    show(console, table)
+    config = requests[0].config
+    show(console, f"reports: {Path(config.output) / '<sweep>' / 'report.pdf'}")
+    where = "" if config.output == "runs" else f" output={shlex.quote(config.output)}"
+    where += f" tracking_uri={public(config.tracking_uri)}" if config.tracking_uri else ""
+    show(console, f"all in one: python -m reports all{where}")
