@@ -16,17 +16,15 @@ DENOISERS = ("unet", "transformer")
 
 
 def is_custom(name: Any) -> bool:
-    """Whether `name` looks like a folder or the id of a model on the hub. Asked where no file of
-    `conf/backbone/` has that name."""
+    """Whether ``name``, which is no file of ``conf/backbone/``, looks like a folder or a hub id."""
     return isinstance(name, str) and ("/" in name or os.sep in name or Path(name).is_dir())
 
 
 def read_backbone(name: str) -> dict[str, Any]:
-    """Dotted settings: the image side that the model was trained with, in pixels, and the dtype
-    that its weights are stored in.
+    """Dotted settings: the image side in pixels that the model was trained with, and the dtype that
+    its weights are stored in.
 
-    Raises ValueError in one line where there is no diffusers model, or one that was not downloaded
-    yet.
+    Raises ValueError in one line where there is no diffusers model, or none downloaded yet.
     """
     folder = _folder(name)
     part = next((part for part in DENOISERS if (folder / part / "config.json").is_file()), None)
@@ -57,7 +55,7 @@ def read_backbone(name: str) -> dict[str, Any]:
 
 
 def _folder(name: str) -> Path:
-    """Where the files of a model are: the folder itself, or what the hub's cache holds of an id."""
+    """The folder of a model: itself, or that of a hub id in the hub's cache."""
     if Path(name).is_dir():
         return Path(name)
     if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
@@ -68,12 +66,14 @@ def _folder(name: str) -> Path:
     try:
         return Path(snapshot_download(name, local_files_only=True))
     except LocalEntryNotFoundError:
-        said = f"{name} was not downloaded yet, and its image size stands in its files"
-        raise ValueError(f"{said}: first do `hf download {name}`") from None
+        raise ValueError(
+            f"{name} is not downloaded yet, and its files say its image size: first do "
+            f"`hf download {name}`"
+        ) from None
 
 
 def _stored(folder: Path) -> str:
-    """The dtype of most weights; float32 where no safetensors file says so."""
+    """The dtype of most weights; float32 where no safetensors file tells it."""
     file = next(
         (file for file in sorted(folder.glob("*.safetensors")) if "fp16" not in file.name), None
     )

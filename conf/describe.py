@@ -38,7 +38,7 @@ LIMITS = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What the schema says about one dotted key."""
+    """One dotted key of the schema."""
 
     owner: type
     name: str
@@ -56,7 +56,7 @@ class Setting:
 
     @property
     def kind(self) -> Any:
-        """The plain type of a value: `float | None` is float, `list[str]` is list."""
+        """The plain type of a value: ``float | None`` is float, ``list[str]`` is list."""
         inner = typing.get_args(self.type)[0] if self.optional else self.type
         return typing.get_origin(inner) or inner
 
@@ -90,7 +90,7 @@ class SchemaIndex:
 
     @property
     def groups(self) -> list[str]:
-        """The keys that a file of `conf/<group>/` fills."""
+        """The keys that a file of ``conf/<group>/`` fills."""
         return [node for node in self.nodes if "." not in node]
 
     @property
@@ -146,8 +146,8 @@ def _comments(schema: type) -> dict[str, str]:
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """ "; did you mean …?" for the name most like `word`, as a whole and in its last part; nothing
-    where none is like it."""
+    """ "; did you mean …?" with the name most like ``word``, as a whole and in its last part; empty
+    where none is similar."""
 
     def likeness(name: str) -> float:
         pairs = ((word, name), (word.rpartition(".")[2], name.rpartition(".")[2]))

@@ -9,10 +9,11 @@ __all__ = ["choice", "number"]
 
 
 def choice(default: str, *others: str) -> Any:
-    """A string field that must be one of the values given; the first is the default."""
+    """A field of text that must be one of these values; the first is the default."""
     return field(default=default, metadata={"choices": (default, *others)})
 
 
 def number(default: float, **limits: float) -> Any:
-    """A number field with limits: `minimum` and `maximum` are allowed values themselves, `above` and `below` are not."""
+    """A field of a number with limits: ``minimum`` and ``maximum`` are allowed themselves, ``above``
+    and ``below`` are not."""
     return field(default=default, metadata={"limits": limits})

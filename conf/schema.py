@@ -227,13 +227,13 @@ class Run:
 class Sweep(Run):
     """A whole sweep: what ``python -m sweeps.<name> key=value …`` takes."""
 
-    # Number of seeds, counted up from `seed`, the same for every cell
+    # Number of seeds, counted up from seed=, the same for every cell
     seeds: int = number(3, minimum=1)
     # How often a failed trial is tried again
     retries: int = number(1, minimum=0)
     # Whether the factor acts in training, too, or only when a trained adapter is evaluated
     when: str = choice("train", "evaluate")
-    # All combinations; one factor off the control at a time; `cells`; a search
+    # All combinations; one factor off the control at a time; the cells named; a search
     mode: str = choice("grid", "one_factor", "list", "search")
     # mode=list: names of cells as --plan prints them; the control is added
     cells: list[str] = field(default_factory=list)

@@ -64,7 +64,7 @@ class MethodSpec:
     settings: Mapping[str, type] = field(default_factory=dict)
     # Sections of other methods that this one reads
     reads: tuple[str, ...] = ()
-    # Kinds of data that it trains on (see `DataSpec`)
+    # Kinds of data that it trains on (see ``DataSpec``)
     data_kinds: tuple[str, ...] = ("captions",)
     # Whether anything is trained before the evaluation
     trains: Callable[[Method], bool] = lambda method: True
@@ -121,7 +121,7 @@ def data_sets() -> dict[str, DataSpec]:
 
 
 def data_kind(config: Run) -> str:
-    """The kind of the data set that these settings name (see `DataSpec`)."""
+    """The kind of the data set that these settings name (see ``DataSpec``)."""
     return data_sets()[config.data.name].kind
 
 

@@ -1,8 +1,10 @@
-"""``python -m lightning_modules.train``: see ``lightning_modules.training.run``."""
+"""``python -m lightning_modules.train run.yaml``: see ``lightning_modules.training.run``."""
 
 import sys
 
-from lightning_modules.training.run import main
+from lightning_modules.training.run import check, main, run
+
+__all__ = ["check", "main", "run"]
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
