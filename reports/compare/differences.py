@@ -131,8 +131,8 @@ def compare(
         if metric.key not in {other.key for other in two.results.metrics}:
             continue
         ways = ways_of_measuring(metric.key, one.results, two.results)
-        names = {name for way in ways for name in way}
-        differing = {name for name in names if len({json.dumps(w.get(name)) for w in ways}) > 1}
+        facts = {name for way in ways for name in way}
+        differing = {name for name in facts if len({json.dumps(w.get(name)) for w in ways}) > 1}
         if differing == {"images"}:  # A mean does not depend on how many images it is over
             counts[metric.label] = describe_differences(ways)
         elif len(ways) > 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from reports import prose
 from reports.compare.differences import Comparison
@@ -20,10 +21,10 @@ def draw_comparison(comparison: Comparison, folder: Path, name: str) -> Picture:
     metric, rows = comparison.headline, comparison.headline_differences
     with new_figure(WIDTH, min(PAGE, ROW * len(rows) + FRAME)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.04})
-        dots = {"size": 2.3, "color": "black", "zorder": 3}
+        dots: dict[str, Any] = {"size": 2.3, "color": "black", "zorder": 3}
         for i, (offset, color, marker) in enumerate(((-APART, BLUE, "o"), (APART, ORANGE, "D"))):
             label = wrap(comparison.sides[i].label, 30)
-            look = {"size": 5, "color": color, "marker": marker, "zorder": 4}
+            look: dict[str, Any] = {"size": 5, "color": color, "marker": marker, "zorder": 4}
             look["markerfacecolor"] = "white" if i else color
             for y, d in enumerate(rows):
                 mean, at, values = (d.left, d.right)[i], y + offset, list(d.used[i].values())

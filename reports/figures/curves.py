@@ -111,7 +111,7 @@ def draw_curves(
     rows = -(-len(metrics) // columns)
     is_panel_free = len(metrics) < rows * columns  # It has room for the legend
     legend_lines = 0 if is_panel_free else -(-len(drawn) // 3)
-    styles = {}
+    styles: dict[str, dict[str, Any]] = {}
     for adapter in sorted(drawn, key=lambda a: not a.is_control):  # The control's is the black line
         styles[adapter.label] = {
             "color": COLORS[len(styles)],

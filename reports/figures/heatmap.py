@@ -165,7 +165,12 @@ def _draw_panel(
             style = {"facecolor": "white", "edgecolor": "#bbbbbb", "hatch": "////", "linewidth": 0}
         axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **style))
         if entry is not None and entry.cell.control:
-            frame = {"fill": False, "edgecolor": "black", "linewidth": 1.4, "zorder": 4}
+            frame: dict[str, Any] = {
+                "fill": False,
+                "edgecolor": "black",
+                "linewidth": 1.4,
+                "zorder": 4,
+            }
             axes.add_patch(Rectangle((x - 0.46, y - 0.46), 0.92, 0.92, **frame))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -91,7 +91,12 @@ def draw_image_grid(results: SweepResults, folder: Path, rows: int = 6) -> Pictu
                     i = first.ids.index(key)
                     write_prompt(axes, top + side / 2, first.prompts[i], first.splits[i])
                 if cell.name not in samples:
-                    middle = {"ha": "center", "va": "center", "fontsize": 7.5, "color": GREY}
+                    middle: dict[str, Any] = {
+                        "ha": "center",
+                        "va": "center",
+                        "fontsize": 7.5,
+                        "color": GREY,
+                    }
                     missing = f"seed {seed}\nmissing"
                     axes.text(left + side / 2, top + side / 2, missing, **middle)
                     continue

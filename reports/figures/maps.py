@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -62,7 +63,12 @@ def draw_attention_maps(results: SweepResults, folder: Path) -> Picture | None:
                 left = k * (side + BETWEEN)
                 extent = (left, left + side, top + heights[k], top)
                 axes.imshow(maps[k], extent=extent, aspect="auto")
-                bold = {"fontsize": 7.5, "fontweight": "bold", "ha": "left", "va": "bottom"}
+                bold: dict[str, Any] = {
+                    "fontsize": 7.5,
+                    "fontweight": "bold",
+                    "ha": "left",
+                    "va": "bottom",
+                }
                 axes.text(left, top - 0.06, wrap(title, 48), **bold)
             save(figure, folder, "maps", dpi=300)
         prompts = _quote_prompts(note)

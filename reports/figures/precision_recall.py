@@ -52,11 +52,11 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
     recalls: list[Interval] = []
     precisions: list[Interval] = []
     for cell in results.cells:
-        precision, recall = cell.per_seed("precision"), cell.per_seed("recall")
-        if precision and recall:
+        values = [list(cell.per_seed(key).values()) for key in ("recall", "precision")]
+        if all(values):
             cells.append(cell)
-            recalls.append(mean_interval(list(recall.values())))
-            precisions.append(mean_interval(list(precision.values())))
+            recalls.append(mean_interval(values[0]))
+            precisions.append(mean_interval(values[1]))
     if not cells:
         return None
     import matplotlib
@@ -105,7 +105,8 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
     caption = (
         f"Precision and recall at the {results.noun}s of {prose.name_factors(results)}; markers: "
         f"mean over seeds{shown}{line}. Black rings and dashed staircase: the Pareto front, the "
-        f"cells that no other beats, being at least as good in both means and better in one ({front}). "
+        f"cells that no other beats, being at least as good in both means and better in one "
+        f"({front}). "
         f"It is of means and claims no significance. {count_seeds(results)}."
     )
     alt = "Precision against recall, one marker per level, with the Pareto front"
@@ -149,7 +150,7 @@ def _label_points(figure: Figure, axes: Axes, points: Sequence[tuple[str, Point]
     taken = [(place, np.array([4.0, 4.5])) for place in places]  # Center, half of width and height
     angles = np.arange(8) * np.pi / 4 + 0.4
     rings = [(r * np.cos(a), r * np.sin(a)) for r in (11, 20, 30) for a in angles]
-    look = {"ha": "center", "va": "center", "fontsize": 7.5, "zorder": 5}
+    look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7.5, "zorder": 5}
     look["path_effects"] = [withStroke(linewidth=2, foreground="white")]
     look["arrowprops"] = {"arrowstyle": "-", "color": "#999999", "linewidth": 0.5}
     for own, group in zip(places, names, strict=True):

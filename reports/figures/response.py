@@ -109,9 +109,10 @@ def _draw_means(
     means = [(x, e.summary) for x, e in zip(at, levels, strict=True) if e.summary]
     if curve:
         axes.plot([x for x, _ in means], [s.mean for _, s in means], color=BLUE, zorder=2.5)
-        band = [(x, s.low, s.high) for x, s in means if s.n > 1]
-        if band:
-            axes.fill_between(*zip(*band, strict=True), color=BLUE, alpha=0.17, linewidth=0)
+        wide = [(x, s) for x, s in means if s.n > 1]
+        lows, highs = [s.low for _, s in wide], [s.high for _, s in wide]
+        look: dict[str, Any] = {"color": BLUE, "alpha": 0.17, "linewidth": 0}
+        axes.fill_between([x for x, _ in wide], lows, highs, **look)
     for x, entry in zip(at, levels, strict=True):
         if not curve:
             _draw_bar(axes, rows, x, entry.summary, BLUE, THICK)

@@ -85,7 +85,7 @@ def _make_texts_printable(figure: Figure) -> None:
 
 def plot_points(axes: Axes, x: Any, y: Any, *, size: float, **style: Any) -> None:
     """Markers without a line between them."""
-    shape = {"marker": "o", "linestyle": "none", "markersize": size}
+    shape: dict[str, Any] = {"marker": "o", "linestyle": "none", "markersize": size}
     axes.plot(x, y, **(shape | style))
 
 

@@ -106,17 +106,17 @@ def _make_page(argv: list[str]) -> str:
     uri = values.get("tracking_uri", database_in(Path(values.get("output", "runs"))))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Making a study never calls home
 
+    from reports import prose
     from reports.collect import collect
-    from reports.tables import count_noun
     from reports.user_study.page import Wording, build_page, write_page
 
     results = collect(uri, sweep)
-    cells = values.get("left", ""), values.get("right", "")
+    left, right = values.get("left", ""), values.get("right", "")
     with results.folder:
-        page = build_page(results, *cells, **numbers, wording=Wording(**texts))
+        page = build_page(results, left, right, wording=Wording(**texts), **numbers)
     key = write_page(page, to)
     counts = page.key["counts"]
-    checks = count_noun(counts["checks"], "attention check")
+    checks = prose.count(counts["checks"], "attention check")
     line = f"{counts['pairs']} of {counts['common']} pairs and {checks}"
     if counts["identical"]:
         line += f"; {counts['identical']} more were equal in every pixel and left out"

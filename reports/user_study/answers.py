@@ -135,7 +135,7 @@ def load_key(path: Path) -> StudyKey:
     first, second = (cell["words"] for cell in key["cells"])
     fields = ("prompt", "split", "seed", "kind", "masks")
     items = {
-        name: StudyItem(*(item[part] for part in fields), (item["images"][0], item["images"][1]))
+        name: StudyItem(**{f: item[f] for f in fields}, images=tuple(item["images"]))
         for name, item in key["items"].items()
     }
     cells = first, second
@@ -224,7 +224,7 @@ def _find_damage(answer: dict[str, Any], key: StudyKey) -> str:
         return f"is to an unknown question {answer.get('question')!r}"
     if sorted(str(answer.get(side)) for side in ("left", "right")) != sorted(item.images):
         return "shows other images than its item has"
-    ratings, ms = (range(1, 6), "1 to 5"), answer.get("ms")
+    ratings = (range(1, 6), "1 to 5")
     expected: dict[str, tuple[Any, str]] = {
         "choice": (("left", "right", "none"), "left, right or none"),
         "rating_left": ratings,
@@ -234,6 +234,7 @@ def _find_damage(answer: dict[str, Any], key: StudyKey) -> str:
         value = answer.get(field_name)
         if isinstance(value, bool) or value not in values:
             return f"has the {field_name} {value!r}, expected {words}"
+    ms: Any = answer.get("ms")
     if type(ms) not in (int, float) or not 0 <= ms < math.inf:
         return f"has the time {ms!r}, expected milliseconds"
     if type(answer.get("place")) is not int:

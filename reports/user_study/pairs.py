@@ -48,7 +48,8 @@ class PairFiles:
     masks: tuple[Path, Path] | None
 
     def have_equal_pixels(self) -> bool:
-        return np.array_equal(*(read_pixels(path) for path in self.images))
+        left, right = (read_pixels(path) for path in self.images)
+        return np.array_equal(left, right)
 
 
 def find_cell(results: SweepResults, setting: str, word: str) -> CellResults:
