@@ -14,10 +14,10 @@ from conf import schema
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
 
-__all__ = ["accelerate", "compile_blocks", "slow_format"]
+__all__ = ["accelerate", "compile_blocks", "find_slow_format"]
 
-# Of UNets and of PixArt; SDXL has 70 of two widths. Residual blocks hardly share a shape: minutes
-# more
+# Of UNets and of PixArt; SDXL has 70 of two widths. Residual blocks hardly share a shape, so that
+# compiling them would take minutes more.
 BLOCK = "BasicTransformerBlock"
 NARROW = {
     "bfloat16": torch.bfloat16,
@@ -25,11 +25,11 @@ NARROW = {
     "bf16-mixed": torch.bfloat16,
     "16-mixed": torch.float16,
 }
-# Times as long as in float32: with instructions of its own a narrow format takes less time, without
+# Times as long as in float32: with instructions for it a narrow format takes less time, without
 # them 20 times and more
 SLOW = 4.0
-# Of one block: its width and plane in each level, with and without gradients, gated or not, each
-# batch size that is new
+# Of one block: its width and map size in each level, with and without gradients, gated or not, each
+# new batch size
 VARIANTS = 64
 
 
@@ -44,13 +44,13 @@ def accelerate(backbone: Backbone, settings: schema.Backbone) -> None:
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
-    """Has torch.compile compile each transformer block of a UNet, or of PixArt, when it first runs;
-    ``backend`` is torch.compile's.
+    """Compiles each transformer block of a UNet, or of PixArt, when it first runs; ``backend`` is
+    torch.compile's.
 
     Blocks one by one, not the model as a whole: those of one shape share their code, which takes a
-    fraction of the time, and what happens around them (the passes of `attention.hooks`, gradient
-    checkpointing, `stop_after`) is Python as ever. The attention of a layer where gates, maps or
-    tokens are at work is left out (`SiteProcessor`).
+    fraction of the time, and what happens around them (`attention.hooks`, gradient checkpointing,
+    `stop_after`) stays Python. The attention of a layer where gates, maps or tokens act is left out
+    (`SiteProcessor`).
     """
     import torch._dynamo.config as dynamo
 
@@ -60,14 +60,17 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
             module.compile(backend=backend)
 
 
-def slow_format(config: schema.Run, device: torch.device) -> str | None:
+def find_slow_format(config: schema.Run, device: torch.device) -> str | None:
     """A sentence where ``backbone.dtype`` or ``trainer.precision`` is a narrow format for which
     this CPU has no instructions, measured on a product of matrices; None elsewhere."""
     if device.type != "cpu":
         return None
-    asked = {"backbone.dtype": config.backbone.dtype, "trainer.precision": config.trainer.precision}
-    for key, name in asked.items():
-        if name in NARROW and (ratio := _slowdown(NARROW[name])) > SLOW:
+    formats = {
+        "backbone.dtype": config.backbone.dtype,
+        "trainer.precision": config.trainer.precision,
+    }
+    for key, name in formats.items():
+        if name in NARROW and (ratio := _measure_slowdown(NARROW[name])) > SLOW:
             return (
                 f"{key}={name} is slow on this CPU, whose products of matrices take "
                 f"{ratio:.0f} times as long in it as in float32"
@@ -76,19 +79,19 @@ def slow_format(config: schema.Run, device: torch.device) -> str | None:
 
 
 @torch.no_grad()
-def _slowdown(dtype: torch.dtype, side: int = 256, repeats: int = 6) -> float:
+def _measure_slowdown(dtype: torch.dtype, side: int = 256, repeats: int = 6) -> float:
     """How many times as long as in float32 a product of matrices takes in ``dtype``: the quickest
-    of some, on one thread and in turn, so that what else the machine does decides nothing."""
+    of some, on one thread and in turn, so that other work of the machine decides nothing."""
     seconds: dict[torch.dtype, list[float]] = {torch.float32: [], dtype: []}
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         for _ in range(repeats + 1):
-            for kind, taken in seconds.items():
-                matrix = torch.ones(side, side, dtype=kind)
+            for number_format, times in seconds.items():
+                matrix = torch.ones(side, side, dtype=number_format)
                 start = time.perf_counter()
                 matrix @ matrix
-                taken.append(time.perf_counter() - start)
+                times.append(time.perf_counter() - start)
     finally:
         torch.set_num_threads(threads)
     return min(seconds[dtype][1:]) / min(seconds[torch.float32][1:])

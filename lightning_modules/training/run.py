@@ -140,7 +140,7 @@ def _load_backbone(config: Run, emit: Progress) -> Backbone:
     acceleration.accelerate(backbone, settings)
     # Here, not when training begins: a method that trains nothing samples on the same device.
     backbone.to(distributed.device(config.trainer.accelerator))
-    if slow := acceleration.slow_format(config, backbone.device):
+    if slow := acceleration.find_slow_format(config, backbone.device):
         emit(slow, 0.0)
     return backbone
 

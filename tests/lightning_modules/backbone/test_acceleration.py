@@ -10,7 +10,7 @@ import torch
 
 from conf import schema
 from lightning_modules.backbone import acceleration
-from lightning_modules.backbone.acceleration import BLOCK, accelerate, slow_format
+from lightning_modules.backbone.acceleration import BLOCK, accelerate, find_slow_format
 from lightning_modules.backbone.sampling import sample
 
 
@@ -68,18 +68,18 @@ def test_a_format_that_this_cpu_is_slow_in_is_said(
     dtype: str, precision: str, said: str | None, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(
-        acceleration, "_slowdown", {torch.float16: 3.0, torch.bfloat16: 20.0}.__getitem__
+        acceleration, "_measure_slowdown", {torch.float16: 3.0, torch.bfloat16: 20.0}.__getitem__
     )
     config = schema.Run(
         backbone=schema.Backbone(dtype=dtype), trainer=schema.Trainer(precision=precision)
     )
-    answer = slow_format(config, torch.device("cpu"))
+    answer = find_slow_format(config, torch.device("cpu"))
     assert (
         answer is None
         if said is None
         else answer is not None and answer.startswith(said) and ":" not in answer
     )
-    assert slow_format(config, torch.device("cuda")) is None
+    assert find_slow_format(config, torch.device("cuda")) is None
 
 
 def test_the_quickest_products_are_compared_on_one_thread(monkeypatch: pytest.MonkeyPatch):
@@ -92,5 +92,5 @@ def test_the_quickest_products_are_compared_on_one_thread(monkeypatch: pytest.Mo
         "perf_counter",
         lambda: counts.append(torch.get_num_threads()) or next(clock),
     )
-    assert acceleration._slowdown(torch.bfloat16, side=2, repeats=3) == 15.0
+    assert acceleration._measure_slowdown(torch.bfloat16, side=2, repeats=3) == 15.0
     assert set(counts) == {1} and torch.get_num_threads() == threads

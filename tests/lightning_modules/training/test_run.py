@@ -282,7 +282,7 @@ def test_a_slow_number_format_is_said_before_anything_long(
 ):
     monkeypatch.setattr(
         acceleration,
-        "slow_format",
+        "find_slow_format",
         lambda config, device: f"{config.backbone.dtype} is slow on {device}",
     )
     said: list[str] = []
