@@ -179,7 +179,7 @@
   function end() {
     const done = state.finished;
     $("end").querySelector("h1").textContent = done ? "Thank you" : "Paused";
-    $("told").textContent = done
+    $("message").textContent = done
       ? "That was the last one. Your answers have not been sent: save the file and give it to whoever invited you."
       : keeps
         ? "Your answers are kept in this browser: close the page and open it again to go on. Or save what there is so far."

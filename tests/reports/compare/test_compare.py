@@ -77,7 +77,7 @@ def test_pairs_are_compared_seed_by_seed(results: Any, version: Any) -> None:
     assert settings is not None and settings.rows == [["trainer.steps", "60", "120"]]
 
 
-def test_a_changed_claim_is_told_with_the_change_of_the_effect(results: Any, version: Any) -> None:
+def test_a_changed_claim_comes_with_the_change_of_the_effect(results: Any, version: Any) -> None:
     a, b = results("eight"), version("eight", {"0.6": -0.1})
     found = compare_versions(a, b)
     effects = [success(side.levels[1]) - success(side.levels[0]) for side in (a, b)]
@@ -180,7 +180,7 @@ def test_nothing_in_common_is_one_line(results: Any, version: Any) -> None:
         compare_versions(results("eight"), c)
 
 
-def test_the_same_numbers_are_told_to_be_the_same(results: Any) -> None:
+def test_the_same_numbers_are_reported_as_the_same(results: Any) -> None:
     found = compare_versions(results("eight"), results("eight"))
     text = conclude_comparison(found)
     assert text.startswith("new gives the same numbers as old in every common cell")

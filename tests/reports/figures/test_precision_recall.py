@@ -39,7 +39,7 @@ def test_the_caption_names_the_front_and_claims_nothing(results: Any, tmp_path: 
     ("spread", "expected"),
     [(0.001, "bars: 95 % t-intervals"), (0.9, "±0.000 in precision, are wider than this panel")],
 )
-def test_bars_that_would_shrink_the_means_to_a_point_are_told(
+def test_bars_that_would_shrink_the_means_are_described(
     changeable: Any, tmp_path: Path, spread: float, expected: str
 ) -> None:
     results = changeable("threshold")

@@ -51,7 +51,7 @@ def fresh(tab: browser.Page, page: Path, tmp_path: Path) -> Iterator[browser.Pag
     since = len(tab.events)
     tab.reload()
     yield tab
-    tab.eval("1")  # what has happened has been told
+    tab.eval("1")  # so that all events have arrived
     seen = tab.events[since:]
     assert [
         e["params"] for e in seen if e["method"] in ("Log.entryAdded", "Runtime.exceptionThrown")
@@ -106,15 +106,15 @@ def saved_file(tab: browser.Page, folder: Path) -> Path:
 
 
 def answer_all(tab: browser.Page) -> list[tuple[dict[str, Any], str, tuple[int, int]]]:
-    """Answers every question by keys alone; returns what stood there, and what was said."""
-    said = []
+    """Answers every question by keys alone; returns what stood there, and what was given."""
+    given = []
     for number in range(SCREENS):
         key, choice = (("ArrowLeft", "left"), ("ArrowRight", "right"), (" ", "none"))[number % 3]
         ratings = 1 + number % 5, 5 - number % 4
         seen = shown(tab)
         tab.press(key, str(ratings[0]), str(ratings[1]), "Enter")
-        said.append((seen, choice, ratings))
-    return said
+        given.append((seen, choice, ratings))
+    return given
 
 
 def test_everything_by_keyboard_then_analysed(
@@ -131,26 +131,26 @@ def test_everything_by_keyboard_then_analysed(
         and text(fresh, "#count") == f"1 of {ITEMS}"
         and text(fresh, "#question") == ATTACK
     )
-    said = answer_all(fresh)
+    given = answer_all(fresh)
     assert visible(fresh) == "end" and text(fresh, "#end h1") == "Thank you"
     assert (
-        all(seen["loaded"] for seen, _, _ in said)
-        and [seen["outlined"] for seen, _, _ in said] == [False, True] * ITEMS
+        all(seen["loaded"] for seen, _, _ in given)
+        and [seen["outlined"] for seen, _, _ in given] == [False, True] * ITEMS
     )
-    assert len({seen["prompt"] for seen, _, _ in said}) == ITEMS
+    assert len({seen["prompt"] for seen, _, _ in given}) == ITEMS
     fresh.press("Enter")  # saves
     path = saved_file(fresh, tmp_path)
-    told = json.loads(path.read_text(encoding="utf-8"))
+    file = json.loads(path.read_text(encoding="utf-8"))
     assert (
-        told["finished"]
-        and path.name == f"answers-{told['participant'][:8]}.json"
+        file["finished"]
+        and path.name == f"answers-{file['participant'][:8]}.json"
         and text(fresh, "#saved").startswith("Saved as answers-")
     )
     assert fresh.eval("document.getElementById('answers').value") == path.read_text(
         encoding="utf-8"
     )
-    assert set(told) == {"format", "study", "participant", "seed", "finished", "answers"}
-    for (seen, choice, ratings), one in zip(said, told["answers"], strict=True):
+    assert set(file) == {"format", "study", "participant", "seed", "finished", "answers"}
+    for (seen, choice, ratings), one in zip(given, file["answers"], strict=True):
         assert one["left"] in seen["named"][0] and one["right"] in seen["named"][1]
         assert (one["choice"], one["rating_left"], one["rating_right"]) == (
             choice,
@@ -162,7 +162,7 @@ def test_everything_by_keyboard_then_analysed(
     assert "warning: only one participant" in capsys.readouterr().out
     rows = (tmp_path / "results" / "answers.csv").read_text(encoding="utf-8").splitlines()[1:]
     expected = []  # the choices by cell, worked out from the key alone
-    for one in told["answers"]:
+    for one in file["answers"]:
         item = key["items"][one["item"]]
         if item["kind"] == "pair":
             chosen = {"left": one["left"], "right": one["right"], "none": None}[one["choice"]]
@@ -267,8 +267,8 @@ def test_a_pause_saves_what_there_is(
     fresh.click("#pause")
     assert text(fresh, "#end h1") == "Paused"
     fresh.click("#save")
-    told = json.loads(saved_file(fresh, tmp_path).read_text(encoding="utf-8"))
-    assert not told["finished"] and len(told["answers"]) == 1
+    file = json.loads(saved_file(fresh, tmp_path).read_text(encoding="utf-8"))
+    assert not file["finished"] and len(file["answers"]) == 1
     fresh.press("Backspace")
     assert visible(fresh) == "item" and shown(fresh)["outlined"]
     assert main(["--analyse", str(tmp_path), f"key={page.with_suffix('.key.json')}"]) == 2
