@@ -50,7 +50,7 @@ def test_a_backbone_without_a_file_is_read_from_its_folder(
     assert own("sd15").resolution == 512
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     with pytest.raises(
-        conf.ConfigError, match="org/model not downloaded yet.*hf download org/model"
+        conf.ConfigError, match="org/model is not downloaded yet.*hf download org/model"
     ):
         own("org/model")
     # the revision that is loaded where none is named
