@@ -95,7 +95,7 @@ def evaluate(
         return EvaluationResult({}, {})
     table = _score(scorers, prompts, images, emit)
     metrics = {key: value for scorer in scorers for key, value in scorer.finish().items()}
-    metrics |= images.observed or {}
+    metrics |= images.stats or {}
     write_scores(folder, prompts, images, table, evaluation.keep_images, targets)
     adapter = Path(config.output) / "adapters" / trained if trained else None
     metrics |= diagnose(method, datamodule, config, prompts, adapter, folder)
@@ -118,42 +118,36 @@ def draw_missing(
     returns when those of all processes are there."""
 
     def find_missing() -> list[int]:
-        found = images.missing()
-        # What it observes is of all images
-        everything = method.collects_stats and (found or images.observed is None)
-        return list(range(len(prompts))) if everything else found
+        rows = images.missing()
+        # The method's statistics are of all images
+        everything = method.collects_stats and (rows or images.stats is None)
+        return list(range(len(prompts))) if everything else rows
 
-    # One process looks: for the others, some of what is missing may have been drawn when they look.
+    # One process looks: for the others, some of what is missing may have been drawn when they look
     missing = set(distributed.once(find_missing))
-    every = list(range(0, len(prompts), config.batch))
-    rank, world = ranks()
-    chosen = [
-        s
-        for s in (every[i] for i in share(len(every), rank, world))
-        if missing & set(range(s, s + config.batch))
+    batches = [
+        range(len(prompts))[s : s + config.batch] for s in range(0, len(prompts), config.batch)
     ]
-    began, done = time.monotonic(), 0
-    if chosen:
+    own = share(len(batches), *ranks())
+    todo = [batch for batch in (batches[i] for i in own) if missing.intersection(batch)]
+    if todo:
         images.check_space(len(missing), method.resolution)
-    with method.collect_stats(config.guidance) as observed:
-        for number, start in enumerate(chosen):
-            chunk = prompts[start : start + config.batch]
-            noises = [p.noise for p in chunk]
-            given = masks and mask_guidance(chunk, masks[start : start + config.batch], config)
-            found = method.generate(
-                [p.text for p in chunk], noises, given, config.steps, config.guidance, config.batch
+    began, done, total = time.monotonic(), 0, sum(map(len, todo))
+    with method.collect_stats(config.guidance) as stats:
+        for number, rows in enumerate(todo, 1):
+            chunk = prompts[rows.start : rows.stop]
+            texts, noises = [p.text for p in chunk], [p.noise for p in chunk]
+            guide = masks and mask_guidance(chunk, masks[rows.start : rows.stop], config)
+            pictures = method.generate(
+                texts, noises, guide, config.steps, config.guidance, config.batch
             )
-            for i, image in enumerate(found):
-                images.save(start + i, image)
-            done += len(chunk)
-            left = (time.monotonic() - began) / (number + 1) * (len(chosen) - number - 1)
-            wanted = sum(min(config.batch, len(prompts) - s) for s in chosen)
-            emit(
-                (f"sampling: image {done}/{wanted}, {left:.0f} s left"),
-                DRAWING * (number + 1) / len(chosen),
-            )
+            for row, picture in zip(rows, pictures, strict=True):
+                images.save(row, picture)
+            done += len(rows)
+            left = (time.monotonic() - began) / number * (len(todo) - number)
+            emit(f"sampling: image {done}/{total}, {left:.0f} s left", DRAWING * number / len(todo))
     if method.collects_stats and missing:
-        images.observe(done, observed)
+        images.write_stats(done, stats)
     if not missing:
         emit(f"sampling: all {len(prompts)} images are there already", DRAWING)
     distributed.barrier()

@@ -105,41 +105,33 @@ class ImageStore:
         bytes a pixel."""
         needed, free = images * side * side * 3, shutil.disk_usage(self.folder).free
         if needed > free:
-            said = (
+            raise ValueError(
                 f"{images} images of {side} pixels take up to {needed / 2**30:.1f} GiB at "
-                f"{self.folder}, {free / 2**30:.1f} GiB are free"
+                f"{self.folder}, {free / 2**30:.1f} GiB are free: make room, set output=, or lower "
+                "evaluation.prompts"
             )
-            raise ValueError(f"{said}: make room, set output=, or lower evaluation.prompts")
 
     @property
-    def observed(self) -> dict[str, float] | None:
-        """What the method observed of itself while all the images were drawn; None while some are
-        not."""
-        first = self.folder / "observed-0.json"
+    def stats(self) -> dict[str, float] | None:
+        """What the method measured of itself while all the images were drawn, the mean over images;
+        None while some of it is not there."""
+        first = self.folder / "stats-0.json"
         if not first.exists():
             return None
-        paths = [
-            self.folder / f"observed-{rank}.json"
-            for rank in range(json.loads(first.read_text())["of"])
-        ]
+        world = json.loads(first.read_text())["of"]
+        paths = [self.folder / f"stats-{rank}.json" for rank in range(world)]
         if not all(path.exists() for path in paths):
             return None
-        parts = [json.loads(path.read_text()) for path in paths]
-        found = {}
-        for key in dict.fromkeys(key for part in parts for key in part["values"]):
-            knowing = [
-                (part["values"][key], part["images"])
-                for part in parts
-                if part["images"] and key in part["values"]
-            ]
-            if knowing:
-                found[key] = sum(value * images for value, images in knowing) / sum(
-                    images for _, images in knowing
-                )
-        return found
+        sums: dict[str, list[float]] = {}
+        for part in (json.loads(path.read_text()) for path in paths):
+            for key, value in part["values"].items() if part["images"] else ():
+                total = sums.setdefault(key, [0, 0])
+                total[0] += value * part["images"]
+                total[1] += part["images"]
+        return {key: total / images for key, (total, images) in sums.items()}
 
-    def observe(self, images: int, values: dict[str, float]) -> None:
-        """What this process observed on its share of the images."""
+    def write_stats(self, images: int, values: dict[str, float]) -> None:
+        """What the method measured on this process's share of the images."""
         rank, world = ranks()
         content = {"images": images, "of": world, "values": values}
-        write_atomically(self.folder / f"observed-{rank}.json", json.dumps(content))
+        write_atomically(self.folder / f"stats-{rank}.json", json.dumps(content))

@@ -88,8 +88,8 @@ def test_what_is_there_is_not_drawn_again_and_batches_stay(tmp_path: Path):
 def test_what_a_method_observes_is_of_all_images(tmp_path: Path):
     kept = images(tmp_path)
     drawn(Artist(stats=True), kept)
-    assert kept.observed == {"mean_noise": 104.5}
-    assert drawn(Artist(stats=True), kept) == [] and kept.observed == {"mean_noise": 104.5}
+    assert kept.stats == {"mean_noise": 104.5}
+    assert drawn(Artist(stats=True), kept) == [] and kept.stats == {"mean_noise": 104.5}
     kept.path(9).unlink()
     assert len(drawn(Artist(stats=True), kept)) == 3, (
         "half of the images would be observed otherwise"
@@ -120,16 +120,16 @@ def test_processes_share_the_batches_and_what_they_observed(
             and not kept.missing()
         )
         calls.clear()
-    assert kept.observed == {"mean_noise": pytest.approx(104.5)}
+    assert kept.stats == {"mean_noise": pytest.approx(104.5)}
 
 
 def test_what_was_not_observed_to_the_end_is_drawn_again(tmp_path: Path):
     kept = images(tmp_path)
     drawn(Artist(), kept)
-    assert kept.observed is None and not kept.missing(), (
+    assert kept.stats is None and not kept.missing(), (
         "as after a kill between the last image and what was observed"
     )
-    assert len(drawn(Artist(stats=True), kept)) == 3 and kept.observed == {"mean_noise": 104.5}
+    assert len(drawn(Artist(stats=True), kept)) == 3 and kept.stats == {"mean_noise": 104.5}
 
 
 def test_a_full_disk_is_said_before_anything_is_drawn(

@@ -191,14 +191,14 @@ class Perfect(SimpleNamespace):
         backbone = SimpleNamespace(device="cpu")
         super().__init__(
             takes_masks=takes_masks,
-            observes=False,
+            collects_stats=False,
             resolution=64,
             backbone=backbone,
             given=[],
             images=images,
         )
 
-    def observed(self, guidance: float) -> Any:
+    def collect_stats(self, guidance: float) -> Any:
         return nullcontext({})
 
     def diagnostics(self, *_: Any) -> dict[str, float]:
