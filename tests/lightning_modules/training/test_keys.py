@@ -125,9 +125,9 @@ def test_code_that_only_looks_on_changes_no_key(copy: Path, package: str) -> Non
 
 
 def test_a_method_changes_its_own_keys_alone(copy: Path) -> None:
-    found = changed(copy, {"lightning_modules/methods/separate_enhance.py": sub(r"\Z", "x = 1\n")})
-    own = {name for name in before_edits() if name.split()[0] == "separate_enhance"}
-    assert found == own | {"images of separate_enhance"}
+    found = changed(copy, {"lightning_modules/methods/mcgm.py": sub(r"\Z", "x = 1\n")})
+    own = {name for name in before_edits() if name.split()[0] == "mcgm"}
+    assert found == own | {"images of mcgm"}
 
 
 def test_a_data_set_changes_the_adapters_trained_on_it_alone(copy: Path) -> None:
