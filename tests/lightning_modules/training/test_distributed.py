@@ -330,17 +330,3 @@ def test_a_process_takes_the_gpu_of_its_number(monkeypatch: pytest.MonkeyPatch):
         ValueError, match=("5 processes on a machine with 4 GPUs.*trainer.accelerator=cpu")
     ):
         distributed.device("auto")
-
-
-def test_batch_and_devices_count_by_their_product(base: Run):
-    def key(batch: int, devices: int) -> str:
-        return train.training_key(
-            conf.replace(base, {"trainer.batch": batch, "trainer.devices": devices})
-        )
-
-    assert key(4, 1) == key(2, 2) == key(1, 4) != key(4, 2)
-    with pytest.raises(
-        ValueError,
-        match=("16 make no batch of trainer.batch=4 on each of trainer.devices=5: lower it"),
-    ):
-        train.check(conf.replace(base, {"trainer.batch": 4, "trainer.devices": 5}))

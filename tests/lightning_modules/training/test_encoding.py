@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -20,7 +19,6 @@ from datamodules.cache import TextCache, text_facts
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.base import Method
 from lightning_modules.training import run as train
-from lightning_modules.training.checks import check
 
 TEXTS = ["a red circle", "a blue square and a green ring"]
 
@@ -195,43 +193,3 @@ def test_prompts_alone_train_separate_enhance(base: Run, tmp_path: Path):
         result["counts"]["trained_parameters"] > 0
         and json.loads((tmp_path / "trial" / "data.json").read_text())["prompts"] == 3
     )
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        (
-            {"data.name": "coco", "evaluation.prompts": 0},
-            ("data.root=auto with data=coco: only the embedded world can be rendered"),
-        ),
-        (
-            {"data.name": "prompts", "data.root": "p", "evaluation.prompts": 0},
-            ("method=maskattn with data=prompts: prompts without images"),
-        ),
-        (
-            {
-                "method": "separate_enhance",
-                "method.separate.inputs": "images",
-                "data.name": "prompts",
-                "data.root": "p",
-                "evaluation.prompts": 0,
-            },
-            "data=prompts.* no images",
-        ),
-        (
-            {
-                "method": "separate_enhance",
-                "data.concepts": ["red ring", "cross"],
-                "data.cache": "all",
-            },
-            "data.cache=all keeps encoded captions",
-        ),
-        (
-            {"data.name": "scene", "method": "mcgm", "data.drop_captions": 0.1},
-            "data.drop_captions=0.1 with data=scene",
-        ),
-    ],
-)
-def test_what_does_not_go_together_is_refused(base: Run, changes: dict[str, Any], message: str):
-    with pytest.raises(ValueError, match=message):
-        check(conf.replace(base, changes))

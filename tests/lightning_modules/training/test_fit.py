@@ -15,7 +15,6 @@ from filelock import FileLock
 
 from conf import load as conf
 from conf.schema import Run
-from lightning_modules.training import keys
 from lightning_modules.training import run as train
 
 
@@ -78,13 +77,6 @@ def test_what_learns_on_each_prompt_does_so_in_a_run(base: Run, tmp_path: Path) 
     assert len(pictures[0]) == 8 and all(
         mine != untouched for mine, untouched in zip(*pictures, strict=True)
     )
-
-
-def test_an_adapter_of_other_code_or_another_mark_is_not_used(base: Run, monkeypatch: Any) -> None:
-    before = keys.training_key(base)
-    assert keys.training_key(conf.replace(base, {"fresh": "again"})) != before
-    monkeypatch.setattr(keys, "training_code", lambda config: "other")
-    assert keys.training_key(base) != before
 
 
 def test_a_loss_that_is_no_number_ends_the_training_as_failed(base: Run, tmp_path: Path) -> None:

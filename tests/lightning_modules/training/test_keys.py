@@ -14,6 +14,7 @@ from conf import load as conf
 from conf.schema import Run
 from conf.spec import methods
 from lightning_modules.training import keys
+from lightning_modules.training.checks import check
 
 CONFIGS = {
     f"{method} on {data}": conf.replace(Run(), {"method.name": method, "data.name": data})
@@ -182,27 +183,79 @@ def test_a_root_that_is_not_there_is_named() -> None:
         keys.code_version("lightning_modules.methods.nothing")
 
 
-def test_of_batch_and_devices_the_product_counts() -> None:
-    facts = [
-        keys.training_facts(conf.replace(Run(), {"trainer.devices": k, "trainer.batch": b}))
-        for k, b in ((1, 4), (2, 2), (2, 4))
-    ]
-    assert facts[0] == facts[1] != facts[2]
+def test_of_batch_and_devices_the_product_counts(base: Run) -> None:
+    def key(batch: int, devices: int) -> str:
+        return keys.training_key(
+            conf.replace(base, {"trainer.batch": batch, "trainer.devices": devices})
+        )
+
+    assert key(4, 1) == key(2, 2) == key(1, 4) != key(4, 2)
 
 
 @pytest.mark.parametrize(
     ("changes", "same"),
     [
-        ({"evaluation.prompts": 3, "output": "elsewhere", "trainer.log_every": 1}, True),
-        ({"evaluate_with": {"method.gate.threshold": 0.7}, "data.workers": 2}, True),
+        ({"evaluation.steps": 50, "data.eval_images": 99, "output": "elsewhere"}, True),
+        ({"trainer.log_every": 7, "trainer.checkpoint_every": 7, "data.workers": 2}, True),
+        ({"evaluate_with": {"method.gate.threshold": 0.7}}, True),
         ({"method.masks.lambda_m": 0.5}, True),  # Another method's
-        ({"method.gate.width": 64}, False),
+        ({"method.gate.threshold": 0.7}, False),
         ({"method.separate.side": 8}, False),  # MaskAttn may read it
-        ({"trainer.lr": 1e-3}, False),
+        ({"trainer.lr": 0.1}, False),
+        ({"backbone.path": "embedded"}, False),
+        ({"data.train_images": 99}, False),
+        ({"data.min_phrases": 2}, False),
         ({"seed": 1}, False),
         ({"fresh": "again"}, False),
     ],
 )
-def test_what_training_depends_on(changes: dict, same: bool) -> None:
-    facts = keys.training_facts(Run())
-    assert (keys.training_facts(conf.replace(Run(), changes)) == facts) == same
+def test_the_key_of_an_adapter_holds_what_training_depends_on(
+    base: Run, changes: dict, same: bool
+) -> None:
+    assert (keys.training_key(conf.replace(base, changes)) == keys.training_key(base)) == same
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"evaluate_with": {"method.masks.token_scale": 1.0}}, True),
+        ({"evaluate_with": {"method.masks.mask_scope": "everywhere"}}, True),
+        ({"evaluate_with": {"evaluation.follow_masks": True, "evaluation.masks": "wrong"}}, True),
+        ({"method.masks.lambda_m": 0.5}, False),
+        ({"method.masks.token_scale": 1.0}, False),
+        ({"method.subjects.first_phase": 0.9}, False),
+        ({"method.weights.rank": 4}, False),
+        ({"method.gate.threshold": 0.7}, True),  # Another method's
+    ],
+)
+def test_use_of_masks_may_change_after_training(base: Run, changes: dict, same: bool) -> None:
+    config = conf.replace(base, {"method.name": "mcgm"})
+    check(later := conf.replace(config, changes))
+    assert (keys.training_key(later) == keys.training_key(config)) == same
+
+
+def test_code_counts(base: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = keys.training_key(base)
+    monkeypatch.setattr(keys, "training_code", lambda config: "other")
+    assert keys.training_key(base) != before
+
+
+def test_other_weights_below_the_same_path_make_another_adapter(base: Run, tmp_path: Path) -> None:
+    weights = tmp_path / "backbone" / "unet" / "model.safetensors"
+    weights.parent.mkdir(parents=True)
+    config = conf.replace(base, {"backbone.path": str(tmp_path / "backbone")})
+    weights.write_bytes(b"one")
+    first = keys.training_key(config)
+    weights.write_bytes(b"two")
+    second = keys.training_key(config)
+    weights.write_bytes(b"one")
+    assert second != first == keys.training_key(config)
+
+
+def test_an_adapter_to_start_from_counts_by_its_weights(base: Run, tmp_path: Path) -> None:
+    found = []
+    for name, content in (("a", b"one"), ("b", b"one"), ("c", b"two")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "adapter.safetensors").write_bytes(content)
+        found.append(keys.training_key(conf.replace(base, {"method.init": str(tmp_path / name)})))
+    assert found[0] == found[1] and len({*found, keys.training_key(base)}) == 3

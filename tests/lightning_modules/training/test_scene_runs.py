@@ -1,5 +1,5 @@
-"""The data of a run: scenes that are refused before any long work, class images, placeholders, and
-what a scene's adapter is keyed by."""
+"""Runs on a scene: what is refused before any long work, class images, placeholders, and what an
+adapter is keyed by."""
 
 from __future__ import annotations
 

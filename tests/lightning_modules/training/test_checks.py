@@ -1,0 +1,209 @@
+"""What a run refuses before anything is loaded or written, and what it lets pass."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from conf import load as conf
+from conf.schema import Data, Evaluation, Run, Trainer
+from lightning_modules.training import run as train
+from lightning_modules.training.checks import check
+
+PLAIN = Run(
+    data=Data(train_images=16, eval_images=4),
+    trainer=Trainer(batch=4),
+    evaluation=Evaluation(prompts=4),
+)
+SCENE = {"data.name": "scene"}
+TWO = {**SCENE, "method.subjects.tokens": ["<a>", "<b>"]}
+OWN = {"data.name": "coco", "data.root": "/x", "evaluation.prompts": 0}
+PROMPTS = {"data.name": "prompts", "data.root": "p", "evaluation.prompts": 0}
+SUBJECTS = [
+    ({"method.subjects.tokens": ["<a>"]}, r"tokens=\['<a>'\] with data=shapes.*data=scene"),
+    ({"method.subjects.tokens": ["<a>"], **OWN}, r"tokens=\['<a>'\] with data=coco"),
+    ({**TWO, "method.subjects.classes": ["dog"]}, r"classes=\['dog'\]: 1 classes for 2 tokens"),
+    ({"method.subjects.schedule": "tokens_only"}, "schedule=tokens_only with data=shapes"),
+    (
+        {"method.weights.trainable": "none", "method.masks.trained": False},
+        "weights.trainable=none with data=shapes: nothing would be trained",
+    ),
+    ({**SCENE, "backbone.resolution": 512}, "backbone.resolution=512 with data=scene.*64 pixels"),
+    ({**SCENE, "data.root": "/x"}, "detector=judge with data.name='scene': .*embedded world"),
+    ({"evaluate_with": {"method.weights.rank": 4}}, "weights.rank cannot change after training"),
+    (
+        {**TWO, "evaluate_with": {"method.subjects.tokens": ["<c>", "<d>"]}},
+        "method.subjects.tokens cannot change after training",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        *((method, *case) for case in SUBJECTS for method in ("mcgm", "break_a_scene")),
+        ("maskattn", SCENE, "method=maskattn with data=scene: a scene is for break_a_scene, mcgm"),
+        ("maskattn", PROMPTS, "method=maskattn with data=prompts: prompts without images"),
+        (
+            "maskattn",
+            {"data.name": "coco", "data.root": "/x"},
+            "the judge knows only the embedded world.*evaluation.prompts=0",
+        ),
+        (
+            "maskattn",
+            {"data.name": "coco", "evaluation.prompts": 0},
+            "data.root=auto with data=coco",
+        ),
+        ("maskattn", {"backbone.resolution": 512}, "resolution=512 with data=shapes: .*64 pixels"),
+        ("maskattn", {"data.train_images": 3}, "train_images=3 make no batch of trainer.batch=4"),
+        (
+            "maskattn",
+            {"trainer.devices": 5},
+            "16 make no batch of trainer.batch=4 on each of trainer.devices=5: lower it",
+        ),
+        ("maskattn", {"evaluation.prompts": 1}, "2 prompts .* evaluation.precision_recall_k=3"),
+        ("maskattn", {"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
+        (
+            "maskattn",
+            {"evaluation.detector": "none", "evaluation.extractor": "none"},
+            "nothing would be measured",
+        ),
+        ("maskattn", {"method.init": "/nowhere"}, "method.init='/nowhere' is no adapter: .*json"),
+        (
+            "maskattn",
+            {"method.gate.denoising_weight": 0.0},
+            "denoising_weight=0 with method.gate.supervision=none .*: nothing would be trained",
+        ),
+        (
+            "maskattn",
+            {
+                "method.gate.denoising_weight": 0.0,
+                "method.gate.supervision": "masks",
+                "method.gate.supervision_weight": 0.0,
+            },
+            "denoising_weight=0 with method.gate.supervision=masks of weight 0",
+        ),
+        (
+            "maskattn",
+            {"method.gate.gradient": "released", "method.gate.mode": "soft"},
+            "gradient=released with method.gate.mode=soft",
+        ),
+        ("maskattn", {"method.gate.supervision": "oracle", **OWN}, "oracle needs data=shapes"),
+        (
+            "maskattn",
+            {"evaluate_with": {"method.gate.width": 16}},
+            "method.gate.width cannot change after training: .*use when=train",
+        ),
+        (
+            "maskattn",
+            {"evaluate_with": {"method.gate.mode": "learned"}},
+            "method.gate.mode=learned cannot change after training",
+        ),
+        (
+            "mcgm",
+            {"evaluate_with": {"method.masks.encoder": "conv"}},
+            "^method.masks.encoder cannot change after training",
+        ),
+        (
+            "mcgm",
+            {"evaluate_with": {"method.masks.text_binding": "none"}},
+            "^method.masks.text_binding cannot change after training",
+        ),
+        ("mcgm", {**SCENE, "data.drop_captions": 0.1}, "drop_captions=0.1 with data=scene"),
+        (
+            "separate_enhance",
+            {"method.separate.inputs": "images", **PROMPTS},
+            "data=prompts.* no images",
+        ),
+        (
+            "separate_enhance",
+            {"data.concepts": ["red ring", "cross"], "data.cache": "all"},
+            "data.cache=all keeps encoded captions",
+        ),
+        ("maskattn", {"data.concepts": ["red ring"]}, "data.concepts with method=maskattn"),
+    ],
+)
+def test_what_does_not_go_together_is_refused_in_one_line(
+    method: str, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        check(conf.replace(PLAIN, {"method.name": method} | changes))
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        SCENE,
+        {**TWO, "method.subjects.classes": ["dog", ""]},
+        {**SCENE, "method.subjects.classes": ["dog", "cat"]},
+        {**TWO, "method.subjects.schedule": "tokens_only"},
+        {**SCENE, "data.root": "/x", "evaluation.prompts": 0, "backbone.resolution": 512},
+        {**SCENE, "method.name": "untouched"},
+        {**SCENE, "data.train_images": 1},
+        {**SCENE, "method.name": "break_a_scene"},
+        {"method.name": "separate_enhance", **PROMPTS},
+    ],
+)
+def test_what_goes_together_passes(changes: dict[str, Any]) -> None:
+    check(conf.replace(PLAIN, {"method.name": "mcgm", **changes}))
+
+
+def test_a_refused_run_writes_nothing(base: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="64 pixels"):
+        train.run(conf.replace(base, {"backbone.resolution": 512}), tmp_path / "trial")
+    assert not (tmp_path / "trial").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"evaluation.prompts": 5},
+            "evaluation.prompts=5 but split 'val' has 4 images: set data.eval_images higher",
+        ),
+        (
+            {"evaluation.splits": ["val", "test"]},
+            "evaluation.splits names 'test': this dataset has train, val, heldout",
+        ),
+        ({"evaluate_with": {"evaluation.prompts": 5}}, "evaluation.prompts=5"),
+        pytest.param(
+            {"trainer.accelerator": "gpu"},
+            "this machine has none",
+            marks=pytest.mark.skipif(
+                torch.cuda.is_available() or torch.backends.mps.is_available(),
+                reason="there is a GPU",
+            ),
+        ),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused_before_training(
+    base: Run, tmp_path: Path, changes: dict, message: str
+) -> None:
+    config = conf.replace(base, {"seed": 20} | changes)
+    with pytest.raises(ValueError, match=message):
+        train.run(config, tmp_path)
+    assert not (Path(base.output) / "adapters" / train.training_key(config)).exists()
+
+
+def test_the_command_says_what_is_wrong_in_one_line(
+    base: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    conf.write(conf.replace(base, {"backbone.resolution": 512}), tmp_path / "run.yaml")
+    assert train.main([str(tmp_path / "run.yaml")]) == 2
+    assert capsys.readouterr().err.splitlines() == [
+        "error: backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"
+    ]
+    assert train.main([]) == 2 and train.main(["--help"]) == 0
+    assert "python -m lightning_modules.train run.yaml" in capsys.readouterr().out
+
+    def interrupt(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    conf.write(base, tmp_path / "run.yaml")
+    monkeypatch.setattr(train, "run", interrupt)
+    assert train.main([str(tmp_path / "run.yaml")]) == 130
