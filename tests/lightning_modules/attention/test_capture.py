@@ -132,7 +132,7 @@ def test_captures_of_one_kind_share_their_arithmetic_and_have_their_own_maps(
             )
 
 
-def test_shares_average_and_know_objects_without_tokens():
+def test_token_weights_average_and_know_objects_without_tokens():
     found = token_weights([[[1, 1, 3], []], [[0]], []], 4)
     assert found.shape == (3, 4, 2)
     assert (
@@ -218,17 +218,11 @@ def test_only_the_latest_pass_is_kept_and_none_captures_nothing(embedded: Any):
         capture.tokens = None
         run(unet)
         assert capture.maps is second and first is not second
+        capture.tokens = [[], []]
+        run(unet)
+        assert capture.maps.mean().shape[:2] == capture.maps.present.shape == (2, 0)
     assert second.present.tolist() == [[True], [False]] and not second.mean()[1].any()
     assert not torch.equal(first.mean()[0], second.mean()[0])
-
-
-def test_samples_without_any_object_have_maps_of_no_object(embedded: Any):
-    with (
-        torch.no_grad(),
-        Capture(select(sites(embedded.unet)), [[], []]).attached(embedded.unet) as capture,
-    ):
-        run(embedded.unet)
-    assert capture.maps.mean().shape == (2, 0, 16, 16) and capture.maps.present.shape == (2, 0)
 
 
 def test_the_mean_over_levels_is_at_the_finest_or_the_size_asked_for(embedded: Any):
@@ -252,12 +246,16 @@ def test_the_mean_over_levels_is_at_the_finest_or_the_size_asked_for(embedded: A
         run(unet)
     with pytest.raises(ValueError, match="sites with 2 and 4 heads have no mean by head"):
         capture.maps.mean()
+    with pytest.raises(ValueError, match="heads='max' is unknown: expected 'mean' or 'keep'"):
+        Capture([], heads="max")
 
 
 @pytest.mark.parametrize(
     ("tokens", "found"), [([[12], []], r"\[12\]"), ([[1], [-1]], r"\[-1\]"), ([[[]], []], r"\[\]")]
 )
-def test_positions_that_the_text_does_not_have_are_named(embedded: Any, tokens: list, found: str):
+def test_token_indices_that_the_text_does_not_have_are_named(
+    embedded: Any, tokens: list, found: str
+):
     with (
         pytest.raises(
             ValueError,
@@ -268,11 +266,6 @@ def test_positions_that_the_text_does_not_have_are_named(embedded: Any, tokens: 
         Capture(select(sites(embedded.unet)), tokens).attached(embedded.unet),
     ):
         run(embedded.unet)
-
-
-def test_heads_are_averaged_or_kept():
-    with pytest.raises(ValueError, match="heads='max' is unknown: expected 'mean' or 'keep'"):
-        Capture([], heads="max")
 
 
 def test_the_nearest_level_is_taken_and_another_one_is_said(

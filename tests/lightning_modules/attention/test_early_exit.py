@@ -1,4 +1,4 @@
-"""A pass that ends where nothing more is wanted gives the maps, and their gradients, of a whole
+"""A pass that ends early gives the maps, and their gradients, of a whole
 one."""
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from lightning_modules.attention.hooks import ATTRIBUTE
 TOKENS = [[1, [2, 3]], [0]]
 
 
-def test_parts_run_in_the_order_in_which_they_are_named(any_unet: Any):
+def test_blocks_run_in_the_order_in_which_they_are_named(any_unet: Any):
     ran: list[str] = []
-    parts = block_order(any_unet)
+    blocks = block_order(any_unet)
     hooks = [
-        part.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, part in parts.items()
+        block.register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name, block in blocks.items()
     ]
     with torch.no_grad():
         run(any_unet)
     for hook in hooks:
         hook.remove()
-    assert ran == list(parts)
-    assert all(any(site.name.startswith(f"{name}.") for name in parts) for site in sites(any_unet))
+    assert ran == list(blocks)
+    assert all(any(site.name.startswith(f"{name}.") for name in blocks) for site in sites(any_unet))
 
 
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["plain", "checkpointing"])
@@ -64,18 +64,18 @@ def test_maps_and_gradients_are_those_of_a_whole_pass(
     assert all(torch.equal(a, b) for a, b in zip(grads, expected, strict=True))
 
 
-def test_later_parts_do_not_run_and_the_model_is_whole_afterwards(any_unet: Any):
-    first, ran, parts = select(sites(any_unet))[:1], [], block_order(any_unet)
+def test_later_blocks_do_not_run_and_the_model_is_whole_afterwards(any_unet: Any):
+    first, ran, blocks = select(sites(any_unet))[:1], [], block_order(any_unet)
     hooks = [
-        part.register_forward_hook(lambda *_, name=name: ran.append(name))
-        for name, part in parts.items()
+        block.register_forward_hook(lambda *_, name=name: ran.append(name))
+        for name, block in blocks.items()
     ]
     with torch.no_grad(), Capture(first, TOKENS).attached(any_unet), stop_after(any_unet, first):
         run(any_unet)
     assert (
         ran
-        and ran == list(parts)[: len(ran)]
-        and len(ran) < len(parts)
+        and ran == list(blocks)[: len(ran)]
+        and len(ran) < len(blocks)
         and first[0].name.startswith(f"{ran[-1]}.")
     )
     for hook in hooks:
@@ -83,7 +83,7 @@ def test_later_parts_do_not_run_and_the_model_is_whole_afterwards(any_unet: Any)
     with torch.no_grad():
         assert run(any_unet).shape[0] == 2
     assert ATTRIBUTE not in vars(any_unet) and not any(
-        part._forward_pre_hooks for part in parts.values()
+        block._forward_pre_hooks for block in blocks.values()
     )
 
 
@@ -91,4 +91,4 @@ def test_what_goes_wrong_inside_comes_out(any_unet: Any):
     first = select(sites(any_unet))[:1]
     with pytest.raises(ZeroDivisionError), stop_after(any_unet, first):
         raise ZeroDivisionError
-    assert not any(part._forward_pre_hooks for part in block_order(any_unet).values())
+    assert not any(block._forward_pre_hooks for block in block_order(any_unet).values())

@@ -56,11 +56,11 @@ def naive(calls: list[tuple[Any, ...]], conditional_half: bool) -> tuple[float, 
     closed: defaultdict[str, int] = defaultdict(int)
     counted: defaultdict[str, int] = defaultdict(int)
     for site, gate, _, free, kinds, now in calls:
-        batch, locations, tokens = gate.shape
+        batch, pixels, tokens = gate.shape
         every = free.expand_as(gate)
         for b in range(batch // 2 if conditional_half else 0, batch):
             time = int(now.timesteps[b if len(now.timesteps) > 1 else 0])
-            for i in range(locations):
+            for i in range(pixels):
                 for t in range(tokens):
                     if not every[b, i, t]:
                         continue
@@ -99,18 +99,12 @@ def test_shares_by_site_kind_and_time_are_those_of_a_naive_count(conditional_hal
     } <= set(shares)
 
 
-def test_gates_that_a_rule_holds_are_not_counted():
+def test_gates_that_a_rule_holds_are_not_counted_and_soft_ones_are_closed_below_a_half():
     record = GateRecord()
-    kinds = torch.tensor([[BOS, WORD, EOS]], dtype=torch.uint8)
-    gate = torch.tensor([[[1.0, 0.0, 1.0], [1.0, 1.0, 1.0]]])
-    record.add(
-        CROSS,
-        gate,
-        gate,
-        torch.tensor([[[False, True, False]]]),
-        kinds,
-        ForwardContext(None, torch.tensor([5])),
-    )
+    types = torch.tensor([[BOS, WORD, EOS]], dtype=torch.uint8)
+    gate = torch.tensor([[[1.0, 0.0, 1.0], [1.0, 0.5, 1.0], [1.0, 0.49, 1.0], [1.0, 0.9, 1.0]]])
+    free = torch.tensor([[[False, True, False]]])
+    record.add(CROSS, gate, gate, free, types, ForwardContext(None, torch.tensor([5])))
     assert record.shares() == {"site/a.attn2": 0.5, "kind/word": 0.5, "time/0-249": 0.5}
 
 
@@ -120,20 +114,6 @@ def test_nothing_seen_is_nothing_closed():
         and GateRecord().shares() == {}
         and GateRecord(live=True).gradients() == {}
     )
-
-
-def test_soft_gates_count_as_closed_below_a_half():
-    record = GateRecord()
-    gate = torch.tensor([[[0.2, 0.49, 0.5, 0.9]]])
-    record.add(
-        CROSS,
-        gate,
-        gate,
-        torch.ones(1, 1, 4, dtype=torch.bool),
-        torch.full((1, 4), WORD, dtype=torch.uint8),
-        ForwardContext(None, None),
-    )
-    assert record.share_closed() == 0.5
 
 
 def test_mean_maps_of_the_calls_of_a_site():

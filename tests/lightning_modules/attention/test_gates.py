@@ -83,7 +83,7 @@ def test_topk_chooses_among_the_free_tokens_of_each_text():
     assert not decide(logits, "topk", 0.5, 0.5, torch.zeros(2, 1, 6, dtype=torch.bool)).any()
 
 
-def test_an_empty_location_opens_its_likeliest_gate_or_all_and_no_other_location_changes():
+def test_an_empty_pixel_opens_its_likeliest_gate_or_all_and_no_other_pixel_changes():
     logits = torch.tensor([[[-3.0, -1.0, -2.0], [-3.0, 1.0, -2.0], [-1.0, -1.0, -1.0]]])
     gate = decide(logits, "hard", 0.5, 1.0)
     assert keep_one_open(gate, logits, "strongest").tolist() == [[[0, 1, 0], [0, 1, 0], [1, 0, 0]]]
@@ -99,7 +99,7 @@ def test_an_empty_location_opens_its_likeliest_gate_or_all_and_no_other_location
     assert keep_one_open(open_, logits, "strongest") is open_
 
 
-def test_what_opens_an_empty_location_keeps_the_gradient_of_its_gates():
+def test_what_opens_an_empty_pixel_keeps_the_gradient_of_its_gates():
     logits = torch.full((1, 2, 3), -1.0, requires_grad=True)
     (
         keep_one_open(decide(logits, "hard", 0.5, 1.0), logits, "strongest") * draw(0, 1, 2, 3)
@@ -113,7 +113,7 @@ def test_what_opens_an_empty_location_keeps_the_gradient_of_its_gates():
 
 CROSS = Site("a.attn2", "mid", "encoder", 2, 8, 2, 6)
 SELF = Site("a.attn1", "mid", "encoder", 2, 8, 2, 8, "self")
-KINDS_OF = torch.tensor(
+TYPES = torch.tensor(
     [[BOS, WORD, WORD, EOS, PADDING, PADDING], [BOS, WORD, EOS, PADDING, PADDING, PADDING]],
     dtype=torch.uint8,
 )
@@ -131,10 +131,10 @@ class Given(nn.Module):
 
 
 def weighed(
-    logits: Tensor, site: Site = CROSS, kinds: Tensor | None = KINDS_OF, **config: Any
+    logits: Tensor, site: Site = CROSS, types: Tensor | None = TYPES, **config: Any
 ) -> tuple[Tensor, Gates]:
     """The gates that a head's logits [2, 4, T] become, for two texts of one and two words."""
-    gates = Gates([site], Gate(**config), None if kinds is None else lambda text: kinds)
+    gates = Gates([site], Gate(**config), None if types is None else lambda text: types)
     gates.heads[gates.key(site)] = Given(logits)
     context = torch.zeros(2, logits.shape[-1], site.context)
     return gates.weight(site, torch.zeros(2, 4, site.width), context, ForwardContext((2, 2))), gates
@@ -172,7 +172,7 @@ def test_padding_that_is_taken_out_stays_closed_when_every_head_says_open(
     protect: str, mode: str, padding: str, closed: bool
 ):
     gate, _ = weighed(-SHUT, protect=protect, padding_gate=padding, mode=mode)
-    assert torch.equal(gate, (~((KINDS_OF == PADDING) & closed)).float()[:, None].expand(2, 4, 6))
+    assert torch.equal(gate, (~((TYPES == PADDING) & closed)).float()[:, None].expand(2, 4, 6))
 
 
 def test_tokens_are_protected_in_every_mode_and_their_heads_get_no_gradient():
@@ -180,7 +180,7 @@ def test_tokens_are_protected_in_every_mode_and_their_heads_get_no_gradient():
         gate, gates = weighed(draw(0, 2, 4, 6), mode=mode, protect="specials", keep=0.5)
         (gate * draw(1, 2, 4, 6)).sum().backward()
         grad = gates.heads["mid_8_6"].logits.grad
-        words = (KINDS_OF == WORD)[:, None].expand(2, 4, 6)
+        words = (TYPES == WORD)[:, None].expand(2, 4, 6)
         assert (
             bool((gate[~words] == 1).all())
             and not grad[~words].any()
@@ -190,27 +190,27 @@ def test_tokens_are_protected_in_every_mode_and_their_heads_get_no_gradient():
             assert torch.equal((gate * words).sum(-1), torch.ones(2, 4))
 
 
-def test_an_empty_location_never_opens_padding_that_is_taken_out():
+def test_an_empty_pixel_never_opens_padding_that_is_taken_out():
     logits = SHUT.clone()
     logits[..., 5] = -1  # padding in both texts
     logits[..., 1] = -2
     strongest, _ = weighed(logits, protect="none", padding_gate="closed")
     assert strongest.tolist() == [[[0, 1, 0, 0, 0, 0]] * 4] * 2
     everything, _ = weighed(logits, protect="none", padding_gate="closed", if_all_closed="all")
-    assert torch.equal(everything[:, 0], (KINDS_OF != PADDING).float())
+    assert torch.equal(everything[:, 0], (TYPES != PADDING).float())
     gated, _ = weighed(logits, protect="none")
     assert gated.tolist() == [[[0, 0, 0, 0, 0, 1]] * 4] * 2
 
 
 def test_without_knowledge_of_the_text_the_first_token_is_bos():
-    gate, gates = weighed(SHUT, kinds=None)
+    gate, gates = weighed(SHUT, types=None)
     assert gate.tolist() == [[[1, 0, 0, 0, 0, 0]] * 4] * 2
-    kinds = gates.types_at(CROSS, torch.zeros(2, 6, 6))
-    assert kinds is not None and kinds.tolist() == [[BOS] + [WORD] * 5] * 2
+    types = gates.types_at(CROSS, torch.zeros(2, 6, 6))
+    assert types is not None and types.tolist() == [[BOS] + [WORD] * 5] * 2
 
 
 @pytest.mark.parametrize("mode", ["hard", "soft", "learned", "topk"])
-def test_a_location_always_looks_at_itself(mode: str):
+def test_a_pixel_always_looks_at_itself(mode: str):
     logits = torch.full((2, 4, 4), -50.0)
     gate, gates = weighed(logits, SELF, mode=mode, keep=0.5, protect="none", padding_gate="closed")
     assert gates.types_at(SELF, logits) is None

@@ -150,7 +150,7 @@ def test_padding_that_is_taken_out_cannot_matter(embedded: Any):
         )
 
 
-def test_a_location_that_looks_at_itself_alone_gets_its_own_value(embedded: Any):
+def test_a_pixel_that_looks_at_itself_alone_gets_its_own_value(embedded: Any):
     site = select(sites(embedded.unet), kind="self", stage="high")[0]
     layer, hidden = embedded.unet.get_submodule(site.name), draw(0, 2, 256, site.width)
     gates = Gates([site], Gate(width=8, bias=-50.0))
@@ -173,7 +173,7 @@ def test_every_gate_parameter_gets_a_gradient_and_no_backbone_weight(backbone: A
     assert all(p.grad is None for module in frozen for p in module.parameters())
 
 
-def test_a_conv_head_looks_at_each_location_once_for_all_tokens(embedded: Any):
+def test_a_conv_head_looks_at_each_pixel_once_for_all_tokens(embedded: Any):
     gates = gates_for(embedded, 0.0, stage="high", head="conv3x3")
     shapes: list[tuple[int, ...]] = []
     (head,) = gates.heads.values()

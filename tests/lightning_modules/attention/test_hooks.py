@@ -1,4 +1,4 @@
-"""Parts in a UNet: parity with the stock model, together, in any order, under gradient
+"""Hooks in a UNet: parity with the stock model, together, in any order, under gradient
 checkpointing, and out again."""
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from lightning_modules.attention import select, sites
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gates import Gates
 from lightning_modules.attention.hooks import ATTRIBUTE
-from lightning_modules.attention.mask_tokens import ExtraTokens
+from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
 
 TOKENS = [[1, [2, 3]], [0]]
 
@@ -59,15 +59,15 @@ def test_capture_at_every_site_leaves_output_and_gradients_bit_equal(any_unet: A
     )
 
 
-def test_parts_leave_in_any_order_and_the_model_is_as_it_was(any_unet: Any):
+def test_hooks_leave_in_any_order_and_the_model_is_as_it_was(any_unet: Any):
     before, stock = state(any_unet), run(any_unet)
     gates, capture, extra = (
         gates_at(any_unet),
         Capture(select(sites(any_unet), stage="high"), TOKENS),
         extra_at(any_unet),
     )
-    for part in (gates, capture, extra):
-        part.attach(any_unet)
+    for hook in (gates, capture, extra):
+        hook.attach(any_unet)
     everything = run(any_unet)
     gates.detach()
     no_gates = run(any_unet)
@@ -86,10 +86,10 @@ def test_everything_is_restored_after_an_exception(any_unet: Any):
     before = state(any_unet)
     any_unet.enable_gradient_checkpointing()
     during = state(any_unet)
-    part = Capture(select(sites(any_unet)), [[99], [1]])
+    capture = Capture(select(sites(any_unet)), [[99], [1]])
     with (
         pytest.raises(ValueError, match="expected indices from 0 to 11"),
-        part.attached(any_unet),
+        capture.attached(any_unet),
     ):
         run(any_unet)
     assert state(any_unet) == during
@@ -182,14 +182,19 @@ def test_a_foreign_processor_is_refused_and_one_put_in_later_stays(embedded: Any
     assert layer.processor is later
 
 
-def test_a_part_cannot_be_attached_twice_nor_two_gates_at_one_site(embedded: Any):
+def test_a_hook_cannot_be_attached_twice_nor_two_of_a_kind_at_one_site(embedded: Any):
     gates = gates_at(embedded.unet, stage="high")
     gates.attach(embedded.unet)
     with pytest.raises(ValueError, match="Gates is attached already: detach it first"):
         gates.attach(embedded.unet)
     with pytest.raises(ValueError, match="attn2 has Gates already"):
         gates_at(embedded.unet, stage="all").attach(embedded.unet)
-    gates_at(embedded.unet, stage="mid").attach(embedded.unet)  # elsewhere there is room
+    gates_at(embedded.unet, stage="mid").attach(embedded.unet)  # There is room
+    with (
+        MergedText(select(sites(embedded.unet))).attached(embedded.unet),
+        pytest.raises(ValueError, match="has MergedText already: expected none; detach it"),
+    ):
+        extra_at(embedded.unet).attach(embedded.unet)
 
 
 def test_a_layer_called_by_itself_is_a_pass_of_its_own(embedded: Any):

@@ -1,5 +1,5 @@
-"""Extra tokens behind the text: as a longer text, with a strength, for the sites, samples and
-places that have them; merged text."""
+"""Extra tokens behind the text: as a longer text, with a scale, for the sites, samples and
+regions that have them; merged text."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def test_layers_share_the_longer_text_and_tokens_get_their_gradient(
     found, tokens.grad = tokens.grad, None
     embedded.unet.disable_gradient_checkpointing()
     embedded.unet.eval()
-    with ExitStack() as apart:  # a part for each layer shares nothing
+    with ExitStack() as apart:  # A hook for each layer shares nothing
         for site in chosen:
             apart.enter_context(
                 ExtraTokens([site], tokens, 0.5, region=inside).attached(embedded.unet)
@@ -76,20 +76,20 @@ def test_a_text_mask_lets_them_through(any_unet: Any):
     assert torch.allclose(out[1], alone[1], atol=1e-4)
 
 
-def test_strength_zero_or_absence_is_as_if_they_were_not_there(any_unet: Any):
+def test_scale_zero_or_absence_is_as_if_they_were_not_there(any_unet: Any):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 3, any_unet.config.cross_attention_dim)
     present = torch.tensor([[True, False, False], [True, True, True]])
     with torch.no_grad():
-        stock, part = run(any_unet), ExtraTokens(chosen, tokens, scale=0.0)
-        with part.attached(any_unet):
+        stock, extra = run(any_unet), ExtraTokens(chosen, tokens, scale=0.0)
+        with extra.attached(any_unet):
             assert torch.allclose(run(any_unet), stock, atol=1e-5)
-            part.set(None)
+            extra.set(None)
             assert torch.equal(run(any_unet), stock)
-            part.set(tokens, present=present)
+            extra.set(tokens, present=present)
             some = run(any_unet)
-            part.set(tokens[:, :1])
+            extra.set(tokens[:, :1])
             first = run(any_unet)
-            part.set(tokens)
+            extra.set(tokens)
             every = run(any_unet)
     assert torch.allclose(some[0], first[0], atol=1e-5) and torch.allclose(
         some[1], every[1], atol=1e-5
@@ -97,12 +97,12 @@ def test_strength_zero_or_absence_is_as_if_they_were_not_there(any_unet: Any):
     assert not torch.allclose(some[0], every[0], atol=1e-3)
 
 
-def test_strength_two_counts_a_token_twice(any_unet: Any):
+def test_scale_two_counts_a_token_twice(any_unet: Any):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
-    strength = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
-    with torch.no_grad(), ExtraTokens(chosen, tokens, strength).attached(any_unet) as part:
+    scale = torch.tensor([[2.0, 1.0], [1.0, 1.0]])
+    with torch.no_grad(), ExtraTokens(chosen, tokens, scale).attached(any_unet) as extra:
         out = run(any_unet)
-        part.set(
+        extra.set(
             torch.cat([tokens[:, :1], tokens], dim=1),
             present=torch.tensor([[True, True, True], [False, True, True]]),
         )
@@ -111,23 +111,12 @@ def test_strength_two_counts_a_token_twice(any_unet: Any):
 
 def test_the_unconditional_half_gets_zero_tokens(any_unet: Any):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 3, any_unet.config.cross_attention_dim)
-    with torch.no_grad(), ExtraTokens(chosen, tokens).attached(any_unet) as part:
+    with torch.no_grad(), ExtraTokens(chosen, tokens).attached(any_unet) as extra:
         guided = run(any_unet, batch=4)
-        part.set(torch.cat([torch.zeros_like(tokens), tokens]))
+        extra.set(torch.cat([torch.zeros_like(tokens), tokens]))
         assert torch.equal(run(any_unet, batch=4), guided)
         with pytest.raises(ValueError, match="extra tokens for 4 samples in a batch of 3"):
             run(any_unet, batch=3)
-
-
-def test_only_the_chosen_sites_have_them(embedded: Any):
-    stock = run(embedded.unet)
-    outs = []
-    for stage in ("high", "low"):
-        with ExtraTokens(select(sites(embedded.unet), stage=stage), draw(5, 2, 3, 192)).attached(
-            embedded.unet
-        ):
-            outs.append(run(embedded.unet))
-    assert not torch.equal(outs[0], outs[1]) and all(not torch.equal(out, stock) for out in outs)
 
 
 def test_what_does_not_fit_is_said(embedded: Any):
@@ -148,18 +137,18 @@ def test_what_does_not_fit_is_said(embedded: Any):
         run(embedded.unet)
 
 
-# --- where --------------------------------------------------------------------------------
+# --- regions --------------------------------------------------------------------------------
 
 
 def corner(batch: int = 2) -> torch.Tensor:
     """[B, 2, 32, 32]: the upper left quarter for the first token, nothing for the second."""
-    where = torch.zeros(batch, 2, 32, 32)
-    where[:, 0, :16, :16] = 1
-    return where
+    region = torch.zeros(batch, 2, 32, 32)
+    region[:, 0, :16, :16] = 1
+    return region
 
 
 def test_a_token_acts_inside_its_mask_alone(any_unet: Any):
-    """At the first site whatever it is told, so that locations hear nothing of each other."""
+    """At the first site whatever it is told, so that pixels hear nothing of each other."""
     chosen, tokens = (
         select(sites(any_unet, 16))[:1],
         draw(5, 2, 2, any_unet.config.cross_attention_dim),
@@ -174,12 +163,12 @@ def test_a_token_acts_inside_its_mask_alone(any_unet: Any):
     )
     with (
         torch.no_grad(),
-        ExtraTokens(chosen, tokens, 3.0, region=corner()).attached(any_unet) as part,
+        ExtraTokens(chosen, tokens, 3.0, region=corner()).attached(any_unet) as extra,
     ):
         run(any_unet)
-        part.set(tokens[:, :1], 3.0)
+        extra.set(tokens[:, :1], 3.0)
         run(any_unet)
-        part.set(None)
+        extra.set(None)
         run(any_unet)
     # [B, N, C]
     limited, everywhere, stock = (
@@ -191,38 +180,38 @@ def test_a_token_acts_inside_its_mask_alone(any_unet: Any):
     assert not torch.allclose(limited[:, inside], stock[:, inside], atol=1e-3)
 
 
-def test_a_mask_that_covers_a_quarter_of_a_location_quarters_the_strength(embedded: Any):
+def test_a_mask_that_covers_a_quarter_of_a_pixel_quarters_the_scale(embedded: Any):
     chosen, tokens = select(sites(embedded.unet)), draw(5, 2, 2, 192)
     with (
         torch.no_grad(),
         ExtraTokens(chosen, tokens, 2.0, region=torch.full((2, 2, 32, 32), 0.25)).attached(
             embedded.unet
-        ) as part,
+        ) as extra,
     ):
         out = run(embedded.unet)
         stripes = torch.zeros(2, 2, 64, 64)
-        stripes[..., ::4] = 1  # a quarter of each location of 16 x 16 and of 8 x 8
-        part.set(tokens, 2.0, region=stripes)
+        stripes[..., ::4] = 1  # a quarter of each pixel of 16 x 16 and of 8 x 8
+        extra.set(tokens, 2.0, region=stripes)
         assert torch.allclose(run(embedded.unet), out, atol=1e-5)
-        part.set(tokens, 0.5)
+        extra.set(tokens, 0.5)
         assert torch.allclose(run(embedded.unet), out, atol=1e-5)
-        part.set(tokens, 2.0)
+        extra.set(tokens, 2.0)
         assert not torch.allclose(run(embedded.unet), out, atol=1e-3)
 
 
-def test_where_everything_is_inside_it_is_as_without_a_mask_and_where_nothing_is_as_without_tokens(
+def test_a_full_region_is_as_none_and_an_empty_one_as_no_tokens(
     any_unet: Any,
 ):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
-    with torch.no_grad(), ExtraTokens(chosen, tokens).attached(any_unet) as part:
+    with torch.no_grad(), ExtraTokens(chosen, tokens).attached(any_unet) as extra:
         expected = run(any_unet)
-        part.set(tokens, region=torch.ones(2, 2, 8, 8))
+        extra.set(tokens, region=torch.ones(2, 2, 8, 8))
         assert torch.allclose(run(any_unet), expected, atol=1e-5)
-        part.set(tokens, region=torch.zeros(2, 2, 8, 8))
+        extra.set(tokens, region=torch.zeros(2, 2, 8, 8))
         nowhere = run(any_unet)
-        part.set(tokens[:, :0], region=torch.zeros(2, 0, 8, 8))
+        extra.set(tokens[:, :0], region=torch.zeros(2, 0, 8, 8))
         none = run(any_unet)
-        part.set(None)
+        extra.set(None)
         stock = run(any_unet)
     assert torch.allclose(nowhere, stock, atol=1e-5) and torch.allclose(none, stock, atol=1e-5)
 
@@ -231,22 +220,22 @@ def test_with_a_mask_the_unconditional_half_has_no_tokens_at_all(any_unet: Any):
     chosen, tokens = select(sites(any_unet)), draw(5, 2, 2, any_unet.config.cross_attention_dim)
     with (
         torch.no_grad(),
-        ExtraTokens(chosen, tokens, 5.0, region=corner()).attached(any_unet) as part,
+        ExtraTokens(chosen, tokens, 5.0, region=corner()).attached(any_unet) as extra,
     ):
         guided = run(any_unet, batch=4)
-        part.set(None)
+        extra.set(None)
         stock = run(any_unet, batch=4)
     assert torch.allclose(guided[:2], stock[:2], atol=1e-5) and not torch.allclose(
         guided[2:], stock[2:], atol=1e-3
     )
 
 
-def test_where_may_differ_from_sample_to_sample_and_passes_a_gradient(embedded: Any):
+def test_regions_may_differ_from_sample_to_sample_and_passes_a_gradient(embedded: Any):
     chosen, tokens = select(sites(embedded.unet)), draw(5, 2, 2, 192).requires_grad_()
-    where = corner()
-    where[1, 0] = 0  # the second sample has its second token alone
-    where[1, 1] = 1
-    with ExtraTokens(chosen, tokens, region=where).attached(embedded.unet):
+    region = corner()
+    region[1, 0] = 0  # The second sample has its second token alone
+    region[1, 1] = 1
+    with ExtraTokens(chosen, tokens, region=region).attached(embedded.unet):
         run(embedded.unet).square().sum().backward()
     assert tokens.grad is not None
     assert [[bool(row.any()) for row in sample] for sample in tokens.grad] == [
@@ -268,11 +257,11 @@ def test_where_may_differ_from_sample_to_sample_and_passes_a_gradient(embedded: 
 
 def test_merged_text_is_as_if_the_text_were_another(any_unet: Any):
     text = draw(1, 2, 12, any_unet.config.cross_attention_dim)
-    with torch.no_grad(), MergedText(select(sites(any_unet))).attached(any_unet) as part:
+    with torch.no_grad(), MergedText(select(sites(any_unet))).attached(any_unet) as extra:
         stock = run(any_unet)
-        part.samples, part.merge = 2, lambda states: states.flip(1) * 2
+        extra.samples, extra.merge = 2, lambda states: states.flip(1) * 2
         merged = run(any_unet)
-        part.merge = None
+        extra.merge = None
         assert torch.equal(run(any_unet), stock)
     with torch.no_grad():
         assert torch.equal(run(any_unet), stock) and torch.equal(
@@ -287,8 +276,8 @@ def test_merging_leaves_the_unconditional_half_and_a_text_mask_as_they_are(any_u
         torch.ones(4, 12, dtype=torch.bool),
     )
     mask[1, 7:] = mask[3, 5:] = False
-    with torch.no_grad(), MergedText(select(sites(any_unet))).attached(any_unet) as part:
-        part.samples, part.merge = 2, lambda states: states * 2
+    with torch.no_grad(), MergedText(select(sites(any_unet))).attached(any_unet) as extra:
+        extra.samples, extra.merge = 2, lambda states: states * 2
         guided = run(any_unet, batch=4, encoder_attention_mask=mask)
         with pytest.raises(
             ValueError,
@@ -305,12 +294,3 @@ def test_merging_leaves_the_unconditional_half_and_a_text_mask_as_they_are(any_u
             ),
             guided,
         )
-
-
-def test_two_that_add_tokens_do_not_share_a_site(embedded: Any):
-    chosen = select(sites(embedded.unet))
-    with (
-        MergedText(chosen).attached(embedded.unet),
-        pytest.raises(ValueError, match=("has MergedText already: expected none; detach it")),
-    ):
-        ExtraTokens(chosen).attach(embedded.unet)
