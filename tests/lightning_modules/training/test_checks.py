@@ -66,6 +66,7 @@ SUBJECTS = [
         ),
         ("maskattn", {"evaluation.prompts": 1}, "2 prompts .* evaluation.precision_recall_k=3"),
         ("maskattn", {"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
+        ("maskattn", {"evaluation.precision_recall_k": 8}, "8 prompts in all"),
         (
             "maskattn",
             {"evaluation.detector": "none", "evaluation.extractor": "none"},
@@ -145,6 +146,8 @@ def test_what_does_not_go_together_is_refused_in_one_line(
         {**SCENE, "data.root": "/x", "evaluation.prompts": 0, "backbone.resolution": 512},
         {**SCENE, "method.name": "untouched"},
         {**SCENE, "data.train_images": 1},
+        {"data.train_images": 4, "evaluation.precision_recall_k": 7},
+        {"data.train_images": 3, "trainer.batch": 1, "trainer.devices": 3},
         {**SCENE, "method.name": "break_a_scene"},
         {"method.name": "separate_enhance", **PROMPTS},
     ],
