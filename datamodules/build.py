@@ -36,6 +36,7 @@ def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedData
     ``emit`` gets a line and the share done of long work. Raises FileNotFoundError or ValueError
     when a file is missing or cannot be used.
     """
+    # Here, not above: Lightning takes seconds to load, and keys need none of it
     from datamodules.loading import once
 
     emit(f"data: {config.data.name}", 0.0)

@@ -52,7 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             # What a DataModule warns of is in its notes, which are printed
             warnings.simplefilter("ignore", UserWarning)
-            progress = _Progress()
+            progress = _ProgressLine()
             report(build_data(config, progress), folder, config.images, progress=progress)
     except (ValueError, FileNotFoundError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -76,7 +76,7 @@ def _with_defaults_of_data(config: Inspection, argv: Sequence[str]) -> Inspectio
     return conf.replace(config, changes)
 
 
-class _Progress:
+class _ProgressLine:
     """Says on one line of a terminal, and a few times elsewhere, how a long reading goes on."""
 
     def __init__(self) -> None:

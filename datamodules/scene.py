@@ -127,6 +127,8 @@ class SceneDataset(Dataset):
     ) -> None:
         self.subjects, self.views, self.length = list(subjects), list(views), length
         self.union_sampling, self.flip, self.seed, self.epoch = union_sampling, flip, seed, 0
+        # How many different images of the scene a sample can show
+        self.variants = len(self.views) * (1 + flip)
         self.prior: list[Path] = []
         self.prior_prompt = ""
         self.latents: Tensor | None = None
@@ -136,23 +138,23 @@ class SceneDataset(Dataset):
         return self.length
 
     @property
-    def variants(self) -> int:
-        """How many different images of the scene a sample can show."""
-        return len(self.views) * (1 + self.flip)
-
-    @property
     def encodable(self) -> int:
         """How many images there are to encode: ``image(i)`` for i below it."""
         return self.variants + len(self.prior)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        sample = self._sample(index, self.caption(index).text, self.variant(index))
+        def show(number: int, caption: str, image: int) -> dict[str, Any]:
+            if self.latents is None:
+                return {"id": number, "caption": caption, "image": self.image(image)}
+            return {"id": number, "caption": caption, "latent": self.latents[image]}
+
+        sample = show(index, self.caption(index).text, self.variant(index))
         if self.with_phrases:
             sample["phrases"] = self.phrases(index)
         if self.prior:
-            # All of them in turn, over the epochs too.
+            # All of them in turn, over the epochs too
             number = (self.epoch * self.length + index) % len(self.prior)
-            sample["prior"] = self._sample(number, self.prior_prompt, self.variants + number)
+            sample["prior"] = show(number, self.prior_prompt, self.variants + number)
         return sample
 
     def attach_prior(self, images: Sequence[Path], prompt: str) -> None:
@@ -161,6 +163,7 @@ class SceneDataset(Dataset):
         self.prior, self.prior_prompt = list(images), prompt
 
     def draw(self, index: int) -> Draw:
+        """What sample ``index`` of this epoch shows."""
         rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
         image, mirrored = int(rng.integers(len(self.views))), bool(rng.random() < 0.5)
         present = list(self.views[image].masks)
@@ -175,6 +178,7 @@ class SceneDataset(Dataset):
         return image * (1 + self.flip) + flipped
 
     def caption(self, index: int) -> Caption:
+        """Words "a photo of" and the placeholders of the sample's subjects."""
         return Caption(
             PREFIX + " and ".join(self.subjects[s].token for s in self.draw(index).subjects)
         )
@@ -214,14 +218,6 @@ class SceneDataset(Dataset):
             for tensor in (view.pixels, *view.masks.values()):
                 state.update(tensor.contiguous().numpy().tobytes())
         return state.hexdigest()[:12]
-
-    def _sample(self, number: int, caption: str, image: int) -> dict[str, Any]:
-        shown = (
-            {"image": self.image(image)}
-            if self.latents is None
-            else {"latent": self.latents[image]}
-        )
-        return {"id": number, "caption": caption, **shown}
 
 
 class ScenePrompts:

@@ -78,7 +78,7 @@ _PAIR = re.compile(rf"an? {_COLOR}{_THING} (and|with) an? {_COLOR}{_THING}\.?", 
 _SPATIAL = re.compile(rf"an? {_THING} ({'|'.join(RELATIONS)}) an? {_THING}\.?", re.IGNORECASE)
 
 
-class Sentence(NamedTuple):
+class PromptMeaning(NamedTuple):
     """What a sentence says: the characters of its objects' words, from left to right, and what the
     image shall show."""
 
@@ -150,7 +150,7 @@ def spans_of(text: str, wanted: dict[str, Any] | None) -> tuple[Span, ...]:
 # --- sentences of a known form --------------------------------------------------------------------
 
 
-def pair(text: str) -> Sentence | None:
+def pair(text: str) -> PromptMeaning | None:
     """A prompt of the Attend-and-Excite protocol: two of its animals, an animal and an object, or
     two objects; else None.
 
@@ -179,7 +179,7 @@ def pair(text: str) -> Sentence | None:
     return None
 
 
-def colored(text: str) -> Sentence | None:
+def colored(text: str) -> PromptMeaning | None:
     """Two objects, each with its colour ("a green bench and a blue bowl"); None for any other
     sentence."""
     match = _PAIR.fullmatch(text)
@@ -190,16 +190,16 @@ def colored(text: str) -> Sentence | None:
     )
 
 
-def _both(match: re.Match[str], tag: str) -> Sentence:
+def _both(match: re.Match[str], tag: str) -> PromptMeaning:
     spans, include = [], []
     for color, thing in ((1, 2), (4, 5)):
         spans.append((match.start(color if match[color] else thing), match.end(thing)))
         shade = {"color": match[color].lower()} if match[color] else {}
         include.append({"class": match[thing].lower(), "count": 1, **shade})
-    return Sentence(tuple(spans), {"tag": tag, "include": include})
+    return PromptMeaning(tuple(spans), {"tag": tag, "include": include})
 
 
-def spatial(text: str, tag: str = "spatial") -> Sentence | None:
+def spatial(text: str, tag: str = "spatial") -> PromptMeaning | None:
     """One object, a relation, another object ("a bee on the top of a boy"); None for any other
     sentence.
 
@@ -213,10 +213,10 @@ def spatial(text: str, tag: str = "spatial") -> Sentence | None:
         {"class": second, "count": 1},
         {"class": first, "count": 1, "position": [RELATIONS[relation], 0]},
     ]
-    return Sentence((match.span(1), match.span(3)), {"tag": tag, "include": include})
+    return PromptMeaning((match.span(1), match.span(3)), {"tag": tag, "include": include})
 
 
-def counted(text: str) -> Sentence | None:
+def counted(text: str) -> PromptMeaning | None:
     """How many there are of each thing that T2I-CompBench counts ("two boys, a kite and three
     fish"), no more and no fewer.
 
@@ -235,4 +235,4 @@ def counted(text: str) -> Sentence | None:
         return None
     include = [{"class": noun, "count": count} for noun, count in counts.items()]
     exclude = [{"class": noun, "count": count + 1} for noun, count in counts.items()]
-    return Sentence(tuple(spans), {"tag": "numeracy", "include": include, "exclude": exclude})
+    return PromptMeaning(tuple(spans), {"tag": "numeracy", "include": include, "exclude": exclude})

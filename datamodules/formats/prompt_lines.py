@@ -11,7 +11,7 @@ from typing import Any
 
 from datamodules.formats.prompt_forms import (
     RELATIONS,
-    Sentence,
+    PromptMeaning,
     Span,
     colored,
     counted,
@@ -27,7 +27,7 @@ T2I_NAME = re.compile(
     r"(color|shape|texture|spatial|3d_spatial|numeracy|non_spatial|complex)(?:_(train|val))?"
     r"(?:_(seen|unseen|spatial|action|spatialaction))?"
 )
-T2I_FORMS: dict[str, Callable[[str], Sentence | None]] = {
+T2I_FORMS: dict[str, Callable[[str], PromptMeaning | None]] = {
     "color": colored,
     "spatial": spatial,
     "3d_spatial": lambda text: spatial(text, "3d_spatial"),
@@ -67,18 +67,18 @@ def _expect(condition: Any, detail: str, kind: str = "wrong value") -> None:
 # --- kinds of lines -------------------------------------------------------------------------------
 
 
-def _record(text: str, category: str, sentence: Sentence | None = None) -> PromptRecord:
-    phrases = sentence.spans if sentence else tuple(noun_spans(text))
-    return PromptRecord(0, text, category, phrases, sentence.wanted if sentence else None, "")
+def _record(text: str, category: str, meaning: PromptMeaning | None = None) -> PromptRecord:
+    phrases = meaning.spans if meaning else tuple(noun_spans(text))
+    return PromptRecord(0, text, category, phrases, meaning.wanted if meaning else None, "")
 
 
 def read_pair(line: str, stem: str = "") -> PromptRecord:
     """A prompt of the Attend-and-Excite protocol."""
-    sentence = pair(line)
-    if not sentence:
+    meaning = pair(line)
+    if not meaning:
         cure = "expected 'a cat and a dog', 'a cat and a red car', …; read it as kind text"
         raise BadLine("no pair of the protocol", f"{line!r}: {cure}")
-    return _record(line, sentence.wanted["tag"], sentence)
+    return _record(line, meaning.wanted["tag"], meaning)
 
 
 def _t2i(line: str, stem: str) -> PromptRecord:
