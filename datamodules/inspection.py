@@ -185,8 +185,8 @@ def describe(facts: dict[str, Any]) -> list[str]:
             f"{first['outside']} lie outside the crop"
         )
         inside = max(first["objects"] - first["outside"], 1)
-        counts = [(side, lost[str(side)]["vanished"]) for side in SIDES]
-        parts = [f"{side}x{side} {count} ({count / inside:.0%})" for side, count in counts]
+        vanishing = [(side, lost[str(side)]["vanished"]) for side in SIDES]
+        parts = [f"{side}x{side} {count} ({count / inside:.0%})" for side, count in vanishing]
         share = f"data.mask_share={lost['mask_share']:g}"
         lines.append(f"masks that vanish on a map, with {share}: {', '.join(parts)}")
     return lines + (_describe_problems(facts["problems"]) if "problems" in facts else [])

@@ -34,7 +34,8 @@ class CocoReader(Reader):
         self.images = Images(self.place.folders)
         counts = {"crowds": 0, "categories": [], "objects": 0}
         self.notes = {"layout": self.place.layout, **self.notes, **counts}
-        self.notes["notes"] = self.remarks = []
+        self.remarks: list[str] = []
+        self.notes["notes"] = self.remarks
         # By id; the path is the name that the files give
         self.listed: dict[int | str, Record] = {}
 
@@ -173,7 +174,9 @@ class CocoReader(Reader):
             key = entry.get("cocoid", entry.get("imgid"))
             whole = f"{folder}/{name}" if name and folder else name
             record = self._add_image(key, whole, path, problems)
-            for sentence in entry.get("sentences", []) if record else ():
+            if record is None:
+                continue
+            for sentence in entry.get("sentences", []):
                 what = f"sentence {sentence.get('sentid')}"
                 _add_caption(record, sentence.get("raw"), None, problems, path, what)
 

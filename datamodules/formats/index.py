@@ -127,13 +127,9 @@ class Records(Sequence[Record]):
         lines, offsets = self._open
         content = json.loads(lines[offsets[row] : offsets[row + 1]])
         captions = [Caption(text, relation) for text, relation in content["captions"]]
-        return Record(
-            content["id"],
-            Path(content["path"]),
-            *content["size"],
-            captions,
-            content["annotations"],
-        )
+        width, height = content["size"]
+        path, annotations = Path(content["path"]), content["annotations"]
+        return Record(content["id"], path, width, height, captions, annotations)
 
 
 class _TemporaryFolder:

@@ -150,7 +150,9 @@ def survey(root: Path, skip: Sequence[str] = ()) -> list[Folder]:
 
 
 def _look(path: Path, skip: Sequence[str]) -> Folder:
-    files, images, folders = [], [], []
+    files: list[str] = []
+    images: list[str] = []
+    folders: list[str] = []
     with os.scandir(path) as entries:
         for entry in entries:
             if entry.name.startswith((".", "__MACOSX")):
