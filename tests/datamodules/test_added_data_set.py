@@ -1,66 +1,30 @@
-"""A data set that a user adds as two files, as the README says: it is found by its name, and a
-method trains on it."""
+"""The data set that the README adds as two files: it is found by its name and gives batches."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from helpers.coco_files import picture
+from helpers.readme import read_readme_files
 
 import conf.data
 import datamodules
 from conf import load, spec
 from datamodules.build import build_data, data_digest
 
-DECLARATION = """
-from conf.spec import DataSpec
-
-DATA = DataSpec("captions")
-"""
-MODULE = """
-from datamodules.batch import Caption
-from datamodules.captioned import CaptionedDataModule, CaptionedDataset
-from datamodules.formats.index import Record
-from datamodules.formats.reader import Reader
-
-
-class FruitReader(Reader):
-    def list_records(self, problems):
-        paths = sorted((self.root / self.split).glob("*.jpg"))
-        words = [path.stem.replace("_", " ") for path in paths]
-        return [
-            Record(path.stem, path, captions=[Caption(f"a photo of a {name}")])
-            for path, name in zip(paths, words)
-        ]
-
-
-class FruitDataset(CaptionedDataset):
-    reader = FruitReader
-
-
-class FruitDataModule(CaptionedDataModule):
-    kind = FruitDataset
-
-
-def build(config, emit):
-    return FruitDataModule.from_settings(config, emit)
-"""
 NAMES = ("red_circle", "blue_square", "green_ring", "white_cross")
 
 
 @pytest.fixture
 def added(tmp_path: Path) -> Path:
     """A folder of code with the two files, and of images below ``images``."""
-    for folder, text in (("conf/data", DECLARATION), ("datamodules", MODULE)):
-        path = tmp_path / "code" / folder / "fruit.py"
+    for name, source in read_readme_files("Add a data set").items():
+        path = tmp_path / "code" / name
         path.parent.mkdir(parents=True)
-        path.write_text(text)
+        path.write_text(source)
     for split in ("train", "val"):
         for name in NAMES:
             picture(tmp_path / "images" / split / f"{name}.jpg")
@@ -93,40 +57,3 @@ def test_an_added_data_set_is_found_by_its_name(added: Path, monkeypatch: pytest
         assert data_digest(config) != before
     finally:
         spec._declared.cache_clear()
-
-
-@pytest.mark.slow
-def test_a_method_trains_on_an_added_data_set(added: Path):
-    """In a copy of the code, in which the files lie where a user puts them."""
-    copy = added / "copy"
-    for package in ("conf", "losses", "datamodules", "lightning_modules"):
-        shutil.copytree(Path(__file__).parents[2] / package, copy / package)
-    shutil.copytree(added / "code", copy, dirs_exist_ok=True)
-    code = """
-import sys
-from pathlib import Path
-from conf import load
-from conf.schema import Run
-from lightning_modules.training.run import run
-config = load.load(sys.argv[1:], schema=Run)
-print(run(config, Path(config.output) / "run")["counts"])
-"""
-    settings = [
-        "data.name=fruit",
-        f"data.root={added / 'images'}",
-        "data.train_images=4",
-        "trainer.steps=2",
-        "trainer.batch=2",
-        "evaluation.prompts=0",
-        f"output={added / 'out'}",
-    ]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *settings],
-        capture_output=True,
-        text=True,
-        cwd=copy,
-        env={**os.environ, "PYTHONPATH": str(copy)},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "trained_parameters" in done.stdout
-    assert list((added / "out" / "adapters").glob("*/adapter.safetensors"))

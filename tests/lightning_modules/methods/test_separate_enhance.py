@@ -448,5 +448,9 @@ def test_objects_are_what_is_linked_or_any_noun_phrase(embedded: Backbone):
     assert first._object_tokens(linked) == [[[6, 7]]]
     first.remove()
     nouns = sepen(embedded, objects="nouns")
-    assert nouns._object_tokens(linked) == nouns._object_tokens(Batch([0], [text])) == [[[2, 3], [6, 7]]]
+    assert (
+        nouns._object_tokens(linked)
+        == nouns._object_tokens(Batch([0], [text]))
+        == [[[2, 3], [6, 7]]]
+    )
     assert terms(nouns, Batch([0], [text]))["drift"] < 1e-12

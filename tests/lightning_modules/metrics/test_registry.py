@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.readme import read_readme_files
 
 import conf.metric
 import lightning_modules.metrics
@@ -17,35 +18,12 @@ from conf.schema import Evaluation, Run
 from lightning_modules.training.checks import check
 from lightning_modules.training.run import run
 
-DECLARATION = """
-from conf.spec import Metric, MetricSpec
-
-METRIC = MetricSpec(outputs=(Metric("brightness", "Mean brightness", better="none", unit="of 255"),))
-"""
-SCORER = """
-class BrightnessScorer:
-    def __init__(self):
-        self.values, self.facts = [], {}
-
-    def add(self, prompts, images, names):
-        values = images.float().mean((1, 2, 3)).tolist()
-        self.values += values
-        return {"brightness": values}
-
-    def finish(self):
-        self.facts = {"brightness": {"images": len(self.values)}}
-        return {"brightness": sum(self.values) / len(self.values)}
-
-
-def build(context):
-    return [BrightnessScorer()]
-"""
-
 
 @pytest.fixture
 def brightness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The two files, where the packages find them."""
-    for package, text in ((conf.metric, DECLARATION), (lightning_modules.metrics, SCORER)):
+    sources = read_readme_files("Add a metric").values()
+    for package, text in zip((conf.metric, lightning_modules.metrics), sources, strict=True):
         folder = tmp_path / package.__name__
         folder.mkdir()
         (folder / "brightness.py").write_text(text)

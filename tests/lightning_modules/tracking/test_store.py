@@ -53,9 +53,7 @@ def unreachable(cause: Exception) -> Exception:
 
 
 def test_a_locked_database_is_waited_for() -> None:
-    assert (
-        module._retry(DATABASE, 300.0, Failing(locked(), locked(), locked()), "done") == "done"
-    )
+    assert module._retry(DATABASE, 300.0, Failing(locked(), locked(), locked()), "done") == "done"
     with pytest.raises(
         StoreUnavailable,
         match=(
