@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.readme import read_readme_files
 
 import sweeps
 from conf import load as conf
@@ -189,9 +190,7 @@ def test_a_new_file_is_found_by_name_and_planned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     """The example of the README, as it stands there."""
-    readme = (ROOT / "sweeps" / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
-    source = next(block for block in blocks if "SWEEP = Sweep(" in block)
+    (source,) = read_readme_files("Add an ablation").values()
     assert len([line for line in source.splitlines() if line]) <= 20
     (tmp_path / "warmup.py").write_text(source)
     monkeypatch.setattr(sweeps, "__path__", [*sweeps.__path__, str(tmp_path)])
