@@ -1,0 +1,63 @@
+"""The cards of the embedded models, and the commands that make backbone and judge from nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lightning_modules.embedded import grade, judge_training, pretrain
+
+
+def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: Path):
+    for stage, steps in (("vae", 300), ("denoiser", 2600)):
+        folder = tmp_path / f"{stage}_training"
+        folder.mkdir()
+        points = [
+            {"step": step, "loss": 1 / step, "seconds": 60.0} for step in range(100, steps + 1, 100)
+        ]
+        (folder / "loss.json").write_text(json.dumps(points))
+    row = dict.fromkeys(("success", "score", "object_rate", "color_rate", "shape_rate"), 0.5)
+    table = {
+        "one object": row | {"extra_objects": 0.25},
+        "two objects": row | {"extra_objects": 1.0, "relation_rate": 0.125},
+    }
+    facts = dict.fromkeys(("arguments", "hardware", "date"), "x")
+    facts |= {"images": 512, "steps": 8, "guidance": 3.0}
+    grade.write_card(tmp_path, tmp_path, table, facts)
+    card = (tmp_path / "README.md").read_text()
+    assert "| one object | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | - | 0.25 |" in card
+    assert "| two objects | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | 0.125 | 1.00 |" in card
+    assert "autoencoder 300 steps in\n3 min" in card and "2600 steps in 26 min" in card
+    shown = [line for line in card.splitlines() if line.startswith(("| 100 |", "| 2600 |"))]
+    assert shown == ["| 100 | 0.0100 |", "| 2600 | 0.0004 |"]
+
+
+def test_the_judges_card_keeps_what_a_person_wrote(tmp_path: Path):
+    facts = {"command": "c", "parameters": 1234, "combinations": 48, "seconds": 9.6, "loss": 0.5}
+    facts |= {"steps": 2, "batch": 3, "pool": 4, "threads": 1}
+    judge_training.write_card(tmp_path, facts, {"none": {"1 seen": 1.0, "2 seen": 0.25}}, 7)
+    card = (tmp_path / "README.md").read_text()
+    assert "| damage | 1 seen | 2 seen |" in card and "| none | 1.0000 | 0.2500 |" in card
+    assert "1,234 parameters" in card and "on 7 fresh" in card
+    own = f"\n{judge_training.SEEN_WITH_EYES}\n\nIt confuses rings.\n"
+    (tmp_path / "README.md").write_text(card + own)
+    judge_training.write_card(tmp_path, facts | {"threads": 2}, {"none": {"1 seen": 0.5}}, 7)
+    card = (tmp_path / "README.md").read_text()
+    assert card.endswith("It confuses rings.\n") and "0.5000" in card
+    assert "2\n  CPU threads" in card or "2 CPU threads" in card.replace("\n  ", " ")
+
+
+@pytest.mark.slow
+def test_a_backbone_is_made_from_nothing_and_graded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    arguments = ["--output", str(tmp_path / "work"), "--target", str(tmp_path / "made")]
+    arguments += ["--images", "8", "--vae-steps", "2", "--steps", "2", "--batch", "4"]
+    arguments += ["--threads", str(torch.get_num_threads())]
+    pretrain.main(arguments)
+    monkeypatch.setattr(grade, "GROUPS", {"one object": ("val", 1)})
+    table = grade.grade(pretrain.Backbone.load(str(tmp_path / "made")), 2, 1, 3.0)
+    assert table["one object"]["n_images"] == 2 and 0 <= table["one object"]["success"] <= 1
