@@ -7,7 +7,6 @@ where things go, which no other method is: `mcgm without masks` is the same adap
 `gates + separation` has gates that learn from Separate-and-Enhance's losses.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from sweeps.presets import (
@@ -26,7 +25,7 @@ from sweeps.presets import (
 )
 from sweeps.sweep import Factor, Sweep
 
-RECIPES: Mapping[str, Mapping[str, Any]] = {
+RECIPES: dict[str, dict[str, Any]] = {
     "untouched backbone": {"method": "untouched"},
     "maskattn": MASK_SUPERVISED,
     "gates + separation": {**MASK_SUPERVISED, "method.gate.supervision": "separate_enhance"},

@@ -27,11 +27,11 @@ def of_split(key: str, split: str, words: str) -> Metric:
 # Settings
 
 # The paper's recipe: gates trained on the denoising loss alone
-MASKATTN: Mapping[str, Any] = {"method": "maskattn"}
+MASKATTN: dict[str, Any] = {"method": "maskattn"}
 # In the embedded world that loss leaves gates open, or does damage: a setting of theirs could not
 # matter. If a sweep asks about gates that know something, they learn from the objects' masks.
 # `method.gate.supervision=none method.gate.denoising_weight=1` asks the same of MASKATTN.
-MASK_SUPERVISED: Mapping[str, Any] = {
+MASK_SUPERVISED: dict[str, Any] = {
     **MASKATTN,
     "method.gate.supervision": "masks",
     "method.gate.denoising_weight": 0.0,
@@ -41,7 +41,7 @@ MASK_SUPERVISED: Mapping[str, Any] = {
 }
 # MCGM on captions and instance masks of the embedded world, from which its encoder learns masks
 # that no single scene shows
-MASK_TOKENS: Mapping[str, Any] = {
+MASK_TOKENS: dict[str, Any] = {
     "method": "mcgm",
     "trainer.steps": 100,
     "trainer.lr": 2e-3,
@@ -50,7 +50,7 @@ MASK_TOKENS: Mapping[str, Any] = {
 }
 # One rendered scene of two subjects, the first of a combination that the backbone has not seen;
 # each seed has another scene
-ONE_SCENE: Mapping[str, Any] = {
+ONE_SCENE: dict[str, Any] = {
     "method": "break_a_scene",
     "method.weights.trainable": "attn2",
     "method.weights.text_encoder": False,
@@ -67,7 +67,7 @@ ONE_SCENE: Mapping[str, Any] = {
     "evaluation.follow_masks": True,
 }
 # Separate-and-Enhance on the captions of the embedded world's training images, without the images
-KEY_FINETUNING: Mapping[str, Any] = {
+KEY_FINETUNING: dict[str, Any] = {
     "method": "separate_enhance",
     "trainer.steps": 60,
     "trainer.lr": 1.5e-3,

@@ -7,7 +7,6 @@ Run it: ``python -m sweeps.released``.
 in both, so that this alone differs.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from sweeps.presets import (
@@ -26,7 +25,7 @@ from sweeps.presets import (
 )
 from sweeps.sweep import Factor, Sweep
 
-METHODS: Mapping[str, Mapping[str, Any]] = {
+METHODS: dict[str, dict[str, Any]] = {
     "maskattn": MASKATTN,
     "mcgm": MASK_TOKENS,
     "separate_enhance": KEY_FINETUNING,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from conf import spec
 from conf.schema import Evaluation
@@ -52,7 +53,7 @@ def measurable(sweep: Sweep, evaluation: Evaluation, headline: str | None = None
 
 def _added(evaluation: Evaluation) -> dict[str, Metric]:
     """What other models than the judge measure, and what ``evaluation.metrics`` names."""
-    judges = {
+    judges: dict[str, Any] = {
         key: "none" for key in ("detector", "extractor") if getattr(evaluation, key) == "judge"
     }
     by_models = spec.measured_metrics(dataclasses.replace(evaluation, **judges))

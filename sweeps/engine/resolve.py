@@ -257,7 +257,7 @@ def _check_objectives(sweep: Sweep, config: schema.Sweep) -> None:
 def _as_in_schema(config: schema.Sweep, factor: Factor, level: Any) -> Any:
     """A level as the schema reads it (1 is 1.0 if a number is expected); the name of a group's
     file, or of several settings, stays as it is."""
-    if factor.settings:
+    if factor.settings or type(level) is type(conf.lookup(config, factor.key)):
         return level
     value = conf.lookup(conf.replace(config, {factor.key: level}, "levels"), factor.key)
     return level if dataclasses.is_dataclass(value) else value

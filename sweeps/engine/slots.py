@@ -301,7 +301,9 @@ def make_slots(
                 "use launcher=process"
             )
         if train is None:
-            from lightning_modules.training.run import run as train
+            from lightning_modules.training import run as training
+
+            train = training.run
         return [InlineSlot(train, f"gpu {gpus[0]}" if gpus else "")]
     threads = 0 if gpus else max((os.cpu_count() or 1) // (count * each), 1)
     slices = [tuple(gpus[i * each : (i + 1) * each]) for i in range(count)]

@@ -152,7 +152,9 @@ def main(
         torchrun(["--standalone", f"--nproc-per-node={argv[1]}", *start, argv[2]])
         return 0
     if train is None:
-        from lightning_modules.training.run import run as train
+        from lightning_modules.training import run as training
+
+        train = training.run
     if not argv:
         serve(train)
         return 0

@@ -1,18 +1,53 @@
-"""Which slots a command gets on which machine, and what is refused."""
+"""Which slots a command gets on which machine, and what they make of processes that end."""
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import signal
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers.sweep_states import SWEEP, everything, finished, states
 
 from conf import load as conf
+from lightning_modules.tracking.mlflow import Tracking
+from sweeps.command import main
 from sweeps.engine import slots
 from sweeps.engine.errors import LaunchError
-from sweeps.engine.slots import InlineSlot, ProcessSlot, make_slots, visible_gpus
+from sweeps.engine.slots import InlineSlot, Outcome, ProcessSlot, make_slots, visible_gpus
+
+# Stands for the worker: quick to start. A file `action` in the trial's folder says what goes wrong.
+PROGRAM = """
+import json, os, signal, sys
+from pathlib import Path
+
+def work(run):
+    folder = Path(run).parent
+    action = (folder / "action").read_text() if (folder / "action").exists() else ""
+    names = "CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS"
+    seen = {"pid": os.getpid(), "argv": sys.argv[1:], **{n: os.environ.get(n) for n in names}}
+    (folder / "seen.json").write_text(json.dumps(seen))
+    (folder / "progress.json").write_text('{"text": "training: step 1/2", "share": 0.5}')
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if action == "hang":
+        signal.pause()
+    if action == "fail":
+        (folder / "failed.json").write_text('{"reason": "no luck"}')
+        return "no luck"
+    metrics = {"eval/success": 0.5, "eval/fid": 1.0}
+    (folder / "result.json").write_text(json.dumps({"metrics": metrics, "seconds": {"train": 1}}))
+
+if sys.argv[1:]:
+    sys.exit(bool(work(sys.argv[-1])))
+for line in sys.stdin:
+    print(json.dumps({"reason": work(json.loads(line)["run"])}), flush=True)
+"""
 
 
 def made(*words: str, gpus: str = "") -> list[Any]:
@@ -103,3 +138,91 @@ def test_a_signal_that_a_library_turned_into_an_exit_comes_out(tmp_path: Path) -
 
 def test_nothing_runs_before_it_is_started() -> None:
     assert ProcessSlot(()).poll() is None and ProcessSlot(()).progress() == ("", 0.0)
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> tuple[str, ...]:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    return (str(tmp_path / "program.py"),)
+
+
+def begin(slot: ProcessSlot, folder: Path, action: str = "") -> None:
+    folder.mkdir()
+    (folder / "action").write_text(action)
+    job: Any = SimpleNamespace(
+        folder=folder, config=conf.as_run(conf.load([])), tracking=Tracking("", "", "")
+    )
+    slot.start(job)
+
+
+def outcome(slot: ProcessSlot) -> Outcome:
+    end = time.monotonic() + 30
+    while (found := slot.poll()) is None:
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    return found
+
+
+def seen(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "seen.json").read_text())
+
+
+def test_a_worker_takes_trial_after_trial_until_one_fails(
+    tmp_path: Path, program: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    slot = ProcessSlot(("3", "5"), threads=2, program=program)
+    reasons = []
+    for number, action in enumerate(["", "", "fail", "kill", ""]):
+        begin(slot, tmp_path / str(number), action)
+        reasons.append(outcome(slot).reason)
+    slot.stop()
+    assert reasons == ["", "", "no luck", "its process was killed by SIGKILL: out of memory?", ""]
+    facts = [seen(tmp_path / str(number)) for number in range(5)]
+    pids = [fact["pid"] for fact in facts]
+    assert pids[0] == pids[1] == pids[2] and len(set(pids)) == 3
+    assert {fact["CUDA_VISIBLE_DEVICES"] for fact in facts} == {"3,5"}
+    assert {fact["OMP_NUM_THREADS"] for fact in facts} == {"2"}
+
+
+def test_a_trial_that_hangs_is_stopped(tmp_path: Path, program: tuple[str, ...]) -> None:
+    slot, folder = ProcessSlot((), program=program), tmp_path / "hangs"
+    begin(slot, folder, "hang")
+    while slot.progress() != ("training: step 1/2", 0.5):
+        time.sleep(0.01)
+    assert slot.poll() is None
+    slot.stop()
+    with pytest.raises(ProcessLookupError):
+        os.kill(seen(folder)["pid"], signal.SIGTERM)
+
+
+@pytest.mark.parametrize(
+    ("words", "argv"),
+    [
+        ({"processes": 2}, ["torchrun", "2"]),
+        ({"processes": 4, "launch": "srun $PLACE"}, ["exec", "srun", "here", "program.py"]),
+    ],
+)
+def test_a_trial_of_several_processes_has_its_own(
+    tmp_path: Path, program: tuple[str, ...], monkeypatch: Any, words: Any, argv: list[str]
+) -> None:
+    monkeypatch.setenv("PLACE", "here")
+    slot, folder = ProcessSlot((), program=program, **words), tmp_path / "trial"
+    begin(slot, folder)
+    assert outcome(slot).result is not None
+    assert [Path(word).name for word in seen(folder)["argv"]] == [*argv, "run.yaml"]
+
+
+def test_a_sweep_runs_in_workers(
+    output: Path, program: tuple[str, ...], mlflow: Any, reports: list[str]
+) -> None:
+    failing = output / "threshold" / "trials" / "threshold=0.4-seed0"
+    failing.mkdir(parents=True)
+    (failing / "action").write_text("fail")
+    words = ["seeds=1", "workers=2", "retries=0", "trainer.accelerator=cpu"]
+    # Trials without a study are somebody's results: the sweep starts one of its own
+    assert main(SWEEP, [f"output={output}", *words], program=program) == 0
+    (name,) = (folder.name for folder in output.glob("threshold-*"))
+    assert states(output, name) == {"COMPLETE": 4} and finished(mlflow, name) == everything(1)
+    workers = {seen(folder)["pid"] for folder in (output / name / "trials").iterdir()}
+    assert len(workers) <= 2

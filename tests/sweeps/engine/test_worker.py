@@ -128,3 +128,24 @@ def test_only_the_ranks_of_torchrun_count(
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     assert worker.is_first_rank() == first
+
+
+@pytest.mark.parametrize(("error", "status"), [(None, 0), (ValueError("no luck"), 1)])
+def test_a_command_runs_one_trial(
+    request_line: str, tmp_path: Path, monkeypatch: Any, error: Any, status: int
+) -> None:
+    ran: list[Any] = []
+
+    def train(config: Run, folder: Path, tracking: Any, progress: Any) -> dict[str, Any]:
+        ran.append((folder, tracking.params))
+        if error:
+            raise error
+        return {}
+
+    monkeypatch.setattr(worker, "die_with_parent", lambda: None)
+    monkeypatch.setattr(worker.signal, "signal", lambda *_: None)
+    tracking = {"uri": "", "experiment_id": "1", "parent_run_id": "2", "params": {"seed": "0"}}
+    monkeypatch.setenv(worker.TRACKING, json.dumps(tracking))
+    assert worker.main([str(tmp_path / "run.yaml")], train) == status
+    assert ran == [(tmp_path, {"seed": "0"})]
+    assert (tmp_path / "failed.json").exists() == bool(error)
