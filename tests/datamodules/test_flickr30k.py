@@ -200,6 +200,13 @@ def test_unrelated_captions_are_left_out(plain: Path):
     assert found.manifest["unrelated"] == 1
 
 
+def test_unrelated_captions_are_counted_from_one_without_entities(plain: Path):
+    (plain / "UNRELATED_CAPTIONS").write_text("36979 1\n")
+    flickr = dataset(plain)
+    captions = flickr.records[ids(flickr).index(36979)].captions
+    assert [c.text for c in captions] == CAPTIONS["36979"][1:]
+
+
 @pytest.mark.parametrize("with_entities", [True, False])
 def test_captions_as_english_is_written(plain: Path, with_entities: bool):
     if with_entities:

@@ -19,6 +19,7 @@ from helpers.coco_files import (
     picture,
     rectangle,
     write_captions,
+    write_coco,
     write_instances,
 )
 from PIL import Image, ImageOps
@@ -368,3 +369,11 @@ def test_full_verification_finds_what_headers_hide(tmp_path: Path):
     assert len(CocoDataset(tmp_path, "val2017", 64)) == 2
     assert [r.id for r in CocoDataset(tmp_path, "val2017", 64, verify="full").records] == [2]
     assert str(paths[0]) in refused(tmp_path, verify="full")
+
+
+def test_categories_are_in_the_order_of_their_ids(tmp_path: Path):
+    root = write_coco(tmp_path, "val2017", [1])
+    path = root / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "categories": content["categories"][::-1]}))
+    assert CocoDataset(root, "val2017", 64).categories == ["person", "dog", "toothbrush"]
