@@ -165,6 +165,14 @@ def test_sweeps_are_listed_with_their_questions(memory: MemoryClient) -> None:
     assert list_sweeps(MEMORY)["clear"] == "Does it matter?"
 
 
+def test_a_trial_has_the_times_of_its_run(results: Any, memory: MemoryClient) -> None:
+    trial = results("threshold").control.trials[0]
+    info = memory.runs[trial.run_id].info
+    assert trial.started == info.start_time
+    assert trial.minutes * 60_000 == pytest.approx(info.end_time - info.start_time)
+    assert trial.seconds == {"data": 1.5, "train": 20.0, "evaluate": 12.0}
+
+
 def test_samples_come_with_outcomes_and_images(results: Any) -> None:
     threshold = results("threshold")
     trial = threshold.control.trials[0]

@@ -28,7 +28,7 @@ def test_images_are_counted_and_compared_one_by_one(results: Any) -> None:
     threshold = results("threshold")
     table = images_table(threshold)
     assert table is not None and table.marks == {0: "untouched", 3: "control"}
-    cell, control = threshold.levels[0], threshold.control
+    cell, control = threshold.levels[-1], threshold.control
     pairs = [
         (a, b)
         for seed in cell.trials
@@ -37,6 +37,7 @@ def test_images_are_counted_and_compared_one_by_one(results: Any) -> None:
         )
     ]
     won, lost = pairs.count((True, False)), pairs.count((False, True))
+    assert won != lost
     row = next(row for row in table.rows if row[0] == cell.label)
     assert row[1] == f"{sum(a for a, _ in pairs)} of 96" and row[3] == f"{won} / {lost}"
     assert float(row[4].replace("−", "-")) == pytest.approx((won - lost) / 96, abs=5e-4)

@@ -43,6 +43,18 @@ def test_each_cell_has_its_numbers(
     assert not [text for x, y, text in written if (x, y) == (2, 0) and text]
 
 
+def test_colors_follow_the_numbers(
+    results: Any, entries: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(heatmap, "save", lambda figure, folder, name: kept.append(figure))
+    heatmap.draw_heatmap(results("plane"), entries("plane"), tmp_path)
+    means, shifts = (axes.images[0].get_array() for axes in kept[0].axes)
+    worst = next(e for e in entries("plane") if e.cell.label == "0.0 / 0.25")
+    assert means[3, 0] == worst.summary.mean and shifts[3, 0] == worst.versus.interval.mean
+    assert shifts[1, 1] == 0 and means[1, 1] == means.max()
+
+
 def test_the_caption_explains_every_sign(results: Any, tmp_path: Path) -> None:
     plane = results("plane")
     caption = draw(plane, tmp_path).caption

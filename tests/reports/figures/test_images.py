@@ -43,6 +43,8 @@ def test_marks_say_whether_the_image_above_is_right(
             images.draw_sample(axes, threshold, trial, key, 0.0, 0.0, 1.0)
     marks = [text == "✓" for _, _, text in written]
     assert marks == trial.samples.success[:6] and len(axes.images) == 6
+    left, right, bottom, top = axes.images[0].get_extent()
+    assert left < right and top < bottom  # Y runs downwards
 
 
 def test_many_cells_are_shown_in_bands_and_targets_outlined(

@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from reports import prose
+from reports.figures import precision_recall
 from reports.figures.precision_recall import draw_precision_recall, pareto_front
 
 
@@ -49,6 +51,24 @@ def test_bars_that_would_shrink_the_means_are_described(
             trial.metrics["precision"] = 0.5 + 0.01 * i
     picture = draw_precision_recall(results, tmp_path)
     assert picture is not None and expected in picture.caption
+
+
+def test_recall_lies_on_the_x_axis(
+    results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept: list[Any] = []
+    monkeypatch.setattr(precision_recall, "save", lambda figure, folder, name: kept.append(figure))
+    draw_precision_recall(results("threshold"), tmp_path)
+    [axes] = kept[0].axes
+    points = [(x, y) for line in axes.lines for x, y in zip(*line.get_data(), strict=True)]
+    means = [
+        [np.mean(list(cell.per_seed(key).values())) for key in ("recall", "precision")]
+        for cell in results("threshold").cells
+    ]
+    for mean in means:
+        assert any(np.allclose(point, mean) for point in points)
+    for text in axes.texts:  # Names stand beside their points
+        assert any(np.allclose(text.xy, mean) for mean in means)
 
 
 def test_many_cells_are_numbered(results: Any, tmp_path: Path) -> None:

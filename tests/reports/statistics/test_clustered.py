@@ -97,6 +97,7 @@ def test_missing_answers_carry_no_weight() -> None:
     assert found.share == pytest.approx(4 / 5) and found.n == 5
     assert found.wilson == pytest.approx(wilson(4, 5))
     assert np.isfinite(two_way_bootstrap(values)).all()
+    assert (two_way_bootstrap(np.where(values == 0, NONE, values)) == 1).all()
     with pytest.raises(ValueError, match="with values, got shape"):
         two_way_bootstrap(np.full((2, 2), NONE))
 

@@ -65,6 +65,8 @@ def test_the_key_leads_every_image_back_to_its_cell(page: StudyPage, results: An
     assert page.key["study"] == data["study"]
     assert page.key["counts"] == {"pairs": 30, "checks": 2, "common": 36, "identical": 0}
     assert [item["id"] for item in data["items"]] == sorted(page.key["items"])
+    samples = [(item["seed"], item["sample"]) for item in page.key["items"].values()]
+    assert len(set(samples)) == 32  # Checks show images of their own
     for item in data["items"]:
         secret = page.key["items"][item["id"]]
         assert sorted(secret["images"]) == item["images"] and secret["prompt"] == item["prompt"]
