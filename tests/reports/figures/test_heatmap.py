@@ -52,7 +52,7 @@ def test_colors_follow_the_numbers(
     means, shifts = (axes.images[0].get_array() for axes in kept[0].axes)
     worst = next(e for e in entries("plane") if e.cell.label == "0.0 / 0.25")
     assert means[3, 0] == worst.summary.mean and shifts[3, 0] == worst.versus.interval.mean
-    assert shifts[1, 1] == 0 and means[1, 1] == means.max()
+    assert shifts[1, 1] == 0
 
 
 def test_the_caption_explains_every_sign(results: Any, tmp_path: Path) -> None:
