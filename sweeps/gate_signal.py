@@ -4,8 +4,8 @@ objects' masks?
 Run it: ``python -m sweeps.gate_signal``.
 
 `masks` teaches the gates of a phrase's tokens where its object is, from the training images'
-instance masks. `noisier` lets the signal act on the noisier half of the timesteps alone; without a
-signal there is nothing for it to act on. `oracle` is an upper bound: gates by a layout that fits
+instance masks. `noisier` supervises the noisier half of the timesteps alone; without
+supervision it means nothing. `oracle` is an upper bound: gates by a layout that fits
 the noise, without training. Weight, density and annealing are settings:
 method.gate.supervision_weight=0.3 method.gate.supervision_density=0.6
 method.gate.supervision_anneal=cosine.
@@ -24,7 +24,9 @@ SWEEP = Sweep(
         "without mask supervision or a sparsity term"
     ),
     factors=[
-        Factor("method.gate.supervision", ["none", "density", "masks", "oracle"], label="Signal"),
+        Factor(
+            "method.gate.supervision", ["none", "density", "masks", "oracle"], label="Supervision"
+        ),
         Factor("method.gate.supervision_timesteps", ["all", "noisier"], label="Timesteps"),
     ],
     control={"method.gate.supervision": "none", "method.gate.supervision_timesteps": "all"},

@@ -2,9 +2,9 @@
 
 Run it: ``python -m sweeps.gate_start``.
 
-They are bias 0, which starts with half of the gates closed, a gradient gradient that is zero at
-closed gates, and no protected token: the cell bias=0.0, gradient=released, protect=none. The
-baseline differs from it in all three.
+They are bias 0, which starts with half of the gates closed, a gradient that is zero at closed
+gates, and no protected token: the cell bias=0.0, gradient=released, protect=none. The
+control differs from it in all three.
 """
 
 from sweeps.presets import (
@@ -17,7 +17,7 @@ from sweeps.presets import (
 )
 from sweeps.sweep import Factor, Sweep
 
-SURROGATES, PROTECTED = ["released", "exact", "finite_difference"], ["none", "bos", "specials"]
+GRADIENTS, PROTECTED = ["released", "exact", "finite_difference"], ["none", "bos", "specials"]
 
 SWEEP = Sweep(
     name="gate_start",
@@ -28,7 +28,7 @@ SWEEP = Sweep(
     ),
     factors=[
         Factor("method.gate.bias", [0.0, 2.0, 4.0], label="Start bias"),
-        Factor("method.gate.gradient", SURROGATES, label="Surrogate"),
+        Factor("method.gate.gradient", GRADIENTS, label="Gradient"),
         Factor("method.gate.protect", PROTECTED, label="Protected tokens"),
     ],
     control={
@@ -43,7 +43,7 @@ SWEEP = Sweep(
     # Gates that start open stay open with any level of the other two
     brief=[
         (f"bias=0.0, gradient={gradient}, protect={protect}")
-        for gradient in SURROGATES
+        for gradient in GRADIENTS
         for protect in PROTECTED
     ],
 )

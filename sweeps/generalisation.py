@@ -20,7 +20,7 @@ SWEEP = Sweep(
         Factor(
             "data.concepts",
             [[], ["yellow square", "cyan ring"]],
-            label="Concepts in the place of captions",
+            label="Concepts instead of captions",
         )
     ],
     control={"data.concepts": []},

@@ -26,7 +26,7 @@ SWEEP = Sweep(
     factors=[
         Factor("method.masks.encoder", ["per_mask", "union", "merged", "conv"], label="Encoder"),
         Factor("method.masks.trained", [True, False], label="Trained"),
-        Factor("method.masks.mask_scope", ["inside", "everywhere"], label="Reach"),
+        Factor("method.masks.mask_scope", ["inside", "everywhere"], label="Scope"),
     ],
     control={
         "method.masks.encoder": "per_mask",

@@ -32,6 +32,16 @@ JOURNAL = "study.journal"
 Key = tuple[str, int]  # Cell, seed
 
 
+class Operation(enum.IntEnum):
+    """Codes of those entries of Optuna's journal that are read here."""
+
+    CREATE_STUDY = 0
+    SET_STUDY_USER_ATTR = 2
+    CREATE_TRIAL = 4
+    SET_TRIAL_STATE_VALUES = 6
+    SET_TRIAL_USER_ATTR = 8
+
+
 class State(enum.Enum):
     """Optuna's states of a trial."""
 
@@ -79,12 +89,12 @@ def read_journal(folder: Path) -> dict[str, StoredStudy]:
         try:
             entry = json.loads(line)
             code = entry["op_code"]
-            if code == 0:
+            if code == Operation.CREATE_STUDY:
                 if entry["study_name"] not in studies:
                     by_id.append(studies.setdefault(entry["study_name"], StoredStudy()))
-            elif code == 2:
+            elif code == Operation.SET_STUDY_USER_ATTR:
                 by_id[entry["study_id"]].user_attrs |= entry["user_attr"]
-            elif code == 4:
+            elif code == Operation.CREATE_TRIAL:
                 study = by_id[entry["study_id"]]
                 state = State(entry.get("state", State.RUNNING.value))
                 trial = StoredTrial(len(study.trials), state, entry.get("user_attrs", {}))
@@ -92,7 +102,7 @@ def read_journal(folder: Path) -> dict[str, StoredStudy]:
                 trial.datetime_complete = _local_time(entry.get("datetime_complete"))
                 study.trials.append(trial)
                 trials.append(trial)
-            elif code in (6, 8):
+            elif code in (Operation.SET_TRIAL_STATE_VALUES, Operation.SET_TRIAL_USER_ATTR):
                 _apply(entry, trials[entry["trial_id"]])
         except (ValueError, KeyError, IndexError, TypeError) as error:
             raise damaged_line(path, number, error) from None
@@ -102,7 +112,7 @@ def read_journal(folder: Path) -> dict[str, StoredStudy]:
 def _apply(entry: dict[str, Any], trial: StoredTrial) -> None:
     if trial.state not in (State.RUNNING, State.WAITING):
         return
-    if entry["op_code"] == 8:
+    if entry["op_code"] == Operation.SET_TRIAL_USER_ATTR:
         trial.user_attrs = trial.user_attrs | entry["user_attr"]
         return
     state = State(entry["state"])

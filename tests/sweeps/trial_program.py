@@ -42,7 +42,7 @@ def run(config: Any, folder: Path, tracking: Any, progress: Any) -> dict[str, An
 
 def _act(config: Any, progress: Any) -> dict[str, float]:
     """Does what `behaviour.json` says, and returns the metrics."""
-    name = "reference" if config.method.name == "untouched" else str(config.method.gate.threshold)
+    name = "untouched" if config.method.name == "untouched" else str(config.method.gate.threshold)
     trial, output, rank = (
         f"{name}-{config.seed}",
         Path(config.output),
@@ -73,7 +73,7 @@ def _act(config: Any, progress: Any) -> dict[str, float]:
         raise MemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
     if action == "full disk":
         raise OSError(28, "No space left on device")
-    success = 0.2 if name == "reference" else config.method.gate.threshold
+    success = 0.2 if name == "untouched" else config.method.gate.threshold
     return {
         "eval/success": math.nan if action == "nan" else success + 0.01 * config.seed**2,
         "eval/fid": 30.0 - config.seed,

@@ -186,7 +186,7 @@ def test_ctrl_c_once_lets_running_trials_finish(start: Start, output: Path, mlfl
 def test_a_second_ctrl_c_or_another_signal_stops_at_once(
     start: Start, output: Path, mlflow: Any, last: signal.Signals
 ) -> None:
-    behave(output, **{"reference-0": "hang", "0.4-0": "hang"})
+    behave(output, **{"untouched-0": "hang", "0.4-0": "hang"})
     driver = start()
     until(lambda: len(ran(output)) == 2)
     if last == signal.SIGINT:
@@ -213,7 +213,7 @@ def test_a_rank_that_is_killed_ends_its_trial_alone(
     assert finished(mlflow) == everything(1, [*everything_but_06()]) and not alive(output)
     attempts = Counter(trial for trial, *_ in ran(output))
     assert attempts.pop("0.4-0") in (3, 4), "the other rank may not have begun"
-    assert attempts == {"reference-0": 2, "0.5-0": 2}
+    assert attempts == {"untouched-0": 2, "0.5-0": 2}
 
 
 def everything_but_06() -> list[str]:
@@ -221,7 +221,7 @@ def everything_but_06() -> list[str]:
 
 
 def test_a_driver_that_is_killed_takes_all_ranks_along(start: Start, output: Path) -> None:
-    behave(output, **{"reference-0": "hang"})
+    behave(output, **{"untouched-0": "hang"})
     driver = start("seeds=1", "trainer.devices=2", *PROCESS)
     until(lambda: len(ran(output)) == 2)
     driver.kill()
