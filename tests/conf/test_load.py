@@ -105,6 +105,7 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
         ("trainer.steps=0", ["trainer.steps=0", "an integer of at least 1"]),
         ("trainer.steps=null", ["trainer.steps=null", "an integer of at least 1"]),
         ("trainer.steps=${sed}", ["trainer.steps", "'sed' not found"]),
+        ("trainer.lr=0", ["trainer.lr=0.0", "a number above 0"]),
         ("trainer.lr=nan", ["trainer.lr=nan", "a number above 0"]),
         ("method.gate.threshold=1", ["method.gate.threshold=1.0", "above 0 and below 1"]),
         ("output=null", ["output=null", "expected text"]),

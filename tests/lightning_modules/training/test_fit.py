@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,7 @@ from filelock import FileLock
 
 from conf import load as conf
 from conf.schema import Run
+from lightning_modules.training import fit
 from lightning_modules.training import run as train
 
 
@@ -100,6 +102,15 @@ def test_a_loss_that_is_no_number_ends_the_training_as_failed(base: Run, tmp_pat
         and not folder.with_name(f"{folder.name}.checkpoints").exists()
         and not (tmp_path / "result.json").exists()
     )
+
+
+def test_the_trainer_follows_the_settings(base: Run) -> None:
+    settings = {"trainer.clip": 0.3, "trainer.accumulate": 3, "trainer.steps": 7}
+    method: Any = SimpleNamespace(find_unused_parameters=False)
+    trainer = fit._trainer(conf.replace(base, settings), method, [])
+    assert (trainer.gradient_clip_val, trainer.accumulate_grad_batches) == (0.3, 3)
+    assert (trainer.max_steps, trainer.num_devices, trainer.num_nodes) == (7, 1, 1)
+    assert trainer.precision == "32-true"
 
 
 def test_losses_stand_at_the_same_steps_in_every_training(base: Run, tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""Lines of progress and training metrics handed on, without a Trainer."""
+"""What a training calls back, without a Trainer."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 import torch
 
 from lightning_modules.training import callbacks
-from lightning_modules.training.callbacks import MetricLines, ProgressLines
+from lightning_modules.training.callbacks import MetricLines, ProgressLines, StopOnRequest
+from lightning_modules.training.progress import PRUNE, format_duration
 
 
 def trainer(step: int, steps: int = 100, **metrics: float) -> Any:
@@ -55,3 +57,38 @@ def test_metrics_are_handed_on_once_a_step_and_at_the_last():
             trainer(step, 10, **{"train/loss": step, "other": 1.0}), None, None, None, 0
         )  # type: ignore[arg-type]
     assert stored == [({"train/loss": step}, step) for step in (4.0, 8.0, 10.0)]
+
+
+@pytest.mark.parametrize(("asked_at", "stops"), [(3, 4), (5, 6), (9, None)])
+def test_a_training_stops_at_the_next_look_but_not_after_its_last_step(
+    tmp_path: Path, asked_at: int, stops: int | None
+):
+    callback, state = StopOnRequest(2, tmp_path), trainer(0, 10, **{"train/loss": 0.5})
+    state.is_global_zero, state.strategy = True, SimpleNamespace(broadcast=lambda value: value)
+    for step in range(1, 11):
+        state.global_step = step
+        if step == asked_at:
+            (tmp_path / PRUNE).touch()
+        callback.on_train_batch_end(state, None, None, None, 0)
+        if callback.stopped:
+            break
+    assert (step if callback.stopped else None) == stops
+    last = stops or 10
+    assert (tmp_path / "losses.txt").read_text() == "".join(
+        f"{k} 0.5\n" for k in range(2, last + 1, 2)
+    )
+
+
+def test_a_loss_that_is_not_finite_is_an_error(tmp_path: Path):
+    with pytest.raises(FloatingPointError, match="at step 4.*trainer.lr"):
+        StopOnRequest(2, tmp_path).on_train_batch_end(trainer(4, **{"train/loss": float("nan")}))
+
+
+def test_durations_as_people_write_them():
+    assert [format_duration(s) for s in (0, 89, 90, 5399, 5400)] == [
+        "0 s",
+        "89 s",
+        "2 min",
+        "90 min",
+        "1.5 h",
+    ]
