@@ -20,7 +20,7 @@ from torch import Tensor
 from conf import load as conf
 from conf.schema import Run
 from datamodules.batch import Caption, Phrase
-from datamodules.cropped import CroppedImages
+from datamodules.crop import CroppedImages
 from datamodules.formats.index import DataError
 from datamodules.formats.reader import Reader, open_split
 from datamodules.loading import PairedDataModule, ranks

@@ -1,13 +1,21 @@
-"""The square that is seen of an image: the same for its pixels, its masks and its boxes."""
+"""The square that is seen of an image: the same for its pixels, its masks and its boxes; and the
+images of an index, cropped to it."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import hashlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
+
+from datamodules.batch import Instance
+from datamodules.formats.images import read_image
+from datamodules.formats.index import DataError, Records
 
 
 class Crop(NamedTuple):
@@ -65,3 +73,101 @@ def shrink(mask: Tensor, side: int, share: float = 0.5) -> Tensor:
         0, 0
     ]
     return covered >= share if share else covered > 0
+
+
+class CroppedImages(Dataset):
+    """The images of ``records``, cropped to a square and resized to ``resolution`` pixels.
+
+    ``mask_share`` is the share of a pixel of a smaller mask that must be covered (see `shrink`);
+    with 0 no object in the crop vanishes, however small. Raises ValueError where it is no share.
+    """
+
+    def __init__(
+        self, records: Records, split: str, resolution: int, mask_share: float = 0.5
+    ) -> None:
+        if not 0 <= mask_share <= 1:
+            raise ValueError(
+                f"data.mask_share={mask_share}: expected a share of a pixel, from 0 (any of it) to "
+                "1 (all of it)"
+            )
+        self.records, self.split = records, split
+        self.resolution, self.mask_share = resolution, mask_share
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def encodable(self) -> int:
+        """How many images there are to encode: ``image(i)`` for i below it, and ``image(i,
+        flipped=True)`` where there are flips."""
+        return len(self)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """What the index says: split, layout, counts, and what was left out and why. Fits into
+        JSON."""
+        return self.records.manifest | {"images": len(self)}
+
+    def image(self, index: int, flipped: bool = False) -> Tensor:
+        """float32 [3, resolution, resolution] in [-1, 1]."""
+        return self.pixels(index, flipped).float() / 127.5 - 1
+
+    def pixels(self, index: int, flipped: bool = False) -> Tensor:
+        """uint8 [3, resolution, resolution]. Raises DataError where the image cannot be decoded."""
+        record, crop = self.records[index], self.crop(index, flipped)
+        image = read_image(record.path)
+        if image.size != (record.width, record.height):
+            raise DataError(
+                f"{record.path}: now {image.size}, {(record.width, record.height)} when it "
+                "was indexed: start again"
+            )
+        return crop.pixels(image)
+
+    def crop(self, index: int, flipped: bool = False) -> Crop:
+        record = self.records[index]
+        return Crop.centre(record.width, record.height, self.resolution, flipped)
+
+    def digest(self) -> str:
+        """Changes with the images that are read and with how they are cropped: the key of what is
+        cached of them."""
+        ids, files = self.records.columns()
+        facts = [f"{i} {name} {size}" for i, (name, size) in zip(ids, files, strict=True)]
+        return hashlib.sha256(
+            "\n".join([self.split, str(self.resolution), *facts]).encode()
+        ).hexdigest()[:12]
+
+    def instances(
+        self, index: int, flipped: bool = False, share: float | None = None
+    ) -> list[Instance]:
+        """The objects of one image, masks and boxes cropped and resized as the image is. Those of
+        which nothing is left are left out.
+
+        ``share`` replaces ``mask_share``.
+        """
+        return []
+
+    def objects(self, index: int) -> int:
+        """How many objects of one image have masks, wherever in it they are."""
+        return 0
+
+
+def vanished(
+    dataset: CroppedImages, side: int, rows: Sequence[int] | None = None
+) -> dict[str, int]:
+    """What becomes of the objects of some images (default: all) where masks are shrunk to a map of
+    ``side`` x ``side`` pixels.
+
+    ``objects`` in all; ``outside`` the crop; ``vanished``: inside, but with no pixel left under
+    the data set's ``mask_share``.
+    """
+    counts = {"objects": 0, "outside": 0, "vanished": 0}
+    for row in range(len(dataset)) if rows is None else rows:
+        inside = len(dataset.instances(row, share=0.0))
+        left = sum(
+            bool(shrink(instance.mask, side, dataset.mask_share).any())
+            for instance in dataset.instances(row)
+        )
+        counts["objects"] += dataset.objects(row)
+        counts["outside"] += dataset.objects(row) - inside
+        counts["vanished"] += inside - left
+    return counts

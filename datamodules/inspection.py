@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.contact_sheet import Tile, draw
-from datamodules.cropped import vanished
+from datamodules.crop import vanished
 from datamodules.formats.index import DataError
 from datamodules.loading import PairedDataModule
 

@@ -27,8 +27,7 @@ from datamodules import CocoDataModule
 from datamodules.batch import collate
 from datamodules.captioned import SIDES
 from datamodules.coco import CocoDataset
-from datamodules.crop import Crop, shrink
-from datamodules.cropped import vanished
+from datamodules.crop import Crop, shrink, vanished
 from datamodules.formats.index import DataError
 
 
