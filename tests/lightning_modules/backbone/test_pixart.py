@@ -195,7 +195,7 @@ def test_texts_from_the_cache_bring_their_mask(pixart: Backbone, tmp_path: Path)
 
 def test_a_dropped_caption_is_read_as_the_empty_prompt(pixart: Backbone):
     method = Method(pixart, MethodConfig(), TrainerConfig(), 64)
-    text = method.text(Batch([0, 1], ["a red ring", ""]))
+    text = method._encode(Batch([0, 1], ["a red ring", ""]))
     assert text.mask.sum(1).tolist() == [4, 1] and torch.allclose(
         text.hidden[1], pixart.text.encode_empty(1).hidden[0], atol=1e-6
     )

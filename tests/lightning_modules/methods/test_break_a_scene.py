@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.architectures import build_pipeline
+from helpers.marks import slow
 from helpers.scene_files import write_scene
 from helpers.unet_inputs import draw
 from safetensors.torch import load_file
@@ -138,9 +139,11 @@ WEIGHTS, ALL = (
     ("schedule", "graded", "rates"),
     [
         ("two_phase", [{"subjects"}] * 2 + [ALL] * 3, [[0, 0.01]] * 2 + [[0.001, 0.001]] * 3),
-        ("joint", [ALL] * 5, [[0.001, 0.01]] * 5),
         ("tokens_only", [{"subjects"}] * 5, [[0.01]] * 5),
-        ("unet_only", [WEIGHTS] * 5, [[0.001]] * 5),
+        *slow(
+            ("joint", [ALL] * 5, [[0.001, 0.01]] * 5),
+            ("unet_only", [WEIGHTS] * 5, [[0.001]] * 5),
+        ),
     ],
 )
 def test_what_each_phase_trains(
@@ -354,8 +357,7 @@ def images(pipeline: Any) -> Tensor:
     return (pipeline(PROMPTS, generator=generators, **options).images * 255).round().int()
 
 
-@pytest.mark.parametrize("rank", [0, 4])
-@pytest.mark.parametrize("wiring", ["embedded", "sd1"])
+@pytest.mark.parametrize(("wiring", "rank"), [("embedded", 0), *slow(("sd1", 4), ("embedded", 4))])
 def test_images_files_and_the_backbone(
     request: pytest.FixtureRequest, tmp_path: Path, wiring: str, rank: int
 ):
@@ -429,8 +431,9 @@ def test_images_files_and_the_backbone(
 # --- large models --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("quick_class_images")
-@pytest.mark.parametrize(("name", "rank"), [("sd21", 0), ("sdxl", 0), ("sdxl", 2)])
+@pytest.mark.parametrize(("name", "rank"), [("sd21", 0), ("sdxl", 2)])
 def test_both_phases_on_a_folder_as_the_papers_examples(
     name: str, rank: int, base: Run, tmp_path: Path, steps: Steps
 ):

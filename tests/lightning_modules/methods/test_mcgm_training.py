@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.marks import slow
 from helpers.training_steps import at_step, denoised, draws, run_step
 from safetensors.torch import load_file
 from torch import Tensor
@@ -128,7 +129,7 @@ def shown(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 @pytest.mark.parametrize(
     ("wiring", "encoder"),
-    [*product(["embedded"], ["per_mask", "conv", "union"]), ("sd1", "per_mask")],
+    [("embedded", "per_mask"), *slow(("embedded", "union"), ("sd1", "conv"))],
 )
 def test_lambda_m_is_a_plain_weight_of_the_total(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, wiring: str, encoder: str
@@ -200,7 +201,9 @@ def test_a_batch_without_any_phrase_trains_without_mask_tokens(
 # --- gradients --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("encoder", "wiring"), [*product(KINDS, ["embedded"]), ("conv", "sd1")])
+@pytest.mark.parametrize(
+    ("encoder", "wiring"), [*product(KINDS, ["embedded"]), *slow(("conv", "sd1"))]
+)
 def test_a_trained_encoder_gets_a_gradient(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, encoder: str, wiring: str
 ):
@@ -236,7 +239,7 @@ def test_the_encoder_has_its_own_learning_rate(embedded: Backbone):
     ) and group.learning_rate(4) == 0.5
 
 
-@pytest.mark.parametrize("encoder", ["per_mask", "merged"])
+@pytest.mark.parametrize("encoder", ["per_mask", *slow("merged")])
 def test_a_half_precision_backbone_trains_and_draws(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch, encoder: str
 ):
@@ -256,7 +259,7 @@ def test_a_half_precision_backbone_trains_and_draws(
     assert not torch.equal(without, steered)
 
 
-@pytest.mark.parametrize("encoder", ["conv", "merged"])
+@pytest.mark.parametrize("encoder", ["conv", *slow("merged")])
 def test_gradient_checkpointing_gives_the_same_gradients(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch, encoder: str
 ):

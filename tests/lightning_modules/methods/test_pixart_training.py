@@ -54,6 +54,7 @@ def drawn(method: Method, **given: Any) -> torch.Tensor:
     return method.generate(PROMPTS, [1, 2], steps=2, guidance=3.0, **given).int()
 
 
+@pytest.mark.slow
 def test_maskattn_is_trained_measured_and_read_again(start: Run, tmp_path: Path):
     changes = {
         "evaluation.prompts": 4,
@@ -103,6 +104,7 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", WAYS.values(), ids=WAYS)
 def test_separate_enhance_trains_the_keys_alone_and_stock_opens_them(
     start: Run, tmp_path: Path, settings: dict[str, Any]
@@ -134,6 +136,7 @@ def test_separate_enhance_trains_the_keys_alone_and_stock_opens_them(
     assert torch.equal(drawn(method), before.int())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoder", ["per_mask", "merged"])
 def test_mcgm_steers_by_masks_of_words(start: Run, tmp_path: Path, encoder: str):
     config = conf.replace(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.architectures import build_unet
+from helpers.marks import slow
 from helpers.training_steps import denoised, draws, loss, run_step, values
 from safetensors.torch import load_file
 
@@ -141,7 +142,7 @@ def test_tokens_that_stand_for_an_object(embedded: Backbone, which: str, wanted:
 # --- what is trained ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("part", ["q", "k", "v", "kv", "attn2"])
+@pytest.mark.parametrize("part", ["k", "attn2", *slow("q", "v", "kv")])
 def test_gradient_reaches_the_chosen_projections_and_nothing_else(embedded: Backbone, part: str):
     method = sepen(embedded, part)
     shake(method)
@@ -170,7 +171,7 @@ def test_gradient_reaches_the_chosen_projections_and_nothing_else(embedded: Back
     )
 
 
-@pytest.mark.parametrize("part, rank", [("k", 0), ("kv", 2), ("model", 0)])
+@pytest.mark.parametrize("part, rank", [("k", 0), *slow(("kv", 2), ("model", 0))])
 def test_a_gradient_taken_early_is_the_same(embedded: Backbone, part: str, rank: int):
     gradients = []
     for precision in ("32-true", "16-mixed"):  # the second takes all at once
@@ -235,12 +236,12 @@ def test_training_lowers_the_losses(embedded: Backbone):
 @pytest.mark.parametrize(
     "more",
     [
-        {},
         {"data.concepts": ["red circle", "blue square", "ring"]},
         {"method.separate.control": "denoising"},
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_a_run_trains_evaluates_and_measures_maps(base: Run, tmp_path: Path, more: dict[str, Any]):
     config = conf.replace(
         base,
