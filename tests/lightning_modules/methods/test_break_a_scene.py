@@ -231,8 +231,9 @@ def test_something_must_be_trained(embedded: Backbone):
 
 
 @pytest.mark.usefixtures("quick_class_images")
+@pytest.mark.parametrize("stops", [((5, 4),), *slow((((3, 2), (5, 4)),))])
 def test_resumed_in_either_phase_it_ends_as_if_nothing_had_happened(
-    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: tuple
 ):
     seen: list[tuple] = []
     stop_after: dict[int, BaseException] = {}
@@ -277,7 +278,7 @@ def test_resumed_in_either_phase_it_ends_as_if_nothing_had_happened(
     train.run(whole, tmp_path / "a")
     expected = seen[:]
     seen.clear()
-    for stop, done in ((3, 2), (5, 4)):
+    for stop, done in stops:
         stop_after[stop] = RuntimeError("power cut")
         with pytest.raises(RuntimeError, match="power cut"):
             train.run(torn, tmp_path / "b")
