@@ -21,9 +21,9 @@ from sweeps.engine.catalogue import brief_words, discover
 from sweeps.engine.errors import Declined
 from sweeps.engine.eta import TIMES, recorded_run
 from sweeps.engine.plan import seconds_of
-from sweeps.engine.trials import read_trials
 from sweeps.engine.resolve import resolve
 from sweeps.engine.status import read_status
+from sweeps.engine.trials import read_trials
 
 
 def busy_seconds(spans: Sequence[tuple[datetime, datetime]]) -> float:
