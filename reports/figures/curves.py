@@ -27,6 +27,7 @@ NAMES = {
     "loss": "Training loss",
     "signal": "Loss of the gates' supervision",
     "gate_closed": "Gates closed (share)",
+    "denoising": "Denoising loss",
     "attention": "Attention loss",
     "mask_attention": "Mask-attention loss",
     "prior": "Prior-preservation loss",
