@@ -22,11 +22,11 @@ from datamodules.shapes.world import COLORS, SHAPES, SIZE
 from lightning_modules.metrics.detection import Detection, Target, smallest_of_best_assignment
 
 ASSET = Path(__file__).resolve().parent / "assets" / "judge"
-STRIDE = 4  # pixels per cell
+STRIDE = 4  # Pixels per cell
 GRID = SIZE // STRIDE
-UNIT_RADIUS = 10.0  # pixels; a log radius of zero
-LAYOUT = 2  # the presence map is averaged over a 2x2 grid for the features
-CANDIDATES = 6  # places per image that the graded score looks at
+UNIT_RADIUS = 10.0  # Pixels; a log radius of zero
+LAYOUT = 2  # The presence map is averaged over a 2x2 grid for the features
+CANDIDATES = 6  # Places per image that the graded score looks at
 # Pixels; two peaks nearer than this are one object (centres in the world are at least 15 pixels
 # apart)
 APART = 6.0
@@ -123,8 +123,7 @@ def to_input(images: Tensor) -> Tensor:
 
 
 class Judge(nn.Module):
-    """The frozen detector. Always in eval mode, always float32, never trainable, whatever module it
-    is put into.
+    """The frozen detector. Always in eval mode, always float32, never trainable, in any module.
 
     ``config``: ``width``, ``deep`` (channels) and ``threshold`` (presence probability from which a
     peak is a detection).
@@ -293,15 +292,15 @@ def peaks(maps: Maps, threshold: float, most: int | None = None) -> list[list[in
     for n in range(len(keep)):
         cells = keep[n].nonzero()[:, 0]
         cells = cells[value[n, cells].argsort(descending=True, stable=True)]
-        chosen: list[int] = []
+        kept: list[int] = []
         places: list[tuple[float, float]] = []
         for cell, x, y in zip(
             cells.tolist(), xs[n, cells].tolist(), ys[n, cells].tolist(), strict=True
         ):
-            if most is not None and len(chosen) == most:
+            if most is not None and len(kept) == most:
                 break
             if all(max(abs(x - a), abs(y - b)) >= APART for a, b in places):
-                chosen.append(cell)
+                kept.append(cell)
                 places.append((x, y))
-        result.append(chosen)
+        result.append(kept)
     return result

@@ -31,7 +31,7 @@ from datamodules.shapes.world import (
 
 # Seeds of `sample_scene` that no data set uses (data sets count from 0).
 TRAIN_SEED, FRESH_SEED = 9_000_001, 9_000_002
-MOST = 4  # objects per image
+MOST = 4  # Objects per image
 PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 # RGB distance at which a colour is no longer surely its neighbour in the palette
 COLOR_WIDTH = 30.0
@@ -148,7 +148,7 @@ def _render_spoilt(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, 
     ).astype(np.float32)
     things = list(scene.things)
     if rng.random() < 0.25:
-        near = things[rng.integers(len(things))]  # one more object, partly over another
+        near = things[rng.integers(len(things))]  # One more object, partly over another
         x, y = np.clip([near.x, near.y] + rng.normal(0, near.radius, 2), 9, SIZE - 9)
         radius = float(rng.uniform(7, 11))
         if max(abs(x - near.x), abs(y - near.y)) > 8:

@@ -46,11 +46,11 @@ from lightning_modules.embedded.judge_data import (
     to_images,
 )
 
-CHUNK = 100  # steps between checkpoints
+CHUNK = 100  # Steps between checkpoints
 # Pixels; how fast a cell's claim to an object falls off with the distance from its centre
 SPREAD = 2.8
-NEAR = 3.0  # pixels by which a found centre may be off
-SEEN_WITH_EYES = "## Errors, looked at"  # this section of the card is written by hand and kept
+NEAR = 3.0  # Pixels by which a found centre may be off
+SEEN_WITH_EYES = "## Errors, looked at"  # This section of the card is written by hand and kept
 
 
 def judge_loss(maps: Maps, labels: Labels) -> dict[str, Tensor]:

@@ -22,7 +22,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from datamodules.shapes.world import SIZE, words
 
-CONTEXT = 24  # tokens; the longest training caption of the embedded world has 15 with BOS and EOS
+CONTEXT = 24  # Tokens; the longest training caption of the embedded world has 15 with BOS and EOS
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -90,7 +90,7 @@ def build_vae() -> AutoencoderKL:
         norm_num_groups=8,
         sample_size=SIZE,
         force_upcast=False,
-        mid_block_add_attention=False,  # fully convolutional, so that it can be trained on crops
+        mid_block_add_attention=False,  # Fully convolutional, so that it can be trained on crops
     )
 
 
@@ -127,7 +127,7 @@ def build_unet() -> UNet2DConditionModel:
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         layers_per_block=1,
         transformer_layers_per_block=1,
-        attention_head_dim=(2, 4),  # diffusers reads this as the number of heads
+        attention_head_dim=(2, 4),  # Diffusers reads this as the number of heads
         use_linear_projection=True,
         cross_attention_dim=64 + 128,
         addition_embed_type="text_time",

@@ -289,7 +289,7 @@ def export(folder: Path, target: Path, dtype: torch.dtype = torch.float16) -> No
     module.load_state_dict(checkpoint["state_dict"])
     module.average.load_state_dict(checkpoint["average"])
     module.average.copy_to(module.trained.parameters())
-    # Where it was loaded from is nobody's business
+    # The export does not say where it was made
     backbone.vae.register_to_config(_name_or_path="vae")
     backbone.pipeline.to(dtype=dtype).save_pretrained(target, safe_serialization=True)
     for config in target.glob("text_encoder*/config.json"):

@@ -1,2 +1,2 @@
 """One evaluation for all methods: prompts, images, scores, diagnostics and figures; what a number
-means stands in ``metrics``."""
+means belongs in ``metrics``, training does not belong here."""

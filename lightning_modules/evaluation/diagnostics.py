@@ -92,9 +92,9 @@ class AttentionProbe(Probe):
     def run(self, heads: str = "keep") -> CapturedMaps:
         """The maps of one forward pass; an object of several tokens has their mean."""
         backbone = self.method.backbone
-        chosen = nearest(select(backbone.sites(self.method.resolution)), SIDE)
-        capture = Capture(chosen, self.positions, heads)
-        with capture.attached(backbone.denoiser), stop_after(backbone.denoiser, chosen):
+        sites = nearest(select(backbone.sites(self.method.resolution)), SIDE)
+        capture = Capture(sites, self.positions, heads)
+        with capture.attached(backbone.denoiser), stop_after(backbone.denoiser, sites):
             self.method.predict(self.noised, self.timesteps, backbone.text.encode(self.captions))
         return capture.maps
 

@@ -12,7 +12,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-PAGE = 6.7  # inches of text width that the picture is drawn for
+PAGE = 6.7  # Inches of text width that the picture is drawn for
 # How far an image is lightened under a map, so that dark objects show too, and what is left of it
 # where a map is 0
 PALE, DARK = 0.4, 0.06

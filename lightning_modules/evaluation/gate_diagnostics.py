@@ -1,8 +1,8 @@
 """What gates do: measured and drawn at the end, watched and drawn while they are trained.
 
 A method with gates brings these in its ``callbacks`` and ``diagnostics``. Such a method has
-``gates`` (`Gates`), ``build_gates()`` (fresh ones), and ``window``, the `GateRecord` of its training
-since somebody took it.
+``gates`` (`Gates`), ``build_gates()`` (fresh ones), and ``window``, the `GateRecord` of its
+training since somebody took it.
 """
 
 from __future__ import annotations
@@ -102,13 +102,13 @@ class GateProbe(Probe):
         its object is, the mean over phrases, tokens and cross-attention sites; with every gate open
         it is the objects' share of the plane. NaN-free: nothing without phrases."""
         record, values = self.run(), []
-        placed = self.method.backbone.text.locate_phrases(self.captions, self.phrases)
+        located = self.method.backbone.text.locate_phrases(self.captions, self.phrases)
         for site in self.method.gates.sites:
             if site.kind != "cross":
                 continue
             gate = record.gates[site.name] > 0.5  # [B, N, T]
-            for b, found in enumerate(zip(*placed, strict=True)):
-                for phrase, at in zip(*found, strict=True):
+            for b, sample in enumerate(zip(*located, strict=True)):
+                for phrase, at in zip(*sample, strict=True):
                     mask = mask_to_pixels(phrase.mask, gate.shape[1]).to(gate.device)
                     opened = gate[b][:, at]  # [N, tokens]
                     union = (opened | mask[:, None]).sum(0).clamp_min(1)

@@ -34,7 +34,7 @@ def image_facts(
 ) -> dict[str, Any]:
     """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the
     adapter, None where nothing was trained; ``takes_masks``: whether the method is told where
-    things shall be."""
+    things should be."""
     facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
     facts["method"] = method_facts(config)
     facts["method"].pop("init")

@@ -1,4 +1,4 @@
-"""Target masks in an evaluation: where objects shall be, and what a method is given of it."""
+"""Target masks in an evaluation: where objects should be, and what a method is given of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lightning_modules.methods.mask_targets import PromptMasks, rotate_mask
 
 
 def target_masks(prompts: Sequence[Prompt], config: Evaluation) -> list[list[Tensor]]:
-    """For each prompt the masks, bool [H, W], that its phrases' objects shall fill: those of the
+    """For each prompt the masks, bool [H, W], that its phrases' objects should fill: those of the
     real image, mirrored and turned as ``config`` says."""
 
     def move(mask: Tensor) -> Tensor:

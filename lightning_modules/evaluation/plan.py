@@ -27,7 +27,7 @@ class Prompt:
     index: int
     id: int
     text: str
-    target: Target  # empty where no judge asks
+    target: Target  # Empty where no judge asks
     noise: int
     # Words with a place in the real image, where masks are followed
     phrases: tuple[Phrase, ...] = field(default=(), compare=False)

@@ -67,7 +67,7 @@ class Scale(NamedTuple):
 
     label: str
     factor: float
-    floor: str  # what cannot fall below 0: "none", each "sample", or the "mean"
+    floor: str  # What cannot fall below 0: "none", each "sample", or the "mean"
     templates: tuple[str, ...] = PLAIN
 
 
@@ -201,8 +201,8 @@ class Score(Protocol):
     """A number for each image and its prompt."""
 
     name: str
-    floor: str  # as `Scale.floor`
-    truncated: int  # images so far whose text was longer than the model reads
+    floor: str  # As `Scale.floor`
+    truncated: int  # Images so far whose text was longer than the model reads
 
     @property
     def facts(self) -> dict[str, Any]: ...
@@ -229,12 +229,12 @@ class Similarity:
     def _name(self, title: str, *models: str) -> str:
         """Templates are named where they are not the scale's own."""
         scale, templates = _scale(self.scale), self.prompts.templates
-        said = (
+        own = (
             [repr(templates[0]) if len(templates) == 1 else f"{len(templates)} templates"]
             if templates != scale.templates
             else []
         )
-        return f"{title}[{', '.join([*models, scale.label, *said])}]"
+        return f"{title}[{', '.join([*models, scale.label, *own])}]"
 
     @property
     def facts(self) -> dict[str, Any]:

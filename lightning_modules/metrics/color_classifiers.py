@@ -15,7 +15,7 @@ from lightning_modules.metrics.detection import SPOKEN, Detection, Detector, cla
 from lightning_modules.metrics.geneval import COLORS
 from lightning_modules.metrics.vision_language import Clip, Embedder
 
-GROUND = 0x99  # grey that GenEval paints around an object
+GROUND = 0x99  # Grey that GenEval paints around an object
 TEMPLATES = (
     "a photo of a {color} {name}",
     "a photo of a {color}-colored {name}",
@@ -225,7 +225,7 @@ def cielab(rgb: np.ndarray) -> np.ndarray:
             [0.0193339, 0.1191920, 0.9503041],
         ]
     )
-    xyz = linear @ to_xyz.T / to_xyz.sum(1)  # white is 1, 1, 1
+    xyz = linear @ to_xyz.T / to_xyz.sum(1)  # White is 1, 1, 1
     f = np.where(xyz > (6 / 29) ** 3, np.cbrt(xyz), xyz / (3 * (6 / 29) ** 2) + 4 / 29)
     return np.stack(
         [116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1

@@ -8,8 +8,8 @@ Definitions, for one image with the wanted objects W = [(color, shape), ...] and
   `extra` counts them
 * object_rate: matched / |W|
 * color_rate:  |multiset of colours in W ∩ multiset of colours in D| / |W|: the colour is there, on
-  whatever shape
-* shape_rate:  the same for shapes: the shape is there, in whatever colour
+  any shape
+* shape_rate:  the same for shapes: the shape is there, in any colour
 * extra:       |D| - matched; a wanted shape in a wrong colour is therefore one missing object and
   one extra object
 * relation:    whether the centres of the first two wanted objects lie as stated; False if either is
@@ -60,7 +60,7 @@ class Detection:
 
     label: str
     box: tuple[float, float, float, float]  # (x0, y0, x1, y1) in pixels
-    score: float  # in [0, 1]
+    score: float  # In [0, 1]
     mask: Any = None  # bool [H, W], from detectors that segment
     color: str | None = None
 
@@ -116,10 +116,10 @@ def match(detections: Sequence[Detection], wanted: Sequence[Wanted]) -> list[Det
     free = sorted(detections, key=lambda d: -d.score)
     result: list[Detection | None] = []
     for color, shape in wanted:
-        chosen = next((d for d in free if d.color == color and d.label == shape), None)
-        if chosen is not None:
-            free = [d for d in free if d is not chosen]
-        result.append(chosen)
+        surest = next((d for d in free if d.color == color and d.label == shape), None)
+        if surest is not None:
+            free = [d for d in free if d is not surest]
+        result.append(surest)
     return result
 
 
@@ -213,8 +213,8 @@ def smallest_of_best_assignment(scores: Sequence[Sequence[float]]) -> float:
     if len(candidates) < len(scores):
         return 0.0
     return max(
-        min(row[c] for row, c in zip(scores, chosen, strict=True))
-        for chosen in permutations(candidates, len(scores))
+        min(row[c] for row, c in zip(scores, assigned, strict=True))
+        for assigned in permutations(candidates, len(scores))
     )
 
 

@@ -53,7 +53,7 @@ INCEPTION_LAYERS = (
     "Mixed_7c",
     "AvgPool",
 )
-VGG16_STAGES = (2, 2, 3, 3, 3)  # convolutions before each pooling
+VGG16_STAGES = (2, 2, 3, 3, 3)  # Convolutions before each pooling
 IMAGENET_MEAN, IMAGENET_SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -231,7 +231,7 @@ class InceptionExtractor(NetworkExtractor):
         except (
             ImportError,
             RuntimeError,
-        ) as error:  # the latter from a torchvision that was built for another torch
+        ) as error:  # The latter from a torchvision that was built for another torch
             cure = "`pip install .[real-metrics]` brings it"
             raise ImportError(
                 f"the Inception extractor needs torch-fidelity ({first_line(error)}): {cure}"
@@ -411,7 +411,7 @@ def _load(path: Path, build: Callable[[dict[str, Tensor]], nn.Module], expected:
 
 
 def _fidelity_network(network: Callable[..., nn.Module], state: dict[str, Tensor]) -> nn.Module:
-    # torch-fidelity would unpickle whatever lies in the file: hand it what was read safely.
+    # torch-fidelity would unpickle anything in the file: it gets what was read safely
     buffer = io.BytesIO()
     torch.save(state, buffer)
     buffer.seek(0)
@@ -436,7 +436,7 @@ def _vgg16(state: dict[str, Tensor]) -> nn.Sequential:
             for _ in range(convolutions):
                 width, channels = state[f"features.{at}.weight"].shape[:2]
                 take(nn.Conv2d(channels, width, 3, padding=1), f"features.{at}")
-                at += 2  # a ReLU lies between two of them
+                at += 2  # A ReLU lies between two of them
             layers.append(nn.MaxPool2d(2))
             at += 1
         layers.append(nn.Flatten())

@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # scores must lie above
-MOST = 16  # detections of a class
-MARGIN = 0.1  # of the sum of both objects' sides: an offset up to this is none
-ASIDE = 0.5  # of the whole offset, beyond which the rest of a coordinate makes a relation
+THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # Scores must lie above
+MOST = 16  # Detections of a class
+MARGIN = 0.1  # Of the sum of both objects' sides: an offset up to this is none
+ASIDE = 0.5  # Of the whole offset, beyond which the rest of a coordinate makes a relation
 
 Box = tuple[float, float, float, float]
 
@@ -83,7 +83,7 @@ def geneval_reasons(
             group.append(detection)
 
     reasons: list[str] = []
-    right: list[list[Detection]] = []  # of each thing; empty where it is wrong
+    right: list[list[Detection]] = []  # Of each thing; empty where it is wrong
     for thing in spec["include"]:
         name, count = thing["class"], thing.get("count", 1)
         found = seen.get(class_name(name), [])[:count]
@@ -194,7 +194,7 @@ def geneval_scores(results: Sequence[tuple[Hashable, str, bool]]) -> dict[str, f
     """The benchmark's scores of images, each as (prompt, task, right):
 
     * ``task/<tag>``: share of the right images of a task, over images, not prompts
-    * ``overall``: mean of the tasks' shares, whatever their numbers of images
+    * ``overall``: mean of the tasks' shares, however many images they have
     * ``images_right``: share of right images; ``prompts_right``: share of prompts with a right
       image
     * ``n_images``, ``n_prompts``, ``n_tasks``
@@ -257,7 +257,7 @@ def read_requests(prompts: Sequence[Prompt], detector: str) -> Requests:
 
 
 def build(context: ScoringContext) -> list[GenEvalScorer]:
-    """The scorer, if there is a prompt that GenEval's rules can judge. Raises as `read_requests`."""
+    """The scorer, if GenEval's rules can judge a prompt. Raises as `read_requests`."""
     requests = read_requests(context.prompts, context.detector.name)
     return [GenEvalScorer(context.detector, requests)] if requests.specs else []
 

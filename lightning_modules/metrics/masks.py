@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-# a mask of smaller elongation is about as long as it is wide: a rectangle of 5 to 4, the triangle
+# A mask of smaller elongation is about as long as it is wide: a rectangle of 5 to 4, the triangle
 # of the embedded world
 ROUND = 0.2
-TURNS = 180  # angles that are tried, so every 2 degrees
-TOLERANCE = 0.05  # overlap that a turn may lose against the best one and still fit about as well
-VAGUE = 60.0  # degrees; a wider range of turns that all fit means that the shape shows no direction
-SIDE = 48  # samples along a side of the grid on which turned masks are compared
-BLUR = 5  # samples over which the turned masks are averaged
+TURNS = 180  # Angles that are tried, so every 2 degrees
+TOLERANCE = 0.05  # Overlap that a turn may lose against the best one and still fit about as well
+VAGUE = 60.0  # Degrees; a wider range of turns that all fit means that the shape shows no direction
+SIDE = 48  # Samples along a side of the grid on which turned masks are compared
+BLUR = 5  # Samples over which the turned masks are averaged
 # Half the side of that grid, in root mean square radii; the corner of a triangle lies at 2, the end
 # of a bar at 1.7
 REACH = 3.0
@@ -144,7 +144,7 @@ def _resample(mask: Tensor, m: Moments, angles: Tensor) -> Tensor:
 
 def _smallest_turn(fits: list[float]) -> float:
     step, count, least = 360 / len(fits), len(fits), max(fits) - TOLERANCE
-    size = [min(i, count - i) * step for i in range(count)]  # of each turn, whichever way round
+    size = [min(i, count - i) * step for i in range(count)]  # Of each turn, whichever way round
     start = next((i for i in range(count) if fits[i] < least), None)
     if start is None:
         return 0.0

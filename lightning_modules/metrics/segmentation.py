@@ -17,7 +17,7 @@ from lightning_modules.metrics.detection import Detection
 # Pixels; what is smaller is noise. The smallest object of the embedded world, a ring of radius 7.5,
 # covers 135
 SMALLEST = 16
-GREY = 40  # the ground's channels differ by less than this
+GREY = 40  # The ground's channels differ by less than this
 # And lie between these: 70 to 130 in renders, and a little off in generated images
 LEVELS = (50, 150)
 

@@ -11,7 +11,7 @@ detection is taken. The relation is worth 1 or less:
   greater of the two offsets.
 
 The limit is 150 pixels at a size of 512 and grows with the image. The released code brings images
-to 479 pixels before it detects and takes 150 of those, 160 of 512, whatever size they were made at:
+to 479 pixels before it detects and takes 150 of those, 160 of 512, at any size they were made in:
 ``near=RELEASED_NEAR`` does as it does.
 
 ``released=True``, the default, keeps three habits of the released code, so that scores compare with
@@ -51,10 +51,10 @@ ADJACENT = ("near", "next to", "on side of")
 # Words of the prompts for which the benchmark looks for a person
 PERSONS = ("girl", "boy", "man", "woman")
 OVERLAP = 0.1  # IoU from which a relation is worth less than 1
-NEAR = 150 / 512  # of the image's side
+NEAR = 150 / 512  # Of the image's side
 RELEASED_NEAR = 150 / 479
-THRESHOLD = 0.5  # a detection's score must lie above: the released code's detector gives no others
-LEAST = 0.5  # what is less counts as nothing
+THRESHOLD = 0.5  # A detection's score must lie above: the released code's detector gives no others
+LEAST = 0.5  # What is less counts as nothing
 
 
 def spatial_score(
@@ -103,7 +103,7 @@ def t2i_spatial(
     relation of the plane.
     """
     first, relation, second = relation_words(wanted)
-    _relation(relation)  # one that has no score is refused whatever was found
+    _relation(relation)  # One without a score is refused in any case
     looked_for = [
         "person" if class_name(word) in PERSONS else class_name(word) for word in (first, second)
     ]
@@ -113,7 +113,7 @@ def t2i_spatial(
     if two_of_a_kind:
         b = a[1:]
     if not a or not b:
-        return 0.0  # one object alone is worth 1/4 at the most
+        return 0.0  # One object alone is worth 1/4 at the most
     orders = (
         [(a[0].box, b[0].box), (b[0].box, a[0].box)] if two_of_a_kind else [(a[0].box, b[0].box)]
     )
@@ -128,14 +128,14 @@ def relation_words(wanted: Mapping[str, Any] | tuple[str, str, str]) -> tuple[st
     if not isinstance(wanted, Mapping):
         return wanted
     include = wanted.get("include", [])
-    placed = next((thing for thing in include if "position" in thing), None)
-    if placed is None:
+    related = next((thing for thing in include if "position" in thing), None)
+    if related is None:
         raise ValueError(
             f"wanted {dict(wanted)!r} states no relation: expected a thing with 'position': "
             "[relation, index]"
         )
-    relation, index = placed["position"]
-    return placed["class"], relation, include[index]["class"]
+    relation, index = related["position"]
+    return related["class"], relation, include[index]["class"]
 
 
 def box_iou(a: Box, b: Box) -> float:
@@ -165,7 +165,7 @@ def _centre(box: Box) -> tuple[float, float]:
 
 
 def build(context: ScoringContext) -> list[SpatialScorer]:
-    """The scorer, if there is a prompt of the benchmark's spatial ones. Raises as `read_requests`."""
+    """The scorer, if a prompt is a spatial one. Raises as `read_requests`."""
     requests = read_requests(context.prompts, context.detector.name)
     return [SpatialScorer(context.detector, requests)] if requests.spatial else []
 

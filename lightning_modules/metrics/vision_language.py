@@ -2,7 +2,7 @@
 also matches them and writes captions.
 
 They are loaded by hub id or local folder (safetensors only), are frozen, compute in float32
-whatever the autocast, and are no modules: a metric or a method that holds one has none of its
+under any autocast, and are no modules: a metric or a method that holds one has none of its
 weights. Pixels go through Pillow as each model's own image processor says, so that a score does not
 depend on whether torchvision is installed.
 """
@@ -32,7 +32,7 @@ EXPECTED = (
 class Embedder(Protocol):
     """A model with one space for images and texts."""
 
-    score: str  # what the cosine of the two is called: "clip_score" or "blip_itc"
+    score: str  # What the cosine of the two is called: "clip_score" or "blip_itc"
     label: str
     facts: dict[str, Any]
 
@@ -50,11 +50,11 @@ class Preprocessing(NamedTuple):
     """uint8 images of any size -> what a vision tower reads: resized by Pillow, cropped at the
     centre, scaled to [0, 1], normalised."""
 
-    size: int | tuple[int, int]  # pixels: the shorter side, or height and width
-    crop: tuple[int, int] | None  # height and width
+    size: int | tuple[int, int]  # Pixels: the shorter side, or height and width
+    crop: tuple[int, int] | None  # Height and width
     mean: tuple[float, ...]
     sd: tuple[float, ...]
-    filter: int  # one of Pillow's
+    filter: int  # One of Pillow's
 
     @classmethod
     def of(cls, processor: Any) -> Preprocessing:
@@ -154,7 +154,7 @@ class Loaded:
     once.
     """
 
-    architecture = ""  # the class of transformers, as config.json names it
+    architecture = ""  # The class of transformers, as config.json names it
 
     def __init__(
         self,

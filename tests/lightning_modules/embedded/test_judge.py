@@ -13,7 +13,7 @@ from lightning_modules.metrics.detection import Target
 from lightning_modules.metrics.functional import frechet_distance
 from lightning_modules.metrics.masks import masked_similarity
 
-SEED = 77  # neither the judge's training nor its card used it
+SEED = 77  # Neither the judge's training nor its card used it
 
 RED_CIRCLE = Thing("red", "circle", 18, 20, 9)
 BLUE_RING = Thing("blue", "ring", 45, 42, 9)
@@ -50,7 +50,7 @@ def test_exact_is_strict(judge):
     scene = Scene((RED_CIRCLE, BLUE_RING), 100)
     images = to_images([scene])
     assert exact(judge, images, [scene]) == [True]
-    assert exact(judge, images, [Scene((RED_CIRCLE,), 100)]) == [False]  # one too many
+    assert exact(judge, images, [Scene((RED_CIRCLE,), 100)]) == [False]  # One too many
     # One missing
     assert exact(
         judge, images, [Scene((RED_CIRCLE, BLUE_RING, replace(BLUE_RING, x=15)), 100)]

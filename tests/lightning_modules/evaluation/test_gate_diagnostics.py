@@ -1,4 +1,4 @@
-"""What gates do: on fixed images, in pictures, and what reaches the store while they are trained."""
+"""What gates do: on fixed images, in pictures, and in the store while they are trained."""
 
 from __future__ import annotations
 
@@ -182,8 +182,8 @@ def test_changes_are_shares_of_what_was_closed_and_of_what_was_open(
     method = maskattn(embedded, protect="none", stage="high")
     probe = GateProbe(method, world.eval_sets["val"], 0, 2)
     before, after = torch.zeros(256, 24), torch.zeros(256, 24)
-    before[:, :6] = 1  # a quarter is open
-    after[:64, :12] = 1  # of a quarter of the locations, six more
+    before[:, :6] = 1  # A quarter is open
+    after[:64, :12] = 1  # Of a quarter of the locations, six more
     after[:, 0] = 1
     start = set_gates(method.build_gates(), {256: before})
     set_gates(method.gates, {256: after})
@@ -224,7 +224,7 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
     shares, at_masks = [], {}
     for locations in (256, 64):
         opened = torch.zeros(4, locations, 24)
-        opened[..., 0] = 1  # no location may be empty
+        opened[..., 0] = 1  # No location may be empty
         for b, phrases in enumerate(probe.phrases):
             positions = embedded.text.token_indices(
                 probe.captions[b], [(p.start, p.end) for p in phrases]
@@ -251,7 +251,7 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
     only_cross({size: torch.ones(size, 24) for size in (256, 64)})
     assert probe.mask_iou()["gate_mask_iou"] == pytest.approx(sum(shares) / len(shares))
     only_cross({size: 1 - opened for size, opened in at_masks.items()})
-    assert probe.mask_iou()["gate_mask_iou"] < 0.05  # where nothing is left, a rule opens one
+    assert probe.mask_iou()["gate_mask_iou"] < 0.05  # Where nothing is left, a rule opens one
 
 
 def test_without_phrases_or_cross_attention_there_is_no_agreement(
@@ -392,7 +392,7 @@ def test_gates_are_drawn_at_the_start_at_each_quarter_and_at_the_end(
     assert [step for step, _ in stored] == [0, 1, 2, 3, 4]
     images, maps, tokens, titles = drawn[-1]
     assert titles == ["t = 875", "t = 625", "t = 375", "t = 125"]
-    datamodule.train_set.epoch = 0  # whose captions the looks were made with
+    datamodule.train_set.epoch = 0  # Whose captions the looks were made with
     row = GateProbe(method, datamodule.train_set, 0, 4).timesteps.argsort(descending=True).tolist()
     for shown, image in enumerate(row):
         assert torch.equal(images[shown], datamodule.train_set.pixels(image))

@@ -110,7 +110,7 @@ def test_processes_share_the_batches_and_what_they_observed(
     monkeypatch.setattr(evaluation, "distributed", SimpleNamespace(barrier=lambda: None, once=once))
     for stats in (False, True):
         told.clear()
-        for rank in (first, 1 - first):  # one looks, before the other draws
+        for rank in (first, 1 - first):  # One looks, before the other draws
             for module in (evaluation, store):
                 monkeypatch.setattr(module, "ranks", lambda rank=rank: (rank, 2))
             calls += drawn(Artist(stats), kept)
@@ -170,7 +170,7 @@ def test_images_depend_on_how_they_are_made(changes: dict[str, Any]):
     )
 
 
-def test_images_depend_on_adapter_and_prompts_and_the_untouched_backbone_on_neither_method_nor_recipe():
+def test_images_depend_on_adapter_and_prompts_but_those_of_the_untouched_backbone_on_no_recipe():
     assert key({}, trained="other") != key({}) != key({}, PROMPTS[:9])
     untouched = {"method": "untouched"}
     assert key(untouched, trained=None) == key(

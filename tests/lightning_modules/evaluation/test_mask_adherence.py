@@ -156,7 +156,7 @@ def test_images_of_other_scenes_fill_no_mask(world: Any, judge: Judge):
 def test_a_target_that_was_turned_out_of_the_image_is_left_out(world: Any, judge: Judge):
     prompts = plan(world, ASKED, 0)
     images, targets = real(world, prompts), target_masks(prompts, ASKED)
-    images[0] = 100  # nothing is there, and with its targets gone nothing was asked for
+    images[0] = 100  # Nothing is there, and with its targets gone nothing was asked for
     missed = measure_adherence(judge, images, images, prompts, targets)
     targets[0] = [mask & False for mask in targets[0]]
     values = measure_adherence(judge, images, images, prompts, targets)

@@ -37,7 +37,7 @@ def picture() -> tuple[Tensor, Detection]:
 def test_crops():
     image, cat = picture()
     cut = crop(image, cat)
-    assert cut is not None and cut.shape == (3, 16, 10)  # edges are rounded
+    assert cut is not None and cut.shape == (3, 16, 10)  # Edges are rounded
     assert (
         torch.equal(cut[:, 3:6], PINK[:, None, None].expand(3, 3, 10))
         and (cut[:, :3] == 0x99).all()
@@ -116,7 +116,7 @@ def test_clip_color_asks_as_geneval_does():
         "a photo of a green object",
     ]
     classifier.colors(image, mice[:1])
-    assert len(words.read) == 6  # a class is asked for once
+    assert len(words.read) == 6  # A class is asked for once
     assert classifier.facts == {
         "color_classifier": "clip",
         "model": "words",
@@ -141,7 +141,7 @@ def test_colored_detections(tmp_path: Path):
     images = image.expand(3, -1, -1, -1)
     colored = Colored(DetectionsFile(tmp_path / "d.jsonl"), MeanColor())
     assert colored.name == "file+mean" and colored.facts["color"]["color_classifier"] == "mean"
-    for batch in (1, 2, 8):  # the file knows images by their places among all
+    for batch in (1, 2, 8):  # The file knows images by their places among all
         colored.batch = batch
         assert [[(d.label, d.color, d.mask) for d in row] for row in colored.detect(images)] == [
             [],

@@ -80,9 +80,9 @@ def test_the_surest_detection_is_taken():
         ("above", (22, 10), True),
         ("above", (20, 30), False),
         ("below", (20, 30), True),
-        ("left of", (15, 40), False),  # a little left, but mostly below
+        ("left of", (15, 40), False),  # A little left, but mostly below
         ("below", (15, 40), True),
-        ("left of", (10, 10), False),  # exactly diagonal is neither
+        ("left of", (10, 10), False),  # Exactly diagonal is neither
         ("left of", (20, 20), False),
     ],
 )

@@ -52,7 +52,7 @@ def test_what_is_written_is_read(tmp_path: Path):
         write_detections(path, [[cat, dog], []], names, {"detector": "other", "threshold": 0.3})
         kept = DetectionsFile(path)
         found = kept.detect(IMAGES, names)
-        assert found[1] == [] and same(found[0][0], dog) and same(found[0][1], cat)  # surest first
+        assert found[1] == [] and same(found[0][0], dog) and same(found[0][1], cat)  # Surest first
         assert kept.facts == {
             "detector": "file",
             "file": "detections.jsonl",

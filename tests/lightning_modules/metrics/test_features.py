@@ -108,7 +108,7 @@ def test_judge():
 
 # Torchvision's index: channels
 VGG = {0: 2, 2: 3, 5: 4, 7: 4, 10: 5, 12: 5, 14: 5, 17: 6, 19: 6, 21: 6, 24: 6, 26: 6, 28: 3}
-POOLED = (2, 7, 14, 21, 28)  # a pooling follows
+POOLED = (2, 7, 14, 21, 28)  # A pooling follows
 
 
 @pytest.fixture(scope="module")

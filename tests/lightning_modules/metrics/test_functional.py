@@ -229,10 +229,11 @@ def growth(x, y, *runs):
 
 # Only a new peak is seen, so inputs grow from one to the next, and less than what must not be held.
 functional.ROWS, functional.COLUMNS = 512, 512
-growth(torch.rand(5000, 2), torch.rand(5000, 2), kernel_distance, manifold_scores)  # all distances: 191 MiB
-growth(torch.rand(75_000, 96), torch.rand(75_000, 96), frechet_distance)  # 55 MiB for both, 110 as float64
+growth(torch.rand(5000, 2), torch.rand(5000, 2), kernel_distance, manifold_scores)  # All: 191 MiB
+growth(torch.rand(75_000, 96), torch.rand(75_000, 96), frechet_distance)  # 55 MiB, float64 110
 functional.ROWS, functional.COLUMNS = 16, 32
-growth(torch.randn(150, 48_000), torch.randn(150, 48_000), kernel_distance, manifold_scores)  # 55 MiB for both, 110 as float64
+x, y = torch.randn(2, 150, 48_000)  # 55 MiB for both, 110 as float64
+growth(x, y, kernel_distance, manifold_scores)
 """
 
 
@@ -250,13 +251,13 @@ def test_kernel_distance_is_unbiased():
         float(kernel_distance(gaussian(20, 4, 2 * s), gaussian(20, 4, 2 * s + 1)))
         for s in range(60)
     ]
-    assert min(values) < 0 < max(values)  # not clipped
+    assert min(values) < 0 < max(values)  # Not clipped
     mean = torch.tensor(values).mean()
     assert abs(float(mean)) < 3 * float(torch.tensor(values).std()) / 60**0.5
 
 
 def test_precision_asks_for_any_ball_not_the_nearest():
-    real = column(0.0, 0.1, 1.0)  # k = 1: radii 0.1, 0.1, 0.9
+    real = column(0.0, 0.1, 1.0)  # K = 1: radii 0.1, 0.1, 0.9
     fake = column(0.25, 50.0)  # 0.25 is nearest to 0.1, outside its ball, but inside that of 1.0
     assert float(precision_recall(real, fake, k=1)[0]) == 0.5
 

@@ -138,8 +138,8 @@ def test_colors():
         (100, 50, {"right of"}),  # (96, 46) of 112: 0.86 and 0.41
         # (56, 34) of 71.02: 0.479 down, though 0.519 if the length were the shortened offset's
         (60, 38, {"right of"}),
-        (4, 0, set()),  # a tenth of the sides, 40, is no offset
-        (4.0005, 0, set()),  # nor is less than 0.001
+        (4, 0, set()),  # A tenth of the sides, 40, is no offset
+        (4.0005, 0, set()),  # Nor is less than 0.001
         (5, 0, set()),  # 1 of a length of 5
         (9, 0, {"right of"}),  # 5 of 9
         (8, 0, set()),  # 4 of 8 is not beyond a half

@@ -118,7 +118,7 @@ def test_turn_error_knows_quarter_turns(shape: str, degrees: float, error: float
 def test_turn_error_of_what_is_round_is_zero(shape: str, radius: float):
     for x, y in ((20.2, 40.9), (33.5, 30.1)):
         assert turn_error(drawn(shape, 25, radius, x, y), drawn(shape, 0, 8.7)) == 0
-        assert turn_error(drawn(shape, 25, radius, x, y), bar()) == 0  # no direction to compare
+        assert turn_error(drawn(shape, 25, radius, x, y), bar()) == 0  # No direction to compare
 
 
 def test_a_wide_range_of_turns_says_nothing():
@@ -179,8 +179,8 @@ def test_similarity_is_the_cosine_of_area_weighted_means():
         torch.randn(2, 5, 2, 2, generator=generator),
     )
     mask_a, mask_b = torch.zeros(2, 8, 8, dtype=torch.bool), torch.ones(2, 6, 6, dtype=torch.bool)
-    mask_a[0, 0:2, 0:2], mask_a[0, 2, 2] = True, True  # one cell whole, another by a quarter
-    mask_a[1, 7, 7] = True  # a single pixel is not lost
+    mask_a[0, 0:2, 0:2], mask_a[0, 2, 2] = True, True  # One cell whole, another by a quarter
+    mask_a[1, 7, 7] = True  # A single pixel is not lost
     expected = [(a[0, :, 0, 0] + a[0, :, 1, 1] / 4), a[1, :, 3, 3]]
     wanted = torch.stack(
         [

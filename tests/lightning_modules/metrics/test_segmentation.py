@@ -55,7 +55,7 @@ def test_equal_colors_are_shared_out_by_shape(segmenter: ColorSegmenter):
         assert all(mask_iou(f, masks[i]) > 0.95 for f, i in zip(found, order, strict=True))
     (found,) = segmenter.segment(image[None], [["green cross", "green thing", "green ring"]])
     assert mask_iou(found[0], cross) > 0.95 and mask_iou(found[1], circle) > 0.95
-    assert not found[2].any()  # no object serves two phrases
+    assert not found[2].any()  # No object serves two phrases
 
 
 def test_the_right_shape_goes_before_the_larger_object(segmenter: ColorSegmenter):

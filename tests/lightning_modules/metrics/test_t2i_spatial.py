@@ -33,7 +33,7 @@ def test_directions(relation: str):
     x, y = TURNS[relation]
     # Just the greater offset
     assert spatial_score(moved(120 * x + 119 * y, 120 * y + 119 * x), MIDDLE, relation) == 1
-    # a diagonal is no direction
+    # A diagonal is no direction
     assert spatial_score(moved(120 * x + 120 * y, 120 * y + 120 * x), MIDDLE, relation) == 0
     assert spatial_score(MIDDLE, MIDDLE, relation) == 0
 
@@ -49,18 +49,18 @@ def test_overlap_costs():
 def test_iou():
     assert box_iou(MIDDLE, MIDDLE) == 1 and box_iou(MIDDLE, moved(100, 0)) == 0
     assert box_iou(MIDDLE, moved(50, 50)) == pytest.approx(2500 / 17500)
-    assert box_iou((5, 5, 5, 5), (5, 5, 5, 5)) == 0  # no + 1 that would make an area of a point
-    assert box_iou(MIDDLE, moved(300, 300)) == 0  # two negative overlaps are none
+    assert box_iou((5, 5, 5, 5), (5, 5, 5, 5)) == 0  # No + 1 that would make an area of a point
+    assert box_iou(MIDDLE, moved(300, 300)) == 0  # Two negative overlaps are none
 
 
 @pytest.mark.parametrize("relation", ["near", "next to", "on side of", "Next to"])
 def test_nearness(relation: str):
     for x, y, released, mended in (
         (149, 149, 1, 1),
-        (150, 150, 1, 1),  # the limit over itself
+        (150, 150, 1, 1),  # The limit over itself
         (300, 200, 0.5, 0.5),
         (200, 300, 0.5, 0.5),
-        (300, 0, 1, 0.5),  # the released code calls the whole row near
+        (300, 0, 1, 0.5),  # The released code calls the whole row near
         (0, -300, 1, 0.5),
     ):
         assert spatial_score(moved(x, y), MIDDLE, relation) == pytest.approx(released)
@@ -116,7 +116,7 @@ def test_score_of_an_image():
     assert t2i_spatial([DOG, CAT], LEFT) == pytest.approx(0.8 / 4 + 0.6 / 4 + 1 / 2)
     assert t2i_spatial([CAT, DOG], ("dog", "on the left of", "cat")) == 0  # 0.35 alone is below 0.5
     sure = [Detection("cat", CAT.box, 1.0), Detection("dog", DOG.box, 1.0)]
-    assert t2i_spatial(sure, ("dog", "on the left of", "cat")) == 0.5  # which 0.5 is not
+    assert t2i_spatial(sure, ("dog", "on the left of", "cat")) == 0.5  # Which 0.5 is not
     assert t2i_spatial(sure[:1], LEFT) == t2i_spatial([], LEFT) == 0
     part = Detection("cat", moved(-50, 0), 0.7)  # 0.7 / 4 + 0.6 / 4 + 0.3 / 2
     assert t2i_spatial([part, DOG], LEFT) == 0

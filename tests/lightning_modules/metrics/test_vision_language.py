@@ -114,7 +114,7 @@ def test_clip_vectors_equal_the_models_own(published: bool, tmp_path: Path):
             unit(model.get_image_features(pixels.float()).pooler_output),
             atol=1e-5,
         )
-        for text, vector in zip(TEXTS, vectors, strict=True):  # alone, so without padding
+        for text, vector in zip(TEXTS, vectors, strict=True):  # Alone, so without padding
             ids = clip.tokenizer(text, return_tensors="pt")["input_ids"]
             assert torch.allclose(
                 vector, unit(model.get_text_features(ids).pooler_output)[0], atol=1e-5
