@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -282,3 +283,31 @@ def test_what_is_learned_is_saved_and_a_threshold_moves_the_gates():
     assert 0 < float(before[..., 1:].mean()) < 1 and not after[..., 1:].any()
     before.sum().backward()
     assert gates.thresholds["high_8_6"].grad is not None and gates.thresholds["high_8_6"].grad < 0
+
+
+# --- watched alone, and by a layout ---------------------------------------------------------------
+
+
+def test_gates_that_are_only_watched_learn_and_pass_no_gradient_on():
+    site = two_stages()[1]
+    gates = Gates([site], Gate(width=4, bias=0.0))
+    gates.watch_only = True
+    hidden, text = draw(0, 2, 16, 8).requires_grad_(), draw(1, 2, 5, 6).requires_grad_()
+    with torch.no_grad(), gates.recording(live=True) as record:
+        assert not gates.weight(site, hidden, text, ForwardContext((4, 4))).requires_grad
+    record.logits[site.name].square().sum().backward()
+    assert hidden.grad is None and text.grad is None
+    assert all(p.grad is not None and bool(p.grad.any()) for p in gates.parameters())
+
+
+def test_a_layout_stands_in_for_the_heads_in_the_conditional_half():
+    left = torch.zeros(4, 4, dtype=torch.bool)
+    left[:, :2] = True
+    gates = Gates([CROSS], Gate(protect="none"))
+    gates.layout = ([[SimpleNamespace(mask=left)], []], [[[1]], []])
+    expected = torch.ones(2, 4, 6)
+    expected[0, :, 1] = torch.tensor([1.0, 0, 1, 0])
+    for first in (torch.zeros(0, 4, 6), torch.ones(2, 4, 6)):
+        wanted = torch.cat([first, expected])
+        hidden, text = torch.zeros(len(wanted), 4, 8), torch.zeros(len(wanted), 6, 6)
+        assert torch.equal(gates.weight(CROSS, hidden, text, ForwardContext((2, 2))), wanted)
