@@ -1,6 +1,6 @@
 """Losses on the gates of attention, and where gates should be open by the masks of objects.
 
-Pure functions of tensors; losses are float32 scalars whatever the autocast, their weight is the
+Pure functions of tensors; losses are float32 scalars, under autocast too, and their weight is the
 caller's. Gates are [B, N, T]: N pixels of a map, T tokens (the pixels again in self-attention).
 """
 
@@ -21,9 +21,9 @@ def gate_density(gate: Tensor, target: float, present: Tensor | None = None) -> 
     ``gate`` [B, N, T] in [0, 1], binary with a straight-through gradient or probabilities; the
     share is their mean over the N pixels and the counted tokens. ``present`` [B, T] (bool) says
     which tokens count, all of them where it is None: another one adds nothing and gets a gradient
-    of exactly zero, whatever it holds. A sample without a counted token adds zero. ``target`` is a
-    share in [0, 1]. Raises ValueError on shapes that do not fit, on an empty batch and on a target
-    outside [0, 1].
+    of exactly zero, even where it is not finite. A sample without a counted token adds zero.
+    ``target`` is a share in [0, 1]. Raises ValueError on shapes that do not fit, on an empty batch
+    and on a target outside [0, 1].
     """
     if not 0 <= target <= 1:
         raise ValueError(
@@ -90,7 +90,7 @@ def gate_targets(
     ``masks`` are bool [H, W], ``token_indices`` those of each object's phrase, ``pixels`` is N and
     ``tokens`` T. Target ``own``: an object's tokens act in its mask and nowhere else. ``others``:
     they act everywhere but where another object is and theirs is not. Inside and outside count
-    alike, whatever their size; an object with nothing to tell apart does not count. All other
+    alike in all sizes; an object with nothing to tell apart does not count. All other
     tokens should stay open, and count together as much as the objects do; those ``masked_out``
     [B, T] of the text do not.
     """

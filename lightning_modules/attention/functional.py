@@ -20,7 +20,7 @@ differ in the gradient by a gate:
 
 Nothing of size heads x pixels x tokens is kept for the backward pass: logits are computed again
 where a gradient needs them, and where it can be the output comes from scaled-dot-product attention.
-All softmax arithmetic outside that call is float32 whatever the autocast.
+All softmax arithmetic outside that call is float32, under autocast too.
 """
 
 from __future__ import annotations

@@ -137,7 +137,9 @@ class GateRecord:
         for name, size in sizes.items():
             # A process that drew nothing has counted nothing.
             nothing, own = torch.zeros(size, dtype=torch.float64), getattr(self, name)
-            sums = sum_over_ranks(torch.stack([own.get(site.name, nothing).cpu() for site in sites]))
+            sums = sum_over_ranks(
+                torch.stack([own.get(site.name, nothing).cpu() for site in sites])
+            )
             if name == "squares":
                 sums /= world**2  # The loss of all is the mean of theirs
             getattr(result, name).update(zip((site.name for site in sites), sums, strict=True))

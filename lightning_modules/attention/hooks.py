@@ -125,7 +125,7 @@ class ForwardContext:
     replay: bool = False
 
     def map_size(self, site: Site, pixels: int) -> tuple[int, int]:
-        """Height and width of a site's maps. Raises ValueError when they cannot be told."""
+        """Height and width of a site's maps. Raises ValueError when ``pixels`` fit none."""
         if self.latent_size is not None:
             height, width = (halved(side, site.level) for side in self.latent_size)
             if height * width == pixels:
@@ -195,7 +195,7 @@ class HookManager:
         needed = {site.name for other in self.hooks for site in other.sites}
         for name in [name for name in self.stock if name not in needed]:
             layer = self.model.get_submodule(name)
-            # Whoever put another processor here since then has the last word.
+            # A processor that somebody put here since then stays.
             if isinstance(layer.processor, SiteProcessor):
                 layer.set_processor(self.stock[name])
             del self.stock[name], self.sites[name]
@@ -258,8 +258,8 @@ class HookManager:
 
     @contextmanager
     def replaying(self, past: ForwardContext) -> Iterator[None]:
-        """Inside the block layers do again what they did in ``past``, whatever has been attached or
-        detached since."""
+        """Inside the block layers do again what they did in ``past``, also where hooks have been
+        attached or detached since."""
         layers = {name: self.model.get_submodule(name) for name in past.processors}
         before, processors = self.current, {name: layer.processor for name, layer in layers.items()}
         for name, layer in layers.items():

@@ -46,8 +46,8 @@ def phrase_token_indices(
 ) -> list[list[int]]:
     """For each phrase the indices of its tokens in the encoded caption, ascending.
 
-    A string is found whatever its case, spacing and Unicode composition, where no letter or digit
-    stands against it; listed twice it means its first and its second place. Punctuation belongs to
+    A string matches in any case, spacing and Unicode composition, where no letter or digit stands
+    against it; listed twice it means its first and its second place. Punctuation belongs to
     a phrase that has it and to no other. A token that a phrase covers in part counts, so that a
     span inside a word gives that word's tokens. ``what`` names the text in errors. The encoder
     reads ``length`` tokens, by default the tokenizer's own limit; with ``lower`` it is given the

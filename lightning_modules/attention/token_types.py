@@ -46,15 +46,11 @@ class TokenTypeCache:
 
     def _listen(self, encoder: Any, args: tuple, kwargs: dict, output: Any) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
-        hidden = (
-            getattr(output, "hidden_states", None)
-            if self.penultimate
-            else getattr(output, "last_hidden_state", None)
-        )
-        if ids is None or hidden is None:
+        states = getattr(output, "hidden_states" if self.penultimate else "last_hidden_state", None)
+        if ids is None or states is None:
             return
         # The last token has seen all the others.
-        last = (hidden[-2] if self.penultimate else hidden)[:, -1]
+        last = (states[-2] if self.penultimate else states)[:, -1]
         self.remember(last.detach().clone(), ids)
 
     def remember(self, last: Tensor, ids: Tensor) -> None:
@@ -64,10 +60,9 @@ class TokenTypeCache:
     def _types(self, ids: Tensor) -> Tensor:
         """uint8 [n, T]: the first EOS ends the words, and padding, which may have the same id,
         follows."""
-        ends = ids == self.eos
-        return token_types_by_end(
-            torch.where(ends.any(1), ends.int().argmax(1), ids.shape[1]), ids.shape[1]
-        )
+        ends, length = ids == self.eos, ids.shape[1]
+        first = torch.where(ends.any(1), ends.int().argmax(1), length)
+        return token_types_by_end(first, length)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """uint8 [B, T]: `BOS`, `WORD`, `EOS` or `PADDING` for a text [B, T, C]; words behind
@@ -79,7 +74,7 @@ class TokenTypeCache:
             if known.shape[1] != hidden.shape[1]:
                 continue
             same = (hidden[:, None, -1, : states.shape[1]] == states.to(hidden)).all(-1)  # [B, n]
-            found = same.any(1)
-            types[found] = known.to(types.device)[same.int().argmax(1)[found]]
+            rows = same.any(1)
+            types[rows] = known.to(types.device)[same.int().argmax(1)[rows]]
         self.latest = (weakref.ref(hidden), types)
         return types

@@ -1,4 +1,4 @@
-"""Stable Diffusion XL (arXiv 2307.01952): a UNet that is told the image's size, and two CLIPs whose
+"""Stable Diffusion XL (arXiv 2307.01952): a UNet that takes the image's size, and two CLIPs whose
 penultimate states are concatenated."""
 
 from __future__ import annotations
