@@ -14,7 +14,7 @@ import pytest
 from lightning_modules.tracking import system_metrics as module
 from lightning_modules.tracking.system_metrics import SystemMetrics
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 NAMES = {
     "system/cpu_utilization_percentage",
     "system/system_memory_usage_megabytes",

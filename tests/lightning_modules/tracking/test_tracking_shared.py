@@ -14,7 +14,7 @@ import pytest
 
 from lightning_modules.tracking.mlflow import Tracking, client
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORKERS, BATCHES = 4, 100
 WORKER = """
 import json, sys, time

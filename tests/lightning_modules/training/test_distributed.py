@@ -24,7 +24,7 @@ from lightning_modules.tracking.mlflow import Tracking, client
 from lightning_modules.training import distributed
 from lightning_modules.training import run as train
 
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 SCENE = {
     "data.name": "scene",
     "method.subjects.prior_images": 3,
@@ -105,7 +105,10 @@ class Both:
             "--standalone",
             "--nproc-per-node=2",
         ]
-        command += [str(ROOT / "tests" / "distributed_runs.py"), str(folder / "plan.json")]
+        command += [
+            str(ROOT / "tests" / "helpers" / "distributed_runs.py"),
+            str(folder / "plan.json"),
+        ]
         environment = os.environ | {"PYTHONPATH": str(ROOT)}
         with (
             (folder / "said").open("w") as said,

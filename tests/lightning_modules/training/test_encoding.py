@@ -76,7 +76,7 @@ def test_a_dropped_caption_is_what_guidance_takes_for_none(
     backbone = request.getfixturevalue(which)
     config = conf.replace(Run(), {"method": "untouched"})
     method = train.build_method(config, backbone)
-    text, alone = method.text(Batch([0, 1], [TEXTS[0], ""])), backbone.text.encode(TEXTS[:1])
+    text, alone = method._encode(Batch([0, 1], [TEXTS[0], ""])), backbone.text.encode(TEXTS[:1])
     empty = backbone.text.encode_empty(1)
     assert torch.allclose(text.hidden[:1], alone.hidden, atol=1e-5) and torch.equal(
         text.hidden[1:], empty.hidden

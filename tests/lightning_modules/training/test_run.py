@@ -61,9 +61,9 @@ class Spy:
         drawn: list[tuple[torch.Tensor, torch.Tensor]] = []
 
         def spied_draw(
-            method: MaskAttn, latents: torch.Tensor
+            method: MaskAttn, latents: torch.Tensor, *rest: Any
         ) -> tuple[torch.Tensor, torch.Tensor]:
-            drawn.append(draw(method, latents))
+            drawn.append(draw(method, latents, *rest))
             return drawn[-1]
 
         def spied_step(method: MaskAttn, batch: Any, batch_idx: int) -> torch.Tensor:
@@ -464,8 +464,8 @@ def test_metrics_go_to_mlflow_while_it_trains(
         (sorted(metrics), step) for metrics, step in seed_run.metrics if "train/loss" in metrics
     ]
     assert logged == [
-        (["train/gate_closed", "train/loss"], 1),
-        (["train/gate_closed", "train/loss"], 2),
+        (["train/denoising", "train/gate_closed", "train/loss"], 1),
+        (["train/denoising", "train/gate_closed", "train/loss"], 2),
     ]
     gates = [(metrics, step) for metrics, step in seed_run.metrics if "gates/opened" in metrics]
     assert [step for _, step in gates] == [1, 2]
