@@ -14,6 +14,6 @@ def choice(default: str, *others: str) -> Any:
 
 
 def number(default: float, **limits: float) -> Any:
-    """A field of a number with limits: ``minimum`` and ``maximum`` are allowed themselves, ``above``
-    and ``below`` are not."""
+    """A field of a number with limits: ``minimum`` and ``maximum`` are allowed themselves,
+    ``above`` and ``below`` are not."""
     return field(default=default, metadata={"limits": limits})

@@ -1,4 +1,4 @@
-"""Files and folders that appear as a whole: a reader sees the old one or the new one, never a part."""
+"""Files and folders that appear as a whole: a reader sees the old or the new one, never a part."""
 
 from __future__ import annotations
 

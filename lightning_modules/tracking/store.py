@@ -40,7 +40,7 @@ SETTINGS = {
 
 
 class StoreUnavailable(RuntimeError):
-    """The MLflow store cannot be used now; the same call may work later. The message is one line."""
+    """The MLflow store cannot be used now; the same call may work later."""
 
 
 @cache
@@ -85,8 +85,8 @@ class RetryingClient:
 
 
 def _retry(uri: str, patience: float, call: Callable[..., Any], *words: Any, **named: Any) -> Any:
-    """The result of ``call``. Raises StoreUnavailable where the store cannot be used; any other error
-    passes."""
+    """The result of ``call``. Raises StoreUnavailable where the store cannot be used; any other
+    error passes."""
     began = time.monotonic()
     while True:
         try:

@@ -1,11 +1,14 @@
 """The processes of one run: one for each device, started by torchrun, on one machine or on several
 that share the output folder.
 
-    torchrun --standalone --nproc-per-node=2 -m lightning_modules.train run.yaml                                # trainer.devices: 2
-    torchrun --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 -m … run.yaml         # 8, the same on each
+    # trainer.devices=2
+    torchrun --standalone --nproc-per-node=2 -m lightning_modules.train run.yaml
+    # trainer.devices=8, the same command on two machines
+    torchrun --nnodes=2 --nproc-per-node=4 --rdzv-backend=c10d --rdzv-endpoint=HOST:29500 \\
+        -m lightning_modules.train run.yaml
 
 The first process decides and writes, the others follow. ``once``, ``barrier``, ``sum_over_ranks``,
-``all_gather_int`` and the end of a ``group`` wait for all processes: all of them have to come there.
+``all_gather_int`` and the end of a ``group`` wait for all processes, which all have to come there.
 A process that fails raises; torchrun then ends the others.
 """
 
@@ -49,7 +52,7 @@ def group(devices: int, accelerator: str) -> Iterator[None]:
     """Inside the block all processes that torchrun started are one group; without torchrun, and
     inside another block, nothing happens.
 
-    Raises ValueError when ``devices`` processes are wanted and others were started. After an error
+    Raises ValueError when another number of processes was started than ``devices``. After an error
     inside the block the group is left as it is, since the others may be waiting in it.
     """
     world = ranks()[1] if distributed.is_initialized() else _environment("WORLD_SIZE", 1)
@@ -96,7 +99,7 @@ def local_processes() -> int:
 def device(accelerator: str) -> str:
     """Where Lightning puts a module of this process under ``trainer.accelerator``.
 
-    Raises ValueError when a GPU is wanted and there is none, or none for each process.
+    Raises ValueError when ``accelerator`` is gpu and there is none, or none for each process.
     """
     number, here = _environment("LOCAL_RANK", 0), local_processes()
     kind = (

@@ -228,11 +228,11 @@ def _trainer(config: Run, method: Method, callbacks: list[L.Callback]) -> L.Trai
 def _gradient_checkpointing(denoiser: Any, config: Run) -> Iterator[None]:
     """With ``trainer.gradient_checkpointing`` the denoiser keeps only the inputs of its blocks
     inside the block, and runs them again in the backward pass."""
-    wanted = config.trainer.gradient_checkpointing
-    if wanted:
+    active = config.trainer.gradient_checkpointing
+    if active:
         denoiser.enable_gradient_checkpointing()
     try:
         yield
     finally:
-        if wanted:
+        if active:
             denoiser.disable_gradient_checkpointing()

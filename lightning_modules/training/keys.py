@@ -37,7 +37,7 @@ PACKAGES = ("losses", "datamodules", "lightning_modules")
 # Packages that only look at a trained weight or a drawn pixel, never make one. (Of ``conf`` the
 # values count, as facts.)
 OBSERVERS = tuple(f"lightning_modules.{name}." for name in ("evaluation", "metrics", "tracking"))
-# A package as a root stands for all its modules; those that are found by file name are roots of their own.
+# A package as a root stands for all its modules; methods and data sets are added by file name.
 TRAINING = ("datamodules.build", "lightning_modules.training.fit")
 SAMPLING = ("lightning_modules.backbone",)
 DATA_FILES = (".csv", ".json", ".txt")
@@ -121,8 +121,8 @@ def _own_modules(config: Run) -> tuple[str, str]:
 
 @cache
 def code_version(*roots: str, project: Path = PROJECT) -> str:
-    """Twelve hexadecimal digits of the code that the modules ``roots`` reach, and of the versions of
-    the libraries. Without roots: of all methods and data sets.
+    """Twelve hexadecimal digits of the code that the modules ``roots`` reach and of the versions
+    of the libraries. Without roots: of all methods and data sets.
 
     Raises ValueError for a root that is neither a module nor a package of the project.
     """

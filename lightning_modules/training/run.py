@@ -1,8 +1,9 @@
 """One run from one resolved config: data, method, training, evaluation, result.
 
-    python -m lightning_modules.train run.yaml             # writes beside run.yaml; `sweeps` makes such files
-    torchrun --standalone --nproc-per-node=2 -m lightning_modules.train run.yaml      # on trainer.devices=2 (`distributed`: on machines)
+    python -m lightning_modules.train run.yaml    # Writes beside run.yaml; sweeps make such files
     python -m lightning_modules.train --help
+
+On ``trainer.devices`` above 1 torchrun starts it: see ``lightning_modules.training.distributed``.
 
 The adapter is stored in ``<output>/adapters/<key>``, where the key is made of everything that
 training depends on: runs that differ only in their evaluation share it, and a repeated run does not

@@ -74,7 +74,8 @@ def test_a_process_ends_although_a_value_hangs() -> None:
     code = (
         "import threading\nfrom lightning_modules.tracking.system_metrics import SystemMetrics\n"
         "inside = threading.Event()\n"
-        "SystemMetrics(lambda values, step: (inside.set(), threading.Event().wait())).start()\ninside.wait()"
+        "SystemMetrics(lambda values, step: (inside.set(), threading.Event().wait()))"
+        ".start()\ninside.wait()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, timeout=60, check=False
