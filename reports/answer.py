@@ -19,9 +19,9 @@ QUOTED = 4  # Levels that one part of the answer names, those with the largest d
 
 @dataclass(frozen=True)
 class Conclusion:
-    """`levels`: what the factor does; `method`: whether the method at its control level helps.
+    """``levels``: what the factor does; ``method``: whether the method at its control level helps.
 
-    `rule`: how both were decided; `brackets`: what the intervals in the answer are.
+    ``rule``: how both were decided; ``brackets``: what the intervals in the answer are.
     """
 
     levels: str
@@ -89,7 +89,7 @@ def name_flat(intervals: Mapping[str, Interval]) -> list[str]:
 
 
 def _is_unchanged(entries: Sequence[CellMetric], metrics: set[str]) -> bool:
-    """True where every compared level equals the control in all of `metrics` and seeds."""
+    """True where every compared level equals the control in all of ``metrics`` and seeds."""
     compared = [e for e in entries if e.metric.key in metrics and not e.cell.untouched]
     differences = [d for e in compared if e.versus for d in e.versus.differences]
     return bool(differences) and not any(differences)

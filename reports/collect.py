@@ -1,4 +1,4 @@
-"""MLflow -> `SweepResults`: all that a report is made of, read through MlflowClient alone.
+"""MLflow -> ``SweepResults``: all that a report is made of, read through MlflowClient alone.
 
 Only attempts that FINISHED count; of several for one cell and seed the last one started is taken.
 What is planned but not finished is named with its error, never filled in.
@@ -151,7 +151,7 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
 def _read_factor(
     entry: dict[str, Any], sweep_when: str | None, searched: list[Run] | None
 ) -> SweptFactor:
-    """A factor of the plan; of a search, its levels are the numbers that `searched` runs tried."""
+    """A factor of the plan; of a search, its levels are what the ``searched`` runs tried."""
     key, levels, numeric = entry["key"], entry["levels"], bool(entry.get("numeric"))
     if searched is not None and numeric:
         params = [run.data.params for run in searched]
@@ -162,7 +162,7 @@ def _read_factor(
 
 
 def _add_cells(results: SweepResults, runs: list[Run]) -> dict[str, CellResults]:
-    """Fill `results.cells`; return cell run id -> cell (two runs of a cell lead to one object)."""
+    """Fill ``results.cells``; return cell run id -> cell, of two runs of a cell the same one."""
     by_name: dict[str, CellResults] = {}
     owners: dict[str, CellResults] = {}
     for run in runs:
@@ -299,7 +299,7 @@ def read_history(results: SweepResults, trial: Trial, metric: str) -> dict[int, 
 
 
 def ways_of_measuring(metric: str, *sweeps: SweepResults) -> list[dict[str, Any]]:
-    """The different facts that trials recorded about how they measured `metric`."""
+    """The different facts that trials recorded about how they measured ``metric``."""
     ways: dict[str, dict[str, Any]] = {}
     for results in sweeps:
         for _, trial in results.trials():
@@ -328,7 +328,7 @@ def refuse_mixed_metrics(results: SweepResults) -> None:
 
 
 def describe_differences(ways: Collection[Mapping[str, Any]]) -> str:
-    """What is not the same in all `ways` of measuring, with its values."""
+    """What is not the same in all ``ways`` of measuring, with its values."""
     parts = []
     for name in dict.fromkeys(name for way in ways for name in way):
         values = list(dict.fromkeys(json.dumps(way.get(name)) for way in ways))

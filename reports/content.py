@@ -50,7 +50,7 @@ def build_content(
     pictures: Mapping[str, Picture],
     no_cases: str = "",
 ) -> dict[str, Any]:
-    """The content of report.json; `no_cases` says why best and worst cases are absent."""
+    """The content of report.json; ``no_cases`` says why best and worst cases are absent."""
     main = "heatmap" if is_main_figure(results) else "response"
     narrow = {"precision_recall": 78 if len(results.cells) <= CROWD else 100}
     order = ["response" if main == "heatmap" else "heatmap", "precision_recall", "images"]

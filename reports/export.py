@@ -47,7 +47,7 @@ LATEX = {
 
 
 def pick(source: Any, **columns: str) -> dict[str, Any]:
-    """Column -> attribute of `source`; None where there is no source."""
+    """Column -> attribute of ``source``; None where there is no source."""
     return {column: source and getattr(source, name) for column, name in columns.items()}
 
 
@@ -151,7 +151,7 @@ def write_texts(
     tables: Sequence[Table],
     label: str,
 ) -> None:
-    """Write the answer with its tables as `stem`.md and `stem`.tex; `label` begins LaTeX labels."""
+    """Write the answer with its tables as Markdown and LaTeX, whose labels begin with ``label``."""
     texts = [above, f"**Answer.** {escape_markdown(answer)}", *map(escape_markdown, below)]
     parts = [f"# {escape_markdown(title)}", *texts, *(to_markdown(t).rstrip() for t in tables)]
     markdown = "\n\n".join(part for part in parts if part) + "\n"

@@ -33,9 +33,9 @@ __all__ = ["SweepSummary", "summarize_sweep", "summary_csv", "summary_table", "w
 class SweepSummary:
     """One sweep in the table of all answers.
 
-    `effect` is the widened interval of the cell `at`, whose mean is farthest from the control's;
-    `control` and `effect` are None where there is none. Without a single finished trial `metric`
-    is None and `answer` says why.
+    ``effect`` is the widened interval of the cell ``at``, whose mean is farthest from the
+    control's; ``control`` and ``effect`` are None where there is none. Without a single finished
+    trial ``metric`` is None and ``answer`` says why.
     """
 
     sweep: str
@@ -125,7 +125,7 @@ def summary_csv(summaries: Sequence[SweepSummary]) -> str:
 
 
 def write_overview(tracking_uri: str, folder: Path) -> Path:
-    """Write all.pdf, all.csv, all.md and all.tex into `folder`; return the PDF's path.
+    """Write all.pdf, all.csv, all.md and all.tex into ``folder``; return the PDF's path.
 
     The reports of single sweeps are left as they are. Raises ReportError (one line) where no sweep
     has a finished trial.
@@ -162,7 +162,7 @@ def write_overview(tracking_uri: str, folder: Path) -> Path:
 
 
 def _read_sweep(tracking_uri: str, name: str, figures: Path) -> tuple[SweepSummary, dict[str, Any]]:
-    """A sweep's summary and the content of its report, with pictures in `figures`/../`name`."""
+    """A sweep's summary and the content of its report, with pictures in ``figures``/../``name``."""
     results = collect(tracking_uri, name)
     with results.folder:
         entries, _, content = assemble(results, figures)

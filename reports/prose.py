@@ -28,7 +28,7 @@ def show_signed(value: float, digits: int) -> str:
 def show_interval(
     interval: Any, digits: int, form: Callable[[float, int], str] = show_signed
 ) -> str:
-    """The bounds of anything with `low` and `high` in brackets; a dash where there are none."""
+    """The bounds of anything with ``low`` and ``high`` in brackets; a dash where there are none."""
     if interval is None or not math.isfinite(interval.low):
         return DASH
     return f"[{form(interval.low, digits)}, {form(interval.high, digits)}]"
@@ -51,7 +51,7 @@ def join(items: Sequence[str]) -> str:
 
 
 def join_some(items: Sequence[str], most: int) -> str:
-    """The first `most` items, and how many more there are."""
+    """The first ``most`` items, and how many more there are."""
     rest = [f"{len(items) - most} more"] if len(items) > most else []
     return join([*items[:most], *rest])
 
@@ -62,7 +62,7 @@ def count(n: int, noun: str) -> str:
 
 
 def join_range(counts: Sequence[int]) -> str:
-    """`3`, or `2 to 5`."""
+    """``3``, or ``2 to 5``."""
     low, high = min(counts), max(counts)
     return f"{low}" if low == high else f"{low} to {high}"
 
@@ -83,7 +83,7 @@ def name_cell(results: SweepResults, cell: CellResults) -> str:
 
 
 def name_control(results: SweepResults) -> str:
-    """The cell that others are compared with: `0.5`, or `sound of the same method`."""
+    """The cell that others are compared with: ``0.5``, or ``sound of the same method``."""
     if not results.within:
         return name_cell(results, results.control)
     values = results.control.values.items()
@@ -92,7 +92,7 @@ def name_control(results: SweepResults) -> str:
 
 
 def of_the_same(results: SweepResults) -> str:
-    """With `within`, whose control is meant: ` of the same method`; else nothing."""
+    """With ``within``, whose control is meant: `` of the same method``; else nothing."""
     for factor in results.factors:
         if factor.key == results.within:
             return f" of the same {factor.label[:1].lower()}{factor.label[1:]}"

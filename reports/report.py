@@ -1,6 +1,6 @@
-"""The report of a sweep: `write_report` makes the PDF, its tables and figures from MLflow alone.
+"""The report of a sweep: ``write_report`` makes the PDF, its tables and figures from MLflow alone.
 
-`attach_report` logs them into the sweep's one run with the tag role=report.
+``attach_report`` logs them into the sweep's one run with the tag role=report.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex")
 
 
 def write_report(tracking_uri: str, sweep: str, folder: Path) -> Path:
-    """Write FILES and figures/ into `folder`; return the PDF's path.
+    """Write FILES and figures/ into ``folder``; return the PDF's path.
 
     Raises ReportError (one line) where the sweep does not exist or nothing of it has finished.
     """
@@ -59,7 +59,7 @@ def write_report(tracking_uri: str, sweep: str, folder: Path) -> Path:
 def assemble(
     results: SweepResults, figures: Path
 ) -> tuple[list[CellMetric], Conclusion, dict[str, Any]]:
-    """The numbers, the answer and the content of a report; draws its figures into `figures`."""
+    """The numbers, the answer and the content of a report; draws its figures into ``figures``."""
     entries = tables.compare_cells(results)
     conclusion = conclude(results, entries)
     cases = find_cases(results)
@@ -78,7 +78,7 @@ def _all_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
 
 
 def attach_report(tracking_uri: str, sweep: str, folder: Path) -> str:
-    """Log what `write_report` left in `folder` into the sweep's run for reports; return its id.
+    """Log what ``write_report`` left in ``folder`` into the sweep's run for reports; return its id.
 
     Question and answer become the experiment's description. Raises ReportError where the sweep
     does not exist or the report is not whole.

@@ -18,7 +18,7 @@ class ReportError(Exception):
 
 
 class NothingFinished(ReportError):
-    """A sweep that is planned, with `planned` trials, of which none has finished."""
+    """A sweep that is planned, with ``planned`` trials, of which none has finished."""
 
     def __init__(self, message: str, planned: int) -> None:
         super().__init__(message)
@@ -111,7 +111,7 @@ class Trial:
 
 @dataclass
 class CellResults:
-    """One level of each factor, or the untouched backbone; others are compared with a `control`."""
+    """One level of each factor, or the untouched backbone; others are compared with the control."""
 
     name: str
     label: str
@@ -139,7 +139,7 @@ class CellResults:
 
 @dataclass
 class SweepResults:
-    """One sweep; `cells` are in the order of the plan: the untouched backbone, then the levels."""
+    """One sweep; ``cells`` are in the order of the plan, the untouched backbone first."""
 
     sweep: str
     uri: str
@@ -168,7 +168,7 @@ class SweepResults:
 
     @property
     def controls(self) -> list[CellResults]:
-        """What other cells are compared with: one cell, or with `within` one for each level."""
+        """What other cells are compared with: one cell, or with ``within`` one for each level."""
         return [cell for cell in self.cells if cell.control]
 
     @property
@@ -176,9 +176,9 @@ class SweepResults:
         return self.controls[0]
 
     def control_of(self, cell: CellResults) -> CellResults | None:
-        """What `cell` is compared with.
+        """What ``cell`` is compared with.
 
-        None for a control, and with `within` for an untouched backbone that is of no level.
+        None for a control, and with ``within`` for an untouched backbone that is of no level.
         """
         if cell.control or not self.within:
             return None if cell.control else self.control
@@ -211,7 +211,7 @@ class SweepResults:
 
 
 def fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | None:
-    """Bring the artifact `name` into `folder`.
+    """Bring the artifact ``name`` into ``folder``.
 
     Through the store itself: MlflowClient asks the database three times for each file.
     """

@@ -22,7 +22,7 @@ HOLM_FROM = 6  # With fewer seeds no sign-flip p can reach .05
 class CellMetric:
     """One cell and metric.
 
-    `versus` is cell - its control over common seeds; `wide` the same with the widened interval.
+    ``versus`` is cell - its control over common seeds; ``wide`` the same with the widened interval.
     """
 
     cell: CellResults
@@ -42,7 +42,7 @@ class CellMetric:
 class Table:
     """Text ready to be set.
 
-    A newline in a cell starts a new line; `marks` maps a row to "control" or "untouched".
+    A newline in a cell starts a new line; ``marks`` maps a row to "control" or "untouched".
     """
 
     title: str
@@ -55,7 +55,7 @@ class Table:
 def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric]:
     """Every cell × metric.
 
-    Intervals named `wide` hold for all compared levels at once (Bonferroni):
+    Intervals named ``wide`` hold for all compared levels at once (Bonferroni):
     1 - (1 - level) / comparisons.
     """
     entries = []
@@ -86,7 +86,7 @@ def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric
 
 
 def widen(level: float, comparisons: int) -> float:
-    """The level of each of so many intervals that hold at once with `level` (Bonferroni)."""
+    """The level of each of so many intervals that hold at once with ``level`` (Bonferroni)."""
     return 1 - (1 - level) / max(1, comparisons)
 
 
@@ -109,7 +109,7 @@ def mark_rows(cells: Sequence[CellResults]) -> dict[int, str]:
 
 
 def split_evenly(cells: list[CellResults], most: int) -> list[list[CellResults]]:
-    """Parts of equal size, of at most `most` cells."""
+    """Parts of equal size, of at most ``most`` cells."""
     size = math.ceil(len(cells) / max(1, math.ceil(len(cells) / most)))
     return [cells[i : i + size] for i in range(0, len(cells), max(1, size))] or [[]]
 
@@ -172,7 +172,7 @@ def metric_tables(
     note: str = "",
     mark: bool = True,
 ) -> list[Table]:
-    """Metrics as rows, cells as columns, as many tables as keep to `most` cells a table."""
+    """Metrics as rows, cells as columns, as many tables as keep to ``most`` cells a table."""
     tables = []
     for part in split_evenly(cells, most):
         marks = ["\n(control)" if mark and cell.control else "" for cell in part]

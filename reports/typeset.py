@@ -1,4 +1,4 @@
-"""Set a PDF from plain data: `template.typ` is the layout, report.json holds strings alone.
+"""Set a PDF from plain data: ``template.typ`` is the layout, report.json holds strings alone.
 
 What a prompt or an error message contains is printed, never run. Fonts are typst's own serif, and
 DejaVu, which comes with matplotlib, for what it lacks; system fonts are never used. The same
@@ -25,7 +25,7 @@ Block = dict[str, Any]
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on disk: its name in the figures folder, and words; `alt` is for who cannot see."""
+    """A figure on disk: its name in the figures folder; ``alt`` is for who cannot see it."""
 
     file: str
     caption: str
@@ -35,8 +35,8 @@ class Picture:
 def page(title: str, **parts: Any) -> dict[str, Any]:
     """The first page of a report and the blocks of its details.
 
-    `warning`, `question` and `answer` stand above `front`; with `alone`, the details begin on a
-    page of their own.
+    ``warning``, ``question`` and ``answer`` stand above ``front``; with ``alone``, the details
+    begin on a page of their own.
     """
     empty = dict.fromkeys(("kicker", "question", "origin", "warning", "answer", "small"), "")
     return {"title": title, "footer": title, **empty, "alone": True} | parts
@@ -59,7 +59,7 @@ def monospace(lines: Sequence[str]) -> Block:
 
 
 def picture(picture: Picture, width: int = 100, *, float: bool = False) -> Block:
-    """`width` in % of the text's; with `float` it goes where there is room."""
+    """``width`` in % of the text's; with ``float`` it goes where there is room."""
     shown = {"file": picture.file, "caption": picture.caption, "alt": picture.alt}
     return {"kind": "picture", **shown, "width": width, "float": float}
 
@@ -72,9 +72,10 @@ def table(
     *,
     tall: bool = False,
 ) -> Block:
-    """`widths`: "auto", "fill" or cm of the first columns, the last one for all others.
+    """``widths``: "auto", "fill" or cm of the first columns, the last one for all others.
 
-    `size` in points; `left`: the columns that are set to the left; `tall`: rows of several lines.
+    ``size`` in points; ``left``: the columns that are set to the left; ``tall``: rows of several
+    lines.
     """
     more = [widths[-1]] * (len(table.columns) - len(widths))
     marks = {str(row): mark for row, mark in table.marks.items()}
@@ -114,7 +115,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def typeset(root: Path, content: dict[str, Any]) -> bytes:
-    """Write report.json into `root`, which has the pictures in figures/, and return the PDF.
+    """Write report.json into ``root``, which has the pictures in figures/, and return the PDF.
 
     Raises ReportError where typst fails or warns.
     """

@@ -22,7 +22,7 @@ Side = tuple[str, str, str]  # Sweep, folder or address as the user said it, tra
 
 
 def write_comparison(sides: tuple[Side, Side], folder: Path) -> Path:
-    """Write `<left>-vs-<right>` as .pdf, .json, .csv, .md, .tex, .svg and .png into `folder`.
+    """Write ``<left>-vs-<right>`` as .pdf, .json, .csv, .md, .tex, .svg and .png into ``folder``.
 
     Returns the PDF's path. Raises ReportError (one line) where a sweep is not there or the two
     have nothing in common.

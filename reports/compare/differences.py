@@ -38,7 +38,7 @@ CellPair = tuple[CellResults, CellResults]
 
 @dataclass(frozen=True)
 class ComparedSweep:
-    """One of the two; `label` names it."""
+    """One of the two; ``label`` names it."""
 
     label: str
     results: SweepResults
@@ -47,12 +47,12 @@ class ComparedSweep:
 
 @dataclass(frozen=True)
 class CellDifference:
-    """A cell and metric that both sides have: `right` mean - `left` mean.
+    """A cell and metric that both sides have: ``right`` mean - ``left`` mean.
 
-    Of the values `used` on either side; where seeds pair these are the seeds that both have.
-    `plain` is its 95 % interval, `wide` the same widened to hold for all common cells at once (None
-    for the untouched backbone, which is none of them), `pairs` the differences seed by seed where
-    seeds pair, `holm` their sign-flip p adjusted over the cells.
+    Of the values ``used`` on either side; where seeds pair these are the seeds that both have.
+    ``plain`` is its 95 % interval, ``wide`` the same widened to hold for all common cells at once
+    (None for the untouched backbone, which is none of them), ``pairs`` the differences seed by seed
+    where seeds pair, ``holm`` their sign-flip p adjusted over the cells.
     """
 
     cell: CellResults
@@ -72,7 +72,7 @@ class CellDifference:
 
 @dataclass(frozen=True)
 class EffectChange:
-    """What a cell does against the control of its own side, and how that differs: `change`."""
+    """What a cell does against the control of its own side, and how that differs: ``change``."""
 
     cell: CellResults
     left: Interval
@@ -84,9 +84,9 @@ class EffectChange:
 class Comparison:
     """Two sweeps side by side.
 
-    `unpaired` says why seeds do not pair, "" where they do; `by` what that rests on. `refused`
-    maps a metric's label to why it is not compared; `counts` a label to a remark on what is
-    compared nevertheless.
+    ``unpaired`` says why seeds do not pair, "" where they do; ``by`` what that rests on.
+    ``refused`` maps a metric's label to why it is not compared; ``counts`` a label to a remark on
+    what is compared nevertheless.
     """
 
     left: ComparedSweep
@@ -212,7 +212,7 @@ def _list_draws(trial: Trial) -> list[tuple[str, str, int | None]] | None:
 
 
 def _interval(left: Values, right: Values, pair: bool, level: float) -> Interval:
-    """Of the mean of `right` - the mean of `left`."""
+    """Of the mean of ``right`` - the mean of ``left``."""
     if pair:
         return paired(right, left, level).interval
     return welch(list(right.values()), list(left.values()), level)
@@ -262,8 +262,9 @@ def _compare_effects(
     """For every common cell that both sides compare with a control of the same name."""
     rows = []
     for a, b in cells:
-        controls = left.results.control_of(a), right.results.control_of(b)
-        if a.untouched or not all(controls) or controls[0].name != controls[1].name:  # type: ignore[union-attr]
+        controls = [left.results.control_of(a), right.results.control_of(b)]
+        names = [control.name for control in controls if control]
+        if a.untouched or len(names) < 2 or names[0] != names[1]:
             continue
         one, two = (
             next(e for e in side.entries if (e.cell.name, e.metric.key) == (a.name, metric.key))

@@ -17,7 +17,7 @@ NAME = 22  # Characters of a cell's name in a line
 
 
 def draw_comparison(comparison: Comparison, folder: Path, name: str) -> Picture:
-    """Write `name`.svg and `name`.png into `folder`."""
+    """Write ``name``.svg and ``name``.png into ``folder``."""
     metric, rows = comparison.headline, comparison.headline_differences
     with new_figure(WIDTH, min(PAGE, ROW * len(rows) + FRAME)) as figure:
         left, right = figure.subplots(1, 2, sharey=True, gridspec_kw={"wspace": 0.04})

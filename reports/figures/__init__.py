@@ -22,7 +22,7 @@ __all__ = ["draw_figures"]
 def draw_figures(
     results: SweepResults, entries: Sequence[CellMetric], cases: Cases | None, folder: Path
 ) -> dict[str, Picture]:
-    """Draw into `folder` what can be drawn of a sweep."""
+    """Draw into ``folder`` what can be drawn of a sweep."""
     pictures = {
         "response": draw_response(results, entries, folder),
         "heatmap": draw_heatmap(results, entries, folder),

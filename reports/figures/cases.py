@@ -19,10 +19,10 @@ BETWEEN, LARGEST = 0.1, 0.9  # Inches between pairs, and of an image at most
 
 @dataclass(frozen=True)
 class Cases:
-    """`cell` against `base`, image by image.
+    """``cell`` against ``base``, image by image.
 
-    `won` and `lost` map an image's id to the seeds at which `cell` alone, or `base` alone, has it
-    right, the most of them first.
+    ``won`` and ``lost`` map an image's id to the seeds at which ``cell`` alone, or ``base`` alone,
+    has it right, the most of them first.
     """
 
     cell: CellResults
@@ -63,9 +63,9 @@ def find_cases(results: SweepResults) -> Cases | None:
 def pick_cases(
     outcomes: dict[str, list[tuple[bool, bool]]], seeds: Sequence[int], pattern: tuple[bool, bool]
 ) -> dict[str, list[int]]:
-    """Ids with outcomes (of the cell, of its base) of `pattern` at some seeds -> those seeds.
+    """Ids with outcomes (of the cell, of its base) of ``pattern`` at some seeds -> those seeds.
 
-    At most `EACH`: those with the most such seeds, of equals the first in the order of the plan.
+    At most ``EACH``: those with the most such seeds, of equals the first in the order of the plan.
     """
     matching = {
         key: [seed for seed, pair in zip(seeds, pairs, strict=True) if pair == pattern]
@@ -98,7 +98,7 @@ def _judged_images(cell: CellResults, seed: int) -> dict[str, bool] | None:
 
 
 def draw_cases(results: SweepResults, cases: Cases | None, folder: Path) -> Picture | None:
-    """One row a case, two images at each of up to `SEEDS` seeds; None where there is no case."""
+    """One row a case, two images at each of up to ``SEEDS`` seeds; None where there is no case."""
     if cases is None or not (cases.won or cases.lost):
         return None
     rows = [("won", key, seeds) for key, seeds in cases.won.items()]

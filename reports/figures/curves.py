@@ -41,7 +41,7 @@ NAMES = {
 class SharedAdapter:
     """What cells share that differ in the evaluation alone: one training a seed.
 
-    `trials` are the seeds that logged one.
+    ``trials`` are the seeds that logged one.
     """
 
     label: str

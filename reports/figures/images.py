@@ -26,7 +26,7 @@ Extent = tuple[float, float, float, float]  # Left, right, bottom, top
 
 
 def select_prompts(outcomes: np.ndarray, splits: Sequence[str], rows: int) -> list[int]:
-    """Which prompts to show; `outcomes` [cells, prompts] is 1 where the image is right, else 0.
+    """Which prompts to show; ``outcomes`` [cells, prompts] is 1 where the image is right, else 0.
 
     Half of the rows: prompts on which the cells disagree most (outcomes nearest to half right,
     half wrong), earlier ones first. The other half: the first prompts of the plan, taken from the
@@ -49,7 +49,7 @@ def draw_image_grid(results: SweepResults, folder: Path, rows: int = 6) -> Pictu
     """Same prompt, same seed: every cell side by side; None where no image was kept.
 
     The seed is the first that most cells have; a cell without it stays empty. Many cells take
-    several bands, each with the same prompts, of which there are then fewer than `rows`.
+    several bands, each with the same prompts, of which there are then fewer than ``rows``.
     """
     samples: dict[str, Samples] = {}
     seed = results.seeds[0]
@@ -127,7 +127,7 @@ def _column_name(cell: CellResults) -> str:
 def write_centered(
     axes: Axes, x: float, y: float, text: str, size: float, *, bold: bool = False
 ) -> None:
-    """A heading whose lines end above `y`."""
+    """A heading whose lines end above ``y``."""
     weight = "bold" if bold else "normal"
     axes.text(x, y, text, ha="center", va="bottom", fontsize=size, fontweight=weight)
 
@@ -147,7 +147,7 @@ def draw_sample(
     top: float,
     side: float,
 ) -> None:
-    """The image of id `key` in a square, a mark whether it is right, and its target masks."""
+    """The image of id ``key`` in a square, a mark whether it is right, and its target masks."""
     from PIL import Image
 
     samples = trial.samples

@@ -114,7 +114,7 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
 
 
 def _keeps_means_apart(intervals: Sequence[Interval]) -> bool:
-    """Whether no bar reaches farther than `NEAR` times the spread of the means."""
+    """Whether no bar reaches farther than ``NEAR`` times the spread of the means."""
     means, halves = [i.mean for i in intervals], [i.half for i in intervals if i.n > 1]
     return len(set(means)) == 1 or max(halves, default=0.0) <= NEAR * (max(means) - min(means))
 

@@ -90,7 +90,7 @@ def plot_points(axes: Axes, x: Any, y: Any, *, size: float, **style: Any) -> Non
 
 
 def wrap(text: str, width: int) -> str:
-    """Text in lines of `width` signs, broken at blanks and behind underscores."""
+    """Text in lines of ``width`` signs, broken at blanks and behind underscores."""
     lines = [""]
     for piece in re.findall(r"[^ _]*[ _]|[^ _]+", make_printable(text)):
         if lines[-1] and len((lines[-1] + piece).rstrip()) > width:

@@ -30,7 +30,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class ClusteredMean:
-    """A mean of n values; `low`, `high` are NaN with fewer than two participants or items."""
+    """A mean of n values; ``low``, ``high`` are NaN with fewer than two participants or items."""
 
     mean: float
     low: float
@@ -40,10 +40,10 @@ class ClusteredMean:
 
 @dataclass(frozen=True)
 class ClusteredShare:
-    """A share of n answers with its clustered interval `low`, `high`.
+    """A share of n answers with its clustered interval ``low``, ``high``.
 
-    `percentile`: the interval of the bootstrap as it is, too narrow with few people and without
-    width where all agree; `wilson`: as if answers were independent; `effective`: how many
+    ``percentile``: the interval of the bootstrap as it is, too narrow with few people and without
+    width where all agree; ``wilson``: as if answers were independent; ``effective``: how many
     independent answers the n are worth.
     """
 
@@ -57,7 +57,7 @@ class ClusteredShare:
 
 
 def two_way_bootstrap(values: np.ndarray, draws: int = 4000, seed: int = 0) -> np.ndarray:
-    """Means of `draws` samples that draw rows and columns of `values` with replacement.
+    """Means of ``draws`` samples that draw rows and columns of ``values`` with replacement.
 
     Samples without a value are left out. Raises ValueError where there is no value at all.
     """
@@ -78,7 +78,7 @@ def clustered_difference(
 ) -> tuple[float, float, float]:
     """Mean difference of per-image scores with its percentile interval over seeds and prompts.
 
-    `left` and `right` are [seeds, prompts]. With few seeds the interval is too narrow, since a
+    ``left`` and ``right`` are [seeds, prompts]. With few seeds the interval is too narrow, since a
     handful of values cannot show the spread of all seeds: where seeds scatter as much as prompts
     do, it misses the true value in a fifth of all cases with three seeds, in a tenth with six, and
     keeps its level of 5 % from about twenty on.
@@ -92,7 +92,7 @@ def clustered_difference(
 
 
 def clustered_mean(values: np.ndarray, level: float = 0.95) -> ClusteredMean:
-    """Mean of `values` [participants, items] with mean ± t · spread of the bootstrap."""
+    """Mean of ``values`` [participants, items] with mean ± t · spread of the bootstrap."""
     mean, n = float(np.nanmean(values)), int((~np.isnan(values)).sum())
     half = _t_quantile(values, level) * float(two_way_bootstrap(values).std())
     return ClusteredMean(mean, mean - half, mean + half, n)
@@ -131,7 +131,7 @@ def _t_quantile(values: np.ndarray, level: float) -> float:
 
 
 def krippendorff_alpha(values: np.ndarray, metric: str) -> float:
-    """Krippendorff's alpha of `values` [raters, units], "nominal" or "ordinal".
+    """Krippendorff's alpha of ``values`` [raters, units], "nominal" or "ordinal".
 
     1 is full agreement, 0 what chance gives (Krippendorff 2011, Computing Krippendorff's
     Alpha-Reliability). NaN where no unit has two values, or all values are equal.

@@ -16,7 +16,7 @@ __all__ = ["Interval", "mean_interval", "welch", "wilson"]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its two-sided t-interval; `low`, `high` and `sd` are NaN where n = 1."""
+    """A mean with its two-sided t-interval; ``low``, ``high`` and ``sd`` are NaN where n = 1."""
 
     mean: float
     low: float
@@ -57,11 +57,11 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> Interval:
 
 
 def welch(left: Sequence[float], right: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of `left` - mean of `right`, of seeds that do not pair (Welch 1947).
+    """Mean of ``left`` - mean of ``right``, of seeds that do not pair (Welch 1947).
 
-    `sd` is NaN, since there is no difference of a seed, and `n` is the smaller of the two numbers
-    of values. With one value on a side the interval is NaN; without spread on both it has no
-    width. Raises ValueError as `mean_interval` does.
+    ``sd`` is NaN, since there is no difference of a seed, and ``n`` is the smaller of the two
+    numbers of values. With one value on a side the interval is NaN; without spread on both it has
+    no width. Raises ValueError as ``mean_interval`` does.
     """
     sides = [mean_interval(values, level) for values in (left, right)]
     mean, n = sides[0].mean - sides[1].mean, min(side.n for side in sides)
@@ -79,7 +79,7 @@ def welch(left: Sequence[float], right: Sequence[float], level: float = 0.95) ->
 def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, float]:
     """Wilson's score interval of a share of n independent trials (Wilson 1927).
 
-    `n` may be an effective number, which `scipy.stats.binomtest` does not take.
+    ``n`` may be an effective number, which ``scipy.stats.binomtest`` does not take.
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"expected 0 <= successes <= n and n > 0, got {successes} of {n}")

@@ -43,7 +43,7 @@ class Paired:
 class Effect:
     """Hedges' g of paired differences, in units of their standard deviation.
 
-    `low` and `high` bound its true value. NaN where n < 3 or the differences have no spread.
+    ``low`` and ``high`` bound its true value. NaN where n < 3 or the differences have no spread.
     """
 
     g: float
@@ -72,8 +72,8 @@ def paired(left: Mapping[int, float], right: Mapping[int, float], level: float =
 def sign_flip_p(differences: Sequence[float], draws: int = 100_000, seed: int = 0) -> float:
     """Two-sided p of the sign-flip test: the share of sign patterns with a mean as far from zero.
 
-    Exact over all 2**n patterns up to n = 20; beyond, `draws` random patterns from `seed`, with
-    the observed one counted in. `scipy.stats.permutation_test` gives the same p, and takes
+    Exact over all 2**n patterns up to n = 20; beyond, ``draws`` random patterns from ``seed``, with
+    the observed one counted in. ``scipy.stats.permutation_test`` gives the same p, and takes
     seconds for twenty seeds where this takes milliseconds.
     """
     d = np.asarray(differences, dtype=np.float64)
@@ -122,7 +122,7 @@ def standardised(differences: Sequence[float], level: float = 0.95) -> Effect:
     far = abs(d) * root * float(spread[-1]) + 10
 
     def bound(share: float) -> float:
-        """The noncentrality under which a t below the one seen has probability `share`."""
+        """The noncentrality under which a t below the one seen has probability ``share``."""
         return _find_root(
             lambda shift: float(special.ndtr(d * root * spread - shift).mean()) - share,
             -far,
@@ -134,9 +134,9 @@ def standardised(differences: Sequence[float], level: float = 0.95) -> Effect:
 
 
 def detectable_effect(sd: float, n: int, level: float = 0.95, power: float = 0.8) -> float:
-    """The smallest true mean that a two-sided paired t-test at `level` finds with `power`.
+    """The smallest true mean that a two-sided paired t-test at ``level`` finds with ``power``.
 
-    `sd` is the standard deviation of the n differences. NaN where n < 2.
+    ``sd`` is the standard deviation of the n differences. NaN where n < 2.
     """
     if n < 2 or not math.isfinite(sd):
         return math.nan

@@ -37,7 +37,7 @@ class QuestionResult:
     """One question over all pairs.
 
     Cells are in the order left=, right= of the study; shares are those of the left= cell.
-    `preference`, `left_side` and their p are None where every answer was "no difference", which
+    ``preference``, ``left_side`` and their p are None where every answer was "no difference", which
     they leave out.
     """
 
@@ -64,7 +64,7 @@ class QuestionResult:
 
     @property
     def is_clear(self) -> bool:
-        """True where a preference can be claimed: see `words.state_rule`."""
+        """True where a preference can be claimed: see ``words.state_rule``."""
         if self.preference is None or max(self.people_p, self.items_p) >= ALPHA:
             return False
         return self.preference.low > 0.5 or self.preference.high < 0.5
@@ -96,7 +96,7 @@ class AttentionChecks:
 
 @dataclass(frozen=True)
 class Analysis:
-    """`attentive` is `questions` again without participants who failed a check.
+    """``attentive`` is ``questions`` again without participants who failed a check.
 
     It is empty where nobody did, or everybody.
     """

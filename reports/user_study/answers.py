@@ -28,7 +28,7 @@ ENDINGS = (".json", ".txt")  # Who copies the answers into a message often sends
 
 @dataclass(frozen=True)
 class StudyItem:
-    """One item of a page; `images` are the random names of the cells' images, left= first."""
+    """One item of a page; ``images`` are the random names of the cells' images, left= first."""
 
     prompt: str
     split: str
@@ -44,7 +44,7 @@ class StudyItem:
 
 @dataclass(frozen=True)
 class StudyKey:
-    """What `study.key.json` says; `cells` are the left= and the right= cell in words."""
+    """What ``study.key.json`` says; ``cells`` are the left= and the right= cell in words."""
 
     study: str
     sweep: str
@@ -85,7 +85,7 @@ class CheckAnswer:
 
 @dataclass
 class Responses:
-    """All answers that count; `left_out` and `notes` name files and say why, or how, they count."""
+    """All answers that count; ``left_out`` and ``notes`` name files, with reasons."""
 
     key: StudyKey
     participants: list[str] = field(default_factory=list)
@@ -143,7 +143,7 @@ def load_key(path: Path) -> StudyKey:
 
 
 def read_responses(folder: Path, key: StudyKey, *, count_unfinished: bool = False) -> Responses:
-    """Read all answers in `folder`.
+    """Read all answers in ``folder``.
 
     A participant counts once: of several saves that with the most answers, of equals the one that
     took longest, since time only adds up. Raises ReportError where nothing is left to count.

@@ -70,7 +70,7 @@ class Wording:
 
 @dataclass(frozen=True)
 class StudyPage:
-    """`html` for participants, `key` for the analysis."""
+    """``html`` for participants, ``key`` for the analysis."""
 
     html: str
     key: dict[str, Any]
@@ -87,11 +87,11 @@ def build_page(
     largest: int = 768,
     wording: Wording | None = None,
 ) -> StudyPage:
-    """The page of `items` pairs, or of as many as there are, and of `checks` attention checks.
+    """The page of ``items`` pairs, or of as many as there are, and of ``checks`` attention checks.
 
     A check shows one image twice. Pairs of equal pixels are left out, since a choice between them
-    says nothing, and counted. Images of more than `largest` pixels a side are made smaller. Raises
-    ReportError where the cells are unknown or the same, or have no pair.
+    says nothing, and counted. Images of more than ``largest`` pixels a side are made smaller.
+    Raises ReportError where the cells are unknown or the same, or have no pair.
     """
     wording = wording or Wording()
     cells = one, other = find_cell(results, "left", left), find_cell(results, "right", right)
@@ -162,7 +162,7 @@ def build_page(
 
 
 def write_page(page: StudyPage, to: Path) -> Path:
-    """Write the page to `to` and its key beside it; return the key's path.
+    """Write the page to ``to`` and its key beside it; return the key's path.
 
     Raises ReportError where a key of another study is there: the answers to that study could no
     longer be read without it.
@@ -183,7 +183,7 @@ def write_page(page: StudyPage, to: Path) -> Path:
 
 
 def introduce(wording: Wording, masks: Sequence[bool]) -> list[str]:
-    """What a participant reads first; `masks` says of each item whether it has a mask question."""
+    """What a participant reads first; ``masks``: whether each item has a mask question."""
     minutes = math.ceil((len(masks) + sum(masks)) * SECONDS / 60)
     outlines = ""
     if any(masks):
@@ -218,7 +218,7 @@ def trace_outline(numbered: np.ndarray) -> str:
 
 
 def _find_runs(edges: np.ndarray) -> Iterator[tuple[int, int, int]]:
-    """(line, start, length) of each run of True along the rows of `edges`."""
+    """(line, start, length) of each run of True along the rows of ``edges``."""
     for line, row in enumerate(edges):
         position = 0
         for is_edge, run in itertools.groupby(row.tolist()):

@@ -41,7 +41,7 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class PairFiles:
-    """The files of a pair on this machine; `masks` is None unless both images have targets."""
+    """The files of a pair on this machine; ``masks`` is None unless both images have targets."""
 
     pair: ImagePair
     images: tuple[Path, Path]

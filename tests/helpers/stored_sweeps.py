@@ -1,6 +1,6 @@
 """Sweeps as planner and trials of earlier versions left them, and an MLflow in memory.
 
-Cells have the tags `baseline` and `reference`, the untouched backbone is called "baseline:
+Cells have the tags ``baseline`` and ``reference``, the untouched backbone is called "baseline:
 untouched backbone", and params have the names of settings of their time: reports must be possible
 of all that.
 """
@@ -75,8 +75,8 @@ VERSIONS = {
 class StoredSweep:
     """One sweep to put into MLflow.
 
-    `value(metric, level, seed)` gives a trial's number, or None where it has none; level None is
-    the untouched backbone. With `factors`, key -> levels, each of `levels` is a combination.
+    ``value(metric, level, seed)`` gives a trial's number, or None where it has none; level None is
+    the untouched backbone. With ``factors``, key -> levels, each of ``levels`` is a combination.
     """
 
     name: str
@@ -424,7 +424,7 @@ class _Page(list[Any]):
 
 
 class MemoryClient:
-    """As much of MlflowClient as `store` and reports need, without a database: seconds less."""
+    """As much of MlflowClient as ``store`` and reports need, without a database: seconds less."""
 
     PAGE = 7
 

@@ -28,7 +28,7 @@ connect_to_mlflow = collect_module.connect
 
 @pytest.fixture(scope="session")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MemoryClient]:
-    """An MLflow of all SWEEPS, at the tracking URI `MEMORY`."""
+    """An MLflow of all SWEEPS, at the tracking URI ``MEMORY``."""
     client, folder = MemoryClient(), tmp_path_factory.mktemp("stored")
     for sweep in SWEEPS:
         store(client, sweep, folder)
@@ -50,7 +50,7 @@ def uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     address = f"sqlite:///{folder / 'mlflow.db'}"
 
     class Client(MlflowClient):
-        def create_experiment(self, name: str, tags: dict[str, str]) -> str:  # type: ignore[override]
+        def create_experiment(self, name: str, tags: Any) -> str:  # type: ignore[override]
             return super().create_experiment(name, (folder / "artifacts" / name).as_uri(), tags)
 
     images = {"images": True, "trained": lambda level, seed: level is not None}

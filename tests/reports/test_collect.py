@@ -215,7 +215,7 @@ def test_a_step_that_was_done_twice_counts_once(altered: MemoryClient, results: 
 
 @pytest.fixture
 def measured(changeable: Any) -> Callable[..., SweepResults]:
-    """The sweep `threshold` with facts that `facts(cell number, seed)` gives of each trial."""
+    """The sweep ``threshold`` with facts that ``facts(cell number, seed)`` gives of each trial."""
 
     def make(facts: Callable[[int, int], dict[str, Any]]) -> SweepResults:
         results = changeable("threshold")
@@ -253,7 +253,7 @@ def test_a_headline_of_different_ways_leaves_no_answer(measured: Any) -> None:
 
 
 def test_a_database_of_an_earlier_version_still_reports(uri: str) -> None:
-    """Tags `baseline` and `reference`, the old name of the untouched backbone, through MLflow."""
+    """Tags ``baseline`` and ``reference``, the old name of the untouched backbone, in MLflow."""
     pair = collect(uri, "pair")
     assert [cell.name for cell in pair.cells] == [UNTOUCHED, "threshold=0.5", "threshold=0.6"]
     assert [cell.mark for cell in pair.cells] == ["untouched", "control", ""]

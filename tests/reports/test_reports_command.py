@@ -79,7 +79,7 @@ def test_two_places_are_compared(uri: str, tmp_path: Path, capsys: Any, words_of
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[str]:
-    """Address of a server with two small sweeps, `pair`, and `left_off`, which is not finished."""
+    """Address of a server with two small sweeps; ``left_off`` is not finished."""
     from mlflow import MlflowClient
 
     server = Server(tmp_path / "server")

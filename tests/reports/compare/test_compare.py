@@ -29,7 +29,7 @@ MEMORY = "memory:"
 
 @pytest.fixture
 def version(changeable: Any) -> Any:
-    """Another version of a sweep: numbers of cells shifted, settings `section__key` changed."""
+    """Another version of a sweep: numbers of cells shifted, settings ``section__key`` changed."""
 
     def make(name: str, shift: dict[str, float] | None = None, **config: Any) -> SweepResults:
         other, rng = changeable(name), np.random.default_rng(1)

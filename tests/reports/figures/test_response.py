@@ -15,7 +15,7 @@ from reports.tables import compare_cells
 
 
 def keep_trials(results: SweepResults, keep: Any) -> SweepResults:
-    """Cells with the first `keep(index)` of their trials."""
+    """Cells with the first ``keep(index)`` of their trials."""
     cells = [
         dataclasses.replace(cell, trials=dict(list(cell.trials.items())[: keep(i)]))
         for i, cell in enumerate(results.cells)

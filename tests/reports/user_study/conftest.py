@@ -31,7 +31,7 @@ def key() -> StudyKey:
 
 @pytest.fixture
 def saved(key: StudyKey) -> Callable[..., dict[str, Any]]:
-    """What a participant saves who answers `choose(item, question)` of every pair.
+    """What a participant saves who answers ``choose(item, question)`` of every pair.
 
     The right= cell stands left in every second item.
     """
