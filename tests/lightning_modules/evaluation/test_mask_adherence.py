@@ -9,8 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from conf import load as conf
@@ -221,7 +223,7 @@ def measured(method: Any, world: Any, config: Evaluation, folder: Path) -> dict[
 
 
 def test_several_noises_are_each_compared_with_their_own_real_image(world: Any, tmp_path: Path):
-    config = replace(ASKED, noise_seeds=2, batch=3)
+    config = replace(ASKED, noise_seeds=2, batch=3, keep_images=1)
     method: Any = Perfect(world, config, True)
     metrics = measured(method, world, config, tmp_path)
     # Another pairing would show other subjects.
@@ -231,6 +233,10 @@ def test_several_noises_are_each_compared_with_their_own_real_image(world: Any, 
         and metrics["eval/success"] == 1
     )
     prompts = plan(world, config, 0)
+    targets = [phrase.mask > 0.5 for phrase in prompts[0].phrases]
+    numbered = torch.from_numpy(np.array(Image.open(tmp_path / "samples" / "0000-mask.png")))
+    assert torch.equal(numbered == len(targets), targets[-1]), "target i has the value i + 1"
+    assert torch.equal(numbered > 0, torch.stack(targets).any(0))
     given = [entry for masks in method.given for entry in masks]
     assert [len(masks) for masks in method.given] == [3, 3, 3, 3, 3, 1]
     for prompt, entry in zip(prompts, given, strict=True):

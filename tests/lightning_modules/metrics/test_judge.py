@@ -1,0 +1,51 @@
+"""What the judge's scorer counts, by split and over all images."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from lightning_modules.evaluation.plan import Prompt
+from lightning_modules.metrics import Detection, Target
+from lightning_modules.metrics.judge import JudgeScorer
+
+RING = Target([("red", "ring")])
+
+
+def seen(color: str) -> Detection:
+    return Detection("ring", (0, 0, 9, 9), 0.9, color=color)
+
+
+def test_the_scorer_counts_by_split_and_over_all_images():
+    answers: dict[str, list] = {"found": [], "scores": []}
+    judge: Any = SimpleNamespace(
+        detect=lambda images: answers["found"],
+        target_scores=lambda images, targets: torch.tensor(answers["scores"]),
+    )
+    scorer = JudgeScorer(judge)
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    rows = [Prompt(split, i, i, "a red ring", RING, i) for i, split in enumerate("aaab")]
+    answers |= {"found": [[seen("red")], [seen("blue")]], "scores": [0.75, 0.25]}
+    columns = scorer.add(rows[:2], images, ["0", "1"])
+    assert columns == {
+        "success": [True, False],
+        "score": [0.75, 0.25],
+        "wanted_objects": [1, 1],
+        "right_objects": [1, 0],
+        "extra_objects": [0, 1],
+    }
+    answers |= {"found": [[seen("red"), seen("blue")], []], "scores": [1.0, 0.0]}
+    scorer.add(rows[2:], images, ["2", "3"])
+    values = scorer.finish()
+    assert (values["success"], values["success_a"], values["success_b"]) == (
+        0.5,
+        pytest.approx(2 / 3),
+        0,
+    )
+    assert (values["score"], values["extra_objects"], values["n_images"]) == (0.5, 0.5, 4)
+    facts = {key: about["images"] for key, about in scorer.facts.items()}
+    assert facts["success"] == facts["score"] == 4 and facts["success_a"] == 3
+    assert "n_images" not in facts and scorer.facts["success"]["detector"] == "judge"
