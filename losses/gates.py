@@ -98,11 +98,8 @@ def gate_targets(
     weight = torch.zeros(len(masks), pixels, tokens)
     for b, (sample, indices) in enumerate(zip(masks, token_indices, strict=True)):
         inside = [mask_to_pixels(mask, pixels) for mask in sample]
-        for i, (own, at) in enumerate(zip(inside, indices, strict=True)):
-            act = own
-            if kind == "others":
-                rest = [mask for k, mask in enumerate(inside) if k != i]
-                act = ~(torch.stack(rest).any(0) & ~own) if rest else torch.ones_like(own)
+        for own, at in zip(inside, indices, strict=True):
+            act = ~(torch.stack(inside).any(0) & ~own) if kind == "others" else own
             if act.all() or not act.any():
                 continue  # Nothing to tell apart
             balance = torch.where(act, 0.5 / act.sum(), 0.5 / (~act).sum()) * pixels
