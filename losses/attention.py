@@ -1,12 +1,12 @@
-"""Losses on attention maps. Pure functions of tensors, float32 whatever the autocast.
+"""Losses on attention maps. Pure functions of tensors, computed in float32 under any autocast.
 
 Maps are attention probabilities of the objects' tokens, [B, objects, heads, H, W], or [B, objects,
 H, W] with the heads averaged; layers are averaged (as the released codes do) or stacked along the
 heads by the caller. ``present`` [B, objects] (bool) says which objects exist, all of them where it
 is None: an absent one adds nothing and gets a gradient of exactly zero, whatever its map holds.
 Every loss is a float32 scalar without unit, the mean over B of one number for each sample. Where
-several places tie for a maximum or a minimum, they share its gradient evenly, so that nothing hangs
-on the order of objects, heads or pixels.
+several pixels, heads or objects tie for a maximum or a minimum, they share its gradient evenly, so
+that nothing depends on their order.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-# a map whose maximum is below this is divided by this, so that its gradient stays finite
+# A map whose maximum is below this is divided by this, so that its gradient stays finite
 FLOOR = 1e-8
 
 
@@ -119,7 +119,7 @@ def mask_attention_loss(
 
     ``normalise="max"`` divides each map by its maximum, and the gradient flows through that
     maximum, as in the released code: a map's scale has no gradient, only its shape. The maximum
-    counts as 1e-8 where it is smaller. ``"none"`` takes the map as it is. Raises ValueError on
+    counts as at least 1e-8. ``"none"`` takes the map as it is. Raises ValueError on
     shapes that do not fit, and on an unknown ``normalise`` or ``resize``.
     """
     if normalise not in ("max", "none"):
@@ -157,9 +157,9 @@ def _weights(size: int, sigma: float) -> list[float]:
     return [weight / sum(weights) for weight in weights]
 
 
-def _over_pixels(chosen: Tensor) -> Tensor:
+def _over_pixels(objects: Tensor) -> Tensor:
     """[B, objects] to [B, objects, 1, 1, 1]."""
-    return chosen[:, :, None, None, None]
+    return objects[:, :, None, None, None]
 
 
 def _ragged(maps: Tensor, present: Tensor | None, fewest: int = 1) -> tuple[Tensor, Tensor]:

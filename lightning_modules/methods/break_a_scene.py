@@ -222,10 +222,10 @@ class BreakAScene(Method):
         step.maps = capture.maps
 
     def losses(self, step: Step) -> dict[str, Term]:
-        terms = {"denoising": self.masked_denoising_term(step)}
-        return terms | self.attention_terms(step) | self.prior_terms(step)
+        terms = {"denoising": self._masked_denoising(step)}
+        return terms | self._attention_terms(step) | self._prior_terms(step)
 
-    def masked_denoising_term(self, step: Step) -> Term:
+    def _masked_denoising(self, step: Step) -> Term:
         """Break-A-Scene eq. 1 on a scene: inside the union of the drawn subjects' masks."""
         if self.subjects is None or not self.config.subjects.masked_loss:
             return Term(denoising_loss(step.prediction, step.target))
@@ -234,14 +234,14 @@ class BreakAScene(Method):
         normalise = self.config.subjects.normalise
         return Term(denoising_loss(step.prediction, step.target, union, normalise))
 
-    def attention_terms(self, step: Step) -> dict[str, Term]:
+    def _attention_terms(self, step: Step) -> dict[str, Term]:
         """Break-A-Scene eq. 2: each phrase's map resembles its mask."""
         if step.maps is None:
             return {}
         loss = mask_attention_loss(step.maps.mean(), step.masks, step.present, resize="area")
         return {"attention": Term(loss, self.config.subjects.attention_weight)}
 
-    def prior_terms(self, step: Step) -> dict[str, Term]:
+    def _prior_terms(self, step: Step) -> dict[str, Term]:
         """The loss on class images, with neither masks nor maps."""
         weight = self.config.subjects.prior_weight
         if step.batch.prior is None or not weight:

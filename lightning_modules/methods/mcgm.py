@@ -194,11 +194,11 @@ class MCGM(BreakAScene):
                 super().run_denoiser(step)
 
     def losses(self, step: Step) -> dict[str, Term]:
-        terms = {"denoising": self.masked_denoising_term(step)}
-        terms |= self.mask_attention_terms(step) | self.distillation_terms(step)
-        return terms | self.attention_terms(step) | self.prior_terms(step)
+        terms = {"denoising": self._masked_denoising(step)}
+        terms |= self._mask_attention_terms(step) | self._distillation_terms(step)
+        return terms | self._attention_terms(step) | self._prior_terms(step)
 
-    def mask_attention_terms(self, step: Step) -> dict[str, Term]:
+    def _mask_attention_terms(self, step: Step) -> dict[str, Term]:
         """MCGM eq. 3: each mask token's map resembles its mask; blank masks do not count."""
         given = step.token_masks
         if given.maps is None:
@@ -207,7 +207,7 @@ class MCGM(BreakAScene):
         loss = mask_attention_loss(given.maps.mean(), masks, present, resize="area")
         return {"mask_attention": Term(loss, self.config.masks.lambda_m)}
 
-    def distillation_terms(self, step: Step) -> dict[str, Term]:
+    def _distillation_terms(self, step: Step) -> dict[str, Term]:
         """How far the prediction on the samples without masks is from the untouched backbone's; not
         on a scene, whose words that does not know."""
         weight, draws = self.config.masks.distillation_weight, step.draws
@@ -227,14 +227,14 @@ class MCGM(BreakAScene):
         loss = distillation_loss(step.prediction[rows], frozen)
         return {"drift": Term(draws.ddp_reweight(loss, counts), weight)}
 
-    def prior_terms(self, step: Step) -> dict[str, Term]:
+    def _prior_terms(self, step: Step) -> dict[str, Term]:
         """As `BreakAScene`'s; class images have blank masks."""
         if step.batch.prior is None:
             return {}
         blank = torch.zeros(self.resolution, self.resolution)
         count = max(len(self.config.subjects.tokens), 1)
         with self._mask_tokens_set([[blank] * count] * len(step.batch.prior)):
-            return super().prior_terms(step)
+            return super()._prior_terms(step)
 
     # --- use -------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""How a training step runs, whatever the method:
+"""How a training step of any method runs:
 
     prepare        batch -> Step: latents, timesteps, noised latents, target, text
     run_denoiser   the forward pass -> ``step.prediction``, and ``step.maps`` where a method reads any

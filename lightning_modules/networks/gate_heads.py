@@ -1,10 +1,10 @@
-"""Gate heads f(X, e_t): logits of gates [B, N, T] from a plane's features [B, N, C] and tokens [B,
-T, D].
+"""Gate heads f(X, e_t): logits of gates [B, N, T] from the features [B, N, C] of N pixels and the
+embeddings [B, T, D] of T tokens.
 
 MaskAttn-SDXL (arXiv 2509.15357) says that f is a small network and not which. All heads here
-normalise both inputs and are computed in float32 whatever the autocast: a gate is a comparison, and
-bfloat16 would move it. What depends on the location alone is computed once for all tokens, what
-depends on the token alone once for all locations.
+normalise both inputs and are computed in float32 under any autocast: a gate is a comparison, and
+bfloat16 would move it. What depends on the pixel alone is computed once for all tokens, what
+depends on the token alone once for all pixels.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ class GateHead(nn.Module):
 
 
 class JointHead(nn.Module):
-    """Heads that mix a location with a token before their last non-linearity, logit = <v,
+    """Heads that mix a pixel with a token before their last non-linearity, logit = <v,
     SiLU(h_it)> + bias with h [B, N, T, width].
 
     ``conv1x1`` and ``conv3x3``: h is a convolution of the plane of concatenated [X, e_t]; since e_t
     is the same everywhere, that is the convolution of X (borders repeated) plus a linear map of
     e_t. ``concat``: h is a linear layer on [f(X_i), g(e_t)], two branches of ``depth`` layers.
-    ``film``: the token's branch scales and shifts the location's, h = f(X_i) (1 + a(e_t)) + b(e_t).
-    h is computed again in the backward pass instead of being kept.
+    ``film``: the token's branch scales and shifts the pixel's, h = f(X_i) (1 + a(e_t)) + b(e_t).
+    h is recomputed in the backward pass instead of being kept.
     """
 
     def __init__(

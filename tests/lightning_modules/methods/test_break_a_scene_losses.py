@@ -71,7 +71,7 @@ def test_the_denoising_loss_looks_inside_the_drawn_subjects_masks_alone(
 
     def loss_of(method: BreakAScene, target: Tensor) -> Tensor:
         step.prediction, step.target = prediction, target
-        return method.masked_denoising_term(step).value
+        return method._masked_denoising(step).value
 
     loss = loss_of(method, target)
     assert torch.equal(loss_of(method, target + 9 * (1 - union)), loss)
