@@ -36,7 +36,7 @@ __all__ = ["Group", "Method", "Step", "StepDraws", "Term", "weighted_sum"]
 class Method(TrainingStep, AdapterFolder):
     """A way to change a frozen backbone.
 
-    A method is ``methods/NAME.py`` with ``name = "NAME"``, its settings are ``conf/method/NAME.py``.
+    A method is ``methods/NAME.py`` with ``name = "NAME"``, its settings ``conf/method/NAME.py``.
     It puts its trained parameters into ``self.adapter``, installs itself on construction, and says
     in `prepare`, `run_denoiser` and `losses` how it is trained.
     """
@@ -80,7 +80,7 @@ class Method(TrainingStep, AdapterFolder):
         ValueError."""
 
     def extend_data(self, config: Run, datamodule: Any, emit: Callable[[str, float], None]) -> None:
-        """Long work on the data before the training, once nothing is left to refuse; ``emit`` gets a
+        """Long work on the data before training, once nothing is left to refuse; ``emit`` gets a
         line and the share done."""
 
     def callbacks(self, dataset: Any, every: int, tracker: SeedRun | None) -> list[L.Callback]:

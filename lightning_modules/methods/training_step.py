@@ -1,7 +1,7 @@
 """How a training step of any method runs:
 
     prepare        batch -> Step: latents, timesteps, noised latents, target, text
-    run_denoiser   the forward pass -> ``step.prediction``, and ``step.maps`` where a method reads any
+    run_denoiser   the forward pass -> ``step.prediction``, and ``step.maps`` if a method reads any
     losses         Step -> {name: Term(value, weight)}
     training_step  the sum of weight * value; logs it as train/loss, each value as train/NAME
 
