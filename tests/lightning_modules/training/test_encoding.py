@@ -92,7 +92,13 @@ def test_training_is_the_same_whatever_is_cached(base: Run, tmp_path: Path):
     for cache in ("none", "latents", "all"):
         config = conf.replace(
             base,
-            {"data.cache": cache, "evaluation.prompts": 0, "data.drop_captions": 0.3, "seed": 5},
+            {
+                "data.cache": cache,
+                "evaluation.prompts": 0,
+                "data.drop_captions": 0.3,
+                "trainer.steps": 2,
+                "seed": 5,
+            },
         )
         train.run(config, tmp_path / cache)
         found[cache] = trained(config)

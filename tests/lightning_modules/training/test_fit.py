@@ -173,7 +173,7 @@ def test_gradient_checkpointing_trains_the_same(base: Run, tmp_path: Path, metho
         assert torch.allclose(tensor, found[1][name], atol=1e-5), name
 
 
-def test_gradient_checkpointing_runs_blocks_again_while_it_trains_alone(
+def test_gradient_checkpointing_runs_blocks_again(
     base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from diffusers.models.unets.unet_2d_blocks import CrossAttnDownBlock2D
@@ -188,16 +188,27 @@ def test_gradient_checkpointing_runs_blocks_again_while_it_trains_alone(
 
     monkeypatch.setattr(CrossAttnDownBlock2D, "forward", count)
     weights = []
-    for wanted, prompts in ((True, 2), (False, 0)):
-        changes = {"seed": 32, "trainer.gradient_checkpointing": wanted, "trainer.steps": 1}
-        config = conf.replace(base, changes | {"evaluation.prompts": prompts})
-        config.evaluation.extractor = "none"
+    for wanted in (True, False):
+        changes = {"trainer.gradient_checkpointing": wanted, "trainer.steps": 1, "seed": 32}
+        config = conf.replace(base, changes | {"evaluation.prompts": 0})
         train.run(config, tmp_path / str(wanted))
         weights.append(load_file(target(config) / "adapter.safetensors"))
-        if wanted:
-            assert calls[0] and not all(calls), "on while it trains, and off when it samples"
-            calls.clear()
-    assert not any(calls)
+        assert calls and all(called == wanted for called in calls)
+        calls.clear()
     assert all(
         torch.allclose(value, weights[1][key], atol=1e-5) for key, value in weights[0].items()
     )
+
+
+def test_gradient_checkpointing_is_off_again_after_an_error(base: Run) -> None:
+    calls: list[str] = []
+    denoiser = SimpleNamespace(
+        enable_gradient_checkpointing=lambda: calls.append("on"),
+        disable_gradient_checkpointing=lambda: calls.append("off"),
+    )
+    config = conf.replace(base, {"trainer.gradient_checkpointing": True})
+    with pytest.raises(RuntimeError), fit._gradient_checkpointing(denoiser, config):
+        raise RuntimeError
+    with fit._gradient_checkpointing(denoiser, base):
+        pass
+    assert calls == ["on", "off"]
