@@ -1,5 +1,5 @@
-"""The README: its size, and that its examples of an ablation, a method, a data set and a metric work
-as they stand there."""
+"""The README: its size, and that its examples of an ablation, a method, a data set and a metric
+work as they stand there."""
 
 from __future__ import annotations
 

@@ -36,7 +36,8 @@ def class_image_folder(config: Run) -> Path:
 def draw_class_images(
     config: Run, backbone: Backbone, emit: Callable[[str, float], None]
 ) -> list[Path]:
-    """The files of the class images ``0000.png`` …, image i from seed i, drawn unless they exist."""
+    """The files of the class images ``0000.png`` …, image i from seed i, drawn unless they
+    exist."""
     folder, subjects = class_image_folder(config), config.method.subjects
     if not folder.is_dir():
         with create_folder(folder) as draft:

@@ -1,16 +1,21 @@
 """Time and peak memory of one training step: stock, with captured maps, with gates, and the naive
 way that materialises attention.
 
-    python tests/benchmarks/attention.py                                     # embedded and SD1.x on this machine's CPU
+    python tests/benchmarks/attention.py  # embedded and SD1.x on this machine's CPU
     python tests/benchmarks/attention.py --models sdxl --dtype bfloat16 --pixels 512 --repeats 2
-    python tests/benchmarks/attention.py --models sd15 sdxl --device cuda --dtype bfloat16 --pixels 512
+    python tests/benchmarks/attention.py --models sd15 sdxl --device cuda --dtype bfloat16 \
+        --pixels 512
 
 Run by hand; figures stand in README.md beside it. A step is the UNet's forward pass on random
 latents and text, the loss, and the backward pass; weights are random, architectures full-size.
-  stock    denoising loss, stock processors; the key projections of all cross-attention layers are trained (as Separate-and-Enhance does)
-  capture  the same, and separate + enhance losses on the maps of four tokens a sample at the level nearest to 16x16
-  gates    denoising loss, gates at every cross-attention layer; their heads are trained and nothing else
-  naive    as capture, but every attention layer, self-attention too, multiplies out its probabilities and keeps them for the loss
+  stock    denoising loss, stock processors; the key projections of all cross-attention layers are
+           trained (as Separate-and-Enhance does)
+  capture  the same, and separate + enhance losses on the maps of four tokens a sample at the level
+           nearest to 16x16
+  gates    denoising loss, gates at every cross-attention layer; their heads are trained and nothing
+           else
+  naive    as capture, but every attention layer, self-attention too, multiplies out its
+           probabilities and keeps them for the loss
 Times are medians of steps that take turns, after one of each that does not count. Memory is the
 most that the allocator handed out during a step, beside what was there before it. Ratios are to
 stock.

@@ -7,7 +7,8 @@ one run.
 Run by hand; figures stand in README.md beside it. An epoch is what the training loader hands over,
 batch after batch, up to the latents (and, for texts, the encoder's states) that a training step
 begins with; the step itself is the same for both and is not made.
-  images   PNG files read, cropped and encoded by the autoencoder, against rows of the latents' shards
+  images   PNG files read, cropped and encoded by the autoencoder, against rows of the latents'
+           shards
   texts    captions encoded by both text encoders, against rows of the texts' shards
 Both ways take turns, each after an epoch that does not count; figures are medians. Files are in the
 page cache for both. Latents and states are compared: those that were computed in batches of another

@@ -1,8 +1,8 @@
 """Full-size models with random weights: training steps and a sampling step of a method, with what
 they need.
 
-    python tests/benchmarks/full_size.py --pixels 512 --dtype bfloat16                       # CPU, some 12 GiB and minutes
-    python tests/benchmarks/full_size.py --method mcgm --model sd21 --pixels 256 --steps 4   # tokens alone, then weights and tokens
+    python tests/benchmarks/full_size.py --pixels 512 --dtype bfloat16
+    python tests/benchmarks/full_size.py --method mcgm --model sd21 --pixels 256 --steps 4
     python tests/benchmarks/full_size.py --device cuda --pixels 1024 --batch 1 --checkpointing
     python tests/benchmarks/full_size.py --device cuda --pixels 1024 --batch 4
 

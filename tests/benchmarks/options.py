@@ -1,9 +1,11 @@
 """What each option for speed or memory does to a training step and to sampling, against the same
 without it, in turn.
 
-    python tests/benchmarks/options.py                                                  # the embedded backbone on this machine's CPU
-    python tests/benchmarks/options.py --model sd15 --pixels 256 --repeats 4 --options channels_last bf16-mixed checkpointing
-    python tests/benchmarks/options.py --model sdxl --device cuda --dtype float16 --pixels 1024 --batch 4
+    python tests/benchmarks/options.py  # the embedded backbone on this machine's CPU
+    python tests/benchmarks/options.py --model sd15 --pixels 256 --repeats 4 \
+        --options channels_last bf16-mixed checkpointing
+    python tests/benchmarks/options.py --model sdxl --device cuda --dtype float16 \
+        --pixels 1024 --batch 4
 
   channels_last  backbone.channels_last
   bf16-mixed     trainer.precision=bf16-mixed: autocast in training

@@ -1,14 +1,16 @@
 """Images per second for an evaluation: this project's batches against the stock pipeline, called
 prompt by prompt and in batches.
 
-    python tests/benchmarks/sampling.py                                                  # the embedded backbone on this machine's CPU
+    python tests/benchmarks/sampling.py  # the embedded backbone on this machine's CPU
     python tests/benchmarks/sampling.py --model sd15 --pixels 256 --images 4 --steps 4 --batch 4
-    python tests/benchmarks/sampling.py --model sdxl --device cuda --dtype float16 --pixels 1024 --images 16 --steps 30 --batch 8
+    python tests/benchmarks/sampling.py --model sdxl --device cuda --dtype float16 \
+        --pixels 1024 --images 16 --steps 30 --batch 8
 
   one by one  the stock pipeline, a call for each prompt, as scripts do it
   stock       the stock pipeline, `--batch` prompts a call
   ours        `sample`: the same prompts and noise, guidance in the same call, decoded in chunks
-  gates       the same with MaskAttn's gates (its preset) in the denoiser, all open but where their heads close them
+  gates       the same with MaskAttn's gates (its preset) in the denoiser, all open but where their
+              heads close them
   stock gates the stock pipeline with the same gates in it, `--batch` prompts a call
 Ways take turns; a first round does not count. Weights are random at full size but for the embedded
 backbone.

@@ -1,17 +1,21 @@
 """A whole training step of each method against the plain denoising step that trains the same
 weights.
 
-    python tests/benchmarks/step.py                                               # the embedded backbone on this machine's CPU
+    python tests/benchmarks/step.py  # the embedded backbone on this machine's CPU
     python tests/benchmarks/step.py --model sd15 --pixels 256 --repeats 5
-    python tests/benchmarks/step.py --model sdxl --device cuda --dtype bfloat16 --pixels 1024 --repeats 20
+    python tests/benchmarks/step.py --model sdxl --device cuda --dtype bfloat16 --pixels 1024 \
+        --repeats 20
 
 Latents and encoded captions are there already (`data.cache=all`), weights are random at the
 architecture's full size, steps of all variants take turns; a step ends with the backward pass, the
 optimiser's update being the same for all. Per method:
-  plain    the denoising loss alone, and what the method trains (of MaskAttn, whose heads no plain step has: the key projections)
-  losses   the method without what holds it near the backbone (drift, which is one or two passes more)
+  plain    the denoising loss alone, and what the method trains (of MaskAttn, whose heads no plain
+           step has: the key projections)
+  losses   the method without what holds it near the backbone (drift, which is one or two passes
+           more)
   whole    the method as its preset is
-  naive    the same (of a method without drift: whole) with the probabilities of every attention layer multiplied out and kept (`naive`),
+  naive    the same (of a method without drift: whole) with the probabilities of every attention
+           layer multiplied out and kept (`naive`),
            and a forward pass of Separate-and-Enhance that goes on to its end
 Memory is the most that the allocator handed out during a step, beside what was there before it.
 Figures stand in README.md beside this.

@@ -1,7 +1,7 @@
 """How long a sweep takes with one worker, with several, and as its trials alone: whole commands in
 turn, each in an output of its own.
 
-    python tests/benchmarks/sweep.py                   # 12 trials of the embedded world: workers 1 and 2, then each trial as a process
+    python tests/benchmarks/sweep.py
     python tests/benchmarks/sweep.py --rounds 2 --workers 1 2 4 -- trainer.accelerator=gpu
 
 "apart" is what a script without a sweep does: `python -m lightning_modules.train run.yaml`, one

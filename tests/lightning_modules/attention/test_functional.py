@@ -169,7 +169,7 @@ def test_slices_of_both_passes_change_nothing(monkeypatch: pytest.MonkeyPatch, r
         assert torch.allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-# --- rules -----------------------------------------------------------------------------------
+# --- rules --------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("biased", [False, True], ids=["plain", "bias"])
@@ -240,7 +240,7 @@ def test_a_closed_gate_opens_again_when_the_loss_asks_for_it_and_cannot_under_th
         assert losses[-1] > 0.01 and logits[0, 0, 2] == -1
 
 
-def test_closed_gates_give_what_they_take_to_nobody_after_the_softmax_and_to_the_others_when_renormalised():
+def test_closed_gates_give_what_they_take_to_nobody_after_the_softmax():
     query, key, _, gate = problem()
     every = torch.eye(6).expand(2, 6, 6)
     after, exact, free = (
@@ -316,7 +316,7 @@ def test_the_finite_difference_of_a_gate_is_what_flipping_it_changes():
     )
 
 
-# --- maps of some tokens ------------------------------------------------------------------------
+# --- maps of some tokens --------------------------------------------------------------------------
 
 
 def reference_maps(

@@ -277,7 +277,7 @@ def test_the_denoising_loss_has_its_weight(embedded: Backbone, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("signal", ["density", "masks"])
-def test_a_signal_without_the_denoising_loss_trains_the_same_gates_and_nothing_passes_through_the_backbone(
+def test_supervision_alone_trains_the_same_gates_without_a_backward_pass(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch, signal: str
 ):
     # One site: nothing reaches it through another

@@ -222,9 +222,7 @@ def test_sampling_gives_what_training_gives(kind: str):
 
 @pytest.mark.parametrize("tokens", [1, 7])
 @every_kind
-def test_the_location_part_is_computed_once_for_all_tokens_and_the_token_part_once_for_all_locations(
-    kind: str, tokens: int
-):
+def test_each_part_of_a_head_is_computed_once(kind: str, tokens: int):
     head = head_of(kind)
     seen: list[tuple[str, tuple[int, ...]]] = []
     for name in ("feature", "mix", "token"):

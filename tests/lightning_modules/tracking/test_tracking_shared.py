@@ -27,7 +27,8 @@ while not go.exists():
     time.sleep(0.01)
 with SeedRun(tracking) as run:
     for step in range(int(sys.argv[4])):
-        values = {"train/loss": 1 / (step + 1), "train/share": step / 100, "train/norm": float(step)}
+        values = {"train/loss": 1 / (step + 1), "train/share": step / 100}
+        values["train/norm"] = float(step)
         run.log_metrics(values, step)
         if step % 25 == 0:
             run.log_image("gates/training", Image.new("L", (8, 8), step), step)
