@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import statistics
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,13 @@ def test_a_training_that_is_no_match_is_asked_to_end(
     assert main(SWEEP, [*words, "prune=training", "sampler=random"], train=train) == 0
     assert ends(output)["PRUNED"] == len(folders) >= 1 and sum(ends(output).values()) == 7
     assert not any((folder / "prune").exists() for folder in folders)
+    before: list[float] = []  # Thresholds that trained to the end; the higher, the smaller the loss
+    for trial in candidates(output):
+        value = trial.user_attrs.get("values", {}).get("method.gate.threshold")
+        if trial.state.name == "PRUNED":
+            assert value < statistics.median(before)
+        elif value is not None:
+            before.append(value)
     errors = [run.data.tags.get("error") for run in runs(mlflow, "seed", NAME)]
     assert errors.count("pruned") == len(folders)
 
