@@ -164,7 +164,7 @@ class SearchPlan(Plan):
             lines.append(f"  {cell.text}{' (control)' if cell.control else ''}: {text}")
         if any(not cell.control for cell, _ in front):
             lines.append(
-                "Chosen among many on these very seeds, so its mean flatters it. On others:"
+                "Selected among many on these very seeds, so its mean flatters it. On others:"
             )
             lines.append(f"  {confirmation_command(self)}")
         return lines

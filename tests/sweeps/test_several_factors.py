@@ -1,5 +1,4 @@
-"""A sweep of two factors with combinations left out, from the plan to the report, on the fake
-trainer."""
+"""Two factors with combinations left out, from the plan to the report, on the fake trainer."""
 
 from __future__ import annotations
 
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.sweep_states import runs
 
 from sweeps.command import main
 from sweeps.injection_layer import SWEEP
@@ -16,76 +16,50 @@ from sweeps.sweep import UNTOUCHED
 
 pytestmark = pytest.mark.slow
 
-BASELINE = "stage=mid, placement=both"
+CONTROL = "stage=mid, placement=both"
+OVERHEAD = "UNet time ↓ (× without gates)"
 
 
 def test_a_sweep_of_several_factors(output: Path, trainer: Any, mlflow: Any) -> None:
     def change(config: Any, metrics: dict[str, float]) -> dict[str, float]:
-        gates = {
-            "eval/gate_closed": 0.1,
-            "eval/overhead": 1.25,
-        }  # of which the untouched backbone has nothing to say
+        # Of which the untouched backbone has nothing to say
+        gates = {"eval/gate_closed": 0.1, "eval/overhead": 1.25}
         return {**metrics, **({} if config.method.name == "untouched" else gates)}
 
     trainer.change = change
     assert main(SWEEP, [f"output={output}", "seeds=1"], train=trainer) == 0
     folder = output / "injection_layer"
 
-    # what was planned
-    ran = {
-        (run.method.gate.stage, run.method.gate.placement)
-        for run in trainer.ran
-        if run.method.name == "maskattn"
-    }
-    assert (
-        len(trainer.ran) == 11
-        and len(ran) == 10
-        and {placement for stage, placement in ran if stage == "low"} == {"both"}
-    )
+    # What was planned
+    gates = [run.method.gate for run in trainer.ran if run.method.name == "maskattn"]
+    ran = {(gate.stage, gate.placement) for gate in gates}
+    assert len(trainer.ran) == 11 and len(ran) == 10
+    assert {placement for stage, placement in ran if stage == "low"} == {"both"}
 
-    # what the report says
-    shown = json.loads((folder / "report.json").read_text())
-    pairs = next(block["pairs"] for block in shown["blocks"] if block["kind"] == "pairs")
-    assert (
-        "not combined: stage=low with placement=encoder, stage=low with placement=decoder"
-        in dict(pairs)["Factors"]
-    )
-    assert (
-        BASELINE in shown["answer"] and shown["front"][1]["columns"][0] == "Gated stage × Placement"
-    )
-    assert "mid / both (baseline)" in [row[0] for row in shown["front"][1]["rows"]]
+    # What the report says
+    report = json.loads((folder / "report.json").read_text())
+    pairs = next(block["pairs"] for block in report["blocks"] if block["kind"] == "pairs")
+    left_out = "stage=low with placement=encoder, stage=low with placement=decoder"
+    assert f"not combined: {left_out}" in dict(pairs)["Factors"] and CONTROL in report["answer"]
+    table = report["front"][1]
+    assert table["columns"][0] == "Gated stage × Placement"
+    assert "mid / both (control)" in [row[0] for row in table["rows"]]
     assert (folder / "report.pdf").read_bytes().startswith(b"%PDF")
 
-    # what one cell lacks is a dash there, and no number anywhere
-    rows = {
-        (row["cell"], row["metric"]): row for row in csv.DictReader((folder / "report.csv").open())
-    }
-    lacking, baseline = rows[UNTOUCHED, "overhead"], rows[BASELINE, "overhead"]
-    assert (lacking["n"], lacking["mean"], lacking["difference"], lacking["paired_n"]) == (
-        "0",
-        "",
-        "",
-        "0",
-    )
-    assert (baseline["n"], float(baseline["mean"])) == ("1", 1.25)
-    tables = [
-        block
-        for block in shown["blocks"]
-        if block["kind"] == "table" and block["columns"][1] == "untouched backbone"
-    ]
-    assert len(tables) == 2  # means and differences
+    # What one cell lacks is a dash there, and no number anywhere
+    with (folder / "report.csv").open() as file:
+        rows = {(row["cell"], row["metric"]): row for row in csv.DictReader(file)}
+    lacking, control = rows[UNTOUCHED, "overhead"], rows[CONTROL, "overhead"]
+    names = ("n", "mean", "difference", "paired_n")
+    assert [lacking[name] for name in names] == ["0", "", "", "0"]
+    assert (control["n"], float(control["mean"])) == ("1", 1.25)
+    tables = [block for block in report["blocks"] if block["kind"] == "table"]
+    tables = [block for block in tables if block["columns"][1] == UNTOUCHED]
+    assert len(tables) == 2  # Means and differences
     for table in tables:
-        by_metric = {row[0]: row[1:] for row in table["rows"]}
-        assert (
-            by_metric["UNet time ↓ (× without gates)"][0]
-            == by_metric["Gates closed (share)"][0]
-            == "–"
-        )
-        assert "–" not in by_metric["UNet time ↓ (× without gates)"][1:]
-    experiment = mlflow.get_experiment_by_name("injection_layer").experiment_id
-    cells = {
-        run.data.tags["cell"]: run.data.metrics
-        for run in mlflow.search_runs([experiment], "tags.role = 'cell'")
-    }
-    assert cells[BASELINE]["agg/overhead_mean"] == 1.25 and "agg/success_mean" in cells[UNTOUCHED]
+        values = {row[0]: row[1:] for row in table["rows"]}
+        assert values[OVERHEAD][0] == values["Gates closed (share)"][0] == "–"
+        assert "–" not in values[OVERHEAD][1:]
+    cells = {run.data.tags["cell"]: run.data.metrics for run in runs(mlflow, "cell", SWEEP.name)}
+    assert cells[CONTROL]["agg/overhead_mean"] == 1.25 and "agg/success_mean" in cells[UNTOUCHED]
     assert not [key for key in cells[UNTOUCHED] if "overhead" in key or "gate" in key]

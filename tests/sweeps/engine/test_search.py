@@ -108,7 +108,7 @@ def test_several_objectives_end_in_a_pareto_front(
     trainer.change = lambda config, known: {**known, "eval/fid": 100 * known["eval/success"]}
     assert sweep(*SMALL, "objectives=[success,fid]", "sampler=nsga2") == 0
     printed = capsys.readouterr().out
-    front = printed[printed.index("Pareto front of success and fid:") :].split("Chosen among")[0]
+    front = printed[printed.index("Pareto front of success and fid:") :].split("Selected among")[0]
     assert front.count("threshold=") == 4 and "threshold=0.5 (control)" in front
     marks = Counter(run.data.tags["front"] for run in runs(mlflow, "cell", NAME))
     assert marks == {"true": 4, "false": 1}
@@ -193,7 +193,7 @@ def test_a_control_that_lacks_an_objective_does_not_stop_the_search(
 def test_the_report_of_a_search_knows_its_levels_and_warns(output: Path, trainer: Any) -> None:
     assert main(SWEEP, [f"output={output}", *SMALL], train=trainer) == 0
     report = json.loads((output / NAME / "report.json").read_text())
-    assert "chosen on these very seeds" in report["warning"]
+    assert "on these very seeds" in report["warning"]
     assert "Unfinished" not in report["warning"] and len(report["front"][1]["rows"]) == 5
 
 
