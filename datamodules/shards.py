@@ -251,7 +251,10 @@ def fill(
                     f"{describe(shards.layout)} as row 0 has"
                 )
             progress.add(len(numbers))
-        tensors = {name: torch.cat([part[name] for part in parts]) for name in shards.layout}
+        # Latents of autoencoders in channels-last order are not contiguous, which files must be
+        tensors = {
+            name: torch.cat([part[name] for part in parts]).contiguous() for name in shards.layout
+        }
         _write(shards.path(shard), tensors)
 
     locked = []

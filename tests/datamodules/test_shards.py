@@ -97,6 +97,15 @@ def until(done: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def test_rows_in_channels_last_order_are_stored_and_read(tmp_path: Path):
+    def encode(rows: list[int]) -> dict[str, torch.Tensor]:
+        latents = torch.arange(24.0).view(1, 4, 2, 3) + torch.tensor(rows).view(-1, 1, 1, 1)
+        return {"latents": latents.to(memory_format=torch.channels_last)}
+
+    shards = filled(tmp_path, encode)
+    assert torch.equal(shards["latents"][5], torch.arange(24.0).view(4, 2, 3) + 5)
+
+
 def test_rows_are_computed_once_and_read_as_they_were(tmp_path: Path, encoder: Encoder):
     shards = filled(tmp_path, encoder)
     assert encoder.rows == list(range(COUNT)) and encoder.calls[0] == [0]

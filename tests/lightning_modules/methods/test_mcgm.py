@@ -372,7 +372,9 @@ def test_an_adapter_brings_the_same_images_back(
     assert torch.equal(draw(loaded, given, prompts), expected)
 
 
-@pytest.mark.parametrize(("wiring", "encoder"), [("embedded", "per_mask"), *slow(("embedded", "merged"))])
+@pytest.mark.parametrize(
+    ("wiring", "encoder"), [("embedded", "per_mask"), *slow(("embedded", "merged"))]
+)
 def test_a_stock_pipeline_is_steered_inside_the_block(
     request: pytest.FixtureRequest, wiring: str, encoder: str
 ):
