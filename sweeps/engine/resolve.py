@@ -137,6 +137,15 @@ def _check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
         check(run)
     except ValueError as error:
         raise PlanError(str(error)) from None
+    method = spec.methods()[run.method.name]
+    others = {name for other in spec.methods().values() for name in other.settings}
+    others -= {*method.sections}
+    ignored = [key for key in sweep.keys if key.startswith(tuple(f"method.{o}." for o in others))]
+    if ignored and method.sections and not cell.untouched:
+        raise PlanError(
+            f"method={run.method.name} does not read {ignored[0]}, which {sweep.name} varies; it "
+            f"reads {', '.join(f'method.{section}.*' for section in method.sections)}"
+        )
     expected = cell.untouched or (cell.control and cell.training.get("method") == UNTOUCHED_METHOD)
     if run.method.name == UNTOUCHED_METHOD and not expected:
         raise PlanError(

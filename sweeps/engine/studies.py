@@ -9,12 +9,12 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from conf import load as conf
-from conf import schema
+from conf import schema, spec
 from sweeps.engine.trials import read_identity
 from sweeps.sweep import Sweep
 
@@ -22,6 +22,7 @@ __all__ = ["PLACES", "find_study", "possible_names", "result_settings"]
 
 # Settings that say where things are and run on this machine
 PLACES = ("output", "tracking_uri", "storage", "workers", "devices", "launcher", "launch")
+METHOD_KEYS = ("method", "method.name")
 # Settings that change when, where or how often trials run, but no trial's numbers
 NOT_IN_DIGEST = {
     *PLACES,
@@ -43,15 +44,42 @@ def find_study(sweep: Sweep, config: schema.Sweep) -> tuple[str, bool]:
 
 
 def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
-    """The dotted settings that results depend on; of the batch on each device and the number of
+    """The dotted settings that results depend on, without those of methods that no cell has; of
+    the batch on each device and the number of
     devices, their product."""
     flat = dict(_flatten(conf.to_dict(config)))
+    unread = _sections_of(spec.methods()) - _sections_of(_methods_of(sweep, config))
+    flat = {key: value for key, value in flat.items() if not key.startswith(tuple(unread))}
     flat["trainer.batch"] *= flat.pop("trainer.devices")
     flat |= {f"levels of {f.key}": f.settings for f in sweep.factors if f.settings}
     if sweep.also:
         flat["also"] = [list(map(dict, entry)) for entry in sweep.also]
     left_out = NOT_IN_DIGEST | {*sweep.keys}
     return {key: value for key, value in flat.items() if key not in left_out}
+
+
+def _methods_of(sweep: Sweep, config: schema.Sweep) -> set[str]:
+    """The methods that cells may have; a preset's name begins with that of its method."""
+    levels = [
+        settings
+        for factor in sweep.factors
+        for settings in factor.settings.values() or ({factor.key: x} for x in factor.levels)
+    ]
+    levels += [settings for _, settings in sweep.also]
+    names = [config.method.name]
+    names += [str(level[key]) for level in levels for key in METHOD_KEYS if key in level]
+    return {
+        method
+        for method in spec.methods()
+        if any(name == method or name.startswith(f"{method}_") for name in names)
+    }
+
+
+def _sections_of(methods: Iterable[str]) -> set[str]:
+    """How the names of all settings that these methods read begin."""
+    return {
+        f"method.{section}." for method in methods for section in spec.methods()[method].sections
+    }
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -146,6 +146,7 @@ def test_other_words_are_refused(
         (["levels=[0.2,1.5]"], "method.gate.threshold=1.5"),
         (["method.gate.threshold=0.4"], "levels=["),
         (["method=untouched"], "choose another method"),
+        (["method=mcgm"], "method=mcgm does not read method.gate.threshold"),
         (["candidates=4"], "candidates is for mode=search"),
         (["mode=list", "--plan"], "cells=[…] names"),
         (["storage=sqlite:///x.db"], "SQLite, for one, hands one queued trial to two workers"),

@@ -26,6 +26,8 @@ def settings(sweep: Sweep, *words: str) -> dict[str, object]:
         ),
         ([], ["levels=[0.1,0.9]", "trainer.log_every=7", "data.workers=1"]),
         (["trainer.batch=16"], ["trainer.batch=8", "trainer.devices=2"]),
+        # Settings of another method, as those of a method that is added later
+        ([], ["method.masks.lambda_m=0.2"]),
     ],
 )
 def test_what_changes_no_number_parts_nothing(one: list[str], other: list[str]) -> None:
@@ -42,3 +44,4 @@ def test_what_changes_a_number_parts_studies(word: str) -> None:
 def test_so_does_what_levels_stand_for() -> None:
     before, after = settings(METHODS), settings(METHODS, "method.gate.threshold=0.4")
     assert before.keys() >= {"levels of recipe", "trainer.steps"} and before != after
+    assert "method.masks.lambda_m" in before
