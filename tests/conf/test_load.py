@@ -89,7 +89,7 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
                 "did you mean sdxl?",
             ],
         ),
-        ("backbone=../base", ["no such folder", "org/model"]),
+        ("backbone=../no/such/model", ["no such folder", "org/model"]),
         ("method.gate=0.4", ["method.gate holds threshold"]),
         (
             "method.gate.stage=hihg",
