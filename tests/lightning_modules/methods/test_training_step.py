@@ -1,0 +1,33 @@
+"""The random numbers of a step: what several processes draw is what one draws for all of them."""
+
+from __future__ import annotations
+
+import torch
+
+from lightning_modules.methods.training_step import StepDraws
+
+
+def test_processes_draw_the_rows_of_the_global_batch():
+    one, several = StepDraws(3, 7), [StepDraws(3, 7, (rank, 3)) for rank in range(3)]
+    drawn = [draws.normal(2, (4,), draws.generator(0)) for draws in several]
+    assert torch.equal(torch.cat(drawn), one.normal(6, (4,), one.generator(0)))
+    drawn = [draws.integers(2, (10, 20), draws.generator(1)) for draws in several]
+    assert torch.equal(torch.cat(drawn), one.integers(6, (10, 20), one.generator(1)))
+
+
+def test_steps_seeds_and_streams_draw_apart():
+    def drawn(seed: int, number: int, stream: int) -> torch.Tensor:
+        draws = StepDraws(seed, number)
+        return draws.uniform(8, draws.generator(stream))
+
+    values = [drawn(3, 7, 0), drawn(3, 8, 0), drawn(4, 7, 0), drawn(3, 7, 1)]
+    assert torch.equal(values[0], drawn(3, 7, 0))
+    assert len({tuple(value.tolist()) for value in values}) == 4
+
+
+def test_a_mean_over_processes_weighs_every_sample_alike():
+    counts, means = [1, 3, 0], [torch.tensor(8.0), torch.tensor(2.0), torch.tensor(0.0)]
+    weighted = [
+        StepDraws(0, 0, (rank, 3)).ddp_reweight(mean, counts) for rank, mean in enumerate(means)
+    ]
+    assert torch.stack(weighted).mean() == (1 * 8 + 3 * 2) / 4
