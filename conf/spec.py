@@ -152,4 +152,8 @@ def measured_metrics(evaluation: Evaluation) -> dict[str, MetricSpec]:
 def _declared(group: str, attribute: str) -> dict[str, Any]:
     folders = import_module(f"conf.{group}").__path__
     names = sorted(module.name for module in pkgutil.iter_modules(folders))
-    return {name: getattr(import_module(f"conf.{group}.{name}"), attribute) for name in names}
+    modules = {name: import_module(f"conf.{group}.{name}") for name in names}
+    for module in modules.values():
+        if not hasattr(module, attribute):
+            raise AttributeError(f"{module.__file__} declares nothing: expected {attribute} = …")
+    return {name: getattr(module, attribute) for name, module in modules.items()}

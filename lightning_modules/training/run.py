@@ -223,9 +223,13 @@ def _silence_libraries() -> None:
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) != 1 or argv[0] in ("-h", "--help"):
+    if {"-h", "--help"} & {*argv}:
         print(__doc__)
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
+        return 0
+    if len(argv) != 1:
+        given = " ".join(argv) or "nothing"
+        print(f"error: {given}: expected one run.yaml, which holds all settings", file=sys.stderr)
+        return 2
     # Read when torch is loaded: else each process says that its search for unused parameters found
     # none in the first step.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")

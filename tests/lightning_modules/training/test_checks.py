@@ -202,6 +202,7 @@ def test_the_command_says_what_is_wrong_in_one_line(
         "error: backbone.resolution=512 with data=shapes: the embedded world has 64 pixels"
     ]
     assert train.main([]) == 2 and train.main(["--help"]) == 0
+    assert train.main(["run.yaml", "trainer.steps=3"]) == 2
     assert "python -m lightning_modules.train run.yaml" in capsys.readouterr().out
 
     def interrupt(*args: Any, **kwargs: Any) -> None:
