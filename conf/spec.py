@@ -27,6 +27,7 @@ __all__ = [
     "measured_metrics",
     "methods",
     "metrics",
+    "unread_sections",
 ]
 
 
@@ -123,6 +124,12 @@ def data_sets() -> dict[str, DataSpec]:
 def data_kind(config: Run) -> str:
     """The kind of the data set that these settings name (see ``DataSpec``)."""
     return data_sets()[config.data.name].kind
+
+
+def unread_sections(*names: str) -> set[str]:
+    """The sections below ``method.`` that none of the methods ``names`` reads."""
+    everything = {section for method in methods().values() for section in method.settings}
+    return everything.difference(*(methods()[name].sections for name in names))
 
 
 def metrics() -> dict[str, MetricSpec]:

@@ -67,10 +67,9 @@ def training_facts(config: Run) -> dict[str, Any]:
 
 def method_facts(config: Run) -> dict[str, Any]:
     """The settings of the method without the sections that only other methods read."""
-    sections = {name for method in spec.methods().values() for name in method.settings}
-    own = spec.methods()[config.method.name].sections
+    unread = spec.unread_sections(config.method.name)
     settings = conf.to_dict(config)["method"]
-    return {key: value for key, value in settings.items() if key not in sections or key in own}
+    return {key: value for key, value in settings.items() if key not in unread}
 
 
 def training_key(config: Run) -> str:

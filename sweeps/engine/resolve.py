@@ -138,9 +138,8 @@ def _check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
     except ValueError as error:
         raise PlanError(str(error)) from None
     method = spec.methods()[run.method.name]
-    others = {name for other in spec.methods().values() for name in other.settings}
-    others -= {*method.sections}
-    ignored = [key for key in sweep.keys if key.startswith(tuple(f"method.{o}." for o in others))]
+    unread = tuple(f"method.{name}." for name in spec.unread_sections(run.method.name))
+    ignored = [key for key in sweep.keys if key.startswith(unread)]
     if ignored and method.sections and not cell.untouched:
         raise PlanError(
             f"method={run.method.name} does not read {ignored[0]}, which {sweep.name} varies; it "

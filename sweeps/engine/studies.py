@@ -9,7 +9,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
     the batch on each device and the number of
     devices, their product."""
     flat = dict(_flatten(conf.to_dict(config)))
-    unread = _sections_of(spec.methods()) - _sections_of(_methods_of(sweep, config))
-    flat = {key: value for key, value in flat.items() if not key.startswith(tuple(unread))}
+    sections = spec.unread_sections(*_methods_of(sweep, config))
+    unread = tuple(f"method.{section}." for section in sections)
+    flat = {key: value for key, value in flat.items() if not key.startswith(unread)}
     flat["trainer.batch"] *= flat.pop("trainer.devices")
     flat |= {f"levels of {f.key}": f.settings for f in sweep.factors if f.settings}
     if sweep.also:
@@ -72,13 +73,6 @@ def _methods_of(sweep: Sweep, config: schema.Sweep) -> set[str]:
         method
         for method in spec.methods()
         if any(name == method or name.startswith(f"{method}_") for name in names)
-    }
-
-
-def _sections_of(methods: Iterable[str]) -> set[str]:
-    """How the names of all settings that these methods read begin."""
-    return {
-        f"method.{section}." for method in methods for section in spec.methods()[method].sections
     }
 
 
