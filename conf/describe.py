@@ -45,6 +45,7 @@ class Setting:
     type: Any
     choices: tuple[str, ...]
     limits: Mapping[str, float]
+    unread: bool = False  # Its parts stay as they were written
 
     @property
     def comment(self) -> str:
@@ -119,6 +120,7 @@ def _index(schema: type, prefix: str) -> SchemaIndex:
                 hint,
                 item.metadata.get("choices", ()),
                 item.metadata.get("limits", {}),
+                item.metadata.get("unread", False),
             )
     return index
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Any
 
-__all__ = ["choice", "number"]
+__all__ = ["choice", "number", "unread"]
 
 
 def choice(default: str, *others: str) -> Any:
@@ -17,3 +17,9 @@ def number(default: float, **limits: float) -> Any:
     """A field of a number with limits: ``minimum`` and ``maximum`` are allowed themselves,
     ``above`` and ``below`` are not."""
     return field(default=default, metadata={"limits": limits})
+
+
+def unread() -> Any:
+    """A field, empty by default, whose values stay as they were written (``conf.values.Written``):
+    what type they have is known later, to whom uses them."""
+    return field(default=None, metadata={"unread": True})

@@ -10,16 +10,18 @@ was expected, and the nearest match.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import hashlib
 import json
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.custom_backbone import is_custom, read_backbone
@@ -27,6 +29,7 @@ from conf.describe import SchemaIndex, describe, nearest, show
 from conf.files import write_atomically
 from conf.renamed import current
 from conf.schema import MISSING, Run, Sweep
+from conf.values import PERHAPS_NOTHING, Misread, Written, dump, parse, read
 
 __all__ = [
     "ConfigError",
@@ -43,6 +46,7 @@ __all__ = [
 ]
 
 FOLDER = Path(__file__).parent
+ESCAPED = re.compile(r"(\\*)\$\{")
 R = TypeVar("R", bound=Run)
 
 
@@ -62,8 +66,7 @@ def load(
 
     Raises ``ConfigError``.
     """
-    index = describe(schema)
-    return _finish(*_merge(argv, preset or {}, index), index)
+    return _merge(argv, preset or {}, describe(schema)).finish()
 
 
 def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -> R:
@@ -73,39 +76,25 @@ def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -
     Raises ``ConfigError``, which names ``source`` as the origin of a bad value.
     """
     index = describe(type(config))
-    parts = {key.partition(".")[0] for key in overrides}
-    whole = not parts <= set(index.groups)
-    if whole:
-        node = OmegaConf.structured(config)
-    else:
-        # A whole config takes OmegaConf tens of milliseconds, and the catalogue of sweeps needs
-        # hundreds of copies.
-        node = OmegaConf.create(
-            {part: OmegaConf.structured(getattr(config, part)) for part in parts}
-        )
+    layers = _Layers(index, {key: lookup(config, key) for key in index.settings})
     for group in overrides.keys() & set(index.groups):
-        node[group] = OmegaConf.structured(index.nodes[group])
-    origin = _compose(node, [(source, overrides)], index)
-    if whole:
-        return _finish(node, origin, index)
-    _require_all(node, index)
-    changed = dataclasses.replace(config, **_object(node))
-    _check(
-        changed, origin, index, [key for key in index.settings if key.partition(".")[0] in parts]
-    )
-    return changed
+        layers.values |= _defaults(index.nodes[group], group + ".")
+    layers.compose([(source, overrides)])
+    parts = {key.partition(".")[0] for key in overrides}
+    return layers.finish([key for key in index.settings if key.partition(".")[0] in parts])
 
 
 def read_run(path: Path | str) -> Run:
     """The resolved settings of one trial, as ``write`` left them. Raises ``ConfigError``."""
     index = describe(Run)
-    node = OmegaConf.structured(Run)
-    return _finish(node, _compose(node, [(str(path), _read(Path(path), index))], index), index)
+    layers = _Layers(index)
+    layers.compose([(str(path), _read(Path(path), index))])
+    return layers.finish()
 
 
 def write(config: Run, path: Path | str) -> None:
     """Every setting as YAML, atomically."""
-    write_atomically(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_atomically(path, dump(_map_text(_escape, to_dict(config))))
 
 
 def as_run(config: Run) -> Run:
@@ -125,7 +114,12 @@ def lookup(config: Run, key: str) -> Any:
 
 def with_eval_overrides(config: R) -> R:
     """The settings after training: those of ``evaluate_with`` in place."""
-    return replace(config, config.evaluate_with) if config.evaluate_with else config
+    if not config.evaluate_with:
+        return config
+    before = dataclasses.replace(config, evaluate_with={})
+    changes = _map_text(_escape, config.evaluate_with)
+    late = replace(before, changes, "evaluate_with")
+    return dataclasses.replace(late, evaluate_with=config.evaluate_with)
 
 
 def digest(mapping: Mapping[str, Any]) -> str:
@@ -140,8 +134,8 @@ def help_text(
     """The help page of ``command``: usage, groups with their files, then every key with its
     default, meaning and allowed values."""
     index = describe(schema)
-    node, origin = _merge([], preset or {}, index)
-    defaults = _flatten(_plain(node), index)
+    layers = _merge([], preset or {}, index)
+    defaults, origin = layers.values, layers.origin
     lines = [
         title,
         "",
@@ -169,45 +163,173 @@ def help_text(
 # --- layers: dotted keys from files and words, put onto the schema in order -----------------------
 
 
-def _merge(
-    argv: Sequence[str], preset: Mapping[str, Any], index: SchemaIndex
-) -> tuple[DictConfig, dict[str, str]]:
-    node = OmegaConf.structured(index.schema)
+class _Layers:
+    """Every setting of a schema as a dotted key with its value so far, and where that came from."""
+
+    def __init__(self, index: SchemaIndex, values: Mapping[str, Any] | None = None) -> None:
+        self.index = index
+        self.values = dict(_defaults(index.schema) if values is None else values)
+        self.origin: dict[str, str] = {}
+        self.references: set[str] = set()  # Keys whose value holds ${…}
+
+    def compose(self, layers: list[tuple[str, Mapping[str, Any]]]) -> None:
+        """Puts on ``layers`` of (source, settings), group files right after the first of several
+        layers."""
+        _refuse_renamed(layers, self.index)
+        picked = {
+            key: (source, str(name))
+            for source, layer in layers
+            for key, name in layer.items()
+            if key in self.index.groups
+        }
+        files = [
+            (_file(group, name), _read_group(group, name, source, self.index))
+            for group, (source, name) in picked.items()
+        ]
+        self.origin |= {group: _file(group, name) for group, (_, name) in picked.items()}
+        first = 1 if len(layers) > 1 else 0
+        for source, layer in layers[:first] + files + layers[first:]:
+            for key, value in layer.items():
+                if key not in self.index.groups:
+                    self.assign(key, value, source)
+
+    def assign(self, key: str, value: Any, source: str) -> None:
+        """Raises ConfigError for a key that does not exist, or a value of another type."""
+        if key not in self.index.settings:
+            raise ConfigError(_unknown(key, value, source, self.index))
+        self.origin[key] = source
+        if _holds_reference(value):
+            self.references.add(key)
+            self.values[key] = value
+            return
+        self.references.discard(key)
+        self.values[key] = value if value == MISSING else self.read(key, value)
+
+    def read(self, key: str, value: Any) -> Any:
+        """``value`` by the type of its setting; in a mapping, what is named like a setting by the
+        type of that one."""
+        setting, source = self.index.settings[key], self.origin.get(key, "schema")
+        if setting.unread and isinstance(value, list | tuple):
+            return list(value)
+        if setting.kind is dict and isinstance(value, Mapping):
+            value = {name: self.read_named(key, name, item) for name, item in value.items()}
+        try:
+            return read(setting.type, value)
+        except Misread as error:
+            raise ConfigError(_invalid(key, value, source, self.index, str(error))) from None
+
+    def read_named(self, key: str, name: str, value: Any) -> Any:
+        if name in self.index.nodes:
+            return str(value) if isinstance(value, str) else value
+        if name not in self.index.settings or self.index.settings[name].kind is dict:
+            return _map_text(str, value)
+        try:
+            return read(self.index.settings[name].type, value)
+        except Misread as error:
+            raise ConfigError(_invalid(name, value, key, self.index, str(error))) from None
+
+    def resolve(self) -> None:
+        """Puts values in the place of ``${key}``. Raises ConfigError."""
+        if not self.references:
+            return
+        nested: dict[str, Any] = {}
+        for key, value in self.values.items():
+            *parents, name = key.split(".")
+            node = nested
+            for parent in parents:
+                node = node.setdefault(parent, {})
+            node[name] = _map_text(str if key in self.references else _escape, value)
+        try:
+            whole = OmegaConf.create(nested)
+            for key in self.references:
+                one = OmegaConf.select(whole, key, throw_on_missing=True)
+                plain = (
+                    OmegaConf.to_container(one, resolve=True) if OmegaConf.is_config(one) else one
+                )
+                self.values[key] = self.read(key, plain)
+        except OmegaConfBaseException as error:
+            where = error.full_key or ", ".join(sorted(self.references))
+            raise ConfigError(f"{where}: {str(error).splitlines()[0]}") from None
+        self.references.clear()
+
+    def finish(self, keys: Iterable[str] | None = None) -> Any:
+        """The settings as a dataclass, those of ``keys`` (all) checked. Raises ConfigError."""
+        self.resolve()
+        self.require_all()
+        config = _build(self.index, self.values)
+        keys = self.index.settings if keys is None else keys
+        for key in keys:
+            if not self.index.settings[key].allows(value := self.values[key]):
+                source = self.origin.get(key, "schema")
+                raise ConfigError(_invalid(key, value, source, self.index))
+        if config.evaluate_with and "evaluate_with" in keys:
+            with_eval_overrides(config)
+        return config
+
+    def require_all(self) -> None:
+        """Raises ConfigError where a value is missing that the user has to give."""
+        missing = [key for key, value in self.values.items() if value == MISSING]
+        if missing:
+            raise ConfigError(
+                "; ".join(
+                    f"{key}=<{setting.expected}> is missing: {setting.comment}"
+                    for key, setting in self.index.settings.items()
+                    if key in missing
+                )
+            )
+
+
+def _defaults(schema: type, prefix: str = "") -> dict[str, Any]:
+    """The dotted settings of a schema with their defaults."""
+    config = schema()
+    return {prefix + key: lookup(config, key) for key in describe(schema).settings}
+
+
+def _build(index: SchemaIndex, values: Mapping[str, Any], prefix: str = "") -> Any:
+    """The dataclass of a node of the schema."""
+    schema = index.nodes[prefix.rstrip(".")] if prefix else index.schema
+    fields = {}
+    for item in dataclasses.fields(schema):
+        key = prefix + item.name
+        inner = key in index.nodes
+        fields[item.name] = (
+            _build(index, values, key + ".") if inner else copy.deepcopy(values[key])
+        )
+    return schema(**fields)
+
+
+def _merge(argv: Sequence[str], preset: Mapping[str, Any], index: SchemaIndex) -> _Layers:
     base = _read(FOLDER / "base.yaml", index)
     words = _words(argv, index)
     # A group on the command line replaces the sweep's settings of it, except those of the method:
     # they are what the sweep is about.
     replaced = tuple(f"{group}." for group in index.groups if group in words and group != "method")
     preset = {key: value for key, value in preset.items() if not key.startswith(replaced)}
-    return node, _compose(
-        node, [("conf/base.yaml", base), ("sweep", preset), ("command line", words)], index
-    )
+    layers = _Layers(index)
+    layers.compose([("conf/base.yaml", base), ("sweep", preset), ("command line", words)])
+    return layers
 
 
-def _compose(
-    node: DictConfig, layers: list[tuple[str, Mapping[str, Any]]], index: SchemaIndex
-) -> dict[str, str]:
-    """Puts ``layers`` of (source, settings) onto ``node``, group files right after the first of
-    several layers; returns the origin of each key."""
-    _refuse_renamed(layers, index)
-    picked = {
-        key: (source, name)
-        for source, layer in layers
-        for key, name in layer.items()
-        if key in index.groups
-    }
-    files = [
-        (_file(group, name), _read_group(group, name, source, index))
-        for group, (source, name) in picked.items()
-    ]
-    origin = {group: _file(group, name) for group, (_, name) in picked.items()}
-    first = 1 if len(layers) > 1 else 0
-    for source, layer in layers[:first] + files + layers[first:]:
-        for key, value in layer.items():
-            if key not in index.groups:
-                _assign(node, key, value, source, index)
-                origin[key] = source
-    return origin
+def _holds_reference(value: Any) -> bool:
+    """Whether a text in it holds ``${…}``."""
+    if isinstance(value, str):
+        return "${" in value
+    parts = value.values() if isinstance(value, Mapping) else value
+    return isinstance(value, list | tuple | Mapping) and any(map(_holds_reference, parts))
+
+
+def _escape(text: str) -> str:
+    """The text in which ``${`` is no reference."""
+    return ESCAPED.sub(lambda found: 2 * found[1] + "\\${", text)
+
+
+def _map_text(change: Callable[[str], str], value: Any) -> Any:
+    """A copy of containers in which each text is changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {key: _map_text(change, item) for key, item in value.items()}
+    return [_map_text(change, item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _refuse_renamed(layers: list[tuple[str, Mapping[str, Any]]], index: SchemaIndex) -> None:
@@ -220,55 +342,6 @@ def _refuse_renamed(layers: list[tuple[str, Mapping[str, Any]]], index: SchemaIn
                 old.append(f"{key}={show(value)} ({source}) is now {new}={show(new_value)}")
     if old:
         raise ConfigError("renamed: " + "; ".join(old))
-
-
-def _assign(node: DictConfig, key: str, value: Any, source: str, index: SchemaIndex) -> None:
-    if key not in index.settings:
-        raise ConfigError(_unknown(key, value, source, index))
-    try:
-        OmegaConf.update(node, key, value, merge=False)
-    except OmegaConfBaseException:
-        raise ConfigError(_invalid(key, value, source, index)) from None
-
-
-def _finish(node: DictConfig, origin: Mapping[str, str], index: SchemaIndex) -> Any:
-    """``node`` as a plain dataclass, checked. Raises ConfigError."""
-    _require_all(node, index)
-    config: Any = _object(node)
-    _check(config, origin, index, index.settings)
-    if config.evaluate_with:
-        replace(
-            dataclasses.replace(config, evaluate_with={}), config.evaluate_with, "evaluate_with"
-        )
-    return config
-
-
-def _require_all(node: DictConfig, index: SchemaIndex) -> None:
-    """Raises ConfigError where a value is missing that the user has to give."""
-    missing = {key for key, value in _flatten(_plain(node), index).items() if value == MISSING}
-    if missing:
-        raise ConfigError(
-            "; ".join(
-                f"{key}=<{setting.expected}> is missing: {setting.comment}"
-                for key, setting in index.settings.items()
-                if key in missing
-            )
-        )
-
-
-def _object(node: DictConfig) -> Any:
-    try:
-        return OmegaConf.to_object(node)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0]}") from None
-
-
-def _check(config: Run, origin: Mapping[str, str], index: SchemaIndex, keys: Iterable[str]) -> None:
-    """Raises ConfigError where the value of one of ``keys`` is not allowed."""
-    for key in keys:
-        value = lookup(config, key)
-        if not index.settings[key].allows(value):
-            raise ConfigError(_invalid(key, value, origin.get(key, "schema"), index))
 
 
 def _words(argv: Sequence[str], index: SchemaIndex) -> dict[str, Any]:
@@ -286,11 +359,13 @@ def _words(argv: Sequence[str], index: SchemaIndex) -> dict[str, Any]:
 
 
 def _parse(key: str, text: str, index: SchemaIndex) -> Any:
-    # Text is not parsed: as YAML, the commit 12e4 would become a number.
-    if key not in index.settings or (index.settings[key].kind is str and text != "null"):
-        return text
+    """Lists and mappings are YAML, everything else is the text itself; "null" in quotes is the
+    text null."""
+    if key not in index.settings or index.settings[key].kind not in (list, dict):
+        quoted = text[:1] in ("'", '"') and text[-1:] == text[:1]
+        return text[1:-1] if quoted and text[1:-1] in PERHAPS_NOTHING else Written(text)
     try:
-        return _plain(OmegaConf.from_dotlist([f"value={text}"]))["value"]
+        return parse(text)
     except yaml.YAMLError:
         raise ConfigError(
             _invalid(key, text, "command line", index) + "; quote it if it holds blanks"
@@ -300,21 +375,17 @@ def _parse(key: str, text: str, index: SchemaIndex) -> Any:
 def _read(path: Path, index: SchemaIndex, prefix: str = "") -> dict[str, Any]:
     """Dotted keys of a YAML file, all below ``prefix``."""
     try:
-        content = _plain(OmegaConf.load(path))
+        content = parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file") from None
-    except (yaml.YAMLError, OSError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, OSError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(
             f"{path}: cannot be read as YAML: {' '.join(str(error).split())}"
         ) from None
-    if not isinstance(content, dict):
+    if not isinstance(content or {}, dict):
         raise ConfigError(f"{path}: expected key: value lines")
+    content = content or {}
     return _flatten(content, index, prefix)
-
-
-def _plain(node: Any) -> Any:
-    """Plain containers; ``${…}`` and "???" stay text."""
-    return OmegaConf.to_container(node)
 
 
 def _flatten(content: Mapping[Any, Any], index: SchemaIndex, prefix: str = "") -> dict[str, Any]:
@@ -355,11 +426,12 @@ def _file(group: str, name: str) -> str:
 # --- messages -------------------------------------------------------------------------------------
 
 
-def _invalid(key: str, value: Any, source: str, index: SchemaIndex) -> str:
+def _invalid(key: str, value: Any, source: str, index: SchemaIndex, readings: str = "") -> str:
     setting = index.settings[key]
     return (
         f"{key}={show(value)} ({source}): expected "
         f"{setting.expected}{nearest(str(value), setting.choices)}"
+        f"{'; ' if readings else ''}{readings}"
     )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
-from conf.fields import choice, number
+from conf.fields import choice, number, unread
 from conf.method.break_a_scene import Subjects, Weights
 from conf.method.maskattn import Gate
 from conf.method.mcgm import Masks
@@ -238,7 +238,7 @@ class Sweep(Run):
     # mode=list: names of cells as --plan prints them; the control is added
     cells: list[str] = field(default_factory=list)
     # Other levels for the sweep's (single) factor
-    levels: list[Any] | None = None
+    levels: list[Any] | None = unread()
     # Metric that the answer is about, instead of the sweep's own
     headline: str | None = None
     # mode=search: number of settings tried between the lowest and highest level

@@ -17,6 +17,7 @@ from dataclasses import InitVar, dataclass, field
 from typing import Any
 
 from conf.spec import Metric
+from conf.values import Misread, Written, read
 
 __all__ = ["UNTOUCHED", "UNTOUCHED_METHOD", "Cell", "Factor", "Metric", "Sweep", "level_text"]
 
@@ -222,15 +223,20 @@ class Sweep:
         fitting = (c for c in controls if not within or c.values[within] == cell.values.get(within))
         return next(fitting, None)
 
-    def with_levels(self, levels: Sequence[Any]) -> Sweep:
-        """The same sweep over other levels of its only factor, or of the one ``within`` which it
-        compares. The control's level is kept. Raises ValueError."""
+    @property
+    def main_factor(self) -> Factor:
+        """The only factor, or the one ``within`` which the sweep compares. Raises ValueError."""
         if len(self.factors) > 1 and not self.within:
             raise ValueError(
                 f"levels= replaces the levels of a single factor, "
                 f"but {self.name} varies {', '.join(self.keys)}"
             )
-        factor = next(factor for factor in self.factors if self.within in ("", factor.key))
+        return next(factor for factor in self.factors if self.within in ("", factor.key))
+
+    def with_levels(self, levels: Sequence[Any]) -> Sweep:
+        """The same sweep over other levels of its ``main_factor``. The control's level is kept.
+        Raises ValueError."""
+        factor = self.main_factor
         levels = list(levels)
         if not self.within:
             control = self.control[factor.key]
@@ -262,11 +268,11 @@ class Sweep:
                 if text in known:
                     continue
                 try:
-                    level = json.loads(text) if factor.numeric else None
-                except ValueError:
+                    level = read(int | float, Written(text)) if factor.numeric else None
+                except Misread:
                     level = None
-                if not isinstance(level, int | float):
-                    expected = "a number" if factor.numeric else f"one of {', '.join(known)}"
+                if level is None:
+                    expected = "a plain number" if factor.numeric else f"one of {', '.join(known)}"
                     raise ValueError(f"cells={name}: {short}={text}; expected {expected}")
                 levels = sorted([*factor.levels, level])
                 factors[factor.key] = dataclasses.replace(factor, levels=levels)

@@ -39,6 +39,7 @@ Settings of an analysis:
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -84,8 +85,10 @@ def _read_words(
 def _read_number(values: Mapping[str, str], name: str) -> int:
     default, least = NUMBERS[name]
     text = values.get(name, str(default))
-    if not text.removeprefix("-").isdecimal() or int(text) < least:
-        raise ReportError(f"{name}={text}: expected a whole number from {least} on")
+    if not re.fullmatch("0|[1-9][0-9]*", text) or int(text) < least:
+        raise ReportError(
+            f"{name}={text}: expected a whole number from {least} on, without leading zeros"
+        )
     return int(text)
 
 

@@ -14,12 +14,13 @@ from typing import Any
 
 from conf import load as conf
 from conf import schema, spec
+from conf.describe import describe
 from lightning_modules.training.checks import check
 from lightning_modules.training.keys import training_facts
 from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.metrics import measurable
 from sweeps.engine.trials import Key
-from sweeps.sweep import UNTOUCHED_METHOD, Cell, Factor, Sweep
+from sweeps.sweep import UNTOUCHED_METHOD, Cell, Factor, Sweep, level_text
 
 __all__ = ["SEARCH", "Request", "resolve", "trial_config"]
 
@@ -89,7 +90,9 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
     try:
         sweep = measurable(sweep, config.evaluation, config.headline)
         if config.levels is not None:
-            sweep = sweep.with_levels(config.levels)
+            levels = [_as_written(config, sweep.main_factor, level) for level in config.levels]
+            config = dataclasses.replace(config, levels=levels)
+            sweep = sweep.with_levels(levels)
         sweep = sweep.with_named(config.cells)
         factors = [
             dataclasses.replace(f, levels=[_as_in_schema(config, f, level) for level in f.levels])
@@ -262,10 +265,22 @@ def _check_objectives(sweep: Sweep, config: schema.Sweep) -> None:
         )
 
 
+def _as_written(config: schema.Sweep, factor: Factor, level: Any) -> Any:
+    """A level of the command line by the type of its setting; of several settings, or a group's
+    file, it is a name."""
+    if factor.settings:
+        names = {level_text(name): name for name in factor.settings}
+        return names.get(level, level) if isinstance(level, str) else level
+    if factor.key in describe(schema.Sweep).groups:
+        return str(level) if isinstance(level, str) else level
+    return _as_in_schema(config, factor, level)
+
+
 def _as_in_schema(config: schema.Sweep, factor: Factor, level: Any) -> Any:
     """A level as the schema reads it (1 is 1.0 if a number is expected); the name of a group's
     file, or of several settings, stays as it is."""
-    if factor.settings or type(level) is type(conf.lookup(config, factor.key)):
+    same = type(level) is type(conf.lookup(config, factor.key))
+    if factor.settings or (same and not isinstance(level, list | dict)):
         return level
     value = conf.lookup(conf.replace(config, {factor.key: level}, "levels"), factor.key)
     return level if dataclasses.is_dataclass(value) else value

@@ -61,7 +61,7 @@ def test_a_group_is_chosen_by_the_last_layer_that_names_it() -> None:
         ("backbone.revision=12e4", "12e4"),
         ("backbone.revision=null", None),
         ("data.root=/data/coco=2014", "/data/coco=2014"),
-        ("levels=[1e-4, .5, mid]", [1e-4, 0.5, "mid"]),
+        ("levels=[1e-4, 010, on]", ["1e-4", "010", "on"]),  # Their factor knows what they are
         ("evaluation.splits=[val2014]", ["val2014"]),
         ("evaluate_with={method.gate.threshold: 0.7}", {"method.gate.threshold": 0.7}),
         ("trainer.warmup=${seeds}", 3),
