@@ -272,7 +272,7 @@ class Sweep:
                 except Misread:
                     level = None
                 if level is None:
-                    expected = "a plain number" if factor.numeric else f"one of {', '.join(known)}"
+                    expected = "a number" if factor.numeric else f"one of {', '.join(known)}"
                     raise ValueError(f"cells={name}: {short}={text}; expected {expected}")
                 levels = sorted([*factor.levels, level])
                 factors[factor.key] = dataclasses.replace(factor, levels=levels)

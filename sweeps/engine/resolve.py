@@ -94,11 +94,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
             config = dataclasses.replace(config, levels=levels)
             sweep = sweep.with_levels(levels)
         sweep = sweep.with_named(config.cells)
-        factors = [
-            dataclasses.replace(f, levels=[_as_in_schema(config, f, level) for level in f.levels])
-            for f in sweep.factors
-        ]
-        sweep = dataclasses.replace(sweep, factors=factors)
+        sweep = _with_typed_levels(config, sweep)
         cells = sweep.cells(config.when, config.mode, config.cells)
         _check_objectives(sweep, config)
     except conf.ConfigError:
@@ -276,11 +272,31 @@ def _as_written(config: schema.Sweep, factor: Factor, level: Any) -> Any:
     return _as_in_schema(config, factor, level)
 
 
+def _with_typed_levels(config: schema.Sweep, sweep: Sweep) -> Sweep:
+    """The sweep with each level, wherever it names one, as the schema reads it."""
+    known = {factor.key: factor for factor in sweep.factors}
+
+    def typed(levels: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: _as_in_schema(config, known[key], level) for key, level in levels.items()}
+
+    return dataclasses.replace(
+        sweep,
+        factors=[
+            dataclasses.replace(f, levels=[_as_in_schema(config, f, level) for level in f.levels])
+            for f in sweep.factors
+        ],
+        control=typed(sweep.control),
+        without=[typed(levels) for levels in sweep.without],
+        also=[(typed(levels), settings) for levels, settings in sweep.also],
+    )
+
+
 def _as_in_schema(config: schema.Sweep, factor: Factor, level: Any) -> Any:
     """A level as the schema reads it (1 is 1.0 if a number is expected); the name of a group's
     file, or of several settings, stays as it is."""
-    same = type(level) is type(conf.lookup(config, factor.key))
-    if factor.settings or (same and not isinstance(level, list | dict)):
+    if factor.settings:
+        return level
+    if type(level) is type(conf.lookup(config, factor.key)) and not isinstance(level, list | dict):
         return level
     value = conf.lookup(conf.replace(config, {factor.key: level}, "levels"), factor.key)
     return level if dataclasses.is_dataclass(value) else value

@@ -268,9 +268,7 @@ def make_slots(
     """
     each, automatic = config.trainer.devices, config.workers == "auto"
     if not automatic and not re.fullmatch("[1-9][0-9]*", config.workers):
-        raise LaunchError(
-            f"workers={config.workers}: expected auto or a plain number of at least 1"
-        )
+        raise LaunchError(f"workers={config.workers}: expected auto or a number of at least 1")
     if config.launch is not None:
         # Where its processes run is for the launcher to say
         at_once = 1 if automatic else int(config.workers)

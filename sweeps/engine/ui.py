@@ -98,7 +98,7 @@ def _serve(argv: list[str]) -> int:
 def _choose_port(asked: str | None) -> int:
     """A free port of this machine: the one asked for, or the first from 5000 on. Raises UiError."""
     if asked is not None and not (re.fullmatch("[1-9][0-9]*", asked) and int(asked) < 65536):
-        raise UiError(f"port={asked}: expected a plain number from 1 to 65535")
+        raise UiError(f"port={asked}: expected a number from 1 to 65535")
     first = int(asked) if asked is not None else PORT
     last = min(first + PORTS, 65536) - 1
     free = next((port for port in range(first, last + 1) if _is_free(port)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from pathlib import Path
@@ -14,11 +15,11 @@ import sweeps
 from conf import load as conf
 from conf.schema import Run
 from sweeps.command import main
-from sweeps.engine.catalogue import brief_words, discover
+from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.resolve import Request, resolve
 from sweeps.presets import DETAILS, HEADLINES, MASKATTN
-from sweeps.sweep import Sweep
+from sweeps.sweep import Factor, Sweep
 
 ROOT = Path(__file__).parents[2]
 SWEEPS = {sweep.name: sweep for sweep in discover()}
@@ -173,6 +174,65 @@ MODES = [
 def test_what_a_mode_does_not_know_is_refused(words: list[str], message: str) -> None:
     with pytest.raises((PlanError, conf.ConfigError), match=re.escape(message)):
         request(SWEEPS["threshold"], *words)
+
+
+LEVELS = [
+    ("threshold", "levels=[.2, 0.8]", [0.2, 0.5, 0.8]),
+    ("lambda_m", "levels=[1, 3e-2]", [0.03, 0.05, 1.0]),
+    ("trainable", "levels=[attn2]", ["attn2", "k"]),
+]
+
+
+@pytest.mark.parametrize(("name", "word", "levels"), LEVELS)
+def test_levels_are_read_by_the_type_of_their_setting(name: str, word: str, levels: list) -> None:
+    found = request(SWEEPS[name], word).sweep.factors[0].levels
+    assert sorted(found) == levels and {*map(type, found)} == {*map(type, levels)}
+
+
+def test_levels_of_text_stay_as_they_were_written() -> None:
+    factor = Factor("backbone.revision", ["a", "b"])
+    sweep = Sweep(
+        name="revision",
+        question="Which?",
+        origin="here",
+        factors=[factor],
+        control={"backbone.revision": "a"},
+        metrics=HEADLINES,
+        headline="success",
+    )
+    asked = request(sweep, "levels=[010, 12e4, 2024_06_01, on, null]")
+    assert list(asked.sweep.factors[0].levels) == ["a", "010", "12e4", "2024_06_01", "on", None]
+    assert asked.run(("revision=12e4", 0)).backbone.revision == "12e4"
+
+
+@pytest.mark.parametrize("word", ["levels=[010,020]", "levels=[0:30]", "levels=[0.5,on]"])
+def test_levels_with_two_readings_are_refused(word: str) -> None:
+    with pytest.raises(conf.ConfigError, match="threshold=.*levels.*, or "):
+        request(SWEEPS["threshold"], word)
+
+
+def test_levels_in_code_are_typed_wherever_they_stand() -> None:
+    factors = [Factor("method.gate.threshold", [0.5, "0.7"]), Factor("trainer.lr", [1, 2])]
+    sweep = Sweep(
+        name="typed",
+        question="Which?",
+        origin="here",
+        factors=factors,
+        control={"method.gate.threshold": 0.5, "trainer.lr": 1},
+        without=[{"method.gate.threshold": "0.7", "trainer.lr": 2}],
+        metrics=HEADLINES,
+        headline="success",
+    )
+    cells = [cell.text for cell in request(sweep).cells]
+    assert cells[1:] == [f"threshold={x}, lr={y}" for x, y in ((0.5, 1.0), (0.5, 2.0), (0.7, 1.0))]
+    with pytest.raises(conf.ConfigError, match="an integer"):
+        bad = dataclasses.replace(sweep.factors[1], key="trainer.warmup", levels=[1, True])
+        request(dataclasses.replace(SWEEPS["threshold"], factors=[bad], control={bad.key: 1}))
+
+
+def test_words_of_suggested_commands_name_the_same_cells() -> None:
+    names = ["stage=mid, bias=0.5", "a=on", "b=010", "c={x: [1]}", 'd="e"', "f=null", "g=é # h"]
+    assert conf.load(list_words(names)).cells == names
 
 
 def test_a_search_has_one_control() -> None:

@@ -45,6 +45,7 @@ def test_an_analysis_from_the_command_line(
         (["a", "b"], "expected one sweep, got a b"),
         (["a", "left=x", "rihgt=y"], "unknown setting 'rihgt'; there are: left=, right=, "),
         (["a", "items=0"], "items=0: expected a whole number from 1 on"),
+        (["a", "seed=010"], "seed=010: expected a whole number from 0 on"),
         (["a", "seed=x"], "seed=x: expected a whole number from 0 on"),
         (["a", "to=study.pdf"], "to=study.pdf: expected a name that ends in .html"),
         (["a", "consent=nowhere.txt"], "consent=nowhere.txt: expected a text file in UTF-8"),

@@ -118,6 +118,7 @@ def test_a_taken_port_is_said_or_passed_over(
         (["threshold"], "unknown setting 'threshold'; there are: output=, port=, tracking_uri="),
         (["outputs=runs"], "unknown setting 'outputs'"),
         (["output={filled}", "port=many"], "port=many: expected a number from 1 to 65535"),
+        (["output={filled}", "port=05000"], "port=05000: expected a number from 1 to 65535"),
     ],
 )
 def test_what_cannot_be_opened_is_one_line(
