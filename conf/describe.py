@@ -18,6 +18,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from conf.fields import Place
+
 __all__ = ["Setting", "SchemaIndex", "describe", "nearest", "show"]
 
 KINDS = {
@@ -46,6 +48,7 @@ class Setting:
     choices: tuple[str, ...]
     limits: Mapping[str, float]
     unread: bool = False  # Its parts stay as they were written
+    place: Place | None = None
 
     @property
     def comment(self) -> str:
@@ -121,6 +124,7 @@ def _index(schema: type, prefix: str) -> SchemaIndex:
                 item.metadata.get("choices", ()),
                 item.metadata.get("limits", {}),
                 item.metadata.get("unread", False),
+                item.metadata.get("place"),
             )
     return index
 

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import field
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["choice", "number", "unread"]
+__all__ = ["Place", "choice", "number", "place", "places", "unread"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a setting that may name a file or a folder stands for: ``shipped`` maps words to folders
+    of the package's assets; of a folder only ``files`` count, all where none are given."""
+
+    shipped: Mapping[str, str]
+    files: tuple[str, ...] = ()
+
+
+def place(default: str | None, *, files: tuple[str, ...] = (), **shipped: str) -> Any:
+    """A field of text that may name a file or a folder (see ``Place``): what results depend on is
+    what lies there, not its name."""
+    return field(default=default, metadata={"place": Place(shipped, files)})
+
+
+def places() -> Any:
+    """A field of several such texts, none by default."""
+    return field(default_factory=list, metadata={"place": Place({})})
 
 
 def choice(default: str, *others: str) -> Any:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
-from conf.fields import choice, number, unread
+from conf.fields import choice, number, place, places, unread
 from conf.method.break_a_scene import Subjects, Weights
 from conf.method.maskattn import Gate
 from conf.method.mcgm import Masks
@@ -44,7 +44,7 @@ class Backbone:
     # Short name for tables and MLflow
     name: str = "embedded"
     # "embedded", a folder in diffusers' format, or a hub id
-    path: str = "embedded"
+    path: str = place("embedded", embedded="backbone")
     # Hub revision (commit), so that a run can be repeated
     revision: str | None = None
     # Data type of the frozen weights
@@ -76,7 +76,7 @@ class Method:
     # Which method
     name: str = choice("maskattn", *sorted(methods().keys() - {"maskattn"}))
     # Adapter folder that training starts from, e.g. of the 512-pixel phase
-    init: str | None = None
+    init: str | None = place(None, files=("adapter.safetensors",))
 
     if TYPE_CHECKING:
 
@@ -173,15 +173,15 @@ class Evaluation:
     # Images per sampling batch
     batch: int = number(16, minimum=1)
     # Measures success: judge, none, a model's hub id or folder, or a .jsonl of detections
-    detector: str = "judge"
+    detector: str = place("judge", judge="judge")
     # Names the colours of a model's detections: mean, a CLIP, or none
-    color_classifier: str = "none"
+    color_classifier: str = place("none")
     # Features for FID and others: judge, inception, vgg16, a hub id, none
-    extractor: str = "judge"
+    extractor: str = place("judge", judge="judge")
     # Their file (inception, vgg16), or the revision of a hub id
-    extractor_weights: str = ""
+    extractor_weights: str = place("")
     # CLIP and BLIP models that compare images with prompts
-    aligners: list[str] = field(default_factory=list)
+    aligners: list[str] = places()
     # Metrics of your own, by the names of their files in conf/metric
     metrics: list[str] = field(default_factory=list)
     # Precision and recall: which nearest neighbour sets the radius

@@ -3,31 +3,28 @@
 A data set is ``datamodules/NAME.py`` (or a package) with
 
     build(config: Run, emit: Emit) -> PairedDataModule      not set up yet
-    digest(config: Run) -> str | None                       optional: see `data_digest`
+    digest(config: Run) -> str | None                       optional: see `data_contents`
 
 and ``conf/data/NAME.py`` declares what kind of data it is. Both are found by file name.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
-from collections.abc import Callable
+import os
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from conf import load as conf
+from conf.contents import Emit
 from conf.schema import Run
 from conf.spec import data_sets, methods
 
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
 
-__all__ = ["Emit", "build_data", "data_digest"]
-
-Emit = Callable[[str, float], None]
-# Files of annotations or prompts, which are small; images are known by their folders
-ANNOTATIONS = (".json", ".jsonl", ".csv", ".token", ".txt")
+__all__ = ["Emit", "build_data", "data_contents", "data_digest"]
 
 
 def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedDataModule:
@@ -54,27 +51,47 @@ def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedData
     return datamodule
 
 
-def data_digest(config: Run) -> str | None:
-    """What stands for a user's own data in the key of a training; None for the embedded world,
-    which its settings determine.
+def data_contents(
+    config: Run, datamodule: Any = None, emit: Emit = lambda text, share: None
+) -> dict[str, str]:
+    """Name of each set (``train`` and those of the evaluation) -> digest of what its samples are
+    made of, files by their content; empty for the embedded world, which its settings determine,
+    and where ``data.root`` is not there.
 
-    A data set may define its own ``digest``; else it is made of the names, sizes and times of the
-    files of annotations or prompts and of the folders that images are in, two folders deep.
+    ``datamodule``: the one of these settings, where it is built already. A data set may define its
+    own ``digest``, of all its sets; else it is that of each dataset. Raises as `build_data`.
     """
-    if data_sets()[config.data.name].embedded(config):
+    if not _reads_files(config):
+        return {}
+    if own := getattr(_module(config.data.name), "digest", None):
+        return {"train": digest} if (digest := own(config)) else {}
+    datamodule = datamodule or build_data(config, emit)
+    sets = {"train": datamodule.train_set, **datamodule.eval_sets}
+    return {name: _content_digest(dataset, emit) for name, dataset in sets.items()}
+
+
+def data_digest(config: Run, datamodule: Any = None) -> str | None:
+    """What stands for a user's own data in the key of a training: the ``train`` of `data_contents`,
+    for which no other set is looked at."""
+    if not _reads_files(config):
         return None
-    own = getattr(_module(config.data.name), "digest", None)
-    return own(config) if own else _digest_files(Path(config.data.root))
+    if own := getattr(_module(config.data.name), "digest", None):
+        return own(config)
+    if datamodule is None:
+        alone = dataclasses.replace(config.evaluation, prompts=0)
+        datamodule = build_data(dataclasses.replace(config, evaluation=alone, evaluate_with={}))
+    return _content_digest(datamodule.train_set)
 
 
-def _digest_files(root: Path) -> str:
-    paths = [root, *root.glob("*"), *root.glob("*/*")] if root.exists() else []
-    facts = [
-        (str(path.relative_to(root)), path.stat().st_size * path.is_file(), path.stat().st_mtime_ns)
-        for path in sorted(paths)
-        if path.is_dir() or path.suffix.lower() in ANNOTATIONS
-    ]
-    return conf.digest({"files": facts})
+def _reads_files(config: Run) -> bool:
+    root = config.data.root
+    embedded = data_sets()[config.data.name].embedded(config) and root == "auto"
+    return not embedded and (Path(root).exists() or os.sep not in root)
+
+
+def _content_digest(dataset: Any, emit: Emit | None = None) -> str:
+    of_all = getattr(dataset, "content_digest", None)
+    return of_all(emit) if of_all else dataset.digest()
 
 
 def _module(name: str) -> ModuleType:

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from conf.contents import Emit
 from datamodules.batch import Instance
 from datamodules.formats.images import read_image
 from datamodules.formats.index import DataError, Records
@@ -127,14 +128,18 @@ class CroppedImages(Dataset):
         record = self.records[index]
         return Crop.centre(record.width, record.height, self.resolution, flipped)
 
-    def digest(self) -> str:
-        """Changes with the images that are read and with how they are cropped: the key of what is
-        cached of them."""
-        ids, files = self.records.columns()
-        facts = [f"{i} {name} {size}" for i, (name, size) in zip(ids, files, strict=True)]
-        return hashlib.sha256(
-            "\n".join([self.split, str(self.resolution), *facts]).encode()
-        ).hexdigest()[:12]
+    def digest(self, emit: Emit | None = None) -> str:
+        """Changes with the content of the images that are read and with how they are cropped: the
+        key of what is cached of their pixels. ``emit`` gets lines while many files are read."""
+        return self._digest(self.records.digest_images(emit))
+
+    def content_digest(self, emit: Emit | None = None) -> str:
+        """As `digest`, and with everything else that samples are made of: captions, annotations."""
+        return self._digest(self.records.digest(emit))
+
+    def _digest(self, records: str) -> str:
+        facts = [self.split, str(self.resolution), str(self.mask_share), records]
+        return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
     def instances(
         self, index: int, flipped: bool = False, share: float | None = None

@@ -14,7 +14,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from conf import load as conf
+from conf.contents import digest_contents
 from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.scene_folder import (
@@ -73,12 +73,14 @@ def build(config: Run, emit: Emit) -> SceneDataModule:
 
 
 def digest(config: Run) -> str | None:
-    """Digest of the images and masks in the folder of a scene; None where there is no folder."""
+    """Digest of the content of images, masks and scene.json in the folder of a scene; None where
+    there is no folder."""
     folder = Path(config.data.root)
     if not folder.is_dir():
         return None
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    return conf.digest({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files})
+    kinds = (*SUFFIXES, ".json")
+    files = {path.name: path for path in folder.iterdir() if path.suffix.lower() in kinds}
+    return digest_contents(files, Path(config.output) / "cache", f"files of {folder}")
 
 
 class Draw(NamedTuple):
@@ -211,7 +213,7 @@ class SceneDataset(Dataset):
     def digest(self) -> str:
         """Changes with everything that samples are made of: the images and how they are cropped,
         masks, placeholders, class images."""
-        facts = [f"{p.name} {p.stat().st_size}" for p in self.prior]
+        facts = digest_contents({p.name: p for p in self.prior})
         state = hashlib.sha256(repr((self.subjects, self.flip, self.prior_prompt, facts)).encode())
         for view in self.views:
             state.update(repr((tuple(view.pixels.shape), list(view.masks))).encode())

@@ -175,8 +175,8 @@ def digest_data(manifest: Any) -> str:
 
 def _drop_places(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
-        # A file list's own digest, `facts.images`, depends on the times of the files
-        skipped = ("root", "images") if name == "facts" else ("root",)
+        # States of files have their times; `images` is what older versions called those of images
+        skipped = ("root", "images", "states") if name == "facts" else ("root",)
         return {key: _drop_places(entry, key) for key, entry in value.items() if key not in skipped}
     if isinstance(value, list):
         return [_drop_places(entry) for entry in value]

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image
 
+from conf.contents import file_state
 from datamodules.batch import Caption
 from datamodules.concepts import with_article
 from datamodules.formats.coco_layouts import Images, find
@@ -40,11 +41,13 @@ class CocoReader(Reader):
         self.listed: dict[int | str, Record] = {}
 
     def facts(self) -> dict[str, Any]:
-        files = [
-            (kind, str(path), path.stat().st_size, path.stat().st_mtime_ns)
-            for kind, path in self.place.files
-        ]
-        return {"layout": self.place.layout, "files": files, "images": self.images.digest}
+        files = [(kind, str(path)) for kind, path in self.place.files]
+        states = [file_state(path) for _, path in files]
+        return {
+            "layout": self.place.layout,
+            "files": files,
+            "states": [*states, self.images.digest],
+        }
 
     def list_records(self, problems: Problems) -> list[Record]:
         kinds = {kind for kind, _ in self.place.files}

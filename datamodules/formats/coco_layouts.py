@@ -133,7 +133,7 @@ def image_folders(tree: Sequence[Folder], layout: str, split: str) -> tuple[Path
 class Images:
     """The files below some folders, found by the names that annotations give them.
 
-    ``digest`` changes with every file that is added, removed or replaced. ``ambiguous`` counts
+    ``digest`` changes with every file that is added, removed or written to. ``ambiguous`` counts
     names that were found in several places; the first in the order of the paths was taken.
     """
 
@@ -144,13 +144,13 @@ class Images:
         self.named: dict[str, list[str]] = {}
         self.ambiguous = 0
         for folder in folders:
-            for path, name, size, time in sorted(walk(folder)):
+            for path, name, state in sorted(walk(folder)):
                 if name.endswith(".json"):
                     continue
                 relative = os.path.relpath(path, folder).replace(os.sep, "/")
                 self.below.setdefault(relative, path)
                 self.named.setdefault(name, []).append(path)
-                facts.append(f"{relative} {size} {time}")
+                facts.append(f"{relative} {state}")
         text = "\n".join(facts).encode(errors="surrogateescape")
         self.digest = hashlib.sha256(text).hexdigest()[:16]
 

@@ -76,7 +76,7 @@ class FlickrReader(Reader):
         return {
             "layout": place.name,
             "split_by": self.split_by,
-            "files": [digest_files([path]) for path in (*files, *folders) if path],
+            "states": [digest_files([path]) for path in (*files, *folders) if path],
             "detokenise": self.detokenise,
         }
 

@@ -4,6 +4,8 @@ them, and what was left out.
     <folder>/<digest of facts>/records.jsonl   one image a line
                               /offsets.npy     where each line begins, and where the last one ends
                               /columns.json    ids, and (file name, size) of the images
+                              /paths.json      their files
+                              /contents.json   digest of what these hold, once it was asked for
                               /manifest.json   what it was made of, how many images it holds,
                                                what was left out and why
 
@@ -28,10 +30,12 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
+from conf.contents import Emit, digest_contents, have_settled
+from conf.files import write_atomically
 from datamodules.batch import Caption
 
 # Of the files: an index that another version wrote is made again
-VERSION = 2
+VERSION = 3
 # Places that are kept of each kind of problem
 EXAMPLES = 20
 
@@ -116,6 +120,29 @@ class Records(Sequence[Record]):
         content = json.loads((self.folder / "columns.json").read_text())
         return content["ids"], [tuple(file) for file in content["files"]]
 
+    def digest(self, emit: Emit | None = None) -> str:
+        """Changes with all that the index holds (captions, annotations, order) and with the content
+        of the images, wherever they lie."""
+        names, images = self.manifest.get("categories"), self.digest_images(emit)
+        facts = [self.manifest["records"], names, images]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+
+    def digest_images(self, emit: Emit | None = None) -> str:
+        """Changes with names, order and content of the images. ``emit`` gets lines while many are
+        read."""
+        kept = self.folder / "contents.json"
+        paths = json.loads((self.folder / "paths.json").read_text())
+        # An index is of the files in one state: what they held then stays true of it
+        if not kept.is_file():
+            files = {f"{row} {os.path.basename(path)}": path for row, path in enumerate(paths)}
+            cache = None if self._keeper else self.folder.parent
+            what = f"images of {self.manifest.get('split', self.folder)}"
+            images = digest_contents(files, cache, what, emit)
+            if not have_settled(paths):
+                return images
+            write_atomically(kept, json.dumps(images))
+        return json.loads(kept.read_text())
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_keeper": None, "_open": None, "_last": None}
 
@@ -192,17 +219,21 @@ def build_index(
 def _write(
     folder: Path, facts: dict[str, Any], records: Iterable[Record], problems: Problems
 ) -> None:
-    offsets, ids, files = [0], [], []
+    offsets, ids, files, paths = [0], [], [], []
+    digest = hashlib.sha256()
     with open(folder / "records.jsonl", "wb") as out:
         for record in records:
             content = {
                 "id": record.id,
-                "path": str(record.path.absolute()),
                 "size": (record.width, record.height),
                 "captions": [(caption.text, caption.relation) for caption in record.captions],
                 "annotations": record.annotations,
             }
-            line = json.dumps(content, separators=(",", ":")).encode() + b"\n"
+            paths.append(str(record.path.absolute()))
+            rest = json.dumps(content, separators=(",", ":"))
+            # Of what the files say, not of where they lie
+            digest.update(f"{record.path.name} {rest}\n".encode(errors="surrogateescape"))
+            line = f'{{"path":{json.dumps(paths[-1])},{rest[1:]}\n'.encode()
             out.write(line)
             offsets.append(offsets[-1] + len(line))
             ids.append(record.id)
@@ -210,5 +241,12 @@ def _write(
             files.append((record.path.name, size))
     np.save(folder / "offsets.npy", np.asarray(offsets, np.int64))
     (folder / "columns.json").write_text(json.dumps({"ids": ids, "files": files}))
-    manifest = {**problems.notes, "facts": facts, "count": len(ids), "problems": problems.summary()}
+    (folder / "paths.json").write_text(json.dumps(paths))
+    manifest = {
+        **problems.notes,
+        "facts": facts,
+        "count": len(ids),
+        "records": digest.hexdigest()[:16],
+        "problems": problems.summary(),
+    }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))

@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from conf.contents import file_state
 from datamodules.batch import Caption
 from datamodules.formats.images import check_images
 from datamodules.formats.index import DataError, Problems, Record, Records, build_index
@@ -39,8 +40,9 @@ class Reader:
         self.notes: dict[str, Any] = {"split": split}
 
     def facts(self) -> dict[str, Any]:
-        """What the records depend on besides the settings. Fits into JSON."""
-        return {"files": digest_files([self.root])}
+        """What the records depend on besides the settings, and the states of all files that they
+        are made of, images included. Fits into JSON."""
+        return {"states": digest_files([self.root])}
 
     def list_records(self, problems: Problems) -> list[Record]:
         """The images of the split in the order of the index, whether or not they are on disk.
@@ -182,9 +184,9 @@ def listing(tree: Sequence[Folder]) -> str:
     return ", ".join(parts[:8] + more)
 
 
-def walk(folder: str | Path, depth: int = NESTED) -> Iterator[tuple[str, str, int, int]]:
-    """(path, name, bytes, time of the last change) of the files below a folder, hidden ones left
-    out."""
+def walk(folder: str | Path, depth: int = NESTED) -> Iterator[tuple[str, str, str]]:
+    """(path, name, state) of the files below a folder, hidden ones left out (see
+    `conf.contents.file_state`)."""
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
@@ -193,18 +195,17 @@ def walk(folder: str | Path, depth: int = NESTED) -> Iterator[tuple[str, str, in
                 if depth:
                     yield from walk(entry.path, depth - 1)
             elif entry.is_file():
-                facts = entry.stat()
-                yield entry.path, entry.name, facts.st_size, facts.st_mtime_ns
+                yield entry.path, entry.name, file_state(entry) or ""
 
 
 def digest_files(paths: Sequence[Path | None]) -> str:
-    """Changes with every file, of these and below these folders, that is added, removed or
-    replaced."""
+    """Changes with every file, of these and below these folders, that is added, removed, replaced
+    or written to, and also where its content stays: for indices, not for keys."""
     facts = []
     for path in filter(None, paths):
         if path.is_dir():
-            facts += [(path, size, time) for path, _, size, time in sorted(walk(path))]
+            facts += [(path, state) for path, _, state in sorted(walk(path))]
         elif path.is_file():
-            facts.append((str(path), path.stat().st_size, path.stat().st_mtime_ns))
+            facts.append((str(path), file_state(str(path)) or ""))
     text = repr(facts).encode(errors="surrogateescape")
     return hashlib.sha256(text).hexdigest()[:16]

@@ -3,32 +3,61 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-EMBEDDED = Path(__file__).parents[1] / "embedded" / "assets" / "backbone"
-LARGE = 64 * 2**20  # Bytes; larger files count by size and time of change alone
+from conf.contents import Emit, digest_contents, list_files
+
+ASSETS = Path(__file__).parents[1] / "embedded" / "assets"
+EMBEDDED = ASSETS / "backbone"
+# Settings of schedulers and tokenizers change images as weights do.
+KINDS = (".safetensors", ".json", ".txt", ".model")
 
 
-def weights_digest(path: str) -> str | None:
-    """Digest of the weight files below a local folder (or the embedded one), None for a hub id,
-    whose revision says the same.
+def weights_digest(
+    path: str, cache: Path | None = None, revision: str | None = None, emit: Emit | None = None
+) -> str | None:
+    """Digest of the content of the weight files below a local folder (or the embedded one),
+    wherever it lies. Of a hub id: the commit that was downloaded, None where none was.
 
-    Files of more than 64 MiB count by size and time of change alone: reading gigabytes would take
-    longer than it is worth.
+    ``cache`` and ``emit`` are those of `conf.contents.digest_contents`.
     """
     folder = EMBEDDED if path == "embedded" else Path(path)
     if not folder.is_dir():
+        return hub_commit(path, revision)
+    files = list_files(folder, KINDS)
+    if (parts := _parts(folder)) is not None:
+        # Beside them lie the same weights in other forms, which no pipeline opens
+        files = {n: p for n, p in files.items() if n.partition("/")[0] in parts}
+    return digest_contents(files, cache, f"weights of {path}", emit)
+
+
+def _parts(folder: Path) -> Sequence[str] | None:
+    """The files and folders that a diffusers pipeline is read from; None for other folders."""
+    index = folder / "model_index.json"
+    if not index.is_file():
         return None
-    digest = hashlib.sha256()
-    # Settings of schedulers and tokenizers change images as weights do.
-    kinds = (".safetensors", ".json", ".txt", ".model")
-    for file in sorted(path for path in folder.rglob("*") if path.suffix in kinds):
-        stat = file.stat()
-        digest.update(f"{file.relative_to(folder)} {stat.st_size} ".encode())
-        large = stat.st_size > LARGE
-        digest.update(str(stat.st_mtime_ns).encode() if large else file.read_bytes())
-    return digest.hexdigest()[:16]
+    try:
+        return [index.name, *json.loads(index.read_text(encoding="utf-8"))]
+    except ValueError:
+        return None
+
+
+def hub_commit(name: str, revision: str | None = None) -> str | None:
+    """The commit of a hub id that was downloaded last, None where none was. A branch (``main``
+    without ``revision``) moves on."""
+    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
+        return None
+    if revision and re.fullmatch(r"[0-9a-f]{40}", revision):
+        return revision
+    home = os.environ.get("HF_HOME", os.path.expanduser("~/.cache/huggingface"))
+    hub = os.environ.get("HF_HUB_CACHE", os.path.join(home, "hub"))
+    reference = Path(hub, f"models--{name.replace('/', '--')}", "refs", revision or "main")
+    return reference.read_text().strip()[:16] if reference.is_file() else None
 
 
 def modules_digest(facts: str, *modules: Any) -> str:

@@ -87,9 +87,11 @@ def evaluate(
         scorers = prepare_scorers(config, datamodule, prompts, device, quiet)
     clock = clock or Clock()
     clock("score")
-    facts = image_facts(config, prompts, trained, method.takes_masks)
-    images = ImageStore(Path(config.output) / "images", facts, len(prompts))
-    draw_missing(method, prompts, evaluation, images, emit, targets if method.takes_masks else None)
+    told = targets if method.takes_masks else None
+    images = ImageStore(
+        Path(config.output) / "images", image_facts(config, prompts, trained, told), len(prompts)
+    )
+    draw_missing(method, prompts, evaluation, images, emit, told)
     clock("sample")
     if not first:
         return EvaluationResult({}, {})

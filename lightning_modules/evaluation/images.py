@@ -4,6 +4,7 @@ later."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,42 +22,53 @@ from conf.files import write_atomically
 from conf.schema import Run
 from conf.spec import methods
 from datamodules.loading import ranks
-from lightning_modules.backbone.weights import weights_digest
 from lightning_modules.evaluation.plan import Prompt
-from lightning_modules.training.keys import method_facts, sampling_code
+from lightning_modules.training.keys import backbone_facts, method_facts, sampling_code
 
 # How PIL writes them: both keep every pixel
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}
 
 
 def image_facts(
-    config: Run, prompts: Sequence[Prompt], trained: str | None, takes_masks: bool = False
+    config: Run,
+    prompts: Sequence[Prompt],
+    trained: str | None,
+    masks: Sequence[Sequence[Tensor]] | None = None,
 ) -> dict[str, Any]:
     """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the
-    adapter, None where nothing was trained; ``takes_masks``: whether the method is told where
-    things should be."""
+    adapter, None where nothing was trained; ``masks``: the target masks of each prompt, where the
+    method is told where things should be."""
     facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
     facts["method"] = method_facts(config)
     facts["method"].pop("init")
     facts["trainer"].pop("devices")
-    guided = ("masks", "turn", "mirror") if evaluation.follow_masks and takes_masks else ()
+    guided = ("masks", "turn", "mirror") if masks is not None else ()
     # A method that learns on each prompt has no adapter, but a recipe
     recipe = [facts["trainer"], config.seed] if methods()[config.method.name].sections else "none"
     return {
         "code": sampling_code(config),
         "fresh": config.fresh,
-        "backbone": facts["backbone"] | {"weights": weights_digest(config.backbone.path)},
+        "backbone": backbone_facts(config),
         "method": facts["method"],
         "training": trained or recipe,
         "sampling": {
             key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format", *guided)
         },
         "prompts": [[prompt.text, prompt.noise] for prompt in prompts],
-        # Masks are those of the real images behind the prompts.
-        "data": [config.data.root, [[prompt.split, prompt.id] for prompt in prompts]]
-        if evaluation.follow_masks
-        else None,
+        "masks": _digest_masks(prompts, masks) if masks is not None else None,
     }
+
+
+def _digest_masks(prompts: Sequence[Prompt], masks: Sequence[Sequence[Tensor]]) -> str:
+    """Of the masks of the prompts, and of the words that they are the places of."""
+    digest = hashlib.sha256()
+    for prompt, of_prompt in zip(prompts, masks, strict=True):
+        words = [(phrase.text, phrase.start, phrase.end) for phrase in prompt.phrases]
+        digest.update(repr(words).encode())
+        for mask in of_prompt:
+            digest.update(repr((tuple(mask.shape), str(mask.dtype))).encode())
+            digest.update(mask.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class ImageStore:

@@ -25,9 +25,9 @@ def class_image_folder(config: Run) -> Path:
     facts = {
         "prompt": subjects.prior_prompt,
         "images": subjects.prior_images,
-        "backbone": backbone.path,
+        "backbone": None if Path(backbone.path).is_dir() else backbone.path,
         "revision": backbone.revision,
-        "weights": weights_digest(backbone.path),
+        "weights": weights_digest(backbone.path, Path(config.output) / "cache", backbone.revision),
         "resolution": backbone.resolution,
     }
     return Path(config.output) / "cache" / "prior" / conf.digest(facts)

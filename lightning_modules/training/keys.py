@@ -24,6 +24,7 @@ from conf.schema import Run
 
 __all__ = [
     "adapter_folder",
+    "backbone_facts",
     "code_version",
     "method_facts",
     "sampling_code",
@@ -72,33 +73,43 @@ def method_facts(config: Run) -> dict[str, Any]:
     return {key: value for key, value in settings.items() if key not in unread}
 
 
-def training_key(config: Run) -> str:
-    """Digest of ``training_facts``, the backbone's weights (not where they lie on disk), the user's
-    own data and the code."""
+def training_key(config: Run, datamodule: Any = None) -> str:
+    """Digest of ``training_facts``, the content of the backbone's weights and of the user's own
+    data (not where they lie), and the code. ``datamodule``: that of these settings, where it is
+    built already."""
     from datamodules.build import data_digest
-    from lightning_modules.backbone.weights import weights_digest
+    from lightning_modules.training.contents import place_digest
 
     method = spec.methods()[config.method.name]
     facts = training_facts(config)
-    # An adapter to start from counts by its weights, wherever it lies.
-    start = weights_digest(config.method.init) if config.method.init else None
+    # What lies in files counts by its content, wherever that is: it may be changed in place.
     facts["method"].pop("init")
-    # So do data, which may be changed in place.
-    facts["data"]["root"] = data_digest(config) or config.data.root
+    facts["data"]["root"] = data_digest(config, datamodule) or config.data.root
     return conf.digest(
         {
             **facts,
-            "weights": weights_digest(config.backbone.path),
-            "start": start,
+            "backbone": backbone_facts(config),
+            "start": place_digest(config, "method.init"),
             "phrases": method.needs_phrases(config.method),
             "code": training_code(config),
         }
     )
 
 
-def adapter_folder(config: Run) -> Path:
-    """Where the adapter of these settings is, or will be."""
-    return Path(config.output) / "adapters" / training_key(config)
+def backbone_facts(config: Run) -> dict[str, Any]:
+    """The settings of the backbone, its files by their content."""
+    from lightning_modules.training.contents import place_digest
+
+    facts = conf.to_dict(config)["backbone"]
+    if (weights := place_digest(config, "backbone.path")) and Path(config.backbone.path).is_dir():
+        # The same folder in another place, with its name
+        del facts["path"], facts["name"]
+    return facts | {"weights": weights}
+
+
+def adapter_folder(config: Run, datamodule: Any = None) -> Path:
+    """Where the adapter of these settings is, or will be (see ``training_key``)."""
+    return Path(config.output) / "adapters" / training_key(config, datamodule)
 
 
 def training_code(config: Run, project: Path = PROJECT) -> str:

@@ -28,6 +28,7 @@ from conf.files import write_atomically
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
 from lightning_modules.training.checks import check, check_backbone
+from lightning_modules.training.contents import contents_of
 from lightning_modules.training.fit import Pruned, train_or_load_adapter
 from lightning_modules.training.keys import adapter_folder, code_version, training_key
 from lightning_modules.training.progress import Clock
@@ -85,9 +86,11 @@ def _run(
         # Now: methods put theirs into its layers.
         backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())
         clock("start")
+        given = config
         config, method, datamodule = _prepare(config, backbone, folder, emit("data"))
+        contents = distributed.once(lambda: contents_of(given, datamodule, emit("data")))
         clock("data")
-        target = adapter_folder(config) if method.trains else None
+        target = adapter_folder(config, datamodule) if method.trains else None
         try:
             method = train_or_load_adapter(
                 config, method, datamodule, target, folder, seed_run, emit("train")
@@ -104,7 +107,7 @@ def _run(
         "trained_parameters": sum(p.numel() for p in method.parameters()) if target else 0,
         "backbone_parameters": backbone_parameters,
     }
-    return distributed.once(lambda: _finish(outcome, counts, clock, folder, seed_run))
+    return distributed.once(lambda: _finish(outcome, counts, contents, clock, folder, seed_run))
 
 
 @contextmanager
@@ -173,7 +176,12 @@ def _prepare(
 
 
 def _finish(
-    outcome: Any, counts: dict[str, int], clock: Clock, folder: Path, seed_run: SeedRun | None
+    outcome: Any,
+    counts: dict[str, int],
+    contents: dict[str, str],
+    clock: Clock,
+    folder: Path,
+    seed_run: SeedRun | None,
 ) -> dict[str, Any]:
     """Writes the result, into MLflow too."""
     from lightning_modules.tracking.provenance import provenance
@@ -182,6 +190,7 @@ def _finish(
         "metrics": outcome.metrics,
         "facts": outcome.facts,
         "counts": counts,
+        "contents": contents,
         "seconds": clock.seconds,
         "scores": "scores.parquet" if outcome.metrics else None,
         "versions": provenance() | {"code": code_version()},

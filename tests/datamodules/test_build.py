@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from helpers.coco_files import write_coco
+from helpers.in_place import replace_text
 from helpers.scene_files import write_scene
 
 from conf import load as conf
@@ -67,11 +68,13 @@ def test_concepts_take_the_place_of_captions(settings: Any):
 
 def test_data_are_keyed_by_what_is_in_their_files(settings: Any, tmp_path: Path):
     root = write_coco(tmp_path / "coco", "train", range(2))
-    coco = settings("data=coco", f"data.root={root}")
+    coco = settings(
+        "data=coco", f"data.root={root}", "data.train_split=train", "data.min_phrases=0"
+    )
     scene = settings("data=scene", f"data.root={write_scene(tmp_path / 'scene')}")
     first = data_digest(coco), data_digest(scene)
     assert first == (data_digest(coco), data_digest(scene)) and first[0] != first[1]
-    (root / "annotations" / "captions_train.json").write_text("{}")
+    replace_text(root / "annotations" / "captions_train.json", "caption 1 of", "Caption 1 of")
     write_scene(tmp_path / "scene", brightness=90)
     assert data_digest(coco) != first[0] and data_digest(scene) != first[1]
     assert data_digest(settings("data=scene", f"data.root={tmp_path / 'nowhere'}")) is None

@@ -145,9 +145,13 @@ def test_a_full_disk_is_said_before_anything_is_drawn(
     assert not artist.calls
 
 
-def key(changes: dict[str, Any], prompts: list[Prompt] = PROMPTS, trained: str | None = "k") -> str:
-    config = conf.replace(Run(), changes)
-    return conf.digest(image_facts(config, prompts, trained, config.method.name == "mcgm"))
+def key(
+    changes: dict[str, Any],
+    prompts: list[Prompt] = PROMPTS,
+    trained: str | None = "k",
+    masks: list[list[torch.Tensor]] | None = None,
+) -> str:
+    return conf.digest(image_facts(conf.replace(Run(), changes), prompts, trained, masks))
 
 
 @pytest.mark.parametrize(
@@ -158,7 +162,6 @@ def key(changes: dict[str, Any], prompts: list[Prompt] = PROMPTS, trained: str |
         {"evaluation.guidance": 2.0},
         {"evaluation.image_format": "webp"},
         {"backbone.dtype": "bfloat16"},
-        {"method": "mcgm", "evaluation.follow_masks": True, "evaluation.masks": "blank"},
     ],
     ids=str,
 )
@@ -168,6 +171,18 @@ def test_images_depend_on_how_they_are_made(changes: dict[str, Any]):
         changes
         | {"evaluation.precision_recall_k": 5, "evaluation.keep_images": 1, "evaluation.batch": 3}
     )
+
+
+def test_images_depend_on_the_masks_that_the_method_is_told_and_on_how():
+    told = {"method": "mcgm", "evaluation.follow_masks": True}
+    masks = [[torch.zeros(8, 8, dtype=torch.bool)] for _ in PROMPTS]
+    other = [[mask.clone() for mask in of_prompt] for of_prompt in masks]
+    other[3][0][2, 2] = True
+    keys = {key(told), key(told, masks=masks), key(told, masks=other)}
+    assert len(keys | {key(told | {"evaluation.masks": "blank"}, masks=masks)}) == 4
+    # Who is told nothing draws the same
+    assert key(told) == key({"method": "mcgm"}) == key(told | {"evaluation.masks": "blank"})
+    assert key(told, masks=masks) == key(told | {"data.root": "/elsewhere"}, masks=masks)
 
 
 def test_images_depend_on_adapter_and_prompts_but_those_of_the_untouched_backbone_on_no_recipe():
