@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import lightning as L
 import torch
 from torch import distributed
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from datamodules.batch import Batch, collate
 
@@ -50,13 +50,13 @@ def share(count: int, rank: int, world: int) -> range:
     return range(count * rank // world, count * (rank + 1) // world)
 
 
-class Order(DistributedSampler[int]):
+class Order(DistributedSampler[Any]):
     """Every index once, in an order that ``seed`` and ``epoch`` fix, for process ``rank`` of
     ``world``: of each global batch of ``world`` x ``batch`` samples its own ``batch``. Together the
     processes see the batches of one process with the global batch.
 
     What makes no whole global batch is dropped. An epoch that is taken up again leaves out its
-    first ``skip`` batches.
+    first ``skip`` batches. ``with_epoch`` gives (epoch, index) in place of the index.
     """
 
     # A DistributedSampler because Lightning wraps any other once more: each process would then take
@@ -71,24 +71,39 @@ class Order(DistributedSampler[int]):
         batch: int = 1,
         rank: int = 0,
         world: int = 1,
+        with_epoch: bool = False,
     ) -> None:
         self.size, self.seed, self.epoch, self.skip = size, seed, epoch, skip
         self.batch, self.rank, self.world = batch, rank, world
+        self.with_epoch = with_epoch
 
     def __len__(self) -> int:
         # The whole epoch, also when it is taken up again: the Trainer counts the batches that came
         # before.
         return self.size // (self.batch * self.world) * self.batch
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
         order = torch.randperm(self.size, generator=generator)[: len(self) * self.world]
-        return iter(
-            order.view(-1, self.world, self.batch)[self.skip :, self.rank].flatten().tolist()
-        )
+        mine = order.view(-1, self.world, self.batch)[self.skip :, self.rank].flatten().tolist()
+        return iter([(self.epoch, index) for index in mine] if self.with_epoch else mine)
 
     def set_epoch(self, epoch: int) -> None:
         """Nothing: each epoch has an order of its own."""
+
+
+class EpochSamples(Dataset[Any]):
+    """The samples of a dataset by (epoch, index), for worker processes that go on over epochs."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, place: tuple[int, int]) -> Any:
+        self.dataset.epoch, index = place
+        return self.dataset[index]
 
 
 class PairedDataModule(L.LightningDataModule):
@@ -104,6 +119,8 @@ class PairedDataModule(L.LightningDataModule):
     def __init__(self, batch: int = 16, workers: int = 0, seed: int = 0) -> None:
         super().__init__()
         self.batch, self.workers, self.seed = batch, workers, seed
+        self._loader: DataLoader[Batch] | None = None
+        self._made_for: tuple[Any, ...] = ()
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """One epoch, or what is left of it. The Trainer asks again each epoch
@@ -121,15 +138,31 @@ class PairedDataModule(L.LightningDataModule):
             )
         epoch = self.trainer.current_epoch if self.trainer else 0
         done = self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
-        # Workers hold copies of the dataset, so they have to be started after this: they are, for
-        # each epoch.
-        self.train_set.epoch = epoch
-        order = Order(
-            size, self.seed, epoch, done % (size // (self.batch * world)), self.batch, rank, world
-        )
-        return DataLoader(
-            self.train_set, self.batch, sampler=order, num_workers=self.workers, collate_fn=collate
-        )
+        skip = done % (size // (self.batch * world))
+        if not self.workers:
+            self.train_set.epoch = epoch
+            order = Order(size, self.seed, epoch, skip, self.batch, rank, world)
+            return DataLoader(self.train_set, self.batch, sampler=order, collate_fn=collate)
+        # The worker processes are started once, before the first step, and hold copies of the
+        # dataset: the epoch comes with each index. Up to Python 3.11 a process that is forked while
+        # a thread of autograd or of the process group enters Python can wait for a lock for ever;
+        # with new workers in each epoch that happened.
+        made_for = (self.train_set, size, self.seed, self.batch, self.workers, rank, world)
+        if self._loader is None or self._made_for != made_for:
+            self._made_for = made_for
+            order = Order(size, self.seed, epoch, skip, self.batch, rank, world, with_epoch=True)
+            self._loader = DataLoader(
+                EpochSamples(self.train_set),
+                self.batch,
+                sampler=order,
+                num_workers=self.workers,
+                collate_fn=collate,
+                persistent_workers=True,
+            )
+        kept = self._loader.sampler
+        assert isinstance(kept, Order)
+        kept.epoch, kept.skip = epoch, skip
+        return self._loader
 
     def concept_dataset(
         self, concepts: Sequence[str], objects: int, length: int, seed: int

@@ -53,7 +53,7 @@ def test_an_evaluation_takes_every_sample_once(count: int, world: int):
 
 
 WORKER = """
-import json, sys, warnings
+import json, os, sys, warnings
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -64,7 +64,9 @@ from datamodules.loading import PairedDataModule
 class Numbers(Dataset):
     epoch = 0
     def __len__(self): return int(sys.argv[2])
-    def __getitem__(self, index): return {"id": index, "caption": f"{index} in epoch {self.epoch}"}
+    def __getitem__(self, index):
+        open(f"{sys.argv[1]}/process.{os.getpid()}", "w").close()
+        return {"id": index, "caption": f"{index} in epoch {self.epoch}"}
 
 class Data(PairedDataModule):
     def setup(self, stage): self.train_set = Numbers()
@@ -157,7 +159,7 @@ def test_two_processes_train_on_the_batches_of_one_and_go_on_in_the_middle_of_an
         )
         for rank in ("0", "1")
     ]
-    answers = [process.communicate(timeout=120)[0] for process in processes]
+    answers = [process.communicate(timeout=300)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], answers
     (first, rest, refused), (other_first, other_rest, other_refused) = (
         json.loads(answer.splitlines()[-1]) for answer in answers
@@ -171,6 +173,9 @@ def test_two_processes_train_on_the_batches_of_one_and_go_on_in_the_middle_of_an
     assert together == expected and len(first) == 5 and len(rest) == 3
     assert [captions[0][-1] for captions in together] == list("00011122"), (
         "the epoch reaches the worker processes"
+    )
+    assert len(list(tmp_path.glob("process.*"))) == 2 + 2, (
+        "workers are started once, not each epoch"
     )
     assert (
         refused == other_refused
