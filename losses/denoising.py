@@ -17,7 +17,9 @@ def denoising_loss(
     """Mean squared error of a noise or v prediction (Ho et al. 2020, eq. 14; masked: Break-A-Scene
     eq. 1).
 
-    ``pred``, ``target`` [B, C, H, W]; ``mask`` [B, 1, H, W] or [B, H, W] in [0, 1] multiplies both;
+    ``pred``, ``target`` [B, C, H, W]; ``mask`` [B, 1, H, W] or [B, H, W] in [0, 1] says how much
+    each pixel counts (the share of it that is inside): it weighs the squared error once, where eq.
+    1 has prediction and target multiplied by a mask of zeros and ones, which is the same there.
     ``weight`` [B] weighs samples (their mean is taken over B, not over the weights' sum). With a
     mask, ``normalise="all"`` divides each sample's sum by C·H·W as the released Break-A-Scene does,
     ``"area"`` by C times the mask's sum; a sample with an empty mask then adds zero.
@@ -42,9 +44,7 @@ def denoising_loss(
                 f"mask {tuple(mask.shape)} does not fit pred {tuple(pred.shape)}: expected "
                 "[B, 1, H, W] resized to pred"
             )
-        # The mask multiplies prediction and target (eq. 1), so the squared error carries its
-        # square.
-        error = error * mask.square()
+        error = error * mask
         counted = mask.expand_as(error) if normalise == "area" else torch.ones_like(error)
         area = counted.flatten(1).sum(1)
         per_sample = error.flatten(1).sum(1) / area.clamp_min(1e-8)

@@ -42,16 +42,28 @@ class Subjects:
     masked_loss: bool = True
     # Divide that loss by the masks' area, or by the whole plane as the released code does
     normalise: str = choice("area", "all")
+    # Masks on latents and maps: the share of a pixel inside, or the nearest pixel (released code)
+    mask_resize: str = choice("area", "nearest")
     # Weight of the squared distance between a token's map and its mask
     attention_weight: float = number(0.01, minimum=0)
     # Each step shows some of the subjects; false: all of them
     union_sampling: bool = True
+    # A token without a class word starts near the mean of all, or at a row near the table's end
+    wordless: str = choice("mean", "table_end")
+    # Decay the tokens as other weights
+    token_decay: bool = False
+    # The second phase also trains the embeddings of all words (with weights.text_encoder)
+    stock_words: bool = False
+    # The second phase starts with a new optimiser
+    new_optimizer: bool = False
     # Weight of the denoising loss on class images; 0 uses none
     prior_weight: float = number(1.0, minimum=0)
     # Number of class images, drawn by the untouched backbone before training
     prior_images: int = number(32, minimum=1)
     # Prompt of the class images
     prior_prompt: str = "a photo of a blue square"
+    # Sampler steps of the class images
+    prior_steps: int = number(30, minimum=1)
 
 
 def check_subjects(config: Run) -> None:
@@ -73,6 +85,13 @@ def check_subjects(config: Run) -> None:
         raise ValueError(
             f"method.subjects.schedule=tokens_only with data={data.name}: there are no tokens; "
             "set data=scene"
+        )
+    if subjects.stock_words and (not method.weights.text_encoder or method.weights.rank):
+        raise ValueError(
+            f"method.subjects.stock_words=true with method.weights.text_encoder="
+            f"{str(method.weights.text_encoder).lower()}, rank={method.weights.rank}: the words' "
+            "embeddings are weights of the text encoder; set text_encoder=true and rank=0, or "
+            "stock_words=false"
         )
     if data.cache == "all" and method.weights.text_encoder:
         raise ValueError(

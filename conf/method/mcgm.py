@@ -38,6 +38,10 @@ class Masks:
     timesteps: str = choice("noisier", "all")
     # On a scene: which mask stands in which slot when only some subjects are shown
     slots: str = choice("drawn", "fixed", "fixed_one", "first_one")
+    # Mask tokens that lambda_m acts on: all shown ones, or none where slots move or stay blank
+    supervised: str = choice("shown", "drawn")
+    # The token of a blank mask: zeros, or what the encoder gives, which is its bias
+    blank: str = choice("zeros", "encoded")
     # Number of words that a mask token counts as; not for merged ones
     token_scale: float = number(24.0, minimum=0)
 

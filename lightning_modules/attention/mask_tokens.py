@@ -19,11 +19,12 @@ class ExtraTokens(TokenHook):
 
     ``scale`` (a number, or [B, n]) multiplies how much an extra token counts, p ~ scale * exp(l): 1
     as any token, 0 not at all. ``present`` [B, n] takes out tokens that a sample does not have.
-    ``region`` [B, n, H, W] in [0, 1] multiplies the scale pixel by pixel, averaged over the area of
-    a map's pixel: a token acts inside its mask alone. In a batch of twice as many samples the first
-    half, the unconditional one of classifier-free guidance, gets zero tokens of the same scale;
-    with ``region`` they act nowhere, as a blank mask would have it. ``tokens`` may be set before
-    every forward pass, and get a gradient; None appends nothing.
+    ``region`` [B, n, H, W] in [0, 1] multiplies the scale pixel by pixel, brought to a map by
+    ``resize``, "area" (the mean over a map's pixel) or "nearest": a token acts inside its mask
+    alone. In a batch of twice as many samples the first half, the unconditional one of
+    classifier-free guidance, gets zero tokens of the same scale; with ``region`` they act nowhere,
+    as a blank mask would have it. ``tokens`` may be set before every forward pass, and get a
+    gradient; None appends nothing.
     """
 
     def __init__(
@@ -33,8 +34,9 @@ class ExtraTokens(TokenHook):
         scale: Tensor | float = 1.0,
         present: Tensor | None = None,
         region: Tensor | None = None,
+        resize: str = "area",
     ) -> None:
-        self.sites = list(sites)
+        self.sites, self.resize = list(sites), resize
         self.set(tokens, scale, present, region)
 
     def set(
@@ -73,7 +75,8 @@ class ExtraTokens(TokenHook):
         if self.present is not None:
             scale = scale * self.present.to(scale)
         if self.region is not None:
-            return _AppendedTokens(self.tokens, scale, self.region.to(scale).detach())
+            region = self.region.to(scale).detach()
+            return _AppendedTokens(self.tokens, scale, region, self.resize)
         # Equal numbers need no mask: the layer stays a plain scaled-dot-product attention.
         return _AppendedTokens(self.tokens, None if bool((scale == 1).all()) else scale)
 
@@ -82,8 +85,14 @@ class _AppendedTokens:
     """One forward pass with extra tokens. Layers share what they are given: one longer text, and
     one bias for each map size."""
 
-    def __init__(self, tokens: Tensor, scale: Tensor | None, region: Tensor | None = None) -> None:
-        self.tokens, self.scale, self.region = tokens, scale, region
+    def __init__(
+        self,
+        tokens: Tensor,
+        scale: Tensor | None,
+        region: Tensor | None = None,
+        resize: str = "area",
+    ) -> None:
+        self.tokens, self.scale, self.region, self.resize = tokens, scale, region, resize
         # A context, and it with the tokens behind it
         self._longer: tuple[Tensor, Tensor] | None = None
         self._biases: dict[tuple[int, int], Tensor] = {}
@@ -131,18 +140,18 @@ class _AppendedTokens:
         added to l; -inf takes a token out."""
         scale = scale[:, None]  # [B, 1, n]
         if self.region is not None:
-            scale = scale * _cover(self.region, size)
+            scale = scale * _cover(self.region, size, self.resize)
         if len(context) == 2 * len(self.tokens):
             first = scale if self.region is None else torch.zeros_like(scale)
             scale = torch.cat([first, scale])
         return F.pad(scale.to(context.dtype).log(), (context.shape[1], 0))[:, None]
 
 
-def _cover(region: Tensor, size: tuple[int, int]) -> Tensor:
+def _cover(region: Tensor, size: tuple[int, int], resize: str) -> Tensor:
     """How much of each pixel of a map is inside, [B, N, n]."""
     if region.shape[1] == 0:  # `interpolate` takes no empty input
         return region.new_zeros(len(region), size[0] * size[1], 0)
-    return F.interpolate(region, size, mode="area").flatten(2).transpose(1, 2)
+    return F.interpolate(region, size, mode=resize).flatten(2).transpose(1, 2)
 
 
 class MergedText(TokenHook):

@@ -34,6 +34,7 @@ from losses.attention import mask_attention_loss
 from losses.denoising import denoising_loss, prior_loss
 
 MAP_SIDE = 16  # Pixels along a side of the maps that the attention losses look at
+WORDS = "token_embedding"  # In the name of a text encoder's table of words
 CLASS_IMAGES = 1  # Stream of random numbers
 
 
@@ -67,15 +68,16 @@ class BreakAScene(Method):
         modules: dict[str, nn.Module] = {}
         if subjects.tokens:
             classes = [word or None for word in subjects.classes] or [None] * len(subjects.tokens)
-            modules["subjects"] = Subjects(backbone, subjects.tokens, classes)
+            modules["subjects"] = Subjects(backbone, subjects.tokens, classes, subjects.wordless)
         if weights.trainable != "none" and subjects.schedule != "tokens_only":
             modules[backbone.family.denoiser_name] = TrainedWeights(
                 backbone.denoiser, weights.trainable, self.cross_sites, weights.rank
             )
             if weights.text_encoder:
+                frozen = [] if subjects.stock_words else [WORDS]
                 for i, encoder in enumerate(backbone.text.encoders):
                     modules[f"text_encoder{'_2' * i}"] = TrainedWeights(
-                        encoder, "model", None, weights.rank, ["token_embedding"]
+                        encoder, "model", None, weights.rank, frozen
                     )
         self.adapter = nn.ModuleDict(modules | self.extra_modules())
         if not any(group.parameters for group in self.parameter_groups()):
@@ -157,6 +159,11 @@ class BreakAScene(Method):
     # --- training --------------------------------------------------------------------------------
 
     @property
+    def mask_resize(self) -> str:
+        """How masks are brought to latents and maps: "area" or "nearest"."""
+        return self.config.subjects.mask_resize
+
+    @property
     def first_phase(self) -> int:
         """Steps that train the tokens alone."""
         settings = self.config.subjects
@@ -181,9 +188,15 @@ class BreakAScene(Method):
         weights = [p for part in self.trained_weights.values() for p in part.parameters()]
         groups = [Group(weights, weight_rate)]
         if self.subjects is not None and settings.schedule != "unet_only":
-            # Decay would move the placeholders that a step does not show, too.
-            groups.append(Group(list(self.subjects.parameters()), token_rate, decays=False))
+            # Decay moves the placeholders that a step does not show, too.
+            rows = list(self.subjects.parameters())
+            groups.append(Group(rows, token_rate, decays=settings.token_decay))
         return groups
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """With ``subjects.new_optimizer`` the first phase leaves no moments to the second."""
+        if self.config.subjects.new_optimizer and self.global_step == self.first_phase > 0:
+            self.optimizers(use_pl_optimizer=False).state.clear()  # type: ignore[union-attr]
 
     def prepare(self, batch: Batch, draws: StepDraws) -> Step:
         """As `Method`'s, with the phrases of the captions and their masks."""
@@ -201,14 +214,19 @@ class BreakAScene(Method):
             [[phrase.mask for phrase in sample] for sample in step.phrases],
             self.resolution,
             self.backbone.device,
+            self.mask_resize,
         )
         return step
 
     def _freeze_by_phase(self) -> None:
         """What a phase does not train has no gradient, so that its optimiser state begins with its
-        phase."""
+        phase. Stock words that the second phase trains have one in the first, at a learning rate of
+        zero: it counts for the norm at which gradients are clipped, as in the released code, which
+        puts the words back after each step."""
         for part in self.trained_weights.values():
-            part.requires_grad_(self.global_step >= self.first_phase)
+            second = self.global_step >= self.first_phase
+            for name, parameter in part.named_parameters():
+                parameter.requires_grad_(second or WORDS in name)
         if self.subjects is not None:
             self.subjects.requires_grad_(self.config.subjects.schedule != "unet_only")
 
@@ -226,11 +244,15 @@ class BreakAScene(Method):
         return terms | self._attention_terms(step) | self._prior_terms(step)
 
     def _masked_denoising(self, step: Step) -> Term:
-        """Break-A-Scene eq. 1 on a scene: inside the union of the drawn subjects' masks."""
+        """Break-A-Scene eq. 1 on a scene: inside the union of the drawn subjects' masks.
+
+        With the nearest pixel of a mask it is as released: the mask multiplies prediction and
+        target, so that grey pixels weigh the squared error with their square."""
         if self.subjects is None or not self.config.subjects.masked_loss:
             return Term(denoising_loss(step.prediction, step.target))
         union = step.masks.amax(1, keepdim=True)  # [B, 1, H, W]
-        union = F.interpolate(union, step.prediction.shape[-2:], mode="area")
+        union = F.interpolate(union, step.prediction.shape[-2:], mode=self.mask_resize)
+        union = union.square() if self.mask_resize == "nearest" else union
         normalise = self.config.subjects.normalise
         return Term(denoising_loss(step.prediction, step.target, union, normalise))
 
@@ -238,7 +260,9 @@ class BreakAScene(Method):
         """Break-A-Scene eq. 2: each phrase's map resembles its mask."""
         if step.maps is None:
             return {}
-        loss = mask_attention_loss(step.maps.mean(), step.masks, step.present, resize="area")
+        loss = mask_attention_loss(
+            step.maps.mean(), step.masks, step.present, resize=self.mask_resize
+        )
         return {"attention": Term(loss, self.config.subjects.attention_weight)}
 
     def _prior_terms(self, step: Step) -> dict[str, Term]:

@@ -16,7 +16,7 @@ from lightning_modules.backbone.weights import weights_digest
 
 __all__ = ["class_image_folder", "draw_class_images"]
 
-STEPS, GUIDANCE, BATCH = 30, 7.5, 4
+GUIDANCE, BATCH = 7.5, 4
 
 
 def class_image_folder(config: Run) -> Path:
@@ -25,6 +25,7 @@ def class_image_folder(config: Run) -> Path:
     facts = {
         "prompt": subjects.prior_prompt,
         "images": subjects.prior_images,
+        "steps": subjects.prior_steps,
         "backbone": None if Path(backbone.path).is_dir() else backbone.path,
         "revision": backbone.revision,
         "weights": weights_digest(backbone.path, Path(config.output) / "cache", backbone.revision),
@@ -44,7 +45,9 @@ def draw_class_images(
             for start in range(0, subjects.prior_images, BATCH):
                 seeds = list(range(start, min(start + BATCH, subjects.prior_images)))
                 prompts, side = [subjects.prior_prompt] * len(seeds), config.backbone.resolution
-                images = sampling.sample(backbone, prompts, seeds, STEPS, GUIDANCE, side, BATCH)
+                images = sampling.sample(
+                    backbone, prompts, seeds, subjects.prior_steps, GUIDANCE, side, BATCH
+                )
                 for seed, image in zip(seeds, images, strict=True):
                     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
                     picture.save(draft / f"{seed:04d}.png")

@@ -38,9 +38,9 @@ class TokenMasks:
     supervised_masks: list[list[Tensor]] = field(default_factory=list)
     maps: CapturedMaps | None = None
 
-    def supervise(self, text_length: int, union: bool) -> None:
-        """Supervises all tokens, which stand behind a text of that length, whose mask is not blank;
-        with ``union`` a sample has one token for all its masks."""
+    def supervise(self, text_length: int, union: bool, samples: Sequence[bool]) -> None:
+        """Supervises the tokens of those ``samples`` whose mask is not blank. Tokens stand behind a
+        text of that length; with ``union`` a sample has one for all its masks."""
         masks = self.masks
         if union:
             masks = [
@@ -49,7 +49,9 @@ class TokenMasks:
             ]
         shown = [
             [(text_length + i, mask) for i, mask in enumerate(sample) if bool(mask.any())]
-            for sample in masks
+            if supervised
+            else []
+            for sample, supervised in zip(masks, samples, strict=True)
         ]
         self.supervised_indices = [[at for at, _ in sample] for sample in shown]
         self.supervised_masks = [[mask for _, mask in sample] for sample in shown]
@@ -64,15 +66,15 @@ class MaskTarget(NamedTuple):
 
 
 def read_masks(
-    masks: Sequence[PromptMasks] | None, prompts: Sequence[str], side: int
+    masks: Sequence[PromptMasks] | None, prompts: Sequence[str], side: int, resize: str = "area"
 ) -> list[list[MaskTarget]]:
     """The target masks of each prompt.
 
     ``masks`` has an entry a prompt: None or nothing (no mask), or a mapping, or pairs, of what to
     which mask: a phrase of the prompt, a tuple of phrases that share the mask, or None for a mask
-    that belongs to no words. A mask is brought to ``side`` x ``side`` by area. Raises ValueError
-    when there is not one entry a prompt, and on a mask that cannot be read, is not a plane or not
-    square.
+    that belongs to no words. A mask is brought to ``side`` x ``side`` by ``resize``, "area" or
+    "nearest". Raises ValueError when there is not one entry a prompt, and on a mask that cannot be
+    read, is not a plane or not square.
     """
     if masks is None:
         return [[] for _ in prompts]
@@ -88,7 +90,8 @@ def read_masks(
         targets.append(
             [
                 MaskTarget(
-                    _phrases(what), read_mask(mask, side, f"the mask of {what!r} in {prompt!r}")
+                    _phrases(what),
+                    read_mask(mask, side, f"the mask of {what!r} in {prompt!r}", resize),
                 )
                 for what, mask in pairs
             ]
@@ -112,7 +115,7 @@ def _phrases(what: Any) -> tuple[str | tuple[int, int], ...]:
     return phrases
 
 
-def read_mask(mask: MaskLike, side: int, name: str = "a mask") -> Tensor:
+def read_mask(mask: MaskLike, side: int, name: str = "a mask", resize: str = "area") -> Tensor:
     """float32 [side, side] in [0, 1] of a tensor or array [H, W] (bool, or numbers from 0 to 1 or 0
     to 255), a PIL image, or a file."""
     if isinstance(mask, str | Path):
@@ -144,7 +147,7 @@ def read_mask(mask: MaskLike, side: int, name: str = "a mask") -> Tensor:
             "or whole numbers from 0 to 255"
         )
     if plane.shape[0] != side:
-        plane = F.interpolate(plane[None, None], (side, side), mode="area")[0, 0]
+        plane = F.interpolate(plane[None, None], (side, side), mode=resize)[0, 0]
     return plane
 
 
@@ -166,10 +169,11 @@ def rotate_mask(mask: Tensor, degrees: float) -> Tensor:
 
 
 def stack_masks(
-    masks: Sequence[Sequence[Tensor]], side: int, device: torch.device
+    masks: Sequence[Sequence[Tensor]], side: int, device: torch.device, resize: str = "area"
 ) -> tuple[Tensor, Tensor]:
-    """Ragged lists of masks [H, W] -> float32 [B, n, side, side], brought there by area and blank
-    where a sample has fewer than n, and bool [B, n], which of them exist."""
+    """Ragged lists of masks [H, W] -> float32 [B, n, side, side], brought there by ``resize``
+    ("area" or "nearest") and blank where a sample has fewer than n, and bool [B, n], which of them
+    exist."""
     most = max((len(sample) for sample in masks), default=0)
     present = torch.tensor(
         [[i < len(sample) for i in range(most)] for sample in masks], dtype=torch.bool
@@ -178,7 +182,7 @@ def stack_masks(
     planes = [
         mask.float()
         if mask.shape == (side, side)
-        else F.interpolate(mask.float()[None, None], (side, side), mode="area")[0, 0]
+        else F.interpolate(mask.float()[None, None], (side, side), mode=resize)[0, 0]
         for sample in masks
         for mask in sample
     ]

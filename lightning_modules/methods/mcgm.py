@@ -49,7 +49,14 @@ class MCGM(BreakAScene):
         self.high_noise_only = settings.timesteps == "noisier"
         side = max(round(self.resolution / backbone.vae_scale_factor), 1)
         width = self.cross_sites[0].context
-        encoder = MaskEncoder(settings.encoder, width, side, backbone.text.length)
+        encoder = MaskEncoder(
+            settings.encoder,
+            width,
+            side,
+            backbone.text.length,
+            self.mask_resize,
+            settings.blank == "encoded",
+        )
         if settings.text_binding == "text" and settings.encoder in ("per_mask", "conv"):
             # The words alone stand for the mask at first: the encoder adds to them what it learns.
             nn.init.zeros_(encoder.project.weight)
@@ -57,7 +64,9 @@ class MCGM(BreakAScene):
         encoder.requires_grad_(settings.trained)
         merged = settings.encoder == "merged"
         self.mask_tokens: ExtraTokens | MergedText = (
-            MergedText(self.cross_sites) if merged else ExtraTokens(self.cross_sites)
+            MergedText(self.cross_sites)
+            if merged
+            else ExtraTokens(self.cross_sites, resize=self.mask_resize)
         )
         return {"encoder": encoder}
 
@@ -77,18 +86,22 @@ class MCGM(BreakAScene):
     # --- masks to tokens -------------------------------------------------------------------------
 
     def set_mask_tokens(
-        self, masks: Sequence[Sequence[Tensor]], words: Tensor | None = None
+        self, masks: Sequence[Sequence[Tensor]], words: Tensor | None = None, zeros: bool = False
     ) -> None:
         """From the next forward pass on each of its B samples has a token for each of its
-        ``masks``.
+        ``masks``, all of them zero with ``zeros``.
 
         ``words`` [B, n, D] are the states of each mask's words (`word_states`); None where no mask
-        has any. A blank mask gives a token of zeros, and acts nowhere where masks limit where
-        tokens act.
+        has any. A blank mask gives a token as ``masks.blank`` says, and acts nowhere where masks
+        limit where tokens act.
         """
         settings = self.config.masks
-        planes, present = stack_masks(masks, self.resolution, self.backbone.device)
+        planes, present = stack_masks(
+            masks, self.resolution, self.backbone.device, self.mask_resize
+        )
         tokens, shown = self.encoder(planes)  # [B, m, D], [B, m]
+        if zeros:
+            tokens = torch.zeros_like(tokens)
         if isinstance(self.mask_tokens, MergedText):
             self.mask_tokens.samples = len(planes)
             self.mask_tokens.merge = lambda text: self.encoder.merge(text, tokens, shown)
@@ -112,9 +125,9 @@ class MCGM(BreakAScene):
 
     @contextmanager
     def _mask_tokens_set(
-        self, masks: Sequence[Sequence[Tensor]], words: Tensor | None = None
+        self, masks: Sequence[Sequence[Tensor]], words: Tensor | None = None, zeros: bool = False
     ) -> Iterator[None]:
-        self.set_mask_tokens(masks, words)
+        self.set_mask_tokens(masks, words, zeros)
         try:
             yield
         finally:
@@ -162,9 +175,14 @@ class MCGM(BreakAScene):
             masks.append([mask for mask, _ in slots])
             word_indices.append([words for _, words in slots])
         step.token_masks = TokenMasks(blank, masks, word_indices)
-        if self.config.masks.lambda_m and not isinstance(self.mask_tokens, MergedText):
-            union = self.config.masks.encoder == "union"
-            step.token_masks.supervise(step.text.hidden.shape[1], union)
+        settings = self.config.masks
+        if settings.lambda_m and not isinstance(self.mask_tokens, MergedText):
+            drawn = [
+                settings.supervised == "shown" or self._in_drawn_slots(len(phrases))
+                for phrases in step.phrases
+            ]
+            union = settings.encoder == "union"
+            step.token_masks.supervise(step.text.hidden.shape[1], union, drawn)
         return step
 
     def _fill_slots(self, drawn: list[tuple[Phrase, list[int]]]) -> list[tuple[Tensor, list[int]]]:
@@ -172,12 +190,19 @@ class MCGM(BreakAScene):
         in the others (strategies 0, 2, 3 and 4 of the released code)."""
         tokens, rule = self.config.subjects.tokens, self.config.masks.slots
         masks = [(phrase.mask, words) for phrase, words in drawn]
-        if not tokens or rule == "drawn" or (rule != "fixed" and len(drawn) > 1) or not drawn:
+        if self._in_drawn_slots(len(drawn)):
             return masks
         slots = [(torch.zeros_like(masks[0][0]), list[int]()) for _ in tokens]
         for (phrase, _), mask in zip(drawn, masks, strict=True):
             slots[0 if rule == "first_one" else tokens.index(phrase.text)] = mask
         return slots
+
+    def _in_drawn_slots(self, count: int) -> bool:
+        """Whether the masks of so many drawn subjects stand in the order in which these were
+        drawn."""
+        rule = self.config.masks.slots
+        moved = rule == "fixed" or (rule != "drawn" and count == 1)
+        return not (moved and count and self.config.subjects.tokens)
 
     def run_denoiser(self, step: Step) -> None:
         """The forward pass with mask tokens, whose maps are read where a loss looks at them."""
@@ -203,8 +228,10 @@ class MCGM(BreakAScene):
         given = step.token_masks
         if given.maps is None:
             return {}
-        masks, present = stack_masks(given.supervised_masks, self.resolution, self.backbone.device)
-        loss = mask_attention_loss(given.maps.mean(), masks, present, resize="area")
+        masks, present = stack_masks(
+            given.supervised_masks, self.resolution, self.backbone.device, self.mask_resize
+        )
+        loss = mask_attention_loss(given.maps.mean(), masks, present, resize=self.mask_resize)
         return {"mask_attention": Term(loss, self.config.masks.lambda_m)}
 
     def _distillation_terms(self, step: Step) -> dict[str, Term]:
@@ -228,12 +255,13 @@ class MCGM(BreakAScene):
         return {"drift": Term(draws.ddp_reweight(loss, counts), weight)}
 
     def _prior_terms(self, step: Step) -> dict[str, Term]:
-        """As `BreakAScene`'s; class images have blank masks."""
+        """As `BreakAScene`'s; a class image has as many mask tokens as its sample of the scene, all
+        of them zero."""
         if step.batch.prior is None:
             return {}
         blank = torch.zeros(self.resolution, self.resolution)
-        count = max(len(self.config.subjects.tokens), 1)
-        with self._mask_tokens_set([[blank] * count] * len(step.batch.prior)):
+        masks = [[blank] * len(sample) for sample in step.token_masks.masks]
+        with self._mask_tokens_set(masks, zeros=True):
             return super()._prior_terms(step)
 
     # --- use -------------------------------------------------------------------------------------
@@ -298,7 +326,7 @@ class MCGM(BreakAScene):
         self, prompts: Sequence[str], masks: Sequence[PromptMasks] | None
     ) -> tuple[list[list[MaskTarget]], list[list[list[int]]]]:
         """The target masks of each prompt, and the indices of the tokens of each one's phrases."""
-        targets = read_masks(masks, prompts, self.resolution)
+        targets = read_masks(masks, prompts, self.resolution, self.mask_resize)
         indices = []
         for prompt, sample in zip(prompts, targets, strict=True):
             phrases: list[Any] = [phrase for target in sample for phrase in target.phrases]

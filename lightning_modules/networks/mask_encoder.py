@@ -22,7 +22,8 @@ def union(masks: Tensor) -> Tensor:
 
 class MaskEncoder(nn.Module):
     """Target masks [B, n, H, W] in [0, 1] -> tokens [B, m, D], in float32, and which of them come
-    from a mask that is not blank, bool [B, m]. A blank mask gives a token of zeros.
+    from a mask that is not blank, bool [B, m]. A blank mask gives a token of zeros or, with
+    ``encode_blank``, what the layers make of it: their bias (the released code).
 
     ``per_mask``: one linear layer over the pixels of a mask, a token a mask (the released code);
     ``union``: the same of all masks laid over each other, one token; ``merged``: as many tokens as
@@ -30,17 +31,27 @@ class MaskEncoder(nn.Module):
     ``conv``: a token a mask from strided convolutions over the mask and the coordinates of its
     pixels, then one linear layer over what they leave of the plane.
 
-    ``width`` is D; masks are brought to squares of ``side`` pixels by area; ``text_length`` is the
-    length of the text in tokens. Raises ValueError on another ``kind``.
+    ``width`` is D; masks are brought to squares of ``side`` pixels by ``resize``, "area" or
+    "nearest" (the released code); ``text_length`` is the length of the text in tokens. Raises
+    ValueError on another ``kind``.
     """
 
-    def __init__(self, kind: str, width: int, side: int, text_length: int) -> None:
+    def __init__(
+        self,
+        kind: str,
+        width: int,
+        side: int,
+        text_length: int,
+        resize: str = "area",
+        encode_blank: bool = False,
+    ) -> None:
         super().__init__()
         if kind not in KINDS:
             raise ValueError(
                 f"mask encoder {kind!r} is unknown: expected one of {', '.join(KINDS)}"
             )
         self.kind, self.side, self.text_length = kind, min(side, MAX_SIDE), text_length
+        self.resize, self.encode_blank = resize, encode_blank
         features = self.side**2
         if kind == "merged":
             self.spread = nn.Conv2d(1, text_length, 1)
@@ -70,7 +81,7 @@ class MaskEncoder(nn.Module):
             shown = torch.zeros(count, 0, dtype=torch.bool, device=masks.device)
             return masks.new_zeros(count, 0, self.project.out_features), shown
         if masks.shape[-2:] != (self.side, self.side):
-            masks = F.interpolate(masks, (self.side, self.side), mode="area")
+            masks = F.interpolate(masks, (self.side, self.side), mode=self.resize)
         shown = masks.flatten(2).any(2)  # [B, n]
         if self.kind == "merged":
             tokens = self.project(self.spread(masks).flatten(2))  # [B, T, D]
@@ -80,7 +91,7 @@ class MaskEncoder(nn.Module):
             tokens = self.project(planes.flatten(1)).unflatten(0, (count, objects))
         else:
             tokens = self.project(masks.flatten(2))  # [B, n, D]
-        return tokens * shown[..., None], shown
+        return tokens if self.encode_blank else tokens * shown[..., None], shown
 
     def merge(self, text: Tensor, tokens: Tensor, shown: Tensor) -> Tensor:
         """Text states [B, T, D] with the T mask tokens of ``merged`` mixed in; the text itself

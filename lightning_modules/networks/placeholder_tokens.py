@@ -32,7 +32,9 @@ class Subjects(nn.Module):
     A row starts as that of the first sub-token of its word in ``init`` (Break-A-Scene, "first
     sub-token of the initializer word"). Where that is None it starts at the mean of the table's
     rows plus normal noise of a tenth of their standard deviation in each dimension, which torch's
-    global generator draws: tokens that start alike could not part.
+    global generator draws: tokens that start alike could not part. With ``wordless="table_end"`` it
+    starts there as in the released code of Break-A-Scene: k placeholders at the first k of the last
+    2k stock rows, in CLIP rare words, but BOS where there is one placeholder alone.
 
     Placeholders match whatever their case, and inside a word, too: "<asset0>" is safe, "sky" would
     also be found in "skyline".
@@ -45,7 +47,11 @@ class Subjects(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, tokens: Sequence[str], init: Sequence[str | None]
+        self,
+        backbone: Backbone,
+        tokens: Sequence[str],
+        init: Sequence[str | None],
+        wordless: str = "mean",
     ) -> None:
         super().__init__()
         if not backbone.family.clip:
@@ -67,8 +73,16 @@ class Subjects(nn.Module):
             ENCODERS, backbone.text.tokenizers, backbone.text.encoders, strict=False
         ):
             table = encoder.get_input_embeddings().weight.detach()
+            ends: Sequence[Tensor | None] = [None] * len(init)
+            if wordless == "table_end":
+                ends = list(table[len(tokenizer) - 2 * len(init) :][: len(init)])
             self.rows[name] = nn.Parameter(
-                torch.stack([_first_row(table, tokenizer, word) for word in init])
+                torch.stack(
+                    [
+                        _first_row(table, tokenizer, word, end)
+                        for word, end in zip(init, ends, strict=True)
+                    ]
+                )
             )
 
     # --- in the backbone --------------------------------------------------------------------------
@@ -308,8 +322,8 @@ def _extended(tokenizer: Any, tokens: tuple[str, ...]) -> Any:
     return extended
 
 
-def _first_row(table: Tensor, tokenizer: Any, word: str | None) -> Tensor:
-    """float32 [d] on the CPU."""
+def _first_row(table: Tensor, tokenizer: Any, word: str | None, end: Tensor | None) -> Tensor:
+    """float32 [d] on the CPU; ``end`` is that of a placeholder without a word, if any."""
     if word is not None:
         ids = tokenizer(word, add_special_tokens=False).input_ids
         if not ids:
@@ -317,5 +331,7 @@ def _first_row(table: Tensor, tokenizer: Any, word: str | None) -> Tensor:
                 f"init word {word!r} has no token: expected a word, or None for the mean of all"
             )
         return table[ids[0]].float().cpu().clone()
+    if end is not None:
+        return end.float().cpu().clone()
     spread, mean = (value.cpu() for value in torch.std_mean(table.float(), dim=0))
     return mean + NOISE * spread * torch.randn(mean.shape)

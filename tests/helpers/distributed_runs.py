@@ -46,7 +46,6 @@ def execute(jobs: list[Job], rank: int = 0) -> list[Seen]:
     from conf import load as conf
     from lightning_modules.evaluation import gate_diagnostics as maps
     from lightning_modules.evaluation.images import ImageStore
-    from lightning_modules.methods import class_images
     from lightning_modules.tracking.mlflow import Tracking
     from lightning_modules.training import run as train
     from lightning_modules.training.callbacks import ProgressLines
@@ -70,13 +69,13 @@ def execute(jobs: list[Job], rank: int = 0) -> list[Seen]:
         end(self, trainer, *args)
 
     before = [(ImageStore, "save", save), (ProgressLines, "on_train_batch_end", end)]
-    before += [(maps, "draw_maps", maps.draw_maps), (class_images, "STEPS", class_images.STEPS)]
+    before += [(maps, "draw_maps", maps.draw_maps)]
     ImageStore.save, ProgressLines.on_train_batch_end, ProgressLines.on_train_batch_start = (
         saved,
         ended,
         started,
     )  # type: ignore
-    maps.draw_maps, class_images.STEPS = lambda *args: Image.new("L", (1, 1)), 1  # type: ignore
+    maps.draw_maps = lambda *args: Image.new("L", (1, 1))  # type: ignore
     found = []
     try:
         for job in jobs:

@@ -39,13 +39,39 @@ def test_area_divides_by_what_the_mask_holds():
     assert float(denoising_loss(pred, target, mask, normalise="area")) == pytest.approx(
         float(expected), rel=1e-6
     )
-    # A mask of half weight: its square is in the error, its sum in the area.
+    # A mask of half weight: half of each error, and half of the area.
     half = torch.full((1, 64, 64), 0.5)
     plain = float(denoising_loss(pred, target))
     assert float(denoising_loss(pred, target, half, normalise="area")) == pytest.approx(
-        plain / 2, rel=1e-5
+        plain, rel=1e-5
     )
-    assert float(denoising_loss(pred, target, half)) == pytest.approx(plain / 4, rel=1e-5)
+    assert float(denoising_loss(pred, target, half)) == pytest.approx(plain / 2, rel=1e-5)
+
+
+def disc_and_strip() -> torch.Tensor:
+    """[2, 512, 512]: a disc, and a strip of nine pixels, whose edges are off the latents' grid."""
+    y, x = torch.arange(512)[:, None], torch.arange(512)
+    disc = (y - 307.7) ** 2 + (x - 200.3) ** 2 <= 91**2
+    strip = (x >= 219) & (x < 228) & (y >= 37) & (y < 401)
+    return torch.stack([disc, strip]).double()
+
+
+@pytest.mark.parametrize("normalise", ["all", "area"])
+@pytest.mark.parametrize("shape", [0, 1])
+def test_each_pixel_of_the_image_counts_once(shape: int, normalise: str):
+    pred, target = field(0.7, 0.05).requires_grad_(), field(0.2, 0.08)
+    pixels = disc_and_strip()[shape]
+    mask = torch.nn.functional.interpolate(pixels[None, None], (64, 64), mode="area")
+    assert ((mask > 0) & (mask < 1)).any()
+    loss = denoising_loss(pred, target, mask, normalise)
+    (gradient,) = torch.autograd.grad(loss, pred)
+    # Each pixel of the image has the error of the latent that it lies in.
+    error = (pred - target).square().repeat_interleave(8, -1).repeat_interleave(8, -2)
+    area = 512**2 if normalise == "all" else pixels.sum()
+    expected = (error * pixels).sum() / (4 * area)
+    (theirs,) = torch.autograd.grad(expected, pred)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    assert torch.allclose(gradient, theirs, atol=1e-6 * float(theirs.abs().max()))
 
 
 def test_without_mask_it_is_the_mean_squared_error():

@@ -23,7 +23,6 @@ from datamodules.batch import Batch
 from datamodules.scene import SceneDataset
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
-from lightning_modules.methods import class_images
 from lightning_modules.methods.base import Method
 from lightning_modules.methods.break_a_scene import BreakAScene
 from lightning_modules.methods.mask_targets import stack_masks
@@ -58,6 +57,7 @@ def scene(base: Run, output: Path, **changes: Any) -> Run:
         "data.flip": True,
         "evaluation.prompts": 0,
         "method.subjects.prior_weight": 0.0,
+        "method.subjects.prior_steps": 2,
         "trainer.steps": 4,
         "trainer.batch": 2,
         "trainer.warmup": 0,
@@ -117,11 +117,6 @@ class Steps:
             any(not torch.equal(a, b) for a, b in zip(one, two, strict=True))
             for one, two in zip(chosen, chosen[1:], strict=False)
         ]
-
-
-@pytest.fixture
-def quick_class_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(class_images, "STEPS", 2)
 
 
 @pytest.fixture
@@ -230,7 +225,6 @@ def test_something_must_be_trained(embedded: Backbone):
 # --- resuming --------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("quick_class_images")
 @pytest.mark.parametrize("stops", [((5, 4),), *slow((((3, 2), (5, 4)),))])
 def test_resumed_in_either_phase_it_ends_as_if_nothing_had_happened(
     base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stops: tuple
@@ -358,15 +352,22 @@ def images(pipeline: Any) -> Tensor:
     return (pipeline(PROMPTS, generator=generators, **options).images * 255).round().int()
 
 
-@pytest.mark.parametrize(("wiring", "rank"), [("embedded", 0), *slow(("sd1", 4), ("embedded", 4))])
+@pytest.mark.parametrize(
+    ("wiring", "rank", "words"),
+    [
+        ("embedded", 0, True),
+        *slow(("sd1", 4, False), ("embedded", 0, False), ("embedded", 4, False)),
+    ],
+)
 def test_images_files_and_the_backbone(
-    request: pytest.FixtureRequest, tmp_path: Path, wiring: str, rank: int
+    request: pytest.FixtureRequest, tmp_path: Path, wiring: str, rank: int, words: bool
 ):
     backbone = request.getfixturevalue(wiring)
     source = request.getfixturevalue({"embedded": "tiny_pipeline", "sd1": "sd1_pipeline"}[wiring])
     before, plain = objects(backbone), sample(backbone, PROMPTS, SEEDS, 2, 3.0, 64)
     values = {name: value.clone() for name, value in backbone.unet.state_dict().items()}
-    method = changed(breaker(backbone, None, Weights("attn2", rank, text_encoder=True)))
+    weights = Weights("attn2", rank, text_encoder=True)
+    method = changed(breaker(backbone, None, weights, stock_words=words))
     mine = method.generate(PROMPTS, SEEDS, None, 2, 3.0)
     assert not torch.equal(mine, plain)
     standing = method.to_pipeline()
@@ -379,9 +380,9 @@ def test_images_files_and_the_backbone(
     assert sum(value.numel() for value in held.values()) == sum(
         p.numel() for p in method.parameters()
     )
-    assert all(".attn2." in name for name in held if name.startswith("unet.")) and not any(
-        "token_embedding" in name for name in held
-    )
+    assert all(".attn2." in name for name in held if name.startswith("unet."))
+    tables = sum("token_embedding" in name for name in held)
+    assert tables == (len(encoders) if words else 0)
     assert all(
         (".lora_" in name) == bool(rank) for name in held if not name.startswith("subjects.")
     )
@@ -433,7 +434,6 @@ def test_images_files_and_the_backbone(
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("quick_class_images")
 @pytest.mark.parametrize(("name", "rank"), [("sd21", 0), ("sdxl", 2)])
 def test_both_phases_on_a_folder_as_the_papers_examples(
     name: str, rank: int, base: Run, tmp_path: Path, steps: Steps

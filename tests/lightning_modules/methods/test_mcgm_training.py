@@ -344,10 +344,11 @@ def step_without_maps(method: MCGM, batch: Batch, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("encoder", ["per_mask", "union", "merged"])
-def test_class_images_have_blank_masks(
+def test_class_images_have_as_many_blank_masks_as_their_scene(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch, encoder: str
 ):
     method, seen = mcgm(embedded, ASSETS, encoder=encoder, mask_scope="everywhere"), []
+    present: list[Tensor | None] = []
 
     def predict(noised: Tensor, timesteps: Tensor, text: Any) -> Tensor:
         seen.append(
@@ -355,16 +356,19 @@ def test_class_images_have_blank_masks(
             if encoder == "merged"
             else method.mask_tokens.tokens
         )
+        present.append(getattr(method.mask_tokens, "present", None))
         return noised
 
     monkeypatch.setattr(method, "predict", predict)
     step_without_maps(method, scene((0, 1), (2,), prior=True), monkeypatch)
     shape = {
-        "per_mask": (2, 3, 192),
+        "per_mask": (2, 2, 192),
         "union": (2, 1, 192),
         "merged": (2, embedded.text.tokenizers[0].model_max_length, 192),
     }[encoder]
     assert len(seen) == 2 and seen[0].any() and seen[1].shape == shape and not seen[1].any()
+    if encoder == "per_mask":
+        assert [tokens.tolist() for tokens in present] == [[[True, True], [True, False]]] * 2
 
 
 def test_dropout_blanks_its_share_of_the_samples_whatever_the_noise(

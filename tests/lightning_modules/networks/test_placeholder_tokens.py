@@ -114,6 +114,19 @@ def test_a_row_starts_as_the_first_sub_token_of_its_word(backbone: Backbone):
         assert torch.equal(rows.data, table[tokenizer.convert_tokens_to_ids(words)])
 
 
+@both
+@pytest.mark.parametrize(("count", "ids"), [(1, [-2]), (2, [-4, -3])])
+def test_without_a_word_rows_start_at_the_tables_end_as_in_the_released_code(
+    backbone: Backbone, count: int, ids: list[int]
+):
+    subjects = Subjects(backbone, TOKENS[:count], [None] * count, "table_end")
+    for name, encoder in zip(subjects.rows, backbone.text.encoders, strict=True):
+        assert torch.equal(subjects.rows[name].data, encoder.get_input_embeddings().weight[ids])
+    named = Subjects(backbone, TOKENS[:2], ["ring", None], "table_end")
+    for name, encoder in zip(named.rows, backbone.text.encoders, strict=True):
+        assert torch.equal(named.rows[name][1], encoder.get_input_embeddings().weight[-3])
+
+
 @sdxl
 def test_without_a_word_rows_start_near_the_mean_apart_from_one_another_and_as_the_seed_says(
     backbone: Backbone,

@@ -31,6 +31,10 @@ SUBJECTS = [
         {"method.weights.trainable": "none", "method.masks.trained": False},
         "weights.trainable=none with data=shapes: nothing would be trained",
     ),
+    (
+        {"method.subjects.stock_words": True, "method.weights.text_encoder": False},
+        "stock_words=true with method.weights.text_encoder=false, rank=0",
+    ),
     ({**SCENE, "backbone.resolution": 512}, "backbone.resolution=512 with data=scene.*64 pixels"),
     ({**SCENE, "data.root": "/x"}, "detector=judge with data.name='scene': .*embedded world"),
     ({"evaluate_with": {"method.weights.rank": 4}}, "weights.rank cannot change after training"),

@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[3]
 SCENE = {
     "data.name": "scene",
     "method.subjects.prior_images": 3,
+    "method.subjects.prior_steps": 1,
     "method.subjects.first_phase": 0.5,
     "method.weights.text_encoder": True,
     "trainer.schedule": "constant",

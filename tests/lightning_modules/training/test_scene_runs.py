@@ -218,6 +218,7 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
     others = {
         "method.subjects.prior_prompt": "a ring",
         "method.subjects.prior_images": 7,
+        "method.subjects.prior_steps": 50,
         "backbone.path": "embedded",
     }
     assert (
@@ -230,7 +231,7 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
                 ),
             }
         )
-        == 4
+        == 5
     )
     for off in (
         {"method.subjects.prior_weight": 0.0, "method.subjects.prior_prompt": "another"},
