@@ -31,7 +31,13 @@ METHODS: dict[str, dict[str, Any]] = {
     "separate_enhance": KEY_FINETUNING,
 }
 # As in the sound preset
-TRAINED = {"mcgm": {"method.weights.trainable": "attn2", "method.weights.text_encoder": False}}
+TRAINED = {
+    "mcgm": {
+        "method.weights.trainable": "attn2",
+        "method.weights.text_encoder": False,
+        "method.subjects.stock_words": False,
+    }
+}
 
 SWEEP = Sweep(
     name="released",
