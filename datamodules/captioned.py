@@ -241,8 +241,8 @@ class CaptionedDataModule(PairedDataModule):
         return set(dataset.records.columns()[1])
 
     def remarks(self) -> list[str]:
-        """What a person should know of the splits, in sentences: problems of each, and images that
-        are trained on and measured on."""
+        """What a person should know of the splits, in sentences: problems and notes of each, and
+        images that are trained on and measured on."""
         remarks = []
         for dataset in (self.train_set, *self.eval_sets.values()):
             kinds = [
@@ -250,6 +250,8 @@ class CaptionedDataModule(PairedDataModule):
                 for kind, problem in dataset.manifest["problems"].items()
             ]
             remarks += [f"split {dataset.split!r}: {'; '.join(kinds)}"] if kinds else []
+            notes = dataset.manifest.get("notes", [])
+            remarks += [f"split {dataset.split!r}: {note}" for note in notes]
         trained = self.identities(self.train_set)
         for split, dataset in self.eval_sets.items():
             if shared := len(trained & self.identities(dataset)):

@@ -116,7 +116,7 @@ class CroppedImages(Dataset):
     def pixels(self, index: int, flipped: bool = False) -> Tensor:
         """uint8 [3, resolution, resolution]. Raises DataError where the image cannot be decoded."""
         record, crop = self.records[index], self.crop(index, flipped)
-        image = read_image(record.path)
+        image = read_image(record.path, record.as_stored)
         if image.size != (record.width, record.height):
             raise DataError(
                 f"{record.path}: now {image.size}, {(record.width, record.height)} when it "
@@ -139,6 +139,7 @@ class CroppedImages(Dataset):
 
     def _digest(self, records: str) -> str:
         facts = [self.split, str(self.resolution), str(self.mask_share), records]
+        facts += [f"row {row} as stored" for row in self.records.rows_as_stored()]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
     def instances(

@@ -7,13 +7,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from conf.contents import file_state
 from datamodules.batch import Caption
 from datamodules.concepts import with_article
 from datamodules.formats.coco_layouts import Images, find
-from datamodules.formats.images import orientation
+from datamodules.formats.images import ImageHeader
 from datamodules.formats.index import DataError, Problems, Record
 from datamodules.formats.masks import usable
 from datamodules.formats.reader import Reader
@@ -23,8 +21,8 @@ class CocoReader(Reader):
     """A split in any of the layouts of `coco_layouts`. Where no caption is given at all, the
     objects of an image are named in one.
 
-    Annotations of a record are {"id", "label", "segmentation", "bbox", "color", "turn"?}: "turn" is
-    the EXIF orientation where the mask is that of the pixels as they are stored.
+    Annotations of a record are {"id", "label", "segmentation", "bbox", "color"}, in the pixels of
+    the image as it is read.
     """
 
     def __init__(
@@ -35,8 +33,6 @@ class CocoReader(Reader):
         self.images = Images(self.place.folders)
         counts = {"crowds": 0, "categories": [], "objects": 0}
         self.notes = {"layout": self.place.layout, **self.notes, **counts}
-        self.remarks: list[str] = []
-        self.notes["notes"] = self.remarks
         # By id; the path is the name that the files give
         self.listed: dict[int | str, Record] = {}
 
@@ -81,28 +77,25 @@ class CocoReader(Reader):
             )
         return records
 
-    def complete(self, record: Record, size: tuple[int, int], problems: Problems) -> bool:
-        """Keeps the annotations whose masks can be laid on the image."""
-        width, height = annotated = record.width or size[0], record.height or size[1]
-        record.width, record.height = size
-        turn: dict[str, int] = {}
-        if record.annotations and annotated != size:
-            with Image.open(record.path) as file:
-                stored = orientation(file)
-            # Some tools annotate the pixels as they are stored, without the orientation that
-            # viewers apply
-            if (height, width) != size or stored < 5:
-                detail = f"{size[0]}x{size[1]}, its annotations are for {width}x{height}"
-                problems.add("size differs", record.path, detail)
-                record.annotations = []
-            turn = {"turn": stored}
+    def complete(self, record: Record, header: ImageHeader, problems: Problems) -> bool:
+        """Keeps the annotations whose masks can be laid on the image: in COCO's form they speak of
+        the pixels as they are stored, unless only the size that is shown fits."""
+        annotated = (record.width, record.height)
+        if not all(annotated):
+            annotated = _mask_size(record.annotations) or header.stored
+        if record.annotations and annotated not in (header.stored, header.shown):
+            width, height = header.shown
+            detail = f"{width}x{height}, its annotations are for {annotated[0]}x{annotated[1]}"
+            problems.add("size differs", record.path, detail)
+            record.annotations = []
+        self.orient(record, header, annotated)
         annotations = []
         for annotation in record.annotations:
-            segmentation, wrong = usable(annotation["segmentation"], width, height)
+            segmentation, wrong = usable(annotation["segmentation"], record.width, record.height)
             if wrong:
                 problems.add(wrong, record.path, f"annotation {annotation['id']}")
             else:
-                annotations.append(annotation | {"segmentation": segmentation} | turn)
+                annotations.append(annotation | {"segmentation": segmentation})
         record.annotations = annotations
         self.notes["objects"] += len(annotations)
         return True
@@ -230,6 +223,16 @@ def _size(image: dict[str, Any]) -> tuple[int, int]:
     """(width, height), 0 where the files do not say it."""
     width, height = image.get("width"), image.get("height")
     return (int(width), int(height)) if width and height else (0, 0)
+
+
+def _mask_size(annotations: list[dict[str, Any]]) -> tuple[int, int] | None:
+    """(width, height) of the first mask of run lengths; None without one."""
+    for annotation in annotations:
+        segmentation = annotation["segmentation"]
+        size = segmentation.get("size") if isinstance(segmentation, dict) else None
+        if isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size):
+            return size[1], size[0]
+    return None
 
 
 def _add_caption(

@@ -172,8 +172,9 @@ class _NoDoctype(ElementTree.TreeBuilder):
         raise ValueError("declares a document type, as no annotation of Entities does")
 
 
-def read_regions(path: Path, size: tuple[int, int]) -> Regions:
-    """The boxes of an Annotations/<id>.xml in pixels of its image of ``size`` (width, height).
+def read_regions(path: Path, *sizes: tuple[int, int]) -> Regions:
+    """The boxes of an Annotations/<id>.xml in pixels of its image, whose (width, height) is that of
+    ``sizes`` that the file says: the one that is equal, else the first of the same shape.
 
     The file counts pixels from 1, both ends within the box. Boxes of an image that was resized
     since are resized too. Raises OSError when there is no file, ValueError when it is not such XML
@@ -183,13 +184,20 @@ def read_regions(path: Path, size: tuple[int, int]) -> Regions:
         root = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f"is no XML: {error}") from error
-    width, height = size
     made = root.find("size")
-    wide, high = size if made is None else (_number(made, "width"), _number(made, "height"))
-    if min(wide, high) < 1 or not 0.99 < width * high / (height * wide) < 1.01:
+    said = sizes[0] if made is None else (_number(made, "width"), _number(made, "height"))
+    wide, high = said
+    fits = [
+        (width, height)
+        for width, height in sorted(sizes, key=lambda size: size != said)
+        if min(said) >= 1 and 0.99 < width * high / (height * wide) < 1.01
+    ]
+    if not fits:
+        width, height = sizes[-1]
         raise ValueError(
             f"has boxes of an image of {wide}x{high} pixels, but it has {width}x{height}"
         )
+    size = width, height = fits[0]
     across, down = width / wide, height / high
     regions = Regions(size, {}, [])
     for thing in root.iter("object"):

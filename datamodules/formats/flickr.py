@@ -10,6 +10,7 @@ from typing import Any
 
 from datamodules.batch import Caption
 from datamodules.formats.entities import (
+    Regions,
     Sentence,
     carry,
     detokenise,
@@ -20,6 +21,7 @@ from datamodules.formats.entities import (
 )
 from datamodules.formats.flickr_captions import CaptionedImage, read_captions, read_ids, stem
 from datamodules.formats.flickr_layouts import LAYOUTS, NAMES_SPLITS, find, recognise
+from datamodules.formats.images import ImageHeader
 from datamodules.formats.index import DataError, Problems, Record
 from datamodules.formats.reader import Reader, digest_files, is_image
 
@@ -103,16 +105,18 @@ class FlickrReader(Reader):
             for name in names
         ]
 
-    def complete(self, record: Record, size: tuple[int, int], problems: Problems) -> bool:
+    def complete(self, record: Record, header: ImageHeader, problems: Problems) -> bool:
         """Adds captions and regions, which are read from small files of each image."""
         name = stem(record.path.name)
         sentences = self._read_sentences(name, record.path, problems)
         if not sentences:
             return False
         record.captions = [Caption(sentence.text) for sentence in sentences]
-        record.annotations = list(self._regions(name, size, sentences, problems))
+        regions = self._read_regions(name, header, problems)
+        record.annotations = list(_regions(regions, sentences))
         self.notes["regions"] += sum("boxes" in region for region in record.annotations)
-        return super().complete(record, size, problems)
+        self.orient(record, header, regions.size)
+        return True
 
     def _read_splits(self, problems: Problems) -> dict[str, str]:
         """The split of each image. Raises DataError where no file says it, or none is so named."""
@@ -197,31 +201,35 @@ class FlickrReader(Reader):
                 problems.add("sentence that cannot be read", where, str(error))
         return marked
 
-    def _regions(
-        self, name: str, size: tuple[int, int], sentences: Sequence[Sentence], problems: Problems
-    ) -> Iterator[dict[str, Any]]:
-        """The chains that captions speak of and that have boxes, and the phrases that mean them."""
+    def _read_regions(self, name: str, header: ImageHeader, problems: Problems) -> Regions:
+        """The boxes of an image; none where there are none that can be read."""
+        none = Regions(header.stored, {}, [])
         if self.place.boxes is None or self.sentences is None:
-            return
+            return none
         path = self.place.boxes / f"{name}.xml"
         try:
-            regions = read_regions(path, size)
+            regions = read_regions(path, header.stored, header.shown)
         except (OSError, ValueError) as error:
             _add_unusable("boxes of Entities", path, error, problems)
-            return
+            return none
         for box in regions.empty:
-            detail = f"{box} in {size[0]}x{size[1]} pixels"
-            problems.add("box outside the image", path, detail)
-        spans = [
-            (i, span)
-            for i, sentence in enumerate(sentences)
-            for span in sentence.spans
-            if span.chain in regions.boxes
-        ]
-        for chain in dict.fromkeys(span.chain for _, span in spans):
-            yield {"chain": chain, "boxes": regions.boxes[chain]}
-        for i, span in spans:
-            yield {"caption": i, **span._asdict()}
+            width, height = regions.size
+            problems.add("box outside the image", path, f"{box} in {width}x{height} pixels")
+        return regions
+
+
+def _regions(regions: Regions, sentences: Sequence[Sentence]) -> Iterator[dict[str, Any]]:
+    """The chains that captions speak of and that have boxes, and the phrases that mean them."""
+    spans = [
+        (i, span)
+        for i, sentence in enumerate(sentences)
+        for span in sentence.spans
+        if span.chain in regions.boxes
+    ]
+    for chain in dict.fromkeys(span.chain for _, span in spans):
+        yield {"chain": chain, "boxes": regions.boxes[chain]}
+    for i, span in spans:
+        yield {"caption": i, **span._asdict()}
 
 
 def _numbers_first(name: str) -> tuple[bool, int, str]:

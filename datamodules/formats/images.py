@@ -1,4 +1,10 @@
-"""Image files: which can be used, their sizes as they are shown, their pixels in RGB."""
+"""Image files: which can be used, their sizes, how they are turned, their pixels.
+
+A camera stores what its sensor saw and writes beside it, as EXIF orientation, how to turn that for
+people. Viewers turn; most tools that annotate, and pycocotools, do not. So pixels and masks lie on
+each other only if both are read in the same way: `lies_as_stored` says which way that is, and
+`decode_image` is the one place that turns.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +12,10 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from datamodules.formats.index import DataError
 
@@ -17,11 +24,42 @@ CHUNK, THREADS = 256, 8
 # Bytes from the end of a file in which its end marker is looked for
 TAIL = 4096
 END = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
+# What makes of the stored pixels those that are shown, by EXIF orientation
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# The way back, where it is another one
+BACK = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
 
 
-def check_image(path: Path, verify: str = "header") -> tuple[int, int] | str:
-    """(width, height) of an image as it is shown, or in words why it cannot be used: missing,
-    empty, no image, truncated.
+class ImageHeader(NamedTuple):
+    """``width`` and ``height`` in pixels as they are stored, and the EXIF ``orientation``, 1 to
+    8."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+    @property
+    def stored(self) -> tuple[int, int]:
+        """(width, height) of the pixels as they are stored."""
+        return self.width, self.height
+
+    @property
+    def shown(self) -> tuple[int, int]:
+        """(width, height) of the image as viewers show it."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
+
+
+def check_image(path: Path, verify: str = "header") -> ImageHeader | str:
+    """The header of an image, or in words why it cannot be used: missing, empty, no image,
+    truncated.
 
     ``header`` opens the file and looks for the marker that ends a JPEG or PNG; where that is not
     near the end, or with ``full``, the image is decoded. Raises ValueError on another ``verify``.
@@ -38,14 +76,12 @@ def check_image(path: Path, verify: str = "header") -> tuple[int, int] | str:
             tail = file.read()
             file.seek(0)
             image = Image.open(file)
-            width, height = image.size
-            if orientation(image) >= 5:
-                width, height = height, width
+            header = _header(image)
             # Cameras append data of their own behind the end of an image: only decoding tells
             # whether something is missing.
             if verify == "full" or END.get(image.format or "", b"") not in tail:
                 image.load()
-            return width, height
+            return header
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return "missing"
     except Image.UnidentifiedImageError:
@@ -60,7 +96,7 @@ def check_images(
     verify: str = "header",
     emit: Callable[[str], None] | None = None,
     what: str = "images",
-) -> Iterator[tuple[int, int] | str]:
+) -> Iterator[ImageHeader | str]:
     """`check_image` of each path, in order, by several threads. No more is read than is asked for,
     in chunks.
 
@@ -71,8 +107,8 @@ def check_images(
         # thread collects it, perhaps its own.
         with ThreadPoolExecutor(THREADS) as pool:
             chunk = paths[start : start + CHUNK]
-            sizes = list(pool.map(lambda path: check_image(path, verify), chunk))
-        yield from sizes
+            headers = list(pool.map(lambda path: check_image(path, verify), chunk))
+        yield from headers
         if emit:
             emit(f"checking {what}: {min(start + CHUNK, len(paths))}/{len(paths)}")
 
@@ -89,23 +125,61 @@ def orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
-def read_image(path: Path) -> Image.Image:
-    """The image as it is shown, in RGB; what is transparent lies on white. Raises DataError where
-    it cannot be decoded."""
+def _header(image: Image.Image) -> ImageHeader:
+    """Of an image that was just opened."""
+    turn = orientation(image)
+    # Of a TIFF, and of nothing else, Pillow gives the size as it is shown
+    width, height = image.size[::-1] if image.format == "TIFF" and turn >= 5 else image.size
+    return ImageHeader(width, height, turn)
+
+
+def read_header(path: Path) -> ImageHeader:
+    """The header of an image that is not decoded. Raises DataError where the file is none."""
     try:
-        with Image.open(path) as file:
-            image: Image.Image = ImageOps.exif_transpose(file) if orientation(file) > 1 else file
-            if image.mode.startswith("I"):
-                # Pillow would clip sixteen bits at 255.
-                image = Image.fromarray(
-                    (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
-                )
-            if image.has_transparency_data:
-                image = image.convert("RGBA")
-                image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-            return image.convert("RGB")
+        with open(path, "rb") as content, Image.open(content) as file:
+            return _header(file)
+    except Exception as error:
+        raise DataError(f"{path}: no image ({error}): replace or delete it") from error
+
+
+def lies_as_stored(header: ImageHeader, annotated: tuple[int, int] | None) -> bool:
+    """Whether what was annotated on an image of the size ``annotated`` (width, height; None:
+    unknown) lies on the pixels as they are stored: everywhere but where only the size that is shown
+    fits."""
+    return header.orientation > 1 and (annotated != header.shown or annotated == header.stored)
+
+
+def decode_image(path: Path, as_stored: bool = False) -> tuple[Image.Image, str]:
+    """(the decoded image in its own mode, its format), turned as its EXIF orientation says unless
+    ``as_stored``. Raises DataError where it cannot be decoded."""
+    try:
+        # Not opened by its name: Pillow 13 would map an uncompressed TIFF that is to be turned into
+        # memory and take its columns for rows
+        with open(path, "rb") as content, Image.open(content) as file:
+            turn, form = orientation(file), file.format or ""
+            file.load()
+            image: Image.Image = file
+            # Pillow has turned a TIFF already
+            if turn > 1 and as_stored == (form == "TIFF"):
+                image = file.transpose(BACK.get(turn, TURNS[turn]) if as_stored else TURNS[turn])
+            return image, form
     except Exception as error:
         raise DataError(
             f"{path}: image cannot be decoded ({error}): replace or delete it; verify=full "
             "finds all such files"
         ) from error
+
+
+def read_image(path: Path, as_stored: bool = False) -> Image.Image:
+    """The image in RGB, as it is shown or ``as_stored``; what is transparent lies on white. Raises
+    DataError where it cannot be decoded."""
+    image, _ = decode_image(path, as_stored)
+    if image.mode.startswith("I"):
+        # Pillow would clip sixteen bits at 255.
+        image = Image.fromarray(
+            (np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8)
+        )
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")

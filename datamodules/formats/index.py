@@ -3,7 +3,8 @@ them, and what was left out.
 
     <folder>/<digest of facts>/records.jsonl   one image a line
                               /offsets.npy     where each line begins, and where the last one ends
-                              /columns.json    ids, and (file name, size) of the images
+                              /columns.json    ids and (file name, size) of the images, and which
+                                               rows are read without their EXIF orientation
                               /paths.json      their files
                               /contents.json   digest of what these hold, once it was asked for
                               /manifest.json   what it was made of, how many images it holds,
@@ -47,7 +48,8 @@ class DataError(ValueError):
 @dataclass
 class Record:
     """One image, with everything that the annotation files say of it. Width and height are in
-    pixels, as it is shown; before it was opened they are what the files say, 0 where unknown."""
+    pixels, as it is read: ``as_stored``, without its EXIF orientation, or as it is shown; before it
+    was opened they are what the files say, 0 where unknown."""
 
     id: int | str
     path: Path
@@ -55,6 +57,7 @@ class Record:
     height: int = 0
     captions: list[Caption] = field(default_factory=list)
     annotations: list[dict[str, Any]] = field(default_factory=list)
+    as_stored: bool = False
 
 
 class Problems:
@@ -143,6 +146,10 @@ class Records(Sequence[Record]):
             write_atomically(kept, json.dumps(images))
         return json.loads(kept.read_text())
 
+    def rows_as_stored(self) -> list[int]:
+        """The rows of images that are read without their EXIF orientation."""
+        return json.loads((self.folder / "columns.json").read_text())["as_stored"]
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_keeper": None, "_open": None, "_last": None}
 
@@ -156,7 +163,8 @@ class Records(Sequence[Record]):
         captions = [Caption(text, relation) for text, relation in content["captions"]]
         width, height = content["size"]
         path, annotations = Path(content["path"]), content["annotations"]
-        return Record(content["id"], path, width, height, captions, annotations)
+        as_stored = content.get("as_stored", False)
+        return Record(content["id"], path, width, height, captions, annotations, as_stored)
 
 
 class _TemporaryFolder:
@@ -219,7 +227,7 @@ def build_index(
 def _write(
     folder: Path, facts: dict[str, Any], records: Iterable[Record], problems: Problems
 ) -> None:
-    offsets, ids, files, paths = [0], [], [], []
+    offsets, ids, files, paths, as_stored = [0], [], [], [], []
     digest = hashlib.sha256()
     with open(folder / "records.jsonl", "wb") as out:
         for record in records:
@@ -229,6 +237,9 @@ def _write(
                 "captions": [(caption.text, caption.relation) for caption in record.captions],
                 "annotations": record.annotations,
             }
+            if record.as_stored:
+                as_stored.append(len(ids))
+                content["as_stored"] = True
             paths.append(str(record.path.absolute()))
             rest = json.dumps(content, separators=(",", ":"))
             # Of what the files say, not of where they lie
@@ -240,7 +251,8 @@ def _write(
             size = record.path.stat().st_size if record.path.exists() else -1
             files.append((record.path.name, size))
     np.save(folder / "offsets.npy", np.asarray(offsets, np.int64))
-    (folder / "columns.json").write_text(json.dumps({"ids": ids, "files": files}))
+    columns = {"ids": ids, "files": files, "as_stored": as_stored}
+    (folder / "columns.json").write_text(json.dumps(columns))
     (folder / "paths.json").write_text(json.dumps(paths))
     manifest = {
         **problems.notes,

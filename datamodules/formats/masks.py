@@ -7,15 +7,6 @@ from typing import Any
 
 import numpy as np
 
-# How a mask of the pixels as they are stored is turned to lie on the image as it is shown, by EXIF
-# orientation
-TURNS = {
-    5: lambda m: m.T,
-    6: lambda m: np.rot90(m, -1),
-    7: lambda m: np.rot90(m, 2).T,
-    8: lambda m: np.rot90(m),
-}
-
 
 def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
     """(what of a segmentation can be decoded on an image of this size, "") or (None, what is wrong
@@ -39,12 +30,18 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
         return None, "no mask"
     if list(segmentation.get("size") or []) != [height, width]:
         return None, "mask of another size"
-    counts = segmentation["counts"]
-    runs = _runs(counts) if isinstance(counts, str) else counts
-    # pycocotools fills what the runs do not reach with what is in memory.
-    if not all(isinstance(n, int) and n >= 0 for n in runs) or sum(runs) != width * height:
+    runs = read_runs(segmentation["counts"], width, height)
+    if not runs:
         return None, "broken mask"
     return (segmentation, "") if sum(runs[1::2]) else (None, "empty mask")
+
+
+def read_runs(counts: str | list[int], width: int, height: int) -> list[int]:
+    """The run lengths of a mask in either form; [] where they are not those of a mask of this size:
+    pycocotools fills what they do not reach with what is in memory."""
+    runs = _runs(counts) if isinstance(counts, str) else counts
+    fill = all(isinstance(n, int) and n >= 0 for n in runs) and sum(runs) == width * height
+    return runs if fill else []
 
 
 def _runs(text: str) -> list[int]:
@@ -74,32 +71,23 @@ def _number(value: Any) -> bool:
 
 
 def decode(annotation: dict[str, Any], width: int, height: int) -> np.ndarray:
-    """The mask of an annotation, uint8 [height, width], on an image that is shown in that size:
+    """The mask of an annotation, uint8 [height, width], on an image that is read in that size:
     polygons, or run lengths in either form."""
     from pycocotools import mask as coco_mask
 
-    segmentation, turn = annotation["segmentation"], annotation.get("turn")
-    if turn:
-        width, height = height, width
+    segmentation = annotation["segmentation"]
     if isinstance(segmentation, list):
         segmentation = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
     elif isinstance(segmentation["counts"], list):
         segmentation = coco_mask.frPyObjects(segmentation, height, width)
-    mask = coco_mask.decode(segmentation)
-    return TURNS[turn](mask) if turn else mask
+    return coco_mask.decode(segmentation)
 
 
 def box_of(annotation: dict[str, Any], mask: np.ndarray) -> tuple[float, float, float, float]:
     """(x0, y0, x1, y1) in pixels of the whole image: the annotation's own box, or that around its
     mask where it has none that fits."""
     box = annotation.get("bbox")
-    if (
-        not annotation.get("turn")
-        and isinstance(box, list)
-        and len(box) == 4
-        and all(map(_number, box))
-        and min(box[2:]) > 0
-    ):
+    if isinstance(box, list) and len(box) == 4 and all(map(_number, box)) and min(box[2:]) > 0:
         x, y, w, h = box
         return x, y, x + w, y + h
     rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))

@@ -13,7 +13,7 @@ from typing import Any
 
 from conf.contents import file_state
 from datamodules.batch import Caption
-from datamodules.formats.images import check_images
+from datamodules.formats.images import ImageHeader, check_images, lies_as_stored
 from datamodules.formats.index import DataError, Problems, Record, Records, build_index
 from datamodules.phrases.nouns import noun_phrases
 
@@ -27,8 +27,9 @@ NESTED = 8
 class Reader:
     """One split below ``root``; a subclass lists its records.
 
-    ``notes`` are facts for the manifest. Captions of fewer than ``min_phrases`` noun phrases are
-    left out, and images without any other. A change of ``version`` discards old indices.
+    ``notes`` are facts for the manifest, ``remarks`` sentences for a person. Captions of fewer than
+    ``min_phrases`` noun phrases are left out, and images without any other. A change of ``version``
+    discards old indices.
     """
 
     version = 1
@@ -38,6 +39,10 @@ class Reader:
     def __init__(self, root: str | Path, split: str, min_phrases: int = 0) -> None:
         self.root, self.split, self.min_phrases = Path(root), split, min_phrases
         self.notes: dict[str, Any] = {"split": split}
+        self.remarks: list[str] = []
+        # Images whose EXIF orientation is left out: since the size of their annotations says so,
+        # and since it does not say
+        self.as_stored: dict[bool, list[Path]] = {True: [], False: []}
 
     def facts(self) -> dict[str, Any]:
         """What the records depend on besides the settings, and the states of all files that they
@@ -51,11 +56,38 @@ class Reader:
         """
         raise NotImplementedError
 
-    def complete(self, record: Record, size: tuple[int, int], problems: Problems) -> bool:
-        """Adds to a record of the list what only the ``size`` (width, height) of its image, in
-        pixels, tells; False leaves the image out."""
-        record.width, record.height = size
+    def complete(self, record: Record, header: ImageHeader, problems: Problems) -> bool:
+        """Adds to a record of the list what only its image tells; False leaves the image out."""
+        known = record.width and record.height
+        self.orient(record, header, (record.width, record.height) if known else header.shown)
         return True
+
+    def orient(self, record: Record, header: ImageHeader, annotated: tuple[int, int]) -> None:
+        """Says how the pixels of a record are read: as they are shown where nothing is annotated on
+        them, else so that what was annotated on an image of the size ``annotated`` (width, height)
+        lies right."""
+        record.as_stored = bool(record.annotations) and lies_as_stored(header, annotated)
+        record.width, record.height = header.stored if record.as_stored else header.shown
+        if record.as_stored:
+            self.as_stored[header.stored != header.shown].append(record.path)
+
+    def describe_orientation(self) -> list[str]:
+        """What a person should know of images whose EXIF orientation is left out."""
+        remarks = []
+        if paths := self.as_stored[True]:
+            remarks.append(
+                f"{_count(paths)} an EXIF orientation, but annotations of the size without it: "
+                f"picture and masks are read as they are stored (first: {paths[0]})"
+            )
+        if paths := self.as_stored[False]:
+            remarks.append(
+                f"{_count(paths)} an EXIF orientation of which the size of the annotations does "
+                "not tell whether they follow it (square, mirrored or upside down): picture and "
+                f"masks are read as they are stored (first: {paths[0]}); look at the contact "
+                "sheet of python -m datamodules.inspect, and save the pictures upright if the "
+                "masks lie wrong"
+            )
+        return remarks
 
     def rich_enough(self, captions: Sequence[Caption]) -> list[Caption]:
         """The captions of ``min_phrases`` noun phrases or more."""
@@ -91,12 +123,12 @@ def open_split(
     }
 
     def usable(records: list[Record], problems: Problems) -> Iterator[Record]:
-        sizes = check_images([r.path for r in records], verify, emit, f"images of {reader.split}")
-        for record, size in zip(records, sizes, strict=True):
-            if isinstance(size, str):
-                kind, _, detail = size.partition(" (")
+        headers = check_images([r.path for r in records], verify, emit, f"images of {reader.split}")
+        for record, header in zip(records, headers, strict=True):
+            if isinstance(header, str):
+                kind, _, detail = header.partition(" (")
                 problems.add(kind, record.path, detail.removesuffix(")"))
-            elif reader.complete(record, size, problems):
+            elif reader.complete(record, header, problems):
                 yield record
 
     def make(problems: Problems) -> Iterator[Record]:
@@ -111,7 +143,8 @@ def open_split(
         for record in islice(usable(records, problems), limit):
             count, captions = count + 1, captions + len(record.captions)
             yield record
-        problems.notes |= {**reader.notes, **notes, "captions": captions}
+        remarks = reader.remarks + reader.describe_orientation()
+        problems.notes |= {**reader.notes, **notes, "captions": captions, "notes": remarks}
         if not count:
             of = f" of {reader.min_phrases} noun phrases or more" if reader.min_phrases else ""
             raise DataError(
@@ -120,6 +153,10 @@ def open_split(
             )
 
     return build_index(folder, facts, make, on_error)
+
+
+def _count(paths: Sequence[Path]) -> str:
+    return "1 image has" if len(paths) == 1 else f"{len(paths)} images have"
 
 
 # --- folders --------------------------------------------------------------------------------------

@@ -29,6 +29,7 @@ from torch.nn import functional as F
 
 from conf.files import write_atomically
 from conf.schema import Evaluation
+from datamodules.formats.masks import read_runs
 from lightning_modules.metrics.color_classifiers import ClipColor, Colored, MeanColor
 from lightning_modules.metrics.detection import Detection, Detector, class_name
 from lightning_modules.metrics.loading import one_line_errors
@@ -380,12 +381,13 @@ def _detection(given: Mapping[str, Any], size: tuple[int, ...]) -> Detection:
 def _decode_mask(rle: Mapping[str, Any]) -> Tensor:
     """bool [H, W] of COCO's RLE, compressed (a text) or not (a list)."""
     height, width = rle["size"]
-    if isinstance(rle["counts"], list):
-        if sum(rle["counts"]) != height * width:
-            raise ValueError(
-                f"a mask's counts add up to {sum(rle['counts'])}: expected {height * width} "
-                f"for the size {rle['size']}"
-            )
+    counts = rle["counts"]
+    if not isinstance(counts, str | list) or not read_runs(counts, width, height):
+        raise ValueError(
+            f"a mask's counts do not add up to {height * width} pixels, those of its size "
+            f"{rle['size']}: write the detections again"
+        )
+    if isinstance(counts, list):
         rle = mask_codec.frPyObjects(dict(rle), height, width)
     return torch.from_numpy(mask_codec.decode(rle).astype(bool))
 

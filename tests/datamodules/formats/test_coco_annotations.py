@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from helpers.coco_files import (
-    ROTATED,
     WIDTH,
     listed,
     objects,
@@ -22,13 +21,12 @@ from helpers.coco_files import (
     write_coco,
     write_instances,
 )
-from PIL import Image, ImageOps
 from pycocotools import mask as coco_mask
 
 from datamodules import CocoDataModule
 from datamodules.coco import CocoDataset
 from datamodules.formats.index import DataError
-from datamodules.formats.masks import TURNS, _runs, usable
+from datamodules.formats.masks import _runs, usable
 
 WHOLE = np.zeros((64, 96), np.uint8)
 WHOLE[16:40, 40:56] = 1
@@ -234,40 +232,6 @@ def test_entries_without_id_or_name_or_with_an_id_twice(tmp_path: Path):
         "image without id or file name": 2,
         "id given twice": 1,
     }
-
-
-@pytest.mark.parametrize("annotated", ["shown", "stored"])
-def test_masks_lie_right_on_an_image_that_is_turned(tmp_path: Path, annotated: str):
-    dataset(tmp_path, [])
-    path = picture(tmp_path / "val2017" / "000000000001.jpg", turn=ROTATED)
-    # Turned, the dark left half is the upper one.
-    size, polygon = (
-        ((64, 96), rectangle(0, 0, 64, 48))
-        if annotated == "shown"
-        else ((96, 64), rectangle(0, 0, 48, 64))
-    )
-    images = [{"id": 1, "file_name": path.name, "width": size[0], "height": size[1]}]
-    box = [0, 0, polygon[0][2], polygon[0][5]]
-    write_captions(tmp_path / "annotations", "val2017", images)
-    write_instances(
-        tmp_path / "annotations", "val2017", images, [objects(1, segmentation=polygon, bbox=box)]
-    )
-    found = CocoDataset(tmp_path, "val2017", 64)
-    record, (thing,) = found.records[0], found.instances(0)
-    assert (record.width, record.height) == (64, 96) and not found.manifest["problems"]
-    assert (
-        torch.equal(thing.mask, found.pixels(0)[0] < 120)
-        and thing.mask.sum() == 32 * 64
-        and thing.box == (0, 0, 64, 32)
-    )
-
-
-@pytest.mark.parametrize("turn", TURNS)
-def test_masks_are_turned_as_images_are(turn: int):
-    values = np.arange(6, dtype=np.uint8).reshape(2, 3)
-    image = Image.fromarray(values)
-    image.getexif()[0x0112] = turn
-    assert np.array_equal(TURNS[turn](values), np.asarray(ImageOps.exif_transpose(image)))
 
 
 def test_masks_for_another_size_cannot_be_placed(tmp_path: Path):

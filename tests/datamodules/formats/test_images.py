@@ -10,7 +10,13 @@ import pytest
 from helpers.coco_files import ROTATED, picture
 from PIL import Image
 
-from datamodules.formats.images import check_image, check_images, orientation, read_image
+from datamodules.formats.images import (
+    ImageHeader,
+    check_image,
+    check_images,
+    orientation,
+    read_image,
+)
 from datamodules.formats.index import DataError
 
 
@@ -18,7 +24,7 @@ from datamodules.formats.index import DataError
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_good_images_have_a_size_and_bad_ones_a_reason(tmp_path: Path, suffix: str, verify: str):
     good = picture(tmp_path / f"a.{suffix}")
-    assert check_image(good, verify) == (96, 64)
+    assert check_image(good, verify) == (96, 64, 1)
     content = good.read_bytes()
     (tmp_path / "cut").write_bytes(content[: len(content) * 2 // 3])
     (tmp_path / "none").write_bytes(b"")
@@ -35,7 +41,7 @@ def test_good_images_have_a_size_and_bad_ones_a_reason(tmp_path: Path, suffix: s
         == "missing"
         == check_image(tmp_path, verify)
     )
-    assert check_image(tmp_path / "more", verify) == (96, 64), "what cameras append is no damage"
+    assert check_image(tmp_path / "more", verify) == (96, 64, 1), "what cameras append is no damage"
     with pytest.raises(ValueError, match="verify='fast': expected header or full"):
         check_image(good, "fast")
 
@@ -44,7 +50,7 @@ def test_damage_in_the_middle_is_found_by_decoding(tmp_path: Path):
     content = picture(tmp_path / "a.png").read_bytes()
     place = content.index(b"IDAT") + 8
     (tmp_path / "b.png").write_bytes(content[:place] + b"\0" * 12 + content[place + 12 :])
-    assert check_image(tmp_path / "b.png") == (96, 64)
+    assert check_image(tmp_path / "b.png") == (96, 64, 1)
     assert str(check_image(tmp_path / "b.png", "full")).startswith("broken")
     with pytest.raises(DataError, match=r"b.png: image cannot be decoded .*verify=full finds all"):
         read_image(tmp_path / "b.png")
@@ -58,7 +64,9 @@ def test_images_are_read_as_they_are_shown(tmp_path: Path, suffix: str, turn: in
     with Image.open(path) as file:
         assert orientation(file) == turn
     image = read_image(path)
-    assert check_image(path) == shown == image.size and image.mode == "RGB"
+    header = check_image(path)
+    assert isinstance(header, ImageHeader) and header == (96, 64, turn) and header.shown == shown
+    assert image.size == shown and image.mode == "RGB"
     bright_first = {1: False, 2: True, 3: True, 4: False, 5: False, 6: False, 7: True, 8: True}[
         turn
     ]
@@ -91,6 +99,6 @@ def test_many_images_are_checked_in_order_and_no_thread_waits_in_between(tmp_pat
     paths = [tmp_path / "missing.png" if i % 3 else good for i in range(300)]
     before = threading.active_count()
     found = check_images(paths, emit=said.append, what="pictures")
-    assert next(found) == (96, 64) and threading.active_count() == before and not said
-    assert list(found) == [(96, 64) if path == good else "missing" for path in paths[1:]]
+    assert next(found) == (96, 64, 1) and threading.active_count() == before and not said
+    assert list(found) == [(96, 64, 1) if path == good else "missing" for path in paths[1:]]
     assert said == ["checking pictures: 256/300", "checking pictures: 300/300"]
