@@ -93,6 +93,8 @@ def collect_facts(dataset: Any, progress: Progress) -> dict[str, Any]:
         sizes = [(view.pixels.shape[2], view.pixels.shape[1]) for view in dataset.views]
         facts["sizes"] = _summarise_sizes(sizes)
         facts["masks_per_image"] = _histogram(len(view.masks) for view in dataset.views)
+        kinds = Counter(kind for view in dataset.views for kind in view.kinds.values())
+        facts["mask_values"] = dict(kinds)
     rows = _evenly(len(dataset))
     counts = [len(dataset.phrases(row)) for row in rows]
     shares = {f"{n}_or_more": sum(count >= n for count in counts) / len(rows) for n in (1, 2)}
@@ -165,6 +167,9 @@ def describe(facts: dict[str, Any]) -> list[str]:
     for key in ("captions_per_image", "masks_per_image"):
         if key in facts:
             lines.append(f"{key.replace('_', ' ')}: {_describe_histogram(facts[key])}")
+    if kinds := facts.get("mask_values"):
+        parts = [f"{kind} ×{count}" for kind, count in kinds.items()]
+        lines.append(f"values of the mask files: {', '.join(parts)}")
     phrases = facts["phrases"]
     part = phrases["of"] < facts["samples"]
     seen = f" (of {phrases['of']} captions, evenly spread)" if part else ""

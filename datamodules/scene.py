@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -25,7 +26,7 @@ from datamodules.formats.scene_folder import (
     load_image,
     read_scene,
 )
-from datamodules.loading import PairedDataModule
+from datamodules.loading import PairedDataModule, ranks
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -331,6 +332,9 @@ class SceneDataModule(PairedDataModule):
             return
         self.scene = read_scene(self.folder, self.tokens, self.classes)
         views = self.scene.load(self.resolution)
+        self.notes = [note for view in views for note in view.notes]
+        for note in self.notes if ranks()[0] == 0 else ():
+            warnings.warn(note, stacklevel=2)
         self.eval_sets = self.evaluation(self.scene, views)
         self.train_set = SceneDataset(
             self.scene.subjects,
@@ -340,6 +344,10 @@ class SceneDataModule(PairedDataModule):
             self.flip,
             self.seed,
         )
+
+    def manifest(self) -> dict[str, Any]:
+        """What the data are and what a person should know of them. Fits into JSON."""
+        return super().manifest() | {"notes": self.notes}
 
     def evaluation(self, scene: SceneFolder, views: Sequence[View]) -> Mapping[str, Any]:
         """The evaluation datasets, by name."""

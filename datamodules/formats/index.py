@@ -36,7 +36,7 @@ from conf.files import write_atomically
 from datamodules.batch import Caption
 
 # Of the files: an index that another version wrote is made again
-VERSION = 3
+VERSION = 4
 # Places that are kept of each kind of problem
 EXAMPLES = 20
 

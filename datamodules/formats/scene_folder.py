@@ -8,29 +8,32 @@ mask of each subject in each image.
                                          "dog"}, …], "prompts": ["{tokens} on ice"]}
 
 Images and masks may have any size and any mode of PIL; a mask has the size of its image. What a
-mask's values mean follows from the file:
-
-* alpha that varies is the mask; else a palette with colours marks the subject by what is not
-  black; else the largest channel counts;
-* values up to 1 are used as they are, up to 255 as 8 bits, above that as 16 bits: masks of 0 and
-  1, of 0 and 255, and soft ones all work.
+mask's values mean follows from the file (`mask_files`). Of an image with an EXIF orientation, its
+masks may show the pixels as they are stored, or as viewers show them: their size tells.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
+from datamodules.formats.images import ImageHeader, decode_image, read_header
+from datamodules.formats.index import DataError
+from datamodules.formats.mask_files import find_doubts, read_mask_image
+
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+# Of images and arrays that are not read
+OTHERS = (".npy", ".npz", ".pt", ".tif", ".tiff", ".bmp", ".gif", ".avif", ".heic", ".exr", ".json")
 NAMES = (
     "img.jpg with mask0.png, mask1.png, … or img0.jpg, img1.jpg, … with mask<image><subject>.png"
 )
@@ -49,10 +52,13 @@ class Subject:
 
 class View(NamedTuple):
     """One image of the scene: ``pixels`` uint8 [3, H, W], and the masks of the subjects in it,
-    float32 [H, W] in [0, 1], by number."""
+    float32 [H, W] in [0, 1], by number; of what kind the values of each file were, and what a
+    person should know of how the files were read."""
 
     pixels: Tensor
     masks: dict[int, Tensor]
+    kinds: Mapping[int, str] = {}
+    notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,7 @@ def read_scene(
 def load_image(path: Path, resolution: int) -> Tensor:
     """uint8 [3, resolution, resolution]: the centre crop, on white where it is transparent. Raises
     ValueError on an unreadable file."""
-    return _pixels(_open(path), resolution)
+    return _pixels(_open(path)[0], resolution)
 
 
 # --- names ----------------------------------------------------------------------------------------
@@ -110,6 +116,8 @@ def _numbered_images(folder: Path) -> dict[str, Path]:
     """The images by the number in their name, "" for none, in ascending order without gaps."""
     images: dict[str, Path] = {}
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.suffix.lower() in OTHERS and re.fullmatch(r"(img|mask)\d*", path.stem):
+            raise ValueError(f"{path} is in a format that is not read here: save it as PNG")
         match = re.fullmatch(r"img(\d*)", path.stem)
         if match is None or path.suffix.lower() not in SUFFIXES:
             continue
@@ -223,42 +231,110 @@ def _subjects(
 
 
 def _view(path: Path, mask_paths: dict[int, Path], resolution: int) -> View:
-    image = _open(path)
-    masks = {}
-    for subject, mask_path in mask_paths.items():
-        mask = _open(mask_path)
-        if mask.size != image.size:
-            sizes = "{}x{} pixels, {} {}x{}".format(*mask.size, path.name, *image.size)
-            raise ValueError(
-                f"{mask_path} has {sizes} (turned by EXIF): a mask must have the size of its image"
-            )
-        values = _soft(mask)
+    headers = {number: _read_header(mask_path) for number, mask_path in mask_paths.items()}
+    as_stored, turned_masks, notes = _orient(path, _read_header(path), mask_paths, headers)
+    image, _ = _open(path, as_stored)
+    masks: dict[int, Tensor] = {}
+    kinds: dict[int, str] = {}
+    planes: dict[int, np.ndarray] = {}
+    for number, mask_path in mask_paths.items():
+        mask, form = _open(mask_path, number not in turned_masks)
+        try:
+            values, kinds[number], remarks = read_mask_image(mask, form)
+        except ValueError as error:
+            raise ValueError(f"{mask_path} {error}") from error
         if not values.any():
             raise ValueError(
                 f"{mask_path} is empty (all zero): paint the subject white, or drop the "
                 "mask of a subject that is not there"
             )
+        same = [other for other, plane in planes.items() if np.array_equal(plane, values)]
+        doubts = find_doubts(values) + [f"shows the same as {mask_paths[i].name}" for i in same]
+        notes += [f"{mask_path}: {remark}" for remark in remarks]
+        notes += [f"{mask_path} {doubt}" for doubt in doubts]
+        planes[number] = values
         # Boxes: each pixel is the mean of what it covers, so that a mask of a few pixels fades and
         # does not vanish.
         square = _square(Image.fromarray(values), resolution, Image.Resampling.BOX)
-        masks[subject] = torch.from_numpy(np.array(square)).clamp(0, 1)
-        if not masks[subject].any():
+        masks[number] = torch.from_numpy(np.array(square)).clamp(0, 1)
+        if not masks[number].any():
             raise ValueError(
                 f"{mask_path} lies outside the square centre of {path.name}: crop the image "
                 "and its masks around the subjects"
             )
-    return View(_pixels(image, resolution), masks)
+    return View(_pixels(image, resolution), masks, kinds, notes)
 
 
-def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as file:
-            file.load()
-            return ImageOps.exif_transpose(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+def _orient(
+    path: Path, image: ImageHeader, paths: dict[int, Path], masks: dict[int, ImageHeader]
+) -> tuple[bool, set[int], list[str]]:
+    """(whether the image is read as it is stored, which masks are read as they are shown, notes).
+
+    Where all files have the same EXIF orientation, all are read as they are shown. Else sizes
+    decide; where both ways fit, nothing is turned. Raises ValueError where no way fits.
+    """
+    turns = {image.orientation, *(mask.orientation for mask in masks.values())}
+    if len(turns) == 1 and all(mask.stored == image.stored for mask in masks.values()):
+        return False, set(masks), []
+
+    def ways(mask: ImageHeader, size: tuple[int, int]) -> list[str]:
+        fitting = [way for way in ("stored", "shown") if getattr(mask, way) == size]
+        return fitting[: 1 if mask.orientation == 1 else 2]
+
+    # Of the image -> of each mask
+    fits = {
+        way: fitting
+        for way in ("stored", "shown")
+        if all(fitting := [ways(mask, getattr(image, way)) for mask in masks.values()])
+    }
+    if not fits:
+        wrong = next(n for n, mask in masks.items() if not ways(mask, image.stored))
+        sizes = [
+            "{}x{}".format(*header.stored)
+            + (" (turned by EXIF: {}x{})".format(*header.shown) if header.orientation > 1 else "")
+            for header in (masks[wrong], image)
+        ]
         raise ValueError(
-            f"{path} cannot be read as an image ({error}): save it again as PNG or JPEG"
+            f"{paths[wrong]} has {sizes[0]} pixels, {path.name} {sizes[1]} pixels: a mask must "
+            "have the size of its image"
+        )
+    way, of_masks = next(iter(fits.items()))
+    undecided = (image.orientation > 1 and len(fits) > 1) or any(len(w) > 1 for w in of_masks)
+    notes = []
+    if undecided:
+        notes.append(
+            f"{path}: the image or its masks have an EXIF orientation, and the masks fit with and "
+            "without it (square, mirrored or upside down): none is turned; look at the contact "
+            "sheet, and save the files upright if the masks lie wrong"
+        )
+    elif way == "stored" and image.orientation > 1:
+        notes.append(
+            f"{path} has an EXIF orientation, but masks of the size without it: both are read as "
+            "they are stored"
+        )
+    turned = {n for n, of_mask in zip(masks, of_masks, strict=True) if of_mask[0] == "shown"}
+    return way == "stored", turned, notes
+
+
+def _open(path: Path, as_stored: bool = False) -> tuple[Image.Image, str]:
+    with _readable(path):
+        return decode_image(path, as_stored)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raises ValueError with the cure where a file of the scene cannot be read."""
+    try:
+        yield
+    except DataError as error:
+        raise ValueError(
+            f"{path} cannot be read as an image ({error.__cause__}): save it again as PNG or JPEG"
         ) from error
+
+
+def _read_header(path: Path) -> ImageHeader:
+    with _readable(path):
+        return read_header(path)
 
 
 def _pixels(image: Image.Image, resolution: int) -> Tensor:
@@ -277,23 +353,6 @@ def _rgb(image: Image.Image) -> Image.Image:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
     return image.convert("RGB")
-
-
-def _soft(image: Image.Image) -> np.ndarray:
-    """float32 [H, W] in [0, 1]: what a mask's values mean, by the rules at the top of this
-    module."""
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-    else:
-        colors, alpha = (np.asarray(image.convert(mode)) for mode in ("RGB", "RGBA"))
-        if image.has_transparency_data and np.ptp(alpha[..., 3]):
-            values = alpha[..., 3]
-        else:
-            values = colors.max(-1)
-            if image.mode == "P" and (colors != colors[..., :1]).any():
-                values = values > 0
-    top = values.max()
-    return values.astype(np.float32) / (1 if top <= 1 else 255 if top <= 255 else 65535)
 
 
 def _square(image: Image.Image, resolution: int, resampling: Image.Resampling) -> Image.Image:

@@ -4,16 +4,20 @@ several, or none), and as ragged lists of planes become tensors."""
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+
+from datamodules.formats.images import decode_image
+from datamodules.formats.index import DataError
+from datamodules.formats.mask_files import read_levels, read_mask_image, read_shares
 
 if TYPE_CHECKING:
     from lightning_modules.attention.capture import CapturedMaps
@@ -116,36 +120,41 @@ def _phrases(what: Any) -> tuple[str | tuple[int, int], ...]:
 
 
 def read_mask(mask: MaskLike, side: int, name: str = "a mask", resize: str = "area") -> Tensor:
-    """float32 [side, side] in [0, 1] of a tensor or array [H, W] (bool, or numbers from 0 to 1 or 0
-    to 255), a PIL image, or a file."""
+    """float32 [side, side] in [0, 1] of a tensor or array [H, W] (bool, numbers from 0 to 1, or
+    whole numbers), a PIL image, or a file, as it is shown. What whole numbers mean is that of
+    `mask_files`; a reading that is not plain is a warning."""
+    form = "PNG"
     if isinstance(mask, str | Path):
         try:
-            with Image.open(mask) as file:
-                mask = np.array(file.convert("L"))
-        except (OSError, ValueError) as error:
+            mask, form = decode_image(Path(mask))
+        except DataError as error:
             cure = "expected a PNG that is white where it should be"
             raise ValueError(
-                f"{name}: {mask} cannot be read as an image ({error}); {cure}"
+                f"{name}: {mask} cannot be read as an image ({error.__cause__}); {cure}"
             ) from error
-    elif isinstance(mask, Image.Image):
-        mask = np.array(mask.convert("L"))
-    plane = torch.as_tensor(mask)
-    if plane.dim() != 2 or 0 in plane.shape:
+    plane = mask if isinstance(mask, Image.Image) else torch.as_tensor(mask)
+    if isinstance(plane, Tensor) and (plane.dim() != 2 or 0 in plane.shape):
         raise ValueError(
             f"{name} has the shape {tuple(plane.shape)}: expected a plane [height, width]"
         )
-    if plane.shape[0] != plane.shape[1]:
-        height, width = plane.shape
+    height, width = plane.shape if isinstance(plane, Tensor) else plane.size[::-1]
+    if height != width:
         raise ValueError(
             f"{name} is {width} wide and {height} high: images are square here; crop the "
             "mask as the image should be"
         )
-    plane = plane.float() / (255 if plane.dtype == torch.uint8 and bool((plane > 1).any()) else 1)
-    if not bool(((plane >= 0) & (plane <= 1)).all()):
-        raise ValueError(
-            f"{name} has values from {plane.min():g} to {plane.max():g}: expected 0 to 1, "
-            "or whole numbers from 0 to 255"
-        )
+    try:
+        if isinstance(plane, Image.Image):
+            reading = read_mask_image(plane, form)
+        elif plane.is_floating_point() or plane.dtype == torch.bool:
+            reading = read_shares(plane.float().cpu().numpy())
+        else:
+            reading = read_levels(plane.cpu().numpy())
+    except ValueError as error:
+        raise ValueError(f"{name} {error}") from error
+    for note in reading.notes:
+        warnings.warn(f"{name}: {note}", stacklevel=2)
+    plane = torch.from_numpy(reading.values)
     if plane.shape[0] != side:
         plane = F.interpolate(plane[None, None], (side, side), mode=resize)[0, 0]
     return plane

@@ -52,6 +52,31 @@ def test_what_is_no_mask_is_refused(mask: Any, message: str):
     assert len(str(caught.value).splitlines()) == 1
 
 
+def test_labels_are_no_shades_of_grey(tmp_path: Path):
+    label = box().to(torch.uint8) * 3
+    picture = Image.fromarray(label.numpy())
+    picture.save(tmp_path / "mask.png")
+    palette = Image.frombytes("P", (16, 16), (box() * 1).to(torch.uint8).numpy().tobytes())
+    palette.putpalette([0, 0, 0, 128, 0, 0])
+    forms: list[Any] = [label, label.numpy(), label.long(), picture, tmp_path / "mask.png", palette]
+    for form in forms:
+        with pytest.warns(UserWarning, match="its one value (3|128) means there"):
+            assert torch.equal(read_mask(form, 16), box().float())
+    several = label.clone()
+    several[0, 0:2] = torch.tensor([1, 2])
+    for form in (several, several.long(), Image.fromarray(several.numpy())):
+        with pytest.raises(ValueError, match="the dog holds the values 0, 1, 2, 3, as a label map"):
+            read_mask(form, 16, "the dog")
+
+
+def test_a_file_is_read_as_viewers_show_it(tmp_path: Path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    turned = np.rot90(box().numpy()).astype(np.uint8) * 255
+    Image.fromarray(turned).save(tmp_path / "mask.png", exif=exif)
+    assert torch.equal(read_mask(tmp_path / "mask.png", 16), box().float())
+
+
 def test_each_prompt_has_an_entry_and_phrases_may_share_a_mask():
     prompts = ["a dog and a cat", "a hat", "a red hat", "a man"]
     read = read_masks(
