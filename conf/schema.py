@@ -116,6 +116,12 @@ class Data:
     concepts: list[str] = field(default_factory=list)
     # Number of concepts in a prompt
     objects: int = number(2, minimum=1)
+    # Concepts and join are drawn for each prompt; for a batch, none twice; or stand as listed
+    concept_draw: str = choice("prompt", "batch", "in_order")
+    # Words between the last two concepts, one of them drawn; empty: the data set's own
+    joins: list[str] = field(default_factory=list)
+    # Before a concept: a or an, always a, or nothing
+    article: str = choice("a_an", "a", "none")
     # Number of subjects in a rendered scene (data=scene with root=auto)
     subjects: int = number(2, minimum=1, maximum=3)
     # Share of training captions dropped, for classifier-free guidance

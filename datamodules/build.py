@@ -22,6 +22,7 @@ from conf.schema import Run
 from conf.spec import data_sets, methods
 
 if TYPE_CHECKING:
+    from datamodules.concepts import ConceptDataset
     from datamodules.loading import PairedDataModule
 
 __all__ = ["Emit", "build_data", "data_contents", "data_digest"]
@@ -41,14 +42,29 @@ def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedData
     once(datamodule.prepare_data)
     datamodule.setup()
     if config.data.concepts:
-        datamodule.train_set = datamodule.concept_dataset(
-            config.data.concepts, config.data.objects, config.data.train_images, config.seed
-        )
+        datamodule.train_set = concept_dataset(datamodule, config)
     if config.data.drop_captions:
         datamodule.train_set.drop = config.data.drop_captions
     needs_phrases = methods()[config.method.name].needs_phrases
     datamodule.train_set.with_phrases = needs_phrases(config.method)
     return datamodule
+
+
+def concept_dataset(datamodule: PairedDataModule, config: Run) -> ConceptDataset:
+    """The training prompts that ``data.concepts`` make."""
+    data, trainer = config.data, config.trainer
+    more: dict[str, Any] = {"joins": [f" {join} " for join in data.joins]} if data.joins else {}
+    if data.concept_draw == "batch":
+        more["batch"] = trainer.batch * trainer.devices
+    return datamodule.concept_dataset(
+        data.concepts,
+        data.objects,
+        data.train_images,
+        config.seed,
+        article=data.article,
+        draw=data.concept_draw,
+        **more,
+    )
 
 
 def data_contents(

@@ -15,9 +15,13 @@ from datamodules.batch import Caption, Phrase
 JOINS = (" and ", " with ")
 
 
-def with_article(words: str) -> str:
-    """``a`` or ``an`` before the words, by their first letter."""
-    return f"{'an' if words[:1].lower() in tuple('aeiou') else 'a'} {words}"
+def with_article(words: str, article: str = "a_an") -> str:
+    """``a`` or ``an`` before the words, by their first letter; always ``a`` with ``article="a"``,
+    the bare words with "none"."""
+    if article == "none":
+        return words
+    vowel = words[:1].lower() in tuple("aeiou")
+    return f"{'an' if vowel and article == 'a_an' else 'a'} {words}"
 
 
 class ConceptDataset(Dataset):
@@ -25,9 +29,12 @@ class ConceptDataset(Dataset):
     of a cat and a dog").
 
     The words between the last two are drawn from ``joins``; ``template`` holds {} where the
-    concepts go. What a sample is follows from (seed, epoch, index) alone. Samples have ``phrases``
-    without masks and no image. Raises ValueError on fewer concepts than objects, on one listed
-    twice and on a template without its place.
+    concepts go, ``article`` is as in `with_article`. What a sample is follows from (seed, epoch,
+    index) alone. With ``draw="batch"`` each ``batch`` samples in a row share their join and name no
+    concept twice, and are to be taken in their order; with "in_order" every prompt names the
+    concepts as they are listed. Samples have ``phrases`` without masks and no image. Raises
+    ValueError on fewer concepts than a draw takes, on one listed twice, on no join and on a
+    template without its place.
     """
 
     encodable = 0  # images that could be encoded
@@ -41,6 +48,9 @@ class ConceptDataset(Dataset):
         seed: int = 0,
         template: str = "a photo of {}",
         joins: Sequence[str] = JOINS,
+        article: str = "a_an",
+        draw: str = "prompt",
+        batch: int = 1,
     ) -> None:
         self.concepts = [" ".join(concept.split()) for concept in concepts]
         if "" in self.concepts or len({concept.lower() for concept in self.concepts}) < len(
@@ -56,8 +66,12 @@ class ConceptDataset(Dataset):
             raise ValueError(
                 f"template {template!r} has no place for the concepts: expected one {{}} in it"
             )
+        if not joins:
+            raise ValueError("prompts of concepts without a join: expected one such as ' and '")
+        check_draw(len(self.concepts), objects, draw, batch)
         self.objects, self.length, self.seed, self.epoch = objects, length, seed, 0
-        self.template, self.joins = template, tuple(joins)
+        self.template, self.joins, self.article = template, tuple(joins), article
+        self.draw, self.batch = draw, batch
         self.latents: torch.Tensor | None = None
 
     def __len__(self) -> int:
@@ -71,6 +85,11 @@ class ConceptDataset(Dataset):
 
     def phrases(self, index: int) -> list[Phrase]:
         return self._compose(*self._draw(index))[1]
+
+    @property
+    def in_order(self) -> bool:
+        """Whether batches have to be of consecutive samples."""
+        return self.draw == "batch"
 
     def longest(self, length: Callable[[str], int]) -> list[tuple[str, list[Phrase]]]:
         """The prompt of the concepts of greatest ``length`` with each of the joins, the longest
@@ -86,16 +105,20 @@ class ConceptDataset(Dataset):
             "objects": self.objects,
             "template": self.template,
             "joins": list(self.joins),
+            "article": self.article,
+            "draw": self.draw,
         }
 
     def digest(self) -> str:
         """Changes with everything that samples are made of."""
         facts = [*self.concepts, str(self.objects), str(self.length), self.template, *self.joins]
+        facts += [self.article, self.draw, str(self.batch)]
         return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
 
     def _compose(self, concepts: Sequence[str], join: str) -> tuple[str, list[Phrase]]:
         """The prompt, and where in it the concepts stand."""
-        named, nowhere = [with_article(c) for c in concepts], torch.zeros(0, 0, dtype=torch.bool)
+        named = [with_article(concept, self.article) for concept in concepts]
+        nowhere = torch.zeros(0, 0, dtype=torch.bool)
         objects = named[0] if len(named) == 1 else ", ".join(named[:-1]) + join + named[-1]
         text, at = self.template.replace("{}", objects), self.template.index("{}")
         phrases = []
@@ -105,6 +128,23 @@ class ConceptDataset(Dataset):
         return text, phrases
 
     def _draw(self, index: int) -> tuple[list[str], str]:
-        rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
-        concepts = [self.concepts[i] for i in rng.permutation(len(self.concepts))[: self.objects]]
-        return concepts, self.joins[int(rng.integers(len(self.joins)))]
+        if self.draw == "in_order":
+            rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, index]))
+            return self.concepts, self.joins[int(rng.integers(len(self.joins)))]
+        block, place = divmod(index, self.batch) if self.draw == "batch" else (index, 0)
+        rng = np.random.Generator(np.random.PCG64([self.seed, self.epoch, block]))
+        order = rng.permutation(len(self.concepts))[place * self.objects :][: self.objects]
+        return [self.concepts[i] for i in order], self.joins[int(rng.integers(len(self.joins)))]
+
+
+def check_draw(concepts: int, objects: int, draw: str, batch: int) -> None:
+    """Raises ValueError where ``concepts`` are not as many as a draw takes."""
+    if draw == "batch" and concepts < objects * batch:
+        raise ValueError(
+            f"{concepts} concepts: a batch of {batch} prompts of {objects} objects names "
+            f"{objects * batch} different ones; name more, or draw for each prompt"
+        )
+    if draw == "in_order" and concepts != objects:
+        raise ValueError(
+            f"{concepts} concepts in order: expected as many as a prompt has objects, {objects}"
+        )

@@ -56,7 +56,8 @@ class Order(DistributedSampler[Any]):
     processes see the batches of one process with the global batch.
 
     What makes no whole global batch is dropped. An epoch that is taken up again leaves out its
-    first ``skip`` batches. ``with_epoch`` gives (epoch, index) in place of the index.
+    first ``skip`` batches. ``with_epoch`` gives (epoch, index) in place of the index. Without
+    ``shuffle`` the order is that of the indices.
     """
 
     # A DistributedSampler because Lightning wraps any other once more: each process would then take
@@ -72,10 +73,11 @@ class Order(DistributedSampler[Any]):
         rank: int = 0,
         world: int = 1,
         with_epoch: bool = False,
+        shuffle: bool = True,
     ) -> None:
         self.size, self.seed, self.epoch, self.skip = size, seed, epoch, skip
         self.batch, self.rank, self.world = batch, rank, world
-        self.with_epoch = with_epoch
+        self.with_epoch, self.shuffle = with_epoch, shuffle
 
     def __len__(self) -> int:
         # The whole epoch, also when it is taken up again: the Trainer counts the batches that came
@@ -84,7 +86,11 @@ class Order(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        order = torch.randperm(self.size, generator=generator)[: len(self) * self.world]
+        order = (
+            torch.randperm(self.size, generator=generator)
+            if self.shuffle
+            else torch.arange(self.size)
+        )[: len(self) * self.world]
         mine = order.view(-1, self.world, self.batch)[self.skip :, self.rank].flatten().tolist()
         return iter([(self.epoch, index) for index in mine] if self.with_epoch else mine)
 
@@ -139,9 +145,10 @@ class PairedDataModule(L.LightningDataModule):
         epoch = self.trainer.current_epoch if self.trainer else 0
         done = self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
         skip = done % (size // (self.batch * world))
+        shuffle = not getattr(self.train_set, "in_order", False)
         if not self.workers:
             self.train_set.epoch = epoch
-            order = Order(size, self.seed, epoch, skip, self.batch, rank, world)
+            order = Order(size, self.seed, epoch, skip, self.batch, rank, world, shuffle=shuffle)
             return DataLoader(self.train_set, self.batch, sampler=order, collate_fn=collate)
         # The worker processes are started once, before the first step, and hold copies of the
         # dataset: the epoch comes with each index. Up to Python 3.11 a process that is forked while
@@ -150,7 +157,7 @@ class PairedDataModule(L.LightningDataModule):
         made_for = (self.train_set, size, self.seed, self.batch, self.workers, rank, world)
         if self._loader is None or self._made_for != made_for:
             self._made_for = made_for
-            order = Order(size, self.seed, epoch, skip, self.batch, rank, world, with_epoch=True)
+            order = Order(size, self.seed, epoch, skip, self.batch, rank, world, True, shuffle)
             self._loader = DataLoader(
                 EpochSamples(self.train_set),
                 self.batch,
@@ -165,13 +172,13 @@ class PairedDataModule(L.LightningDataModule):
         return self._loader
 
     def concept_dataset(
-        self, concepts: Sequence[str], objects: int, length: int, seed: int
+        self, concepts: Sequence[str], objects: int, length: int, seed: int, **more: Any
     ) -> ConceptDataset:
-        """Training prompts made of ``concepts`` in place of the data's own. Raises ValueError for
-        concepts that the data do not know."""
+        """Training prompts made of ``concepts`` in place of the data's own; ``more`` as in
+        `ConceptDataset`. Raises ValueError for concepts that the data do not know."""
         from datamodules.concepts import ConceptDataset
 
-        return ConceptDataset(concepts, objects, length, seed)
+        return ConceptDataset(concepts, objects, length, seed, **more)
 
     def manifest(self) -> dict[str, Any]:
         """What the data are, for the records of a run. Fits into JSON."""

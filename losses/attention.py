@@ -102,6 +102,30 @@ def enhance_loss(
         return torch.where(present.any(1), 1 - weakest, 0.0).mean()
 
 
+def second_half_store(
+    maps: Tensor, present: Tensor, first: int = 0, total: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """What the attention store of Separate-and-Enhance's released code hands to its losses: of the
+    rows (sample, head) of a batch the second half, cut into as many groups as the batch has
+    samples.
+
+    Each half of the heads of a sample is such a group: ``maps`` [B, objects, heads, H, W] and
+    ``present`` [B, objects] become [n, objects, heads / 2, H, W] and [n, objects], n = B for a
+    whole batch. Of a batch of ``total`` samples that several processes share, these begin at
+    sample ``first``; n may be 0 there. Raises ValueError on an odd number of heads.
+    """
+    batch, objects, heads, *size = maps.shape
+    if heads % 2:
+        raise ValueError(
+            f"{heads} heads have no halves: the released store needs an even number; set "
+            "method.separate.store=all"
+        )
+    groups = maps.view(batch, objects, 2, heads // 2, *size).transpose(1, 2).flatten(0, 1)
+    total = batch if total is None else total
+    kept = slice(min(max(total - 2 * first, 0), 2 * batch), 2 * batch)
+    return groups[kept], present.repeat_interleave(2, 0)[kept]
+
+
 def mask_attention_loss(
     maps: Tensor,
     masks: Tensor,

@@ -23,16 +23,24 @@ class Separate:
     enhance_weight: float = number(0.5, minimum=0)
     # Weight of the distance to the backbone's prediction on prompts of one object
     distillation_weight: float = number(1.0, minimum=0)
+    # Joint: one of the step's losses; own: a second optimiser step each step, with own noise
+    distillation_step: str = choice("joint", "own")
+    # Which of a prompt's objects those prompts name
+    distillation_object: str = choice("random", "first")
+    # Before it: a or an, or always a
+    distillation_article: str = choice("a_an", "a")
     # Input of the denoiser: noised noise, or noised images
     inputs: str = choice("noise", "images")
     # Training timesteps: all, or the noisier half
     timesteps: str = choice("all", "noisier")
     # What is an object: words that the data set links to one, or any noun phrase
     objects: str = choice("linked", "nouns")
-    # Which tokens stand for an object: its words, their last one, or positions 6 and 9
-    tokens: str = choice("phrase", "last", "released")
+    # Tokens of an object: its words', their last, that at the first word's place, or 6 and 9
+    tokens: str = choice("phrase", "last", "word", "released")
     # The losses look at each head's map, or at their mean
     heads: str = choice("each", "mean")
+    # Of all samples; or of the second half of the batch, each half of its heads as a sample
+    store: str = choice("all", "second_half")
     # Side of the smoothing kernel in map pixels, odd; 1 does not smooth
     kernel: int = number(3, minimum=1)
     # Width of the kernel, read as the released code does: exp(-(x/2σ)²)
@@ -67,6 +75,11 @@ def check(config: Run) -> None:
             f"method.separate.kernel={separate.kernel} has no middle: expected an odd number, "
             "1 for no smoothing"
         )
+    if separate.store == "second_half" and separate.heads != "each":
+        raise ValueError(
+            f"method.separate.store=second_half with heads={separate.heads}: it parts a sample's "
+            "heads; set heads=each, or store=all"
+        )
     needs_images = denoising or separate.inputs == "images"
     if needs_images and (data.concepts or data_kind(config) == "prompts"):
         given = "data.concepts" if data.concepts else f"data={data.name}"
@@ -90,6 +103,17 @@ def _check_concepts(config: Run) -> None:
         raise ValueError(
             f"data.concepts={data.concepts} make no prompt of data.objects={data.objects}: "
             "name more concepts"
+        )
+    count, batch = len(data.concepts), config.trainer.batch * config.trainer.devices
+    if data.concept_draw == "batch" and count < data.objects * batch:
+        raise ValueError(
+            f"data.concept_draw=batch with {count} data.concepts: a batch of {batch} prompts of "
+            f"{data.objects} objects takes {data.objects * batch}; name more, or set it to prompt"
+        )
+    if data.concept_draw == "in_order" and count != data.objects:
+        raise ValueError(
+            f"data.concept_draw=in_order with {count} data.concepts: expected as many as "
+            f"data.objects={data.objects}; set one of them"
         )
     if data.objects == 1 and not separate.enhance_weight:
         raise ValueError(

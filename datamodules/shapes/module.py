@@ -78,7 +78,7 @@ class ShapesDataModule(CocoDataModule):
         write_dataset(self.root, {split: count for split, count in counts.items() if count})
 
     def concept_dataset(
-        self, concepts: Sequence[str], objects: int, length: int, seed: int
+        self, concepts: Sequence[str], objects: int, length: int, seed: int, **more: Any
     ) -> ConceptDataset:
         """Raises ValueError for words that the embedded world does not know."""
         words = {*COLORS, *SHAPES}
@@ -89,4 +89,5 @@ class ShapesDataModule(CocoDataModule):
             )
         # The embedded world's captions of several things have no "a photo of" before them and no
         # "with" between them.
-        return ConceptDataset(concepts, objects, length, seed, "{}", (" and ",))
+        more = {"template": "{}", "joins": (" and ",)} | more
+        return ConceptDataset(concepts, objects, length, seed, **more)

@@ -27,16 +27,19 @@ from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
+from lightning_modules.methods.second_step import SecondStep
 from lightning_modules.networks.trained_weights import TrainedWeights
-from losses.attention import enhance_loss, separate_loss
+from losses.attention import enhance_loss, second_half_store, separate_loss
 from losses.denoising import distillation_loss
 
 # The token indices that the released code takes for two objects: "and" and EOS in its own prompts
 RELEASED_INDICES = (6, 9)
-LATENTS, SINGLE_OBJECTS = 4, 5  # Streams of random numbers
+# Streams of random numbers
+LATENTS, SINGLE_OBJECTS = 4, 5
+SECOND_LATENTS, SECOND_NOISE = 6, 7  # Of a distillation in a step of its own
 
 
-class SeparateEnhance(Method):
+class SeparateEnhance(SecondStep, Method):
     """Trained projections of the cross-attention; installed on construction, `remove` gives the
     stock backbone back.
 
@@ -69,9 +72,10 @@ class SeparateEnhance(Method):
     @classmethod
     def check_backbone(cls, config: Run, backbone: Backbone) -> None:
         """The released code's token indices are those of CLIP. Raises ValueError."""
-        if not backbone.family.clip and config.method.separate.tokens == "released":
+        tokens = config.method.separate.tokens
+        if not backbone.family.clip and tokens in ("word", "released"):
             raise ValueError(
-                f"method.separate.tokens=released with backbone={config.backbone.name}: the "
+                f"method.separate.tokens={tokens} with backbone={config.backbone.name}: the "
                 "token indices are those of CLIP; set phrase or last"
             )
 
@@ -114,10 +118,7 @@ class SeparateEnhance(Method):
         """
         settings = self.config.separate
         if settings.inputs == "noise" and settings.control != "denoising":
-            shape = self.backbone.latent_size(self.resolution)
-            noise = draws.normal(len(batch), shape, draws.generator(LATENTS))
-            scaled = noise * self.backbone.vae.config.scaling_factor
-            return scaled.to(self.backbone.device, self.backbone.dtype)
+            return self._noise_latents(len(batch), draws, LATENTS)
         if batch.latents is None and batch.images is None:
             raise ValueError(
                 "images are needed but the prompts have none: leave data.concepts out, or "
@@ -125,12 +126,20 @@ class SeparateEnhance(Method):
             )
         return super().latents(batch, draws)
 
+    def _noise_latents(self, count: int, draws: StepDraws, stream: int) -> Tensor:
+        noise = draws.normal(
+            count, self.backbone.latent_size(self.resolution), draws.generator(stream)
+        )
+        scaled = noise * self.backbone.vae.config.scaling_factor
+        return scaled.to(self.backbone.device, self.backbone.dtype)
+
     def run_denoiser(self, step: Step) -> None:
         """The forward pass, up to the last of the objects' maps; without losses on maps, none."""
         settings = self.config.separate
         if settings.control == "denoising":
             return super().run_denoiser(step)
-        if settings.separate_weight or settings.enhance_weight:
+        # A step of its own is taken without weights, too
+        if settings.separate_weight or settings.enhance_weight or self.has_second_step:
             heads = "keep" if settings.heads == "each" else "mean"
             capture = Capture(self.map_sites, self._object_tokens(step.batch), heads)
             denoiser = self.backbone.denoiser
@@ -144,20 +153,64 @@ class SeparateEnhance(Method):
             return super().losses(step)
         terms: dict[str, Term] = {}
         if step.maps is not None:
-            terms = separate_enhance_terms(step.maps.mean(), step.maps.present, settings)
-        if settings.distillation_weight:
+            terms = self._map_terms(step.maps.mean(), step.maps.present, step.draws)
+        if settings.distillation_weight and not self.has_second_step:
             # The pass of the maps is done with before that of the distillation begins: both at once
             # take twice the memory. Float16's scaler scales only what goes backwards later, and
             # small gradients would vanish without it: there both are kept.
             if self.recipe.precision != "16-mixed":
                 terms = release_graph(terms, list(self.weights.parameters()))
-            terms["drift"] = Term(self._distillation(step), settings.distillation_weight)
+            drift = self._distillation(step.batch, step.noised, step.timesteps, step.draws)
+            terms["drift"] = Term(drift, settings.distillation_weight)
         return terms
 
-    def _distillation(self, step: Step) -> Tensor:
+    def _map_terms(self, maps: Tensor, present: Tensor, draws: StepDraws) -> dict[str, Term]:
+        """The losses on the maps of this process's samples."""
+        settings = self.config.separate
+        if settings.store == "all":
+            return separate_enhance_terms(maps, present, settings)
+        (rank, world), batch = draws.rank_and_world, len(maps)
+        total = batch * world
+        kept, there = second_half_store(maps, present, rank * batch, total)
+        # Of the groups of all processes those before the middle are not kept
+        shares = [min(max(2 * batch * (i + 1) - total, 0), 2 * batch) for i in range(world)]
+        if not len(kept):  # A gradient of zero, for the sum over processes
+            kept, there = maps, torch.zeros_like(present)
+        terms = separate_enhance_terms(kept, there, settings)
+        return {
+            name: term._replace(value=draws.ddp_reweight(term.value, shares))
+            for name, term in terms.items()
+        }
+
+    @property
+    def has_second_step(self) -> bool:
+        """Whether the distillation is a step of its own, as in the released code."""
+        settings = self.config.separate
+        return (
+            settings.distillation_step == "own"
+            and settings.distillation_weight > 0
+            and settings.control != "denoising"
+        )
+
+    def second_terms(self, batch: Batch, draws: StepDraws) -> dict[str, Term]:
+        """The distillation, on latents, noise and timesteps of its own."""
+        settings = self.config.separate
+        latents = (
+            self._noise_latents(len(batch), draws, SECOND_LATENTS)
+            if settings.inputs == "noise"
+            else self.latents(batch, draws)
+        )
+        noise, timesteps = self.draw(latents, draws, SECOND_NOISE)
+        noised, _ = self.backbone.schedule.add_noise(latents, noise, timesteps)
+        drift = self._distillation(batch, noised, timesteps, draws)
+        return {"drift": Term(drift, settings.distillation_weight)}
+
+    def _distillation(
+        self, batch: Batch, noised: Tensor, timesteps: Tensor, draws: StepDraws
+    ) -> Tensor:
         """How far the prediction on a prompt of one of each sample's objects is from the untouched
         backbone's (L_norm)."""
-        objects, draws = self._objects(step.batch), step.draws
+        objects, settings = self._objects(batch), self.config.separate
         counts = draws.all_gather_int(sum(map(bool, objects)))
         generator = draws.generator(SINGLE_OBJECTS)
         for _ in range(sum(counts[: draws.rank_and_world[0]])):  # The draws of earlier processes
@@ -165,16 +218,18 @@ class SeparateEnhance(Method):
         rows, singles = [], []
         for row, phrases in enumerate(objects):
             if phrases:
-                phrase = phrases[int(torch.randint(len(phrases), (), generator=generator))]
+                drawn = int(torch.randint(len(phrases), (), generator=generator))
+                phrase = phrases[0 if settings.distillation_object == "first" else drawn]
                 rows.append(row)
-                singles.append(f"a photo of {with_article(phrase.text)}")
+                named = with_article(phrase.text, settings.distillation_article)
+                singles.append(f"a photo of {named}")
         if not rows:
             # A gradient, should it be the only term
             return 0.0 * next(self.weights.parameters()).float().sum()
         text = self.backbone.text.encode(singles)
         with torch.no_grad(), self.weights.swapped_out():  # First, while no graph takes memory
-            frozen = self.predict(step.noised[rows], step.timesteps[rows], text)
-        prediction = self.predict(step.noised[rows], step.timesteps[rows], text)
+            frozen = self.predict(noised[rows], timesteps[rows], text)
+        prediction = self.predict(noised[rows], timesteps[rows], text)
         return draws.ddp_reweight(distillation_loss(prediction, frozen), counts)
 
     def _objects(self, batch: Batch) -> list[list[Phrase]]:
@@ -191,8 +246,13 @@ class SeparateEnhance(Method):
 
     def _object_tokens(self, batch: Batch) -> list[list[list[int]]]:
         """For each sample, for each of its objects, the indices of the tokens that stand for it."""
-        _, indices = self.backbone.text.locate_phrases(batch.captions, self._objects(batch))
+        found, indices = self.backbone.text.locate_phrases(batch.captions, self._objects(batch))
         tokens = self.config.separate.tokens
+        if tokens == "word":
+            return [
+                [[len(caption[: phrase.start].split()) + 1] for phrase in phrases]
+                for caption, phrases in zip(batch.captions, found, strict=True)
+            ]
         if tokens == "released":
             return [
                 [[at] for at, _ in zip(RELEASED_INDICES, sample, strict=False)]
@@ -251,11 +311,17 @@ class SeparateEnhance(Method):
         try:
             with torch.enable_grad():
                 for number in range(self.config.separate.test_time):
-                    loss = weighted_sum(self.compute_terms(batch, StepDraws(self.seed, number)))
-                    optimizer.zero_grad()
-                    loss.backward()
-                    torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-                    optimizer.step()
+                    draws = StepDraws(self.seed, number)
+                    for terms in (
+                        [self.compute_terms, self.second_terms]
+                        if self.has_second_step
+                        else [self.compute_terms]
+                    ):
+                        loss = weighted_sum(terms(batch, draws))
+                        optimizer.zero_grad()
+                        loss.backward()
+                        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
+                        optimizer.step()
             yield
         finally:
             self.weights.load_state_dict(start)

@@ -158,17 +158,22 @@ class TrainingStep(L.LightningModule):
         super().log(*args, **{**kwargs, "sync_dist": True})
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        attached = self._trainer is not None
-        number = self.trainer.fit_loop.total_batch_idx if attached else 0
-        terms = self.compute_terms(
-            batch, StepDraws(self.seed, number, ranks() if attached else (0, 1))
-        )
+        loss = self.log_terms(self.compute_terms(batch, self.step_draws()))
+        self.log("train/loss", loss.detach())
+        return loss
+
+    def step_draws(self) -> StepDraws:
+        """The random numbers of the step that the Trainer is at."""
+        if self._trainer is None:
+            return StepDraws(self.seed, 0)
+        return StepDraws(self.seed, self.trainer.fit_loop.total_batch_idx, ranks())
+
+    def log_terms(self, terms: Mapping[str, Term]) -> Tensor:
+        """The sum of the terms; each is logged."""
         for name, term in terms.items():
             if term.logged:
                 self.log(f"train/{name}", term.value.detach())
-        loss = weighted_sum(terms)
-        self.log("train/loss", loss.detach())
-        return loss
+        return weighted_sum(terms)
 
     def compute_terms(self, batch: Batch, draws: StepDraws) -> dict[str, Term]:
         """All stages but the sum."""

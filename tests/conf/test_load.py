@@ -85,7 +85,7 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
             "backbone=sdlx",
             [
                 "backbone=sdlx",
-                ("embedded, pixart, pixart_sigma, sd15, sd21, sdxl"),
+                ("embedded, pixart, pixart_sigma, sd14, sd15, sd21, sdxl"),
                 "did you mean sdxl?",
             ],
         ),
@@ -158,7 +158,7 @@ def test_published_settings() -> None:
 )
 def test_every_group_file_loads_and_says_what_it_is(file: Path) -> None:
     assert file.read_text().startswith("# ")
-    conf.load([f"{file.parent.name}={file.stem}", "data.root=/data"])
+    conf.load([f"{file.parent.name}={file.stem}", "data.root=/data", "data.concepts=[a,b]"])
 
 
 def test_replace_returns_a_checked_copy() -> None:
