@@ -34,9 +34,7 @@ from lightning_modules.training.progress import LOSSES
 from lightning_modules.training.run import run
 from losses.attention import second_half_store
 
-GOLDEN = json.loads(
-    (Path(__file__).parents[2] / "helpers" / "golden" / "separate_enhance.json").read_text()
-)
+GOLDEN = json.loads(Path(__file__).with_name("released_separate_enhance.json").read_text())
 PRESETS = {
     "large": ("separate_enhance_released", "sepen_joint"),
     "individual": ("separate_enhance_released_individual", "sepen_individual"),
