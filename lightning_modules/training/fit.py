@@ -38,9 +38,11 @@ def train_or_load_adapter(
     folder: Path,
     seed_run: SeedRun | None,
     emit: Progress,
+    verify: Callable[[], None] = lambda: None,
 ) -> Method:
     """``method``, built for the evaluation, installed and with the adapter in ``target``, which is
-    trained first where there is none; a method without a target trains nothing.
+    trained first where there is none; a method without a target trains nothing. ``verify`` is
+    called by all processes before an adapter is stored: it raises ValueError where none may be.
 
     Raises Pruned where the file ``PRUNE`` in ``folder`` asked the training to stop.
     """
@@ -58,7 +60,7 @@ def train_or_load_adapter(
             if config.method.init:
                 learner.load_weights(config.method.init)
             _encode(config, learner, datamodule, emit)
-            _train(config, learner, datamodule, target, folder, seed_run, emit)
+            _train(config, learner, datamodule, target, folder, seed_run, emit, verify)
             learner.remove()
         else:
             emit(f"training: adapter {target.name} is there already", 1.0)
@@ -139,6 +141,7 @@ def _train(
     folder: Path,
     seed_run: SeedRun | None,
     emit: Progress,
+    verify: Callable[[], None],
 ) -> None:
     """Trains to the end, from the newest checkpoint on; the adapter appears in ``target`` when all
     is done."""
@@ -192,6 +195,12 @@ def _train(
         # The cost of the parts before an interruption is unknown.
         if distributed.is_first() and not resumed:
             write_training_cost(target, cost)
+        try:
+            verify()
+        except ValueError:
+            # A training that went on from there would not be of one content either
+            distributed.once(lambda: shutil.rmtree(checkpoints, ignore_errors=True))
+            raise
         distributed.once(lambda: method.save_adapter(target))
     if distributed.is_first():
         shutil.rmtree(checkpoints, ignore_errors=True)

@@ -28,7 +28,7 @@ from conf.files import write_atomically
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
 from lightning_modules.training.checks import check, check_backbone
-from lightning_modules.training.contents import contents_of
+from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.fit import Pruned, train_or_load_adapter
 from lightning_modules.training.keys import adapter_folder, code_version, training_key
 from lightning_modules.training.progress import Clock
@@ -89,11 +89,12 @@ def _run(
         given = config
         config, method, datamodule = _prepare(config, backbone, folder, emit("data"))
         contents = distributed.once(lambda: contents_of(given, datamodule, emit("data")))
+        verify = lambda: _check_unchanged(given, contents)  # noqa: E731
         clock("data")
         target = adapter_folder(config, datamodule) if method.trains else None
         try:
             method = train_or_load_adapter(
-                config, method, datamodule, target, folder, seed_run, emit("train")
+                config, method, datamodule, target, folder, seed_run, emit("train"), verify
             )
         except Pruned as stop:
             result = {"pruned": str(stop), "metrics": {}, "seconds": clock.seconds}
@@ -107,6 +108,7 @@ def _run(
         "trained_parameters": sum(p.numel() for p in method.parameters()) if target else 0,
         "backbone_parameters": backbone_parameters,
     }
+    verify()
     return distributed.once(lambda: _finish(outcome, counts, contents, clock, folder, seed_run))
 
 
@@ -173,6 +175,16 @@ def _prepare(
     if distributed.is_first():
         write_atomically(folder / "data.json", json.dumps(datamodule.manifest(), indent=1))
     return config, method, datamodule
+
+
+def _check_unchanged(config: Run, contents: dict[str, str]) -> None:
+    """Raises ValueError where a file that the trial reads was changed since it began. All processes
+    call it."""
+    if changed := changed_contents(contents, contents_of(config)):
+        raise ValueError(
+            f"{changed[0]} changed while this trial read it: what came of it is not kept; start "
+            "again"
+        )
 
 
 def _finish(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.training.contents import changed_contents
 from lightning_modules.training.keys import code_version
 from sweeps.engine.errors import ResultError
 from sweeps.engine.plan import Job, Plan, kinds_of
@@ -58,6 +59,11 @@ def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float
     metric."""
     try:
         value = metric_of(result, plan.request.sweep.headline)
+        if changed := _changed(plan, job.key, result):
+            raise ResultError(
+                f"{changed[0]} holds something else than when this sweep began: its trials are not "
+                "comparable; start the command again"
+            )
     except ResultError:
         # Kept for a person who looks for the cause, but never taken for a result
         if (job.folder / RESULT).exists():
@@ -65,11 +71,17 @@ def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float
         raise
     seconds = sum(result.get("seconds", {}).values())
     plan.mirror.settle(job.tracking, result, job.folder)
-    plan.queue.note(job.number, kind=job.kind, code=code_version(), phases=result.get("seconds"))
+    facts = {"phases": result.get("seconds"), "contents": result.get("contents")}
+    plan.queue.note(job.number, kind=job.kind, code=code_version(), **facts)
     # If another driver took this one for dead, it finds the result as well
     plan.queue.complete(job.number, value, seconds)
     update_cell(plan, job.cell.text)
     return value, seconds
+
+
+def _changed(plan: Plan, key: Key, result: Mapping[str, Any]) -> list[str]:
+    """The files that held something else when a result was made than when the plan began."""
+    return changed_contents(result.get("contents", {}), plan.request.contents(key))
 
 
 def return_trial(plan: Plan, job: Job, status: str, reason: str) -> bool:
@@ -155,7 +167,8 @@ def _settle_orphans(plan: Plan) -> None:
             continue
         code, phases = result.get("versions", {}).get("code"), result.get("seconds", {})
         kind = kinds_of(plan.request, [key])[key]
-        plan.queue.note(trial.number, kind=kind, code=code, phases=phases or None)
+        facts = {"phases": phases or None, "contents": result.get("contents")}
+        plan.queue.note(trial.number, kind=kind, code=code, **facts)
         value = metric_of(result, plan.request.sweep.headline)
         plan.queue.complete(trial.number, value, sum(phases.values()))
         plan.notes.append(
@@ -167,7 +180,7 @@ def _settle_result(plan: Plan, number: int, key: Key) -> dict[str, Any] | None:
     """The usable result in a trial's folder, now in MLflow too; None if there is none."""
     job = plan.job(number, key, 1)
     result = read_result(job.folder)
-    if result is None:
+    if result is None or _changed(plan, key, result):
         return None
     try:
         metric_of(result, plan.request.sweep.headline)

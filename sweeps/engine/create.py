@@ -28,9 +28,9 @@ from sweeps.engine.plan import Plan
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.resolve import Request
 from sweeps.engine.search import make_search_plan
-from sweeps.engine.studies import PLACES, possible_names, result_settings
+from sweeps.engine.studies import PLACES, other_contents, possible_names, result_settings
 from sweeps.engine.trials import read_identity
-from sweeps.sweep import Cell, Sweep, level_text
+from sweeps.sweep import Cell, level_text
 
 __all__ = ["create_study", "tracking_uri"]
 
@@ -45,7 +45,9 @@ def create_study(request: Request) -> Plan:
         if config.tracking_uri is None:
             _create_database(output / "mlflow.db")
         _touch_store(uri)
-        name, identity = _choose_name(sweep, config, uri, notes)
+        for key in request.keys:
+            request.contents(key)  # As they are now: what changes later is noticed
+        name, identity = _choose_name(request, uri, notes)
         # The queue comes first: stopped in between, the next start knows the folder, and by it the
         # experiment
         queue = TrialQueue(output / name, name, sweep.direction, identity, config.storage)
@@ -118,11 +120,10 @@ def _touch_store(uri: str) -> None:
         raise PlanError(f"MLflow cannot use tracking_uri={public(uri)}: {reason}") from error
 
 
-def _choose_name(
-    sweep: Sweep, config: schema.Sweep, uri: str, notes: list[str]
-) -> tuple[str, dict[str, Any]]:
-    """Name and identity of the study of these settings, or the first free name and a new
-    identity."""
+def _choose_name(request: Request, uri: str, notes: list[str]) -> tuple[str, dict[str, Any]]:
+    """Name and identity of the study of these settings and contents, or the first free name and a
+    new identity."""
+    sweep, config = request.sweep, request.config
     output, settings = Path(config.output), result_settings(sweep, config)
     digest = conf.digest(settings)
     names = possible_names(sweep, config, digest)
@@ -136,7 +137,10 @@ def _choose_name(
         else:
             same = identity["digest"] == digest
             own = experiment is None or experiment.tags.get("plan") == identity["plan"]
-            fits = same and own
+            other = other_contents(request, folder, name) if same and own else ""
+            fits = same and own and not other
+            if other:
+                notes.append(f"{other}: kept apart in {{}}")
             if count == 0 and not same:
                 changes = _describe_changes(identity["config"], settings)
                 notes.append(
@@ -149,6 +153,7 @@ def _choose_name(
                     f"MLflow has an experiment {names[0]} that does not belong to {output}: "
                     f"kept apart as {name}"
                 )
+            notes[:] = [note.replace("{}", str(folder)) for note in notes]
             return name, identity
     raise PlanError(
         f"{output} holds a hundred sweeps called {names[1]}-…; choose another output=FOLDER"

@@ -20,6 +20,8 @@ def print_preview(request: Request) -> None:
     status, seeds, cells = read_status(request), request.seeds, request.cells
     counts, adapters = status.counts, {key: request.adapter(key) for key in request.keys}
     size = f"{len(cells)} cells × {len(seeds)} seeds = {len(counts.planned)} trials"
+    for note in status.notes:
+        show(console, note)
     show(console, f"{request.sweep.name}: {size}; {counts.text()}; {status.folder}")
     if config.mode == "search":
         show(

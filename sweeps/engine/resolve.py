@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import sys
+import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +19,7 @@ from conf import load as conf
 from conf import schema, spec
 from conf.describe import describe
 from lightning_modules.training.checks import check
+from lightning_modules.training.contents import contents_of
 from lightning_modules.training.keys import training_facts
 from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.metrics import measurable
@@ -38,6 +42,7 @@ class Request:
     cells: list[Cell]
     words: list[str]
     _runs: dict[str, schema.Run] = field(default_factory=dict, repr=False)
+    _contents: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     @property
     def seeds(self) -> list[int]:
@@ -67,6 +72,43 @@ class Request:
         run = self.run(key)
         trains = spec.methods()[run.method.name].trains(run.method)
         return conf.digest(training_facts(run)) if trains else ""
+
+    def contents(self, key: Key) -> dict[str, str]:
+        """What lay in the files that a trial reads when it was asked for first (see
+        ``contents_of``). Raises PlanError for data that cannot be used."""
+        text, _ = key
+        if text not in self._contents:
+            run = self.run(key)
+            late = conf.with_eval_overrides(run)
+            facts = {name: conf.to_dict(late)[name] for name in ("backbone", "data", "evaluation")}
+            settings = conf.digest(facts | {"method": (run.method.name, run.method.init)})
+            if settings not in self._contents:
+                self._contents[settings] = _read_contents(run)
+            self._contents[text] = self._contents[settings]
+        return self._contents[text]
+
+
+def _read_contents(run: schema.Run) -> dict[str, str]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # The trial itself will say it
+            return contents_of(run, emit=_Lines())
+    except (ValueError, OSError, ImportError) as error:
+        raise PlanError(str(error)) from error
+
+
+class _Lines:
+    """Prints what is read, a line in two seconds at most."""
+
+    def __init__(self) -> None:
+        # Which data it is, is known
+        self.phase, self.printed = "data", time.monotonic()
+
+    def __call__(self, text: str, share: float) -> None:
+        phase, now = text.partition(":")[0], time.monotonic()
+        if phase != self.phase or now - self.printed > 2:
+            self.phase, self.printed = phase, now
+            print(text, file=sys.stderr, flush=True)
 
 
 def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Request:

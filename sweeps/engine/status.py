@@ -64,6 +64,7 @@ class PlanStatus:
     eta: EtaEstimator
     # Seconds of a trial by its kind, if none of the plan's own has finished
     recorded: Mapping[str, float] | None
+    notes: tuple[str, ...] = ()  # What else a person should know
     separate_devices: bool = False  # Whether each slot has a device of its own
 
     @property
@@ -108,7 +109,8 @@ class PlanStatus:
 def read_status(request: Request) -> PlanStatus:
     """How far the plan of a request is. Raises LaunchError if its trials cannot run here."""
     config = request.config
-    name, exists = find_study(request.sweep, config)
+    notes: list[str] = []
+    name, exists = find_study(request.sweep, config, request, notes)
     folder = Path(config.output) / name
     trials = read_trials(folder, name, config.storage) if exists else []
     counts = TrialCounts(trials, request.keys)
@@ -124,5 +126,6 @@ def read_status(request: Request) -> PlanStatus:
         waiting=kinds_of(request, waiting, counts.done) if waiting else {},
         eta=eta,
         recorded=None if eta.seconds else recorded_seconds(request.sweep, config),
+        notes=tuple(notes),
         separate_devices=bool(slots) and slots[0].device.startswith("gpu"),
     )

@@ -2,7 +2,8 @@
 
 Results are never mixed over settings. A digest of everything that a result depends on (not of
 seeds, levels, retries, output) is stored with the study; the same settings continue it, other
-settings start a study of their own next to it, ``<name>-<digest>``, and a note says so. Code is not
+settings start a study of their own next to it, ``<name>-<digest>``, and a note says so; so do the
+same settings where what lies in the files that they name has changed. Code is not
 part of the digest of a study, but of those of adapters and images, and a trial says what code made
 it.
 """
@@ -15,10 +16,12 @@ from typing import Any
 
 from conf import load as conf
 from conf import schema, spec
-from sweeps.engine.trials import read_identity
+from lightning_modules.training.contents import changed_contents
+from sweeps.engine.resolve import Request
+from sweeps.engine.trials import key_of, read_identity, read_trials
 from sweeps.sweep import Sweep
 
-__all__ = ["PLACES", "find_study", "possible_names", "result_settings"]
+__all__ = ["PLACES", "find_study", "other_contents", "possible_names", "result_settings"]
 
 # Settings that say where things are and run on this machine
 PLACES = ("output", "tracking_uri", "storage", "workers", "devices", "launcher", "launch")
@@ -32,15 +35,47 @@ NOT_IN_DIGEST = {
 }
 
 
-def find_study(sweep: Sweep, config: schema.Sweep) -> tuple[str, bool]:
-    """The name of the study of these settings below the output, and whether it is there already.
-    Creates nothing. Raises StorageError."""
+def find_study(
+    sweep: Sweep,
+    config: schema.Sweep,
+    request: Request | None = None,
+    notes: list[str] | None = None,
+) -> tuple[str, bool]:
+    """The name of the study of these settings below the output, and whether it is there already;
+    with ``request`` not one whose trials were made from other content of the files, which
+    ``notes`` are told. Creates nothing. Raises StorageError."""
     digest = conf.digest(result_settings(sweep, config))
     for name in possible_names(sweep, config, digest):
-        identity = read_identity(Path(config.output) / name, name, config.storage)
-        if identity is None or identity["digest"] == digest:
-            return name, identity is not None
+        folder = Path(config.output) / name
+        identity = read_identity(folder, name, config.storage)
+        if identity is None:
+            return name, False
+        if identity["digest"] == digest:
+            other = other_contents(request, folder, name) if request else ""
+            if not other:
+                return name, True
+            if notes is not None:
+                notes.append(other)
     return sweep.name, False
+
+
+def other_contents(request: Request, folder: Path, name: str) -> str:
+    """Which files hold something else now than when the finished trials of a study were made, in
+    words; empty where none do. Raises StorageError, and PlanError for data that cannot be used."""
+    cells = {cell.text for cell in request.cells}
+    changed: dict[str, None] = {}
+    trials = 0
+    for trial in read_trials(folder, name, request.config.storage):
+        made = trial.user_attrs.get("contents")
+        if trial.state.name == "COMPLETE" and made and key_of(trial)[0] in cells:
+            entries = changed_contents(made, request.contents(key_of(trial)))
+            changed |= dict.fromkeys(entries)
+            trials += bool(entries)
+    if not changed:
+        return ""
+    first, *more = changed
+    others = f" and {len(more)} more" if more else ""
+    return f"{trials} finished trials of {folder} were made from other content of {first}{others}"
 
 
 def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
