@@ -70,7 +70,7 @@ def test_each_pixel_of_the_image_counts_once(shape: int, normalise: str):
     area = 512**2 if normalise == "all" else pixels.sum()
     expected = (error * pixels).sum() / (4 * area)
     (theirs,) = torch.autograd.grad(expected, pred)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+    assert float(loss.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
     assert torch.allclose(gradient, theirs, atol=1e-6 * float(theirs.abs().max()))
 
 

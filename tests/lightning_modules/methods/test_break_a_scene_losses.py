@@ -92,6 +92,18 @@ def test_the_denoising_loss_looks_inside_the_drawn_subjects_masks_alone(
     )
 
 
+def test_the_nearest_pixel_of_a_mask_multiplies_prediction_and_target(embedded: Backbone):
+    method = breaker(embedded, normalise="all", mask_resize="nearest")
+    step = method.prepare(batch(), draws(method))
+    step.prediction, step.target = draw(1, 2, 4, 16, 16), draw(2, 2, 4, 16, 16)
+    # Grey, too, and with edges off the grid of four pixels a latent
+    step.masks = draw(3, 2, 2, 64, 64).clamp(0, 1)
+    step.masks[0, 0, 5:31, 2:19] = 1
+    union = step.masks.amax(1, keepdim=True)[..., ::4, ::4]
+    by_hand = (step.prediction * union - step.target * union).square().mean()
+    assert torch.allclose(method._masked_denoising(step).value, by_hand, rtol=1e-6)
+
+
 def test_the_attention_loss_holds_each_placeholder_to_its_own_mask(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch
 ):

@@ -33,6 +33,7 @@ def test_a_mask_may_be_a_tensor_an_array_an_image_or_a_file(tmp_path: Path):
     ]
     for form in forms:
         assert torch.equal(read_mask(form, 16), box().float()), type(form)
+    assert torch.equal(read_mask(box(), 8, resize="nearest"), box().float()[::2, ::2])
     small = read_mask(box(), 8)
     assert small.shape == (8, 8) and small[1, 2] == 1 and small.sum() == box().sum() / 4
 

@@ -78,6 +78,24 @@ def test_the_released_encoder_has_its_count_of_parameters():
     )
 
 
+def test_a_mask_is_brought_to_its_side_by_area_or_by_the_nearest_pixel():
+    given = masks()[:1, :1]
+    torch.manual_seed(0)
+    encoder = MaskEncoder("per_mask", 32, given.shape[-1] // 4, 10)
+    torch.manual_seed(0)
+    released = MaskEncoder("per_mask", 32, given.shape[-1] // 4, 10, "nearest")
+    picked = given[..., ::4, ::4]
+    assert torch.equal(released(given)[0], encoder(picked)[0])
+    odd = given.roll(1, -1)  # An edge off the grid
+    assert not torch.allclose(released(odd)[0], encoder(odd)[0])
+
+
+def test_a_blank_mask_may_be_encoded_as_in_the_released_code():
+    encoder = MaskEncoder("per_mask", 32, 16, 10, encode_blank=True)
+    tokens, shown = encoder(torch.zeros(2, 3, 16, 16))
+    assert torch.allclose(tokens, encoder.project.bias.expand(2, 3, 32)) and not shown.any()
+
+
 def test_masks_of_any_size_and_none_at_all_pass():
     encoder = MaskEncoder("per_mask", 32, 16, 10)
     big = masks().repeat_interleave(4, 2).repeat_interleave(4, 3)
