@@ -8,15 +8,16 @@ number, true or false is expected, such a word is refused with its readings.
 
 from __future__ import annotations
 
+import argparse
 import re
 import types
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from typing import Any
 
 import yaml
 
-__all__ = ["PERHAPS_NOTHING", "Misread", "Written", "dump", "parse", "read", "read_word"]
+__all__ = ["PERHAPS_NOTHING", "Misread", "Written", "dump", "option", "parse", "read", "read_word"]
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -246,6 +247,20 @@ _READERS: dict[Any, Any] = {
     bool: _read_bool,
     str: _read_text,
 }
+
+
+def option(kind: type) -> Callable[[str], Any]:
+    """The ``type=`` of an argparse option that reads ``kind`` as settings do."""
+
+    def read_option(text: str) -> Any:
+        try:
+            return read(kind, Written(text))
+        except Misread as error:
+            what = {int: "an integer", float: "a number"}.get(kind, kind.__name__)
+            reason = f"; {error}" if str(error) else ""
+            raise argparse.ArgumentTypeError(f"{text}: expected {what}{reason}") from None
+
+    return read_option
 
 
 # --- what a word may mean -------------------------------------------------------------------------

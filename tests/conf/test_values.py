@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import random
 from pathlib import Path
@@ -14,7 +15,7 @@ from conf import load as conf
 from conf.describe import describe
 from conf.load import ConfigError
 from conf.schema import Run, Sweep
-from conf.values import Misread, Written, dump, parse, read
+from conf.values import Misread, Written, dump, option, parse, read
 
 # Words that YAML 1.1, or int() and float() of Python, read as something else than they seem
 TRAPS = (
@@ -208,3 +209,14 @@ def test_references_are_read_by_the_type_of_their_setting() -> None:
     assert conf.load(["seed=1", "trainer.steps=${seed}0"]).trainer.steps == 10
     with pytest.raises(ConfigError, match="octal"):
         conf.load(["seed=1", "trainer.steps=0${seed}0"])
+
+
+def test_options_of_other_commands_read_numbers_alike(capsys: Any) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--steps", type=option(int))
+    parser.add_argument("--lr", type=option(float))
+    assert vars(parser.parse_args(["--steps", "10", "--lr", "1e-4"])) == {"steps": 10, "lr": 1e-4}
+    for words in (["--steps", "010"], ["--lr", "1_0"], ["--steps", "2.5"]):
+        with pytest.raises(SystemExit):
+            parser.parse_args(words)
+        assert f"{words[1]}: expected a" in capsys.readouterr().err
