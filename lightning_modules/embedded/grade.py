@@ -16,6 +16,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf.values import option
+
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
 
@@ -128,10 +130,12 @@ def main(argv: list[str] | None = None) -> None:
         default="embedded",
         help="'embedded' or a diffusers folder (default: embedded)",
     )
-    parser.add_argument("--images", type=int, default=512, help="images in each row (default: 512)")
-    parser.add_argument("--steps", type=int, default=8, help="sampler steps (default: 8)")
     parser.add_argument(
-        "--guidance", type=float, default=3.0, help="classifier-free guidance (default: 3)"
+        "--images", type=option(int), default=512, help="images in each row (default: 512)"
+    )
+    parser.add_argument("--steps", type=option(int), default=8, help="sampler steps (default: 8)")
+    parser.add_argument(
+        "--guidance", type=option(float), default=3.0, help="classifier-free guidance (default: 3)"
     )
     parser.add_argument(
         "--card",

@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from conf.values import option
 from datamodules.shapes.world import Scene, Thing
 from lightning_modules.embedded.judge import (
     ASSET,
@@ -299,29 +300,34 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--steps",
-        type=int,
+        type=option(int),
         default=2000,
         help="optimiser steps, rounded up to hundreds (default: %(default)s)",
     )
     parser.add_argument(
-        "--batch", type=int, default=64, help="images per step (default: %(default)s)"
+        "--batch", type=option(int), default=64, help="images per step (default: %(default)s)"
     )
     parser.add_argument(
-        "--lr", type=float, default=4e-3, help="peak learning rate (default: %(default)s)"
+        "--lr", type=option(float), default=4e-3, help="peak learning rate (default: %(default)s)"
     )
     parser.add_argument(
         "--pool",
-        type=int,
+        type=option(int),
         default=32000,
         help="rendered images kept in memory, 12 kB each (default: %(default)s)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of weights and batches (default: %(default)s)"
+        "--seed",
+        type=option(int),
+        default=0,
+        help="seed of weights and batches (default: %(default)s)",
     )
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=option(int), default=1, help="CPU threads (default: %(default)s)"
+    )
     parser.add_argument(
         "--measure",
-        type=int,
+        type=option(int),
         default=700,
         help="fresh renders per line of the card (default: %(default)s)",
     )

@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from conf.values import option
 from datamodules.batch import Batch, collate
 from datamodules.shapes.module import ShapesDataset
 from datamodules.shapes.world import SIZE, write_dataset
@@ -324,23 +325,31 @@ def main(argv: list[str] | None = None) -> None:
         help="where the result is exported to (default: the package's assets)",
     )
     parser.add_argument(
-        "--images", type=int, default=32_000, help="training images to render (default: 32000)"
+        "--images",
+        type=option(int),
+        default=32_000,
+        help="training images to render (default: 32000)",
     )
     parser.add_argument(
-        "--vae-steps", type=int, default=1500, help="autoencoder steps (default: 1500)"
+        "--vae-steps", type=option(int), default=1500, help="autoencoder steps (default: 1500)"
     )
-    parser.add_argument("--steps", type=int, default=6000, help="denoiser steps (default: 6000)")
     parser.add_argument(
-        "--batch", type=int, default=32, help="samples a step in both stages (default: 32)"
+        "--steps", type=option(int), default=6000, help="denoiser steps (default: 6000)"
+    )
+    parser.add_argument(
+        "--batch", type=option(int), default=32, help="samples a step in both stages (default: 32)"
     )
     parser.add_argument(
         "--lr",
-        type=float,
+        type=option(float),
         default=1e-3,
         help="peak learning rate of the denoiser (default: 1e-3)",
     )
     parser.add_argument(
-        "--threads", type=int, default=torch.get_num_threads(), help="CPU threads (default: all)"
+        "--threads",
+        type=option(int),
+        default=torch.get_num_threads(),
+        help="CPU threads (default: all)",
     )
     args = parser.parse_args(argv)
     torch.set_num_threads(args.threads)
