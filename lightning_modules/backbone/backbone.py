@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_modules.attention import Site, sites
 from lightning_modules.backbone.autoencoder import Autoencoder
 from lightning_modules.backbone.families import find_family
-from lightning_modules.backbone.sampling import NoiseSchedule
+from lightning_modules.backbone.sampling import NoiseSchedule, check_scheduler
 from lightning_modules.backbone.text import TextCondition, TextEncoders
 from lightning_modules.backbone.weights import EMBEDDED
 
@@ -22,7 +22,7 @@ class Backbone:
     ``autoencoder`` its VAE, ``schedule`` how training adds noise, and ``family`` what it differs
     from others in. Deliberately no `nn.Module`: a method that holds one has the frozen weights
     neither in its checkpoint nor in its optimiser. Raises ValueError on a pipeline of no known
-    family.
+    family, and on parts that would not do here what they do in the stock pipeline.
     """
 
     def __init__(self, pipeline: Any, source: str, revision: str | None = None) -> None:
@@ -30,8 +30,10 @@ class Backbone:
         self.family = find_family(pipeline, source)
         self.denoiser = getattr(pipeline, self.family.denoiser_name)
         self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
+        self.family.check(source)
+        check_scheduler(self.scheduler, at_first_sigma=self.family.starts_at_first_sigma)
         self.text = TextEncoders(self.family)
-        self.autoencoder = Autoencoder(self.vae, self.denoiser)
+        self.autoencoder = Autoencoder(self.vae, self.denoiser, self.family.standardizes_latents)
         self.schedule = NoiseSchedule(self.scheduler)
         for module in (self.denoiser, self.vae, *self.text.encoders):
             module.requires_grad_(False).eval()
@@ -60,12 +62,15 @@ class Backbone:
                 use_safetensors=True,
                 add_watermarker=False,
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, ImportError, NotImplementedError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             failed = f"backbone.path={path!r} cannot be loaded"
             # What transformers falls back to where it cannot read sentencepiece's file
             if "tiktoken" in reason:
                 cure = "T5's tokenizer needs sentencepiece: pip install -e .[pixart]"
+                raise FileNotFoundError(f"{failed}: {cure}") from error
+            if "torchsde" in reason:
+                cure = "its scheduler needs torchsde: pip install -e .[sde]"
                 raise FileNotFoundError(f"{failed}: {cure}") from error
             expected = "expected 'embedded', a diffusers folder or a hub id"
             raise FileNotFoundError(f"{failed} ({reason}): {expected}") from error
@@ -93,17 +98,18 @@ class Backbone:
         """(channels, height, width) of the latents of a square image of ``resolution`` pixels a
         side; of the model's own size without.
 
-        Raises ValueError where a transformer's patches would not cover them.
+        Raises ValueError where latents, or a transformer's patches, would not cover the image.
         """
         config = self.denoiser.config
         if resolution is None:
             return config.in_channels, config.sample_size, config.sample_size
-        side, patch = round(resolution / self.vae_scale_factor), config.get("patch_size", 1)
-        if side % patch:
+        step = self.vae_scale_factor * config.get("patch_size", 1)
+        if resolution % step:
             raise ValueError(
                 f"backbone.resolution={resolution}: {self.family.label} expects a multiple of "
-                f"{self.vae_scale_factor * patch} pixels"
+                f"{step} pixels"
             )
+        side = resolution // self.vae_scale_factor
         return config.in_channels, side, side
 
     def sites(self, resolution: int | None = None) -> list[Site]:
@@ -120,11 +126,17 @@ class Backbone:
         return self.family.project_text(self.denoiser, text)
 
     def predict(
-        self, latents: Tensor, timesteps: Tensor, text: TextCondition, resolution: int
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        text: TextCondition,
+        resolution: int,
+        guidance: float = 1.0,
     ) -> Tensor:
         """The prediction (epsilon or v) [B, C, h, w] from ``latents`` [B, C, h, w] at ``timesteps``
-        [B]; ``resolution`` in pixels fills SDXL's time ids and PixArt's size conditions."""
-        return self.family.predict(self.denoiser, latents, timesteps, text, resolution)
+        [B]; ``resolution`` in pixels fills SDXL's time ids and PixArt's size conditions,
+        ``guidance`` is told to a guidance-distilled UNet."""
+        return self.family.predict(self.denoiser, latents, timesteps, text, resolution, guidance)
 
     def restored_pipeline(self) -> Any:
         """The diffusers pipeline, every part in the dtype that it was loaded in."""

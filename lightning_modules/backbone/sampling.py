@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -9,14 +11,37 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
+    from lightning_modules.backbone.text import TextCondition
+
+PREDICTION_TYPES = ("epsilon", "v_prediction")
+# Some schedulers need several steps, some take only a few
+ANY_STEPS = (8, 4, 1)
 
 
 class NoiseSchedule:
-    """How much signal is left at each training timestep, by a diffusers scheduler."""
+    """How much signal is left at each training timestep, by a diffusers scheduler.
+
+    One that knows no such share (EDM, flows) can sample; `check` says that it cannot train.
+    """
 
     def __init__(self, scheduler: Any) -> None:
         self.scheduler = scheduler
-        self._alphas = torch.as_tensor(scheduler.alphas_cumprod, dtype=torch.float64)
+        known = getattr(scheduler, "alphas_cumprod", None)
+        self._known = known is not None
+        self._alphas = torch.as_tensor(known if self._known else (), dtype=torch.float64)
+
+    def check(self) -> None:
+        """Raises ValueError where `add_noise` could not make a training target."""
+        if not self._known:
+            raise ValueError(
+                f"the backbone's {type(self.scheduler).__name__} does not add noise by timesteps: "
+                "expected a scheduler with alphas_cumprod, such as DDPMScheduler"
+            )
+        if self.prediction_type not in PREDICTION_TYPES:
+            raise ValueError(
+                f"the backbone predicts {self.prediction_type!r}: expected "
+                f"{' or '.join(map(repr, PREDICTION_TYPES))}"
+            )
 
     @property
     def prediction_type(self) -> str:
@@ -30,8 +55,9 @@ class NoiseSchedule:
         """(noised latents, training target), both [B, C, h, w], at ``timesteps`` [B]: the target is
         the noise, or v = sqrt(a) e - sqrt(1-a) x.
 
-        Raises ValueError on another prediction type.
+        Raises ValueError as `check`.
         """
+        self.check()
         # Roots are taken in float64 on the CPU: 1 - a in half precision is off by a tenth at small
         # t, and not every device has float64.
         alpha = self._alphas[timesteps.cpu()].view(-1, 1, 1, 1)
@@ -41,11 +67,7 @@ class NoiseSchedule:
         noised = signal * latents + spread * noise
         if self.prediction_type == "v_prediction":
             return noised, signal * noise - spread * latents
-        if self.prediction_type == "epsilon":
-            return noised, noise
-        raise ValueError(
-            f"the backbone predicts {self.prediction_type!r}: expected 'epsilon' or 'v_prediction'"
-        )
+        return noised, noise
 
     def snr(self, timesteps: Tensor) -> Tensor:
         """Signal-to-noise ratio a / (1 - a) at ``timesteps``, float32 [B]."""
@@ -53,12 +75,10 @@ class NoiseSchedule:
         return (alpha / (1 - alpha)).float().to(timesteps.device)
 
 
-def initial_noise(seeds: list[int], shape: tuple[int, int, int]) -> Tensor:
+def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     """float32 [B, C, h, w]; each row depends on its own seed alone, so that the batching changes no
     image."""
-    return torch.stack(
-        [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    )
+    return _draw_noise(_seed_rows(seeds), shape)
 
 
 @torch.no_grad()
@@ -74,30 +94,134 @@ def sample(
     """uint8 images [N, 3, H, W]: the backbone's own scheduler, both halves of classifier-free
     guidance in one call of the denoiser.
 
-    Raises ValueError when ``prompts`` and ``seeds`` differ in length.
+    An image is what the stock pipeline draws from ``torch.Generator().manual_seed(seed)``, whatever
+    the batch: its row's generator draws the first noise and that of each step. No safety checker
+    blackens it, no watermark is put in. Raises ValueError when ``prompts`` and ``seeds`` differ in
+    length.
     """
     if len(prompts) != len(seeds):
         raise ValueError(
             f"{len(prompts)} prompts but {len(seeds)} seeds: expected one seed for each prompt"
         )
-    shape = backbone.latent_size(resolution)
-    images = []
+    shape, family = backbone.latent_size(resolution), backbone.family
+    guided, images = family.is_guided(guidance), []
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)
         text = backbone.text.encode(prompts[rows])
-        if guidance > 1:
+        if guided:
             text = backbone.text.encode_empty(len(text.hidden)) + text
-        scheduler = type(backbone.scheduler).from_config(backbone.scheduler.config)
-        scheduler.set_timesteps(steps, device=backbone.device)
-        noise = initial_noise(seeds[rows], shape).to(backbone.device, backbone.dtype)
-        latents = noise * scheduler.init_noise_sigma
-        for t in scheduler.timesteps:
-            inputs = torch.cat([latents] * 2) if guidance > 1 else latents
-            inputs = scheduler.scale_model_input(inputs, t)
-            prediction = backbone.predict(inputs, t.expand(len(inputs)), text, resolution)
-            if guidance > 1:
-                unconditional, conditional = prediction.chunk(2)
-                prediction = unconditional + guidance * (conditional - unconditional)
-            latents = scheduler.step(prediction, t, latents, return_dict=False)[0]
+
+        def predict(inputs: Tensor, t: Tensor, text: TextCondition = text) -> Tensor:
+            timesteps = t.expand(len(inputs))
+            prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
+            if not guided:
+                return prediction
+            unconditional, conditional = prediction.chunk(2)
+            return unconditional + guidance * (conditional - unconditional)
+
+        latents = denoise(
+            prepare_scheduler(
+                backbone.scheduler, steps, family.starts_at_first_sigma, backbone.device
+            ),
+            seeds[rows],
+            shape,
+            predict,
+            copies=2 if guided else 1,
+            keep_estimate=steps == 1 and family.keeps_single_estimate,
+            like=next(backbone.denoiser.parameters()),
+        )
         images.append(backbone.autoencoder.decode(latents))
     return torch.cat(images)
+
+
+def prepare_scheduler(
+    scheduler: Any, steps: int, at_first_sigma: bool = False, device: torch.device | str = "cpu"
+) -> Any:
+    """A scheduler of the same settings, since some remember their past steps, before the first of
+    ``steps``. ``at_first_sigma``: it is told that it begins there, and need not look for the first
+    timestep, which may come twice."""
+    fresh = type(scheduler).from_config(scheduler.config)
+    fresh.set_timesteps(steps, device=device)
+    if at_first_sigma and hasattr(fresh, "set_begin_index"):
+        fresh.set_begin_index(0)
+    return fresh
+
+
+def denoise(
+    scheduler: Any,
+    seeds: Sequence[int],
+    shape: tuple[int, int, int],
+    predict: Callable[[Tensor, Tensor], Tensor],
+    copies: int = 1,
+    keep_estimate: bool = False,
+    like: Tensor | None = None,
+) -> Tensor:
+    """Latents [B, C, h, w] of ``shape``, with dtype and device of ``like``, by a diffusers
+    ``scheduler`` that
+    `prepare_scheduler` made. All its noise comes from one generator a row.
+
+    ``predict`` maps the scaled latents, ``copies`` times one after the other, and a timestep to the
+    prediction [B, C, h, w]. ``keep_estimate``: whether the last step's estimate of the clean
+    latents is wanted instead, where the scheduler gives one.
+    """
+    like = torch.zeros(()) if like is None else like
+    generators = _seed_rows(seeds)
+    latents = _draw_noise(generators, shape).to(like.device, like.dtype)
+    latents = latents * scheduler.init_noise_sigma
+    # As stock pipelines call any scheduler: without noise where its share can be chosen
+    known = inspect.signature(scheduler.step).parameters
+    options = {"eta": 0.0, "generator": generators}
+    options = {name: value for name, value in options.items() if name in known}
+    if hasattr(scheduler, "noise_sampler_seed"):  # DPMSolverSDE takes seeds, not generators
+        scheduler.noise_sampler_seed = [seed % 2**63 for seed in seeds]
+    for t in scheduler.timesteps:
+        inputs = torch.cat([latents] * copies) if copies > 1 else latents
+        prediction = predict(scheduler.scale_model_input(inputs, t), t)
+        latents, *estimate = scheduler.step(prediction, t, latents, **options, return_dict=False)
+        if keep_estimate and estimate:
+            latents = estimate[0]
+    return latents
+
+
+def check_scheduler(
+    scheduler: Any, counts: Sequence[int] = ANY_STEPS, at_first_sigma: bool = False
+) -> None:
+    """Refuses, before anything is drawn, a scheduler that can take none of the ``counts`` of steps
+    (also for the reason that its numbers are not finite then), and one whose images would depend on
+    more than their own seeds. ``at_first_sigma`` as in `prepare_scheduler`. Raises ValueError."""
+    name, failure = type(scheduler).__name__, Exception()
+
+    def draw(seeds: Sequence[int], steps: int) -> Tensor:
+        started = prepare_scheduler(scheduler, steps, at_first_sigma)
+        return denoise(started, seeds, (4, 4, 4), lambda inputs, _: inputs / 2)
+
+    # What ignores the seeds draws from the global generator, which is put back
+    with torch.random.fork_rng(devices=[]):
+        for steps in counts:
+            try:
+                together, alone = draw([1, 2], steps), draw([2], steps)
+                if alone.isfinite().all():
+                    break
+                failure = ValueError("it ends in numbers that are not finite")
+            except Exception as error:
+                failure = error
+        else:
+            reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+            raise ValueError(
+                f"the scheduler {name} cannot sample in {counts[0]} steps ({reason}): expected one "
+                "of a text-to-image pipeline, such as DDIMScheduler, and as many steps as it takes"
+            ) from failure
+    if not torch.allclose(together[1:], alone, 1e-3, 1e-3 * float(alone.abs().max())):
+        raise ValueError(
+            f"the scheduler {name} draws noise that no seed decides: expected one that takes a "
+            "generator for each image, such as EulerAncestralDiscreteScheduler"
+        )
+
+
+def _seed_rows(seeds: Sequence[int]) -> list[torch.Generator]:
+    # On the CPU: the numbers of a device's own generator are others
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def _draw_noise(generators: Sequence[torch.Generator], shape: tuple[int, int, int]) -> Tensor:
+    return torch.stack([torch.randn(shape, generator=generator) for generator in generators])

@@ -149,7 +149,8 @@ def draw_gate_maps(
         replace(config, noise_seeds=1, prompts=min(DRAWN_PER_SPLIT, config.prompts)),
         seed,
     )
-    with method.gates.recording(conditional_half=config.guidance > 1, keep_maps=True) as record:
+    guided = method.backbone.family.is_guided(config.guidance)
+    with method.gates.recording(conditional_half=guided, keep_maps=True) as record:
         texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
         images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
     maps = _by_resolution(method, record.maps)

@@ -222,7 +222,8 @@ class MaskAttn(Method):
         """``gate_closed``: share of free gates that are closed over all sites, pixels, tokens and
         steps, conditional half; the same by token type and range of timesteps."""
         stats: dict[str, float] = {}
-        with self.gates.recording(conditional_half=guidance > 1) as record:
+        guided = self.backbone.family.is_guided(guidance)
+        with self.gates.recording(conditional_half=guided) as record:
             yield stats
         record = record.all_reduce(self.gates.sites)
         stats["gate_closed"] = record.share_closed()

@@ -22,7 +22,5 @@ def find_family(pipeline: Any, source: str) -> Family:
     for family in families:
         if family.matches(pipeline):
             return family(pipeline)
-    raise ValueError(
-        f"{source!r} is a {type(pipeline).__name__}: expected "
-        f"{' or '.join(family.label for family in families)}"
-    )
+    known = [f"{family.label} ({' or '.join(family.pipelines)})" for family in families]
+    raise ValueError(f"{source!r} is a {type(pipeline).__name__}: expected {', '.join(known)}")

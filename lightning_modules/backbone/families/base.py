@@ -3,29 +3,71 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from lightning_modules.attention.token_types import TokenTypeCache
 from lightning_modules.backbone.text import TextCondition
 
+# Others decode with noise of their own, or are no autoencoders of images
+AUTOENCODERS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL")
+
 
 class Family(ABC):
     """How the denoiser of one pipeline is called, and how its text is encoded."""
 
     label: str  # As errors name it
+    # Stock pipelines that draw as `sample` does; what is derived from them differs in arguments
+    pipelines: ClassVar[tuple[str, ...]]
     denoiser_name = "unet"  # The pipeline's attribute
+    text_parts: ClassVar[tuple[str, ...]] = ("",)  # Endings of its encoders' and tokenizers' names
     clip = True  # Whether CLIP reads the text, which placeholders and training the encoders need
     lower_case = False  # Whether the text is put in lower case
+    # What some stock pipelines do and others do not: whether they standardise latents by the VAE's
+    # mean and deviation, tell the scheduler that they begin at its first step, and of a single step
+    # take the scheduler's estimate of the clean latents
+    standardizes_latents = False
+    starts_at_first_sigma = False
+    keeps_single_estimate = False
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
 
     @classmethod
-    @abstractmethod
     def matches(cls, pipeline: Any) -> bool:
         """Whether ``pipeline`` is of this family."""
+        return any(kind.__name__ in cls.pipelines for kind in type(pipeline).__mro__)
+
+    def check(self, source: str) -> None:
+        """Refuses parts of the pipeline from ``source`` that need what a text-to-image pipeline is
+        not given, or that the stock pipeline would use otherwise. Raises ValueError."""
+        denoiser, vae = getattr(self.pipeline, self.denoiser_name), self.pipeline.vae
+        autoencoder, channels = type(vae).__name__, vae.config.get("latent_channels")
+        known = " or ".join(AUTOENCODERS)
+        self.expect(source, "vae", autoencoder, autoencoder in AUTOENCODERS, known)
+        given, name = denoiser.config.in_channels, f"{self.denoiser_name}.in_channels"
+        self.expect(source, name, given, given == channels, f"as many as the VAE, {channels}")
+        side, name = denoiser.config.sample_size, f"{self.denoiser_name}.sample_size"
+        self.expect(source, name, side, side is None or isinstance(side, int), "one number")
+        for key in ("latents_mean", "latents_std") if self.standardizes_latents else ():
+            values = vae.config.get(key)
+            fits = values is None or len(values) == channels
+            self.expect(source, f"vae.{key}", values, fits, f"{channels} numbers")
+
+    def expect(self, source: str, name: str, value: Any, fits: bool, expected: str) -> None:
+        """Raises ValueError unless the ``value`` of ``name`` ``fits``."""
+        if not fits:
+            raise ValueError(
+                f"{source!r} has {name}={value}, not what a {self.label} pipeline draws from text "
+                f"with: expected {expected}"
+            )
+
+    def is_guided(self, guidance: float) -> bool:
+        """Whether both halves of classifier-free guidance are computed: a guidance-distilled UNet
+        is told the scale instead."""
+        denoiser = getattr(self.pipeline, self.denoiser_name)
+        return guidance > 1 and denoiser.config.get("time_cond_proj_dim") is None
 
     @property
     def text_length(self) -> int:
@@ -57,8 +99,10 @@ class Family(ABC):
         timesteps: Tensor,
         text: TextCondition,
         resolution: int,
+        guidance: float = 1.0,
     ) -> Tensor:
-        """The prediction (epsilon or v) [B, C, h, w] for images of ``resolution`` pixels a side."""
+        """The prediction (epsilon or v) [B, C, h, w] for images of ``resolution`` pixels a side;
+        ``guidance`` is what a guidance-distilled UNet is told, 1 for none."""
 
     def token_types(self) -> TokenTypeCache | None:
         """What tells words from padding; None where a mask comes with the text."""

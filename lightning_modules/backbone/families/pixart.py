@@ -18,11 +18,13 @@ class PixArt(Family):
     denoiser_name = "transformer"
     clip = False
     lower_case = True
+    pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
 
-    @classmethod
-    def matches(cls, pipeline: Any) -> bool:
-        transformer = getattr(pipeline, "transformer", None)
-        return type(transformer).__name__ == "PixArtTransformer2DModel"
+    def __init__(self, pipeline: Any) -> None:
+        super().__init__(pipeline)
+        # Alpha's stock pipeline does both, Sigma's neither
+        alpha = any(kind.__name__ == "PixArtAlphaPipeline" for kind in type(pipeline).__mro__)
+        self.starts_at_first_sigma = self.keeps_single_estimate = alpha
 
     @property
     def text_length(self) -> int:
@@ -52,6 +54,7 @@ class PixArt(Family):
         timesteps: Tensor,
         text: TextCondition,
         resolution: int,
+        guidance: float = 1.0,
     ) -> Tensor:
         sizes: dict[str, Tensor | None] = {"resolution": None, "aspect_ratio": None}
         if denoiser.use_additional_conditions:  # Alpha at 1024 pixels
