@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -74,10 +75,12 @@ class TextEncoders:
         return self.family.text_length
 
     def fingerprint(self) -> str:
-        """Digest of the encoders' weights and of the tokenizers: what cached texts depend on."""
-        vocabularies = [sorted(tokenizer.get_vocab().items()) for tokenizer in self.tokenizers]
-        lengths = [self.length for _ in self.tokenizers]
-        return modules_digest(str((vocabularies, lengths)), *self.encoders)
+        """Digest of the encoders' weights and settings, and of the tokenizers: what cached texts
+        depend on."""
+        tokenizers = [_tokenizer_facts(tokenizer) for tokenizer in self.tokenizers]
+        settings = [_encoder_settings(encoder) for encoder in self.encoders]
+        facts = (type(self.family).__name__, self.length, tokenizers, settings)
+        return modules_digest(str(facts), *self.encoders)
 
     # --- tokens ----------------------------------------------------------------------------------
 
@@ -173,3 +176,19 @@ class TextEncoders:
             width = self.encoders[0].config.hidden_size
             self.token_types.remember(text.hidden[:, -1, :width], entry["ids"])
         return text
+
+
+def _encoder_settings(encoder: Any) -> dict[str, Any]:
+    """What its config says of how it computes, not of where it comes from."""
+    elsewhere = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")
+    settings = {k: v for k, v in encoder.config.to_dict().items() if k not in elsewhere}
+    return dict(sorted(settings.items()))
+
+
+def _tokenizer_facts(tokenizer: Any) -> Any:
+    """What decides the ids of a text; lengths and padding are given with each call."""
+    special = sorted((name, str(token)) for name, token in tokenizer.special_tokens_map.items())
+    if not hasattr(tokenizer, "backend_tokenizer"):
+        return special, sorted(tokenizer.get_vocab().items())
+    rules = json.loads(tokenizer.backend_tokenizer.to_str())
+    return special, {k: v for k, v in rules.items() if k not in ("truncation", "padding")}

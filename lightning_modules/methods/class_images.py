@@ -13,6 +13,7 @@ from conf.schema import Run
 from lightning_modules.backbone import sampling
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.weights import weights_digest
+from lightning_modules.training.keys import code_version
 
 __all__ = ["class_image_folder", "draw_class_images"]
 
@@ -28,8 +29,10 @@ def class_image_folder(config: Run) -> Path:
         "steps": subjects.prior_steps,
         "backbone": None if Path(backbone.path).is_dir() else backbone.path,
         "revision": backbone.revision,
+        "dtype": backbone.dtype,
         "weights": weights_digest(backbone.path, Path(config.output) / "cache", backbone.revision),
         "resolution": backbone.resolution,
+        "code": code_version("lightning_modules.backbone"),
     }
     return Path(config.output) / "cache" / "prior" / conf.digest(facts)
 

@@ -35,9 +35,11 @@ __all__ = [
 PROJECT = Path(__file__).parents[2]
 LIBRARIES = ("diffusers", "lightning", "peft", "torch", "transformers")
 PACKAGES = ("losses", "datamodules", "lightning_modules")
-# Packages that only look at a trained weight or a drawn pixel, never make one. (Of ``conf`` the
-# values count, as facts.)
-OBSERVERS = tuple(f"lightning_modules.{name}." for name in ("evaluation", "metrics", "tracking"))
+# Packages that only look at a trained weight or a drawn pixel, never make one, and these keys. (Of
+# ``conf`` the values count, as facts.)
+OBSERVERS = tuple(
+    f"lightning_modules.{name}." for name in ("evaluation", "metrics", "tracking", "training.keys")
+)
 # A package as a root stands for all its modules; methods and data sets are added by file name.
 TRAINING = ("datamodules.build", "lightning_modules.training.fit")
 SAMPLING = ("lightning_modules.backbone",)
