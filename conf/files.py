@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import math
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-__all__ = ["create_folder", "write_atomically"]
+__all__ = ["create_folder", "to_json", "write_atomically"]
 
 
 def write_atomically(path: Path | str, content: str | bytes | Callable[[Path], object]) -> None:
@@ -48,6 +51,22 @@ def create_folder(path: Path) -> Iterator[Path]:
             raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def to_json(content: Any) -> str:
+    """Plain containers as JSON that any reader takes: NaN and infinity, which JSON does not have,
+    are null."""
+    return json.dumps(_without_undefined(content), indent=1, allow_nan=False)
+
+
+def _without_undefined(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_undefined(item) for key, item in value.items()}
+    return (
+        [_without_undefined(item) for item in value] if isinstance(value, list | tuple) else value
+    )
 
 
 def _draft(path: Path) -> Path:

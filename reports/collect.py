@@ -7,7 +7,6 @@ What is planned but not finished is named with its error, never filled in.
 from __future__ import annotations
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -28,6 +27,7 @@ from reports.results import (
     Trial,
     fetch,
     hide_password,
+    split_undefined,
 )
 
 if TYPE_CHECKING:
@@ -247,12 +247,18 @@ def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
     table = fetch(run.info.artifact_uri, uri, "scores.parquet", own)
     result = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
     logged, start = run.data.metrics, run.info.start_time
+    metrics, undefined = split_undefined(
+        {key.removeprefix("eval/"): v for key, v in logged.items() if key.startswith("eval/")}
+    )
+    reasons = result.get("undefined", {}).items()
+    undefined |= {key.removeprefix("eval/"): why for key, why in reasons}
     return Trial(
         seed=seed,
         run_id=run.info.run_id,
         artifacts=run.info.artifact_uri,
         minutes=((run.info.end_time or start) - start) / 60_000,
-        metrics={k.removeprefix("eval/"): v for k, v in logged.items() if k.startswith("eval/")},
+        metrics=metrics,
+        undefined=undefined,
         seconds=result.get("seconds", {}),
         counts=result.get("counts", {}),
         versions=result.get("versions", {}),
@@ -295,7 +301,8 @@ def read_history(results: SweepResults, trial: Trial, metric: str) -> dict[int, 
     entries = client.get_metric_history(trial.run_id, f"train/{metric}")
     # Of a step that was done twice, the last counts
     latest = sorted(entries, key=lambda entry: (entry.step, entry.timestamp))
-    return {entry.step: entry.value for entry in latest if math.isfinite(entry.value)}
+    by_step = {entry.step: entry.value for entry in latest}
+    return split_undefined(by_step)[0]
 
 
 def ways_of_measuring(metric: str, *sweeps: SweepResults) -> list[dict[str, Any]]:

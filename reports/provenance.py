@@ -10,7 +10,7 @@ from typing import Any
 
 from reports import typeset
 from reports.results import SweepResults, Trial
-from reports.tables import Table
+from reports.tables import Table, describe_undefined
 
 __all__ = [
     "code_versions",
@@ -46,6 +46,8 @@ def explain_missing(results: SweepResults) -> str:
     seeds = ", ".join(map(str, results.seeds))
     complete = f"Nothing: every cell has all {len(results.seeds)} seeds ({seeds})."
     text = f"{'; '.join(parts)}." if parts else complete
+    if undefined := describe_undefined(results):
+        text += f" Without a value: {'; '.join(undefined)}. Their means leave them out."
     if results.left_out:
         left_out = ", ".join(results.left_out)
         text += f" Left out, since the plan no longer holds them: {left_out}."

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 SEPARATOR = " / "  # Between the levels in the label of a combination
+K = TypeVar("K")
 
 
 class ReportError(Exception):
@@ -105,6 +107,7 @@ class Trial:
     samples: Samples | None
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # Metric -> how it was measured
     started: int = 0  # Milliseconds since 1970, UTC
+    undefined: dict[str, str] = field(default_factory=dict)  # Metric without a number -> why
     # What its training logged, without `train/`; empty where it took an adapter that was there
     training: frozenset[str] = frozenset()
 
@@ -126,6 +129,16 @@ class CellResults:
         """Seed -> value, without seeds for which the metric is undefined."""
         values = {seed: t.metrics.get(metric, math.nan) for seed, t in self.trials.items()}
         return {seed: value for seed, value in sorted(values.items()) if math.isfinite(value)}
+
+    def without_value(self, metric: str) -> dict[int, str]:
+        """Finished seed -> why the metric has no value there, where it says so or other seeds of
+        the cell have one."""
+        some = bool(self.per_seed(metric))
+        return {
+            seed: trial.undefined.get(metric, "not measured")
+            for seed, trial in sorted(self.trials.items())
+            if metric in trial.undefined or (some and metric not in trial.metrics)
+        }
 
     @property
     def mark(self) -> str:
@@ -208,6 +221,18 @@ class SweepResults:
     def fetch(self, trial: Trial, name: str) -> Path | None:
         """A trial's artifact as a local file, or None where it has none of that name."""
         return fetch(trial.artifacts, self.uri, name, Path(self.folder.name) / trial.run_id)
+
+
+def split_undefined(logged: dict[K, float]) -> tuple[dict[K, float], dict[K, str]]:
+    """What a store has as numbers, and of each other metric what it is: MLflow gives infinity back
+    as the largest float."""
+    finite = {k: v for k, v in logged.items() if math.isfinite(v) and abs(v) < sys.float_info.max}
+    undefined = {
+        key: "NaN" if math.isnan(value) else "infinite"
+        for key, value in logged.items()
+        if key not in finite
+    }
+    return finite, undefined
 
 
 def fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | None:

@@ -153,14 +153,30 @@ def _count_seeds(entry: CellMetric, planned: int) -> str:
 
 
 def note_missing_seeds(results: SweepResults) -> str:
-    """Names cells whose seeds are not all there; empty where all are."""
+    """Names cells whose seeds, or whose values, are not all there; empty where all are."""
     parts = [
         f"{cell.label} lacks seed {', '.join(map(str, sorted(cell.unfinished)))}"
         for cell in results.cells
         if cell.unfinished
     ]
-    means = "Means are over the seeds that finished, differences over common seeds only."
+    parts += describe_undefined(results)
+    means = "Means are over the seeds that have a value, differences over common seeds only."
     return f"{'; '.join(parts)}. {means}" if parts else ""
+
+
+def describe_undefined(results: SweepResults) -> list[str]:
+    """Which metrics have no value in seeds that finished, and why."""
+    parts = []
+    for cell in results.cells:
+        for metric in results.metrics:
+            why = cell.without_value(metric.key)
+            if why:
+                reasons = "; ".join(dict.fromkeys(why.values()))
+                seeds = ", ".join(map(str, why))
+                parts.append(
+                    f"{metric.label} of {cell.label} is undefined for seed {seeds} ({reasons})"
+                )
+    return parts
 
 
 def metric_tables(

@@ -3,12 +3,12 @@ of a prompt's objects, and its costs."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from conf.files import to_json
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture, CapturedMaps
 from lightning_modules.attention.early_exit import stop_after
@@ -144,4 +144,4 @@ class AttentionProbe(Probe):
             }
             for k, i in enumerate(rows)
         ]
-        (folder / "maps.json").write_text(json.dumps(content, indent=1))
+        (folder / "maps.json").write_text(to_json(content))

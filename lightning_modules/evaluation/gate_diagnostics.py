@@ -7,7 +7,6 @@ training since somebody took it.
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conf.files import to_json
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gates import Gates
 from lightning_modules.evaluation.diagnostics import Probe
@@ -166,7 +166,7 @@ def draw_gate_maps(
         }
         for i, p in enumerate(prompts)
     ]
-    (folder / "gates.json").write_text(json.dumps(content, indent=1))
+    (folder / "gates.json").write_text(to_json(content))
     draw_maps(images, maps, tokens).save(folder / "gates.png")
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from conf import load as conf
-from conf.files import write_atomically
+from conf.files import to_json, write_atomically
 from conf.schema import Run
 from conf.spec import methods
 from datamodules.loading import ranks
@@ -126,7 +127,7 @@ class ImageStore:
     @property
     def stats(self) -> dict[str, float] | None:
         """What the method measured of itself while all the images were drawn, the mean over images;
-        None while some of it is not there."""
+        NaN where it is undefined for some of them, None while some of it is not there."""
         first = self.folder / "stats-0.json"
         if not first.exists():
             return None
@@ -138,7 +139,7 @@ class ImageStore:
         for part in (json.loads(path.read_text()) for path in paths):
             for key, value in part["values"].items() if part["images"] else ():
                 total = sums.setdefault(key, [0, 0])
-                total[0] += value * part["images"]
+                total[0] += (math.nan if value is None else value) * part["images"]
                 total[1] += part["images"]
         return {key: total / images for key, (total, images) in sums.items()}
 
@@ -146,4 +147,4 @@ class ImageStore:
         """What the method measured on this process's share of the images."""
         rank, world = ranks()
         content = {"images": images, "of": world, "values": values}
-        write_atomically(self.folder / f"stats-{rank}.json", json.dumps(content))
+        write_atomically(self.folder / f"stats-{rank}.json", to_json(content))

@@ -435,5 +435,8 @@ class AlignmentScorer:
         """As `Scorer`; nan where no image has a score."""
         mean = float(self.total / self.images) if self.images else float("nan")
         facts = {"score": self.score.name, "images": self.images, **self.score.facts}
+        if not self.images:
+            facts["undefined"] = "no image has a score"
         self.facts = {self.key: facts}
-        return {self.key: max(0.0, mean) if self.score.floor == "mean" else mean}
+        floored = self.score.floor == "mean" and mean < 0  # Not where it is nan
+        return {self.key: 0.0 if floored else mean}

@@ -25,6 +25,7 @@ from lightning_modules.tracking.provenance import changes, device, environment, 
 from lightning_modules.tracking.provenance import tags as provenance_tags
 from lightning_modules.tracking.store import StoreUnavailable, client, trouble
 from lightning_modules.tracking.system_metrics import SystemMetrics
+from lightning_modules.tracking.undefined import is_defined, split_undefined
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -90,6 +91,7 @@ class SeedRun:
         self._own = run_id is None and facts is None
         self.run_id = run_id or self._create(tracking, provenance() if facts is None else facts)
         self._outbox = _Outbox(self.uri, self.run_id)
+        self._undefined: dict[str, list[str]] = {}  # Metric -> what it was, and at which step
         self._system = SystemMetrics(self._log_system)
 
     def _create(self, tracking: Tracking, facts: Mapping[str, Any]) -> str:
@@ -113,8 +115,16 @@ class SeedRun:
         return run_id
 
     def log_metrics(self, metrics: Mapping[str, float], step: int = 0) -> None:
-        """Stores all values under one step."""
-        self._outbox.add(metrics=_entries(metrics, step))
+        """Stores all values under one step, but for NaN and infinite ones, which the tag
+        ``undefined`` names at the end."""
+        defined, undefined = split_undefined(metrics)
+        self._outbox.add(metrics=_entries(defined, step))
+        for key, what in undefined.items():
+            self._undefined.setdefault(key, []).append(f"{what} at step {step}" if step else what)
+
+    def mark_undefined(self, reasons: Mapping[str, str]) -> None:
+        """Names metrics without a number, and why, in the tag ``undefined``."""
+        self._undefined |= {key: [reason] for key, reason in reasons.items()}
 
     def log_image(self, key: str, image: Image, step: int) -> None:
         """Stores a picture of one step; MLflow's page of the run shows those of one key with a
@@ -149,6 +159,8 @@ class SeedRun:
             # being marked so.
             if status == "FINISHED" or isinstance(unsent, StoreUnavailable):
                 raise
+        if self._undefined:
+            tags["undefined"] = _describe_undefined(self._undefined)
         if self._outbox.lost:
             tags["lost_values"] = str(self._outbox.lost)
         if tags:
@@ -182,7 +194,7 @@ class SeedRun:
     def _log_system(self, values: Mapping[str, float], step: int) -> None:
         """From another thread; what cannot be stored now is not worth keeping."""
         if self._outbox.reachable and not trouble(self.uri):
-            entries = _entries(values, step)
+            entries = _entries({k: value for k, value in values.items() if is_defined(value)}, step)
             client(self.uri, patience=0.0).log_batch(self.run_id, metrics=entries)
 
 
@@ -274,6 +286,15 @@ def _entries(metrics: Mapping[str, float], step: int) -> list[Metric]:
         Metric(re.sub(r"[^\w./ -]", "_", key), float(value), now, step)
         for key, value in metrics.items()
     ]
+
+
+def _describe_undefined(found: Mapping[str, Sequence[str]]) -> str:
+    """eval/fid: NaN: why; train/loss: NaN at step 20 and 3 more times."""
+    parts = []
+    for key, times in found.items():
+        more = f" and {len(times) - 1} more times" if len(times) > 1 else ""
+        parts.append(f"{key}: {times[0]}{more}")
+    return "; ".join(parts)[:TAG_LENGTH]
 
 
 def _describe_failure(status: str, error: str, log: str) -> str:

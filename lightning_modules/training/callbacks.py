@@ -84,7 +84,7 @@ class StopOnRequest(_EveryFewSteps):
         self.folder, self.stopped = folder, False
 
     def act(self, trainer: L.Trainer, step: int) -> None:
-        loss = float(trainer.callback_metrics.get("train/loss", 0.0))
+        loss = float(trainer.callback_metrics.get("train/loss", math.nan))
         if not math.isfinite(loss):
             cure = "lower trainer.lr or trainer.clip, or set trainer.precision=32-true"
             raise FloatingPointError(f"the loss is {loss} at step {step}: {cure}")

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
-from conf.files import write_atomically
+from conf.files import to_json, write_atomically
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
 from lightning_modules.training.checks import check, check_backbone
@@ -198,8 +198,10 @@ def _finish(
     """Writes the result, into MLflow too."""
     from lightning_modules.tracking.provenance import provenance
 
+    metrics, undefined = _split_undefined(outcome)
     result = {
-        "metrics": outcome.metrics,
+        "metrics": metrics,
+        "undefined": undefined,
         "facts": outcome.facts,
         "counts": counts,
         "contents": contents,
@@ -208,7 +210,8 @@ def _finish(
         "versions": provenance() | {"code": code_version()},
     }
     if seed_run is not None:
-        seed_run.log_metrics(outcome.metrics)
+        seed_run.log_metrics(metrics)
+        seed_run.mark_undefined(undefined)
         seed_run.log_metrics({f"seconds/{phase}": value for phase, value in clock.seconds.items()})
     _write(result, folder)
     if seed_run is not None:
@@ -216,8 +219,16 @@ def _finish(
     return result
 
 
+def _split_undefined(outcome: Any) -> tuple[dict[str, float], dict[str, str]]:
+    """The metrics that are numbers, and why the others are none."""
+    from lightning_modules.tracking.undefined import split_undefined
+
+    reasons = {f"eval/{key}": fact.get("undefined", "") for key, fact in outcome.facts.items()}
+    return split_undefined(outcome.metrics, reasons)
+
+
 def _write(result: dict[str, Any], folder: Path) -> dict[str, Any]:
-    write_atomically(folder / "result.json", json.dumps(result, indent=1))
+    write_atomically(folder / "result.json", to_json(result))
     return result
 
 
@@ -275,5 +286,7 @@ def main(argv: list[str]) -> int:
     if distributed.is_first():
         for key, value in result["metrics"].items():
             print(f"{key:24s} {value:.4f}")
+        for key, reason in result.get("undefined", {}).items():
+            print(f"{key:24s} undefined ({reason})")
         print(path.parent / "result.json")
     return 0

@@ -4,11 +4,11 @@ processes were killed in the middle of it. Everything here can be repeated."""
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lightning_modules.tracking.undefined import describe_undefined, is_defined
 from lightning_modules.training.contents import changed_contents
 from lightning_modules.training.keys import code_version
 from sweeps.engine.errors import ResultError
@@ -45,12 +45,14 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 def metric_of(result: Mapping[str, Any], name: str) -> float:
     """The metric ``name`` of a result. Raises ResultError if it is missing or not a number."""
     key = f"eval/{name}"
+    if why := result.get("undefined", {}).get(key):
+        raise ResultError(f"{key} is undefined ({why})")
     if key not in result["metrics"]:
         known = ", ".join(sorted(result["metrics"]))
         raise ResultError(f"the result has no {key}; it has {known}")
     value = float(result["metrics"][key])
-    if math.isnan(value):
-        raise ResultError(f"{key} is not a number (NaN)")
+    if not is_defined(value):
+        raise ResultError(f"{key} is not a number ({describe_undefined(value)})")
     return value
 
 

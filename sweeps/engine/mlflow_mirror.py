@@ -6,7 +6,6 @@ Cells carry the aggregates over seeds, computed by the same function as the repo
 
 from __future__ import annotations
 
-import math
 import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from mlflow.entities import Metric, Param, Run
 
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, provenance
 from lightning_modules.tracking.store import client, is_server, public
+from lightning_modules.tracking.undefined import is_defined
 from reports.statistics import mean_interval
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links, view_tag
 from sweeps.sweep import Cell, level_text
@@ -180,7 +180,7 @@ class MlflowMirror:
 
     def seeds(self, cell: str | None = None) -> Seeds:
         """Metrics of the finished runs (``eval/`` taken off), of all cells or of one; the latest
-        run counts."""
+        run counts. Undefined ones are absent."""
         seeds: Seeds = {}
         names = {run_id: text for text, run_id in self.runs.items()}
         for run in self.experiment.runs("seed", self.runs[cell] if cell else None):
@@ -189,7 +189,7 @@ class MlflowMirror:
                 seeds.setdefault(name, {})[int(run.data.params["seed"])] = {
                     key.removeprefix("eval/"): value
                     for key, value in run.data.metrics.items()
-                    if key.startswith("eval/")
+                    if key.startswith("eval/") and is_defined(value)
                 }
         return seeds
 
@@ -205,6 +205,7 @@ class MlflowMirror:
             seed_run.log_metrics(
                 {key: value for key, value in result["metrics"].items() if known.get(key) != value}
             )
+            seed_run.mark_undefined(result.get("undefined", {}))
             seed_run.log_artifacts(folder)
             seed_run.finish()
             runs = self.experiment.attempts(tracking)
@@ -248,7 +249,7 @@ class MlflowMirror:
         state: FINISHED once all seeds are there.
 
         ``ci95`` is half the width of the t-interval; it and ``sd`` need two seeds. Undefined values
-        (NaN) are left out, and n says so.
+        (NaN, infinite) are left out, and n says so.
         """
         last: dict[int, dict[str, float]] | None = None
         while True:
@@ -274,14 +275,9 @@ class MlflowMirror:
         keys = {key for metrics in finished.values() for key in metrics}
         # MLflow's page that compares runs opens on the metric that was stored first
         for key in sorted(keys, key=lambda key: (key != self.headline, key)):
-            defined = [
-                metrics[key]
-                for _, metrics in sorted(finished.items())
-                if math.isfinite(metrics.get(key, math.nan))
-            ]
-            if defined:
-                interval = mean_interval(defined)
-                values[f"agg/{key}_mean"] = interval.mean
+            defined = [metrics[key] for _, metrics in sorted(finished.items()) if key in metrics]
+            interval = mean_interval(defined)
+            values[f"agg/{key}_mean"] = interval.mean
             if len(defined) > 1:
                 values |= {f"agg/{key}_sd": interval.sd, f"agg/{key}_ci95": interval.half}
             values[f"agg/{key}_n"] = len(defined)

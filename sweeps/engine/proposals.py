@@ -92,12 +92,24 @@ class Proposals:
         """A candidate as Optuna's object that takes reports and attributes."""
         return optuna.trial.Trial(self.study, candidate._trial_id)
 
+    def finish(self, candidate: FrozenTrial, seeds: Mapping[int, Mapping[str, float]]) -> None:
+        """Tell the sampler the means of a candidate; one without a value of each objective has
+        failed, and says which it lacks."""
+        values = self.means(seeds)
+        pairs = zip(self.objectives, values, strict=True)
+        if lacking := [key for key, value in pairs if not math.isfinite(value)]:
+            self.open_trial(candidate).set_user_attr("undefined", lacking)
+            self.end(candidate, "FAIL")
+        else:
+            self.study.tell(candidate.number, values)
+
     def end(self, candidate: FrozenTrial | optuna.trial.Trial, state: str) -> None:
         """End a candidate without a value: "PRUNED" or "FAIL"."""
         self.study.tell(candidate.number, state=optuna.trial.TrialState[state])
 
     def means(self, seeds: Mapping[int, Mapping[str, float]]) -> list[float]:
-        """The mean of each objective over seeds: seed -> metric -> value."""
+        """The mean of each objective over seeds: seed -> metric -> value; NaN where a seed has
+        none."""
         return [
             sum(metrics.get(key, math.nan) for metrics in seeds.values()) / len(seeds)
             for key in self.objectives
@@ -112,8 +124,9 @@ class Proposals:
             return False
         trial = self.open_trial(candidate)
         for seed in sorted(values):
-            if seed not in candidate.intermediate_values:
-                trial.report(values[seed].get(self.objectives[0], math.nan), seed)
+            value = values[seed].get(self.objectives[0])
+            if value is not None and seed not in candidate.intermediate_values:
+                trial.report(value, seed)
         return 1 < len(values) < seeds and trial.should_prune()
 
     def add_control(self, control: Cell, seeds: Mapping[int, Mapping[str, float]]) -> None:
@@ -122,7 +135,7 @@ class Proposals:
         by_seed = {}
         if self.config.prune == "seeds":
             first = self.objectives[0]
-            by_seed = {seed: metrics.get(first, math.nan) for seed, metrics in seeds.items()}
+            by_seed = {seed: found[first] for seed, found in seeds.items() if first in found}
         if all(map(math.isfinite, values)):
             factors = self.sweep.factors
             params = {

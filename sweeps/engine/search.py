@@ -118,7 +118,7 @@ class SearchPlan(Plan):
             elif any(_count_failures(self, (text, seed)) > retries for seed in missing):
                 self.proposals.end(candidate, "FAIL")
             elif not missing:
-                self.proposals.study.tell(candidate.number, self.proposals.means(values))
+                self.proposals.finish(candidate, values)
         self._queue_missing()
 
     def on_progress(self, job: Job, text: str) -> None:
@@ -152,6 +152,10 @@ class SearchPlan(Plan):
             f"candidates: {ends['COMPLETE']} measured, {ends['PRUNED']} pruned, "
             f"{ends['FAIL']} failed"
         ]
+        for candidate in self.proposals.candidates("FAIL"):
+            if lacking := candidate.user_attrs.get("undefined"):
+                text = self.proposals.cell(candidate).text
+                lines.append(f"  {text} has no value of {', '.join(lacking)}: not ranked")
         front = find_front(self)
         self.mirror.mark("front", [cell.text for cell, _ in front])
         objectives = self.proposals.objectives

@@ -55,16 +55,18 @@ def summary_table(
         difference = NONE
         if own.keys() & control.keys():
             difference = _format(paired(own, control).interval, "+")
-        means = (_format_mean(list(per_seed(cell, metric).values())) for metric in others)
+        means = (_format_mean(list(per_seed(cell, metric).values()), len(own)) for metric in others)
         table.add_row(cell.text, str(len(own)), mean, difference, *means)
     return table
 
 
-def _format_mean(values: Sequence[float]) -> str:
+def _format_mean(values: Sequence[float], seeds: int) -> str:
+    """The mean, and of how many where some of the ``seeds`` have no value."""
     if not values:
         return NONE
     mean = sum(values) / len(values)
-    return f"{mean:.3f}" if abs(mean) < 1000 else f"{mean:.0f}"
+    text = f"{mean:.3f}" if abs(mean) < 1000 else f"{mean:.0f}"
+    return text if len(values) >= seeds else f"{text} (n={len(values)})"
 
 
 def _format(interval: Interval, sign: str = "") -> str:

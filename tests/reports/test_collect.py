@@ -20,7 +20,9 @@ from reports.collect import (
     read_samples,
     refuse_mixed_metrics,
 )
+from reports.provenance import explain_missing
 from reports.results import ReportError, Samples, SweepResults, hide_password
+from reports.tables import note_missing_seeds
 
 MEMORY = "memory:"
 
@@ -141,6 +143,22 @@ def test_undefined_values_are_no_values(changeable: Any) -> None:
     assert cell.per_seed("fid") == {}
     cell.trials[1].metrics["odd"], cell.trials[0].metrics["odd"] = float("nan"), 1.0
     assert cell.per_seed("odd") == {0: 1.0}
+
+
+def test_what_is_undefined_is_left_out_and_named(altered: MemoryClient, results: Any) -> None:
+    threshold = results("threshold")
+    cell, metric = threshold.control, threshold.metrics[-1]
+    runs = [altered.runs[cell.trials[seed].run_id] for seed in (0, 1)]
+    key = f"eval/{metric.key}"
+    runs[0].data.metrics[key] = 1.7976931348623157e308  # What MLflow makes of infinity
+    runs[1].data.metrics[key] = float("nan")
+    again = collect(MEMORY, "threshold")
+    cell = again.control
+    assert cell.per_seed(metric.key).keys() == cell.trials.keys() - {0, 1}
+    assert cell.without_value(metric.key) == {0: "infinite", 1: "NaN"}
+    text = explain_missing(again)
+    assert f"{metric.label} of {cell.label} is undefined for seed 0, 1 (infinite; NaN)" in text
+    assert "is undefined" in note_missing_seeds(again)
 
 
 def test_errors_are_one_line_that_helps(memory: MemoryClient, tmp_path: Path) -> None:

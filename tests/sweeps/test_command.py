@@ -92,9 +92,12 @@ def test_a_whole_sweep(
     assert str(output / "threshold" / "report.pdf") in printed and reports == ["threshold"]
 
 
-def test_aggregates_equal_a_calculation_by_hand(sweep: Command, trainer: Any, mlflow: Any) -> None:
+@pytest.mark.parametrize("undefined", ["nan", "inf"])
+def test_aggregates_equal_a_calculation_by_hand(
+    sweep: Command, trainer: Any, mlflow: Any, undefined: str, capsys: Any
+) -> None:
     def without_first_fid(config: Run, known: dict[str, float]) -> dict[str, float]:
-        return {**known, "eval/fid": float("nan")} if config.seed == 0 else known
+        return {**known, "eval/fid": float(undefined)} if config.seed == 0 else known
 
     trainer.change = without_first_fid
     assert sweep("seeds=3", "levels=[0.4]") == 0
@@ -108,6 +111,10 @@ def test_aggregates_equal_a_calculation_by_hand(sweep: Command, trainer: Any, ml
     assert metrics["agg/success_ci95"] == pytest.approx(half)
     # A metric that is undefined in one seed is left out of its mean
     assert (metrics["agg/fid_n"], metrics["agg/fid_mean"]) == (2, pytest.approx(28.5))
+    assert "28.500 (n=2)" in capsys.readouterr().out
+    first = next(run for run in runs(mlflow, "seed") if run.data.params["seed"] == "0")
+    assert "eval/fid" not in first.data.metrics
+    assert first.data.tags["undefined"].startswith("eval/fid: ")
 
 
 def test_one_seed_has_no_interval(sweep: Command, mlflow: Any, capsys: Any) -> None:
@@ -386,6 +393,7 @@ def test_a_sweep_ends_if_all_trials_fail_alike(
     ("metrics", "reason"),
     [
         ({"eval/success": float("nan")}, "eval/success is not a number (NaN)"),
+        ({"eval/success": float("inf")}, "eval/success is not a number (infinite)"),
         ({"eval/fid": 3.0}, "the result has no eval/success; it has eval/fid"),
     ],
 )

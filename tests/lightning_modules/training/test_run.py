@@ -442,6 +442,9 @@ def test_metrics_go_to_mlflow_while_it_trains(
         def log_metrics(self, metrics: dict[str, float], step: int = 0) -> None:
             self.metrics.append((dict(metrics), step))
 
+        def mark_undefined(self, reasons: dict[str, str]) -> None:
+            assert not reasons
+
         def log_artifacts(self, folder: Path) -> None:
             self.artifacts.append(folder)
             assert (folder / "result.json").exists()

@@ -189,6 +189,20 @@ def test_a_control_that_lacks_an_objective_does_not_stop_the_search(
     assert ends(output) == {"COMPLETE": 3}, "the sampler is not told of the control"
 
 
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_a_candidate_without_an_objective_is_named_and_never_the_best(
+    sweep: Command, trainer: Any, output: Path, value: str, capsys: Any
+) -> None:
+    def change(config: Run, known: dict[str, float]) -> dict[str, float]:
+        proposed = config.method.name == "maskattn" and config.method.gate.threshold != 0.5
+        return known | ({"eval/fid": float(value)} if proposed else {})
+
+    trainer.change = change
+    sweep(*RANDOM, "objectives=[success,fid]")
+    assert "COMPLETE" not in ends(output) or ends(output)["COMPLETE"] == 1  # The control alone
+    assert "has no value of fid: not ranked" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_the_report_of_a_search_knows_its_levels_and_warns(output: Path, trainer: Any) -> None:
     assert main(SWEEP, [f"output={output}", *SMALL], train=trainer) == 0
