@@ -24,18 +24,24 @@ from sweeps.engine.bookkeeping import ResultError, metric_of
 INF, NAN = math.inf, math.nan
 
 
-def tracked(tmp_path: Path, scheme: str) -> Tracking:
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}" if scheme == "sqlite" else tmp_path.as_uri()
-    experiment = client(uri).create_experiment("e", artifact_location=(tmp_path / "a").as_uri())
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return f"sqlite:///{tmp_path_factory.mktemp('tracking') / 'mlflow.db'}"
+
+
+def tracked(tmp_path: Path, uri: str) -> Tracking:
+    experiment = client(uri).create_experiment(
+        tmp_path.name, artifact_location=(tmp_path / "a").as_uri()
+    )
     return Tracking(uri, experiment, client(uri).create_run(experiment).info.run_id, {"seed": "0"})
 
 
 @pytest.mark.parametrize("scheme", ["sqlite", "file"])
 def test_a_store_gives_back_numbers_alone(
-    tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, scheme: str, database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
-    tracking = tracked(tmp_path, scheme)
+    tracking = tracked(tmp_path, database if scheme == "sqlite" else tmp_path.as_uri())
     with SeedRun(tracking) as run:
         run.log_metrics({"train/loss": 0.5, "train/overlap": NAN}, step=10)
         run.log_metrics({"train/loss": 0.4, "train/overlap": INF}, step=20)
@@ -50,8 +56,8 @@ def test_a_store_gives_back_numbers_alone(
     )
 
 
-def test_what_a_store_makes_of_infinity_is_no_number(tmp_path: Path) -> None:
-    tracking = tracked(tmp_path, "sqlite")
+def test_what_a_store_makes_of_infinity_is_no_number(tmp_path: Path, database: str) -> None:
+    tracking = tracked(tmp_path, database)
     store = client(tracking.uri)
     for key, value in (("inf", INF), ("low", -INF), ("nan", NAN), ("one", 1.0)):
         store.log_metric(tracking.parent_run_id, key, value)
