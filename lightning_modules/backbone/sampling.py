@@ -218,6 +218,15 @@ def check_scheduler(
         )
 
 
+def check_steps(backbone: Backbone, setting: str, steps: int) -> None:
+    """Refuses a ``setting`` of that many ``steps`` where the backbone's scheduler cannot take them.
+    Raises ValueError."""
+    try:
+        check_scheduler(backbone.scheduler, [steps], backbone.family.starts_at_first_sigma)
+    except ValueError as error:
+        raise ValueError(f"{setting}={steps}: {error}") from error
+
+
 def _seed_rows(seeds: Sequence[int]) -> list[torch.Generator]:
     # On the CPU: the numbers of a device's own generator are others
     return [torch.Generator().manual_seed(seed) for seed in seeds]

@@ -23,6 +23,7 @@ from datamodules.batch import Batch
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.sampling import check_steps
 from lightning_modules.methods.base import Group, Method, Step, StepDraws, Term
 from lightning_modules.methods.class_images import draw_class_images
 from lightning_modules.methods.mask_targets import stack_masks
@@ -94,7 +95,8 @@ class BreakAScene(Method):
 
     @classmethod
     def check_backbone(cls, config: Run, backbone: Backbone) -> None:
-        """Placeholders and trained text encoders need CLIP. Raises ValueError."""
+        """Placeholders and trained text encoders need CLIP, class images as many steps as the
+        scheduler takes. Raises ValueError."""
         name = config.backbone.name
         if not backbone.family.clip and data_kind(config) == "scene":
             raise ValueError(
@@ -107,6 +109,9 @@ class BreakAScene(Method):
                 f"method.weights.text_encoder=true with backbone={name}: T5 is not trained here; "
                 "set it to false"
             )
+        settings = config.method.subjects
+        if data_kind(config) == "scene" and settings.prior_weight > 0:
+            check_steps(backbone, "method.subjects.prior_steps", settings.prior_steps)
 
     @classmethod
     def complete(cls, config: Run, datamodule: Any) -> Run:

@@ -39,23 +39,16 @@ def check_backbone(config: Run, backbone: Backbone) -> None:
     """Refuses what only the loaded backbone can tell: an image size that it cannot draw, steps that
     its scheduler does not take, a noise that it cannot train on, a method that cannot act on it.
     Raises ValueError."""
+    from lightning_modules.backbone.sampling import check_steps
+
     backbone.latent_size(config.backbone.resolution)
     evaluation = conf.with_eval_overrides(config).evaluation
     if evaluation.prompts:
-        _check_steps(backbone, evaluation.steps)
+        check_steps(backbone, "evaluation.steps", evaluation.steps)
     # A method that reads settings of its own learns, if only on each prompt
     if methods()[config.method.name].sections or evaluation.attention:
         backbone.schedule.check()
     method_class(config.method.name).check_backbone(config, backbone)
-
-
-def _check_steps(backbone: Backbone, steps: int) -> None:
-    from lightning_modules.backbone.sampling import check_scheduler
-
-    try:
-        check_scheduler(backbone.scheduler, [steps], backbone.family.starts_at_first_sigma)
-    except ValueError as error:
-        raise ValueError(f"evaluation.steps={steps}: {error}") from error
 
 
 def _is_embedded(config: Run) -> bool:

@@ -303,6 +303,9 @@ def test_more_steps_than_a_scheduler_takes_are_refused_before_the_run(sd1: Backb
     with pytest.raises(ValueError, match="evaluation.steps=5: the scheduler LCMScheduler cannot"):
         check_backbone(config, backbone)
     check_backbone(conf.replace(config, {"evaluation.steps": 4}), backbone)
+    scene = {"method": "break_a_scene", "data": "scene", "data.root": "auto", "evaluation.steps": 4}
+    with pytest.raises(ValueError, match="method.subjects.prior_steps=30: the scheduler LCM"):
+        check_backbone(conf.replace(Run(), scene), backbone)
 
 
 @pytest.mark.parametrize(

@@ -210,8 +210,9 @@ def test_of_batch_and_devices_the_product_counts(base: Run) -> None:
     ],
 )
 def test_the_key_of_an_adapter_holds_what_training_depends_on(
-    base: Run, changes: dict, same: bool
+    base: Run, changes: dict, same: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # The digests of contents are kept below the output
     assert (keys.training_key(conf.replace(base, changes)) == keys.training_key(base)) == same
 
 
