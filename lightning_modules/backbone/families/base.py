@@ -30,6 +30,7 @@ class Family(ABC):
     standardizes_latents = False
     starts_at_first_sigma = False
     keeps_single_estimate = False
+    learns_variance = False  # Whether the denoiser may predict a variance, which is left out
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -48,6 +49,9 @@ class Family(ABC):
         self.expect(source, "vae", autoencoder, autoencoder in AUTOENCODERS, known)
         given, name = denoiser.config.in_channels, f"{self.denoiser_name}.in_channels"
         self.expect(source, name, given, given == channels, f"as many as the VAE, {channels}")
+        given, name = denoiser.config.out_channels, f"{self.denoiser_name}.out_channels"
+        halves = (None, channels, 2 * channels) if self.learns_variance else (channels,)
+        self.expect(source, name, given, given in halves, f"as many as the VAE, {channels}")
         side, name = denoiser.config.sample_size, f"{self.denoiser_name}.sample_size"
         self.expect(source, name, side, side is None or isinstance(side, int), "one number")
         for key in ("latents_mean", "latents_std") if self.standardizes_latents else ():

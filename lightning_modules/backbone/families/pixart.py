@@ -14,10 +14,14 @@ from lightning_modules.backbone.text import TextCondition
 
 
 class PixArt(Family):
+    """As with the stock pipelines' ``clean_caption=False`` and ``use_resolution_binning=False``:
+    captions stay as the phrases' places count them, images are drawn at their own size."""
+
     label = "PixArt"
     denoiser_name = "transformer"
     clip = False
     lower_case = True
+    learns_variance = True
     pipelines = ("PixArtAlphaPipeline", "PixArtSigmaPipeline")
 
     def __init__(self, pipeline: Any) -> None:
@@ -33,7 +37,7 @@ class PixArt(Family):
         return arguments["max_sequence_length"].default
 
     def prepare(self, prompt: str) -> str:
-        """As with ``clean_caption=False``."""
+        """In lower case, without blanks around it."""
         return prompt.lower().strip()
 
     def name_tokens(self, tokens: list[str]) -> list[str]:

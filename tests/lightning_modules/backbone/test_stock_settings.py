@@ -232,6 +232,7 @@ def test_adapters_and_images_are_keyed_by_every_config(
     ("part", "settings", "said"),
     [
         ("unet", {"in_channels": 9}, r"unet.in_channels=9, .*as many as the VAE, 4"),
+        ("unet", {"out_channels": 8}, r"unet.out_channels=8, .*as many as the VAE, 4"),
         ("unet", {"class_embed_type": "timestep"}, "unet.class_embed_type=timestep, .*None"),
         ("unet", {"num_class_embeds": 10}, "unet.num_class_embeds=10, .*None"),
         ("unet", {"encoder_hid_dim_type": "text_proj"}, "encoder_hid_dim_type=text_proj"),
