@@ -6,6 +6,7 @@ What is planned but not finished is named with its error, never filled in.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import tempfile
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from reports.measuring import REPLACING, Measuring, read_values, select_latest
 from reports.results import (
     SEPARATOR,
     CellResults,
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["collect", "connect", "describe_differences", "list_sweeps", "read_history"]
 
+JUDGED = "success"  # The metric that the images' column of this name is the sum of
 PAGE = 1000  # Runs per request
 PATIENCE = 10.0  # Seconds that a server has to answer
 
@@ -144,6 +147,7 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
         command = tags.get("command", f"python -m sweeps.{sweep}")
         nothing = f"nothing of '{sweep}' has finished yet ({len(results.cells)} cells planned)"
         raise NothingFinished(f"{nothing}; run it first: {command}", results.count_trials()[1])
+    leave_out_other_code(results)
     refuse_mixed_metrics(results)
     return results
 
@@ -218,7 +222,10 @@ def _add_trials(results: SweepResults, owners: dict[str, CellResults], runs: lis
         seed = int(run.data.params["seed"])
         if seed not in results.seeds:
             continue
-        if run.info.status == "FINISHED":
+        if run.info.status == "FINISHED" and REPLACING in run.data.tags:
+            cell.unfinished[seed] = "being measured again, or stopped in that: add --remeasure"
+            last.pop((cell.name, seed), None)
+        elif run.info.status == "FINISHED":
             last[cell.name, seed] = run
         else:
             cell.unfinished[seed] = _explain_unfinished(run)
@@ -247,9 +254,7 @@ def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
     table = fetch(run.info.artifact_uri, uri, "scores.parquet", own)
     result = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
     logged, start = run.data.metrics, run.info.start_time
-    metrics, undefined = split_undefined(
-        {key.removeprefix("eval/"): v for key, v in logged.items() if key.startswith("eval/")}
-    )
+    metrics, undefined = split_undefined(read_values(logged, run.data.tags))
     reasons = result.get("undefined", {}).items()
     undefined |= {key.removeprefix("eval/"): why for key, why in reasons}
     return Trial(
@@ -266,6 +271,9 @@ def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         started=start,
         training=frozenset(k.removeprefix("train/") for k in logged if k.startswith("train/")),
         samples=None if table is None else read_samples(table, run.info.run_id),
+        code_parts=result.get("code_parts", {}),
+        measuring=Measuring.read(result.get("measured"), start),
+        measured_with=(result.get("measured") or {}).get("versions", {}),
     )
 
 
@@ -305,13 +313,33 @@ def read_history(results: SweepResults, trial: Trial, metric: str) -> dict[int, 
     return split_undefined(by_step)[0]
 
 
+def leave_out_other_code(results: SweepResults) -> None:
+    """Take out the values of each metric that other code measured than the one that measured it
+    last: they do not compare."""
+    latest = select_latest((trial.measuring, trial.metrics) for _, trial in results.trials())
+    labels = {metric.key: metric.label for metric in results.metrics}
+    for cell, trial in results.trials():
+        for key in list(trial.metrics):
+            if trial.measuring.of_value(key)[0] == latest[key]:
+                continue
+            del trial.metrics[key]
+            trial.undefined[key] = "measured by other code"
+            if key in labels:
+                results.other_code.setdefault(labels[key], []).append((cell.name, trial.seed))
+            if key == JUDGED and trial.samples is not None:
+                nobody = [None] * len(trial.samples.ids)
+                trial.samples = dataclasses.replace(trial.samples, success=nobody)
+
+
 def ways_of_measuring(metric: str, *sweeps: SweepResults) -> list[dict[str, Any]]:
-    """The different facts that trials recorded about how they measured ``metric``."""
+    """The different facts that trials recorded about how they measured ``metric``, with the code
+    that did."""
     ways: dict[str, dict[str, Any]] = {}
     for results in sweeps:
         for _, trial in results.trials():
             if metric in trial.metrics:
-                way = trial.facts.get(metric, {})
+                code = trial.measuring.of_value(metric)[0]
+                way = trial.facts.get(metric, {}) | {"code": code}
                 ways.setdefault(json.dumps(way, sort_keys=True), way)
     return list(ways.values())
 

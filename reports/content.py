@@ -13,7 +13,15 @@ from reports import prose, typeset
 from reports.answer import Conclusion
 from reports.figures.heatmap import is_main_figure
 from reports.figures.precision_recall import CROWD
-from reports.provenance import code_versions, explain_missing, provenance_blocks
+from reports.measuring import UNKNOWN
+from reports.provenance import (
+    code_conflicts,
+    describe_conflicts,
+    explain_missing,
+    explain_other_code,
+    fact_differences,
+    provenance_blocks,
+)
 from reports.results import CellResults, SweepResults
 from reports.statistics import (
     clustered_difference,
@@ -109,11 +117,18 @@ def _warn(results: SweepResults) -> str:
             f"Unfinished: {planned - finished} of {planned} trials are missing, see “What is "
             "missing”. The answer may change."
         )
-    if len(codes := code_versions(results)) > 1:
+    trials = [trial for _, trial in results.trials()]
+    if conflicts := code_conflicts(trials):
         parts.append(
-            f"Made by {len(codes)} versions of the code ({', '.join(c[:12] for c in codes)}), so "
+            f"Made by several versions of the code ({describe_conflicts(conflicts)}), so "
             "that a difference between cells may be one between versions: the table of runs at "
             "the end says which made what."
+        )
+    if results.other_code:
+        parts.append(f"{explain_other_code(results)}.")
+    if differences := fact_differences(trials):
+        parts.append(
+            f"Not computed alike ({', '.join(differences)}): see “Differences” under Provenance."
         )
     if results.tags.get("mode") == "search":
         tried = sum(not cell.control for cell in results.levels)
@@ -192,8 +207,10 @@ def measurement_blocks(results: SweepResults) -> list[typeset.Block]:
     """How each number was measured, metrics of one way together; what is not shown, and why."""
     ways: dict[str, list[str]] = {}
     for metric in results.metrics:
-        all_facts = (trial.facts.get(metric.key) for _, trial in results.trials())
-        if facts := next(filter(None, all_facts), None):
+        trials = [trial for _, trial in results.trials() if metric.key in trial.metrics]
+        if facts := next(filter(None, (trial.facts.get(metric.key) for trial in trials)), None):
+            code, _ = trials[0].measuring.of_value(metric.key)
+            facts = facts if code == UNKNOWN else facts | {"measuring code": code}
             parts = [
                 f"{name.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
                 for name, value in facts.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -13,9 +14,13 @@ from reports.results import SweepResults, Trial
 from reports.tables import Table, describe_undefined
 
 __all__ = [
+    "code_conflicts",
     "code_versions",
+    "describe_conflicts",
+    "fact_differences",
     "digest_data",
     "explain_missing",
+    "explain_other_code",
     "flatten",
     "gather_facts",
     "provenance_blocks",
@@ -26,6 +31,8 @@ TIME = (
 )  # An integer from here on is a time in nanoseconds: no data set has as many of anything
 LONGEST_REASON = 300  # Characters of an error
 NOT_RECORDED = "not recorded"
+SEVERAL = " / "  # Between values where trials disagree
+WHOLE = "all"  # The only part of the code of trials that recorded no parts
 FILES = {
     "run.yaml": "all its settings",
     "environment.txt": "every installed package",
@@ -48,29 +55,110 @@ def explain_missing(results: SweepResults) -> str:
     text = f"{'; '.join(parts)}." if parts else complete
     if undefined := describe_undefined(results):
         text += f" Without a value: {'; '.join(undefined)}. Their means leave them out."
+    if other := explain_other_code(results):
+        text += f" {other}."
     if results.left_out:
         left_out = ", ".join(results.left_out)
         text += f" Left out, since the plan no longer holds them: {left_out}."
     return text
 
 
-def code_versions(results: SweepResults) -> list[str]:
-    """The versions of the code that made the trials: its digest if recorded, else the commit."""
-    versions = [code_version(trial) for _, trial in results.trials()]
-    return list(dict.fromkeys(filter(None, versions)))
+def explain_other_code(results: SweepResults) -> str:
+    """Whose values are left out, since other code measured them; "" if there are none."""
+    by_trials: dict[tuple[tuple[str, int], ...], list[str]] = {}
+    for label, trials in results.other_code.items():
+        by_trials.setdefault(tuple(trials), []).append(label)
+    parts = [
+        f"{', '.join(labels)} of {', '.join(f'{cell}, seed {seed}' for cell, seed in trials)}"
+        for trials, labels in by_trials.items()
+    ]
+    if not parts:
+        return ""
+    command = results.tags.get("command", f"python -m sweeps.{results.sweep}")
+    return (
+        f"Left out, since other code measured them than measured last: {'; '.join(parts)}. "
+        f"“{command} --remeasure” scores their kept images again"
+    )
+
+
+def code_versions(trials: Sequence[Trial]) -> dict[str, str]:
+    """Name -> digest of the parts of the code that made the trials, all digests where they
+    disagree. Trials that did not record parts have one: its digest, else the commit."""
+    return merge([_code_parts(trial) for trial in trials])
+
+
+def code_conflicts(trials: Sequence[Trial]) -> dict[str, str]:
+    """The parts of the code that were not the same for all trials that have them, with their
+    digests: then some trials were made by other code than others."""
+    parts = code_versions(trials)
+    if WHOLE in parts and len(parts) > 1:
+        return parts  # Who recorded parts did not record the whole in the same way
+    return {name: text for name, text in parts.items() if SEVERAL in text}
+
+
+def _code_parts(trial: Trial) -> dict[str, str]:
+    if trial.code_parts:
+        return trial.code_parts
+    code = code_version(trial)[:12]
+    return {WHOLE: code} if code else {}
 
 
 def code_version(trial: Trial) -> str:
     return str(trial.versions.get("code") or trial.versions.get("commit") or "")
 
 
+def describe_conflicts(conflicts: Mapping[str, str]) -> str:
+    """Each part of the code with its digests."""
+    return "; ".join(f"{name} {text}" for name, text in conflicts.items())
+
+
+def fact_differences(trials: Sequence[Trial]) -> dict[str, str]:
+    """Libraries, threads and devices that were not the same for all trials, with how many trials
+    had which; for those that were measured again, what measured them, too."""
+    made = [_computing_facts(trial.versions) for trial in trials]
+    again = [_computing_facts(trial.measured_with or trial.versions) for trial in trials]
+    differences = _count_values(made)
+    for name, text in _count_values(again).items():
+        if differences.get(name) != text:
+            differences[f"measured with {name}"] = text
+    return differences
+
+
+def _computing_facts(versions: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a trial without those of its code."""
+    return {k: v for k, v in versions.items() if k not in ("commit", "dirty", "code")}
+
+
+def _count_values(facts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Name -> its values with how many have each, where they differ."""
+    differences = {}
+    for name in dict.fromkeys(name for fact in facts for name in fact):
+        counts = Counter(str(fact.get(name, NOT_RECORDED)) for fact in facts)
+        if len(counts) > 1:
+            differences[name] = SEVERAL.join(f"{v} ({n} trials)" for v, n in counts.items())
+    return differences
+
+
+def _describe_measuring(trials: Sequence[Trial]) -> str:
+    """The code that measured, by its parts."""
+    parts = merge([{n: code for n, (code, _) in trial.measuring.parts.items()} for trial in trials])
+    unknown = sum(not trial.measuring.known for trial in trials)
+    texts = [f"{name} {text}" for name, text in parts.items()]
+    if unknown:
+        of = "" if unknown == len(trials) else f" by {unknown} of {len(trials)} trials"
+        texts.append(f"{NOT_RECORDED}{of}")
+    return ", ".join(texts)
+
+
 def gather_facts(results: SweepResults) -> dict[str, str]:
     """What all trials were made with, in words; comparisons read it, too."""
     trials = [trial for _, trial in results.trials()]
     facts = merge([trial.versions for trial in trials])
-    commit, code, hardware = (
-        facts.pop(name, NOT_RECORDED) for name in ("commit", "code", "hardware")
-    )
+    commit, hardware = (facts.pop(name, NOT_RECORDED) for name in ("commit", "hardware"))
+    computing = [facts.pop(name, NOT_RECORDED) for name in ("threads", "arithmetic")]
+    code = facts.pop("code", NOT_RECORDED)
+    if parts := merge([trial.code_parts for trial in trials]):
+        code += f": {describe_conflicts(parts)}"
     dirty = facts.pop("dirty", "")
     changes = "uncommitted changes not recorded"
     if dirty == "False":
@@ -87,9 +175,12 @@ def gather_facts(results: SweepResults) -> dict[str, str]:
         "Seeds": ", ".join(map(str, results.seeds)),
         "Commit": f"{commit}, {changes}",
         "Code": code,
+        "Measured by": _describe_measuring(trials),
         "Versions": _join_pairs(facts),
         "Packages": _digest_files(results, trials, "environment.txt", packages),
         "Hardware": hardware,
+        "Threads": computing[0],
+        "Arithmetic": computing[1],
         "Data": _describe_data(results, trials),
     }
 
@@ -127,6 +218,8 @@ def provenance_blocks(results: SweepResults) -> list[typeset.Block]:
                 ("Counts", _join_pairs({k.replace("_", " "): v for k, v in counts.items()}))
             )
         pairs.append((name, text))
+    differences = describe_conflicts(fact_differences(trials))
+    pairs.append(("Differences", differences or "none between trials"))
     again = f"python -m reports {results.sweep} makes this report again"
     experiment = f"experiment “{results.sweep}”, id {results.experiment_id}"
     pairs += [("Time", _describe_time(trials)), ("MLflow", f"{experiment}; {again}")]
@@ -137,7 +230,7 @@ def provenance_blocks(results: SweepResults) -> list[typeset.Block]:
     ]
     if kept:
         pairs.append(("Files of a run", "; ".join(kept)))
-    several = len(code_versions(results)) > 1
+    several = bool(code_conflicts(trials))
     rows = []
     for cell, trial in results.trials():
         code = [code_version(trial)[:12]] if several else []
@@ -225,7 +318,7 @@ def merge(facts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     for fact in facts:
         for name, value in fact.items():
             values.setdefault(name, {})[str(value)] = None
-    return {name: " / ".join(texts) for name, texts in values.items()}
+    return {name: SEVERAL.join(texts) for name, texts in values.items()}
 
 
 def _join_pairs(facts: Mapping[str, str]) -> str:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from reports.measuring import Measuring
+
 SEPARATOR = " / "  # Between the levels in the label of a combination
 K = TypeVar("K")
 
@@ -110,6 +112,11 @@ class Trial:
     undefined: dict[str, str] = field(default_factory=dict)  # Metric without a number -> why
     # What its training logged, without `train/`; empty where it took an adapter that was there
     training: frozenset[str] = frozenset()
+    # Digests of the parts of the code that made it; empty where that was not recorded
+    code_parts: dict[str, str] = field(default_factory=dict)
+    measuring: Measuring = field(default_factory=Measuring)
+    # Versions of the libraries that measured it, where not those of ``versions``
+    measured_with: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -170,6 +177,8 @@ class SweepResults:
     without: list[dict[str, str]] = field(default_factory=list)  # Combinations that are not planned
     refused: dict[str, str] = field(default_factory=dict)  # Label of a hidden metric -> why
     within: str = ""  # Key of the factor whose levels have a control cell each
+    # Label of a metric -> (cell, seed) whose values other code measured, and that do not count
+    other_code: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
 
     @property
     def levels(self) -> list[CellResults]:

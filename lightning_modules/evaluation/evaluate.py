@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import torch
 from PIL import Image
@@ -30,6 +30,7 @@ from lightning_modules.metrics.registry import (
     ScoringContext,
     build_scorers,
 )
+from lightning_modules.tracking.undefined import split_undefined
 from lightning_modules.training import distributed
 from lightning_modules.training.progress import Clock
 
@@ -42,17 +43,36 @@ Emit = Callable[[str, float], None]
 DRAWING = 0.9  # Of an evaluation's progress
 
 
+class Images(Protocol):
+    """Images on disk, by their rows in the plan."""
+
+    def name(self, row: int) -> str:
+        """Folder and file."""
+        ...
+
+    def load(self, rows: Sequence[int]) -> Tensor:
+        """uint8 [len(rows), 3, H, W]."""
+        ...
+
+
 class EvaluationResult(NamedTuple):
-    """Metrics as flat floats under ``eval/``, and what each was measured with: ``fid`` ->
-    {"extractor": …, "n_fake": …, …}."""
+    """Metrics as flat floats under ``eval/``, what each was measured with: ``fid`` ->
+    {"extractor": …, "n_fake": …, …}, and the metric whose scorer gave it: ``fid`` ->
+    "distribution"; what is measured of the method is not in the last."""
 
     metrics: dict[str, float]
     facts: dict[str, dict[str, Any]]
+    metric_of: dict[str, str]
+
+    def split_undefined(self) -> tuple[dict[str, float], dict[str, str]]:
+        """The metrics that are numbers, and why the others are none."""
+        reasons = {f"eval/{key}": fact.get("undefined", "") for key, fact in self.facts.items()}
+        return split_undefined(self.metrics, reasons)
 
 
 def prepare_scorers(
     config: Run, datamodule: Any, prompts: list[Prompt], device: str, emit: Emit
-) -> list[Scorer]:
+) -> dict[str, list[Scorer]]:
     """The scorers of an evaluation (`build_scorers`); statistics of real images are kept in the
     cache of ``config.output``."""
     cache = Path(config.output) / "cache"
@@ -80,7 +100,7 @@ def evaluate(
     evaluation = config.evaluation
     prompts = plan(datamodule, evaluation, config.seed)
     targets = target_masks(prompts, evaluation) if evaluation.follow_masks else None
-    first, scorers = distributed.is_first(), []
+    first, scorers = distributed.is_first(), {}
     if first:
         device = str(method.backbone.device)
         quiet = lambda text, share: emit(text, 0.0)  # noqa: E731
@@ -94,18 +114,15 @@ def evaluate(
     draw_missing(method, prompts, evaluation, images, emit, told)
     clock("sample")
     if not first:
-        return EvaluationResult({}, {})
-    table = _score(scorers, prompts, images, emit)
-    metrics = {key: value for scorer in scorers for key, value in scorer.finish().items()}
-    metrics |= images.stats or {}
+        return EvaluationResult({}, {}, {})
+    scores, table = score(scorers, prompts, images, emit)
+    metrics = scores.metrics | (images.stats or {})
     write_scores(folder, prompts, images, table, evaluation.keep_images, targets)
     adapter = Path(config.output) / "adapters" / trained if trained else None
     metrics |= diagnose(method, datamodule, config, prompts, adapter, folder)
     clock("score")
-    return EvaluationResult(
-        {f"eval/{key}": value for key, value in metrics.items()},
-        {key: about for scorer in scorers for key, about in scorer.facts.items()},
-    )
+    metrics = {f"eval/{key}": value for key, value in metrics.items()}
+    return scores._replace(metrics=metrics)
 
 
 def draw_missing(
@@ -155,26 +172,39 @@ def draw_missing(
     distributed.barrier()
 
 
-def _score(scorers: list[Scorer], prompts: list[Prompt], images: ImageStore, emit: Emit) -> Columns:
-    """Shows all images to all scorers; the columns that they give."""
+def score(
+    scorers: Mapping[str, Sequence[Scorer]],
+    prompts: list[Prompt],
+    images: Images,
+    emit: Emit,
+) -> tuple[EvaluationResult, Columns]:
+    """Shows all images to all scorers; their metrics, without ``eval/``, and the columns that they
+    give."""
     table: Columns = {}
     for start in range(0, len(prompts), CHUNK):
         rows = range(start, min(start + CHUNK, len(prompts)))
         chunk, names = images.load(rows), [images.name(row) for row in rows]
-        for scorer in scorers:
+        for scorer in (each for some in scorers.values() for each in some):
             for name, values in scorer.add(prompts[rows.start : rows.stop], chunk, names).items():
                 table.setdefault(name, []).extend(values)
         emit(
             f"scoring: image {rows.stop}/{len(prompts)}",
             DRAWING + (1 - DRAWING) * rows.stop / len(prompts),
         )
-    return table
+    result = EvaluationResult({}, {}, {})
+    for name, some in scorers.items():
+        for scorer in some:
+            values = scorer.finish()
+            result.metrics.update(values)
+            result.facts.update(scorer.facts)
+            result.metric_of.update(dict.fromkeys(values, name))
+    return result, table
 
 
 def write_scores(
     folder: Path,
     prompts: list[Prompt],
-    images: ImageStore,
+    images: Images,
     table: Columns,
     count: int,
     targets: list[list[Tensor]] | None,

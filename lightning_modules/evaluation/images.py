@@ -72,6 +72,15 @@ def _digest_masks(prompts: Sequence[Prompt], masks: Sequence[Sequence[Tensor]]) 
     return digest.hexdigest()[:16]
 
 
+def load_images(paths: Sequence[Path]) -> Tensor:
+    """uint8 [len(paths), 3, H, W]. Raises FileNotFoundError."""
+    pictures = []
+    for path in paths:
+        with Image.open(path) as file:
+            pictures.append(torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1))
+    return torch.stack(pictures)
+
+
 class ImageStore:
     """``count`` images below ``root``, in a folder that ``facts`` name: ``00000.png`` … in the
     order of the prompts, and facts.json.
@@ -107,11 +116,7 @@ class ImageStore:
 
     def load(self, rows: Sequence[int]) -> Tensor:
         """uint8 [len(rows), 3, H, W]. Raises FileNotFoundError."""
-        pictures = []
-        for row in rows:
-            with Image.open(self.path(row)) as file:
-                pictures.append(torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1))
-        return torch.stack(pictures)
+        return load_images([self.path(row) for row in rows])
 
     def check_space(self, images: int, side: int) -> None:
         """Raises ValueError when the disk cannot hold so many more images of ``side`` pixels, three

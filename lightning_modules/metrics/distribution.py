@@ -21,6 +21,8 @@ from lightning_modules.metrics.functional import (
 )
 from lightning_modules.metrics.real_stats import RealStats, load_or_compute_real_stats
 from lightning_modules.metrics.registry import CHUNK, Columns, ScoringContext
+from lightning_modules.training.keys import code_version
+from lightning_modules.training.versions import MAKING
 
 if TYPE_CHECKING:
     from lightning_modules.evaluation.plan import Prompt
@@ -54,7 +56,7 @@ def build(context: ScoringContext) -> list[DistributionScorer]:
         data = conf.digest({split: [get(), rows[split]] for split, get in digests.items() if get})
         real = load_or_compute_real_stats(
             context.cache / "real_stats",
-            {**facts, "data": data, "n": len(images)},
+            {**facts, "data": data, "n": len(images), "code": _reading_code(context)},
             compute,
             context.emit,
             CHUNK,
@@ -68,6 +70,14 @@ def build(context: ScoringContext) -> list[DistributionScorer]:
             extractor, real, evaluation.precision_recall_k, DENSITY_K if dense else None, facts
         )
     ]
+
+
+def _reading_code(context: ScoringContext) -> str:
+    """Digest of the code that makes features of real images: those of other code are not taken from
+    the cache."""
+    sets = {type(dataset).__module__ for dataset in context.datamodule.eval_sets.values()}
+    readers = sorted(name for name in sets if name.startswith("datamodules."))
+    return code_version("lightning_modules.metrics.features", *readers, skip=MAKING)
 
 
 class DistributionScorer:

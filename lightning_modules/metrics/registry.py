@@ -75,15 +75,16 @@ class ScoringContext:
         return SharedDetector(build_detector(self.evaluation, self.device))
 
 
-def build_scorers(context: ScoringContext) -> list[Scorer]:
-    """All scorers that the evaluation asks for. Built once before a training, too: what cannot be
-    had, or what no prompt asks for, is known then, and the real images are looked at once.
+def build_scorers(context: ScoringContext) -> dict[str, list[Scorer]]:
+    """All scorers that the evaluation asks for, by the names of their metrics. Built once before a
+    training, too: what cannot be had, or what no prompt asks for, is known then, and the real
+    images are looked at once.
 
     Raises ValueError, FileNotFoundError or ImportError, in one line, where one of them cannot be
     had.
     """
-    scorers: list[Scorer] = []
-    for name, metric in measured_metrics(context.evaluation).items():
-        if metric.scores_images:
-            scorers += import_module(f"lightning_modules.metrics.{name}").build(context)
-    return scorers
+    return {
+        name: import_module(f"lightning_modules.metrics.{name}").build(context)
+        for name, metric in measured_metrics(context.evaluation).items()
+        if metric.scores_images
+    }

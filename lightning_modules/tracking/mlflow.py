@@ -21,7 +21,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from lightning_modules.tracking.provenance import changes, device, environment, hardware, provenance
+from lightning_modules.tracking.provenance import (
+    arithmetic,
+    changes,
+    device,
+    environment,
+    hardware,
+    provenance,
+)
 from lightning_modules.tracking.provenance import tags as provenance_tags
 from lightning_modules.tracking.store import StoreUnavailable, client, trouble
 from lightning_modules.tracking.system_metrics import SystemMetrics
@@ -89,6 +96,7 @@ class SeedRun:
         self.uri = tracking.uri
         self.client = client(tracking.uri)
         self._own = run_id is None and facts is None
+        self._tags: dict[str, str] = {}
         self.run_id = run_id or self._create(tracking, provenance() if facts is None else facts)
         self._outbox = _Outbox(self.uri, self.run_id)
         self._undefined: dict[str, list[str]] = {}  # Metric -> what it was, and at which step
@@ -131,6 +139,10 @@ class SeedRun:
         slider."""
         self._outbox.add(images=[(key, image, step)])
 
+    def note(self, tags: Mapping[str, str]) -> None:
+        """Keeps tags that the run gets before it ends."""
+        self._tags |= tags
+
     def log_artifacts(self, folder: Path, names: Sequence[str] = ARTIFACTS) -> None:
         """Stores what a trial's folder holds for readers: settings, results, samples, gate maps and
         log (its beginning and end, if it is longer than ``LOG_BYTES``); never weights."""
@@ -145,10 +157,10 @@ class SeedRun:
         from mlflow.entities import RunTag
 
         self._system.stop()
-        tags: dict[str, str] = {}
+        tags = dict(self._tags)
         if self._own:
             # Only now is it known what was used.
-            tags |= {"device": device(), "hardware": hardware()}
+            tags |= {"device": device(), "hardware": hardware()} | provenance_tags(arithmetic())
         if error:
             note = _describe_failure(status, error, log)
             tags |= {"error": error[-TAG_LENGTH:], "mlflow.note.content": note}
@@ -160,7 +172,7 @@ class SeedRun:
             if status == "FINISHED" or isinstance(unsent, StoreUnavailable):
                 raise
         if self._undefined:
-            tags["undefined"] = _describe_undefined(self._undefined)
+            tags["undefined"] = describe_undefined_values(self._undefined)
         if self._outbox.lost:
             tags["lost_values"] = str(self._outbox.lost)
         if tags:
@@ -288,7 +300,7 @@ def _entries(metrics: Mapping[str, float], step: int) -> list[Metric]:
     ]
 
 
-def _describe_undefined(found: Mapping[str, Sequence[str]]) -> str:
+def describe_undefined_values(found: Mapping[str, Sequence[str]]) -> str:
     """eval/fid: NaN: why; train/loss: NaN at step 20 and 3 more times."""
     parts = []
     for key, times in found.items():

@@ -5,6 +5,7 @@ Nothing here tells whose machine it was: no host name, no path outside the repos
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -16,24 +17,60 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-__all__ = ["changes", "cuda_devices", "device", "environment", "hardware", "provenance", "tags"]
+__all__ = [
+    "arithmetic",
+    "changes",
+    "cuda_devices",
+    "device",
+    "environment",
+    "hardware",
+    "measuring_tags",
+    "provenance",
+    "tags",
+]
 
+# Those that make, move or measure numbers, where they are installed
 PACKAGES = (
     "torch",
+    "torchvision",
     "diffusers",
     "transformers",
+    "tokenizers",
+    "sentencepiece",
+    "accelerate",
     "lightning",
+    "peft",
+    "safetensors",
     "torchmetrics",
+    "torch-fidelity",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pillow",
+    "pycocotools",
     "mlflow",
     "optuna",
-    "numpy",
+)
+# Environment variables that change how libraries compute
+VARIABLES = (
+    "ATEN_CPU_CAPABILITY",
+    "CUBLAS_WORKSPACE_CONFIG",
+    "MKL_CBWR",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "NVIDIA_TF32_OVERRIDE",
+    "ONEDNN_MAX_CPU_ISA",
+    "PYTORCH_ENABLE_MPS_FALLBACK",
+    "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE",
 )
 DIFF_LENGTH = 200_000  # Characters; every seed's run holds a copy
+MEASURED, MEASURED_BY = "measured", "measured.by"  # Tags
+TAG_LENGTH = 7500  # MLflow takes 8000 characters
 
 
 def provenance() -> dict[str, Any]:
-    """Versions of python and packages, the names of CPU and GPU (``hardware``), and in a repository
-    the ``commit`` and whether tracked files differ from it (``dirty``)."""
+    """Versions of python and packages, the names of CPU and GPU (``hardware``), how torch computes
+    (``arithmetic``), and in a repository the ``commit`` and whether tracked files differ from it
+    (``dirty``)."""
     facts: dict[str, Any] = {}
     commit = _commit()
     if commit:
@@ -45,7 +82,32 @@ def provenance() -> dict[str, Any]:
     for name in PACKAGES:
         with suppress(metadata.PackageNotFoundError):
             facts[name] = metadata.version(name)
-    return facts
+    return facts | arithmetic()
+
+
+def arithmetic() -> dict[str, Any]:
+    """How torch computes in this process: the number of ``threads``, and ``arithmetic``, all else
+    that moves the last digits of numbers. Nothing in a process that never loaded torch."""
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    parts = [
+        f"CPU {torch.backends.cpu.get_cpu_capability()}",
+        f"matmul {torch.get_float32_matmul_precision()}",
+    ]
+    if torch.are_deterministic_algorithms_enabled():
+        parts.append("deterministic")
+    if torch.cuda.is_available():
+        cudnn = torch.backends.cudnn
+        parts += [f"CUDA {torch.version.cuda}", f"cuDNN {cudnn.version()}"]
+        switches = {
+            "cuDNN TF32": cudnn.allow_tf32,
+            "cuDNN deterministic": cudnn.deterministic,
+            "cuDNN benchmark": cudnn.benchmark,
+        }
+        parts += [name for name, on in switches.items() if on]
+    parts += [f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ]
+    return {"threads": torch.get_num_threads(), "arithmetic": ", ".join(parts)}
 
 
 def hardware() -> str:
@@ -59,9 +121,20 @@ def hardware() -> str:
 def tags(facts: Mapping[str, Any]) -> dict[str, str]:
     """Provenance as MLflow tags; MLflow's page of a run shows the commit under its own name for
     it."""
-    plain = ("commit", "dirty", "hardware")
+    plain = ("commit", "dirty", "hardware", "threads", "arithmetic", "code")
     named = {key if key in plain else f"version.{key}": str(value) for key, value in facts.items()}
     return named | ({"mlflow.source.git.commit": facts["commit"]} if "commit" in facts else {})
+
+
+def measuring_tags(result: Mapping[str, Any]) -> dict[str, str]:
+    """What measured a result as MLflow tags: `MEASURED`, the digest of the code, and `MEASURED_BY`,
+    which part of it gave which value. Nothing of an old result, which does not say."""
+    measured = result.get("measured")
+    if not measured:
+        return {}
+    by = json.dumps(measured, separators=(",", ":"))
+    # A reader without it takes the values for some of unknown code: better than a part of it
+    return {MEASURED: measured["code"]} | ({MEASURED_BY: by} if len(by) <= TAG_LENGTH else {})
 
 
 @cache

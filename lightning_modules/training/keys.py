@@ -23,6 +23,10 @@ from conf import spec
 from conf.schema import Run
 
 __all__ = [
+    "LIBRARIES",
+    "OBSERVERS",
+    "SAMPLING",
+    "TRAINING",
     "adapter_folder",
     "backbone_facts",
     "code_version",
@@ -33,7 +37,17 @@ __all__ = [
 ]
 
 PROJECT = Path(__file__).parents[2]
-LIBRARIES = ("diffusers", "lightning", "peft", "torch", "transformers")
+# Those that reach an adapter or a pixel
+LIBRARIES = (
+    "diffusers",
+    "lightning",
+    "numpy",
+    "peft",
+    "pillow",
+    "tokenizers",
+    "torch",
+    "transformers",
+)
 PACKAGES = ("losses", "datamodules", "lightning_modules")
 # Packages that only look at a trained weight or a drawn pixel, never make one, and these keys. (Of
 # ``conf`` the values count, as facts.)
@@ -132,22 +146,22 @@ def _own_modules(config: Run) -> tuple[str, str]:
 
 
 @cache
-def code_version(*roots: str, project: Path = PROJECT) -> str:
-    """Twelve hexadecimal digits of the code that the modules ``roots`` reach and of the versions
-    of the libraries. Without roots: of all methods and data sets.
+def code_version(
+    *roots: str,
+    project: Path = PROJECT,
+    skip: tuple[str, ...] = OBSERVERS,
+    libraries: tuple[str, ...] = LIBRARIES,
+) -> str:
+    """Twelve hexadecimal digits of the code that the modules ``roots`` reach, without what ``skip``
+    begins (names that end in a dot), and of the versions of the ``libraries``.
 
-    Raises ValueError for a root that is neither a module nor a package of the project.
+    Raises ValueError for a root that is neither a module nor a package of the project, and without
+    roots.
     """
     if not roots:
-        methods = (f"lightning_modules.methods.{name}" for name in spec.methods())
-        roots = (
-            *TRAINING,
-            *SAMPLING,
-            *methods,
-            *(f"datamodules.{name}" for name in spec.data_sets()),
-        )
-    libraries = " ".join(f"{name} {version(name)}" for name in LIBRARIES)
-    text = " ".join([libraries, *sorted(_code(project).contents(roots))])
+        raise ValueError("the code of no module: expected names of modules or packages")
+    versions = [f"{name} {version(name)}" for name in libraries]
+    text = " ".join([*versions, *sorted(_code(project).contents(roots, skip))])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -172,19 +186,20 @@ class _Code:
                 name = ".".join(path.relative_to(project).with_suffix("").parts)
                 self.files[name.removesuffix(".__init__")] = path
 
-    def contents(self, roots: Iterable[str]) -> set[str]:
-        """Digests of all modules that ``roots`` reach, and of the data files that they name."""
+    def contents(self, roots: Iterable[str], skip: tuple[str, ...] = OBSERVERS) -> set[str]:
+        """Digests of all modules that ``roots`` reach, without what ``skip`` begins, and of the
+        data files that they name."""
         waiting = [name for root in roots for name in self._members(root)]
         reached: set[str] = set()
         contents: set[str] = set()
         while waiting:
             name = waiting.pop()
-            if name in reached or f"{name}.".startswith(OBSERVERS):
+            if name in reached or f"{name}.".startswith(skip):
                 continue
             reached.add(name)
             module = self._read(name)
             if not self._is_package(name) or module.defines:
-                contents.add(self._digest(name, deep=True))
+                contents.add(self._digest(name, skip, deep=True))
             for text in module.texts:
                 file = self.files[name].parent / text
                 if file.is_file():
@@ -199,15 +214,15 @@ class _Code:
         return _parse(self.files[name].read_text(encoding="utf-8"), package)
 
     @cache  # noqa: B019
-    def _digest(self, name: str, deep: bool) -> str:
+    def _digest(self, name: str, skip: tuple[str, ...], deep: bool) -> str:
         """Of a module's tree. The name of an imported module in it counts, if ``deep``, by that
         module's content: it may be renamed."""
         module = self._read(name)
         words = [*module.words]
         for index in module.names:
             target = ".".join(module.bindings[words[index]])
-            if target in self.files and not f"{target}.".startswith(OBSERVERS):
-                words[index] = self._digest(target, deep=False) if deep else "a module"
+            if target in self.files and not f"{target}.".startswith(skip):
+                words[index] = self._digest(target, skip, deep=False) if deep else "a module"
         return hashlib.sha256("\n".join(words).encode()).hexdigest()
 
     def _is_package(self, name: str) -> bool:

@@ -1,6 +1,7 @@
 """One run from one resolved config: data, method, training, evaluation, result.
 
     python -m lightning_modules.train run.yaml    # Writes beside run.yaml; sweeps make such files
+    python -m lightning_modules.train run.yaml --remeasure    # Scores the kept images again
     python -m lightning_modules.train --help
 
 On ``trainer.devices`` above 1 torchrun starts it: see ``lightning_modules.training.distributed``.
@@ -27,20 +28,25 @@ from conf import load as conf
 from conf.files import to_json, write_atomically
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
+from lightning_modules.tracking.provenance import measuring_tags
 from lightning_modules.training.checks import check, check_backbone
 from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.fit import Pruned, train_or_load_adapter
-from lightning_modules.training.keys import adapter_folder, code_version, training_key
+from lightning_modules.training.keys import adapter_folder, training_key
 from lightning_modules.training.progress import Clock
+from lightning_modules.training.remeasure import NotKept, adopt, discard, remeasure
+from lightning_modules.training.versions import made_by, measured_by
 
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
     from lightning_modules.backbone.backbone import Backbone
+    from lightning_modules.evaluation.evaluate import EvaluationResult
     from lightning_modules.methods.base import Method
     from lightning_modules.tracking.mlflow import SeedRun, Tracking
 
 __all__ = ["check", "main", "run", "training_key"]
 
+REMEASURE = "--remeasure"
 Progress = Callable[[str, float], None]
 # Of a run's progress
 SHARES = {"data": (0.0, 0.05), "train": (0.05, 0.5), "evaluate": (0.5, 1.0)}
@@ -100,7 +106,7 @@ def _run(
             result = {"pruned": str(stop), "metrics": {}, "seconds": clock.seconds}
             return distributed.once(lambda: _write(result, folder))
         clock("train")
-        late, outcome = conf.with_eval_overrides(config), EvaluationResult({}, {})
+        late, outcome = conf.with_eval_overrides(config), EvaluationResult({}, {}, {})
         if late.evaluation.prompts:
             key = target.name if target else None
             outcome = evaluate(method, datamodule, late, key, folder, emit("evaluate"), clock)
@@ -109,7 +115,9 @@ def _run(
         "backbone_parameters": backbone_parameters,
     }
     verify()
-    return distributed.once(lambda: _finish(outcome, counts, contents, clock, folder, seed_run))
+    return distributed.once(
+        lambda: _finish(config, outcome, counts, contents, clock, folder, seed_run)
+    )
 
 
 @contextmanager
@@ -188,7 +196,8 @@ def _check_unchanged(config: Run, contents: dict[str, str]) -> None:
 
 
 def _finish(
-    outcome: Any,
+    config: Run,
+    outcome: EvaluationResult,
     counts: dict[str, int],
     contents: dict[str, str],
     clock: Clock,
@@ -198,7 +207,8 @@ def _finish(
     """Writes the result, into MLflow too."""
     from lightning_modules.tracking.provenance import provenance
 
-    metrics, undefined = _split_undefined(outcome)
+    metrics, undefined = outcome.split_undefined()
+    made = made_by(config)
     result = {
         "metrics": metrics,
         "undefined": undefined,
@@ -207,9 +217,12 @@ def _finish(
         "contents": contents,
         "seconds": clock.seconds,
         "scores": "scores.parquet" if outcome.metrics else None,
-        "versions": provenance() | {"code": code_version()},
+        "versions": provenance() | {"code": made["code"]},
+        "code_parts": made["code_parts"],
+        "measured": measured_by(config, outcome.metric_of),
     }
     if seed_run is not None:
+        seed_run.note(measuring_tags(result))
         seed_run.log_metrics(metrics)
         seed_run.mark_undefined(undefined)
         seed_run.log_metrics({f"seconds/{phase}": value for phase, value in clock.seconds.items()})
@@ -219,12 +232,19 @@ def _finish(
     return result
 
 
-def _split_undefined(outcome: Any) -> tuple[dict[str, float], dict[str, str]]:
-    """The metrics that are numbers, and why the others are none."""
-    from lightning_modules.tracking.undefined import split_undefined
-
-    reasons = {f"eval/{key}": fact.get("undefined", "") for key, fact in outcome.facts.items()}
-    return split_undefined(outcome.metrics, reasons)
+def _remeasure(config: Run, folder: Path, emit: Progress) -> dict[str, Any]:
+    """Scores the kept images of a finished run again; the result, now in its place."""
+    check(config)
+    _silence_libraries()
+    try:
+        result = remeasure(config, folder, emit)
+    except NotKept as error:
+        raise ValueError(
+            f"{error}: run it again with another text in fresh=, which draws them"
+        ) from None
+    adopt(folder)
+    discard(folder)
+    return result
 
 
 def _write(result: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -258,7 +278,8 @@ def main(argv: list[str]) -> int:
     if {"-h", "--help"} & {*argv}:
         print(__doc__)
         return 0
-    if len(argv) != 1:
+    words = [word for word in argv if word != REMEASURE]
+    if len(words) != 1:
         given = " ".join(argv) or "nothing"
         print(f"error: {given}: expected one run.yaml, which holds all settings", file=sys.stderr)
         return 2
@@ -267,14 +288,14 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from lightning_modules.training import distributed
 
-    path = Path(argv[0])
+    path = Path(words[0])
     try:
         config = conf.read_run(path)
-        result = run(
-            config,
-            path.parent,
-            progress=lambda text, share: print(f"{share:4.0%}  {text}", flush=True),
-        )
+        emit = lambda text, share: print(f"{share:4.0%}  {text}", flush=True)  # noqa: E731
+        if REMEASURE in argv:
+            result = _remeasure(config, path.parent, emit)
+        else:
+            result = run(config, path.parent, progress=emit)
     except (ValueError, FileNotFoundError, ImportError) as error:
         where = "" if distributed.is_first() else f" in process {distributed.rank()}"
         print(f"error{where}: {error}", file=sys.stderr)

@@ -7,7 +7,7 @@ from typing import Any
 from reports import prose, typeset
 from reports.answer import conclude
 from reports.compare.answer import conclude_comparison
-from reports.compare.differences import Comparison
+from reports.compare.differences import OTHER_CODE, Comparison
 from reports.compare.tables import (
     all_metric_tables,
     change_table,
@@ -16,7 +16,12 @@ from reports.compare.tables import (
     headline_table,
     settings_table,
 )
-from reports.provenance import code_versions, explain_missing
+from reports.provenance import (
+    code_conflicts,
+    code_versions,
+    explain_missing,
+    explain_other_code,
+)
 from reports.statistics import smallest_sign_flip_p
 from reports.tables import HOLM_FROM, Table, widen
 from reports.typeset import Picture
@@ -33,13 +38,25 @@ def warn(comparison: Comparison) -> str:
             unfinished.append(f"{side.label} ({missing})")
     if unfinished:
         parts.append(f"Unfinished: {' and '.join(unfinished)}. The answer may change.")
-    codes = [code_versions(side.results) for side in comparison.sides]
-    if set(codes[0]) != set(codes[1]):
-        short = [" / ".join(code[:12] for code in own) or "not recorded" for own in codes]
+    trials = [[trial for _, trial in side.results.trials()] for side in comparison.sides]
+    if code_conflicts(trials[0] + trials[1]) and code_versions(trials[0]) != code_versions(
+        trials[1]
+    ):
+        short = [", ".join(code_versions(own).values()) or "not recorded" for own in trials]
         parts.append(
             f"Made by different code ({' and '.join(short)}): a difference may come from that as "
             "well as from settings."
         )
+    if other := [label for label, why in comparison.refused.items() if OTHER_CODE in why]:
+        parts.append(
+            f"Measured by different code, so not compared: {', '.join(other)}; --remeasure on the "
+            "older one scores its kept images again."
+        )
+    parts += [
+        f"{side.label}: {explain_other_code(side.results)}."
+        for side in comparison.sides
+        if side.results.other_code
+    ]
     return " ".join(parts)
 
 

@@ -32,6 +32,8 @@ __all__ = ["CellDifference", "ComparedSweep", "Comparison", "EffectChange", "com
 NOISE_SETTINGS = ("backbone.name", "backbone.path", "backbone.resolution")
 PROMPT_SETTINGS = ("evaluation.", "data.")  # They say which prompts are drawn on which noise
 
+OTHER_CODE = "measured by different code"
+
 Values = Mapping[int, float]  # Seed -> value
 CellPair = tuple[CellResults, CellResults]
 
@@ -137,6 +139,11 @@ def compare(
             counts[metric.label] = describe_differences(ways)
         elif len(ways) > 1:
             how = f"measured in different ways ({describe_differences(ways)})"
+            if "code" in differing:
+                codes = " and ".join(dict.fromkeys(str(way["code"]) for way in ways))
+                others = [{k: v for k, v in way.items() if k != "code"} for way in ways]
+                more = describe_differences(others)
+                how = f"{OTHER_CODE} ({codes}{'; ' if more else ''}{more})"
             refused[metric.label] = how
             continue
         metrics.append(metric)

@@ -10,9 +10,14 @@ from typing import Any
 
 from lightning_modules.tracking.undefined import describe_undefined, is_defined
 from lightning_modules.training.contents import changed_contents
-from lightning_modules.training.keys import code_version
+from lightning_modules.training.versions import made_by
 from sweeps.engine.errors import ResultError
 from sweeps.engine.plan import Job, Plan, kinds_of
+from sweeps.engine.remeasure import (
+    describe_measured_otherwise,
+    end_replacing,
+    find_measured_otherwise,
+)
 from sweeps.engine.trials import Key, key_of
 
 __all__ = [
@@ -74,10 +79,14 @@ def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float
     seconds = sum(result.get("seconds", {}).values())
     plan.mirror.settle(job.tracking, result, job.folder)
     facts = {"phases": result.get("seconds"), "contents": result.get("contents")}
-    plan.queue.note(job.number, kind=job.kind, code=code_version(), **facts)
+    code = made_by(job.config)["code"]
+    plan.queue.note(job.number, kind=job.kind, code=code, **facts)
     # If another driver took this one for dead, it finds the result as well
     plan.queue.complete(job.number, value, seconds)
-    update_cell(plan, job.cell.text)
+    # The first number of other code than before: what stood in other cells counts no more
+    changed = plan.mirror.comparable.learn_result(result)
+    for cell in plan.request.cells if changed else [job.cell]:
+        update_cell(plan, cell.text)
     return value, seconds
 
 
@@ -120,18 +129,30 @@ def reconcile(plan: Plan) -> None:
                 continue  # MLflow had lost a run that the folder still has
             plan.enqueue(key)
         plan.mirror.close_stale(lambda: _running_numbers(plan))
+    for key in plan.done():
+        end_replacing(plan, key, complete[key])
+    plan.mirror.seeds()  # Which code measured last
     for cell in plan.request.cells:
         update_cell(plan, cell.text)
-    planned = set(plan.planned)
-    codes = [
-        t.user_attrs.get("code") for t in plan.queue.trials("COMPLETE") if key_of(t) in planned
+    _note_other_code(plan)
+
+
+def _note_other_code(plan: Plan) -> None:
+    """Say which finished trials other code made, or measured."""
+    planned, done = set(plan.planned), plan.queue.trials("COMPLETE")
+    codes = {key_of(t): t.user_attrs.get("code") for t in done if key_of(t) in planned}
+    other = [
+        code is not None and code != made_by(plan.request.run(key))["code"]
+        for key, code in codes.items()
     ]
-    other = sum(code not in (None, code_version()) for code in codes)
-    if other:
+    if any(other):
         plan.notes.append(
-            f"{other} of {len(codes)} finished trials were made by other code than this: "
+            f"{sum(other)} of {len(codes)} finished trials were made by other code than this: "
             "to make all of them again, add --fresh"
         )
+    measured = find_measured_otherwise(plan)
+    if measured:
+        plan.notes.append(describe_measured_otherwise(plan, measured))
 
 
 def take_over_orphans(plan: Plan) -> bool:

@@ -15,10 +15,12 @@ from typing import Any
 from mlflow.entities import Metric, Param, Run
 
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, provenance
+from lightning_modules.tracking.provenance import MEASURED_BY, measuring_tags
 from lightning_modules.tracking.store import client, is_server, public
 from lightning_modules.tracking.undefined import is_defined
 from reports.statistics import mean_interval
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links, view_tag
+from sweeps.engine.remeasure import ComparableValues
 from sweeps.sweep import Cell, level_text
 
 __all__ = ["MlflowMirror"]
@@ -79,7 +81,14 @@ class Experiment:
         runs = self.runs("seed")
         tags = self.client.get_experiment(self.id).tags
         return {
-            "runs": {run.info.run_id: [run.info.status, run.info.end_time] for run in runs},
+            "runs": {
+                run.info.run_id: [
+                    run.info.status,
+                    run.info.end_time,
+                    run.data.tags.get(MEASURED_BY),
+                ]
+                for run in runs
+            },
             "tags": {
                 key: value
                 for key, value in tags.items()
@@ -122,6 +131,7 @@ class MlflowMirror:
         self.experiment = Experiment(uri, name, artifacts, tags, note)
         self.client = self.experiment.client
         self.runs: dict[str, str] = {}  # Cell -> run id
+        self.comparable = ComparableValues()
 
     def add_cells(self, cells: Iterable[Cell]) -> None:
         """A top-level run for every cell; those of earlier plans are marked as not planned."""
@@ -180,17 +190,17 @@ class MlflowMirror:
 
     def seeds(self, cell: str | None = None) -> Seeds:
         """Metrics of the finished runs (``eval/`` taken off), of all cells or of one; the latest
-        run counts. Undefined ones are absent."""
+        run counts, and of each metric what `ComparableValues` takes. Undefined ones are absent."""
         seeds: Seeds = {}
         names = {run_id: text for text, run_id in self.runs.items()}
-        for run in self.experiment.runs("seed", self.runs[cell] if cell else None):
+        runs = self.experiment.runs("seed", self.runs[cell] if cell else None)
+        if cell is None:
+            self.comparable.learn_runs(runs)
+        for run in runs:
             name = names.get(run.data.tags.get("mlflow.parentRunId", ""))
             if name is not None and run.info.status == "FINISHED":
-                seeds.setdefault(name, {})[int(run.data.params["seed"])] = {
-                    key.removeprefix("eval/"): value
-                    for key, value in run.data.metrics.items()
-                    if key.startswith("eval/") and is_defined(value)
-                }
+                seed = int(run.data.params["seed"])
+                seeds.setdefault(name, {})[seed] = self.comparable.pick(run)
         return seeds
 
     def settle(self, tracking: Tracking, result: Mapping[str, Any], folder: Path) -> None:
@@ -207,6 +217,7 @@ class MlflowMirror:
             )
             seed_run.mark_undefined(result.get("undefined", {}))
             seed_run.log_artifacts(folder)
+            seed_run.note(measuring_tags(result))
             seed_run.finish()
             runs = self.experiment.attempts(tracking)
         self.experiment.keep_last_finished(runs)
@@ -281,6 +292,10 @@ class MlflowMirror:
             if len(defined) > 1:
                 values |= {f"agg/{key}_sd": interval.sd, f"agg/{key}_ci95": interval.half}
             values[f"agg/{key}_n"] = len(defined)
+        # MLflow keeps the means of values that count no more: their number says so
+        for name in run.data.metrics:
+            if name.startswith("agg/") and name.endswith("_n") and name not in values:
+                values[name] = 0
         now = int(time.time() * 1000)
         changed = [
             Metric(key, value, now, 0)

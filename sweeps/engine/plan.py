@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf import schema
-from lightning_modules.training.keys import code_version
+from lightning_modules.training.versions import made_by
 from sweeps.engine.resolve import Request
 from sweeps.engine.trials import Key, key_of
 from sweeps.sweep import Cell
@@ -110,17 +110,23 @@ class Plan:
         """Put one more trial of a cell and seed at the end of the queue."""
         self.queue.enqueue(*key, self.request.cell(key[0]).values)
 
+    def trial_folder(self, key: Key) -> Path:
+        """Where a trial leaves its files."""
+        return self.folder / "trials" / self.request.cell(key[0]).folder(key[1])
+
     def job(self, number: int, key: Key, attempt: int) -> Job:
         """The trial ``number`` of the queue."""
         cell, seed = self.request.cell(key[0]), key[1]
+        config = self.request.run(key)
+        code = made_by(config)["code"]
         return Job(
             number=number,
             cell=cell,
             seed=seed,
             attempt=attempt,
-            folder=self.folder / "trials" / cell.folder(seed),
-            config=self.request.run(key),
-            tracking=self.mirror.tracking(cell, seed, number, attempt, code=code_version()),
+            folder=self.trial_folder(key),
+            config=config,
+            tracking=self.mirror.tracking(cell, seed, number, attempt, code=code),
             kind=kinds_of(self.request, [key], self.done())[key],
         )
 

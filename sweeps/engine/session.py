@@ -12,12 +12,20 @@ from conf import load as conf
 from lightning_modules.tracking.store import public
 from reports import report
 from reports.results import ReportError
+from sweeps.engine.bookkeeping import update_cell
 from sweeps.engine.create import create_study, tracking_uri
 from sweeps.engine.display import make_console, make_display, show
 from sweeps.engine.driver import Driver, abort_on_lost_storage
 from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
 from sweeps.engine.eta import EtaEstimator
 from sweeps.engine.plan import kinds_of, seconds_of
+from sweeps.engine.remeasure import (
+    check_remeasurable,
+    check_search,
+    describe_measured_otherwise,
+    find_measured_otherwise,
+    remeasure_trials,
+)
 from sweeps.engine.resolve import Request
 from sweeps.engine.signals import Signals
 from sweeps.engine.slots import PROGRAM, Slot, Trainer, make_slots
@@ -41,9 +49,13 @@ def run_sweep(
     signals: Signals,
     train: Trainer | None = None,
     program: tuple[str, ...] | None = None,
+    again: bool = False,
 ) -> int:
-    """Returns the exit status, see ``sweeps.command.main``. Raises PlanError, LaunchError or
-    StorageError before anything is planned, SweepAborted afterwards."""
+    """Returns the exit status, see ``sweeps.command.main``; ``again`` only scores the images of
+    finished trials again. Raises PlanError, LaunchError or StorageError before anything is planned,
+    SweepAborted afterwards."""
+    if again:
+        check_remeasurable(request)
     tracking_uri(request.config)  # First, since looking for GPUs takes seconds
     if request.config.storage is not None:
         from sweeps.engine.postgres import Server
@@ -53,7 +65,7 @@ def run_sweep(
     with abort_on_lost_storage():
         plan = create_study(request)
     try:
-        return _run(plan, slots, signals)
+        return _remeasure(plan) if again else _run(plan, slots, signals)
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
         raise SweepAborted(str(error)) from error
     finally:
@@ -61,15 +73,12 @@ def run_sweep(
 
 
 def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
-    console, done = make_console(), plan.done()
-    for note in plan.notes:
-        show(console, note)
-    size = f"{plan.describe_size()}, {len(done)} finished"
-    show(console, f"{plan.name}: {size}; {plan.folder}")
+    console, done = _begin(plan), plan.done()
     eta = EtaEstimator(len(slots))
     for kind, seconds in seconds_of(plan.queue.trials()):
         eta.add(kind, seconds)
     waiting = kinds_of(plan.request, [key for key in plan.planned if key not in done], done)
+    check_search(plan, bool(waiting))
     failures: dict[Key, str] = {}
     if waiting or plan.unknown_trials():
         with make_display(console, eta, len(done), waiting, plan.unknown_trials()) as display:
@@ -86,6 +95,29 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 128 + signals.received[0]
     return status
+
+
+def _begin(plan: Plan) -> Console:
+    """Say what is known before anything begins."""
+    console = make_console()
+    for note in plan.notes:
+        show(console, note)
+    size = f"{plan.describe_size()}, {len(plan.done())} finished"
+    show(console, f"{plan.name}: {size}; {plan.folder}")
+    return console
+
+
+def _remeasure(plan: Plan) -> int:
+    plan.notes = [note for note in plan.notes if "--remeasure" not in note]
+    console = _begin(plan)
+    with abort_on_lost_storage():
+        failures = remeasure_trials(plan, console)
+        plan.mirror.seeds()
+        for cell in plan.request.cells:
+            update_cell(plan, cell.text)
+        if left := find_measured_otherwise(plan):
+            show(console, describe_measured_otherwise(plan, left))
+        return _conclude(plan, console, failures)
 
 
 def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:

@@ -113,6 +113,9 @@ class MemoryMlflow:
     def set_tag(self, run_id: str, key: str, value: str) -> None:
         self.runs[run_id].data.tags[key] = value
 
+    def delete_tag(self, run_id: str, key: str) -> None:
+        del self.runs[run_id].data.tags[key]
+
     def update_run(self, run_id: str, status: str) -> None:
         self.runs[run_id].info.status = status
 

@@ -82,7 +82,7 @@ def changeable(results: Callable[[str], SweepResults]) -> Callable[[str], SweepR
     def make(name: str) -> SweepResults:
         other = copy.copy(results(name))
         other.cells, other.config = copy.deepcopy(other.cells), copy.deepcopy(other.config)
-        other.metrics, other.refused = list(other.metrics), {}
+        other.metrics, other.refused, other.other_code = list(other.metrics), {}, {}
         return other
 
     return make

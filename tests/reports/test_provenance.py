@@ -4,17 +4,23 @@ import copy
 from typing import Any
 
 from reports.provenance import (
+    code_conflicts,
     code_versions,
     digest_data,
     explain_missing,
     gather_facts,
     provenance_blocks,
 )
+from reports.results import SweepResults, Trial
 
 FILE = ["captions", "/data/shapes/captions_train.json", 850686, 1795906557086862338]
 FACTS = {"root": "/data/shapes", "images": "c5e081b4cfd9e033", "limit": 2048, "files": [FILE]}
 TRAIN = {"layout": "coco", "captions": 6885, "count": 2048, "facts": FACTS}
 MANIFEST: dict[str, Any] = {"train": TRAIN, "evaluation": {"val": 512}}
+
+
+def trials(sweep: SweepResults) -> list[Trial]:
+    return [trial for _, trial in sweep.trials()]
 
 
 def test_a_data_digest_knows_no_folder_and_no_time() -> None:
@@ -54,8 +60,9 @@ def test_uncommitted_changes_and_several_versions_of_the_code_are_named(results:
     broken = results("broken")
     commit = gather_facts(broken)["Commit"]
     assert "with uncommitted changes (changes.diff of each run has them; SHA-256 " in commit
-    assert code_versions(broken) == ["c0ffee00", "0b501e7e"]
-    assert code_versions(results("threshold")) == ["0123456789abcdef"]
+    assert code_conflicts(trials(broken)) == {"all": "c0ffee00 / 0b501e7e"}
+    assert code_conflicts(trials(results("threshold"))) == {}
+    assert code_versions(trials(results("threshold"))) == {"all": "0123456789ab"}
     runs = next(block for block in provenance_blocks(broken) if block["kind"] == "table")
     assert runs["columns"] == ["Cell", "Seed", "Code", "Run id", "Minutes"]
     codes = {(row[0], row[2]) for row in runs["rows"]}

@@ -102,7 +102,7 @@ def test_trials_that_other_code_made_are_named(
     sweep: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     sweep("seeds=1")
-    monkeypatch.setattr(bookkeeping, "code_version", lambda: "other")
+    monkeypatch.setattr(bookkeeping, "made_by", lambda config: {"code": "other"})
     capsys.readouterr()
     assert sweep("seeds=1") == 0
     printed = capsys.readouterr().out

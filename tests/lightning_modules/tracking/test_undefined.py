@@ -17,7 +17,7 @@ from lightning_modules.evaluation.images import ImageStore
 from lightning_modules.metrics.alignment import AlignmentScorer
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, client
 from lightning_modules.tracking.undefined import is_defined, split_undefined
-from lightning_modules.training.run import _split_undefined, _write
+from lightning_modules.training.run import _write
 from reports.results import split_undefined as split_stored
 from sweeps.engine.bookkeeping import ResultError, metric_of
 
@@ -71,7 +71,7 @@ def test_what_a_store_makes_of_infinity_is_no_number(tmp_path: Path, database: s
 def test_a_result_is_json_that_says_what_is_undefined(tmp_path: Path) -> None:
     metrics = {"eval/success": 0.5, "eval/clip_score": NAN, "eval/fid": INF}
     facts = {"clip_score": {"images": 0, "undefined": "no image has a score"}, "fid": {"n": NAN}}
-    numbers, reasons = _split_undefined(EvaluationResult(metrics, facts))
+    numbers, reasons = EvaluationResult(metrics, facts, {}).split_undefined()
     _write({"metrics": numbers, "undefined": reasons, "facts": facts}, tmp_path)
 
     def refuse(word: str) -> Any:

@@ -13,7 +13,7 @@ import pytest
 from conf import load as conf
 from conf.schema import Run
 from conf.spec import methods
-from lightning_modules.training import keys
+from lightning_modules.training import keys, versions
 from lightning_modules.training.checks import check
 
 CONFIGS = {
@@ -129,6 +129,19 @@ def test_a_method_changes_its_own_keys_alone(copy: Path) -> None:
     found = changed(copy, {"lightning_modules/methods/mcgm.py": sub(r"\Z", "x = 1\n")})
     own = {name for name in before_edits() if name.split()[0] == "mcgm"}
     assert found == own | {"images of mcgm"}
+
+
+def test_what_measures_is_no_part_of_an_adapter_or_an_image() -> None:
+    config = Run()
+    parts = versions.made_by(config)["code_parts"]
+    assert parts.keys() == {"sampling", "training", "method maskattn", "data shapes"}
+    untouched = conf.replace(config, {"method.name": "untouched"})
+    assert versions.made_by(untouched)["code_parts"].keys() == {"sampling", "method untouched"}
+
+
+def test_code_of_no_module_is_refused() -> None:
+    with pytest.raises(ValueError, match="no module"):
+        keys.code_version()
 
 
 def test_a_data_set_changes_the_adapters_trained_on_it_alone(copy: Path) -> None:

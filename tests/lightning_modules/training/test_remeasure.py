@@ -1,0 +1,196 @@
+"""A finished run measured again: equal numbers with the same code, new ones with other code, and
+nothing lost whenever it is stopped."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from conf.schema import Backbone, Data, Evaluation, Method, Run
+from lightning_modules.backbone.backbone import Backbone as LoadedBackbone
+from lightning_modules.metrics.judge import JudgeScorer
+from lightning_modules.training import remeasure as module
+from lightning_modules.training import run as train
+from lightning_modules.training import versions
+from lightning_modules.training.remeasure import NotKept, adopt, discard, remeasure
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(
+        backbone=Backbone(),
+        method=Method(name="untouched"),
+        data=Data(train_images=16, eval_images=8),
+        evaluation=Evaluation(prompts=3, steps=1, keep_images=1, costs=False),
+        output=str(tmp_path_factory.mktemp("runs")),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config: Run) -> Path:
+    """The folder of a finished run."""
+    folder = Path(config.output) / "finished"
+    train.run(config, folder)
+    return folder
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may change."""
+    return Path(shutil.copytree(finished, tmp_path / "trial"))
+
+
+def result(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    return content
+
+
+@pytest.fixture
+def other_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A judge's metric that gives other numbers, and other code that measures."""
+    finish = JudgeScorer.finish
+
+    def other(self: JudgeScorer) -> dict[str, float]:
+        return finish(self) | {"success": 0.75}
+
+    monkeypatch.setattr(JudgeScorer, "finish", other)
+    parts = versions.measuring_parts
+    monkeypatch.setattr(versions, "measuring_parts", lambda c: parts(c) | {"judge": "other"})
+
+
+def test_the_same_code_gives_the_same_numbers_and_draws_nothing(
+    config: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoadedBackbone, "load", lambda *_: pytest.fail("nothing is drawn"))
+    before, table = result(folder), pd.read_parquet(folder / "scores.parquet")
+    new = remeasure(config, folder)
+    assert result(folder) == before, "the old result stays until the new one is adopted"
+    assert adopt(folder) == new == result(folder)
+    discard(folder)
+    assert new["metrics"] == before["metrics"] and new["facts"] == before["facts"]
+    assert new["measured"]["code"] == before["measured"]["code"]
+    assert new["measured"]["of"] == before["measured"]["of"]
+    assert new["versions"] == before["versions"] and "torch" in new["measured"]["versions"]
+    pd.testing.assert_frame_equal(pd.read_parquet(folder / "scores.parquet"), table)
+    assert (folder / "samples" / "0000.png").is_file()
+    assert {path.name for path in folder.iterdir()} == {
+        path.name for path in Path(config.output, "finished").iterdir()
+    }
+
+
+@pytest.mark.usefixtures("other_code")
+def test_other_code_gives_new_numbers_and_says_so(config: Run, folder: Path) -> None:
+    before = result(folder)
+    remeasure(config, folder)
+    adopt(folder)
+    after = result(folder)
+    assert after["metrics"]["eval/success"] == 0.75 != before["metrics"]["eval/success"]
+    assert after["metrics"]["eval/fid"] == before["metrics"]["eval/fid"]
+    parts = [{n: p["code"] for n, p in r["measured"]["parts"].items()} for r in (before, after)]
+    assert {name for name in parts[0] if parts[0][name] != parts[1][name]} == {"judge"}
+    assert after["measured"]["code"] != before["measured"]["code"]
+
+
+def test_what_looks_at_the_method_stays_as_it_was(config: Run, folder: Path) -> None:
+    before = result(folder)
+    before["metrics"]["eval/gate_closed"] = 0.25
+    before["measured"]["parts"]["diagnostics"]["code"] = "older"
+    (folder / "result.json").write_text(json.dumps(before))
+    after = remeasure(config, folder)
+    assert after["metrics"]["eval/gate_closed"] == 0.25
+    assert after["measured"]["parts"]["diagnostics"]["code"] == "older"
+
+
+def test_a_result_of_an_earlier_version_learns_what_measured_it(config: Run, folder: Path) -> None:
+    before = result(folder)
+    del before["measured"], before["code_parts"]
+    before["metrics"]["eval/gate_closed"] = 0.25
+    (folder / "result.json").write_text(json.dumps(before))
+    after = remeasure(config, folder)
+    assert after["metrics"] == before["metrics"]
+    assert after["measured"]["of"]["fid"] == "distribution"
+    assert "diagnostics" not in after["measured"]["parts"], "what measured them is not known"
+
+
+@pytest.mark.usefixtures("other_code")
+@pytest.mark.parametrize("stop", ["write_scores", "write_atomically", "adopt"])
+def test_stopped_at_any_moment_there_is_a_whole_result(
+    config: Run, folder: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    before = result(folder)
+
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    if stop == "write_scores":
+        monkeypatch.setattr("lightning_modules.evaluation.evaluate.write_scores", interrupt)
+    elif stop == "write_atomically":  # Between the table and the result
+        monkeypatch.setattr(module, "write_atomically", interrupt)
+    if stop != "adopt":
+        with pytest.raises(KeyboardInterrupt):
+            remeasure(config, folder)
+        monkeypatch.undo()
+        assert adopt(folder) is None and result(folder) == before
+        assert pd.read_parquet(folder / "scores.parquet")["image"].notna().all()
+        return
+    new = remeasure(config, folder)
+    write, written = module.write_atomically, []
+
+    def write_one(path: Path, content: bytes) -> None:
+        if written:
+            raise KeyboardInterrupt
+        written.append(path.name)
+        write(path, content)
+
+    monkeypatch.setattr(module, "write_atomically", write_one)
+    with pytest.raises(KeyboardInterrupt):
+        adopt(folder)
+    assert written == ["scores.parquet"] and result(folder) == before
+    monkeypatch.setattr(module, "write_atomically", write)
+    assert adopt(folder) == new == result(folder)
+
+
+def test_images_that_are_not_kept_are_named(config: Run, folder: Path) -> None:
+    table = pd.read_parquet(folder / "scores.parquet")
+    table.loc[1, "image"] = "gone/00001.png"
+    table.to_parquet(folder / "scores.parquet")
+    with pytest.raises(NotKept, match="1 of its 6 images are not kept .* gone/00001.png"):
+        remeasure(config, folder)
+    (folder / "scores.parquet").unlink()
+    with pytest.raises(NotKept, match="no scores.parquet"):
+        remeasure(config, folder)
+
+
+@pytest.mark.parametrize(("column", "value"), [("noise", 7), ("prompt", "something else")])
+def test_images_of_other_prompts_are_not_scored(
+    config: Run, folder: Path, column: str, value: Any
+) -> None:
+    table = pd.read_parquet(folder / "scores.parquet")
+    table.loc[2, column] = value
+    table.to_parquet(folder / "scores.parquet")
+    with pytest.raises(NotKept, match="other prompts or other noise"):
+        remeasure(config, folder)
+
+
+def test_images_of_other_data_are_not_scored(config: Run, folder: Path) -> None:
+    before = result(folder)
+    key = next(key for key in before["contents"] if key.startswith("backbone.path"))
+    before["contents"][key] = "another"
+    (folder / "result.json").write_text(json.dumps(before))
+    with pytest.raises(NotKept, match="holds something else than when its images were drawn"):
+        remeasure(config, folder)
+
+
+def test_the_command_of_one_run(
+    config: Run, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main([str(folder / "run.yaml"), "--remeasure"]) == 0
+    assert "success" in capsys.readouterr().out and not (folder / module.PENDING).exists()
+    (folder / "scores.parquet").unlink()
+    assert train.main([str(folder / "run.yaml"), "--remeasure"]) == 2
+    assert "fresh=" in capsys.readouterr().err
