@@ -17,7 +17,6 @@ from mlflow.entities import Metric, Param, Run
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, provenance
 from lightning_modules.tracking.provenance import MEASURED_BY, measuring_tags
 from lightning_modules.tracking.store import client, is_server, public
-from lightning_modules.tracking.undefined import is_defined
 from reports.statistics import mean_interval
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links, view_tag
 from sweeps.engine.remeasure import ComparableValues
