@@ -77,10 +77,14 @@ class Method:
     name: str = choice("maskattn", *sorted(methods().keys() - {"maskattn"}))
     # Adapter folder that training starts from, e.g. of the 512-pixel phase
     init: str | None = place(None, files=("adapter.safetensors",))
+    # Training images as the mode of the autoencoder's posterior, or a sample of it each step
+    latents: str = choice("mode", "sample")
 
     if TYPE_CHECKING:
 
-        def __init__(self, name: str = ..., init: str | None = ..., **sections: Any) -> None: ...
+        def __init__(
+            self, name: str = ..., init: str | None = ..., latents: str = ..., **sections: Any
+        ) -> None: ...
         def __getattr__(self, section: str) -> Any: ...
 
 
@@ -148,6 +152,8 @@ class Trainer:
     weight_decay: float = number(0.01, minimum=0)
     # Steps of linear warm-up
     warmup: int = number(5, minimum=0)
+    # The first of them is at a rate of zero, as diffusers has it, or of one step's share
+    warmup_from: str = choice("step", "zero")
     # Learning rate after the warm-up: falling to zero, or constant
     schedule: str = choice("cosine", "constant")
     # Largest gradient norm

@@ -32,17 +32,30 @@ class Autoencoder:
         """Pixels per latent, along one side."""
         return 2 ** (len(self.vae.config.block_out_channels) - 1)
 
-    @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
         """Images [B, 3, H, W] in [-1, 1] -> scaled latents [B, C, h, w], the mode of the
         posterior."""
+        return self._encode(images, spread=False)
+
+    def encode_posterior(self, images: Tensor) -> Tensor:
+        """Images [B, 3, H, W] in [-1, 1] -> [B, 2 C, h, w]: mode and standard deviation of the
+        posterior of the scaled latents."""
+        return self._encode(images, spread=True)
+
+    @torch.no_grad()
+    def _encode(self, images: Tensor, spread: bool) -> Tensor:
         vae, like = self._without_overflow(), next(self.denoiser.parameters())
         latents = []
         for part in images.split(_batch_size(images.shape[-2] * images.shape[-1])):
             encoded = vae.encode(part.to(like.device, vae.dtype))
             # A tiny autoencoder has no posterior
-            mode = encoded.latents if hasattr(encoded, "latents") else encoded.latent_dist.mode()
-            latents.append(self._scale(mode).to(like.dtype))
+            known = not hasattr(encoded, "latents")
+            mode = encoded.latent_dist.mode() if known else encoded.latents
+            parts = [self._scale(mode)]
+            if spread:
+                std = encoded.latent_dist.std if known else torch.zeros_like(mode)
+                parts.append(std * self._spread().to(std))
+            latents.append(torch.cat(parts, dim=1).to(like.dtype))
         return torch.cat(latents)
 
     @torch.no_grad()
@@ -75,6 +88,11 @@ class Autoencoder:
         if not self._known:
             return latents * scale
         return (latents - self._mean.to(latents)) * scale / self._std.to(latents)
+
+    def _spread(self) -> Tensor:
+        """What `_scale` multiplies a difference of latents by."""
+        scale = torch.tensor(self.vae.config.scaling_factor)
+        return scale / self._std if self._known else scale
 
     def _unscale(self, latents: Tensor) -> Tensor:
         scale = self.vae.config.scaling_factor

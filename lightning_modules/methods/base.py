@@ -58,6 +58,7 @@ class Method(TrainingStep, AdapterFolder):
         # An object attribute, which must not become a submodule
         self.__dict__["backbone"] = backbone
         self.config, self.recipe, self.resolution, self.seed = config, trainer, resolution, seed
+        self.samples_posterior = config.latents == "sample"
         self.adapter = nn.Module()
 
     @property

@@ -47,7 +47,7 @@ def lr_multiplier(
     (the end of the training): linear warm-up, then cosine to zero, or constant."""
     last = recipe.steps if last is None else last
     if step < first + recipe.warmup:
-        return (step - first + 1) / recipe.warmup
+        return (step - first + (recipe.warmup_from == "step")) / recipe.warmup
     if recipe.schedule == "constant":
         return 1.0
     done = (step - first - recipe.warmup) / max(last - first - recipe.warmup, 1)

@@ -110,7 +110,7 @@ class SeparateEnhance(SecondStep, Method):
 
     # --- training --------------------------------------------------------------------------------
 
-    def latents(self, batch: Batch, draws: StepDraws) -> Tensor:
+    def latents(self, batch: Batch, draws: StepDraws, stream: int = 0) -> Tensor:
         """What noise is added to, [B, C, h, w]: scaled noise, as the released code does, or the
         batch's images.
 
@@ -124,7 +124,7 @@ class SeparateEnhance(SecondStep, Method):
                 "images are needed but the prompts have none: leave data.concepts out, or "
                 "set method.separate.inputs=noise"
             )
-        return super().latents(batch, draws)
+        return super().latents(batch, draws, stream)
 
     def _noise_latents(self, count: int, draws: StepDraws, stream: int) -> Tensor:
         noise = draws.normal(
@@ -198,7 +198,7 @@ class SeparateEnhance(SecondStep, Method):
         latents = (
             self._noise_latents(len(batch), draws, SECOND_LATENTS)
             if settings.inputs == "noise"
-            else self.latents(batch, draws)
+            else self.latents(batch, draws, SECOND_NOISE)
         )
         noise, timesteps = self.draw(latents, draws, SECOND_NOISE)
         noised, _ = self.backbone.schedule.add_noise(latents, noise, timesteps)

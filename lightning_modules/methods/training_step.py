@@ -31,6 +31,8 @@ from losses.denoising import denoising_loss
 if TYPE_CHECKING:
     from conf.schema import Trainer as TrainerConfig
 
+POSTERIOR = 10  # First stream of random numbers, one for each stream of noise
+
 __all__ = ["Group", "Step", "StepDraws", "Term", "TrainingStep", "weighted_sum"]
 
 
@@ -138,6 +140,8 @@ class TrainingStep(L.LightningModule):
     find_unused_parameters = False
     # Whether training sees the noisier half of the timesteps only
     high_noise_only = False
+    # Whether latents are drawn from the autoencoder's posterior, or its mode
+    samples_posterior = False
 
     def on_fit_start(self) -> None:
         """Raises RuntimeError when frozen weights would be trained, or nothing."""
@@ -190,16 +194,24 @@ class TrainingStep(L.LightningModule):
     def add_noise(self, batch: Batch, draws: StepDraws, stream: int = 0) -> Step:
         """The batch's images, or their latents, with the noise and timesteps of ``stream``, and its
         captions encoded."""
-        latents = self.latents(batch, draws)
+        latents = self.latents(batch, draws, stream)
         noise, timesteps = self.draw(latents, draws, stream)
         noised, target = self.backbone.schedule.add_noise(latents, noise, timesteps)
         return Step(batch, draws, latents, timesteps, noised, target, self._encode(batch))
 
-    def latents(self, batch: Batch, draws: StepDraws) -> Tensor:
-        """What noise is added to, [B, C, h, w]."""
-        if batch.latents is not None:
-            return batch.latents
-        return self.backbone.autoencoder.encode(batch.images)
+    def latents(self, batch: Batch, draws: StepDraws, stream: int = 0) -> Tensor:
+        """What noise is added to, [B, C, h, w]: of the batch's images or, where they are cached,
+        its ``latents``."""
+        if not self.samples_posterior:
+            if batch.latents is not None:
+                return batch.latents
+            return self.backbone.autoencoder.encode(batch.images)
+        posterior = batch.latents
+        if posterior is None:
+            posterior = self.backbone.autoencoder.encode_posterior(batch.images)
+        mode, spread = posterior.chunk(2, dim=1)
+        noise = draws.normal(len(mode), mode.shape[1:], draws.generator(POSTERIOR + stream))
+        return mode + spread * noise.to(mode)
 
     def draw(self, latents: Tensor, draws: StepDraws, stream: int = 0) -> tuple[Tensor, Tensor]:
         """(noise like ``latents``, timesteps [B], uniform over those of training)."""

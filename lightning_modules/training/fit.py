@@ -114,13 +114,16 @@ def _encode(config: Run, method: Method, datamodule: PairedDataModule, emit: Pro
             dataset.digest(),
             flips,
         )
+        encode = backbone.autoencoder.encode
+        if config.method.latents == "sample":
+            facts, encode = facts | {"kind": "posteriors"}, backbone.autoencoder.encode_posterior
         records = getattr(dataset, "records", None)
         where = (lambda row: records[row].path) if records is not None else "image {}".format
         dataset.latents = cache_latents(
             folder / "latents",
             facts,
             dataset,
-            backbone.autoencoder.encode,
+            encode,
             where=where,
             on_error=data.on_error,
             emit=tell,

@@ -56,6 +56,7 @@ def build(folder: Path, *words: str) -> BreakAScene:
             "trainer.warmup=0",
             "trainer.schedule=constant",
             "trainer.accelerator=cpu",
+            "method.latents=mode",  # They are given
             *words,
         ],
         schema=Run,

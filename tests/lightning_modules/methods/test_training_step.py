@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from diffusers.optimization import get_scheduler
 
+from conf import load as conf
+from lightning_modules.methods.optimizers import Group, build_optimizer, lr_multiplier
 from lightning_modules.methods.training_step import StepDraws
 
 
@@ -31,3 +35,20 @@ def test_a_mean_over_processes_weighs_every_sample_alike():
         StepDraws(0, 0, (rank, 3)).ddp_reweight(mean, counts) for rank, mean in enumerate(means)
     ]
     assert torch.stack(weighted).mean() == (1 * 8 + 3 * 2) / 4
+
+
+@pytest.mark.parametrize("preset", ["paper512", "paper1024"])
+def test_the_paper_presets_have_the_rates_of_diffusers_schedule(preset: str):
+    recipe = conf.load([f"trainer={preset}"]).trainer
+    assert recipe.warmup == 1000
+    recipe.steps, recipe.warmup = 40, 7
+    parameters = [torch.nn.Parameter(torch.zeros(1))]
+    group = Group(parameters, lambda step: recipe.lr * lr_multiplier(recipe, step))
+    ours, schedule = build_optimizer([group], 0.01)
+    theirs = torch.optim.AdamW(parameters, lr=recipe.lr)
+    wanted = get_scheduler("cosine", theirs, num_warmup_steps=7, num_training_steps=40)
+    for _ in range(40):
+        assert ours.param_groups[0]["lr"] == pytest.approx(theirs.param_groups[0]["lr"], abs=1e-12)
+        for optimizer, rates in ((ours, schedule), (theirs, wanted)):
+            optimizer.step()
+            rates.step()
