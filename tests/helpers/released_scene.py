@@ -1,5 +1,11 @@
 """A scene by formula on which the authors' training code of Break-A-Scene and MCGM was run: a small
-Stable Diffusion 2.1, masks whose edges lie off the latents' grid, four steps of fixed numbers."""
+Stable Diffusion 2.1, masks whose edges lie off the latents' grid, four steps of fixed numbers.
+
+What that code gave is in ``tests/lightning_modules/methods/released_scene.json``: the training
+scripts of google/break-a-scene (commit b142cf2) and roskaik432/MCGM-Styler (bc44b52, with its
+placeholders added to the tokenizer and "a photo of" in its prompts, both switched off there), in
+float32 on a CPU, with these latents, noise, timesteps, draws and weights in place of random ones.
+"""
 
 from __future__ import annotations
 

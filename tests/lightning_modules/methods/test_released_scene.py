@@ -149,15 +149,19 @@ def assert_golden(ours: list[dict[str, Any]], golden: list[dict[str, Any]]) -> N
                 assert mine[what][name] == pytest.approx(numbers, abs=share * numbers[0]), name
 
 
-FIXED = ["method=mcgm_released", "method.masks.slots=fixed"]
-
-
 @pytest.mark.parametrize(
     ("case", "words"),
     [
         ("break_a_scene", ["method=break_a_scene_released"]),
         ("mcgm", ["method=mcgm_released"]),
-        pytest.param("mcgm_fixed_slots", FIXED, marks=pytest.mark.slow),
+        *(
+            pytest.param(
+                f"mcgm_{slots}",
+                ["method=mcgm_released", f"method.masks.slots={slots}"],
+                marks=pytest.mark.slow,
+            )
+            for slots in ("fixed", "fixed_one", "first_one")
+        ),
     ],
 )
 def test_both_phases_are_those_of_the_authors_code(case: str, words: list[str], folder: Path):
@@ -177,7 +181,10 @@ def test_both_phases_are_those_of_the_authors_code(case: str, words: list[str], 
         )
     ]
     + [
-        ("mcgm_fixed_slots", [*FIXED, f"method.masks.{change}"])
+        (
+            "mcgm_fixed",
+            ["method=mcgm_released", "method.masks.slots=fixed", f"method.masks.{change}"],
+        )
         for change in ("supervised=shown", "blank=zeros", "slots=drawn")
     ],
 )
