@@ -41,9 +41,10 @@ class SecondStep(TrainingStep):
             return super().training_step(batch, batch_idx)
         if self._second is None:
             draws = self.step_draws()
+            self._batches.append((batch, draws))
             loss = self.log_terms(self.compute_terms(batch, draws))
             self._first_loss = loss.detach()
-            self._batches.append((batch, draws))
+            self.log("train/loss", self._first_loss)  # Until the second step is there
             return loss
         loss = self.log_terms(self.second_terms(batch, self._second))
         self.log("train/loss", self._first_loss + loss.detach())

@@ -237,6 +237,10 @@ def test_the_second_step_takes_all_accumulated_batches(pipeline: Any):
     more = {"accumulate_grad_batches": 2, "callbacks": [BeforeSteps()]}
     _, watch, trainer, _ = fit(pipeline, config, texts, enable_checkpointing=False, **more)
     assert trainer.global_step == 1 and len(watch.norms) == 4 and len(found) == 2
+    first, last = watch.logged
+    assert "train/loss" in first and last["train/loss"] == pytest.approx(
+        last["train/separate"] + 0.5 * last["train/enhance"] + 0.5 * last["train/drift"]
+    )
     method, (weights, gradients) = build(pipeline, config), found[1]
     method.weights.load_state_dict(weights)
     rows = [Prompts(texts)[i] for i in range(8)]
