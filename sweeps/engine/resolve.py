@@ -141,7 +141,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
         _check_objectives(sweep, config)
     except conf.ConfigError:
         raise
-    except ValueError as error:
+    except (ValueError, FileNotFoundError) as error:  # The latter of a model that is not there
         raise PlanError(str(error)) from None
     request = Request(sweep, config, cells, list(words))
     for cell in cells:

@@ -80,6 +80,11 @@ def test_sweeps_that_need_real_weights_decline_in_the_embedded_world() -> None:
     assert {"success", "clip_score"} <= {metric.key for metric in asked.sweep.metrics}
 
 
+def test_a_headline_of_a_model_that_is_not_there_is_refused_in_a_line() -> None:
+    with pytest.raises(PlanError, match="'/no/such' cannot be loaded"):
+        request(SWEEPS["trainable"], "evaluation.aligners=[/no/such]", "headline=clip_score")
+
+
 def test_every_backbone_is_compared_with_itself_untouched(tmp_path: Path) -> None:
     words = ["data=coco", f"data.root={tmp_path}", "trainer=paper512", "evaluation=paper"]
     asked = request(SWEEPS["backbones"], *words, "headline=fid")
