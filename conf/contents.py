@@ -1,7 +1,7 @@
 """Digests of what files hold. A file is read once: its digest is kept beside its size, its times
 and its inode, and it is read again when one of these is another.
 
-    <cache>/contents.db    folder, name, state -> digest of each file that was read
+    <cache>/contents.db    kind, folder, name, state -> digest, or another fact, of each file
 
 Several processes may use one cache; what one reads, the others find.
 """
@@ -9,6 +9,7 @@ Several processes may use one cache; what one reads, the others find.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
 import sqlite3
 import time
@@ -16,12 +17,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
-__all__ = ["Emit", "digest_contents", "file_state", "have_settled", "list_files"]
+__all__ = [
+    "DATABASE",
+    "Emit",
+    "FileFacts",
+    "digest_contents",
+    "file_state",
+    "have_settled",
+    "is_settled",
+    "list_files",
+]
 
 Emit = Callable[[str, float], None]
+DATABASE = "contents.db"
 # A file that changed so shortly ago may change again without another time: clocks of file systems
 # have ticks, of up to two seconds. Its digest counts, but is not kept.
 SETTLED = 2.0  # Seconds
@@ -31,6 +43,7 @@ LOTS = 2000  # Files, or
 LARGE = 512 * 2**20  # bytes that are worth a line of progress
 EVERY = 2.0  # Seconds between such lines
 PART = 2**20  # Bytes that are read at once
+FEW = 1000  # Names that are looked up one by one, not with all others of their folder
 BATCH = 64  # Files, or
 VOLUME = 16 * 2**20  # bytes after which a thread hands over what it has
 
@@ -53,7 +66,7 @@ def digest_contents(
     if cache is None:
         _read_missing(states, digests, None, what, emit)
     else:
-        store = _Store(cache / "contents.db")
+        store = FileFacts(cache / DATABASE, "sha256")
         store.find(states, digests)
         if len(digests) < len(states):
             cache.mkdir(parents=True, exist_ok=True)
@@ -77,8 +90,12 @@ def file_state(path: str | os.DirEntry[str]) -> str | None:
 
 def have_settled(paths: Iterable[str]) -> bool:
     """Whether all files have been as they are for a while: if one changes now, its state does."""
-    newest = max((_newest(state) for path in paths if (state := file_state(path))), default=0)
-    return newest < time.time() - SETTLED
+    return all(is_settled(state) for path in paths if (state := file_state(path)))
+
+
+def is_settled(state: str) -> bool:
+    """Whether a file in this state would have another one if it changed now."""
+    return _newest(state) < time.time() - SETTLED
 
 
 def _newest(state: str) -> float:
@@ -92,13 +109,13 @@ def list_files(place: Path, suffixes: Sequence[str] = ()) -> dict[str, Path]:
     if place.is_file():
         return {"": place}
     return {
-        os.path.relpath(path, place).replace(os.sep, "/"): Path(path)
-        for path in (_walk(place, NESTED) if place.is_dir() else ())
+        path[len(str(place)) + 1 :].replace(os.sep, "/"): Path(path)
+        for path in (_walk(str(place), NESTED) if place.is_dir() else ())
         if not suffixes or path.endswith(tuple(suffixes))
     }
 
 
-def _walk(folder: str | Path, depth: int) -> Iterator[str]:
+def _walk(folder: str, depth: int) -> Iterator[str]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if entry.name.startswith("."):
@@ -116,7 +133,7 @@ def _walk(folder: str | Path, depth: int) -> Iterator[str]:
 def _read_missing(
     states: Mapping[str, str | None],
     digests: dict[str, str],
-    store: _Store | None,
+    store: FileFacts | None,
     what: str,
     emit: Emit | None,
 ) -> None:
@@ -198,55 +215,67 @@ def _read(path: str, progress: Callable[[str, int], None]) -> tuple[str, str, st
 # --- what is kept ---------------------------------------------------------------------------------
 
 
-class _Store:
-    """The digests of files that were read, by folder and name, with the state that they had."""
+class FileFacts:
+    """What was found out of files, of each the latest of each ``kind``, with the state that it had:
+    a table in ``path``, which appears when something is kept. Kinds are words for how it was found
+    out, another word for another way."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, kind: str) -> None:
+        self.path, self.kind = path, kind
 
-    def find(self, states: Mapping[str, str | None], digests: dict[str, str]) -> None:
-        """Adds to ``digests`` those of the files that are known in their present state."""
+    def find(self, states: Mapping[str, str | None], facts: dict[str, str]) -> None:
+        """Adds to ``facts`` those of the files that are known in their present state."""
         if not self.path.is_file():
             return
         by_folder: dict[str, list[tuple[str, str]]] = {}
         for path, state in states.items():
-            if state and path not in digests:
+            if state and path not in facts:
                 folder, _, name = path.rpartition(os.sep)
                 by_folder.setdefault(folder, []).append((name, path))
+        query = "SELECT name, state, fact FROM facts WHERE kind = ? AND folder = ?"
+        one = f"{query} AND name = ?"
         try:
             with closing(self._connect()) as database:
                 for folder, names in by_folder.items():
-                    rows = database.execute(
-                        "SELECT name, state, digest FROM files WHERE folder = ?", (folder,)
+                    key = (self.kind, folder)
+                    rows: Iterable[Any] = (
+                        itertools.chain.from_iterable(
+                            database.execute(one, (*key, name)) for name, _ in names
+                        )
+                        if len(names) < FEW
+                        else database.execute(query, key)
                     )
-                    known = {name: (state, digest) for name, state, digest in rows}
+                    known = {name: (state, fact) for name, state, fact in rows}
                     for name, path in names:
-                        state, digest = known.get(name, ("", ""))
+                        state, fact = known.get(name, ("", ""))
                         if state == states[path]:
-                            digests[path] = digest
+                            facts[path] = fact
         except sqlite3.DatabaseError:
             # Cut off, or of something else: files are read again
             return
 
-    def keep(self, digests: Mapping[str, tuple[str, str]]) -> None:
-        """Stores (state, digest) by path."""
+    def keep(self, facts: Mapping[str, tuple[str, str]]) -> None:
+        """Stores (state, fact) by path."""
         rows = []
-        for path, (state, digest) in digests.items():
+        for path, (state, fact) in facts.items():
             folder, _, name = path.rpartition(os.sep)
-            rows.append((folder, name, state, digest))
+            rows.append((self.kind, folder, name, state, fact))
+        if not rows:
+            return
         try:
             self._insert(rows)
         except sqlite3.DatabaseError:
             self.path.unlink(missing_ok=True)
             self._insert(rows)
 
-    def _insert(self, rows: Sequence[tuple[str, str, str, str]]) -> None:
+    def _insert(self, rows: Sequence[tuple[str, ...]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._connect()) as database, database:
             database.execute(
-                "CREATE TABLE IF NOT EXISTS files (folder TEXT, name TEXT, state TEXT, "
-                "digest TEXT, PRIMARY KEY (folder, name)) WITHOUT ROWID"
+                "CREATE TABLE IF NOT EXISTS facts (kind TEXT, folder TEXT, name TEXT, state TEXT, "
+                "fact TEXT, PRIMARY KEY (kind, folder, name)) WITHOUT ROWID"
             )
-            database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
+            database.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?, ?, ?, ?)", rows)
 
     def _connect(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=60)

@@ -147,7 +147,7 @@ class Images:
             for path, name, state in sorted(walk(folder)):
                 if name.endswith(".json"):
                     continue
-                relative = os.path.relpath(path, folder).replace(os.sep, "/")
+                relative = path[len(str(folder)) + 1 :].replace(os.sep, "/")
                 self.below.setdefault(relative, path)
                 self.named.setdefault(name, []).append(path)
                 facts.append(f"{relative} {state}")

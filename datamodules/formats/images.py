@@ -8,6 +8,7 @@ each other only if both are read in the same way: `lies_as_stored` says which wa
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,8 +18,11 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from conf.contents import FileFacts, file_state, is_settled
 from datamodules.formats.index import DataError
 
+# Of what `check_image` says: what another version said counts no more
+VERSION = 1
 # Images that are checked together
 CHUNK, THREADS = 256, 8
 # Bytes from the end of a file in which its end marker is looked for
@@ -96,21 +100,42 @@ def check_images(
     verify: str = "header",
     emit: Callable[[str], None] | None = None,
     what: str = "images",
+    kept: Path | None = None,
 ) -> Iterator[ImageHeader | str]:
     """`check_image` of each path, in order, by several threads. No more is read than is asked for,
     in chunks.
 
-    ``emit`` gets a line after each chunk.
+    ``emit`` gets a line after each chunk; ``kept`` is a database of `FileFacts`, for files that
+    stay as they are.
     """
+    facts = FileFacts(kept, f"{verify} {VERSION}") if kept else None
     for start in range(0, len(paths), CHUNK):
-        # No pool lives on between chunks: a generator that is given up would be closed by whichever
-        # thread collects it, perhaps its own.
-        with ThreadPoolExecutor(THREADS) as pool:
-            chunk = paths[start : start + CHUNK]
-            headers = list(pool.map(lambda path: check_image(path, verify), chunk))
-        yield from headers
+        chunk = paths[start : start + CHUNK]
+        yield from _check_changed(chunk, verify, facts) if facts else _check(chunk, verify)
         if emit:
             emit(f"checking {what}: {min(start + CHUNK, len(paths))}/{len(paths)}")
+
+
+def _check(paths: Sequence[str | Path], verify: str) -> list[ImageHeader | str]:
+    # No pool lives on between chunks: a generator that is given up would be closed by whichever
+    # thread collects it, perhaps its own.
+    with ThreadPoolExecutor(THREADS) as pool:
+        return list(pool.map(lambda path: check_image(Path(path), verify), paths))
+
+
+def _check_changed(paths: Sequence[Path], verify: str, facts: FileFacts) -> list[ImageHeader | str]:
+    """`_check`, in which files that are known in their present state are not opened."""
+    places = [os.path.abspath(path) for path in paths]
+    states = {place: file_state(place) for place in places}
+    known: dict[str, str] = {}
+    facts.find(states, known)
+    if todo := [place for place in states if place not in known]:
+        headers = zip(todo, _check(todo, verify), strict=True)
+        known |= {place: json.dumps(header) for place, header in headers}
+        settled = {p: s for p in todo if (s := states[p]) == file_state(p) and s and is_settled(s)}
+        facts.keep({place: (state, known[place]) for place, state in settled.items()})
+    headers = (json.loads(known[place]) for place in places)
+    return [header if isinstance(header, str) else ImageHeader(*header) for header in headers]
 
 
 def orientation(image: Image.Image) -> int:

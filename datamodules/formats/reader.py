@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from conf.contents import file_state
+from conf.contents import DATABASE, file_state
 from datamodules.batch import Caption
 from datamodules.formats.images import ImageHeader, check_images, lies_as_stored
 from datamodules.formats.index import DataError, Problems, Record, Records, build_index
@@ -123,7 +123,8 @@ def open_split(
     }
 
     def usable(records: list[Record], problems: Problems) -> Iterator[Record]:
-        headers = check_images([r.path for r in records], verify, emit, f"images of {reader.split}")
+        paths, what = [record.path for record in records], f"images of {reader.split}"
+        headers = check_images(paths, verify, emit, what, folder and folder / DATABASE)
         for record, header in zip(records, headers, strict=True):
             if isinstance(header, str):
                 kind, _, detail = header.partition(" (")
