@@ -208,8 +208,8 @@ def check_scheduler(
         else:
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             raise ValueError(
-                f"the scheduler {name} cannot sample in {counts[0]} steps ({reason}): expected one "
-                "of a text-to-image pipeline, such as DDIMScheduler, and as many steps as it takes"
+                f"the scheduler {name} cannot sample in {counts[0]} steps ({reason}): expected "
+                "class, settings and steps that its text-to-image pipeline draws with"
             ) from failure
     if not torch.allclose(together[1:], alone, 1e-3, 1e-3 * float(alone.abs().max())):
         raise ValueError(
