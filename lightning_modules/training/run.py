@@ -164,6 +164,8 @@ def _prepare(
 ) -> tuple[Run, Method, PairedDataModule]:
     """Everything that can still be refused, then the long work on the data. The method is the one
     to evaluate, not installed yet."""
+    import torch
+
     from datamodules.build import build_data
     from lightning_modules.evaluation.evaluate import prepare_scorers
     from lightning_modules.evaluation.plan import plan
@@ -176,7 +178,10 @@ def _prepare(
     if late.evaluation.prompts and distributed.is_first():
         prompts = plan(datamodule, late.evaluation, late.seed)
         prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
-    method = build_method(late, backbone)
+    with torch.random.fork_rng(devices=[]):
+        # What is trained on each prompt alone starts from here
+        torch.manual_seed(late.seed)
+        method = build_method(late, backbone)
     method.remove()
     method.check_data(datamodule.train_set)
     method.extend_data(config, datamodule, emit)

@@ -502,3 +502,21 @@ def test_the_command_prints_numbers_and_no_chatter(done: Any, base: Run, tmp_pat
     known = ("data: shapes", "sampling: ", "scoring: image", "eval/")
     assert all(any(said in line for said in known) for line in lines[:-1])
     assert lines[-1] == str(tmp_path / "result.json") and (tmp_path / "result.json").exists()
+
+
+def test_what_is_adapted_to_each_prompt_starts_from_the_seed_alone(base: Run, tmp_path: Path):
+    changes: dict[str, Any] = {
+        "method": "separate_enhance",
+        "method.separate.test_time": 1,
+        "method.weights.rank": 2,
+        "data.train_images": 4,
+        "output": str(tmp_path),
+    }
+    starts = []
+    for other, seed in ((1, 0), (2, 0), (3, 1)):
+        config = conf.replace(base, changes | {"seed": seed})
+        torch.manual_seed(other)
+        backbone = train._load_backbone(config, lambda *_: None)
+        _, method, _ = train._prepare(config, backbone, tmp_path, lambda *_: None)
+        starts.append(torch.cat([p.flatten() for p in method.parameters()]))
+    assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
