@@ -49,6 +49,10 @@ class Setting:
     limits: Mapping[str, float]
     unread: bool = False  # Its parts stay as they were written
     place: Place | None = None
+    # The part of the embedded world ("data", "backbone") that the default fits alone; "": all
+    embedded: str = ""
+    # The default with other parts, as a tuple of one; empty: it has to be given
+    elsewhere: tuple[Any, ...] = ()
 
     @property
     def comment(self) -> str:
@@ -125,6 +129,8 @@ def _index(schema: type, prefix: str) -> SchemaIndex:
                 item.metadata.get("limits", {}),
                 item.metadata.get("unread", False),
                 item.metadata.get("place"),
+                item.metadata.get("embedded", ""),
+                (item.metadata["elsewhere"],) if "elsewhere" in item.metadata else (),
             )
     return index
 

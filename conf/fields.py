@@ -1,12 +1,13 @@
-"""Kinds of settings: fields of a dataclass whose values are checked when settings are read."""
+"""Kinds of settings: fields of a dataclass whose values are checked when settings are read, and
+where their defaults hold."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-__all__ = ["Place", "choice", "number", "place", "places", "unread"]
+__all__ = ["Place", "choice", "embedded", "number", "place", "places", "unread"]
 
 
 @dataclass(frozen=True)
@@ -44,3 +45,19 @@ def unread() -> Any:
     """A field, empty by default, whose values stay as they were written (``conf.values.Written``):
     what type they have is known later, to whom uses them."""
     return field(default=None, metadata={"unread": True})
+
+
+def embedded(part: str, setting: Any, **elsewhere: Any) -> Any:
+    """The field ``setting``, whose default fits the embedded ``part`` ("data" or "backbone") alone.
+
+    With any other it is ``elsewhere=``, a value or a function of the settings, or has to be given
+    where there is none (`conf.defaults`).
+    """
+    if part not in ("data", "backbone") or elsewhere.keys() - {"elsewhere"}:
+        raise ValueError(f"embedded({part!r}, …): expected data or backbone, and elsewhere=VALUE")
+    default = {
+        name: value
+        for name in ("default", "default_factory")
+        if (value := getattr(setting, name)) is not MISSING
+    }
+    return field(**default, metadata={**setting.metadata, "embedded": part, **elsewhere})

@@ -16,7 +16,7 @@ import hashlib
 import json
 import operator
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
 
@@ -25,22 +25,27 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from conf.custom_backbone import is_custom, read_backbone
-from conf.describe import SchemaIndex, describe, nearest, show
+from conf.defaults import defaults_elsewhere, foreign_parts
+from conf.describe import SchemaIndex, Setting, describe, nearest, show
 from conf.files import write_atomically
 from conf.renamed import current
-from conf.schema import MISSING, Run, Sweep
+from conf.schema import MISSING, Data, Run, Sweep
+from conf.spec import data_sets
 from conf.values import PERHAPS_NOTHING, Misread, Written, dump, parse, read
 
 __all__ = [
     "ConfigError",
+    "MissingDefault",
     "as_run",
     "digest",
+    "given_keys",
     "help_text",
     "load",
     "lookup",
     "read_run",
     "replace",
     "to_dict",
+    "with_defaults",
     "with_eval_overrides",
     "write",
 ]
@@ -54,19 +59,83 @@ class ConfigError(ValueError):
     """A setting that cannot be used; the message is one line."""
 
 
+class MissingDefault(ConfigError):
+    """A setting has no default outside the embedded world, and was not given."""
+
+
 @overload
-def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None) -> Sweep: ...
-@overload
-def load(argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema: type[R]) -> R: ...
 def load(
-    argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, schema: type[Run] = Sweep
+    argv: Sequence[str], preset: Mapping[str, Any] | None = None, *, required: bool = ...
+) -> Sweep: ...
+@overload
+def load(
+    argv: Sequence[str],
+    preset: Mapping[str, Any] | None = None,
+    *,
+    schema: type[R],
+    required: bool = ...,
+) -> R: ...
+def load(
+    argv: Sequence[str],
+    preset: Mapping[str, Any] | None = None,
+    *,
+    schema: type[Run] = Sweep,
+    required: bool = True,
 ) -> Run:
     """The settings of a command: ``argv`` holds its ``key=value`` words, ``preset`` the sweep's own
     settings (dotted keys, or groups by file name).
 
-    Raises ``ConfigError``.
+    Raises ``ConfigError``, where ``required`` also for settings that have no default outside the
+    embedded world (``MissingDefault``).
     """
-    return _merge(argv, preset or {}, describe(schema)).finish()
+    config = _merge(argv, preset or {}, describe(schema)).finish()
+    foreign = foreign_parts(config)
+    if not foreign:
+        return config
+    return with_defaults(config, given_keys(argv, preset or {}), foreign, required)
+
+
+def with_defaults(
+    config: R, given: Collection[str], parts: Collection[str], required: bool = True
+) -> R:
+    """The settings in which nothing is a default of the embedded world's ``parts``, except what is
+    ``given`` (see `conf.defaults`). Raises ``MissingDefault``."""
+    index = describe(type(config))
+    try:
+        given = {*given, *config.evaluate_with}
+        changes = defaults_elsewhere(config, given, index, parts, required)
+    except ValueError as error:
+        raise MissingDefault(str(error)) from None
+    return replace(config, _map_text(_escape, changes), "defaults") if changes else config
+
+
+def given_keys(words: Sequence[str], preset: Mapping[str, Any], *more: Mapping[str, Any]) -> set:
+    """The dotted keys that a command sets, in its ``words``, in the settings ``more``, and by the
+    files that they name. Those that the ``preset`` sets count where it names data of its own: else
+    it is one for the embedded world."""
+    index = describe(Sweep)
+    layers = [_words(words, index), *more]
+    own = Data(
+        name=preset.get("data.name", preset.get("data", Data.name)),
+        root=preset.get("data.root", Data.root),
+    )
+    known = data_sets().get(own.name)
+    if known is None or not known.embedded(Run(data=own)):
+        layers.append(preset)
+    given = {
+        key
+        for group, name in preset.items()
+        if group in index.groups
+        for key in _read_group(group, name, "sweep", index)
+    } - preset.keys()
+    for layer in layers:
+        for key, value in layer.items():
+            given |= (
+                _read_group(key, value, "command line", index).keys()
+                if key in index.groups
+                else {key}
+            )
+    return given
 
 
 def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -> R:
@@ -87,9 +156,11 @@ def replace(config: R, overrides: Mapping[str, Any], source: str = "override") -
 def read_run(path: Path | str) -> Run:
     """The resolved settings of one trial, as ``write`` left them. Raises ``ConfigError``."""
     index = describe(Run)
-    layers = _Layers(index)
-    layers.compose([(str(path), _read(Path(path), index))])
-    return layers.finish()
+    layers, content = _Layers(index), _read(Path(path), index)
+    layers.compose([(str(path), content)])
+    config: Run = layers.finish()
+    foreign = foreign_parts(config)
+    return with_defaults(config, given_keys([], {}, content), foreign) if foreign else config
 
 
 def write(config: Run, path: Path | str) -> None:
@@ -154,10 +225,19 @@ def help_text(
             )
     lines += ["", "settings (key=default; ??? has to be given)"]
     for key, setting in index.settings.items():
-        lines.append(
-            f"  {key + '=' + show(defaults[key]):<38}  {setting.comment} ({setting.expected})"
-        )
+        allowed = setting.expected + _elsewhere(setting)
+        lines.append(f"  {key + '=' + show(defaults[key]):<38}  {setting.comment} ({allowed})")
     return "\n".join(lines)
+
+
+def _elsewhere(setting: Setting) -> str:
+    """What a default of the embedded world is with other data, or with another backbone."""
+    if not setting.embedded:
+        return ""
+    if not setting.elsewhere:
+        return f"; other {setting.embedded}: to be given"
+    value = setting.elsewhere[0]
+    return f"; other {setting.embedded}: {'its name' if callable(value) else show(value)}"
 
 
 # --- layers: dotted keys from files and words, put onto the schema in order -----------------------

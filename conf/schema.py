@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
-from conf.fields import choice, number, place, places, unread
+from conf.fields import choice, embedded, number, place, places, unread
 from conf.method.break_a_scene import Subjects, Weights
 from conf.method.maskattn import Gate
 from conf.method.mcgm import Masks
@@ -33,6 +33,7 @@ __all__ = [
     "Trainer",
     "Weights",
     "choice",
+    "embedded",
     "number",
 ]
 
@@ -42,7 +43,11 @@ T = TypeVar("T")
 @dataclass
 class Backbone:
     # Short name for tables and MLflow
-    name: str = "embedded"
+    name: str = embedded(
+        "backbone",
+        field(default="embedded"),
+        elsewhere=lambda config: config.backbone.path.rstrip("/").rpartition("/")[2],
+    )
     # "embedded", a folder in diffusers' format, or a hub id
     path: str = place("embedded", embedded="backbone")
     # Hub revision (commit), so that a run can be repeated
@@ -50,7 +55,7 @@ class Backbone:
     # Data type of the frozen weights
     dtype: str = choice("float32", "bfloat16", "float16")
     # Image side in pixels
-    resolution: int = number(64, minimum=8)
+    resolution: int = embedded("backbone", number(64, minimum=8))
     # Memory format height, width, channels: faster on GPUs in half precision
     channels_last: bool = False
     # Compile the transformer blocks (torch.compile): minutes at first, then faster steps
@@ -100,10 +105,10 @@ class Data:
     train_split: str = "train"
     # Whose splits of flickr30k
     split_by: str = choice("karpathy", "entities", "all")
-    # Number of training images used (and rendered)
-    train_images: int = number(2048, minimum=1)
-    # Number of images in each evaluation split
-    eval_images: int = number(512, minimum=1)
+    # Number of training images (or prompts) used, and rendered; null: all
+    train_images: int | None = embedded("data", number(2048, minimum=1), elsewhere=None)
+    # Number of images (or prompts) in each evaluation split; null: all
+    eval_images: int | None = embedded("data", number(512, minimum=1), elsewhere=None)
     # Train only on captions with at least this many noun phrases
     min_phrases: int = number(0, minimum=0)
     # Turn tokenised captions of flickr30k into plain English ("a dog ." becomes "a dog.")
@@ -139,19 +144,19 @@ class Data:
 @dataclass
 class Trainer:
     # Optimiser steps
-    steps: int = number(40, minimum=1)
+    steps: int = embedded("backbone", number(40, minimum=1))
     # Samples per device and step
-    batch: int = number(16, minimum=1)
+    batch: int = embedded("backbone", number(16, minimum=1))
     # Devices (and processes) that one trial trains and samples on
     devices: int = number(1, minimum=1)
     # Batches per optimiser step
     accumulate: int = number(1, minimum=1)
     # Peak learning rate
-    lr: float = number(2e-3, above=0)
+    lr: float = embedded("backbone", number(2e-3, above=0))
     # Weight decay of AdamW
     weight_decay: float = number(0.01, minimum=0)
     # Steps of linear warm-up
-    warmup: int = number(5, minimum=0)
+    warmup: int = embedded("backbone", number(5, minimum=0))
     # The first of them is at a rate of zero, as diffusers has it, or of one step's share
     warmup_from: str = choice("step", "zero")
     # Learning rate after the warm-up: falling to zero, or constant
@@ -172,24 +177,24 @@ class Trainer:
 
 @dataclass
 class Evaluation:
-    # Splits whose captions are the prompts
-    splits: list[str] = field(default_factory=lambda: ["val", "heldout"])
-    # Prompts per split; 0 trains only
-    prompts: int = number(56, minimum=0)
-    # Images per prompt, each from different noise
-    noise_seeds: int = number(1, minimum=1)
+    # Splits whose captions are the prompts; empty: all sets of data=prompts
+    splits: list[str] = embedded("data", field(default_factory=lambda: ["val", "heldout"]))
+    # Prompts per split; null: all; 0 trains only
+    prompts: int | None = embedded("data", number(56, minimum=0), elsewhere=None)
+    # Images per prompt, each from different noise; null: as many as its benchmark publishes, or 1
+    noise_seeds: int | None = embedded("data", number(1, minimum=1), elsewhere=None)
     # Sampler steps
-    steps: int = number(8, minimum=1)
+    steps: int = embedded("backbone", number(8, minimum=1))
     # Scale of classifier-free guidance
-    guidance: float = number(3.0, minimum=0)
+    guidance: float = embedded("backbone", number(3.0, minimum=0))
     # Images per sampling batch
     batch: int = number(16, minimum=1)
     # Measures success: judge, none, a model's hub id or folder, or a .jsonl of detections
-    detector: str = place("judge", judge="judge")
+    detector: str = embedded("data", place("judge", judge="judge"))
     # Names the colours of a model's detections: mean, a CLIP, or none
     color_classifier: str = place("none")
     # Features for FID and others: judge, inception, vgg16, a hub id, none
-    extractor: str = place("judge", judge="judge")
+    extractor: str = embedded("data", place("judge", judge="judge"))
     # Their file (inception, vgg16), or the revision of a hub id
     extractor_weights: str = place("")
     # CLIP and BLIP models that compare images with prompts

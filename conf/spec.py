@@ -92,6 +92,8 @@ class DataSpec:
     kind: str
     # Whether these settings are the embedded world
     embedded: Callable[[Run], bool] = lambda config: False
+    # Setting -> its default where they are not, in place of the schema's (see `conf.defaults`)
+    defaults: Mapping[str, Any] = field(default_factory=dict)
     check: Callable[[Run], None] = _no_check
 
 

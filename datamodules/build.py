@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Emit", "build_data", "data_contents", "data_digest"]
 
+CONCEPT_PROMPTS = 100_000  # An epoch of prompts made of concepts, where data.train_images is null
+
 
 def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedDataModule:
     """The DataModule of the settings, its files rendered or found, set up.
@@ -59,7 +61,7 @@ def concept_dataset(datamodule: PairedDataModule, config: Run) -> ConceptDataset
     return datamodule.concept_dataset(
         data.concepts,
         data.objects,
-        data.train_images,
+        data.train_images or CONCEPT_PROMPTS,
         config.seed,
         article=data.article,
         draw=data.concept_draw,

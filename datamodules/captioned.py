@@ -186,6 +186,7 @@ class CaptionedDataModule(PairedDataModule):
         self.root, self.resolution = Path(root), resolution
         self.train_split, self.eval_splits = train_split, tuple(eval_splits)
         self.train_images, self.eval_images = train_images, eval_images
+        self.eval_limit = eval_images
         self.min_phrases, self.flip, self.options = min_phrases, flip, options
 
     @classmethod
@@ -196,9 +197,9 @@ class CaptionedDataModule(PairedDataModule):
             data.root,
             config.backbone.resolution,
             data.train_split,
-            tuple(evaluation.splits) if evaluation.prompts else (),
+            tuple(evaluation.splits) if evaluation.prompts != 0 else (),
             data.train_images,
-            data.eval_images,
+            evaluation.prompts or None if data.eval_images is None else data.eval_images,
             index_root=Path(config.output) / "cache" / "index",
             **cls.common_settings(config, emit),
             **options,

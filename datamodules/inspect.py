@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(conf.help_text(title, "python -m datamodules.inspect", schema=Inspection))
         return 0
     try:
-        config = _with_defaults_of_data(conf.load(argv, schema=Inspection), argv)
+        config = _with_defaults_of_data(conf.load(argv, schema=Inspection, required=False), argv)
         # Here, not above: they take seconds to load, and help needs none of them
         from datamodules.build import build_data
         from datamodules.inspection import report

@@ -121,6 +121,8 @@ class PairedDataModule(L.LightningDataModule):
 
     train_set: Any
     eval_sets: Any
+    # Each evaluation set holds so many samples at most, by data.eval_images; None: all
+    eval_limit: int | None = None
 
     def __init__(self, batch: int = 16, workers: int = 0, seed: int = 0) -> None:
         super().__init__()

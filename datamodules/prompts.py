@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
+from datamodules.formats.benchmarks import draw_evenly
 from datamodules.formats.index import DataError, Problems
 from datamodules.formats.prompt_files import PromptFile, read_sources, renumber
 from datamodules.formats.prompt_lines import PromptRecord
@@ -89,6 +90,10 @@ class PromptDataset(Dataset):
         """None: a prompt has no image in which its objects could be."""
         return []
 
+    def strata(self) -> list[tuple[str, str]]:
+        """Category and task of each prompt: fewer of them are drawn evenly over these."""
+        return _strata(self.records)
+
     def texts(self) -> list[str]:
         """Every prompt."""
         return [record.text for record in self.records]
@@ -106,8 +111,9 @@ class PromptDataModule(PairedDataModule):
     ``paths`` are files, folders, or "attend_and_excite", whose colours ``pair_seed`` draws (see
     `prompt_files`). An evaluation set is a file, by its name without ending, or with
     ``sets="category"`` all prompts of a category. For training, prompts of fewer than
-    ``min_phrases`` phrases are left out. ``train_prompts`` and ``eval_prompts`` (of each set) take
-    so many, evenly from first to last: benchmarks are sorted by task.
+    ``min_phrases`` phrases are left out. ``train_prompts`` takes so many, evenly from first to
+    last, ``eval_prompts`` so many of each set, drawn evenly over tasks and categories
+    (`draw_evenly`).
 
     Raises DataError where no prompts are left, or two files have the same name.
     """
@@ -133,6 +139,7 @@ class PromptDataModule(PairedDataModule):
         self.paths = [paths] if isinstance(paths, str | Path) else list(paths)
         self.kind, self.sets, self.on_error, self.pair_seed = kind, sets, on_error, pair_seed
         self.train_prompts, self.eval_prompts = train_prompts, eval_prompts
+        self.eval_limit = eval_prompts
         self.min_phrases, self.keep_duplicates = min_phrases, keep_duplicates
 
     def setup(self, stage: str | None = None) -> None:
@@ -177,8 +184,8 @@ class PromptDataModule(PairedDataModule):
             _evenly(list(once.values()), self.train_prompts), self._manifest, self.seed
         )
         self.eval_sets = {
-            n: PromptDataset(_evenly(of, self.eval_prompts), self._manifest, self.seed)
-            for n, of in by_name.items()
+            name: PromptDataset(self._draw(records), self._manifest, self.seed)
+            for name, records in by_name.items()
         }
 
     def manifest(self) -> dict[str, Any]:
@@ -186,6 +193,10 @@ class PromptDataModule(PairedDataModule):
         was left out and why."""
         self.setup()
         return {**super().manifest(), **self._manifest}
+
+    def _draw(self, records: Sequence[PromptRecord]) -> list[PromptRecord]:
+        count = len(records) if self.eval_prompts is None else self.eval_prompts
+        return [records[i] for i in draw_evenly(_strata(records), count)]
 
     def _by_name(self, files: Sequence[PromptFile]) -> dict[str, list[PromptRecord]]:
         by_name: dict[str, list[PromptRecord]] = {}
@@ -200,6 +211,10 @@ class PromptDataModule(PairedDataModule):
                     file.name if self.sets == "file" else record.category, []
                 ).append(record)
         return by_name
+
+
+def _strata(records: Sequence[PromptRecord]) -> list[tuple[str, str]]:
+    return [(record.category, record.task) for record in records]
 
 
 def _evenly(records: Sequence[PromptRecord], count: int | None) -> list[PromptRecord]:

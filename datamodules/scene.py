@@ -234,17 +234,25 @@ class ScenePrompts:
         self, subjects: Sequence[Subject], views: Sequence[View], templates: Sequence[str] = PROMPTS
     ) -> None:
         self.subjects, self.views = list(subjects), list(views)
-        texts = [
-            template.replace("{tokens}", " and ".join(self.subjects[s].token for s in subset))
+        prompts = [
+            (
+                template.replace("{tokens}", " and ".join(self.subjects[s].token for s in subset)),
+                subset,
+            )
             for template in templates
             for subset in subsets(len(self.subjects))
         ]
         # A template without {tokens} is one prompt.
-        self.texts = list(dict.fromkeys(texts))
+        self._subsets = dict(reversed(prompts))
+        self.texts = list(dict.fromkeys(text for text, _ in prompts))
         self.records = [Entry(i) for i in range(len(self.texts))]
 
     def __len__(self) -> int:
         return len(self.texts)
+
+    def strata(self) -> list[tuple[int, ...]]:
+        """The subjects of each prompt: fewer of them are drawn evenly over these."""
+        return [self._subsets[text] for text in self.texts]
 
     def caption(self, index: int) -> Caption:
         return Caption(self.texts[index])

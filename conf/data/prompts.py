@@ -2,4 +2,4 @@
 
 from conf.spec import DataSpec
 
-DATA = DataSpec("prompts")
+DATA = DataSpec("prompts", defaults={"evaluation.splits": []})

@@ -2,4 +2,8 @@
 
 from conf.spec import DataSpec
 
-DATA = DataSpec("scene", embedded=lambda config: config.data.root == "auto")
+DATA = DataSpec(
+    "scene",
+    embedded=lambda config: config.data.root == "auto",
+    defaults={"evaluation.splits": ["prompts"]},
+)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from conf.fields import choice, number
+from conf.fields import choice, embedded, number
 from conf.spec import MethodSpec, data_kind
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Subjects:
     # Share of the steps that trains the tokens alone
     first_phase: float = number(0.5, minimum=0, maximum=1)
     # Learning rate of the tokens, except in a second phase
-    token_lr: float = number(2e-2, above=0)
+    token_lr: float = embedded("backbone", number(2e-2, above=0), elsewhere=5e-4)
     # Compute the denoising loss inside the subjects' masks only
     masked_loss: bool = True
     # Divide that loss by the masks' area, or by the whole plane as the released code does
@@ -59,9 +59,11 @@ class Subjects:
     # Weight of the denoising loss on class images; 0 uses none
     prior_weight: float = number(1.0, minimum=0)
     # Number of class images, drawn by the untouched backbone before training
-    prior_images: int = number(32, minimum=1)
+    prior_images: int = embedded("backbone", number(32, minimum=1), elsewhere=100)
     # Prompt of the class images
-    prior_prompt: str = "a photo of a blue square"
+    prior_prompt: str = embedded(
+        "backbone", field(default="a photo of a blue square"), elsewhere="a photo at the beach"
+    )
     # Sampler steps of the class images
     prior_steps: int = number(30, minimum=1)
 

@@ -6,6 +6,7 @@ METRIC = MetricSpec(
     outputs=(
         Metric("success", "Success", "higher", "share"),
         Metric("overall", "GenEval, mean of tasks", "higher", "share"),
+        Metric("tasks_mean", "Mean of the tasks judged", "higher", "share"),
         Metric("prompts_right", "Prompts right", "higher", "share"),
     ),
     by_split=("success",),

@@ -3,6 +3,9 @@
 from conf.spec import Metric, MetricSpec
 
 METRIC = MetricSpec(
-    outputs=(Metric("spatial", "T2I-CompBench spatial", "higher"),),
+    outputs=(
+        Metric("spatial", "T2I-CompBench spatial", "higher"),
+        Metric("spatial_other", "Spatial score, other prompts", "higher"),
+    ),
     measured=lambda evaluation: evaluation.detector not in ("none", "judge"),
 )

@@ -19,7 +19,8 @@ Kinds of files (`KINDS`), recognised by name and content:
   ``wanted`` is in GenEval's form (`prompt_forms`); a ``count`` that is left out is 1.
 
 Files are UTF-8, with or without a mark at the beginning; lines end as on any system. Blank lines
-are dropped, and lines that repeat an earlier one, unless duplicates are kept.
+are dropped, and lines that repeat an earlier one, unless duplicates are kept, as they are where a
+benchmark has them (`benchmarks`): its scores count each line.
 """
 
 from __future__ import annotations
@@ -167,7 +168,8 @@ def _read_file(path: Path, kind: str, problems: Problems, keep_duplicates: bool)
             content = repr(record)
             if content in contents and not keep_duplicates:
                 duplicates += 1
-                continue
+                if record.benchmark is None:
+                    continue
             if record.name and record.name in names and content not in contents:
                 detail = f"{record.name!r}: give each prompt an id of its own, or none"
                 raise BadLine("id given twice", detail)

@@ -6,9 +6,10 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from datamodules.formats.benchmarks import GENEVAL, Benchmark, t2i_compbench
 from datamodules.formats.prompt_forms import (
     RELATIONS,
     PromptMeaning,
@@ -39,7 +40,8 @@ T2I_FORMS: dict[str, Callable[[str], PromptMeaning | None]] = {
 class PromptRecord:
     """One prompt. ``phrases`` are the characters (start, end) of its objects' words; ``wanted`` is
     what the image shall show, in GenEval's form, or None if unknown; ``place`` is file:line.
-    ``name`` and ``seed`` are the id and the seed of a user's own file."""
+    ``name`` and ``seed`` are the id and the seed of a user's own file; ``benchmark`` is the one
+    that the prompt belongs to."""
 
     id: int
     text: str
@@ -49,6 +51,12 @@ class PromptRecord:
     place: str
     name: str = ""
     seed: int | None = None
+    benchmark: Benchmark | None = None
+
+    @property
+    def task(self) -> str:
+        """Its task in a benchmark, or whatever else its file calls its kind."""
+        return self.wanted["tag"] if self.wanted else self.category
 
 
 class BadLine(ValueError):
@@ -89,14 +97,15 @@ def _t2i(line: str, stem: str) -> PromptRecord:
         )
         raise BadLine("category unknown", detail)
     form = T2I_FORMS.get(match[1])
-    return _record(line, match[1], form(line) if form else None)
+    record = _record(line, match[1], form(line) if form else None)
+    return replace(record, benchmark=t2i_compbench(stem))
 
 
 def _geneval(line: str, stem: str) -> PromptRecord:
     content = _object(line, ("tag", "include", "exclude", "prompt"))
     text, tag = _words(content, "prompt"), _words(content, "tag")
     wanted = _wanted({key: content[key] for key in ("include", "exclude") if key in content}, tag)
-    return PromptRecord(0, text, tag, spans_of(text, wanted), wanted, "")
+    return PromptRecord(0, text, tag, spans_of(text, wanted), wanted, "", benchmark=GENEVAL)
 
 
 def _own(line: str, stem: str) -> PromptRecord:

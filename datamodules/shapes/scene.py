@@ -226,6 +226,7 @@ class ShapesSceneDataModule(SceneDataModule):
             tokens,
         )
         self.subjects, self.scene_seed, self.eval_images = subjects, scene_seed, eval_images
+        self.eval_limit = eval_images
 
     def prepare_data(self) -> None:
         write_scene(self.folder, self.scene_seed, self.subjects)

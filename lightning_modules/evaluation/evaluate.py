@@ -22,7 +22,7 @@ from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import diagnose
 from lightning_modules.evaluation.images import ImageStore, image_facts
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
-from lightning_modules.evaluation.plan import Prompt, plan
+from lightning_modules.evaluation.plan import Prompt, plan, shown_prompts
 from lightning_modules.metrics.registry import (
     CHUNK,
     Columns,
@@ -210,16 +210,17 @@ def write_scores(
     targets: list[list[Tensor]] | None,
 ) -> None:
     """``scores.parquet``, a row for each image, ``prompts.parquet``, a row for each prompt that was
-    judged, and of each split the first ``count`` prompts' images as PNG; beside them their target
-    masks, as one picture each in which target i has the value i + 1."""
+    judged, and of each split the images of ``count`` prompts as PNG (`shown_prompts`); beside them
+    their target masks, as one picture each in which target i has the value i + 1."""
     import pandas as pd
 
     shutil.rmtree(folder / "samples", ignore_errors=True)
     (folder / "samples").mkdir(parents=True)
     samples: list[str | None] = [None] * len(prompts)
     masks: list[str | None] = [None] * len(prompts)
+    shown = shown_prompts(prompts, count)
     for i, prompt in enumerate(prompts):
-        if prompt.index >= count:
+        if (prompt.split, prompt.index) not in shown:
             continue
         samples[i] = f"samples/{i:04d}.png"
         picture = images.load([i])[0].permute(1, 2, 0).numpy()

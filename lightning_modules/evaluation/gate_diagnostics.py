@@ -146,7 +146,9 @@ def draw_gate_maps(
         return
     prompts = plan(
         datamodule,
-        replace(config, noise_seeds=1, prompts=min(DRAWN_PER_SPLIT, config.prompts)),
+        replace(
+            config, noise_seeds=1, prompts=min(DRAWN_PER_SPLIT, config.prompts or DRAWN_PER_SPLIT)
+        ),
         seed,
     )
     guided = method.backbone.family.is_guided(config.guidance)

@@ -1,21 +1,23 @@
 """What is drawn in an evaluation: the same prompts on the same noise for every method.
 
-Prompts are the first captions of the evaluation splits, in the order of the dataset. Noise j of
-prompt i of split k under run seed s is seeded by (s, j, k, i) alone, so that every cell of a sweep
-draws on the same noise: comparisons are paired.
+Prompts are all captions of the evaluation splits, or fewer: of images the first, in the order of
+the dataset; of prompts that have tasks or categories, an even draw over these, the same for every
+cell and seed (`draw_evenly`). Noise j of prompt i of split k under run seed s is seeded by
+(s, j, k, i) alone, so that every cell of a sweep draws on the same noise: comparisons are paired.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from conf.schema import Evaluation
+from conf.schema import Evaluation, Run
 from datamodules.batch import Phrase
+from datamodules.formats.benchmarks import Benchmark, draw_evenly
 from lightning_modules.metrics.detection import Target
 
 
@@ -35,27 +37,26 @@ class Prompt:
     names: tuple[str, ...] = ()
     # In GenEval's form, where the prompt's file says it
     wanted: dict[str, Any] | None = field(default=None, compare=False)
+    # The benchmark that it belongs to, and its kind there
+    benchmark: Benchmark | None = field(default=None, compare=False)
+    stratum: tuple[Any, ...] = field(default=(), compare=False)
 
 
 def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
-    """``config.prompts`` prompts of each split.
+    """``config.prompts`` prompts of each of ``config.splits``, by default all of all sets.
 
-    Raises ValueError when a split is unknown, or holds fewer images than prompts are asked for.
+    Raises ValueError when a split is unknown, or holds fewer than are asked for.
     """
     prompts = []
-    for k, split in enumerate(config.splits):
+    for k, split in enumerate(config.splits or datamodule.eval_sets):
         if split not in datamodule.eval_sets:
             raise ValueError(
                 f"evaluation.splits names {split!r}: this dataset has "
                 f"{', '.join(datamodule.eval_sets)}"
             )
         dataset = datamodule.eval_sets[split]
-        if len(dataset) < config.prompts:
-            have = f"split {split!r} has {len(dataset)} images"
-            raise ValueError(
-                f"evaluation.prompts={config.prompts} but {have}: set data.eval_images higher"
-            )
-        for i in range(config.prompts):
+        strata = dataset.strata() if hasattr(dataset, "strata") else None
+        for i in _draw_rows(datamodule, split, strata, config.prompts):
             caption, record = dataset.caption(i), dataset.records[i]
             target = (
                 _target(dataset, i, caption.relation) if config.detector == "judge" else Target([])
@@ -63,13 +64,63 @@ def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
             # Their masks are as large as the images
             phrases = tuple(dataset.phrases(i)) if config.follow_masks else ()
             names = tuple(_name(dataset, i, phrase) for phrase in phrases)
-            wanted = getattr(record, "wanted", None)
-            for j in range(config.noise_seeds):
+            benchmark = getattr(record, "benchmark", None)
+            prompt = Prompt(
+                split,
+                i,
+                record.id,
+                caption.text,
+                target,
+                0,
+                phrases,
+                names,
+                getattr(record, "wanted", None),
+                benchmark,
+                strata[i] if strata else (),
+            )
+            for j in range(config.noise_seeds or (benchmark.images if benchmark else 1)):
                 noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + i
-                prompts.append(
-                    Prompt(split, i, record.id, caption.text, target, noise, phrases, names, wanted)
-                )
+                prompts.append(replace(prompt, noise=noise))
     return prompts
+
+
+def with_splits(config: Run, datamodule: Any) -> Run:
+    """The settings with the names of the data's sets where ``evaluation.splits`` is empty."""
+    evaluation = config.evaluation
+    if evaluation.splits:
+        return config
+    return replace(config, evaluation=replace(evaluation, splits=[*datamodule.eval_sets]))
+
+
+def _draw_rows(
+    datamodule: Any, split: str, strata: Sequence[tuple[Any, ...]] | None, count: int | None
+) -> Sequence[int]:
+    have = len(datamodule.eval_sets[split])
+    if count is None or count == have:
+        return range(have)
+    if count < have:
+        return range(count) if strata is None else draw_evenly(strata, count)
+    asked = f"evaluation.prompts={count} but split {split!r} has {have}"
+    limit = datamodule.eval_limit
+    if limit is not None and limit <= have:
+        raise ValueError(
+            f"{asked}, to which data.eval_images={limit} limits it: set data.eval_images to "
+            f"{count} or higher"
+        )
+    raise ValueError(f"{asked} and no more: set evaluation.prompts to at most {have}, or null: all")
+
+
+def shown_prompts(prompts: Sequence[Prompt], count: int) -> set[tuple[str, int]]:
+    """(split, index) of ``count`` prompts of each split, whose images a report shows: the first or,
+    where prompts have tasks, an even draw over these."""
+    shown: set[tuple[str, int]] = set()
+    for split in dict.fromkeys(prompt.split for prompt in prompts):
+        once = list({p.index: p for p in prompts if p.split == split}.values())
+        rows: Sequence[int] = range(min(count, len(once)))
+        if any(prompt.stratum for prompt in once):
+            rows = draw_evenly([prompt.stratum for prompt in once], count)
+        shown |= {(split, once[row].index) for row in rows}
+    return shown
 
 
 def _target(dataset: Any, index: int, relation: str | None) -> Target:

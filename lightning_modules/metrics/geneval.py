@@ -28,6 +28,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor
 
+from datamodules.formats.benchmarks import GENEVAL
+from lightning_modules.metrics.benchmarks import count_tasks, describe_benchmark
 from lightning_modules.metrics.detection import (
     DIRECTIONS,
     Detection,
@@ -40,7 +42,7 @@ from lightning_modules.metrics.registry import Columns, ScoringContext
 if TYPE_CHECKING:
     from lightning_modules.evaluation.plan import Prompt
 
-TASKS = ("single_object", "two_object", "counting", "colors", "position", "color_attr")
+TASKS = tuple(GENEVAL.tasks)
 COLORS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
 THRESHOLD, COUNTING_THRESHOLD = 0.3, 0.9  # Scores must lie above
 MOST = 16  # Detections of a class
@@ -194,7 +196,8 @@ def geneval_scores(results: Sequence[tuple[Hashable, str, bool]]) -> dict[str, f
     """The benchmark's scores of images, each as (prompt, task, right):
 
     * ``task/<tag>``: share of the right images of a task, over images, not prompts
-    * ``overall``: mean of the tasks' shares, however many images they have
+    * ``tasks_mean``: mean of the tasks' shares, however many images they have
+    * ``overall``: the same where the tasks are all of the benchmark's, and no others
     * ``images_right``: share of right images; ``prompts_right``: share of prompts with a right
       image
     * ``n_images``, ``n_prompts``, ``n_tasks``
@@ -209,9 +212,11 @@ def geneval_scores(results: Sequence[tuple[Hashable, str, bool]]) -> dict[str, f
         tasks.setdefault(task, []).append(right)
         prompts[prompt] = right or prompts.get(prompt, False)
     scores = {f"task/{task}": sum(right) / len(right) for task, right in tasks.items()}
+    mean = sum(scores.values()) / len(scores)
     return {
         **scores,
-        "overall": sum(scores.values()) / len(scores),
+        "tasks_mean": mean,
+        **({"overall": mean} if tasks.keys() == set(TASKS) else {}),
         "images_right": sum(right for _, _, right in results) / len(results),
         "prompts_right": sum(prompts.values()) / len(prompts),
         "n_images": float(len(results)),
@@ -264,11 +269,16 @@ def build(context: ScoringContext) -> list[GenEvalScorer]:
 
 class GenEvalScorer:
     """`geneval_scores`, the share of right images as ``success``, also by split. Prompts that the
-    rules cannot judge are counted in the facts."""
+    rules cannot judge are counted in the facts.
+
+    ``overall`` is there where the prompts are GenEval's, of all its tasks: what is judged besides,
+    or by its rules alone, does not bear its name.
+    """
 
     def __init__(self, detector: Detector, requests: Requests) -> None:
         self.detector, self.requests = detector, requests
         self.results: list[tuple[tuple[str, int], str, bool]] = []
+        self.judged: list[Prompt] = []
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
@@ -280,11 +290,19 @@ class GenEvalScorer:
             success.append(None if spec is None else geneval_correct(detections, spec))
             if spec is not None:
                 self.results.append((place, spec["tag"], bool(success[-1])))
+                self.judged.append(prompt)
         return {"success": success}
 
     def finish(self) -> dict[str, float]:
         """As `Scorer`."""
         scores = geneval_scores(self.results)
+        own = [prompt for prompt in self.judged if prompt.benchmark == GENEVAL]
+        why_not = GENEVAL.why_not(count_tasks(own))
+        scores.pop("overall", None)
+        if not why_not:
+            places = {(prompt.split, prompt.index) for prompt in own}
+            of_benchmark = [result for result in self.results if result[0] in places]
+            scores["overall"] = geneval_scores(of_benchmark)["overall"]
         values = {"success": scores.pop("images_right"), **scores}
         for split in dict.fromkeys(place[0] for place, _, _ in self.results):
             right = [right for place, _, right in self.results if place[0] == split]
@@ -293,7 +311,8 @@ class GenEvalScorer:
         about = {
             **self.detector.facts,
             "prompts_not_judged": self.requests.unjudged,
-            "score": "GenEval",
+            "score": "GenEval's rules",
+            "prompts_from": describe_benchmark(own) or "other prompts than GenEval's",
             "threshold": THRESHOLD,
             "counting_threshold": COUNTING_THRESHOLD,
             "most": MOST,

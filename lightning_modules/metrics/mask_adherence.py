@@ -151,6 +151,6 @@ class MaskAdherenceScorer:
         """As `Scorer`."""
         prompts, evaluation = self.context.prompts, self.context.evaluation
         real = real_images(self.context.datamodule, prompts)
-        real = real.repeat_interleave(evaluation.noise_seeds, 0)
+        real = real.repeat_interleave(evaluation.noise_seeds or 1, 0)
         targets = target_masks(prompts, evaluation)
         return measure_adherence(self.judge, torch.cat(self.images), real, prompts, targets)

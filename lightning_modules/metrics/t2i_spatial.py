@@ -33,7 +33,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from datamodules.formats.benchmarks import t2i_compbench
 from datamodules.formats.prompt_forms import RELATIONS
+from lightning_modules.metrics.benchmarks import describe_benchmark
 from lightning_modules.metrics.detection import (
     DIRECTIONS,
     Detection,
@@ -47,6 +49,7 @@ from lightning_modules.metrics.registry import Columns, ScoringContext
 if TYPE_CHECKING:
     from lightning_modules.evaluation.plan import Prompt
 
+BENCHMARK = t2i_compbench("spatial_val")
 ADJACENT = ("near", "next to", "on side of")
 # Words of the prompts for which the benchmark looks for a person
 PERSONS = ("girl", "boy", "man", "woman")
@@ -171,11 +174,13 @@ def build(context: ScoringContext) -> list[SpatialScorer]:
 
 
 class SpatialScorer:
-    """``spatial``: the mean of `t2i_spatial` over the images of spatial prompts."""
+    """``spatial``: the mean of `t2i_spatial` over the images of the benchmark's validation prompts;
+    ``spatial_other``: over those of other spatial prompts, whose score does not bear its name."""
 
     def __init__(self, detector: Detector, requests: Requests) -> None:
         self.detector, self.requests = detector, requests
-        self.scores: list[float] = []
+        self.scores: dict[str, list[float]] = {}
+        self.asked: dict[str, list[Prompt]] = {}
         self.size = 0
         self.facts: dict[str, dict[str, Any]] = {}
 
@@ -186,21 +191,27 @@ class SpatialScorer:
         for prompt, detections in zip(prompts, self.detector.detect(images, names), strict=True):
             spec = self.requests.spatial.get((prompt.split, prompt.index))
             column.append(None if spec is None else t2i_spatial(detections, spec, self.size))
-        self.scores += [score for score in column if score is not None]
+        for prompt, score in zip(prompts, column, strict=True):
+            if score is not None:
+                key = "spatial" if prompt.benchmark == BENCHMARK else "spatial_other"
+                self.scores.setdefault(key, []).append(score)
+                self.asked.setdefault(key, []).append(prompt)
         return {"spatial": column}
 
     def finish(self) -> dict[str, float]:
         """As `Scorer`."""
-        self.facts["spatial"] = {
-            **self.detector.facts,
-            "prompts_not_judged": self.requests.unjudged,
-            "score": "T2I-CompBench 2-D spatial",
-            "released": True,
-            "size": self.size,
-            "near_px": NEAR * self.size,
-            "threshold": THRESHOLD,
-            "overlap": OVERLAP,
-            "least": LEAST,
-            "images": len(self.scores),
-        }
-        return {"spatial": sum(self.scores) / len(self.scores)}
+        for key, scores in self.scores.items():
+            self.facts[key] = {
+                **self.detector.facts,
+                "prompts_not_judged": self.requests.unjudged,
+                "score": "T2I-CompBench's 2-D spatial rules",
+                "prompts_from": describe_benchmark(self.asked[key]) or "other prompts than its own",
+                "released": True,
+                "size": self.size,
+                "near_px": NEAR * self.size,
+                "threshold": THRESHOLD,
+                "overlap": OVERLAP,
+                "least": LEAST,
+                "images": len(scores),
+            }
+        return {key: sum(scores) / len(scores) for key, scores in self.scores.items()}

@@ -57,7 +57,7 @@ def _is_embedded(config: Run) -> bool:
 
 def _check_evaluation(config: Run) -> None:
     evaluation, data = conf.with_eval_overrides(config).evaluation, config.data.name
-    if not evaluation.prompts:
+    if evaluation.prompts == 0:
         return
     models = {"detector": evaluation.detector, "extractor": evaluation.extractor}
     for name, model in models.items():
@@ -86,8 +86,8 @@ def _check_evaluation(config: Run) -> None:
             f"evaluation.attention=true with data={data}: attention is measured on real images; "
             "set it to false"
         )
-    images, k = evaluation.prompts * len(evaluation.splits), evaluation.precision_recall_k
-    if images <= k and evaluation.extractor != "none":
+    images, k = (evaluation.prompts or 0) * len(evaluation.splits), evaluation.precision_recall_k
+    if evaluation.prompts is not None and images <= k and evaluation.extractor != "none":
         raise ValueError(
             f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set "
             "evaluation.prompts higher"
@@ -136,6 +136,11 @@ def _check_data(config: Run) -> None:
         raise ValueError(
             f"backbone.resolution={side} with data={data.name}: the embedded world has 64 pixels"
         )
+    if _is_embedded(config) and None in (data.train_images, data.eval_images):
+        raise ValueError(
+            f"data.train_images={data.train_images}, data.eval_images={data.eval_images} with "
+            f"data={data.name}: the embedded world is rendered; say how many images"
+        )
     if data.root == "auto" and not _is_embedded(config):
         raise ValueError(
             f"data.root=auto with data={data.name}: only the embedded world can be rendered; set "
@@ -169,7 +174,7 @@ def _check_batch(config: Run) -> None:
     images, batch, devices = config.data.train_images, config.trainer.batch, config.trainer.devices
     trains = methods()[config.method.name].trains(config.method)
     # A scene's few images are drawn again and again.
-    if trains and data_kind(config) != "scene" and images < batch * devices:
+    if images and trains and data_kind(config) != "scene" and images < batch * devices:
         each = f" on each of trainer.devices={devices}" if devices > 1 else ""
         raise ValueError(
             f"data.train_images={images} make no batch of trainer.batch={batch}{each}: lower it"

@@ -107,7 +107,7 @@ def _run(
             return distributed.once(lambda: _write(result, folder))
         clock("train")
         late, outcome = conf.with_eval_overrides(config), EvaluationResult({}, {}, {})
-        if late.evaluation.prompts:
+        if late.evaluation.prompts != 0:
             key = target.name if target else None
             outcome = evaluate(method, datamodule, late, key, folder, emit("evaluate"), clock)
     counts = {
@@ -168,15 +168,18 @@ def _prepare(
 
     from datamodules.build import build_data
     from lightning_modules.evaluation.evaluate import prepare_scorers
-    from lightning_modules.evaluation.plan import plan
+    from lightning_modules.evaluation.plan import plan, with_splits
     from lightning_modules.methods.registry import method_class
+    from lightning_modules.metrics.benchmarks import describe_plan
     from lightning_modules.training import distributed
 
     datamodule = build_data(config, emit)
-    config = method_class(config.method.name).complete(config, datamodule)
+    config = with_splits(method_class(config.method.name).complete(config, datamodule), datamodule)
     late = conf.with_eval_overrides(config)
-    if late.evaluation.prompts and distributed.is_first():
+    if late.evaluation.prompts != 0 and distributed.is_first():
         prompts = plan(datamodule, late.evaluation, late.seed)
+        for line in describe_plan(prompts):
+            emit(line, 0.0)
         prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
     with torch.random.fork_rng(devices=[]):
         # What is trained on each prompt alone starts from here

@@ -96,18 +96,23 @@ def describe_evaluation(evaluation: Evaluation) -> str:
     def name(model: str) -> str:
         return Path(model).name if Path(model).exists() else model
 
-    e, per_noise = evaluation, len(evaluation.splits) * evaluation.prompts
+    e = evaluation
+    splits = f"each split ({', '.join(e.splits)})" if e.splits else "every set"
+    noises = f"{e.noise_seeds} noise each" if e.noise_seeds else "as many noises as are published"
     parts = [
-        f"{e.prompts} prompts of each split ({', '.join(e.splits)}), {e.noise_seeds} noise each, "
+        f"{'all' if e.prompts is None else e.prompts} prompts of {splits}, {noises}, "
         f"{e.steps} sampler steps, guidance {e.guidance:g}"
     ]
     if e.detector != "none":
         parts.append(f"success by {name(e.detector)}")
     if e.extractor != "none":
+        counts = "generated images against the real ones of the same prompts"
+        if e.prompts is not None and e.splits:
+            real = len(e.splits) * e.prompts
+            counts = f"N = {real * (e.noise_seeds or 1)} generated against {real} real images"
         parts.append(
             f"FID, precision and recall (k = {e.precision_recall_k}, ≤) on features of "
-            f"{name(e.extractor)}, N = {per_noise * e.noise_seeds} generated against {per_noise} "
-            "real images"
+            f"{name(e.extractor)}, {counts}"
         )
     if e.aligners:
         parts.append(f"images against prompts by {', '.join(map(name, e.aligners))}")

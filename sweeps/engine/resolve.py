@@ -11,12 +11,13 @@ import itertools
 import sys
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from conf import load as conf
 from conf import schema, spec
+from conf.defaults import foreign_parts
 from conf.describe import describe
 from lightning_modules.training.checks import check
 from lightning_modules.training.contents import contents_of
@@ -41,6 +42,7 @@ class Request:
     config: schema.Sweep
     cells: list[Cell]
     words: list[str]
+    given: frozenset[str] = frozenset()  # Keys that the command sets, where defaults are looked at
     _runs: dict[str, schema.Run] = field(default_factory=dict, repr=False)
     _contents: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
@@ -63,7 +65,7 @@ class Request:
         """The settings of a trial."""
         text, seed = key
         if text not in self._runs:  # Settings take tens of milliseconds to put together
-            self._runs[text] = trial_config(self.config, self.cell(text), seed)
+            self._runs[text] = trial_config(self.config, self.cell(text), seed, self.given)
         return dataclasses.replace(self._runs[text], seed=seed)
 
     def adapter(self, key: Key) -> str:
@@ -122,7 +124,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
                 )
     if sweep.needs and _only_embedded(sweep, config):
         raise Declined(_reason_to_decline(sweep))
-    if not config.evaluation.prompts:
+    if config.evaluation.prompts == 0:
         raise PlanError(
             "evaluation.prompts=0 measures nothing, and a sweep compares what is measured; "
             "give a number of prompts"
@@ -143,18 +145,28 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
         raise
     except (ValueError, FileNotFoundError) as error:  # The latter of a model that is not there
         raise PlanError(str(error)) from None
-    request = Request(sweep, config, cells, list(words))
+    # Only where cells have other data or backbones than the command
+    others = any(key.startswith(("data", "backbone")) for cell in cells for key in cell.training)
+    given = frozenset(conf.given_keys(words, sweep.preset)) if others else frozenset()
+    request = Request(sweep, config, cells, list(words), given)
     for cell in cells:
         _check_cell(sweep, cell, request.run((cell.text, config.seed)))
     if config.mode == "search":
         for cell in sweep.cells(config.when):
-            _check_cell(sweep, cell, trial_config(config, cell, config.seed))
+            _check_cell(sweep, cell, trial_config(config, cell, config.seed, given))
     return request
 
 
-def trial_config(config: schema.Sweep, cell: Cell, seed: int) -> schema.Run:
-    """The settings of one trial. Raises ConfigError for a level that the schema does not allow."""
+def trial_config(
+    config: schema.Sweep, cell: Cell, seed: int, given: Collection[str] = ()
+) -> schema.Run:
+    """The settings of one trial. Raises ConfigError for a level that the schema does not allow, and
+    for a default of the embedded world in a cell outside it; ``given`` are the keys that the
+    command sets."""
     run = conf.replace(conf.as_run(config), cell.training, "levels")
+    moves = any(key.startswith(("data", "backbone")) for key in cell.training)
+    if moves and (foreign := foreign_parts(run) - foreign_parts(config)):
+        run = conf.with_defaults(run, {*given, *conf.given_keys([], {}, cell.training)}, foreign)
     if cell.evaluation:
         conf.replace(run, cell.evaluation, "levels")  # Checked here, applied after training
     late = {} if cell.untouched else {**run.evaluate_with, **cell.evaluation}

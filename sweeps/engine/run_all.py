@@ -78,11 +78,16 @@ def list_entries(words: Sequence[str], selected: Sequence[Sweep]) -> list[Catalo
     exist, PlanError if no sweep can run."""
     entries = []
     for sweep in selected:
-        own = [*words, *_words_with_done_cells(sweep, words)]
-        entry = CatalogueEntry(sweep, own)
-        config = conf.load(own, sweep.preset)
+        entry = CatalogueEntry(sweep, [*words])
         try:
-            entry.request = resolve(sweep, config, own)
+            entry.words += _words_with_done_cells(sweep, words)
+            config = conf.load(entry.words, sweep.preset)
+        except conf.MissingDefault as error:
+            entry.refused = str(error)
+            entries.append(entry)
+            continue
+        try:
+            entry.request = resolve(sweep, config, entry.words)
         except (PlanError, conf.ConfigError) as error:
             entry.refused, entry.declined = str(error), isinstance(error, Declined)
         entries.append(entry)

@@ -15,7 +15,7 @@ def test_a_backbone_without_a_file_is_read_from_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def own(name: str) -> Any:
-        return conf.load([f"backbone={name}"]).backbone
+        return conf.load([f"backbone={name}"], required=False).backbone
 
     folder = tmp_path / "mine"
     for part, content in {
@@ -36,7 +36,8 @@ def test_a_backbone_without_a_file_is_read_from_its_folder(
         len(head).to_bytes(8, "little") + head + b"\0\0"
     )
     assert own(str(folder)).dtype == "float16"
-    assert conf.load([f"backbone={folder}", "backbone.dtype=bfloat16"]).backbone.dtype == "bfloat16"
+    words = [f"backbone={folder}", "backbone.dtype=bfloat16"]
+    assert conf.load(words, required=False).backbone.dtype == "bfloat16"
     with pytest.raises(
         conf.ConfigError, match="is no diffusers model with a unet or transformer and a vae"
     ):

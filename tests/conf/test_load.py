@@ -48,8 +48,8 @@ def test_later_layers_win() -> None:
 def test_a_group_is_chosen_by_the_last_layer_that_names_it() -> None:
     preset = {"backbone": "sd15", "backbone.dtype": "bfloat16"}
     assert conf.load([]).backbone.name == "embedded"
-    assert conf.load([], preset).backbone.name == "sd15"
-    chosen = conf.load(["backbone=sdxl"], preset).backbone
+    assert conf.load([], preset, required=False).backbone.name == "sd15"
+    chosen = conf.load(["backbone=sdxl"], preset, required=False).backbone
     assert (chosen.name, chosen.resolution, chosen.dtype) == ("sdxl", 1024, "float16")
 
 
@@ -158,11 +158,12 @@ def test_published_settings() -> None:
 )
 def test_every_group_file_loads_and_says_what_it_is(file: Path) -> None:
     assert file.read_text().startswith("# ")
-    conf.load([f"{file.parent.name}={file.stem}", "data.root=/data", "data.concepts=[a,b]"])
+    words = [f"{file.parent.name}={file.stem}", "data.root=/data", "data.concepts=[a,b]"]
+    conf.load(words, required=False)
 
 
 def test_replace_returns_a_checked_copy() -> None:
-    config = conf.load(["backbone=sdxl", "seeds=5", "method.gate.width=32"])
+    config = conf.load(["backbone=sdxl", "seeds=5", "method.gate.width=32"], required=False)
     other = conf.replace(
         config, {"method.gate.threshold": "0.7", "seed": 4, "evaluate_with": {"seed": 1}}
     )

@@ -101,6 +101,15 @@ def test_every_backbone_is_compared_with_itself_untouched(tmp_path: Path) -> Non
         assert control and control.text.split(",")[0] == text.split(",")[0]
 
 
+def test_a_backbone_that_is_a_level_has_no_defaults_of_the_embedded_one(tmp_path: Path) -> None:
+    words = ["data=coco", f"data.root={tmp_path}", "evaluation.splits=[val2014]", "headline=fid"]
+    words += ["evaluation.detector=none", "evaluation.extractor=inception", "trainer=paper512"]
+    with pytest.raises(conf.ConfigError, match="with backbone=.*evaluation.steps.*guidance"):
+        request(SWEEPS["backbones"], *words)
+    asked = request(SWEEPS["backbones"], *words, "evaluation.steps=30", "evaluation.guidance=5")
+    assert {asked.run((c.text, 0)).trainer.steps for c in asked.cells} == {100_000}
+
+
 def test_a_folder_is_a_level_of_backbones() -> None:
     folder = ROOT / "lightning_modules" / "embedded" / "assets" / "backbone"
     levels = f"levels=[embedded,{folder}]"

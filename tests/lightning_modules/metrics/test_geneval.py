@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
+from datamodules.formats.benchmarks import GENEVAL
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.metrics import Detection, Target
 from lightning_modules.metrics.functional import geneval_correct
@@ -249,8 +251,9 @@ def test_overall_is_the_mean_of_tasks_not_of_images():
 def test_a_task_is_a_mean_over_images():
     results = [(0, "single_object", True), *[(1, "single_object", False)] * 3]
     scores = geneval_scores(results)
-    assert scores["task/single_object"] == scores["overall"] == 0.25 and scores["n_tasks"] == 1
+    assert scores["task/single_object"] == scores["tasks_mean"] == 0.25 and scores["n_tasks"] == 1
     assert scores["prompts_right"] == 0.5
+    assert "overall" not in scores, "GenEval's score is that of all its tasks"
 
 
 def prompt(index: int, wanted: dict | None, split: str = "mine") -> Prompt:
@@ -302,3 +305,40 @@ def test_prompts_that_ask_for_nothing_are_refused():
         read_requests([prompt(0, {"tag": "own", "include": [{"count": 1}]})], "fixed")
     with pytest.raises(ValueError, match="has no tag"):
         read_requests([prompt(0, {"include": [{"class": "cat"}]})], "fixed")
+
+
+@pytest.mark.parametrize("left_out", [None, "counting"])
+def test_a_score_without_a_task_is_not_called_geneval(left_out: str | None):
+    specs = [ONE, TWO, THREE, RED, LEFT, BOTH]
+    asked = [
+        dataclasses.replace(prompt(i, wanted), benchmark=GENEVAL, stratum=(wanted["tag"],))
+        for i, wanted in enumerate(specs)
+        if wanted["tag"] != left_out
+    ]
+    # Prompts of one's own beside them are in the mean of tasks, not in GenEval's
+    asked.append(prompt(9, spec("pets", {"class": "cat", "count": 1})))
+    scorer = GenEvalScorer(
+        Fixed(*[[seen("bench")] for _ in asked[:-1]], [seen("cat")]), read_requests(asked, "fixed")
+    )
+    scorer.add(asked, torch.zeros(len(asked), 3, 8, 8, dtype=torch.uint8), ["x"] * len(asked))
+    values = scorer.finish()
+    number = len(asked)
+    assert values["tasks_mean"] == pytest.approx(2 / number)
+    facts = scorer.facts["success"]
+    if left_out is None:
+        assert values["overall"] == pytest.approx(1 / 6)
+        assert "6 of 553 prompts" in facts["prompts_from"]
+    else:
+        assert "overall" not in values and "overall" not in scorer.facts
+        assert "no score is called GenEval's: no prompts of counting" in facts["prompts_from"]
+        assert facts["missing_tasks"] == ["counting"]
+
+
+def test_the_rules_over_other_prompts_are_not_called_geneval():
+    specs = [ONE, TWO, THREE, RED, LEFT, BOTH]
+    asked = [prompt(i, wanted) for i, wanted in enumerate(specs)]
+    scorer = GenEvalScorer(Fixed(*[[] for _ in asked]), read_requests(asked, "fixed"))
+    scorer.add(asked, torch.zeros(6, 3, 8, 8, dtype=torch.uint8), ["x"] * 6)
+    values = scorer.finish()
+    assert values["tasks_mean"] == 0 and "overall" not in values
+    assert scorer.facts["tasks_mean"]["prompts_from"] == "other prompts than GenEval's"

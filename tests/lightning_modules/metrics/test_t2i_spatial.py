@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from datamodules.formats.benchmarks import t2i_compbench
 from datamodules.formats.prompt_forms import spatial
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.metrics import Detection, Target
@@ -185,6 +186,21 @@ def test_the_scorer_scores_spatial_prompts_alone():
     scorer = SpatialScorer(detector, read_requests(prompts, "fixed"))
     columns = scorer.add(prompts, torch.zeros(2, 3, 512, 512, dtype=torch.uint8), ["a", "b"])
     assert columns == {"spatial": [pytest.approx(0.85), None]}
-    assert scorer.finish() == {"spatial": pytest.approx(0.85)}
-    facts = scorer.facts["spatial"]
+    assert scorer.finish() == {"spatial_other": pytest.approx(0.85)}, "not the benchmark's prompts"
+    facts = scorer.facts["spatial_other"]
     assert facts["near_px"] == 150 == NEAR * 512 and facts["released"] and facts["images"] == 1
+
+
+def test_only_the_benchmarks_validation_prompts_bear_its_name():
+    asked = spatial("a cat on the left of a dog")
+    assert asked is not None
+    prompts = [
+        Prompt("spatial_val", i, i, "", Target([]), i, wanted=asked.wanted, benchmark=benchmark)
+        for i, benchmark in enumerate([t2i_compbench("spatial_val"), t2i_compbench("spatial")])
+    ]
+    detector = SimpleNamespace(name="fixed", facts={}, detect=lambda *_: [[CAT, DOG], []])
+    scorer = SpatialScorer(detector, read_requests(prompts, "fixed"))
+    scorer.add(prompts, torch.zeros(2, 3, 512, 512, dtype=torch.uint8), ["a", "b"])
+    assert scorer.finish() == {"spatial": pytest.approx(0.85), "spatial_other": 0}
+    assert "1 of 300 prompts" in scorer.facts["spatial"]["prompts_from"]
+    assert scorer.facts["spatial_other"]["prompts_from"] == "other prompts than its own"

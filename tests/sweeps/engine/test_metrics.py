@@ -14,6 +14,7 @@ from sweeps.methods import SWEEP as METHODS
 from sweeps.threshold import SWEEP
 
 COCO = ["backbone=sdxl", "data=coco", "data.root=/data/coco", "evaluation.splits=[val2014]"]
+COCO += ["trainer=paper512", "evaluation.steps=30", "evaluation.guidance=7.5"]
 NO_JUDGE = [*COCO, "evaluation.detector=none", "evaluation.extractor=inception"]
 
 
@@ -71,3 +72,4 @@ def test_an_evaluation_is_described_without_places(tmp_path: Path):
     text = describe_evaluation(conf.load(words, SWEEP.preset).evaluation)
     assert "features of my-clip" in text and "prompts by openai/clip" in text
     assert "success" not in text and str(tmp_path) not in text
+    assert "all prompts of each split (val2014), as many noises as are published" in text
