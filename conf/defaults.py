@@ -9,6 +9,7 @@ Values that a sweep sets for the embedded world count as such defaults, too.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["defaults_elsewhere", "foreign_parts"]
 
+FOLDER = Path(__file__).parent
+EMBEDDED = "embedded"  # The backbone, and the files of settings for the embedded world
+
 
 def foreign_parts(config: Run) -> set[str]:
     """Which of "data" and "backbone" are not the embedded world's."""
@@ -32,8 +36,8 @@ def foreign_parts(config: Run) -> set[str]:
 def _is_embedded_backbone(config: Run, data: bool) -> bool:
     """Whether it is the shipped one or, on embedded data, a folder of one that was made like it."""
     path = config.backbone.path
-    if path == "embedded" or not (data and Path(path).is_dir()):
-        return path == "embedded"
+    if path == EMBEDDED or not (data and Path(path).is_dir()):
+        return path == EMBEDDED
     try:
         return read_backbone(path)["backbone.resolution"] == 64
     except ValueError:
@@ -83,15 +87,18 @@ def _is_read(config: Run, key: str, given: Collection[str]) -> bool:
 
 
 def _explain(config: Run, missing: Mapping[str, Setting], parts: Collection[str]) -> str:
-    from conf.load import lookup
-
-    backbone = config.backbone.name if config.backbone.name != "embedded" else config.backbone.path
+    backbone = config.backbone.name if config.backbone.name != EMBEDDED else config.backbone.path
     other = {"data": f"data={config.data.name}", "backbone": f"backbone={backbone}"}
     named = " and ".join(other[part] for part in ("backbone", "data") if part in parts)
-    listed = ", ".join(f"{key} ({show(lookup(config, key))})" for key in missing)
-    groups = list(dict.fromkeys(key.partition(".")[0] for key in missing))
-    files = " or ".join(f"{group}=NAME" for group in groups)
+    listed = ", ".join(f"{key} ({show(attrgetter(key)(config))})" for key in missing)
+    groups = dict.fromkeys(key.partition(".")[0] for key in missing)
+    files = [
+        f"{group}={' or '.join(names)}"
+        for group in groups
+        if (names := sorted(f.stem for f in (FOLDER / group).glob("*.yaml") if f.stem != EMBEDDED))
+    ]
+    cure = f"give each, or a file that does: {'; '.join(files)}" if files else "give each"
     return (
         f"with {named} these settings have no default, since theirs fit the embedded world alone: "
-        f"{listed}; give each, or a file of conf/: {files}"
+        f"{listed}; {cure}"
     )

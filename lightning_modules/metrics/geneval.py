@@ -241,7 +241,7 @@ def read_requests(prompts: Sequence[Prompt], detector: str) -> Requests:
     if not asked:
         raise ValueError(
             f"evaluation.detector={detector}, but no prompt says what it wants: set it to none, or "
-            "use data=prompts"
+            "use prompts that do (data=prompts with a file of GenEval's or T2I-CompBench's forms)"
         )
     specs = {}
     for place, spec in asked.items():

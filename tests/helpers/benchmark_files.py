@@ -61,7 +61,13 @@ def write_geneval(path: Path, tasks: dict[str, int] = GENEVAL_TASKS) -> Path:
 def write_color_val(path: Path, seen: int = 200, unseen: int = 100) -> Path:
     """T2I-CompBench's color_val.txt: combinations that its training prompts have, then others;
     CRLF; five of the unseen ones stand there twice, as in the published file."""
-    lines = [f"a {COLORS[i % 10]} seen{i} and a {COLORS[i % 7]} bowl" for i in range(seen)]
-    once = [f"a {COLORS[i % 10]} unseen{i} and a {COLORS[i % 7]} bowl" for i in range(unseen - 5)]
-    path.write_bytes("\r\n".join([*lines, *once, *once[:5]]).encode())
+
+    def sentences(kind: str, count: int) -> list[str]:
+        letters = "abcdefghijklmnopqrstuvwxyz"
+        names = [f"{kind}{letters[i // 26]}{letters[i % 26]}" for i in range(count)]
+        return [f"a {COLORS[i % 10]} {n} and a {COLORS[i % 7]} bowl" for i, n in enumerate(names)]
+
+    once = sentences("unseen", unseen - 5)
+    lines = [*sentences("seen", seen), *once, *once[:5]]
+    path.write_bytes("\r\n".join(lines).encode())
     return path
