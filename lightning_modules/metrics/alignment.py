@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from lightning_modules.metrics.benchmarks import describe_plan
 from lightning_modules.metrics.registry import Columns, ScoringContext, check_images
 from lightning_modules.metrics.vision_language import (
     BlipCaptioner,
@@ -392,7 +393,8 @@ def build(context: ScoringContext) -> list[AlignmentScorer]:
     titles = [score.name.partition("[")[0] for score in scores]
     number = [titles[:i].count(title) + 1 for i, title in enumerate(titles)]
     keys = [title if n == 1 else f"{title}_{n}" for title, n in zip(titles, number, strict=True)]
-    return [AlignmentScorer(score, key) for score, key in zip(scores, keys, strict=True)]
+    about = describe_plan(context.prompts)
+    return [AlignmentScorer(score, key, about) for score, key in zip(scores, keys, strict=True)]
 
 
 def _scores(names: Sequence[str], device: str) -> list[Score]:
@@ -416,10 +418,10 @@ def _scores(names: Sequence[str], device: str) -> list[Score]:
 
 class AlignmentScorer:
     """The mean of a score over all images that have one; under ``key`` in the table and in the
-    numbers."""
+    numbers. ``prompts_from`` says how much of which benchmarks the prompts are."""
 
-    def __init__(self, score: Score, key: str) -> None:
-        self.score, self.key = score, key
+    def __init__(self, score: Score, key: str, prompts_from: Sequence[str] = ()) -> None:
+        self.score, self.key, self.prompts_from = score, key, prompts_from
         self.total, self.images = torch.zeros((), dtype=torch.float64), 0
         self.facts: dict[str, dict[str, Any]] = {}
 
@@ -435,6 +437,8 @@ class AlignmentScorer:
         """As `Scorer`; nan where no image has a score."""
         mean = float(self.total / self.images) if self.images else float("nan")
         facts = {"score": self.score.name, "images": self.images, **self.score.facts}
+        if self.prompts_from:
+            facts["prompts_from"] = "; ".join(self.prompts_from)
         if not self.images:
             facts["undefined"] = "no image has a score"
         self.facts = {self.key: facts}

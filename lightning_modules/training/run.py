@@ -179,7 +179,7 @@ def _prepare(
     if late.evaluation.prompts != 0 and distributed.is_first():
         prompts = plan(datamodule, late.evaluation, late.seed)
         for line in describe_plan(prompts):
-            emit(line, 0.0)
+            emit(f"data: {line}", 0.0)
         prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
     with torch.random.fork_rng(devices=[]):
         # What is trained on each prompt alone starts from here
