@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datamodules.formats.benchmarks import Benchmark
     from lightning_modules.evaluation.plan import Prompt
 
 
@@ -43,6 +44,16 @@ def describe_benchmark(prompts: Sequence[Prompt]) -> str:
     if why_not:
         parts.append(f"no score is called {benchmark.name}'s: {why_not}")
     return ", ".join(parts)
+
+
+def describe_sources(prompts: Sequence[Prompt]) -> str:
+    """`describe_benchmark` of each benchmark that the prompts are of, and how many are of none."""
+    by_benchmark: dict[Benchmark | None, list[Prompt]] = {}
+    for prompt in prompts:
+        by_benchmark.setdefault(prompt.benchmark, []).append(prompt)
+    others = len({(prompt.split, prompt.index) for prompt in by_benchmark.pop(None, [])})
+    parts = [describe_benchmark(of_one) for of_one in by_benchmark.values()]
+    return "; ".join([*parts, f"{others} prompts of no benchmark"] if others else parts)
 
 
 def count_tasks(prompts: Sequence[Prompt]) -> Counter[str]:

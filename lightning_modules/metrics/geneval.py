@@ -20,6 +20,7 @@ detector's "mouse".
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from contextlib import suppress
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from torch import Tensor
 
 from datamodules.formats.benchmarks import GENEVAL
-from lightning_modules.metrics.benchmarks import count_tasks, describe_benchmark
+from lightning_modules.metrics.benchmarks import count_tasks, describe_benchmark, describe_sources
 from lightning_modules.metrics.detection import (
     DIRECTIONS,
     Detection,
@@ -271,8 +272,8 @@ class GenEvalScorer:
     """`geneval_scores`, the share of right images as ``success``, also by split. Prompts that the
     rules cannot judge are counted in the facts.
 
-    ``overall`` is there where the prompts are GenEval's, of all its tasks: what is judged besides,
-    or by its rules alone, does not bear its name.
+    ``overall`` is of GenEval's prompts alone, nan where some of its tasks are not among them, and
+    not there without any: what is judged by its rules alone does not bear its name.
     """
 
     def __init__(self, detector: Detector, requests: Requests) -> None:
@@ -299,10 +300,11 @@ class GenEvalScorer:
         own = [prompt for prompt in self.judged if prompt.benchmark == GENEVAL]
         why_not = GENEVAL.why_not(count_tasks(own))
         scores.pop("overall", None)
-        if not why_not:
+        if own:
             places = {(prompt.split, prompt.index) for prompt in own}
             of_benchmark = [result for result in self.results if result[0] in places]
-            scores["overall"] = geneval_scores(of_benchmark)["overall"]
+            overall = math.nan if why_not else geneval_scores(of_benchmark)["overall"]
+            scores["overall"] = overall
         values = {"success": scores.pop("images_right"), **scores}
         for split in dict.fromkeys(place[0] for place, _, _ in self.results):
             right = [right for place, _, right in self.results if place[0] == split]
@@ -312,7 +314,7 @@ class GenEvalScorer:
             **self.detector.facts,
             "prompts_not_judged": self.requests.unjudged,
             "score": "GenEval's rules",
-            "prompts_from": describe_benchmark(own) or "other prompts than GenEval's",
+            "prompts_from": describe_sources(self.judged),
             "threshold": THRESHOLD,
             "counting_threshold": COUNTING_THRESHOLD,
             "most": MOST,
@@ -321,4 +323,7 @@ class GenEvalScorer:
             "missing_tasks": [task for task in TASKS if task not in tasks],
         }
         self.facts = {key: about for key in values if not key.startswith("n_")}
+        if own:
+            of_own = {"prompts_from": describe_benchmark(own)}
+            self.facts["overall"] = about | of_own | ({"undefined": why_not} if why_not else {})
         return values

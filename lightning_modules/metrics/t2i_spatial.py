@@ -35,7 +35,7 @@ from torch import Tensor
 
 from datamodules.formats.benchmarks import t2i_compbench
 from datamodules.formats.prompt_forms import RELATIONS
-from lightning_modules.metrics.benchmarks import describe_benchmark
+from lightning_modules.metrics.benchmarks import describe_sources
 from lightning_modules.metrics.detection import (
     DIRECTIONS,
     Detection,
@@ -205,7 +205,7 @@ class SpatialScorer:
                 **self.detector.facts,
                 "prompts_not_judged": self.requests.unjudged,
                 "score": "T2I-CompBench's 2-D spatial rules",
-                "prompts_from": describe_benchmark(self.asked[key]) or "other prompts than its own",
+                "prompts_from": describe_sources(self.asked[key]),
                 "released": True,
                 "size": self.size,
                 "near_px": NEAR * self.size,

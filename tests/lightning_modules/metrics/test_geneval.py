@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any
 
 import pytest
@@ -329,7 +330,8 @@ def test_a_score_without_a_task_is_not_called_geneval(left_out: str | None):
         assert values["overall"] == pytest.approx(1 / 6)
         assert "6 of 553 prompts" in facts["prompts_from"]
     else:
-        assert "overall" not in values and "overall" not in scorer.facts
+        assert math.isnan(values["overall"])
+        assert scorer.facts["overall"]["undefined"] == "no prompts of counting"
         assert "no score is called GenEval's: no prompts of counting" in facts["prompts_from"]
         assert facts["missing_tasks"] == ["counting"]
 
@@ -341,4 +343,4 @@ def test_the_rules_over_other_prompts_are_not_called_geneval():
     scorer.add(asked, torch.zeros(6, 3, 8, 8, dtype=torch.uint8), ["x"] * 6)
     values = scorer.finish()
     assert values["tasks_mean"] == 0 and "overall" not in values
-    assert scorer.facts["tasks_mean"]["prompts_from"] == "other prompts than GenEval's"
+    assert scorer.facts["tasks_mean"]["prompts_from"] == "6 prompts of no benchmark"
