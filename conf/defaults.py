@@ -91,13 +91,15 @@ def _explain(config: Run, missing: Mapping[str, Setting], parts: Collection[str]
     other = {"data": f"data={config.data.name}", "backbone": f"backbone={backbone}"}
     named = " and ".join(other[part] for part in ("backbone", "data") if part in parts)
     listed = ", ".join(f"{key} ({show(attrgetter(key)(config))})" for key in missing)
-    groups = dict.fromkeys(key.partition(".")[0] for key in missing)
+    groups = dict.fromkeys(key.partition(".")[0] for key in missing if key[:9] != "backbone.")
     files = [
         f"{group}={' or '.join(names)}"
         for group in groups
         if (names := sorted(f.stem for f in (FOLDER / group).glob("*.yaml") if f.stem != EMBEDDED))
     ]
     cure = f"give each, or a file that does: {'; '.join(files)}" if files else "give each"
+    if "backbone.resolution" in missing:
+        cure += f"; backbone={config.backbone.path} reads the size of a model"
     return (
         f"with {named} these settings have no default, since theirs fit the embedded world alone: "
         f"{listed}; {cure}"

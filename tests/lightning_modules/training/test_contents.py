@@ -98,6 +98,7 @@ def settings(place: Path, *words: str) -> Run:
             *words,
         ],
         schema=Run,
+        required=False,
     )
 
 
