@@ -220,6 +220,11 @@ class Evaluation:
     # Mirror each target mask, left to right
     mirror: bool = False
 
+    @property
+    def measures(self) -> bool:
+        """Whether anything is drawn after the training: ``prompts`` is null for all of them."""
+        return self.prompts != 0
+
 
 @dataclass
 class Run:

@@ -197,7 +197,7 @@ class CaptionedDataModule(PairedDataModule):
             data.root,
             config.backbone.resolution,
             data.train_split,
-            tuple(evaluation.splits) if evaluation.prompts != 0 else (),
+            tuple(evaluation.splits) if evaluation.measures else (),
             data.train_images,
             evaluation.prompts or None if data.eval_images is None else data.eval_images,
             index_root=Path(config.output) / "cache" / "index",

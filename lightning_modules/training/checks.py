@@ -43,7 +43,7 @@ def check_backbone(config: Run, backbone: Backbone) -> None:
 
     backbone.latent_size(config.backbone.resolution)
     evaluation = conf.with_eval_overrides(config).evaluation
-    if evaluation.prompts:
+    if evaluation.measures:
         check_steps(backbone, "evaluation.steps", evaluation.steps)
     # A method that reads settings of its own learns, if only on each prompt
     if methods()[config.method.name].sections or evaluation.attention:
@@ -57,7 +57,7 @@ def _is_embedded(config: Run) -> bool:
 
 def _check_evaluation(config: Run) -> None:
     evaluation, data = conf.with_eval_overrides(config).evaluation, config.data.name
-    if evaluation.prompts == 0:
+    if not evaluation.measures:
         return
     models = {"detector": evaluation.detector, "extractor": evaluation.extractor}
     for name, model in models.items():

@@ -30,7 +30,7 @@ def contents_of(config: Run, datamodule: Any = None, emit: Emit | None = None) -
     late = conf.with_eval_overrides(config)
     for key, setting in describe(Run).settings.items():
         measures = key.startswith("evaluation.")
-        if setting.place is None or (measures and late.evaluation.prompts == 0):
+        if setting.place is None or (measures and not late.evaluation.measures):
             continue
         values = conf.lookup(late if measures else config, key)
         for value in values if isinstance(values, list) else [values]:

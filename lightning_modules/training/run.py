@@ -107,7 +107,7 @@ def _run(
             return distributed.once(lambda: _write(result, folder))
         clock("train")
         late, outcome = conf.with_eval_overrides(config), EvaluationResult({}, {}, {})
-        if late.evaluation.prompts != 0:
+        if late.evaluation.measures:
             key = target.name if target else None
             outcome = evaluate(method, datamodule, late, key, folder, emit("evaluate"), clock)
     counts = {
@@ -176,7 +176,7 @@ def _prepare(
     datamodule = build_data(config, emit)
     config = with_splits(method_class(config.method.name).complete(config, datamodule), datamodule)
     late = conf.with_eval_overrides(config)
-    if late.evaluation.prompts != 0 and distributed.is_first():
+    if late.evaluation.measures and distributed.is_first():
         prompts = plan(datamodule, late.evaluation, late.seed)
         for line in describe_plan(prompts):
             emit(f"data: {line}", 0.0)

@@ -55,7 +55,7 @@ def measuring_parts(config: Run, project: Path = PROJECT) -> dict[str, str]:
     """Name -> digest of the code of each metric that these settings measure, of the evaluation
     around it too, and of `DIAGNOSTICS`; nothing where nothing is measured."""
     evaluation = conf.with_eval_overrides(config).evaluation
-    if not evaluation.prompts:
+    if not evaluation.measures:
         return {}
     known = measured_metrics(evaluation)
     names = [name for name, metric in known.items() if metric.scores_images]

@@ -124,7 +124,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
                 )
     if sweep.needs and _only_embedded(sweep, config):
         raise Declined(_reason_to_decline(sweep))
-    if config.evaluation.prompts == 0:
+    if not config.evaluation.measures:
         raise PlanError(
             "evaluation.prompts=0 measures nothing, and a sweep compares what is measured; "
             "give a number of prompts"
