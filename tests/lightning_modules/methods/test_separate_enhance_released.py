@@ -64,7 +64,9 @@ def preset(mode: str) -> Run:
     method, trainer = PRESETS[mode]
     words = [f"method={method}", f"trainer={trainer}", f"data={trainer}"]
     concepts = ["circle", "square"] if mode == "individual" else CONCEPTS
-    config = conf.load([*words, f"data.concepts=[{','.join(concepts)}]"], schema=Run)
+    config = conf.load(
+        [*words, f"data.concepts=[{','.join(concepts)}]"], schema=Run, required=False
+    )
     lr = 1e-3 * 4 * (2 if mode == "large" else 1)
     return conf.replace(config, {"trainer.lr": lr, "trainer.clip": 5e-4, "trainer.steps": 3})
 
