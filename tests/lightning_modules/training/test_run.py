@@ -445,6 +445,9 @@ def test_metrics_go_to_mlflow_while_it_trains(
         def mark_undefined(self, reasons: dict[str, str]) -> None:
             assert not reasons
 
+        def note(self, tags: dict[str, str]) -> None:
+            assert all(tags.values())
+
         def log_artifacts(self, folder: Path) -> None:
             self.artifacts.append(folder)
             assert (folder / "result.json").exists()
