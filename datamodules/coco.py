@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from conf.schema import Run
 from datamodules.batch import Instance
 from datamodules.captioned import CaptionedDataModule, CaptionedDataset
@@ -27,6 +29,7 @@ class CocoDataset(CaptionedDataset):
     """Samples of one split, in the ``layout`` that is found or forced (see `CaptionedDataset`)."""
 
     reader = CocoReader
+    _decoded: tuple[int, list[np.ndarray]] | None = None
 
     @property
     def categories(self) -> list[str]:
@@ -39,8 +42,7 @@ class CocoDataset(CaptionedDataset):
         record, crop = self.records[index], self.crop(index, flipped)
         share = self.mask_share if share is None else share
         instances = []
-        for annotation in record.annotations:
-            whole = decode(annotation, record.width, record.height)
+        for annotation, whole in zip(record.annotations, self._decode(index), strict=True):
             mask = crop.mask(whole, share)
             if mask is not None and mask.any():
                 box = crop.box(*box_of(annotation, whole)) or crop.box(*box_of({}, whole))
@@ -48,6 +50,17 @@ class CocoDataset(CaptionedDataset):
                 assert box is not None
                 instances.append(Instance(annotation["label"], mask, box, annotation["color"]))
         return instances
+
+    def _decode(self, index: int) -> list[np.ndarray]:
+        """The masks of an image, uint8 [H, W]; those of the last one are kept."""
+        if self._decoded is None or self._decoded[0] != index:
+            record = self.records[index]
+            masks = [decode(a, record.width, record.height) for a in record.annotations]
+            self._decoded = index, masks
+        return self._decoded[1]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_decoded": None}
 
     def objects(self, index: int) -> int:
         return len(self.records[index].annotations)

@@ -68,12 +68,53 @@ class Crop(NamedTuple):
 
 
 def shrink(mask: Tensor, side: int, share: float = 0.5) -> Tensor:
-    """bool [side, side]: the pixels of which at least ``share`` is covered by ``mask`` [H, W]; with
-    share 0, those of which any part is."""
-    covered = torch.nn.functional.interpolate(mask[None, None].float(), (side, side), mode="area")[
-        0, 0
-    ]
-    return covered >= share if share else covered > 0
+    """bool [side, side]: the pixels of which at least ``share`` is covered by ``mask``, bool or of
+    0 and 1, [H, W]; with share 0, those of which any part is.
+
+    To the bit what ``interpolate(mode="area")`` makes of it, by sums over the part in which the
+    mask is.
+    """
+    plane, small = mask.numpy(), np.zeros((side, side), bool)
+    rows = np.flatnonzero(plane.any(1))
+    if not len(rows):
+        return torch.from_numpy(small)
+    plane_rows = plane[rows[0] : rows[-1] + 1]
+    columns = np.flatnonzero(plane_rows.any(0))
+    part = plane_rows[:, columns[0] : columns[-1] + 1]
+    sums = np.zeros((part.shape[0] + 1, part.shape[1] + 1), np.int32)
+    np.cumsum(part, 0, out=sums[1:, 1:])
+    np.cumsum(sums[1:, 1:], 1, out=sums[1:, 1:])
+    ys, tops, bottoms = _cells(plane.shape[0], side, rows[0], len(part))
+    xs, lefts, rights = _cells(plane.shape[1], side, columns[0], part.shape[1])
+    strips = sums[bottoms.inside] - sums[tops.inside]
+    inside = (strips[:, rights.inside] - strips[:, lefts.inside]).astype(np.float32)
+    covered = inside / (bottoms.at - tops.at)[:, None] / (rights.at - lefts.at)
+    small[ys, xs] = covered >= np.float32(share) if share else covered > 0
+    return torch.from_numpy(small)
+
+
+class _Edges(NamedTuple):
+    """Where cells begin or end: ``at`` in pixels of a plane, float32, and ``inside`` a part of
+    it."""
+
+    at: np.ndarray
+    inside: np.ndarray
+
+
+def _cells(length: int, side: int, first: int, count: int) -> tuple[slice, _Edges, _Edges]:
+    """Which of ``side`` cells, into which ``length`` pixels are divided, meet the ``count`` pixels
+    from ``first`` on, and where these begin and end. Cells share pixels where they do not come
+    out even."""
+    numbers = np.arange(side)
+    begins, ends = numbers * length // side, -(-(numbers + 1) * length // side)
+    meet = slice(
+        int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(begins, first + count))
+    )
+    edges = (
+        _Edges(at.astype(np.float32), np.clip(at - first, 0, count))
+        for at in (begins[meet], ends[meet])
+    )
+    return meet, *edges
 
 
 class CroppedImages(Dataset):
@@ -158,22 +199,21 @@ class CroppedImages(Dataset):
 
 
 def vanished(
-    dataset: CroppedImages, side: int, rows: Sequence[int] | None = None
-) -> dict[str, int]:
+    dataset: CroppedImages, sides: Sequence[int], rows: Sequence[int] | None = None
+) -> dict[int, dict[str, int]]:
     """What becomes of the objects of some images (default: all) where masks are shrunk to a map of
-    ``side`` x ``side`` pixels.
+    side x side pixels, for each of ``sides``.
 
     ``objects`` in all; ``outside`` the crop; ``vanished``: inside, but with no pixel left under
     the data set's ``mask_share``.
     """
-    counts = {"objects": 0, "outside": 0, "vanished": 0}
+    counts = {side: {"objects": 0, "outside": 0, "vanished": 0} for side in sides}
     for row in range(len(dataset)) if rows is None else rows:
-        inside = len(dataset.instances(row, share=0.0))
-        left = sum(
-            bool(shrink(instance.mask, side, dataset.mask_share).any())
-            for instance in dataset.instances(row)
-        )
-        counts["objects"] += dataset.objects(row)
-        counts["outside"] += dataset.objects(row) - inside
-        counts["vanished"] += inside - left
+        objects, inside = dataset.objects(row), len(dataset.instances(row, share=0.0))
+        masks = [instance.mask for instance in dataset.instances(row)]
+        for side, count in counts.items():
+            left = sum(bool(shrink(mask, side, dataset.mask_share).any()) for mask in masks)
+            count["objects"] += objects
+            count["outside"] += objects - inside
+            count["vanished"] += inside - left
     return counts

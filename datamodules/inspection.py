@@ -24,7 +24,7 @@ TEXTS = 10
 # Places that are printed of each kind of problem
 EXAMPLES = 3
 # Of the manifest, printed elsewhere
-SHOWN = ("split", "count", "images")
+SHOWN = ("split", "count", "images", "records")
 
 Progress = Callable[[str, float], None]
 
@@ -41,14 +41,16 @@ def report(
     folder.mkdir(parents=True, exist_ok=True)
     splits: dict[str, Any] = {}
     for name, dataset in _datasets(datamodule).items():
-        splits[name] = facts = collect_facts(dataset, progress)
+        shown = images if hasattr(dataset, "pixels") else 0
+        facts, tiles, broken = collect_facts(dataset, progress, shown)
+        splits[name] = facts
         say(f"\n{name}: {len(dataset)} samples")
         lines = describe(facts)
         if not hasattr(dataset, "pixels"):
             lines += _describe_prompts(dataset)
         elif images:
             path = folder / f"{name}.png"
-            broken = _draw_sheet(dataset, images, path)
+            draw(tiles).save(path)
             facts |= {"cannot_be_decoded": broken, "contact_sheet": str(path)}
             lines += [f"problem: {problem}" for problem in broken]
             lines.append(f"contact sheet: {path}")
@@ -77,8 +79,11 @@ def _datasets(datamodule: Any) -> dict[str, Any]:
 # --- numbers --------------------------------------------------------------------------------------
 
 
-def collect_facts(dataset: Any, progress: Progress) -> dict[str, Any]:
-    """What a data set holds, as far as its kind tells it. Fits into JSON."""
+def collect_facts(
+    dataset: Any, progress: Progress, images: int = 0
+) -> tuple[dict[str, Any], list[Tile], list[str]]:
+    """What a data set holds, as far as its kind tells it, in a form that fits into JSON; tiles of
+    the first ``images`` that can be decoded; and which of these cannot."""
     facts: dict[str, Any] = {"samples": len(dataset), "kind": type(dataset).__name__}
     records = getattr(dataset, "records", None)
     if hasattr(dataset, "crop"):
@@ -95,19 +100,15 @@ def collect_facts(dataset: Any, progress: Progress) -> dict[str, Any]:
         facts["masks_per_image"] = _histogram(len(view.masks) for view in dataset.views)
         kinds = Counter(kind for view in dataset.views for kind in view.kinds.values())
         facts["mask_values"] = dict(kinds)
-    rows = _evenly(len(dataset))
-    counts = [len(dataset.phrases(row)) for row in rows]
-    shares = {f"{n}_or_more": sum(count >= n for count in counts) / len(rows) for n in (1, 2)}
-    facts["phrases"] = {"of": len(rows), "per_caption": _histogram(counts), **shares}
+    tiles, broken = _look_at_samples(dataset, facts, images, progress)
     if records is not None and hasattr(records[0], "wanted"):
         facts["categories"] = dict(Counter(record.category for record in records))
         facts["wanted_known"] = sum(record.wanted is not None for record in records)
-    return facts
+    return facts, tiles, broken
 
 
 def _count_records(dataset: Any, progress: Progress) -> dict[str, Any]:
-    """Sizes, captions and masks of all images; for some of them, how many masks vanish on attention
-    maps."""
+    """Sizes, captions and masks of all images."""
     sizes, captions, masks = [], [], []
     count = len(dataset)
     for row, record in enumerate(dataset.records):
@@ -115,18 +116,45 @@ def _count_records(dataset: Any, progress: Progress) -> dict[str, Any]:
         captions.append(len(record.captions))
         masks.append(dataset.objects(row))
         progress(f"reading {dataset.split}: {row + 1}/{count}", (row + 1) / count)
-    facts: dict[str, Any] = {
+    return {
         "sizes": _summarise_sizes(sizes),
         "captions_per_image": _histogram(captions),
         "masks_per_image": _histogram(masks),
     }
-    if any(masks):
-        rows = _evenly(count)
-        facts["vanished"] = {"of_images": len(rows), "mask_share": dataset.mask_share}
-        for i, side in enumerate(SIDES, 1):
-            facts["vanished"][str(side)] = vanished(dataset, side, rows)
-            progress(f"masks of {dataset.split} on maps of {side}x{side}", i / len(SIDES))
-    return facts
+
+
+def _look_at_samples(
+    dataset: Any, facts: dict[str, Any], images: int, progress: Progress
+) -> tuple[list[Tile], list[str]]:
+    """Adds what some samples, evenly from first to last, say of phrases and of masks that vanish on
+    attention maps; draws the first ``images``. Each sample is looked at once: a data set keeps the
+    decoded masks of its last one."""
+    tiles: list[Tile] = []
+    broken: list[str] = []
+    sampled = _evenly(len(dataset))
+    asked, counts = set(sampled), []
+    lost: dict[int, Counter[str]] = {side: Counter() for side in SIDES}
+    masks = hasattr(dataset, "crop") and facts["masks_per_image"].keys() - {"0"}
+    for row in range(len(dataset)):
+        if row in asked:
+            counts.append(len(dataset.phrases(row)))
+            if masks:
+                for side, found in vanished(dataset, SIDES, [row]).items():
+                    lost[side].update(found)
+            progress(f"samples: {len(counts)}/{len(sampled)}", len(counts) / len(sampled))
+        if len(tiles) < images:
+            try:
+                tiles.append(_make_tile(dataset, row))
+            except DataError as error:
+                broken.append(str(error))
+        elif len(counts) == len(sampled):
+            break
+    if masks:
+        facts["vanished"] = {"of_images": len(sampled), "mask_share": dataset.mask_share}
+        facts["vanished"] |= {str(side): dict(found) for side, found in lost.items()}
+    shares = {f"{n}_or_more": sum(c >= n for c in counts) / len(counts) for n in (1, 2)}
+    facts["phrases"] = {"of": len(counts), "per_caption": _histogram(counts), **shares}
+    return tiles, broken
 
 
 def _summarise_sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -226,21 +254,6 @@ def _describe_prompts(dataset: Any) -> list[str]:
 
 
 # --- pictures -------------------------------------------------------------------------------------
-
-
-def _draw_sheet(dataset: Any, images: int, path: Path) -> list[str]:
-    """Draws the first images that can be decoded; returns which cannot."""
-    tiles: list[Tile] = []
-    problems: list[str] = []
-    for row in range(len(dataset)):
-        if len(tiles) == images:
-            break
-        try:
-            tiles.append(_make_tile(dataset, row))
-        except DataError as error:
-            problems.append(str(error))
-    draw(tiles).save(path)
-    return problems
 
 
 def _make_tile(dataset: Any, row: int) -> Tile:

@@ -220,13 +220,15 @@ def test_small_objects_vanish_or_not_and_are_counted(tmp_path: Path):
         "one pixel is a quarter of its location"
     )
     assert (
-        vanished(half, 32) == {"objects": 4, "outside": 1, "vanished": 1} == vanished(half, 16, [0])
+        vanished(half, [32])[32]
+        == {"objects": 4, "outside": 1, "vanished": 1}
+        == vanished(half, [32, 16], [0])[16]
     )
     assert (
-        vanished(half, 4, rows=[0]) == {"objects": 4, "outside": 1, "vanished": 2}
-        and vanished(half, 4, rows=[])["objects"] == 0
+        vanished(half, [4], rows=[0])[4] == {"objects": 4, "outside": 1, "vanished": 2}
+        and vanished(half, [4], rows=[])[4]["objects"] == 0
     )
-    assert all(vanished(any_, side)["vanished"] == 0 for side in (32, 8, 4))
+    assert all(lost["vanished"] == 0 for lost in vanished(any_, (32, 8, 4)).values())
     with pytest.raises(
         ValueError, match=("data.mask_share=1.5: expected a share of a pixel, from 0")
     ):
@@ -256,6 +258,23 @@ def test_masks_shrink_by_area():
     assert shrink(mask, 4, 0.6).nonzero().tolist() == [[0, 0]] and shrink(
         mask, 2, 0
     ).nonzero().tolist() == [[0, 0], [1, 1]]
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_masks_shrink_to_the_bit_as_torch_does_it(seed: int):
+    rng = np.random.default_rng(seed)
+    for side in (1, 7, 16, 64, 100):
+        height, width = rng.integers(1, 150, 2)
+        mask = torch.zeros(height, width, dtype=torch.bool)
+        y, x = rng.integers(height), rng.integers(width)
+        mask[y : y + 1 + rng.integers(height), x : x + 1 + rng.integers(width)] = True
+        mask &= torch.from_numpy(rng.random((height, width)) < rng.choice([0.5, 1]))
+        covered = torch.nn.functional.interpolate(
+            mask[None, None].float(), (side, side), mode="area"
+        )[0, 0]
+        for share in (0, 0.1, 1 / 3, 0.5, 1):
+            expected = covered >= share if share else covered > 0
+            assert torch.equal(shrink(mask, side, share), expected)
 
 
 def test_a_crop_is_the_same_for_pixels_masks_and_boxes():

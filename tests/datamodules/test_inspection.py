@@ -15,6 +15,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datamodules import CocoDataModule, Flickr30kDataModule, PromptDataModule
+from datamodules.formats import masks
 from datamodules.inspect import main
 from datamodules.inspection import report
 from datamodules.loading import PairedDataModule
@@ -50,7 +51,7 @@ def test_the_embedded_world_by_its_command(tmp_path: Path, capsys: pytest.Captur
     assert (
         "width 64 / 64 / 64, height 64 / 64 / 64 pixels (least / median / most), all of one size"
     ) in out
-    assert "captions with a linked phrase: 100%" in out
+    assert "captions with a linked phrase: 100%" in out and "masks that vanish on a map" in out
     for split in ("train", "val"):
         path = tmp_path / "inspect" / "shapes" / f"{split}.png"
         assert str(path) in out and Image.open(path).width > 800
@@ -133,6 +134,19 @@ def test_photographs_with_problems(coco: Path, tmp_path: Path):
     assert found["manifest"]["train"]["problems"]["empty"]["count"] == 1 and any(
         line.startswith("note: split 'some'") for line in said
     )
+
+
+def test_each_mask_is_decoded_once(coco: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    module, decoded = CocoDataModule(coco, 64, "some", (), flip=True), []
+
+    def decode(annotation: dict[str, Any], width: int, height: int) -> Any:
+        decoded.append(annotation["id"])
+        return masks.decode(annotation, width, height)
+
+    monkeypatch.setattr("datamodules.coco.decode", decode)
+    with pytest.warns(UserWarning, match="split '"):
+        lines(module, tmp_path / "out", images=9)
+    assert sorted(decoded) == [1, 2, 3, 4]
 
 
 def test_images_that_cannot_be_decoded_are_said_and_left_out_of_the_sheet(
