@@ -18,14 +18,7 @@ class Autoencoder:
     """
 
     def __init__(self, vae: Any, denoiser: nn.Module, standardizes: bool = False) -> None:
-        self.vae, self.denoiser = vae, denoiser
-        mean, std = (vae.config.get(key) for key in ("latents_mean", "latents_std"))
-        self._known = standardizes and mean is not None and std is not None
-        shift, spread = (mean, std) if self._known else ((), ())
-        self._mean, self._std = (
-            torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)
-            for values in (shift, spread)
-        )
+        self.vae, self.denoiser, self.standardizes = vae, denoiser, standardizes
 
     @property
     def scale_factor(self) -> int:
@@ -54,7 +47,7 @@ class Autoencoder:
             parts = [self._scale(mode)]
             if spread:
                 std = encoded.latent_dist.std if known else torch.zeros_like(mode)
-                parts.append(std * self._spread().to(std))
+                parts.append(std * self._spread(std))
             latents.append(torch.cat(parts, dim=1).to(like.dtype))
         return torch.cat(latents)
 
@@ -80,25 +73,36 @@ class Autoencoder:
     def fingerprint(self) -> str:
         """Digest of the weights and of all settings: what cached latents depend on."""
         settings = {k: v for k, v in sorted(self.vae.config.items()) if not k.startswith("_")}
-        facts = (type(self.vae).__name__, settings, self._known)
+        facts = (type(self.vae).__name__, settings, self.standardizes)
         return modules_digest(str(facts), self.vae)
 
     def _scale(self, latents: Tensor) -> Tensor:
         scale = self.vae.config.scaling_factor
-        if not self._known:
+        if (standard := self._standard(latents)) is None:
             return latents * scale
-        return (latents - self._mean.to(latents)) * scale / self._std.to(latents)
+        mean, std = standard
+        return (latents - mean) * scale / std
 
-    def _spread(self) -> Tensor:
-        """What `_scale` multiplies a difference of latents by."""
-        scale = torch.tensor(self.vae.config.scaling_factor)
-        return scale / self._std if self._known else scale
+    def _spread(self, latents: Tensor) -> Tensor:
+        """What `_scale` multiplies a difference of ``latents`` by."""
+        scale = torch.tensor(self.vae.config.scaling_factor).to(latents)
+        standard = self._standard(latents)
+        return scale if standard is None else scale / standard[1]
 
     def _unscale(self, latents: Tensor) -> Tensor:
         scale = self.vae.config.scaling_factor
-        if not self._known:
+        if (standard := self._standard(latents)) is None:
             return latents / scale
-        return latents * self._std.to(latents) / scale + self._mean.to(latents)
+        mean, std = standard
+        return latents * std / scale + mean
+
+    def _standard(self, latents: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Mean and deviation of each channel, [1, C, 1, 1] each; None where they do not count."""
+        mean, std = (self.vae.config.get(key) for key in ("latents_mean", "latents_std"))
+        if not self.standardizes or mean is None or std is None:
+            return None
+        mean, std = (torch.tensor(values).view(1, -1, 1, 1).to(latents) for values in (mean, std))
+        return mean, std
 
     def _without_overflow(self) -> Any:
         """The VAE. SDXL's overflows in float16 (its ``force_upcast``): it computes in float32 then,
