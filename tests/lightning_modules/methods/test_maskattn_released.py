@@ -40,7 +40,7 @@ class Pictures(Dataset):
 
 
 def build(folder: Path) -> tuple[Run, Method]:
-    words = ["method=maskattn_released", "trainer=paper512", "backbone=sdxl"]
+    words = ["method=maskattn_released", "trainer=paper512", "evaluation.prompts=0"]
     small = [
         f"backbone.resolution={SIDE}",
         "method.gate.width=16",
