@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from conf.contents import digest_contents
+from conf.data.shapes import rendered_images
 from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.scene_folder import (
@@ -67,7 +68,9 @@ def build(config: Run, emit: Emit) -> SceneDataModule:
         from datamodules.shapes.scene import ShapesSceneDataModule
 
         folder = Path(config.output) / "cache" / "scenes" / f"{config.seed}-{data.subjects}"
-        return ShapesSceneDataModule(folder, data.subjects, config.seed, data.eval_images, **common)
+        return ShapesSceneDataModule(
+            folder, data.subjects, config.seed, rendered_images(config)[1], **common
+        )
     return SceneDataModule(
         data.root, config.backbone.resolution, classes=subjects.classes or None, **common
     )

@@ -1,9 +1,30 @@
 """One scene, a few images with a mask of each subject; ``data.root=auto`` renders one."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from conf.data import shapes
 from conf.spec import DataSpec
+
+if TYPE_CHECKING:
+    from conf.schema import Run
+
+
+def embedded(config: Run) -> bool:
+    """Whether the scene is rendered."""
+    return config.data.root == "auto"
+
+
+def check(config: Run) -> None:
+    """Raises ValueError where a rendered scene has no number of images to evaluate on."""
+    if embedded(config):
+        shapes.check(config)
+
 
 DATA = DataSpec(
     "scene",
-    embedded=lambda config: config.data.root == "auto",
+    embedded=embedded,
+    check=check,
     defaults={"evaluation.splits": ["prompts"]},
 )

@@ -1,5 +1,30 @@
 """The embedded world: scenes of one to four coloured shapes, rendered with captions and masks."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from conf.spec import DataSpec
 
-DATA = DataSpec("captions", embedded=lambda config: True)
+if TYPE_CHECKING:
+    from conf.schema import Run
+
+
+def rendered_images(config: Run) -> tuple[int, int]:
+    """Numbers of training images and of images in each evaluation split. Raises ValueError where
+    one is null: there is no end of what can be rendered."""
+    train, evaluation = config.data.train_images, config.data.eval_images
+    if train is None or evaluation is None:
+        raise ValueError(
+            f"data.train_images={train or 'null'}, data.eval_images={evaluation or 'null'} with "
+            f"data={config.data.name}: the embedded world is rendered; say how many images"
+        )
+    return train, evaluation
+
+
+def check(config: Run) -> None:
+    """Raises ValueError as `rendered_images`."""
+    rendered_images(config)
+
+
+DATA = DataSpec("captions", embedded=lambda config: True, check=check)

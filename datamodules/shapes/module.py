@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
+from conf.data.shapes import rendered_images
 from conf.schema import Run
 from datamodules.coco import CocoDataModule, CocoDataset
 from datamodules.concepts import ConceptDataset
@@ -26,8 +27,7 @@ def build(config: Run, emit: Emit) -> ShapesDataModule:
     root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
     return ShapesDataModule(
         root,
-        data.train_images,
-        data.eval_images,
+        *rendered_images(config),
         eval_splits=splits,
         **ShapesDataModule.common_settings(config, emit),
     )

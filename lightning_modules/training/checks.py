@@ -136,11 +136,6 @@ def _check_data(config: Run) -> None:
         raise ValueError(
             f"backbone.resolution={side} with data={data.name}: the embedded world has 64 pixels"
         )
-    if _is_embedded(config) and None in (data.train_images, data.eval_images):
-        raise ValueError(
-            f"data.train_images={data.train_images}, data.eval_images={data.eval_images} with "
-            f"data={data.name}: the embedded world is rendered; say how many images"
-        )
     if data.root == "auto" and not _is_embedded(config):
         raise ValueError(
             f"data.root=auto with data={data.name}: only the embedded world can be rendered; set "

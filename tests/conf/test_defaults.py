@@ -10,6 +10,7 @@ from conf import load as conf
 from conf.describe import describe
 from conf.load import ConfigError
 from conf.schema import Run, Sweep
+from conf.spec import data_sets
 
 MEASURED = ["evaluation.detector=none", "evaluation.extractor=none"]
 SAMPLED = ["evaluation.steps=30", "evaluation.guidance=7.5"]
@@ -131,3 +132,11 @@ def test_help_says_where_a_default_holds() -> None:
     assert "other backbone: to be given" in page and "other data: null" in page
     declared = {key for key, setting in describe(Sweep).settings.items() if setting.embedded}
     assert {"evaluation.prompts", "data.eval_images", "trainer.lr"} <= declared
+
+
+@pytest.mark.parametrize("words", [["data.eval_images=null"], ["data.train_images=null"]])
+@pytest.mark.parametrize("data", ["data=shapes", "data=scene"])
+def test_what_is_rendered_has_a_number(words: list[str], data: str) -> None:
+    config = conf.load([data, "data.root=auto", *words])
+    with pytest.raises(ValueError, match="say how many images"):
+        data_sets()[config.data.name].check(config)
