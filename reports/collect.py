@@ -323,7 +323,7 @@ def leave_out_other_code(results: SweepResults) -> None:
             if trial.measuring.of_value(key)[0] == latest[key]:
                 continue
             del trial.metrics[key]
-            trial.undefined[key] = "measured by other code"
+            trial.other_code.add(key)
             if key in labels:
                 results.other_code.setdefault(labels[key], []).append((cell.name, trial.seed))
             if key == JUDGED and trial.samples is not None:

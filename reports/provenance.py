@@ -68,17 +68,26 @@ def explain_other_code(results: SweepResults) -> str:
     by_trials: dict[tuple[tuple[str, int], ...], list[str]] = {}
     for label, trials in results.other_code.items():
         by_trials.setdefault(tuple(trials), []).append(label)
-    parts = [
-        f"{', '.join(labels)} of {', '.join(f'{cell}, seed {seed}' for cell, seed in trials)}"
-        for trials, labels in by_trials.items()
-    ]
-    if not parts:
+    if not by_trials:
         return ""
+    parts = [f"{', '.join(names)} of {_name_trials(t)}" for t, names in by_trials.items()]
     command = results.tags.get("command", f"python -m sweeps.{results.sweep}")
     return (
         f"Left out, since other code measured them than measured last: {'; '.join(parts)}. "
         f"“{command} --remeasure” scores their kept images again"
     )
+
+
+def _name_trials(trials: Sequence[tuple[str, int]]) -> str:
+    """Trials, those of one cell together, and cells that have the same seeds."""
+    seeds: dict[str, list[str]] = {}
+    for cell, seed in trials:
+        seeds.setdefault(cell, []).append(str(seed))
+    cells: dict[str, list[str]] = {}
+    for cell, own in seeds.items():
+        noun = "seeds" if len(own) > 1 else "seed"
+        cells.setdefault(f"{noun} {', '.join(own)}", []).append(cell)
+    return " and ".join(f"{', '.join(names)} ({text})" for text, names in cells.items())
 
 
 def code_versions(trials: Sequence[Trial]) -> dict[str, str]:

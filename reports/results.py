@@ -115,6 +115,8 @@ class Trial:
     # Digests of the parts of the code that made it; empty where that was not recorded
     code_parts: dict[str, str] = field(default_factory=dict)
     measuring: Measuring = field(default_factory=Measuring)
+    # Metrics that other code measured than that of the other trials: they are not in ``metrics``
+    other_code: set[str] = field(default_factory=set)
     # Versions of the libraries that measured it, where not those of ``versions``
     measured_with: dict[str, Any] = field(default_factory=dict)
 
@@ -144,7 +146,8 @@ class CellResults:
         return {
             seed: trial.undefined.get(metric, "not measured")
             for seed, trial in sorted(self.trials.items())
-            if metric in trial.undefined or (some and metric not in trial.metrics)
+            if metric in trial.undefined
+            or (some and metric not in trial.metrics and metric not in trial.other_code)
         }
 
     @property

@@ -107,7 +107,7 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
         f"mean over seeds{shown}{line}. Black rings and dashed staircase: the Pareto front, the "
         f"cells that no other beats, being at least as good in both means and better in one "
         f"({front}). "
-        f"It is of means and claims no significance. {count_seeds(results)}."
+        f"It is of means and claims no significance. {count_seeds(results, 'precision', 'recall')}."
     )
     alt = "Precision against recall, one marker per level, with the Pareto front"
     return Picture("precision_recall.svg", caption, alt)

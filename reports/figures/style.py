@@ -99,8 +99,10 @@ def wrap(text: str, width: int) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def count_seeds(results: SweepResults) -> str:
-    counts = [len(cell.trials) for cell in results.cells]
+def count_seeds(results: SweepResults, *metrics: str) -> str:
+    """N, the seeds that have a value of the metrics (the headline if none is given)."""
+    keys = metrics or (results.headline.key,)
+    counts = [min(len(cell.per_seed(key)) for key in keys) for cell in results.cells]
     if min(counts) < max(counts):
         return f"N = {prose.join_range(counts)} seeds (missing ones are named below)"
     return f"N = {counts[0]} seed{'' if counts[0] == 1 else 's'}"

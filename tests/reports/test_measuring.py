@@ -61,7 +61,7 @@ def test_a_cell_of_other_code_stands_in_no_table_beside_the_others(changeable: A
     assert row[1] == "–"
     content = build_content(results, entries, conclude(results, entries), PICTURES)
     assert "Left out, since other code measured them" in content["warning"]
-    assert f"Success of {cell.name}, seed 0" in content["warning"]
+    assert f"Success of {cell.name} (seeds 0, 1, 2)" in content["warning"]
     assert "--remeasure" in content["warning"] and "--remeasure" in explain_missing(results)
     assert gather_facts(results)["Measured by"] == "judge new / old, distribution same"
 
