@@ -20,10 +20,11 @@ from sweeps.sweep import Sweep
 __all__ = ["config_words", "main"]
 
 FAILED, REFUSED = 1, 2  # Exit statuses
+REMEASURE = "--remeasure"
 FLAGS = {
     "--plan": "print the cells, what is done and how long the rest will take; run nothing",
     "--fresh": "use nothing that was made before; results, adapters and images get a mark: fresh=…",
-    "--remeasure": "only score the kept images of finished trials again, with the code of today",
+    REMEASURE: "only score the kept images of finished trials again, with the code of today",
     "--help": "this page",
 }
 
@@ -68,7 +69,7 @@ def main(
             # Loads what a plan can do without
             from sweeps.engine.session import run_sweep
 
-            return run_sweep(request, signals, train, program, "--remeasure" in argv)
+            return run_sweep(request, signals, train, program, REMEASURE in argv)
         except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
             print(f"error: {error}", file=sys.stderr)
             return REFUSED

@@ -32,6 +32,7 @@ from reports.measuring import (
 )
 from sweeps.engine.display import show
 from sweeps.engine.errors import PlanError
+from sweeps.engine.studies import find_study
 from sweeps.engine.trials import Key, key_of
 
 if TYPE_CHECKING:
@@ -131,11 +132,20 @@ def describe_measured_otherwise(plan: Plan, other: Mapping[Key, set[str]]) -> st
 
 
 def check_remeasurable(request: Request) -> None:
-    """Raises PlanError for a search, whose sampler cannot take back the numbers it was told."""
+    """Raises PlanError for a search, whose sampler cannot take back the numbers it was told, and
+    where nothing is there to be measured."""
     if request.config.mode == "search":
         raise PlanError(
             "--remeasure with mode=search: its candidates were proposed by the earlier numbers; "
             "use --fresh"
+        )
+    notes: list[str] = []
+    _, exists = find_study(request.sweep, request.config, request, notes)
+    if not exists:
+        why = "".join(f"{note}; " for note in notes)
+        raise PlanError(
+            f"--remeasure: {why}no trial with these settings has finished below "
+            f"{request.config.output}: run it first, without --remeasure"
         )
 
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from conf import load as conf
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
-from sweeps.command import REFUSED, config_words
+from sweeps.command import REFUSED, REMEASURE, config_words
 from sweeps.command import main as run_one
 from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.display import make_console, show
@@ -37,6 +37,7 @@ HELP = """Every sweep, one after another, in a short form that leaves out combin
     python -m sweeps all --plan                # what is done, and how long the rest will take
     python -m sweeps all seeds=5 workers=2     # any setting that a single sweep takes
     python -m sweeps all mode=grid             # all combinations
+    python -m sweeps all --remeasure           # scores the kept images again
 
 Settings of one sweep alone are not for this command; what cannot run with these settings is named
 at the start and left out."""
@@ -123,7 +124,8 @@ def main(
         if "--plan" in argv:
             _print_plan(requests, console)
             return 0
-        return _run_all(requests, entries, console, train, program)
+        again = [REMEASURE] if REMEASURE in argv else []
+        return _run_all(requests, entries, again, console, train, program)
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
         return REFUSED
@@ -172,11 +174,16 @@ def _describe_total(seconds: Sequence[float | None]) -> str:
 def _run_all(
     requests: Sequence[Request],
     entries: Sequence[CatalogueEntry],
+    again: Sequence[str],
     console: Console,
     train: Trainer | None,
     program: tuple[str, ...] | None,
 ) -> int:
-
+    """``again``: the flag that only scores kept images again, of sweeps that have some."""
+    if again:
+        requests = [request for request in requests if read_status(request).counts.done]
+        if not requests:
+            raise PlanError(f"{again[0]}: no trial of any sweep has finished")
     statuses: dict[str, int] = {}
     originals = {entry.sweep.name: entry.sweep for entry in entries}  # As their modules have them
     seconds = [read_status(request).remaining_seconds for request in requests]
@@ -185,7 +192,7 @@ def _run_all(
         count = f"[{number + 1}/{len(requests)}]"
         show(console, f"\n{count} {name}: {request.sweep.question} ({rest})")
         sys.stdout.flush()
-        status = run_one(originals[name], request.words, train, program)
+        status = run_one(originals[name], [*request.words, *again], train, program)
         if status not in (0, 1):
             return status
         statuses[name] = status

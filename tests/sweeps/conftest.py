@@ -17,6 +17,8 @@ from helpers.sweep_states import SWEEP
 
 from conf.schema import Run
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, client
+from lightning_modules.tracking.provenance import measuring_tags
+from lightning_modules.training.versions import measured_by
 from reports import report
 from sweeps.command import main
 
@@ -39,6 +41,9 @@ class Trainer:
         self.change: Callable[[Run, dict[str, float]], dict[str, float]] = lambda config, metrics: (
             metrics
         )
+        self.measured: Callable[[Run], dict[str, Any] | None] = lambda config: measured_by(
+            config, {"success": "judge", "fid": "distribution"}
+        )
 
     @property
     def names(self) -> list[tuple[str, float, int]]:
@@ -57,7 +62,10 @@ class Trainer:
             metrics = self.change(
                 config, {"eval/success": success(config), "eval/fid": 30.0 - config.seed}
             )
-            result = {"metrics": metrics, "seconds": {"train": 1.5, "evaluate": 0.5}}
+            seconds = {"train": 1.5, "evaluate": 0.5}
+            measured = self.measured(config)
+            result = {"metrics": metrics, "seconds": seconds, "measured": measured}
+            seed_run.note(measuring_tags(result))
             seed_run.log_metrics(metrics)
             (folder / "result.json").write_text(json.dumps(result))
             seed_run.log_artifacts(folder)

@@ -26,6 +26,7 @@ from lightning_modules.evaluation import gate_diagnostics
 from lightning_modules.methods.maskattn import MaskAttn
 from lightning_modules.training import run as train
 from lightning_modules.training.progress import Clock
+from lightning_modules.training.versions import measuring_code
 
 
 def variant(base: Run, **changes: Any) -> Run:
@@ -446,7 +447,7 @@ def test_metrics_go_to_mlflow_while_it_trains(
             assert not reasons
 
         def note(self, tags: dict[str, str]) -> None:
-            assert all(tags.values())
+            assert tags["measured"] == measuring_code(config)
 
         def log_artifacts(self, folder: Path) -> None:
             self.artifacts.append(folder)

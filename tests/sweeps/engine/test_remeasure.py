@@ -3,6 +3,7 @@ code, and loses nothing when it is stopped."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 from helpers.memory_mlflow import MemoryMlflow
+from helpers.sweep_states import SWEEP
 
 from conf.schema import Run
 from lightning_modules.tracking.provenance import MEASURED_BY
@@ -19,7 +21,9 @@ from lightning_modules.training import remeasure as one_run
 from lightning_modules.training.remeasure import PENDING, NotKept
 from reports.measuring import DROPPED, REPLACING
 from sweeps.engine import remeasure
+from sweeps.engine.catalogue import brief_words
 from sweeps.engine.remeasure import ComparableValues
+from sweeps.engine.run_all import main as run_all
 
 Command = Callable[..., int]
 PARTS = {"judge": "now", "distribution": "now", "diagnostics": "now"}
@@ -42,30 +46,11 @@ def code(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 
 @pytest.fixture
-def measuring(trainer: Any, code: dict[str, str]) -> dict[str, int]:
-    """Trials say what measured them, one after another."""
-    clock, call = {"at": 10}, trainer.__class__.__call__
-
-    def run(config: Run, folder: Path, tracking: Any, progress: Any) -> dict[str, Any]:
-        clock["at"] += 1
-        content = measured(clock["at"], **code)
-        tracking.tags[MEASURED_BY] = json.dumps(content)
-        result: dict[str, Any] = call(trainer, config, folder, tracking, progress)
-        result["measured"] = content
-        (folder / "result.json").write_text(json.dumps(result))
-        return result
-
-    trainer.run = run
-    return clock
-
-
-@pytest.fixture
-def command(sweep: Command, trainer: Any, measuring: Any, output: Path, reports: Any) -> Command:
-    from helpers.sweep_states import SWEEP
-
-    from sweeps.command import main
-
-    return lambda *words: main(SWEEP, [f"output={output}", *words], train=trainer.run)
+def command(sweep: Command, trainer: Any, code: dict[str, str]) -> Command:
+    """The sweep, whose trials say what measured them, one after another."""
+    clock = itertools.count(10)
+    trainer.measured = lambda config: measured(next(clock), **code)
+    return sweep
 
 
 @pytest.fixture
@@ -114,8 +99,9 @@ def test_other_code_is_told_at_the_start(
 
 
 def test_a_result_of_an_earlier_version_is_of_unknown_code(
-    sweep: Command, code: dict[str, str], capsys: pytest.CaptureFixture[str], output: Path
+    sweep: Command, trainer: Any, capsys: pytest.CaptureFixture[str], output: Path
 ) -> None:
+    trainer.measured = lambda config: None
     sweep("seeds=1")
     capsys.readouterr()
     assert sweep("seeds=1") == 0
@@ -238,6 +224,27 @@ def test_trials_whose_images_are_gone_are_named_with_the_cure(
     out = capsys.readouterr()
     assert len(scored) == 3 and "2 of its 6 images are not kept" in out.err
     assert "--fresh" in out.err
+
+
+def test_without_a_finished_trial_nothing_is_made(
+    command: Command, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = sorted(output.iterdir())
+    assert command("seeds=1", "--remeasure") == 2
+    assert "run it first, without --remeasure" in capsys.readouterr().err
+    assert sorted(output.iterdir()) == before
+
+
+def test_the_catalogue_is_measured_again(
+    command: Command, code: dict[str, str], scored: list[Path], trainer: Any, output: Path
+) -> None:
+    words = [f"output={output}", "seeds=1", "levels=[0.4,0.5]", "--remeasure"]
+    assert run_all(words, [SWEEP], trainer) == 2
+    command("seeds=1", "levels=[0.4,0.5]", *brief_words(SWEEP, words))
+    trained = len(trainer.ran)
+    code["judge"] = "changed"
+    assert run_all(words, [SWEEP], trainer) == 0
+    assert len(scored) == len(trainer.ran) == trained
 
 
 def test_a_search_takes_no_numbers_of_two_kinds(
