@@ -50,6 +50,7 @@ class SweepSummary:
     control_label: str = ""
     effect: Interval | None = None
     at: str = ""
+    code: str = ""  # What measured the metric
 
     @property
     def complete(self) -> bool:
@@ -76,7 +77,15 @@ def summarize_sweep(results: SweepResults, entries: Sequence[CellMetric]) -> Swe
         control_label=control.label,
         effect=largest.wide if largest else None,
         at=largest.cell.label if largest else "",
+        code=_measuring_code(results),
     )
+
+
+def _measuring_code(results: SweepResults) -> str:
+    """The code that measured the headline metric; one for all trials, see `collect`."""
+    key = results.headline.key
+    codes = (t.measuring.of_value(key)[0] for _, t in results.trials() if key in t.metrics)
+    return next(codes, "")
 
 
 def summary_table(summaries: Sequence[SweepSummary]) -> Table:
@@ -185,6 +194,22 @@ def _explain_reading(lines: Sequence[SweepSummary]) -> str:
     )
 
 
+def warn_of_codes(lines: Sequence[SweepSummary]) -> list[str]:
+    """Which sweeps' headline metrics do not compare, since different code measured them."""
+    codes: dict[str, dict[str, list[str]]] = {}
+    for line in lines:
+        if line.metric and line.code:
+            by_code = codes.setdefault(line.metric.label, {})
+            by_code.setdefault(line.code, []).append(line.sweep)
+    return [
+        f"{label} was measured by different code, so that it does not compare between sweeps: "
+        f"{'; '.join(f'{code} in {prose.join(names)}' for code, names in by_code.items())}. "
+        "--remeasure on a sweep scores its kept images again."
+        for label, by_code in codes.items()
+        if len(by_code) > 1
+    ]
+
+
 def _build_content(
     lines: Sequence[SweepSummary], table: Table, parts: list[dict[str, Any]]
 ) -> dict[str, Any]:
@@ -193,6 +218,7 @@ def _build_content(
     if partial := [line for line in lines if line.metric and not line.complete]:
         names = [f"{line.sweep} ({line.finished} of {line.planned} trials)" for line in partial]
         warnings.append(f"Not finished: {', '.join(names)}; their answers may change.")
+    warnings += warn_of_codes(lines)
     if nothing := [f"{line.sweep}: {line.answer}" for line in lines if not line.metric]:
         warnings.append(f"Without a report: {'; '.join(nothing)}.")
     widths = ["auto", "fill", 2.2, 2.7, 3.1, "auto", 1.4]

@@ -13,6 +13,7 @@ from reports.compare import compare
 from reports.compare.content import list_unshared, warn
 from reports.content import build_content, measurement_blocks
 from reports.measuring import Measuring, read_values, select_latest
+from reports.overview import summarize_sweep, warn_of_codes
 from reports.provenance import explain_missing, fact_differences, gather_facts
 from reports.results import ReportError, SweepResults
 from reports.tables import compare_cells, headline_table
@@ -148,3 +149,14 @@ def test_names_are_those_that_mlflow_keeps() -> None:
     assert select_latest([(later, ["success_a_b"]), (measuring, ["success_a_b"])]) == {
         "success_a_b": "b"
     }
+
+
+def test_the_table_of_all_answers_says_which_sweeps_do_not_compare(changeable: Any) -> None:
+    lines = []
+    for name, code in (("threshold", "old"), ("broken", "new"), ("eight", "new")):
+        results = measure(changeable(name), lambda i, seed, code=code: code)
+        lines.append(summarize_sweep(results, compare_cells(results)))
+    assert [line.code for line in lines] == ["old", "new", "new"]
+    (warning,) = warn_of_codes(lines)
+    assert "old in threshold; new in broken and eight" in warning and "--remeasure" in warning
+    assert warn_of_codes(lines[1:]) == []
