@@ -1,15 +1,54 @@
-"""The noun phrases of a caption, without a parser: MaskAttn-SDXL trains on captions with at least
-two of them.
+"""The noun phrases of a caption, by a light tagger: word lists and the words beside a word.
 
-A noun phrase is taken to be a run of words between words that cannot be part of one: prepositions,
-conjunctions, auxiliaries, verbs of captions, punctuation. A run counts when it holds a word that is
-not an article, a numeral, a pronoun or another mere companion of nouns. Rough, and meant for
-choosing captions: what it gets wrong are verbs that are not listed and nouns that look like verbs.
+A noun phrase is a run of words between words that cannot be part of one. Most of these are of
+closed classes (prepositions, conjunctions, pronouns, auxiliaries). Verbs are told from nouns by
+where they stand: "throws" after "the man" is a verb, "stand" after "tv" a noun, "watch" after
+"people" a verb, "parked" before "car" part of its phrase and after "car" its end. What remains is
+cut of articles and other companions of nouns, and left out where it names no thing of the picture:
+
+* the picture itself ("a photo of"),
+* what only holds things together, before "of" ("a group of", "a pair of", "a herd of"),
+* a place within the picture ("in the middle of"),
+* adjectives alone ("in black and white").
+
+The lists are in ``nouns.json``, written by hand for this project:
+
+    determiners       what opens a noun phrase and is no part of it
+    singular          determiners after which a noun has no plural
+    companions        words that are left out of phrases and make none
+    function          words of closed classes, which end a phrase
+    before_verbs      words after which a form of a verb is a verb
+    after_nouns       adjectives that stand after their noun
+    adjectives        words that make no phrase without a noun
+    pictures          words for the picture; ``pictures_of``: only before "of" or the like
+    containers        words that make no phrase before "of"
+    places            words that make no phrase by themselves
+    verbs             verbs of captions; their forms are made by rule, ``irregular`` participles
+    nouns_like_verbs  plurals that look like third persons; ``verbs_above_all``: which of them are
+                      verbs in doubt
+    nouns_in_ing      nouns that end so; ``compounds_in_ing``: first words of compounds ("parking
+                      lot")
+    nouns_in_ed, nouns_in_ly
+    plurals           plurals without s
 """
 
 from __future__ import annotations
 
+import json
 import re
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+WORD = re.compile(r"close ups?\b|[a-z]+(?:['\u2019-][a-z]+)*|\d+|[^\sa-z\d]")
+
+
+class Token(NamedTuple):
+    """A word or sign of a caption in small letters, and its characters from start up to end."""
+
+    text: str
+    start: int
+    end: int
 
 
 def word_set(text: str) -> frozenset[str]:
@@ -17,61 +56,180 @@ def word_set(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-BREAKS = word_set(
-    """
-    about above across after against along alongside amid among and are around as at atop away back
-    be because before behind being below beneath beside besides between beyond but by can could did
-    do does down during each except for from had has have he her him his if in inside into is it its
-    it's like may near next nor of off on onto or out outside over past round she so some than that
-    the their them then there these they this those through to together toward towards under
-    underneath until up upon very was were what when where which while who whose will with within
-    without would sits sit stands stand lies lie lays holds hold rides ride walks walk runs run
-    plays play eats eat looks look wears wear shows show flies fly hangs hang carries carry uses use
-    goes go leans lean rests rest drives drive jumps jump sleeps sleep watches watch parked seated
-    dressed covered filled surrounded placed made taken topped stacked lined attached located set
-    shown gathered
-    """
-)
-COMPANIONS = word_set(
-    "one two three four five six several many few most all both other more own left right "
-    "top bottom front"
-)
-NOUNS_IN_ING = word_set(
-    "building ceiling railing evening morning wedding clothing painting king ring string wing thing"
-)
+LISTS = {
+    name: word_set(text)
+    for name, text in json.loads(
+        (Path(__file__).parent / "nouns.json").read_text(encoding="utf-8")
+    ).items()
+}
+# Words before or after a noun phrase, not of it
+BREAKS = LISTS["function"] | (LISTS["determiners"] - {"a", "an"})
+NOUNS_IN_ING = LISTS["nouns_in_ing"]
 
 
 def noun_phrases(caption: str) -> list[str]:
-    """The noun phrases of an English caption, from left to right, articles and mere companions left
-    out."""
-    return [" ".join(word for word, _, _ in phrase) for phrase in _runs(caption)]
+    """The noun phrases of an English caption in small letters, from left to right, articles and
+    other companions left out."""
+    return [" ".join(token.text for token in phrase) for phrase in _phrases(caption)]
 
 
 def noun_spans(caption: str) -> list[tuple[int, int]]:
     """For each of `noun_phrases` the characters of the caption from its first word up to the end of
     its last."""
-    return [(phrase[0][1], phrase[-1][2]) for phrase in _runs(caption)]
+    return [(phrase[0].start, phrase[-1].end) for phrase in _phrases(caption)]
 
 
-def _runs(caption: str) -> list[list[tuple[str, int, int]]]:
-    """The words of each noun phrase, with their characters from start up to end."""
-    phrases: list[list[tuple[str, int, int]]] = []
-    run: list[tuple[str, int, int]] = []
-
-    def close() -> None:
-        nonlocal run
-        content = [part for part in run if part[0] not in COMPANIONS and not part[0].isdigit()]
-        if content:
+def _phrases(caption: str) -> list[list[Token]]:
+    tokens = [
+        Token(match.group().replace(" ", "-"), match.start(), match.end())
+        for match in WORD.finditer(caption.lower())
+    ]
+    phrases: list[list[Token]] = []
+    run: list[int] = []
+    for i, token in enumerate([*tokens, Token(".", len(caption), len(caption))]):
+        if _continues(tokens, run, i):
+            if not _is(token, "determiners"):
+                run.append(i)
+            continue
+        content = [tokens[j] for j in run if _is_content(tokens[j])]
+        if content and _names_a_thing(tokens, run, content):
             phrases.append(content)
         run = []
-
-    for match in re.finditer(r"[a-z]+(?:['-][a-z]+)*|\d+|[^\sa-z\d]", caption.lower()):
-        token = match.group()
-        verb = token.endswith("ing") and token not in NOUNS_IN_ING
-        article = token in ("a", "an", "another")
-        if token in BREAKS or verb or not token[0].isalnum() or (article and run):
-            close()
-        elif not article:
-            run.append((token, match.start(), match.end()))
-    close()
     return phrases
+
+
+def _continues(tokens: list[Token], run: list[int], i: int) -> bool:
+    """Whether the word at ``i`` is part of the noun phrase that ``run`` began, or begins one."""
+    if i == len(tokens) or not tokens[i].text[0].isalnum():
+        return False
+    token = tokens[i]
+    if _is(token, "determiners"):
+        return not run
+    if _is(token, "function") or (
+        run and _is(token, "after_nouns") and not _noun_follows(tokens, i)
+    ):
+        return False
+    return not _is_verb(tokens, run, i) and not _is_adverb(token.text)
+
+
+def _is_verb(tokens: list[Token], run: list[int], i: int) -> bool:
+    """Whether a word is used as a verb, or as a participle after its noun."""
+    text = tokens[i].text
+    before = tokens[i - 1].text if i else ""
+    determined = before in LISTS["determiners"]
+    after_verb_word = before in LISTS["before_verbs"] and not run
+    follows = _noun_follows(tokens, i)
+    if text.endswith("ing") and len(text) > 4:
+        if text in LISTS["compounds_in_ing"] and follows:
+            return False
+        if text in NOUNS_IN_ING and (run or not _determiner_follows(tokens, i)):
+            return False
+        if run and not all(_is(tokens[j], "adjectives") for j in run):
+            return True
+        return not determined and not run and (after_verb_word or not follows)
+    if _is_participle(text):
+        if run:
+            return not follows
+        return not follows or after_verb_word
+    if text in _third_persons():
+        if after_verb_word and before in ("it", "he", "she", "who", "that", "which"):
+            return True
+        if not run:
+            return False
+        if _is_singular(tokens, run) or _determiner_follows(tokens, i):
+            return not _is_plural(tokens[run[-1]].text) or _determiner_follows(tokens, i)
+        return text not in LISTS["nouns_like_verbs"] or text in LISTS["verbs_above_all"]
+    if text in LISTS["verbs"]:
+        if determined:
+            return False
+        if not run:
+            opens = i == 0 or after_verb_word or tokens[i - 1].text in LISTS["verbs"]
+            return opens and (before != "and" or not follows or _determiner_follows(tokens, i))
+        return _is_plural(tokens[run[-1]].text) or (
+            _is_joined(tokens, run) and _determiner_follows(tokens, i)
+        )
+    return False
+
+
+def _is_participle(text: str) -> bool:
+    if text in LISTS["irregular"]:
+        return True
+    return text.endswith("ed") and len(text) > 3 and text not in LISTS["nouns_in_ed"]
+
+
+def _is_adverb(text: str) -> bool:
+    return text.endswith("ly") and len(text) > 3 and text not in LISTS["nouns_in_ly"]
+
+
+def _is_singular(tokens: list[Token], run: list[int]) -> bool:
+    """Whether the determiner before a run is of one thing."""
+    return run[0] > 0 and _is(tokens[run[0] - 1], "singular")
+
+
+def _is_joined(tokens: list[Token], run: list[int]) -> bool:
+    """Whether a run is the last of several that "and" joins."""
+    before = run[0] - 1
+    if before >= 0 and _is(tokens[before], "determiners"):
+        before -= 1
+    return before >= 0 and tokens[before].text == "and"
+
+
+def _is_plural(text: str) -> bool:
+    return text in LISTS["plurals"] or (
+        text.endswith("s") and not text.endswith(("ss", "us", "is", "'s"))
+    )
+
+
+def _noun_follows(tokens: list[Token], i: int) -> bool:
+    """Whether the next word may be a noun or an adjective of the same phrase."""
+    if i + 1 >= len(tokens):
+        return False
+    text = tokens[i + 1].text
+    return (
+        text[0].isalpha()
+        and text not in LISTS["determiners"]
+        and text not in LISTS["function"]
+        and text not in LISTS["companions"]
+        and not _is_adverb(text)
+    )
+
+
+def _determiner_follows(tokens: list[Token], i: int) -> bool:
+    return i + 1 < len(tokens) and _is(tokens[i + 1], "determiners")
+
+
+def _is(token: Token, kind: str) -> bool:
+    return token.text in LISTS[kind]
+
+
+def _is_content(token: Token) -> bool:
+    return not (_is(token, "determiners") or _is(token, "companions") or token.text.isdigit())
+
+
+def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) -> bool:
+    """Whether a phrase names a thing of the picture."""
+    head = content[-1].text
+    after = [token.text for token in tokens[run[-1] + 1 : run[-1] + 3]] + ["", ""]
+    if all(_is(token, "adjectives") for token in content):
+        # "an orange on a plate" and "an orange and an apple", but "an orange and white cat"
+        goes_on = after[0] in ("and", "or", ",") and after[1] not in LISTS["determiners"]
+        return run[0] > 0 and _is(tokens[run[0] - 1], "singular") and not goes_on
+    if head in LISTS["pictures"]:
+        return False
+    if after[0] == "of" and head in LISTS["pictures_of"] | LISTS["containers"]:
+        return False
+    return not all(_is(token, "places") or _is(token, "adjectives") for token in content)
+
+
+@cache
+def _third_persons() -> frozenset[str]:
+    """The forms of the listed verbs of the third person."""
+    forms = set()
+    for verb in LISTS["verbs"]:
+        if re.search(r"(s|x|z|ch|sh|o)$", verb):
+            forms.add(verb + "es")
+        elif re.search(r"[^aeiou]y$", verb):
+            forms.add(verb[:-1] + "ies")
+        else:
+            forms.add(verb + "s")
+    return frozenset(forms)
