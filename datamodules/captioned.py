@@ -82,6 +82,8 @@ class CaptionedDataset(CroppedImages):
         self.seed, self.epoch = seed, 0
         self.latents: Tensor | Rows | None = None
         self.with_phrases = False
+        # Whom a singular means where there are several (see `link`)
+        self.singular = "one"
         # Share of the captions that training leaves out: "" then, which names nothing
         self.drop = 0.0
         self.broken: set[Path] = set()
@@ -143,7 +145,7 @@ class CaptionedDataset(CroppedImages):
     def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
         """The words of the image's caption that mean its objects, with masks bool [resolution,
         resolution]."""
-        return link(self.caption(index).text, self.instances(index, flipped))
+        return link(self.caption(index).text, self.instances(index, flipped), self.singular)
 
     def _rng(self, index: int, *more: int) -> np.random.Generator:
         number = self.records[index].id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -11,7 +12,7 @@ import torch
 
 from datamodules.batch import Instance, Phrase
 from datamodules.phrases.categories import ATTRIBUTES, COLORS, VERBS, compounds, words
-from datamodules.phrases.nouns import BREAKS, NOUNS_IN_ING, word_set
+from datamodules.phrases.nouns import BREAKS, NOUNS_IN_ING, noun_spans, word_set
 
 # Colour, where the data set knows it, and category
 Name = tuple[str | None, str]
@@ -31,7 +32,7 @@ class Mention(NamedTuple):
     name: Name | None
 
 
-def link(caption: str, instances: Sequence[Instance]) -> list[Phrase]:
+def link(caption: str, instances: Sequence[Instance], singular: str = "one") -> list[Phrase]:
     """The phrases of a caption that name objects of the image, from left to right; rather none than
     a wrong one.
 
@@ -40,14 +41,15 @@ def link(caption: str, instances: Sequence[Instance]) -> list[Phrase]:
     words, without articles and further adjectives.
 
     * Words belong to the longest expression that they are part of: "hot dog" names no dog, "bus
-      stop" no bus.
+      stop" no bus. A word before another noun of its phrase names none either: "ship dock" no boat.
     * A word of several categories ("board") counts where only one of them is in the image.
     * "orange", "baby" and the like are things only between an article or another companion and the
       end of their noun phrase: not in "an orange cat". "skis", "boards" and the like are none where
       a person or a pronoun stands before them: "a man skis".
-    * A plural means all objects of the category. So does a singular, unless one word alone names
-      the category, and as often as there are objects of it: then the first mention means the first
-      object and so on.
+    * A plural means all objects of the category. Singulars that name the category as often as
+      there are objects of it mean one each: the first mention the first object and so on. Of more
+      objects a singular means, by ``singular``: "one", that which stands out (`standing_out`; where
+      none does, and of several mentions, the words are left out); "all" of them; or "none", the words are left out.
     """
     objects: dict[Name, list[Instance]] = {}
     for instance in instances:
@@ -59,13 +61,47 @@ def link(caption: str, instances: Sequence[Instance]) -> list[Phrase]:
     phrases: list[Phrase] = []
     for name, of_name in mentions.items():
         forms = {_plain(caption[start:end]) for start, end, _ in of_name}
-        singular = len(forms) == 1 and not _forms(*name)[forms.pop()]
-        in_turn = singular and len(of_name) == len(objects[name])
+        in_turn = len(of_name) == len(objects[name]) and (
+            len(forms) == 1 and not _forms(*name)[next(iter(forms))]
+        )
         for i, (start, end, _) in enumerate(of_name):
             meant = objects[name][i : i + 1] if in_turn else objects[name]
-            mask = torch.stack([instance.mask for instance in meant]).any(0)
-            phrases.append(Phrase(caption[start:end], start, end, mask))
+            if len(meant) > 1 and not _forms(*name)[_plain(caption[start:end])]:
+                meant = _meant_by_singular(meant, singular, len(of_name))
+            if meant:
+                mask = torch.stack([instance.mask for instance in meant]).any(0)
+                phrases.append(Phrase(caption[start:end], start, end, mask))
     return sorted(phrases, key=lambda phrase: phrase.start)
+
+
+def standing_out(instances: Sequence[Instance]) -> Instance | None:
+    """The object that a singular most likely means: large and near the middle of the image. None
+    where no other has at most half of its score.
+
+    The score is the area of the mask times 1 - d, where d is the distance of the mask's centre from
+    that of the image as a share of half of its diagonal.
+    """
+    scores = [_score(instance.mask) for instance in instances]
+    first, second = sorted(scores, reverse=True)[:2]
+    return instances[scores.index(first)] if first > 0 and second <= first / 2 else None
+
+
+def _score(mask: torch.Tensor) -> float:
+    rows, columns = (axis.double() + 0.5 for axis in mask.nonzero(as_tuple=True))
+    if not len(rows):
+        return 0.0
+    height, width = mask.shape
+    offset = math.hypot(float(rows.mean()) - height / 2, float(columns.mean()) - width / 2)
+    return len(rows) * (1 - offset / (math.hypot(height, width) / 2))
+
+
+def _meant_by_singular(
+    instances: Sequence[Instance], singular: str, mentions: int
+) -> list[Instance]:
+    if singular == "all":
+        return list(instances)
+    one = standing_out(instances) if singular == "one" and mentions == 1 else None
+    return [one] if one else []
 
 
 def _readings(caption: str, names: Iterable[Name]) -> list[Mention]:
@@ -76,11 +112,22 @@ def _readings(caption: str, names: Iterable[Name]) -> list[Mention]:
         if pattern and (match := pattern.match(caption, word.start())):
             readings[match.span()] = Mention(*match.span(), None)
     own: dict[tuple[int, int], Mention] = {}
+    spans = noun_spans(caption)
     for name in names:
         for match in _pattern(name).finditer(caption):
-            if _is_noun(caption, *match.span()):
-                own[match.span()] = Mention(*match.span(), None if match.span() in own else name)
+            start, end = match.span()
+            if _is_noun(caption, start, end):
+                nobody = (start, end) in own or not _is_head(caption, start, end, spans)
+                own[start, end] = Mention(start, end, None if nobody else name)
     return list((readings | own).values())
+
+
+def _is_head(caption: str, start: int, end: int, spans: Iterable[tuple[int, int]]) -> bool:
+    """Whether no other noun of the same phrase follows: "a ship dock" is no ship. "The dog's bowl"
+    speaks of a dog all the same."""
+    return caption[end : end + 2] in ("'s", "\u2019s") or not any(
+        first <= start and end < last for first, last in spans
+    )
 
 
 def _longest(readings: Iterable[Mention]) -> list[Mention]:
