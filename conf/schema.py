@@ -111,6 +111,9 @@ class Data:
     eval_images: int | None = embedded("data", number(512, minimum=1), elsewhere=None)
     # Train only on captions with at least this many noun phrases
     min_phrases: int = number(0, minimum=0)
+    # Whose mask a singular noun has where several objects are of its category: the one that stands
+    # out, of all, or none; "auto" is what suits the method
+    singular: str = choice("auto", "one", "all", "none")
     # Turn tokenised captions of flickr30k into plain English ("a dog ." becomes "a dog.")
     detokenise: bool = False
     # A file that cannot be used: skip it, counted and listed, or end the run

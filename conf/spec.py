@@ -71,6 +71,8 @@ class MethodSpec:
     trains: Callable[[Method], bool] = lambda method: True
     # Whether training looks at the masks of a caption's words
     needs_phrases: Callable[[Method], bool] = lambda method: False
+    # What ``data.singular=auto`` is: "all" where only the words count, not whose they are
+    singular: Callable[[Method], str] = lambda method: "one"
     # Settings, or how their names begin, that evaluation cannot change
     fixed_after_training: tuple[str, ...] = ()
     # Checks the settings before anything is loaded

@@ -47,8 +47,14 @@ def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedData
         datamodule.train_set = concept_dataset(datamodule, config)
     if config.data.drop_captions:
         datamodule.train_set.drop = config.data.drop_captions
-    needs_phrases = methods()[config.method.name].needs_phrases
-    datamodule.train_set.with_phrases = needs_phrases(config.method)
+    method = methods()[config.method.name]
+    datamodule.train_set.with_phrases = method.needs_phrases(config.method)
+    if (singular := config.data.singular) != "auto":
+        for dataset in (datamodule.train_set, *datamodule.eval_sets.values()):
+            dataset.singular = singular
+    else:
+        # Evaluation asks where an object is, whatever the method trains on
+        datamodule.train_set.singular = method.singular(config.method)
     return datamodule
 
 

@@ -99,6 +99,7 @@ METHOD = MethodSpec(
     reads=("separate",),
     trains=lambda method: method.gate.supervision != "oracle",
     needs_phrases=lambda method: method.gate.supervision in ("masks", "separate_enhance"),
+    singular=lambda method: "one" if method.gate.supervision == "masks" else "all",
     fixed_after_training=(
         "method.gate.head",
         "method.gate.width",

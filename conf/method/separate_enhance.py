@@ -144,6 +144,7 @@ METHOD = MethodSpec(
     data_kinds=("captions", "prompts"),
     trains=lambda method: method.separate.test_time == 0,
     needs_phrases=lambda method: True,
+    singular=lambda method: "all",
     check=check,
     check_evaluation=check_evaluation,
 )

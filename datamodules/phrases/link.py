@@ -49,7 +49,8 @@ def link(caption: str, instances: Sequence[Instance], singular: str = "one") -> 
     * A plural means all objects of the category. Singulars that name the category as often as
       there are objects of it mean one each: the first mention the first object and so on. Of more
       objects a singular means, by ``singular``: "one", that which stands out (`standing_out`; where
-      none does, and of several mentions, the words are left out); "all" of them; or "none", the words are left out.
+      none does, or several mentions want one, the words are left out); "all" of them; or "none",
+      and the words are left out.
     """
     objects: dict[Name, list[Instance]] = {}
     for instance in instances:
