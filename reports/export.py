@@ -26,6 +26,8 @@ __all__ = [
 ]
 
 EFFECT = {"effect_size": "g", "effect_size_low95": "low", "effect_size_high95": "high"}
+# How a text begins that a spreadsheet evaluates
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "{}$&#_%"},
@@ -52,14 +54,24 @@ def pick(source: Any, **columns: str) -> dict[str, Any]:
 
 
 def write_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a row, full precision, empty where undefined."""
+    """One line a row, full precision, empty where undefined. Text that a spreadsheet would take for
+    a formula has an apostrophe before it."""
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
-        undefined = {k: "" for k, v in row.items() if isinstance(v, float) and not math.isfinite(v)}
-        writer.writerow(row | undefined)
+        writer.writerow({column: _guard(value) for column, value in row.items()})
     return out.getvalue()
+
+
+def _guard(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return ""
+    if not isinstance(value, str):
+        return value
+    # The writer leaves a carriage return bare, and readers end the line there
+    text = value.replace("\r\n", "\n").replace("\r", "\n")
+    return f"'{text}" if value.startswith(FORMULA) else text
 
 
 def to_csv(results: SweepResults, entries: Iterable[CellMetric]) -> str:

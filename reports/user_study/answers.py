@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ __all__ = [
 ]
 
 FORMAT = "image study answers 1"
+PARTICIPANT = re.compile("[0-9a-f]{32}")  # As the page draws it
 ENDINGS = (".json", ".txt")  # Who copies the answers into a message often sends a text file
 
 
@@ -202,6 +204,11 @@ def _read_file(path: Path, key: StudyKey) -> dict[str, Any]:
     participant, answers = file.get("participant"), file.get("answers")
     if not isinstance(participant, str) or not participant or not isinstance(answers, list):
         raise ValueError("is damaged: it has no participant or no answers")
+    if not PARTICIPANT.fullmatch(participant):
+        raise ValueError(
+            f"is damaged: participant {participant[:40]!r}; expected the 32 hexadecimal digits "
+            "that the page drew"
+        )
     seen: set[tuple[str, str]] = set()
     for number, answer in enumerate(answers, 1):
         damage = _find_damage(answer, key) if isinstance(answer, dict) else "is none"

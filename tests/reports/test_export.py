@@ -11,7 +11,7 @@ from helpers.stored_sweeps import MemoryClient
 from scipy import stats
 
 from reports import prose
-from reports.export import escape_latex, escape_markdown, to_csv, to_latex, to_markdown
+from reports.export import escape_latex, escape_markdown, to_csv, to_latex, to_markdown, write_csv
 from reports.results import ReportedMetric
 from reports.tables import (
     Table,
@@ -167,3 +167,9 @@ def test_special_signs_are_escaped(special: str) -> None:
     assert line.startswith("| **") and r"\textbf{" in to_latex(table, "x")
     body = to_latex(table, "x").split(r"\midrule")[1]
     assert len(re.findall(r"(?<!\\)&", body)) == 1 and body.count(r"\\") == 1
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1"])
+def test_no_text_is_a_formula_to_a_spreadsheet(text: str) -> None:
+    (row,) = csv.DictReader(io.StringIO(write_csv([{"prompt": text, "effect": -0.5}]), newline=""))
+    assert row == {"prompt": "'" + text.replace("\r", "\n"), "effect": "-0.5"}

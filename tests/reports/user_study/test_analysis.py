@@ -32,7 +32,7 @@ def analysis(key: StudyKey, saved: Any, save: Any) -> Analysis:
             i = int(item[-1])
             return (CHOICES[person][i], RATINGS[person][i]) if question == "text" else (0, (5, 1))
 
-        folder = save(f"{person}.json", saved(person, choose, attentive=person != "c"))
+        folder = save(f"{person}.json", saved(person * 32, choose, attentive=person != "c"))
     return analyse(read_responses(folder, key))
 
 
@@ -81,7 +81,7 @@ def test_ratings_and_agreement(analysis: Analysis) -> None:
 
 def test_attention_and_time(analysis: Analysis) -> None:
     attention, careful = analysis.attention, analysis.attentive[0]
-    assert (attention.asked, attention.failed, attention.who) == (3, 1, ("c",))
+    assert (attention.asked, attention.failed, attention.who) == (3, 1, ("c" * 32,))
     assert careful.chosen == (6, 1) and careful.undecided == 1
     assert analysis.questions[0].seconds == 2.5
     assert analysis.minutes == pytest.approx((1 + 2 + 3 + 3 + 4 + 4) / 60)

@@ -39,7 +39,7 @@ def test_no_difference_and_the_right_cell(key: StudyKey, saved: Any, save: Any) 
         return 1 if item in ("item0", "item1") else None, (1, 4)
 
     # Sent as text, in a message
-    found = read_responses(save("a.txt", saved("a", choose, attentive=False)), key)
+    found = read_responses(save("a.txt", saved("a" * 32, choose, attentive=False)), key)
     assert [answer.choice for answer in found.answers] == [1, 1, *[None] * 4]
     assert [answer.side for answer in found.answers] == ["right", "left", *["none"] * 4]
     assert {answer.ratings for answer in found.answers} == {(1, 4)}
@@ -62,6 +62,8 @@ def change_answer(**change: Any) -> Callable[[Any], Any]:
         (change_file(format="another"), "is no file of answers"),
         (change_file(study="fedcba"), "answers another study (fedcba)"),
         (change_file(participant=7), "no participant or no answers"),
+        (change_file(participant="=1+1"), "participant '=1+1'; expected the 32 hexadecimal digits"),
+        (change_file(participant="A" * 32), "expected the 32 hexadecimal digits"),
         (change_file(answers=[1]), "answer 1 is none"),
         (change_answer(item="item9"), "answer 1 is to an unknown item 'item9'"),
         (change_answer(question="mask"), "answer 1 is to an unknown question 'mask'"),
@@ -82,21 +84,21 @@ def change_answer(**change: Any) -> Callable[[Any], Any]:
 def test_a_damaged_file_is_left_out_with_its_reason(
     spoil: Callable[[Any], Any], why: str, key: StudyKey, saved: Any, save: Any
 ) -> None:
-    save("good.json", saved("a", choose_first))
-    found = read_responses(save("spoilt.json", spoil(saved("b", choose_first))), key)
-    assert found.participants == ["a"]
+    save("good.json", saved("a" * 32, choose_first))
+    found = read_responses(save("spoilt.json", spoil(saved("b" * 32, choose_first))), key)
+    assert found.participants == ["a" * 32]
     [(name, reason)] = found.left_out
     assert name == "spoilt.json" and why in reason
 
 
 def test_a_participant_counts_once(key: StudyKey, saved: Any, save: Any) -> None:
-    save("early.json", saved("a", lambda *_: (1, (1, 5)), stop=3))
-    save("copy.json", saved("a", choose_first))
-    later = saved("a", choose_first)
+    save("early.json", saved("a" * 32, lambda *_: (1, (1, 5)), stop=3))
+    save("copy.json", saved("a" * 32, choose_first))
+    later = saved("a" * 32, choose_first)
     later["answers"][0]["ms"] += 1  # Went back, looked again, and saved again
     save("whole.json", later)
-    found = read_responses(save("other.json", saved("b", choose_first)), key)
-    assert found.participants == ["a", "b"] and len(found.answers) == 12
+    found = read_responses(save("other.json", saved("b" * 32, choose_first)), key)
+    assert found.participants == ["a" * 32, "b" * 32] and len(found.answers) == 12
     why = "another save of whole.json, of the same participant"
     assert dict(found.left_out) == {"copy.json": why, "early.json": why}
     found = read_responses(save("copy.json", later), key)
@@ -104,14 +106,14 @@ def test_a_participant_counts_once(key: StudyKey, saved: Any, save: Any) -> None
 
 
 def test_who_stopped_early_is_left_out_or_counted(key: StudyKey, saved: Any, save: Any) -> None:
-    save("none.json", saved("c", choose_first, stop=0))
-    save("half.json", saved("b", choose_first, stop=3))
-    folder = save("whole.json", saved("a", choose_first))
+    save("none.json", saved("c" * 32, choose_first, stop=0))
+    save("half.json", saved("b" * 32, choose_first, stop=3))
+    folder = save("whole.json", saved("a" * 32, choose_first))
     left_out = dict(read_responses(folder, key).left_out)
     assert left_out["half.json"] == "unfinished: 3 of 7 questions answered"
     assert left_out["none.json"] == "unfinished: 0 of 7 questions answered"
     found = read_responses(folder, key, count_unfinished=True)
-    assert found.participants == ["a", "b"] and len(found.answers) == 6 + 3
+    assert found.participants == ["a" * 32, "b" * 32] and len(found.answers) == 6 + 3
     [(name, note)] = found.notes
     assert name == "half.json" and "3 of 7 questions answered" in note
     assert [name for name, _ in found.left_out] == ["none.json"]
@@ -124,7 +126,7 @@ def test_nothing_to_count_says_why(key: StudyKey, saved: Any, save: Any, tmp_pat
     with pytest.raises(ReportError, match=r"no file that ends in \.json or \.txt is there"):
         read_responses(tmp_path, key)
     with pytest.raises(ReportError, match="half.json: unfinished: 1 of 7"):
-        read_responses(save("half.json", saved("a", choose_first, stop=1)), key)
+        read_responses(save("half.json", saved("a" * 32, choose_first, stop=1)), key)
 
 
 def test_a_key_is_read_or_refused(key: StudyKey, save: Any, tmp_path: Path) -> None:

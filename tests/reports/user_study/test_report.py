@@ -96,7 +96,7 @@ def test_the_rule_names_the_interval_to_quote(respond: Any) -> None:
 
 def test_facts_name_what_was_left_out(respond: Any, saved: Any, save: Any, key: StudyKey) -> None:
     respond(5, 0, careless=2)
-    save("half.json", saved("x", lambda *_: (0, (3, 3)), stop=2))
+    save("half.json", saved("d" * 32, lambda *_: (0, (3, 3)), stop=2))
     facts = dict(list_facts(analyse(read_responses(save("torn.json", "{"), key))))
     assert "half.json: unfinished: 2 of 7 questions answered" in facts["Left out"]
     assert "torn.json: cannot be read" in facts["Left out"]
