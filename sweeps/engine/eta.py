@@ -48,11 +48,13 @@ class EtaEstimator:
         totals = [elapsed / share for _, elapsed, share in running if share > MIN_SHARE]
         guess = sum(totals) / len(totals) if totals else None
         rests, total = [0.0], 0.0
-        for kind, elapsed, _ in running:
+        for kind, elapsed, share in running:
             mean = self.mean(kind, guess)
             if mean is None:
                 return None
-            rests.append(max(mean - elapsed, 0.0))
+            # One that takes longer than others did goes by its own pace
+            own = elapsed * (1 - share) / max(share, MIN_SHARE)
+            rests.append(mean - elapsed if mean > elapsed else own)
         for kind in waiting:
             mean = self.mean(kind, guess)
             if mean is None:

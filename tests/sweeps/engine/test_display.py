@@ -42,7 +42,9 @@ BOTH = {"untrained": [4.0], "trained": [10.0, 14.0]}
         (estimator(untrained=[4.0]), ["untrained", "trained"], [], 8.0),
         (estimator(**BOTH), ["untrained", "trained"], [], 16.0),
         (estimator(**BOTH), ["trained"], [("trained", 5.0, 0.2)], 19.0),
-        (estimator(**BOTH), [], [("trained", 50.0, 0.9)], 0.0),
+        # One that took longer than the others by its own pace: no "0 s" for minutes
+        (estimator(**BOTH), [], [("trained", 45.0, 0.9)], 5.0),
+        (estimator(**BOTH), [], [("trained", 30.0, 0.01)], 297.0),
         (estimator(**BOTH, shared=[2.0]), ["shared", "shared", "trained"], [], 16.0),
         # Trials that run at once share the time, but none is quicker than itself
         (estimator(2, trained=[10.0]), ["trained"] * 4, [], 20.0),
@@ -55,7 +57,7 @@ BOTH = {"untrained": [4.0], "trained": [10.0, 14.0]}
 def test_the_rest_is_estimated_from_trials_of_the_same_kind(
     eta: EtaEstimator, waiting: list[str], running: Any, expected: float | None
 ) -> None:
-    assert eta.remaining(waiting, running) == expected
+    assert eta.remaining(waiting, running) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
