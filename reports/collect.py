@@ -327,7 +327,7 @@ def leave_out_other_code(results: SweepResults) -> None:
             if key in labels:
                 results.other_code.setdefault(labels[key], []).append((cell.name, trial.seed))
             if key == JUDGED and trial.samples is not None:
-                nobody = [None] * len(trial.samples.ids)
+                nobody: list[bool | None] = [None] * len(trial.samples.ids)
                 trial.samples = dataclasses.replace(trial.samples, success=nobody)
 
 

@@ -194,10 +194,10 @@ def score(
     result = EvaluationResult({}, {}, {})
     for name, some in scorers.items():
         for scorer in some:
-            values = scorer.finish()
-            result.metrics.update(values)
+            numbers = scorer.finish()
+            result.metrics.update(numbers)
             result.facts.update(scorer.facts)
-            result.metric_of.update(dict.fromkeys(values, name))
+            result.metric_of.update(dict.fromkeys(numbers, name))
     return result, table
 
 

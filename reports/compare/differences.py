@@ -141,8 +141,8 @@ def compare(
             how = f"measured in different ways ({describe_differences(ways)})"
             if "code" in differing:
                 codes = " and ".join(dict.fromkeys(str(way["code"]) for way in ways))
-                others = [{k: v for k, v in way.items() if k != "code"} for way in ways]
-                more = describe_differences(others)
+                without = [{k: v for k, v in way.items() if k != "code"} for way in ways]
+                more = describe_differences(without)
                 how = f"{OTHER_CODE} ({codes}{'; ' if more else ''}{more})"
             refused[metric.label] = how
             continue

@@ -84,8 +84,8 @@ def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float
     # If another driver took this one for dead, it finds the result as well
     plan.queue.complete(job.number, value, seconds)
     # The first number of other code than before: what stood in other cells counts no more
-    changed = plan.mirror.comparable.learn_result(result)
-    for cell in plan.request.cells if changed else [job.cell]:
+    parted = plan.mirror.comparable.learn_result(result)
+    for cell in plan.request.cells if parted else [job.cell]:
         update_cell(plan, cell.text)
     return value, seconds
 
