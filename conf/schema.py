@@ -125,7 +125,7 @@ class Data:
     # DataLoader worker processes
     workers: int = number(0, minimum=0)
     # Train on prompts made of these words, without images; empty: on the captions
-    concepts: list[str] = field(default_factory=list)
+    concepts: list[str] = embedded("data", field(default_factory=list), elsewhere=[])
     # Number of concepts in a prompt
     objects: int = number(2, minimum=1)
     # Concepts and join are drawn for each prompt; for a batch, none twice; or stand as listed

@@ -129,6 +129,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
             "evaluation.prompts=0 measures nothing, and a sweep compares what is measured; "
             "give a number of prompts"
         )
+    _check_levels(sweep, config)
     _check_mode(sweep, config, words)
     sweep = override_levels(sweep, config, [word.partition("=")[0] for word in words])
     try:
@@ -272,6 +273,20 @@ def _reason_to_decline(sweep: Sweep) -> str:
         f"{sweep.name} needs {sweep.needs}, which the embedded world does not have: "
         f"choose a backbone of your own, {choice}{instead}"
     )
+
+
+def _check_levels(sweep: Sweep, config: schema.Sweep) -> None:
+    """Raises PlanError for levels that name what only the embedded data have."""
+    if sweep.needs or config.levels is not None or "data" not in foreign_parts(config):
+        return
+    for factor in sweep.factors:
+        known = describe(schema.Run).settings.get(factor.key)
+        if known and known.embedded == "data" and not factor.settings:
+            listed = ", ".join(level_text(level) for level in factor.levels)
+            raise PlanError(
+                f"data={config.data.name}: the levels of {factor.key} in {sweep.name} ({listed}) "
+                "are those of the embedded world; give others with levels=[…]"
+            )
 
 
 def _check_mode(sweep: Sweep, config: schema.Sweep, words: Sequence[str]) -> None:

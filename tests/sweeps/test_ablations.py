@@ -110,6 +110,16 @@ def test_a_backbone_that_is_a_level_has_no_defaults_of_the_embedded_one(tmp_path
     assert {asked.run((c.text, 0)).trainer.steps for c in asked.cells} == {100_000}
 
 
+@pytest.mark.parametrize(("name", "key"), [("generalisation", "concepts"), ("objects", "splits")])
+def test_levels_of_the_embedded_data_are_no_levels_of_others(name: str, key: str) -> None:
+    words = ["data=prompts", "data.root=attend_and_excite", "evaluation.extractor=none"]
+    words += ["evaluation.detector=d", "evaluation.attention=false", "headline=success"]
+    with pytest.raises(PlanError, match=rf"the levels of .*{key} in {name} .* levels=\["):
+        request(SWEEPS[name], *words)
+    given = "levels=[[],[dog,cat]]" if key == "concepts" else "levels=[[attend_and_excite]]"
+    assert len(request(SWEEPS[name], *words, given).cells) > 1
+
+
 def test_a_folder_is_a_level_of_backbones() -> None:
     folder = ROOT / "lightning_modules" / "embedded" / "assets" / "backbone"
     levels = f"levels=[embedded,{folder}]"
