@@ -43,6 +43,8 @@ def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedData
     datamodule = _module(config.data.name).build(config, emit)
     once(datamodule.prepare_data)
     datamodule.setup()
+    for note in datamodule.notes:
+        emit(f"note: {note}", 0.0)
     if config.data.concepts:
         datamodule.train_set = concept_dataset(datamodule, config)
     if config.data.drop_captions:

@@ -166,7 +166,6 @@ class CaptionedDataModule(PairedDataModule):
     kind: type[CaptionedDataset]
     train_set: Any
     eval_sets: dict[str, Any]
-    notes: list[str]
 
     def __init__(
         self,

@@ -121,6 +121,8 @@ class PairedDataModule(L.LightningDataModule):
 
     train_set: Any
     eval_sets: Any
+    # What a person should know of the data, in sentences
+    notes: Sequence[str] = ()
     # Each evaluation set holds so many samples at most, by data.eval_images; None: all
     eval_limit: int | None = None
 

@@ -82,7 +82,7 @@ class CocoReader(Reader):
         the pixels as they are stored, unless only the size that is shown fits."""
         annotated = (record.width, record.height)
         if not all(annotated):
-            annotated = _mask_size(record.annotations) or header.stored
+            annotated = _mask_size(record.annotations) or _reach(record.annotations, header.stored)
         if record.annotations and annotated not in (header.stored, header.shown):
             width, height = header.shown
             detail = f"{width}x{height}, its annotations are for {annotated[0]}x{annotated[1]}"
@@ -93,7 +93,11 @@ class CocoReader(Reader):
         for annotation in record.annotations:
             segmentation, wrong = usable(annotation["segmentation"], record.width, record.height)
             if wrong:
-                problems.add(wrong, record.path, f"annotation {annotation['id']}")
+                detail = f"annotation {annotation['id']}"
+                if wrong == "mask of another size":
+                    size = annotation["segmentation"].get("size")
+                    detail += f" of {size}, expected {[record.height, record.width]}"
+                problems.add(wrong, record.path, detail)
             else:
                 annotations.append(annotation | {"segmentation": segmentation})
         record.annotations = annotations
@@ -233,6 +237,23 @@ def _mask_size(annotations: list[dict[str, Any]]) -> tuple[int, int] | None:
         if isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size):
             return size[1], size[0]
     return None
+
+
+def _reach(annotations: list[dict[str, Any]], size: tuple[int, int]) -> tuple[int, int]:
+    """``size`` (width, height), or how far polygons reach where that is well beyond it: they were
+    drawn on a larger image."""
+    parts = [
+        part
+        for annotation in annotations
+        for part in annotation["segmentation"] or ()
+        if isinstance(annotation["segmentation"], list) and isinstance(part, list)
+    ]
+    ends = [
+        max((n for part in parts for n in part[i::2] if isinstance(n, int | float)), default=0)
+        for i in (0, 1)
+    ]
+    beyond = any(end > 1.05 * side + 2 for end, side in zip(ends, size, strict=True))
+    return (int(ends[0]), int(ends[1])) if beyond else size
 
 
 def _add_caption(

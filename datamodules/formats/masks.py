@@ -25,7 +25,9 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
             and len(part) % 2 == 0
             and all(map(_number, part))
         ]
-        return (parts, "") if parts else (None, "degenerate polygon")
+        if not parts:
+            return None, "degenerate polygon"
+        return (parts, "") if not (wrong := _misplaced(parts, width, height)) else (None, wrong)
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), list | str):
         return None, "no mask"
     if list(segmentation.get("size") or []) != [height, width]:
@@ -34,6 +36,17 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
     if not runs:
         return None, "broken mask"
     return (segmentation, "") if sum(runs[1::2]) else (None, "empty mask")
+
+
+def _misplaced(parts: list[list[float]], width: int, height: int) -> str:
+    """What is wrong with polygons of which nothing is in the image, or all in its first pixel."""
+    xs = [x for part in parts for x in part[::2]]
+    ys = [y for part in parts for y in part[1::2]]
+    if min(xs) >= width or min(ys) >= height or max(xs) <= 0 or max(ys) <= 0:
+        return "polygon outside the image"
+    if max(xs) <= 1 < width and max(ys) <= 1 < height:
+        return "polygon in fractions of the image, not in pixels"
+    return ""
 
 
 def read_runs(counts: str | list[int], width: int, height: int) -> list[int]:

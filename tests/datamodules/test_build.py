@@ -30,6 +30,15 @@ def settings(tmp_path: Path) -> Any:
     return load
 
 
+def test_notes_are_among_the_lines_of_a_run(settings: Any, tmp_path: Path):
+    folder = write_scene(tmp_path / "scene")
+    (folder / "mask1.png").write_bytes((folder / "mask0.png").read_bytes())
+    said: list[str] = []
+    with pytest.warns(UserWarning, match="mask1.png shows the same as mask0.png"):
+        build_data(settings("data=scene", f"data.root={folder}"), lambda text, _: said.append(text))
+    assert f"note: {folder / 'mask1.png'} shows the same as mask0.png" in said
+
+
 def test_every_data_set_is_built_by_its_name(settings: Any, tmp_path: Path):
     write_coco(tmp_path / "coco", "train", range(4))
     write_scene(tmp_path / "scene")

@@ -104,6 +104,8 @@ def test_crowds_are_left_out_by_either_key(tmp_path: Path, crowd: dict[str, Any]
         ([[1, 2, 3, 4]], "degenerate polygon"),
         ([[1, 2, 3, 4, 5, float("nan")]], "degenerate polygon"),
         ([[1, 2, 3, 4, 5, 6, 7]], "degenerate polygon"),
+        (rectangle(100, 10, 20, 20), "polygon outside the image"),
+        ([[0.4, 0.2, 0.6, 0.2, 0.6, 0.7]], "polygon in fractions of the image, not in pixels"),
         ({"size": [64, 96], "counts": [64 * 96]}, "empty mask"),
         ({"size": [64, 96], "counts": [5, 5]}, "broken mask"),
         ({"size": [96, 64], "counts": COUNTS}, "mask of another size"),
@@ -121,10 +123,11 @@ def test_masks_that_are_none_are_left_out(tmp_path: Path, segmentation: Any, kin
     found = dataset(tmp_path, [bad, objects(1, key=78)])
     assert [o.label for o in found.instances(0)] == ["dog"]
     path = tmp_path / "val2017" / "000000000001.jpg"
-    assert found.manifest["problems"] == {
-        kind: {"count": 1, "examples": [f"{path}: annotation 77"]}
-    }
-    assert refused(tmp_path) == f"{path}: {kind}: annotation 77"
+    detail = "annotation 77"
+    if kind == "mask of another size":
+        detail += f" of {segmentation.get('size')}, expected [64, 96]"
+    assert found.manifest["problems"] == {kind: {"count": 1, "examples": [f"{path}: {detail}"]}}
+    assert refused(tmp_path) == f"{path}: {kind}: {detail}"
 
 
 def test_annotations_that_point_nowhere_are_left_out(tmp_path: Path):
@@ -263,6 +266,18 @@ def test_a_size_that_one_of_two_files_gives_counts_and_folders_before_a_name_do_
         tmp_path / "annotations", "val2017", [listed([1])[0] | {"width": 48}], [objects(1)]
     )
     assert set(CocoDataset(tmp_path, "val2017", 64).manifest["problems"]) == {"size differs"}
+
+
+def test_polygons_of_a_larger_image_are_found_out_where_no_size_is_given(tmp_path: Path):
+    dataset(tmp_path, [])
+    images = [{"id": 1, "file_name": "000000000001.jpg"}]
+    write_captions(tmp_path / "annotations", "val2017", images)
+    large = objects(1, segmentation=rectangle(40, 16, 160, 240))
+    write_instances(tmp_path / "annotations", "val2017", images, [large])
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert found.instances(0) == []
+    (example,) = found.manifest["problems"]["size differs"]["examples"]
+    assert "96x64, its annotations are for 200x256" in example
 
 
 def test_no_size_and_no_box_are_found_out(tmp_path: Path):
