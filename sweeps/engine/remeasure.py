@@ -173,7 +173,7 @@ def remeasure_trials(plan: Plan, console: Console) -> dict[Key, str]:
     stale = {key for key, parts in other.items() if parts != {DIAGNOSTICS}}
     keys = [key for key in plan.planned if key in (stale or done)]
     if len(keys) < len(done):
-        show(console, f"{len(done) - len(keys)} trials are measured by this code already")
+        show(console, f"{len(done) - len(keys)} of {len(done)} were measured by this code already")
     failures: dict[Key, str] = {}
     numbers = {key_of(trial): trial.number for trial in plan.queue.trials("COMPLETE")}
     for count, key in enumerate(keys, 1):

@@ -160,7 +160,7 @@ def test_only_what_other_code_measured_is_measured_again(
     code["judge"] = "changed"
     command("seeds=2")
     assert command("seeds=2", "--remeasure") == 0
-    assert len(scored) == 4 and "4 trials are measured by this code already" in (
+    assert len(scored) == 4 and "4 of 8 were measured by this code already" in (
         capsys.readouterr().out
     )
     assert command("seeds=2", "--remeasure") == 0
