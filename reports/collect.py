@@ -264,6 +264,7 @@ def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         minutes=((run.info.end_time or start) - start) / 60_000,
         metrics=metrics,
         undefined=undefined,
+        ran=result.get("ran", {}),
         seconds=result.get("seconds", {}),
         counts=result.get("counts", {}),
         versions=result.get("versions", {}),

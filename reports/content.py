@@ -20,6 +20,7 @@ from reports.provenance import (
     explain_missing,
     explain_other_code,
     fact_differences,
+    list_differences,
     provenance_blocks,
 )
 from reports.results import CellResults, SweepResults
@@ -118,6 +119,8 @@ def _warn(results: SweepResults) -> str:
             "missing”. The answer may change."
         )
     trials = [trial for _, trial in results.trials()]
+    if differences := list_differences(trials):
+        parts.append(f"Not as asked: {'; '.join(differences)}.")
     if conflicts := code_conflicts(trials):
         parts.append(
             f"Made by several versions of the code ({describe_conflicts(conflicts)}), so "

@@ -23,6 +23,7 @@ __all__ = [
     "explain_other_code",
     "flatten",
     "gather_facts",
+    "list_differences",
     "provenance_blocks",
 ]
 
@@ -190,8 +191,38 @@ def gather_facts(results: SweepResults) -> dict[str, str]:
         "Hardware": hardware,
         "Threads": computing[0],
         "Arithmetic": computing[1],
+        **_describe_ran(trials),
         "Data": _describe_data(results, trials),
     }
+
+
+def _describe_ran(trials: Sequence[Trial]) -> dict[str, str]:
+    """How the trials trained and drew, by what ran, and what was not as the settings ask for."""
+    texts = {}
+    for name, part in (("Training", "training"), ("Sampling", "sampling")):
+        facts = merge(
+            [{key: _show(v) for key, v in trial.ran.get(part, {}).items()} for trial in trials]
+        )
+        texts[name] = "; ".join(f"{key.replace('_', ' ')} {v}" for key, v in facts.items())
+    recorded = "nothing" if any(texts.values()) else NOT_RECORDED
+    texts = {name: text or NOT_RECORDED for name, text in texts.items()}
+    return texts | {"Not as asked": "; ".join(list_differences(trials)) or recorded}
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {_show(entry)}" for name, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_show, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def list_differences(trials: Sequence[Trial]) -> list[str]:
+    """Each setting that what ran does not bear out, and in how many of the trials."""
+    counts = Counter(
+        f"{key} {text}" for trial in trials for key, text in trial.ran.get("differs", {}).items()
+    )
+    return [f"{text} ({count} of {len(trials)} trials)" for text, count in counts.items()]
 
 
 def _digest_files(results: SweepResults, trials: Sequence[Trial], name: str, where: str) -> str:
@@ -209,7 +240,7 @@ def _digest(content: bytes) -> str:
 
 
 def provenance_blocks(results: SweepResults) -> list[typeset.Block]:
-    """The sections Provenance and Configuration."""
+    """The sections Provenance and Configuration, as asked for."""
     trials = [trial for _, trial in results.trials()]
     counts = merge([trial.counts for cell, trial in results.trials() if not cell.untouched])
     factors = [f"{f.key}: {', '.join(map(str, f.levels))}" for f in results.factors]
@@ -250,7 +281,7 @@ def provenance_blocks(results: SweepResults) -> list[typeset.Block]:
         typeset.heading("Provenance"),
         typeset.pairs(pairs),
         typeset.table(runs, ["auto"], 8.2, left=(0, 2, 3) if several else (0, 2)),
-        typeset.heading("Configuration"),
+        typeset.heading("Configuration, as asked for"),
         typeset.monospace([f"{key} = {value}" for key, value in flatten(results.config)]),
     ]
 

@@ -110,6 +110,9 @@ class Trial:
     facts: dict[str, dict[str, Any]] = field(default_factory=dict)  # Metric -> how it was measured
     started: int = 0  # Milliseconds since 1970, UTC
     undefined: dict[str, str] = field(default_factory=dict)  # Metric without a number -> why
+    # What trained and drew, read from what ran: "training", "sampling", and "differs", setting ->
+    # what was asked and what ran
+    ran: dict[str, dict[str, Any]] = field(default_factory=dict)
     # What its training logged, without `train/`; empty where it took an adapter that was there
     training: frozenset[str] = frozenset()
     # Digests of the parts of the code that made it; empty where that was not recorded

@@ -70,6 +70,7 @@ def find_slow_format(config: schema.Run, device: torch.device) -> str | None:
         "trainer.precision": config.trainer.precision,
     }
     for key, name in formats.items():
+        name = {"16-mixed": "bf16-mixed"}.get(name, name)  # Lightning's choice on a CPU
         if name in NARROW and (ratio := _measure_slowdown(NARROW[name])) > SLOW:
             return (
                 f"{key}={name} is slow on this CPU, whose products of matrices take "

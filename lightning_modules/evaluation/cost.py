@@ -16,6 +16,7 @@ import torch
 from conf.files import write_atomically
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
+from lightning_modules.tracking.ran import read_ran
 
 if TYPE_CHECKING:
     from conf.schema import Evaluation
@@ -61,7 +62,9 @@ def measure_costs(
     the untouched backbone, medians that take turns."""
     if not method.trains or target is None:
         return {}
-    found = {"trained_parameters": float(sum(p.numel() for p in method.parameters()))}
+    # Of the optimiser: a method may hold some that stay as they are
+    every = sum(p.numel() for p in method.parameters())
+    found = {"trained_parameters": float(read_ran(target).get("trained_parameters", every))}
     if (target / FILE).is_file():
         training = json.loads((target / FILE).read_text())
         found["train_seconds"] = training["seconds"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -30,7 +31,9 @@ from lightning_modules.metrics.registry import (
     ScoringContext,
     build_scorers,
 )
+from lightning_modules.tracking.ran import count_prompts, read_ran, write_ran
 from lightning_modules.tracking.undefined import split_undefined
+from lightning_modules.tracking.watch import describe_sampling, watch_denoiser
 from lightning_modules.training import distributed
 from lightning_modules.training.progress import Clock
 
@@ -120,6 +123,7 @@ def evaluate(
     write_scores(folder, prompts, images, table, evaluation.keep_images, targets)
     adapter = Path(config.output) / "adapters" / trained if trained else None
     metrics |= diagnose(method, datamodule, config, prompts, adapter, folder)
+    write_ran(folder, read_ran(images.folder) | count_prompts(prompts))
     clock("score")
     metrics = {f"eval/{key}": value for key, value in metrics.items()}
     return scores._replace(metrics=metrics)
@@ -157,9 +161,15 @@ def draw_missing(
             chunk = prompts[rows.start : rows.stop]
             texts, noises = [p.text for p in chunk], [p.noise for p in chunk]
             guide = masks and mask_guidance(chunk, masks[rows.start : rows.stop], config)
-            pictures = method.generate(
-                texts, noises, guide, config.steps, config.guidance, config.batch
-            )
+            backbone = getattr(method, "backbone", None)
+            looking = watch_denoiser(backbone) if number == 1 else nullcontext({})
+            with looking as seen:
+                pictures = method.generate(
+                    texts, noises, guide, config.steps, config.guidance, config.batch
+                )
+            if number == 1:
+                facts = describe_sampling(backbone, seen, len(chunk))
+                write_ran(images.folder, facts | {"resolution": pictures.shape[-1]})
             for row, picture in zip(rows, pictures, strict=True):
                 images.save(row, picture)
             done += len(rows)

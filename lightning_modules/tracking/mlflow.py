@@ -96,9 +96,9 @@ class SeedRun:
         self.uri = tracking.uri
         self.client = client(tracking.uri)
         self._own = run_id is None and facts is None
-        self._tags: dict[str, str] = {}
         self.run_id = run_id or self._create(tracking, provenance() if facts is None else facts)
         self._outbox = _Outbox(self.uri, self.run_id)
+        self._tags: dict[str, str] = {}
         self._undefined: dict[str, list[str]] = {}  # Metric -> what it was, and at which step
         self._system = SystemMetrics(self._log_system)
 

@@ -151,6 +151,8 @@ def _train(
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from lightning_modules.evaluation.cost import track_resources, write_training_cost
+    from lightning_modules.tracking.ran import write_ran
+    from lightning_modules.tracking.watch import TrainingWatch
     from lightning_modules.training import distributed
     from lightning_modules.training.callbacks import MetricLines, ProgressLines, StopOnRequest
 
@@ -165,6 +167,7 @@ def _train(
             every_n_train_steps=config.trainer.checkpoint_every,
         ),
         request := StopOnRequest(every, folder),
+        watch := TrainingWatch(method.backbone),
     ]
     tracked = distributed.once(lambda: seed_run is not None)
     if seed_run is not None:
@@ -204,6 +207,7 @@ def _train(
             # A training that went on from there would not be of one content either
             distributed.once(lambda: shutil.rmtree(checkpoints, ignore_errors=True))
             raise
+        distributed.once(lambda: write_ran(target, watch.facts))
         distributed.once(lambda: method.save_adapter(target))
     if distributed.is_first():
         shutil.rmtree(checkpoints, ignore_errors=True)

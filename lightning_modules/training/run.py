@@ -110,13 +110,15 @@ def _run(
         if late.evaluation.measures:
             key = target.name if target else None
             outcome = evaluate(method, datamodule, late, key, folder, emit("evaluate"), clock)
+        ran = distributed.once(lambda: _gather_ran(config, late, target, folder, emit("evaluate")))
+    trained = sum(p.numel() for p in method.parameters()) if target else 0
     counts = {
-        "trained_parameters": sum(p.numel() for p in method.parameters()) if target else 0,
+        "trained_parameters": ran["training"].get("trained_parameters", trained),
         "backbone_parameters": backbone_parameters,
     }
     verify()
     return distributed.once(
-        lambda: _finish(config, outcome, counts, contents, clock, folder, seed_run)
+        lambda: _finish(config, outcome, counts, ran, contents, clock, folder, seed_run)
     )
 
 
@@ -207,6 +209,7 @@ def _finish(
     config: Run,
     outcome: EvaluationResult,
     counts: dict[str, int],
+    ran: dict[str, Any],
     contents: dict[str, str],
     clock: Clock,
     folder: Path,
@@ -214,6 +217,7 @@ def _finish(
 ) -> dict[str, Any]:
     """Writes the result, into MLflow too."""
     from lightning_modules.tracking.provenance import provenance
+    from lightning_modules.tracking.ran import ran_tags
 
     metrics, undefined = outcome.split_undefined()
     made = made_by(config)
@@ -222,6 +226,7 @@ def _finish(
         "undefined": undefined,
         "facts": outcome.facts,
         "counts": counts,
+        "ran": ran,
         "contents": contents,
         "seconds": clock.seconds,
         "scores": "scores.parquet" if outcome.metrics else None,
@@ -233,6 +238,7 @@ def _finish(
         seed_run.note(measuring_tags(result))
         seed_run.log_metrics(metrics)
         seed_run.mark_undefined(undefined)
+        seed_run.note(ran_tags(ran))
         seed_run.log_metrics({f"seconds/{phase}": value for phase, value in clock.seconds.items()})
     _write(result, folder)
     if seed_run is not None:
@@ -253,6 +259,21 @@ def _remeasure(config: Run, folder: Path, emit: Progress) -> dict[str, Any]:
     adopt(folder)
     discard(folder)
     return result
+
+
+def _gather_ran(
+    config: Run, late: Run, target: Path | None, folder: Path, emit: Progress
+) -> dict[str, Any]:
+    """What trained the adapter and drew the images, read from what ran, and what is not as it was
+    asked for (see ``tracking.ran``)."""
+    from lightning_modules.tracking.ran import list_differences, read_ran
+
+    training = read_ran(target)
+    sampling = read_ran(folder) if late.evaluation.measures else {}
+    differs = list_differences(config, late, training, sampling)
+    for key, text in differs.items():
+        emit(f"{key}: {text}", 1.0)
+    return {"training": training, "sampling": sampling, "differs": differs}
 
 
 def _write(result: dict[str, Any], folder: Path) -> dict[str, Any]:

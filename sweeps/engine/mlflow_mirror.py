@@ -16,6 +16,7 @@ from mlflow.entities import Metric, Param, Run
 
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, provenance
 from lightning_modules.tracking.provenance import MEASURED_BY, measuring_tags
+from lightning_modules.tracking.ran import ran_tags
 from lightning_modules.tracking.store import client, is_server, public
 from reports.statistics import mean_interval
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links, view_tag
@@ -215,6 +216,7 @@ class MlflowMirror:
                 {key: value for key, value in result["metrics"].items() if known.get(key) != value}
             )
             seed_run.mark_undefined(result.get("undefined", {}))
+            seed_run.note(ran_tags(result.get("ran", {})))
             seed_run.log_artifacts(folder)
             seed_run.note(measuring_tags(result))
             seed_run.finish()

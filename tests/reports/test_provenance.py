@@ -3,7 +3,9 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+from reports.content import _warn
 from reports.provenance import (
+    NOT_RECORDED,
     code_conflicts,
     code_versions,
     digest_data,
@@ -74,3 +76,18 @@ def test_what_the_plan_leaves_out_is_named(results: Any) -> None:
     blocks = provenance_blocks(results("plane"))
     pairs = dict(next(block["pairs"] for block in blocks if block["kind"] == "pairs"))
     assert pairs["Factors"].endswith("; not combined: bias=4.0 with keep=0.75")
+
+
+def test_what_ran_stands_beside_what_was_asked_for(changeable: Any) -> None:
+    threshold = changeable("threshold")
+    older = gather_facts(threshold)
+    assert older["Training"] == older["Not as asked"] == NOT_RECORDED
+    trials = [trial for _, trial in threshold.trials()]
+    for trial in trials:
+        trial.ran = {"training": {"precision": "bf16-mixed", "peak_lr": [0.002]}, "sampling": {}}
+    assert gather_facts(threshold)["Not as asked"] == "nothing"
+    trials[0].ran["differs"] = {"trainer.precision": "asked 16-mixed, ran bf16-mixed"}
+    facts = gather_facts(threshold)
+    assert facts["Training"] == "precision bf16-mixed; peak lr 0.002"
+    said = f"trainer.precision asked 16-mixed, ran bf16-mixed (1 of {len(trials)} trials)"
+    assert facts["Not as asked"] == said and said in _warn(threshold)

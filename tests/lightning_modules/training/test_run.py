@@ -24,6 +24,7 @@ from conf.schema import Data, Run
 from lightning_modules.backbone import acceleration
 from lightning_modules.evaluation import gate_diagnostics
 from lightning_modules.methods.maskattn import MaskAttn
+from lightning_modules.tracking.mlflow import Tracking, client
 from lightning_modules.training import run as train
 from lightning_modules.training.progress import Clock
 from lightning_modules.training.versions import measuring_code
@@ -436,6 +437,7 @@ def test_metrics_go_to_mlflow_while_it_trains(
         metrics: list[tuple[dict[str, float], int]] = []
         artifacts: list[Path] = []
         images: list[tuple[str, int]] = []
+        tags: dict[str, str] = {}
 
         def log_image(self, key: str, image: Image.Image, step: int) -> None:
             self.images.append((key, step))
@@ -447,7 +449,8 @@ def test_metrics_go_to_mlflow_while_it_trains(
             assert not reasons
 
         def note(self, tags: dict[str, str]) -> None:
-            assert tags["measured"] == measuring_code(config)
+            assert all(tags.values())
+            self.tags |= tags
 
         def log_artifacts(self, folder: Path) -> None:
             self.artifacts.append(folder)
@@ -457,6 +460,8 @@ def test_metrics_go_to_mlflow_while_it_trains(
     config = variant(base, seed=6, evaluation__prompts=0, trainer__steps=1)
     tmp_path.mkdir(exist_ok=True)
     train._run(config, tmp_path, seed_run, None, Clock())
+    assert seed_run.tags["measured"] == measuring_code(config)
+    assert seed_run.tags["ran.training"].startswith("precision: 32-true; ")
     assert seed_run.images == [("gates/training", step) for step in range(2)]
     logged = [
         (sorted(metrics), step) for metrics, step in seed_run.metrics if "train/loss" in metrics
@@ -469,6 +474,47 @@ def test_metrics_go_to_mlflow_while_it_trains(
     assert seed_run.artifacts == [tmp_path] and any(
         "seconds/train" in metrics for metrics, _ in seed_run.metrics
     )
+
+
+def test_recorded_facts_are_those_of_what_ran(
+    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Float16 is not to be had on a CPU: Lightning trains in bfloat16."""
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    store = client(tmp_path.as_uri())
+    experiment = store.create_experiment("e", artifact_location=(tmp_path / "a").as_uri())
+    parent = store.create_run(experiment).info.run_id
+    config = variant(
+        base,
+        seed=41,
+        trainer__precision="16-mixed",
+        trainer__accelerator="cpu",
+        trainer__steps=2,
+        trainer__warmup=4,
+        trainer__accumulate=2,
+    )
+    tracking = Tracking(tmp_path.as_uri(), experiment, parent, {"seed": "41"})
+    result = train.run(config, tmp_path / "trial", tracking)
+    training, sampling = result["ran"]["training"], result["ran"]["sampling"]
+    trainer, evaluation = config.trainer, config.evaluation
+    assert (training["precision"], training["computes_in"]) == ("bf16-mixed", "bfloat16")
+    assert (training["batch"], training["accumulate"]) == (2 * trainer.batch, 2)
+    assert (training["steps"], training["seed"]) == (2, 41)
+    assert training["peak_lr"] == [pytest.approx(trainer.lr / 2)]  # The warm-up is cut short
+    assert training["trained_parameters"] == result["counts"]["trained_parameters"] > 0
+    assert (sampling["calls"], sampling["computes_in"]) == (evaluation.steps, "float32")
+    assert sampling["prompts"] == dict.fromkeys(evaluation.splits, evaluation.prompts)
+    assert result["ran"]["differs"] == {
+        "trainer.precision": "asked 16-mixed, ran bf16-mixed",
+        "trainer.lr": f"asked {trainer.lr:g}, ran {trainer.lr / 2:g}",
+    }
+    (run,) = store.search_runs([experiment], "tags.role = 'seed'")
+    assert "trainer.precision: asked 16-mixed, ran bf16-mixed" in run.data.tags["differs"]
+    assert run.data.tags["ran.training"].startswith("precision: bf16-mixed; ")
+    assert "asked 16-mixed, ran bf16-mixed" in (tmp_path / "trial" / "log.txt").read_text()
+    # Found again, the adapter and its images tell the same
+    again = train.run(config, tmp_path / "again")
+    assert again["ran"] == result["ran"]
 
 
 # --- from outside --------------------------------------------------------------------------------
