@@ -43,7 +43,8 @@ def start(output: Path, trainer: Any, reports: list[str], files: Path) -> Comman
         *("data=coco", f"data.root={files / 'coco'}", "data.train_split=train", "seeds=1"),
         *("data.min_phrases=0", "evaluation.splits=[val]", "evaluation.prompts=3"),
         *("evaluation.extractor=none", f"evaluation.detector={files / 'found.jsonl'}"),
-        *(f"backbone.path={files / 'model'}", f"output={output}"),
+        *(f"backbone.path={files / 'model'}", f"output={output}", "backbone.resolution=64"),
+        *("trainer=sepen_joint", "evaluation.steps=8", "evaluation.guidance=3"),
     ]
     return lambda *more: main(SWEEP, [*words, *more], train=train)
 
