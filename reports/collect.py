@@ -275,6 +275,7 @@ def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         code_parts=result.get("code_parts", {}),
         measuring=Measuring.read(result.get("measured"), start),
         measured_with=(result.get("measured") or {}).get("versions", {}),
+        contents=result.get("contents", {}),
     )
 
 

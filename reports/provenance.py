@@ -192,6 +192,7 @@ def gather_facts(results: SweepResults) -> dict[str, str]:
         "Threads": computing[0],
         "Arithmetic": computing[1],
         **_describe_ran(trials),
+        "Files": _join_pairs(merge([trial.contents for trial in trials])),
         "Data": _describe_data(results, trials),
     }
 

@@ -122,6 +122,8 @@ class Trial:
     other_code: set[str] = field(default_factory=set)
     # Versions of the libraries that measured it, where not those of ``versions``
     measured_with: dict[str, Any] = field(default_factory=dict)
+    # ``setting=value`` -> digest of what lay in the files that it read; empty where not recorded
+    contents: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass

@@ -195,6 +195,15 @@ def _find_obstacle_to_pairing(
         if one.get(key) != two.get(key):
             values = f"{key} is {one.get(key)} and {two.get(key)}"
             return f"{values}, so that the same seed does not give the same noise", "the settings"
+    # Digests of data are of the part that these settings take
+    keys = [k for k in one.keys() | two.keys() if k.startswith(("data.", "backbone.resolution"))]
+    same_part = all(one.get(key) == two.get(key) for key in keys)
+    for trial, other in both:
+        for name, digest in trial.contents.items():
+            same = other.contents.get(name, digest) == digest
+            if not same and (same_part or not name.startswith("data.")):
+                why = f"seed {trial.seed} was made from other content of {name} on the two sides"
+                return why, "the content of the files that each trial recorded"
     draws = [(a.seed, _list_draws(a), _list_draws(b)) for a, b in both]
     by = "the prompts and noise seeds that every image was recorded with"
     for seed, first, second in draws:

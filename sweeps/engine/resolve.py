@@ -103,12 +103,12 @@ class _Lines:
     """Prints what is read, a line in two seconds at most."""
 
     def __init__(self) -> None:
-        # Which data it is, is known
-        self.phase, self.printed = "data", time.monotonic()
+        self.phase, self.printed = "", time.monotonic()
 
     def __call__(self, text: str, share: float) -> None:
         phase, now = text.partition(":")[0], time.monotonic()
-        if phase != self.phase or now - self.printed > 2:
+        # Which data it is, is known
+        if phase != "data" and (phase != self.phase or now - self.printed > 2):
             self.phase, self.printed = phase, now
             print(text, file=sys.stderr, flush=True)
 

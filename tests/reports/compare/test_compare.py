@@ -53,6 +53,25 @@ def success(cell: Any) -> np.ndarray:
     return np.array(list(cell.per_seed("success").values()))
 
 
+def test_trials_of_other_content_do_not_pair(results: Any, version: Any) -> None:
+    def read(found: SweepResults, **contents: str) -> SweepResults:
+        for _, trial in found.trials():
+            trial.contents = contents
+        return found
+
+    same = {"weights=/my/model": "a", "data.root=/my/data (train)": "b"}
+    a, again = read(results("eight"), **same), read(version("eight"), **same)
+    assert not compare_versions(a, again).unpaired
+    for name in same:
+        other = read(version("eight"), **same | {name: "c"})
+        assert f"other content of {name}" in compare_versions(a, other).unpaired
+    # Another part of the same data has another digest
+    part = same | {"data.root=/my/data (train)": "c"}
+    less = read(version("eight", data__train_images=7), **part)
+    assert "content" not in compare_versions(a, less).unpaired
+    assert "content" not in compare_versions(a, read(version("eight"))).unpaired
+
+
 def test_pairs_are_compared_seed_by_seed(results: Any, version: Any) -> None:
     a, b = results("eight"), version("eight", {"0.6": -0.08}, trainer__steps=120)
     found = compare_versions(a, b)
