@@ -28,7 +28,7 @@ from conf.schema import Run
 from datamodules import coco
 from datamodules.build import build_data
 from lightning_modules.training import contents, keys
-config = load.load(sys.argv[1:], schema=Run)
+config = load.load(sys.argv[1:], schema=Run, required=False)
 keys.training_code(config)
 begun = time.process_time(), time.monotonic()
 data = build_data(config)
