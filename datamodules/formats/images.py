@@ -130,8 +130,8 @@ def _check_changed(paths: Sequence[Path], verify: str, facts: FileFacts) -> list
     known: dict[str, str] = {}
     facts.find(states, known)
     if todo := [place for place in states if place not in known]:
-        headers = zip(todo, _check(todo, verify), strict=True)
-        known |= {place: json.dumps(header) for place, header in headers}
+        checked = zip(todo, _check(todo, verify), strict=True)
+        known |= {place: json.dumps(header) for place, header in checked}
         settled = {p: s for p in todo if (s := states[p]) == file_state(p) and s and is_settled(s)}
         facts.keep({place: (state, known[place]) for place, state in settled.items()})
     headers = (json.loads(known[place]) for place in places)

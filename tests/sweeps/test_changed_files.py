@@ -42,8 +42,6 @@ def start(output: Path, trainer: Any, reports: list[str], files: Path) -> Comman
     words = [
         *("data=coco", f"data.root={files / 'coco'}", "data.train_split=train", "seeds=1"),
         *("data.min_phrases=0", "evaluation.splits=[val]", "evaluation.prompts=3"),
-        *("backbone.resolution=64", "trainer.steps=4", "trainer.batch=2", "trainer.lr=0.001"),
-        *("trainer.warmup=0", "evaluation.steps=2", "evaluation.guidance=3.0"),
         *("evaluation.extractor=none", f"evaluation.detector={files / 'found.jsonl'}"),
         *(f"backbone.path={files / 'model'}", f"output={output}", "backbone.resolution=64"),
         *("trainer=sepen_joint", "evaluation.steps=8", "evaluation.guidance=3"),
