@@ -60,6 +60,7 @@ def build(folder: Path, *words: str) -> BreakAScene:
             *words,
         ],
         schema=Run,
+        required=False,
     )
     method = build_method(config, Backbone.load(str(folder)))
     if "encoder" in method.adapter:
