@@ -119,8 +119,8 @@ def _warn(results: SweepResults) -> str:
             "missing”. The answer may change."
         )
     trials = [trial for _, trial in results.trials()]
-    if differences := list_differences(trials):
-        parts.append(f"Not as asked: {'; '.join(differences)}.")
+    if not_as_asked := list_differences(trials):
+        parts.append(f"Not as asked: {'; '.join(not_as_asked)}.")
     if conflicts := code_conflicts(trials):
         parts.append(
             f"Made by several versions of the code ({describe_conflicts(conflicts)}), so "

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -162,12 +162,15 @@ def draw_missing(
             texts, noises = [p.text for p in chunk], [p.noise for p in chunk]
             guide = masks and mask_guidance(chunk, masks[rows.start : rows.stop], config)
             backbone = getattr(method, "backbone", None)
-            looking = watch_denoiser(backbone) if number == 1 else nullcontext({})
+            first = number == 1
+            looking: AbstractContextManager[dict[str, Any]] = (
+                watch_denoiser(backbone) if first else nullcontext({})
+            )
             with looking as seen:
                 pictures = method.generate(
                     texts, noises, guide, config.steps, config.guidance, config.batch
                 )
-            if number == 1:
+            if first:
                 facts = describe_sampling(backbone, seen, len(chunk))
                 write_ran(images.folder, facts | {"resolution": pictures.shape[-1]})
             for row, picture in zip(rows, pictures, strict=True):
