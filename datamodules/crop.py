@@ -110,11 +110,11 @@ def _cells(length: int, side: int, first: int, count: int) -> tuple[slice, _Edge
     meet = slice(
         int(np.searchsorted(ends, first, side="right")), int(np.searchsorted(begins, first + count))
     )
-    edges = (
+    start, end = (
         _Edges(at.astype(np.float32), np.clip(at - first, 0, count))
         for at in (begins[meet], ends[meet])
     )
-    return meet, *edges
+    return meet, start, end
 
 
 class CroppedImages(Dataset):

@@ -227,7 +227,10 @@ def build_index(
 def _write(
     folder: Path, facts: dict[str, Any], records: Iterable[Record], problems: Problems
 ) -> None:
-    offsets, ids, files, paths, as_stored = [0], [], [], [], []
+    offsets, as_stored = [0], []
+    ids: list[Any] = []
+    files: list[Any] = []
+    paths: list[Any] = []
     digest = hashlib.sha256()
     with open(folder / "records.jsonl", "wb") as out:
         for record in records:

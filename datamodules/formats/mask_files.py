@@ -87,8 +87,8 @@ def read_levels(plane: np.ndarray, lossy: bool = False) -> MaskReading:
     if top <= DARK * full and (len(levels) > 2 or least):
         raise ValueError(f"{_name_labels(levels)}, of {full} for there: {CURE}")
     if least == 0 and len(levels) == 2:
-        note = () if top == full else (f"its one value {top} means there, as {full} would",)
-        return MaskReading((plane > 0).astype(np.float32), f"0 and {top}", note)
+        told = [] if top == full else [f"its one value {top} means there, as {full} would"]
+        return MaskReading((plane > 0).astype(np.float32), f"0 and {top}", tuple(told))
     noisy = full == 255 and top >= 255 - NOISE and _is_noise(counts, lossy)
     shades = levels[levels > 0]
     small = counts[1:32].sum() / counts[1:].sum() if full == 255 else 0
