@@ -21,6 +21,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from conf.describe import show_count
+
 __all__ = [
     "DATABASE",
     "Emit",
@@ -146,7 +148,8 @@ def _read_missing(
     large = emit is not None and (len(todo) > LOTS or total > LARGE)
     size = f"{total / 1e9:.1f} GB" if total > 1e8 else f"{total / 1e6:.1f} MB"
     if large and emit:
-        emit(f"{what}: reading {len(todo):,} files ({size}), once, to know their content", 0.0)
+        files = show_count(len(todo), "file")
+        emit(f"{what}: reading {files} ({size}), once, to know their content", 0.0)
     done = count = 0
     kept: dict[str, tuple[str, str]] = {}
 
@@ -179,7 +182,8 @@ def _read_missing(
                 store.keep(kept)
     if large and emit:
         spent = time.monotonic() - began
-        emit(f"{what}: {count:,} files read in {spent:.0f} s; later only those that change", 1.0)
+        files = show_count(count, "file")
+        emit(f"{what}: {files} read in {spent:.0f} s; later only those that change", 1.0)
 
 
 def _batches(sizes: Mapping[str, int]) -> Iterator[list[str]]:

@@ -20,7 +20,7 @@ from typing import Any
 
 from conf.fields import Place
 
-__all__ = ["Setting", "SchemaIndex", "describe", "nearest", "show"]
+__all__ = ["SchemaIndex", "Setting", "describe", "nearest", "show", "show_count"]
 
 KINDS = {
     int: "an integer",
@@ -178,3 +178,8 @@ def show(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
+
+
+def show_count(n: int, noun: str) -> str:
+    """1 trial, 2 trials."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"

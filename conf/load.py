@@ -16,6 +16,7 @@ import hashlib
 import json
 import operator
 import re
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, overload
@@ -426,6 +427,7 @@ def _refuse_renamed(layers: list[tuple[str, Mapping[str, Any]]], index: SchemaIn
 
 def _words(argv: Sequence[str], index: SchemaIndex) -> dict[str, Any]:
     """``key=value`` words of a command line, each value parsed as its key expects."""
+    _refuse_blanks(argv)
     values = {}
     for word in argv:
         key, equals, text = word.partition("=")
@@ -436,6 +438,26 @@ def _words(argv: Sequence[str], index: SchemaIndex) -> dict[str, Any]:
             )
         values[key] = _parse(key, text, index)
     return values
+
+
+def _refuse_blanks(argv: Sequence[str]) -> None:
+    """Raises ConfigError with the right form of ``key = value``, ``key= value``, ``key =value``."""
+    for number, word in enumerate(argv):
+        key, equals, text = word.partition("=")
+        before, after = argv[:number][-1:], argv[number + 1 :][:1]
+        if not equals:
+            continue
+        if not key.strip() and before and "=" not in before[0]:
+            parts = [before[0], text or "".join(after)]
+        elif not text.strip() and after and not re.match(r"-|\w[\w.]*=", after[0]):
+            parts = [key.strip(), after[0]]
+        elif key and key != key.strip():
+            parts = [key.strip(), text.strip()]
+        else:
+            continue
+        if all(parts):
+            right = f"{parts[0]}={shlex.quote(parts[1])}"
+            raise ConfigError(f"{parts[0]} = {parts[1]}: no blanks around =: write {right}")
 
 
 def _parse(key: str, text: str, index: SchemaIndex) -> Any:

@@ -19,6 +19,7 @@ from conf.method.separate_enhance import Separate
 from conf.spec import data_sets, methods
 
 __all__ = [
+    "MAX_SEED",
     "MISSING",
     "Backbone",
     "Data",
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+MAX_SEED = 2**32 - 1  # NumPy and Optuna take no larger one
 
 
 @dataclass
@@ -241,7 +243,7 @@ class Run:
     # Settings changed after training, e.g. {method.gate.threshold: 0.7}
     evaluate_with: dict[str, Any] = field(default_factory=dict)
     # Seed of training and of the noise (in a sweep: the first seed)
-    seed: int = number(0, minimum=0)
+    seed: int = number(0, minimum=0, maximum=MAX_SEED)
     # Any text: results made with another text are not reused
     fresh: str = ""
     # Folder for all results
@@ -271,7 +273,7 @@ class Sweep(Run):
     # mode=search: Optuna's sampler
     sampler: str = choice("tpe", "random", "nsga2")
     # mode=search: seed of the sampler; with one worker it proposes the same settings again
-    sampler_seed: int = number(0, minimum=0)
+    sampler_seed: int = number(0, minimum=0, maximum=MAX_SEED)
     # mode=search: metrics to optimise, several for a Pareto front; empty: the headline
     objectives: list[str] = field(default_factory=list)
     # mode=search: drop a bad setting after a seed, or while it trains

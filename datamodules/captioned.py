@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from conf import load as conf
+from conf.describe import show_count
 from conf.schema import Run
 from datamodules.batch import Caption, Phrase
 from datamodules.crop import CroppedImages
@@ -101,7 +102,9 @@ class CaptionedDataset(CroppedImages):
                 if path not in self.broken:
                     self.broken.add(path)
                     warnings.warn(f"{error}; the next image replaces it", stacklevel=2)
-        raise DataError(f"none of the {len(self)} images of split {self.split!r} can be decoded")
+        raise DataError(
+            f"none of {show_count(len(self), 'image')} of split {self.split!r} can be decoded"
+        )
 
     def _sample(self, index: int) -> dict[str, Any]:
         flipped = self.flipped(index)
@@ -258,8 +261,8 @@ class CaptionedDataModule(PairedDataModule):
         for split, dataset in self.eval_sets.items():
             if shared := len(trained & self.identities(dataset)):
                 remarks.append(
-                    f"{shared} of the {len(dataset)} images of {split!r} are in the training split "
-                    f"{self.train_split!r} as well: what is measured on them was trained on"
+                    f"{shared} of {show_count(len(dataset), 'image')} of {split!r} also in the "
+                    f"training split {self.train_split!r}: what is measured there was trained on"
                 )
         return remarks
 

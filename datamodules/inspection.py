@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from conf.describe import show_count
 from datamodules.contact_sheet import Tile, draw
 from datamodules.crop import vanished
 from datamodules.formats.index import DataError
@@ -44,7 +45,7 @@ def report(
         shown = images if hasattr(dataset, "pixels") else 0
         facts, tiles, broken = collect_facts(dataset, progress, shown)
         splits[name] = facts
-        say(f"\n{name}: {len(dataset)} samples")
+        say(f"\n{name}: {show_count(len(dataset), 'sample')}")
         lines = describe(facts)
         if not hasattr(dataset, "pixels"):
             lines += _describe_prompts(dataset)
@@ -200,7 +201,7 @@ def describe(facts: dict[str, Any]) -> list[str]:
         lines.append(f"values of the mask files: {', '.join(parts)}")
     phrases = facts["phrases"]
     part = phrases["of"] < facts["samples"]
-    seen = f" (of {phrases['of']} captions, evenly spread)" if part else ""
+    seen = f" (of {show_count(phrases['of'], 'caption')}, evenly spread)" if part else ""
     histogram = _describe_histogram(phrases["per_caption"])
     lines.append(f"linked phrases per caption: {histogram}{seen}")
     lines.append(
@@ -210,11 +211,11 @@ def describe(facts: dict[str, Any]) -> list[str]:
     if "categories" in facts:
         counts = [f"{name} {count}" for name, count in facts["categories"].items()]
         lines.append(f"categories: {', '.join(counts)}")
-        lines.append(f"wanted objects known of {facts['wanted_known']} prompts")
+        lines.append(f"wanted objects known of {show_count(facts['wanted_known'], 'prompt')}")
     if lost := facts.get("vanished"):
         first = lost[str(SIDES[0])]
         lines.append(
-            f"masks of {lost['of_images']} images: {first['objects']}, of which "
+            f"masks of {show_count(lost['of_images'], 'image')}: {first['objects']}, of which "
             f"{first['outside']} lie outside the crop"
         )
         inside = max(first["objects"] - first["outside"], 1)
@@ -237,7 +238,7 @@ def _describe_histogram(histogram: dict[str, int]) -> str:
 def _describe_problems(problems: dict[str, dict[str, Any]]) -> list[str]:
     lines = []
     for kind, problem in problems.items():
-        lines.append(f"problem: {kind}, {problem['count']} times")
+        lines.append(f"problem: {kind}, {show_count(problem['count'], 'time')}")
         lines += [f"    {place}" for place in problem["examples"][:EXAMPLES]]
     return lines or ["problems: none"]
 

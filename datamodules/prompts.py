@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.utils.data import Dataset
 
+from conf.describe import show_count
 from conf.schema import Run
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.benchmarks import draw_evenly
@@ -162,7 +163,7 @@ class PromptDataModule(PairedDataModule):
         rich = [record for record in records if len(record.phrases) >= self.min_phrases]
         if not rich:
             raise DataError(
-                f"none of {len(records)} prompts has min_phrases={self.min_phrases} "
+                f"none of {show_count(len(records), 'prompt')} has min_phrases={self.min_phrases} "
                 "phrases: set it lower, or name the phrases"
             )
         once: dict[Any, PromptRecord] = {}

@@ -32,6 +32,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from conf.describe import show_count
 from conf.files import write_atomically
 from datamodules.formats.index import DataError
 
@@ -265,7 +266,7 @@ def fill(
         except Timeout:
             locked.append(shard)
     if locked:
-        progress.say(f", waiting for {len(locked)} shards of other processes")
+        progress.say(f", waiting for {show_count(len(locked), 'shard')} of other processes")
     for shard in locked:
         with shards.lock(shard):
             make(shard)

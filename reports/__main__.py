@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 
 from reports.results import ReportError, hide_password
@@ -72,8 +73,9 @@ def _run(argv: list[str]) -> Path | str:
     if names:
         from reports.report import attach_report, write_report
 
+        began = time.time()
         pdf = write_report(uri, names[0], output / names[0])
-        attach_report(uri, names[0], pdf.parent)
+        attach_report(uri, names[0], pdf.parent, began)
         return pdf
     from reports.collect import list_sweeps
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.error import HTTPError
 from urllib.request import urlopen
 
+from reports import prose
 from reports.measuring import REPLACING, Measuring, read_values, select_latest
 from reports.results import (
     SEPARATOR,
@@ -145,7 +146,8 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
     _add_trials(results, _add_cells(results, cell_runs), runs("seed"))
     if not any(cell.trials for cell in results.cells):
         command = tags.get("command", f"python -m sweeps.{sweep}")
-        nothing = f"nothing of '{sweep}' has finished yet ({len(results.cells)} cells planned)"
+        planned = prose.count(len(results.cells), "cell")
+        nothing = f"nothing of '{sweep}' has finished yet ({planned} planned)"
         raise NothingFinished(f"{nothing}; run it first: {command}", results.count_trials()[1])
     leave_out_other_code(results)
     refuse_mixed_metrics(results)

@@ -92,7 +92,9 @@ def build_content(
     several = not results.untouched and not results.within
     several = several or any(factor.key in METHOD_FACTORS for factor in results.factors)
     method = results.config.get("method", {}).get("name", "method")
-    size = f"{len(results.cells)} cells × {len(results.seeds)} seeds"
+    size = " × ".join(
+        [prose.count(len(results.cells), "cell"), prose.count(len(results.seeds), "seed")]
+    )
     return typeset.page(
         results.sweep,
         kicker=f"Ablation report · {'several methods' if several else method} · {size}",
@@ -114,10 +116,8 @@ def _warn(results: SweepResults) -> str:
     parts = []
     finished, planned = results.count_trials()
     if finished < planned:
-        parts.append(
-            f"Unfinished: {planned - finished} of {planned} trials are missing, see “What is "
-            "missing”. The answer may change."
-        )
+        missing = f"{planned - finished} of {prose.count(planned, 'trial')} missing"
+        parts.append(f"Unfinished: {missing}, see “What is missing”. The answer may change.")
     trials = [trial for _, trial in results.trials()]
     if not_as_asked := list_differences(trials):
         parts.append(f"Not as asked: {'; '.join(not_as_asked)}.")

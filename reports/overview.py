@@ -153,7 +153,8 @@ def write_overview(tracking_uri: str, folder: Path) -> Path:
                 line = SweepSummary(name, question, f"no report: {error}", 0, 0)
             lines.append(line)
         if not parts:
-            none = f"none of {len(lines)} sweeps has finished a trial" if lines else "no sweep"
+            sweeps = prose.count(len(lines), "sweep")
+            none = f"none of {sweeps} has finished a trial" if lines else "no sweep"
             where = hide_password(tracking_uri)
             raise ReportError(f"{none} at {where}; run one first: python -m sweeps")
         table, reading = summary_table(lines), _explain_reading(lines)
@@ -179,7 +180,7 @@ def _read_sweep(tracking_uri: str, name: str, figures: Path) -> tuple[SweepSumma
         if block["kind"] == "picture":
             block["file"] = f"{name}/{block['file']}"
     line = summarize_sweep(results, entries)
-    unfinished = f"{name} (unfinished: {line.finished} of {line.planned} trials)"
+    unfinished = f"{name} (unfinished: {line.finished} of {prose.count(line.planned, 'trial')})"
     return line, content | {"entry": name if line.complete else unfinished}
 
 
@@ -216,7 +217,10 @@ def _build_content(
     finished, planned = sum(line.finished for line in lines), sum(line.planned for line in lines)
     warnings = []
     if partial := [line for line in lines if line.metric and not line.complete]:
-        names = [f"{line.sweep} ({line.finished} of {line.planned} trials)" for line in partial]
+        names = [
+            f"{line.sweep} ({line.finished} of {prose.count(line.planned, 'trial')})"
+            for line in partial
+        ]
         warnings.append(f"Not finished: {', '.join(names)}; their answers may change.")
     warnings += warn_of_codes(lines)
     if nothing := [f"{line.sweep}: {line.answer}" for line in lines if not line.metric]:
@@ -225,7 +229,7 @@ def _build_content(
     return typeset.page(
         "All sweeps",
         kicker=f"Ablation reports · {prose.count(len(lines), 'sweep')} · "
-        f"{finished} of {planned} trials finished",
+        f"{finished} of {prose.count(planned, 'trial')} finished",
         question="Every sweep of one database: what was asked, what came out, and how it was made",
         warning=" ".join(warnings),
         front=[typeset.heading("Contents"), {"kind": "contents"}],

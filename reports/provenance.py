@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from reports import typeset
+from reports import prose, typeset
 from reports.results import SweepResults, Trial
 from reports.tables import Table, describe_undefined
 
@@ -52,7 +52,9 @@ def explain_missing(results: SweepResults) -> str:
         for seed, why in sorted(cell.unfinished.items())
     ]
     seeds = ", ".join(map(str, results.seeds))
-    complete = f"Nothing: every cell has all {len(results.seeds)} seeds ({seeds})."
+    number = len(results.seeds)
+    every = "its seed" if number == 1 else f"all {number} seeds"
+    complete = f"Nothing: every cell has {every} ({seeds})."
     text = f"{'; '.join(parts)}." if parts else complete
     if undefined := describe_undefined(results):
         text += f" Without a value: {'; '.join(undefined)}. Their means leave them out."
@@ -145,7 +147,9 @@ def _count_values(facts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     for name in dict.fromkeys(name for fact in facts for name in fact):
         counts = Counter(str(fact.get(name, NOT_RECORDED)) for fact in facts)
         if len(counts) > 1:
-            differences[name] = SEVERAL.join(f"{v} ({n} trials)" for v, n in counts.items())
+            differences[name] = SEVERAL.join(
+                f"{v} ({prose.count(n, 'trial')})" for v, n in counts.items()
+            )
     return differences
 
 
@@ -223,7 +227,9 @@ def list_differences(trials: Sequence[Trial]) -> list[str]:
     counts = Counter(
         f"{key} {text}" for trial in trials for key, text in trial.ran.get("differs", {}).items()
     )
-    return [f"{text} ({count} of {len(trials)} trials)" for text, count in counts.items()]
+    return [
+        f"{text} ({count} of {prose.count(len(trials), 'trial')})" for text, count in counts.items()
+    ]
 
 
 def _digest_files(results: SweepResults, trials: Sequence[Trial], name: str, where: str) -> str:
@@ -292,7 +298,8 @@ def _describe_time(trials: Sequence[Trial]) -> str:
     spent = [
         f"{phase} {sum(t.seconds.get(phase, 0.0) for t in trials) / 60:.1f} min" for phase in phases
     ]
-    total = f"{sum(t.minutes for t in trials):.1f} min over {len(trials)} finished trials"
+    finished = prose.count(len(trials), "finished trial")
+    total = f"{sum(t.minutes for t in trials):.1f} min over {finished}"
     ends = (
         min(t.started for t in trials),
         max(t.started + round(60_000 * t.minutes) for t in trials),

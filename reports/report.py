@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -77,11 +78,12 @@ def _all_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
     ]
 
 
-def attach_report(tracking_uri: str, sweep: str, folder: Path) -> str:
+def attach_report(tracking_uri: str, sweep: str, folder: Path, began: float | None = None) -> str:
     """Log what ``write_report`` left in ``folder`` into the sweep's run for reports; return its id.
 
-    Question and answer become the experiment's description. Raises ReportError where the sweep
-    does not exist or the report is not whole.
+    Question and answer become the experiment's description. The run lasts as long as the report
+    took that ``began`` to be made then (seconds since 1970; now if not given). Raises ReportError
+    where the sweep does not exist or the report is not whole.
     """
     client = connect(tracking_uri)
     experiment = client.get_experiment_by_name(sweep)
@@ -90,8 +92,9 @@ def attach_report(tracking_uri: str, sweep: str, folder: Path) -> str:
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise ReportError(f"{folder} lacks {', '.join(missing)}: write the report first")
     place, tags = experiment.experiment_id, {"role": "report"}
+    began_ms = round(1000 * (time.time() if began is None else began))
     runs = client.search_runs([place], filter_string="tags.role = 'report'", max_results=1)
-    run = runs[0] if runs else client.create_run(place, run_name="report", tags=tags)
+    run = runs[0] if runs else client.create_run(place, began_ms, tags, "report")
     run_id = run.info.run_id
     for name in FILES:
         client.log_artifact(run_id, str(folder / name))
@@ -99,5 +102,7 @@ def attach_report(tracking_uri: str, sweep: str, folder: Path) -> str:
     content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     note = f"{content['question']}\n\n{content['answer']}"
     client.set_experiment_tag(place, "mlflow.note.content", note)
-    client.set_terminated(run_id, "FINISHED")
+    # A run keeps its first start: of a later report only the length is known
+    end = run.info.start_time + round(1000 * time.time()) - began_ms
+    client.set_terminated(run_id, "FINISHED", end)
     return run_id

@@ -164,7 +164,7 @@ def note_missing_seeds(results: SweepResults) -> str:
         counts: dict[int, list[str]] = {}
         for label, trials in results.other_code.items():
             counts.setdefault(len(trials), []).append(label)
-        left = [f"{', '.join(labels)} of {n} trials" for n, labels in counts.items()]
+        left = [f"{', '.join(labels)} of {prose.count(n, 'trial')}" for n, labels in counts.items()]
         parts.append(f"{'; '.join(left)}: left out, since other code measured them")
     means = "Means are over the seeds that have a value, differences over common seeds only."
     return f"{'; '.join(parts)}. {means}" if parts else ""

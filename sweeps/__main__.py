@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from conf import load as conf
+from conf.describe import show_count
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import StorageError
 from sweeps.engine.status import TrialCounts
@@ -68,7 +69,8 @@ def _print_list(output: Path, storage: str | None) -> None:
         print(f"python -m sweeps.{sweep.name}  ({factors})")
         print(textwrap.fill(sweep.question, 100, initial_indent="    ", subsequent_indent="    "))
         cells = len(sweep.cells(sweep.preset.get("when", defaults.when)))
-        size = f"{cells} cells, {cells * sweep.preset.get('seeds', defaults.seeds)} trials"
+        trials = cells * sweep.preset.get("seeds", defaults.seeds)
+        size = f"{show_count(cells, 'cell')}, {show_count(trials, 'trial')}"
         for state in _describe_studies(sweep, output, storage, studies):
             print(f"    {size}: {state}")
 

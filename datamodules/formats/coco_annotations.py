@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.contents import file_state
+from conf.describe import show_count
 from datamodules.batch import Caption
 from datamodules.concepts import with_article
 from datamodules.formats.coco_layouts import Images, find
@@ -204,7 +205,7 @@ class CocoReader(Reader):
             del content
         if missing and paths:
             self.remarks.append(
-                f"{len(missing)} images are in none of the instance files: they have no masks"
+                f"{show_count(len(missing), 'image')} without masks: in none of the instance files"
             )
 
 

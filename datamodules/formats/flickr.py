@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from conf.describe import show_count
 from datamodules.batch import Caption
 from datamodules.formats.entities import (
     Regions,
@@ -145,7 +146,9 @@ class FlickrReader(Reader):
         source = ", ".join(str(file.relative_to(self.root)) for file in sources)
         counts = Counter(splits.values())
         if self.split not in counts:
-            has = ", ".join(f"{name} ({count} images)" for name, count in counts.items())
+            has = ", ".join(
+                f"{name} ({show_count(count, 'image')})" for name, count in counts.items()
+            )
             raise DataError(
                 f"no split {self.split!r} in {source} below {self.root}, which has {has}: set "
                 "data.train_split and evaluation.splits"

@@ -32,6 +32,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from conf.describe import show_count
 from datamodules.formats.index import DataError, Problems
 from datamodules.formats.made_prompts import MADE, PAIRS, make_pairs, make_polysemous
 from datamodules.formats.prompt_forms import pair
@@ -182,7 +183,8 @@ def _read_file(path: Path, kind: str, problems: Problems, keep_duplicates: bool)
         records.append(replace(record, id=len(records), place=place))
     if not records:
         raise DataError(
-            f"{path}: no prompts left of {len(lines)} lines, read as {kind}; the first: {first_bad}"
+            f"{path}: no prompts left of {show_count(len(lines), 'line')}, read as {kind}; the "
+            f"first: {first_bad}"
         )
     facts = {
         "file": str(path),

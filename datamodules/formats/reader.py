@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conf.contents import DATABASE, file_state
+from conf.describe import show_count
 from datamodules.batch import Caption
 from datamodules.formats.images import ImageHeader, check_images, lies_as_stored
 from datamodules.formats.index import DataError, Problems, Record, Records, build_index
@@ -209,16 +210,16 @@ def listing(tree: Sequence[Folder]) -> str:
     parts = []
     for folder in tree:
         name = "." if folder is tree[0] else f"{folder.path.relative_to(tree[0].path)}/"
-        content = [f"{len(folder.images)} images"] if folder.images else []
+        content = [show_count(len(folder.images), "image")] if folder.images else []
         content += folder.files[:4]
         if len(folder.files) > 4:
-            content.append(f"{len(folder.files) - 4} more files")
+            content.append(show_count(len(folder.files) - 4, "more file"))
         if content:
             parts.append(f"{name} ({', '.join(content)})")
     if not parts:
         folders = ", ".join(tree[0].folders[:8])
         return f"only the folders {folders}" if folders else "nothing"
-    more = [f"{len(parts) - 8} more folders"] if len(parts) > 8 else []
+    more = [show_count(len(parts) - 8, "more folder")] if len(parts) > 8 else []
     return ", ".join(parts[:8] + more)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_modules.attention import Site, sites
 from lightning_modules.backbone.autoencoder import Autoencoder
 from lightning_modules.backbone.families import find_family
+from lightning_modules.backbone.quiet import quiet_loading
 from lightning_modules.backbone.sampling import NoiseSchedule, check_scheduler
 from lightning_modules.backbone.text import TextCondition, TextEncoders
 from lightning_modules.backbone.weights import EMBEDDED
@@ -42,7 +43,7 @@ class Backbone:
     @classmethod
     def load(cls, path: str, dtype: str = "float32", revision: str | None = None) -> Backbone:
         """``path`` is "embedded", a diffusers folder, or a hub id; only safetensors weights are
-        read.
+        read, and nothing is printed.
 
         Raises FileNotFoundError, in one line, when nothing can be loaded from there.
         """
@@ -55,13 +56,14 @@ class Backbone:
                 "lightning_modules.pretrain`"
             )
         try:
-            pipeline = DiffusionPipeline.from_pretrained(
-                folder,
-                torch_dtype=getattr(torch, dtype),
-                revision=revision,
-                use_safetensors=True,
-                add_watermarker=False,
-            )
+            with quiet_loading():
+                pipeline = DiffusionPipeline.from_pretrained(
+                    folder,
+                    torch_dtype=getattr(torch, dtype),
+                    revision=revision,
+                    use_safetensors=True,
+                    add_watermarker=False,
+                )
         except (OSError, ValueError, ImportError, NotImplementedError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             failed = f"backbone.path={path!r} cannot be loaded"

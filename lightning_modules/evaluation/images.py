@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from conf import load as conf
+from conf.describe import show_count
 from conf.files import to_json, write_atomically
 from conf.schema import Run
 from conf.spec import methods
@@ -124,9 +125,9 @@ class ImageStore:
         needed, free = images * side * side * 3, shutil.disk_usage(self.folder).free
         if needed > free:
             raise ValueError(
-                f"{images} images of {side} pixels take up to {needed / 2**30:.1f} GiB at "
-                f"{self.folder}, {free / 2**30:.1f} GiB are free: make room, set output=, or lower "
-                "evaluation.prompts"
+                f"{show_count(images, 'image')} of {side} pixels: up to {needed / 2**30:.1f} GiB "
+                f"at {self.folder}, {free / 2**30:.1f} GiB are free: make room, set output=, or "
+                "lower evaluation.prompts"
             )
 
     @property

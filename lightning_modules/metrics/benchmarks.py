@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from conf.describe import show_count
+
 if TYPE_CHECKING:
     from datamodules.formats.benchmarks import Benchmark
     from lightning_modules.evaluation.plan import Prompt
@@ -53,7 +55,9 @@ def describe_sources(prompts: Sequence[Prompt]) -> str:
         by_benchmark.setdefault(prompt.benchmark, []).append(prompt)
     others = len({(prompt.split, prompt.index) for prompt in by_benchmark.pop(None, [])})
     parts = [describe_benchmark(of_one) for of_one in by_benchmark.values()]
-    return "; ".join([*parts, f"{others} prompts of no benchmark"] if others else parts)
+    return "; ".join(
+        [*parts, f"{show_count(others, 'prompt')} of no benchmark"] if others else parts
+    )
 
 
 def count_tasks(prompts: Sequence[Prompt]) -> Counter[str]:

@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from conf.describe import show_count
 from lightning_modules.tracking.provenance import (
     arithmetic,
     changes,
@@ -304,7 +305,7 @@ def describe_undefined_values(found: Mapping[str, Sequence[str]]) -> str:
     """eval/fid: NaN: why; train/loss: NaN at step 20 and 3 more times."""
     parts = []
     for key, times in found.items():
-        more = f" and {len(times) - 1} more times" if len(times) > 1 else ""
+        more = f" and {show_count(len(times) - 1, 'more time')}" if len(times) > 1 else ""
         parts.append(f"{key}: {times[0]}{more}")
     return "; ".join(parts)[:TAG_LENGTH]
 

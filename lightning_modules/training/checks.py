@@ -76,6 +76,13 @@ def _check_evaluation(config: Run) -> None:
             f"evaluation.follow_masks with data={data}: only the embedded world is segmented; set "
             "it to false"
         )
+    limit, asked = config.data.eval_images, evaluation.prompts
+    limited = data_kind(config) != "scene" or _is_embedded(config)
+    if limit is not None and asked is not None and asked > limit and limited:
+        raise ValueError(
+            f"evaluation.prompts={asked} with data.eval_images={limit}, which limits each split: "
+            f"set data.eval_images to {asked} or higher"
+        )
     if data_kind(config) == "prompts" and evaluation.extractor != "none":
         raise ValueError(
             f"evaluation.extractor={evaluation.extractor} with data={data}: there are no real "

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
+from conf.describe import show_count
 from conf.files import create_folder, to_json, write_atomically
 from conf.schema import Run
 from lightning_modules.training.contents import changed_contents, contents_of
@@ -47,8 +48,8 @@ class KeptImages:
         missing = [name for name in names if not (root / name).is_file()]
         if missing:
             raise NotKept(
-                f"{len(missing)} of its {len(names)} images are not kept below {root}, such as "
-                f"{missing[0]}"
+                f"{len(missing)} of {show_count(len(names), 'image')} not kept below {root}, "
+                f"such as {missing[0]}"
             )
 
     def name(self, row: int) -> str:
@@ -149,7 +150,9 @@ def _compare_prompts(prompts: Sequence[Prompt], table: pd.DataFrame) -> None:
     columns = [table[name] for name in ("split", "id", "prompt", "noise")]
     then = list(zip(*columns, strict=True))
     if len(now) != len(then):
-        raise NotKept(f"its {len(then)} images are of other prompts: there are {len(now)} now")
+        raise NotKept(
+            f"its images are of {show_count(len(then), 'prompt')}: there are {len(now)} now"
+        )
     for own, kept in zip(now, then, strict=True):
         if own != kept:
             raise NotKept(

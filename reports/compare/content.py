@@ -34,7 +34,7 @@ def warn(comparison: Comparison) -> str:
     for side in comparison.sides:
         finished, planned = side.results.count_trials()
         if finished < planned:
-            missing = f"{planned - finished} of {planned} trials are missing"
+            missing = f"{planned - finished} of {prose.count(planned, 'trial')} missing"
             unfinished.append(f"{side.label} ({missing})")
     if unfinished:
         parts.append(f"Unfinished: {' and '.join(unfinished)}. The answer may change.")

@@ -63,7 +63,8 @@ def draw_comparison(comparison: Comparison, folder: Path, name: str) -> Picture:
         f"{'not paired' if comparison.unpaired else 'seed by seed'}; thick bar: 95 % interval, "
         "thin bar: widened to hold for all common cells at once; small dots: single seeds"
         f"{'' if comparison.unpaired else ', on the right their differences'}. "
-        f"N = {prose.join_range(counts)} seeds{' a side' if comparison.unpaired else ''}."
+        f"N = {prose.join_range(counts)} seed{'' if max(counts) == 1 else 's'}"
+        f"{' a side' if comparison.unpaired else ''}."
     )
     alt = f"{metric.label} of every common cell on both sides, and the difference"
     return Picture(f"{name}.svg", caption, alt)

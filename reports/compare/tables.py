@@ -131,7 +131,7 @@ def _gather_plan(side: ComparedSweep) -> dict[str, str]:
     finished, planned = results.count_trials()
     return {
         "Sweep": f"{results.sweep}, experiment {results.experiment_id}",
-        "Finished": f"{finished} of {planned} trials",
+        "Finished": f"{finished} of {prose.count(planned, 'trial')}",
         "Factors": "; ".join(f"{f.key}: {', '.join(map(str, f.levels))}" for f in results.factors),
         "Control": prose.name_control(results),
     }

@@ -110,8 +110,8 @@ def draw_image_grid(results: SweepResults, folder: Path, rows: int = 6) -> Pictu
         f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the "
         f"{results.noun}s of {prose.name_factors(results)}. "
         f"{'✓ and ✗: whether that image is right. ' if judged else ''}"
-        f"Selected by rule among the {len(kept)} prompts whose images were kept: {most} on which "
-        "the cells disagree most, the others the first of each split."
+        f"Selected by rule among the {prose.count(len(kept), 'prompt')} whose images were kept: "
+        f"{most} on which the cells disagree most, the others the first of each split."
         f"{' Outlines: where the objects should be.' if outlined else ''}"
     )
     alt = "Generated images, one row per prompt and one column per cell"

@@ -32,8 +32,8 @@ def copy_gate_maps(results: SweepResults, folder: Path) -> Picture | None:
         caption = (
             f"Gates at {where}, seed {trial.seed}. A map shows for one token, pixel by pixel, at "
             "how many of the sampler's steps and gated layers of one resolution its gate was open: "
-            f"bright always, dark never. N = {len(prompts)} prompts, the first of each split: "
-            f"{'; '.join(prompts)}."
+            f"bright always, dark never. N = {prose.count(len(prompts), 'prompt')}, the first of "
+            f"each split: {'; '.join(prompts)}."
         )
         return Picture("gates.png", caption, "Gate maps by prompt, resolution and token")
     return None

@@ -105,4 +105,4 @@ def count_seeds(results: SweepResults, *metrics: str) -> str:
     counts = [min(len(cell.per_seed(key)) for key in keys) for cell in results.cells]
     if min(counts) < max(counts):
         return f"N = {prose.join_range(counts)} seeds (missing ones are named below)"
-    return f"N = {counts[0]} seed{'' if counts[0] == 1 else 's'}"
+    return f"N = {prose.count(counts[0], 'seed')}"

@@ -120,9 +120,9 @@ def _make_page(argv: list[str]) -> str:
     key = write_page(page, to)
     counts = page.key["counts"]
     checks = prose.count(counts["checks"], "attention check")
-    line = f"{counts['pairs']} of {counts['common']} pairs and {checks}"
+    line = f"{counts['pairs']} of {prose.count(counts['common'], 'pair')} and {checks}"
     if counts["identical"]:
-        line += f"; {counts['identical']} more were equal in every pixel and left out"
+        line += f"; {counts['identical']} more left out, equal in every pixel"
     lines = [line]
     if counts["pairs"] < numbers["items"]:
         lines.append(

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from reports import typeset
+from reports import prose, typeset
 from reports.export import escape_markdown, pick, to_markdown, write_csv
 from reports.statistics import ClusteredMean, ClusteredShare
 from reports.tables import Table
@@ -187,11 +187,13 @@ def _to_markdown(analysis: Analysis, tables: Sequence[Table]) -> str:
 
 def _build_content(analysis: Analysis, tables: Sequence[Table]) -> dict[str, Any]:
     """The content of the PDF's one page, for the template of all reports."""
-    key, people = analysis.responses.key, len(analysis.responses.participants)
+    key = analysis.responses.key
+    people = prose.count(len(analysis.responses.participants), "participant")
+    pairs = prose.count(key.counts["pairs"], "pair")
     warning = warn(analysis)
     return typeset.page(
         f"{key.cells[0]} or {key.cells[1]}?",
-        kicker=f"User study · {key.sweep} · {people} participants × {key.counts['pairs']} pairs",
+        kicker=f"User study · {key.sweep} · {people} × {pairs}",
         footer=f"{key.sweep}, study {key.study}",
         question=" ".join(key.questions[result.question] for result in analysis.questions),
         warning=warning[:1].upper() + warning[1:],

@@ -92,11 +92,12 @@ def list_facts(analysis: Analysis) -> list[tuple[str, str]]:
     responses, key = analysis.responses, analysis.responses.key
     first, second = key.cells
     study = f"{key.study}, of the sweep {key.sweep}: {first} (left=) against {second} (right=)"
-    time = f"{key.screens} questions each, in {analysis.minutes:.1f} min (median)"
+    time = f"{prose.count(key.screens, 'question')} each, in {analysis.minutes:.1f} min (median)"
     common, identical = key.counts["common"], key.counts["identical"]
-    drawn = f"{key.counts['pairs']} pairs, drawn at random from the {common} that both cells kept"
+    pairs = prose.count(key.counts["pairs"], "pair")
+    drawn = f"{pairs}, drawn at random from the {common} that both cells kept"
     if identical:
-        drawn += f"; {identical} that were equal in every pixel were left out"
+        drawn += f"; {identical} left out, equal in every pixel"
     facts = [
         ("Study", study),
         ("Participants", f"{len(responses.participants)} counted; {time}"),

@@ -149,10 +149,13 @@ def _choose_name(request: Request, uri: str, notes: list[str]) -> tuple[str, dic
                 )
         if fits:
             if count and not notes:
-                notes.append(
-                    f"MLflow has an experiment {names[0]} that does not belong to {output}: "
-                    f"kept apart as {name}"
+                first = output / names[0]
+                why = (
+                    f"{first} holds trials without their queue"
+                    if client(uri).get_experiment_by_name(names[0]) is None
+                    else f"MLflow has an experiment {names[0]} whose queue is not in {first}"
                 )
+                notes.append(f"{why}: kept apart as {name}")
             notes[:] = [note.replace("{}", str(folder)) for note in notes]
             return name, identity
     raise PlanError(

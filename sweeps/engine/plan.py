@@ -64,8 +64,7 @@ class Plan:
 
     def describe_size(self) -> str:
         """How large it is, in words."""
-        cells, seeds = len(self.request.cells), len(self.request.seeds)
-        return f"{cells} cells × {seeds} seeds = {len(self.planned)} trials"
+        return self.request.describe_size()
 
     def unknown_trials(self) -> int:
         """How many trials may come that are not planned yet."""

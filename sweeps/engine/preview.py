@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from conf.describe import show_count
 from sweeps.engine.display import make_console, show
 from sweeps.engine.resolve import Request
 from sweeps.engine.status import read_status
@@ -19,16 +20,16 @@ def print_preview(request: Request) -> None:
     console, config = make_console(), request.config
     status, seeds, cells = read_status(request), request.seeds, request.cells
     counts, adapters = status.counts, {key: request.adapter(key) for key in request.keys}
-    size = f"{len(cells)} cells × {len(seeds)} seeds = {len(counts.planned)} trials"
     for note in status.notes:
         show(console, note)
-    show(console, f"{request.sweep.name}: {size}; {counts.text()}; {status.folder}")
+    size = f"{request.describe_size()}; {counts.text()}"
+    show(console, f"{request.sweep.name}: {size}; {status.folder}")
     if config.mode == "search":
         show(
             console,
-            f"search: {config.candidates} candidates in all, proposed by {config.sampler}, "
-            f"each × {len(seeds)} seeds; the cells below come first, and are all that the estimate "
-            "knows",
+            f"search: {show_count(config.candidates, 'candidate')} in all, proposed by "
+            f"{config.sampler}, each × {show_count(len(seeds), 'seed')}; the cells below come "
+            "first, and are all that the estimate knows",
         )
     table = Table("cell")
     for name in ("done", "running", "failed"):
@@ -57,7 +58,10 @@ def _describe_sharing(
     if not trained:
         return ["nothing is trained"]
     distinct = len(set(trained))
-    lines = [f"{len(trained)} trials with a method, {distinct} adapters to train for them"]
+    lines = [
+        f"{show_count(len(trained), 'trial')} with a method, "
+        f"{show_count(distinct, 'adapter')} to train for {'it' if len(trained) == 1 else 'them'}"
+    ]
     together: dict[str, list[str]] = {}
     for cell in cells:
         if adapter := adapters[cell, seed]:

@@ -18,7 +18,7 @@ from typing import Any
 from conf import load as conf
 from conf import schema, spec
 from conf.defaults import foreign_parts
-from conf.describe import describe
+from conf.describe import describe, show_count
 from lightning_modules.training.checks import check
 from lightning_modules.training.contents import contents_of
 from lightning_modules.training.keys import training_facts
@@ -56,6 +56,11 @@ class Request:
         """Every (cell, seed), seed by seed, so that an interrupted sweep has whole seeds rather
         than whole cells."""
         return [(cell.text, seed) for seed in self.seeds for cell in self.cells]
+
+    def describe_size(self) -> str:
+        """3 cells × 1 seed = 3 trials."""
+        cells, seeds = show_count(len(self.cells), "cell"), show_count(len(self.seeds), "seed")
+        return f"{cells} × {seeds} = {show_count(len(self.keys), 'trial')}"
 
     def cell(self, text: str) -> Cell:
         """The cell of that name."""
@@ -129,6 +134,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
             "evaluation.prompts=0 measures nothing, and a sweep compares what is measured; "
             "give a number of prompts"
         )
+    _check_seeds(config)
     _check_levels(sweep, config)
     _check_mode(sweep, config, words)
     sweep = override_levels(sweep, config, [word.partition("=")[0] for word in words])
@@ -201,9 +207,11 @@ def _check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
         )
     expected = cell.untouched or (cell.control and cell.training.get("method") == UNTOUCHED_METHOD)
     if run.method.name == UNTOUCHED_METHOD and not expected:
+        unread = [key for key in sweep.keys if key.startswith("method.")]
+        reads = f"it reads none of {', '.join(unread)}, and " if unread else ""
         raise PlanError(
-            f"method.name={run.method.name}: {', '.join(sweep.keys)} would change nothing in it; "
-            "choose another method"
+            f"method={run.method.name}: {reads}every sweep has the untouched backbone as a cell "
+            "of its own; choose another method"
         )
 
 
@@ -275,8 +283,22 @@ def _reason_to_decline(sweep: Sweep) -> str:
     )
 
 
+def _check_seeds(config: schema.Sweep) -> None:
+    last = config.seed + config.seeds - 1
+    if last > schema.MAX_SEED:
+        raise PlanError(
+            f"seed={config.seed} with seeds={config.seeds}: the last one, {last}, is beyond "
+            f"{schema.MAX_SEED} (32 bit)"
+        )
+
+
 def _check_levels(sweep: Sweep, config: schema.Sweep) -> None:
-    """Raises PlanError for levels that name what only the embedded data have."""
+    """Raises PlanError for no levels, and for those that name what only the embedded data have."""
+    if config.levels == []:
+        own = "; ".join(
+            f"{factor.key}: {', '.join(map(level_text, factor.levels))}" for factor in sweep.factors
+        )
+        raise PlanError(f"levels=[] names no level; give some, or leave it out for {own}")
     if sweep.needs or config.levels is not None or "data" not in foreign_parts(config):
         return
     for factor in sweep.factors:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from conf import load as conf
+from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
 from sweeps.command import REFUSED, REMEASURE, config_words
@@ -158,7 +159,9 @@ def _print_plan(requests: Sequence[Request], console: Console) -> None:
     rest = "nothing is left to run"
     if waiting:
         rest = _describe_total([status.remaining_seconds for status in statuses])
-    show(console, f"{len(requests)} sweeps, {waiting + done} trials, {done} done; {rest}")
+    sweeps = show_count(len(requests), "sweep")
+    trials = show_count(waiting + done, "trial")
+    show(console, f"{sweeps}, {trials}, {done} done; {rest}")
 
 
 def _describe_total(seconds: Sequence[float | None]) -> str:
@@ -219,5 +222,7 @@ def _print_answers(
     config = requests[0].config
     show(console, f"reports: {Path(config.output) / '<sweep>' / 'report.pdf'}")
     where = "" if config.output == "runs" else f" output={shlex.quote(config.output)}"
-    where += f" tracking_uri={public(config.tracking_uri)}" if config.tracking_uri else ""
+    where += (
+        f" tracking_uri={shlex.quote(public(config.tracking_uri))}" if config.tracking_uri else ""
+    )
     show(console, f"all in one: python -m reports all{where}")

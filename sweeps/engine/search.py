@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import LOSSES, PRUNE, read_step
 from sweeps.engine.bookkeeping import RESULT
@@ -45,7 +46,7 @@ class SearchPlan(Plan):
         return (
             f"search by {config.sampler} for {' and '.join(self.proposals.objectives)}: "
             f"{len(self.proposals.candidates())} of {config.candidates} candidates proposed, "
-            f"each × {seeds} seeds"
+            f"each × {show_count(seeds, 'seed')}"
         )
 
     def unknown_trials(self) -> int:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf import load as conf
+from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from reports import report
 from reports.results import ReportError
@@ -143,7 +146,8 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
         note = "more being run by another process; the same command later adds them to the report"
         show(console, f"{elsewhere} {note}")
     if len(rest) > elsewhere:
-        show(console, f"{len(rest) - elsewhere} trials are left to run")
+        left = len(rest) - elsewhere
+        show(console, f"{show_count(left, 'trial')} {'is' if left == 1 else 'are'} left to run")
     return FAILED if failures or (done and not written) else 0
 
 
@@ -158,15 +162,15 @@ def _write_report(plan: Plan, console: Console) -> bool:
     }
     digest = conf.digest({"state": plan.mirror.experiment.state(), "source": source})
     if plan.queue.facts.get("report") != digest or not (plan.folder / "report.pdf").is_file():
-        uri = plan.mirror.uri
+        uri, began = plan.mirror.uri, time.time()
         try:
             report.write_report(uri, plan.name, plan.folder)
-            report.attach_report(uri, plan.name, plan.folder)
+            report.attach_report(uri, plan.name, plan.folder, began)
         except ReportError as error:
             config = plan.request.config
-            where = f"output={config.output}"
+            where = f"output={shlex.quote(config.output)}"
             if config.tracking_uri:
-                where += f" tracking_uri={public(config.tracking_uri)}"
+                where += f" tracking_uri={shlex.quote(public(config.tracking_uri))}"
             command = f"python -m reports {plan.name} {where}"
             print(f"error: no report: {error}; to try again: {command}", file=sys.stderr)
             return False

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf.describe import show_count
 from lightning_modules.training.progress import format_duration
 from sweeps.engine.eta import EtaEstimator, recorded_run, recorded_seconds
 from sweeps.engine.plan import kinds_of, seconds_of
@@ -95,8 +96,8 @@ class PlanStatus:
             )
         if seconds is None:
             return (
-                f"{count} trials to run, {slots} at a time; how long they take is known once one "
-                "has finished"
+                f"{show_count(count, 'trial')} to run, {slots} at a time; how long "
+                f"{'it takes' if count == 1 else 'they take'} is known once one has finished"
             )
         own = self.eta.seconds
         means = ", ".join(f"{kind} {format_duration(sum(s) / len(s))}" for kind, s in own.items())

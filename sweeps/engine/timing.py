@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from conf.describe import show_count
 from lightning_modules.training.progress import format_duration
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def timing_table(trials: Collection[FrozenTrial]) -> Table | None:
     if not total:
         return None
     count = sum(t.state.name == "COMPLETE" and bool(t.user_attrs.get("phases")) for t in trials)
-    title = f"where the time of {count} trials went"
+    title = f"where the time of {show_count(count, 'trial')} went"
     table = Table("phase", title=title, title_justify="left", title_style="")
     for name in ("in all", "a trial", "share"):
         table.add_column(name, justify="right")

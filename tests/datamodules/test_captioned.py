@@ -170,7 +170,7 @@ def test_the_next_good_image_stands_in_for_one_that_breaks_late(breaking: Path):
     for i in (0, 3):
         (breaking / "val2017" / f"{i:012d}.jpg").unlink()
     with (
-        pytest.raises(DataError, match=("none of the 4 images of split 'val2017' can be decoded")),
+        pytest.raises(DataError, match=("none of 4 images of split 'val2017' can be decoded")),
         pytest.warns(UserWarning),
     ):
         dataset[0]

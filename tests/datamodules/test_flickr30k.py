@@ -105,7 +105,7 @@ def test_karpathys_split(plain: Path, split_file: str, layout: str):
     assert manifest["problems"] == {}
     with pytest.raises(
         DataError,
-        match=(r"no split 'test' in .*, which has " r"train \(2 images\), val \(1 images\)"),
+        match=(r"no split 'test' in .*, which has " r"train \(2 images\), val \(1 image\)"),
     ):
         dataset(plain, "test", layout=layout)
 
@@ -422,7 +422,7 @@ def test_the_datamodule(plain: Path):
 def test_images_that_are_trained_and_measured_on_are_told(plain: Path):
     datamodule = Flickr30kDataModule(plain, 64, split_by="all")
     with pytest.warns(
-        UserWarning, match=("4 of the 4 images of 'val' are in the training split 'train' as well")
+        UserWarning, match=("4 of 4 images of 'val' also in the training split 'train'")
     ):
         datamodule.setup()
     assert any("trained on" in note for note in datamodule.manifest()["notes"])

@@ -127,7 +127,7 @@ def test_photographs_with_problems(coco: Path, tmp_path: Path):
         "masks that vanish on a map, with data.mask_share=0.5: 64x64 0 (0%), 32x32 0 (0%), "
         "16x16 0 (0%), 8x8 1 (33%)"
     ) in said
-    assert "problem: empty, 1 times" in said and any(
+    assert "problem: empty, 1 time" in said and any(
         line.endswith("000000000004.jpg") for line in said
     )
     assert any(line.startswith("source: ") and "layout coco" in line for line in said)

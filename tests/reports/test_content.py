@@ -79,7 +79,7 @@ def test_special_signs_are_printed_and_missing_seeds_named(
     text = words_of(folder / "report.json")
     assert text.count(special.replace("漢", "[U+6F22]")) >= 4  # Question, origin, number, error
     for part in (
-        "Unfinished: 3 of 12 trials are missing",
+        "Unfinished: 3 of 12 trials missing",
         "Made by several versions of the code (all c0ffee00 / 0b501e7e)",
         "threshold=0.4, seed 0: failed: OutOfMemoryError",
         "threshold=0.4, seed 1: still running",

@@ -130,7 +130,7 @@ def test_differences_of_libraries_and_threads_are_listed(changeable: Any) -> Non
         trial.versions = {"scipy": "1.17", "threads": 2 if trial.seed else 1, "code": trial.run_id}
     assert fact_differences(trials) == {"threads": "1 (6 trials) / 2 (12 trials)"}
     trials[0].measured_with = trials[0].versions | {"scipy": "1.18"}
-    assert fact_differences(trials)["measured with scipy"] == "1.18 (1 trials) / 1.17 (17 trials)"
+    assert fact_differences(trials)["measured with scipy"] == "1.18 (1 trial) / 1.17 (17 trials)"
 
 
 def test_a_run_whose_numbers_are_replaced_has_none() -> None:

@@ -104,6 +104,6 @@ def test_the_pdf_has_contents_and_every_report(tmp_path: Path, text_of: Any) -> 
 @pytest.mark.usefixtures("memory")
 def test_nothing_to_report_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overview, "list_sweeps", lambda uri: {"unstarted": "?"})
-    with pytest.raises(ReportError, match="none of 1 sweeps has finished a trial at .*python -m"):
+    with pytest.raises(ReportError, match="none of 1 sweep has finished a trial at .*python -m"):
         write_overview(MEMORY, tmp_path)
     assert not list(tmp_path.iterdir())

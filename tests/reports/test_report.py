@@ -4,6 +4,7 @@ import ast
 import io
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -144,10 +145,12 @@ def test_a_report_is_attached_to_one_run(uri: str, tmp_path: Path) -> None:
     (tmp_path / "figures" / "response.svg").write_text("<svg/>")
     client = MlflowClient(tracking_uri=uri)
     first = attach_report(uri, "pair", tmp_path)
-    assert attach_report(uri, "pair", tmp_path) == first
+    assert attach_report(uri, "pair", tmp_path, time.time() - 7) == first, "made days later, too"
     experiment = client.get_experiment_by_name("pair")
     runs = client.search_runs([experiment.experiment_id], "tags.role = 'report'")
     assert [(run.info.run_id, run.info.status) for run in runs] == [(first, "FINISHED")]
+    lasted = (runs[0].info.end_time - runs[0].info.start_time) / 1000
+    assert 7 <= lasted < 60, "as long as the last report took to make"
     assert {item.path for item in client.list_artifacts(first)} == FILES | {"figures"}
     assert experiment.tags["mlflow.note.content"] == "Is it?\n\nIt is."
 

@@ -106,11 +106,11 @@ def test_a_server_serves_all_forms(server: str, tmp_path: Path, words_of: Any) -
     for words in (["left_off"], ["all"], *compared):
         assert main([*words, *settings]) == 0
     single = words_of(tmp_path / "left_off" / "report.json")
-    assert "Unfinished: 1 of 6 trials are missing" in single
+    assert "Unfinished: 1 of 6 trials missing" in single
     assert "threshold=0.6, seed 1: failed: OutOfMemoryError" in single
     assert (tmp_path / "reports" / "all.pdf").is_file()
     both = words_of(tmp_path / "reports" / "pair-vs-left_off.json")
-    assert "Unfinished: left_off (1 of 6 trials are missing)" in both
+    assert "Unfinished: left_off (1 of 6 trials missing)" in both
 
 
 @pytest.mark.parametrize("module", ["reports", "reports.user_study"])

@@ -111,7 +111,7 @@ def reports(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return folder / "report.pdf"
 
     monkeypatch.setattr(report, "write_report", write)
-    monkeypatch.setattr(report, "attach_report", lambda uri, name, folder: "")
+    monkeypatch.setattr(report, "attach_report", lambda uri, name, folder, began: "")
     return written
 
 

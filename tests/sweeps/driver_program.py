@@ -22,7 +22,7 @@ def write(uri: str, name: str, folder: Path) -> Path:
 
 
 report.write_report = write  # type: ignore[assignment]
-report.attach_report = lambda uri, name, folder: ""  # type: ignore[assignment]
+report.attach_report = lambda uri, name, folder, began: ""  # type: ignore[assignment]
 
 if __name__ == "__main__":
     sys.exit(

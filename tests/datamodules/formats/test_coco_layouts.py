@@ -154,7 +154,7 @@ def test_karpathy_takes_masks_from_instance_files_by_cocoid(tmp_path: Path):
         1,
         0,
     ]
-    assert ("1 images are in none of the instance files") in dataset.manifest["notes"][
+    assert ("1 image without masks: in none of the instance files") in dataset.manifest["notes"][
         1
     ] and not dataset.manifest["problems"]
     assert len(CocoDataset(root, "val", 64).instances(0)) == 1
@@ -353,14 +353,14 @@ def test_training_on_what_is_measured_is_said(
     assert said == datamodule.manifest()["notes"] and len(said) == bool(shared)
     if shared:
         assert said[0].startswith(
-            "2 of the 3 images of 'val2014' are in the training split 'train2017' as well"
+            "2 of 3 images of 'val2014' also in the training split 'train2017'"
         )
 
 
 def test_karpathy_splits_overlap_with_those_of_2017(tmp_path: Path):
     root = write_coco(karpathy(tmp_path), "train2017", [139, 9])
     with pytest.warns(
-        UserWarning, match=("1 of the 1 images of 'test' are in the training split 'train2017'")
+        UserWarning, match=("1 of 1 image of 'test' also in the training split 'train2017'")
     ):
         CocoDataModule(root, 64, "train2017", ("test",)).setup()
 

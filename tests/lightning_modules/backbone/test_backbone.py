@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 from lightning_modules.backbone import autoencoder
 from lightning_modules.backbone import backbone as module
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.quiet import quiet_loading
 from lightning_modules.backbone.sampling import initial_noise, sample
 from lightning_modules.backbone.text import TextCondition
 
@@ -44,6 +48,32 @@ def stock(pipeline: Any, guidance: float, steps: int = 3) -> torch.Tensor:
 
 def difference(a: torch.Tensor, b: torch.Tensor) -> int:
     return int((a.int() - b.int()).abs().max())
+
+
+@pytest.mark.slow
+def test_loading_in_a_script_prints_nothing() -> None:
+    """In a process of its own: libraries give their notes once."""
+    script = "from lightning_modules.backbone import Backbone; Backbone.load('embedded')"
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_what_is_wrong_is_told_and_a_scripts_own_settings_stay(capsys: Any) -> None:
+    from transformers.utils import logging as transformers
+
+    logger = logging.getLogger("transformers")
+    filters = [list(handler.filters) for handler in logger.handlers]
+    transformers.enable_progress_bar()
+    with quiet_loading():
+        assert not transformers.is_progress_bar_enabled()
+        handled = [h for h in logger.handlers if h.filter(logging.makeLogRecord({"msg": "lost"}))]
+        assert handled == logger.handlers
+        note = logging.makeLogRecord({"msg": "X requires torchvision (not installed); or else"})
+        assert not any(handler.filter(note) for handler in logger.handlers)
+    assert transformers.is_progress_bar_enabled()
+    assert filters == [list(handler.filters) for handler in logger.handlers]
 
 
 @pytest.fixture

@@ -203,4 +203,4 @@ def test_only_the_benchmarks_validation_prompts_bear_its_name():
     scorer.add(prompts, torch.zeros(2, 3, 512, 512, dtype=torch.uint8), ["a", "b"])
     assert scorer.finish() == {"spatial": pytest.approx(0.85), "spatial_other": 0}
     assert "1 of 300 prompts" in scorer.facts["spatial"]["prompts_from"]
-    assert scorer.facts["spatial_other"]["prompts_from"] == "1 prompts of no benchmark"
+    assert scorer.facts["spatial_other"]["prompts_from"] == "1 prompt of no benchmark"

@@ -171,7 +171,7 @@ def test_a_refused_run_writes_nothing(base: Run, tmp_path: Path) -> None:
     [
         (
             {"evaluation.prompts": 5},
-            "split 'val' has 4, to which data.eval_images=4 limits it: set data.eval_images to 5",
+            "evaluation.prompts=5 with data.eval_images=4, .*: set data.eval_images to 5",
         ),
         (
             {"evaluation.splits": ["val", "test"]},

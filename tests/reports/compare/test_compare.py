@@ -233,7 +233,7 @@ def test_a_comparison_is_a_report(tmp_path: Path, words_of: Any) -> None:
     assert {path.name for path in tmp_path.iterdir()} == {f"{stem}.{form}" for form in forms}
     text = words_of(tmp_path / f"{stem}.json")
     for part in (
-        "Unfinished: broken (3 of 12 trials are missing)",
+        "Unfinished: broken (3 of 12 trials missing)",
         "Made by different code (0123456789ab and c0ffee00 / 0b501e7e)",
         "Seeds do not pair: seed 0 gave the two sides other prompts",
         "Cells of threshold only threshold=0.3, threshold=0.7",

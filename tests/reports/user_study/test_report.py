@@ -103,5 +103,5 @@ def test_facts_name_what_was_left_out(respond: Any, saved: Any, save: Any, key: 
     assert facts["Attention"].startswith("2 of 5 checks failed, by 2 of the participants counted")
     assert "without them target has 100.0 %" in facts["Attention"]
     assert facts["Items"].startswith("4 pairs, drawn at random from the 9 that both cells kept")
-    assert "2 that were equal in every pixel" in facts["Items"]
+    assert "2 left out, equal in every pixel" in facts["Items"]
     assert "all 5 checks passed" in dict(list_facts(analyse(respond(5, 0))))["Attention"]
