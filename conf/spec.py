@@ -12,7 +12,10 @@ import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from conf.commands import leave_out
 
 if TYPE_CHECKING:
     from conf.schema import Evaluation, Method, Run
@@ -29,6 +32,8 @@ __all__ = [
     "metrics",
     "unread_sections",
 ]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -117,12 +122,12 @@ class MetricSpec:
 
 def methods() -> dict[str, MethodSpec]:
     """Name -> declaration of every method."""
-    return _declared("method", "METHOD")
+    return _declared("method", "METHOD", MethodSpec)
 
 
 def data_sets() -> dict[str, DataSpec]:
     """Name -> declaration of every data set."""
-    return _declared("data", "DATA")
+    return _declared("data", "DATA", DataSpec)
 
 
 def data_kind(config: Run) -> str:
@@ -138,7 +143,7 @@ def unread_sections(*names: str) -> set[str]:
 
 def metrics() -> dict[str, MetricSpec]:
     """Name -> declaration of every metric."""
-    return _declared("metric", "METRIC")
+    return _declared("metric", "METRIC", MetricSpec)
 
 
 def measured_metrics(evaluation: Evaluation) -> dict[str, MetricSpec]:
@@ -160,11 +165,18 @@ def measured_metrics(evaluation: Evaluation) -> dict[str, MetricSpec]:
 
 
 @functools.cache
-def _declared(group: str, attribute: str) -> dict[str, Any]:
+def _declared(group: str, attribute: str, kind: type[T]) -> dict[str, T]:
+    """Of a faulty file there is a line on standard error, and the others can be used."""
     folders = import_module(f"conf.{group}").__path__
-    names = sorted(module.name for module in pkgutil.iter_modules(folders))
-    modules = {name: import_module(f"conf.{group}.{name}") for name in names}
-    for module in modules.values():
-        if not hasattr(module, attribute):
-            raise AttributeError(f"{module.__file__} declares nothing: expected {attribute} = …")
-    return {name: getattr(module, attribute) for name, module in modules.items()}
+    found = {}
+    for name in sorted(module.name for module in pkgutil.iter_modules(folders)):
+        try:
+            module = import_module(f"conf.{group}.{name}")
+            if not isinstance(declared := getattr(module, attribute, None), kind):
+                raise AttributeError(f"declares nothing: expected {attribute} = {kind.__name__}(…)")
+        except Exception as error:
+            file = next(f for folder in folders if (f := Path(folder) / f"{name}.py").exists())
+            leave_out(error, file)
+        else:
+            found[name] = declared
+    return found

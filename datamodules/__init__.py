@@ -2,7 +2,10 @@
 model."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from conf.commands import check_command
 
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule as CocoDataModule
@@ -18,6 +21,8 @@ HOMES = {
     "SceneDataModule": "scene",
     "ShapesDataModule": "shapes.module",
 }
+
+check_command(__name__, Path(__file__).parent)
 
 
 def __getattr__(name: str) -> Any:

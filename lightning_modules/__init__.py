@@ -2,7 +2,10 @@
 belong here."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from conf.commands import check_command
 
 if TYPE_CHECKING:
     from lightning_modules.methods.break_a_scene import BreakAScene as BreakAScene
@@ -19,6 +22,8 @@ HOMES = {  # Class -> its file below ``methods``
     "Untouched": "untouched",
 }
 FORMER_NAMES = {"Baseline": "Untouched"}
+
+check_command(__name__, Path(__file__).parent)
 
 
 def __getattr__(name: str) -> Any:

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
 from conf import load as conf
-from conf.describe import show_count
+from conf.describe import nearest, show_count
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import StorageError
 from sweeps.engine.status import TrialCounts
@@ -44,10 +45,17 @@ def main(argv: list[str]) -> int:
     settings = dict(word.split("=", 1) for word in argv if "=" in word)
     for word in argv:
         if "=" not in word or word.partition("=")[0] not in ("output", "storage"):
+            names = [sweep.name for sweep in discover()]
+            if word in names:
+                command = shlex.join(
+                    [f"sweeps.{word}", *(other for other in argv if other != word)]
+                )
+                cure = f"to run it: python -m {command}"
+            else:
+                cure = f"to run a sweep: python -m sweeps.<name> key=value …{nearest(word, names)}"
             print(
                 "error: python -m sweeps only lists (output=FOLDER, storage=URL), runs all (all) "
-                f"and opens results (ui), got {word!r}; "
-                "to run a sweep: python -m sweeps.<name> key=value …",
+                f"and opens results (ui), got {word!r}; {cure}",
                 file=sys.stderr,
             )
             return 2
@@ -61,12 +69,16 @@ def main(argv: list[str]) -> int:
 
 def _print_list(output: Path, storage: str | None) -> None:
     defaults = conf.load([])
+    places = [] if output == Path("runs") else [f"output={output}"]
+    places += [f"storage={storage}"] if storage and "@" not in storage else []
     studies = list_studies(output, storage)
     for sweep in discover():
         factors = "; ".join(
             f"{factor.key}: {', '.join(map(level_text, factor.levels))}" for factor in sweep.factors
         )
-        print(f"python -m sweeps.{sweep.name}  ({factors})")
+        # Without more words on the line: it can be pasted
+        print(f"python -m {shlex.join([f'sweeps.{sweep.name}', *places])}")
+        print(textwrap.fill(factors, 100, initial_indent="    ", subsequent_indent="    "))
         print(textwrap.fill(sweep.question, 100, initial_indent="    ", subsequent_indent="    "))
         cells = len(sweep.cells(sweep.preset.get("when", defaults.when)))
         trials = cells * sweep.preset.get("seeds", defaults.seeds)

@@ -12,7 +12,7 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
@@ -45,6 +45,8 @@ class Factor:
     settings: Mapping[Any, Mapping[str, Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if isinstance(self.levels, str | Mapping) or not isinstance(self.levels, Iterable):
+            raise ValueError(f"factor {self.key}: levels={self.levels!r}; expected a list")
         object.__setattr__(self, "levels", tuple(self.levels))
         for level in self.levels if self.settings else ():
             if level not in self.settings:
@@ -132,9 +134,10 @@ class Sweep:
     def __post_init__(self, baseline: Any) -> None:
         if baseline is not None:
             raise ValueError(f"sweep {self.name}: baseline={baseline!r}: it is called control= now")
-        for name in ("factors", "metrics", "published", "without", "also"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
         try:
+            _check_types(self)
+            for name in ("factors", "metrics", "published", "without", "also"):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
             _check(self)
         except ValueError as error:
             raise ValueError(f"sweep {self.name}: {error}") from None
@@ -284,6 +287,32 @@ def level_text(level: Any) -> str:
     if isinstance(level, list | tuple):
         return "+".join(map(level_text, level)) or "none"
     return level if isinstance(level, str) else json.dumps(level, separators=(",", ":"))
+
+
+# Field of a sweep -> what its parts are
+PARTS = {"factors": Factor, "metrics": Metric, "published": Mapping, "without": Mapping}
+
+
+def _check_types(sweep: Sweep) -> None:
+    """Raises ValueError for a field of another type than it is declared with."""
+    expected: list[tuple[str, type, str]] = [
+        *((name, str, "text") for name in ("name", "question", "origin", "headline", "within")),
+        *((name, str, "text") for name in ("needs", "instead")),
+        *((name, Mapping, "a mapping {key: value}") for name in ("control", "preset")),
+    ]
+    for name, kind, words in expected:
+        if not isinstance(value := getattr(sweep, name), kind):
+            raise ValueError(f"{name}={value!r}; expected {words}")
+    for name in (*PARTS, "also"):
+        value = getattr(sweep, name)
+        if isinstance(value, str | Mapping) or not isinstance(value, Iterable):
+            raise ValueError(f"{name}={value!r}; expected a list")
+        kind = PARTS.get(name, tuple)
+        if wrong := [part for part in value if not isinstance(part, kind)]:
+            what = "a pair (levels, settings)" if name == "also" else f"a {kind.__name__}"
+            raise ValueError(f"{name} holds {wrong[0]!r}; expected {what} each")
+    if wrong_keys := [key for key in [*sweep.control, *sweep.preset] if not isinstance(key, str)]:
+        raise ValueError(f"{wrong_keys[0]!r} in control or preset; expected the name of a setting")
 
 
 def _check(sweep: Sweep) -> None:

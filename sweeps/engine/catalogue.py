@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import sweeps
+from conf.commands import leave_out
 from sweeps.sweep import Sweep
 
 __all__ = ["brief_words", "discover", "list_words"]
@@ -18,11 +19,18 @@ SIZE = ("mode", "cells", "levels")
 
 
 def discover() -> list[Sweep]:
-    """All modules of the package ``sweeps`` that define SWEEP, by name."""
+    """All modules of the package ``sweeps`` that define SWEEP, by name; a faulty one is left out
+    with a line on standard error."""
     defines = re.compile(r"^SWEEP\b", re.MULTILINE)
     files = [file for folder in sweeps.__path__ for file in Path(folder).glob("*.py")]
-    names = [file.stem for file in files if defines.search(file.read_text(encoding="utf-8"))]
-    return [importlib.import_module(f"sweeps.{name}").SWEEP for name in sorted(names)]
+    found = []
+    for file in sorted(files, key=lambda file: file.stem):
+        try:
+            if defines.search(file.read_text(encoding="utf-8")):
+                found.append(importlib.import_module(f"sweeps.{file.stem}").SWEEP)
+        except Exception as error:
+            leave_out(error, file)
+    return found
 
 
 def brief_words(sweep: Sweep, words: Sequence[str] = ()) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,33 @@ import conf.metric
 from conf import spec
 
 
-def test_a_file_that_declares_nothing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    (tmp_path / "contrast.py").write_text("METRICS = ()\n")
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("METRICS = ()\n", "contrast.py: AttributeError: declares nothing: expected METRIC"),
+        ("x = (\n", "contrast.py, line 1: SyntaxError: "),
+        ("\nimport nowhere\n", "contrast.py, line 2: ModuleNotFoundError: No module named"),
+        (
+            "from conf.spec import MetricSpec\nMETRIC = MetricSpec(output=())\n",
+            "line 2: TypeError: .*did you mean outputs",
+        ),
+    ],
+)
+def test_a_faulty_file_is_named_and_the_others_are_there(
+    content: str,
+    why: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+):
+    (tmp_path / "contrast.py").write_text(content)
+    monkeypatch.delitem(sys.modules, "conf.metric.contrast", raising=False)
     monkeypatch.setattr(conf.metric, "__path__", [*conf.metric.__path__, str(tmp_path)])
     spec._declared.cache_clear()
     try:
-        with pytest.raises(AttributeError, match="contrast.py declares nothing: expected METRIC"):
-            spec.metrics()
+        assert "judge" in spec.metrics() and "contrast" not in spec.metrics()
+        printed = capsys.readouterr().err
+        assert re.search(why, printed) and printed.startswith("left out: ")
+        assert printed.count("\n") == 1
     finally:
         spec._declared.cache_clear()

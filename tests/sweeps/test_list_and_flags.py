@@ -121,13 +121,16 @@ def test_the_list_says_how_far_every_sweep_is(
     assert f"6 cells, 18 trials: 4 of 4 done in {output / 'threshold'}\n" in printed
     assert len(re.findall(r"4 of 4 done in \S+/threshold", printed)) == 3
     assert f"in {output / 'threshold-search'}" in printed
-    assert "python -m sweeps.objects" in printed and printed.count("not started") > 20
+    commands = [line for line in printed.splitlines() if line.startswith("python -m")]
+    assert f"python -m sweeps.objects output={output}" in commands, "it can be pasted"
+    assert printed.count("not started") > 20
 
 
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["threshold"], "to run a sweep: python -m sweeps.<name>"),
+        (["threshold", "seeds=1"], "to run it: python -m sweeps.threshold seeds=1"),
+        (["treshold"], "to run a sweep: python -m sweeps.<name> key=value …; did you mean thresho"),
         (["output=x", "seeds=2"], "got 'seeds=2'"),
         (["storage=sqlite:///x.db"], "hands one queued trial to two workers"),
     ],
