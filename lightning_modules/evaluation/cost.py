@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from conf.files import write_atomically
+from conf.files import read_json, write_atomically
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
 from lightning_modules.tracking.ran import read_ran
@@ -65,8 +65,7 @@ def measure_costs(
     # Of the optimiser: a method may hold some that stay as they are
     every = sum(p.numel() for p in method.parameters())
     found = {"trained_parameters": float(read_ran(target).get("trained_parameters", every))}
-    if (target / FILE).is_file():
-        training = json.loads((target / FILE).read_text())
+    if training := read_json(target / FILE, then="the cost is not known"):
         found["train_seconds"] = training["seconds"]
         found |= {"train_memory": training["memory"] / 2**30} if "memory" in training else {}
     return found | {"sampling_time": _sampling_time(method, prompts[:PROMPTS], config)}

@@ -141,7 +141,7 @@ def draw_missing(
     returns when those of all processes are there."""
 
     def find_missing() -> list[int]:
-        rows = images.missing()
+        rows = images.missing(lambda text, share: emit(text, 0.0))
         # The method's statistics are of all images
         everything = method.collects_stats and (rows or images.stats is None)
         return list(range(len(prompts))) if everything else rows

@@ -9,7 +9,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,15 @@ from torch import Tensor
 
 from conf import load as conf
 from conf.describe import show_count
-from conf.files import to_json, write_atomically
+from conf.files import drop, read_json, to_json, write_atomically
 from conf.schema import Run
 from conf.spec import methods
+from datamodules.formats.images import check_image
 from datamodules.loading import ranks
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.training.keys import backbone_facts, method_facts, sampling_code
 
+Emit = Callable[[str, float], None]
 # How PIL writes them: both keep every pixel
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}
 
@@ -73,12 +75,25 @@ def _digest_masks(prompts: Sequence[Prompt], masks: Sequence[Sequence[Tensor]]) 
     return digest.hexdigest()[:16]
 
 
+class DamagedImage(ValueError):
+    """A kept image that cannot be decoded: ``path``."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        self.path, self.reason = path, reason
+        super().__init__(f"{path} cannot be decoded ({reason})")
+
+
 def load_images(paths: Sequence[Path]) -> Tensor:
-    """uint8 [len(paths), 3, H, W]. Raises FileNotFoundError."""
+    """uint8 [len(paths), 3, H, W]. Raises FileNotFoundError and DamagedImage."""
     pictures = []
     for path in paths:
-        with Image.open(path) as file:
-            pictures.append(torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1))
+        try:
+            with Image.open(path) as file:
+                pictures.append(torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1))
+        except Exception as error:  # Pillow's decoders raise errors of any kind
+            if isinstance(error, OSError) and error.errno is not None:
+                raise
+            raise DamagedImage(path, error) from error
     return torch.stack(pictures)
 
 
@@ -93,7 +108,7 @@ class ImageStore:
         self.folder = root / conf.digest(facts)
         self.count, self.form = count, facts["sampling"]["image_format"]
         self.folder.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "facts.json").exists():
+        if read_json(self.folder / "facts.json") is None:
             write_atomically(self.folder / "facts.json", json.dumps(facts, indent=1))
 
     def path(self, row: int) -> Path:
@@ -103,9 +118,19 @@ class ImageStore:
         """Folder and file, which no other image below the same root has."""
         return f"{self.folder.name}/{self.path(row).name}"
 
-    def missing(self) -> list[int]:
+    def missing(self, emit: Emit | None = None) -> list[int]:
+        """The rows of images that are to be drawn. What was cut off is dropped, with a line."""
         there = {entry.name for entry in os.scandir(self.folder)}
-        return [row for row in range(self.count) if self.path(row).name not in there]
+        missing = []
+        for row in range(self.count):
+            path = self.path(row)
+            if path.name in there:
+                header = check_image(path)
+                if not isinstance(header, str):
+                    continue
+                drop(path, emit, header, "drawn again")
+            missing.append(row)
+        return missing
 
     def save(self, row: int, image: Tensor) -> None:
         """uint8 [3, H, W]."""
@@ -116,8 +141,13 @@ class ImageStore:
         )
 
     def load(self, rows: Sequence[int]) -> Tensor:
-        """uint8 [len(rows), 3, H, W]. Raises FileNotFoundError."""
-        return load_images([self.path(row) for row in rows])
+        """uint8 [len(rows), 3, H, W]. Raises FileNotFoundError; ValueError where an image cannot be
+        decoded, which is dropped."""
+        try:
+            return load_images([self.path(row) for row in rows])
+        except DamagedImage as error:
+            drop(error.path)
+            raise ValueError(f"{error}: dropped; the same command draws it again") from error
 
     def check_space(self, images: int, side: int) -> None:
         """Raises ValueError when the disk cannot hold so many more images of ``side`` pixels, three
@@ -134,15 +164,14 @@ class ImageStore:
     def stats(self) -> dict[str, float] | None:
         """What the method measured of itself while all the images were drawn, the mean over images;
         NaN where it is undefined for some of them, None while some of it is not there."""
-        first = self.folder / "stats-0.json"
-        if not first.exists():
+        first = read_json(self.folder / "stats-0.json")
+        if first is None:
             return None
-        world = json.loads(first.read_text())["of"]
-        paths = [self.folder / f"stats-{rank}.json" for rank in range(world)]
-        if not all(path.exists() for path in paths):
+        parts = [read_json(self.folder / f"stats-{rank}.json") for rank in range(first["of"])]
+        if None in parts:
             return None
         sums: dict[str, list[float]] = {}
-        for part in (json.loads(path.read_text()) for path in paths):
+        for part in parts:
             for key, value in part["values"].items() if part["images"] else ():
                 total = sums.setdefault(key, [0, 0])
                 total[0] += (math.nan if value is None else value) * part["images"]

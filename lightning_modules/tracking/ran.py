@@ -8,14 +8,13 @@ and what is not as it was asked for is named (`list_differences`).
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from conf.files import to_json, write_atomically
+from conf.files import read_json, to_json, write_atomically
 from conf.spec import data_kind
 
 if TYPE_CHECKING:
@@ -47,9 +46,10 @@ def write_ran(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def read_ran(folder: Path | None) -> dict[str, Any]:
-    """The facts of what made the adapter or the images in ``folder``; none where older code did."""
-    path = folder and folder / RAN
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.is_file() else {}
+    """The facts of what made the adapter or the images in ``folder``; none where older code did,
+    or where the file is damaged, which is dropped."""
+    then = "what ran is not known"
+    return read_json(folder / RAN, then=then) or {} if folder else {}
 
 
 # --- asked and ran --------------------------------------------------------------------------------

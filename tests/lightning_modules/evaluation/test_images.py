@@ -3,6 +3,7 @@ is observed meanwhile."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -194,3 +195,40 @@ def test_images_depend_on_adapter_and_prompts_but_those_of_the_untouched_backbon
     learning = {"method": "separate_enhance", "method.separate.test_time": 5}
     assert key(learning, trained=None) != key(learning | {"trainer.lr": 1e-4}, trained=None)
     assert key(learning, trained=None) == key(learning | {"trainer.devices": 2}, trained=None)
+
+
+@pytest.mark.parametrize("form", ["png", "webp"])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_an_image_that_was_cut_off_is_drawn_again_with_a_line(
+    tmp_path: Path, form: str, share: float
+):
+    kept, lines = images(tmp_path, form), []
+    drawn(Artist(), kept)
+    whole = kept.path(5).read_bytes()
+    kept.path(5).write_bytes(whole[: int(share * len(whole))])
+    again = Artist()
+    draw_missing(again, PROMPTS, Evaluation(batch=4), kept, lambda text, _: lines.append(text))  # type: ignore[arg-type]
+    assert again.calls == [[104, 105, 106, 107]] and kept.path(5).read_bytes() == whole
+    assert sum(str(kept.path(5)) in line for line in lines) == 1
+
+
+def test_an_image_that_is_damaged_inside_is_named_and_drawn_by_the_next_run(tmp_path: Path):
+    kept = images(tmp_path)
+    drawn(Artist(), kept)
+    whole = kept.path(3).read_bytes()
+    kept.path(3).write_bytes(whole[:41] + b"\0" * 8 + whole[49:])
+    with pytest.raises(ValueError, match=f"{kept.path(3)} cannot be decoded.*draws it again"):
+        kept.load(range(10))
+    assert kept.missing() == [3]
+
+
+@pytest.mark.parametrize("content", ["", '{"images"'])
+def test_facts_and_statistics_that_were_cut_off_are_made_again(tmp_path: Path, content: str):
+    kept, artist = images(tmp_path), Artist(stats=True)
+    drawn(artist, kept)
+    stats = kept.stats
+    (kept.folder / "stats-0.json").write_text(content)
+    (kept.folder / "facts.json").write_text(content)
+    assert images(tmp_path).stats is None
+    assert drawn(Artist(stats=True), kept) == artist.calls and kept.stats == stats
+    assert json.loads((kept.folder / "facts.json").read_text())

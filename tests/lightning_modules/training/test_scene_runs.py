@@ -245,6 +245,19 @@ def test_class_images_are_drawn_once_by_the_untouched_backbone(
     assert len(drawn) == 2, "they want none"
 
 
+@pytest.mark.parametrize("size", [0, 60])
+def test_a_class_image_that_was_cut_off_is_drawn_again(
+    base: Run, embedded: Backbone, tmp_path: Path, drawn: list, size: int
+):
+    config, lines = scene(base, tmp_path, method__subjects__prior_images=6), []
+    first = draw_class_images(config, embedded, silent)
+    whole = [path.read_bytes() for path in first]
+    first[5].write_bytes(whole[5][:size])
+    again = draw_class_images(config, embedded, lambda text, share: lines.append(text))
+    assert again == first and [path.read_bytes() for path in again] == whole
+    assert drawn[2:] == drawn[1:2] and sum(str(first[5]) in line for line in lines) == 1
+
+
 def test_class_images_appear_whole_or_not_at_all(
     base: Run, embedded: Backbone, tmp_path: Path, drawn: list, monkeypatch: Any
 ):
