@@ -54,7 +54,8 @@ class DiskFull(OSError):
 
     def __init__(self, path: Path | str) -> None:
         self.path = str(path)
-        super().__init__(f"{path} cannot be written: the disk is full, or a quota is; make room")
+        super().__init__(f"{path} cannot be written: no space left on the disk; make room")
+        self.errno = errno.ENOSPC
 
 
 # --- writing --------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 
 from conf import load as conf
-from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
+from sweeps.engine.errors import LaunchError, NoRoom, PlanError, StorageError, SweepAborted
 from sweeps.engine.resolve import resolve
 from sweeps.engine.signals import Signals, Stopped
 from sweeps.engine.worker import Trainer
@@ -19,7 +19,7 @@ from sweeps.sweep import Sweep
 
 __all__ = ["config_words", "main"]
 
-FAILED, REFUSED = 1, 2  # Exit statuses
+FAILED, REFUSED, FULL = 1, 2, 3  # Exit statuses
 REMEASURE = "--remeasure"
 FLAGS = {
     "--plan": "print the cells, what is done and how long the rest will take; run nothing",
@@ -46,7 +46,7 @@ def main(
     program: tuple[str, ...] | None = None,
 ) -> int:
     """Run ``sweep`` with ``key=value`` words. Returns 0, 1 if a trial or the report failed, 2 for a
-    wrong command, 128 + n after a signal n.
+    wrong command, 3 where the disk is full, 128 + n after a signal n.
 
     ``train`` replaces ``lightning_modules.training.run.run`` in this process, ``program`` the
     worker in others.
@@ -75,7 +75,7 @@ def main(
             return REFUSED
         except SweepAborted as error:
             print(f"error: {error}", file=sys.stderr)
-            return FAILED
+            return FULL if isinstance(error, NoRoom) else FAILED
         except (KeyboardInterrupt, SystemExit) as stop:
             # Lightning answers a signal with sys.exit
             if isinstance(stop, SystemExit) and not signals.received:

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from conf.files import drop
 from conf.schema import Run
 from conf.spec import data_kind
+from lightning_modules.methods.damage import CARD, find_damage
 from lightning_modules.methods.registry import build_method
 
 if TYPE_CHECKING:
@@ -54,7 +56,7 @@ def train_or_load_adapter(
         method.install()
         return method.eval()
     with _lock(target, emit):
-        if not distributed.once((target / "adapter.json").exists):
+        if not distributed.once(lambda: _is_whole(target, emit)):
             torch.manual_seed(config.seed)
             learner = build_method(config, method.backbone)
             if config.method.init:
@@ -67,6 +69,18 @@ def train_or_load_adapter(
     method.install()
     method.load_weights(target)
     return method.eval()
+
+
+def _is_whole(target: Path, emit: Progress) -> bool:
+    """Whether there is an adapter in ``target``. One that was cut off is dropped, with a line."""
+    if not (target / CARD).exists():
+        return False
+    if (damage := find_damage(target)) is None:
+        return True
+    path, reason = damage
+    drop(path, emit, reason, "trained again")
+    drop(target)
+    return False
 
 
 @contextmanager
@@ -155,6 +169,7 @@ def _train(
     from lightning_modules.tracking.watch import TrainingWatch
     from lightning_modules.training import distributed
     from lightning_modules.training.callbacks import MetricLines, ProgressLines, StopOnRequest
+    from lightning_modules.training.checkpoints import find_checkpoint
 
     every = config.trainer.log_every
     checkpoints = target.with_name(f"{target.name}.checkpoints")
@@ -165,6 +180,7 @@ def _train(
             save_last=True,
             save_top_k=0,
             every_n_train_steps=config.trainer.checkpoint_every,
+            enable_version_counter=False,
         ),
         request := StopOnRequest(every, folder),
         watch := TrainingWatch(method.backbone),
@@ -175,8 +191,7 @@ def _train(
     if tracked:
         callbacks += method.callbacks(datamodule.train_set, every, seed_run)
     trainer = _trainer(config, method, callbacks)
-    last = checkpoints / "last.ckpt"
-    resumed = distributed.once(last.exists)
+    last = distributed.once(lambda: str(find_checkpoint(checkpoints, emit) or ""))
     try:
         with (
             track_resources(method.backbone.device) as cost,
@@ -185,7 +200,7 @@ def _train(
             trainer.fit(
                 method,
                 datamodule=datamodule,
-                ckpt_path=str(last) if resumed else None,
+                ckpt_path=last or None,
                 weights_only=True,
             )
     except FloatingPointError:
@@ -199,7 +214,7 @@ def _train(
         raise
     if not request.stopped:
         # The cost of the parts before an interruption is unknown.
-        if distributed.is_first() and not resumed:
+        if distributed.is_first() and not last:
             write_training_cost(target, cost)
         try:
             verify()
@@ -220,6 +235,7 @@ def _trainer(config: Run, method: Method, callbacks: list[L.Callback]) -> L.Trai
     from lightning.pytorch.strategies import DDPStrategy
 
     from lightning_modules.training import distributed
+    from lightning_modules.training.checkpoints import KeptCheckpoints
 
     settings, here = config.trainer, distributed.local_processes()
     ddp = DDPStrategy(find_unused_parameters=method.find_unused_parameters)
@@ -237,6 +253,7 @@ def _trainer(config: Run, method: Method, callbacks: list[L.Callback]) -> L.Trai
         enable_model_summary=False,
         reload_dataloaders_every_n_epochs=1,
         callbacks=callbacks,
+        plugins=[KeptCheckpoints()],
     )
 
 

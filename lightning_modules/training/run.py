@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
-from conf.files import to_json, write_atomically
+from conf.files import DiskFull, named_when_full, to_json, write_atomically
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
@@ -62,10 +62,20 @@ def run(
     where the time went: start (imports, the backbone), data, train, sample, score. With
     ``trainer.devices`` above 1 all processes of torchrun call this: the first writes and tracks,
     each returns the result. Raises ValueError or FileNotFoundError before any long work when the
-    config cannot be run.
+    config cannot be run, DiskFull, with the path, where something cannot be written.
     """
     check(config)
-    clock = Clock()
+    with named_when_full(folder):
+        return _start(config, folder, tracking, progress, Clock())
+
+
+def _start(
+    config: Run,
+    folder: Path,
+    tracking: Tracking | None,
+    progress: Progress | None,
+    clock: Clock,
+) -> dict[str, Any]:
     from lightning_modules.tracking.mlflow import SeedRun
     from lightning_modules.training import distributed
 
@@ -325,7 +335,7 @@ def main(argv: list[str]) -> int:
             result = _remeasure(config, path.parent, emit)
         else:
             result = run(config, path.parent, progress=emit)
-    except (ValueError, FileNotFoundError, ImportError) as error:
+    except (ValueError, FileNotFoundError, ImportError, DiskFull) as error:
         where = "" if distributed.is_first() else f" in process {distributed.rank()}"
         print(f"error{where}: {error}", file=sys.stderr)
         return 2

@@ -3,11 +3,11 @@ processes were killed in the middle of it. Everything here can be repeated."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from conf.files import read_json
 from lightning_modules.tracking.undefined import describe_undefined, is_defined
 from lightning_modules.training.contents import changed_contents
 from lightning_modules.training.versions import made_by
@@ -34,14 +34,9 @@ RESULT = "result.json"
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    """What a finished trial left in its folder; None if it did not finish."""
-    path = folder / RESULT
-    if not path.is_file():
-        return None
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return None
+    """What a finished trial left in its folder; None if it did not finish, or if that was cut off,
+    which is dropped with a line."""
+    result = read_json(folder / RESULT, then="its trial runs again")
     if isinstance(result, dict) and isinstance(result.get("metrics"), dict):
         return result
     return None

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from conf.files import DiskFull, named_when_full
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.tracking.store import StoreUnavailable
 from sweeps.engine.bookkeeping import (
@@ -23,10 +24,12 @@ from sweeps.engine.bookkeeping import (
     take_over_orphans,
     update_cell,
 )
-from sweeps.engine.errors import PlanError, ResultError, StorageError, SweepAborted
+from sweeps.engine.errors import NoRoom, PlanError, ResultError, StorageError, SweepAborted
 from sweeps.engine.slots import InlineSlot, Outcome, Slot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sweeps.engine.display import LineDisplay
     from sweeps.engine.plan import Job, Plan
     from sweeps.engine.trials import Key
@@ -58,12 +61,14 @@ class Driver:
         self._tries: dict[Key, int] = {}
         self._reasons: list[str] = []  # Of attempts that failed before any succeeded
         self._succeeded = False
+        self._full = ""  # What a trial said of a full disk
         self._asked = -math.inf
         self._refreshed = time.monotonic()
 
     def run(self) -> None:
-        """Returns when no trial is left to this process. Raises SweepAborted, and lets signals
-        through; no process is left behind."""
+        """Returns when no trial is left to this process. Raises SweepAborted, NoRoom after a trial
+        found the disk full and those beside it have ended, and lets signals through; no process is
+        left behind."""
         try:
             while self._fill_slots() or self.running:
                 for number in list(self.running):
@@ -77,6 +82,8 @@ class Driver:
         finally:
             for slot in self.slots:
                 slot.stop()
+        if self._full:
+            raise NoRoom(f"{self._full}; what has finished is kept: run it again then")
 
     def _fill_slots(self) -> bool:
         """Begin trials in idle slots; True if one was begun."""
@@ -92,12 +99,12 @@ class Driver:
         return began
 
     def _next_job(self) -> Job | None:
-        if self.running and time.monotonic() < self._asked + REFRESH:
+        if self._full or (self.running and time.monotonic() < self._asked + REFRESH):
             return None  # Nothing waited when it was asked last, and nothing has ended since
         request = self.plan.request
         trained = [job.key for job in self.running.values() if job.kind == "trained"]
         training = {request.adapter(key) for key in trained}
-        with abort_on_lost_storage():
+        with abort_on_lost_storage(self.plan.folder):
             job = self.plan.claim(training)
             # Another driver may have died, and left a trial behind
             if job is None and take_over_orphans(self.plan):
@@ -117,7 +124,8 @@ class Driver:
             self._end(number, Outcome(earlier))
             return
         try:
-            slot.start(job)
+            with named_when_full(job.folder):
+                slot.start(job)
         except OSError as error:
             self._end(number, Outcome(None, describe_error(error)))
 
@@ -134,7 +142,7 @@ class Driver:
     def _report(self, job: Job, text: str, share: float) -> None:
         self.display.progress(job, text, share)
         self._refresh_presence()
-        with abort_on_lost_storage():
+        with abort_on_lost_storage(self.plan.folder):
             self.plan.on_progress(job, text)
 
     def _refresh_presence(self) -> None:
@@ -145,7 +153,7 @@ class Driver:
 
     def _end(self, number: int, outcome: Outcome) -> None:
         job, result = self.running[number], outcome.result
-        with abort_on_lost_storage():
+        with abort_on_lost_storage(self.plan.folder):
             if result is None:
                 self._fail(job, outcome.reason)
             elif result.get("pruned"):
@@ -172,6 +180,12 @@ class Driver:
             )
 
     def _fail(self, job: Job, reason: str) -> None:
+        if reason.startswith(DiskFull.__name__):
+            # Of no fault of its own: it waits for room, as all others do
+            self._full = reason.partition(": ")[2]
+            return_trial(self.plan, job, "KILLED", reason)
+            self.display.drop(job, f"{job.name} stopped: {self._full}; no other is begun")
+            return
         if not return_trial(self.plan, job, "FAILED", reason):
             self.display.drop(job, f"{job.name} was taken over by another process")
             return
@@ -207,13 +221,16 @@ class Driver:
 
 
 @contextmanager
-def abort_on_lost_storage() -> Iterator[None]:
+def abort_on_lost_storage(folder: Path) -> Iterator[None]:
     """A full disk, a lost database or server ends the sweep in one line (SweepAborted). What is not
-    written down now is written at the next start."""
+    written down now is written at the next start. ``folder``: where that is."""
     try:
-        yield
+        with named_when_full(folder):
+            yield
     except (ResultError, PlanError):
         raise
+    except DiskFull as error:
+        raise NoRoom(f"{error}; what has finished is kept: run it again then") from error
     except (StorageError, StoreUnavailable) as error:
         raise SweepAborted(
             f"{error}; what has finished is kept: put that right and run it again"

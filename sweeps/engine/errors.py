@@ -5,6 +5,7 @@ from __future__ import annotations
 __all__ = [
     "Declined",
     "LaunchError",
+    "NoRoom",
     "PlanError",
     "ResultError",
     "StorageError",
@@ -34,3 +35,7 @@ class ResultError(ValueError):
 
 class SweepAborted(Exception):
     """The sweep cannot go on; what has finished is kept."""
+
+
+class NoRoom(SweepAborted):
+    """The disk is full: nothing else below the same output could go on, either."""

@@ -106,7 +106,7 @@ def main(
     program: tuple[str, ...] | None = None,
 ) -> int:
     """Run or preview the catalogue. Returns 0, 1 if a trial or report failed, 2 for a wrong
-    command, 128 + n after a signal n."""
+    command, 3 where the disk is full, 128 + n after a signal n."""
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0

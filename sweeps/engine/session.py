@@ -65,7 +65,7 @@ def run_sweep(
 
         Server(request.config.storage)
     slots = make_slots(request.config, train, program or PROGRAM)
-    with abort_on_lost_storage():
+    with abort_on_lost_storage(Path(request.config.output)):
         plan = create_study(request)
     try:
         return _remeasure(plan) if again else _run(plan, slots, signals)
@@ -92,7 +92,7 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
             finally:
                 signals.working = False
             failures = driver.failures
-    with abort_on_lost_storage():
+    with abort_on_lost_storage(plan.folder):
         status = _conclude(plan, console, failures)
     if signals.received:
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -113,7 +113,7 @@ def _begin(plan: Plan) -> Console:
 def _remeasure(plan: Plan) -> int:
     plan.notes = [note for note in plan.notes if "--remeasure" not in note]
     console = _begin(plan)
-    with abort_on_lost_storage():
+    with abort_on_lost_storage(plan.folder):
         failures = remeasure_trials(plan, console)
         plan.mirror.seeds()
         for cell in plan.request.cells:

@@ -19,10 +19,12 @@ import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from shutil import disk_usage
 from typing import TYPE_CHECKING, Any, Protocol
 
 from conf import load as conf
 from conf import schema
+from conf.files import DiskFull, named_when_full, read_json
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.training.progress import FAILED, PROGRESS
 from sweeps.engine import worker
@@ -44,6 +46,7 @@ __all__ = [
 ]
 
 PROGRAM = ("-m", "sweeps.engine.worker")
+ROOM = 64 * 1024  # Bytes; with less a trial cannot say why it ended
 GRACE = 10.0  # Seconds that a trial has to end by itself when it is asked to stop
 # torchrun's words for a rank that was killed
 KILLED = re.compile(r"Signal \d+ \((\w+)\) received by PID")
@@ -95,12 +98,17 @@ class InlineSlot:
 
         job.folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._outcome = Outcome(self.train(job.config, job.folder, job.tracking, report))
+            with named_when_full(job.folder):
+                result = self.train(job.config, job.folder, job.tracking, report)
+            self._outcome = Outcome(result)
         except (Exception, SystemExit) as error:
             # How some libraries answer a signal
             if isinstance(error.__context__, KeyboardInterrupt):
                 raise
-            with (job.folder / "log.txt").open("a", encoding="utf-8") as log:
+            with (
+                suppress(OSError),  # A disk may be full
+                (job.folder / "log.txt").open("a", encoding="utf-8") as log,
+            ):
                 log.write("".join(traceback.format_exception(error)))
             self._outcome = Outcome(None, describe_error(error))
 
@@ -222,7 +230,10 @@ class ProcessSlot:
                 return Outcome(None, reason)
         failed, reason = job.folder / FAILED, ""
         if failed.exists():
-            reason = json.loads(failed.read_text(encoding="utf-8"))["reason"]
+            reason = (read_json(failed) or {}).get("reason", "")
+        elif disk_usage(job.folder).free < ROOM:
+            # It could not write down why
+            reason = describe_error(DiskFull(job.folder))
         return Outcome(None, reason or fallback or "it ended without a result")
 
     def progress(self) -> tuple[str, float]:

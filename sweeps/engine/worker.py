@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import load as conf
-from conf.files import write_atomically
+from conf.files import named_when_full, write_atomically
 from conf.schema import Run
 from lightning_modules.tracking.mlflow import Tracking, describe_error
 from lightning_modules.training.progress import FAILED, PROGRESS
@@ -66,7 +66,8 @@ def run_trial(path: Path, tracking: Tracking | None, train: Trainer) -> str | No
     folder, first = path.parent, is_first_rank()
     report: Report = ProgressFile(folder) if first else lambda text, share: None
     try:
-        train(conf.read_run(path), folder, tracking if first else None, report)
+        with named_when_full(folder):
+            train(conf.read_run(path), folder, tracking if first else None, report)
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         with suppress(OSError):  # A disk may be full
             with (folder / "log.txt").open("a", encoding="utf-8") as log:

@@ -113,7 +113,7 @@ def _no_room_in_a_library(path: Path) -> None:
 def test_a_full_disk_is_named_and_leaves_what_was_there(tmp_path: Path, write: Any) -> None:
     path = tmp_path / "file.txt"
     write_atomically(path, "old")
-    with pytest.raises(DiskFull, match=re.escape(f"{path} cannot be written: the disk is full")):
+    with pytest.raises(DiskFull, match=re.escape(f"{path} cannot be written: no space left")):
         write_atomically(path, write)
     with (
         pytest.raises(DiskFull, match="folder cannot be written"),

@@ -71,6 +71,8 @@ def _act(config: Any, progress: Any) -> dict[str, float]:
         time.sleep(600)
     if action == "memory":
         raise MemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+    if action == "lost disk":
+        raise OSError(5, "Input/output error")
     if action == "full disk":
         raise OSError(28, "No space left on device")
     success = 0.2 if name == "untouched" else config.method.gate.threshold

@@ -142,7 +142,7 @@ def test_a_card_that_could_not_be_written_makes_no_adapter(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", full)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(OSError, match="adapter.json cannot be written: no space left"):
             train.run(config, tmp_path)
     assert not (folder / "adapter.json").exists()
     train.run(config, tmp_path)

@@ -56,8 +56,8 @@ def test_a_full_disk_ends_the_sweep_in_one_line_and_loses_nothing(small_disk: Pa
         until(lambda: len(ran(small_disk)) >= 4)
         filler = fill(small_disk)
         _, err = ended(driver)
-        assert driver.returncode == 1 and not alive(small_disk)
-        assert "error: " in err and "Traceback" not in err, err
+        assert driver.returncode == 3 and not alive(small_disk)
+        assert str(small_disk) in err and "no space left" in err and "Traceback" not in err, err
         filler.unlink()
         again = start()
         _, err = ended(again)

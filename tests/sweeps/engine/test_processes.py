@@ -75,10 +75,10 @@ def test_what_breaks_a_trial_breaks_no_other(start: Start, output: Path, mlflow:
     reasons = {
         "kill": "its process was killed by SIGKILL: out of memory?",
         "memory": "MemoryError: CUDA out of memory. Tried to allocate 20.00 GiB",
-        "full disk": "OSError: [Errno 28] No space left on device",
+        "lost disk": "OSError: [Errno 5] Input/output error",
         "nan": "ResultError: eval/success is not a number (NaN)",
     }
-    trial = {"kill": ("0.5", 0), "memory": ("0.4", 1), "full disk": ("0.6", 0), "nan": ("0.6", 1)}
+    trial = {"kill": ("0.5", 0), "memory": ("0.4", 1), "lost disk": ("0.6", 0), "nan": ("0.6", 1)}
     behave(output, **{f"{threshold}-{seed}": action for action, (threshold, seed) in trial.items()})
     driver = start()
     out, err = ended(driver)

@@ -92,9 +92,9 @@ def test_a_reason_is_told_though_the_disk_is_full(
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    assert serve(request_line, run, tmp_path, monkeypatch) == [
-        {"reason": ("OSError: [Errno 28] No space left on device")}
-    ]
+    folder = Path(json.loads(request_line)["run"]).parent
+    reason = f"DiskFull: {folder} cannot be written: no space left on the disk; make room"
+    assert serve(request_line, run, tmp_path, monkeypatch) == [{"reason": reason}]
 
 
 @pytest.mark.slow
