@@ -49,12 +49,13 @@ log = logging.getLogger(__name__)
 _swept: set[tuple[int, Path]] = set()
 
 
-class DiskFull(OSError):
+class DiskFull(OSError, ValueError):
     """No room for a file; the message names it. Nothing that was there is lost."""
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, message: str = "") -> None:
         self.path = str(path)
-        super().__init__(f"{path} cannot be written: no space left on the disk; make room")
+        line = f"{path} cannot be written: no space left on the disk; make room"
+        super().__init__(message or line)
         self.errno = errno.ENOSPC
 
 

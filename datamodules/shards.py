@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from conf.describe import show_count
-from conf.files import write_atomically
+from conf.files import DiskFull, write_atomically
 from datamodules.formats.index import DataError
 
 # Row numbers -> tensors [rows, …] by name
@@ -210,9 +210,9 @@ def fill(
     there. ``emit`` gets a line and the share done; ``what`` names the rows in it, ``where`` names
     one row.
 
-    Raises ValueError when the disk cannot hold what is missing, before any other row is computed,
-    or when ``compute`` gives rows of another shape; DataError, which names the row, when a value is
-    not finite. What is finished then stays.
+    Raises DiskFull when the disk cannot hold what is missing, before any other row is computed;
+    ValueError when ``compute`` gives rows of another shape; DataError, which names the row, when a
+    value is not finite. What is finished then stays.
     """
     if count < 1:
         raise ValueError(f"{what}: {count} rows to compute, expected at least 1")
@@ -312,13 +312,14 @@ def _check_values(
 
 
 def _check_space(shards: Shards, rows: int, what: str, emit: Emit) -> None:
-    """Raises ValueError when the disk cannot hold so many more rows."""
+    """Raises DiskFull when the disk cannot hold so many more rows."""
     needed, free = rows * shards.row_bytes, shutil.disk_usage(shards.folder).free
     size = f"{rows} of {shards.count} {what} to compute, {_size(needed)} at {shards.folder}"
     if needed > free:
-        raise ValueError(
+        raise DiskFull(
+            shards.folder,
             f"{size}, but {_size(free)} are free there: make room, put the output on a larger "
-            "disk, or keep less (fewer images, a lower resolution, no texts)"
+            "disk, or keep less (fewer images, a lower resolution, no texts)",
         )
     emit(size, 1 - rows / shards.count)
 

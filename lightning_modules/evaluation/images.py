@@ -20,7 +20,7 @@ from torch import Tensor
 
 from conf import load as conf
 from conf.describe import show_count
-from conf.files import drop, read_json, to_json, write_atomically
+from conf.files import DiskFull, drop, read_json, to_json, write_atomically
 from conf.schema import Run
 from conf.spec import methods
 from datamodules.formats.images import check_image
@@ -150,14 +150,15 @@ class ImageStore:
             raise ValueError(f"{error}: dropped; the same command draws it again") from error
 
     def check_space(self, images: int, side: int) -> None:
-        """Raises ValueError when the disk cannot hold so many more images of ``side`` pixels, three
+        """Raises DiskFull when the disk cannot hold so many more images of ``side`` pixels, three
         bytes a pixel."""
         needed, free = images * side * side * 3, shutil.disk_usage(self.folder).free
         if needed > free:
-            raise ValueError(
+            raise DiskFull(
+                self.folder,
                 f"{show_count(images, 'image')} of {side} pixels: up to {needed / 2**30:.1f} GiB "
                 f"at {self.folder}, {free / 2**30:.1f} GiB are free: make room, set output=, or "
-                "lower evaluation.prompts"
+                "lower evaluation.prompts",
             )
 
     @property

@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 
 from conf import load as conf
+from conf.files import DiskFull
 from conf.schema import Evaluation, Run
 from lightning_modules.evaluation import evaluate as evaluation
 from lightning_modules.evaluation import images as store
@@ -139,8 +140,8 @@ def test_a_full_disk_is_said_before_anything_is_drawn(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=100))
     artist = Artist()
     with pytest.raises(
-        ValueError,
-        match=("10 images of 8 pixels take up to 0.0 GiB at .*, 0.0 GiB are free: make room"),
+        DiskFull,
+        match=("10 images of 8 pixels: up to 0.0 GiB at .*, 0.0 GiB are free: make room"),
     ):
         drawn(artist, images(tmp_path))
     assert not artist.calls
