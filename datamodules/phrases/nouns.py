@@ -27,7 +27,12 @@ The lists are in ``nouns.json``, written by hand for this project:
     nouns_like_verbs  plurals that look like third persons; ``verbs_above_all``: which of them are
                       verbs in doubt
     nouns_in_ing      nouns that end so; ``compounds_in_ing``: first words of compounds ("parking
-                      lot")
+                      lot"); ``sports_in_ing``: which of them are verbs after their noun ("a man
+                      surfing on a wave")
+    auxiliaries       words after which a participle before a noun is a verb
+    infinitives       words after which any word before a determiner is a verb
+    first_plurals     plurals that are first words of compounds ("sports car")
+    singulars_in_s    singulars that end so
     nouns_in_ed, nouns_in_ly
     plurals           plurals without s
 """
@@ -116,21 +121,30 @@ def _is_verb(tokens: list[Token], run: list[int], i: int) -> bool:
     """Whether a word is used as a verb, or as a participle after its noun."""
     text = tokens[i].text
     before = tokens[i - 1].text if i else ""
+    if _is_verb_by_place(tokens, run, i):
+        return True
     determined = before in LISTS["determiners"]
     after_verb_word = before in LISTS["before_verbs"] and not run
     follows = _noun_follows(tokens, i)
     if text.endswith("ing") and len(text) > 4:
         if text in LISTS["compounds_in_ing"] and follows:
             return False
-        if text in NOUNS_IN_ING and (run or not _determiner_follows(tokens, i)):
-            return False
+        if text in NOUNS_IN_ING and not (
+            _has_noun(tokens, run)
+            and (
+                _determiner_follows(tokens, i)
+                or _is_plural(tokens[run[-1]].text)
+                or (text in LISTS["sports_in_ing"] and not follows)
+            )
+        ):
+            return not run and _determiner_follows(tokens, i)
         if run and not all(_is(tokens[j], "adjectives") for j in run):
             return True
         return not determined and not run and (after_verb_word or not follows)
     if _is_participle(text):
         if run:
             return not follows
-        return not follows or after_verb_word
+        return not follows or before in LISTS["auxiliaries"]
     if text in _third_persons():
         if after_verb_word and before in ("it", "he", "she", "who", "that", "which"):
             return True
@@ -145,10 +159,39 @@ def _is_verb(tokens: list[Token], run: list[int], i: int) -> bool:
         if not run:
             opens = i == 0 or after_verb_word or tokens[i - 1].text in LISTS["verbs"]
             return opens and (before != "and" or not follows or _determiner_follows(tokens, i))
-        return _is_plural(tokens[run[-1]].text) or (
-            _is_joined(tokens, run) and _determiner_follows(tokens, i)
+        if _is_plural(tokens[run[-1]].text):
+            return tokens[run[-1]].text not in LISTS["first_plurals"]
+        # "An onion and a carrot lie on a board", but "a sofa and a tv stand in a room"
+        ends = _determiner_follows(tokens, i) or (
+            _is_plural(tokens[i + 1].text)
+            if follows
+            else _third_person(text) not in LISTS["nouns_like_verbs"]
         )
+        return _is_joined(tokens, run) and i + 1 < len(tokens) and ends
     return False
+
+
+def _is_verb_by_place(tokens: list[Token], run: list[int], i: int) -> bool:
+    """Whether a word can only be a verb where it stands, whatever it is."""
+    text = tokens[i].text
+    if not run:
+        before = tokens[i - 1].text if i else ""
+        return before in LISTS["infinitives"] and _determiner_follows(tokens, i)
+    last = tokens[run[-1]].text
+    if not _has_noun(tokens, run) or last in LISTS["containers"] or not text[0].isalpha():
+        return False
+    if not _is_plural(text):  # "Workers haul a boat"
+        return _is_plural(last) and _determiner_follows(tokens, i)
+    if last in LISTS["first_plurals"] or last.endswith(("'s", "\u2019s")):
+        return False
+    # "A truck hauls lumber", "the truck hauls a boat", "seagulls circles above"
+    return _is_singular(tokens, run) or _determiner_follows(tokens, i) or last.endswith("s")
+
+
+def _has_noun(tokens: list[Token], run: list[int]) -> bool:
+    return bool(run) and not all(
+        _is(tokens[j], "adjectives") or _is(tokens[j], "companions") for j in run
+    )
 
 
 def _is_participle(text: str) -> bool:
@@ -176,7 +219,9 @@ def _is_joined(tokens: list[Token], run: list[int]) -> bool:
 
 def _is_plural(text: str) -> bool:
     return text in LISTS["plurals"] or (
-        text.endswith("s") and not text.endswith(("ss", "us", "is", "'s"))
+        text.endswith("s")
+        and not text.endswith(("ss", "us", "is", "'s", "\u2019s"))
+        and text not in LISTS["singulars_in_s"]
     )
 
 
@@ -224,12 +269,10 @@ def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) ->
 @cache
 def _third_persons() -> frozenset[str]:
     """The forms of the listed verbs of the third person."""
-    forms = set()
-    for verb in LISTS["verbs"]:
-        if re.search(r"(s|x|z|ch|sh|o)$", verb):
-            forms.add(verb + "es")
-        elif re.search(r"[^aeiou]y$", verb):
-            forms.add(verb[:-1] + "ies")
-        else:
-            forms.add(verb + "s")
-    return frozenset(forms)
+    return frozenset(map(_third_person, LISTS["verbs"]))
+
+
+def _third_person(verb: str) -> str:
+    if re.search(r"(s|x|z|ch|sh|o)$", verb):
+        return verb + "es"
+    return verb[:-1] + "ies" if re.search(r"[^aeiou]y$", verb) else verb + "s"
