@@ -101,7 +101,11 @@ class PromptDataset(Dataset):
 
     def digest(self) -> str:
         """Changes with everything that samples are made of."""
-        facts = [[record.text, record.phrases, record.wanted] for record in self.records]
+        facts = [
+            [record.text, record.phrases, record.wanted]
+            + ([] if record.seed is None else [record.seed])
+            for record in self.records
+        ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 

@@ -16,7 +16,8 @@ Kinds of files (`KINDS`), recognised by name and content:
 
   All except ``prompt`` may be left out. ``phrases`` are words as they stand in the prompt, or
   characters from start up to end; left out, they are the wanted objects, or else the noun phrases.
-  ``wanted`` is in GenEval's form (`prompt_forms`); a ``count`` that is left out is 1.
+  ``wanted`` is in GenEval's form (`prompt_forms`); a ``count`` that is left out is 1. Prompts of
+  one ``seed`` are drawn on the same noise, which is another for each seed of a run.
 
 Files are UTF-8, with or without a mark at the beginning; lines end as on any system. Blank lines
 are dropped, and lines that repeat an earlier one, unless duplicates are kept, as they are where a

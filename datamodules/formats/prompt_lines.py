@@ -24,6 +24,8 @@ from datamodules.formats.prompt_forms import (
 )
 from datamodules.phrases.nouns import noun_spans
 
+# Seeds of a user's own prompts: as many as a set has places
+SEEDS = 1_000_000
 T2I_NAME = re.compile(
     r"(color|shape|texture|spatial|3d_spatial|numeracy|non_spatial|complex)(?:_(train|val))?"
     r"(?:_(seen|unseen|spatial|action|spatialaction))?"
@@ -114,8 +116,8 @@ def _own(line: str, stem: str) -> PromptRecord:
     category = _words(content, "category") if "category" in content else stem
     name, seed = content.get("id", ""), content.get("seed")
     _expect(type(name) in (int, str), f"id {name!r}: expected a number or words")
-    good = seed is None or (type(seed) is int and seed >= 0)
-    _expect(good, f"seed {seed!r}: expected a whole number from 0 on")
+    good = seed is None or (type(seed) is int and 0 <= seed < SEEDS)
+    _expect(good, f"seed {seed!r}: expected a whole number from 0 to {SEEDS - 1}")
     wanted = _wanted(content["wanted"], category) if content.get("wanted") is not None else None
     phrases = content.get("phrases")
     spans = spans_of(text, wanted) if phrases is None else _phrases(text, phrases)

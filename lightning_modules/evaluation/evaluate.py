@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from lightning_modules.methods.base import Method
+    from lightning_modules.methods.mask_targets import PromptMasks
 
 Emit = Callable[[str, float], None]
 DRAWING = 0.9  # Of an evaluation's progress
@@ -110,7 +111,7 @@ def evaluate(
         scorers = prepare_scorers(config, datamodule, prompts, device, quiet)
     clock = clock or Clock()
     clock("score")
-    told = targets if method.takes_masks else None
+    told = mask_guidance(prompts, targets, evaluation) if targets and method.takes_masks else None
     images = ImageStore(
         Path(config.output) / "images", image_facts(config, prompts, trained, told), len(prompts)
     )
@@ -135,7 +136,7 @@ def draw_missing(
     config: Evaluation,
     images: ImageStore,
     emit: Emit,
-    masks: list[list[Tensor]] | None = None,
+    masks: Sequence[PromptMasks] | None = None,
 ) -> None:
     """Draws the images that are not there, in batches that do not depend on what is missing;
     returns when those of all processes are there."""
@@ -160,7 +161,7 @@ def draw_missing(
         for number, rows in enumerate(todo, 1):
             chunk = prompts[rows.start : rows.stop]
             texts, noises = [p.text for p in chunk], [p.noise for p in chunk]
-            guide = masks and mask_guidance(chunk, masks[rows.start : rows.stop], config)
+            guide = masks and masks[rows.start : rows.stop]
             backbone = getattr(method, "backbone", None)
             first = number == 1
             looking: AbstractContextManager[dict[str, Any]] = (

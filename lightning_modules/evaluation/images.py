@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +28,9 @@ from datamodules.loading import ranks
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.training.keys import backbone_facts, method_facts, sampling_code
 
+if TYPE_CHECKING:
+    from lightning_modules.methods.mask_targets import PromptMasks
+
 Emit = Callable[[str, float], None]
 # How PIL writes them: both keep every pixel
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}
@@ -37,11 +40,11 @@ def image_facts(
     config: Run,
     prompts: Sequence[Prompt],
     trained: str | None,
-    masks: Sequence[Sequence[Tensor]] | None = None,
+    masks: Sequence[PromptMasks] | None = None,
 ) -> dict[str, Any]:
     """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the
-    adapter, None where nothing was trained; ``masks``: the target masks of each prompt, where the
-    method is told where things should be."""
+    adapter, None where nothing was trained; ``masks``: what the method is given of where things
+    should be (`mask_guidance`)."""
     facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
     facts["method"] = method_facts(config)
     facts["method"].pop("init")
@@ -63,13 +66,14 @@ def image_facts(
     }
 
 
-def _digest_masks(prompts: Sequence[Prompt], masks: Sequence[Sequence[Tensor]]) -> str:
-    """Of the masks of the prompts, and of the words that they are the places of."""
+def _digest_masks(prompts: Sequence[Prompt], masks: Sequence[PromptMasks]) -> str:
+    """Of the masks that are given with the prompts, as they are, whatever made them, and of the
+    words that they are the places of."""
     digest = hashlib.sha256()
     for prompt, of_prompt in zip(prompts, masks, strict=True):
         words = [(phrase.text, phrase.start, phrase.end) for phrase in prompt.phrases]
         digest.update(repr(words).encode())
-        for mask in of_prompt:
+        for _, mask in of_prompt or ():
             digest.update(repr((tuple(mask.shape), str(mask.dtype))).encode())
             digest.update(mask.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]

@@ -4,6 +4,8 @@ Prompts are all captions of the evaluation splits, or fewer: of images the first
 the dataset; of prompts that have tasks or categories, an even draw over these, the same for every
 cell and seed (`draw_evenly`). Noise j of prompt i of split k under run seed s is seeded by
 (s, j, k, i) alone, so that every cell of a sweep draws on the same noise: comparisons are paired.
+A prompt whose file gives it a seed has that in the place of i: of the first split under run seed 0
+it is the seed of its first image.
 """
 
 from __future__ import annotations
@@ -78,8 +80,10 @@ def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
                 benchmark,
                 strata[i] if strata else (),
             )
+            own = getattr(record, "seed", None)
+            place = i if own is None else own
             for j in range(config.noise_seeds or (benchmark.images if benchmark else 1)):
-                noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + i
+                noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + place
                 prompts.append(replace(prompt, noise=noise))
     return prompts
 

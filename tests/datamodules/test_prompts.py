@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -185,6 +186,8 @@ def test_the_digest_follows_the_prompts():
         != PromptDataset(make_pairs(1)).digest()
     )
     assert PromptDataset(pairs).digest() != PromptDataset(pairs[:-1]).digest()
+    seeded = [replace(pairs[0], seed=3), *pairs[1:]]
+    assert PromptDataset(pairs).digest() != PromptDataset(seeded).digest()
 
 
 def test_setting_up_again_keeps_what_was_set_since():

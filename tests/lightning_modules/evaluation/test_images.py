@@ -151,7 +151,7 @@ def key(
     changes: dict[str, Any],
     prompts: list[Prompt] = PROMPTS,
     trained: str | None = "k",
-    masks: list[list[torch.Tensor]] | None = None,
+    masks: list[list[Any]] | None = None,
 ) -> str:
     return conf.digest(image_facts(conf.replace(Run(), changes), prompts, trained, masks))
 
@@ -177,9 +177,9 @@ def test_images_depend_on_how_they_are_made(changes: dict[str, Any]):
 
 def test_images_depend_on_the_masks_that_the_method_is_told_and_on_how():
     told = {"method": "mcgm", "evaluation.follow_masks": True}
-    masks = [[torch.zeros(8, 8, dtype=torch.bool)] for _ in PROMPTS]
-    other = [[mask.clone() for mask in of_prompt] for of_prompt in masks]
-    other[3][0][2, 2] = True
+    masks = [[((0, 1), torch.zeros(8, 8, dtype=torch.bool))] for _ in PROMPTS]
+    other = [[(span, mask.clone()) for span, mask in of_prompt] for of_prompt in masks]
+    other[3][0][1][2, 2] = True
     keys = {key(told), key(told, masks=masks), key(told, masks=other)}
     assert len(keys | {key(told | {"evaluation.masks": "blank"}, masks=masks)}) == 4
     # Who is told nothing draws the same

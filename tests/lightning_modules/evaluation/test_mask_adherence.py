@@ -270,6 +270,26 @@ def test_who_is_given_masks_and_when(
         assert all(bool(mask.any()) == expected for entry in method.given[0] for _, mask in entry)
 
 
+def test_images_are_drawn_again_where_other_masks_are_given(
+    world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = replace(ASKED, masks="wrong")
+    method: Any = Perfect(world, config, True)
+    for draws in (1, 1):
+        measured(method, world, config, tmp_path)
+        assert len(method.given) == draws
+    # As after a change of the code that makes them
+    monkeypatch.setattr(
+        "lightning_modules.evaluation.evaluate.mask_guidance",
+        lambda prompts, masks, config: [
+            [((p.start, p.end), mask.rot90()) for p, mask in zip(prompt.phrases, of, strict=True)]
+            for prompt, of in zip(prompts, masks, strict=True)
+        ],
+    )
+    measured(method, world, config, tmp_path)
+    assert len(method.given) == 2
+
+
 @pytest.mark.parametrize("name", [pytest.param("untouched", marks=pytest.mark.slow), "mcgm"])
 def test_every_method_is_measured_by_the_same_masks(
     embedded: Backbone, world: Any, tmp_path: Path, name: str

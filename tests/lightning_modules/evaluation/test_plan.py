@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import torch
 
 from conf.schema import Evaluation, Run
 from datamodules.build import build_data
+from datamodules.prompts import PromptDataModule
 from lightning_modules.evaluation.plan import plan, real_images
 
 
@@ -44,3 +48,14 @@ def test_more_noises_per_prompt_keep_the_first_and_count_real_images_once(base: 
         p.noise for p in plan(datamodule, Evaluation(prompts=4, noise_seeds=3), seed=0)
     )
     assert torch.equal(real_images(datamodule, thrice), real_images(datamodule, once))
+
+
+def test_the_seed_of_a_prompt_in_its_file_is_that_of_its_noise(tmp_path: Path):
+    lines = [{"prompt": f"a {what}", "seed": 7} for what in ("cat", "dog")] + [{"prompt": "a hat"}]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    datamodule = PromptDataModule(tmp_path / "mine.jsonl")
+    datamodule.setup()
+    asked = Evaluation(splits=[], prompts=None, noise_seeds=2, detector="none")
+    noises = [[p.noise for p in plan(datamodule, asked, seed)] for seed in (0, 1)]
+    assert noises[0][::2] == [7, 7, 2], "as torch.Generator().manual_seed(7) draws it"
+    assert noises[0][1] == noises[0][3] and len({*noises[0], *noises[1]}) == 8
