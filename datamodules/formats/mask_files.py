@@ -9,7 +9,7 @@ or refused with what to do:
   are the same); else the grey values. Shades of a single colour on black count by their brightest
   channel; several colours are a label map, or a photograph, and refused;
 * 0 and 1, 0 and 255, 0 and 65535, and 0 with any other single value: not there and there;
-* what JPEG or lossy WebP made of such a mask: below and above half;
+* what JPEG or lossy WebP made of such a mask: below and above half of its one value;
 * many values up to 255 (65535 for sixteen bits): shares of a pixel;
 * a few small whole numbers: a label map of several objects, refused.
 """
@@ -31,6 +31,9 @@ DARK = 1 / 2
 # Of 255: what compression adds to 0 or takes off 255; the share of pixels that is so near to 0 or
 # 255, and of those that are neither, where an edge is not meant to be soft
 NOISE, NEAR, SHARP = 32, 0.9, 0.8
+# Of 255: how far lossy compression takes most pixels of an area of one value; the share of the
+# pixels that are there which makes an area, and that of all areas together
+SHIFT, AREA, AREAS = 4, 0.1, 0.5
 # Of 255: how far rounding takes the shades of a colour from it
 ROUNDING = 2
 CURE = "save each subject as a file of its own, white (255) on black (0)"
@@ -89,6 +92,9 @@ def read_levels(plane: np.ndarray, lossy: bool = False) -> MaskReading:
     if least == 0 and len(levels) == 2:
         told = [] if top == full else [f"its one value {top} means there, as {full} would"]
         return MaskReading((plane > 0).astype(np.float32), f"0 and {top}", tuple(told))
+    areas = _find_areas(counts) if lossy and full == 255 else []
+    if len(areas) > 1 or (areas and areas[0] < 255 - NOISE):
+        return _read_areas(plane, areas)
     noisy = full == 255 and top >= 255 - NOISE and _is_noise(counts, lossy)
     shades = levels[levels > 0]
     small = counts[1:32].sum() / counts[1:].sum() if full == 255 else 0
@@ -146,6 +152,36 @@ def _is_noise(counts: np.ndarray, lossy: bool) -> bool:
     return bool(
         counts[0] + counts[255] + near >= NEAR * counts.sum() and (lossy or near > SHARP * between)
     )
+
+
+def _find_areas(counts: np.ndarray) -> list[int]:
+    """The values above 0, ascending, of the areas that a lossy image, ``counts`` of each value from
+    0 to 255, shows; none where most of what is there has no such value."""
+    there = np.pad(counts, (0, 256 - len(counts)))
+    there[: NOISE + 1] = 0
+    left, covered = there.copy(), 0
+    found: list[int] = []  # Those of the most pixels first
+    window = np.ones(2 * SHIFT + 1, int)
+    while (sums := np.convolve(left, window, "same")).max() > AREA * there.sum():
+        middle = int(sums.argmax())
+        part = slice(max(middle - SHIFT, 0), middle + SHIFT + 1)
+        value = part.start + int(left[part].argmax())
+        if all(abs(value - other) > NOISE for other in found):
+            found.append(value)
+        covered += int(left[part].sum())
+        left[part] = 0
+    return sorted(found) if covered >= AREAS * there.sum() else []
+
+
+def _read_areas(plane: np.ndarray, areas: list[int]) -> MaskReading:
+    if len(areas) > 1:
+        raise ValueError(f"{_name_labels(np.array([0, *areas]))}: {CURE}")
+    note = (
+        f"its one value, about {areas[0]}, means there, as 255 would, and what compression made "
+        "between is cut at half of it"
+    )
+    values = (plane > areas[0] / 2).astype(np.float32)
+    return MaskReading(values, f"0 and {areas[0]} with noise", (note,))
 
 
 def _read_uniform(values: np.ndarray, level: int, full: int) -> MaskReading:

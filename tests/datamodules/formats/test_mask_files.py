@@ -154,6 +154,22 @@ def test_the_noise_of_compression_is_not_there(form: str, quality: int, mode: st
     assert reading.kind == "0 and 255 with noise" and "noise" in reading.notes[0]
 
 
+@pytest.mark.parametrize("form", ["JPEG", "WEBP"])
+@pytest.mark.parametrize("quality", [30, 75, 95])
+def test_the_values_of_areas_are_found_under_the_noise_of_compression(form: str, quality: int):
+    grey = np.kron(WHERE * np.uint8(200), np.ones((4, 4), np.uint8))
+    reading = saved(grey, form, quality=quality)
+    assert set(np.unique(reading.values)) == {0, 1}
+    assert (reading.values > 0).mean() == pytest.approx(WHERE.mean(), rel=0.01)
+    assert reading.kind.startswith(("0 and 199", "0 and 20")) and "means there" in reading.notes[0]
+    for values in ((100, 200), (100, 255), (80, 160, 240)):
+        several = np.kron(labels(*values), np.ones((4, 4), np.uint8))
+        with pytest.raises(ValueError, match="as a label map of several objects does"):
+            saved(several, form, quality=quality)
+    soft = Image.fromarray(grey).point(lambda v: v and 255).filter(ImageFilter.GaussianBlur(32))
+    assert saved(soft, form, quality=quality).kind.startswith("soft")
+
+
 def test_noise_that_was_saved_again_without_loss():
     content = io.BytesIO()
     disc().save(content, "JPEG", quality=75)
