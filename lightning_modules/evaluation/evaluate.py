@@ -23,7 +23,7 @@ from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import diagnose
 from lightning_modules.evaluation.images import ImageStore, image_facts
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
-from lightning_modules.evaluation.plan import Prompt, plan, shown_prompts
+from lightning_modules.evaluation.plan import Prompt, find_cut, plan, shown_prompts
 from lightning_modules.metrics.registry import (
     CHUNK,
     Columns,
@@ -124,7 +124,8 @@ def evaluate(
     write_scores(folder, prompts, images, table, evaluation.keep_images, targets)
     adapter = Path(config.output) / "adapters" / trained if trained else None
     metrics |= diagnose(method, datamodule, config, prompts, adapter, folder)
-    write_ran(folder, read_ran(images.folder) | count_prompts(prompts))
+    cut = find_cut(method.backbone, prompts)
+    write_ran(folder, read_ran(images.folder) | count_prompts(prompts, cut))
     clock("score")
     metrics = {f"eval/{key}": value for key, value in metrics.items()}
     return scores._replace(metrics=metrics)

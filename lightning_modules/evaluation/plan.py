@@ -114,6 +114,21 @@ def _draw_rows(
     raise ValueError(f"{asked} and no more: set evaluation.prompts to at most {have}, or null: all")
 
 
+def find_cut(backbone: Any, prompts: Sequence[Prompt]) -> list[str]:
+    """The texts, each once, that are longer than the backbone's text encoders read: their end has
+    no part in the image."""
+    text = getattr(backbone, "text", None)
+    once = list(dict.fromkeys(prompt.text for prompt in prompts))
+    if not (text and once):
+        return []
+    read = [text.family.prepare(prompt) for prompt in once]
+    counts = [
+        [len(ids) for ids in tokenizer(read, truncation=False, verbose=False)["input_ids"]]
+        for tokenizer in text.tokenizers
+    ]
+    return [once[i] for i, of in enumerate(zip(*counts, strict=True)) if max(of) > text.length]
+
+
 def shown_prompts(prompts: Sequence[Prompt], count: int) -> set[tuple[str, int]]:
     """(split, index) of ``count`` prompts of each split, whose images a report shows: the first or,
     where prompts have tasks, an even draw over these."""

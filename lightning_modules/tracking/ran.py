@@ -26,14 +26,18 @@ RAN = "ran.json"  # Beside an adapter, among images and in a trial's folder
 TAG_LENGTH = 5000  # MLflow takes 8000 characters
 
 
-def count_prompts(prompts: Sequence[Any]) -> dict[str, Any]:
-    """Of what was scored: ``images``, ``prompts`` by split, and how many images a prompt has."""
+def count_prompts(prompts: Sequence[Any], cut: Sequence[str] = ()) -> dict[str, Any]:
+    """Of what was scored: ``images``, ``prompts`` by split, how many images a prompt has, and where
+    there are any, ``prompts_cut``: prompts whose text is among ``cut``, which were not read to
+    their end."""
     each = Counter((prompt.split, prompt.index) for prompt in prompts)
     counts = sorted(set(each.values()))
+    short = len({(p.split, p.index) for p in prompts if p.text in {*cut}}) if cut else 0
     return {
         "images": len(prompts),
         "prompts": dict(Counter(split for split, _ in each)),
         "images_per_prompt": counts[0] if len(counts) == 1 else counts,
+        **({"prompts_cut": short} if short else {}),
     }
 
 
@@ -100,6 +104,8 @@ def list_differences(
         ]
         for split, count in sampling.get("prompts", {}).items():
             sides.append((f"evaluation.prompts of {split}", evaluation.prompts, count))
+        whole = sum(sampling.get("prompts", {}).values())
+        sides.append(("prompts read whole", whole, whole - sampling.get("prompts_cut", 0)))
     device = {"gpu": "cuda"}.get(trainer.accelerator, trainer.accelerator)
     used = training.get("device") or sampling.get("device")
     if device != "auto" and used != "mps":

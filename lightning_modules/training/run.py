@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
+from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
@@ -180,7 +181,7 @@ def _prepare(
 
     from datamodules.build import build_data
     from lightning_modules.evaluation.evaluate import prepare_scorers
-    from lightning_modules.evaluation.plan import plan, with_splits
+    from lightning_modules.evaluation.plan import find_cut, plan, with_splits
     from lightning_modules.methods.registry import method_class
     from lightning_modules.metrics.benchmarks import describe_plan
     from lightning_modules.training import distributed
@@ -192,6 +193,13 @@ def _prepare(
         prompts = plan(datamodule, late.evaluation, late.seed)
         for line in describe_plan(prompts):
             emit(f"data: {line}", 0.0)
+        if cut := find_cut(backbone, prompts):
+            emit(
+                f"data: {show_count(len(cut), 'prompt')} longer than the text encoder reads "
+                f"({backbone.text.length} tokens): the end counts for nothing that is drawn, such "
+                f"as that of {cut[0][:60]!r}",
+                0.0,
+            )
         prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
     with torch.random.fork_rng(devices=[]):
         # What is trained on each prompt alone starts from here

@@ -10,7 +10,8 @@ import torch
 from conf.schema import Evaluation, Run
 from datamodules.build import build_data
 from datamodules.prompts import PromptDataModule
-from lightning_modules.evaluation.plan import plan, real_images
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.evaluation.plan import find_cut, plan, real_images
 
 
 def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_place(base: Run):
@@ -59,3 +60,17 @@ def test_the_seed_of_a_prompt_in_its_file_is_that_of_its_noise(tmp_path: Path):
     noises = [[p.noise for p in plan(datamodule, asked, seed)] for seed in (0, 1)]
     assert noises[0][::2] == [7, 7, 2], "as torch.Generator().manual_seed(7) draws it"
     assert noises[0][1] == noises[0][3] and len({*noises[0], *noises[1]}) == 8
+
+
+def test_prompts_that_are_longer_than_the_encoder_reads_are_found(
+    embedded: Backbone, tmp_path: Path
+):
+    longest = embedded.text.length - 2  # Beside BOS and EOS
+    texts = ["a red circle", " ".join(["red"] * longest), " ".join(["red"] * (longest + 1))]
+    (tmp_path / "mine.txt").write_text("\n".join(texts))
+    datamodule = PromptDataModule(tmp_path / "mine.txt", kind="text")
+    datamodule.setup()
+    asked = Evaluation(splits=[], prompts=None, noise_seeds=2, detector="none")
+    assert find_cut(embedded, plan(datamodule, asked, 0)) == [texts[2]]
+    whole, cut = (embedded.text.encode([text]).hidden for text in texts[1:])
+    assert torch.equal(whole, cut), "the last word has no part in the image"

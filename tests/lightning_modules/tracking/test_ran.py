@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from conf.schema import Run
+from conf.schema import Evaluation, Run
 from lightning_modules.backbone import acceleration
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
@@ -113,10 +113,15 @@ def test_sampling_is_read_from_the_denoiser(embedded: Backbone) -> None:
 
 def test_prompts_are_counted_as_scored(tmp_path: Any) -> None:
     rows = [("val", 0), ("val", 0), ("val", 1), ("val", 1), ("one", 0), ("one", 0)]
-    prompts = [SimpleNamespace(split=split, index=index) for split, index in rows]
+    prompts = [SimpleNamespace(split=split, index=index, text=split) for split, index in rows]
     counted = count_prompts(prompts)
     assert counted == {"images": 6, "prompts": {"val": 2, "one": 1}, "images_per_prompt": 2}
     assert count_prompts(prompts[1:])["images_per_prompt"] == [1, 2]
+    cut = count_prompts(prompts, ["one"])
+    assert cut == counted | {"prompts_cut": 1}
+    differs = list_differences(Run(), Run(evaluation=Evaluation(prompts=None)), {}, cut)
+    assert differs["prompts read whole"] == "asked 3, ran 2"
+    assert "prompts read whole" not in list_differences(Run(), Run(), {}, counted)
     write_ran(tmp_path, counted)
     assert read_ran(tmp_path) == counted and read_ran(tmp_path / "none") == read_ran(None) == {}
 
