@@ -234,6 +234,11 @@ def _explain_statistics(
         "alike in every cell, so that cells are compared seed by seed. Intervals of means and of "
         "differences are t-intervals over seeds. Differences use common seeds only.",
     ]
+    if any(part is not None and part.uncut is not None for e in entries for part in e.intervals):
+        texts.append(
+            "Intervals of shares end at 0 and 1, those of their differences at −1 and 1: what lies "
+            "beyond cannot be."
+        )
     if n >= HOLM_FROM:
         texts.append(
             "Below each difference stands the p value of the exact sign-flip test over all "

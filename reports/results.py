@@ -68,6 +68,16 @@ class ReportedMetric:
         return self.label + {"higher": " ↑", "lower": " ↓"}.get(self.better, "")
 
     @property
+    def bounds(self) -> tuple[float, float] | None:
+        """Between what a value must lie, None where it may be anything."""
+        return (0.0, 1.0) if self.unit == "share" else None
+
+    @property
+    def difference_bounds(self) -> tuple[float, float] | None:
+        """Between what the difference of two values must lie."""
+        return (-1.0, 1.0) if self.unit == "share" else None
+
+    @property
     def in_parentheses(self) -> str:
         """The unit behind a name."""
         return f" ({self.unit})" if self.unit else ""

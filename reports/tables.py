@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from reports import prose
@@ -31,6 +31,11 @@ class CellMetric:
     versus: Paired | None = None
     wide: Interval | None = None
     holm: float | None = None
+
+    @property
+    def intervals(self) -> tuple[Interval | None, ...]:
+        """All of them."""
+        return self.summary, self.versus and self.versus.interval, self.wide
 
     @cached_property
     def effect(self) -> Effect | None:
@@ -72,13 +77,18 @@ def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric
         for cell in results.cells:
             versus, own = pairs.get(cell.name), list(values[cell.name].values())
             wide = versus and cell.name in adjusted
+            apart = metric.difference_bounds
+            if versus:
+                versus = replace(versus, interval=versus.interval.within(apart))
             entries.append(
                 CellMetric(
                     cell=cell,
                     metric=metric,
-                    summary=mean_interval(own, level) if own else None,
+                    summary=mean_interval(own, level).within(metric.bounds) if own else None,
                     versus=versus,
-                    wide=mean_interval(versus.differences, wide_level) if versus and wide else None,
+                    wide=mean_interval(versus.differences, wide_level).within(apart)
+                    if versus and wide
+                    else None,
                     holm=adjusted.get(cell.name),
                 )
             )
@@ -216,10 +226,15 @@ def mean_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
         summary = by_place[metric.key, cell.name]
         if summary is None:
             return prose.DASH
-        half = f" ± {prose.show(summary.half, digits[metric.key])}" if summary.n > 1 else ""
-        return prose.show(summary.mean, digits[metric.key]) + half
+        at = digits[metric.key]
+        half = f" ± {prose.show(summary.half, at)}" if summary.n > 1 else ""
+        if summary.uncut is not None:
+            half = f" {prose.show_interval(summary, at, prose.show)}"
+        return prose.show(summary.mean, at) + half
 
-    title = "All metrics: mean over seeds ± half of the 95 % t-interval."
+    title = "All metrics: mean over seeds ± half of the 95 % t-interval"
+    cut = any(e.summary is not None and e.summary.uncut is not None for e in entries)
+    title += "; [bounds] where a share's ends at 0 or 1." if cut else "."
     note = note_missing_seeds(results)
     return metric_tables(title, results.cells, MEANS_A_TABLE, results.metrics, show, note)
 

@@ -256,10 +256,12 @@ def _subtract(
             cell=cell,
             metric=metric,
             used=(left, right),
-            left=mean_interval(list(left.values()), level),
-            right=mean_interval(list(right.values()), level),
-            plain=_interval(left, right, pair, level),
-            wide=_interval(left, right, pair, wide_level) if cell.name in judged else None,
+            left=mean_interval(list(left.values()), level).within(metric.bounds),
+            right=mean_interval(list(right.values()), level).within(metric.bounds),
+            plain=_interval(left, right, pair, level).within(metric.difference_bounds),
+            wide=_interval(left, right, pair, wide_level).within(metric.difference_bounds)
+            if cell.name in judged
+            else None,
             pairs=pairs.get(cell.name),
             holm=adjusted.get(cell.name),
         )

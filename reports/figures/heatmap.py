@@ -132,6 +132,8 @@ def _describe_shift(entry: CellMetric | None, digits: int) -> list[str]:
     if wide is None or wide.n < 2:
         return [text, ""]
     mark = f" {MARK}" if wide.excludes_zero else ""
+    if wide.uncut is not None:
+        return [text + mark, prose.show_interval(wide, digits)]
     return [text + mark, f"± {prose.show(wide.half, digits)}"]
 
 

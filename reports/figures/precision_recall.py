@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 Point = tuple[float, float]  # Recall, precision
 
 MARKERS = "oDs^vPXp*h"
+SHARE = (0.0, 1.0)
 CROWD = 8  # Points; of more, each is drawn with a number and named in the legend
 NEAR = 1.2  # Times the spread of the means: as far as bars may reach beyond them
 DASHES = (0, (4, 2))
@@ -55,8 +56,8 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
         values = [list(cell.per_seed(key).values()) for key in ("recall", "precision")]
         if all(values):
             cells.append(cell)
-            recalls.append(mean_interval(values[0]))
-            precisions.append(mean_interval(values[1]))
+            recalls.append(mean_interval(values[0]).within(SHARE))
+            precisions.append(mean_interval(values[1]).within(SHARE))
     if not cells:
         return None
     import matplotlib
@@ -78,7 +79,7 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
             style: dict[str, Any] = {"marker": marker, "markersize": 6.5, "color": color}
             style |= {"markeredgecolor": "white", "markeredgewidth": 0.6, "linestyle": "none"}
             if has_bars and recall.n > 1:
-                style |= {"xerr": recall.half, "yerr": precision.half, "elinewidth": 0.8}
+                style |= {"xerr": _arms(recall), "yerr": _arms(precision), "elinewidth": 0.8}
                 style["ecolor"] = (*matplotlib.colors.to_rgb(color), 0.45)
             label = f"{i}  " * is_crowded + cell.marked_label
             order = 4 if cell.untouched else 3
@@ -111,6 +112,11 @@ def draw_precision_recall(results: SweepResults, folder: Path) -> Picture | None
     )
     alt = "Precision against recall, one marker per level, with the Pareto front"
     return Picture("precision_recall.svg", caption, alt)
+
+
+def _arms(interval: Interval) -> list[list[float]]:
+    """How far a bar reaches down and up."""
+    return [[interval.mean - interval.low], [interval.high - interval.mean]]
 
 
 def _keeps_means_apart(intervals: Sequence[Interval]) -> bool:

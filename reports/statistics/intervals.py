@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import (
@@ -24,11 +24,20 @@ class Interval:
     sd: float
     n: int
     level: float
+    uncut: float | None = None  # Half the width before bounds cut it
 
     @property
     def half(self) -> float:
-        """Half the width of the interval."""
-        return (self.high - self.low) / 2
+        """Half the width of the t-interval."""
+        return (self.high - self.low) / 2 if self.uncut is None else self.uncut
+
+    def within(self, bounds: tuple[float, float] | None) -> Interval:
+        """The part that lies within ``bounds``, beyond which no mean can be: it holds the true mean
+        as often as the whole, and is not symmetric."""
+        if bounds is None or self.n < 2 or (bounds[0] <= self.low and self.high <= bounds[1]):
+            return self
+        low, high = max(self.low, bounds[0]), min(self.high, bounds[1])
+        return replace(self, low=low, high=high, uncut=self.half)
 
     @property
     def excludes_zero(self) -> bool:

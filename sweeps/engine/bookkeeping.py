@@ -14,6 +14,7 @@ from lightning_modules.training.versions import made_by
 from sweeps.engine.errors import ResultError
 from sweeps.engine.plan import Job, Plan, kinds_of
 from sweeps.engine.remeasure import (
+    describe_made_otherwise,
     describe_measured_otherwise,
     end_replacing,
     find_measured_otherwise,
@@ -136,18 +137,12 @@ def _note_other_code(plan: Plan) -> None:
     """Say which finished trials other code made, or measured."""
     planned, done = set(plan.planned), plan.queue.trials("COMPLETE")
     codes = {key_of(t): t.user_attrs.get("code") for t in done if key_of(t) in planned}
-    other = [
-        code is not None and code != made_by(plan.request.run(key))["code"]
-        for key, code in codes.items()
-    ]
-    if any(other):
-        plan.notes.append(
-            f"{sum(other)} of {len(codes)} finished trials were made by other code than this: "
-            "to make all of them again, add --fresh"
-        )
     measured = find_measured_otherwise(plan)
-    if measured:
-        plan.notes.append(describe_measured_otherwise(plan, measured))
+    lines = [
+        describe_made_otherwise(plan.request, codes),
+        describe_measured_otherwise(len(plan.done()), measured),
+    ]
+    plan.notes += [line for line in lines if line]
 
 
 def take_over_orphans(plan: Plan) -> bool:

@@ -9,8 +9,10 @@ from rich.table import Table
 
 from conf.describe import show_count
 from sweeps.engine.display import make_console, show
+from sweeps.engine.remeasure import list_other_code
 from sweeps.engine.resolve import Request
 from sweeps.engine.status import read_status
+from sweeps.engine.trials import read_trials
 
 __all__ = ["print_preview"]
 
@@ -20,7 +22,8 @@ def print_preview(request: Request) -> None:
     console, config = make_console(), request.config
     status, seeds, cells = read_status(request), request.seeds, request.cells
     counts, adapters = status.counts, {key: request.adapter(key) for key in request.keys}
-    for note in status.notes:
+    trials = read_trials(status.folder, status.name, config.storage) if counts.done else []
+    for note in [*status.notes, *list_other_code(request, status.folder, trials)]:
         show(console, note)
     size = f"{request.describe_size()}; {counts.text()}"
     show(console, f"{request.sweep.name}: {size}; {status.folder}")

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf.describe import show_count
 from lightning_modules.tracking.mlflow import (
     METRICS_PER_CALL,
     describe_error,
@@ -21,7 +22,7 @@ from lightning_modules.tracking.mlflow import (
 from lightning_modules.tracking.provenance import MEASURED_BY, measuring_tags
 from lightning_modules.tracking.undefined import is_defined
 from lightning_modules.training.remeasure import FILES, PENDING, NotKept, adopt, discard, remeasure
-from lightning_modules.training.versions import DIAGNOSTICS, measures_otherwise
+from lightning_modules.training.versions import DIAGNOSTICS, made_by, measures_otherwise
 from reports.measuring import (
     DROPPED,
     REPLACING,
@@ -42,14 +43,17 @@ if TYPE_CHECKING:
 
     from sweeps.engine.plan import Plan
     from sweeps.engine.resolve import Request
+    from sweeps.engine.trials import StoredTrial
 
 __all__ = [
     "ComparableValues",
     "check_remeasurable",
     "check_search",
+    "describe_made_otherwise",
     "describe_measured_otherwise",
     "end_replacing",
     "find_measured_otherwise",
+    "list_other_code",
     "remeasure_trials",
     "replace_values",
 ]
@@ -113,8 +117,49 @@ def find_measured_otherwise(plan: Plan) -> dict[Key, set[str]]:
     return {key: other for key, other in parts.items() if other}
 
 
-def describe_measured_otherwise(plan: Plan, other: Mapping[Key, set[str]]) -> str:
-    """A line for the person who starts the sweep, "" if there is nothing to say."""
+def list_other_code(request: Request, folder: Path, trials: Iterable[StoredTrial]) -> list[str]:
+    """What a start would say of finished trials of ``folder`` that other code made or measured, by
+    what lies there; opens nothing of MLflow."""
+    planned = set(request.keys)
+    done = {key_of(t): t for t in trials if t.state.name == "COMPLETE" and key_of(t) in planned}
+    codes = {key: trial.user_attrs.get("code") for key, trial in done.items()}
+    parts: dict[Key, set[str]] = {}
+    for key in done:
+        path = folder / "trials" / request.cell(key[0]).folder(key[1]) / "result.json"
+        if not path.is_file():  # Kept by another machine
+            continue
+        measured = json.loads(path.read_text(encoding="utf-8")).get("measured")
+        parts[key] = measures_otherwise(measured, request.run(key)) if measured else {"unknown"}
+    other = {key: some for key, some in parts.items() if some}
+    lines = [
+        describe_made_otherwise(request, codes),
+        describe_measured_otherwise(len(done), other),
+    ]
+    return [line for line in lines if line]
+
+
+def describe_made_otherwise(request: Request, codes: Mapping[Key, str | None]) -> str:
+    """A line on the finished trials whose code is not this, "" if there are none."""
+    other = [
+        code is not None and code != made_by(request.run(key))["code"]
+        for key, code in codes.items()
+    ]
+    if not any(other):
+        return ""
+    return (
+        f"{_count_finished(sum(other), len(codes))} made by other code than this: "
+        "to make all of them again, add --fresh"
+    )
+
+
+def _count_finished(some: int, of: int) -> str:
+    """1 of 3 finished trials was, 2 of 3 finished trials were."""
+    return f"{some} of {show_count(of, 'finished trial')} {'was' if some == 1 else 'were'}"
+
+
+def describe_measured_otherwise(done: int, other: Mapping[Key, set[str]]) -> str:
+    """A line for the person who starts the sweep, of whose trials ``done`` have finished; "" if
+    there is nothing to say."""
     if not other:
         return ""
     names = sorted(set().union(*other.values()))
@@ -126,8 +171,8 @@ def describe_measured_otherwise(plan: Plan, other: Mapping[Key, set[str]]) -> st
     if names == [DIAGNOSTICS]:
         cure = "to make all of them again, add --fresh"
     return (
-        f"{len(other)} of {len(plan.done())} finished trials were measured by {by}, and do not "
-        f"count beside new ones: {cure}"
+        f"{_count_finished(len(other), done)} measured by {by}, and "
+        f"{'does' if len(other) == 1 else 'do'} not count beside new ones: {cure}"
     )
 
 
@@ -154,9 +199,9 @@ def check_search(plan: Plan, waiting: bool) -> None:
     if plan.request.config.mode != "search" or not (waiting or plan.unknown_trials()):
         return
     if other := find_measured_otherwise(plan):
+        said = describe_measured_otherwise(len(plan.done()), other).partition(":")[0]
         raise PlanError(
-            f"{describe_measured_otherwise(plan, other).partition(':')[0]}: a search cannot go on "
-            "from numbers of two kinds; begin another with --fresh"
+            f"{said}: a search cannot go on from numbers of two kinds; begin another with --fresh"
         )
 
 

@@ -119,7 +119,7 @@ def _remeasure(plan: Plan) -> int:
         for cell in plan.request.cells:
             update_cell(plan, cell.text)
         if left := find_measured_otherwise(plan):
-            show(console, describe_measured_otherwise(plan, left))
+            show(console, describe_measured_otherwise(len(plan.done()), left))
         return _conclude(plan, console, failures)
 
 

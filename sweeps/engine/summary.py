@@ -51,10 +51,13 @@ def summary_table(
     for cell in cells:
         own = per_seed(cell, headline)
         control = per_seed(sweep.control_of(cell, controls), headline)
-        mean = _format(mean_interval(list(own.values()))) if own else NONE
+        share = headline.unit == "share"
+        bounds = (0.0, 1.0) if share else None
+        mean = _format(mean_interval(list(own.values())).within(bounds)) if own else NONE
         difference = NONE
         if own.keys() & control.keys():
-            difference = _format(paired(own, control).interval, "+")
+            apart = (-1.0, 1.0) if share else None
+            difference = _format(paired(own, control).interval.within(apart), "+")
         means = (_format_mean(list(per_seed(cell, metric).values()), len(own)) for metric in others)
         table.add_row(cell.text, str(len(own)), mean, difference, *means)
     return table
@@ -71,4 +74,6 @@ def _format_mean(values: Sequence[float], seeds: int) -> str:
 
 def _format(interval: Interval, sign: str = "") -> str:
     half = f" ± {interval.half:.3f}" if interval.n > 1 else ""
+    if interval.uncut is not None:  # At the bounds of a share
+        half = f" [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
     return f"{interval.mean:{sign}.3f}{half}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.stored_sweeps import MemoryClient, StoredSweep, store
 
+from reports import collect as collect_module
 from reports.content import images_table, measurement_blocks
+from reports.tables import compare_cells, mean_tables
 
 
 def test_one_way_of_measuring_is_named_once_for_all_its_metrics(changeable: Any) -> None:
@@ -86,3 +90,26 @@ def test_special_signs_are_printed_and_missing_seeds_named(
     ):
         assert part in text, part
     assert "0.4 lacks seed 0, 1; 0.6 lacks seed 2" in (folder / "report.md").read_text("utf-8")
+
+
+def test_no_interval_of_a_share_lies_beyond_0_and_1(tmp_path: Path) -> None:
+    values = {
+        None: (0.5, 0.6, 0.55),
+        0.4: (0.02, 0.2, 0.01),
+        0.5: (0.99, 0.9, 1.0),
+        0.6: (1, 0, 1),
+    }
+    client = MemoryClient()
+    stored = StoredSweep("shares", lambda metric, level, seed: float(values[level][seed]))
+    store(client, stored, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(collect_module, "connect", lambda uri: client)
+        results = collect_module.collect("shares:", "shares")
+    entries = compare_cells(results)
+    for entry in entries:
+        summary, shift, wide = entry.intervals
+        assert 0 <= summary.low <= summary.high <= 1
+        assert all(-1 <= part.low <= part.high <= 1 for part in (shift, wide) if part)
+    (table,) = mean_tables(results, entries)
+    assert "0.077 [0.000, 0.342]" in table.rows[0] and "0.550 ± 0.124" in table.rows[0]
+    assert "ends at 0 or 1" in table.title

@@ -53,6 +53,8 @@ def test_the_csv_holds_mlflows_numbers(memory: MemoryClient, rows: Any) -> None:
         assert (row["n"], row["seeds"], row["missing_seeds"]) == ("3", "0 1 2", "")
         if float(row["sd"]) > 0:
             bounds = stats.t.interval(0.95, 2, mean, stats.sem(list(own.values())))
+            if row["unit"] == "share":
+                bounds = max(bounds[0], 0), min(bounds[1], 1)
             assert (float(row["low95"]), float(row["high95"])) == pytest.approx(bounds)
         if row["role"] == "control":
             assert row["difference"] == row["difference_low95"] == ""

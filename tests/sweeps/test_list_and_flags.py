@@ -15,7 +15,7 @@ from helpers.sweep_states import finished
 from conf.schema import Run
 from sweeps.__main__ import main as listing
 from sweeps.command import main
-from sweeps.engine import bookkeeping, eta
+from sweeps.engine import eta, remeasure
 from sweeps.threshold import SWEEP as THRESHOLD
 
 Command = Callable[..., int]
@@ -102,8 +102,10 @@ def test_trials_that_other_code_made_are_named(
     sweep: Command, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     sweep("seeds=1")
-    monkeypatch.setattr(bookkeeping, "made_by", lambda config: {"code": "other"})
+    monkeypatch.setattr(remeasure, "made_by", lambda config: {"code": "other"})
     capsys.readouterr()
+    assert sweep("seeds=1", "--plan") == 0
+    assert "4 of 4 finished trials were made by other code" in capsys.readouterr().out
     assert sweep("seeds=1") == 0
     printed = capsys.readouterr().out
     assert "4 of 4 finished trials were made by other code" in printed and "--fresh" in printed

@@ -276,3 +276,17 @@ def test_the_clustered_bootstrap_is_too_narrow_with_few_seeds_only(
         _, below, above = st.clustered_difference(d, np.zeros_like(d), draws=300)
         claims += below > 0 or above < 0
     assert low <= claims / 300 <= high
+
+
+def test_an_interval_of_shares_ends_where_shares_end() -> None:
+    whole = st.mean_interval([0.99, 0.9, 1.0])
+    cut = whole.within((0.0, 1.0))
+    assert whole.high > 1 and cut.high == 1 and cut.low == whole.low
+    assert cut.half == whole.half and cut.uncut == whole.half, "the t-interval's own is kept"
+    inside = st.mean_interval([0.5, 0.51, 0.49])
+    assert inside.within((0.0, 1.0)) is inside and whole.within(None) is whole
+    assert math.isnan(st.mean_interval([0.4]).within((0.0, 1.0)).low)
+    rng = np.random.default_rng(0)  # What is cut off never holds the true mean
+    drawn = [st.mean_interval(rng.beta(9, 1, 3)) for _ in range(300)]
+    holds = [i.low <= 0.9 <= i.high for i in drawn]
+    assert holds == [c.low <= 0.9 <= c.high for c in (i.within((0.0, 1.0)) for i in drawn)]

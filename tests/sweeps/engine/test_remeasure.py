@@ -92,10 +92,13 @@ def test_other_code_is_told_at_the_start(
     assert command("seeds=1") == 0
     assert "measured by" not in capsys.readouterr().out
     code["judge"] = "changed"
+    assert command("seeds=1", "--plan") == 0
+    planned = [line for line in capsys.readouterr().out.splitlines() if "measured by" in line]
     assert command("seeds=1") == 0
     lines = [line for line in capsys.readouterr().out.splitlines() if "measured by" in line]
     assert len(lines) == 1 and lines[0].startswith("4 of 4 finished trials were measured by other")
     assert "(judge)" in lines[0] and "--remeasure" in lines[0]
+    assert planned == lines, "a plan says it before"
 
 
 def test_a_result_of_an_earlier_version_is_of_unknown_code(
