@@ -75,6 +75,8 @@ class CaptionedDataset(CroppedImages):
         emit: Callable[[str], None] | None = None,
         **options: Any,
     ) -> None:
+        if emit:
+            emit(f"listing the files of {split} below {root}")
         reader = self.reader(Path(root), split, min_phrases, **options)
         folder = None if index_root is None else Path(index_root)
         records = open_split(reader, folder, limit, verify, on_error, emit)

@@ -1,11 +1,12 @@
-"""The index of a split of COCO: what its annotation files say, one file at a time, since each may
-take gigabytes."""
+"""The index of a split of COCO: what its annotation files say, one entry at a time, since parsed
+they would take gigabytes."""
 
 from __future__ import annotations
 
-import json
+import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from conf.contents import file_state
 from conf.describe import show_count
@@ -13,9 +14,39 @@ from datamodules.batch import Caption
 from datamodules.concepts import with_article
 from datamodules.formats.coco_layouts import Images, find
 from datamodules.formats.images import ImageHeader
-from datamodules.formats.index import DataError, Problems, Record
-from datamodules.formats.masks import usable
+from datamodules.formats.index import DataError, Problems, Record, Written, compact_json
+from datamodules.formats.json_stream import read_object
+from datamodules.formats.masks import Outline, outline
 from datamodules.formats.reader import Reader
+
+# Where progress is said: after so many bytes
+EVERY = 2**24
+LISTS = ("images", "annotations", "categories")
+IMAGE_KEYS = ("id", "file_name", "width", "height")
+
+
+class _Entry(NamedTuple):
+    """One of the annotations of a file: ``caption`` and what comes with it are None where it has
+    none, ``outline`` of what is no object. ``box`` and ``color`` are JSON."""
+
+    what: str
+    image: Any
+    captioned: bool
+    caption: Any = None
+    relation: Any = None
+    category: Any = None
+    crowd: bool = False
+    outline: Outline | None = None
+    key: str = ""
+    box: str = ""
+    color: str = ""
+
+
+class _Object(NamedTuple):
+    """An object of an image, while files are read."""
+
+    label: str
+    entry: _Entry
 
 
 class CocoReader(Reader):
@@ -53,11 +84,7 @@ class CocoReader(Reader):
             self._join_instances([p for k, p in self.place.files if k == "instances"], problems)
         else:
             for _, path in self.place.files:
-                content = load(path)
-                self._list_images(path, content["images"], problems)
-                self._add_annotations(path, content, problems)
-                # The next one may take gigabytes as well
-                del content
+                self._read_file(path, problems)
         if not self.listed:
             first = self.place.files[0][1]
             raise DataError(f"{first}: split {self.split!r} is empty: it lists no image")
@@ -70,7 +97,8 @@ class CocoReader(Reader):
             )
         for record in records:
             name = str(record.path)
-            record.path = self.images.find(name) or self.place.folders[0] / name
+            unknown = self.place.folders[0] / name.replace("\\", "/")
+            record.path = self.images.find(name) or unknown
         if self.images.ambiguous:
             self.remarks.append(
                 f"{self.images.ambiguous} file names are in several folders: the first in the "
@@ -82,8 +110,9 @@ class CocoReader(Reader):
         """Keeps the annotations whose masks can be laid on the image: in COCO's form they speak of
         the pixels as they are stored, unless only the size that is shown fits."""
         annotated = (record.width, record.height)
+        outlines = [thing.entry.outline for thing in record.annotations]
         if not all(annotated):
-            annotated = _mask_size(record.annotations) or _reach(record.annotations, header.stored)
+            annotated = _mask_size(outlines) or _reach(outlines, header.stored)
         if record.annotations and annotated not in (header.stored, header.shown):
             width, height = header.shown
             detail = f"{width}x{height}, its annotations are for {annotated[0]}x{annotated[1]}"
@@ -91,16 +120,20 @@ class CocoReader(Reader):
             record.annotations = []
         self.orient(record, header, annotated)
         annotations = []
-        for annotation in record.annotations:
-            segmentation, wrong = usable(annotation["segmentation"], record.width, record.height)
+        for label, entry in record.annotations:
+            text, wrong = entry.outline.check(record.width, record.height)
             if wrong:
-                detail = f"annotation {annotation['id']}"
+                detail = entry.what
                 if wrong == "mask of another size":
-                    size = annotation["segmentation"].get("size")
-                    detail += f" of {size}, expected {[record.height, record.width]}"
+                    detail += f" of {entry.outline.size}, expected {[record.height, record.width]}"
                 problems.add(wrong, record.path, detail)
             else:
-                annotations.append(annotation | {"segmentation": segmentation})
+                annotations.append(
+                    Written(
+                        f'{{"id":{entry.key},"label":{compact_json(label)},"segmentation":{text},'
+                        f'"bbox":{entry.box},"color":{entry.color}}}'
+                    )
+                )
         record.annotations = annotations
         self.notes["objects"] += len(annotations)
         return True
@@ -114,72 +147,106 @@ class CocoReader(Reader):
             return None
         return self.listed.setdefault(key, Record(key, Path(name)))
 
-    def _list_images(self, path: Path, images: list[dict[str, Any]], problems: Problems) -> None:
-        for image in images:
-            name = image.get("file_name")
-            record = self._add_image(image.get("id"), name, path, problems)
-            if record is None:
-                continue
-            if not record.width:
-                record.width, record.height = _size(image)
-            if record.path.name != Path(str(name)).name:
-                detail = f"image {record.id} is {record.path} and {name}"
-                problems.add("id given twice", path, detail)
+    def _read(
+        self, path: Path, take: Callable[[str, int, dict[str, Any]], None], problems: Problems
+    ) -> dict[str, Any]:
+        """The content of an annotation file without the entries of its lists, which ``take`` gets:
+        name of the list, number, entry. Raises DataError on anything without a list of images."""
+        size, said = path.stat().st_size / 1e6, -EVERY
 
-    def _add_annotations(self, path: Path, content: dict[str, Any], problems: Problems) -> None:
-        names = {
-            category["id"]: str(category["name"])
-            for category in content.get("categories", [])
-            if "id" in category and "name" in category
-        }
-        self.notes["categories"] = self.notes["categories"] or [names[i] for i in sorted(names)]
-        for annotation in content.get("annotations", []):
-            key, what = annotation.get("image_id"), f"annotation {annotation.get('id')}"
-            record = self.listed.get(key) if isinstance(key, int | str) else None
-            if record is None:
-                problems.add("annotation of no image", path, f"{what} names image {key!r}")
-                continue
-            if "caption" in annotation:
-                relation = annotation.get("relation")
-                _add_caption(record, annotation["caption"], relation, problems, path, what)
-            if "category_id" not in annotation:
-                continue
-            # A crowd region is many objects under one mask: it is nobody's subject
-            crowd = annotation.get("iscrowd", annotation.get("is_crowd", 0))
-            if str(crowd) in ("1", "1.0", "True", "true"):
-                self.notes["crowds"] += 1
-            elif annotation["category_id"] not in names:
-                detail = f"{what} names category {annotation['category_id']!r}"
-                problems.add("unknown category", path, detail)
+        def progress(done: int) -> None:
+            nonlocal said
+            if self.emit and done - said >= EVERY:
+                said = done
+                self.emit(f"reading {path.name}: {done / 1e6:.0f} of {size:.0f} MB")
+
+        def take_object(name: str, number: int, entry: Any) -> None:
+            if isinstance(entry, dict):
+                take(name, number, entry)
             else:
-                attributes = annotation.get("attributes")
-                record.annotations.append(
-                    {
-                        "id": annotation.get("id"),
-                        "label": names[annotation["category_id"]],
-                        "segmentation": annotation.get("segmentation"),
-                        "bbox": annotation.get("bbox"),
-                        "color": attributes.get("color") if isinstance(attributes, dict) else None,
-                    }
-                )
+                detail = f"number {number} of {name} is {str(entry)[:40]!r}, expected an object"
+                problems.add("entry that is no object", path, detail)
+
+        try:
+            content = read_object(path, take_object, LISTS, progress)
+        except (OSError, ValueError, RecursionError) as error:
+            again = "download it again"
+            raise DataError(f"{path}: cannot be read as JSON ({error}): {again}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("images"), list):
+            raise DataError(f"{path}: has no list of images: expected annotations in COCO's form")
+        for name in LISTS:
+            if content.get(name) not in (None, []):
+                kind = type(content[name]).__name__
+                raise DataError(f"{path}: {name} is of type {kind}: expected a list of objects")
+        return content
+
+    def _read_file(self, path: Path, problems: Problems) -> None:
+        """Adds the images of a file and their annotations, in whatever order it has its lists."""
+        lists = _Lists()
+        self._read(path, lists.take, problems)
+        for image in lists.images:
+            self._list_image(path, image, problems)
+        self._add_annotations(path, lists, problems)
+
+    def _list_image(self, path: Path, image: dict[str, Any], problems: Problems) -> None:
+        name = image.get("file_name")
+        record = self._add_image(image.get("id"), name, path, problems)
+        if record is None:
+            return
+        if not record.width:
+            record.width, record.height = _size(image)
+        if record.path.name != name and _base_name(str(record.path)) != _base_name(str(name)):
+            detail = f"image {record.id} is {record.path} and {name}"
+            problems.add("id given twice", path, detail)
+
+    def _add_annotations(self, path: Path, lists: _Lists, problems: Problems) -> None:
+        names = lists.names()
+        self.notes["categories"] = self.notes["categories"] or [
+            names[i] for i in sorted(names, key=_numbers_first)
+        ]
+        for entry in lists.annotations:
+            record = self.listed.get(entry.image) if isinstance(entry.image, int | str) else None
+            if record is None:
+                detail = f"{entry.what} names image {entry.image!r}"
+                problems.add("annotation of no image", path, detail)
+                continue
+            if entry.captioned:
+                _add_caption(record, entry.caption, entry.relation, problems, path, entry.what)
+            if entry.crowd:
+                self.notes["crowds"] += 1
+            elif entry.outline is not None:
+                category = entry.category
+                label = names.get(category) if isinstance(category, int | str | float) else None
+                if label is None:
+                    detail = f"{entry.what} names category {category!r}"
+                    problems.add("unknown category", path, detail)
+                else:
+                    record.annotations.append(_Object(label, entry))
 
     def _read_karpathy(self, path: Path, problems: Problems) -> None:
         splits = [self.split]
         if self.split == "train":
             splits.append("restval")
             self.remarks.append("train holds Karpathy's train and restval images")
-        for entry in load(path)["images"]:
-            if entry.get("split") not in splits:
-                continue
+
+        def take(name: str, number: int, entry: dict[str, Any]) -> None:
+            if name != "images" or entry.get("split") not in splits:
+                return
             name, folder = entry.get("filename"), entry.get("filepath")
             key = entry.get("cocoid", entry.get("imgid"))
             whole = f"{folder}/{name}" if name and folder else name
             record = self._add_image(key, whole, path, problems)
             if record is None:
-                continue
-            for sentence in entry.get("sentences", []):
+                return
+            for sentence in entry.get("sentences") or ():
+                if not isinstance(sentence, dict):
+                    detail = f"a sentence of image {key} is {sentence!r}"
+                    problems.add("entry that is no object", path, detail)
+                    continue
                 what = f"sentence {sentence.get('sentid')}"
                 _add_caption(record, sentence.get("raw"), None, problems, path, what)
+
+        self._read(path, take, problems)
 
     def _join_instances(self, paths: list[Path], problems: Problems) -> None:
         """Adds the objects of the images from official instance files, each image's from one of
@@ -192,32 +259,85 @@ class CocoReader(Reader):
         ):
             if not missing:
                 break
-            content = load(path)
-            here = {image.get("id"): image for image in content["images"]}
-            here = {key: here[key] for key in here.keys() & missing}
+            lists = _Lists()
+            self._read(path, lists.take, problems)
+            here = {key: i for i in lists.images if (key := _key(i)) in missing}
             for key, image in here.items():
                 self.listed[key].width, self.listed[key].height = _size(image)
-            content["annotations"] = [
-                a for a in content.get("annotations", []) if a.get("image_id") in here
-            ]
-            self._add_annotations(path, content, problems)
+            lists.annotations = [e for e in lists.annotations if _hashable(e.image) in here]
+            self._add_annotations(path, lists, problems)
             missing -= here.keys()
-            del content
         if missing and paths:
             self.remarks.append(
                 f"{show_count(len(missing), 'image')} without masks: in none of the instance files"
             )
 
 
-def load(path: Path) -> dict[str, Any]:
-    """The JSON of an annotation file. Raises DataError on anything without a list of images."""
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as JSON ({error}): download it again") from error
-    if not isinstance(content, dict) or not isinstance(content.get("images"), list):
-        raise DataError(f"{path}: has no list of images: expected annotations in COCO's form")
-    return content
+class _Lists:
+    """What is kept of the lists of an annotation file in COCO's form."""
+
+    def __init__(self) -> None:
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[_Entry] = []
+        self.categories: list[dict[str, Any]] = []
+
+    def take(self, name: str, number: int, entry: dict[str, Any]) -> None:
+        if name == "annotations":
+            self.annotations.append(_entry(entry))
+        elif name == "categories":
+            self.categories.append(entry)
+        else:
+            self.images.append({key: entry.get(key) for key in IMAGE_KEYS})
+
+    def names(self) -> dict[Any, str]:
+        """The names of the categories by id."""
+        return {
+            category["id"]: str(category["name"])
+            for category in self.categories
+            if isinstance(category.get("id"), int | str) and "name" in category
+        }
+
+
+def _entry(annotation: dict[str, Any]) -> _Entry:
+    key, captioned = annotation.get("id"), "caption" in annotation
+    what, image = f"annotation {key}", annotation.get("image_id")
+    caption, relation = annotation.get("caption"), annotation.get("relation")
+    # Some tools write a category beside each caption
+    masked = "segmentation" in annotation or "bbox" in annotation
+    if "category_id" not in annotation or (captioned and not masked):
+        return _Entry(what, image, captioned, caption, relation)
+    category = annotation["category_id"]
+    # A crowd region is many objects under one mask: it is nobody's subject
+    crowd = annotation.get("iscrowd", annotation.get("is_crowd", 0))
+    if crowd != 0 and str(crowd) in ("1", "1.0", "True", "true"):
+        return _Entry(what, image, captioned, caption, relation, category, True)
+    attributes = annotation.get("attributes")
+    color = attributes.get("color") if isinstance(attributes, dict) else None
+    return _Entry(
+        what,
+        image,
+        captioned,
+        caption,
+        relation,
+        category,
+        False,
+        outline(annotation.get("segmentation")),
+        compact_json(key),
+        compact_json(annotation.get("bbox")),
+        "null" if color is None else compact_json(color),
+    )
+
+
+def _key(image: dict[str, Any]) -> int | str | None:
+    return _hashable(image.get("id"))
+
+
+def _hashable(key: Any) -> int | str | None:
+    return key if isinstance(key, int | str) else None
+
+
+def _base_name(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
 
 
 def _numbers_first(key: int | str) -> tuple[bool, int | str]:
@@ -225,34 +345,28 @@ def _numbers_first(key: int | str) -> tuple[bool, int | str]:
 
 
 def _size(image: dict[str, Any]) -> tuple[int, int]:
-    """(width, height), 0 where the files do not say it."""
-    width, height = image.get("width"), image.get("height")
-    return (int(width), int(height)) if width and height else (0, 0)
+    """(width, height), 0 where the files do not say it, or not in numbers."""
+    try:
+        width, height = (float(image.get(key) or 0) for key in ("width", "height"))
+    except (TypeError, ValueError):
+        return 0, 0
+    known = width >= 1 and height >= 1 and math.isfinite(width + height)
+    return (int(width), int(height)) if known else (0, 0)
 
 
-def _mask_size(annotations: list[dict[str, Any]]) -> tuple[int, int] | None:
+def _mask_size(outlines: list[Outline]) -> tuple[int, int] | None:
     """(width, height) of the first mask of run lengths; None without one."""
-    for annotation in annotations:
-        segmentation = annotation["segmentation"]
-        size = segmentation.get("size") if isinstance(segmentation, dict) else None
+    for size in (one.size for one in outlines):
         if isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size):
             return size[1], size[0]
     return None
 
 
-def _reach(annotations: list[dict[str, Any]], size: tuple[int, int]) -> tuple[int, int]:
+def _reach(outlines: list[Outline], size: tuple[int, int]) -> tuple[int, int]:
     """``size`` (width, height), or how far polygons reach where that is well beyond it: they were
     drawn on a larger image."""
-    parts = [
-        part
-        for annotation in annotations
-        for part in annotation["segmentation"] or ()
-        if isinstance(annotation["segmentation"], list) and isinstance(part, list)
-    ]
-    ends = [
-        max((n for part in parts for n in part[i::2] if isinstance(n, int | float)), default=0)
-        for i in (0, 1)
-    ]
+    reached = [one.ends for one in outlines if one.ends]
+    ends = [max((end[i] for end in reached), default=0) for i in (0, 1)]
     beyond = any(end > 1.05 * side + 2 for end, side in zip(ends, size, strict=True))
     return (int(ends[0]), int(ends[1])) if beyond else size
 
@@ -269,7 +383,7 @@ def _add_caption(
 
 def _name_objects(record: Record) -> list[Caption]:
     """A caption that names each kind of object of the image once, or none."""
-    labels = dict.fromkeys(annotation["label"] for annotation in record.annotations)
+    labels = dict.fromkeys(thing.label for thing in record.annotations)
     *others, last = [with_article(label) for label in labels] or [""]
     named = f"{', '.join(others)} and {last}" if others else last
     return [Caption(f"a photo of {named}")] if named else []

@@ -159,6 +159,8 @@ class Images:
 
     def find(self, name: str) -> Path | None:
         """The file that an annotation calls ``name``, which may begin with folders."""
+        if path := self.below.get(name):
+            return Path(path)
         parts = name.replace("\\", "/").removeprefix("./").split("/")
         for i in range(len(parts)):
             if path := self.below.get("/".join(parts[i:])):

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -27,6 +27,8 @@ VERSION = 1
 CHUNK, THREADS = 256, 8
 # Bytes from the end of a file in which its end marker is looked for
 TAIL = 4096
+# Pixels above which Pillow may warn of an image
+LARGE = 80_000_000
 END = {"JPEG": b"\xff\xd9", "MPO": b"\xff\xd9", "PNG": b"IEND"}
 # What makes of the stored pixels those that are shown, by EXIF orientation
 TURNS = {
@@ -61,7 +63,7 @@ class ImageHeader(NamedTuple):
         return self.stored[::-1] if self.orientation >= 5 else self.stored
 
 
-def check_image(path: Path, verify: str = "header") -> ImageHeader | str:
+def check_image(path: str | Path, verify: str = "header") -> ImageHeader | str:
     """The header of an image, or in words why it cannot be used: missing, empty, no image,
     truncated.
 
@@ -71,14 +73,15 @@ def check_image(path: Path, verify: str = "header") -> ImageHeader | str:
     if verify not in ("header", "full"):
         raise ValueError(f"verify={verify!r}: expected header or full")
     try:
-        with open(path, "rb") as file:
-            file.seek(0, os.SEEK_END)
-            size = file.tell()
+        with open(path, "rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
             if not size:
                 return "empty"
-            file.seek(max(0, size - TAIL))
-            tail = file.read()
-            file.seek(0)
+            head = file.read(TAIL)
+            tail = head if size <= TAIL else os.pread(file.fileno(), TAIL, size - TAIL)
+            if verify == "header" and END["JPEG"] in tail and (plain := _read_plain_jpeg(head)):
+                return plain
+        with open(path, "rb") as file:
             image = Image.open(file)
             header = _header(image)
             # Cameras append data of their own behind the end of an image: only decoding tells
@@ -93,6 +96,35 @@ def check_image(path: Path, verify: str = "header") -> ImageHeader | str:
     except Exception as error:
         # Pillow's decoders raise errors of any kind
         return f"{'truncated' if 'truncated' in str(error).lower() else 'broken'} ({error})"
+
+
+def _read_plain_jpeg(head: bytes) -> ImageHeader | None:
+    """What Pillow finds in the first bytes of a JPEG, in a fifth of the time; None where only
+    Pillow can tell: with EXIF data, with several pictures, with a header that is long or odd."""
+    if head[:2] != b"\xff\xd8":
+        return None
+    at, found = 2, None
+    while at + 10 < len(head) and head[at] == 0xFF:
+        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4])
+        body = head[at + 4 : at + 2 + length]
+        if length < 3 or len(body) != length - 2:
+            return None
+        if marker == 0xDA:  # The picture begins
+            return found
+        if marker in (0xC0, 0xC1, 0xC2) and found is None and length >= 11:
+            height, width = int.from_bytes(body[1:3]), int.from_bytes(body[3:5])
+            if body[0] != 8 or body[5] not in (1, 3) or not 0 < width * height < LARGE:
+                return None
+            if length != 8 + 3 * body[5]:
+                return None
+            found = ImageHeader(width, height)
+        elif marker == 0xDB:  # Tables of eight bits
+            if len(body) % 65 or any(body[i] > 15 for i in range(0, len(body), 65)):
+                return None
+        elif marker not in (0xC4, 0xDD, 0xE0, 0xFE):
+            return None
+        at += 2 + length
+    return None
 
 
 def check_images(
@@ -119,8 +151,13 @@ def check_images(
 def _check(paths: Sequence[str | Path], verify: str) -> list[ImageHeader | str]:
     # No pool lives on between chunks: a generator that is given up would be closed by whichever
     # thread collects it, perhaps its own.
+    shares = [paths[i::THREADS] for i in range(THREADS)]
+    headers: list[Any] = [None] * len(paths)
     with ThreadPoolExecutor(THREADS) as pool:
-        return list(pool.map(lambda path: check_image(Path(path), verify), paths))
+        checked = pool.map(lambda share: [check_image(path, verify) for path in share], shares)
+        for i, share in enumerate(checked):
+            headers[i::THREADS] = share
+    return headers
 
 
 def _check_changed(paths: Sequence[Path], verify: str, facts: FileFacts) -> list[ImageHeader | str]:

@@ -37,6 +37,7 @@ from datamodules.batch import Caption
 
 # Of the files: an index that another version wrote is made again
 VERSION = 4
+compact_json: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
 # Places that are kept of each kind of problem
 EXAMPLES = 20
 
@@ -56,8 +57,13 @@ class Record:
     width: int = 0
     height: int = 0
     captions: list[Caption] = field(default_factory=list)
-    annotations: list[dict[str, Any]] = field(default_factory=list)
+    # While an index is made also of JSON, as text
+    annotations: list[Any] = field(default_factory=list)
     as_stored: bool = False
+
+
+class Written(str):
+    """The JSON of a value, with no space in it."""
 
 
 class Problems:
@@ -234,25 +240,31 @@ def _write(
     digest = hashlib.sha256()
     with open(folder / "records.jsonl", "wb") as out:
         for record in records:
-            content = {
-                "id": record.id,
-                "size": (record.width, record.height),
-                "captions": [(caption.text, caption.relation) for caption in record.captions],
-                "annotations": record.annotations,
-            }
+            captions = [(caption.text, caption.relation) for caption in record.captions]
+            annotations = ",".join(
+                one if isinstance(one, Written) else compact_json(one) for one in record.annotations
+            )
+            rest = (
+                f'"id":{compact_json(record.id)},"size":[{record.width},{record.height}],'
+                f'"captions":{compact_json(captions)},"annotations":[{annotations}]'
+            )
             if record.as_stored:
                 as_stored.append(len(ids))
-                content["as_stored"] = True
-            paths.append(str(record.path.absolute()))
-            rest = json.dumps(content, separators=(",", ":"))
+                rest += ',"as_stored":true'
+            path = str(record.path)
+            name = record.path.name
+            paths.append(path if os.path.isabs(path) else str(record.path.absolute()))
             # Of what the files say, not of where they lie
-            digest.update(f"{record.path.name} {rest}\n".encode(errors="surrogateescape"))
-            line = f'{{"path":{json.dumps(paths[-1])},{rest[1:]}\n'.encode()
+            digest.update(f"{name} {{{rest}}}\n".encode(errors="surrogateescape"))
+            line = f'{{"path":{compact_json(paths[-1])},{rest}}}\n'.encode()
             out.write(line)
             offsets.append(offsets[-1] + len(line))
             ids.append(record.id)
-            size = record.path.stat().st_size if record.path.exists() else -1
-            files.append((record.path.name, size))
+            try:
+                size = os.stat(path).st_size
+            except OSError:
+                size = -1
+            files.append((name, size))
     np.save(folder / "offsets.npy", np.asarray(offsets, np.int64))
     columns = {"ids": ids, "files": files, "as_stored": as_stored}
     (folder / "columns.json").write_text(json.dumps(columns))

@@ -2,10 +2,59 @@
 
 from __future__ import annotations
 
+import json
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from datamodules.formats.index import compact_json
+
+PLAIN = {int, float}
+
+
+class Outline(NamedTuple):
+    """A segmentation as text, and what is asked of it before anybody looks at the mask: parsed, it
+    takes ten times as much memory.
+
+    ``wrong`` is what is wrong with it on an image of any size; ``bounds`` (x0, y0, x1, y1) are
+    those of polygons, ``ends`` (x, y) how far they reach with the parts that cannot be used, and
+    ``size`` (height, width) is what run lengths say.
+    """
+
+    text: str
+    wrong: str = ""
+    bounds: tuple[float, float, float, float] | None = None
+    ends: tuple[float, float] | None = None
+    size: Any = None
+
+    def check(self, width: int, height: int) -> tuple[str, str]:
+        """`usable`, of text."""
+        if self.wrong:
+            return "", self.wrong
+        if self.bounds:
+            wrong = _misplaced(self.bounds, width, height)
+            return ("", wrong) if wrong else (self.text, "")
+        _, wrong = usable(json.loads(self.text), width, height)
+        return ("", wrong) if wrong else (self.text, "")
+
+
+def outline(segmentation: Any) -> Outline:
+    """A segmentation as it is kept while annotation files are read."""
+    if isinstance(segmentation, list) and segmentation:
+        parts = _polygons(segmentation)
+        whole = parts == segmentation
+        ends = None if whole else _ends(segmentation)
+        if not parts:
+            return Outline("", "degenerate polygon", None, ends)
+        bounds = _bounds(parts)
+        return Outline(compact_json(parts), "", bounds, bounds[2:] if whole else ends)
+    if not isinstance(segmentation, dict):
+        return Outline("", "no mask")
+    size = segmentation.get("size")
+    if not isinstance(segmentation.get("counts"), list | str):
+        return Outline("", "no mask", size=size)
+    return Outline(compact_json(segmentation), size=size)
 
 
 def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
@@ -16,21 +65,13 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
     numbers.
     """
     if isinstance(segmentation, list) and segmentation:
-        parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
-        parts = [
-            part
-            for part in parts
-            if isinstance(part, list)
-            and len(part) >= 6
-            and len(part) % 2 == 0
-            and all(map(_number, part))
-        ]
-        if not parts:
+        if not (parts := _polygons(segmentation)):
             return None, "degenerate polygon"
-        return (parts, "") if not (wrong := _misplaced(parts, width, height)) else (None, wrong)
+        wrong = _misplaced(_bounds(parts), width, height)
+        return (None, wrong) if wrong else (parts, "")
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), list | str):
         return None, "no mask"
-    if list(segmentation.get("size") or []) != [height, width]:
+    if segmentation.get("size") != [height, width]:
         return None, "mask of another size"
     runs = read_runs(segmentation["counts"], width, height)
     if not runs:
@@ -38,13 +79,48 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
     return (segmentation, "") if sum(runs[1::2]) else (None, "empty mask")
 
 
-def _misplaced(parts: list[list[float]], width: int, height: int) -> str:
+def _polygons(segmentation: list[Any]) -> list[list[float]]:
+    """The parts that have an area."""
+    parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
+    return [
+        part
+        for part in parts
+        if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 and _all_numbers(part)
+    ]
+
+
+def _all_numbers(part: list[Any]) -> bool:
+    # Of numbers whose sum is one, each is one: that is asked faster
+    plain = set(map(type, part)) <= PLAIN
+    try:
+        return (plain and math.isfinite(sum(part))) or all(map(_number, part))
+    except OverflowError:
+        return False
+
+
+def _bounds(parts: list[list[float]]) -> tuple[float, float, float, float]:
+    """(x0, y0, x1, y1)."""
+    part = parts[0] if len(parts) == 1 else [n for part in parts for n in part]
+    xs, ys = part[::2], part[1::2]
+    return min(xs), min(ys), max(xs), max(ys)
+
+
+def _ends(segmentation: list[Any]) -> tuple[float, float]:
+    """How far the numbers of all parts reach."""
+    parts = [part for part in segmentation if isinstance(part, list)]
+    x, y = (
+        max((n for part in parts for n in part[i::2] if isinstance(n, int | float)), default=0)
+        for i in (0, 1)
+    )
+    return x, y
+
+
+def _misplaced(bounds: tuple[float, float, float, float], width: int, height: int) -> str:
     """What is wrong with polygons of which nothing is in the image, or all in its first pixel."""
-    xs = [x for part in parts for x in part[::2]]
-    ys = [y for part in parts for y in part[1::2]]
-    if min(xs) >= width or min(ys) >= height or max(xs) <= 0 or max(ys) <= 0:
+    left, top, right, bottom = bounds
+    if left >= width or top >= height or right <= 0 or bottom <= 0:
         return "polygon outside the image"
-    if max(xs) <= 1 < width and max(ys) <= 1 < height:
+    if right <= 1 < width and bottom <= 1 < height:
         return "polygon in fractions of the image, not in pixels"
     return ""
 

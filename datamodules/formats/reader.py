@@ -36,6 +36,8 @@ class Reader:
     version = 1
     # Whether `complete` adds the captions
     late_captions = False
+    # Gets lines on the progress of `list_records`
+    emit: Callable[[str], None] | None = None
 
     def __init__(self, root: str | Path, split: str, min_phrases: int = 0) -> None:
         self.root, self.split, self.min_phrases = Path(root), split, min_phrases
@@ -113,6 +115,7 @@ def open_split(
     ``verify`` is that of `check_image`; ``emit`` gets lines on the progress. Raises DataError
     when no image remains, or with ``on_error="raise"`` when one is left out.
     """
+    reader.emit = emit
     facts = {
         "reader": (type(reader).__name__, reader.version),
         "root": str(reader.root.absolute()),

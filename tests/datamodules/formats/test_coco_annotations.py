@@ -356,3 +356,115 @@ def test_categories_are_in_the_order_of_their_ids(tmp_path: Path):
     content = json.loads(path.read_text())
     path.write_text(json.dumps({**content, "categories": content["categories"][::-1]}))
     assert CocoDataset(root, "val2017", 64).categories == ["person", "dog", "toothbrush"]
+
+
+def rewrite(root: Path, kind: str, **changes: Any) -> Path:
+    """Changes the content of an annotation file of val2017."""
+    path = root / "annotations" / f"{kind}_val2017.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return path
+
+
+@pytest.mark.parametrize("order", [("annotations", "categories", "images"), ("images",)])
+def test_lists_come_in_any_order(tmp_path: Path, order: tuple[str, ...]):
+    dataset(tmp_path, [objects(1)])
+    for kind in ("captions", "instances"):
+        path = tmp_path / "annotations" / f"{kind}_val2017.json"
+        content = json.loads(path.read_text())
+        first = {key: content.pop(key) for key in order if key in content}
+        path.write_text(json.dumps(first | content))
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [o.label for o in found.instances(0)] == ["dog"] and len(found.records[0].captions) == 5
+
+
+@pytest.mark.parametrize("name", ["annotations", "categories"])
+def test_lists_that_are_null_are_empty(tmp_path: Path, name: str):
+    dataset(tmp_path, [])
+    rewrite(tmp_path, "instances", **{name: None})
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert len(found) == 1 and found.instances(0) == [] and not found.manifest["problems"]
+
+
+@pytest.mark.parametrize("name", ["annotations", "categories", "images"])
+def test_entries_that_are_no_objects_are_left_out_and_named(tmp_path: Path, name: str):
+    dataset(tmp_path, [objects(1)])
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    rewrite(tmp_path, "instances", **{name: [None, *json.loads(path.read_text())[name], 7]})
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [o.label for o in found.instances(0)] == ["dog"]
+    problem = found.manifest["problems"]["entry that is no object"]
+    assert problem["count"] == 2
+    assert problem["examples"][0].startswith(f"{path}: number 0 of {name} is 'None'")
+    assert str(path) in refused(tmp_path)
+
+
+def test_lists_of_another_kind_are_refused_by_file(tmp_path: Path):
+    dataset(tmp_path, [objects(1)])
+    path = rewrite(tmp_path, "instances", annotations={"1": {}})
+    with pytest.raises(DataError, match=f"{path}: annotations is of type dict: expected a list"):
+        CocoDataset(tmp_path, "val2017", 64)
+
+
+@pytest.mark.parametrize("size", [("96.0", "64.0"), ("96", 64), (96.0, 64.0), ("?", None), ([], 1)])
+def test_sizes_in_words(tmp_path: Path, size: tuple[Any, Any]):
+    dataset(tmp_path, [objects(1)])
+    image = listed([1])[0] | {"width": size[0], "height": size[1]}
+    for kind in ("captions", "instances"):
+        rewrite(tmp_path, kind, images=[image])
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert (found.records[0].width, found.records[0].height) == (96, 64)
+    assert len(found.instances(0)) == 1 and not found.manifest["problems"]
+
+
+def test_a_category_beside_a_caption_is_no_object(tmp_path: Path):
+    dataset(tmp_path, [objects(1)])
+    path = tmp_path / "annotations" / "captions_val2017.json"
+    annotations = json.loads(path.read_text())["annotations"]
+    rewrite(tmp_path, "captions", annotations=[a | {"category_id": 0} for a in annotations])
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert not found.manifest["problems"] and len(found.records[0].captions) == 5
+    assert len(found.instances(0)) == 1
+
+
+@pytest.mark.parametrize("key", [[1], {"a": 1}, None, 1.5])
+def test_ids_of_odd_kinds_do_not_stop_the_reading(tmp_path: Path, key: Any):
+    dataset(tmp_path, [objects(1)])
+    odd = [objects(1) | {"category_id": key}, objects(1) | {"image_id": key}]
+    categories = [
+        {"id": key, "name": "odd"},
+        {"id": "18", "name": "text"},
+        {"id": 18, "name": "dog"},
+    ]
+    rewrite(tmp_path, "instances", annotations=[objects(1), *odd], categories=categories)
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [o.label for o in found.instances(0)] == ["dog"]
+    assert {kind: p["count"] for kind, p in found.manifest["problems"].items()} == {
+        "unknown category": 1,
+        "annotation of no image": 1,
+    }
+
+
+def test_backslashes_in_file_names(tmp_path: Path):
+    picture(tmp_path / "val2017" / "deep" / "1.jpg")
+    picture(tmp_path / "val2017" / "deep" / "a\\b.jpg")
+    names = {1: "deep\\1.jpg", 2: "deep/a\\b.jpg", 3: "C:\\data\\val2017\\3.jpg"}
+    images = [{"id": i, "file_name": n, "width": 96, "height": 64} for i, n in names.items()]
+    write_captions(tmp_path / "annotations", "val2017", images)
+    others = [image | {"file_name": image["file_name"].replace("\\1", "/1")} for image in images]
+    write_instances(tmp_path / "annotations", "val2017", others, [objects(1)])
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [r.path.name for r in found.records] == ["1.jpg", "a\\b.jpg"]
+    assert list(found.manifest["problems"]) == ["missing"]
+    assert "\\" not in found.manifest["problems"]["missing"]["examples"][0]
+
+
+def test_progress_begins_before_anything_is_read(tmp_path: Path):
+    said: list[str] = []
+    dataset(tmp_path, [objects(1)])
+    CocoDataset(tmp_path, "val2017", 64, emit=said.append)
+    assert said[0] == f"listing the files of val2017 below {tmp_path}"
+    assert [line.split(":")[0] for line in said[1:]] == [
+        "reading captions_val2017.json",
+        "reading instances_val2017.json",
+        "checking images of val2017",
+    ]
