@@ -3,6 +3,7 @@ they would take gigabytes."""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,12 @@ from datamodules.formats.coco_layouts import Images, find
 from datamodules.formats.images import ImageHeader
 from datamodules.formats.index import DataError, Problems, Record, Written, compact_json
 from datamodules.formats.json_stream import read_object
-from datamodules.formats.masks import Outline, outline
+from datamodules.formats.masks import Outline, outline, text_of_numbers
 from datamodules.formats.reader import Reader
 
 # Where progress is said: after so many bytes
 EVERY = 2**24
+label_json = functools.cache(compact_json)
 LISTS = ("images", "annotations", "categories")
 IMAGE_KEYS = ("id", "file_name", "width", "height")
 
@@ -130,7 +132,7 @@ class CocoReader(Reader):
             else:
                 annotations.append(
                     Written(
-                        f'{{"id":{entry.key},"label":{compact_json(label)},"segmentation":{text},'
+                        f'{{"id":{entry.key},"label":{label_json(label)},"segmentation":{text},'
                         f'"bbox":{entry.box},"color":{entry.color}}}'
                     )
                 )
@@ -148,10 +150,10 @@ class CocoReader(Reader):
         return self.listed.setdefault(key, Record(key, Path(name)))
 
     def _read(
-        self, path: Path, take: Callable[[str, int, dict[str, Any]], None], problems: Problems
+        self, path: Path, take: Callable[[str, dict[str, Any], str], None], problems: Problems
     ) -> dict[str, Any]:
         """The content of an annotation file without the entries of its lists, which ``take`` gets:
-        name of the list, number, entry. Raises DataError on anything without a list of images."""
+        name of the list, entry, its text. Raises DataError on anything without a list of images."""
         size, said = path.stat().st_size / 1e6, -EVERY
 
         def progress(done: int) -> None:
@@ -160,9 +162,9 @@ class CocoReader(Reader):
                 said = done
                 self.emit(f"reading {path.name}: {done / 1e6:.0f} of {size:.0f} MB")
 
-        def take_object(name: str, number: int, entry: Any) -> None:
+        def take_object(name: str, number: int, entry: Any, text: str) -> None:
             if isinstance(entry, dict):
-                take(name, number, entry)
+                take(name, entry, text)
             else:
                 detail = f"number {number} of {name} is {str(entry)[:40]!r}, expected an object"
                 problems.add("entry that is no object", path, detail)
@@ -229,7 +231,7 @@ class CocoReader(Reader):
             splits.append("restval")
             self.remarks.append("train holds Karpathy's train and restval images")
 
-        def take(name: str, number: int, entry: dict[str, Any]) -> None:
+        def take(name: str, entry: dict[str, Any], text: str) -> None:
             if name != "images" or entry.get("split") not in splits:
                 return
             name, folder = entry.get("filename"), entry.get("filepath")
@@ -281,9 +283,9 @@ class _Lists:
         self.annotations: list[_Entry] = []
         self.categories: list[dict[str, Any]] = []
 
-    def take(self, name: str, number: int, entry: dict[str, Any]) -> None:
+    def take(self, name: str, entry: dict[str, Any], text: str) -> None:
         if name == "annotations":
-            self.annotations.append(_entry(entry))
+            self.annotations.append(_entry(entry, text))
         elif name == "categories":
             self.categories.append(entry)
         else:
@@ -298,7 +300,7 @@ class _Lists:
         }
 
 
-def _entry(annotation: dict[str, Any]) -> _Entry:
+def _entry(annotation: dict[str, Any], text: str) -> _Entry:
     key, captioned = annotation.get("id"), "caption" in annotation
     what, image = f"annotation {key}", annotation.get("image_id")
     caption, relation = annotation.get("caption"), annotation.get("relation")
@@ -321,9 +323,9 @@ def _entry(annotation: dict[str, Any]) -> _Entry:
         relation,
         category,
         False,
-        outline(annotation.get("segmentation")),
-        compact_json(key),
-        compact_json(annotation.get("bbox")),
+        outline(annotation.get("segmentation"), text),
+        str(key) if type(key) is int else compact_json(key),
+        text_of_numbers(text, "bbox", "[") or compact_json(annotation.get("bbox")),
         "null" if color is None else compact_json(color),
     )
 

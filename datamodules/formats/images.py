@@ -73,14 +73,11 @@ def check_image(path: str | Path, verify: str = "header") -> ImageHeader | str:
     if verify not in ("header", "full"):
         raise ValueError(f"verify={verify!r}: expected header or full")
     try:
-        with open(path, "rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            if not size:
-                return "empty"
-            head = file.read(TAIL)
-            tail = head if size <= TAIL else os.pread(file.fileno(), TAIL, size - TAIL)
-            if verify == "header" and END["JPEG"] in tail and (plain := _read_plain_jpeg(head)):
-                return plain
+        head, tail = _read_ends(path)
+        if not head:
+            return "empty"
+        if verify == "header" and END["JPEG"] in tail and (plain := _read_plain_jpeg(head)):
+            return plain
         with open(path, "rb") as file:
             image = Image.open(file)
             header = _header(image)
@@ -96,6 +93,17 @@ def check_image(path: str | Path, verify: str = "header") -> ImageHeader | str:
     except Exception as error:
         # Pillow's decoders raise errors of any kind
         return f"{'truncated' if 'truncated' in str(error).lower() else 'broken'} ({error})"
+
+
+def _read_ends(path: str | Path) -> tuple[bytes, bytes]:
+    """The first and the last bytes of a file."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(file).st_size
+        head = os.read(file, TAIL)
+        return head, head if size <= TAIL else os.pread(file, TAIL, size - TAIL)
+    finally:
+        os.close(file)
 
 
 def _read_plain_jpeg(head: bytes) -> ImageHeader | None:

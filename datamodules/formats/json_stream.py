@@ -19,8 +19,10 @@ PART = 2**22
 MARGIN = 16
 SPACE = re.compile(r"[ \t\n\r]*")
 
-# (name of the list, number of the entry, entry)
-Take = Callable[[str, int, Any], None]
+COMMA = re.compile(r"[ \t\n\r]*,[ \t\n\r]*")
+
+# (name of the list, number of the entry, entry, its text)
+Take = Callable[[str, int, Any, str], None]
 
 
 def read_object(
@@ -72,8 +74,11 @@ def _entries(source: _Source, take: Take, name: str) -> None:
         return
     number = 0
     while True:
-        take(name, number, source.value())
+        value = source.value()
+        take(name, number, value, source.text[source.begun : source.at])
         number += 1
+        if source.pass_comma():
+            continue
         if source.next() == "]":
             source.at += 1
             return
@@ -86,6 +91,8 @@ class _Source:
     def __init__(self, file: Any, progress: Callable[[int], None]) -> None:
         self.file, self.progress = file, progress
         self.text, self.at, self.passed, self.ended = "", 0, 0, False
+        # Of the last value
+        self.begun = 0
         self.scan = json.JSONDecoder().scan_once
 
     def next(self) -> str:
@@ -103,8 +110,17 @@ class _Source:
             raise self.error(f"Expecting {character!r} delimiter")
         self.at += 1
 
+    def pass_comma(self) -> bool:
+        """Whether a comma follows, which is passed, and something behind it."""
+        match = COMMA.match(self.text, self.at)
+        if match is None or match.end() == len(self.text):
+            return False
+        self.at = match.end()
+        return True
+
     def value(self) -> Any:
-        self.next()
+        if self.text[self.at : self.at + 1] != "{":
+            self.next()
         while True:
             try:
                 value, end = self.scan(self.text, self.at)
@@ -118,7 +134,7 @@ class _Source:
                     raise self.error(error.msg) from None
             else:
                 if self.ended or end + MARGIN < len(self.text):
-                    self.at = end
+                    self.begun, self.at = self.at, end
                     return value
             self._read()
 

@@ -10,8 +10,6 @@ import numpy as np
 
 from datamodules.formats.index import compact_json
 
-PLAIN = {int, float}
-
 
 class Outline(NamedTuple):
     """A segmentation as text, and what is asked of it before anybody looks at the mask: parsed, it
@@ -39,8 +37,9 @@ class Outline(NamedTuple):
         return ("", wrong) if wrong else (self.text, "")
 
 
-def outline(segmentation: Any) -> Outline:
-    """A segmentation as it is kept while annotation files are read."""
+def outline(segmentation: Any, source: str = "") -> Outline:
+    """A segmentation as it is kept while annotation files are read; ``source`` is the JSON of the
+    annotation that it comes from."""
     if isinstance(segmentation, list) and segmentation:
         parts = _polygons(segmentation)
         whole = parts == segmentation
@@ -48,7 +47,8 @@ def outline(segmentation: Any) -> Outline:
         if not parts:
             return Outline("", "degenerate polygon", None, ends)
         bounds = _bounds(parts)
-        return Outline(compact_json(parts), "", bounds, bounds[2:] if whole else ends)
+        text = (whole and text_of_numbers(source, "segmentation", "[[")) or compact_json(parts)
+        return Outline(text, "", bounds, bounds[2:] if whole else ends)
     if not isinstance(segmentation, dict):
         return Outline("", "no mask")
     size = segmentation.get("size")
@@ -79,6 +79,21 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
     return (segmentation, "") if sum(runs[1::2]) else (None, "empty mask")
 
 
+def text_of_numbers(source: str, name: str, opening: str) -> str:
+    """The text of the lists of numbers that an annotation, of which ``source`` is the JSON, has
+    under ``name``, without spaces; "" where it is not plain which part of the annotation that is.
+    ``opening`` is "[" or, for a list of lists, "[["."""
+    at = source.find(f'"{name}": {opening}')
+    # A name within a text or an object of the annotation is another one
+    if at < 0 or "\\" in source or source.count(f'"{name}"') != 1:
+        return ""
+    closing = "]" * len(opening)
+    begin = at + len(name) + 4
+    text = source[begin : source.find(closing, begin) + len(closing)]
+    plain = '"' not in text and "{" not in text and (opening != "[" or text.count("[") == 1)
+    return text.replace(" ", "") if plain else ""
+
+
 def _polygons(segmentation: list[Any]) -> list[list[float]]:
     """The parts that have an area."""
     parts = segmentation if isinstance(segmentation[0], list) else [segmentation]
@@ -90,12 +105,13 @@ def _polygons(segmentation: list[Any]) -> list[list[float]]:
 
 
 def _all_numbers(part: list[Any]) -> bool:
-    # Of numbers whose sum is one, each is one: that is asked faster
-    plain = set(map(type, part)) <= PLAIN
     try:
-        return (plain and math.isfinite(sum(part))) or all(map(_number, part))
+        # Of numbers whose sum is finite each is finite: that is asked faster
+        return math.isfinite(sum(part)) or all(map(_number, part))
     except OverflowError:
         return False
+    except TypeError:
+        return all(map(_number, part))
 
 
 def _bounds(parts: list[list[float]]) -> tuple[float, float, float, float]:

@@ -26,8 +26,8 @@ CONTENT = {
 def read(path: Path, lists: tuple[str, ...] = ("images", "annotations", "categories")) -> Any:
     found: dict[str, list[Any]] = {}
 
-    def take(name: str, number: int, entry: Any) -> None:
-        assert number == len(found.setdefault(name, []))
+    def take(name: str, number: int, entry: Any, text: str) -> None:
+        assert number == len(found.setdefault(name, [])) and json.loads(text) == entry
         found[name].append(entry)
 
     content = read_object(path, take, lists, lambda done: None)
