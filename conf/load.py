@@ -41,6 +41,7 @@ __all__ = [
     "digest",
     "given_keys",
     "help_text",
+    "literal",
     "load",
     "lookup",
     "read_run",
@@ -166,7 +167,7 @@ def read_run(path: Path | str) -> Run:
 
 def write(config: Run, path: Path | str) -> None:
     """Every setting as YAML, atomically."""
-    write_atomically(path, dump(_map_text(_escape, to_dict(config))))
+    write_atomically(path, dump(literal(to_dict(config))))
 
 
 def as_run(config: Run) -> Run:
@@ -184,13 +185,17 @@ def lookup(config: Run, key: str) -> Any:
     return operator.attrgetter(key)(config)
 
 
+def literal(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values whose texts are taken as they stand: ``${`` in them is no reference."""
+    return _map_text(_escape, values)
+
+
 def with_eval_overrides(config: R) -> R:
     """The settings after training: those of ``evaluate_with`` in place."""
     if not config.evaluate_with:
         return config
     before = dataclasses.replace(config, evaluate_with={})
-    changes = _map_text(_escape, config.evaluate_with)
-    late = replace(before, changes, "evaluate_with")
+    late = replace(before, literal(config.evaluate_with), "evaluate_with")
     return dataclasses.replace(late, evaluate_with=config.evaluate_with)
 
 

@@ -157,6 +157,7 @@ class Gates(nn.Module, GateHook):
         self, site: Site, hidden: Tensor, context: Tensor, forward: ForwardContext
     ) -> Tensor:
         config, key = self.config, self.key(site)
+        self._follow(hidden.device)
         if self.layout is not None and site.kind == "cross":
             logits = self._layout_logits(*self.layout, hidden, context)
         else:
@@ -184,6 +185,12 @@ class Gates(nn.Module, GateHook):
             decisive = logits - torch.logit(threshold) if isinstance(threshold, Tensor) else logits
             self.record.add(site, gate, decisive, free, types, forward)
         return gate
+
+    def _follow(self, device: torch.device) -> None:
+        """Where the model's layers compute: pipelines move between devices without their hooks."""
+        first = next(self.heads.parameters(), None)
+        if first is not None and first.device != device:
+            self.to(device)
 
     @staticmethod
     def _layout_logits(

@@ -6,12 +6,15 @@ Each of them is an `AttentionHook` that acts at some sites. The first hook at a 
 back. What a hook does is fixed when the model's forward pass begins, so that gradient
 checkpointing, which runs layers a second time during the backward pass, sees the same hooks in the
 same state (also when they have been detached in between) and records nothing twice.
+
+What the stock pipeline's own switches do to the layers meanwhile (other processors, layers that are
+replaced or left out) ends in an error in the next forward pass: a hook is never lost in silence.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -21,10 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lightning_modules.attention.functional import gated_attention, token_maps
+from lightning_modules.attention.saving import refuse_saving
 from lightning_modules.attention.sites import Site, halved
 
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
 ATTRIBUTE = "_attention_hooks"
+CURE = "take the method out with its remove(), undo that, and install() it again"
 
 
 class AttentionHook:
@@ -121,8 +126,9 @@ class ForwardContext:
     masked_out: Tensor | None = None
     states: dict[str, SiteState] = field(default_factory=dict)
     # Ours, by site, for a second run of a layer
-    processors: dict[str, Any] = field(default_factory=dict)
+    processors: Mapping[str, Any] = field(default_factory=dict)
     replay: bool = False
+    ran: set[str] = field(default_factory=set)  # The sites whose layers ran in it
 
     def map_size(self, site: Site, pixels: int) -> tuple[int, int]:
         """Height and width of a site's maps. Raises ValueError when ``pixels`` fit none."""
@@ -160,18 +166,20 @@ class HookManager:
     def add(self, hook: AttentionHook) -> None:
         layers = {site.name: self.model.get_submodule(site.name) for site in hook.sites}
         for name, layer in layers.items():
-            self._check(hook, name, type(layer.processor).__name__)
+            self._check(hook, name, type(_stock_processor(layer)).__name__)
         if not self.hooks:
             self.model.__dict__[ATTRIBUTE] = self
             self._undo = [
                 self.model.register_forward_pre_hook(self._begin, with_kwargs=True).remove,
                 self.model.register_forward_hook(self._end, always_call=True).remove,
+                refuse_saving(self.model, "what acts in its attention layers"),
             ]
         self.hooks.append(hook)
         for site in hook.sites:
             if site.name not in self.stock:
-                self.sites[site.name], self.stock[site.name] = site, layers[site.name].processor
-                layers[site.name].set_processor(SiteProcessor(site, self))
+                stock = _stock_processor(layers[site.name])
+                self.sites[site.name], self.stock[site.name] = site, stock
+                layers[site.name].set_processor(SiteProcessor(site, self, stock))
 
     def _check(self, hook: AttentionHook, name: str, processor: str) -> None:
         """Raises ValueError where ``hook`` cannot be at the site ``name``."""
@@ -194,9 +202,9 @@ class HookManager:
         self.hooks = [other for other in self.hooks if other is not hook]
         needed = {site.name for other in self.hooks for site in other.sites}
         for name in [name for name in self.stock if name not in needed]:
-            layer = self.model.get_submodule(name)
+            layer = _find_layer(self.model, name)
             # A processor that somebody put here since then stays.
-            if isinstance(layer.processor, SiteProcessor):
+            if isinstance(getattr(layer, "processor", None), SiteProcessor):
                 layer.set_processor(self.stock[name])
             del self.stock[name], self.sites[name]
         if not self.hooks:
@@ -210,8 +218,12 @@ class HookManager:
         """The forward pass and what acts at ``site`` in it; a layer that is called outside of its
         model's forward pass is a pass of its own."""
         current = self.current or self._new_context()
-        return current, current.states[site.name]
+        if not current.replay:
+            current.ran.add(site.name)
+        # None acts where one that was taken out has been put back from outside
+        return current, current.states.get(site.name) or SiteState()
 
+    @torch.compiler.disable
     def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         given = dict(zip(self.arguments, args, strict=False)) | kwargs
         latents = given[self.arguments[0]]  # "sample" of a UNet, "hidden_states" of a transformer
@@ -228,12 +240,37 @@ class HookManager:
                         stock, self, self.current
                     )
 
-    def _end(self, *_: Any) -> None:
-        self.current = None
+    @torch.compiler.disable
+    def _end(self, model: nn.Module, args: tuple, output: Any) -> None:
+        """Raises ValueError where a layer did not run in a pass that came to its end."""
+        ended, self.current = self.current, None
         for module in self.checkpointing:
             ours = module.__dict__.get("_gradient_checkpointing_func")
             if isinstance(ours, _ReplayingCheckpoint):
                 module._gradient_checkpointing_func = ours.stock
+        if ended is None or output is None or len(ended.ran) >= len(ended.states):
+            return
+        skipped = next(name for name in ended.states if name not in ended.ran)
+        raise ValueError(
+            f"{skipped} of {type(model).__name__} did not attend in this pass though a method acts "
+            "there: something skips it or computes in its place (a cache of blocks, a patched "
+            f"forward); {CURE}"
+        )
+
+    def _own_processors(self) -> dict[str, SiteProcessor]:
+        """Ours, by site. Raises ValueError where another has been put in the place of one."""
+        found = {}
+        for name in self.sites:
+            processor = getattr(_find_layer(self.model, name), "processor", None)
+            if not (isinstance(processor, SiteProcessor) and processor.manager is self):
+                raise ValueError(
+                    f"{name} of {type(self.model).__name__} has the processor "
+                    f"{type(processor).__name__} though a method acts there, which would be lost "
+                    "(attention slicing, fused projections, IP-Adapter, set_attn_processor put "
+                    f"others there): {CURE}"
+                )
+            found[name] = processor
+        return found
 
     def _new_context(
         self,
@@ -241,6 +278,7 @@ class HookManager:
         timesteps: Tensor | None = None,
         masked_out: Tensor | None = None,
     ) -> ForwardContext:
+        processors = self._own_processors()
         states = {name: SiteState() for name in self.sites}
         for hook in self.hooks:
             acting = hook.begin()
@@ -253,7 +291,6 @@ class HookManager:
                     state.tokens = acting
                 else:
                     state.readers.append(acting)
-        processors = {name: self.model.get_submodule(name).processor for name in self.sites}
         return ForwardContext(latent_size, timesteps, masked_out, states, processors)
 
     @contextmanager
@@ -294,6 +331,25 @@ class _ReplayingCheckpoint:
         return self.stock(run, *args)
 
 
+def _find_layer(model: nn.Module, name: str) -> Any:
+    """The layer of that name; None where there is none any more."""
+    try:
+        return model.get_submodule(name)
+    except AttributeError:
+        return None
+
+
+def _stock_processor(layer: Any) -> Any:
+    """A layer's processor; of one of ours that was taken out, and put back from outside, the one
+    that it stood in for."""
+    processor = layer.processor
+    while (
+        isinstance(processor, SiteProcessor) and processor.site.name not in processor.manager.sites
+    ):
+        processor = processor.stock
+    return processor
+
+
 class SiteProcessor:
     """The stock attention of a layer, with what the hooks at its site do. A plain class: it owns no
     weights.
@@ -302,8 +358,8 @@ class SiteProcessor:
     pass, which no graph could hold.
     """
 
-    def __init__(self, site: Site, manager: HookManager) -> None:
-        self.site, self.manager = site, manager
+    def __init__(self, site: Site, manager: HookManager, stock: Any) -> None:
+        self.site, self.manager, self.stock = site, manager, stock
 
     @torch.compiler.disable
     def __call__(

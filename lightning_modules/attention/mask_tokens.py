@@ -133,7 +133,7 @@ class _AppendedTokens:
             raise ValueError(
                 f"extra tokens for {len(tokens)} samples in a batch of {len(context)}: {expected}"
             )
-        return torch.cat([context, tokens.to(context.dtype)], dim=1)
+        return torch.cat([context, tokens.to(context)], dim=1)
 
     def _bias(self, scale: Tensor, context: Tensor, size: tuple[int, int]) -> Tensor:
         """What is added to the logits, [B, 1, 1 or N, T + n]: a factor s before exp(l) is log s
@@ -144,7 +144,7 @@ class _AppendedTokens:
         if len(context) == 2 * len(self.tokens):
             first = scale if self.region is None else torch.zeros_like(scale)
             scale = torch.cat([first, scale])
-        return F.pad(scale.to(context.dtype).log(), (context.shape[1], 0))[:, None]
+        return F.pad(scale.to(context).log(), (context.shape[1], 0))[:, None]
 
 
 def _cover(region: Tensor, size: tuple[int, int], resize: str) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor
 from lightning_modules.attention import Site, sites
 from lightning_modules.backbone.autoencoder import Autoencoder
 from lightning_modules.backbone.families import find_family
+from lightning_modules.backbone.offloading import execution_device
 from lightning_modules.backbone.quiet import quiet_loading
 from lightning_modules.backbone.sampling import NoiseSchedule, check_scheduler
 from lightning_modules.backbone.text import TextCondition, TextEncoders
@@ -29,7 +30,9 @@ class Backbone:
     def __init__(self, pipeline: Any, source: str, revision: str | None = None) -> None:
         self.pipeline, self.source, self.revision = pipeline, source, revision
         self.family = find_family(pipeline, source)
-        self.denoiser = getattr(pipeline, self.family.denoiser_name)
+        # Of a model that torch.compile wraps the model itself: it has the layers' names
+        given = getattr(pipeline, self.family.denoiser_name)
+        self.denoiser = getattr(given, "_orig_mod", given)
         self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
         self.family.check(source)
         check_scheduler(self.scheduler, at_first_sigma=self.family.starts_at_first_sigma)
@@ -85,7 +88,8 @@ class Backbone:
 
     @property
     def device(self) -> torch.device:
-        return next(self.denoiser.parameters()).device
+        """Where the denoiser computes, also when its weights are kept elsewhere (offloading)."""
+        return execution_device(self.denoiser)
 
     @property
     def dtype(self) -> torch.dtype:

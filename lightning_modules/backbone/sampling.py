@@ -128,7 +128,7 @@ def sample(
             predict,
             copies=2 if guided else 1,
             keep_estimate=steps == 1 and family.keeps_single_estimate,
-            like=next(backbone.denoiser.parameters()),
+            like=torch.empty((), device=backbone.device, dtype=backbone.dtype),
         )
         images.append(backbone.autoencoder.decode(latents))
     return torch.cat(images)

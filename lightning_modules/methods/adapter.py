@@ -1,26 +1,37 @@
 """Adapter folders: ``adapter.safetensors`` with what was trained and nothing else, and
-``adapter.json``, its card (method, settings, backbone, versions)."""
+``adapter.json``, its card (method, settings, backbone, versions, digest of the tensors)."""
 
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from conf.files import write_atomically
-from conf.renamed import current
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from conf.spec import methods
+from lightning_modules.backbone.restoring import restored_on_error
+from lightning_modules.methods.adapter_file import (
+    CARD,
+    TENSORS,
+    AdapterError,
+    AdapterFile,
+    backbone_facts,
+    file_digest,
+)
 from lightning_modules.methods.registry import method_class
 
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
+
+log = logging.getLogger(__name__)
 
 LIBRARIES = ("torch", "diffusers", "transformers", "lightning", "peft")
 
@@ -52,70 +63,72 @@ class AdapterFolder:
                 for section in methods()[self.name].sections
             },
             "resolution": self.resolution,
-            "backbone": {"source": self.backbone.source, "revision": self.backbone.revision},
+            "backbone": backbone_facts(self.backbone),
             "versions": {library: version(library) for library in LIBRARIES},
         }
-        save_file(tensors, folder / "adapter.safetensors")
-        # The card last, and as a whole: a folder without it is unfinished.
-        write_atomically(folder / "adapter.json", json.dumps(card, indent=1))
+        # Each file as a whole, the card last: a folder without it, or with another digest than its
+        # tensors have, was written in part.
+        write_atomically(folder / TENSORS, lambda draft: save_file(tensors, draft))
+        card["sha256"] = file_digest(folder / TENSORS)
+        write_atomically(folder / CARD, json.dumps(card, indent=1))
 
     def load_weights(self, folder: Path | str) -> None:
-        """Reads the tensors of an adapter folder.
+        """Reads the tensors of an adapter folder; its settings are not taken over.
 
-        Raises ValueError when another method, or other settings, made it.
+        Raises AdapterError, a ValueError of one line that names the file, and changes nothing, when
+        another method or other settings made it, it was made for another kind of backbone, or it
+        was written in part.
         """
-        folder = Path(folder)
-        made_by = _read_card(folder)["method"]
-        if made_by != self.name:
-            raise ValueError(f"{folder} holds a {made_by!r} adapter: expected {self.name!r}")
+        file = AdapterFile.open(folder)
+        if file.method != self.name:
+            raise AdapterError(f"{folder} holds a {file.method!r} adapter: expected {self.name!r}")
+        if (notice := file.check_backbone(self.backbone)) is not None:
+            log.warning(notice)
         own = self.adapter.state_dict()
+        file.check_tensors(own, self.may_lack)
         kept = {name: tensor for name, tensor in own.items() if name.startswith(self.may_lack)}
-        tensors = kept | load_file(folder / "adapter.safetensors")
-        wrong = sorted(
-            name
-            for name in own.keys() | tensors.keys()
-            if name not in own or name not in tensors or own[name].shape != tensors[name].shape
-        )
-        if wrong:
-            raise ValueError(
-                f"{folder} does not fit: {wrong[0]} and {len(wrong) - 1} more are missing, new or "
-                "of another shape; give the settings that the adapter was made with (its "
-                "adapter.json)"
-            )
-        self.adapter.load_state_dict(tensors)
+        self.adapter.load_state_dict(kept | file.read_tensors())
+
+    @classmethod
+    def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:
+        """Refuses settings by which tensors would be larger than those of ``file``, before memory
+        is taken for any. Raises AdapterError."""
 
     @classmethod
     def load_adapter(cls, folder: Path | str, backbone: Backbone) -> Self:
         """The method that an adapter folder holds, installed into ``backbone`` and ready to
         generate.
 
-        Called on the class of a method it takes that method's adapters alone: raises ValueError on
-        another's.
+        Called on the class of a method it takes that method's adapters alone. All is read and
+        checked before anything is put into the backbone. Raises AdapterError as `load_weights`, and
+        on another method's adapter; ValueError where the backbone holds what the method cannot
+        stand beside. The backbone is then as it was before.
         """
-        card = _read_card(Path(folder))
-        made_by = card["method"]
-        create: Any = method_class(made_by) if made_by in methods() else None
-        if create is None or not issubclass(create, cls):
+        file = AdapterFile.open(folder)
+        create: Any = method_class(file.method)
+        if not issubclass(create, cls):
             fitting = [name for name in methods() if issubclass(method_class(name), cls)]
             expected = " or ".join(map(repr, fitting))
-            raise ValueError(f"{folder} holds a {made_by!r} adapter: expected {expected}")
-        method = create(backbone, _saved_settings(card), TrainerConfig(), card["resolution"])
-        method.load_weights(folder)
+            raise AdapterError(f"{folder} holds a {file.method!r} adapter: expected {expected}")
+        file.check_backbone(backbone)
+        with restored_on_error(backbone):
+            try:
+                create.check_sizes(file, backbone)
+                method = _build_outside(
+                    create, backbone, file.config, TrainerConfig(), file.resolution
+                )
+            except AdapterError:
+                raise
+            except (RuntimeError, ValueError) as error:
+                raise AdapterError(f"{folder} cannot be loaded: {error}") from error
+            method.load_weights(folder)
+            method.install()
         return method.eval()
 
 
-def _read_card(folder: Path) -> dict[str, Any]:
-    """``adapter.json``, a former name of the method as that of today."""
-    card = json.loads((folder / "adapter.json").read_text())
-    return card | {"method": current("method.name", card["method"])[1]}
-
-
-def _saved_settings(card: dict[str, Any]) -> MethodConfig:
-    """The settings that an adapter was made with, former names as those of today."""
-    known = {name: kind for spec in methods().values() for name, kind in spec.settings.items()}
-    sections = {}
-    for section, values in card["config"].items():
-        pairs = (current(f"method.{section}.{key}", value) for key, value in values.items())
-        values = {key.rpartition(".")[2]: value for key, value in pairs}
-        sections[section] = known[section](**values)
-    return MethodConfig(name=card["method"], **sections)
+def _build_outside(create: Any, *args: Any) -> Any:
+    """A method that is not installed: methods install themselves when they are made."""
+    outside = type(create.__name__, (create,), {"install": lambda self: None})
+    method = outside(*args)
+    method.__class__ = create
+    return method

@@ -18,6 +18,7 @@ from conf.spec import methods
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.adapter import AdapterFolder
+from lightning_modules.methods.guard import guard_pipeline
 from lightning_modules.methods.training_step import (
     Group,
     Step,
@@ -60,6 +61,7 @@ class Method(TrainingStep, AdapterFolder):
         self.config, self.recipe, self.resolution, self.seed = config, trainer, resolution, seed
         self.samples_posterior = config.latents == "sample"
         self.adapter = nn.Module()
+        self.release: Callable[[], None] | None = None
 
     @property
     def trains(self) -> bool:
@@ -93,10 +95,19 @@ class Method(TrainingStep, AdapterFolder):
     # --- use -------------------------------------------------------------------------------------
 
     def install(self) -> None:
-        """Puts the adapter into the backbone; nothing happens where it is in it."""
+        """Puts the adapter into the backbone; nothing happens where it is in it.
+
+        To be extended: from here on the pipeline is not drawn from without the method, nor saved
+        (`guard_pipeline`).
+        """
+        if self.release is None and next(self.adapter.parameters(), None) is not None:
+            self.release = guard_pipeline(self.backbone, self.name)
 
     def remove(self) -> None:
-        """Takes it out again: the backbone is the stock one afterwards."""
+        """Takes it out again: the backbone is the stock one afterwards. To be extended, too."""
+        if self.release is not None:
+            self.release()
+            self.release = None
 
     @torch.no_grad()
     def generate(

@@ -7,7 +7,7 @@ trained, and words that have masks stand in for the subjects.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,23 @@ from conf.schema import Run
 from conf.schema import Trainer as TrainerConfig
 from conf.spec import data_kind
 from datamodules.batch import Batch
-from lightning_modules.attention import nearest, select
+from lightning_modules.attention import Site, nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import check_steps
+from lightning_modules.methods.adapter_file import AdapterFile
 from lightning_modules.methods.base import Group, Method, Step, StepDraws, Term
 from lightning_modules.methods.class_images import draw_class_images
+from lightning_modules.methods.guard import without_guard
 from lightning_modules.methods.mask_targets import stack_masks
 from lightning_modules.methods.optimizers import lr_multiplier
 from lightning_modules.networks.placeholder_tokens import Subjects
-from lightning_modules.networks.trained_weights import TrainedWeights, save_stock
+from lightning_modules.networks.trained_weights import (
+    TrainedWeights,
+    adaptable_layers,
+    parameter_names,
+    save_stock,
+)
 from lightning_modules.training import distributed
 from losses.attention import mask_attention_loss
 from losses.denoising import denoising_loss, prior_loss
@@ -70,16 +77,9 @@ class BreakAScene(Method):
         if subjects.tokens:
             classes = [word or None for word in subjects.classes] or [None] * len(subjects.tokens)
             modules["subjects"] = Subjects(backbone, subjects.tokens, classes, subjects.wordless)
-        if weights.trainable != "none" and subjects.schedule != "tokens_only":
-            modules[backbone.family.denoiser_name] = TrainedWeights(
-                backbone.denoiser, weights.trainable, self.cross_sites, weights.rank
-            )
-            if weights.text_encoder:
-                frozen = [] if subjects.stock_words else [WORDS]
-                for i, encoder in enumerate(backbone.text.encoders):
-                    modules[f"text_encoder{'_2' * i}"] = TrainedWeights(
-                        encoder, "model", None, weights.rank, frozen
-                    )
+        for name, (model, *chosen) in _choose_weights(backbone, config, self.cross_sites).items():
+            part, sites, without = chosen
+            modules[name] = TrainedWeights(model, part, sites, weights.rank, without)
         self.adapter = nn.ModuleDict(modules | self.extra_modules())
         if not any(group.parameters for group in self.parameter_groups()):
             raise ValueError(
@@ -88,6 +88,16 @@ class BreakAScene(Method):
                 "another part or schedule"
             )
         self.install()
+
+    @classmethod
+    def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:
+        """As `Method`'s: the rank."""
+        if not file.config.weights.rank:
+            return
+        cross_sites = select(backbone.sites(file.resolution))
+        for name, (model, *chosen) in _choose_weights(backbone, file.config, cross_sites).items():
+            layers = adaptable_layers(model, parameter_names(model, *chosen))
+            file.check_rank(f"{name}.{layer}" for layer in layers)
 
     def extra_modules(self) -> dict[str, nn.Module]:
         """What a method on top of this one trains, too."""
@@ -152,14 +162,23 @@ class BreakAScene(Method):
 
     def install(self) -> None:
         self.adapter.to(self.backbone.device)
-        for part in self._installable():
-            if not part.is_installed:
-                part.install()
+        try:
+            for part in self._installable():
+                if not part.is_installed:
+                    part.install()
+        except ValueError:
+            self.remove()
+            raise
+        super().install()
 
     def remove(self) -> None:
+        for weights in self.trained_weights.values():  # All go, or none
+            if weights.is_installed:
+                weights.check_removable()
         for part in self._installable():
             if part.is_installed:
                 part.remove()
+        super().remove()
 
     # --- training --------------------------------------------------------------------------------
 
@@ -285,7 +304,9 @@ class BreakAScene(Method):
         """A stock diffusers pipeline that knows the subjects by their placeholders. It shares the
         denoiser, which holds the trained weights while this method is installed."""
         pipeline = super().to_pipeline()
-        return pipeline if self.subjects is None else self.subjects.materialise(pipeline)
+        if self.subjects is None:
+            return pipeline
+        return without_guard(self.subjects.materialise(pipeline))
 
     def save_adapter(self, folder: Path | str) -> None:
         """As `Method`'s, and what stock pipelines load: ``subjects/`` for
@@ -296,3 +317,19 @@ class BreakAScene(Method):
         if self.trained_weights:
             save_stock(folder / "stock", **self.trained_weights)
         super().save_adapter(folder)
+
+
+def _choose_weights(
+    backbone: Backbone, config: MethodConfig, cross_sites: Sequence[Site]
+) -> dict[str, tuple[Any, str, Sequence[Site] | None, Sequence[str]]]:
+    """Model in the pipeline -> the model, and which of its weights are trained (see
+    `TrainedWeights`): part, sites, and words in the names of others."""
+    subjects, weights = config.subjects, config.weights
+    if weights.trainable == "none" or subjects.schedule == "tokens_only":
+        return {}
+    name = backbone.family.denoiser_name
+    chosen: dict[str, Any] = {name: (backbone.denoiser, weights.trainable, cross_sites, ())}
+    frozen = () if subjects.stock_words else (WORDS,)
+    for i, encoder in enumerate(backbone.text.encoders if weights.text_encoder else []):
+        chosen[f"text_encoder{'_2' * i}"] = (encoder, "model", None, frozen)
+    return chosen

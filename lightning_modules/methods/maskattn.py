@@ -33,6 +33,7 @@ from lightning_modules.evaluation.gate_diagnostics import (
     draw_gate_maps,
     measure_gates,
 )
+from lightning_modules.methods.adapter_file import AdapterFile
 from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
 from lightning_modules.methods.gate_supervision import (
     density_supervision,
@@ -86,14 +87,16 @@ class MaskAttn(Method):
 
     def build_gates(self) -> Gates:
         """New gates, with the weights that torch's generator draws now."""
-        gate = self.config.gate
-        sites = select(
-            self.backbone.sites(self.resolution),
-            gate.stage,
-            gate.placement,
-            kind=KINDS[gate.attention],
-        )
-        return Gates(sites, gate, self.backbone.text.token_types)
+        return _build_gates(self.backbone, self.config, self.resolution)
+
+    @classmethod
+    def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:
+        """As `Method`'s: width and depth of the heads."""
+        file.check_size("gate.width", file.largest_side)
+        file.check_size("gate.depth", len(file.shapes))
+        with torch.device("meta"):
+            gates = _build_gates(backbone, file.config, file.resolution)
+        file.check_tensors(gates.state_dict())
 
     @property
     def gates(self) -> Gates:
@@ -103,9 +106,11 @@ class MaskAttn(Method):
         if not self.gates.is_attached:
             self.gates.to(self.backbone.device)
             self.gates.attach(self.backbone.denoiser)
+        super().install()
 
     def remove(self) -> None:
         self.gates.detach()
+        super().remove()
 
     # --- training --------------------------------------------------------------------------------
 
@@ -239,3 +244,11 @@ class MaskAttn(Method):
         measured = measure_gates(self, datamodule.eval_sets[evaluation.splits[0]], config.seed)
         draw_gate_maps(self, datamodule, evaluation, config.seed, folder)
         return measured
+
+
+def _build_gates(backbone: Backbone, config: MethodConfig, resolution: int) -> Gates:
+    gate = config.gate
+    sites = select(
+        backbone.sites(resolution), gate.stage, gate.placement, kind=KINDS[gate.attention]
+    )
+    return Gates(sites, gate, backbone.text.token_types)

@@ -76,8 +76,13 @@ class MCGM(BreakAScene):
 
     def install(self) -> None:
         super().install()
-        if not self.mask_tokens.is_attached:
+        if self.mask_tokens.is_attached:
+            return
+        try:
             self.mask_tokens.attach(self.backbone.denoiser)
+        except ValueError:
+            self.remove()
+            raise
 
     def remove(self) -> None:
         super().remove()
@@ -99,7 +104,7 @@ class MCGM(BreakAScene):
         planes, present = stack_masks(
             masks, self.resolution, self.backbone.device, self.mask_resize
         )
-        tokens, shown = self.encoder(planes)  # [B, m, D], [B, m]
+        tokens, shown = self.encoder.to(planes.device)(planes)  # [B, m, D], [B, m]
         if zeros:
             tokens = torch.zeros_like(tokens)
         if isinstance(self.mask_tokens, MergedText):

@@ -26,9 +26,14 @@ from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.methods.adapter_file import AdapterFile
 from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
 from lightning_modules.methods.second_step import SecondStep
-from lightning_modules.networks.trained_weights import TrainedWeights
+from lightning_modules.networks.trained_weights import (
+    TrainedWeights,
+    adaptable_layers,
+    parameter_names,
+)
 from losses.attention import enhance_loss, second_half_store, separate_loss
 from losses.denoising import distillation_loss
 
@@ -70,6 +75,14 @@ class SeparateEnhance(SecondStep, Method):
         self.install()
 
     @classmethod
+    def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:
+        """As `Method`'s: the rank."""
+        weights, cross_sites = file.config.weights, select(backbone.sites(file.resolution))
+        if weights.rank:
+            names = parameter_names(backbone.denoiser, weights.trainable, cross_sites)
+            file.check_rank(adaptable_layers(backbone.denoiser, names))
+
+    @classmethod
     def check_backbone(cls, config: Run, backbone: Backbone) -> None:
         """The released code's token indices are those of CLIP. Raises ValueError."""
         tokens = config.method.separate.tokens
@@ -103,10 +116,12 @@ class SeparateEnhance(SecondStep, Method):
         if not self.weights.is_installed:
             self.weights.to(self.backbone.device)
             self.weights.install()
+        super().install()
 
     def remove(self) -> None:
         if self.weights.is_installed:
             self.weights.remove()
+        super().remove()
 
     # --- training --------------------------------------------------------------------------------
 

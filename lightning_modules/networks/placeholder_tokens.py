@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.offloading import refuse_offloaded
 
 ENCODERS = ("text_encoder", "text_encoder_2")
 NOISE = 0.1  # of the rows' standard deviation, around their mean
@@ -60,8 +61,13 @@ class Subjects(nn.Module):
                 "them out, or take another backbone"
             )
         self.backbone, self.tokens = backbone, tuple(tokens)
+        # Places in the backbone: what was there, and what is there while these are installed
         self._undo: list[tuple[Any, str, Any]] = []
+        self._placed: list[tuple[Any, str, Any]] = []
+        self._handles: list[Any] = []
         _refuse_others(backbone)
+        for encoder in backbone.text.encoders:
+            refuse_offloaded(encoder)
         _check(self.tokens, init)
         self.tokenizers = [
             _extended(tokenizer, self.tokens) for tokenizer in backbone.text.tokenizers
@@ -119,16 +125,35 @@ class Subjects(nn.Module):
             )
             for holder in _poolers(encoder):
                 self._set(holder, "eos_token_id", tokenizer.eos_token_id)
+        models = [self.backbone.denoiser, *self.backbone.text.encoders]
+        self._handles = [m.register_forward_pre_hook(self._check_in_place) for m in models]
+
+    def _check_in_place(self, *_: Any) -> None:
+        """Before a forward pass. Raises ValueError where a text would be read without the
+        placeholders."""
+        for owner, name, mine in self._placed:
+            now = getattr(owner, name, None)
+            if now is None or now is mine or now == mine:  # None reads nothing
+                continue
+            raise ValueError(
+                f"{name} of {type(owner).__name__} has been replaced by another "
+                f"{type(now).__name__} while {', '.join(self.tokens)} are in the one before: put "
+                "that back, or take the method out with its remove()"
+            )
 
     def remove(self) -> None:
         """Takes them out again: the backbone is the stock one afterwards, with the same tokenizers,
         modules and config values."""
+        for handle in self._handles:
+            handle.remove()
+        self._handles, self._placed = [], []
         while self._undo:
             target, name, value = self._undo.pop()
             setattr(target, name, value)
 
     def _set(self, target: Any, name: str, value: Any) -> None:
         self._undo.append((target, name, getattr(target, name)))
+        self._placed.append((target, name, value))
         setattr(target, name, value)
 
     def _refuse_vocabularies(self, tokenizers: Sequence[Any]) -> None:
@@ -193,8 +218,14 @@ class Subjects(nn.Module):
             *guests,
             *(p for guest in guests for p in guest.parameters()),
             self.backbone.text.token_types,
+            self,
         ]
         encoder = deepcopy(encoder, {id(part): part for part in shared})
+        # Whether they are in the place of the original is not the copy's concern.
+        hooks = encoder._forward_pre_hooks
+        for number, hook in list(hooks.items()):
+            if getattr(hook, "__self__", None) in (self, *guests):
+                del hooks[number]
         encoder.set_input_embeddings(nn.Embedding.from_pretrained(weight, freeze=True))
         for config in (_inner(encoder).config, encoder.config):
             config.vocab_size = len(weight)
@@ -216,6 +247,8 @@ class _Table(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         stock, rows = self._hidden
+        if rows[self._name].device != ids.device:  # The pipeline has moved, without the rows
+            rows.to(ids.device)
         words = stock(ids.clamp(max=self._base - 1))  # [B, T, d]
         # Looked up for every text, with a gradient of zero where it is not used: no parameter is
         # left out of a step.

@@ -7,7 +7,7 @@ UNet and its text encoder.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from lightning_modules.attention import Site
 from lightning_modules.attention import sites as all_sites
+from lightning_modules.attention.saving import refuse_saving
+from lightning_modules.backbone.offloading import refuse_offloaded
 
 PARTS = ("q", "k", "v", "kv", "qkv", "attn2", "model")
 ATTRIBUTE = "_trained_weights"
@@ -29,11 +31,14 @@ def parameter_names(
 ) -> list[str]:
     """The names of the parameters that ``part`` means (see `TrainedWeights`), in the model's order.
 
-    Raises ValueError on another part, and when nothing is chosen.
+    Raises ValueError on another part, on fused projections, and when nothing is chosen.
     """
     if part not in PARTS:
         raise ValueError(f"part {part!r} is unknown: expected one of {', '.join(PARTS)}")
+    _refuse_fused(model, _attention_layers(model))
     names = [name for name, _ in model.named_parameters()]
+    # Copies of projections that were fused once
+    names = [name for name in names if ".to_kv." not in name and ".to_qkv." not in name]
     if part != "model":
         if sites is None:
             sites = all_sites(model) if hasattr(model, "attn_processors") else []
@@ -74,8 +79,12 @@ class TrainedWeights(nn.Module):
     back. They must stay in until the backward pass is done, since gradient checkpointing runs
     layers again then. A half-precision layer gets a cast of its float32 weight in each call. In a
     float32 model the parameters themselves are in place, so `model.parameters` counts them while
-    they are; change the model's dtype and what needs gradients (``model.requires_grad_``) only when
-    they are out.
+    they are, and moving the model or changing its dtype reaches them; change what needs gradients
+    (``model.requires_grad_``) only when they are out.
+
+    Each forward pass of the model begins with a look whether they are in their places and at work:
+    ValueError says what took them out (other adapters, fused projections, layers that were
+    replaced, offloading layer by layer).
 
     Raises ValueError when nothing is chosen, on a negative rank, and when the model holds other
     trained weights or adapters.
@@ -101,7 +110,9 @@ class TrainedWeights(nn.Module):
         self.__dict__["model"] = model
         self.part, self.rank = part, rank
         self._casts: list[_Cast] = []
+        self._undo: list[Callable[[], None]] = []
         self._refuse_others()
+        refuse_offloaded(model)
         names = parameter_names(model, part, sites, without)
         if rank:
             self._ours: dict[str, Any] = low_rank_layers(model, names, rank)
@@ -138,6 +149,7 @@ class TrainedWeights(nn.Module):
         self._expect(
             self._stock, ("make the weights anew once the model has its final shape, or undo that")
         )
+        refuse_offloaded(self.model)
         self.to(next(self.model.parameters()).device)
         for path, stock in self._stock.items():
             where, key = self._slot(path)
@@ -147,7 +159,12 @@ class TrainedWeights(nn.Module):
                     _Cast(self.model.get_submodule(path.rpartition(".")[0]), key, ours, stock.dtype)
                 )
         self._placed = self._in_place()
+        self._owners = {path: self._slot(path)[0] for path in self._ours}
+        self._links = self._list_links()
         self.model.__dict__[ATTRIBUTE] = self
+        self._undo = [self.model.register_forward_pre_hook(self._check_in_place).remove]
+        if self.rank:
+            self._undo.append(refuse_saving(self.model, "low-rank weights in its own form"))
 
     def remove(self) -> None:
         """Puts the stock parameters and layers back, the very objects; nothing happens when they
@@ -157,17 +174,85 @@ class TrainedWeights(nn.Module):
         """
         if not self.is_installed:
             return
-        self._expect(self._placed, "undo that first")
+        self.check_removable()
         for handle in (handle for cast in self._casts for handle in cast.handles):
             handle.remove()
         for path, stock in self._stock.items():
             where, key = self._slot(path)
-            # The model may have moved to another device, without what was out of it.
-            if not self.rank and stock.device != where[key].device:
-                stock.data = stock.data.to(where[key].device)
+            # The model may have moved to another device or dtype, without what was out of it.
+            if not self.rank and where[key] is not stock:
+                stock.data = stock.data.to(where[key])
             where[key] = stock
-        self._casts = []
+        for undo in self._undo:
+            undo()
+        self._casts, self._undo = [], []
         del self.model.__dict__[ATTRIBUTE]
+
+    def check_removable(self) -> None:
+        """Raises ValueError where `remove` would, and changes nothing."""
+        self._reclaim(stock_too=True)
+        refuse_offloaded(self.model)
+        _refuse_fused(self.model, self._attention)
+        if self.rank:
+            self._refuse_idle(merged_alone=True)
+
+    # --- still there? ----------------------------------------------------------------------------
+
+    def _check_in_place(self, *_: Any) -> None:
+        """Before a forward pass. Raises ValueError where the weights would not act in it."""
+        if any(where.get(key) is not held for where, key, held in self._links):
+            self._reclaim()
+            self._links = self._list_links()
+        _refuse_fused(self.model, self._attention)
+        if self.rank:
+            self._refuse_idle()
+
+    def _list_links(self) -> list[tuple[dict[str, Any], str, Any]]:
+        """All that leads from the model to the weights: (dict, key, what has to be there)."""
+        links: dict[tuple[int, str], tuple[dict[str, Any], str, Any]] = {}
+        for path in self._ours:
+            module = self.model
+            for step in path.split(".")[:-1]:
+                child = module._modules[step]
+                links[id(module), step] = (module._modules, step, child)
+                module = child
+            slots, key = self._slot(path)
+            links[id(module), f"{key}."] = (slots, key, slots.get(key))
+        self._attention = _attention_layers(self.model)
+        return list(links.values())
+
+    def _reclaim(self, stock_too: bool = False) -> None:
+        """Looks for the weights that are not in their places. Copies of them, which offloading
+        leaves behind, give place to them; a layer that is wrapped in another, as low-rank adapters
+        do, still has its own. Raises ValueError on anything else, but, with ``stock_too``, not
+        where the stock object is back."""
+        missing = {}
+        for path, now in self._in_place().items():
+            if now is self._placed[path] or (stock_too and now is self._stock[path]):
+                continue
+            missing[path] = now
+        inside = {id(part._parameters) for part in self.model.modules()} if missing else set()
+        for path, now in missing.items():
+            placed = self._placed[path]
+            if not self.rank and _is_copy(now, placed):
+                slots, key = self._slot(path)
+                placed.data = now.data
+                slots[key] = placed
+            elif stock_too or id(self._owners[path]) not in inside:
+                refuse_offloaded(self.model)
+                self._expect(self._placed, "undo that first")
+
+    def _refuse_idle(self, merged_alone: bool = False) -> None:
+        """Raises ValueError where low-rank layers were switched off, or added to the weights."""
+        for path, layer in self._placed.items():
+            active = "default" in layer.active_adapters and not layer.disable_adapters
+            if layer.merged_adapters or not (active or merged_alone):
+                done = "merged into the weights" if layer.merged_adapters else "switched off"
+                raise ValueError(
+                    f"the low-rank weights of {path} in {type(self.model).__name__} have been "
+                    f"{done} (load_lora_weights, set_adapters, fuse_lora …): undo that first, or "
+                    "take the method out with its remove()"
+                )
 
     @contextmanager
     def swapped_out(self) -> Iterator[None]:
@@ -190,8 +275,15 @@ class TrainedWeights(nn.Module):
     def _in_place(self) -> dict[str, Any]:
         """What the model holds now where the trained weights belong; None where there is no such
         place any more."""
-        slots = {path: self._slot(path) for path in self._ours}
-        return {path: where.get(key) for path, (where, key) in slots.items()}
+        found = {}
+        for path in self._ours:
+            try:
+                where, key = self._slot(path)
+            except AttributeError:  # A layer on the way is gone
+                found[path] = None
+            else:
+                found[path] = where.get(key)
+        return found
 
     def _expect(self, known: dict[str, Any], cure: str) -> None:
         for path, now in self._in_place().items():
@@ -260,6 +352,16 @@ def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
     return [folder / file for file in files]
 
 
+def adaptable_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    """The linear and convolution layers whose weights are among ``names``, by path."""
+    owners = (name.removesuffix(".weight") for name in names if name.endswith(".weight"))
+    return {
+        path: layer
+        for path in owners
+        if isinstance(layer := model.get_submodule(path), (nn.Linear, nn.Conv2d))
+    }
+
+
 def low_rank_layers(model: nn.Module, names: Iterable[str], rank: int) -> dict[str, nn.Module]:
     """peft's layers around the linear and convolution layers whose weights are among ``names``, by
     path; ``model`` is left as it is.
@@ -268,12 +370,7 @@ def low_rank_layers(model: nn.Module, names: Iterable[str], rank: int) -> dict[s
     """
     from peft import inject_adapter_in_model
 
-    owners = (name.removesuffix(".weight") for name in names if name.endswith(".weight"))
-    layers = {
-        path: layer
-        for path in owners
-        if isinstance(layer := model.get_submodule(path), (nn.Linear, nn.Conv2d))
-    }
+    layers = adaptable_layers(model, names)
     if not layers:
         raise ValueError(
             f"no linear or convolution layer is chosen in {type(model).__name__}: expected "
@@ -296,6 +393,28 @@ def low_rank_config(paths: Iterable[str], rank: int) -> Any:
     from peft import LoraConfig
 
     return LoraConfig(r=rank, lora_alpha=rank, target_modules=list(paths))
+
+
+def _attention_layers(model: nn.Module) -> list[Any]:
+    return [module for module in model.modules() if hasattr(module, "fused_projections")]
+
+
+def _refuse_fused(model: nn.Module, attention: Iterable[Any]) -> None:
+    """Raises ValueError where attention computes with copies of its projections."""
+    for layer in attention:
+        processor = type(layer.processor).__name__
+        if processor.startswith("Fused"):
+            raise ValueError(
+                f"the attention of {type(model).__name__} has fused projections ({processor}), "
+                "copies that trained weights do not reach: call unfuse_qkv_projections() first"
+            )
+
+
+def _is_copy(now: Any, placed: nn.Parameter) -> bool:
+    """Whether a parameter has the values of another."""
+    if not isinstance(now, nn.Parameter) or now.is_meta or now.shape != placed.shape:
+        return False
+    return torch.equal(now.detach(), placed.detach().to(now))
 
 
 def _plant(root: nn.Module, path: str, what: nn.Parameter | nn.Module) -> None:

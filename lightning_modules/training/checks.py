@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from conf import load as conf
 from conf.schema import Run
 from conf.spec import data_kind, data_sets, measured_metrics, methods
+from lightning_modules.methods.adapter_file import AdapterError, AdapterFile
 from lightning_modules.methods.registry import method_class
 
 if TYPE_CHECKING:
@@ -109,6 +110,16 @@ def _check_start(config: Run) -> None:
             f"method.init={method.init!r} is no adapter: expected a folder with adapter.json and "
             "adapter.safetensors"
         )
+    if method.init:
+        try:
+            made_by = AdapterFile.open(method.init).method
+        except AdapterError as error:
+            raise ValueError(f"method.init={method.init!r}: {error}") from error
+        if made_by != method.name:
+            raise ValueError(
+                f"method.init={method.init!r} is an adapter of {made_by}: expected one of "
+                f"method={method.name}"
+            )
     if method.init and not methods()[method.name].trains(method):
         raise ValueError(
             f"method.init={method.init!r} with method={method.name}: nothing is trained before "

@@ -1,0 +1,242 @@
+"""Adapter folders are checked before anything is attached; a load that fails leaves nothing in the
+pipeline."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers.installed_methods import METHODS, draw_with, install_method, prompts_of
+from helpers.marks import slow
+from safetensors.torch import load_file, save_file
+
+from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.methods.adapter_file import AdapterError, file_digest
+from lightning_modules.methods.base import Method
+
+
+@pytest.fixture(scope="module")
+def saved(sd1_pipeline: Any, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The adapter folder of a method, made once."""
+    made: dict[str, Path] = {}
+
+    def folder_of(name: str) -> Path:
+        if name not in made:
+            made[name] = tmp_path_factory.mktemp("adapter")
+            method = install_method(name, Backbone(deepcopy(sd1_pipeline), "sd1"))
+            method.save_adapter(made[name])
+        return made[name]
+
+    return folder_of
+
+
+def copy_of(folder: Path, target: Path, change: Callable[[Path, dict[str, Any]], None]) -> Path:
+    """The folder with its card changed, or more of it; ``change`` gets its path and the card."""
+    target.mkdir()
+    for name in ("adapter.safetensors", "adapter.json"):
+        (target / name).write_bytes((folder / name).read_bytes())
+    card = json.loads((target / "adapter.json").read_text())
+    change(target, card)
+    if (target / "adapter.json").exists():
+        (target / "adapter.json").write_text(json.dumps(card))
+    return target
+
+
+def put(*keys: str, value: Any) -> Callable[[Path, dict[str, Any]], None]:
+    def change(folder: Path, card: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            card = card[key]
+        card[keys[-1]] = value
+
+    return change
+
+
+def rewrite(change: Callable[[dict[str, Any]], Any], signed: bool = True) -> Any:
+    """Changes the tensors; ``signed``: the card has their new digest."""
+
+    def act(folder: Path, card: dict[str, Any]) -> None:
+        path = folder / "adapter.safetensors"
+        tensors = load_file(path)
+        change(tensors)
+        save_file(tensors, path)
+        if signed:
+            card["sha256"] = file_digest(path)
+
+    return act
+
+
+def first(tensors: dict[str, Any]) -> str:
+    return sorted(tensors)[0]
+
+
+def fill(value: float) -> Any:
+    return rewrite(lambda tensors: tensors[first(tensors)].fill_(value))
+
+
+def cut(folder: Path, card: dict[str, Any]) -> None:
+    path = folder / "adapter.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def without(name: str) -> Callable[[Path, dict[str, Any]], None]:
+    return lambda folder, card: (folder / name).unlink()
+
+
+GATE = ("config", "gate")
+TENSORS, CARD = r"adapter\.safetensors", r"adapter\.json"
+# What is wrong -> the change, and what the one line says
+FAULTS: dict[str, tuple[Any, str]] = {
+    "mode": (put(*GATE, "mode", value="sof"), f"{CARD}.*expected one of hard, soft.*mean soft"),
+    "threshold": (put(*GATE, "threshold", value=1e308), f"threshold=1e.308.*{CARD}.*below 1"),
+    "threshold nan": (put(*GATE, "threshold", value=float("nan")), f"threshold=nan.*{CARD}"),
+    "width": (put(*GATE, "width", value=10**12), f"{CARD}: method.gate.width=10+: .*at most"),
+    "depth": (put(*GATE, "depth", value=10**9), f"{CARD}: method.gate.depth=10+: .*at most"),
+    "other width": (put(*GATE, "width", value=8), f"{TENSORS} does not fit: .*expected"),
+    "text": (put(*GATE, "width", value="wide"), f"width=wide.*{CARD}.*expected an integer"),
+    "unknown": (put(*GATE, "wdith", value=1), f"wdith=1.*{CARD}.*did you mean method.gate.width"),
+    "section": (put("config", "masks", value={}), f"{CARD}: config has 'masks'"),
+    "no config": (put("config", value=[1]), f"{CARD}: config="),
+    "method": (put("method", value="maskatn"), f"{CARD}: method='maskatn' is unknown"),
+    "resolution": (put("resolution", value=-64), f"resolution=-64.*{CARD}.*at least 8"),
+    "resolution 65": (put("resolution", value=65), f"{CARD}: backbone.resolution=65"),
+    "resolution big": (put("resolution", value=8 * 10**11), f"{CARD}: resolution=8.*at most"),
+    "family": (put("backbone", "family", value="PixArt"), f"{CARD}.*family PixArt.*has Stable"),
+    "widths": (put("backbone", "widths", value=["320x768"]), f"{CARD}.*widths .*320x768"),
+    "backbone": (put("backbone", value="sd1"), f"{CARD}: backbone='sd1'"),
+    "nan": (fill(float("nan")), f"{TENSORS}: heads.* not finite"),
+    "infinite": (fill(float("inf")), f"{TENSORS}: heads.* not finite"),
+    "other file": (rewrite(lambda t: t[first(t)].add_(1), signed=False), f"{TENSORS} is not the"),
+    "renamed": (rewrite(lambda t: t.update(x=t.pop(first(t)))), f"{TENSORS} does not fit"),
+    "integers": (
+        rewrite(lambda t: t.update({first(t): t[first(t)].int()})),
+        f"{TENSORS} does not fit: .*I32, expected",
+    ),
+    "cut off": (cut, f"{TENSORS} cannot be read"),
+    "no tensors": (without("adapter.safetensors"), f"{TENSORS} is missing"),
+    "no card": (without("adapter.json"), f"is no adapter: it has no {CARD}"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_folder_that_is_not_right_is_refused_in_one_line(
+    fault: str, saved: Callable[[str], Path], sd1: Backbone, tmp_path: Path
+):
+    change, line = FAULTS[fault]
+    folder = copy_of(saved("gates"), tmp_path / "adapter", change)
+    before = {name: id(value) for name, value in sd1.unet.attn_processors.items()}
+    with pytest.raises(AdapterError, match=line) as error:
+        Method.load_adapter(folder, sd1)
+    assert "\n" not in str(error.value)
+    assert {name: id(value) for name, value in sd1.unet.attn_processors.items()} == before
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
+def test_a_card_that_is_no_mapping_is_refused(
+    text: str, saved: Callable[[str], Path], sd1: Backbone, tmp_path: Path
+):
+    folder = copy_of(saved("gates"), tmp_path / "adapter", lambda *_: None)
+    (folder / "adapter.json").write_text(text)
+    with pytest.raises(AdapterError, match=CARD):
+        Method.load_adapter(folder, sd1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("low rank", put("config", "weights", "rank", value=10**9)),
+        *slow(("low-rank subjects", put("config", "weights", "rank", value=10**9))),
+        *slow(("mask tokens", put("config", "masks", "encoder", value="conv"))),
+        *slow(("subjects", put("config", "subjects", "tokens", value=["<a>", "<b>"]))),
+        *slow(("subjects", put("config", "subjects", "tokens", value=["circle"]))),
+        *slow(*((name, fill(float("nan"))) for name in METHODS)),
+    ],
+)
+def test_a_load_that_fails_leaves_the_pipeline_as_it_was(
+    name: str, change: Any, saved: Callable[[str], Path], sd1: Backbone, tmp_path: Path
+):
+    plain = draw_with(sd1.pipeline)
+    with pytest.raises(AdapterError):
+        Method.load_adapter(copy_of(saved(name), tmp_path / "adapter", change), sd1)
+    assert torch.equal(draw_with(sd1.pipeline), plain)
+    loaded = Method.load_adapter(saved(name), sd1)  # Nothing is in its way
+    assert not torch.equal(draw_with(sd1.pipeline, prompts_of(name)), plain)
+    loaded.remove()
+    assert torch.equal(draw_with(sd1.pipeline), plain)
+
+
+@pytest.mark.parametrize(
+    "name", ["mask tokens", *slow(*(n for n in METHODS if n != "mask tokens"))]
+)
+def test_attaching_that_fails_half_way_leaves_the_pipeline_as_it_was(
+    name: str, saved: Callable[[str], Path], sd1: Backbone, monkeypatch: pytest.MonkeyPatch
+):
+    """Whatever a method had put in when it failed."""
+    from lightning_modules.methods.registry import method_class
+
+    folder, plain = saved(name), draw_with(sd1.pipeline)
+    state = {n: id(p) for n, p in sd1.unet.named_parameters()}
+    create = method_class(METHODS[name][0])
+    install = create.install
+
+    def fail(self: Any) -> None:
+        install(self)
+        self.backbone.pipeline.tokenizer = None
+        raise OSError("no space left")
+
+    monkeypatch.setattr(create, "install", fail)
+    with pytest.raises(OSError, match="no space"):
+        Method.load_adapter(folder, sd1)
+    monkeypatch.undo()
+    assert {n: id(p) for n, p in sd1.unet.named_parameters()} == state
+    assert not sd1.unet._forward_pre_hooks and torch.equal(draw_with(sd1.pipeline), plain)
+    Method.load_adapter(folder, sd1)
+
+
+def test_weights_of_an_installed_method_stay_where_a_folder_is_refused(
+    saved: Callable[[str], Path], sd1: Backbone, tmp_path: Path
+):
+    method = install_method("gates", sd1)
+    before = draw_with(sd1.pipeline)
+    with pytest.raises(AdapterError, match="not finite"):
+        method.load_weights(copy_of(saved("gates"), tmp_path / "nan", fill(float("nan"))))
+    with pytest.raises(AdapterError, match="expected one of hard"):
+        method.load_weights(copy_of(saved("gates"), tmp_path / "mode", FAULTS["mode"][0]))
+    assert torch.equal(draw_with(sd1.pipeline), before)
+
+
+def test_older_cards_and_other_sources_are_accepted(
+    saved: Callable[[str], Path],
+    sd1_pipeline: Any,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+):
+    def age(folder: Path, card: dict[str, Any]) -> None:
+        for key in ("family", "widths"):
+            del card["backbone"][key]
+        del card["sha256"], card["config"]["gate"]["keep"]
+        card["config"]["gate"]["surrogate"] = "secant"  # Its names before
+        del card["config"]["gate"]["gradient"]
+
+    folder = copy_of(saved("gates"), tmp_path / "old", age)
+    with caplog.at_level(logging.WARNING):
+        same = Method.load_adapter(folder, Backbone(deepcopy(sd1_pipeline), "sd1"))
+    assert same.config.gate.gradient == "finite_difference" and same.config.gate.keep == 0.5
+    assert not caplog.records
+    with caplog.at_level(logging.WARNING):
+        Method.load_adapter(folder, Backbone(deepcopy(sd1_pipeline), "/my/sd1", "abc"))
+    (record,) = caplog.records
+    assert "trained with the backbone 'sd1'" in record.message
+    assert "this one is '/my/sd1' at revision 'abc'" in record.message
+
+
+def test_a_card_names_the_digest_of_its_tensors(saved: Callable[[str], Path]):
+    folder = saved("gates")
+    card = json.loads((folder / "adapter.json").read_text())
+    assert card["sha256"] == file_digest(folder / "adapter.safetensors")
+    assert card["backbone"]["family"].startswith("Stable Diffusion 1")
