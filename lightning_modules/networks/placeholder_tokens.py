@@ -133,7 +133,7 @@ class Subjects(nn.Module):
         placeholders."""
         for owner, name, mine in self._placed:
             now = getattr(owner, name, None)
-            if now is None or now is mine or now == mine:  # None reads nothing
+            if now is None or now is mine:  # None reads nothing
                 continue
             raise ValueError(
                 f"{name} of {type(owner).__name__} has been replaced by another "
@@ -153,7 +153,8 @@ class Subjects(nn.Module):
 
     def _set(self, target: Any, name: str, value: Any) -> None:
         self._undo.append((target, name, getattr(target, name)))
-        self._placed.append((target, name, value))
+        if name != "eos_token_id":
+            self._placed.append((target, name, value))
         setattr(target, name, value)
 
     def _refuse_vocabularies(self, tokenizers: Sequence[Any]) -> None:

@@ -111,6 +111,7 @@ class TrainedWeights(nn.Module):
         self.part, self.rank = part, rank
         self._casts: list[_Cast] = []
         self._undo: list[Callable[[], None]] = []
+        self._links: list[tuple[dict[str, Any], str, Any]] = []
         self._refuse_others()
         refuse_offloaded(model)
         names = parameter_names(model, part, sites, without)
@@ -159,8 +160,9 @@ class TrainedWeights(nn.Module):
                     _Cast(self.model.get_submodule(path.rpartition(".")[0]), key, ours, stock.dtype)
                 )
         self._placed = self._in_place()
-        self._owners = {path: self._slot(path)[0] for path in self._ours}
-        self._links = self._list_links()
+        if not self._links or self._is_moved:  # In training they go in and out in every step
+            self._owners = {path: self._slot(path)[0] for path in self._ours}
+            self._links = self._list_links()
         self.model.__dict__[ATTRIBUTE] = self
         self._undo = [self.model.register_forward_pre_hook(self._check_in_place).remove]
         if self.rank:
@@ -190,7 +192,8 @@ class TrainedWeights(nn.Module):
 
     def check_removable(self) -> None:
         """Raises ValueError where `remove` would, and changes nothing."""
-        self._reclaim(stock_too=True)
+        if self._is_moved:
+            self._reclaim(stock_too=True)
         refuse_offloaded(self.model)
         _refuse_fused(self.model, self._attention)
         if self.rank:
@@ -200,12 +203,17 @@ class TrainedWeights(nn.Module):
 
     def _check_in_place(self, *_: Any) -> None:
         """Before a forward pass. Raises ValueError where the weights would not act in it."""
-        if any(where.get(key) is not held for where, key, held in self._links):
+        if self._is_moved:
             self._reclaim()
             self._links = self._list_links()
         _refuse_fused(self.model, self._attention)
         if self.rank:
             self._refuse_idle()
+
+    @property
+    def _is_moved(self) -> bool:
+        """Whether the weights, or layers on the way to them, are others than at the last look."""
+        return any(where.get(key) is not held for where, key, held in self._links)
 
     def _list_links(self) -> list[tuple[dict[str, Any], str, Any]]:
         """All that leads from the model to the weights: (dict, key, what has to be there)."""
