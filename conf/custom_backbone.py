@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["is_custom", "read_backbone"]
+__all__ = ["describe_widening", "is_custom", "read_backbone"]
 
 STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DENOISERS = ("unet", "transformer")
@@ -52,6 +52,25 @@ def read_backbone(name: str) -> dict[str, Any]:
         "backbone.resolution": pixels,
         "backbone.dtype": _stored(folder / part),
     }
+
+
+def describe_widening(path: str, dtype: str, cpu: bool) -> str | None:
+    """A line where the weights of ``path`` are stored in a narrow format and compute in float32 on
+    a ``cpu``; None elsewhere."""
+    if dtype != "float32" or not cpu or not is_custom(path):
+        return None
+    try:
+        folder = _folder(path)
+        part = next(folder / part for part in DENOISERS if (folder / part).is_dir())
+        stored = _stored(part)
+    except (ValueError, OSError, StopIteration):
+        return None
+    if stored == "float32":
+        return None
+    return (
+        f"backbone.dtype=float32: {path} is stored in {stored}, which a CPU computes in much more "
+        f"slowly; backbone.dtype={stored} asks for it"
+    )
 
 
 def _folder(name: str) -> Path:

@@ -49,6 +49,7 @@ class Setting:
     limits: Mapping[str, float]
     unread: bool = False  # Its parts stay as they were written
     place: Place | None = None
+    expands: bool = False  # ~ in it is the home of a user
     # The part of the embedded world ("data", "backbone") that the default fits alone; "": all
     embedded: str = ""
     # The default with other parts, as a tuple of one; empty: it has to be given
@@ -129,6 +130,7 @@ def _index(schema: type, prefix: str) -> SchemaIndex:
                 item.metadata.get("limits", {}),
                 item.metadata.get("unread", False),
                 item.metadata.get("place"),
+                item.metadata.get("expands", False),
                 item.metadata.get("embedded", ""),
                 (item.metadata["elsewhere"],) if "elsewhere" in item.metadata else (),
             )

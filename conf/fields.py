@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-__all__ = ["Place", "choice", "embedded", "number", "place", "places", "unread"]
+__all__ = ["Place", "choice", "embedded", "folder", "number", "place", "places", "unread"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,18 @@ class Place:
 def place(default: str | None, *, files: tuple[str, ...] = (), **shipped: str) -> Any:
     """A field of text that may name a file or a folder (see ``Place``): what results depend on is
     what lies there, not its name."""
-    return field(default=default, metadata={"place": Place(shipped, files)})
+    return field(default=default, metadata={"place": Place(shipped, files), "expands": True})
 
 
 def places() -> Any:
     """A field of several such texts, none by default."""
-    return field(default_factory=list, metadata={"place": Place({})})
+    return field(default_factory=list, metadata={"place": Place({}), "expands": True})
+
+
+def folder(default: str | None) -> Any:
+    """A field of text that names a place to read or write, in which ``~`` is the home of a user;
+    results do not depend on it, or say by themselves what lay there."""
+    return field(default=default, metadata={"expands": True})
 
 
 def choice(default: str, *others: str) -> Any:

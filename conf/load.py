@@ -28,11 +28,12 @@ from omegaconf.errors import OmegaConfBaseException
 from conf.custom_backbone import is_custom, read_backbone
 from conf.defaults import defaults_elsewhere, foreign_parts
 from conf.describe import SchemaIndex, Setting, describe, nearest, show
+from conf.devices import runs_on_cpu
 from conf.files import write_atomically
 from conf.renamed import current
 from conf.schema import MISSING, Data, Run, Sweep
 from conf.spec import data_sets
-from conf.values import PERHAPS_NOTHING, Misread, Written, dump, parse, read
+from conf.values import PERHAPS_NOTHING, Misread, Written, dump, expand_home, parse, read
 
 __all__ = [
     "ConfigError",
@@ -49,6 +50,7 @@ __all__ = [
     "to_dict",
     "with_defaults",
     "with_eval_overrides",
+    "with_homes",
     "write",
 ]
 
@@ -170,6 +172,14 @@ def write(config: Run, path: Path | str) -> None:
     write_atomically(path, dump(literal(to_dict(config))))
 
 
+def with_homes(config: R) -> R:
+    """``config``, made in code, with ``~`` in places as the homes of users. Raises ConfigError."""
+    index = describe(type(config))
+    places = {key: lookup(config, key) for key, one in index.settings.items() if one.expands}
+    texts = {key: value for key, value in places.items() if "~" in str(value)}
+    return replace(config, _map_text(_escape, texts), "settings") if texts else config
+
+
 def as_run(config: Run) -> Run:
     """The part of a sweep's settings that one trial needs."""
     return Run(**{item.name: getattr(config, item.name) for item in dataclasses.fields(Run)})
@@ -278,6 +288,11 @@ class _Layers:
             for key, value in layer.items():
                 if key not in self.index.groups:
                     self.assign(key, value, source)
+        asked = not self.origin.get("backbone.dtype", "").startswith("conf/backbone/")
+        launched = self.values.get("launch") is not None
+        if not asked and not launched and runs_on_cpu(self.values["trainer.accelerator"]):
+            # As it is stored, or as it is meant for GPUs, it would take hours
+            self.values["backbone.dtype"] = "float32"
 
     def assign(self, key: str, value: Any, source: str) -> None:
         """Raises ConfigError for a key that does not exist, or a value of another type."""
@@ -300,7 +315,8 @@ class _Layers:
         if setting.kind is dict and isinstance(value, Mapping):
             value = {name: self.read_named(key, name, item) for name, item in value.items()}
         try:
-            return read(setting.type, value)
+            plain = read(setting.type, value)
+            return _map_text(expand_home, plain) if setting.expands else plain
         except Misread as error:
             raise ConfigError(_invalid(key, value, source, self.index, str(error))) from None
 
@@ -310,7 +326,8 @@ class _Layers:
         if name not in self.index.settings or self.index.settings[name].kind is dict:
             return _map_text(str, value)
         try:
-            return read(self.index.settings[name].type, value)
+            plain = read(self.index.settings[name].type, value)
+            return _map_text(expand_home, plain) if self.index.settings[name].expands else plain
         except Misread as error:
             raise ConfigError(_invalid(name, value, key, self.index, str(error))) from None
 
@@ -510,7 +527,7 @@ def _flatten(content: Mapping[Any, Any], index: SchemaIndex, prefix: str = "") -
 def _read_group(group: str, name: Any, source: str, index: SchemaIndex) -> dict[str, Any]:
     if group == "backbone" and name not in _files(group) and is_custom(name):
         try:
-            return read_backbone(name)
+            return read_backbone(expand_home(name))
         except ValueError as error:
             raise ConfigError(f"backbone={name} ({source}): {error}") from None
     if name not in _files(group):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
-from conf.fields import choice, embedded, number, place, places, unread
+from conf.fields import choice, embedded, folder, number, place, places, unread
 from conf.method.break_a_scene import Subjects, Weights
 from conf.method.maskattn import Gate
 from conf.method.mcgm import Masks
@@ -100,7 +100,7 @@ class Data:
     # Which data set
     name: str = choice("shapes", *sorted(data_sets().keys() - {"shapes"}))
     # Folder of the data set; "auto" renders the embedded world below <output>/cache
-    root: str = "auto"
+    root: str = folder("auto")
     # How the files of coco, flickr30k and prompts are laid out; "auto" detects it
     layout: str = "auto"
     # Split that the adapter is trained on
@@ -247,7 +247,7 @@ class Run:
     # Any text: results made with another text are not reused
     fresh: str = ""
     # Folder for all results
-    output: str = "runs"
+    output: str = folder("runs")
 
 
 @dataclass
@@ -289,4 +289,4 @@ class Sweep(Run):
     # Queue: the journal below output, or postgresql://… for machines without a shared folder
     storage: str | None = None
     # MLflow server or database; by default <output>/mlflow.db
-    tracking_uri: str | None = None
+    tracking_uri: str | None = folder(None)

@@ -9,6 +9,7 @@ number, true or false is expected, such a word is refused with its readings.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import types
 import typing
@@ -17,7 +18,17 @@ from typing import Any
 
 import yaml
 
-__all__ = ["PERHAPS_NOTHING", "Misread", "Written", "dump", "option", "parse", "read", "read_word"]
+__all__ = [
+    "PERHAPS_NOTHING",
+    "Misread",
+    "Written",
+    "dump",
+    "expand_home",
+    "option",
+    "parse",
+    "read",
+    "read_word",
+]
 
 INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
 NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?")
@@ -26,6 +37,8 @@ TRUE, FALSE = {"yes", "y", "on", "true"}, {"no", "n", "off", "false"}
 NULL = "null"
 NOTHING = {"", "~", "null", "Null", "NULL"}
 PERHAPS_NOTHING = {*NOTHING, "none", "None", "NONE", "nil"}
+# A place below the home of a user, also as the address of a file
+HOME = re.compile(r"(sqlite:///|file://)?~")
 # Text that every reader of YAML takes for text, without quotes
 PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./+-]*( [A-Za-z0-9_./+-]+)*")
 
@@ -135,6 +148,20 @@ def read(kind: Any, value: Any) -> Any:
         inner = parts[1] if parts else Any
         return {str(key): _read_part(inner, item, f"{key}: ") for key, item in value.items()}
     return _READERS[origin](value)
+
+
+def expand_home(text: str) -> str:
+    """A place, in which ``~`` or ``~name`` at the beginning, also of a file's address, is the home
+    of a user. Raises Misread where there is no such user."""
+    found = HOME.match(text)
+    if found is None:
+        return text
+    scheme, path = found[1] or "", text[found.end(1) if found[1] else 0 :]
+    expanded = os.path.expanduser(path)
+    if expanded.startswith("~"):
+        user = path.partition("/")[0]
+        raise Misread(f"there is no user {user[1:]}: write ./{path} for a folder of that name")
+    return scheme + expanded
 
 
 def read_word(text: str) -> Any:

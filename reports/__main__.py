@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
 def _run(argv: list[str]) -> Path | str:
     """Do what the words say; return the PDF, or what a terminal shows. Slow imports wait for it."""
     names, settings = split_words(argv, SETTINGS)
-    output = Path(settings.get("output", "runs"))
+    output = Path(settings.get("output", "runs")).expanduser()
     uri = settings.get("tracking_uri", database_in(output))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Making a report never calls home
     if names[:1] == ["compare"]:

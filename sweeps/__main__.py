@@ -60,7 +60,7 @@ def main(argv: list[str]) -> int:
             )
             return 2
     try:
-        _print_list(Path(settings.get("output", "runs")), settings.get("storage"))
+        _print_list(Path(settings.get("output", "runs")).expanduser(), settings.get("storage"))
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import torch
@@ -52,6 +53,7 @@ class Backbone:
         """
         from diffusers import DiffusionPipeline
 
+        path = os.path.expanduser(path)
         folder = str(EMBEDDED) if path == "embedded" else path
         if path == "embedded" and not (EMBEDDED / "model_index.json").exists():
             raise FileNotFoundError(

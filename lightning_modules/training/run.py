@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
+from conf.custom_backbone import describe_widening
 from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
 from conf.schema import Run
@@ -65,6 +66,7 @@ def run(
     each returns the result. Raises ValueError or FileNotFoundError before any long work when the
     config cannot be run, DiskFull, with the path, where something cannot be written.
     """
+    config = conf.with_homes(config)
     check(config)
     with named_when_full(folder):
         return _start(config, folder, tracking, progress, Clock())
@@ -167,6 +169,9 @@ def _load_backbone(config: Run, emit: Progress) -> Backbone:
     acceleration.accelerate(backbone, settings)
     # Here, not when training begins: a method that trains nothing samples on the same device.
     backbone.to(distributed.device(config.trainer.accelerator))
+    cpu = backbone.device.type == "cpu"
+    if widened := describe_widening(settings.path, settings.dtype, cpu):
+        emit(widened, 0.0)
     if slow := acceleration.find_slow_format(config, backbone.device):
         emit(slow, 0.0)
     return backbone

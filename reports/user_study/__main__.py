@@ -106,7 +106,7 @@ def _make_page(argv: list[str]) -> str:
         except (OSError, UnicodeDecodeError) as error:
             expected = f"consent={values['consent']}: expected a text file in UTF-8"
             raise ReportError(f"{expected} ({error})") from error
-    uri = values.get("tracking_uri", database_in(Path(values.get("output", "runs"))))
+    uri = values.get("tracking_uri", database_in(Path(values.get("output", "runs")).expanduser()))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Making a study never calls home
 
     from reports import prose

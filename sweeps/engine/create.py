@@ -17,6 +17,8 @@ from filelock import FileLock
 
 from conf import load as conf
 from conf import schema
+from conf.custom_backbone import describe_widening
+from conf.devices import runs_on_cpu
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.tracking.store import client, public, trouble
 from sweeps.engine.bookkeeping import reconcile
@@ -40,6 +42,8 @@ def create_study(request: Request) -> Plan:
     there stays. Raises PlanError or StorageError."""
     sweep, config = request.sweep, request.config
     output, uri = Path(config.output), tracking_uri(config)
+    backbone, cpu = config.backbone, runs_on_cpu(config.trainer.accelerator)
+    widened = describe_widening(backbone.path, backbone.dtype, cpu)
     notes: list[str] = []
     with _planning_lock(config):
         if config.tracking_uri is None:
@@ -48,6 +52,7 @@ def create_study(request: Request) -> Plan:
         for key in request.keys:
             request.contents(key)  # As they are now: what changes later is noticed
         name, identity = _choose_name(request, uri, notes)
+        notes += [widened] if widened else []
         # The queue comes first: stopped in between, the next start knows the folder, and by it the
         # experiment
         queue = TrialQueue(output / name, name, sweep.direction, identity, config.storage)

@@ -7,7 +7,6 @@ ends there: the slot says why, and the next trial gets a new process.
 
 from __future__ import annotations
 
-import ctypes
 import dataclasses
 import json
 import os
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from conf import load as conf
 from conf import schema
+from conf.devices import has_driver
 from conf.files import DiskFull, named_when_full, read_json
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.training.progress import FAILED, PROGRESS
@@ -356,11 +356,7 @@ def visible_gpus(config: schema.Sweep, environment: Mapping[str, str] = os.envir
 
 def _count_gpus() -> int:
     """As torch counts them, which takes seconds to load: not without a driver of CUDA or ROCm."""
-    for driver in ("libcuda.so.1", "libamdhip64.so", "nvcuda.dll"):
-        with suppress(OSError):
-            ctypes.CDLL(driver)
-            break
-    else:
+    if not has_driver():
         return 0
     from torch import cuda
 

@@ -66,7 +66,7 @@ def _serve(argv: list[str]) -> int:
     if unknown:
         known = ", ".join(f"{name}=" for name in SETTINGS)
         raise UiError(f"unknown setting {unknown[0]!r}; there are: {known}")
-    output = Path(settings.get("output", "runs"))
+    output = Path(settings.get("output", "runs")).expanduser()
     uri = settings.get("tracking_uri", f"{SQLITE}{(output / 'mlflow.db').resolve()}")
     database = uri.removeprefix(SQLITE)
     if uri.startswith(SQLITE) and not Path(database).is_file():

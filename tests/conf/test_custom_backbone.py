@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from conf import load as conf
+from conf.custom_backbone import describe_widening
 
 
 def test_a_backbone_without_a_file_is_read_from_its_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+
     def own(name: str) -> Any:
         return conf.load([f"backbone={name}"], required=False).backbone
 
@@ -35,7 +38,20 @@ def test_a_backbone_without_a_file_is_read_from_its_folder(
     (folder / "unet" / "diffusion_pytorch_model.safetensors").write_bytes(
         len(head).to_bytes(8, "little") + head + b"\0\0"
     )
-    assert own(str(folder)).dtype == "float16"
+    # Hours on a CPU, unless asked for
+    assert own(str(folder)).dtype == "float32"
+    gpu = [f"backbone={folder}", "trainer.accelerator=gpu"]
+    assert conf.load(gpu, required=False).backbone.dtype == "float16"
+    for dtype in ("float16", "bfloat16"):
+        words = [f"backbone={folder}", f"backbone.dtype={dtype}", "trainer.accelerator=cpu"]
+        assert conf.load(words, required=False).backbone.dtype == dtype
+    asked = conf.load(words, required=False)
+    conf.write(conf.as_run(asked), tmp_path / "run.yaml")
+    assert conf.read_run(tmp_path / "run.yaml").backbone.dtype == "bfloat16"
+    line = describe_widening(str(folder), "float32", cpu=True)
+    assert line and "stored in float16" in line and "backbone.dtype=float16" in line
+    assert describe_widening(str(folder), "float16", cpu=True) is None
+    assert describe_widening(str(folder), "float32", cpu=False) is None
     words = [f"backbone={folder}", "backbone.dtype=bfloat16"]
     assert conf.load(words, required=False).backbone.dtype == "bfloat16"
     with pytest.raises(

@@ -49,7 +49,8 @@ def test_a_group_is_chosen_by_the_last_layer_that_names_it() -> None:
     preset = {"backbone": "sd15", "backbone.dtype": "bfloat16"}
     assert conf.load([]).backbone.name == "embedded"
     assert conf.load([], preset, required=False).backbone.name == "sd15"
-    chosen = conf.load(["backbone=sdxl"], preset, required=False).backbone
+    words = ["backbone=sdxl", "trainer.accelerator=gpu"]
+    chosen = conf.load(words, preset, required=False).backbone
     assert (chosen.name, chosen.resolution, chosen.dtype) == ("sdxl", 1024, "float16")
 
 

@@ -123,7 +123,7 @@ def test_levels_of_the_embedded_data_are_no_levels_of_others(name: str, key: str
 def test_a_folder_is_a_level_of_backbones() -> None:
     folder = ROOT / "lightning_modules" / "embedded" / "assets" / "backbone"
     levels = f"levels=[embedded,{folder}]"
-    asked = request(SWEEPS["backbones"], levels)
+    asked = request(SWEEPS["backbones"], levels, "trainer.accelerator=gpu")
     own = asked.run((asked.cells[-1].text, 0)).backbone
     assert (own.name, own.resolution, own.dtype) == ("backbone", 64, "float16")  # As it is stored
     assert len(asked.cells) == 6

@@ -114,7 +114,7 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> No
     def missing(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(slots.ctypes, "CDLL", missing)
+    monkeypatch.setattr("conf.devices.ctypes.CDLL", missing)
     assert visible_gpus(conf.load([]), {}) == []
 
 
