@@ -76,6 +76,8 @@ class MethodSpec:
     trains: Callable[[Method], bool] = lambda method: True
     # Whether training looks at the masks of a caption's words
     needs_phrases: Callable[[Method], bool] = lambda method: False
+    # Shipped models, by their folders among the package's assets, that its images depend on
+    draws_with: Callable[[Method], tuple[str, ...]] = lambda method: ()
     # What ``data.singular=auto`` is: "all" where only the words count, not whose they are
     singular: Callable[[Method], str] = lambda method: "one"
     # Settings, or how their names begin, that evaluation cannot change

@@ -98,6 +98,7 @@ METHOD = MethodSpec(
     settings={"gate": Gate},
     reads=("separate",),
     trains=lambda method: method.gate.supervision != "oracle",
+    draws_with=lambda method: ("judge",) if method.gate.supervision == "oracle" else (),
     needs_phrases=lambda method: method.gate.supervision in ("masks", "separate_enhance"),
     singular=lambda method: "one" if method.gate.supervision == "masks" else "all",
     fixed_after_training=(

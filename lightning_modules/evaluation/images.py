@@ -26,6 +26,7 @@ from conf.spec import methods
 from datamodules.formats.images import check_image
 from datamodules.loading import ranks
 from lightning_modules.evaluation.plan import Prompt
+from lightning_modules.training.contents import shipped_digests
 from lightning_modules.training.keys import backbone_facts, method_facts, sampling_code
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def image_facts(
     guided = ("masks", "turn", "mirror") if masks is not None else ()
     # A method that learns on each prompt has no adapter, but a recipe
     recipe = [facts["trainer"], config.seed] if methods()[config.method.name].sections else "none"
+    shipped = shipped_digests(config)
     return {
         "code": sampling_code(config),
         "fresh": config.fresh,
@@ -63,6 +65,7 @@ def image_facts(
         },
         "prompts": [[prompt.text, prompt.noise] for prompt in prompts],
         "masks": _digest_masks(prompts, masks) if masks is not None else None,
+        **({"drawn with": shipped} if shipped else {}),
     }
 
 

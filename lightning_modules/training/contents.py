@@ -12,9 +12,10 @@ from conf.contents import Emit, digest_contents, list_files
 from conf.describe import describe
 from conf.fields import Place
 from conf.schema import Run
-from lightning_modules.backbone.weights import ASSETS, hub_commit, weights_digest
+from conf.spec import methods
+from lightning_modules.backbone.weights import ASSETS, KINDS, hub_commit, weights_digest
 
-__all__ = ["changed_contents", "contents_of", "place_digest"]
+__all__ = ["changed_contents", "contents_of", "place_digest", "shipped_digests"]
 
 
 def contents_of(config: Run, datamodule: Any = None, emit: Emit | None = None) -> dict[str, str]:
@@ -36,6 +37,7 @@ def contents_of(config: Run, datamodule: Any = None, emit: Emit | None = None) -
         for value in values if isinstance(values, list) else [values]:
             if value and (digest := _digest(config, key, value, setting.place, emit)):
                 contents[f"{key}={value}"] = digest
+    contents |= {f"shipped {name}": digest for name, digest in shipped_digests(late).items()}
     tell = emit or (lambda text, share: None)
     sets = data_contents(config, datamodule, tell)
     return contents | {f"data.root={config.data.root} ({name})": d for name, d in sets.items()}
@@ -46,6 +48,17 @@ def place_digest(config: Run, key: str, emit: Emit | None = None) -> str | None:
     names nothing, or a model of the hub that was never downloaded."""
     value, place = conf.lookup(config, key), describe(Run).settings[key].place
     return _digest(config, key, value, place, emit) if value and place else None
+
+
+def shipped_digests(config: Run) -> dict[str, str]:
+    """Name -> digest of the content of the shipped models that the method draws with, beside the
+    backbone; ``config`` is that of the evaluation."""
+    cache = Path(config.output) / "cache"
+    names = methods()[config.method.name].draws_with(config.method)
+    return {
+        name: digest_contents(list_files(ASSETS / name, KINDS), cache, f"weights of {name}")
+        for name in names
+    }
 
 
 def _digest(config: Run, key: str, value: str, place: Place, emit: Emit | None) -> str | None:

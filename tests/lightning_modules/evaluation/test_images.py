@@ -24,6 +24,7 @@ from lightning_modules.evaluation.evaluate import draw_missing
 from lightning_modules.evaluation.images import ImageStore, image_facts
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.metrics.detection import Target
+from lightning_modules.training import contents
 
 PROMPTS = [
     Prompt("val", i, i, f"a red circle number {i}", Target([("red", "circle")]), 100 + i)
@@ -173,6 +174,19 @@ def test_images_depend_on_how_they_are_made(changes: dict[str, Any]):
         changes
         | {"evaluation.precision_recall_k": 5, "evaluation.keep_images": 1, "evaluation.batch": 3}
     )
+
+
+def test_images_depend_on_the_judge_where_its_layouts_are_drawn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    shutil.copytree(contents.ASSETS / "judge", tmp_path / "judge")
+    oracle, output = {"method.gate.supervision": "oracle"}, {"output": str(tmp_path / "runs")}
+    before = key(oracle), key({})
+    monkeypatch.setattr(contents, "ASSETS", tmp_path)
+    (tmp_path / "judge" / "README.md").write_text("Of another training")
+    assert (key(oracle | output), key({} | output)) == before
+    (tmp_path / "judge" / "model.safetensors").write_bytes(b"Of another training")
+    assert key(oracle | output) != before[0] and key(output) == before[1]
 
 
 def test_images_depend_on_the_masks_that_the_method_is_told_and_on_how():
