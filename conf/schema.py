@@ -113,6 +113,8 @@ class Data:
     eval_images: int | None = embedded("data", number(512, minimum=1), elsewhere=None)
     # Train only on captions with at least this many noun phrases
     min_phrases: int = number(0, minimum=0)
+    # What finds noun phrases: "light", or the name of a spaCy pipeline that is installed
+    tagger: str = "light"
     # Whose mask a singular noun has where several objects are of its category: the one that stands
     # out, of all, or none; "auto" is what suits the method
     singular: str = choice("auto", "one", "all", "none")

@@ -74,8 +74,13 @@ class MethodSpec:
     data_kinds: tuple[str, ...] = ("captions",)
     # Whether anything is trained before the evaluation
     trains: Callable[[Method], bool] = lambda method: True
-    # Whether training looks at the masks of a caption's words
+    # Whether training looks at the words of a caption that name objects, and at their masks
     needs_phrases: Callable[[Method], bool] = lambda method: False
+    needs_masks: Callable[[Method], bool] = lambda method: False
+    # Whose words these are: those "linked" to objects of the image, or all "nouns"
+    naming: Callable[[Method], str] = lambda method: "linked"
+    # What to set where the data have none of them
+    without_phrases: str = ""
     # Shipped models, by their folders among the package's assets, that its images depend on
     draws_with: Callable[[Method], tuple[str, ...]] = lambda method: ()
     # What ``data.singular=auto`` is: "all" where only the words count, not whose they are

@@ -51,13 +51,19 @@ def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedData
         datamodule.train_set.drop = config.data.drop_captions
     method = methods()[config.method.name]
     datamodule.train_set.with_phrases = method.needs_phrases(config.method)
-    if (singular := config.data.singular) != "auto":
-        for dataset in (datamodule.train_set, *datamodule.eval_sets.values()):
-            dataset.singular = singular
-    else:
-        # Evaluation asks where an object is, whatever the method trains on
-        datamodule.train_set.singular = method.singular(config.method)
+    datamodule.train_set.naming = method.naming(config.method)
+    datamodule.train_set.singular = singular(config)
+    if config.data.singular != "auto":
+        # Else evaluation asks where an object is, whatever the method trains on
+        for dataset in datamodule.eval_sets.values():
+            dataset.singular = config.data.singular
     return datamodule
+
+
+def singular(config: Run) -> str:
+    """Whose mask a singular noun has in training (``data.singular``, "auto" resolved)."""
+    given = config.data.singular
+    return methods()[config.method.name].singular(config.method) if given == "auto" else given
 
 
 def concept_dataset(datamodule: PairedDataModule, config: Run) -> ConceptDataset:

@@ -25,7 +25,8 @@ from datamodules.crop import CroppedImages
 from datamodules.formats.index import DataError
 from datamodules.formats.reader import Reader, open_split
 from datamodules.loading import PairedDataModule, ranks
-from datamodules.phrases.link import link
+from datamodules.phrases.link import Links, link_or_say_why
+from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger, load_tagger, name_objects
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -46,7 +47,8 @@ class CaptionedDataset(CroppedImages):
     mirrored. With ``with_phrases`` a sample also says which words of its caption mean which
     objects.
 
-    Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any other.
+    Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any other;
+    ``tagger`` finds these.
     ``resolution`` and ``mask_share`` are those of `CroppedImages`, ``verify`` that of
     `check_image`. ``index_root`` keeps the index; without, it is removed with the records.
     ``options`` are those of the reader: ``layout`` and others.
@@ -73,11 +75,13 @@ class CaptionedDataset(CroppedImages):
         flip: bool = False,
         mask_share: float = 0.5,
         emit: Callable[[str], None] | None = None,
+        tagger: Tagger = LIGHT_TAGGER,
         **options: Any,
     ) -> None:
         if emit:
             emit(f"listing the files of {split} below {root}")
         reader = self.reader(Path(root), split, min_phrases, **options)
+        self.tagger = reader.tagger = tagger
         folder = None if index_root is None else Path(index_root)
         records = open_split(reader, folder, limit, verify, on_error, emit)
         super().__init__(records, split, resolution, mask_share)
@@ -87,6 +91,8 @@ class CaptionedDataset(CroppedImages):
         self.with_phrases = False
         # Whom a singular means where there are several (see `link`)
         self.singular = "one"
+        # Whose words phrases are: those "linked" to objects, or all "nouns"
+        self.naming = "linked"
         # Share of the captions that training leaves out: "" then, which names nothing
         self.drop = 0.0
         self.broken: set[Path] = set()
@@ -149,8 +155,23 @@ class CaptionedDataset(CroppedImages):
 
     def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
         """The words of the image's caption that mean its objects, with masks bool [resolution,
-        resolution]."""
-        return link(self.caption(index).text, self.instances(index, flipped), self.singular)
+        resolution]; where ``naming`` is "nouns", all its noun phrases, without masks."""
+        return self.links(index, flipped).phrases
+
+    def links(self, index: int, flipped: bool = False) -> Links:
+        """As `phrases`, and which words were left out and why, where that is known."""
+        if self.naming == "nouns":
+            return Links(self.objects_named(index), [])
+        return self.linked(index, flipped)
+
+    def linked(self, index: int, flipped: bool = False) -> Links:
+        """The words of the image's caption that mean its objects, with their masks."""
+        instances = self.instances(index, flipped)
+        return link_or_say_why(self.caption(index).text, instances, self.singular, self.tagger)
+
+    def objects_named(self, index: int) -> list[Phrase]:
+        """What the image's caption names, without masks: its noun phrases."""
+        return name_objects(self.caption(index).text, self.tagger)
 
     def _rng(self, index: int, *more: int) -> np.random.Generator:
         number = self.records[index].id
@@ -224,6 +245,7 @@ class CaptionedDataModule(PairedDataModule):
             "verify": data.verify,
             "flip": data.flip,
             "mask_share": data.mask_share,
+            "tagger": load_tagger(data.tagger),
             "emit": lambda text: emit(text, 0.0),
         }
 

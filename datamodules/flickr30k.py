@@ -11,6 +11,7 @@ from conf.schema import Run
 from datamodules.batch import Phrase
 from datamodules.captioned import CaptionedDataModule, CaptionedDataset
 from datamodules.formats.flickr import FlickrReader
+from datamodules.phrases.link import Links
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -36,7 +37,7 @@ class Flickr30kDataset(CaptionedDataset):
 
     reader = FlickrReader
 
-    def phrases(self, index: int, flipped: bool = False) -> list[Phrase]:
+    def linked(self, index: int, flipped: bool = False) -> Links:
         """The phrases of the image's caption, from left to right; none without Entities.
 
         A mask is the union of the boxes of what the phrase means: Entities has boxes only. Phrases
@@ -63,7 +64,7 @@ class Flickr30kDataset(CaptionedDataset):
                         caption.text[span["start"] : span["end"]], span["start"], span["end"], mask
                     )
                 )
-        return phrases
+        return Links(phrases, [])
 
 
 class Flickr30kDataModule(CaptionedDataModule):

@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from conf.describe import show_count
+from datamodules.batch import Phrase
 from datamodules.contact_sheet import Tile, draw
 from datamodules.crop import vanished
 from datamodules.formats.index import DataError
 from datamodules.loading import PairedDataModule
+from datamodules.phrases.link import SINGULAR
 
 # Images of a split whose masks are decoded, evenly from first to last
 SAMPLES = 200
@@ -134,11 +136,15 @@ def _look_at_samples(
     broken: list[str] = []
     sampled = _evenly(len(dataset))
     asked, counts = set(sampled), []
+    left_out: dict[str, list[str]] = {}  # By reason the words
     lost: dict[int, Counter[str]] = {side: Counter() for side in SIDES}
     masks = hasattr(dataset, "crop") and facts["masks_per_image"].keys() - {"0"}
     for row in range(len(dataset)):
         if row in asked:
-            counts.append(len(dataset.phrases(row)))
+            phrases, reasons = _find_links(dataset, row)
+            counts.append(len(phrases))
+            for word, reason in reasons:
+                left_out.setdefault(reason, []).append(word.lower())
             if masks:
                 for side, found in vanished(dataset, SIDES, [row]).items():
                     lost[side].update(found)
@@ -155,7 +161,17 @@ def _look_at_samples(
         facts["vanished"] |= {str(side): dict(found) for side, found in lost.items()}
     shares = {f"{n}_or_more": sum(c >= n for c in counts) / len(counts) for n in (1, 2)}
     facts["phrases"] = {"of": len(counts), "per_caption": _histogram(counts), **shares}
+    if hasattr(dataset, "naming"):
+        facts["phrases"] |= {"naming": dataset.naming, "singular": dataset.singular}
+        facts["phrases"]["left_out"] = {
+            reason: {"count": len(words), "examples": list(dict.fromkeys(words))[:EXAMPLES]}
+            for reason, words in left_out.items()
+        }
     return tiles, broken
+
+
+def _find_links(dataset: Any, row: int) -> tuple[list[Phrase], list[tuple[str, str]]]:
+    return dataset.links(row) if hasattr(dataset, "links") else (dataset.phrases(row), [])
 
 
 def _summarise_sizes(sizes: Sequence[tuple[int, int]]) -> dict[str, Any]:
@@ -203,11 +219,17 @@ def describe(facts: dict[str, Any]) -> list[str]:
     part = phrases["of"] < facts["samples"]
     seen = f" (of {show_count(phrases['of'], 'caption')}, evenly spread)" if part else ""
     histogram = _describe_histogram(phrases["per_caption"])
-    lines.append(f"linked phrases per caption: {histogram}{seen}")
+    kind = "noun" if phrases.get("naming") == "nouns" else "linked"
+    lines.append(f"{kind} phrases per caption: {histogram}{seen}")
     lines.append(
-        f"captions with a linked phrase: {phrases['1_or_more']:.0%}; with two or more: "
+        f"captions with a {kind} phrase: {phrases['1_or_more']:.0%}; with two or more: "
         f"{phrases['2_or_more']:.0%}"
     )
+    for reason, words in phrases.get("left_out", {}).items():
+        setting = f", data.singular={phrases['singular']}" if reason == SINGULAR else ""
+        lines.append(
+            f"words left out: {words['count']} × {reason}{setting} ({', '.join(words['examples'])})"
+        )
     if "categories" in facts:
         counts = [f"{name} {count}" for name, count in facts["categories"].items()]
         lines.append(f"categories: {', '.join(counts)}")

@@ -21,6 +21,7 @@ from datamodules.formats.index import DataError, Problems
 from datamodules.formats.prompt_files import PromptFile, read_sources, renumber
 from datamodules.formats.prompt_lines import PromptRecord
 from datamodules.loading import PairedDataModule
+from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger, load_tagger
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -36,6 +37,7 @@ def build(config: Run, emit: Emit) -> PromptDataModule:
         eval_prompts=data.eval_images,
         min_phrases=data.min_phrases,
         on_error=data.on_error,
+        tagger=load_tagger(data.tagger),
         batch=config.trainer.batch,
         workers=data.workers,
         seed=config.seed,
@@ -87,6 +89,8 @@ class PromptDataset(Dataset):
             Phrase(record.text[start:end], start, end, nowhere) for start, end in record.phrases
         ]
 
+    objects_named = phrases
+
     def instances(self, index: int) -> list[Instance]:
         """None: a prompt has no image in which its objects could be."""
         return []
@@ -134,6 +138,7 @@ class PromptDataModule(PairedDataModule):
         keep_duplicates: bool = False,
         on_error: str = "skip",
         pair_seed: int = 0,
+        tagger: Tagger = LIGHT_TAGGER,
         batch: int = 16,
         workers: int = 0,
         seed: int = 0,
@@ -144,7 +149,7 @@ class PromptDataModule(PairedDataModule):
         self.paths = [paths] if isinstance(paths, str | Path) else list(paths)
         self.kind, self.sets, self.on_error, self.pair_seed = kind, sets, on_error, pair_seed
         self.train_prompts, self.eval_prompts = train_prompts, eval_prompts
-        self.eval_limit = eval_prompts
+        self.eval_limit, self.tagger = eval_prompts, tagger
         self.min_phrases, self.keep_duplicates = min_phrases, keep_duplicates
 
     def setup(self, stage: str | None = None) -> None:
@@ -153,7 +158,7 @@ class PromptDataModule(PairedDataModule):
             return
         problems = Problems(self.on_error)
         files, left = read_sources(
-            self.paths, self.kind, problems, self.keep_duplicates, self.pair_seed
+            self.paths, self.kind, problems, self.keep_duplicates, self.pair_seed, self.tagger
         )
         records = [record for file in files for record in file.records]
         if not records:
@@ -184,6 +189,7 @@ class PromptDataModule(PairedDataModule):
                 "duplicates_across_files": len(rich) - len(once),
             },
             "problems": problems.summary(),
+            "notes": self._describe(len(records) - len(rich), left, problems),
         }
         self.train_set = PromptDataset(
             _evenly(list(once.values()), self.train_prompts), self._manifest, self.seed
@@ -198,6 +204,18 @@ class PromptDataModule(PairedDataModule):
         was left out and why."""
         self.setup()
         return {**super().manifest(), **self._manifest}
+
+    def _describe(self, poor: int, left: Sequence[str], problems: Problems) -> list[str]:
+        """What a person should know of what is not trained on, or was not read."""
+        notes = []
+        if poor:
+            notes.append(
+                f"prompts of fewer than data.min_phrases={self.min_phrases} phrases are not "
+                f"trained on: {poor}"
+            )
+        if left:
+            notes.append(f"files that were not read: {len(left)} (first: {left[0]})")
+        return notes + ([f"left out: {problems}"] if problems.counts else [])
 
     def _draw(self, records: Sequence[PromptRecord]) -> list[PromptRecord]:
         count = len(records) if self.eval_prompts is None else self.eval_prompts

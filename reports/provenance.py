@@ -339,6 +339,7 @@ def _describe_data(results: SweepResults, trials: Sequence[Trial]) -> str:
     for digest, manifest in manifests.items():
         sets = {"train": manifest.get("train"), **manifest.get("evaluation", {})}
         lines = [f"{name}: {_describe_set(s)}" for name, s in sets.items() if s is not None]
+        lines += [f"note: {note}" for note in manifest.get("notes", [])]
         lines.append(f"digest {digest} of data.json without folders and file times")
         texts.append("\n".join(lines))
     return "\nof other trials:\n".join(texts) or NOT_RECORDED

@@ -100,6 +100,11 @@ METHOD = MethodSpec(
     trains=lambda method: method.gate.supervision != "oracle",
     draws_with=lambda method: ("judge",) if method.gate.supervision == "oracle" else (),
     needs_phrases=lambda method: method.gate.supervision in ("masks", "separate_enhance"),
+    needs_masks=lambda method: method.gate.supervision == "masks",
+    naming=lambda method: (
+        method.separate.objects if method.gate.supervision == "separate_enhance" else "linked"
+    ),
+    without_phrases="set method.gate.supervision=none or density, which need none",
     singular=lambda method: "one" if method.gate.supervision == "masks" else "all",
     fixed_after_training=(
         "method.gate.head",

@@ -62,6 +62,8 @@ METHOD = MethodSpec(
     reads=("weights", "subjects"),
     data_kinds=("captions", "scene"),
     needs_phrases=lambda method: True,
+    needs_masks=lambda method: True,
+    without_phrases="train on a scene with masks (data=scene)",
     fixed_after_training=(
         "method.weights.",
         "method.subjects.",

@@ -181,9 +181,9 @@ class FlickrReader(Reader):
                 self.notes["unrelated"] += 1
             else:
                 kept.append(detokenise(sentence) if self.detokenise else sentence)
-        enough = [s for s in kept if self.rich_enough([Caption(s.text)])]
-        self.notes["too_few_phrases"] += len(kept) - len(enough)
-        return enough
+        rich = {caption.text for caption in self.rich_enough([Caption(s.text) for s in kept])}
+        self.notes["too_few_phrases"] = self.poor
+        return [sentence for sentence in kept if sentence.text in rich]
 
     def _read_marked(self, name: str, problems: Problems) -> dict[int, Sentence]:
         """The sentences of Entities by their number from 1; none of those that cannot be read."""

@@ -38,6 +38,7 @@ from datamodules.formats.index import DataError, Problems
 from datamodules.formats.made_prompts import MADE, PAIRS, make_pairs, make_polysemous
 from datamodules.formats.prompt_forms import pair
 from datamodules.formats.prompt_lines import KINDS, T2I_NAME, BadLine, PromptRecord
+from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 JSON_LINES = (".jsonl", ".ndjson", ".json")
 PLAIN = ("", ".txt", ".prompt", ".prompts")
@@ -77,9 +78,11 @@ def read_sources(
     problems: Problems,
     keep_duplicates: bool = False,
     seed: int = 0,
+    tagger: Tagger = LIGHT_TAGGER,
 ) -> tuple[list[PromptFile], list[str]]:
     """The prompts of each file, and which files of the folders were not read. "attend_and_excite"
-    stands for `make_pairs` of ``seed``, "polysemy" for `make_polysemous`.
+    stands for `make_pairs` of ``seed``, "polysemy" for `make_polysemous`. ``tagger`` finds the noun
+    phrases of prompts whose objects are not known.
 
     Raises as `read_prompts`; a file of a folder is added to ``problems`` instead.
     """
@@ -95,11 +98,11 @@ def read_sources(
             not_read += map(str, others)
             for file in selected:
                 try:
-                    files.append(_read_file(file, kind, problems, keep_duplicates))
+                    files.append(_read_file(file, kind, problems, keep_duplicates, tagger))
                 except DataError as error:
                     problems.add("unusable file", file, str(error).removeprefix(f"{file}: "))
         elif path.is_file():
-            files.append(_read_file(path, kind, problems, keep_duplicates))
+            files.append(_read_file(path, kind, problems, keep_duplicates, tagger))
         else:
             raise FileNotFoundError(
                 f"no prompts at {path}: expected a file, a folder of prompt files, or "
@@ -152,7 +155,9 @@ def renumber(records: Sequence[PromptRecord]) -> list[PromptRecord]:
 # --- one file -------------------------------------------------------------------------------------
 
 
-def _read_file(path: Path, kind: str, problems: Problems, keep_duplicates: bool) -> PromptFile:
+def _read_file(
+    path: Path, kind: str, problems: Problems, keep_duplicates: bool, tagger: Tagger
+) -> PromptFile:
     numbered = _lines(path)
     lines = [(number, text) for number, text in numbered if text]
     if not lines:
@@ -166,7 +171,7 @@ def _read_file(path: Path, kind: str, problems: Problems, keep_duplicates: bool)
     for number, text in lines:
         place = f"{path}:{number}"
         try:
-            record = KINDS[kind](text, path.stem)
+            record = KINDS[kind](text, path.stem, tagger)
             content = repr(record)
             if content in contents and not keep_duplicates:
                 duplicates += 1

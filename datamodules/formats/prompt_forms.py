@@ -17,7 +17,8 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from datamodules.phrases.nouns import noun_spans, word_set
+from datamodules.phrases.nouns import word_set
+from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 Span = tuple[int, int]
 
@@ -130,7 +131,9 @@ def overlap(one: Span, other: Span) -> bool:
     return one[0] < other[1] and other[0] < one[1]
 
 
-def spans_of(text: str, wanted: dict[str, Any] | None) -> tuple[Span, ...]:
+def spans_of(
+    text: str, wanted: dict[str, Any] | None, tagger: Tagger = LIGHT_TAGGER
+) -> tuple[Span, ...]:
     """The characters of the prompt's objects, from left to right: of those in ``wanted``, colour
     included; of all noun phrases without it, or where the prompt names none of it by its class."""
     names = []
@@ -142,9 +145,8 @@ def spans_of(text: str, wanted: dict[str, Any] | None) -> tuple[Span, ...]:
             for form in (name, plural(name), f"{name}s", f"{name}es")
         )
         names.append([*(f"{thing['color']} {noun}" for noun in nouns if "color" in thing), *nouns])
-    return tuple(sorted(span for span in find_words(text, names) if span)) or tuple(
-        noun_spans(text)
-    )
+    found = sorted(span for span in find_words(text, names) if span)
+    return tuple(found or tagger.spans(text))
 
 
 # --- sentences of a known form --------------------------------------------------------------------

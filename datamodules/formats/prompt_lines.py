@@ -22,7 +22,7 @@ from datamodules.formats.prompt_forms import (
     spans_of,
     spatial,
 )
-from datamodules.phrases.nouns import noun_spans
+from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 # Seeds of a user's own prompts: as many as a set has places
 SEEDS = 1_000_000
@@ -77,21 +77,23 @@ def _expect(condition: Any, detail: str, kind: str = "wrong value") -> None:
 # --- kinds of lines -------------------------------------------------------------------------------
 
 
-def _record(text: str, category: str, meaning: PromptMeaning | None = None) -> PromptRecord:
-    phrases = meaning.spans if meaning else tuple(noun_spans(text))
+def _record(
+    text: str, category: str, tagger: Tagger, meaning: PromptMeaning | None = None
+) -> PromptRecord:
+    phrases = meaning.spans if meaning else tuple(tagger.spans(text))
     return PromptRecord(0, text, category, phrases, meaning.wanted if meaning else None, "")
 
 
-def read_pair(line: str, stem: str = "") -> PromptRecord:
+def read_pair(line: str, stem: str = "", tagger: Tagger = LIGHT_TAGGER) -> PromptRecord:
     """A prompt of the Attend-and-Excite protocol."""
     meaning = pair(line)
     if not meaning:
         cure = "expected 'a cat and a dog', 'a cat and a red car', …; read it as kind text"
         raise BadLine("no pair of the protocol", f"{line!r}: {cure}")
-    return _record(line, meaning.wanted["tag"], meaning)
+    return _record(line, meaning.wanted["tag"], tagger, meaning)
 
 
-def _t2i(line: str, stem: str) -> PromptRecord:
+def _t2i(line: str, stem: str, tagger: Tagger) -> PromptRecord:
     match = T2I_NAME.fullmatch(stem.lower())
     if not match:
         detail = (
@@ -99,18 +101,19 @@ def _t2i(line: str, stem: str) -> PromptRecord:
         )
         raise BadLine("category unknown", detail)
     form = T2I_FORMS.get(match[1])
-    record = _record(line, match[1], form(line) if form else None)
+    record = _record(line, match[1], tagger, form(line) if form else None)
     return replace(record, benchmark=t2i_compbench(stem))
 
 
-def _geneval(line: str, stem: str) -> PromptRecord:
+def _geneval(line: str, stem: str, tagger: Tagger) -> PromptRecord:
     content = _object(line, ("tag", "include", "exclude", "prompt"))
     text, tag = _words(content, "prompt"), _words(content, "tag")
     wanted = _wanted({key: content[key] for key in ("include", "exclude") if key in content}, tag)
-    return PromptRecord(0, text, tag, spans_of(text, wanted), wanted, "", benchmark=GENEVAL)
+    spans = spans_of(text, wanted, tagger)
+    return PromptRecord(0, text, tag, spans, wanted, "", benchmark=GENEVAL)
 
 
-def _own(line: str, stem: str) -> PromptRecord:
+def _own(line: str, stem: str, tagger: Tagger) -> PromptRecord:
     content = _object(line, ("prompt", "phrases", "wanted", "category", "id", "seed"))
     text = _words(content, "prompt")
     category = _words(content, "category") if "category" in content else stem
@@ -120,12 +123,13 @@ def _own(line: str, stem: str) -> PromptRecord:
     _expect(good, f"seed {seed!r}: expected a whole number from 0 to {SEEDS - 1}")
     wanted = _wanted(content["wanted"], category) if content.get("wanted") is not None else None
     phrases = content.get("phrases")
-    spans = spans_of(text, wanted) if phrases is None else _phrases(text, phrases)
+    spans = spans_of(text, wanted, tagger) if phrases is None else _phrases(text, phrases)
     return PromptRecord(0, text, category, spans, wanted, "", str(name), seed)
 
 
-KINDS: dict[str, Callable[[str, str], PromptRecord]] = {
-    "text": lambda line, stem: _record(line, stem),
+# Of a line, the name of its file without ending, and what finds noun phrases
+KINDS: dict[str, Callable[[str, str, Tagger], PromptRecord]] = {
+    "text": _record,
     "geneval": _geneval,
     "t2i": _t2i,
     "pairs": read_pair,

@@ -18,7 +18,7 @@ from conf.describe import show_count
 from datamodules.batch import Caption
 from datamodules.formats.images import ImageHeader, check_images, lies_as_stored
 from datamodules.formats.index import DataError, Problems, Record, Records, build_index
-from datamodules.phrases.nouns import noun_phrases
+from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # Folders below the root in which annotation files are looked for
@@ -31,8 +31,8 @@ class Reader:
     """One split below ``root``; a subclass lists its records.
 
     ``notes`` are facts for the manifest, ``remarks`` sentences for a person. Captions of fewer than
-    ``min_phrases`` noun phrases are left out, and images without any other. A change of ``version``
-    discards old indices.
+    ``min_phrases`` noun phrases, as the ``tagger`` finds them, are left out, and images without any
+    other. A change of ``version`` discards old indices.
     """
 
     version = 1
@@ -40,11 +40,14 @@ class Reader:
     late_captions = False
     # Gets lines on the progress of `list_records`
     emit: Callable[[str], None] | None = None
+    tagger: Tagger = LIGHT_TAGGER
 
     def __init__(self, root: str | Path, split: str, min_phrases: int = 0) -> None:
         self.root, self.split, self.min_phrases = Path(root), split, min_phrases
         self.notes: dict[str, Any] = {"split": split}
         self.remarks: list[str] = []
+        # Captions of too few noun phrases, and images without any other
+        self.poor = self.left_out = 0
         # Images whose EXIF orientation is left out: since the size of their annotations says so,
         # and since it does not say
         self.as_stored: dict[bool, list[Path]] = {True: [], False: []}
@@ -96,10 +99,20 @@ class Reader:
 
     def rich_enough(self, captions: Sequence[Caption]) -> list[Caption]:
         """The captions of ``min_phrases`` noun phrases or more."""
+        if not self.min_phrases:
+            return list(captions)
+        rich = [c for c in captions if len(self.tagger.spans(c.text)) >= self.min_phrases]
+        self.poor += len(captions) - len(rich)
+        self.left_out += bool(captions) and not rich
+        return rich
+
+    def describe_poor(self) -> list[str]:
+        """What a person should know of captions of too few noun phrases."""
+        if not self.poor:
+            return []
         return [
-            caption
-            for caption in captions
-            if not self.min_phrases or len(noun_phrases(caption.text)) >= self.min_phrases
+            f"captions of fewer than data.min_phrases={self.min_phrases} noun phrases are left "
+            f"out: {self.poor}, and with them images that have no other: {self.left_out}"
         ]
 
 
@@ -125,6 +138,7 @@ def open_split(
         **reader.facts(),
         "limit": limit,
         "min_phrases": reader.min_phrases,
+        "tagger": reader.tagger.identity if reader.min_phrases else None,
         "verify": verify,
     }
 
@@ -141,7 +155,7 @@ def open_split(
     def make(problems: Problems) -> Iterator[Record]:
         with _collection_paused():
             records = reader.list_records(problems)
-        notes = {"listed": len(records), "without_caption": 0}
+        notes = {"listed": len(records), "without_caption": 0, "with_masks": 0}
         if not reader.late_captions:
             for record in records:
                 record.captions = reader.rich_enough(record.captions)
@@ -150,8 +164,9 @@ def open_split(
         count = captions = 0
         for record in islice(usable(records, problems), limit):
             count, captions = count + 1, captions + len(record.captions)
+            notes["with_masks"] += bool(record.annotations)
             yield record
-        remarks = reader.remarks + reader.describe_orientation()
+        remarks = reader.remarks + reader.describe_poor() + reader.describe_orientation()
         problems.notes |= {**reader.notes, **notes, "captions": captions, "notes": remarks}
         if not count:
             of = f" of {reader.min_phrases} noun phrases or more" if reader.min_phrases else ""

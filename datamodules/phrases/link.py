@@ -12,7 +12,8 @@ import torch
 
 from datamodules.batch import Instance, Phrase
 from datamodules.phrases.categories import ATTRIBUTES, COLORS, VERBS, compounds, words
-from datamodules.phrases.nouns import BREAKS, NOUNS_IN_ING, noun_spans, word_set
+from datamodules.phrases.nouns import BREAKS, NOUNS_IN_ING, word_set
+from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 # Colour, where the data set knows it, and category
 Name = tuple[str | None, str]
@@ -32,7 +33,28 @@ class Mention(NamedTuple):
     name: Name | None
 
 
-def link(caption: str, instances: Sequence[Instance], singular: str = "one") -> list[Phrase]:
+class Links(NamedTuple):
+    """The ``phrases`` of a caption that name objects of the image, and for each other word that
+    looks like one, why it was ``left_out``."""
+
+    phrases: list[Phrase]
+    left_out: list[tuple[str, str]]  # (words, reason)
+
+
+# Why words that name a category name no object
+EXPRESSION = "part of another expression"
+FIRST_WORD = "before another noun of its phrase"
+NO_NOUN = "no noun here"
+AMBIGUOUS = "of several categories"
+SINGULAR = "a singular among several objects"
+
+
+def link(
+    caption: str,
+    instances: Sequence[Instance],
+    singular: str = "one",
+    tagger: Tagger = LIGHT_TAGGER,
+) -> list[Phrase]:
     """The phrases of a caption that name objects of the image, from left to right; rather none than
     a wrong one.
 
@@ -51,14 +73,31 @@ def link(caption: str, instances: Sequence[Instance], singular: str = "one") -> 
       objects a singular means, by ``singular``: "one", that which stands out (`standing_out`; where
       none does, or several mentions want one, the words are left out); "all" of them; or "none",
       and the words are left out.
+    * ``tagger`` finds the noun phrases.
     """
+    return link_or_say_why(caption, instances, singular, tagger).phrases
+
+
+def link_or_say_why(
+    caption: str,
+    instances: Sequence[Instance],
+    singular: str = "one",
+    tagger: Tagger = LIGHT_TAGGER,
+) -> Links:
+    """As `link`, and what it left out of which it knows why, from left to right."""
     objects: dict[Name, list[Instance]] = {}
     for instance in instances:
         objects.setdefault((instance.color, instance.label.lower()), []).append(instance)
     mentions: dict[Name, list[Mention]] = {}
-    for mention in sorted(_longest(_readings(caption, objects))):
+    left_out: dict[int, tuple[str, str]] = {}
+    longest = _longest(_readings(caption, objects, tagger, left_out))
+    for mention in sorted(longest, key=lambda mention: mention[:2]):
         if mention.name is not None:
             mentions.setdefault(mention.name, []).append(mention)
+    for start in list(left_out):
+        # "Hot dog" where the image has one: the word was not left out
+        if any(m.name is not None and m.start <= start < m.end for m in longest):
+            del left_out[start]
     phrases: list[Phrase] = []
     for name, of_name in mentions.items():
         forms = {_plain(caption[start:end]) for start, end, _ in of_name}
@@ -69,10 +108,13 @@ def link(caption: str, instances: Sequence[Instance], singular: str = "one") -> 
             meant = objects[name][i : i + 1] if in_turn else objects[name]
             if len(meant) > 1 and not _forms(*name)[_plain(caption[start:end])]:
                 meant = _meant_by_singular(meant, singular, len(of_name))
+                if not meant:
+                    left_out[start] = (caption[start:end], SINGULAR)
             if meant:
                 mask = torch.stack([instance.mask for instance in meant]).any(0)
                 phrases.append(Phrase(caption[start:end], start, end, mask))
-    return sorted(phrases, key=lambda phrase: phrase.start)
+    phrases = sorted(phrases, key=lambda phrase: phrase.start)
+    return Links(phrases, [left_out[start] for start in sorted(left_out)])
 
 
 def standing_out(instances: Sequence[Instance]) -> Instance | None:
@@ -105,21 +147,37 @@ def _meant_by_singular(
     return [one] if one else []
 
 
-def _readings(caption: str, names: Iterable[Name]) -> list[Mention]:
-    """All that may be named, overlapping or not; words that two names claim are nobody's."""
+def _readings(
+    caption: str, names: Iterable[Name], tagger: Tagger, left_out: dict[int, tuple[str, str]]
+) -> list[Mention]:
+    """All that may be named, overlapping or not; words that two names claim are nobody's. Those
+    that name nothing are added to ``left_out``, by where they start, with the reason."""
     readings: dict[tuple[int, int], Mention] = {}
     for word in re.finditer(r"\w+", caption):
         pattern = _compounds().get(word.group().lower())
         if pattern and (match := pattern.match(caption, word.start())):
             readings[match.span()] = Mention(*match.span(), None)
     own: dict[tuple[int, int], Mention] = {}
-    spans = noun_spans(caption)
+    spans: list[tuple[int, int]] | None = None
     for name in names:
         for match in _pattern(name).finditer(caption):
             start, end = match.span()
-            if _is_noun(caption, start, end):
-                nobody = (start, end) in own or not _is_head(caption, start, end, spans)
-                own[start, end] = Mention(start, end, None if nobody else name)
+            if spans is None:
+                spans = tagger.spans(caption)
+            if not _is_noun(caption, start, end):
+                left_out[start] = (match.group(), NO_NOUN)
+                continue
+            reason = ""
+            if (start, end) in own:
+                reason = AMBIGUOUS
+            elif not _is_head(caption, start, end, spans):
+                reason = FIRST_WORD
+            elif any((s, e) != (start, end) and s <= start and end <= e for s, e in readings):
+                reason = EXPRESSION
+            if reason:
+                left_out[start] = (match.group(), reason)
+            nobody = reason in (AMBIGUOUS, FIRST_WORD)
+            own[start, end] = Mention(start, end, None if nobody else name)
     return list((readings | own).values())
 
 

@@ -84,11 +84,26 @@ def noun_spans(caption: str) -> list[tuple[int, int]]:
     return [(phrase[0].start, phrase[-1].end) for phrase in _phrases(caption)]
 
 
-def _phrases(caption: str) -> list[list[Token]]:
-    tokens = [
+def tokenise(caption: str) -> list[Token]:
+    """The words and signs of a caption."""
+    return [
         Token(match.group().replace(" ", "-"), match.start(), match.end())
         for match in WORD.finditer(caption.lower())
     ]
+
+
+def cut(tokens: list[Token], run: list[int]) -> list[Token]:
+    """What names a thing of the picture among the tokens ``run``, a noun phrase of any tagger,
+    without articles and other companions; nothing where nothing does."""
+    words = [i for i in run if tokens[i].text[0].isalnum() and not _is(tokens[i], "function")]
+    while words and _is(tokens[words[0]], "determiners"):
+        del words[0]
+    content = [tokens[i] for i in words if _is_content(tokens[i])]
+    return content if content and _names_a_thing(tokens, words, content) else []
+
+
+def _phrases(caption: str) -> list[list[Token]]:
+    tokens = tokenise(caption)
     phrases: list[list[Token]] = []
     run: list[int] = []
     for i, token in enumerate([*tokens, Token(".", len(caption), len(caption))]):
@@ -96,8 +111,7 @@ def _phrases(caption: str) -> list[list[Token]]:
             if not _is(token, "determiners"):
                 run.append(i)
             continue
-        content = [tokens[j] for j in run if _is_content(tokens[j])]
-        if content and _names_a_thing(tokens, run, content):
+        if content := cut(tokens, run):
             phrases.append(content)
         run = []
     return phrases

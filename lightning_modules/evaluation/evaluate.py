@@ -23,7 +23,7 @@ from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import diagnose
 from lightning_modules.evaluation.images import ImageStore, image_facts
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
-from lightning_modules.evaluation.plan import Prompt, find_cut, plan, shown_prompts
+from lightning_modules.evaluation.plan import Prompt, find_cut, find_objects, plan, shown_prompts
 from lightning_modules.metrics.registry import (
     CHUNK,
     Columns,
@@ -40,6 +40,7 @@ from lightning_modules.training.progress import Clock
 if TYPE_CHECKING:
     import pandas as pd
 
+    from datamodules.batch import Phrase
     from lightning_modules.methods.base import Method
     from lightning_modules.methods.mask_targets import PromptMasks
 
@@ -112,10 +113,10 @@ def evaluate(
     clock = clock or Clock()
     clock("score")
     told = mask_guidance(prompts, targets, evaluation) if targets and method.takes_masks else None
-    images = ImageStore(
-        Path(config.output) / "images", image_facts(config, prompts, trained, told), len(prompts)
-    )
-    draw_missing(method, prompts, evaluation, images, emit, told)
+    objects = find_objects(datamodule, prompts) if method.takes_objects else None
+    facts = image_facts(config, prompts, trained, told, objects)
+    images = ImageStore(Path(config.output) / "images", facts, len(prompts))
+    draw_missing(method, prompts, evaluation, images, emit, told, objects)
     clock("sample")
     if not first:
         return EvaluationResult({}, {}, {})
@@ -138,6 +139,7 @@ def draw_missing(
     images: ImageStore,
     emit: Emit,
     masks: Sequence[PromptMasks] | None = None,
+    objects: list[list[Phrase]] | None = None,
 ) -> None:
     """Draws the images that are not there, in batches that do not depend on what is missing;
     returns when those of all processes are there."""
@@ -163,6 +165,7 @@ def draw_missing(
             chunk = prompts[rows.start : rows.stop]
             texts, noises = [p.text for p in chunk], [p.noise for p in chunk]
             guide = masks and masks[rows.start : rows.stop]
+            named = {"objects": objects[rows.start : rows.stop]} if objects else {}
             backbone = getattr(method, "backbone", None)
             first = number == 1
             looking: AbstractContextManager[dict[str, Any]] = (
@@ -170,7 +173,7 @@ def draw_missing(
             )
             with looking as seen:
                 pictures = method.generate(
-                    texts, noises, guide, config.steps, config.guidance, config.batch
+                    texts, noises, guide, config.steps, config.guidance, config.batch, **named
                 )
             if first:
                 facts = describe_sampling(backbone, seen, len(chunk))

@@ -23,6 +23,7 @@ from conf.describe import show_count
 from conf.files import DiskFull, drop, read_json, to_json, write_atomically
 from conf.schema import Run
 from conf.spec import methods
+from datamodules.batch import Phrase
 from datamodules.formats.images import check_image
 from datamodules.loading import ranks
 from lightning_modules.evaluation.plan import Prompt
@@ -42,10 +43,12 @@ def image_facts(
     prompts: Sequence[Prompt],
     trained: str | None,
     masks: Sequence[PromptMasks] | None = None,
+    objects: Sequence[Sequence[Phrase]] | None = None,
 ) -> dict[str, Any]:
     """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the
     adapter, None where nothing was trained; ``masks``: what the method is given of where things
-    should be (`mask_guidance`)."""
+    should be (`mask_guidance`); ``objects``: the words that name each prompt's objects, where it is
+    told these."""
     facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
     facts["method"] = method_facts(config)
     facts["method"].pop("init")
@@ -65,6 +68,7 @@ def image_facts(
         },
         "prompts": [[prompt.text, prompt.noise] for prompt in prompts],
         "masks": _digest_masks(prompts, masks) if masks is not None else None,
+        **({"objects": [[(p.start, p.end) for p in each] for each in objects]} if objects else {}),
         **({"drawn with": shipped} if shipped else {}),
     }
 

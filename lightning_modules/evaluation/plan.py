@@ -20,6 +20,7 @@ from torch import Tensor
 from conf.schema import Evaluation, Run
 from datamodules.batch import Phrase
 from datamodules.formats.benchmarks import Benchmark, draw_evenly
+from datamodules.phrases.tagger import name_objects
 from lightning_modules.metrics.detection import Target
 
 
@@ -140,6 +141,18 @@ def shown_prompts(prompts: Sequence[Prompt], count: int) -> set[tuple[str, int]]
             rows = draw_evenly([prompt.stratum for prompt in once], count)
         shown |= {(split, once[row].index) for row in rows}
     return shown
+
+
+def find_objects(datamodule: Any, prompts: Sequence[Prompt]) -> list[list[Phrase]]:
+    """The words that name each prompt's objects: those that are wanted where the data know it, else
+    its noun phrases."""
+    objects: dict[tuple[str, int], list[Phrase]] = {}
+    for prompt in prompts:
+        key = (prompt.split, prompt.index)
+        if key not in objects:
+            named = getattr(datamodule.eval_sets[prompt.split], "objects_named", None)
+            objects[key] = named(prompt.index) if named else name_objects(prompt.text)
+    return [objects[prompt.split, prompt.index] for prompt in prompts]
 
 
 def _target(dataset: Any, index: int, relation: str | None) -> Target:

@@ -94,6 +94,11 @@ class Method(TrainingStep, AdapterFolder):
 
     # --- use -------------------------------------------------------------------------------------
 
+    @property
+    def takes_objects(self) -> bool:
+        """Whether `generate` takes ``objects``: the words of each prompt that name its objects."""
+        return False
+
     def install(self) -> None:
         """Puts the adapter into the backbone; nothing happens where it is in it.
 

@@ -21,7 +21,7 @@ from conf.schema import Run, Separate
 from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch, Phrase
 from datamodules.concepts import ConceptDataset, with_article
-from datamodules.phrases.nouns import noun_spans
+from datamodules.phrases.tagger import name_objects
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.early_exit import stop_after
@@ -248,10 +248,7 @@ class SeparateEnhance(SecondStep, Method):
         return draws.ddp_reweight(distillation_loss(prediction, frozen), counts)
 
     def _objects(self, batch: Batch) -> list[list[Phrase]]:
-        """For each sample the words that name its objects: those that the data set links, or all
-        noun phrases of its caption."""
-        if self.config.separate.objects == "nouns":
-            return [_noun_phrases(caption) for caption in batch.captions]
+        """For each sample the words that name its objects, as the data set knows them."""
         if batch.phrases is None:
             raise ValueError(
                 "objects need names: the batch's samples name no phrases; set the training "
@@ -279,6 +276,11 @@ class SeparateEnhance(SecondStep, Method):
 
     # --- use -------------------------------------------------------------------------------------
 
+    @property
+    def takes_objects(self) -> bool:
+        """Where the weights are trained on each prompt."""
+        return not self.trains
+
     def generate(
         self,
         prompts: list[str],
@@ -287,18 +289,22 @@ class SeparateEnhance(SecondStep, Method):
         steps: int = 30,
         guidance: float = 7.5,
         batch: int = 64,
+        objects: Sequence[Sequence[Phrase]] | None = None,
     ) -> Tensor:
         """As `Method`'s; with ``test_time`` the weights are trained on each prompt alone before it
-        is drawn, and put back."""
+        is drawn, and put back. ``objects`` are the words of each prompt that name its objects; left
+        out, they are its noun phrases."""
         if self.trains:
             return super().generate(prompts, seeds, masks, steps, guidance, batch)
-        rows_of: dict[str, list[int]] = {}
-        for row, prompt in enumerate(prompts):
-            rows_of.setdefault(prompt, []).append(row)
+        objects = objects or [name_objects(prompt) for prompt in prompts]
+        rows_of: dict[tuple[Any, ...], list[int]] = {}
+        for row, (prompt, named) in enumerate(zip(prompts, objects, strict=True)):
+            spans = tuple((phrase.start, phrase.end) for phrase in named)
+            rows_of.setdefault((prompt, spans), []).append(row)
         images: dict[int, Tensor] = {}
-        for prompt, rows in rows_of.items():
+        for (prompt, _), rows in rows_of.items():
             own_seeds = [seeds[row] for row in rows]
-            with self.adapted(prompt):
+            with self.adapted(prompt, objects[rows[0]]):
                 own = super().generate(
                     [prompt] * len(rows), own_seeds, masks, steps, guidance, batch
                 )
@@ -306,21 +312,22 @@ class SeparateEnhance(SecondStep, Method):
         return torch.stack([images[row] for row in range(len(prompts))])
 
     @contextmanager
-    def adapted(self, prompt: str) -> Iterator[None]:
-        """Inside the block the weights are those after ``test_time`` steps on the objects that the
-        prompt names (its noun phrases).
+    def adapted(self, prompt: str, objects: Sequence[Phrase] | None = None) -> Iterator[None]:
+        """Inside the block the weights are those after ``test_time`` steps on the ``objects`` that
+        the prompt names; left out, they are its noun phrases.
 
         Raises ValueError when it names none.
         """
-        (objects,), _ = self.backbone.text.locate_phrases([prompt], [_noun_phrases(prompt)])
-        if not objects:
+        named = name_objects(prompt) if objects is None else list(objects)
+        (located,), _ = self.backbone.text.locate_phrases([prompt], [named])
+        if not located:
             raise ValueError(
                 f"prompt {prompt!r} names nothing to separate or enhance: expected a noun "
                 "that the text encoder reads"
             )
         recipe, start = self.recipe, self.weights.tensors()
         count = recipe.batch
-        batch = Batch(list(range(count)), [prompt] * count, phrases=[objects] * count)
+        batch = Batch(list(range(count)), [prompt] * count, phrases=[located] * count)
         parameters = list(self.weights.parameters())
         optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
         try:
@@ -402,8 +409,3 @@ def release_graph(terms: Mapping[str, Term], parameters: Sequence[Tensor]) -> di
     carrier: Any = sum((p * g).sum() for p, g in pairs if g is not None)
     values = {name: term._replace(value=term.value.detach()) for name, term in terms.items()}
     return values | {"gradient": Term(carrier - carrier.detach(), logged=False)}
-
-
-def _noun_phrases(text: str) -> list[Phrase]:
-    no_mask = torch.zeros(0, 0, dtype=torch.bool)
-    return [Phrase(text[start:end], start, end, no_mask) for start, end in noun_spans(text)]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from conf import load as conf
 from conf.schema import Run
 from conf.spec import data_kind, data_sets, measured_metrics, methods
+from datamodules.phrases.pipelines import LIGHT, find_pipeline
 from lightning_modules.methods.adapter_file import AdapterError, AdapterFile
 from lightning_modules.methods.registry import method_class
 
@@ -169,6 +170,8 @@ def _check_data(config: Run) -> None:
             "data.cache=all keeps encoded captions, but here they are made in each step: set "
             "data.cache=latents"
         )
+    if data.tagger != LIGHT:
+        find_pipeline(data.tagger)
 
 
 def _check_overrides(config: Run) -> None:

@@ -26,6 +26,7 @@ def contents_of(config: Run, datamodule: Any = None, emit: Emit | None = None) -
     ``emit`` gets lines while many files are read. Raises as `datamodules.build.build_data`.
     """
     from datamodules.build import data_contents
+    from datamodules.phrases.pipelines import LIGHT, tagger_identity
 
     contents: dict[str, str] = {}
     late = conf.with_eval_overrides(config)
@@ -37,6 +38,9 @@ def contents_of(config: Run, datamodule: Any = None, emit: Emit | None = None) -
         for value in values if isinstance(values, list) else [values]:
             if value and (digest := _digest(config, key, value, setting.place, emit)):
                 contents[f"{key}={value}"] = digest
+    if config.data.tagger != LIGHT:
+        tagger = tagger_identity(config.data.tagger, Path(config.output) / "cache")
+        contents[f"data.tagger={config.data.tagger}"] = tagger
     contents |= {f"shipped {name}": digest for name, digest in shipped_digests(late).items()}
     tell = emit or (lambda text, share: None)
     sets = data_contents(config, datamodule, tell)

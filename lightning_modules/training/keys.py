@@ -93,7 +93,8 @@ def training_key(config: Run, datamodule: Any = None) -> str:
     """Digest of ``training_facts``, the content of the backbone's weights and of the user's own
     data (not where they lie), and the code. ``datamodule``: that of these settings, where it is
     built already."""
-    from datamodules.build import data_digest
+    from datamodules.build import data_digest, singular
+    from datamodules.phrases.pipelines import tagger_identity
     from lightning_modules.training.contents import place_digest
 
     method = spec.methods()[config.method.name]
@@ -101,12 +102,16 @@ def training_key(config: Run, datamodule: Any = None) -> str:
     # What lies in files counts by its content, wherever that is: it may be changed in place.
     facts["method"].pop("init")
     facts["data"]["root"] = data_digest(config, datamodule) or config.data.root
+    facts["data"]["tagger"] = tagger_identity(config.data.tagger, Path(config.output) / "cache")
+    # "auto" is what it stands for
+    facts["data"]["singular"] = singular(config)
     return conf.digest(
         {
             **facts,
             "backbone": backbone_facts(config),
             "start": place_digest(config, "method.init"),
             "phrases": method.needs_phrases(config.method),
+            "naming": method.naming(config.method),
             "code": training_code(config),
         }
     )

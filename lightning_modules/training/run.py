@@ -97,16 +97,26 @@ def _run(
     config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None, clock: Clock
 ) -> dict[str, Any]:
     _silence_libraries()
+    from datamodules.build import build_data
     from lightning_modules.evaluation.evaluate import EvaluationResult, evaluate
+    from lightning_modules.tracking.mlflow import TAG_LENGTH
     from lightning_modules.training import distributed
+    from lightning_modules.training.needs import check_needs
 
     with _log(folder, progress) as emit:
+        clock("start")
+        # First: what the data lack is said before any weights are loaded
+        datamodule = build_data(config, emit("data"))
+        shares = check_needs(config, datamodule, emit("data"))
+        clock("data")
         backbone = _load_backbone(config, emit("data"))
         # Now: methods put theirs into its layers.
         backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())
         clock("start")
         given = config
-        config, method, datamodule = _prepare(config, backbone, folder, emit("data"))
+        config, method, notes = _prepare(config, backbone, datamodule, shares, folder, emit("data"))
+        if seed_run is not None and notes:
+            seed_run.note({"data.notes": "\n".join(notes)[:TAG_LENGTH]})
         contents = distributed.once(lambda: contents_of(given, datamodule, emit("data")))
         verify = lambda: _check_unchanged(given, contents)  # noqa: E731
         clock("data")
@@ -178,20 +188,23 @@ def _load_backbone(config: Run, emit: Progress) -> Backbone:
 
 
 def _prepare(
-    config: Run, backbone: Backbone, folder: Path, emit: Progress
-) -> tuple[Run, Method, PairedDataModule]:
+    config: Run,
+    backbone: Backbone,
+    datamodule: PairedDataModule,
+    shares: list[str],
+    folder: Path,
+    emit: Progress,
+) -> tuple[Run, Method, list[str]]:
     """Everything that can still be refused, then the long work on the data. The method is the one
-    to evaluate, not installed yet."""
+    to evaluate, not installed yet; the last are notes on the data, ``shares`` among them."""
     import torch
 
-    from datamodules.build import build_data
     from lightning_modules.evaluation.evaluate import prepare_scorers
     from lightning_modules.evaluation.plan import find_cut, plan, with_splits
     from lightning_modules.methods.registry import method_class
     from lightning_modules.metrics.benchmarks import describe_plan
     from lightning_modules.training import distributed
 
-    datamodule = build_data(config, emit)
     config = with_splits(method_class(config.method.name).complete(config, datamodule), datamodule)
     late = conf.with_eval_overrides(config)
     if late.evaluation.measures and distributed.is_first():
@@ -214,8 +227,13 @@ def _prepare(
     method.check_data(datamodule.train_set)
     method.extend_data(config, datamodule, emit)
     if distributed.is_first():
-        write_atomically(folder / "data.json", json.dumps(datamodule.manifest(), indent=1))
-    return config, method, datamodule
+        manifest = datamodule.manifest()
+        notes = [*manifest.get("notes", []), *shares]
+        for note in notes:
+            emit(f"data: {note}", 0.0)
+        write_atomically(folder / "data.json", json.dumps(manifest | {"notes": notes}, indent=1))
+        return config, method, notes
+    return config, method, []
 
 
 def _check_unchanged(config: Run, contents: dict[str, str]) -> None:

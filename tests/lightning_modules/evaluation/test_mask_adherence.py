@@ -193,6 +193,7 @@ class Perfect(SimpleNamespace):
         backbone = SimpleNamespace(device="cpu")
         super().__init__(
             takes_masks=takes_masks,
+            takes_objects=False,
             collects_stats=False,
             resolution=64,
             backbone=backbone,

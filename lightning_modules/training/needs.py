@@ -1,0 +1,115 @@
+"""What a method needs of its data and only the data can tell: words that name objects, and their
+masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from conf import load as conf
+from conf.schema import Run
+from conf.spec import data_kind, data_sets, methods
+
+__all__ = ["check_needs"]
+
+SAMPLES = 200  # Captions that are looked at, evenly from first to last
+
+Emit = Callable[[str, float], None]
+
+
+def check_needs(config: Run, datamodule: Any, emit: Emit = lambda text, share: None) -> list[str]:
+    """Refuses data that have nothing of what the method trains on, or what the evaluation looks at,
+    before weights are loaded. Returns sentences on what only a share of the data has.
+
+    ``emit`` gets lines where all captions have to be looked at. Raises ValueError in one line with
+    what is missing and the cure.
+    """
+    spec, late = methods()[config.method.name], conf.with_eval_overrides(config)
+    shares: list[str] = []
+    if data_kind(config) == "scene" or data_sets()[config.data.name].embedded(config):
+        return shares
+    if spec.trains(config.method) and spec.needs_phrases(config.method):
+        shares += _check_training(config, datamodule.train_set, emit)
+    elif spec.needs_phrases(config.method) and late.evaluation.measures:
+        _check_prompts(late, datamodule)
+    if late.evaluation.measures and late.evaluation.attention:
+        _check_attention(late, datamodule)
+    return shares
+
+
+def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
+    spec, data = methods()[config.method.name], config.data
+    if data.concepts:
+        return []
+    rows, total = _evenly(len(dataset)), len(dataset)
+    counts = [len(dataset.phrases(row)) for row in rows]
+    manifest = getattr(dataset, "manifest", {})
+    masks, images = manifest.get("with_masks"), data_kind(config) == "captions"
+    linked = images and spec.naming(config.method) == "linked"
+    if not any(counts) and not (linked and masks == 0):
+        emit("data: no word of the first captions names an object; looking at all", 0.0)
+        counts += [1] if any(len(dataset.phrases(row)) for row in range(total)) else []
+    where = f"{getattr(dataset, 'split', 'train')!r} below {data.root}"
+    if not any(counts):
+        looks = "the masks of the objects that captions name"
+        if not spec.needs_masks(config.method):
+            looks = "the words of captions that name objects"
+        lack = f"no caption of {where} names one"
+        if linked:
+            lack = f"no caption of {where} names an object of its image"
+            lack += "" if masks is None else f" ({masks} of {total} images have masks or boxes)"
+        cures = ["add annotations of the images' objects (COCO's instances, Entities' boxes)"]
+        cures = cures if linked else ["give captions that name objects"]
+        cures += [spec.without_phrases] if spec.without_phrases and linked else []
+        raise ValueError(
+            f"method={config.method.name} with data={data.name}: training looks at {looks}, but "
+            f"{lack}; {', or '.join(cures)}"
+        )
+    shares = []
+    if linked and masks is not None and masks < total:
+        shares.append(f"{masks} of {total} images of {where} have masks or boxes of objects")
+    some = sum(map(bool, counts))
+    if some < len(counts):
+        of = f"{len(rows)} captions" if len(rows) == total else f"{len(rows)} captions looked at"
+        what = "linked to an object of its image" if linked else "that names an object"
+        shares.append(
+            f"{some} of {of} of {where} have a word {what}: on the others "
+            f"method={config.method.name} trains without"
+        )
+    return shares
+
+
+def _check_prompts(late: Run, datamodule: Any) -> None:
+    """Refuses prompts that name nothing where weights are trained on each."""
+    from lightning_modules.evaluation.plan import find_objects, plan
+
+    prompts = plan(datamodule, late.evaluation, late.seed)
+    for prompt, objects in zip(prompts, find_objects(datamodule, prompts), strict=True):
+        if not objects:
+            raise ValueError(
+                f"method={late.method.name} trains on the objects that each prompt names, but "
+                f"{prompt.text!r} of {prompt.split!r} names none: leave it out, or name its "
+                "phrases in a file of your own (JSON lines with prompt and phrases)"
+            )
+
+
+def _check_attention(late: Run, datamodule: Any) -> None:
+    """Refuses to measure the maps of objects that no caption names."""
+    from lightning_modules.evaluation.diagnostics import IMAGES
+
+    split = (late.evaluation.splits or list(datamodule.eval_sets))[0]
+    dataset = datamodule.eval_sets.get(split)
+    if dataset is None:
+        return
+    count = min(IMAGES, len(dataset))
+    if not any(len(dataset.phrases(row)) for row in range(count)):
+        raise ValueError(
+            f"evaluation.attention=true with data={late.data.name}: none of the first {count} "
+            f"captions of {split!r} names an object of its image (masks or boxes are needed): set "
+            "it to false"
+        )
+
+
+def _evenly(count: int) -> list[int]:
+    samples = min(count, SAMPLES)
+    return [i * count // samples for i in range(samples)]
