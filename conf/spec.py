@@ -108,6 +108,8 @@ class DataSpec:
     embedded: Callable[[Run], bool] = lambda config: False
     # Setting -> its default where they are not, in place of the schema's (see `conf.defaults`)
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    # What a person adds so that words of captions have objects with masks
+    phrases_from: str = "add annotations of the images' objects"
     check: Callable[[Run], None] = _no_check
 
 

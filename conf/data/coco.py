@@ -2,4 +2,4 @@
 
 from conf.spec import DataSpec
 
-DATA = DataSpec("captions")
+DATA = DataSpec("captions", phrases_from="put the instances file of the split beside its captions")

@@ -2,4 +2,6 @@
 
 from conf.spec import DataSpec
 
-DATA = DataSpec("captions")
+DATA = DataSpec(
+    "captions", phrases_from="put Annotations and Sentences of Flickr30k Entities below data.root"
+)

@@ -248,7 +248,10 @@ class SeparateEnhance(SecondStep, Method):
         return draws.ddp_reweight(distillation_loss(prediction, frozen), counts)
 
     def _objects(self, batch: Batch) -> list[list[Phrase]]:
-        """For each sample the words that name its objects, as the data set knows them."""
+        """For each sample the words that name its objects, as the data set knows them; of captions
+        alone all noun phrases."""
+        if self.config.separate.objects == "nouns" and batch.phrases is None:
+            return [name_objects(caption) for caption in batch.captions]
         if batch.phrases is None:
             raise ValueError(
                 "objects need names: the batch's samples name no phrases; set the training "

@@ -10,11 +10,21 @@ from conf import load as conf
 from conf.schema import Run
 from conf.spec import data_kind, data_sets, methods
 
-__all__ = ["check_needs"]
+__all__ = ["check_needs", "has_needs"]
 
 SAMPLES = 200  # Captions that are looked at, evenly from first to last
 
 Emit = Callable[[str, float], None]
+
+
+def has_needs(config: Run) -> bool:
+    """Whether training or evaluation looks at words that name objects, in data that may have none:
+    the embedded world and scenes always have them."""
+    if data_kind(config) == "scene" or data_sets()[config.data.name].embedded(config):
+        return False
+    evaluation = conf.with_eval_overrides(config).evaluation
+    needs_phrases = methods()[config.method.name].needs_phrases(config.method)
+    return needs_phrases or (evaluation.measures and evaluation.attention)
 
 
 def check_needs(config: Run, datamodule: Any, emit: Emit = lambda text, share: None) -> list[str]:
@@ -26,7 +36,7 @@ def check_needs(config: Run, datamodule: Any, emit: Emit = lambda text, share: N
     """
     spec, late = methods()[config.method.name], conf.with_eval_overrides(config)
     shares: list[str] = []
-    if data_kind(config) == "scene" or data_sets()[config.data.name].embedded(config):
+    if not has_needs(config):
         return shares
     if spec.trains(config.method) and spec.needs_phrases(config.method):
         shares += _check_training(config, datamodule.train_set, emit)
@@ -58,7 +68,7 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
         if linked:
             lack = f"no caption of {where} names an object of its image"
             lack += "" if masks is None else f" ({masks} of {total} images have masks or boxes)"
-        cures = ["add annotations of the images' objects (COCO's instances, Entities' boxes)"]
+        cures = [data_sets()[data.name].phrases_from]
         cures = cures if linked else ["give captions that name objects"]
         cures += [spec.without_phrases] if spec.without_phrases and linked else []
         raise ValueError(

@@ -19,7 +19,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,20 +101,24 @@ def _run(
     from lightning_modules.evaluation.evaluate import EvaluationResult, evaluate
     from lightning_modules.tracking.mlflow import TAG_LENGTH
     from lightning_modules.training import distributed
-    from lightning_modules.training.needs import check_needs
+    from lightning_modules.training.needs import check_needs, has_needs
 
     with _log(folder, progress) as emit:
         clock("start")
-        # First: what the data lack is said before any weights are loaded
-        datamodule = build_data(config, emit("data"))
-        shares = check_needs(config, datamodule, emit("data"))
-        clock("data")
+        datamodule: PairedDataModule | None = None
+        if has_needs(config):  # What the data lack is said before any weights are loaded
+            datamodule = build_data(config, emit("data"))
+            shares = check_needs(config, datamodule, emit("data"))
+            clock("data")
+        else:
+            shares = []
         backbone = _load_backbone(config, emit("data"))
         # Now: methods put theirs into its layers.
         backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())
         clock("start")
         given = config
-        config, method, notes = _prepare(config, backbone, datamodule, shares, folder, emit("data"))
+        datamodule = datamodule or build_data(config, emit("data"))
+        config, method, notes = _prepare(config, backbone, datamodule, folder, emit("data"), shares)
         if seed_run is not None and notes:
             seed_run.note({"data.notes": "\n".join(notes)[:TAG_LENGTH]})
         contents = distributed.once(lambda: contents_of(given, datamodule, emit("data")))
@@ -191,9 +195,9 @@ def _prepare(
     config: Run,
     backbone: Backbone,
     datamodule: PairedDataModule,
-    shares: list[str],
     folder: Path,
     emit: Progress,
+    shares: Sequence[str] = (),
 ) -> tuple[Run, Method, list[str]]:
     """Everything that can still be refused, then the long work on the data. The method is the one
     to evaluate, not installed yet; the last are notes on the data, ``shares`` among them."""

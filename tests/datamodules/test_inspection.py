@@ -104,6 +104,48 @@ def coco(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_words_that_are_left_out_are_counted_with_the_reason(tmp_path: Path):
+    images = listed(range(1, 4))
+    for image in images:
+        picture(tmp_path / "some" / image["file_name"])
+    texts = ["A dog by a dog house.", "A dog beside a hot dog.", "A dog barks."]
+    spoken = [
+        {"id": k, "image_id": image["id"], "caption": text}
+        for k, (image, text) in enumerate(zip(images, texts, strict=True))
+    ]
+    write_captions(tmp_path / "annotations", "some", images, each=0, more=spoken)
+    places = [(1, 0), (2, 0), (3, 0), (3, 48)]
+    dogs = [
+        objects(image, key=k, segmentation=rectangle(x + 16, 16, 16, 24), bbox=[x + 16, 16, 16, 24])
+        for k, (image, x) in enumerate(places)
+    ]
+    write_instances(tmp_path / "annotations", "some", images, dogs)
+    said, found = lines(CocoDataModule(tmp_path, 64, "some", ()), tmp_path / "out", images=0)
+    left_out = found["splits"]["some"]["phrases"]["left_out"]
+    assert {reason: words["count"] for reason, words in left_out.items()} == {
+        "before another noun of its phrase": 1,
+        "part of another expression": 1,
+        "a singular among several objects": 1,
+    }
+    assert "words left out: 1 × a singular among several objects, data.singular=one (dog)" in said
+
+
+def test_captions_that_were_made_up_or_left_out_are_said(tmp_path: Path):
+    images = listed(range(1, 4))
+    for image in images:
+        picture(tmp_path / "some" / image["file_name"])
+    dogs = [objects(1, key=1), objects(1, 1, key=2), objects(2, key=3), objects(3, key=4)]
+    write_instances(tmp_path / "annotations", "some", images, dogs)
+    with pytest.warns(UserWarning, match="captions are made"):
+        said, found = lines(
+            CocoDataModule(tmp_path, 64, "some", (), min_phrases=2), tmp_path / "out", images=0
+        )
+    made, few = found["manifest"]["notes"]
+    assert "captions are made of the names of the objects" in made
+    assert "left out: 2, and with them images that have no other: 2" in few
+    assert {f"note: {made}", f"note: {few}"} <= set(said)
+
+
 def test_photographs_with_problems(coco: Path, tmp_path: Path):
     module = CocoDataModule(coco, 64, "some", ())
     with pytest.warns(UserWarning, match="split '"):

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
 import copy
+import json
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from reports.content import _warn
 from reports.provenance import (
     NOT_RECORDED,
+    _describe_data,
     code_conflicts,
     code_versions,
     digest_data,
@@ -37,6 +41,14 @@ def test_a_data_digest_knows_no_folder_and_no_time() -> None:
     other = copy.deepcopy(MANIFEST)
     other["train"]["facts"]["files"][0][2] += 1  # A file of another size
     assert digest_data(other) != digest_data(MANIFEST)
+
+
+def test_notes_on_the_data_are_reported(tmp_path: Path) -> None:
+    made = "split 'train': captions are made of the names of the objects"
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(MANIFEST | {"notes": [made]}))
+    stored: Any = SimpleNamespace(fetch=lambda trial, name: path)
+    assert f"note: {made}" in _describe_data(stored, [object()]).splitlines()  # type: ignore[list-item]
 
 
 def test_what_was_recorded_is_reported(results: Any) -> None:

@@ -18,6 +18,7 @@ from conf.schema import Method as MethodConfig
 from conf.schema import Run, Separate, Trainer, Weights
 from datamodules.batch import Batch, Phrase
 from datamodules.concepts import ConceptDataset
+from datamodules.phrases.tagger import name_objects
 from lightning_modules import SeparateEnhance
 from lightning_modules.attention import select, sites
 from lightning_modules.attention.capture import Capture
@@ -342,6 +343,10 @@ def test_adaptation_to_a_prompt_changes_its_image_and_is_undone(embedded: Backbo
         and not torch.equal(both[1], plain[1])
         and torch.equal(both[0], both[2])
     )
+    known = [[Phrase("red circle", 2, 12, NOWHERE)], *map(name_objects, texts[1:])]
+    told = method.generate(texts, [1, 2], None, 2, 3.0, objects=known)
+    assert method.takes_objects and torch.equal(told[1], both[1])
+    assert not torch.equal(told[0], both[0]), "the objects are those that are given"
     alone = method.generate(texts[1:], [2], None, 2, 3.0)
     assert int((alone[0].int() - both[1].int()).abs().max()) <= 2, (
         "no prompt's adaptation reaches another"
@@ -449,9 +454,6 @@ def test_objects_are_what_is_linked_or_any_noun_phrase(embedded: Backbone):
     assert first._object_tokens(linked) == [[[6, 7]]]
     first.remove()
     nouns = sepen(embedded, objects="nouns")
-    assert (
-        nouns._object_tokens(linked)
-        == nouns._object_tokens(Batch([0], [text]))
-        == [[[2, 3], [6, 7]]]
-    )
+    assert nouns._object_tokens(Batch([0], [text])) == [[[2, 3], [6, 7]]]
+    assert nouns._object_tokens(linked) == [[[6, 7]]], "what the data know goes first"
     assert terms(nouns, Batch([0], [text]))["drift"] < 1e-12

@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from conf import load as conf
 from conf.schema import Data, Run
+from datamodules.build import build_data
 from lightning_modules.backbone import acceleration
 from lightning_modules.evaluation import gate_diagnostics
 from lightning_modules.methods.maskattn import MaskAttn
@@ -567,6 +568,8 @@ def test_what_is_adapted_to_each_prompt_starts_from_the_seed_alone(base: Run, tm
         config = conf.replace(base, changes | {"seed": seed})
         torch.manual_seed(other)
         backbone = train._load_backbone(config, lambda *_: None)
-        _, method, _ = train._prepare(config, backbone, tmp_path, lambda *_: None)
+        _, method, _ = train._prepare(
+            config, backbone, build_data(config), tmp_path, lambda *_: None
+        )
         starts.append(torch.cat([p.flatten() for p in method.parameters()]))
     assert torch.equal(starts[0], starts[1]) and not torch.equal(starts[0], starts[2])
