@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from datamodules.concepts import ConceptDataset
     from datamodules.loading import PairedDataModule
 
-__all__ = ["Emit", "build_data", "data_contents", "data_digest"]
+__all__ = ["Emit", "build_data", "data_contents", "data_digest", "reads_files"]
 
 CONCEPT_PROMPTS = 100_000  # An epoch of prompts made of concepts, where data.train_images is null
 
@@ -93,7 +93,7 @@ def data_contents(
     ``datamodule``: the one of these settings, where it is built already. A data set may define its
     own ``digest``, of all its sets; else it is that of each dataset. Raises as `build_data`.
     """
-    if not _reads_files(config):
+    if not reads_files(config):
         return {}
     if own := getattr(_module(config.data.name), "digest", None):
         return {"train": digest} if (digest := own(config)) else {}
@@ -105,7 +105,7 @@ def data_contents(
 def data_digest(config: Run, datamodule: Any = None) -> str | None:
     """What stands for a user's own data in the key of a training: the ``train`` of `data_contents`,
     for which no other set is looked at."""
-    if not _reads_files(config):
+    if not reads_files(config):
         return None
     if own := getattr(_module(config.data.name), "digest", None):
         return own(config)
@@ -115,7 +115,8 @@ def data_digest(config: Run, datamodule: Any = None) -> str | None:
     return _content_digest(datamodule.train_set)
 
 
-def _reads_files(config: Run) -> bool:
+def reads_files(config: Run) -> bool:
+    """Whether the data are files of the user's, that are there."""
     root = config.data.root
     embedded = data_sets()[config.data.name].embedded(config) and root == "auto"
     return not embedded and (Path(root).exists() or os.sep not in root)

@@ -31,6 +31,7 @@ from reports.results import (
     fetch,
     hide_password,
     split_undefined,
+    sweep_command,
 )
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
     )
     _add_trials(results, _add_cells(results, cell_runs), runs("seed"))
     if not any(cell.trials for cell in results.cells):
-        command = tags.get("command", f"python -m sweeps.{sweep}")
+        command = sweep_command(sweep, tags, tracking_uri)
         planned = prose.count(len(results.cells), "cell")
         nothing = f"nothing of '{sweep}' has finished yet ({planned} planned)"
         raise NothingFinished(f"{nothing}; run it first: {command}", results.count_trials()[1])

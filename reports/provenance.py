@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from reports import prose, typeset
-from reports.results import SweepResults, Trial
+from reports.results import SweepResults, Trial, place_words, sweep_command
 from reports.tables import Table, describe_undefined
 
 __all__ = [
@@ -74,7 +74,7 @@ def explain_other_code(results: SweepResults) -> str:
     if not by_trials:
         return ""
     parts = [f"{', '.join(names)} of {_name_trials(t)}" for t, names in by_trials.items()]
-    command = results.tags.get("command", f"python -m sweeps.{results.sweep}")
+    command = sweep_command(results.sweep, results.tags, results.uri)
     return (
         f"Left out, since other code measured them than measured last: {'; '.join(parts)}. "
         f"“{command} --remeasure” scores their kept images again"
@@ -267,7 +267,7 @@ def provenance_blocks(results: SweepResults) -> list[typeset.Block]:
         pairs.append((name, text))
     differences = describe_conflicts(fact_differences(trials))
     pairs.append(("Differences", differences or "none between trials"))
-    again = f"python -m reports {results.sweep} makes this report again"
+    again = f"python -m reports {results.sweep}{place_words(results.uri)} makes this report again"
     experiment = f"experiment “{results.sweep}”, id {results.experiment_id}"
     pairs += [("Time", _describe_time(trials)), ("MLflow", f"{experiment}; {again}")]
     kept = [

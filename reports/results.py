@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -276,6 +277,25 @@ def fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | 
         return None
     folder.mkdir(exist_ok=True)
     return Path(store.download_artifacts(name, str(folder)))
+
+
+def place_words(uri: str) -> str:
+    """What a command must be given to find a store, with a blank before; "" for ``runs/mlflow.db``
+    below this folder."""
+    path = Path(uri.removeprefix("sqlite:///"))
+    if not uri.startswith("sqlite:///") or path.name != "mlflow.db":
+        return f" tracking_uri={shlex.quote(hide_password(uri))}"
+    folder, here = path.parent.resolve(), Path.cwd()
+    if folder == here / "runs":
+        return ""
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return f" output={shlex.quote(str(shown))}"
+
+
+def sweep_command(sweep: str, tags: Mapping[str, str], uri: str) -> str:
+    """The command that a sweep was begun with, on its store; an experiment does not keep where it
+    is."""
+    return tags.get("command", f"python -m sweeps.{sweep}") + place_words(uri)
 
 
 def hide_password(uri: str) -> str:

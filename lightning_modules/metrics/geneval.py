@@ -41,6 +41,7 @@ from lightning_modules.metrics.detection import (
 from lightning_modules.metrics.registry import Columns, ScoringContext
 
 if TYPE_CHECKING:
+    from conf.schema import Evaluation
     from lightning_modules.evaluation.plan import Prompt
 
 TASKS = tuple(GENEVAL.tasks)
@@ -266,6 +267,17 @@ def build(context: ScoringContext) -> list[GenEvalScorer]:
     """The scorer, if GenEval's rules can judge a prompt. Raises as `read_requests`."""
     requests = read_requests(context.prompts, context.detector.name)
     return [GenEvalScorer(context.detector, requests)] if requests.specs else []
+
+
+def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
+    """Value -> why no prompt gives it. Raises as `read_requests`."""
+    specs = read_requests(prompts, evaluation.detector).specs
+    if not specs:
+        reason = "no prompt is one that GenEval's rules judge"
+        return dict.fromkeys(("success", "tasks_mean", "prompts_right", "overall"), reason)
+    own = [p for p in prompts if (p.split, p.index) in specs and p.benchmark == GENEVAL]
+    why_not = GENEVAL.why_not(count_tasks(own)) if own else "no prompt is of GenEval's own"
+    return {"overall": why_not} if why_not else {}
 
 
 class GenEvalScorer:

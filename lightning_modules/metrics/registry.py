@@ -75,6 +75,18 @@ class ScoringContext:
         return SharedDetector(build_detector(self.evaluation, self.device))
 
 
+def undefined_by_prompts(evaluation: Evaluation, prompts: Sequence[Prompt]) -> dict[str, str]:
+    """Value -> why none of these prompts gives it; of metrics whose file has ``undefined(prompts,
+    evaluation)``. Raises as `build_scorers` where a detector has nothing to look for."""
+    reasons: dict[str, str] = {}
+    for name, metric in measured_metrics(evaluation).items():
+        if metric.scores_images:
+            module = import_module(f"lightning_modules.metrics.{name}")
+            if tell := getattr(module, "undefined", None):
+                reasons |= tell(prompts, evaluation)
+    return reasons
+
+
 def build_scorers(context: ScoringContext) -> dict[str, list[Scorer]]:
     """All scorers that the evaluation asks for, by the names of their metrics. Built once before a
     training, too: what cannot be had, or what no prompt asks for, is known then, and the real

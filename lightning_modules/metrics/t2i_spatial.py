@@ -47,6 +47,7 @@ from lightning_modules.metrics.geneval import Box, Requests, read_requests
 from lightning_modules.metrics.registry import Columns, ScoringContext
 
 if TYPE_CHECKING:
+    from conf.schema import Evaluation
     from lightning_modules.evaluation.plan import Prompt
 
 BENCHMARK = t2i_compbench("spatial_val")
@@ -171,6 +172,19 @@ def build(context: ScoringContext) -> list[SpatialScorer]:
     """The scorer, if a prompt is a spatial one. Raises as `read_requests`."""
     requests = read_requests(context.prompts, context.detector.name)
     return [SpatialScorer(context.detector, requests)] if requests.spatial else []
+
+
+def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
+    """Value -> why no prompt gives it. Raises as `read_requests`."""
+    asked = read_requests(prompts, evaluation.detector).spatial
+    spatial = [prompt for prompt in prompts if (prompt.split, prompt.index) in asked]
+    reasons = {
+        "spatial": "no prompt is one of the benchmark's spatial ones",
+        "spatial_other": "no prompt of others is a spatial one",
+    }
+    for prompt in spatial:
+        reasons.pop("spatial" if prompt.benchmark == BENCHMARK else "spatial_other", None)
+    return reasons
 
 
 class SpatialScorer:

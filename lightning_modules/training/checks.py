@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf import load as conf
+from conf.contents import Emit
 from conf.schema import Run
 from conf.spec import data_kind, data_sets, measured_metrics, methods
 from datamodules.phrases.pipelines import LIGHT, find_pipeline
@@ -16,7 +17,7 @@ from lightning_modules.methods.registry import method_class
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
 
-__all__ = ["check", "check_backbone"]
+__all__ = ["check", "check_backbone", "undefined_metrics"]
 
 KINDS = {
     "captions": "images with captions are",
@@ -51,6 +52,26 @@ def check_backbone(config: Run, backbone: Backbone) -> None:
     if methods()[config.method.name].sections or evaluation.attention:
         backbone.schedule.check()
     method_class(config.method.name).check_backbone(config, backbone)
+
+
+def undefined_metrics(config: Run, emit: Emit) -> dict[str, str]:
+    """Value -> why no prompt of the evaluation gives it, by the records of a user's own data; empty
+    for the embedded world, which is rendered by a trial.
+
+    Raises as `build_data`, `plan` and the scorers do, where a trial would: for splits that are not
+    there, too few prompts, prompts that do not say what a detector looks for.
+    """
+    from datamodules.build import build_data, reads_files
+
+    late = conf.with_eval_overrides(config)
+    if not late.evaluation.measures or not reads_files(config):
+        return {}
+    from lightning_modules.evaluation.plan import plan, with_splits
+    from lightning_modules.metrics.registry import undefined_by_prompts
+
+    datamodule = build_data(config, emit)
+    late = with_splits(method_class(late.method.name).complete(late, datamodule), datamodule)
+    return undefined_by_prompts(late.evaluation, plan(datamodule, late.evaluation, late.seed))
 
 
 def _is_embedded(config: Run) -> bool:

@@ -6,7 +6,6 @@ Cells carry the aggregates over seeds, computed by the same function as the repo
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from lightning_modules.tracking.mlflow import SeedRun, Tracking, provenance
 from lightning_modules.tracking.provenance import MEASURED_BY, measuring_tags
 from lightning_modules.tracking.ran import ran_tags
 from lightning_modules.tracking.store import client, is_server, public
+from reports.results import place_words
 from reports.statistics import mean_interval
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links, view_tag
 from sweeps.engine.remeasure import ComparableValues
@@ -317,7 +317,7 @@ class MlflowMirror:
         runs = list(self.runs.values())
         if is_server(self.uri):
             return page_links(public(self.uri), self.experiment.id, runs)
-        command = ("MLflow", f"python -m sweeps ui{_ui_words(self.uri)}")
+        command = ("MLflow", f"python -m sweeps ui{place_words(self.uri)}")
         return [command, *page_links(LOCAL, self.experiment.id, runs)]
 
 
@@ -333,15 +333,3 @@ def _last_bytes(log: Path) -> str:
     with log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - LOG_END))
         return file.read().decode("utf-8", errors="replace")
-
-
-def _ui_words(uri: str) -> str:
-    """What ``python -m sweeps ui`` must be given to find a database."""
-    path = Path(uri.removeprefix("sqlite:///"))
-    if not uri.startswith("sqlite:///") or path.name != "mlflow.db":
-        return f" tracking_uri={shlex.quote(public(uri))}"
-    folder, here = path.parent.resolve(), Path.cwd()
-    if folder == here / "runs":
-        return ""
-    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
-    return f" output={shlex.quote(str(shown))}"

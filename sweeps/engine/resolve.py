@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
+import shlex
 import sys
 import time
 import warnings
@@ -19,7 +21,7 @@ from conf import load as conf
 from conf import schema, spec
 from conf.defaults import foreign_parts
 from conf.describe import describe, show_count
-from lightning_modules.training.checks import check
+from lightning_modules.training.checks import check, undefined_metrics
 from lightning_modules.training.contents import contents_of
 from lightning_modules.training.keys import training_facts
 from sweeps.engine.errors import Declined, PlanError
@@ -29,6 +31,7 @@ from sweeps.sweep import UNTOUCHED_METHOD, Cell, Factor, Sweep, level_text
 
 __all__ = ["SEARCH", "Request", "resolve", "trial_config"]
 
+PLACE_WORDS = ("output=", "storage=", "tracking_uri=")
 # Settings that only mode=search looks at
 SEARCH = ("candidates", "sampler", "sampler_seed", "objectives", "prune")
 
@@ -94,6 +97,25 @@ class Request:
             self._contents[text] = self._contents[settings]
         return self._contents[text]
 
+    def check_records(self) -> None:
+        """Raises PlanError where the records of a user's own data cannot give what a cell asks for:
+        splits, numbers of prompts, the headline. Decodes no image, and reads no weights."""
+        seen = set()
+        for cell in self.cells:
+            run = conf.with_eval_overrides(self.run((cell.text, self.config.seed)))
+            facts = {name: conf.to_dict(run)[name] for name in ("data", "evaluation")}
+            if (asked := conf.digest(facts)) in seen:
+                continue
+            seen.add(asked)
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")  # The trial itself will say it
+                    undefined = undefined_metrics(run, _Lines())
+            except (ValueError, OSError, ImportError) as error:
+                raise PlanError(str(error)) from error
+            if why := undefined.get(self.sweep.headline):
+                raise PlanError(f"headline={self.sweep.headline}: no trial can give it: {why}")
+
 
 def _read_contents(run: schema.Run) -> dict[str, str]:
     try:
@@ -128,7 +150,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
                     f"{word}: {key} is what this sweep varies; choose its levels with levels=[…]"
                 )
     if sweep.needs and _only_embedded(sweep, config):
-        raise Declined(_reason_to_decline(sweep))
+        raise Declined(_reason_to_decline(sweep, words))
     if not config.evaluation.measures:
         raise PlanError(
             "evaluation.prompts=0 measures nothing, and a sweep compares what is measured; "
@@ -272,11 +294,14 @@ def _only_embedded(sweep: Sweep, config: schema.Sweep) -> bool:
     return config.backbone.path == "embedded"
 
 
-def _reason_to_decline(sweep: Sweep) -> str:
+def _reason_to_decline(sweep: Sweep, words: Sequence[str]) -> str:
     choice = "backbone=sdxl"
     if "backbone" in sweep.keys:
         choice = "levels=[embedded,sdxl,/my/backbone]"
-    instead = f"; {sweep.instead}" if sweep.instead else ""
+    # Another sweep's command goes to the same place
+    places = shlex.join(word for word in words if word.startswith(PLACE_WORDS))
+    other = re.sub(r"python -m sweeps\.\w+", rf"\g<0> {places}".rstrip(), sweep.instead)
+    instead = f"; {other}" if other else ""
     return (
         f"{sweep.name} needs {sweep.needs}, which the embedded world does not have: "
         f"choose a backbone of your own, {choice}{instead}"

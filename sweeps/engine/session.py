@@ -14,7 +14,7 @@ from conf import load as conf
 from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from reports import report
-from reports.results import ReportError
+from reports.results import ReportError, place_words
 from sweeps.engine.bookkeeping import update_cell
 from sweeps.engine.create import create_study, tracking_uri
 from sweeps.engine.display import make_console, make_display, show
@@ -65,6 +65,7 @@ def run_sweep(
 
         Server(request.config.storage)
     slots = make_slots(request.config, train, program or PROGRAM)
+    request.check_records()
     with abort_on_lost_storage(Path(request.config.output)):
         plan = create_study(request)
     try:
@@ -167,11 +168,11 @@ def _write_report(plan: Plan, console: Console) -> bool:
             report.write_report(uri, plan.name, plan.folder)
             report.attach_report(uri, plan.name, plan.folder, began)
         except ReportError as error:
-            config = plan.request.config
-            where = f"output={shlex.quote(config.output)}"
-            if config.tracking_uri:
+            config, where = plan.request.config, place_words(uri)
+            if config.tracking_uri:  # Says nothing of the folder
+                where = f" output={shlex.quote(config.output)}"
                 where += f" tracking_uri={shlex.quote(public(config.tracking_uri))}"
-            command = f"python -m reports {plan.name} {where}"
+            command = f"python -m reports {plan.name}{where}"
             print(f"error: no report: {error}; to try again: {command}", file=sys.stderr)
             return False
         plan.queue.remember("report", digest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -282,3 +283,35 @@ def test_a_new_file_is_found_by_name_and_planned(
     assert importlib.import_module("sweeps.warmup").SWEEP is new
     assert main(new, ["--plan", f"output={tmp_path}"]) == 0
     assert "warmup: 4 cells × 3 seeds = 12 trials" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["headline=overall"], "headline=overall: no trial can give it: no prompts of two_object"),
+        (["headline=spatial"], "headline=spatial: no trial can give it"),
+        (["headline=success", "evaluation.prompts=9"], "split 'geneval' has 2 and no more"),
+        (["headline=success", "evaluation.splits=[other]"], "splits names 'other': this dataset"),
+    ],
+)
+def test_what_the_records_cannot_give_is_refused_at_planning(
+    words: list[str], message: str, tmp_path: Path
+) -> None:
+    lines = [
+        {"tag": "single_object", "include": [{"class": "bench", "count": 1}], "prompt": "a bench"},
+        {"tag": "single_object", "include": [{"class": "dog", "count": 1}], "prompt": "a dog"},
+    ]
+    (tmp_path / "geneval.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    (tmp_path / "seen.json").write_text("{}")
+    given = [f"output={tmp_path / 'runs'}", "data=prompts", "evaluation.extractor=none"]
+    given += [f"data.root={tmp_path / 'geneval.jsonl'}", "evaluation.attention=false"]
+    given += [f"evaluation.detector={tmp_path / 'seen.json'}"]
+    asked = request(SWEEPS["sepen_losses"], *given, *words)
+    with pytest.raises(PlanError, match=message):
+        asked.check_records()
+    request(SWEEPS["sepen_losses"], *given, "headline=success").check_records()
+
+
+def test_a_suggested_sweep_goes_to_the_same_place() -> None:
+    with pytest.raises(PlanError, match="python -m sweeps.generalisation output=/data/my"):
+        request(SWEEPS["polysemy"], "output=/data/my")
