@@ -99,6 +99,9 @@ def _stored(folder: Path) -> str:
     if file is None:
         return "float32"
     with file.open("rb") as opened:
-        head = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+        length = int.from_bytes(opened.read(8), "little")
+        if length > file.stat().st_size:
+            raise ValueError(f"{file} is no safetensors file, or a part of one")
+        head = json.loads(opened.read(length))
     kinds = [entry["dtype"] for key, entry in head.items() if key != "__metadata__"]
     return STORED.get(max(set(kinds), key=kinds.count), "float32")

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import hashlib
+import itertools
 import json
 import operator
 import re
@@ -233,9 +234,9 @@ def help_text(
     for group in index.groups:
         for name in _files(group):
             file = _file(group, name)
-            about = (
-                (FOLDER.parent / file).read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
-            )
+            text = (FOLDER.parent / file).read_text(encoding="utf-8")
+            head = itertools.takewhile(lambda line: line.startswith("#"), text.splitlines())
+            about = " ".join(line.lstrip("# ") for line in head)
             lines.append(
                 f"  {'*' if origin.get(group) == file else ' '} {group + '=' + name:<22}  {about}"
             )

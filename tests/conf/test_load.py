@@ -290,3 +290,10 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     assert done.stdout.strip() == "[]"
     # Processor time: the wall clock would count other programs, too.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2
+
+
+def test_the_help_has_whole_comments_of_files() -> None:
+    text = conf.help_text("title", "command")
+    for path in (conf.FOLDER).glob("*/*.yaml"):
+        lines = [line for line in path.read_text().splitlines() if line.startswith("#")]
+        assert lines[-1].lstrip("# ") in text, path
