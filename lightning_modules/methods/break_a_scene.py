@@ -77,8 +77,8 @@ class BreakAScene(Method):
         if subjects.tokens:
             classes = [word or None for word in subjects.classes] or [None] * len(subjects.tokens)
             modules["subjects"] = Subjects(backbone, subjects.tokens, classes, subjects.wordless)
-        for name, (model, *chosen) in _choose_weights(backbone, config, self.cross_sites).items():
-            part, sites, without = chosen
+        for name, chosen in _choose_weights(backbone, config, self.cross_sites).items():
+            model, part, sites, without = chosen
             modules[name] = TrainedWeights(model, part, sites, weights.rank, without)
         self.adapter = nn.ModuleDict(modules | self.extra_modules())
         if not any(group.parameters for group in self.parameter_groups()):
@@ -95,8 +95,8 @@ class BreakAScene(Method):
         if not file.config.weights.rank:
             return
         cross_sites = select(backbone.sites(file.resolution))
-        for name, (model, *chosen) in _choose_weights(backbone, file.config, cross_sites).items():
-            layers = adaptable_layers(model, parameter_names(model, *chosen))
+        for name, chosen in _choose_weights(backbone, file.config, cross_sites).items():
+            layers = adaptable_layers(chosen[0], parameter_names(*chosen))
             file.check_rank(f"{name}.{layer}" for layer in layers)
 
     def extra_modules(self) -> dict[str, nn.Module]:

@@ -283,7 +283,7 @@ class TrainedWeights(nn.Module):
     def _in_place(self) -> dict[str, Any]:
         """What the model holds now where the trained weights belong; None where there is no such
         place any more."""
-        found = {}
+        found: dict[str, Any] = {}
         for path in self._ours:
             try:
                 where, key = self._slot(path)
