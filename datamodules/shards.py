@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from conf.describe import show_count
-from conf.files import DiskFull, write_atomically
+from conf.files import DiskFull, drop, write_atomically
 from datamodules.formats.index import DataError
 
 # Row numbers -> tensors [rows, …] by name
@@ -226,7 +226,7 @@ def fill(
 
     text = json.dumps({**facts, "count": count}, sort_keys=True, allow_nan=False)
     target = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
-    shards = _open_or_describe(target, facts, count, per_shard, checked)
+    shards = _open_or_describe(target, facts, count, per_shard, checked, emit)
     missing = [shard for shard in range(shards.number) if not shards.is_whole(shard)]
     if not missing:
         return shards
@@ -274,15 +274,23 @@ def fill(
 
 
 def _open_or_describe(
-    folder: Path, facts: Mapping[str, Any], count: int, per_shard: int, compute: Compute
+    folder: Path,
+    facts: Mapping[str, Any],
+    count: int,
+    per_shard: int,
+    compute: Compute,
+    emit: Emit,
 ) -> Shards:
     """The shards of a folder, described by their first row where they are not yet."""
     (folder / "locks").mkdir(parents=True, exist_ok=True)
     with FileLock(folder / "locks" / "meta"):
         try:
             return Shards(folder)
-        except (FileNotFoundError, ValueError):
-            layout = layout_of(compute([0]))
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            drop(folder / "meta.json", emit, error)
+        layout = layout_of(compute([0]))
         rows = {
             name: {"shape": list(shape), "dtype": str(dtype).removeprefix("torch.")}
             for name, (shape, dtype) in layout.items()

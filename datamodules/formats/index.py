@@ -32,11 +32,12 @@ import numpy as np
 from filelock import FileLock
 
 from conf.contents import Emit, digest_contents, have_settled
-from conf.files import write_atomically
+from conf.files import drop, read_json, write_atomically
 from datamodules.batch import Caption
 
 # Of the files: an index that another version wrote is made again
 VERSION = 4
+SIZES = "sizes.json"  # Bytes of the other files of an index
 compact_json: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
 # Places that are kept of each kind of problem
 EXAMPLES = 20
@@ -142,7 +143,7 @@ class Records(Sequence[Record]):
         kept = self.folder / "contents.json"
         paths = json.loads((self.folder / "paths.json").read_text())
         # An index is of the files in one state: what they held then stays true of it
-        if not kept.is_file():
+        if read_json(kept) is None:
             files = {f"{row} {os.path.basename(path)}": path for row, path in enumerate(paths)}
             cache = None if self._keeper else self.folder.parent
             what = f"images of {self.manifest.get('split', self.folder)}"
@@ -209,9 +210,11 @@ def build_index(
     text = json.dumps([VERSION, facts], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
     target = folder / digest
-    if not target.is_dir():
+    if not target.is_dir() or _find_damage(target):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{digest}.lock"):
+            if damage := _find_damage(target):
+                drop(target, None, damage, "made again")
             if not target.is_dir():
                 draft = folder / f".{digest}.draft"
                 # Of a process that was killed
@@ -228,6 +231,19 @@ def build_index(
         kind, problem = next(iter(records.manifest["problems"].items()))
         raise DataError(f"{problem['examples'][0]}: {kind}")
     return records
+
+
+def _find_damage(folder: Path) -> str:
+    """What is wrong with a kept index, "" where nothing is or none is there."""
+    if not (folder / SIZES).is_file():  # Older ones have none
+        return ""
+    try:
+        for name, size in json.loads((folder / SIZES).read_text()).items():
+            if (found := (folder / name).stat().st_size) != size:
+                return f"{name} has {found} bytes, {size} were written"
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    return ""
 
 
 def _write(
@@ -277,3 +293,5 @@ def _write(
         "problems": problems.summary(),
     }
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1, default=str))
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir()}
+    (folder / SIZES).write_text(json.dumps(sizes))

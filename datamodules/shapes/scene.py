@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +18,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from conf.files import drop
 from datamodules.batch import Caption, Instance, Phrase
+from datamodules.formats.images import check_image
 from datamodules.formats.scene_folder import SceneFolder, Subject, View, read_description
 from datamodules.scene import Entry, SceneDataModule, subsets
 from datamodules.shapes.world import HELD_OUT, SEEN, SIZE, Scene, Thing, render, sample_scene
@@ -35,13 +38,16 @@ def write_scene(folder: Path, seed: int, subjects: int = 2) -> None:
         raise ValueError(f"a scene of {subjects} subjects cannot be drawn: expected 1, 2 or 3")
     made = {"seed": seed, "subjects": subjects, "size": SIZE, "version": 1}
     before = _made(folder)
-    if before == made:
+    damaged = _find_damage(folder)
+    if before == made and damaged is None:
         return
     if before is None and folder.exists() and any(folder.iterdir()):
         raise ValueError(
             f"{folder} holds something that is no rendered scene, and would be replaced: "
             "give another folder"
         )
+    if damaged is not None:
+        drop(damaged[0], None, damaged[1], "rendered again")
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
     scratch.mkdir(parents=True)
     try:
@@ -59,7 +65,26 @@ def write_scene(folder: Path, seed: int, subjects: int = 2) -> None:
 
 def _made(folder: Path) -> dict[str, Any] | None:
     """What a rendered scene was made of, or None where there is none."""
+    if (damage := _find_damage(folder)) is not None and damage[0].suffix == ".json":
+        return {}
     return read_description(folder / "scene.json").get("made")
+
+
+def _find_damage(folder: Path) -> tuple[Path, str] | None:
+    """The file of a rendered scene that was cut off, and what is wrong with it."""
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if not all(re.fullmatch(r"img\.png|mask\d\.png|scene\.json", name) for name in names):
+        return None
+    try:
+        json.loads((folder / "scene.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        return folder / "scene.json", str(error)
+    for name in sorted(names - {"scene.json"}):
+        if isinstance(problem := check_image(folder / name), str):
+            return folder / name, problem
+    return None
 
 
 def _draw(seed: int, subjects: int) -> Scene:

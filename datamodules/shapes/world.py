@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from conf.files import write_atomically
+from conf.files import drop, read_json, write_atomically
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 39, 40),
@@ -236,8 +236,14 @@ def write_dataset(root: Path, counts: dict[str, int], seed: int = 0) -> None:
     for split, count in counts.items():
         stamp = {"split": split, "count": count, "seed": seed, "size": SIZE, "version": 1}
         marker = root / "annotations" / f"made_{split}.json"
-        if marker.exists() and json.loads(marker.read_text()) == stamp:
-            continue
+        made = read_json(marker, then="rendered again")
+        if isinstance(made, dict):
+            size = made.pop("bytes", None)  # Older markers have none
+            if made == stamp and size in (None, now := _size(root, split)):
+                continue
+            if made == stamp:
+                reason = f"{now} bytes, {size} were written"
+                drop(root / split, None, reason, "rendered again")
         scratch = root / f".{split}.{os.getpid()}"
         scratch.mkdir(parents=True)
         try:
@@ -251,7 +257,16 @@ def write_dataset(root: Path, counts: dict[str, int], seed: int = 0) -> None:
             shutil.rmtree(scratch, ignore_errors=True)
         _write_json(root / "annotations" / f"instances_{split}.json", instances)
         _write_json(root / "annotations" / f"captions_{split}.json", captions)
-        _write_json(marker, stamp)
+        _write_json(marker, stamp | {"bytes": _size(root, split)})
+
+
+def _size(root: Path, split: str) -> int:
+    """Bytes of all files of a split."""
+    names = [root / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "captions")]
+    images = os.scandir(root / split) if (root / split).is_dir() else []
+    return sum(entry.stat().st_size for entry in images) + sum(
+        path.stat().st_size for path in names if path.exists()
+    )
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -19,11 +19,10 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from conf.files import write_atomically
+from conf.files import read_kept, write_atomically
 from datamodules.shards import Emit, fill
 from lightning_modules.metrics.functional import Manifold, moments
 
@@ -74,12 +73,9 @@ class RealStats:
         path = self.folder / f"{name}.safetensors"
         # Of several processes one computes, the others read what it wrote
         with FileLock(self.folder / "locks" / name):
-            try:
-                stored = load_file(path)
-                if valid(stored):
-                    return stored
-            except (FileNotFoundError, SafetensorError):  # Never written, or cut off
-                pass
+            stored = read_kept(path, load_file)
+            if stored is not None and valid(stored):
+                return stored
             computed = compute()
             write_atomically(path, lambda draft: save_file(computed, draft))
         return computed

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.describe import show_count
-from conf.files import create_folder, to_json, write_atomically
+from conf.files import create_folder, is_damage, to_json, write_atomically
 from conf.schema import Run
 from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.versions import DIAGNOSTICS, join_parts, measured_by
@@ -137,8 +137,16 @@ def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     for name in (RESULT, SCORES):
         if not (folder / name).is_file():
             raise NotKept(f"{folder} has no {name}: it is no finished run that was evaluated")
-    result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    table = pd.read_parquet(folder / SCORES)
+    try:
+        path = folder / RESULT
+        result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        path = folder / SCORES
+        table = pd.read_parquet(path)
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        raise NotKept(f"{path} is damaged ({reason})") from error
     if "image" not in table or table["image"].isna().any():
         raise NotKept(f"{folder / SCORES} does not say where its images are")
     return result, table
