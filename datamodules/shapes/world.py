@@ -238,11 +238,11 @@ def write_dataset(root: Path, counts: dict[str, int], seed: int = 0) -> None:
         marker = root / "annotations" / f"made_{split}.json"
         made = read_json(marker, then="rendered again")
         if isinstance(made, dict):
-            size = made.pop("bytes", None)  # Older markers have none
-            if made == stamp and size in (None, now := _size(root, split)):
+            written, now = made.pop("bytes", 0), _size(root, split)  # Older markers have none
+            if made == stamp and now >= written:
                 continue
             if made == stamp:
-                reason = f"{now} bytes, {size} were written"
+                reason = f"{now} bytes, {written} were written"
                 drop(root / split, None, reason, "rendered again")
         scratch = root / f".{split}.{os.getpid()}"
         scratch.mkdir(parents=True)

@@ -190,10 +190,10 @@ def check_scheduler(
     (also for the reason that its numbers are not finite then), and one whose images would depend on
     more than their own seeds. ``at_first_sigma`` as in `prepare_scheduler`. Raises ValueError."""
     name, failure = type(scheduler).__name__, Exception()
-    if not hasattr(scheduler, "scale_model_input") or not hasattr(scheduler, "init_noise_sigma"):
+    if "FlowMatch" in name:
         raise ValueError(
-            f"the scheduler {name} is not one of diffusion, but of flows or of its own kind: "
-            "expected one that its text-to-image pipeline draws with, such as DDIMScheduler"
+            f"the scheduler {name} is not one of diffusion, but of flows (SD3, FLUX): expected one "
+            "that its text-to-image pipeline draws with, such as DDIMScheduler"
         )
 
     def draw(seeds: Sequence[int], steps: int) -> Tensor:
