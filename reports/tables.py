@@ -35,7 +35,7 @@ class CellMetric:
     @property
     def intervals(self) -> tuple[Interval | None, ...]:
         """All of them."""
-        return self.summary, self.versus and self.versus.interval, self.wide
+        return self.summary, self.versus.interval if self.versus else None, self.wide
 
     @cached_property
     def effect(self) -> Effect | None:

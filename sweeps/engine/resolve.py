@@ -229,8 +229,8 @@ def _check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
         )
     expected = cell.untouched or (cell.control and cell.training.get("method") == UNTOUCHED_METHOD)
     if run.method.name == UNTOUCHED_METHOD and not expected:
-        unread = [key for key in sweep.keys if key.startswith("method.")]
-        reads = f"it reads none of {', '.join(unread)}, and " if unread else ""
+        varied = [key for key in sweep.keys if key.startswith("method.")]
+        reads = f"it reads none of {', '.join(varied)}, and " if varied else ""
         raise PlanError(
             f"method={run.method.name}: {reads}every sweep has the untouched backbone as a cell "
             "of its own; choose another method"
