@@ -80,12 +80,14 @@ class _ProgressLine:
     """Says on one line of a terminal, and a few times elsewhere, how a long reading goes on."""
 
     def __init__(self) -> None:
-        self.last = time.monotonic()
+        self.last, self.wait = time.monotonic(), 0.5
 
     def __call__(self, text: str, share: float = 0.0) -> None:
         terminal = sys.stderr.isatty()
-        if time.monotonic() - self.last <= (0.5 if terminal else 10):
+        if time.monotonic() - self.last <= self.wait:
             return
+        # What takes longer than a moment is said at once
+        self.wait = 0.5 if terminal else 10
         self.last = time.monotonic()
         end = "\n" if not terminal or share >= 1 else ""
         text = f"\r\x1b[2K{text}" if terminal else text

@@ -20,6 +20,8 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from operator import itemgetter
 from pathlib import Path
 
 from datamodules.formats.index import DataError
@@ -138,21 +140,36 @@ class Images:
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
-        facts: list[str] = []
-        # By path below one of the folders, and by name
-        self.below: dict[str, str] = {}
-        self.named: dict[str, list[str]] = {}
         self.ambiguous = 0
+        # (characters of the folder's path, path and name of each file in it)
+        self._files: list[tuple[int, list[tuple[str, str, str]]]] = []
+        digest = hashlib.sha256()
         for folder in folders:
-            for path, name, state in sorted(walk(folder)):
-                if name.endswith(".json"):
-                    continue
-                relative = path[len(str(folder)) + 1 :].replace(os.sep, "/")
-                self.below.setdefault(relative, path)
-                self.named.setdefault(name, []).append(path)
-                facts.append(f"{relative} {state}")
-        text = "\n".join(facts).encode(errors="surrogateescape")
-        self.digest = hashlib.sha256(text).hexdigest()[:16]
+            begin = len(str(folder)) + 1
+            files = [file for file in walk(folder) if not file[1].endswith(".json")]
+            files.sort(key=itemgetter(0))
+            self._files.append((begin, files))
+            text = "\n".join([f"{path[begin:]} {state}" for path, _, state in files])
+            digest.update(f"{text}\n\n".encode(errors="surrogateescape"))
+        self.digest = digest.hexdigest()[:16]
+
+    @cached_property
+    def below(self) -> dict[str, str]:
+        """The files by their paths below one of the folders."""
+        below: dict[str, str] = {}
+        for begin, files in self._files:
+            for path, _, _ in files:
+                below.setdefault(path[begin:].replace(os.sep, "/"), path)
+        return below
+
+    @cached_property
+    def named(self) -> dict[str, list[str]]:
+        """The files by name."""
+        named: dict[str, list[str]] = {}
+        for _, files in self._files:
+            for path, name, _ in files:
+                named.setdefault(name, []).append(path)
+        return named
 
     def __len__(self) -> int:
         return sum(len(paths) for paths in self.named.values())

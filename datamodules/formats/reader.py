@@ -3,11 +3,9 @@
 
 from __future__ import annotations
 
-import gc
 import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -153,8 +151,7 @@ def open_split(
                 yield record
 
     def make(problems: Problems) -> Iterator[Record]:
-        with _collection_paused():
-            records = reader.list_records(problems)
+        records = reader.list_records(problems)
         notes = {"listed": len(records), "without_caption": 0, "with_masks": 0}
         if not reader.late_captions:
             for record in records:
@@ -176,19 +173,6 @@ def open_split(
             )
 
     return build_index(folder, facts, make, on_error)
-
-
-@contextmanager
-def _collection_paused() -> Iterator[None]:
-    """No look for circles of garbage: among millions of objects that all stay it takes as long as
-    the reading."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _count(paths: Sequence[Path]) -> str:
@@ -262,13 +246,13 @@ def walk(folder: str | Path, depth: int = NESTED) -> Iterator[tuple[str, str, st
     `conf.contents.file_state`)."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith("."):
+            name = entry.name
+            if name[0] == ".":
                 continue
-            if entry.is_dir():
-                if depth:
-                    yield from walk(entry.path, depth - 1)
-            elif entry.is_file():
-                yield entry.path, entry.name, file_state(entry) or ""
+            if entry.is_file():
+                yield entry.path, name, file_state(entry) or ""
+            elif depth and entry.is_dir():
+                yield from walk(entry.path, depth - 1)
 
 
 def digest_files(paths: Sequence[Path | None]) -> str:
