@@ -120,10 +120,11 @@ def named_when_full(path: Path | str) -> Iterator[None]:
         full = _find_full(error)
         if full is None:
             raise
-        own = getattr(full, "filename", None)
+        own = full.path if isinstance(full, DiskFull) else getattr(full, "filename", None)
         # A draft's name says nothing to a person
-        known = isinstance(own, str) and not any(map(DRAFT.fullmatch, Path(own).parts))
-        raise DiskFull(own if known else path) from error
+        if isinstance(own, str) and not any(map(DRAFT.fullmatch, Path(own).parts)):
+            path = own
+        raise DiskFull(path) from error
 
 
 def _find_full(error: BaseException) -> BaseException | None:

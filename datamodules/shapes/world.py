@@ -263,10 +263,10 @@ def write_dataset(root: Path, counts: dict[str, int], seed: int = 0) -> None:
 def _size(root: Path, split: str) -> int:
     """Bytes of all files of a split."""
     names = [root / "annotations" / f"{kind}_{split}.json" for kind in ("instances", "captions")]
-    images = os.scandir(root / split) if (root / split).is_dir() else []
-    return sum(entry.stat().st_size for entry in images) + sum(
-        path.stat().st_size for path in names if path.exists()
-    )
+    total = sum(path.stat().st_size for path in names if path.exists())
+    if (root / split).is_dir():
+        total += sum(entry.stat().st_size for entry in os.scandir(root / split))
+    return total
 
 
 def _write_json(path: Path, content: object) -> None:
