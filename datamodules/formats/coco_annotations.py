@@ -231,8 +231,8 @@ class CocoReader(Reader):
             splits.append("restval")
             self.remarks.append("train holds Karpathy's train and restval images")
 
-        def take(name: str, entry: dict[str, Any], text: str) -> None:
-            if name != "images" or entry.get("split") not in splits:
+        def take(of: str, entry: dict[str, Any], text: str) -> None:
+            if of != "images" or entry.get("split") not in splits:
                 return
             name, folder = entry.get("filename"), entry.get("filepath")
             key = entry.get("cocoid", entry.get("imgid"))

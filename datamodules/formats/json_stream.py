@@ -93,7 +93,7 @@ class _Source:
         self.text, self.at, self.passed, self.ended = "", 0, 0, False
         # Of the last value
         self.begun = 0
-        self.scan = json.JSONDecoder().scan_once
+        self.scan = json.JSONDecoder().scan_once  # type: ignore[attr-defined]
 
     def next(self) -> str:
         """The next character that is no space, which stays to be read; "" at the end."""
