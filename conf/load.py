@@ -509,19 +509,24 @@ def _read(path: Path, index: SchemaIndex, prefix: str = "") -> dict[str, Any]:
         ) from None
     if not isinstance(content or {}, dict):
         raise ConfigError(f"{path}: expected key: value lines")
-    content = content or {}
-    return _flatten(content, index, prefix)
+    try:
+        return _flatten(content or {}, index, prefix)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
 
 
 def _flatten(content: Mapping[Any, Any], index: SchemaIndex, prefix: str = "") -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, value in content.items():
         key = f"{prefix}{name}"
-        values.update(
+        inner = (
             _flatten(value, index, key + ".")
             if key in index.nodes and isinstance(value, dict)
             else {key: value}
         )
+        if twice := sorted(inner.keys() & values.keys()):
+            raise ConfigError(f"{twice[0]} is given twice: keep one of them")
+        values.update(inner)
     return values
 
 

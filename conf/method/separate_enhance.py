@@ -128,7 +128,16 @@ def _check_concepts(config: Run) -> None:
 
 
 def check_evaluation(config: Run, late: Run) -> None:
-    """Raises ValueError where a change of low-rank weights is to be scaled or permuted."""
+    """Raises ValueError where a change of low-rank weights is to be scaled or permuted, and for
+    settings of a training that is over."""
+    if not config.method.separate.test_time:
+        acts = {"separate.scale"} | ({"separate.control"} if _permutes(config, late) else set())
+        for key in config.evaluate_with:
+            section, _, name = key.removeprefix("method.").partition(".")
+            if section in ("separate", "weights") and f"{section}.{name}" not in acts:
+                raise ValueError(
+                    f"{key} cannot change after training: it acts in training; use when=train"
+                )
     rank, separate = config.method.weights.rank, late.method.separate
     if rank and (separate.control == "permuted" or separate.scale != 1):
         raise ValueError(
@@ -136,6 +145,11 @@ def check_evaluation(config: Run, late: Run) -> None:
             f"method.weights.rank={rank}: only whole weights are permuted or scaled; set the rank "
             "to 0"
         )
+
+
+def _permutes(config: Run, late: Run) -> bool:
+    """Whether what changes of ``control`` is done to the trained change, not to the training."""
+    return "denoising" not in (config.method.separate.control, late.method.separate.control)
 
 
 METHOD = MethodSpec(

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "check_backbone", "undefined_metrics"]
 
+# What ``evaluate_with`` cannot change: it is read before an evaluation, whatever the method
+FIXED = ("backbone.", "data.", "method.name", "method.init", "method.latents")
 KINDS = {
     "captions": "images with captions are",
     "scene": "a scene is",
@@ -198,10 +200,12 @@ def _check_data(config: Run) -> None:
 def _check_overrides(config: Run) -> None:
     """Whether ``evaluate_with`` leaves alone what the adapter was trained with."""
     spec = methods()[config.method.name]
-    late = [key for key in config.evaluate_with if key.startswith(spec.fixed_after_training)]
+    trained = ("trainer.",) if spec.trains(config.method) else ()
+    fixed = (*FIXED, *trained, *spec.fixed_after_training)
+    late = [key for key in config.evaluate_with if key == "method" or f"{key}.".startswith(fixed)]
     if late:
         raise ValueError(
-            f"{', '.join(late)} cannot change after training: the adapter was trained with it; "
+            f"{', '.join(late)} cannot change after training: it acts in training, or before; "
             "use when=train"
         )
     spec.check_evaluation(config, conf.with_eval_overrides(config))

@@ -134,10 +134,15 @@ def test_values_of_code_are_not_converted(kind: type, value: object) -> None:
         read(kind, value)
 
 
-def test_yaml_that_says_two_things_is_refused() -> None:
+def test_yaml_that_says_two_things_is_refused(tmp_path: Path) -> None:
     for text in ("a: 1\na: 2", "a: !!int 010", "? [1]\n: 2"):
         with pytest.raises(yaml.YAMLError):
             parse(text)
+    path = tmp_path / "run.yaml"
+    for text in ("trainer.steps: 2\ntrainer:\n  steps: 3", "trainer: {steps: 3}\ntrainer.steps: 2"):
+        path.write_text(text)
+        with pytest.raises(ConfigError, match=r"run.yaml: trainer.steps is given twice"):
+            conf.read_run(path)
     assert parse("a: &x {y: 1}\nb: {<<: *x, z: 2}")["b"] == {"y": "1", "z": "2"}
 
 

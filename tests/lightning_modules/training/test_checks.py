@@ -102,6 +102,22 @@ SUBJECTS = [
             {"evaluate_with": {"method.gate.width": 16}},
             "method.gate.width cannot change after training: .*use when=train",
         ),
+        *(
+            (method, {"evaluate_with": {key: value}}, f"^{key} cannot change after training: ")
+            for method, key, value in (
+                ("maskattn", "trainer.lr", 0.1),
+                ("maskattn", "backbone.dtype", "bfloat16"),
+                ("maskattn", "data.flip", True),
+                ("maskattn", "method", "mcgm"),
+                ("maskattn", "method.gate.bias", 0.0),
+                ("maskattn", "method.gate.supervision_weight", 0.5),
+                ("mcgm", "method.masks.lambda_m", 0.0),
+                ("mcgm", "method.masks.dropout", 0.0),
+                ("separate_enhance", "method.separate.enhance_weight", 0.0),
+                ("separate_enhance", "method.separate.control", "denoising"),
+                ("separate_enhance", "method.weights.trainable", "q"),
+            )
+        ),
         (
             "maskattn",
             {"evaluate_with": {"method.gate.mode": "learned"}},
