@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import version
-from importlib.util import resolve_name
+from importlib.util import find_spec, resolve_name
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -150,6 +150,13 @@ def _own_modules(config: Run) -> tuple[str, str]:
 # --- the code that a module reaches ---------------------------------------------------------------
 
 
+def _find_elsewhere(module: str) -> Path | None:
+    """The file of a module that its package finds outside of the tree."""
+    found = find_spec(module)
+    outside = found and found.origin and not Path(found.origin).is_relative_to(PROJECT)
+    return Path(str(found.origin)) if found and outside else None
+
+
 @cache
 def code_version(
     *roots: str,
@@ -238,6 +245,8 @@ class _Code:
         if root in self.files and not self._is_package(root):
             return [root]
         members = [name for name in self.files if root in (name, name.rpartition(".")[0])]
+        if not members and (elsewhere := _find_elsewhere(root)):
+            self.files[root], members = elsewhere, [root]
         if not members:
             raise ValueError(f"{root}: expected a module or a package of {', '.join(PACKAGES)}")
         return members

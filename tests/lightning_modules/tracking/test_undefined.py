@@ -51,7 +51,7 @@ def test_a_store_gives_back_numbers_alone(
     stored = client(tracking.uri).get_run(run.run_id).data
     assert stored.metrics == {"train/loss": 0.4, "eval/success": 0.5, "system/memory": 3.0}
     assert stored.tags["undefined"] == (
-        "train/overlap: NaN at step 10 and 1 more times; eval/fid: infinite; "
+        "train/overlap: NaN at step 10 and 1 more time; eval/fid: infinite; "
         "eval/kid: -infinite; eval/x: NaN: no image has a score"
     )
 
