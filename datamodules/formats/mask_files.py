@@ -101,6 +101,8 @@ def read_levels(plane: np.ndarray, lossy: bool = False) -> MaskReading:
     few = len(shades) <= FEW
     if few and not (noisy and lossy) and (top < BRIGHT * full or small > 0.1):
         raise ValueError(f"{_name_labels(levels)}: {CURE}")
+    if not few and not lossy and _shows_areas(plane, levels):
+        raise ValueError(f"{_name_labels(levels)}: {CURE}")
     if noisy and not (few and not lossy):
         note = "its values between are taken for noise of a compression: there is what is above 127"
         return MaskReading((plane > 127).astype(np.float32), "0 and 255 with noise", (note,))
@@ -152,6 +154,17 @@ def _is_noise(counts: np.ndarray, lossy: bool) -> bool:
     return bool(
         counts[0] + counts[255] + near >= NEAR * counts.sum() and (lossy or near > SHARP * between)
     )
+
+
+def _shows_areas(plane: np.ndarray, levels: np.ndarray) -> bool:
+    """Whether a plane [H, W] is made of areas of one value each, ``levels`` in all, and no two of
+    them neighbours, as labels that are spread over the range are. The shades of a soft edge are
+    seldom equal side by side, those of a blur differ by one."""
+    apart = np.diff(levels, prepend=-2, append=levels[-1] + 2) > 1
+    alone = levels[apart[:-1] & apart[1:]]
+    inner = np.isin(plane, alone[(alone > 0) & (alone < levels[-1])])
+    equal = inner[:, :-1] & (plane[:, :-1] == plane[:, 1:])
+    return bool(inner.sum() > plane.astype(bool).sum() / 2 and equal.sum() > inner.sum() / 2)
 
 
 def _find_areas(counts: np.ndarray) -> list[int]:

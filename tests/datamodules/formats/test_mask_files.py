@@ -114,6 +114,7 @@ LABELS = {
     "a void border": labels(1, 1, 1, 255),
     "two classes and void": labels(1, 2, 2, 255),
     "four greys": labels(50, 100, 150),
+    "thirty labels over the range": labels(*range(10, 250, 8)),
     "one label everywhere": np.full((96, 128), 4, np.uint8),
     "16 bit": labels(1, 2, 3).astype(np.uint16),
     "16 bit, instances": labels(1, 2, 3).astype(np.uint16) * 1000,
@@ -133,6 +134,16 @@ def test_label_maps_and_pictures_are_no_masks(name: str):
     with pytest.raises(ValueError, match=r"save each subject as a file of its own, white") as error:
         saved(LABELS[name])
     assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("width", [1, 3, 40])
+def test_edges_and_thin_lines_of_64_shades_are_shares(width: int):
+    fine = Image.new("L", (1024, 768))
+    ImageDraw.Draw(fine).line((100, 90, 900, 600), fill=255, width=8 * width)
+    reading = saved(fine.reduce(8))
+    assert reading.kind.startswith("soft") and reading.values.max() > 0.75
+    blurred = saved(disc().filter(ImageFilter.GaussianBlur(9)))
+    assert blurred.kind.startswith("soft")
 
 
 def test_a_mask_in_the_colours_and_another_in_the_transparency():
