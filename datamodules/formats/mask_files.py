@@ -66,7 +66,12 @@ def read_mask_image(image: Image.Image, form: str = "PNG") -> MaskReading:
                     f"of its own does: {CURE}"
                 )
             reading = read_levels(alpha, lossy)
-            return reading._replace(kind=f"alpha, {reading.kind}")
+            notes = reading.notes
+            if colors > 1 and not np.ptp(opaque, axis=-1).any():
+                notes += (
+                    "its transparency is the mask; the greys where it is opaque are not read",
+                )
+            return reading._replace(kind=f"alpha, {reading.kind}", notes=notes)
         if not alpha.any():
             raise ValueError(f"is transparent everywhere: {CURE}")
     if image.mode in ("1", "L", "LA"):

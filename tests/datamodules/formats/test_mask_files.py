@@ -136,6 +136,16 @@ def test_label_maps_and_pictures_are_no_masks(name: str):
     assert len(str(error.value).splitlines()) == 1
 
 
+def test_greys_beside_a_transparency_are_told():
+    frame = Image.new("L", (128, 96), 0)
+    frame.paste(255, (4, 4, 124, 92))
+    reading = saved(cut_out(frame, disc().filter(ImageFilter.GaussianBlur(9))))
+    assert reading.values.mean() == pytest.approx(120 * 88 / (128 * 96))
+    assert reading.notes == (
+        "its transparency is the mask; the greys where it is opaque are not read",
+    )
+
+
 @pytest.mark.parametrize("width", [1, 3, 40])
 def test_edges_and_thin_lines_of_64_shades_are_shares(width: int):
     fine = Image.new("L", (1024, 768))
