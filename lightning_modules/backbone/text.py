@@ -95,6 +95,20 @@ class TextEncoders:
             return_tensors="pt",
         )
 
+    def find_cut(self, texts: Sequence[str]) -> list[str]:
+        """Those of the texts that are longer than the encoders read: their end counts for
+        nothing."""
+        # A byte is a token at most, and two are added
+        long = [text for text in texts if len(self.family.prepare(text).encode()) + 2 > self.length]
+        if not long:
+            return []
+        read = [self.family.prepare(text) for text in long]
+        counts = [
+            [len(ids) for ids in tokenizer(read, truncation=False, verbose=False)["input_ids"]]
+            for tokenizer in self.tokenizers
+        ]
+        return [long[i] for i, of in enumerate(zip(*counts, strict=True)) if max(of) > self.length]
+
     def token_names(self, prompt: str) -> list[str]:
         """The prompt's tokens as text, padding left out: "BOS" first (not of T5), "EOS" last."""
         given = self.tokenize([prompt])

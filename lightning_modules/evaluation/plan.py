@@ -120,14 +120,7 @@ def find_cut(backbone: Any, prompts: Sequence[Prompt]) -> list[str]:
     no part in the image."""
     text = getattr(backbone, "text", None)
     once = list(dict.fromkeys(prompt.text for prompt in prompts))
-    if not (text and once):
-        return []
-    read = [text.family.prepare(prompt) for prompt in once]
-    counts = [
-        [len(ids) for ids in tokenizer(read, truncation=False, verbose=False)["input_ids"]]
-        for tokenizer in text.tokenizers
-    ]
-    return [once[i] for i, of in enumerate(zip(*counts, strict=True)) if max(of) > text.length]
+    return text.find_cut(once) if text else []
 
 
 def shown_prompts(prompts: Sequence[Prompt], count: int) -> set[tuple[str, int]]:

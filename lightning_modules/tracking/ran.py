@@ -90,6 +90,8 @@ def list_differences(
             ("backbone.resolution", config.backbone.resolution, training.get("resolution")),
             ("seed", config.seed, training.get("seed")),
         ]
+        read = training.get("captions", 0)
+        sides.append(("captions read whole", read, read - training.get("captions_cut", 0)))
         counted = data_kind(config) != "scene"  # Whose few images are drawn again and again
         if counted and images is not None and training.get("images", images) < images:
             sides.append(("data.train_images", images, training["images"]))

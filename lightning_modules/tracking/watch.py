@@ -71,6 +71,7 @@ class TrainingWatch(L.Callback):
         self.facts: dict[str, Any] = {}
         self._rates: list[float] = []
         self._seen: dict[str, Any] | None = None
+        self._captions = self._cut = 0
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         groups = trainer.optimizers[0].param_groups
@@ -99,7 +100,10 @@ class TrainingWatch(L.Callback):
             "resumed_at": trainer.global_step,
         }
 
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: Any, batch: Any, *_: Any) -> None:
+        if (text := getattr(self.backbone, "text", None)) is not None:
+            self._captions += len(batch.captions)
+            self._cut += len(text.find_cut(batch.captions))
         if self._seen is None:  # Now: what looks at the method before its first step is no training
             self._watch = watch_denoiser(self.backbone)
             self._seen = self._watch.__enter__()
@@ -112,6 +116,8 @@ class TrainingWatch(L.Callback):
         self._stop()
         seen = {k: value for k, value in (self._seen or {}).items() if k not in ("rows", "calls")}
         self.facts |= {"steps": trainer.global_step, "peak_lr": self._rates, **seen}
+        if self._cut:  # In this process, and since a resumed training went on
+            self.facts |= {"captions": self._captions, "captions_cut": self._cut}
 
     def on_exception(self, trainer: L.Trainer, pl_module: Any, exception: BaseException) -> None:
         self._stop()

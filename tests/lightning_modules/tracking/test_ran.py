@@ -22,7 +22,7 @@ from lightning_modules.tracking.ran import (
     read_ran,
     write_ran,
 )
-from lightning_modules.tracking.watch import describe_sampling, watch_denoiser
+from lightning_modules.tracking.watch import TrainingWatch, describe_sampling, watch_denoiser
 
 # As a run of the default settings leaves them
 TRAINING: dict[str, Any] = {
@@ -124,6 +124,24 @@ def test_prompts_are_counted_as_scored(tmp_path: Any) -> None:
     assert "prompts read whole" not in list_differences(Run(), Run(), {}, counted)
     write_ran(tmp_path, counted)
     assert read_ran(tmp_path) == counted and read_ran(tmp_path / "none") == read_ran(None) == {}
+
+
+def test_captions_that_training_reads_in_part_are_counted(embedded: Backbone) -> None:
+    long = " ".join(["red"] * embedded.text.length)
+    watch: Any = TrainingWatch(SimpleNamespace(text=embedded.text))
+    trainer: Any = SimpleNamespace(
+        optimizers=[SimpleNamespace(param_groups=[{"lr": 0.1}])], global_step=2
+    )
+    watch._rates = [0.0]
+    for captions in (["a red circle", long], ["a red circle", "a blue ring"]):
+        watch.on_train_batch_start(trainer, None, SimpleNamespace(captions=captions), 0)
+    watch.on_train_end(trainer, None)
+    assert watch.facts["captions_cut"] == 1 and watch.facts["captions"] == 4
+    differs = list_differences(Run(), Run(), TRAINING | watch.facts, {})
+    assert differs["captions read whole"] == "asked 4, ran 3"
+    watch = TrainingWatch(SimpleNamespace(text=embedded.text))
+    watch.on_train_end(trainer, None)
+    assert "captions_cut" not in watch.facts, "nothing to say where all were read"
 
 
 def test_a_slow_format_is_measured_in_what_runs(monkeypatch: pytest.MonkeyPatch) -> None:
