@@ -3,6 +3,7 @@ which gradient reaches them."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -46,6 +47,7 @@ class GateRecord:
     gates: dict[str, Tensor] = field(default_factory=dict)  # Live: [B, N, T]
     token_types: dict[str, Tensor] = field(default_factory=dict)  # Live, cross-attention: [B, T]
     masked_out: dict[str, Tensor] = field(default_factory=dict)  # Live: [B, T], by the text's mask
+    free: dict[str, Tensor] = field(default_factory=dict)  # Live: broadcastable to [B, N, T]
     # Live: sum of squared gradients of [closed, open] gates, and of how many
     squares: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, Tensor] = field(default_factory=dict)
@@ -63,6 +65,7 @@ class GateRecord:
         T], ``types`` [B, T], None in self-attention."""
         if self.live:
             self.logits[site.name], self.gates[site.name] = logits, gate
+            self.free[site.name] = free
             if types is not None:
                 self.token_types[site.name] = types
                 if forward.masked_out is not None:
@@ -117,11 +120,6 @@ class GateRecord:
 
         gate.register_hook(hook)
 
-    def attended(self, site: str) -> Tensor | bool:
-        """Which of a site's gates of the latest pass (``live``) can matter: [B, 1, T], or True for
-        all."""
-        return ~self.masked_out[site][:, None] if site in self.masked_out else True
-
     # --- results ---------------------------------------------------------------------------------
 
     def all_reduce(self, sites: Sequence[Site]) -> GateRecord:
@@ -152,15 +150,17 @@ class GateRecord:
         return torch.stack([_sum_sites(self.closed).sum(), _sum_sites(self.counted).sum()])
 
     def share_closed(self) -> float:
-        """Share of free gates that were closed, over all sites, in [0, 1]."""
+        """Share of free gates that were closed, over all sites, in [0, 1]; NaN without any."""
         closed, counted = self.tally().tolist()
-        return closed / counted if counted else 0.0
+        return closed / counted if counted else math.nan
 
     def shares(self) -> dict[str, float]:
         """Share of closed gates under ``site/<name>``, ``kind/<bos, word, eos or padding>`` and
-        ``time/<first>-<last timestep>``."""
+        ``time/<first>-<last timestep>``; those of which there was no free gate are absent."""
         result = {
-            f"site/{name}": _share(self.closed[name], self.counted[name]) for name in self.closed
+            f"site/{name}": _share(self.closed[name], self.counted[name])
+            for name in self.closed
+            if self.counted[name].sum() > 0
         }
         if not self.closed:
             return result
@@ -196,5 +196,4 @@ def _sum_sites(store: dict[str, Tensor]) -> Tensor:
 
 
 def _share(closed: Tensor, counted: Tensor) -> float:
-    number = float(counted.sum())
-    return float(closed.sum()) / number if number else 0.0
+    return float(closed.sum()) / float(counted.sum())

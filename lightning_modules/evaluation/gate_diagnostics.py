@@ -7,6 +7,7 @@ training since somebody took it.
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable
@@ -81,20 +82,20 @@ class GateProbe(Probe):
         return record
 
     def changes(self, start: Gates) -> dict[str, float]:
-        """``gates_reopened``: of the gates closed under ``start``, the share that is open now (0
-        when none was closed); ``gates_shut``: of those that were open, the share that is closed
-        now."""
+        """``gates_reopened``: of the free gates closed under ``start``, the share that is open now;
+        ``gates_shut``: of those that were open, the share that is closed now. NaN where there were
+        none. Gates that a rule holds are not counted: they can do neither."""
         before, now = self.run(start), self.run()
         reopened = shut = was_closed = was_open = 0.0
         for site, old in before.gates.items():
-            first, last, read = old > 0.5, now.gates[site] > 0.5, now.attended(site)
-            reopened += float((~first & last).sum())
-            shut += float((first & ~last).sum())
-            was_closed += float((~first).sum())
-            was_open += float((first & read).sum())
+            first, last, free = old > 0.5, now.gates[site] > 0.5, now.free[site]
+            reopened += float((~first & last & free).sum())
+            shut += float((first & ~last & free).sum())
+            was_closed += float((~first & free).sum())
+            was_open += float((first & free).sum())
         return {
-            "gates_reopened": reopened / max(was_closed, 1.0),
-            "gates_shut": shut / max(was_open, 1.0),
+            "gates_reopened": reopened / was_closed if was_closed else math.nan,
+            "gates_shut": shut / was_open if was_open else math.nan,
         }
 
     def mask_iou(self) -> dict[str, float]:
@@ -178,8 +179,8 @@ class GateDiagnostics(L.Callback):
     ``closed/site/…``, ``closed/kind/…``, ``closed/time/…``: share of closed gates since the last
     time, by layer, kind of token and timesteps; ``gradient/closed`` and ``gradient/open``: root
     mean square of the loss's gradient by a closed and by an open gate; ``opened`` and ``shut``: on
-    the first training images with fixed noise, the share of gates that changed state since the last
-    time.
+    the first training images with fixed noise, the share of free gates that changed state since the
+    last time.
 
     Of several processes all need this callback, one with a ``store``.
     """
@@ -229,11 +230,9 @@ class GateDiagnostics(L.Callback):
         record = self.probe.run()
         now = {site: gate > 0.5 for site, gate in record.gates.items()}
         before, self.before = self.before, now
-        if before is None:
+        total = sum(int(record.free[site].expand_as(gate).sum()) for site, gate in now.items())
+        if before is None or not total:
             return {}
-        total = sum(
-            int((torch.ones_like(gate) & record.attended(site)).sum()) for site, gate in now.items()
-        )
         opened = sum(int((~before[site] & gate).sum()) for site, gate in now.items())
         shut = sum(int((before[site] & ~gate).sum()) for site, gate in now.items())
         return {"opened": opened / total, "shut": shut / total}

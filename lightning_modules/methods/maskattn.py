@@ -158,7 +158,8 @@ class MaskAttn(Method):
         terms["denoising"] = terms["denoising"]._replace(weight=gate.denoising_weight)
         assert self.window is not None
         closed, counted = distributed.sum_over_ranks(self.window.tally()).tolist()
-        self.log("train/gate_closed", closed / counted if counted else 0.0)
+        if counted:
+            self.log("train/gate_closed", closed / counted)
 
         done = self.global_step / max(self.recipe.steps, 1) if self._trainer is not None else 0.0
         weight = supervision_weight(gate, min(done, 1.0))

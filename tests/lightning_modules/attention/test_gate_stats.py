@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from typing import Any
 
@@ -108,9 +109,18 @@ def test_gates_that_a_rule_holds_are_not_counted_and_soft_ones_are_closed_below_
     assert record.shares() == {"site/a.attn2": 0.5, "kind/word": 0.5, "time/0-249": 0.5}
 
 
-def test_nothing_seen_is_nothing_closed():
+def test_a_site_whose_gates_a_rule_holds_has_no_share():
+    record = GateRecord()
+    types = torch.tensor([[BOS, EOS]], dtype=torch.uint8)
+    held = torch.zeros(1, 1, 2, dtype=torch.bool)
+    gate = torch.ones(1, 4, 2)
+    record.add(CROSS, gate, gate, held, types, ForwardContext(None, torch.tensor([5])))
+    assert math.isnan(record.share_closed()) and record.shares() == {}
+
+
+def test_nothing_seen_has_no_share():
     assert (
-        GateRecord().share_closed() == 0
+        math.isnan(GateRecord().share_closed())
         and GateRecord().shares() == {}
         and GateRecord(live=True).gradients() == {}
     )

@@ -285,10 +285,7 @@ def test_gates_know_words_from_padding_by_the_mask(pixart: Backbone):
         assert gate[:, :, 4:].eq(1).all() and gate[0, :, :4].sum(-1).eq(1).all(), (
             "one token is open, and padding has no gate"
         )
-        assert (
-            not record.attended(site.name)[:, :, 4:].any()
-            and record.attended(site.name)[0, 0, :4].all()
-        )
+        assert not record.free[site.name][:, :, 4:].any() and record.free[site.name][0, 0, :4].all()
     assert (
         set(record.shares()) >= {"kind/word", "kind/eos"} and "kind/padding" not in record.shares()
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -193,7 +194,28 @@ def test_changes_are_shares_of_what_was_closed_and_of_what_was_open(
     assert found == pytest.approx({"gates_reopened": reopened, "gates_shut": shut})
     set_gates(start, {256: torch.ones(256, 24)})
     set_gates(method.gates, {256: torch.ones(256, 24)})
-    assert probe.changes(start) == {"gates_reopened": 0, "gates_shut": 0}
+    found = probe.changes(start)
+    assert math.isnan(found["gates_reopened"]) and found["gates_shut"] == 0, "none was closed"
+
+
+@pytest.mark.parametrize(
+    "rules", [{"protect": "none", "padding_gate": "closed"}, {"protect": "specials"}], ids=str
+)
+def test_gates_that_a_rule_holds_neither_reopen_nor_shut(
+    embedded: Backbone, world: ShapesDataModule, rules: dict[str, Any]
+):
+    method = maskattn(embedded, stage="high", **rules)
+    probe = GateProbe(method, world.eval_sets["val"], 0, 2)
+    first, all_open = torch.zeros(256, 24), torch.ones(256, 24)
+    first[:, 1] = 1  # A word: no location may be empty
+    start = set_gates(method.build_gates(), {256: first})
+    set_gates(method.gates, {256: all_open})
+    assert probe.changes(start) == {"gates_reopened": 1, "gates_shut": 0}
+    start = set_gates(method.build_gates(), {256: all_open})
+    set_gates(method.gates, {256: first})
+    free = int(probe.run().free[method.gates.sites[0].name].sum())
+    shut = probe.changes(start)["gates_shut"]
+    assert shut == pytest.approx((free - 2) / free), "all but a word of each caption"
 
 
 def test_an_untrained_method_has_changed_nothing_since_its_start(
