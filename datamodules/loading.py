@@ -50,14 +50,20 @@ def share(count: int, rank: int, world: int) -> range:
     return range(count * rank // world, count * (rank + 1) // world)
 
 
+def count_batches(size: int, batch: int, accumulate: int = 1) -> int:
+    """How many batches of an epoch make whole optimiser steps of ``accumulate`` batches."""
+    return size // (batch * accumulate) * accumulate
+
+
 class Order(DistributedSampler[Any]):
     """Every index once, in an order that ``seed`` and ``epoch`` fix, for process ``rank`` of
     ``world``: of each global batch of ``world`` x ``batch`` samples its own ``batch``. Together the
     processes see the batches of one process with the global batch.
 
-    What makes no whole global batch is dropped. An epoch that is taken up again leaves out its
-    first ``skip`` batches. ``with_epoch`` gives (epoch, index) in place of the index. Without
-    ``shuffle`` the order is that of the indices.
+    What makes no whole global batch is dropped, or no ``accumulate`` of them, of which an
+    optimiser step is: the Trainer ends an epoch with a step, of however few. An epoch that is taken
+    up again leaves out its first ``skip`` batches. ``with_epoch`` gives (epoch, index) in place of
+    the index. Without ``shuffle`` the order is that of the indices.
     """
 
     # A DistributedSampler because Lightning wraps any other once more: each process would then take
@@ -74,7 +80,9 @@ class Order(DistributedSampler[Any]):
         world: int = 1,
         with_epoch: bool = False,
         shuffle: bool = True,
+        accumulate: int = 1,
     ) -> None:
+        self.accumulate = accumulate
         self.size, self.seed, self.epoch, self.skip = size, seed, epoch, skip
         self.batch, self.rank, self.world = batch, rank, world
         self.with_epoch, self.shuffle = with_epoch, shuffle
@@ -82,7 +90,7 @@ class Order(DistributedSampler[Any]):
     def __len__(self) -> int:
         # The whole epoch, also when it is taken up again: the Trainer counts the batches that came
         # before.
-        return self.size // (self.batch * self.world) * self.batch
+        return count_batches(self.size, self.batch * self.world, self.accumulate) * self.batch
 
     def __iter__(self) -> Iterator[Any]:
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
@@ -137,31 +145,45 @@ class PairedDataModule(L.LightningDataModule):
         (``reload_dataloaders_every_n_epochs=1``).
 
         Lightning itself would begin an interrupted epoch from its start, with the numbers of later
-        batches. Raises ValueError when an epoch holds fewer samples than a global batch.
+        batches. Raises ValueError when an epoch holds fewer samples than an optimiser step takes.
         """
         size, (rank, world) = len(self.train_set), ranks()
-        if size < self.batch * world:
+        accumulate = getattr(self.trainer, "accumulate_grad_batches", 1)
+        if not (batches := count_batches(size, self.batch * world, accumulate)):
             on = f" on each of {world} processes" if world > 1 else ""
+            if accumulate > 1:
+                on += f", {accumulate} times for a step (trainer.accumulate)"
             raise ValueError(
                 f"{size} training samples make no batch of {self.batch}{on}: set "
                 "trainer.batch lower"
             )
         epoch = self.trainer.current_epoch if self.trainer else 0
         done = self.trainer.fit_loop.batch_idx + 1 if self.trainer else 0
-        skip = done % (size // (self.batch * world))
+        skip = done % batches
         shuffle = not getattr(self.train_set, "in_order", False)
         if not self.workers:
             self.train_set.epoch = epoch
-            order = Order(size, self.seed, epoch, skip, self.batch, rank, world, shuffle=shuffle)
+            order = Order(
+                *(size, self.seed, epoch, skip, self.batch, rank, world),
+                shuffle=shuffle,
+                accumulate=accumulate,
+            )
             return DataLoader(self.train_set, self.batch, sampler=order, collate_fn=collate)
         # The worker processes are started once, before the first step, and hold copies of the
         # dataset: the epoch comes with each index. Up to Python 3.11 a process that is forked while
         # a thread of autograd or of the process group enters Python can wait for a lock for ever;
         # with new workers in each epoch that happened.
-        made_for = (self.train_set, size, self.seed, self.batch, self.workers, rank, world)
+        made_for = (
+            *(self.train_set, size, self.seed, self.batch, self.workers, rank, world, accumulate),
+        )
         if self._loader is None or self._made_for != made_for:
             self._made_for = made_for
-            order = Order(size, self.seed, epoch, skip, self.batch, rank, world, True, shuffle)
+            order = Order(
+                *(size, self.seed, epoch, skip, self.batch, rank, world),
+                with_epoch=True,
+                shuffle=shuffle,
+                accumulate=accumulate,
+            )
             self._loader = DataLoader(
                 EpochSamples(self.train_set),
                 self.batch,

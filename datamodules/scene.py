@@ -62,7 +62,7 @@ def build(config: Run, emit: Emit) -> SceneDataModule:
         "union_sampling": subjects.union_sampling,
         "flip": data.flip,
         "tokens": subjects.tokens or None,
-        "length": max(trainer.batch * trainer.devices * 25, 100),
+        "length": max(trainer.batch * trainer.devices * 25, 100) * trainer.accumulate,
     }
     if data.root == "auto":
         from datamodules.shapes.scene import ShapesSceneDataModule

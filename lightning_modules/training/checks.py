@@ -213,10 +213,13 @@ def _check_overrides(config: Run) -> None:
 
 def _check_batch(config: Run) -> None:
     images, batch, devices = config.data.train_images, config.trainer.batch, config.trainer.devices
+    accumulate = config.trainer.accumulate
     trains = methods()[config.method.name].trains(config.method)
     # A scene's few images are drawn again and again.
-    if images and trains and data_kind(config) != "scene" and images < batch * devices:
+    if images and trains and data_kind(config) != "scene" and images < batch * devices * accumulate:
         each = f" on each of trainer.devices={devices}" if devices > 1 else ""
+        if accumulate > 1:
+            each += f", trainer.accumulate={accumulate} times"
         raise ValueError(
             f"data.train_images={images} make no batch of trainer.batch={batch}{each}: lower it"
         )

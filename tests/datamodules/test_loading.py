@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import lightning as L
 import pytest
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.loading import Order, PairedDataModule, ranks, share
@@ -181,6 +184,51 @@ def test_two_processes_train_on_the_batches_of_one_and_go_on_in_the_middle_of_an
         refused == other_refused
         and ("samples 21, global_batch 6, seed 5; now it is samples 21, global_batch 4") in refused
     )
+
+
+class Steps(L.LightningModule):
+    """Of each optimiser step: how many samples it took, and the gradient of a loss whose is 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.samples = torch.nn.Parameter(torch.zeros(1)), 0
+        self.steps: list[tuple[int, float]] = []
+
+    def training_step(self, batch: Any, number: int) -> Tensor:
+        self.samples += len(batch.captions)
+        return self.weight.sum()
+
+    def on_before_optimizer_step(self, optimizer: Any) -> None:
+        assert self.weight.grad is not None
+        self.steps.append((self.samples, float(self.weight.grad)))
+        self.samples = 0
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+def fit_steps(size: int, batch: int, accumulate: int) -> list[tuple[int, float]]:
+    module = Steps()
+    L.Trainer(
+        max_steps=5,
+        accumulate_grad_batches=accumulate,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        reload_dataloaders_every_n_epochs=1,
+    ).fit(module, datamodule=Numbers(size, batch))
+    return module.steps
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_each_step_takes_as_many_samples_also_at_the_end_of_an_epoch():
+    assert fit_steps(11, 1, 4) == [(4, 1.0)] * 5
+    assert fit_steps(11, 2, 2) == [(4, 1.0)] * 5
+    assert len(Order(11, 0, 0, accumulate=4)) == 8 and len(Order(11, 0, 0, batch=2)) == 10
+    with pytest.raises(ValueError, match=r"make no batch of 3, 4 times .*trainer.accumulate"):
+        fit_steps(11, 3, 4)
 
 
 def test_too_few_samples_and_a_checkpoint_of_other_data_are_refused():

@@ -68,6 +68,11 @@ SUBJECTS = [
             {"trainer.devices": 5},
             "16 make no batch of trainer.batch=4 on each of trainer.devices=5: lower it",
         ),
+        (
+            "maskattn",
+            {"trainer.accumulate": 5},
+            "16 make no batch of trainer.batch=4, trainer.accumulate=5 times: lower it",
+        ),
         ("maskattn", {"evaluation.prompts": 1}, "2 prompts .* evaluation.precision_recall_k=3"),
         ("maskattn", {"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
         ("maskattn", {"evaluation.precision_recall_k": 8}, "8 prompts in all"),
