@@ -469,4 +469,4 @@ def test_a_database_that_was_left_half_made_is_not_used(
     (output / ".mlflow.db.new").write_bytes(empty_database.read_bytes()[:200_000])
     assert sweep("seeds=1") == 0
     names = {file.name for file in output.iterdir()}
-    assert names == {".lock", "artifacts", "mlflow.db", "threshold"}
+    assert names == {".lock", "artifacts", "cache", "mlflow.db", "threshold"}

@@ -49,7 +49,7 @@ def test_every_worker_has_its_own_slice_of_the_devices(start: Start, output: Pat
     )
     assert len({pid for _, pid, *_ in ran(output)}) > 1
     driver = start(
-        "seeds=1", "levels=[]", "devices=5,7", "trainer.devices=2", CUDA_VISIBLE_DEVICES="4,5,7"
+        "seeds=1", "levels=[0.5]", "devices=5,7", "trainer.devices=2", CUDA_VISIBLE_DEVICES="4,5,7"
     )
     assert ended(driver)[0].count("on gpu 5,7: training") == 2 and driver.returncode == 0
     assert [visible for *_, visible, _ in ran(output)].count("5,7") == 4, "both ranks see the slice"
@@ -58,7 +58,7 @@ def test_every_worker_has_its_own_slice_of_the_devices(start: Start, output: Pat
 def test_a_launcher_of_ones_own_starts_the_ranks(start: Start, output: Path, mlflow: Any) -> None:
     launch = f"{sys.executable} -m torch.distributed.run --standalone --nproc-per-node=$RANKS"
     driver = start(
-        "seeds=1", "trainer.devices=2", *PROCESS, "levels=[]", f"launch={launch}", RANKS="2"
+        "seeds=1", "trainer.devices=2", *PROCESS, "levels=[0.5]", f"launch={launch}", RANKS="2"
     )
     out, err = ended(driver)
     assert driver.returncode == 0, err
