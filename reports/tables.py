@@ -15,6 +15,7 @@ from reports.results import CellResults, ReportedMetric, SweepResults
 from reports.statistics import Effect, Interval, Paired, holm, mean_interval, paired, standardised
 
 MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # Cells side by side on an A4 page
+MOST_DECIMALS = 8
 HOLM_FROM = 6  # With fewer seeds no sign-flip p can reach .05
 
 
@@ -109,6 +110,8 @@ def count_decimals(entries: Sequence[CellMetric], metric: ReportedMetric) -> int
     means = [abs(entry.summary.mean) for entry in of_metric(entries, metric) if entry.summary]
     if means and all(float(mean).is_integer() for mean in means) and metric.unit != "share":
         return 0
+    if metric.unit != "share" and 0 < max(means, default=0) < 0.1:
+        return min(2 - math.floor(math.log10(max(means))), MOST_DECIMALS)  # As a KID: not 0.000
     if metric.unit == "share" or not means or max(means) < 10:
         return 3
     return 2 if max(means) < 100 else 1

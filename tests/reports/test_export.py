@@ -13,7 +13,9 @@ from scipy import stats
 from reports import prose
 from reports.export import escape_latex, escape_markdown, to_csv, to_latex, to_markdown, write_csv
 from reports.results import ReportedMetric
+from reports.statistics import mean_interval
 from reports.tables import (
+    CellMetric,
     Table,
     compare_cells,
     count_decimals,
@@ -144,6 +146,25 @@ def test_undefined_metrics_are_dashes(changeable: Any) -> None:
     assert count_decimals(found, metric) == 3 and prose.show_interval(None, 3) == prose.DASH
     for table in (*mean_tables(clear, found), *difference_tables(clear, found)):
         assert set(table.rows[1][1:]) == {prose.DASH}
+
+
+@pytest.mark.parametrize(
+    ("means", "unit", "digits"),
+    [
+        ((0.00042, 0.00021), "", 6),  # Two KIDs: 0.000 and 0.000 would be equal
+        ((0.052, 0.0004), "", 4),
+        ((0.1, 0.04), "", 3),
+        ((0.00042, 0.00021), "share", 3),
+        ((1e-12, 0.0), "", 8),
+        ((0.0, 0.0), "", 0),
+    ],
+)
+def test_small_numbers_keep_three_digits(
+    results: Any, means: tuple[float, ...], unit: str, digits: int
+) -> None:
+    metric, cell = ReportedMetric("kid", "KID", "lower", unit), results("clear").cells[0]
+    entries = [CellMetric(cell, metric, mean_interval([mean, mean])) for mean in means]
+    assert count_decimals(entries, metric) == digits
 
 
 def test_wide_sweeps_get_several_tables(changeable: Any) -> None:
