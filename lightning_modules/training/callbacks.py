@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
+from torch import Tensor
 
 from lightning_modules.training.progress import LOSSES, PRUNE, Step, format_step
 
@@ -42,16 +44,30 @@ class ProgressLines(L.Callback):
 
 
 class _EveryFewSteps(L.Callback):
-    """Calls ``act`` every ``every`` optimiser steps and at the last one, once for each: with
-    accumulation several batches end at the same step."""
+    """Calls ``act`` every ``every`` optimiser steps and at the last one, once for each. ``metrics``
+    are then those of the training: with accumulation the mean over the batches of the step."""
 
     def __init__(self, every: int) -> None:
         self.every, self.last = every, -1
+        self.metrics: dict[str, Tensor] = {}
+        self._parts: dict[str, list[Tensor]] = {}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last = trainer.global_step
 
     def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        for key, value in trainer.callback_metrics.items():
+            if key.startswith("train/"):
+                self._parts.setdefault(key, []).append(value.detach().clone())
         step = trainer.global_step
-        if step != self.last and (step % self.every == 0 or step == trainer.max_steps):
-            self.last = step
+        if step == self.last:
+            return  # In the middle of a step
+        self.last, parts, self._parts = step, self._parts, {}
+        if step % self.every == 0 or step == trainer.max_steps:
+            self.metrics = {
+                key: torch.stack(values).mean() if len(values) > 1 else values[0]
+                for key, values in parts.items()
+            }
             self.act(trainer, step)
 
     def act(self, trainer: L.Trainer, step: int) -> None:
@@ -66,8 +82,7 @@ class MetricLines(_EveryFewSteps):
         self.store = store
 
     def act(self, trainer: L.Trainer, step: int) -> None:
-        metrics = trainer.callback_metrics.items()
-        self.store({key: float(value) for key, value in metrics if key[:6] == "train/"}, step)
+        self.store({key: float(value) for key, value in self.metrics.items()}, step)
 
 
 class StopOnRequest(_EveryFewSteps):
@@ -84,7 +99,7 @@ class StopOnRequest(_EveryFewSteps):
         self.folder, self.stopped = folder, False
 
     def act(self, trainer: L.Trainer, step: int) -> None:
-        loss = float(trainer.callback_metrics.get("train/loss", math.nan))
+        loss = float(self.metrics.get("train/loss", math.nan))
         if not math.isfinite(loss):
             cure = "lower trainer.lr or trainer.clip, or set trainer.precision=32-true"
             raise FloatingPointError(f"the loss is {loss} at step {step}: {cure}")

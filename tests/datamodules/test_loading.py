@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from datamodules.loading import Order, PairedDataModule, ranks, share
+from lightning_modules.training.callbacks import MetricLines
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, BATCH = 21, 3  # 3 global batches of two processes, 3 samples left over
@@ -195,6 +196,7 @@ class Steps(L.LightningModule):
         self.steps: list[tuple[int, float]] = []
 
     def training_step(self, batch: Any, number: int) -> Tensor:
+        self.log("train/loss", float(number))
         self.samples += len(batch.captions)
         return self.weight.sum()
 
@@ -207,7 +209,9 @@ class Steps(L.LightningModule):
         return torch.optim.SGD(self.parameters(), 0.1)
 
 
-def fit_steps(size: int, batch: int, accumulate: int) -> list[tuple[int, float]]:
+def fit_steps(
+    size: int, batch: int, accumulate: int, *callbacks: L.Callback
+) -> list[tuple[int, float]]:
     module = Steps()
     L.Trainer(
         max_steps=5,
@@ -218,6 +222,7 @@ def fit_steps(size: int, batch: int, accumulate: int) -> list[tuple[int, float]]
         enable_progress_bar=False,
         enable_model_summary=False,
         reload_dataloaders_every_n_epochs=1,
+        callbacks=list(callbacks),
     ).fit(module, datamodule=Numbers(size, batch))
     return module.steps
 
@@ -227,6 +232,10 @@ def test_each_step_takes_as_many_samples_also_at_the_end_of_an_epoch():
     assert fit_steps(11, 1, 4) == [(4, 1.0)] * 5
     assert fit_steps(11, 2, 2) == [(4, 1.0)] * 5
     assert len(Order(11, 0, 0, accumulate=4)) == 8 and len(Order(11, 0, 0, batch=2)) == 10
+    logged: list[tuple[int, float]] = []
+    lines = MetricLines(2, lambda metrics, step: logged.append((step, metrics["train/loss"])))
+    fit_steps(11, 1, 4, lines)
+    assert logged == [(2, 5.5), (4, 5.5), (5, 1.5)], "the mean over the batches of a step"
     with pytest.raises(ValueError, match=r"make no batch of 3, 4 times .*trainer.accumulate"):
         fit_steps(11, 3, 4)
 
