@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from conf.files import is_damage
+from lightning_modules.methods.adapter_file import CARD, TENSORS, file_digest
 
-__all__ = ["CARD", "find_damage"]
-
-CARD, TENSORS = "adapter.json", "adapter.safetensors"
+__all__ = ["find_damage"]
 
 
 def find_damage(folder: Path) -> tuple[Path, str] | None:
@@ -36,8 +34,7 @@ def find_damage(folder: Path) -> tuple[Path, str] | None:
 def _check_tensors(path: Path, card: dict[str, Any]) -> None:
     from safetensors import safe_open
 
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    digest = file_digest(path)
     with safe_open(path, "pt") as tensors:  # Compares the header with the size
         tensors.keys()
     if card.get("sha256", digest) != digest:

@@ -13,7 +13,8 @@ from filelock import FileLock, Timeout
 from conf.files import drop
 from conf.schema import Run
 from conf.spec import data_kind
-from lightning_modules.methods.damage import CARD, find_damage
+from lightning_modules.methods.adapter_file import CARD
+from lightning_modules.methods.damage import find_damage
 from lightning_modules.methods.registry import build_method
 
 if TYPE_CHECKING:
