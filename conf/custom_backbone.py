@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_widening", "is_custom", "read_backbone"]
+__all__ = ["describe_widening", "is_custom", "is_listed", "read_backbone"]
 
 STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 DENOISERS = ("unet", "transformer")
@@ -20,6 +20,11 @@ def is_custom(name: Any) -> bool:
     return isinstance(name, str) and ("/" in name or os.sep in name or Path(name).is_dir())
 
 
+def is_listed(name: str) -> bool:
+    """Whether ``conf/backbone/`` has a file of that name."""
+    return (Path(__file__).parent / "backbone" / f"{name}.yaml").is_file()
+
+
 def read_backbone(name: str) -> dict[str, Any]:
     """Dotted settings: the image side in pixels that the model was trained with, and the dtype that
     its weights are stored in.
@@ -28,14 +33,13 @@ def read_backbone(name: str) -> dict[str, Any]:
     """
     folder = _folder(name)
     part = next((part for part in DENOISERS if (folder / part / "config.json").is_file()), None)
+    kinds = "expected a Stable Diffusion 1.x, 2.x or XL, or a PixArt"
     if part is None or not (folder / "vae" / "config.json").is_file():
         raise ValueError(
             f"{folder} is no diffusers model with a {' or '.join(DENOISERS)} and a vae"
+            f"{_describe_class(folder)}: {kinds}"
         )
-    denoiser, vae = (
-        json.loads((folder / one / "config.json").read_text(encoding="utf-8"))
-        for one in (part, "vae")
-    )
+    denoiser, vae = (_read_config(folder / one / "config.json") for one in (part, "vae"))
     side, levels = denoiser.get("sample_size"), vae.get("block_out_channels")
     if not isinstance(side, int) or not isinstance(levels, list):
         lacks = (
@@ -43,7 +47,10 @@ def read_backbone(name: str) -> dict[str, Any]:
             if not isinstance(side, int)
             else "vae/config.json has no block_out_channels"
         )
-        raise ValueError(f"{folder}/{lacks}: write conf/backbone/<name>.yaml with the resolution")
+        raise ValueError(
+            f"{folder}/{lacks}{_describe_class(folder)}: {kinds}; for one of these write "
+            "conf/backbone/<name>.yaml with the resolution"
+        )
     pixels = side * 2 ** (len(levels) - 1)
     short = Path(name).name if Path(name).is_dir() else name.rpartition("/")[2]
     return {
@@ -71,6 +78,26 @@ def describe_widening(path: str, dtype: str, cpu: bool) -> str | None:
         f"backbone.dtype=float32: {path} is stored in {stored}, which a CPU computes in much more "
         f"slowly; backbone.dtype={stored} asks for it"
     )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    """Raises ValueError for a file that was cut off."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}): get the model again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no settings: get the model again")
+    return content
+
+
+def _describe_class(folder: Path) -> str:
+    """The pipeline's class in brackets, "" where nothing says it."""
+    try:
+        name = _read_config(folder / "model_index.json").get("_class_name")
+    except (ValueError, OSError):
+        return ""
+    return f" (it is a {name})" if isinstance(name, str) else ""
 
 
 def _folder(name: str) -> Path:

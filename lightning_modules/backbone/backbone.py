@@ -10,36 +10,26 @@ from torch import Tensor
 
 from lightning_modules.attention import Site, sites
 from lightning_modules.backbone.autoencoder import Autoencoder
-from lightning_modules.backbone.families import find_family
+from lightning_modules.backbone.configs import BackboneConfigs, read_configs
 from lightning_modules.backbone.offloading import execution_device
 from lightning_modules.backbone.quiet import quiet_loading
-from lightning_modules.backbone.sampling import NoiseSchedule, check_scheduler
 from lightning_modules.backbone.text import TextCondition, TextEncoders
 from lightning_modules.backbone.weights import EMBEDDED
 
 
-class Backbone:
+class Backbone(BackboneConfigs):
     """A frozen diffusers pipeline and the few things that training and sampling do with it.
 
     ``denoiser`` is the pipeline's UNet or transformer, ``text`` its encoders and tokenizers,
     ``autoencoder`` its VAE, ``schedule`` how training adds noise, and ``family`` what it differs
     from others in. Deliberately no `nn.Module`: a method that holds one has the frozen weights
-    neither in its checkpoint nor in its optimiser. Raises ValueError on a pipeline of no known
-    family, and on parts that would not do here what they do in the stock pipeline.
+    neither in its checkpoint nor in its optimiser. Raises ValueError as `BackboneConfigs`.
     """
 
     def __init__(self, pipeline: Any, source: str, revision: str | None = None) -> None:
-        self.pipeline, self.source, self.revision = pipeline, source, revision
-        self.family = find_family(pipeline, source)
-        # Of a model that torch.compile wraps the model itself: it has the layers' names
-        given = getattr(pipeline, self.family.denoiser_name)
-        self.denoiser = getattr(given, "_orig_mod", given)
-        self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
-        self.family.check(source)
-        check_scheduler(self.scheduler, at_first_sigma=self.family.starts_at_first_sigma)
+        super().__init__(pipeline, source, revision)
         self.text = TextEncoders(self.family)
         self.autoencoder = Autoencoder(self.vae, self.denoiser, self.family.standardizes_latents)
-        self.schedule = NoiseSchedule(self.scheduler)
         for module in (self.denoiser, self.vae, *self.text.encoders):
             module.requires_grad_(False).eval()
         pipeline.set_progress_bar_config(disable=True)
@@ -49,7 +39,8 @@ class Backbone:
         """``path`` is "embedded", a diffusers folder, or a hub id; only safetensors weights are
         read, and nothing is printed.
 
-        Raises FileNotFoundError, in one line, when nothing can be loaded from there.
+        Raises FileNotFoundError, in one line, when nothing can be loaded from there, and
+        ValueError as `BackboneConfigs`, before any weights are opened.
         """
         from diffusers import DiffusionPipeline
 
@@ -60,6 +51,11 @@ class Backbone:
                 "the embedded backbone is not there: train it with `python -m "
                 "lightning_modules.pretrain`"
             )
+        if path != "embedded":
+            try:
+                read_configs(path, revision)
+            except ImportError as error:
+                raise _explain(path, error) from error
         try:
             with quiet_loading():
                 pipeline = DiffusionPipeline.from_pretrained(
@@ -70,17 +66,7 @@ class Backbone:
                     add_watermarker=False,
                 )
         except (OSError, ValueError, ImportError, NotImplementedError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            failed = f"backbone.path={path!r} cannot be loaded"
-            # What transformers falls back to where it cannot read sentencepiece's file
-            if "tiktoken" in reason:
-                cure = "T5's tokenizer needs sentencepiece: pip install -e .[pixart]"
-                raise FileNotFoundError(f"{failed}: {cure}") from error
-            if "torchsde" in reason:
-                cure = "its scheduler needs torchsde: pip install -e .[sde]"
-                raise FileNotFoundError(f"{failed}: {cure}") from error
-            expected = "expected 'embedded', a diffusers folder or a hub id"
-            raise FileNotFoundError(f"{failed} ({reason}): {expected}") from error
+            raise _explain(path, error) from error
         return cls(pipeline, path, revision)
 
     @property
@@ -96,29 +82,6 @@ class Backbone:
     @property
     def dtype(self) -> torch.dtype:
         return next(self.denoiser.parameters()).dtype
-
-    @property
-    def vae_scale_factor(self) -> int:
-        """Pixels per latent, along one side."""
-        return self.autoencoder.scale_factor
-
-    def latent_size(self, resolution: int | None = None) -> tuple[int, int, int]:
-        """(channels, height, width) of the latents of a square image of ``resolution`` pixels a
-        side; of the model's own size without.
-
-        Raises ValueError where latents, or a transformer's patches, would not cover the image.
-        """
-        config = self.denoiser.config
-        if resolution is None:
-            return config.in_channels, config.sample_size, config.sample_size
-        step = self.vae_scale_factor * config.get("patch_size", 1)
-        if resolution % step:
-            raise ValueError(
-                f"backbone.resolution={resolution}: {self.family.label} expects a multiple of "
-                f"{step} pixels"
-            )
-        side = resolution // self.vae_scale_factor
-        return config.in_channels, side, side
 
     def sites(self, resolution: int | None = None) -> list[Site]:
         """All attention layers, with their resolution for images of ``resolution`` pixels a side;
@@ -150,3 +113,18 @@ class Backbone:
         """The diffusers pipeline, every part in the dtype that it was loaded in."""
         self.vae.to(self.dtype)
         return self.pipeline
+
+
+def _explain(path: str, error: Exception) -> FileNotFoundError:
+    """One line on what loading from ``path`` raised."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    failed = f"backbone.path={path!r} cannot be loaded"
+    # What transformers falls back to where it cannot read sentencepiece's file
+    if "tiktoken" in reason:
+        cure = "T5's tokenizer needs sentencepiece: pip install -e .[pixart]"
+        return FileNotFoundError(f"{failed}: {cure}")
+    if "torchsde" in reason:
+        cure = "its scheduler needs torchsde: pip install -e .[sde]"
+        return FileNotFoundError(f"{failed}: {cure}")
+    expected = "expected 'embedded', a diffusers folder or a hub id"
+    return FileNotFoundError(f"{failed} ({reason}): {expected}")

@@ -11,6 +11,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
+    from lightning_modules.backbone.configs import BackboneConfigs
     from lightning_modules.backbone.text import TextCondition
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
@@ -223,7 +224,7 @@ def check_scheduler(
         )
 
 
-def check_steps(backbone: Backbone, setting: str, steps: int) -> None:
+def check_steps(backbone: BackboneConfigs, setting: str, steps: int) -> None:
     """Refuses a ``setting`` of that many ``steps`` where the backbone's scheduler cannot take them.
     Raises ValueError."""
     try:

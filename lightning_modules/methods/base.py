@@ -16,6 +16,7 @@ from conf.schema import Run
 from conf.schema import Trainer as TrainerConfig
 from conf.spec import methods
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.configs import BackboneConfigs
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.adapter import AdapterFolder
 from lightning_modules.methods.guard import guard_pipeline
@@ -69,7 +70,7 @@ class Method(TrainingStep, AdapterFolder):
         return methods()[self.name].trains(self.config)
 
     @classmethod
-    def check_backbone(cls, config: Run, backbone: Backbone) -> None:
+    def check_backbone(cls, config: Run, backbone: BackboneConfigs) -> None:
         """Refuses a backbone that the method cannot act on with these settings, before data are
         read. Raises ValueError."""
 

@@ -23,6 +23,7 @@ from datamodules.batch import Batch
 from lightning_modules.attention import Site, nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.configs import BackboneConfigs
 from lightning_modules.backbone.sampling import check_steps
 from lightning_modules.methods.adapter_file import AdapterFile
 from lightning_modules.methods.base import Group, Method, Step, StepDraws, Term
@@ -104,7 +105,7 @@ class BreakAScene(Method):
         return {}
 
     @classmethod
-    def check_backbone(cls, config: Run, backbone: Backbone) -> None:
+    def check_backbone(cls, config: Run, backbone: BackboneConfigs) -> None:
         """Placeholders and trained text encoders need CLIP, class images as many steps as the
         scheduler takes. Raises ValueError."""
         name = config.backbone.name

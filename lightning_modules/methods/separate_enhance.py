@@ -26,6 +26,7 @@ from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.configs import BackboneConfigs
 from lightning_modules.methods.adapter_file import AdapterFile
 from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
 from lightning_modules.methods.second_step import SecondStep
@@ -83,7 +84,7 @@ class SeparateEnhance(SecondStep, Method):
             file.check_rank(adaptable_layers(backbone.denoiser, names))
 
     @classmethod
-    def check_backbone(cls, config: Run, backbone: Backbone) -> None:
+    def check_backbone(cls, config: Run, backbone: BackboneConfigs) -> None:
         """The released code's token indices are those of CLIP. Raises ValueError."""
         tokens = config.method.separate.tokens
         if not backbone.family.clip and tokens in ("word", "released"):

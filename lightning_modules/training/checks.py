@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from conf import load as conf
 from conf.contents import Emit
+from conf.custom_backbone import is_listed
 from conf.schema import Run
 from conf.spec import data_kind, data_sets, measured_metrics, methods
 from datamodules.phrases.pipelines import LIGHT, find_pipeline
@@ -15,9 +16,9 @@ from lightning_modules.methods.adapter_file import AdapterError, AdapterFile
 from lightning_modules.methods.registry import method_class
 
 if TYPE_CHECKING:
-    from lightning_modules.backbone.backbone import Backbone
+    from lightning_modules.backbone.configs import BackboneConfigs
 
-__all__ = ["check", "check_backbone", "undefined_metrics"]
+__all__ = ["check", "check_backbone", "check_configs", "undefined_metrics"]
 
 # What ``evaluate_with`` cannot change: it is read before an evaluation, whatever the method
 FIXED = ("backbone.", "data.", "method.name", "method.init", "method.latents")
@@ -38,11 +39,28 @@ def check(config: Run) -> None:
     methods()[config.method.name].check(config)
     _check_overrides(config)
     _check_batch(config)
+    # Models that the project names are known to do: planning with them imports nothing large
+    path = Path(config.backbone.path).expanduser()
+    if path.is_dir() or not (is_listed(config.backbone.name) or str(path) == "embedded"):
+        check_configs(config, download=False)
 
 
-def check_backbone(config: Run, backbone: Backbone) -> None:
-    """Refuses what only the loaded backbone can tell: an image size that it cannot draw, steps that
-    its scheduler does not take, a noise that it cannot train on, a method that cannot act on it.
+def check_configs(config: Run, download: bool = True) -> None:
+    """Refuses a backbone by its configs (see `check_backbone`), before its weights are opened; with
+    ``download`` they are fetched from the hub. Raises ValueError."""
+    from lightning_modules.backbone.configs import read_configs
+
+    try:
+        configs = read_configs(config.backbone.path, config.backbone.revision, download)
+    except ImportError:  # Loading says what to install
+        return
+    if configs is not None:
+        check_backbone(config, configs)
+
+
+def check_backbone(config: Run, backbone: BackboneConfigs) -> None:
+    """Refuses what only the backbone can tell: an image size that it cannot draw, steps that its
+    scheduler does not take, a noise that it cannot train on, a method that cannot act on it.
     Raises ValueError."""
     from lightning_modules.backbone.sampling import check_steps
 

@@ -31,7 +31,7 @@ from conf.files import DiskFull, named_when_full, to_json, write_atomically
 from conf.schema import Run
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
-from lightning_modules.training.checks import check, check_backbone
+from lightning_modules.training.checks import check, check_backbone, check_configs
 from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.fit import Pruned, train_or_load_adapter
 from lightning_modules.training.keys import adapter_folder, training_key
@@ -178,6 +178,8 @@ def _load_backbone(config: Run, emit: Progress) -> Backbone:
     from lightning_modules.training import distributed
 
     settings = config.backbone
+    if settings.path != "embedded":
+        check_configs(config)
     backbone = Backbone.load(settings.path, settings.dtype, settings.revision)
     check_backbone(config, backbone)
     acceleration.accelerate(backbone, settings)

@@ -82,3 +82,30 @@ def test_a_backbone_without_a_file_is_read_from_its_folder(
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text("1" * 40)
     assert (own("org/model").resolution, own("org/model").name) == (768, "model")
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ({"transformer": {"axes_dims_rope": [16]}, "vae": {"block_out_channels": [1]}}, "FluxPipe"),
+        ({"unet": {"sample_size": 64}, "movq": {}}, "FluxPipeline.*expected a Stable Diffusion"),
+    ],
+)
+def test_a_folder_of_another_kind_is_called_by_its_name(
+    parts: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    for part, content in parts.items():
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text(json.dumps(content))
+    (tmp_path / "model_index.json").write_text(json.dumps({"_class_name": "FluxPipeline"}))
+    with pytest.raises(conf.ConfigError, match=said) as caught:
+        conf.load([f"backbone={tmp_path}"], required=False)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_cut_off_is_named(tmp_path: Path) -> None:
+    for part in ("unet", "vae"):
+        (tmp_path / part).mkdir()
+        (tmp_path / part / "config.json").write_text('{"sample_si')
+    with pytest.raises(conf.ConfigError, match="unet/config.json is damaged .*get the model again"):
+        conf.load([f"backbone={tmp_path}"], required=False)

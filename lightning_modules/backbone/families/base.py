@@ -44,6 +44,7 @@ class Family(ABC):
         """Refuses parts of the pipeline from ``source`` that need what a text-to-image pipeline is
         not given, or that the stock pipeline would use otherwise. Raises ValueError."""
         denoiser, vae = getattr(self.pipeline, self.denoiser_name), self.pipeline.vae
+        self.expect(source, self.denoiser_name, denoiser, denoiser is not None, "a denoiser")
         autoencoder, channels = type(vae).__name__, vae.config.get("latent_channels")
         known = " or ".join(AUTOENCODERS)
         self.expect(source, "vae", autoencoder, autoencoder in AUTOENCODERS, known)

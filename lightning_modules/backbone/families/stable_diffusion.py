@@ -29,6 +29,7 @@ class CLIPUNet(Family, ABC):
             encoder = getattr(self.pipeline, f"text_encoder{part}")
             tokenizer = getattr(self.pipeline, f"tokenizer{part}")
             self.expect(source, f"text_encoder{part}", encoder, encoder is not None, "CLIP")
+            self.expect(source, f"tokenizer{part}", tokenizer, tokenizer is not None, "CLIP's")
             length, name = tokenizer.model_max_length, f"tokenizer{part}.model_max_length"
             longest = getattr(encoder.config, "max_position_embeddings", length)
             self.expect(source, name, length, length <= longest, f"at most {longest} tokens")

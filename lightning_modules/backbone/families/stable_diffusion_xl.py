@@ -28,7 +28,7 @@ class StableDiffusionXL(CLIPUNet):
         super().check(source)
         unet, pooled = self.pipeline.unet, self.pipeline.text_encoder_2.config.projection_dim
         width = unet.config.addition_time_embed_dim * SIZES + pooled
-        given = unet.add_embedding.linear_1.in_features
+        given = unet.config.projection_class_embeddings_input_dim
         name = "unet.projection_class_embeddings_input_dim"
         self.expect(source, name, given, given == width, f"{width}, of {SIZES} sizes")
 

@@ -1,0 +1,202 @@
+"""What the configs of a pipeline say of it, without its weights: what cannot be used here is
+refused before they are opened."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from lightning_modules.backbone.families import find_family
+from lightning_modules.backbone.sampling import NoiseSchedule, check_scheduler
+
+INDEX = "model_index.json"
+CONFIG = "config.json"
+
+
+class BackboneConfigs:
+    """The parts of a diffusers pipeline by what their configs say; `Backbone` is one with weights.
+
+    Raises ValueError on a pipeline of no known family, and on parts that would not do here what
+    they do in the stock pipeline.
+    """
+
+    def __init__(self, pipeline: Any, source: str, revision: str | None = None) -> None:
+        self.pipeline, self.source, self.revision = pipeline, source, revision
+        self.family = find_family(pipeline, source)
+        # Of a model that torch.compile wraps the model itself: it has the layers' names
+        given = getattr(pipeline, self.family.denoiser_name)
+        self.denoiser = getattr(given, "_orig_mod", given)
+        self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
+        self.family.check(source)
+        check_scheduler(self.scheduler, at_first_sigma=self.family.starts_at_first_sigma)
+        self.schedule = NoiseSchedule(self.scheduler)
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels per latent, along one side."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    def latent_size(self, resolution: int | None = None) -> tuple[int, int, int]:
+        """(channels, height, width) of the latents of a square image of ``resolution`` pixels a
+        side; of the model's own size without.
+
+        Raises ValueError where latents, or a transformer's patches, would not cover the image.
+        """
+        config = self.denoiser.config
+        if resolution is None:
+            return config.in_channels, config.sample_size, config.sample_size
+        step = self.vae_scale_factor * config.get("patch_size", 1)
+        if resolution % step:
+            raise ValueError(
+                f"backbone.resolution={resolution}: {self.family.label} expects a multiple of "
+                f"{step} pixels"
+            )
+        side = resolution // self.vae_scale_factor
+        return config.in_channels, side, side
+
+
+def read_configs(
+    path: str, revision: str | None = None, download: bool = True
+) -> BackboneConfigs | None:
+    """What the configs of a diffusers folder or a hub id say; of a hub id they are looked for in
+    its cache, and downloaded (a few kilobytes) with ``download``.
+
+    None where one that is needed cannot be read: loading says why. Raises ValueError as
+    `BackboneConfigs`, ImportError where the scheduler needs a package that is not installed.
+    """
+    stored = _StoredConfigs(path, revision, download)
+    index = stored.read(INDEX)
+    if not isinstance(index, dict) or "_class_name" not in index:
+        return None
+    pipeline = _class_of(index)()
+    family = find_family(pipeline, path)
+    parts = ["scheduler", family.denoiser_name, "vae"]
+    parts += [f"{name}{end}" for end in family.text_parts for name in ("text_encoder", "tokenizer")]
+    try:
+        for name in parts:
+            setattr(pipeline, name, stored.read_part(name, index.get(name)))
+    except _Unreadable:
+        return None
+    return BackboneConfigs(pipeline, path, revision)
+
+
+class _Unreadable(Exception):
+    """A config that is not there, or that says nothing to this code."""
+
+
+class _StoredConfigs:
+    """The JSON files of a diffusers folder or a hub id."""
+
+    def __init__(self, path: str, revision: str | None, download: bool) -> None:
+        self.path, self.revision, self.download = os.path.expanduser(path), revision, download
+
+    def read(self, name: str) -> Any:
+        """The content of a file; None where it is not there or no JSON."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            file = self._find(name)
+            return None if file is None else json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, HfHubHTTPError):
+            return None
+
+    def _find(self, name: str) -> Path | None:
+        if os.path.isdir(self.path):
+            return Path(self.path, name)
+        from huggingface_hub import hf_hub_download, try_to_load_from_cache
+
+        if self.download:  # What is cached is looked at again: a branch moves on
+            return Path(hf_hub_download(self.path, name, revision=self.revision))
+        found = try_to_load_from_cache(self.path, name, revision=self.revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def read_part(self, name: str, entry: Any) -> Any:
+        """A part as the pipeline would have it, by its library and class; None for one that it has
+        not."""
+        library, kind = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+        if kind is None:
+            return None
+        if name == "scheduler":
+            return self._read_scheduler(library, kind)
+        if name.startswith("tokenizer"):
+            return self._read_tokenizer(name)
+        content = self.read(f"{name}/{CONFIG}")
+        if not isinstance(content, dict):
+            raise _Unreadable
+        if not name.startswith("text_encoder"):
+            return _derive([kind])(config=_complete(kind, content))
+        import transformers
+
+        known = getattr(getattr(transformers, kind, None), "config_class", None)
+        if known is None:
+            raise _Unreadable
+        return _derive([kind])(config=known.from_dict(content))
+
+    def _read_scheduler(self, library: str, kind: str) -> Any:
+        import diffusers
+
+        known = getattr(diffusers, kind, None)
+        if known is None and library == "diffusers":
+            raise ValueError(
+                f"{self.path!r} has the scheduler {kind}: expected one of diffusers "
+                f"{diffusers.__version__}, such as DDIMScheduler"
+            )
+        content = self.read("scheduler/scheduler_config.json")
+        if known is None or not isinstance(content, dict):
+            raise _Unreadable
+        return known.from_config(content)
+
+    def _read_tokenizer(self, name: str) -> Any:
+        content = self.read(f"{name}/tokenizer_config.json")
+        length = content.get("model_max_length") if isinstance(content, dict) else None
+        if length is None:  # Its class knows it
+            encoder = self.read(f"{name.replace('tokenizer', 'text_encoder')}/{CONFIG}")
+            length = encoder.get("max_position_embeddings") if isinstance(encoder, dict) else None
+        return SimpleNamespace(model_max_length=length)
+
+
+class _Parts(SimpleNamespace):
+    """A pipeline's parts; those that it has not are None."""
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def _class_of(index: dict[str, Any]) -> type:
+    """A class of the name of the pipeline's, derived from what that is derived from."""
+    import diffusers
+
+    given = index["_class_name"]
+    # A list is a file of own code and the class in it
+    name = str(given[-1] if isinstance(given, list) else given).removeprefix("Flax")
+    try:
+        names = [kind.__name__ for kind in getattr(diffusers, name).__mro__[:-1]]
+    except (AttributeError, ImportError, RuntimeError):
+        names = [name]
+    return _derive(names, _Parts)
+
+
+def _derive(names: list[str], kind: type = SimpleNamespace) -> type:
+    for name in reversed(names):
+        kind = type(name, (kind,), {})
+    return kind
+
+
+def _complete(kind: str, content: dict[str, Any]) -> Any:
+    """A model's config with the defaults of its class where the file is silent."""
+    import diffusers
+    from diffusers.configuration_utils import FrozenDict
+
+    known = getattr(diffusers, kind, None)
+    defaults = {}
+    if known is not None:
+        parameters = inspect.signature(known.__init__).parameters.values()
+        defaults = {p.name: p.default for p in parameters if p.default is not p.empty}
+    settings = defaults | content
+    # A tiny autoencoder's, which registers it when it is made
+    settings.setdefault("block_out_channels", settings.get("decoder_block_out_channels"))
+    return FrozenDict(settings)
