@@ -41,7 +41,7 @@ def choice(default: str, *others: str) -> Any:
     return field(default=default, metadata={"choices": (default, *others)})
 
 
-def number(default: float, **limits: float) -> Any:
+def number(default: float | None, **limits: float) -> Any:
     """A field of a number with limits: ``minimum`` and ``maximum`` are allowed themselves,
     ``above`` and ``below`` are not."""
     return field(default=default, metadata={"limits": limits})

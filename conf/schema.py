@@ -244,8 +244,18 @@ class Run:
     evaluation: Evaluation = field(default_factory=Evaluation)
     # Settings changed after training, e.g. {method.gate.threshold: 0.7}
     evaluate_with: dict[str, Any] = field(default_factory=dict)
-    # Seed of training and of the noise (in a sweep: the first seed)
+    # Seed of what is random, each of the next four unless given (in a sweep: the first seed)
     seed: int = number(0, minimum=0, maximum=MAX_SEED)
+    # Seed of the initial weights of what is trained; null: seed
+    init_seed: int | None = number(None, minimum=0, maximum=MAX_SEED)
+    # Seed of what training shows: order, captions, flips, concepts, rendered scenes; null: seed
+    data_seed: int | None = number(None, minimum=0, maximum=MAX_SEED)
+    # Seed of timesteps, noise and posterior samples in training; null: seed
+    timestep_seed: int | None = number(None, minimum=0, maximum=MAX_SEED)
+    # Seed of the noise of evaluation images; null: seed
+    sampling_seed: int | None = number(None, minimum=0, maximum=MAX_SEED)
+    # Seed that draws a split's prompts; null: its first ones, the same for every seed
+    prompt_seed: int | None = number(None, minimum=0, maximum=MAX_SEED)
     # Any text: results made with another text are not reused
     fresh: str = ""
     # Folder for all results

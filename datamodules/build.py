@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.contents import Emit
 from conf.schema import Run
+from conf.seeds import resolve_seeds
 from conf.spec import data_sets, methods
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def concept_dataset(datamodule: PairedDataModule, config: Run) -> ConceptDataset
         data.concepts,
         data.objects,
         data.train_images or CONCEPT_PROMPTS,
-        config.seed,
+        resolve_seeds(config).data,
         article=data.article,
         draw=data.concept_draw,
         **more,

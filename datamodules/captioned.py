@@ -20,6 +20,7 @@ from torch import Tensor
 from conf import load as conf
 from conf.describe import show_count
 from conf.schema import Run
+from conf.seeds import resolve_seeds
 from datamodules.batch import Caption, Phrase
 from datamodules.crop import CroppedImages
 from datamodules.formats.index import DataError
@@ -239,7 +240,7 @@ class CaptionedDataModule(PairedDataModule):
         return {
             "batch": config.trainer.batch,
             "workers": data.workers,
-            "seed": config.seed,
+            "seed": resolve_seeds(config).data,
             "min_phrases": data.min_phrases,
             "on_error": data.on_error,
             "verify": data.verify,

@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 
 from conf.describe import show_count
 from conf.schema import Run
+from conf.seeds import resolve_seeds
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.benchmarks import draw_evenly
 from datamodules.formats.index import DataError, Problems
@@ -40,7 +41,7 @@ def build(config: Run, emit: Emit) -> PromptDataModule:
         tagger=load_tagger(data.tagger),
         batch=config.trainer.batch,
         workers=data.workers,
-        seed=config.seed,
+        seed=resolve_seeds(config).data,
     )
 
 

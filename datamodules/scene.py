@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 from conf.contents import digest_contents
 from conf.data.shapes import rendered_images
 from conf.schema import Run
+from conf.seeds import resolve_seeds
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.scene_folder import (
     SUFFIXES,
@@ -52,13 +53,14 @@ PROMPTS = tuple(
 
 
 def build(config: Run, emit: Emit) -> SceneDataModule:
-    """The DataModule of a run's settings; with ``data.root=auto`` each seed has a scene of its own,
-    since what holds for one scene alone is no result."""
+    """The DataModule of a run's settings; with ``data.root=auto`` each seed of the data has a scene
+    of its own, since what holds for one scene alone is no result."""
     data, trainer, subjects = config.data, config.trainer, config.method.subjects
+    seed = resolve_seeds(config).data
     common: dict[str, Any] = {
         "batch": trainer.batch,
         "workers": data.workers,
-        "seed": config.seed,
+        "seed": seed,
         "union_sampling": subjects.union_sampling,
         "flip": data.flip,
         "tokens": subjects.tokens or None,
@@ -67,9 +69,9 @@ def build(config: Run, emit: Emit) -> SceneDataModule:
     if data.root == "auto":
         from datamodules.shapes.scene import ShapesSceneDataModule
 
-        folder = Path(config.output) / "cache" / "scenes" / f"{config.seed}-{data.subjects}"
+        folder = Path(config.output) / "cache" / "scenes" / f"{seed}-{data.subjects}"
         return ShapesSceneDataModule(
-            folder, data.subjects, config.seed, rendered_images(config)[1], **common
+            folder, data.subjects, seed, rendered_images(config)[1], **common
         )
     return SceneDataModule(
         data.root, config.backbone.resolution, classes=subjects.classes or None, **common

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from conf.files import to_json
+from conf.seeds import resolve_seeds
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture, CapturedMaps
 from lightning_modules.attention.early_exit import stop_after
@@ -43,7 +44,8 @@ def diagnose(
     evaluation = config.evaluation
     values = method.diagnostics(datamodule, config, folder)
     if evaluation.attention:
-        probe = AttentionProbe(method, datamodule.eval_sets[evaluation.splits[0]], config.seed)
+        seed = resolve_seeds(config).sampling
+        probe = AttentionProbe(method, datamodule.eval_sets[evaluation.splits[0]], seed)
         values |= probe.measure()
         probe.draw(folder)
     if evaluation.costs:

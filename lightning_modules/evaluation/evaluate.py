@@ -23,7 +23,13 @@ from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import diagnose
 from lightning_modules.evaluation.images import ImageStore, image_facts
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
-from lightning_modules.evaluation.plan import Prompt, find_cut, find_objects, plan, shown_prompts
+from lightning_modules.evaluation.plan import (
+    Prompt,
+    find_cut,
+    find_objects,
+    plan_evaluation,
+    shown_prompts,
+)
 from lightning_modules.metrics.registry import (
     CHUNK,
     Columns,
@@ -103,7 +109,7 @@ def evaluate(
     scores: the others get nothing.
     """
     evaluation = config.evaluation
-    prompts = plan(datamodule, evaluation, config.seed)
+    prompts = plan_evaluation(datamodule, config)
     targets = target_masks(prompts, evaluation) if evaluation.follow_masks else None
     first, scorers = distributed.is_first(), {}
     if first:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from conf.schema import Evaluation
+    from conf.seeds import Seeds
     from datamodules.captioned import CaptionedDataModule, CaptionedDataset
 
 IMAGES = 16  # The first of a split; timesteps are spread evenly over them
@@ -41,14 +42,14 @@ DRAWN_IN_TRAINING = 4
 PICTURES = 4  # Of a training, beside the one of its start
 
 
-def measure_gates(method: Any, dataset: CaptionedDataset, seed: int) -> dict[str, float]:
-    """What became of the gates in training that ``seed`` began, how well they know the objects, and
-    what they cost; nothing of gates that are not trained."""
+def measure_gates(method: Any, dataset: CaptionedDataset, seeds: Seeds) -> dict[str, float]:
+    """What became of the gates in training that ``seeds.init`` began, how well they know the
+    objects, and what they cost; nothing of gates that are not trained."""
     if not method.trains:
         return {}
-    probe = GateProbe(method, dataset, seed, IMAGES)
+    probe = GateProbe(method, dataset, seeds.sampling, IMAGES)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seeds.init)
         start = method.build_gates().to(method.backbone.device)
     return {
         **probe.changes(start),
@@ -134,7 +135,7 @@ class GateProbe(Probe):
 
 
 def draw_gate_maps(
-    method: Any, datamodule: CaptionedDataModule, config: Evaluation, seed: int, folder: Path
+    method: Any, datamodule: CaptionedDataModule, config: Evaluation, seeds: Seeds, folder: Path
 ) -> None:
     """Writes ``gates.png`` and ``gates.json`` (prompts, tokens, share of open gates by token and
     resolution) to ``folder``.
@@ -150,7 +151,8 @@ def draw_gate_maps(
         replace(
             config, noise_seeds=1, prompts=min(DRAWN_PER_SPLIT, config.prompts or DRAWN_PER_SPLIT)
         ),
-        seed,
+        seeds.sampling,
+        seeds.prompt,
     )
     guided = method.backbone.family.is_guided(config.guidance)
     with method.gates.recording(conditional_half=guided, keep_maps=True) as record:

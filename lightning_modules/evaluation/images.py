@@ -22,6 +22,7 @@ from conf import load as conf
 from conf.describe import show_count
 from conf.files import DiskFull, drop, read_json, to_json, write_atomically
 from conf.schema import Run
+from conf.seeds import training_seeds
 from conf.spec import methods
 from datamodules.batch import Phrase
 from datamodules.formats.images import check_image
@@ -55,7 +56,8 @@ def image_facts(
     facts["trainer"].pop("devices")
     guided = ("masks", "turn", "mirror") if masks is not None else ()
     # A method that learns on each prompt has no adapter, but a recipe
-    recipe = [facts["trainer"], config.seed] if methods()[config.method.name].sections else "none"
+    learns = methods()[config.method.name].sections
+    recipe = [facts["trainer"], training_seeds(config)] if learns else "none"
     shipped = shipped_digests(config)
     return {
         "code": sampling_code(config),

@@ -1,11 +1,11 @@
 """What is drawn in an evaluation: the same prompts on the same noise for every method.
 
 Prompts are all captions of the evaluation splits, or fewer: of images the first, in the order of
-the dataset; of prompts that have tasks or categories, an even draw over these, the same for every
-cell and seed (`draw_evenly`). Noise j of prompt i of split k under run seed s is seeded by
-(s, j, k, i) alone, so that every cell of a sweep draws on the same noise: comparisons are paired.
-A prompt whose file gives it a seed has that in the place of i: of the first split under run seed 0
-it is the seed of its first image.
+the dataset; of prompts that have tasks or categories, an even draw over these (`draw_evenly`).
+They are the same for every cell and seed; ``prompt_seed`` draws others. Noise j of prompt i of
+split k under sampling seed s is seeded by (s, j, k, i) alone, so that every cell of a sweep draws
+on the same noise: comparisons are paired. A prompt whose file gives it a seed has that in the place
+of i: of the first split under sampling seed 0 it is the seed of its first image.
 """
 
 from __future__ import annotations
@@ -14,10 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from conf.schema import Evaluation, Run
+from conf.seeds import resolve_seeds
 from datamodules.batch import Phrase
 from datamodules.formats.benchmarks import Benchmark, draw_evenly
 from datamodules.phrases.tagger import name_objects
@@ -45,8 +47,18 @@ class Prompt:
     stratum: tuple[Any, ...] = field(default=(), compare=False)
 
 
-def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
-    """``config.prompts`` prompts of each of ``config.splits``, by default all of all sets.
+def plan_evaluation(datamodule: Any, config: Run) -> list[Prompt]:
+    """The `plan` of a run; ``config`` is that of the evaluation."""
+    seeds = resolve_seeds(config)
+    return plan(datamodule, config.evaluation, seeds.sampling, seeds.prompt)
+
+
+def plan(
+    datamodule: Any, config: Evaluation, seed: int, prompt_seed: int | None = None
+) -> list[Prompt]:
+    """``config.prompts`` prompts of each of ``config.splits``, by default all of all sets; ``seed``
+    is that of the noise. Where fewer are asked for than there are, ``prompt_seed`` draws them: of
+    images, more with the same seed begin with the same ones.
 
     Raises ValueError when a split is unknown, or holds fewer than are asked for.
     """
@@ -59,7 +71,7 @@ def plan(datamodule: Any, config: Evaluation, seed: int) -> list[Prompt]:
             )
         dataset = datamodule.eval_sets[split]
         strata = dataset.strata() if hasattr(dataset, "strata") else None
-        for i in _draw_rows(datamodule, split, strata, config.prompts):
+        for i in _draw_rows(datamodule, split, strata, config.prompts, prompt_seed):
             caption, record = dataset.caption(i), dataset.records[i]
             target = (
                 _target(dataset, i, caption.relation) if config.detector == "judge" else Target([])
@@ -98,13 +110,21 @@ def with_splits(config: Run, datamodule: Any) -> Run:
 
 
 def _draw_rows(
-    datamodule: Any, split: str, strata: Sequence[tuple[Any, ...]] | None, count: int | None
+    datamodule: Any,
+    split: str,
+    strata: Sequence[tuple[Any, ...]] | None,
+    count: int | None,
+    seed: int | None,
 ) -> Sequence[int]:
     have = len(datamodule.eval_sets[split])
     if count is None or count == have:
         return range(have)
     if count < have:
-        return range(count) if strata is None else draw_evenly(strata, count)
+        if strata is not None:
+            return draw_evenly(strata, count, seed or 0)
+        if seed is None:
+            return range(count)
+        return np.random.Generator(np.random.PCG64(seed)).permutation(have)[:count].tolist()
     asked = f"evaluation.prompts={count} but split {split!r} has {have}"
     limit = datamodule.eval_limit
     if limit is not None and limit <= have:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from conf.schema import Method as MethodConfig
 from conf.schema import Run
 from conf.schema import Trainer as TrainerConfig
+from conf.seeds import Seeds
 from conf.spec import methods
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.configs import BackboneConfigs
@@ -59,7 +60,8 @@ class Method(TrainingStep, AdapterFolder):
         super().__init__()
         # An object attribute, which must not become a submodule
         self.__dict__["backbone"] = backbone
-        self.config, self.recipe, self.resolution, self.seed = config, trainer, resolution, seed
+        self.config, self.recipe, self.resolution = config, trainer, resolution
+        self.seeds = Seeds.same(seed)
         self.samples_posterior = config.latents == "sample"
         self.adapter = nn.Module()
         self.release: Callable[[], None] | None = None

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
+from conf.seeds import resolve_seeds
 from datamodules.batch import Batch
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
@@ -184,11 +185,11 @@ class MaskAttn(Method):
         """As `Method`'s: counts of gates under ``gates/``, and their pictures."""
         # All processes begin to count again at the same steps
         store = None if tracker is None else tracker.log_metrics
-        counts = GateDiagnostics(every, dataset, self.seed, store)
+        counts = GateDiagnostics(every, dataset, self.seeds.timestep, store)
         if tracker is None:
             return [counts]
         picture = partial(tracker.log_image, "gates/training")
-        return [counts, GateMaps(dataset, self.seed, picture)]
+        return [counts, GateMaps(dataset, self.seeds.timestep, picture)]
 
     # --- use -------------------------------------------------------------------------------------
 
@@ -242,8 +243,9 @@ class MaskAttn(Method):
     def diagnostics(self, datamodule: Any, config: Run, folder: Path) -> dict[str, float]:
         """As `Method`'s: what became of the gates, and pictures of them."""
         evaluation = config.evaluation
-        measured = measure_gates(self, datamodule.eval_sets[evaluation.splits[0]], config.seed)
-        draw_gate_maps(self, datamodule, evaluation, config.seed, folder)
+        seeds = resolve_seeds(config)
+        measured = measure_gates(self, datamodule.eval_sets[evaluation.splits[0]], seeds)
+        draw_gate_maps(self, datamodule, evaluation, seeds, folder)
         return measured
 
 

@@ -166,7 +166,7 @@ class MCGM(BreakAScene):
 
     def _blank_samples(self, draws: StepDraws, count: int) -> list[bool]:
         """Which samples of this step are shown without masks."""
-        drawn = draws.uniform(count, draws.generator(BLANK))
+        drawn = draws.uniform(count, draws.data_generator(BLANK))
         return (drawn < self.config.masks.dropout).tolist()
 
     def prepare(self, batch: Batch, draws: StepDraws) -> Step:

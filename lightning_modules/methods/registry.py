@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from conf.schema import Run
+from conf.seeds import resolve_seeds
 from conf.spec import methods
 
 if TYPE_CHECKING:
@@ -34,4 +35,7 @@ def method_class(name: str) -> type[Method]:
 def build_method(config: Run, backbone: Backbone) -> Method:
     """The method of these settings, untrained and installed into ``backbone``."""
     create = method_class(config.method.name)
-    return create(backbone, config.method, config.trainer, config.backbone.resolution, config.seed)
+    settings = config.method, config.trainer, config.backbone.resolution
+    method = create(backbone, *settings, config.seed)
+    method.seeds = resolve_seeds(config)
+    return method

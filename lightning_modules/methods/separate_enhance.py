@@ -228,7 +228,7 @@ class SeparateEnhance(SecondStep, Method):
         backbone's (L_norm)."""
         objects, settings = self._objects(batch), self.config.separate
         counts = draws.all_gather_int(sum(map(bool, objects)))
-        generator = draws.generator(SINGLE_OBJECTS)
+        generator = draws.data_generator(SINGLE_OBJECTS)
         for _ in range(sum(counts[: draws.rank_and_world[0]])):  # The draws of earlier processes
             torch.randint(1, (), generator=generator)
         rows, singles = [], []
@@ -337,7 +337,7 @@ class SeparateEnhance(SecondStep, Method):
         try:
             with torch.enable_grad():
                 for number in range(self.config.separate.test_time):
-                    draws = StepDraws(self.seed, number)
+                    draws = self.draws_of(number)
                     for terms in (
                         [self.compute_terms, self.second_terms]
                         if self.has_second_step
@@ -376,7 +376,7 @@ class SeparateEnhance(SecondStep, Method):
             raise ValueError(
                 f"weights.rank={rank}: only the change of whole weights can be scaled or permuted"
             )
-        generator = torch.Generator().manual_seed(self.seed)
+        generator = torch.Generator().manual_seed(self.seeds.init)
         with self.weights.swapped_out():
             stock = {
                 name: self.backbone.denoiser.get_parameter(name).detach().clone()

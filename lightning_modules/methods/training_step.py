@@ -30,6 +30,7 @@ from losses.denoising import denoising_loss
 
 if TYPE_CHECKING:
     from conf.schema import Trainer as TrainerConfig
+    from conf.seeds import Seeds
 
 POSTERIOR = 10  # First stream of random numbers, one for each stream of noise
 
@@ -55,7 +56,8 @@ def weighted_sum(terms: Mapping[str, Term]) -> Tensor:
 @dataclass(frozen=True)
 class StepDraws:
     """The random numbers of one training step, which follow from (seed, number of the step) alone:
-    methods with the same seed see the same noise.
+    methods with the same seed see the same noise. What of a sample is shown is drawn by
+    ``data_seed`` in place of ``seed``, where one is given.
 
     On several processes they are drawn for the samples of all, of which each takes its own: losses
     and logged values are those of one process with the global batch.
@@ -64,11 +66,21 @@ class StepDraws:
     seed: int
     number: int
     rank_and_world: tuple[int, int] = (0, 1)
+    data_seed: int | None = None
 
     def generator(self, stream: int) -> torch.Generator:
-        """The same in all processes; each ``stream`` is independent of the others."""
+        """Of timesteps and noise. The same in all processes; each ``stream`` is independent of the
+        others."""
+        return self._generator(self.seed, stream)
+
+    def data_generator(self, stream: int) -> torch.Generator:
+        """As `generator`, of choices of what a sample shows: the object that is named, the masks
+        that are left out."""
+        return self._generator(self.seed if self.data_seed is None else self.data_seed, stream)
+
+    def _generator(self, seed: int, stream: int) -> torch.Generator:
         return torch.Generator().manual_seed(
-            (self.seed * 1_000_003 + self.number) * 1009 + stream * 10**15
+            (seed * 1_000_003 + self.number) * 1009 + stream * 10**15
         )
 
     def local_shard(self, draw: Callable[[int], Tensor], count: int) -> Tensor:
@@ -134,7 +146,7 @@ class TrainingStep(L.LightningModule):
     backbone: Backbone
     recipe: TrainerConfig
     resolution: int
-    seed: int
+    seeds: Seeds
     adapter: nn.Module
     # Whether a step may leave trained parameters without a gradient
     find_unused_parameters = False
@@ -169,8 +181,12 @@ class TrainingStep(L.LightningModule):
     def step_draws(self) -> StepDraws:
         """The random numbers of the step that the Trainer is at."""
         if self._trainer is None:
-            return StepDraws(self.seed, 0)
-        return StepDraws(self.seed, self.trainer.fit_loop.total_batch_idx, ranks())
+            return self.draws_of(0)
+        return self.draws_of(self.trainer.fit_loop.total_batch_idx, ranks())
+
+    def draws_of(self, number: int, rank_and_world: tuple[int, int] = (0, 1)) -> StepDraws:
+        """The random numbers of the step ``number``."""
+        return StepDraws(self.seeds.timestep, number, rank_and_world, self.seeds.data)
 
     def log_terms(self, terms: Mapping[str, Term]) -> Tensor:
         """The sum of the terms; each is logged."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.files import read_json, to_json, write_atomically
+from conf.seeds import TRAINING_SEEDS, resolve_seeds, training_seeds
 from conf.spec import data_kind
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def list_differences(
             ),
             ("backbone.dtype", config.backbone.dtype, training.get("dtype")),
             ("backbone.resolution", config.backbone.resolution, training.get("resolution")),
-            ("seed", config.seed, training.get("seed")),
+            *_compare_seeds(config, training),
         ]
         read = training.get("captions", 0)
         sides.append(("captions read whole", read, read - training.get("captions_cut", 0)))
@@ -117,6 +118,14 @@ def list_differences(
         for key, asked, ran in sides
         if asked is not None and ran is not None and not _same(asked, ran)
     }
+
+
+def _compare_seeds(config: Run, training: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    asked = training_seeds(config)
+    if isinstance(asked, int) and "seed" in training:
+        return [("seed", asked, training["seed"])]
+    seeds = zip(TRAINING_SEEDS, resolve_seeds(config), strict=False)
+    return [(key, seed, training.get(key, training.get("seed"))) for key, seed in seeds]
 
 
 def _nearest(asked: float, rates: Sequence[float]) -> float | None:

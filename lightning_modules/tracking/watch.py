@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
 import torch
 from torch import nn
+
+from conf.seeds import TRAINING_SEEDS
 
 __all__ = ["TrainingWatch", "describe_sampling", "watch_denoiser"]
 
@@ -79,7 +81,7 @@ class TrainingWatch(L.Callback):
         loader: Any = trainer.train_dataloader
         each = loader.batch_size
         datamodule: Any = trainer.datamodule  # type: ignore[attr-defined]
-        seeds = {pl_module.seed, datamodule.seed, torch.initial_seed()}
+        seeds = (torch.initial_seed(), datamodule.seed, pl_module.seeds.timestep)
         self._rates = [0.0] * len(groups)
         self.facts = {
             "precision": str(trainer.precision),
@@ -95,7 +97,7 @@ class TrainingWatch(L.Callback):
             "trained_parameters": sum(weight.numel() for weight in trained),
             "trained_dtype": sorted({_name(weight.dtype) for weight in trained}),
             "noise_schedule": _describe_scheduler(self.backbone),
-            "seed": pl_module.seed if len(seeds) == 1 else sorted(seeds),
+            **_name_seeds(seeds),
             "threads": torch.get_num_threads(),
             "resumed_at": trainer.global_step,
         }
@@ -146,3 +148,10 @@ def _describe_scheduler(backbone: Any) -> str:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _name_seeds(seeds: Sequence[int]) -> dict[str, int]:
+    """``seed`` where all of a training's are the same."""
+    if len({*seeds}) == 1:
+        return {"seed": seeds[0]}
+    return dict(zip(TRAINING_SEEDS, seeds, strict=True))

@@ -10,6 +10,7 @@ from conf import load as conf
 from conf.contents import Emit
 from conf.custom_backbone import is_listed
 from conf.schema import Run
+from conf.seeds import TRAINING_SEEDS
 from conf.spec import data_kind, data_sets, measured_metrics, methods
 from datamodules.phrases.pipelines import LIGHT, find_pipeline
 from lightning_modules.methods.adapter_file import AdapterError, AdapterFile
@@ -86,12 +87,12 @@ def undefined_metrics(config: Run, emit: Emit) -> dict[str, str]:
     late = conf.with_eval_overrides(config)
     if not late.evaluation.measures or not reads_files(config):
         return {}
-    from lightning_modules.evaluation.plan import plan, with_splits
+    from lightning_modules.evaluation.plan import plan_evaluation, with_splits
     from lightning_modules.metrics.registry import undefined_by_prompts
 
     datamodule = build_data(config, emit)
     late = with_splits(method_class(late.method.name).complete(late, datamodule), datamodule)
-    return undefined_by_prompts(late.evaluation, plan(datamodule, late.evaluation, late.seed))
+    return undefined_by_prompts(late.evaluation, plan_evaluation(datamodule, late))
 
 
 def _is_embedded(config: Run) -> bool:
@@ -218,8 +219,14 @@ def _check_data(config: Run) -> None:
 def _check_overrides(config: Run) -> None:
     """Whether ``evaluate_with`` leaves alone what the adapter was trained with."""
     spec = methods()[config.method.name]
+    if "seed" in config.evaluate_with:
+        raise ValueError(
+            f"seed={config.evaluate_with['seed']} cannot change after training: other noise is "
+            "sampling_seed, other prompts are prompt_seed"
+        )
     trained = ("trainer.",) if spec.trains(config.method) else ()
-    fixed = (*FIXED, *trained, *spec.fixed_after_training)
+    seeds = tuple(f"{key}." for key in TRAINING_SEEDS)
+    fixed = (*FIXED, *seeds, *trained, *spec.fixed_after_training)
     late = [key for key in config.evaluate_with if key == "method" or f"{key}.".startswith(fixed)]
     if late:
         raise ValueError(

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from conf.files import drop
 from conf.schema import Run
+from conf.seeds import resolve_seeds
 from conf.spec import data_kind
 from lightning_modules.methods.adapter_file import CARD
 from lightning_modules.methods.damage import find_damage
@@ -58,7 +59,7 @@ def train_or_load_adapter(
         return method.eval()
     with _lock(target, emit):
         if not distributed.once(lambda: _is_whole(target, emit)):
-            torch.manual_seed(config.seed)
+            torch.manual_seed(resolve_seeds(config).init)
             learner = build_method(config, method.backbone)
             if config.method.init:
                 learner.load_weights(config.method.init)

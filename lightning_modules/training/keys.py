@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 from conf import load as conf
 from conf import spec
 from conf.schema import Run
+from conf.seeds import SEEDS, training_seeds
 
 __all__ = [
     "LIBRARIES",
@@ -64,7 +65,8 @@ EMPTY = hashlib.sha256("\n".join(["Module", "[", "]", "[", "]"]).encode()).hexdi
 
 def training_facts(config: Run) -> dict[str, Any]:
     """The settings that training depends on: all except those of evaluation, output, logging,
-    loading and of other methods. Of batch and devices the product counts."""
+    loading and of other methods. Of batch and devices the product counts, of seeds what they are,
+    whichever setting says it."""
     facts = conf.to_dict(conf.as_run(config))
     for group, key in (
         ("data", "eval_images"),
@@ -75,10 +77,11 @@ def training_facts(config: Run) -> dict[str, Any]:
         del facts[group][key]
     facts["trainer"]["batch"] *= facts["trainer"].pop("devices")
     facts["method"] = method_facts(config)
+    facts["seed"] = training_seeds(config)
     return {
         key: value
         for key, value in facts.items()
-        if key not in ("evaluation", "evaluate_with", "output")
+        if key not in ("evaluation", "evaluate_with", "output", *SEEDS)
     }
 
 

@@ -91,9 +91,9 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
 
 def _check_prompts(late: Run, datamodule: Any) -> None:
     """Refuses prompts that name nothing where weights are trained on each."""
-    from lightning_modules.evaluation.plan import find_objects, plan
+    from lightning_modules.evaluation.plan import find_objects, plan_evaluation
 
-    prompts = plan(datamodule, late.evaluation, late.seed)
+    prompts = plan_evaluation(datamodule, late)
     for prompt, objects in zip(prompts, find_objects(datamodule, prompts), strict=True):
         if not objects:
             raise ValueError(

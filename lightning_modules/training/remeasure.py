@@ -71,7 +71,7 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     from datamodules.build import build_data
     from lightning_modules.evaluation.evaluate import prepare_scorers, score, write_scores
     from lightning_modules.evaluation.mask_adherence import target_masks
-    from lightning_modules.evaluation.plan import plan
+    from lightning_modules.evaluation.plan import plan_evaluation
     from lightning_modules.methods.registry import method_class
     from lightning_modules.tracking.provenance import provenance
     from lightning_modules.training import distributed
@@ -81,7 +81,7 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     datamodule = build_data(config, emit)
     config = method_class(config.method.name).complete(config, datamodule)
     late = conf.with_eval_overrides(config)
-    prompts = plan(datamodule, late.evaluation, late.seed)
+    prompts = plan_evaluation(datamodule, late)
     _compare_prompts(prompts, table)
     device = str(distributed.device(config.trainer.accelerator))
     scorers = prepare_scorers(late, datamodule, prompts, device, lambda text, share: None)

@@ -29,6 +29,7 @@ from conf.custom_backbone import describe_widening
 from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
 from conf.schema import Run
+from conf.seeds import resolve_seeds
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
 from lightning_modules.training.checks import check, check_backbone, check_configs
@@ -206,7 +207,7 @@ def _prepare(
     import torch
 
     from lightning_modules.evaluation.evaluate import prepare_scorers
-    from lightning_modules.evaluation.plan import find_cut, plan, with_splits
+    from lightning_modules.evaluation.plan import find_cut, plan_evaluation, with_splits
     from lightning_modules.methods.registry import method_class
     from lightning_modules.metrics.benchmarks import describe_plan
     from lightning_modules.training import distributed
@@ -214,7 +215,7 @@ def _prepare(
     config = with_splits(method_class(config.method.name).complete(config, datamodule), datamodule)
     late = conf.with_eval_overrides(config)
     if late.evaluation.measures and distributed.is_first():
-        prompts = plan(datamodule, late.evaluation, late.seed)
+        prompts = plan_evaluation(datamodule, late)
         for line in describe_plan(prompts):
             emit(f"data: {line}", 0.0)
         if cut := find_cut(backbone, prompts):
@@ -227,7 +228,7 @@ def _prepare(
         prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
     with torch.random.fork_rng(devices=[]):
         # What is trained on each prompt alone starts from here
-        torch.manual_seed(late.seed)
+        torch.manual_seed(resolve_seeds(late).init)
         method = build_method(late, backbone)
     method.remove()
     method.check_data(datamodule.train_set)

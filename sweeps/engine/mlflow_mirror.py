@@ -172,8 +172,17 @@ class MlflowMirror:
         for text, run_id in self.runs.items():
             self.client.set_tag(run_id, tag, str(text in cells).lower())
 
-    def tracking(self, cell: Cell, seed: int, trial: int, attempt: int, **tags: str) -> Tracking:
-        """What the trial needs to make its own nested run, with more ``tags``."""
+    def tracking(
+        self,
+        cell: Cell,
+        seed: int,
+        trial: int,
+        attempt: int,
+        seeds: Mapping[str, int] | None = None,
+        **tags: str,
+    ) -> Tracking:
+        """What the trial needs to make its own nested run, with more ``tags``; ``seeds`` are those
+        that do not follow ``seed``."""
         names = {
             "mlflow.runName": f"{cell.text}, seed {seed}",
             "cell": cell.text,
@@ -184,7 +193,11 @@ class MlflowMirror:
             uri=self.uri,
             experiment_id=self.experiment.id,
             parent_run_id=self.runs[cell.text],
-            params={"seed": str(seed), **self._params(cell)},
+            params={
+                "seed": str(seed),
+                **{key: str(value) for key, value in (seeds or {}).items()},
+                **self._params(cell),
+            },
             tags={**tags, **names},
         )
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from conf import load as conf
 from conf import schema
+from conf.seeds import list_given
 from lightning_modules.training.versions import made_by
 from sweeps.engine.resolve import Request
 from sweeps.engine.trials import Key, key_of
@@ -125,7 +127,9 @@ class Plan:
             attempt=attempt,
             folder=self.trial_folder(key),
             config=config,
-            tracking=self.mirror.tracking(cell, seed, number, attempt, code=code),
+            tracking=self.mirror.tracking(
+                cell, seed, number, attempt, list_given(conf.with_eval_overrides(config)), code=code
+            ),
             kind=kinds_of(self.request, [key], self.done())[key],
         )
 

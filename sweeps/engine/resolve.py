@@ -21,6 +21,7 @@ from conf import load as conf
 from conf import schema, spec
 from conf.defaults import foreign_parts
 from conf.describe import describe, show_count
+from conf.seeds import SEEDS
 from lightning_modules.training.checks import check, undefined_metrics
 from lightning_modules.training.contents import contents_of
 from lightning_modules.training.keys import training_facts
@@ -103,7 +104,8 @@ class Request:
         seen = set()
         for cell in self.cells:
             run = conf.with_eval_overrides(self.run((cell.text, self.config.seed)))
-            facts = {name: conf.to_dict(run)[name] for name in ("data", "evaluation")}
+            settings = conf.to_dict(run)
+            facts = {name: settings[name] for name in ("data", "evaluation", "prompt_seed")}
             if (asked := conf.digest(facts)) in seen:
                 continue
             seen.add(asked)
@@ -156,7 +158,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
             "evaluation.prompts=0 measures nothing, and a sweep compares what is measured; "
             "give a number of prompts"
         )
-    _check_seeds(config)
+    _check_seeds(sweep, config)
     _check_levels(sweep, config)
     _check_mode(sweep, config, words)
     sweep = override_levels(sweep, config, [word.partition("=")[0] for word in words])
@@ -308,7 +310,12 @@ def _reason_to_decline(sweep: Sweep, words: Sequence[str]) -> str:
     )
 
 
-def _check_seeds(config: schema.Sweep) -> None:
+def _check_seeds(sweep: Sweep, config: schema.Sweep) -> None:
+    if "seed" in sweep.keys:
+        raise PlanError(
+            f"{sweep.name} varies seed, which numbers the trials of every cell (seed=, seeds=): "
+            f"vary one of {', '.join(SEEDS)}"
+        )
     last = config.seed + config.seeds - 1
     if last > schema.MAX_SEED:
         raise PlanError(

@@ -16,6 +16,7 @@ from typing import Any
 
 from conf import load as conf
 from conf import schema, spec
+from conf.seeds import SEEDS
 from lightning_modules.training.contents import changed_contents
 from sweeps.engine.resolve import Request
 from sweeps.engine.trials import key_of, read_identity, read_trials
@@ -86,6 +87,8 @@ def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
     sections = spec.unread_sections(*_methods_of(sweep, config))
     unread = tuple(f"method.{section}." for section in sections)
     flat = {key: value for key, value in flat.items() if not key.startswith(unread)}
+    # Those that follow seed were no settings once
+    flat = {key: value for key, value in flat.items() if key not in SEEDS or value is not None}
     flat["trainer.batch"] *= flat.pop("trainer.devices")
     flat |= {f"levels of {f.key}": f.settings for f in sweep.factors if f.settings}
     if sweep.also:

@@ -66,7 +66,8 @@ def test_wrong_settings_and_data_are_said_in_one_line(
     assert capsys.readouterr().err == (
         "error: imgaes=3 (command line): no such setting; the top level holds "
     ) + (
-        "backbone, method, data, trainer, evaluation, evaluate_with, seed, fresh, "
+        "backbone, method, data, trainer, evaluation, evaluate_with, seed, init_seed, "
+        "data_seed, timestep_seed, sampling_seed, prompt_seed, fresh, "
         "output, images; did you mean images?\n"
     )
     assert main(["data=coco", f"data.root={tmp_path / 'nowhere'}", f"output={tmp_path}"]) == 2

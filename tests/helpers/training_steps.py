@@ -12,7 +12,7 @@ from lightning_modules.methods.base import Method, Step, StepDraws, Term, weight
 
 def draws(method: Method, number: int = 0) -> StepDraws:
     """The random numbers of a step."""
-    return StepDraws(method.seed, number)
+    return method.draws_of(number)
 
 
 def terms(method: Method, batch: Batch, number: int = 0) -> dict[str, Term]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from conf import load as conf
 from conf.schema import Run
+from conf.seeds import Seeds
 from datamodules.batch import Batch
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.training_step import StepDraws, TrainingStep
@@ -34,7 +35,7 @@ def test_mode_and_spread_are_those_of_diffusers(sd1: Backbone):
 def step_of(backbone: Backbone, samples: bool) -> TrainingStep:
     step = TrainingStep()
     step.__dict__["backbone"] = backbone
-    step.samples_posterior, step.seed, step.resolution = samples, 0, 64
+    step.samples_posterior, step.seeds, step.resolution = samples, Seeds.same(0), 64
     return step
 
 

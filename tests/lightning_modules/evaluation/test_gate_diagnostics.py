@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from conf.schema import Evaluation, Gate, Trainer
 from conf.schema import Method as MethodConfig
+from conf.seeds import Seeds
 from datamodules import ShapesDataModule
 from lightning_modules import MaskAttn
 from lightning_modules.attention.gate_stats import GateRecord
@@ -223,7 +224,7 @@ def test_an_untrained_method_has_changed_nothing_since_its_start(
 ):
     method = maskattn(embedded, seed=5)
     state_before = torch.get_rng_state()
-    found = measure_gates(method, world.eval_sets["val"], seed=5)
+    found = measure_gates(method, world.eval_sets["val"], Seeds.same(5))
     assert torch.equal(torch.get_rng_state(), state_before)
     assert found["gates_reopened"] == found["gates_shut"] == 0
     assert set(found) == {"gates_reopened", "gates_shut", "gate_mask_iou", "overhead", "parameters"}
@@ -233,7 +234,7 @@ def test_an_untrained_method_has_changed_nothing_since_its_start(
     with torch.no_grad():
         for head in method.gates.heads.values():
             head.bias += 0.3
-    moved = measure_gates(method, world.eval_sets["val"], seed=5)
+    moved = measure_gates(method, world.eval_sets["val"], Seeds.same(5))
     assert moved["gates_reopened"] > 0 and moved["gates_shut"] == 0
 
 
@@ -345,7 +346,7 @@ def test_maps_are_those_of_the_prompts(
     )
     drawn = record_pictures(monkeypatch)
     config = Evaluation(prompts=3, steps=1, guidance=guidance)
-    draw_gate_maps(method, datamodule, config, 0, tmp_path)
+    draw_gate_maps(method, datamodule, config, Seeds.same(0), tmp_path)
     ((images, maps, tokens),) = drawn
     assert images.shape == (4, 3, 64, 64) and {side: m.shape for side, m in maps.items()} == {
         16: (4, 16, 16, 24),
@@ -381,7 +382,7 @@ def test_gates_on_self_attention_alone_have_no_maps_of_tokens(
         Trainer(),
         64,
     )
-    draw_gate_maps(method, world, Evaluation(prompts=3, steps=1), 0, tmp_path)
+    draw_gate_maps(method, world, Evaluation(prompts=3, steps=1), Seeds.same(0), tmp_path)
     assert not (tmp_path / "gates.json").exists() and not (tmp_path / "gates.png").exists()
 
 
