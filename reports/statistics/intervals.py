@@ -11,7 +11,7 @@ from scipy import (
     special,
 )  # Its quantiles are those of scipy.stats, which takes half a second to load
 
-__all__ = ["Interval", "mean_interval", "welch", "wilson"]
+__all__ = ["Interval", "clopper_pearson", "mean_interval", "welch", "wilson"]
 
 
 @dataclass(frozen=True)
@@ -97,3 +97,13 @@ def wilson(successes: float, n: float, level: float = 0.95) -> tuple[float, floa
     center = (share + z * z / (2 * n)) / scale
     half = z / scale * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     return max(0.0, center - half), min(1.0, center + half)
+
+
+def clopper_pearson(successes: int, n: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share of n trials (Clopper and Pearson 1934)."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"expected 0 <= successes <= n and n > 0, got {successes} of {n}")
+    tail, failures = (1 - level) / 2, n - successes
+    low = special.betaincinv(successes, failures + 1, tail) if successes else 0.0
+    high = special.betaincinv(successes + 1, failures, 1 - tail) if failures else 1.0
+    return float(low), float(high)

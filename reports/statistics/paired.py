@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 from scipy import special
 
 from reports.statistics.intervals import Interval, mean_interval
+from reports.statistics.roots import find_root
 
 __all__ = [
     "Effect",
     "Paired",
     "detectable_effect",
+    "detectable_shift",
+    "fewest_seeds_for_holm",
     "holm",
     "paired",
     "sign_flip_p",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 EXACT_UP_TO = 20  # 2**19 sums; beyond that the flips are drawn
+ROUNDING = 1e-9  # Differences below this share of the values are rounding
 
 
 @dataclass(frozen=True)
@@ -52,12 +56,16 @@ class Effect:
 
 
 def paired(left: Mapping[int, float], right: Mapping[int, float], level: float = 0.95) -> Paired:
-    """Compare two cells by their values, seed -> value. ValueError where no seed is common."""
+    """Compare two cells by their values, seed -> value. ValueError where no seed is common.
+
+    Differences below 1e-9 of the values are rounding and are 0; where all seeds differ alike but
+    for rounding, they differ by the same.
+    """
     seeds = tuple(sorted(left.keys() & right.keys()))
     if not seeds:
         sides = f"{sorted(left)} on one side, {sorted(right)} on the other"
         raise ValueError(f"no common seed: {sides}; run the missing seeds")
-    differences = tuple(float(left[s] - right[s]) for s in seeds)
+    differences = _subtract([left[s] for s in seeds], [right[s] for s in seeds])
     return Paired(
         seeds=seeds,
         missing_left=tuple(sorted(right.keys() - left.keys())),
@@ -67,6 +75,18 @@ def paired(left: Mapping[int, float], right: Mapping[int, float], level: float =
         p=sign_flip_p(differences),
         smallest_p=smallest_sign_flip_p(len(seeds)),
     )
+
+
+def _subtract(left: Sequence[float], right: Sequence[float]) -> tuple[float, ...]:
+    """left - right without the noise of rounding."""
+    a, b = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    d = a - b
+    if not np.isfinite(d).all():
+        return tuple(map(float, d))
+    rounding = ROUNDING * max(np.abs(a).max(), np.abs(b).max())
+    if np.ptp(d) <= rounding:
+        d = np.full_like(d, d[0])
+    return tuple(map(float, np.where(np.abs(d) <= rounding, 0.0, d)))
 
 
 def sign_flip_p(differences: Sequence[float], draws: int = 100_000, seed: int = 0) -> float:
@@ -93,6 +113,20 @@ def sign_flip_p(differences: Sequence[float], draws: int = 100_000, seed: int = 
 def smallest_sign_flip_p(n: int) -> float:
     """The smallest two-sided p that n differences can reach in an exact sign-flip test."""
     return min(1.0, 2.0 ** (1 - n))
+
+
+def fewest_seeds_for_holm(comparisons: int, level: float = 0.05) -> int:
+    """Seeds from which sign flips adjusted by Holm can pass ``level`` at all.
+
+    The smallest p of n seeds is 2^(1−n), and the smallest of k comparisons is multiplied by k: 6
+    seeds for one comparison, 8 for four, 11 for 26.
+    """
+    if comparisons < 1 or not 0 < level < 1:
+        raise ValueError(f"expected comparisons >= 1, 0 < level < 1, got {comparisons}, {level}")
+    seeds = 1
+    while comparisons * smallest_sign_flip_p(seeds) > level:
+        seeds += 1
+    return seeds
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -123,7 +157,7 @@ def standardised(differences: Sequence[float], level: float = 0.95) -> Effect:
 
     def bound(share: float) -> float:
         """The noncentrality under which a t below the one seen has probability ``share``."""
-        return _find_root(
+        return find_root(
             lambda shift: float(special.ndtr(d * root * spread - shift).mean()) - share,
             -far,
             far,
@@ -141,26 +175,25 @@ def detectable_effect(sd: float, n: int, level: float = 0.95, power: float = 0.8
     if n < 2 or not math.isfinite(sd):
         return math.nan
     critical = float(special.stdtrit(n - 1, (1 + level) / 2))
-    spread = _relative_sd(n - 1)
+    return sd * detectable_shift(critical, n - 1, power) / math.sqrt(n)
+
+
+def detectable_shift(critical: float, df: float, power: float = 0.8) -> float:
+    """The true mean, in standard errors, at which |t| passes ``critical`` with ``power``."""
+    spread = _relative_sd(df)
 
     def miss(shift: float) -> float:
         hits = special.ndtr(shift - critical * spread) + special.ndtr(-critical * spread - shift)
         return float(hits.mean()) - power
 
-    return sd * _find_root(miss, 0.0, 10 * critical + 10) / math.sqrt(n)
+    return find_root(miss, 0.0, 10 * critical + 10)
 
 
-@cache
-def _relative_sd(freedom: int) -> np.ndarray:
+@lru_cache(maxsize=256)
+def _relative_sd(freedom: float) -> np.ndarray:
     """[4000] quantiles of an estimated sd over its true value.
 
     A plain average over them is stabler than scipy's noncentral t far from zero.
     """
     share = (np.arange(4000) + 0.5) / 4000
     return np.sqrt(2 * special.gammaincinv(freedom / 2, share) / freedom)
-
-
-def _find_root(f: Callable[[float], float], low: float, high: float, xtol: float = 2e-12) -> float:
-    from scipy.optimize import brentq  # Slow to load, and lists of sweeps do not need it
-
-    return float(brentq(f, low, high, xtol=xtol))

@@ -1,0 +1,58 @@
+"""How often a cell's image is better than the control's."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reports.statistics.cell_table import find_cell, read_table
+from reports.statistics.pooled import compare_cells
+
+__all__ = ["Improvement", "probability_of_improvement"]
+
+
+@dataclass(frozen=True)
+class Improvement:
+    """``share`` of images that are better than the control's, ties as half; .5 is no difference.
+
+    ``low`` and ``high`` hold for all cells at once, for other seeds and prompts like these.
+    """
+
+    cell: Hashable
+    share: float
+    low: float
+    high: float
+
+
+def probability_of_improvement(
+    y: Any,
+    baseline: Hashable = 0,
+    level: float = 0.95,
+    better: str = "higher",
+) -> list[Improvement]:
+    """P(better) + P(equal) / 2 over seeds and prompts, for each cell against ``baseline``.
+
+    As the probability of improvement of Agarwal et al. (2021), but of images that share seed,
+    prompt and noise, not of all pairs. The interval is ``compare_cells`` of the signs −1, 0 and 1,
+    with two pseudo-images. ``y`` is as there. Raises ValueError as it does.
+    """
+    if better not in ("higher", "lower"):
+        raise ValueError(f"better={better!r}: expected higher or lower")
+    table = read_table(y)
+    control = find_cell(table, baseline)
+    d = table.y - table.y[control]
+    rounding = 1e-9 * np.nanmax(np.abs(table.y))
+    sign = np.sign(np.where(np.abs(d) <= rounding, 0.0, d)) * (1 if better == "higher" else -1)
+    judged = compare_cells(sign, control, level, binary=True).comparisons
+    return [
+        Improvement(
+            table.cells[int(row.cell)],  # type: ignore[call-overload]
+            0.5 + row.mean / 2,
+            max(0.0, 0.5 + row.low / 2),
+            min(1.0, 0.5 + row.high / 2),
+        )
+        for row in judged
+    ]
