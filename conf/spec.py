@@ -39,17 +39,34 @@ T = TypeVar("T")
 @dataclass(frozen=True)
 class Metric:
     """One measured value: ``key`` without its prefix (``success`` for ``eval/success``), and which
-    direction is better."""
+    direction is better.
+
+    If each image has a value of its own (``per_image``), the column ``key`` of scores.parquet holds
+    it, and the metric is the mean over the images that have one: weighted by the column ``weight``
+    where that is named, such as the number of objects that the image was asked for.
+    """
 
     key: str
     label: str
     better: str = "higher"
     unit: str = ""
+    per_image: bool = True
+    weight: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Those of scores.parquet from which the metric follows."""
+        return (self.key, *filter(None, [self.weight])) if self.per_image else ()
 
     def __post_init__(self) -> None:
         if self.better not in ("higher", "lower", "none"):
             raise ValueError(
                 f"metric {self.key}: better={self.better!r}; expected 'higher', 'lower' or 'none'"
+            )
+        if self.weight and not self.per_image:
+            raise ValueError(
+                f"metric {self.key}: weight={self.weight!r}, but no image has a value: "
+                "leave it out, or set per_image=True"
             )
 
 

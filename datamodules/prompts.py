@@ -96,6 +96,18 @@ class PromptDataset(Dataset):
         """None: a prompt has no image in which its objects could be."""
         return []
 
+    def count_objects(self, index: int) -> int | None:
+        """How many objects are wanted or, where that is not known, named; None where none is."""
+        record = self.records[index]
+        if record.wanted:
+            return sum(thing.get("count", 1) for thing in record.wanted["include"])
+        return len(record.phrases) or None
+
+    def skills(self, index: int) -> list[str]:
+        """Category and task of the prompt, with hyphens for blanks."""
+        record = self.records[index]
+        return ["-".join(name.split()) for name in {record.category, record.task} if name.strip()]
+
     def strata(self) -> list[tuple[str, str]]:
         """Category and task of each prompt: fewer of them are drawn evenly over these."""
         return _strata(self.records)

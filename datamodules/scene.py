@@ -271,6 +271,10 @@ class ScenePrompts:
             if s in masks
         ]
 
+    def count_objects(self, index: int) -> int:
+        """How many subjects the prompt names."""
+        return len(self._mentions(index))
+
     def instances(self, index: int) -> list[Instance]:
         """The prompt's subjects that are in its image; the label is the class word, or the
         placeholder where none is known."""

@@ -4,12 +4,12 @@ from conf.spec import Metric, MetricSpec
 
 METRIC = MetricSpec(
     outputs=(
-        Metric("fid", "FID", "lower"),
-        Metric("kid", "KID", "lower"),
-        Metric("precision", "Precision", "higher", "share"),
-        Metric("recall", "Recall", "higher", "share"),
-        Metric("density", "Density", "higher"),
-        Metric("coverage", "Coverage", "higher", "share"),
+        Metric("fid", "FID", "lower", per_image=False),
+        Metric("kid", "KID", "lower", per_image=False),
+        Metric("precision", "Precision", "higher", "share", per_image=False),
+        Metric("recall", "Recall", "higher", "share", per_image=False),
+        Metric("density", "Density", "higher", per_image=False),
+        Metric("coverage", "Coverage", "higher", "share", per_image=False),
     ),
     measured=lambda evaluation: evaluation.extractor != "none",
 )

@@ -5,12 +5,12 @@ from conf.spec import Metric, MetricSpec
 
 METRIC = MetricSpec(
     outputs=(
-        Metric("gate_closed", "Gates closed", "none", "share"),
-        Metric("gates_reopened", "Gates re-opened", "none", "share"),
-        Metric("gates_shut", "Gates shut", "none", "share"),
-        Metric("gate_mask_iou", "Gate–mask IoU", "higher"),
-        Metric("overhead", "UNet time", "lower", "× without gates"),
-        Metric("parameters", "Trained parameters", "lower"),
+        Metric("gate_closed", "Gates closed", "none", "share", per_image=False),
+        Metric("gates_reopened", "Gates re-opened", "none", "share", per_image=False),
+        Metric("gates_shut", "Gates shut", "none", "share", per_image=False),
+        Metric("gate_mask_iou", "Gate–mask IoU", "higher", per_image=False),
+        Metric("overhead", "UNet time", "lower", "× without gates", per_image=False),
+        Metric("parameters", "Trained parameters", "lower", per_image=False),
     ),
     measured=lambda evaluation: True,
     scores_images=False,

@@ -5,9 +5,9 @@ from conf.spec import Metric, MetricSpec
 METRIC = MetricSpec(
     outputs=(
         Metric("success", "Success", "higher", "share"),
-        Metric("overall", "GenEval, mean of tasks", "higher", "share"),
-        Metric("tasks_mean", "Mean of the tasks judged", "higher", "share"),
-        Metric("prompts_right", "Prompts right", "higher", "share"),
+        Metric("overall", "GenEval, mean of tasks", "higher", "share", weight="overall_weight"),
+        Metric("tasks_mean", "Mean of the tasks judged", "higher", "share", weight="task_weight"),
+        Metric("prompts_right", "Prompts right", "higher", "share", weight="prompt_weight"),
     ),
     by_split=("success",),
     measured=lambda evaluation: evaluation.detector not in ("none", "judge"),

@@ -6,9 +6,9 @@ METRIC = MetricSpec(
     outputs=(
         Metric("success", "Success", "higher", "share"),
         Metric("score", "Judge's score", "higher"),
-        Metric("object_rate", "Objects right", "higher", "share"),
-        Metric("color_rate", "Colours right", "higher", "share"),
-        Metric("shape_rate", "Shapes right", "higher", "share"),
+        Metric("object_rate", "Objects right", "higher", "share", weight="wanted_objects"),
+        Metric("color_rate", "Colours right", "higher", "share", weight="wanted_objects"),
+        Metric("shape_rate", "Shapes right", "higher", "share", weight="wanted_objects"),
         Metric("relation_rate", "Relations right", "higher", "share"),
         Metric("extra_objects", "Extra objects", "lower", "per image"),
     ),

@@ -4,12 +4,14 @@ from conf.spec import Metric, MetricSpec
 
 METRIC = MetricSpec(
     outputs=(
-        Metric("mask_iou", "Mask IoU", "higher"),
-        Metric("found", "Found", "higher", "share"),
-        Metric("centre_error", "Centre error", "lower", "pixels"),
-        Metric("turn_error", "Turn error", "lower", "degrees"),
-        Metric("orientation_error", "Orientation error", "lower", "degrees"),
-        Metric("identity", "Identity", "higher", "cosine"),
+        Metric("mask_iou", "Mask IoU", "higher", weight="targets"),
+        Metric("found", "Found", "higher", "share", weight="targets"),
+        Metric("centre_error", "Centre error", "lower", "pixels", weight="found_targets"),
+        Metric("turn_error", "Turn error", "lower", "degrees", weight="found_targets"),
+        Metric(
+            "orientation_error", "Orientation error", "lower", "degrees", weight="oriented_targets"
+        ),
+        Metric("identity", "Identity", "higher", "cosine", weight="found_targets"),
     ),
     by_split=("mask_iou",),
     measured=lambda evaluation: evaluation.follow_masks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,15 @@ from conf.data.shapes import rendered_images
 from conf.schema import Run
 from datamodules.coco import CocoDataModule, CocoDataset
 from datamodules.concepts import ConceptDataset
-from datamodules.shapes.world import COLORS, SHAPES, SIZE, SPLITS, write_dataset
+from datamodules.shapes.world import (
+    COLORS,
+    HELD_OUT,
+    SHAPES,
+    SIZE,
+    SPLITS,
+    named_things,
+    write_dataset,
+)
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -35,6 +44,25 @@ def build(config: Run, emit: Emit) -> ShapesDataModule:
 
 class ShapesDataset(CocoDataset):
     """Samples of one rendered split (see `CaptionedDataset`)."""
+
+    def count_objects(self, index: int) -> int:
+        """How many things the caption names."""
+        return len(named_things(self.caption(index).text))
+
+    def skills(self, index: int) -> list[str]:
+        """What the caption asks for: ``binding``: two of its things differ in colour and in shape,
+        so that these could be exchanged; ``count``: three things or more; ``held-out``: a
+        combination that is in no training image; ``relation``: how two things lie."""
+        caption = self.caption(index)
+        things = named_things(caption.text)
+        pairs = itertools.combinations(things, 2)
+        asked = {
+            "binding": any(a[0] != b[0] and a[1] != b[1] for a, b in pairs),
+            "count": len(things) > 2,
+            "held-out": not HELD_OUT.isdisjoint(things),
+            "relation": caption.relation is not None,
+        }
+        return [skill for skill, needed in asked.items() if needed]
 
 
 class ShapesDataModule(CocoDataModule):

@@ -19,6 +19,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +107,12 @@ class Scene:
             ]
         turns = [names[i:] + names[:i] for i in range(len(names))]
         return [(f"{', '.join(turn[:-1])} and {turn[-1]}", None) for turn in turns]
+
+
+def named_things(caption: str) -> list[tuple[str, str]]:
+    """(colour, shape) of each thing that a caption names, in its order."""
+    words = caption.replace(",", " ").split()
+    return [(a, b) for a, b in pairwise(words) if a in COLORS and b in SHAPES]
 
 
 def sample_scene(split: str, index: int, seed: int = 0, count: int | None = None) -> Scene:

@@ -4,7 +4,7 @@ of a prompt's objects, and its costs."""
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
@@ -15,6 +15,7 @@ from lightning_modules.attention.capture import Capture, CapturedMaps
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.evaluation.cost import measure_costs
 from lightning_modules.evaluation.figures import draw_maps
+from lightning_modules.metrics.registry import Columns
 from losses.attention import enhance_loss, separate_loss
 
 if TYPE_CHECKING:
@@ -29,6 +30,14 @@ DRAWN = 4  # Of these are shown
 SIDE = 16  # Wanted side of the maps, in pixels of a map
 
 
+class Diagnosis(NamedTuple):
+    """Metrics without ``eval/``, and columns of scores.parquet: of each image the value of its
+    prompt, None where that was not measured."""
+
+    metrics: dict[str, float]
+    columns: Columns
+
+
 def diagnose(
     method: Method,
     datamodule: PairedDataModule,
@@ -36,21 +45,25 @@ def diagnose(
     prompts: list[Prompt],
     adapter: Path | None,
     folder: Path,
-) -> dict[str, float]:
+) -> Diagnosis:
     """All that ``config``, the settings of the evaluation, asks for; pictures land in ``folder``.
 
     ``adapter``: the folder of the method's adapter, None where nothing was trained.
     """
     evaluation = config.evaluation
+    columns: Columns = {}
     values = method.diagnostics(datamodule, config, folder)
     if evaluation.attention:
-        seed = resolve_seeds(config).sampling
-        probe = AttentionProbe(method, datamodule.eval_sets[evaluation.splits[0]], seed)
-        values |= probe.measure()
+        split, seed = evaluation.splits[0], resolve_seeds(config).sampling
+        probe = AttentionProbe(method, datamodule.eval_sets[split], seed)
+        maps = probe.run()
+        values |= probe.measure(maps)
+        for key, by_index in measure_images(maps).items():
+            columns[key] = [by_index.get(p.index) if p.split == split else None for p in prompts]
         probe.draw(folder)
     if evaluation.costs:
         values |= measure_costs(method, adapter, prompts, evaluation)
-    return values
+    return Diagnosis(values, columns)
 
 
 class Probe:
@@ -100,15 +113,15 @@ class AttentionProbe(Probe):
             self.method.predict(self.noised, self.timesteps, backbone.text.encode(self.captions))
         return capture.maps
 
-    def measure(self) -> dict[str, float]:
-        """Separate-and-Enhance's (arXiv 2312.06712) losses at evenly spread timesteps; nothing
-        where no caption names an object.
+    def measure(self, maps: CapturedMaps | None = None) -> dict[str, float]:
+        """Separate-and-Enhance's (arXiv 2312.06712) losses of the ``maps`` of `run`, at evenly
+        spread timesteps; nothing where no caption names an object.
 
         ``map_overlap``: L_Sep, the largest overlap of the objects' maps over heads and pixels, mean
         over images of two objects or more; ``map_activation``: 1 - L_En, the smoothed maximum of
         the weakest object, mean over images with an object.
         """
-        maps = self.run()
+        maps = self.run() if maps is None else maps
         count = maps.present.sum(1)
         several, some = int((count > 1).sum()), int((count > 0).sum())
         mean, images = maps.mean(), len(self.captions)
@@ -147,3 +160,17 @@ class AttentionProbe(Probe):
             for k, i in enumerate(rows)
         ]
         (folder / "maps.json").write_text(to_json(content))
+
+
+def measure_images(maps: CapturedMaps) -> dict[str, dict[int, float]]:
+    """``map_overlap`` and ``map_activation`` (`AttentionProbe.measure`) -> place of the image ->
+    its own value, where it has the objects for one."""
+    mean, present = maps.mean(), maps.present
+    values: dict[str, dict[int, float]] = {"map_overlap": {}, "map_activation": {}}
+    for i, count in enumerate(present.sum(1).tolist()):
+        alone = mean[i : i + 1], present[i : i + 1]
+        if count > 1:
+            values["map_overlap"][i] = float(separate_loss(*alone))
+        if count:
+            values["map_activation"][i] = 1 - float(enhance_loss(*alone))
+    return {key: of for key, of in values.items() if of}

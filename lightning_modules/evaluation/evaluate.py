@@ -127,10 +127,11 @@ def evaluate(
     if not first:
         return EvaluationResult({}, {}, {})
     scores, table = score(scorers, prompts, images, emit)
-    metrics = scores.metrics | (images.stats or {})
-    write_scores(folder, prompts, images, table, evaluation.keep_images, targets)
     adapter = Path(config.output) / "adapters" / trained if trained else None
-    metrics |= diagnose(method, datamodule, config, prompts, adapter, folder)
+    diagnosis = diagnose(method, datamodule, config, prompts, adapter, folder)
+    metrics = scores.metrics | (images.stats or {}) | diagnosis.metrics
+    table |= diagnosis.columns
+    write_scores(folder, prompts, images, table, evaluation.keep_images, targets)
     cut = find_cut(method.backbone, prompts)
     write_ran(folder, read_ran(images.folder) | count_prompts(prompts, cut))
     clock("score")
@@ -222,6 +223,7 @@ def score(
             result.metrics.update(numbers)
             result.facts.update(scorer.facts)
             result.metric_of.update(dict.fromkeys(numbers, name))
+            table.update(getattr(scorer, "columns", {}))
     return result, table
 
 
@@ -260,6 +262,9 @@ def write_scores(
             "id": [str(p.id) for p in prompts],
             "prompt": [p.text for p in prompts],
             "noise": [p.noise for p in prompts],
+            "number": [p.number for p in prompts],
+            "objects": pd.array([p.objects for p in prompts], dtype="Int64"),
+            "skill": [" ".join(p.skills) or None for p in prompts],
             "image": [images.name(i) for i in range(len(prompts))],
             "sample": samples,
             "mask": masks,

@@ -45,6 +45,11 @@ class Prompt:
     # The benchmark that it belongs to, and its kind there
     benchmark: Benchmark | None = field(default=None, compare=False)
     stratum: tuple[Any, ...] = field(default=(), compare=False)
+    # Which of the prompt's noises this is, from 0
+    number: int = 0
+    # How many objects it names, and what it asks a model to be able to do, where the data know it
+    objects: int | None = field(default=None, compare=False)
+    skills: tuple[str, ...] = field(default=(), compare=False)
 
 
 def plan_evaluation(datamodule: Any, config: Run) -> list[Prompt]:
@@ -92,12 +97,14 @@ def plan(
                 getattr(record, "wanted", None),
                 benchmark,
                 strata[i] if strata else (),
+                objects=_ask(dataset, "count_objects", i),
+                skills=tuple(sorted(_ask(dataset, "skills", i) or ())),
             )
             own = getattr(record, "seed", None)
             place = i if own is None else own
             for j in range(config.noise_seeds or (benchmark.images if benchmark else 1)):
                 noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + place
-                prompts.append(replace(prompt, noise=noise))
+                prompts.append(replace(prompt, noise=noise, number=j))
     return prompts
 
 
@@ -166,6 +173,12 @@ def find_objects(datamodule: Any, prompts: Sequence[Prompt]) -> list[list[Phrase
             named = getattr(datamodule.eval_sets[prompt.split], "objects_named", None)
             objects[key] = named(prompt.index) if named else name_objects(prompt.text)
     return [objects[prompt.split, prompt.index] for prompt in prompts]
+
+
+def _ask(dataset: Any, name: str, index: int) -> Any:
+    """What a data set says of a prompt, None where it does not know."""
+    known = getattr(dataset, name, None)
+    return known(index) if known else None
 
 
 def _target(dataset: Any, index: int, relation: str | None) -> Target:

@@ -292,6 +292,9 @@ class GenEvalScorer:
         self.detector, self.requests = detector, requests
         self.results: list[tuple[tuple[str, int], str, bool]] = []
         self.judged: list[Prompt] = []
+        # Of each image its place among the results, None for those that the rules cannot judge
+        self.rows: list[int | None] = []
+        self.columns: Columns = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
@@ -301,6 +304,7 @@ class GenEvalScorer:
             place = (prompt.split, prompt.index)
             spec = self.requests.specs.get(place)
             success.append(None if spec is None else geneval_correct(detections, spec))
+            self.rows.append(None if spec is None else len(self.results))
             if spec is not None:
                 self.results.append((place, spec["tag"], bool(success[-1])))
                 self.judged.append(prompt)
@@ -317,6 +321,7 @@ class GenEvalScorer:
             of_benchmark = [result for result in self.results if result[0] in places]
             overall = math.nan if why_not else geneval_scores(of_benchmark)["overall"]
             scores["overall"] = overall
+        self._set_columns([] if why_not else own)
         values = {"success": scores.pop("images_right"), **scores}
         for split in dict.fromkeys(place[0] for place, _, _ in self.results):
             right = [right for place, _, right in self.results if place[0] == split]
@@ -339,3 +344,30 @@ class GenEvalScorer:
             of_own = {"prompts_from": describe_benchmark(own)}
             self.facts["overall"] = about | of_own | ({"undefined": why_not} if why_not else {})
         return values
+
+    def _set_columns(self, own: Sequence[Prompt]) -> None:
+        """Beside ``success`` what has the other scores as weighted means: whether the image is
+        right, weighted by 1 / the images of its task (``overall``: over ``own`` prompts alone); and
+        whether an image of its prompt is right, by 1 / the images of that."""
+        places = {(prompt.split, prompt.index) for prompt in own}
+        images = Counter(place for place, _, _ in self.results)
+        right_prompts = {place for place, _, right in self.results if right}
+        tasks = Counter(task for _, task, _ in self.results)
+        own_tasks = Counter(task for place, task, _ in self.results if place in places)
+        columns: Columns = {}
+        for place, task, right in self.results:
+            is_own = place in places
+            row = {
+                "tasks_mean": right,
+                "task_weight": 1 / tasks[task],
+                "prompts_right": place in right_prompts,
+                "prompt_weight": 1 / images[place],
+                **({"overall": right if is_own else None} if own else {}),
+                **({"overall_weight": 1 / own_tasks[task] if is_own else None} if own else {}),
+            }
+            for name, value in row.items():
+                columns.setdefault(name, []).append(value)
+        self.columns = {
+            name: [None if row is None else values[row] for row in self.rows]
+            for name, values in columns.items()
+        }

@@ -33,7 +33,8 @@ class JudgeScorer:
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
-        """As `Scorer`."""
+        """As `Scorer`; rates are of the objects that the image should show, ``relation_rate`` is
+        None where no relation is asked for."""
         targets = [prompt.target for prompt in prompts]
         detections = self.judge.detect(images)
         scores = self.judge.target_scores(images, targets).tolist()
@@ -45,9 +46,13 @@ class JudgeScorer:
         self.scores += scores
         return {
             "success": [verdict.success for verdict in verdicts],
-            "score": [round(score, 6) for score in scores],
+            "score": scores,
             "wanted_objects": [verdict.wanted for verdict in verdicts],
             "right_objects": [verdict.objects for verdict in verdicts],
+            "object_rate": [verdict.objects / verdict.wanted for verdict in verdicts],
+            "color_rate": [verdict.colors / verdict.wanted for verdict in verdicts],
+            "shape_rate": [verdict.shapes / verdict.wanted for verdict in verdicts],
+            "relation_rate": [verdict.relation for verdict in verdicts],
             "extra_objects": [verdict.extra for verdict in verdicts],
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,6 +37,15 @@ class Adherence:
     # Degrees in [0, 90]; None also where the masks have no long axis
     orientation: float | None = None
     turn: float | None = None  # Degrees in [0, 180]
+
+
+class Subject(NamedTuple):
+    """An object that has a target mask: the place of its image among all, and how the object in it
+    compares with the target (``adherence``) and looks (``identity``; None if it was not found)."""
+
+    image: int
+    adherence: Adherence
+    identity: float | None
 
 
 def compare_masks(pred: Tensor, target: Tensor) -> Adherence:
@@ -87,6 +96,40 @@ def mean_adherence(subjects: Sequence[Adherence]) -> dict[str, float]:
     return values
 
 
+def find_subjects(
+    judge: Judge,
+    images: Tensor,
+    real: Tensor,
+    prompts: Sequence[Prompt],
+    targets: Sequence[Sequence[Tensor]],
+) -> list[Subject]:
+    """What the segmenter finds in the images, uint8 [N, 3, 64, 64], for each target, and how alike
+    it looks to the same object of the ``real`` images. A mask that was turned out of the image asks
+    for nothing."""
+    found = ColorSegmenter(judge).segment(images, [prompt.names for prompt in prompts])
+    asked = [
+        (i, pred, target, phrase.mask > 0.5)
+        for i, (prompt, *masks) in enumerate(zip(prompts, found, targets, strict=True))
+        for phrase, pred, target in zip(prompt.phrases, *masks, strict=True)
+        if bool(target.any())
+    ]
+    identities: list[float] = []
+    kept = [(i, pred, known) for i, pred, _, known in asked if bool(pred.any())]
+    if kept:
+        rows, preds, known = zip(*kept, strict=True)
+        identities = masked_similarity(
+            judge.local_features(images)[list(rows)],
+            torch.stack(preds),
+            judge.local_features(real)[list(rows)],
+            torch.stack(known),
+        ).tolist()
+    each = iter(identities)
+    return [
+        Subject(i, compare_masks(pred, target), next(each) if bool(pred.any()) else None)
+        for i, pred, target, _ in asked
+    ]
+
+
 def measure_adherence(
     judge: Judge,
     images: Tensor,
@@ -94,39 +137,58 @@ def measure_adherence(
     prompts: Sequence[Prompt],
     targets: Sequence[Sequence[Tensor]],
 ) -> dict[str, float]:
-    """`mean_adherence` of what the segmenter finds in the images against the targets, by split too,
-    and ``identity``: how alike the objects look to those of the ``real`` images, mean over the
-    subjects that were found. Images are uint8 [N, 3, 64, 64]. Nothing without a target."""
-    found = ColorSegmenter(judge).segment(images, [prompt.names for prompt in prompts])
-    subjects = [
-        (i, pred, target, phrase.mask > 0.5)
-        for i, (prompt, *masks) in enumerate(zip(prompts, found, targets, strict=True))
-        for phrase, pred, target in zip(prompt.phrases, *masks, strict=True)
-        if bool(target.any())  # A mask that was turned out of the image asks for nothing
-    ]
+    """`average_subjects` of `find_subjects`."""
+    return average_subjects(find_subjects(judge, images, real, prompts, targets), prompts)
+
+
+def average_subjects(subjects: Sequence[Subject], prompts: Sequence[Prompt]) -> dict[str, float]:
+    """`mean_adherence`, ``mask_iou`` by split too, and ``identity``: how alike the objects look to
+    those of the real images, mean over the subjects that were found. Nothing without a subject."""
     if not subjects:
         return {}
-    adherence = [compare_masks(pred, target) for _, pred, target, _ in subjects]
-    values = mean_adherence(adherence)
+    values = mean_adherence([subject.adherence for subject in subjects])
     for split in dict.fromkeys(prompt.split for prompt in prompts):
-        overlaps = [
-            one.iou
-            for one, (i, *_) in zip(adherence, subjects, strict=True)
-            if prompts[i].split == split
-        ]
+        overlaps = [one.adherence.iou for one in subjects if prompts[one.image].split == split]
         if overlaps:
             values[f"mask_iou_{split}"] = sum(overlaps) / len(overlaps)
-    kept = [(i, pred, known) for i, pred, _, known in subjects if bool(pred.any())]
-    if kept:
-        rows, preds, known = zip(*kept, strict=True)
-        similarity = masked_similarity(
-            judge.local_features(images)[list(rows)],
-            torch.stack(preds),
-            judge.local_features(real)[list(rows)],
-            torch.stack(known),
-        )
-        values["identity"] = float(similarity.mean())
+    identities = [subject.identity for subject in subjects if subject.identity is not None]
+    if identities:
+        values["identity"] = float(torch.tensor(identities).mean())
     return values
+
+
+def tabulate_subjects(subjects: Sequence[Subject], images: int) -> Columns:
+    """Columns of scores.parquet for so many images: the means over each image's subjects, None
+    where there is none to measure, and what they are weighted by in the means over all:
+    ``targets``, of these ``found_targets``, and of these the ``oriented_targets``, with a long
+    axis."""
+    columns: Columns = {}
+    by_image: list[list[Subject]] = [[] for _ in range(images)]
+    for subject in subjects:
+        by_image[subject.image].append(subject)
+    for own in by_image:
+        adherences = [subject.adherence for subject in own]
+        found = [one for one in adherences if one.found]
+        angles = [one.orientation for one in found if one.orientation is not None]
+        same = [subject.identity for subject in own if subject.identity is not None]
+        row = {
+            "targets": len(own),
+            "found_targets": len(found),
+            "oriented_targets": len(angles),
+            "mask_iou": _mean([one.iou for one in adherences]),
+            "found": len(found) / len(own) if own else None,
+            "centre_error": _mean([one.centre or 0.0 for one in found]),
+            "turn_error": _mean([one.turn or 0.0 for one in found]),
+            "orientation_error": _mean(angles),
+            "identity": _mean(same),
+        }
+        for name, value in row.items():
+            columns.setdefault(name, []).append(value)
+    return columns
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
 
 def build(context: ScoringContext) -> list[MaskAdherenceScorer]:
@@ -140,6 +202,7 @@ class MaskAdherenceScorer:
     def __init__(self, judge: Judge, context: ScoringContext) -> None:
         self.judge, self.context = judge, context
         self.images: list[Tensor] = []
+        self.columns: Columns = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
@@ -153,4 +216,7 @@ class MaskAdherenceScorer:
         real = real_images(self.context.datamodule, prompts)
         real = real.repeat_interleave(evaluation.noise_seeds or 1, 0)
         targets = target_masks(prompts, evaluation)
-        return measure_adherence(self.judge, torch.cat(self.images), real, prompts, targets)
+        images = torch.cat(self.images)
+        subjects = find_subjects(self.judge, images, real, prompts, targets)
+        self.columns = tabulate_subjects(subjects, len(images))
+        return average_subjects(subjects, prompts)

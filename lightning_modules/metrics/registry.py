@@ -31,7 +31,10 @@ Emit = Callable[[str, float], None]
 
 class Scorer(Protocol):
     """``add`` sees all images once, in order; ``finish`` comes after the last. Then ``facts`` say
-    what each number was measured with: ``fid`` -> {"extractor": …, "n_fake": …, …}."""
+    what each number was measured with: ``fid`` -> {"extractor": …, "n_fake": …, …}; a scorer that
+    needs all images for its columns of scores.parquet has them in ``columns`` then.
+
+    A metric that each image has a value of has a column of its name (see `conf.spec.Metric`)."""
 
     facts: dict[str, dict[str, Any]]
 

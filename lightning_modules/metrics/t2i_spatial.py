@@ -193,24 +193,24 @@ class SpatialScorer:
 
     def __init__(self, detector: Detector, requests: Requests) -> None:
         self.detector, self.requests = detector, requests
-        self.scores: dict[str, list[float]] = {}
+        self.scores: dict[str, dict[int, float]] = {}  # By the place of the image
         self.asked: dict[str, list[Prompt]] = {}
-        self.size = 0
+        self.columns: Columns = {}
+        self.size = self.images = 0
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
-        """As `Scorer`; ``spatial`` is None where the prompt is not a spatial one."""
+        """As `Scorer`; the columns of `finish` are None where the prompt is not of their kind."""
         self.size = int(images.shape[-1])
-        column: list[float | None] = []
         for prompt, detections in zip(prompts, self.detector.detect(images, names), strict=True):
             spec = self.requests.spatial.get((prompt.split, prompt.index))
-            column.append(None if spec is None else t2i_spatial(detections, spec, self.size))
-        for prompt, score in zip(prompts, column, strict=True):
-            if score is not None:
+            if spec is not None:
                 key = "spatial" if prompt.benchmark == BENCHMARK else "spatial_other"
-                self.scores.setdefault(key, []).append(score)
+                score = t2i_spatial(detections, spec, self.size)
+                self.scores.setdefault(key, {})[self.images] = score
                 self.asked.setdefault(key, []).append(prompt)
-        return {"spatial": column}
+            self.images += 1
+        return {}
 
     def finish(self) -> dict[str, float]:
         """As `Scorer`."""
@@ -228,4 +228,5 @@ class SpatialScorer:
                 "least": LEAST,
                 "images": len(scores),
             }
-        return {key: sum(scores) / len(scores) for key, scores in self.scores.items()}
+            self.columns[key] = [scores.get(image) for image in range(self.images)]
+        return {key: sum(of.values()) / len(of) for key, of in self.scores.items()}

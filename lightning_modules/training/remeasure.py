@@ -18,6 +18,7 @@ from conf import load as conf
 from conf.describe import show_count
 from conf.files import create_folder, is_damage, to_json, write_atomically
 from conf.schema import Run
+from conf.spec import metrics
 from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.versions import DIAGNOSTICS, join_parts, measured_by
 
@@ -88,11 +89,11 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     scores, columns = score(scorers, prompts, images, emit)
     targets = target_masks(prompts, late.evaluation) if late.evaluation.follow_masks else None
     scored = {f"eval/{key}": value for key, value in scores.metrics.items()}
-    metrics, undefined = scores._replace(metrics=scored).split_undefined()
+    values, undefined = scores._replace(metrics=scored).split_undefined()
     contents = _check_contents(old.get("contents", {}), contents_of(config, datamodule, None))
     new = old | {
         "contents": contents,
-        "metrics": metrics | _keep(old, "metrics", scored),
+        "metrics": values | _keep(old, "metrics", scored),
         "undefined": undefined | _keep(old, "undefined", scored),
         "facts": scores.facts,
         "measured": _join_measured(old, measured_by(config, scores.metric_of))
@@ -100,6 +101,7 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     }
     shutil.rmtree(folder / PENDING, ignore_errors=True)
     with create_folder(folder / PENDING) as draft:
+        columns |= _keep_columns(table)
         write_scores(draft, prompts, images, columns, late.evaluation.keep_images, targets)
         shutil.rmtree(draft / "samples")  # The same pictures as before
         write_atomically(draft / RESULT, to_json(new))
@@ -188,6 +190,13 @@ def _keep(old: dict[str, Any], entry: str, scored: Container[str]) -> dict[str, 
         for key, value in old.get(entry, {}).items()
         if key not in scored and key.removeprefix("eval/") not in by_scorers
     }
+
+
+def _keep_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
+    """The columns of what looks at the method, not at images."""
+    specs = [spec for spec in metrics().values() if not spec.scores_images]
+    names = {name for spec in specs for metric in spec.outputs for name in metric.columns}
+    return {name: table[name].tolist() for name in table if name in names}
 
 
 def _join_measured(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

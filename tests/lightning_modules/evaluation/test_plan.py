@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from conf.schema import Evaluation, Run
+from datamodules.batch import Caption
 from datamodules.build import build_data
 from datamodules.prompts import PromptDataModule
 from lightning_modules.backbone.backbone import Backbone
@@ -49,6 +51,55 @@ def test_more_noises_per_prompt_keep_the_first_and_count_real_images_once(base: 
         p.noise for p in plan(datamodule, Evaluation(prompts=4, noise_seeds=3), seed=0)
     )
     assert torch.equal(real_images(datamodule, thrice), real_images(datamodule, once))
+
+
+def test_prompts_of_the_embedded_world_say_how_many_objects_and_which_skills(base: Run):
+    world = replace(
+        base, evaluation=Evaluation(splits=["val", "heldout", "one", "four"], prompts=4)
+    )
+    datamodule = build_data(world, lambda text, share: None)
+    prompts = plan(datamodule, replace(world.evaluation, noise_seeds=2), seed=0)
+    assert [p.number for p in prompts] == [0, 1] * 16
+    for prompt in prompts:
+        things = prompt.target.objects
+        assert prompt.objects == len(things)
+        assert ("count" in prompt.skills) == (len(things) > 2)
+        assert ("relation" in prompt.skills) == (prompt.target.relation is not None)
+        assert ("held-out" in prompt.skills) == (prompt.split == "heldout")
+        assert list(prompt.skills) == sorted(prompt.skills)
+
+
+def test_skills_are_bound_where_colours_and_shapes_could_change_places(base: Run):
+    dataset = build_data(base, lambda text, share: None).eval_sets["val"]
+    for caption, bound in {
+        "a red ring": False,
+        "a red ring and a red cross": False,
+        "a red ring and a blue ring": False,
+        "a red ring left of a blue cross": True,
+        "a red ring, a red cross and a blue ring": True,
+    }.items():
+        dataset.caption = lambda index, caption=caption: Caption(caption)
+        assert ("binding" in dataset.skills(0)) == bound
+
+
+def test_prompts_of_files_say_what_their_files_say(tmp_path: Path):
+    lines = [
+        {
+            "prompt": "two dogs",
+            "category": "how many",
+            "wanted": {"include": [{"class": "dog", "count": 2}]},
+        },
+        {"prompt": "a cat and a dog"},
+        {"prompt": "nothing", "phrases": []},
+    ]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    datamodule = PromptDataModule(tmp_path / "mine.jsonl")
+    datamodule.setup()
+    prompts = plan(
+        datamodule, Evaluation(splits=[], prompts=None, noise_seeds=1, detector="none"), 0
+    )
+    known = [(p.objects, p.skills) for p in prompts]
+    assert known == [(2, ("how-many",)), (2, ("mine",)), (None, ("mine",))]
 
 
 def test_the_seed_of_a_prompt_in_its_file_is_that_of_its_noise(tmp_path: Path):

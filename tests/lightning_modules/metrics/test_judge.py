@@ -35,6 +35,10 @@ def test_the_scorer_counts_by_split_and_over_all_images():
         "score": [0.75, 0.25],
         "wanted_objects": [1, 1],
         "right_objects": [1, 0],
+        "object_rate": [1.0, 0.0],
+        "color_rate": [1.0, 0.0],
+        "shape_rate": [1.0, 1.0],
+        "relation_rate": [None, None],
         "extra_objects": [0, 1],
     }
     answers |= {"found": [[seen("red"), seen("blue")], []], "scores": [1.0, 0.0]}

@@ -106,6 +106,23 @@ def test_what_looks_at_the_method_stays_as_it_was(config: Run, folder: Path) -> 
     assert after["measured"]["parts"]["diagnostics"]["code"] == "older"
 
 
+def test_an_older_table_gets_its_columns_and_keeps_those_of_the_method(
+    config: Run, folder: Path
+) -> None:
+    path = folder / "scores.parquet"
+    table = pd.read_parquet(path)
+    old = ["split", "id", "prompt", "noise", "image", "sample", "mask", "success"]
+    maps = pd.Series([None, *range(len(table) - 1)], dtype=float)
+    stale = table[old].assign(success=False, object_rate=7.0, map_overlap=maps, gone=1)
+    stale.to_parquet(path, index=False)
+    remeasure(config, folder)
+    adopt(folder)
+    after = pd.read_parquet(path)
+    pd.testing.assert_frame_equal(after[table.columns], table)
+    pd.testing.assert_series_equal(after.pop("map_overlap"), maps, check_names=False)
+    assert [*after] == [*table]
+
+
 def test_a_result_of_an_earlier_version_learns_what_measured_it(config: Run, folder: Path) -> None:
     before = result(folder)
     del before["measured"], before["code_parts"]
