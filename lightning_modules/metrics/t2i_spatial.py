@@ -200,17 +200,19 @@ class SpatialScorer:
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
-        """As `Scorer`; the columns of `finish` are None where the prompt is not of their kind."""
+        """As `Scorer`; ``spatial`` is None where the prompt is not a spatial one. `finish` puts the
+        scores of both kinds of prompts apart."""
         self.size = int(images.shape[-1])
+        column: list[float | None] = []
         for prompt, detections in zip(prompts, self.detector.detect(images, names), strict=True):
             spec = self.requests.spatial.get((prompt.split, prompt.index))
-            if spec is not None:
+            column.append(None if spec is None else t2i_spatial(detections, spec, self.size))
+            if (score := column[-1]) is not None:
                 key = "spatial" if prompt.benchmark == BENCHMARK else "spatial_other"
-                score = t2i_spatial(detections, spec, self.size)
                 self.scores.setdefault(key, {})[self.images] = score
                 self.asked.setdefault(key, []).append(prompt)
             self.images += 1
-        return {}
+        return {"spatial": column}
 
     def finish(self) -> dict[str, float]:
         """As `Scorer`."""
