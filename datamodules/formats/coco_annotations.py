@@ -9,46 +9,31 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
+
 from conf.contents import file_state
 from conf.describe import show_count
 from datamodules.batch import Caption
 from datamodules.concepts import with_article
+from datamodules.formats.coco_entries import KINDS, Entry, ListedImage, Lists
 from datamodules.formats.coco_layouts import Images, find
 from datamodules.formats.images import ImageHeader
 from datamodules.formats.index import DataError, Problems, Record, Written, compact_json
-from datamodules.formats.json_stream import read_object
-from datamodules.formats.masks import Outline, outline, text_of_numbers
+from datamodules.formats.json_stream import Kinds, read_object
+from datamodules.formats.masks import Outline
 from datamodules.formats.reader import Reader
 
 # Where progress is said: after so many bytes
 EVERY = 2**24
 label_json = functools.cache(compact_json)
 LISTS = ("images", "annotations", "categories")
-IMAGE_KEYS = ("id", "file_name", "width", "height")
-
-
-class _Entry(NamedTuple):
-    """One of the annotations of a file: ``caption`` and what comes with it are None where it has
-    none, ``outline`` of what is no object. ``box`` and ``color`` are JSON."""
-
-    what: str
-    image: Any
-    captioned: bool
-    caption: Any = None
-    relation: Any = None
-    category: Any = None
-    crowd: bool = False
-    outline: Outline | None = None
-    key: str = ""
-    box: str = ""
-    color: str = ""
 
 
 class _Object(NamedTuple):
     """An object of an image, while files are read."""
 
     label: str
-    entry: _Entry
+    entry: Entry
 
 
 class CocoReader(Reader):
@@ -99,8 +84,8 @@ class CocoReader(Reader):
             )
         for record in records:
             name = str(record.path)
-            unknown = self.place.folders[0] / name.replace("\\", "/")
-            record.path = self.images.find(name) or unknown
+            found = self.images.find(name)
+            record.path = found or self.place.folders[0] / name.replace("\\", "/")
         if self.images.ambiguous:
             self.remarks.append(
                 f"{self.images.ambiguous} file names are in several folders: the first in the "
@@ -132,7 +117,7 @@ class CocoReader(Reader):
             else:
                 annotations.append(
                     Written(
-                        f'{{"id":{entry.key},"label":{label_json(label)},"segmentation":{text},'
+                        f'{{"id":{entry.key_json},"label":{label_json(label)},"segmentation":{text},'
                         f'"bbox":{entry.box},"color":{entry.color}}}'
                     )
                 )
@@ -147,13 +132,21 @@ class CocoReader(Reader):
             detail = f"id {key!r}, file_name {name!r}"
             problems.add("image without id or file name", path, detail)
             return None
-        return self.listed.setdefault(key, Record(key, Path(name)))
+        record = self.listed.get(key)
+        if record is None:
+            record = self.listed[key] = Record(key, Path(name))
+        return record
 
     def _read(
-        self, path: Path, take: Callable[[str, dict[str, Any], str], None], problems: Problems
+        self,
+        path: Path,
+        take: Callable[[str, Any, str], None],
+        problems: Problems,
+        kinds: Kinds | None = None,
     ) -> dict[str, Any]:
         """The content of an annotation file without the entries of its lists, which ``take`` gets:
-        name of the list, entry, its text. Raises DataError on anything without a list of images."""
+        name of the list, entry (see `read_object`), its text. Raises DataError on anything without
+        a list of images."""
         size, said = path.stat().st_size / 1e6, -EVERY
 
         def progress(done: int) -> None:
@@ -163,14 +156,14 @@ class CocoReader(Reader):
                 self.emit(f"reading {path.name}: {done / 1e6:.0f} of {size:.0f} MB")
 
         def take_object(name: str, number: int, entry: Any, text: str) -> None:
-            if isinstance(entry, dict):
+            if isinstance(entry, msgspec.Struct | dict):
                 take(name, entry, text)
             else:
                 detail = f"number {number} of {name} is {str(entry)[:40]!r}, expected an object"
                 problems.add("entry that is no object", path, detail)
 
         try:
-            content = read_object(path, take_object, LISTS, progress)
+            content = read_object(path, take_object, LISTS, progress, kinds)
         except (OSError, ValueError, RecursionError) as error:
             again = "download it again"
             raise DataError(f"{path}: cannot be read as JSON ({error}): {again}") from error
@@ -184,24 +177,25 @@ class CocoReader(Reader):
 
     def _read_file(self, path: Path, problems: Problems) -> None:
         """Adds the images of a file and their annotations, in whatever order it has its lists."""
-        lists = _Lists()
-        self._read(path, lists.take, problems)
+        lists = Lists()
+        self._read(path, lists.take, problems, KINDS)
         for image in lists.images:
             self._list_image(path, image, problems)
         self._add_annotations(path, lists, problems)
 
-    def _list_image(self, path: Path, image: dict[str, Any], problems: Problems) -> None:
-        name = image.get("file_name")
-        record = self._add_image(image.get("id"), name, path, problems)
+    def _list_image(self, path: Path, image: ListedImage, problems: Problems) -> None:
+        name = image.file_name
+        record = self._add_image(image.id, name, path, problems)
         if record is None:
             return
         if not record.width:
             record.width, record.height = _size(image)
-        if record.path.name != name and _base_name(str(record.path)) != _base_name(str(name)):
-            detail = f"image {record.id} is {record.path} and {name}"
+        listed = str(record.path)
+        if listed != name and _base_name(listed) != _base_name(name):
+            detail = f"image {record.id} is {listed} and {name}"
             problems.add("id given twice", path, detail)
 
-    def _add_annotations(self, path: Path, lists: _Lists, problems: Problems) -> None:
+    def _add_annotations(self, path: Path, lists: Lists, problems: Problems) -> None:
         names = lists.names()
         self.notes["categories"] = self.notes["categories"] or [
             names[i] for i in sorted(names, key=_numbers_first)
@@ -261,9 +255,9 @@ class CocoReader(Reader):
         ):
             if not missing:
                 break
-            lists = _Lists()
-            self._read(path, lists.take, problems)
-            here = {key: i for i in lists.images if (key := _key(i)) in missing}
+            lists = Lists()
+            self._read(path, lists.take, problems, KINDS)
+            here = {key: i for i in lists.images if (key := _hashable(i.id)) in missing}
             for key, image in here.items():
                 self.listed[key].width, self.listed[key].height = _size(image)
             lists.annotations = [e for e in lists.annotations if _hashable(e.image) in here]
@@ -273,65 +267,6 @@ class CocoReader(Reader):
             self.remarks.append(
                 f"{show_count(len(missing), 'image')} without masks: in none of the instance files"
             )
-
-
-class _Lists:
-    """What is kept of the lists of an annotation file in COCO's form."""
-
-    def __init__(self) -> None:
-        self.images: list[dict[str, Any]] = []
-        self.annotations: list[_Entry] = []
-        self.categories: list[dict[str, Any]] = []
-
-    def take(self, name: str, entry: dict[str, Any], text: str) -> None:
-        if name == "annotations":
-            self.annotations.append(_entry(entry, text))
-        elif name == "categories":
-            self.categories.append(entry)
-        else:
-            self.images.append({key: entry.get(key) for key in IMAGE_KEYS})
-
-    def names(self) -> dict[Any, str]:
-        """The names of the categories by id."""
-        return {
-            category["id"]: str(category["name"])
-            for category in self.categories
-            if isinstance(category.get("id"), int | str) and "name" in category
-        }
-
-
-def _entry(annotation: dict[str, Any], text: str) -> _Entry:
-    key, captioned = annotation.get("id"), "caption" in annotation
-    what, image = f"annotation {key}", annotation.get("image_id")
-    caption, relation = annotation.get("caption"), annotation.get("relation")
-    # Some tools write a category beside each caption
-    masked = "segmentation" in annotation or "bbox" in annotation
-    if "category_id" not in annotation or (captioned and not masked):
-        return _Entry(what, image, captioned, caption, relation)
-    category = annotation["category_id"]
-    # A crowd region is many objects under one mask: it is nobody's subject
-    crowd = annotation.get("iscrowd", annotation.get("is_crowd", 0))
-    if crowd != 0 and str(crowd) in ("1", "1.0", "True", "true"):
-        return _Entry(what, image, captioned, caption, relation, category, True)
-    attributes = annotation.get("attributes")
-    color = attributes.get("color") if isinstance(attributes, dict) else None
-    return _Entry(
-        what,
-        image,
-        captioned,
-        caption,
-        relation,
-        category,
-        False,
-        outline(annotation.get("segmentation"), text),
-        str(key) if type(key) is int else compact_json(key),
-        text_of_numbers(text, "bbox", "[") or compact_json(annotation.get("bbox")),
-        "null" if color is None else compact_json(color),
-    )
-
-
-def _key(image: dict[str, Any]) -> int | str | None:
-    return _hashable(image.get("id"))
 
 
 def _hashable(key: Any) -> int | str | None:
@@ -346,10 +281,10 @@ def _numbers_first(key: int | str) -> tuple[bool, int | str]:
     return isinstance(key, str), key
 
 
-def _size(image: dict[str, Any]) -> tuple[int, int]:
+def _size(image: ListedImage) -> tuple[int, int]:
     """(width, height), 0 where the files do not say it, or not in numbers."""
     try:
-        width, height = (float(image.get(key) or 0) for key in ("width", "height"))
+        width, height = (float(side or 0) for side in (image.width, image.height))
     except (TypeError, ValueError):
         return 0, 0
     known = width >= 1 and height >= 1 and math.isfinite(width + height)

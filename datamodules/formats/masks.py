@@ -4,27 +4,36 @@ from __future__ import annotations
 
 import json
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from datamodules.formats.index import compact_json
 
+POLYGONS = msgspec.json.Decoder(list[list[float]])
+BLANK = b" \t\n\r"
 
-class Outline(NamedTuple):
+
+class Outline(msgspec.Struct, gc=False):
     """A segmentation as text, and what is asked of it before anybody looks at the mask: parsed, it
     takes ten times as much memory.
 
     ``wrong`` is what is wrong with it on an image of any size; ``bounds`` (x0, y0, x1, y1) are
-    those of polygons, ``ends`` (x, y) how far they reach with the parts that cannot be used, and
-    ``size`` (height, width) is what run lengths say.
+    those of polygons, ``odd_ends`` (x, y) how far they reach where they have parts that cannot be
+    used, and ``size`` (height, width) is what run lengths say.
     """
 
     text: str
     wrong: str = ""
     bounds: tuple[float, float, float, float] | None = None
-    ends: tuple[float, float] | None = None
+    odd_ends: tuple[float, float] | None = None
     size: Any = None
+
+    @property
+    def ends(self) -> tuple[float, float] | None:
+        """How far polygons reach (x, y), with the parts that cannot be used."""
+        return self.odd_ends or (self.bounds[2:] if self.bounds else None)
 
     def check(self, width: int, height: int) -> tuple[str, str]:
         """`usable`, of text."""
@@ -35,6 +44,19 @@ class Outline(NamedTuple):
             return ("", wrong) if wrong else (self.text, "")
         _, wrong = usable(json.loads(self.text), width, height)
         return ("", wrong) if wrong else (self.text, "")
+
+
+def outline_of_text(text: msgspec.Raw | None) -> Outline:
+    """`outline` of the JSON of a segmentation, whose numbers are kept as they are written; None
+    stands for no segmentation."""
+    try:
+        parts = POLYGONS.decode(text) if text is not None else []
+    except (msgspec.MsgspecError, RecursionError):
+        parts = []
+    if parts and all(len(part) >= 6 and len(part) % 2 == 0 for part in parts):
+        written = bytes(text).translate(None, BLANK).decode()  # type: ignore[arg-type]
+        return Outline(written, "", _bounds(parts))
+    return outline(None if text is None else json.loads(bytes(text)))
 
 
 def outline(segmentation: Any, source: str = "") -> Outline:
@@ -48,7 +70,7 @@ def outline(segmentation: Any, source: str = "") -> Outline:
             return Outline("", "degenerate polygon", None, ends)
         bounds = _bounds(parts)
         text = (whole and text_of_numbers(source, "segmentation", "[[")) or compact_json(parts)
-        return Outline(text, "", bounds, bounds[2:] if whole else ends)
+        return Outline(text, "", bounds, ends)
     if not isinstance(segmentation, dict):
         return Outline("", "no mask")
     size = segmentation.get("size")
@@ -92,6 +114,16 @@ def text_of_numbers(source: str, name: str, opening: str) -> str:
     text = source[begin : source.find(closing, begin) + len(closing)]
     plain = '"' not in text and "{" not in text and (opening != "[" or text.count("[") == 1)
     return text.replace(" ", "") if plain else ""
+
+
+def list_of_text(text: msgspec.Raw | None) -> str:
+    """The JSON of a list of numbers as it is written, without spaces, and of anything else as
+    Python writes it; null for None."""
+    content = b"null" if text is None else bytes(text).translate(None, BLANK)
+    plain = content[:1] == b"[" and content.count(b"[") == 1
+    if plain and b'"' not in content and b"{" not in content:
+        return content.decode()
+    return compact_json(json.loads(b"null" if text is None else bytes(text)))
 
 
 def _polygons(segmentation: list[Any]) -> list[list[float]]:
