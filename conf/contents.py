@@ -32,6 +32,7 @@ __all__ = [
     "have_settled",
     "is_settled",
     "list_files",
+    "state_of",
 ]
 
 Emit = Callable[[str, float], None]
@@ -87,6 +88,11 @@ def file_state(path: str | os.DirEntry[str]) -> str | None:
         facts = os.stat(path) if isinstance(path, str) else path.stat()
     except OSError:
         return None
+    return state_of(facts)
+
+
+def state_of(facts: os.stat_result) -> str:
+    """`file_state` of what is known of a file."""
     return f"{facts.st_size} {facts.st_mtime_ns} {facts.st_ctime_ns} {facts.st_ino}"
 
 
@@ -257,6 +263,15 @@ class FileFacts:
         except sqlite3.DatabaseError:
             # Cut off, or of something else: files are read again
             return
+
+    def known(self, folder: str) -> bool:
+        """Whether anything is kept of files in this folder."""
+        query = "SELECT 1 FROM facts WHERE kind = ? AND folder = ? LIMIT 1"
+        try:
+            with closing(self._connect()) as database:
+                return database.execute(query, (self.kind, folder)).fetchone() is not None
+        except sqlite3.DatabaseError:
+            return False
 
     def keep(self, facts: Mapping[str, tuple[str, str]]) -> None:
         """Stores (state, fact) by path."""

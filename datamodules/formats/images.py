@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +19,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from conf.contents import FileFacts, file_state, is_settled
+from conf.contents import FileFacts, file_state, is_settled, state_of
 from datamodules.formats.index import DataError
 
 # Of what `check_image` says: what another version said counts no more
 VERSION = 1
 # Images that are checked together
 CHUNK, THREADS = 256, 8
+# How much longer than it works a thread waits before others help it
+WAITING = 4
+# Facts of files that are kept together
+KEPT_AT_ONCE = 2**13
 # Bytes from the end of a file in which its end marker is looked for
 TAIL = 4096
 # Pixels above which Pillow may warn of an image
@@ -72,12 +77,19 @@ def check_image(path: str | Path, verify: str = "header") -> ImageHeader | str:
     """
     if verify not in ("header", "full"):
         raise ValueError(f"verify={verify!r}: expected header or full")
+    return _check_with_state(path, verify)[0]
+
+
+def _check_with_state(path: str | Path, verify: str) -> tuple[ImageHeader | str, str]:
+    """`check_image`, and the state in which the file was read (see `conf.contents.file_state`), ""
+    where it could not be opened."""
+    state = ""
     try:
-        head, tail = _read_ends(path)
+        head, tail, state = _read_ends(path)
         if not head:
-            return "empty"
+            return "empty", state
         if verify == "header" and END["JPEG"] in tail and (plain := _read_plain_jpeg(head)):
-            return plain
+            return plain, state
         with open(path, "rb") as file:
             image = Image.open(file)
             header = _header(image)
@@ -85,23 +97,26 @@ def check_image(path: str | Path, verify: str = "header") -> ImageHeader | str:
             # whether something is missing.
             if verify == "full" or END.get(image.format or "", b"") not in tail:
                 image.load()
-            return header
+            return header, state
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return "missing"
+        return "missing", state
     except Image.UnidentifiedImageError:
-        return "no image"
+        return "no image", state
     except Exception as error:
         # Pillow's decoders raise errors of any kind
-        return f"{'truncated' if 'truncated' in str(error).lower() else 'broken'} ({error})"
+        kind = "truncated" if "truncated" in str(error).lower() else "broken"
+        return f"{kind} ({error})", state
 
 
-def _read_ends(path: str | Path) -> tuple[bytes, bytes]:
-    """The first and the last bytes of a file."""
+def _read_ends(path: str | Path) -> tuple[bytes, bytes, str]:
+    """The first and the last bytes of a file, and its state before they were read."""
     file = os.open(path, os.O_RDONLY)
     try:
-        size = os.fstat(file).st_size
+        facts = os.fstat(file)
         head = os.read(file, TAIL)
-        return head, head if size <= TAIL else os.pread(file, TAIL, size - TAIL)
+        size = facts.st_size
+        tail = head if size <= TAIL else os.pread(file, TAIL, size - TAIL)
+        return head, tail, state_of(facts)
     finally:
         os.close(file)
 
@@ -142,45 +157,92 @@ def check_images(
     what: str = "images",
     kept: Path | None = None,
 ) -> Iterator[ImageHeader | str]:
-    """`check_image` of each path, in order, by several threads. No more is read than is asked for,
-    in chunks.
+    """`check_image` of each path, in order. No more is read than is asked for, in chunks; several
+    threads read where files do not come at once.
 
     ``emit`` gets a line after each chunk; ``kept`` is a database of `FileFacts`, for files that
     stay as they are.
     """
     facts = FileFacts(kept, f"{verify} {VERSION}") if kept else None
-    for start in range(0, len(paths), CHUNK):
-        chunk = paths[start : start + CHUNK]
-        yield from _check_changed(chunk, verify, facts) if facts else _check(chunk, verify)
-        if emit:
-            emit(f"checking {what}: {min(start + CHUNK, len(paths))}/{len(paths)}")
+    checks = _Checks(verify)
+    folders: dict[str, bool] = {}
+    fresh: dict[str, tuple[str, str]] = {}
+    try:
+        for start in range(0, len(paths), CHUNK):
+            chunk = [str(path) for path in paths[start : start + CHUNK]]
+            if facts:
+                yield from _check_changed(chunk, checks, facts, folders, fresh)
+                if len(fresh) > KEPT_AT_ONCE:
+                    facts.keep(fresh)
+                    fresh.clear()
+            else:
+                yield from (header for header, _ in checks.check(chunk))
+            if emit:
+                emit(f"checking {what}: {min(start + CHUNK, len(paths))}/{len(paths)}")
+    finally:
+        if facts:
+            facts.keep(fresh)
 
 
-def _check(paths: Sequence[str | Path], verify: str) -> list[ImageHeader | str]:
-    # No pool lives on between chunks: a generator that is given up would be closed by whichever
-    # thread collects it, perhaps its own.
-    shares = [paths[i::THREADS] for i in range(THREADS)]
-    headers: list[Any] = [None] * len(paths)
-    with ThreadPoolExecutor(THREADS) as pool:
-        checked = pool.map(lambda share: [check_image(path, verify) for path in share], shares)
-        for i, share in enumerate(checked):
-            headers[i::THREADS] = share
-    return headers
+class _Checks:
+    """Checks images in this thread, or in several where it waits for files most of the time."""
+
+    def __init__(self, verify: str) -> None:
+        self.verify = verify
+        # Decoding uses the cores
+        self.threads = THREADS if verify == "full" else 1
+
+    def check(self, paths: Sequence[str]) -> list[tuple[ImageHeader | str, str]]:
+        """Header or reason, and state, of each."""
+        if self.threads == 1:
+            began, worked = time.monotonic(), time.thread_time()
+            found = [_check_with_state(path, self.verify) for path in paths]
+            worked = time.thread_time() - worked
+            if time.monotonic() - began > WAITING * worked:
+                self.threads = THREADS
+            return found
+        # No pool lives on between chunks: a generator that is given up would be closed by
+        # whichever thread collects it, perhaps its own.
+        shares = [paths[i :: self.threads] for i in range(self.threads)]
+        headers: list[Any] = [None] * len(paths)
+        with ThreadPoolExecutor(self.threads) as pool:
+            checked = pool.map(
+                lambda share: [_check_with_state(path, self.verify) for path in share], shares
+            )
+            for i, share in enumerate(checked):
+                headers[i :: self.threads] = share
+        return headers
 
 
-def _check_changed(paths: Sequence[Path], verify: str, facts: FileFacts) -> list[ImageHeader | str]:
-    """`_check`, in which files that are known in their present state are not opened."""
-    places = [os.path.abspath(path) for path in paths]
-    states = {place: file_state(place) for place in places}
-    known: dict[str, str] = {}
-    facts.find(states, known)
-    if todo := [place for place in states if place not in known]:
-        checked = zip(todo, _check(todo, verify), strict=True)
-        known |= {place: json.dumps(header) for place, header in checked}
-        settled = {p: s for p in todo if (s := states[p]) == file_state(p) and s and is_settled(s)}
-        facts.keep({place: (state, known[place]) for place, state in settled.items()})
-    headers = (json.loads(known[place]) for place in places)
-    return [header if isinstance(header, str) else ImageHeader(*header) for header in headers]
+def _check_changed(
+    paths: Sequence[str],
+    checks: _Checks,
+    facts: FileFacts,
+    folders: dict[str, bool],
+    fresh: dict[str, tuple[str, str]],
+) -> list[ImageHeader | str]:
+    """The checks of images, in which files that are known in their present state are not opened.
+    What becomes known is added to ``fresh``, and to ``folders`` whether anything was known of the
+    files there."""
+    places = [path if os.path.isabs(path) else os.path.abspath(path) for path in paths]
+    for folder in {os.path.dirname(place) for place in places} - folders.keys():
+        folders[folder] = facts.known(folder)
+    asked = [place for place in places if folders[os.path.dirname(place)]]
+    found: dict[str, str] = {}
+    if asked:
+        facts.find({place: file_state(place) for place in asked}, found)
+    headers = {place: _parse_fact(fact) for place, fact in found.items()}
+    todo = [place for place in dict.fromkeys(places) if place not in headers]
+    for place, (header, state) in zip(todo, checks.check(todo) if todo else (), strict=True):
+        headers[place] = header
+        if state and is_settled(state):
+            fresh[place] = state, json.dumps(header)
+    return [headers[place] for place in places]
+
+
+def _parse_fact(fact: str) -> ImageHeader | str:
+    header = json.loads(fact)
+    return header if isinstance(header, str) else ImageHeader(*header)
 
 
 def orientation(image: Image.Image) -> int:
