@@ -51,7 +51,9 @@ class CaptionedDataset(CroppedImages):
     Captions of fewer than ``min_phrases`` noun phrases are left out, and images without any other;
     ``tagger`` finds these.
     ``resolution`` and ``mask_share`` are those of `CroppedImages`, ``verify`` that of
-    `check_image`. ``index_root`` keeps the index; without, it is removed with the records.
+    `check_image`. ``index_root`` keeps the index; without, it is removed with the records. A kept
+    one is used as long as annotation files are as they were and no image was added, removed,
+    renamed or replaced; of images that were written to in place see `Records.images_changed`.
     ``options`` are those of the reader: ``layout`` and others.
 
     Raises DataError where nothing can be read, and for an image that cannot be decoded although its
@@ -251,7 +253,12 @@ class CaptionedDataModule(PairedDataModule):
         }
 
     def open(self, split: str, train: bool) -> CaptionedDataset:
-        """One split, for training or evaluation."""
+        """One split, for training or evaluation, of images in the state in which they are now: each
+        that the split reads is asked for it."""
+        dataset = self._open(split, train)
+        return self._open(split, train) if dataset.records.images_changed() else dataset
+
+    def _open(self, split: str, train: bool) -> CaptionedDataset:
         if not train:
             return self.kind(self.root, split, self.resolution, self.eval_images, **self.options)
         return self.kind(

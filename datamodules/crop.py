@@ -159,6 +159,7 @@ class CroppedImages(Dataset):
         record, crop = self.records[index], self.crop(index, flipped)
         image = read_image(record.path, record.as_stored)
         if image.size != (record.width, record.height):
+            self.records.images_changed(again=True)
             raise DataError(
                 f"{record.path}: now {image.size}, {(record.width, record.height)} when it "
                 "was indexed: start again"

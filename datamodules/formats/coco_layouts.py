@@ -21,11 +21,10 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from operator import itemgetter
 from pathlib import Path
 
 from datamodules.formats.index import DataError
-from datamodules.formats.reader import DEPTH, Folder, listing, survey, walk
+from datamodules.formats.reader import DEPTH, Folder, list_folders, listing, survey
 
 LAYOUTS = {
     "coco": "annotations/captions_<split>.json and/or instances_<split>.json, with <split>/*.jpg",
@@ -135,30 +134,41 @@ def image_folders(tree: Sequence[Folder], layout: str, split: str) -> tuple[Path
 class Images:
     """The files below some folders, found by the names that annotations give them.
 
-    ``digest`` changes with every file that is added, removed or written to. ``ambiguous`` counts
-    names that were found in several places; the first in the order of the paths was taken.
+    ``digest`` changes with every file that is added, removed, renamed or replaced by another one;
+    whether one is written to in place, only its own state says (`Records.images_changed`).
+    ``ambiguous`` counts names that were found in several places; the first in the order of the
+    paths was taken.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
         self.ambiguous = 0
-        # (characters of the folder's path, path and name of each file in it)
-        self._files: list[tuple[int, list[tuple[str, str, str]]]] = []
+        # Of each folder the folders in it: path, names and inodes of the files
+        self._listed = [(str(folder), list(list_folders(folder))) for folder in folders]
         digest = hashlib.sha256()
-        for folder in folders:
-            begin = len(str(folder)) + 1
-            files = [file for file in walk(folder) if not file[1].endswith(".json")]
-            files.sort(key=itemgetter(0))
-            self._files.append((begin, files))
-            text = "\n".join([f"{path[begin:]} {state}" for path, _, state in files])
-            digest.update(f"{text}\n\n".encode(errors="surrogateescape"))
+        for folder, inner in self._listed:
+            for path, state, lines in inner:
+                text = f"{path[len(folder) :]} {state}\n" + "\n".join(lines) + "\n\n"
+                digest.update(text.encode(errors="surrogateescape"))
         self.digest = digest.hexdigest()[:16]
+
+    @cached_property
+    def _files(self) -> list[tuple[int, list[tuple[str, str]]]]:
+        """(characters of a folder's path, path and name of each file below it, in order)."""
+        found = []
+        for folder, inner in self._listed:
+            files = []
+            for path, _, lines in inner:
+                names = [line[: line.index("\0")] for line in lines]
+                files += [(f"{path}{os.sep}{n}", n) for n in names if not n.endswith(".json")]
+            found.append((len(folder) + 1, sorted(files)))
+        return found
 
     @cached_property
     def below(self) -> dict[str, str]:
         """The files by their paths below one of the folders."""
         below: dict[str, str] = {}
         for begin, files in self._files:
-            for path, _, _ in files:
+            for path, _ in files:
                 below.setdefault(path[begin:].replace(os.sep, "/"), path)
         return below
 
@@ -167,7 +177,7 @@ class Images:
         """The files by name."""
         named: dict[str, list[str]] = {}
         for _, files in self._files:
-            for path, name, _ in files:
+            for path, name in files:
                 named.setdefault(name, []).append(path)
         return named
 

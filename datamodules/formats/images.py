@@ -82,7 +82,7 @@ def check_image(path: str | Path, verify: str = "header") -> ImageHeader | str:
 
 def _check_with_state(path: str | Path, verify: str) -> tuple[ImageHeader | str, str]:
     """`check_image`, and the state in which the file was read (see `conf.contents.file_state`), ""
-    where it could not be opened."""
+    where there is no file."""
     state = ""
     try:
         head, tail, state = _read_ends(path)
@@ -99,13 +99,14 @@ def _check_with_state(path: str | Path, verify: str) -> tuple[ImageHeader | str,
                 image.load()
             return header, state
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
-        return "missing", state
+        reason = "missing"
     except Image.UnidentifiedImageError:
-        return "no image", state
+        reason = "no image"
     except Exception as error:
         # Pillow's decoders raise errors of any kind
         kind = "truncated" if "truncated" in str(error).lower() else "broken"
-        return f"{kind} ({error})", state
+        reason = f"{kind} ({error})"
+    return reason, state or file_state(str(path)) or ""
 
 
 def _read_ends(path: str | Path) -> tuple[bytes, bytes, str]:
@@ -156,12 +157,14 @@ def check_images(
     emit: Callable[[str], None] | None = None,
     what: str = "images",
     kept: Path | None = None,
+    states: list[str] | None = None,
 ) -> Iterator[ImageHeader | str]:
     """`check_image` of each path, in order. No more is read than is asked for, in chunks; several
     threads read where files do not come at once.
 
     ``emit`` gets a line after each chunk; ``kept`` is a database of `FileFacts`, for files that
-    stay as they are.
+    stay as they are. To ``states`` is added in which state each file is what is said of it, "" for
+    one that is not there.
     """
     facts = FileFacts(kept, f"{verify} {VERSION}") if kept else None
     checks = _Checks(verify)
@@ -171,12 +174,15 @@ def check_images(
         for start in range(0, len(paths), CHUNK):
             chunk = [str(path) for path in paths[start : start + CHUNK]]
             if facts:
-                yield from _check_changed(chunk, checks, facts, folders, fresh)
-                if len(fresh) > KEPT_AT_ONCE:
-                    facts.keep(fresh)
-                    fresh.clear()
+                checked = _check_changed(chunk, checks, facts, folders, fresh)
             else:
-                yield from (header for header, _ in checks.check(chunk))
+                checked = checks.check(chunk)
+            if states is not None:
+                states += [state for _, state in checked]
+            yield from (header for header, _ in checked)
+            if facts and len(fresh) > KEPT_AT_ONCE:
+                facts.keep(fresh)
+                fresh.clear()
             if emit:
                 emit(f"checking {what}: {min(start + CHUNK, len(paths))}/{len(paths)}")
     finally:
@@ -220,8 +226,8 @@ def _check_changed(
     facts: FileFacts,
     folders: dict[str, bool],
     fresh: dict[str, tuple[str, str]],
-) -> list[ImageHeader | str]:
-    """The checks of images, in which files that are known in their present state are not opened.
+) -> list[tuple[ImageHeader | str, str]]:
+    """`_Checks.check`, in which files that are known in their present state are not opened.
     What becomes known is added to ``fresh``, and to ``folders`` whether anything was known of the
     files there."""
     places = [path if os.path.isabs(path) else os.path.abspath(path) for path in paths]
@@ -229,15 +235,16 @@ def _check_changed(
         folders[folder] = facts.known(folder)
     asked = [place for place in places if folders[os.path.dirname(place)]]
     found: dict[str, str] = {}
-    if asked:
-        facts.find({place: file_state(place) for place in asked}, found)
-    headers = {place: _parse_fact(fact) for place, fact in found.items()}
-    todo = [place for place in dict.fromkeys(places) if place not in headers]
+    states = {place: file_state(place) for place in asked}
+    if states:
+        facts.find(states, found)
+    checked = {place: (_parse_fact(fact), states[place] or "") for place, fact in found.items()}
+    todo = [place for place in dict.fromkeys(places) if place not in checked]
     for place, (header, state) in zip(todo, checks.check(todo) if todo else (), strict=True):
-        headers[place] = header
+        checked[place] = header, state
         if state and is_settled(state):
             fresh[place] = state, json.dumps(header)
-    return [headers[place] for place in places]
+    return [checked[place] for place in places]
 
 
 def _parse_fact(fact: str) -> ImageHeader | str:

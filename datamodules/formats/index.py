@@ -1,11 +1,14 @@
 """An index of one split of a data set on disk: its images with all that the annotation files say of
 them, and what was left out.
 
-    <folder>/<digest of facts>/records.jsonl   one image a line
+    <folder>/<digest of facts>.images          in which state images were found later, if in another
+    <folder>/<digest of both>/records.jsonl   one image a line
                               /offsets.npy     where each line begins, and where the last one ends
                               /columns.json    ids and (file name, size) of the images, and which
                                                rows are read without their EXIF orientation
                               /paths.json      their files
+                              /looked.json     the other images that were looked at, and a digest
+                                               of the states in which all were then
                               /contents.json   digest of what these hold, once it was asked for
                               /manifest.json   what it was made of, how many images it holds,
                                                what was left out and why
@@ -33,13 +36,14 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from conf.contents import Emit, digest_contents, have_settled
+from conf.contents import Emit, digest_contents, file_state, have_settled
 from conf.files import drop, read_json, write_atomically
 from datamodules.batch import Caption
 
 # Of the files: an index that another version wrote is made again
-VERSION = 4
+VERSION = 5
 SIZES = "sizes.json"  # Bytes of the other files of an index
+LOOKED = "looked.json"
 compact_json: Callable[[Any], str] = json.JSONEncoder(separators=(",", ":")).encode
 # Places that are kept of each kind of problem
 EXAMPLES = 20
@@ -71,7 +75,9 @@ class Written(str):
 
 class Problems:
     """What was left out, and why: ``counts`` and the first ``examples`` of each kind; ``notes`` are
-    other facts for the manifest. With ``on_error="raise"`` nothing may be left out.
+    other facts for the manifest, ``looked`` the states of the images that were looked at, by path
+    (see `conf.contents.file_state`; "" where there is none). With ``on_error="raise"`` nothing may
+    be left out.
 
     Raises ValueError on another ``on_error``.
     """
@@ -83,6 +89,7 @@ class Problems:
         self.counts: dict[str, int] = {}
         self.examples: dict[str, list[str]] = {}
         self.notes: dict[str, Any] = {}
+        self.looked: dict[str, str] = {}
 
     def add(self, kind: str, where: str | Path, detail: str = "") -> None:
         """Counts one more. Raises DataError instead where nothing may be left out."""
@@ -116,6 +123,7 @@ class Records(Sequence[Record]):
         self._keeper: _TemporaryFolder | None = None
         self._open: tuple[mmap.mmap, np.ndarray] | None = None
         self._last: tuple[int, Record] | None = None
+        self._changed: bool | None = None
 
     def __len__(self) -> int:
         return int(self.manifest["count"])
@@ -143,17 +151,33 @@ class Records(Sequence[Record]):
         """Changes with names, order and content of the images. ``emit`` gets lines while many are
         read."""
         kept = self.folder / "contents.json"
-        paths = json.loads((self.folder / "paths.json").read_text())
         # An index is of the files in one state: what they held then stays true of it
-        if read_json(kept) is None:
+        changed = self.images_changed()
+        if changed or read_json(kept) is None:
+            paths = json.loads((self.folder / "paths.json").read_text())
             files = {f"{row} {os.path.basename(path)}": path for row, path in enumerate(paths)}
             cache = None if self._keeper else self.folder.parent
             what = f"images of {self.manifest.get('split', self.folder)}"
             images = digest_contents(files, cache, what, emit)
-            if not have_settled(paths):
+            if changed or not have_settled(paths):
                 return images
             write_atomically(kept, json.dumps(images))
         return json.loads(kept.read_text())
+
+    def images_changed(self, again: bool = False) -> bool:
+        """Whether an image that was looked at is not as it was when the index was made; then
+        another index is made when it is opened the next time. Files are asked for their states
+        once, or ``again``."""
+        if again or self._changed is None:
+            paths = json.loads((self.folder / "paths.json").read_text())
+            looked = json.loads((self.folder / LOOKED).read_text())
+            paths += looked["others"]
+            now = _digest_states(paths, map(file_state, paths))
+            self._changed = now != looked["states"]
+            if self._changed:
+                # Another one, beside this: other processes may read it
+                write_atomically(self.folder.parent / looked["found_later"], now)
+        return self._changed
 
     def rows_as_stored(self) -> list[int]:
         """The rows of images that are read without their EXIF orientation."""
@@ -211,6 +235,9 @@ def build_index(
         return records
     text = json.dumps([VERSION, facts], sort_keys=True, default=str)
     digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    later = folder / f"{digest}.images"
+    if later.is_file():
+        digest = hashlib.sha256(f"{digest} {later.read_text()}".encode()).hexdigest()[:16]
     target = folder / digest
     if not target.is_dir() or _find_damage(target):
         folder.mkdir(parents=True, exist_ok=True)
@@ -224,7 +251,7 @@ def build_index(
                 draft.mkdir()
                 try:
                     with _collection_paused():
-                        _write(draft, facts, make(problems), problems)
+                        _write(draft, facts, make(problems), problems, later.name)
                     draft.rename(target)
                 finally:
                     shutil.rmtree(draft, ignore_errors=True)
@@ -249,6 +276,17 @@ def _find_damage(folder: Path) -> str:
     return ""
 
 
+def full_path(path: Path) -> str:
+    """The path as it is kept, from the root of the file system on."""
+    text = str(path)
+    return text if os.path.isabs(text) else str(path.absolute())
+
+
+def _digest_states(paths: Iterable[str], states: Iterable[str | None]) -> str:
+    lines = [f"{path} {state or ''}" for path, state in zip(paths, states, strict=True)]
+    return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:16]
+
+
 @contextmanager
 def _collection_paused() -> Iterator[None]:
     """No look for circles of garbage: among millions of objects that all stay it takes as long as
@@ -263,7 +301,11 @@ def _collection_paused() -> Iterator[None]:
 
 
 def _write(
-    folder: Path, facts: dict[str, Any], records: Iterable[Record], problems: Problems
+    folder: Path,
+    facts: dict[str, Any],
+    records: Iterable[Record],
+    problems: Problems,
+    found_later: str,
 ) -> None:
     offsets, as_stored = [0], []
     ids: list[Any] = []
@@ -285,7 +327,7 @@ def _write(
                 rest += ',"as_stored":true'
             path = str(record.path)
             name = record.path.name
-            paths.append(path if os.path.isabs(path) else str(record.path.absolute()))
+            paths.append(full_path(record.path))
             # Of what the files say, not of where they lie
             digest.update(f"{name} {{{rest}}}\n".encode(errors="surrogateescape"))
             line = f'{{"path":{compact_json(paths[-1])},{rest}}}\n'.encode()
@@ -301,6 +343,12 @@ def _write(
     columns = {"ids": ids, "files": files, "as_stored": as_stored}
     (folder / "columns.json").write_text(json.dumps(columns))
     (folder / "paths.json").write_text(json.dumps(paths))
+    kept, seen = set(paths), problems.looked
+    others = [path for path in seen if path not in kept]
+    every = [*paths, *others]
+    states = _digest_states(every, (seen[p] if p in seen else file_state(p) for p in every))
+    looked = {"states": states, "others": others, "found_later": found_later}
+    (folder / LOOKED).write_text(json.dumps(looked))
     manifest = {
         **problems.notes,
         "facts": facts,

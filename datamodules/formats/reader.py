@@ -15,7 +15,7 @@ from conf.contents import DATABASE, file_state
 from conf.describe import show_count
 from datamodules.batch import Caption
 from datamodules.formats.images import ImageHeader, check_images, lies_as_stored
-from datamodules.formats.index import DataError, Problems, Record, Records, build_index
+from datamodules.formats.index import DataError, Problems, Record, Records, build_index, full_path
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -142,8 +142,11 @@ def open_split(
 
     def usable(records: list[Record], problems: Problems) -> Iterator[Record]:
         paths, what = [record.path for record in records], f"images of {reader.split}"
-        headers = check_images(paths, verify, emit, what, folder and folder / DATABASE)
-        for record, header in zip(records, headers, strict=True):
+        states: list[str] = []
+        kept = folder and folder / DATABASE
+        headers = check_images(paths, verify, emit, what, kept, states)
+        for row, (record, header) in enumerate(zip(records, headers, strict=True)):
+            problems.looked[full_path(record.path)] = states[row]
             if isinstance(header, str):
                 kind, _, detail = header.partition(" (")
                 problems.add(kind, record.path, detail.removesuffix(")"))
@@ -253,6 +256,27 @@ def walk(folder: str | Path, depth: int = NESTED) -> Iterator[tuple[str, str, st
                 yield entry.path, name, file_state(entry) or ""
             elif depth and entry.is_dir():
                 yield from walk(entry.path, depth - 1)
+
+
+def list_folders(folder: str | Path, depth: int = NESTED) -> Iterator[tuple[str, str, list[str]]]:
+    """(path, state, lines) of a folder and of those below it, hidden ones left out; lines are name,
+    NUL and inode of each file, in order. No file is asked for its own state."""
+    lines, folders = [], []
+    # Before it is listed: what changes meanwhile is seen the next time
+    state = file_state(str(folder)) or ""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name[0] == ".":
+                continue
+            if entry.is_file():
+                lines.append(f"{name}\0{entry.inode()}")
+            elif depth and entry.is_dir():
+                folders.append(entry.path)
+    lines.sort()
+    yield str(folder), state, lines
+    for path in sorted(folders):
+        yield from list_folders(path, depth - 1)
 
 
 def digest_files(paths: Sequence[Path | None]) -> str:

@@ -1,7 +1,8 @@
 """CPU seconds and peak memory of opening an annotation set of the size of COCO's train2017 (118,287
 images, 591,435 captions, 860,001 instances; the set is made), the first time and again, beside
-pycocotools' `COCO()` on the same two files; also in another tree. Each way is a process of its own,
-and its imports do not count.
+pycocotools' `COCO()` on the same two files; also in another tree. "Asked" is the second time as a
+run does it, which asks each image for its state (181580d: always). Each way is a process of its
+own, and its imports do not count.
 
     python tests/benchmarks/coco_index.py [--tree <worktree of another commit>] [--repeats 3]
         [--images 118287] [--folder <where the set is made and stays>]
@@ -28,7 +29,7 @@ CATEGORIES = [{"id": i + i // 9, "name": f"thing {i}", "supercategory": "x"} for
 # Seconds and memory are those after the imports; for the memory, of the process
 MEASURED = """
 import resource, sys, time
-tree, root, kept = sys.argv[1:]
+tree, root, kept, turn = sys.argv[1:]
 if kept == "pycocotools":
     import contextlib, io
     from pycocotools.coco import COCO
@@ -44,6 +45,8 @@ else:
         def emit(text, *more):
             said.append(time.monotonic() - started)
         found = CocoDataset(root, "train2017", 512, index_root=kept, emit=emit)
+        if turn == "asked":
+            assert not found.records.images_changed()
         first = f"{said[0]:.2f}" if said else "none"
         print(len(found), "images, first line of progress after", first, "s", file=sys.stderr)
         return found
@@ -110,11 +113,11 @@ def write(root: Path, images: int) -> None:
         out.write(f'], "categories": {json.dumps(CATEGORIES)}}}')
 
 
-def measure(tree: Path, root: Path, kept: str) -> tuple[float, float]:
+def measure(tree: Path, root: Path, kept: str, turn: str = "") -> tuple[float, float]:
     """(CPU seconds, MiB at most)."""
     environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [sys.executable, "-c", MEASURED, str(tree), str(root), kept],
+        [sys.executable, "-c", MEASURED, str(tree), str(root), kept, turn],
         cwd=tree,
         env=environment,
         stdout=subprocess.PIPE,
@@ -143,10 +146,10 @@ def main() -> None:
             way = results.setdefault("pycocotools", [])
             way.append(measure(here, root, "pycocotools"))
             for name, tree in trees.items():
-                for turn in ("first", "again"):
+                for turn in ("first", "again") + (("asked",) if name == "here" else ()):
                     kept = f"{folder}/{name}-{i}"
                     way = results.setdefault(f"{name}, {turn}", [])
-                    way.append(measure(tree, root, kept))
+                    way.append(measure(tree, root, kept, turn))
     seconds, memory = map(statistics.median, zip(*results["pycocotools"], strict=True))
     for name, way in results.items():
         second, peak = map(statistics.median, zip(*way, strict=True))
