@@ -10,6 +10,8 @@ import pytest
 from helpers.coco_files import ROTATED, picture
 from PIL import Image
 
+from conf.contents import file_state
+from datamodules.formats import images
 from datamodules.formats.images import (
     ImageHeader,
     check_image,
@@ -102,3 +104,26 @@ def test_many_images_are_checked_in_order_and_no_thread_waits_in_between(tmp_pat
     assert next(found) == (96, 64, 1) and threading.active_count() == before and not said
     assert list(found) == [(96, 64, 1) if path == good else "missing" for path in paths[1:]]
     assert said == ["checking pictures: 256/300", "checking pictures: 300/300"]
+
+
+def test_threads_help_where_files_do_not_come_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    good = picture(tmp_path / "a.png")
+    paths = [good, tmp_path / "missing.png"] * 300
+    names: set[str] = set()
+    real = images._check_with_state
+
+    def spy(path: str, verify: str) -> tuple[ImageHeader | str, str]:
+        names.add(threading.current_thread().name)
+        return real(path, verify)
+
+    monkeypatch.setattr(images, "_check_with_state", spy)
+    states: list[str] = []
+    for waiting, several in ((1e9, False), (0, True)):
+        monkeypatch.setattr(images, "WAITING", waiting)
+        names.clear()
+        states.clear()
+        assert list(check_images(paths, states=states)) == [(96, 64, 1), "missing"] * 300
+        assert states == [file_state(str(good)), ""] * 300
+        assert (len(names) > 1) == several
