@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from conf import load as conf
 from conf.schema import Run
+from conf.seeds import SEEDS
 from lightning_modules.tracking.mlflow import Tracking, client
 from lightning_modules.training import distributed
 from lightning_modules.training import run as train
@@ -61,11 +62,14 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "mcgm": {
         "method.masks.dropout": 0.5,
+        **dict(zip(SEEDS, range(3, 8), strict=True)),
         "trainer.steps": 4,
         "evaluation.follow_masks": True,
         "evaluation.prompts": 2,
     },
-    "break_a_scene": SCENE | {"trainer.steps": 4, "trainer.checkpoint_every": 2},
+    "break_a_scene": SCENE
+    | {"trainer.steps": 4, "trainer.checkpoint_every": 2}
+    | {"init_seed": 3, "data_seed": 4, "timestep_seed": 5},
 }
 
 

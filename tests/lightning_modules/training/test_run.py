@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 
 from conf import load as conf
 from conf.schema import Data, Run
+from conf.seeds import TRAINING_SEEDS
 from datamodules.build import build_data
 from lightning_modules.backbone import acceleration
 from lightning_modules.evaluation import gate_diagnostics
@@ -345,6 +346,7 @@ def test_interrupted_training_goes_on_and_ends_as_if_nothing_had_happened(
         "trainer__steps": 6,
         "trainer__checkpoint_every": 2,
         "trainer__accumulate": accumulate,
+        **dict(zip(TRAINING_SEEDS, (1, 2, 3), strict=True)),
     }
     config = variant(base, **change)
     whole, torn = (
