@@ -24,6 +24,7 @@ from reports.provenance import (
     provenance_blocks,
 )
 from reports.results import CellResults, SweepResults
+from reports.seeds import explain_seeds
 from reports.statistics import (
     clustered_difference,
     detectable_effect,
@@ -230,9 +231,8 @@ def _explain_statistics(
     metric, n = results.headline, len(results.seeds)
     texts = [
         conclusion.rule,
-        "Seeds are the unit of replication: a seed fixes training order, initial noise and prompts "
-        "alike in every cell, so that cells are compared seed by seed. Intervals of means and of "
-        "differences are t-intervals over seeds. Differences use common seeds only.",
+        f"{explain_seeds(results)} Intervals of means and of differences are t-intervals over "
+        "seeds. Differences use common seeds only.",
     ]
     if any(part is not None and part.uncut is not None for e in entries for part in e.intervals):
         texts.append(

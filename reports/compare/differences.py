@@ -30,7 +30,8 @@ __all__ = ["CellDifference", "ComparedSweep", "Comparison", "EffectChange", "com
 
 # The same noise seed means the same noise only where these agree
 NOISE_SETTINGS = ("backbone.name", "backbone.path", "backbone.resolution")
-PROMPT_SETTINGS = ("evaluation.", "data.")  # They say which prompts are drawn on which noise
+# They say which prompts are drawn on which noise
+PROMPT_SETTINGS = ("evaluation.", "data.", "sampling_seed", "prompt_seed")
 
 OTHER_CODE = "measured by different code"
 

@@ -10,6 +10,7 @@ from reports import prose
 from reports.figures.images import LABEL, LINE, draw_sample, write_centered, write_prompt
 from reports.figures.style import WIDTH, new_canvas, save, wrap
 from reports.results import CellResults, Samples, SweepResults
+from reports.seeds import describe_noise
 from reports.typeset import Picture
 
 EACH = 3  # Best and worst cases
@@ -144,7 +145,8 @@ def _caption(results: SweepResults, cases: Cases) -> str:
     seeds = f"seed{'s' if len(cases.seeds) > 1 else ''} {', '.join(map(str, cases.seeds))}"
     text = (
         f"{prose.join(counts).capitalize()} case{plural} of {cell} (right of each pair) against "
-        f"{base} (left), same prompt and noise. Selected by rule among the N = {cases.kept} images "
+        f"{base} (left), same prompt, {describe_noise(results)}. Selected by rule among the "
+        f"N = {cases.kept} images "
         f"that both kept at {seeds}: best are those won in most seeds (only {cell} is right, ✓), "
         f"worst those lost in most (only {base} is), of equals the first of the plan"
     )

@@ -12,6 +12,7 @@ import numpy as np
 from reports import prose
 from reports.figures.style import GREEN, GREY, ORANGE, WIDTH, new_canvas, save, wrap
 from reports.results import CellResults, Samples, SweepResults, Trial
+from reports.seeds import describe_noise
 from reports.typeset import Picture
 
 if TYPE_CHECKING:
@@ -107,8 +108,8 @@ def draw_image_grid(results: SweepResults, folder: Path, rows: int = 6) -> Pictu
     judged = any(right is not None for row in verdicts for right in row)
     outlined = any(mask is not None for s in samples.values() for mask in s.masks)
     caption = (
-        f"Same prompts, same noise (seed {seed}), columns: untouched backbone and the "
-        f"{results.noun}s of {prose.name_factors(results)}. "
+        f"Same prompts, {describe_noise(results)} (seed {seed}), columns: untouched backbone and "
+        f"the {results.noun}s of {prose.name_factors(results)}. "
         f"{'✓ and ✗: whether that image is right. ' if judged else ''}"
         f"Selected by rule among the {prose.count(len(kept), 'prompt')} whose images were kept: "
         f"{most} on which the cells disagree most, the others the first of each split."

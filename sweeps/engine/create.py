@@ -187,6 +187,7 @@ def _experiment_tags(request: Request) -> dict[str, str]:
     words = [word for word in request.words if word.partition("=")[0] not in PLACES]
     settings = {key: value for key, value in conf.to_dict(config).items() if key not in PLACES}
     without = [{key: level_text(level) for key, level in w.items()} for w in sweep.without]
+    varied = {key for cell in request.cells for key in (*cell.training, *cell.evaluation)}
     return {
         "sweep": sweep.name,
         "question": sweep.question,
@@ -202,7 +203,7 @@ def _experiment_tags(request: Request) -> dict[str, str]:
         "config": _json(settings),
         "command": f"python -m {shlex.join([f'sweeps.{sweep.name}', *words])}",
         "published": _json([dict(entry) for entry in sweep.published]),
-        "evaluation": describe_evaluation(config.evaluation),
+        "evaluation": describe_evaluation(config.evaluation, varied),
     }
 
 

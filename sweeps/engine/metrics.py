@@ -4,7 +4,7 @@ has no judge."""
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,8 +90,9 @@ def _given_by(aligners: Sequence[str]) -> list[str]:
     return keys
 
 
-def describe_evaluation(evaluation: Evaluation) -> str:
-    """What is drawn and who looks at it, in words; models by their names, not by their folders."""
+def describe_evaluation(evaluation: Evaluation, varied: Collection[str] = ()) -> str:
+    """What is drawn and who looks at it, in words; models by their names, not by their folders.
+    ``varied``: the settings in which cells differ."""
 
     def name(model: str) -> str:
         return Path(model).name if Path(model).exists() else model
@@ -116,4 +117,7 @@ def describe_evaluation(evaluation: Evaluation) -> str:
         )
     if e.aligners:
         parts.append(f"images against prompts by {', '.join(map(name, e.aligners))}")
-    return "; ".join([*parts, "noise and prompts the same for every cell of a seed"])
+    pairs = {"sampling_seed": "noise", "prompt_seed": "prompts"}
+    if same := [name for key, name in pairs.items() if key not in varied]:
+        parts.append(f"{' and '.join(same)} the same for every cell of a seed")
+    return "; ".join(parts)

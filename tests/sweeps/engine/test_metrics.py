@@ -66,6 +66,11 @@ def test_an_evaluation_is_described_without_places(tmp_path: Path):
     text = describe_evaluation(conf.load(["evaluation.noise_seeds=2"], SWEEP.preset).evaluation)
     assert "success by judge; FID, precision and recall (k = 3, ≤) on features of judge" in text
     assert "2 noise each" in text
+    assert text.endswith("; noise and prompts the same for every cell of a seed")
+    evaluation = conf.load([], SWEEP.preset).evaluation
+    text = describe_evaluation(evaluation, ["sampling_seed"])
+    assert text.endswith("; prompts the same for every cell of a seed")
+    assert "same for" not in describe_evaluation(evaluation, ["sampling_seed", "prompt_seed"])
     (tmp_path / "my-clip").mkdir()
     models = [f"evaluation.extractor={tmp_path / 'my-clip'}", "evaluation.aligners=[openai/clip]"]
     words = [*COCO, "evaluation.detector=none", *models]
