@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 from reports import prose
 from reports.measuring import REPLACING, Measuring, read_values, select_latest
+from reports.per_image import read_columns
 from reports.results import (
     SEPARATOR,
     CellResults,
@@ -114,7 +115,9 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
         return list(_all_pages(client.search_runs, experiment_ids=ids, max_results=PAGE, **query))
 
     metrics = [
-        ReportedMetric(m["key"], m["label"], m.get("better", "none"), m.get("unit", ""))
+        ReportedMetric(
+            m["key"], m["label"], m.get("better", "none"), m.get("unit", ""), m.get("weight", "")
+        )
         for m in json.loads(tags["metrics"])
     ]
     headline = next((m for m in metrics if m.key == tags["headline"]), None)
@@ -305,6 +308,9 @@ def read_samples(path: Path, run_id: str) -> Samples:
         success=optional("success", bool),
         masks=optional("mask", str),
         noise=optional("noise", int),
+        objects=optional("objects", int),
+        skills=optional("skill", str),
+        columns=read_columns(table),
     )
 
 
@@ -334,6 +340,8 @@ def leave_out_other_code(results: SweepResults) -> None:
             if key == JUDGED and trial.samples is not None:
                 nobody: list[bool | None] = [None] * len(trial.samples.ids)
                 trial.samples = dataclasses.replace(trial.samples, success=nobody)
+            if trial.samples is not None:
+                trial.samples.columns.pop(key, None)
 
 
 def ways_of_measuring(metric: str, *sweeps: SweepResults) -> list[dict[str, Any]]:
