@@ -40,7 +40,7 @@ FILES = {
     "changes.diff": "uncommitted changes of the code",
     "data.json": "what the data are",
     "result.json": "its numbers and what they were measured with",
-    "scores.parquet": "a row an image: prompt, noise seed, score",
+    "scores.parquet": "a row an image: prompt, noise seed, its value of each metric",
 }
 
 

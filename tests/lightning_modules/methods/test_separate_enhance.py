@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from helpers.architectures import build_unet
@@ -266,6 +267,10 @@ def test_a_run_trains_evaluates_and_measures_maps(base: Run, tmp_path: Path, mor
         result["metrics"]["eval/map_overlap"] < 0.5
         and 0 < result["metrics"]["eval/map_activation"] < 1
     )
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert table.loc[table["split"] == "one", "map_activation"].isna().all()
+    for key in ("map_overlap", "map_activation"):
+        assert table[key].mean() == pytest.approx(result["metrics"][f"eval/{key}"], abs=1e-6)
 
 
 def test_the_adapter_holds_the_projections_alone_and_loads_into_a_stock_unet(
