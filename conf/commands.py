@@ -11,35 +11,49 @@ from types import TracebackType
 
 from conf.describe import nearest
 
-__all__ = ["check_command", "describe_fault", "leave_out"]
+__all__ = ["check_command", "describe_fault", "leave_out", "list_commands"]
 
 RUNS = re.compile(r"^if __name__ == .__main__.", re.MULTILINE)
 UNEXPECTED = re.compile(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'")
 
 
 def check_command(package: str, folder: Path) -> None:
-    """Ends ``python -m package.NAME`` with the nearest name and the list where ``folder`` has no
-    such module, and lets a fault in one that is there be told in one line.
+    """Ends ``python -m package.NAME``, at any depth, with the nearest name and the list where
+    ``folder`` has no such command, and lets a fault in one that is there be told in one line.
 
     For the ``__init__`` of a package; nothing happens where Python does something else.
     """
     name = _looked_for()
-    head, _, rest = name.partition(".")
-    if head != package or not rest:
+    head, *parts = name.split(".")
+    if head != package:
         return
-    first = rest.partition(".")[0]
-    file = folder / f"{first}.py"
-    if file.is_file():
+    place = folder.joinpath(*parts)
+    file = place.parent / f"{place.name}.py" if parts else place / "__init__.py"
+    if parts and _runs(file):
         _tell_faults_of(file)
-    elif not (folder / first).is_dir():
-        names = sorted(
-            path.stem
-            for path in folder.glob("[a-z]*.py")
-            if RUNS.search(path.read_text(encoding="utf-8", errors="replace"))
-        )
-        known = f"{package} has {', '.join(names) or 'none'}{nearest(first, names)}"
-        print(f"error: python -m {name}: no such command; {known}", file=sys.stderr)
+    elif not (place / "__main__.py").is_file():
+        known = list_commands(folder)
+        there = parts and (file.is_file() or place.is_dir())
+        what = "there is nothing to run" if there or not parts else "no such command"
+        listed = f"{package} has {', '.join(known) or 'none'}"
+        near = nearest(".".join(parts), known) if parts else ""
+        print(f"error: python -m {name}: {what}; {listed}{near}", file=sys.stderr)
         raise SystemExit(2)
+
+
+def list_commands(folder: Path) -> list[str]:
+    """The names of what ``python -m package.NAME`` runs; what a file of the folder itself hands on
+    is not named twice."""
+    files = [path.relative_to(folder).with_suffix("") for path in folder.rglob("[a-z]*.py")]
+    files = [path for path in files if _runs(folder / f"{path}.py")]
+    own = {path.name for path in files if len(path.parts) == 1}
+    deeper = [path for path in files if path.name not in own and len(path.parts) > 1]
+    return sorted(own) + sorted(".".join(path.parts) for path in deeper)
+
+
+def _runs(file: Path) -> bool:
+    """Whether a file does something as a command."""
+    return file.is_file() and bool(RUNS.search(file.read_text(encoding="utf-8", errors="replace")))
 
 
 def describe_fault(error: BaseException, file: Path) -> str:

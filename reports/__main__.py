@@ -32,6 +32,7 @@ import sys
 import time
 from pathlib import Path
 
+from reports.mistyped import nearest
 from reports.results import ReportError, hide_password
 
 SETTINGS = ("output", "tracking_uri")
@@ -89,7 +90,8 @@ def split_words(argv: list[str], settings: tuple[str, ...]) -> tuple[list[str], 
     values = dict(word.split("=", 1) for word in argv if "=" in word)
     if unknown := sorted(values.keys() - set(settings)):
         known = ", ".join(f"{name}=" for name in settings)
-        raise ReportError(f"unknown setting '{unknown[0]}'; there are: {known}")
+        near = nearest(unknown[0], settings)
+        raise ReportError(f"unknown setting '{unknown[0]}'; there are: {known}{near}")
     return names, values
 
 

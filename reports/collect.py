@@ -18,6 +18,7 @@ from urllib.request import urlopen
 
 from reports import prose
 from reports.measuring import REPLACING, Measuring, read_values, select_latest
+from reports.mistyped import nearest
 from reports.per_image import read_columns
 from reports.results import (
     SEPARATOR,
@@ -97,9 +98,10 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
     client = connect(tracking_uri)
     experiment = client.get_experiment_by_name(sweep)
     if experiment is None or experiment.lifecycle_stage != "active":
-        known = ", ".join(list_sweeps(tracking_uri)) or "none"
-        where = hide_password(tracking_uri)
-        raise ReportError(f"no sweep '{sweep}' at {where}; there are: {known}")
+        known = list_sweeps(tracking_uri)
+        where, near = hide_password(tracking_uri), nearest(sweep, known)
+        listed = ", ".join(known) or "none"
+        raise ReportError(f"no sweep '{sweep}' at {where}; there are: {listed}{near}")
     tags = dict(experiment.tags)
     if absent := [name for name in ("factors", "metrics", "headline", "seeds") if name not in tags]:
         lacks = f"experiment '{sweep}' lacks the tag(s) {', '.join(absent)}"

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from reports import prose
+from reports.mistyped import nearest
 from reports.results import CellResults, ReportError, SweepResults
 
 __all__ = [
@@ -60,8 +61,11 @@ def find_cell(results: SweepResults, setting: str, word: str) -> CellResults:
     for cell in results.cells:
         if word.strip() in (cell.name, cell.label):
             return cell
-    known = "; ".join(prose.name_cell(results, cell) for cell in results.cells)
-    raise ReportError(f"{setting}={word}: no such cell in '{results.sweep}'; there are: {known}")
+    names = [prose.name_cell(results, cell) for cell in results.cells]
+    known, near = "; ".join(names), nearest(word, names)
+    raise ReportError(
+        f"{setting}={word}: no such cell in '{results.sweep}'; there are: {known}{near}"
+    )
 
 
 def list_pairs(left: CellResults, right: CellResults) -> list[ImagePair]:

@@ -40,8 +40,19 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess:
     ("name", "expected"),
     [
         ("sweeps.treshold", ("did you mean threshold?", "gate_head, gate_signal")),
+        ("sweeps.engine.wroker", ("did you mean engine.worker?", "threshold")),
+        ("sweeps.engine.driver", ("nothing to run", "engine.worker")),
+        ("sweeps.engine", ("nothing to run", "engine.worker")),
+        ("datamodules", ("nothing to run", "has inspect")),
         ("datamodules.inspct", ("did you mean inspect?",)),
+        ("datamodules.formats.x", ("no such command", "has inspect")),
         ("lightning_modules.trian", ("did you mean train?", "grade, pretrain, train")),
+        ("lightning_modules.metrics.train_jugde", ("did you mean metrics.train_judge?",)),
+        ("conf.laod", ("no such command", "conf has none")),
+        ("losses", ("nothing to run", "losses has none")),
+        ("reports.thresold", ("python -m reports thresold", "has user_study")),
+        ("reports.user_studi", ("did you mean user_study?",)),
+        ("reports.figures.curves", ("no such command",)),
     ],
 )
 def test_a_mistyped_command_names_the_nearest_and_all(name: str, expected: tuple[str, ...]) -> None:

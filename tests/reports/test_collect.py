@@ -163,7 +163,10 @@ def test_what_is_undefined_is_left_out_and_named(altered: MemoryClient, results:
 
 def test_errors_are_one_line_that_helps(memory: MemoryClient, tmp_path: Path) -> None:
     known = ", ".join(sorted(sweep.name for sweep in SWEEPS))
-    with pytest.raises(ReportError, match=rf"no sweep 'treshold' at .*; there are: {known}$"):
+    with pytest.raises(
+        ReportError,
+        match=rf"no sweep 'treshold' at .*; there are: {known}; did you mean threshold\?$",
+    ):
         collect(MEMORY, "treshold")
     with pytest.raises(ReportError, match="nothing of 'unstarted' has finished yet .4 cells"):
         collect(MEMORY, "unstarted")

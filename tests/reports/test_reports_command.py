@@ -30,7 +30,7 @@ def test_without_a_name_the_sweeps_are_listed(uri: str, capsys: Any) -> None:
     ("words", "message"),
     [
         (["threshold", "output=nowhere"], "no MLflow database at"),
-        (["threshold", "outptu=x"], "unknown setting 'outptu'; there are: output=, tracking_uri="),
+        (["threshold", "outptu=x"], "there are: output=, tracking_uri=; did you mean output?"),
         (["threshold", "clear"], "one sweep at a time"),
         (["compare", "threshold"], "compare takes two sweeps, SWEEP or FOLDER:SWEEP, got 1"),
         (["compare", "threshold", "nowhere:"], "'nowhere:' names no sweep"),
