@@ -182,6 +182,6 @@ def show(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
 
 
-def show_count(n: int, noun: str) -> str:
-    """1 trial, 2 trials."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def show_count(n: int, noun: str, plural: str = "") -> str:
+    """1 trial, 2 trials; ``plural`` where that is not the noun and an s."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"

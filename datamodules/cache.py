@@ -13,6 +13,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from conf.describe import show_count
 from conf.files import write_atomically
 from datamodules.formats.index import DataError
 from datamodules.shards import Emit, Rows, Shards, fill
@@ -175,7 +176,8 @@ class TextCache:
         rows = self._find(texts)
         if missing := [text for text, row in zip(texts, rows, strict=True) if row is None]:
             raise LookupError(
-                f"{missing[0]!r} is not in the cache of {len(self)} texts: fill it with all "
+                f"{missing[0]!r} is not in the cache of {show_count(len(self), 'text')}: fill it "
+                "with all "
                 "captions of the dataset"
             )
         return {name: of_name.gather(rows) for name, of_name in self.rows.items()}  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from conf.describe import show_count
 from datamodules.batch import Caption, Phrase
 
 JOINS = (" and ", " with ")
@@ -59,8 +60,8 @@ class ConceptDataset(Dataset):
             raise ValueError(f"concepts {list(concepts)}: expected words, each concept once")
         if not 1 <= objects <= len(self.concepts):
             raise ValueError(
-                f"{len(self.concepts)} concepts make no prompt of {objects} objects: name "
-                f"{objects} or more"
+                f"{show_count(len(self.concepts), 'concept')}: no prompt of "
+                f"{show_count(objects, 'object')}: name {objects} or more"
             )
         if template.count("{}") != 1:
             raise ValueError(
@@ -141,10 +142,12 @@ def check_draw(concepts: int, objects: int, draw: str, batch: int) -> None:
     """Raises ValueError where ``concepts`` are not as many as a draw takes."""
     if draw == "batch" and concepts < objects * batch:
         raise ValueError(
-            f"{concepts} concepts: a batch of {batch} prompts of {objects} objects names "
-            f"{objects * batch} different ones; name more, or draw for each prompt"
+            f"{show_count(concepts, 'concept')}: a batch of {show_count(batch, 'prompt')} of "
+            f"{show_count(objects, 'object')} takes {objects * batch}; name more, or draw for each "
+            "prompt"
         )
     if draw == "in_order" and concepts != objects:
         raise ValueError(
-            f"{concepts} concepts in order: expected as many as a prompt has objects, {objects}"
+            f"{show_count(concepts, 'concept')} in order: expected as many as a prompt has "
+            f"objects, {objects}"
         )

@@ -12,6 +12,7 @@ import torch
 from torch import distributed
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from conf.describe import show_count
 from datamodules.batch import Batch, collate
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class PairedDataModule(L.LightningDataModule):
             if accumulate > 1:
                 on += f", {accumulate} times for a step (trainer.accumulate)"
             raise ValueError(
-                f"{size} training samples make no batch of {self.batch}{on}: set "
+                f"{show_count(size, 'training sample')} make no batch of {self.batch}{on}: set "
                 "trainer.batch lower"
             )
         epoch = self.trainer.current_epoch if self.trainer else 0

@@ -185,8 +185,8 @@ class PromptDataModule(PairedDataModule):
         rich = [record for record in records if len(record.phrases) >= self.min_phrases]
         if not rich:
             raise DataError(
-                f"none of {show_count(len(records), 'prompt')} has min_phrases={self.min_phrases} "
-                "phrases: set it lower, or name the phrases"
+                f"none of {show_count(len(records), 'prompt')} has phrases enough for "
+                f"data.min_phrases={self.min_phrases}: set it lower, or name the phrases"
             )
         once: dict[Any, PromptRecord] = {}
         for i, record in enumerate(rich):

@@ -158,7 +158,8 @@ class Shards(Mapping[str, Rows]):
             names = list(file.keys())
             tensors = {name: file.get_tensor(name) for name in names}
         if any(t.dim() == 0 or len(t) != len(self.rows(shard)) for t in tensors.values()):
-            raise ValueError(f"it does not hold {len(self.rows(shard))} rows of each name")
+            rows = show_count(len(self.rows(shard)), "row")
+            raise ValueError(f"it does not hold {rows} of each name")
         if (layout := layout_of(tensors)) != self.layout:
             raise ValueError(f"it holds {describe(layout)}, expected {describe(self.layout)}")
         return tensors
@@ -306,7 +307,8 @@ def _check_values(
     for name, tensor in tensors.items():
         if len(tensor) != len(rows):
             raise ValueError(
-                f"{len(tensor)} rows of {name!r} for {len(rows)} rows of {what}: expected one for "
+                f"{show_count(len(tensor), 'row')} of {name!r} for {show_count(len(rows), 'row')} "
+                f"of {what}: expected one for "
                 "each"
             )
         finite = tensor.reshape(len(tensor), -1).isfinite().all(1).tolist()

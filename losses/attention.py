@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from conf.describe import show_count
+
 # A map whose maximum is below this is divided by this, so that its gradient stays finite
 FLOOR = 1e-8
 
@@ -117,7 +119,8 @@ def second_half_store(
     batch, objects, heads, *size = maps.shape
     if heads % 2:
         raise ValueError(
-            f"{heads} heads have no halves: the released store needs an even number; set "
+            f"{show_count(heads, 'head')}, an odd number, without halves: the released store "
+            "needs an even number; set "
             "method.separate.store=all"
         )
     groups = maps.view(batch, objects, 2, heads // 2, *size).transpose(1, 2).flatten(0, 1)

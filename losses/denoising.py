@@ -6,6 +6,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from conf.describe import show_count
+
 
 def denoising_loss(
     pred: Tensor,
@@ -31,7 +33,8 @@ def denoising_loss(
         raise ValueError(f"normalise={normalise!r} is unknown: expected 'all' or 'area'")
     if weight is not None and weight.shape != pred.shape[:1]:
         raise ValueError(
-            f"weight {tuple(weight.shape)} does not fit {len(pred)} samples: expected one "
+            f"weight {tuple(weight.shape)} does not fit {show_count(len(pred), 'sample')}: "
+            "expected one "
             "number for each"
         )
     error = (pred.float() - target.float()).square()  # [B, C, H, W]

@@ -137,7 +137,8 @@ def _warn(results: SweepResults) -> str:
     if results.tags.get("mode") == "search":
         tried = sum(not cell.control for cell in results.levels)
         parts.append(
-            f"Searched: the best of {tried} settings was selected on these very seeds, so that its "
+            f"Searched: the best of {prose.count(tried, 'setting')} was selected on these very "
+            "seeds, so that its "
             "mean flatters it. Measure it on other seeds before you claim it."
         )
     return " ".join(parts)
@@ -247,7 +248,7 @@ def _explain_statistics(
         )
     else:
         texts.append(
-            f"With {n} seeds an exact sign-flip test cannot give a p below "
+            f"With {prose.count(n, 'seed')} an exact sign-flip test cannot give a p below "
             f"{smallest_sign_flip_p(n):g}, whatever the data; so no p values and no stars are "
             "shown. Six seeds are the fewest that can reach p < .05."
         )
@@ -283,7 +284,8 @@ def _explain_resolution(results: SweepResults, entries: Sequence[CellMetric]) ->
     return (
         f"Differences from the control {results.noun} scatter by "
         f"{prose.show(pooled, digits + 1)} between seeds (standard deviation, pooled over "
-        f"{results.noun}s); with {n} seeds a true difference in {prose.lower(metric.label)} has to "
+        f"{results.noun}s); with {prose.count(n, 'seed')} a true difference in "
+        f"{prose.lower(metric.label)} has to "
         f"be {smallest} to be found with probability {100 * POWER:.0f} %."
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from conf.describe import show_count
 from conf.fields import choice, embedded, number
 from conf.spec import MethodSpec, data_kind
 
@@ -78,7 +79,8 @@ def check_subjects(config: Run) -> None:
             "learnt from a scene; set data=scene, or leave the tokens out"
         )
     if subjects.classes and subjects.tokens and len(subjects.classes) != len(subjects.tokens):
-        counts = f"{len(subjects.classes)} classes for {len(subjects.tokens)} tokens"
+        classes = show_count(len(subjects.classes), "class", "classes")
+        counts = f"{classes} for {show_count(len(subjects.tokens), 'token')}"
         raise ValueError(
             f"method.subjects.classes={subjects.classes}: {counts}; give one word for each of "
             "method.subjects.tokens"

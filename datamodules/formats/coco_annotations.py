@@ -88,7 +88,8 @@ class CocoReader(Reader):
             record.path = found or self.place.folders[0] / name.replace("\\", "/")
         if self.images.ambiguous:
             self.remarks.append(
-                f"{self.images.ambiguous} file names are in several folders: the first in the "
+                f"{show_count(self.images.ambiguous, 'file name')} in several folders: the first "
+                "in the "
                 "order of the paths was read"
             )
         return records

@@ -37,6 +37,7 @@ import numpy as np
 from filelock import FileLock
 
 from conf.contents import Emit, digest_contents, file_state, have_settled
+from conf.describe import show_count
 from conf.files import drop, read_json, write_atomically
 from datamodules.batch import Caption
 
@@ -270,7 +271,7 @@ def _find_damage(folder: Path) -> str:
     try:
         for name, size in json.loads((folder / SIZES).read_text()).items():
             if (found := (folder / name).stat().st_size) != size:
-                return f"{name} has {found} bytes, {size} were written"
+                return f"{name} has {show_count(found, 'byte')} of {size:,}"
     except (ValueError, FileNotFoundError) as error:
         return str(error)
     return ""

@@ -21,6 +21,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from conf.describe import show_count
+
 LOSSY = ("JPEG", "MPO", "WEBP")
 # Levels besides 0 up to which a mask may be a label map; shades of a soft edge are more
 FEW = 20
@@ -114,7 +116,9 @@ def read_levels(plane: np.ndarray, lossy: bool = False) -> MaskReading:
     notes = []
     if few:
         shares = ", ".join(f"{level / full:.0%}" for level in shades)
-        notes.append(f"its {len(shades)} values above 0 are read as shares of a pixel: {shares}")
+        notes.append(
+            f"its {show_count(len(shades), 'value')} above 0 read as shares of a pixel: {shares}"
+        )
     elif top < BRIGHT * full:
         notes.append(f"its highest value, {top} of {full}, is read as {top / full:.0%} there")
     ends = counts[: full // 8 + 1].sum() + counts[full - full // 8 :].sum()

@@ -169,7 +169,8 @@ def open_split(
         remarks = reader.remarks + reader.describe_poor() + reader.describe_orientation()
         problems.notes |= {**reader.notes, **notes, "captions": captions, "notes": remarks}
         if not count:
-            of = f" of {reader.min_phrases} noun phrases or more" if reader.min_phrases else ""
+            least = show_count(reader.min_phrases, "noun phrase")
+            of = f" of {least} or more" if reader.min_phrases else ""
             raise DataError(
                 f"split {reader.split!r} below {reader.root} has no image with a caption{of}: "
                 f"{notes['listed']} listed, {notes['without_caption']} of them without; {problems}"

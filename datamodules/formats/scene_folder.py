@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from conf.describe import show_count
 from datamodules.formats.images import ImageHeader, decode_image, read_header
 from datamodules.formats.index import DataError
 from datamodules.formats.mask_files import find_doubts, read_mask_image
@@ -205,7 +206,7 @@ def _subjects(
     ):
         if given is not None and len(given) != count:
             raise ValueError(
-                f"{folder} has masks of {count} subjects, but there are {len(given)} "
+                f"{folder} has masks of {show_count(count, 'subject')}, but there are {len(given)} "
                 f"{what}: give one for each mask"
             )
     entries = entries or [{"token": f"<asset{i}>"} for i in range(count)]

@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from conf.describe import show_count
 from conf.files import drop, read_json, write_atomically
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -249,7 +250,7 @@ def write_dataset(root: Path, counts: dict[str, int], seed: int = 0) -> None:
             if made == stamp and now >= written:
                 continue
             if made == stamp:
-                reason = f"{now} bytes, {written} were written"
+                reason = f"{show_count(now, 'byte')} of {written:,}"
                 drop(root / split, None, reason, "rendered again")
         scratch = root / f".{split}.{os.getpid()}"
         scratch.mkdir(parents=True)

@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conf.describe import show_count
 from lightning_modules.attention.functional import gated_attention, token_maps
 from lightning_modules.attention.saving import refuse_saving
 from lightning_modules.attention.sites import Site, halved
@@ -428,7 +429,8 @@ class SiteProcessor:
         for (samples, keep_heads), group in groups.items():
             if batch not in (samples, 2 * samples):
                 raise ValueError(
-                    f"a batch of {batch} samples: expected {samples}, one for each list of "
+                    f"a batch of {show_count(batch, 'sample')}: expected {samples}, one for each "
+                    "list of "
                     "tokens, or twice as many with guidance"
                 )
 

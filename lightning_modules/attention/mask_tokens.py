@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from conf.describe import show_count
 from lightning_modules.attention.hooks import TokenHook
 from lightning_modules.attention.sites import Site
 
@@ -131,7 +132,8 @@ class _AppendedTokens:
         if len(context) != len(tokens):
             expected = "expected as many, or half with guidance"
             raise ValueError(
-                f"extra tokens for {len(tokens)} samples in a batch of {len(context)}: {expected}"
+                f"extra tokens for {show_count(len(tokens), 'sample')} in a batch of "
+                f"{len(context)}: {expected}"
             )
         return torch.cat([context, tokens.to(context)], dim=1)
 
@@ -184,7 +186,8 @@ class _MergedStates:
         """As `_AppendedTokens.append`, with nothing behind the text."""
         if len(context) not in (self.samples, 2 * self.samples):
             raise ValueError(
-                f"masks of {self.samples} samples in a batch of {len(context)}: expected as "
+                f"masks of {show_count(self.samples, 'sample')} in a batch of {len(context)}: "
+                "expected as "
                 "many, or half with guidance"
             )
         unconditional, text = context[: -self.samples], context[-self.samples :]

@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+from conf.describe import show_count
+
 # Words as they stand in the caption, or its characters [start, end)
 Phrase = str | tuple[int, int]
 # The characters [start, end) of each token; (0, 0) of BOS and EOS
@@ -137,7 +139,10 @@ def _spans(caption: str, phrases: Sequence[Phrase], what: str) -> list[tuple[int
         listed[key] += 1
         if listed[key] > len(matches):
             times = (
-                f"listed {listed[key]} times but only {len(matches)} times" if matches else "not"
+                f"listed {show_count(listed[key], 'time')} but only "
+                f"{show_count(len(matches), 'time')}"
+                if matches
+                else "not"
             )
             raise ValueError(
                 f"phrase {phrase!r} is {times} in the {what} {caption!r}: expected words as "

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from conf.describe import show_count
+
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
     from lightning_modules.backbone.configs import BackboneConfigs
@@ -102,7 +104,8 @@ def sample(
     """
     if len(prompts) != len(seeds):
         raise ValueError(
-            f"{len(prompts)} prompts but {len(seeds)} seeds: expected one seed for each prompt"
+            f"{show_count(len(prompts), 'prompt')} but {show_count(len(seeds), 'seed')}: expected "
+            "one seed for each prompt"
         )
     shape, family = backbone.latent_size(resolution), backbone.family
     guided, images = family.is_guided(guidance), []
@@ -214,7 +217,8 @@ def check_scheduler(
         else:
             reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
             raise ValueError(
-                f"the scheduler {name} cannot sample in {counts[0]} steps ({reason}): expected "
+                f"the scheduler {name} cannot sample in {show_count(counts[0], 'step')} "
+                f"({reason}): expected "
                 "class, settings and steps that its text-to-image pipeline draws with"
             ) from failure
     if not torch.allclose(together[1:], alone, 1e-3, 1e-3 * float(alone.abs().max())):

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf.describe import show_count
 from conf.values import option
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def grade(
         }
         print(
             (
-                f"{group}: success {table[group]['success']:.3f} on {images} images, "
+                f"{group}: success {table[group]['success']:.3f} on {show_count(images, 'image')}, "
                 f"{time.monotonic() - began:.0f} s"
             ),
             flush=True,

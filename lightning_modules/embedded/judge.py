@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from conf.describe import show_count
 from datamodules.shapes.world import COLORS, SHAPES, SIZE
 from lightning_modules.metrics.detection import Detection, Target, smallest_of_best_assignment
 
@@ -249,7 +250,8 @@ class Judge(nn.Module):
         """
         if len(targets) != len(images):
             raise ValueError(
-                f"{len(images)} images but {len(targets)} targets: give one target per image"
+                f"{show_count(len(images), 'image')} but {show_count(len(targets), 'target')}: "
+                "give one target per image"
             )
         if len(images) == 0:
             return torch.zeros(0)

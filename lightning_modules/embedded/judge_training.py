@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from conf.describe import show_count
 from conf.values import option
 from datamodules.shapes.world import Scene, Thing
 from lightning_modules.embedded.judge import (
@@ -161,7 +162,7 @@ def train(args: argparse.Namespace) -> tuple[Judge, float]:
     standardised) and the last training loss."""
     args.steps = -(-args.steps // CHUNK) * CHUNK
     L.seed_everything(args.seed, verbose=False)
-    print(f"rendering {args.pool} images", flush=True)
+    print(f"rendering {show_count(args.pool, 'image')}", flush=True)
     module = JudgeTraining(args.steps, args.batch, args.lr, args.pool, args.seed)
     scratch = args.output / ".training"
     trainer = L.Trainer(

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from conf.describe import show_count
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import diagnose
@@ -193,7 +194,7 @@ def draw_missing(
     if method.collects_stats and missing:
         images.write_stats(done, stats)
     if not missing:
-        emit(f"sampling: all {len(prompts)} images are there already", DRAWING)
+        emit(f"sampling: {show_count(len(prompts), 'image')} there already, all", DRAWING)
     distributed.barrier()
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from conf import load as conf
+from conf.describe import show_count
 from conf.schema import Method as MethodConfig
 from conf.schema import Run
 from conf.schema import Trainer as TrainerConfig
@@ -85,7 +86,8 @@ class BreakAScene(Method):
         if not any(group.parameters for group in self.parameter_groups()):
             raise ValueError(
                 f"{self.name}: nothing to train with weights.trainable={weights.trainable}, "
-                f"{len(subjects.tokens)} subjects and subjects.schedule={subjects.schedule}; set "
+                f"{show_count(len(subjects.tokens), 'subject')} and "
+                f"subjects.schedule={subjects.schedule}; set "
                 "another part or schedule"
             )
         self.install()

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from conf.describe import show_count
 from datamodules.formats.images import decode_image
 from datamodules.formats.index import DataError
 from datamodules.formats.mask_files import read_levels, read_mask_image, read_shares
@@ -83,9 +84,11 @@ def read_masks(
     if masks is None:
         return [[] for _ in prompts]
     if isinstance(masks, Mapping) or len(masks) != len(prompts):
-        count = "a single mapping" if isinstance(masks, Mapping) else f"{len(masks)} entries"
+        single = isinstance(masks, Mapping)
+        count = "a single mapping" if single else show_count(len(masks), "entry", "entries")
         raise ValueError(
-            f"masks: {count} for {len(prompts)} prompts; expected a list with one entry a "
+            f"masks: {count} for {show_count(len(prompts), 'prompt')}; expected a list with one "
+            "entry a "
             "prompt, None for no mask"
         )
     targets = []

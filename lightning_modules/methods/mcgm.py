@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from conf.describe import show_count
 from datamodules.batch import Batch, Phrase
 from lightning_modules.attention.capture import Capture, token_weights
 from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
@@ -290,7 +291,8 @@ class MCGM(BreakAScene):
         """
         if len(prompts) != len(seeds):
             raise ValueError(
-                f"{len(prompts)} prompts but {len(seeds)} seeds: expected one seed for each prompt"
+                f"{show_count(len(prompts), 'prompt')} but {show_count(len(seeds), 'seed')}: "
+                "expected one seed for each prompt"
             )
         targets, indices = self._read_targets(prompts, masks)
         images = []

@@ -18,6 +18,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from conf.describe import show_count
 from datamodules.batch import Batch, Phrase
 from datamodules.loading import ranks
 from lightning_modules.attention.capture import CapturedMaps
@@ -165,7 +166,9 @@ class TrainingStep(L.LightningModule):
         trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
         if thawed or not trained:
             raise RuntimeError(
-                f"{thawed} tensors of the backbone and {trained} parameters of the adapter would "
+                f"{show_count(thawed, 'tensor')} of the backbone and "
+                f"{show_count(trained, 'parameter')} of the "
+                "adapter would "
                 "be trained: expected 0 and some"
             )
 

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from conf.describe import show_count
 from lightning_modules.metrics.benchmarks import describe_plan
 from lightning_modules.metrics.registry import Columns, ScoringContext, check_images
 from lightning_modules.metrics.vision_language import (
@@ -91,7 +92,8 @@ def fill_template(template: str, prompt: str) -> str:
     """
     if template.count("{}") != 1:
         raise ValueError(
-            f"template {template!r} has {template.count('{}')} fields for the prompt: "
+            f"template {template!r} has {show_count(template.count('{}'), 'field')} for the "
+            "prompt: "
             f"expected one {{}}"
         )
     if template == "{}":
@@ -150,7 +152,8 @@ def minimum_over_parts(images: Tensor, parts: Sequence[Tensor]) -> Tensor:
     float32 [N]; nan where P is 0."""
     if len(images) != len(parts):
         raise ValueError(
-            f"{len(images)} images but {len(parts)} lists of parts: give one list per image"
+            f"{show_count(len(images), 'image')} but {show_count(len(parts), 'list')} of parts: "
+            "give one list per image"
         )
     smallest = [
         cosine(image, part).min() if len(part) else torch.tensor(torch.nan)
@@ -323,7 +326,8 @@ class CaptionSimilarity(Similarity):
         """The scores of captions that are there already, float32 [N]."""
         if len(captions) != len(prompts):
             raise ValueError(
-                f"{len(captions)} captions but {len(prompts)} prompts: give one prompt per caption"
+                f"{show_count(len(captions), 'caption')} but "
+                f"{show_count(len(prompts), 'prompt')}: give one prompt per caption"
             )
         wanted, cut = self.prompts(prompts)
         written, _ = self.model.texts(captions)
@@ -381,7 +385,8 @@ def _check(images: Tensor, prompts: Sequence[str]) -> None:
     if isinstance(prompts, str) or len(images) != len(prompts):
         given = "one string" if isinstance(prompts, str) else str(len(prompts))
         raise ValueError(
-            f"{len(images)} images but {given} as prompts: give a list with one prompt per image"
+            f"{show_count(len(images), 'image')} but {given} as prompts: give a list with one "
+            "prompt per image"
         )
 
 

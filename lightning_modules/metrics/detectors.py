@@ -27,6 +27,7 @@ from pycocotools import mask as mask_codec
 from torch import Tensor
 from torch.nn import functional as F
 
+from conf.describe import show_count
 from conf.files import write_atomically
 from conf.schema import Evaluation
 from datamodules.formats.masks import read_runs
@@ -80,7 +81,8 @@ def check_named_images(images: Tensor, names: Sequence[str | int] | None) -> Non
     check_images(images)
     if names is not None and len(names) != len(images):
         raise ValueError(
-            f"{len(images)} images but {len(names)} names: give one name for each image"
+            f"{show_count(len(images), 'image')} but {show_count(len(names), 'name')}: give one "
+            "name for each image"
         )
 
 
@@ -289,8 +291,8 @@ class DetectionsFile:
             if key not in self._rows:
                 some = ", ".join(map(repr, list(self._rows)[:3]))
                 raise ValueError(
-                    f"{self.path}: nothing about image {key!r} among its {len(self._rows)} "
-                    f"images ({some}, …)"
+                    f"{self.path}: nothing about image {key!r} among its "
+                    f"{show_count(len(self._rows), 'image')} ({some}, …)"
                 )
             number, given = self._rows[key]
             try:
@@ -311,9 +313,10 @@ def write_detections(
     their positions if left out."""
     path = Path(path)
     if names is not None and (len(names) != len(detections) or len(set(names)) != len(names)):
-        different = f"{len(set(names))} different names among {len(names)}"
+        different = f"{show_count(len(set(names)), 'different name')} among {len(names)}"
         raise ValueError(
-            f"{len(detections)} images but {different}: give each image a name of its own"
+            f"{show_count(len(detections), 'image')} but {different}: give each image a name of "
+            "its own"
         )
     lines = [json.dumps({"facts": dict(facts)})] if facts else []
     for name, row in zip(
@@ -384,7 +387,8 @@ def _decode_mask(rle: Mapping[str, Any]) -> Tensor:
     counts = rle["counts"]
     if not isinstance(counts, str | list) or not read_runs(counts, width, height):
         raise ValueError(
-            f"a mask's counts do not add up to {height * width} pixels, those of its size "
+            f"a mask's counts do not add up to {show_count(height * width, 'pixel')}, those of "
+            "its size "
             f"{rle['size']}: write the detections again"
         )
     if isinstance(counts, list):

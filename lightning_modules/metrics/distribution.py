@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from conf import load as conf
+from conf.describe import show_count
 from lightning_modules.evaluation.plan import real_rows
 from lightning_modules.metrics.features import Extractor, build_extractor
 from lightning_modules.metrics.functional import (
@@ -129,7 +130,8 @@ class DistributionScorer:
         warning = {}
         if n < 2 * features:
             bias = "FID is mostly its bias, which falls as 1 / N; KID has none"
-            text = f"{n} samples for {features} features are fewer than 2 for each: {bias}"
+            samples, each = show_count(n, "sample"), show_count(features, "feature")
+            text = f"{samples} for {each}, fewer than 2 for each one: {bias}"
             warning = {"warning": text}
         own: dict[str, dict[str, Any]] = {"fid": warning, "kid": {}}
         own |= {"precision": nearest, "recall": nearest}

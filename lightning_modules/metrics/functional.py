@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from conf.describe import show_count
 from lightning_modules.metrics.geneval import geneval_correct
 from lightning_modules.metrics.t2i_spatial import spatial_score
 
@@ -158,7 +159,8 @@ def kernel_distance_subsets(
     """
     if subsets < 1 or subset_size < 2:
         raise ValueError(
-            f"{subsets} subsets of {subset_size} samples: expected at least 1 subset of at least 2"
+            f"{show_count(subsets, 'subset')} of {show_count(subset_size, 'sample')}: expected at "
+            "least 1 subset of at least 2"
         )
     check_features(f"the kernel distance over subsets of {subset_size}", subset_size, x, y)
     generator = torch.Generator().manual_seed(seed)
@@ -376,7 +378,8 @@ def check_features(what: str, least: int, *sets: Tensor) -> None:
         if len(features) < least:
             side = " on each side" if len(sets) > 1 else ""
             raise ValueError(
-                f"{what} needs at least {least} samples{side}, not {sizes}: generate or "
+                f"{what} needs at least {show_count(least, 'sample')}{side}, not {sizes}: "
+                "generate or "
                 "load more images"
             )
         if not all(

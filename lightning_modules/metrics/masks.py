@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from conf.describe import show_count
+
 # A mask of smaller elongation is about as long as it is wide: a rectangle of 5 to 4, the triangle
 # of the embedded world
 ROUND = 0.2
@@ -188,7 +190,7 @@ def masked_similarity(
 def _masked_mean(features: Tensor, masks: Tensor) -> Tensor:
     if masks.ndim != 3 or len(masks) != len(features):
         raise ValueError(
-            f"expected one mask [H, W] for each of {len(features)} feature maps, not "
+            f"expected one mask [H, W] for each of {show_count(len(features), 'feature map')}, not "
             f"{list(masks.shape)}"
         )
     # [N, 1, h, w]

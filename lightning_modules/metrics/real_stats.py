@@ -22,6 +22,7 @@ from filelock import FileLock
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from conf.describe import show_count
 from conf.files import read_kept, write_atomically
 from datamodules.shards import Emit, fill
 from lightning_modules.metrics.functional import Manifold, moments
@@ -104,7 +105,8 @@ def load_or_compute_real_stats(
             "for them"
         )
     if facts["n"] < 2:
-        raise ValueError(f"statistics of {facts['n']} real images: expected at least 2")
+        images = show_count(facts["n"], "real image")
+        raise ValueError(f"statistics of {images}: expected at least 2")
 
     def compute_rows(numbers: list[int]) -> dict[str, Tensor]:
         features = compute(numbers)

@@ -10,6 +10,7 @@ from scipy.ndimage import label
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from conf.describe import show_count
 from datamodules.shapes.world import COLORS, SHAPES
 from lightning_modules.embedded.judge import Judge
 from lightning_modules.metrics.detection import Detection
@@ -48,7 +49,8 @@ class ColorSegmenter:
         """
         if len(images) != len(phrases):
             raise ValueError(
-                f"{len(images)} images but {len(phrases)} lists of phrases: give one list for each "
+                f"{show_count(len(images), 'image')} but {show_count(len(phrases), 'list')} of "
+                "phrases: give one list for each "
                 "image"
             )
         wanted = [[color_and_shape(phrase) for phrase in row] for row in phrases]

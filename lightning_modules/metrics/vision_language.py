@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from conf.describe import show_count
 from lightning_modules.metrics.loading import one_line_errors
 from lightning_modules.metrics.registry import check_images
 
@@ -190,7 +191,7 @@ class Loaded:
         if missing := sorted(info["missing_keys"]):
             some = ", ".join(missing[:3])
             raise ValueError(
-                f"vision-language model {name!r} lacks {len(missing)} weights of a "
+                f"vision-language model {name!r} lacks {show_count(len(missing), 'weight')} of a "
                 f"{self.architecture} ({some}, …), which would stay random: expected a complete "
                 "checkpoint"
             )
@@ -199,7 +200,7 @@ class Loaded:
         # BLIP's lacks two tokens of the model's.
         if not 0.9 * wanted <= known <= wanted:
             raise ValueError(
-                f"vision-language model {name!r} has {wanted} tokens, its tokenizer "
+                f"vision-language model {name!r} has {show_count(wanted, 'token')}, its tokenizer "
                 f"{known}: expected the tokenizer's own files beside it"
             )
         self.model.requires_grad_(False).eval().to(device)

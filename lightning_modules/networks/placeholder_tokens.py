@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from conf.describe import show_count
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.offloading import refuse_offloaded
 
@@ -302,7 +303,8 @@ def _check(tokens: tuple[str, ...], init: Sequence[str | None]) -> None:
         raise ValueError("no placeholder: expected at least one, such as '<asset0>'")
     if len(tokens) != len(init):
         raise ValueError(
-            f"{len(tokens)} placeholders but {len(init)} init words: expected one each, "
+            f"{show_count(len(tokens), 'placeholder')} but {show_count(len(init), 'init word')}: "
+            "expected one each, "
             "None where there is none"
         )
     known: dict[str, str] = {}

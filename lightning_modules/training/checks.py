@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from conf import load as conf
 from conf.contents import Emit
 from conf.custom_backbone import is_listed
+from conf.describe import show_count
 from conf.schema import Run
 from conf.seeds import TRAINING_SEEDS
 from conf.spec import data_kind, data_sets, measured_metrics, methods
@@ -140,7 +141,8 @@ def _check_evaluation(config: Run) -> None:
     images, k = (evaluation.prompts or 0) * len(evaluation.splits), evaluation.precision_recall_k
     if evaluation.prompts is not None and images <= k and evaluation.extractor != "none":
         raise ValueError(
-            f"{images} prompts in all are too few for evaluation.precision_recall_k={k}: set "
+            f"{show_count(images, 'prompt')} in all, too few for "
+            f"evaluation.precision_recall_k={k}: set "
             "evaluation.prompts higher"
         )
 

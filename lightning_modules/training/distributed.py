@@ -25,6 +25,7 @@ import torch
 from torch import Tensor, distributed
 from torch.distributed.rendezvous import rendezvous
 
+from conf.describe import show_count
 from datamodules.loading import once, ranks
 
 __all__ = [
@@ -64,7 +65,8 @@ def group(devices: int, accelerator: str) -> Iterator[None]:
     here, machines = local_processes(), _environment("GROUP_WORLD_SIZE", 1)
     if here * machines != world:
         raise ValueError(
-            f"torchrun started {here} processes on one of {machines} machines and {world} "
+            f"torchrun started {show_count(here, 'process', 'processes')} on one of "
+            f"{show_count(machines, 'machine')} and {world} "
             "in all: start as many on each"
         )
     backend = "gloo"
@@ -119,7 +121,8 @@ def device(accelerator: str) -> str:
     there = torch.cuda.device_count() if kind == "cuda" else 1
     if here > there:
         raise ValueError(
-            f"{here} processes on a machine with {there} GPUs that torch can use: start "
+            f"{show_count(here, 'process', 'processes')} on a machine with "
+            f"{show_count(there, 'GPU')} that torch can use: start "
             "fewer, or set trainer.accelerator=cpu"
         )
     return f"cuda:{number}" if here > 1 else kind

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from conf import load as conf
+from conf.describe import show_count
 from conf.schema import Run
 from conf.spec import data_kind, data_sets, methods
 
@@ -67,7 +68,8 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
         lack = f"no caption of {where} names one"
         if linked:
             lack = f"no caption of {where} names an object of its image"
-            lack += "" if masks is None else f" ({masks} of {total} images have masks or boxes)"
+            of = show_count(total, "image")
+            lack += "" if masks is None else f" ({masks} of {of} with masks or boxes)"
         cures = [data_sets()[data.name].phrases_from]
         cures = cures if linked else ["give captions that name objects"]
         cures += [spec.without_phrases] if spec.without_phrases and linked else []
@@ -77,10 +79,11 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
         )
     shares = []
     if linked and masks is not None and masks < total:
-        shares.append(f"{masks} of {total} images of {where} have masks or boxes of objects")
+        images = show_count(total, "image")
+        shares.append(f"{masks} of {images} of {where} with masks or boxes of objects")
     some = sum(map(bool, counts))
     if some < len(counts):
-        of = f"{len(rows)} captions" if len(rows) == total else f"{len(rows)} captions looked at"
+        of = show_count(len(rows), "caption") + (" looked at" if len(rows) < total else "")
         what = "linked to an object of its image" if linked else "that names an object"
         shares.append(
             f"{some} of {of} of {where} have a word {what}: on the others "
@@ -113,9 +116,10 @@ def _check_attention(late: Run, datamodule: Any) -> None:
         return
     count = min(IMAGES, len(dataset))
     if not any(len(dataset.phrases(row)) for row in range(count)):
+        first = show_count(count, "caption")
         raise ValueError(
-            f"evaluation.attention=true with data={late.data.name}: none of the first {count} "
-            f"captions of {split!r} names an object of its image (masks or boxes are needed): set "
+            f"evaluation.attention=true with data={late.data.name}: none of the first {first} "
+            f"of {split!r} names an object of its image (masks or boxes are needed): set "
             "it to false"
         )
 

@@ -85,7 +85,7 @@ def _count_seeds(differences: Sequence[CellDifference]) -> str:
         prose.join_range([n[i] for n in [(d.left.n, d.right.n) for d in differences]])
         for i in (0, 1)
     )
-    return f"n = {left} and {right} seeds, not paired"
+    return f"n = {left} and {right} seed{'' if right == '1' else 's'}, not paired"
 
 
 def claim_of(interval: Interval, metric: ReportedMetric) -> str:

@@ -146,7 +146,7 @@ def _caption(results: SweepResults, cases: Cases) -> str:
     text = (
         f"{prose.join(counts).capitalize()} case{plural} of {cell} (right of each pair) against "
         f"{base} (left), same prompt, {describe_noise(results)}. Selected by rule among the "
-        f"N = {cases.kept} images "
+        f"N = {prose.count(cases.kept, 'image')} "
         f"that both kept at {seeds}: best are those won in most seeds (only {cell} is right, ✓), "
         f"worst those lost in most (only {base} is), of equals the first of the plan"
     )
@@ -174,6 +174,7 @@ def explain_no_cases(results: SweepResults, cases: Cases | None) -> str:
         return ""
     return (
         "Best and worst cases are not shown, since there are none: of the "
-        f"{cases.kept} images that were kept, {prose.name_cell(results, cases.cell)} and "
+        f"{prose.count(cases.kept, 'image')} that were kept, "
+        f"{prose.name_cell(results, cases.cell)} and "
         f"{_name_base(results, cases)} have the same ones right at every seed."
     )

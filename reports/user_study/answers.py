@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reports import prose
 from reports.results import ReportError
 from reports.user_study.page import KEY_FORMAT
 
@@ -171,7 +172,7 @@ def read_responses(folder: Path, key: StudyKey, *, count_unfinished: bool = Fals
                 why = f"{how} of {name}, of the same participant"
                 responses.left_out.append((other, why))
         n = len(best["answers"])
-        count = f"{n} of {key.screens} questions answered"
+        count = f"{n} of {prose.count(key.screens, 'question')} answered"
         if n < key.screens and (not count_unfinished or not n):
             responses.left_out.append((name, f"unfinished: {count}"))
             continue

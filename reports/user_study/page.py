@@ -115,7 +115,7 @@ def build_page(
         if len(different) == items + checks:
             break
     if not different:
-        same = f"drew the same {identical} images, pixel by pixel"
+        same = f"drew the same in {prose.count(identical, 'pair')}, pixel by pixel"
         raise ReportError(f"{names} {same}: there is nothing to ask")
     pairs = different[:items]
     # A check shows an image of its own, if there is one left

@@ -42,13 +42,15 @@ def _conclude(analysis: Analysis, result: QuestionResult) -> str:
     key, share = analysis.responses.key, result.preference
     asked = f"“{key.questions[result.question]}”"
     if share is None:
-        return f"{asked} All {result.answers} answers were “no difference”."
+        return f"{asked} Of {prose.count(result.answers, 'answer')} each was “no difference”."
     is_left = share.share >= 0.5
     cell, other = key.cells if is_left else key.cells[::-1]
     value = share.share if is_left else 1 - share.share
     low, high = (share.low, share.high) if is_left else (1 - share.high, 1 - share.low)
     between = f" (95 % interval {percent(low)} to {percent(high)})" if math.isfinite(low) else ""
-    count = f"{percent(value)} % of the {sum(result.chosen)} answers that choose{between}"
+    count = (
+        f"{percent(value)} % of {prose.count(sum(result.chosen), 'answer')} with a choice{between}"
+    )
     undecided = f"; {result.undecided} of {result.answers} say “no difference”."
     if result.is_clear:
         return f"{asked} {cell} is preferred to {other} in {count}{undecided}"
@@ -74,7 +76,9 @@ def state_rule(analysis: Analysis) -> str:
     share, worth = analysis.questions[0].preference, ""
     if share is not None and share.effective < share.n - 0.5:
         independent = f"{prose.show(share.effective, 0)} independent ones"
-        worth = f" The {share.n} answers that choose are worth about {independent}."
+        worth = (
+            f" The {prose.count(share.n, 'answer')} with a choice are worth about {independent}."
+        )
     return (
         "Quote the clustered interval. Answers of one person resemble each other, and so do "
         "answers to one item; it follows from 4,000 bootstrap samples that draw both again, and "
@@ -105,7 +109,8 @@ def list_facts(analysis: Analysis) -> list[tuple[str, str]]:
     ]
     for result in analysis.questions:
         left, right, neither = result.people
-        lean = f"{left} participants lean to {first}, {right} to {second}, {neither} to neither"
+        people = prose.count(left, "participant")
+        lean = f"{people} leaning to {first}, {right} to {second}, {neither} to neither"
         name = f"{NAMES[result.question]} question"
         facts.append((name, f"{lean}; median {result.seconds:.1f} s a question"))
         side, p = result.left_side, result.side_p
@@ -128,10 +133,11 @@ def _describe_attention(analysis: Analysis) -> str:
     if not attention.asked:
         return "no checks were asked"
     if not attention.failed:
-        return f"all {attention.asked} checks passed"
+        return f"{prose.count(attention.asked, 'check')}, all passed"
     who = ", ".join(name[:8] for name in attention.who)
     text = (
-        f"{attention.failed} of {attention.asked} checks failed, by {len(attention.who)} of the "
+        f"{attention.failed} of {prose.count(attention.asked, 'check')} failed, by "
+        f"{len(attention.who)} of the "
         f"participants counted ({who})"
     )
     share = analysis.attentive[0].preference if analysis.attentive else None

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import spec
+from conf.describe import show_count
 from conf.schema import Evaluation
 from sweeps.sweep import Metric, Sweep
 
@@ -101,8 +102,9 @@ def describe_evaluation(evaluation: Evaluation, varied: Collection[str] = ()) ->
     splits = f"each split ({', '.join(e.splits)})" if e.splits else "every set"
     noises = f"{e.noise_seeds} noise each" if e.noise_seeds else "as many noises as are published"
     parts = [
-        f"{'all' if e.prompts is None else e.prompts} prompts of {splits}, {noises}, "
-        f"{e.steps} sampler steps, guidance {e.guidance:g}"
+        f"{'all prompts' if e.prompts is None else show_count(e.prompts, 'prompt')} of {splits}, "
+        f"{noises}, "
+        f"{show_count(e.steps, 'sampler step')}, guidance {e.guidance:g}"
     ]
     if e.detector != "none":
         parts.append(f"success by {name(e.detector)}")
@@ -110,7 +112,8 @@ def describe_evaluation(evaluation: Evaluation, varied: Collection[str] = ()) ->
         counts = "generated images against the real ones of the same prompts"
         if e.prompts is not None and e.splits:
             real = len(e.splits) * e.prompts
-            counts = f"N = {real * (e.noise_seeds or 1)} generated against {real} real images"
+            images = show_count(real, "real image")
+            counts = f"N = {real * (e.noise_seeds or 1)} generated against {images}"
         parts.append(
             f"FID, precision and recall (k = {e.precision_recall_k}, ≤) on features of "
             f"{name(e.extractor)}, {counts}"

@@ -45,7 +45,8 @@ class SearchPlan(Plan):
         config, seeds = self.request.config, len(self.request.seeds)
         return (
             f"search by {config.sampler} for {' and '.join(self.proposals.objectives)}: "
-            f"{len(self.proposals.candidates())} of {config.candidates} candidates proposed, "
+            f"{len(self.proposals.candidates())} of {show_count(config.candidates, 'candidate')} "
+            "proposed, "
             f"each × {show_count(seeds, 'seed')}"
         )
 

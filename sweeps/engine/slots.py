@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from conf import load as conf
 from conf import schema
+from conf.describe import show_count
 from conf.devices import has_driver
 from conf.files import DiskFull, named_when_full, read_json
 from lightning_modules.tracking.mlflow import describe_error
@@ -290,9 +291,10 @@ def make_slots(
     most = len(gpus) // each if gpus else 1
     count = most if automatic else int(config.workers)
     if gpus and not 0 < count <= most:
+        needed = show_count(max(count, 1) * each, "GPU")
         raise LaunchError(
-            f"workers={config.workers} with trainer.devices={each} take {max(count, 1) * each} "
-            f"GPUs, but there are {len(gpus)} ({', '.join(gpus)}): lower one of them, "
+            f"workers={config.workers} with trainer.devices={each} take {needed}, but there are "
+            f"{len(gpus)} ({', '.join(gpus)}): lower one of them, "
             "or name others with devices=0,1"
         )
     if config.launcher == "inline" and (count > 1 or each > 1):

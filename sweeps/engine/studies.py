@@ -16,6 +16,7 @@ from typing import Any
 
 from conf import load as conf
 from conf import schema, spec
+from conf.describe import show_count
 from conf.seeds import SEEDS
 from lightning_modules.training.contents import changed_contents
 from sweeps.engine.resolve import Request
@@ -76,7 +77,8 @@ def other_contents(request: Request, folder: Path, name: str) -> str:
         return ""
     first, *more = changed
     others = f" and {len(more)} more" if more else ""
-    return f"{trials} finished trials of {folder} were made from other content of {first}{others}"
+    count = show_count(trials, "finished trial")
+    return f"{count} of {folder}: made from other content of {first}{others}"
 
 
 def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from conf.describe import show_count
 from lightning_modules.attention.token_types import TokenTypeCache
 from lightning_modules.backbone.text import TextCondition
 
@@ -58,7 +59,7 @@ class Family(ABC):
         for key in ("latents_mean", "latents_std") if self.standardizes_latents else ():
             values = vae.config.get(key)
             fits = values is None or len(values) == channels
-            self.expect(source, f"vae.{key}", values, fits, f"{channels} numbers")
+            self.expect(source, f"vae.{key}", values, fits, f"{show_count(channels, 'number')}")
 
     def expect(self, source: str, name: str, value: Any, fits: bool, expected: str) -> None:
         """Raises ValueError unless the ``value`` of ``name`` ``fits``."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, full
 
+from conf.describe import show_count
 from lightning_modules.backbone.families.base import Family
 from lightning_modules.backbone.text import TextCondition
 
@@ -32,7 +33,8 @@ class CLIPUNet(Family, ABC):
             self.expect(source, f"tokenizer{part}", tokenizer, tokenizer is not None, "CLIP's")
             length, name = tokenizer.model_max_length, f"tokenizer{part}.model_max_length"
             longest = getattr(encoder.config, "max_position_embeddings", length)
-            self.expect(source, name, length, length <= longest, f"at most {longest} tokens")
+            most = f"at most {show_count(longest, 'token')}"
+            self.expect(source, name, length, length <= longest, most)
             same = f"as many tokens as the first, {self.text_length}"
             self.expect(source, name, length, length == self.text_length, same)
 

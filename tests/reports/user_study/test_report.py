@@ -91,7 +91,7 @@ def test_few_participants_warn(respond: Any) -> None:
 def test_the_rule_names_the_interval_to_quote(respond: Any) -> None:
     rule = state_rule(analyse(respond(6, 0)))
     assert rule.startswith("Quote the clustered interval.")
-    assert "The 24 answers that choose are worth about 4 independent ones" in rule
+    assert "24 answers that choose are worth about 4 independent ones" in rule
 
 
 def test_facts_name_what_was_left_out(respond: Any, saved: Any, save: Any, key: StudyKey) -> None:
