@@ -104,6 +104,10 @@ class MethodSpec:
     singular: Callable[[Method], str] = lambda method: "one"
     # Settings, or how their names begin, that evaluation cannot change
     fixed_after_training: tuple[str, ...] = ()
+    # Metrics, by their files, that look at what this method alone has
+    diagnoses: tuple[str, ...] = ()
+    # Values of these that it does not give with its settings -> why
+    undefined: Callable[[Method], Mapping[str, str]] = lambda method: {}
     # Checks the settings before anything is loaded
     check: Callable[[Run], None] = _no_check
     # Checks them beside those of the evaluation, which ``evaluate_with`` changes
@@ -128,6 +132,8 @@ class DataSpec:
     # What a person adds so that words of captions have objects with masks
     phrases_from: str = "add annotations of the images' objects"
     check: Callable[[Run], None] = _no_check
+    # The evaluation splits of the embedded world; others are known once files are read
+    splits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -136,14 +142,19 @@ class MetricSpec:
 
     ``measured`` gets the settings of the evaluation; a metric is measured, too, where
     ``evaluation.metrics`` names it. The values in ``by_split`` are given for each split besides, as
-    ``KEY_SPLIT``. With ``scores_images`` its scorer is ``lightning_modules/metrics/NAME.py``; the
+    ``KEY_SPLIT``. Some prompts do not give the values in ``conditional``; which, says the function
+    ``undefined`` of its scorer's file. With ``scores_images`` its scorer is
+    ``lightning_modules/metrics/NAME.py``; the
     others look at the method, not at images.
     """
 
     outputs: tuple[Metric, ...]
     measured: Callable[[Evaluation], bool] = lambda evaluation: False
     by_split: tuple[str, ...] = ()
+    conditional: tuple[str, ...] = ()
     scores_images: bool = True
+    # Only methods that name it in ``diagnoses`` give it
+    by_methods: bool = False
 
 
 def methods() -> dict[str, MethodSpec]:

@@ -26,5 +26,6 @@ DATA = DataSpec(
     "scene",
     embedded=embedded,
     check=check,
+    splits=("subjects",),
     defaults={"evaluation.splits": ["prompts"]},
 )

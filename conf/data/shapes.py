@@ -10,6 +10,11 @@ if TYPE_CHECKING:
     from conf.schema import Run
 
 
+# Splits of so many things each, of combinations that training shows
+COUNTED = {"one": 1, "two": 2, "three": 3, "four": 4}
+SPLITS = ("train", "val", "heldout", *COUNTED)
+
+
 def rendered_images(config: Run) -> tuple[int, int]:
     """Numbers of training images and of images in each evaluation split. Raises ValueError where
     one is null: there is no end of what can be rendered."""
@@ -27,4 +32,4 @@ def check(config: Run) -> None:
     rendered_images(config)
 
 
-DATA = DataSpec("captions", embedded=lambda config: True, check=check)
+DATA = DataSpec("captions", embedded=lambda config: True, check=check, splits=SPLITS)

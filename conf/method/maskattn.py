@@ -9,7 +9,7 @@ from conf.fields import choice, number
 from conf.spec import MethodSpec, data_kind, data_sets
 
 if TYPE_CHECKING:
-    from conf.schema import Run
+    from conf.schema import Method, Run
 
 
 @dataclass
@@ -94,6 +94,17 @@ def check_evaluation(config: Run, late: Run) -> None:
         )
 
 
+def undefined(method: Method) -> dict[str, str]:
+    """Values of gates -> why these are not measured."""
+    if method.gate.supervision == "oracle":
+        trained = ("gates_reopened", "gates_shut", "gate_mask_iou", "overhead", "parameters")
+        return dict.fromkeys(trained, "method.gate.supervision=oracle trains no gates")
+    if method.gate.attention == "self":
+        why = "method.gate.attention=self: gates of pixels on words are compared with masks"
+        return {"gate_mask_iou": why}
+    return {}
+
+
 METHOD = MethodSpec(
     settings={"gate": Gate},
     reads=("separate",),
@@ -120,6 +131,8 @@ METHOD = MethodSpec(
         "method.gate.supervision",
         "method.separate.",
     ),
+    diagnoses=("gate_stats",),
+    undefined=undefined,
     check=check,
     check_evaluation=check_evaluation,
 )

@@ -11,5 +11,6 @@ METRIC = MetricSpec(
         Metric("blip_itc_weakest_part", "BLIP image–text, weakest part", "higher"),
         Metric("blip_itm", "BLIP match", "higher"),
     ),
+    conditional=("clip_score_weakest_part", "blip_itc_weakest_part"),
     measured=lambda evaluation: bool(evaluation.aligners),
 )

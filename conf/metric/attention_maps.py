@@ -7,6 +7,7 @@ METRIC = MetricSpec(
         Metric("map_overlap", "Overlap of maps", "lower"),
         Metric("map_activation", "Weakest activation", "higher"),
     ),
+    conditional=("map_overlap", "map_activation"),
     measured=lambda evaluation: evaluation.attention,
     scores_images=False,
 )

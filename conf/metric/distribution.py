@@ -11,5 +11,6 @@ METRIC = MetricSpec(
         Metric("density", "Density", "higher", per_image=False),
         Metric("coverage", "Coverage", "higher", "share", per_image=False),
     ),
+    conditional=("density", "coverage"),
     measured=lambda evaluation: evaluation.extractor != "none",
 )

@@ -14,4 +14,5 @@ METRIC = MetricSpec(
     ),
     measured=lambda evaluation: True,
     scores_images=False,
+    by_methods=True,
 )

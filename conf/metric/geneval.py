@@ -10,5 +10,6 @@ METRIC = MetricSpec(
         Metric("prompts_right", "Prompts right", "higher", "share", weight="prompt_weight"),
     ),
     by_split=("success",),
+    conditional=("success", "overall", "tasks_mean", "prompts_right"),
     measured=lambda evaluation: evaluation.detector not in ("none", "judge"),
 )

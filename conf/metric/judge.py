@@ -13,5 +13,6 @@ METRIC = MetricSpec(
         Metric("extra_objects", "Extra objects", "lower", "per image"),
     ),
     by_split=("success",),
+    conditional=("relation_rate",),
     measured=lambda evaluation: evaluation.detector == "judge",
 )

@@ -14,5 +14,8 @@ METRIC = MetricSpec(
         Metric("identity", "Identity", "higher", "cosine", weight="found_targets"),
     ),
     by_split=("mask_iou",),
+    conditional=(
+        *("mask_iou", "found", "centre_error", "turn_error", "orientation_error", "identity"),
+    ),
     measured=lambda evaluation: evaluation.follow_masks,
 )

@@ -7,5 +7,6 @@ METRIC = MetricSpec(
         Metric("spatial", "T2I-CompBench spatial", "higher"),
         Metric("spatial_other", "Spatial score, other prompts", "higher"),
     ),
+    conditional=("spatial", "spatial_other"),
     measured=lambda evaluation: evaluation.detector not in ("none", "judge"),
 )

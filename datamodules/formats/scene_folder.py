@@ -199,15 +199,15 @@ def _subjects(
     tokens: Sequence[str] | None,
     classes: Sequence[str] | None,
 ) -> list[Subject]:
-    for what, given in (
-        ("subjects in scene.json", entries),
-        ("tokens", tokens),
-        ("class words", classes),
+    for one, many, given in (
+        ("subject in scene.json", "subjects in scene.json", entries),
+        ("token", "tokens", tokens),
+        ("class word", "class words", classes),
     ):
         if given is not None and len(given) != count:
             raise ValueError(
-                f"{folder} has masks of {show_count(count, 'subject')}, but there are {len(given)} "
-                f"{what}: give one for each mask"
+                f"{folder} has masks of {show_count(count, 'subject')}, but "
+                f"{show_count(len(given), one, many)}: give one for each mask"
             )
     entries = entries or [{"token": f"<asset{i}>"} for i in range(count)]
     tokens = [entry["token"] for entry in entries] if tokens is None else tokens

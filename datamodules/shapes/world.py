@@ -25,6 +25,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from conf.data.shapes import COUNTED, SPLITS
 from conf.describe import show_count
 from conf.files import drop, read_json, write_atomically
 
@@ -50,9 +51,6 @@ HELD_OUT: frozenset[tuple[str, str]] = frozenset(
     + [(_C[0], _S[2]), (_C[1], _S[3]), (_C[2], _S[4]), (_C[3], _S[5])]
 )
 SEEN: tuple[tuple[str, str], ...] = tuple((c, s) for c in _C for s in _S if (c, s) not in HELD_OUT)
-# Splits of so many things each, of seen combinations
-COUNTED = {"one": 1, "two": 2, "three": 3, "four": 4}
-SPLITS: tuple[str, ...] = ("train", "val", "heldout", *COUNTED)
 SIZE = 64  # pixels, both sides
 
 

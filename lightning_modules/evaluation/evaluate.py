@@ -194,7 +194,7 @@ def draw_missing(
     if method.collects_stats and missing:
         images.write_stats(done, stats)
     if not missing:
-        emit(f"sampling: {show_count(len(prompts), 'image')} there already, all", DRAWING)
+        emit(f"sampling: {show_count(len(prompts), 'image')}, all there already", DRAWING)
     distributed.barrier()
 
 

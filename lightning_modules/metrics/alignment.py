@@ -31,10 +31,12 @@ from lightning_modules.metrics.vision_language import (
     BlipCaptioner,
     BlipMatcher,
     Embedder,
+    kind_of,
     load_aligner,
 )
 
 if TYPE_CHECKING:
+    from conf.schema import Evaluation
     from lightning_modules.evaluation.plan import Prompt
 
 
@@ -400,6 +402,26 @@ def build(context: ScoringContext) -> list[AlignmentScorer]:
     keys = [title if n == 1 else f"{title}_{n}" for title, n in zip(titles, number, strict=True)]
     about = describe_plan(context.prompts)
     return [AlignmentScorer(score, key, about) for score, key in zip(scores, keys, strict=True)]
+
+
+def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
+    """Value -> why no prompt gives it."""
+    if any(split_prompt(prompt.text) for prompt in prompts):
+        return {}
+    weakest = ("clip_score_weakest_part", "blip_itc_weakest_part")
+    return dict.fromkeys(weakest, 'no prompt has parts (joined by "and" or "with")')
+
+
+def check_aligners(names: Sequence[str]) -> None:
+    """Whether the models are there and of kinds that can score; loads none. Raises
+    FileNotFoundError or ValueError."""
+    kinds = [kind_of(name) for name in names]
+    captioners = [name for name, kind in zip(names, kinds, strict=True) if kind is BlipCaptioner]
+    if captioners and len(captioners) == len(names):
+        raise ValueError(
+            f"evaluation.aligners={list(names)}: captions are compared by a CLIP; name one beside "
+            f"{captioners[0]}"
+        )
 
 
 def _scores(names: Sequence[str], device: str) -> list[Score]:

@@ -26,6 +26,7 @@ from lightning_modules.training.keys import code_version
 from lightning_modules.training.versions import MAKING
 
 if TYPE_CHECKING:
+    from conf.schema import Evaluation
     from lightning_modules.evaluation.plan import Prompt
 
 DENSITY_K = 5  # The neighbour of density / coverage, as in their paper
@@ -71,6 +72,23 @@ def build(context: ScoringContext) -> list[DistributionScorer]:
             extractor, real, evaluation.precision_recall_k, DENSITY_K if dense else None, facts
         )
     ]
+
+
+def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
+    """Value -> why these prompts do not give it. Raises ValueError for fewer than the neighbours of
+    precision and recall."""
+    real, k = sum(map(len, real_rows(prompts).values())), evaluation.precision_recall_k
+    least = min(real, len(prompts))
+    if least <= k:
+        raise ValueError(
+            f"evaluation.extractor={evaluation.extractor}: {show_count(real, 'real image')} and "
+            f"{show_count(len(prompts), 'drawn one')}, too few for "
+            f"evaluation.precision_recall_k={k}: take more, or set it lower"
+        )
+    if least > DENSITY_K:
+        return {}
+    why = f"{show_count(least, 'image')} are too few for neighbour {DENSITY_K}"
+    return dict.fromkeys(("density", "coverage"), why)
 
 
 def _reading_code(context: ScoringContext) -> str:

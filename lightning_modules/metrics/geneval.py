@@ -275,9 +275,15 @@ def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, st
     if not specs:
         reason = "no prompt is one that GenEval's rules judge"
         return dict.fromkeys(("success", "tasks_mean", "prompts_right", "overall"), reason)
+    judged = {split for split, _ in specs}
+    reasons = {
+        f"success_{split}": f"no prompt of {split!r} is one that GenEval's rules judge"
+        for split in dict.fromkeys(prompt.split for prompt in prompts)
+        if split not in judged
+    }
     own = [p for p in prompts if (p.split, p.index) in specs and p.benchmark == GENEVAL]
     why_not = GENEVAL.why_not(count_tasks(own)) if own else "no prompt is of GenEval's own"
-    return {"overall": why_not} if why_not else {}
+    return reasons | ({"overall": why_not} if why_not else {})
 
 
 class GenEvalScorer:

@@ -13,12 +13,20 @@ from lightning_modules.metrics.detection import Verdict, composition_rates, judg
 from lightning_modules.metrics.registry import Columns, ScoringContext
 
 if TYPE_CHECKING:
+    from conf.schema import Evaluation
     from lightning_modules.evaluation.plan import Prompt
 
 
 def build(context: ScoringContext) -> list[JudgeScorer]:
     """The scorer with the shipped judge."""
     return [JudgeScorer(Judge.load())]
+
+
+def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
+    """Value -> why no prompt gives it."""
+    if any(prompt.target.relation for prompt in prompts):
+        return {}
+    return {"relation_rate": "no prompt states where one object is from another"}
 
 
 class JudgeScorer:

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from conf.spec import metrics
 from lightning_modules.embedded.judge import Judge
 from lightning_modules.evaluation.mask_adherence import target_masks
 from lightning_modules.evaluation.plan import real_images
 from lightning_modules.metrics.functional import mask_iou
 from lightning_modules.metrics.masks import (
     centre_error,
+    has_direction,
     masked_similarity,
     orientation_error,
     turn_error,
@@ -24,6 +26,7 @@ from lightning_modules.metrics.registry import Columns, ScoringContext
 from lightning_modules.metrics.segmentation import ColorSegmenter
 
 if TYPE_CHECKING:
+    from conf.schema import Evaluation
     from lightning_modules.evaluation.plan import Prompt
 
 
@@ -194,6 +197,24 @@ def _mean(values: Sequence[float]) -> float | None:
 def build(context: ScoringContext) -> list[MaskAdherenceScorer]:
     """The scorer with the shipped judge."""
     return [MaskAdherenceScorer(Judge.load(), context)]
+
+
+def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
+    """Value -> why no prompt gives it."""
+    targets = [
+        (prompt.split, mask)
+        for prompt, masks in zip(prompts, target_masks(prompts, evaluation), strict=True)
+        for mask in masks
+        if bool(mask.any())
+    ]
+    splits, found = dict.fromkeys(p.split for p in prompts), {split for split, _ in targets}
+    why = "no object of the prompts has a target mask in the image"
+    reasons = {f"mask_iou_{split}": why for split in splits if split not in found}
+    if not targets:
+        return reasons | {metric.key: why for metric in metrics()["mask_adherence"].outputs}
+    if not any(has_direction(mask) for _, mask in targets):
+        reasons["orientation_error"] = "no target mask has a long axis"
+    return reasons
 
 
 class MaskAdherenceScorer:

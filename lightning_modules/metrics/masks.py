@@ -65,6 +65,12 @@ def moments(mask: Tensor) -> Moments | None:
     return Moments(float(len(xs)), float(x), float(y), float(xx), float(yy), float(xy))
 
 
+def has_direction(mask: Tensor) -> bool:
+    """Whether a mask has a long axis: it is longer than wide (see ``ROUND``)."""
+    found = moments(mask)
+    return found is not None and found.elongation >= ROUND
+
+
 def _both(pred: Tensor, target: Tensor) -> tuple[Moments, Moments] | None:
     if pred.shape != target.shape:
         raise ValueError(

@@ -403,12 +403,17 @@ def load_aligner(
     Raises FileNotFoundError when nothing can be loaded from there, ValueError when it is neither a
     CLIP nor a BLIP that can score.
     """
+    return kind_of(name, revision)(name, revision, device, batch)  # type: ignore[return-value]
+
+
+def kind_of(name: str, revision: str | None = None) -> type[Loaded]:
+    """The class for the model; raises as `load_aligner`, and loads none."""
     found = architecture_of(name, revision)
     if found not in KINDS:
         raise ValueError(
             f"vision-language model {name!r} is a {found}: expected one of {', '.join(KINDS)}"
         )
-    return KINDS[found](name, revision, device, batch)  # type: ignore[return-value]
+    return KINDS[found]
 
 
 def architecture_of(name: str, revision: str | None = None) -> str:

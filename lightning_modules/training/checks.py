@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf import load as conf
-from conf.contents import Emit
 from conf.custom_backbone import is_listed
-from conf.describe import show_count
+from conf.describe import nearest, show_count
 from conf.schema import Run
 from conf.seeds import TRAINING_SEEDS
 from conf.spec import data_kind, data_sets, measured_metrics, methods
@@ -20,7 +19,7 @@ from lightning_modules.methods.registry import method_class
 if TYPE_CHECKING:
     from lightning_modules.backbone.configs import BackboneConfigs
 
-__all__ = ["check", "check_backbone", "check_configs", "undefined_metrics"]
+__all__ = ["check", "check_backbone", "check_configs"]
 
 # What ``evaluate_with`` cannot change: it is read before an evaluation, whatever the method
 FIXED = ("backbone.", "data.", "method.name", "method.init", "method.latents")
@@ -34,6 +33,7 @@ KINDS = {
 def check(config: Run) -> None:
     """Refuses settings that would fail late. Raises ValueError in one line."""
     _check_evaluation(config)
+    _check_splits(config)
     _check_start(config)
     _check_kind(config)
     _check_data(config)
@@ -74,26 +74,6 @@ def check_backbone(config: Run, backbone: BackboneConfigs) -> None:
     if methods()[config.method.name].sections or evaluation.attention:
         backbone.schedule.check()
     method_class(config.method.name).check_backbone(config, backbone)
-
-
-def undefined_metrics(config: Run, emit: Emit) -> dict[str, str]:
-    """Value -> why no prompt of the evaluation gives it, by the records of a user's own data; empty
-    for the embedded world, which is rendered by a trial.
-
-    Raises as `build_data`, `plan` and the scorers do, where a trial would: for splits that are not
-    there, too few prompts, prompts that do not say what a detector looks for.
-    """
-    from datamodules.build import build_data, reads_files
-
-    late = conf.with_eval_overrides(config)
-    if not late.evaluation.measures or not reads_files(config):
-        return {}
-    from lightning_modules.evaluation.plan import plan_evaluation, with_splits
-    from lightning_modules.metrics.registry import undefined_by_prompts
-
-    datamodule = build_data(config, emit)
-    late = with_splits(method_class(late.method.name).complete(late, datamodule), datamodule)
-    return undefined_by_prompts(late.evaluation, plan_evaluation(datamodule, late))
 
 
 def _is_embedded(config: Run) -> bool:
@@ -144,6 +124,18 @@ def _check_evaluation(config: Run) -> None:
             f"{show_count(images, 'prompt')} in all, too few for "
             f"evaluation.precision_recall_k={k}: set "
             "evaluation.prompts higher"
+        )
+
+
+def _check_splits(config: Run) -> None:
+    """Whether the embedded world has the splits."""
+    evaluation, spec = conf.with_eval_overrides(config).evaluation, data_sets()[config.data.name]
+    if not (evaluation.measures and spec.embedded(config) and spec.splits):
+        return
+    if unknown := [split for split in evaluation.splits if split not in spec.splits]:
+        raise ValueError(
+            f"evaluation.splits names {unknown[0]!r}: this dataset has "
+            f"{', '.join(spec.splits)}{nearest(unknown[0], spec.splits)}"
         )
 
 

@@ -11,7 +11,7 @@ from conf.describe import show_count
 from conf.schema import Run
 from conf.spec import data_kind, data_sets, methods
 
-__all__ = ["check_needs", "has_needs"]
+__all__ = ["check_needs", "has_needs", "undefined_attention"]
 
 SAMPLES = 200  # Captions that are looked at, evenly from first to last
 
@@ -122,6 +122,21 @@ def _check_attention(late: Run, datamodule: Any) -> None:
             f"of {split!r} names an object of its image (masks or boxes are needed): set "
             "it to false"
         )
+
+
+def undefined_attention(late: Run, datamodule: Any) -> dict[str, str]:
+    """Value of the attention maps -> why no caption that they are measured on gives it."""
+    if not (late.evaluation.measures and late.evaluation.attention):
+        return {}
+    from lightning_modules.evaluation.diagnostics import IMAGES
+
+    split = late.evaluation.splits[0]
+    dataset = datamodule.eval_sets[split]
+    rows = range(min(IMAGES, len(dataset)))
+    most = max((len(dataset.phrases(row)) for row in rows), default=0)
+    first = f"of the first {show_count(len(rows), 'caption')} of {split!r} none names"
+    reasons = {} if most > 1 else {"map_overlap": f"{first} more than one object"}
+    return reasons if most else reasons | {"map_activation": f"{first} any"}
 
 
 def _evenly(count: int) -> list[int]:

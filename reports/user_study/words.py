@@ -42,15 +42,16 @@ def _conclude(analysis: Analysis, result: QuestionResult) -> str:
     key, share = analysis.responses.key, result.preference
     asked = f"“{key.questions[result.question]}”"
     if share is None:
-        return f"{asked} Of {prose.count(result.answers, 'answer')} each was “no difference”."
+        n = result.answers
+        every = f"All {n} answers were" if n > 1 else "The only answer was"
+        return f"{asked} {every} “no difference”."
     is_left = share.share >= 0.5
     cell, other = key.cells if is_left else key.cells[::-1]
     value = share.share if is_left else 1 - share.share
     low, high = (share.low, share.high) if is_left else (1 - share.high, 1 - share.low)
     between = f" (95 % interval {percent(low)} to {percent(high)})" if math.isfinite(low) else ""
-    count = (
-        f"{percent(value)} % of {prose.count(sum(result.chosen), 'answer')} with a choice{between}"
-    )
+    answers = prose.count(sum(result.chosen), "answer")
+    count = f"{percent(value)} % of the {answers} with a choice{between}"
     undecided = f"; {result.undecided} of {result.answers} say “no difference”."
     if result.is_clear:
         return f"{asked} {cell} is preferred to {other} in {count}{undecided}"
@@ -76,9 +77,7 @@ def state_rule(analysis: Analysis) -> str:
     share, worth = analysis.questions[0].preference, ""
     if share is not None and share.effective < share.n - 0.5:
         independent = f"{prose.show(share.effective, 0)} independent ones"
-        worth = (
-            f" The {prose.count(share.n, 'answer')} with a choice are worth about {independent}."
-        )
+        worth = f" The {share.n} answers that choose are worth about {independent}."
     return (
         "Quote the clustered interval. Answers of one person resemble each other, and so do "
         "answers to one item; it follows from 4,000 bootstrap samples that draw both again, and "

@@ -20,11 +20,11 @@ __all__ = ["print_preview"]
 def print_preview(request: Request) -> None:
     """Prints it. Raises PlanError where the data cannot give what is asked."""
     console, config = make_console(), request.config
-    request.check_records()
+    found = request.check_records()
     status, seeds, cells = read_status(request), request.seeds, request.cells
     counts, adapters = status.counts, {key: request.adapter(key) for key in request.keys}
     trials = read_trials(status.folder, status.name, config.storage) if counts.done else []
-    for note in [*status.notes, *list_other_code(request, status.folder, trials)]:
+    for note in [*found, *status.notes, *list_other_code(request, status.folder, trials)]:
         show(console, note)
     size = f"{request.describe_size()}; {counts.text()}"
     show(console, f"{request.sweep.name}: {size}; {status.folder}")

@@ -22,8 +22,9 @@ from conf import schema, spec
 from conf.defaults import foreign_parts
 from conf.describe import describe, show_count
 from conf.seeds import SEEDS
-from lightning_modules.training.checks import check, undefined_metrics
+from lightning_modules.training.checks import check
 from lightning_modules.training.contents import contents_of
+from lightning_modules.training.foresee import Findings, foresee, list_facts
 from lightning_modules.training.keys import training_facts
 from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.metrics import measurable
@@ -98,25 +99,35 @@ class Request:
             self._contents[text] = self._contents[settings]
         return self._contents[text]
 
-    def check_records(self) -> None:
-        """Raises PlanError where the records of a user's own data cannot give what a cell asks for:
-        splits, numbers of prompts, the headline. Decodes no image, and reads no weights."""
-        seen = set()
+    def check_records(self) -> list[str]:
+        """Raises PlanError where data, prompts or models cannot give what a cell asks for: splits,
+        numbers of prompts, what a method trains on, the headline. Decodes no image, and reads no
+        weights. Returns sentences on what only a part of them gives."""
+        objectives = self.config.objectives if self.config.mode == "search" else []
+        wanted, shown = {self.sweep.headline, *objectives}, [m.key for m in self.sweep.metrics]
+        seen: dict[str, Findings] = {}
+        acting = []  # What is told of the cells with a method
         for cell in self.cells:
-            run = conf.with_eval_overrides(self.run((cell.text, self.config.seed)))
-            settings = conf.to_dict(run)
-            facts = {name: settings[name] for name in ("data", "evaluation", "prompt_seed")}
-            if (asked := conf.digest(facts)) in seen:
-                continue
-            seen.add(asked)
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # The trial itself will say it
-                    undefined = undefined_metrics(run, _Lines())
-            except (ValueError, OSError, ImportError) as error:
-                raise PlanError(str(error)) from error
-            if why := undefined.get(self.sweep.headline):
-                raise PlanError(f"headline={self.sweep.headline}: no trial can give it: {why}")
+            run = self.run((cell.text, self.config.seed))
+            if (facts := conf.digest(list_facts(run))) not in seen:
+                try:
+                    with warnings.catch_warnings():
+                        warnings.simplefilter("ignore")  # The trial itself will say it
+                        seen[facts] = foresee(run, _Lines(), wanted)
+                except (ValueError, OSError, ImportError) as error:
+                    raise PlanError(str(error)) from error
+            acting += [] if cell.untouched else [facts]
+        findings = [seen[facts] for facts in dict.fromkeys(acting)]
+        notes = [note for one in findings for note in one.notes]
+        for key in dict.fromkeys([*sorted(wanted), *shown]):
+            reasons = [one.undefined[key] for one in findings if key in one.undefined]
+            if key in wanted and reasons and len(reasons) == len(findings):
+                setting = "headline" if key == self.sweep.headline else "objectives"
+                raise PlanError(f"{setting}={key}: no trial can give it: {reasons[0]}")
+            if reasons:
+                some = "" if len(reasons) == len(findings) else "in some cells "
+                notes.append(f"{key} will be missing: {some}{reasons[0]}")
+        return list(dict.fromkeys(notes))
 
 
 def _read_contents(run: schema.Run) -> dict[str, str]:

@@ -65,9 +65,10 @@ def run_sweep(
 
         Server(request.config.storage)
     slots = make_slots(request.config, train, program or PROGRAM)
-    request.check_records()
+    found = request.check_records()
     with abort_on_lost_storage(Path(request.config.output)):
         plan = create_study(request)
+        plan.notes[:0] = found
     try:
         return _remeasure(plan) if again else _run(plan, slots, signals)
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:

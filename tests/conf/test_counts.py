@@ -84,7 +84,7 @@ NEVER_ONE = {
     "reports/figures/heatmap.py": {"len(wide)"},
     "reports/figures/style.py": {"prose.join_range(counts)"},
     "reports/provenance.py": {"number", "len(trials)", "samples"},
-    "reports/user_study/words.py": {"people", "share.n", "prose.show(share.effective, 0)"},
+    "reports/user_study/words.py": {"people", "n", "share.n", "prose.show(share.effective, 0)"},
     "conf/defaults.py": {"named"},
 }
 

@@ -78,7 +78,7 @@ def test_a_batch_of_concepts_has_neither_images_nor_latents():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((["cat"],), "1 concepts make no prompt of 2 objects: name 2 or more"),
+        ((["cat"],), "1 concept: no prompt of 2 objects: name 2 or more"),
         ((["cat", "dog", "Cat"],), "each concept once"),
         ((["cat", " "],), "expected words"),
         ((["cat", "dog"], 2, 10, 0, "a photo"), "template 'a photo' has no place for the concepts"),

@@ -326,5 +326,5 @@ def test_what_cannot_be_trained_on_is_refused(tmp_path: Path):
     folder = write(tmp_path / "scene", (0, 1))
     with pytest.raises(ValueError, match="3 training samples make no batch of 4"):
         module(folder, batch=4, length=3).train_dataloader()
-    with pytest.raises(ValueError, match="masks of 2 subjects, but there are 1 tokens"):
+    with pytest.raises(ValueError, match="masks of 2 subjects, but 1 token"):
         module(folder, tokens=["<a>"])

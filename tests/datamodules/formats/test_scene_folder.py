@@ -280,7 +280,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: str):
 @pytest.mark.parametrize(
     ("tokens", "classes", "message"),
     [
-        (["<a>"], None, "masks of 2 subjects, but there are 1 tokens: give one for each mask"),
+        (["<a>"], None, "masks of 2 subjects, but 1 token: give one for each mask"),
         (["<a>", "<b>", "<c>"], None, "masks of 2 subjects, but there are 3 tokens"),
         (None, ["dog"], "masks of 2 subjects, but there are 1 class words"),
         (["<a>", "<a>"], None, "the placeholders <a>, <a> are not all different"),
@@ -306,7 +306,7 @@ def test_subjects_that_do_not_fit_the_masks(
         ('{"prompts": "one"}', "scene.json has the prompts 'one': expected"),
         (
             '{"subjects": [{"token": "<a>"}]}',
-            ("masks of 2 subjects, but there are 1 subjects in scene.json"),
+            ("masks of 2 subjects, but 1 subject in scene.json"),
         ),
     ],
 )

@@ -165,7 +165,7 @@ def test_extra_objects_cost_no_score(judge):
 
 
 def test_targets_must_match_images(judge):
-    with pytest.raises(ValueError, match="1 images but 2 targets"):
+    with pytest.raises(ValueError, match="1 image but 2 targets"):
         judge.target_scores(picture(RED_CIRCLE), [Target([("red", "circle")])] * 2)
 
 

@@ -180,7 +180,7 @@ def test_a_metric_that_is_asked_for_later_draws_nothing(prompted: Run, clip: Pat
     blip, said = make_blip(tmp_path / "blip", "BlipForImageTextRetrieval"), []
     more = conf.replace(prompted, {"evaluation.aligners": [str(clip), str(blip)]})
     again = train.run(more, tmp_path / "again", progress=lambda text, share: said.append(text))
-    assert "sampling: all 6 images are there already" in said
+    assert "sampling: 6 images, all there already" in said
     assert {"eval/blip_itc", "eval/blip_itm"} <= {key for key in again["metrics"]} - {
         key for key in first["metrics"]
     }
@@ -267,7 +267,7 @@ def test_photographs_are_compared_by_any_extractor(base: Run, clip: Path, tmp_pa
         ),
         (
             {"evaluation.prompts": 1, "evaluation.noise_seeds": 9},
-            ("2 prompts in all are too few for evaluation.precision_recall_k=3"),
+            ("2 prompts in all, too few for evaluation.precision_recall_k=3"),
         ),
         (
             {

@@ -92,7 +92,7 @@ def test_each_prompt_has_an_entry_and_phrases_may_share_a_mask():
     assert read_masks(None, prompts, 16) == [[], [], [], []]
     for given, message in (
         ({"dog": box()}, "a single mapping for 4 prompts"),
-        ([None], "1 entries for 4 prompts"),
+        ([None], "1 entry for 4 prompts"),
     ):
         with pytest.raises(ValueError, match=message):
             read_masks(given, prompts, 16)  # type: ignore[arg-type]

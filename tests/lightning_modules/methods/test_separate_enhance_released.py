@@ -272,7 +272,7 @@ def test_the_store_keeps_the_second_half_of_all_heads(batch: int):
             for i in (0, batch // 2)
         ]
         assert not len(parts[0]) and torch.equal(parts[1], wanted)
-    with pytest.raises(ValueError, match="3 heads have no halves"):
+    with pytest.raises(ValueError, match="3 heads, an odd number"):
         second_half_store(maps[:, :, :3], present)
 
 

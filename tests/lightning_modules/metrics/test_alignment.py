@@ -94,7 +94,7 @@ def test_minimum_over_parts_and_mean_direction():
         images, [torch.tensor([[1.0, 0.0], [1.0, 1.0], [9.0, 1.0]]), torch.zeros(0, 2)]
     )
     assert got[0] == pytest.approx(2**-0.5) and got[1].isnan()
-    with pytest.raises(ValueError, match="2 images but 1 lists"):
+    with pytest.raises(ValueError, match="2 images but 1 list"):
         minimum_over_parts(images, [images])
     assert mean_direction(torch.tensor([[9.0, 0.0], [0.0, 0.1]])).tolist() == pytest.approx(
         [2**-0.5, 2**-0.5]
@@ -190,7 +190,7 @@ def test_bad_requests():
         scorer(flat(RED).float() / 255, ["a red cat"])
     with pytest.raises(ValueError, match="2 images but 1 as prompts"):
         scorer(flat(RED, RED), ["a red cat"])
-    with pytest.raises(ValueError, match="1 images but one string"):
+    with pytest.raises(ValueError, match="1 image but one string"):
         scorer(flat(RED), "a red cat")
 
 
@@ -291,7 +291,7 @@ def test_captions_are_compared_as_texts(scorers: list[Any]):
     assert torch.allclose(scorer.compare(captions, PROMPTS), scorer(images, PROMPTS), atol=1e-5)
     plain = CaptionSimilarity(scorer.captioner, scorer.model)
     assert plain.compare(PROMPTS, PROMPTS).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
-    with pytest.raises(ValueError, match="1 captions but 3 prompts"):
+    with pytest.raises(ValueError, match="1 caption but 3 prompts"):
         plain.compare(["a cat"], PROMPTS)
 
 

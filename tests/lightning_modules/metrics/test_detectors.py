@@ -61,7 +61,7 @@ def test_what_is_written_is_read(tmp_path: Path):
         if names:
             assert kept.detect(IMAGES[:1], names[1:]) == [[]]
     assert [p.name for p in path.parent.iterdir()] == ["detections.jsonl"]
-    with pytest.raises(ValueError, match="2 images but 1 different names among 2"):
+    with pytest.raises(ValueError, match="2 images but 1 different name among 2"):
         write_detections(path, [[], []], ["a", "a"])
 
 
@@ -140,11 +140,11 @@ def test_images_that_do_not_fit_the_file(tmp_path: Path):
         match=(r"d.jsonl:3: mask of 'cat' has the size " r"\[56, 40\], its image \[40, 56\]"),
     ):
         file.detect(IMAGES[:1], ["c"])
-    with pytest.raises(ValueError, match=r"d.jsonl:4: a mask's counts do not add up to 2240"):
+    with pytest.raises(ValueError, match=r"d.jsonl:4: a mask's counts do not add up to 2,240"):
         file.detect(IMAGES[:1], ["d"])
-    with pytest.raises(ValueError, match=r"d.jsonl:5: a mask's counts do not add up to 2240"):
+    with pytest.raises(ValueError, match=r"d.jsonl:5: a mask's counts do not add up to 2,240"):
         file.detect(IMAGES[:1], ["e"])
-    with pytest.raises(ValueError, match="2 images but 1 names"):
+    with pytest.raises(ValueError, match="2 images but 1 name"):
         file.detect(IMAGES, ["a"])
     with pytest.raises(ValueError, match="uint8"):
         file.detect(IMAGES.float())

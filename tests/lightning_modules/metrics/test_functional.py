@@ -189,7 +189,7 @@ def test_kernel_distance_of_subsets():
     mean, sd = kernel_distance_subsets(x[:50], y, subsets=3, subset_size=50)
     assert float(mean) == pytest.approx(float(kernel_distance(x[:50], y)), rel=1e-9)
     assert float(sd) < 1e-9
-    with pytest.raises(ValueError, match="at least 1000 samples on each side, not 60 and 50"):
+    with pytest.raises(ValueError, match="at least 1,000 samples on each side, not 60 and 50"):
         kernel_distance_subsets(x, y)
     with pytest.raises(ValueError, match="0 subsets"):
         kernel_distance_subsets(x, y, subsets=0)

@@ -86,7 +86,7 @@ def test_requests_that_cannot_be_served(segmenter: ColorSegmenter):
     assert color_and_shape("something blue") == ("blue", None)
     with pytest.raises(ValueError, match="'a dog' names no colour"):
         segmenter.segment(images, [["a dog"]])
-    with pytest.raises(ValueError, match="1 images but 2 lists"):
+    with pytest.raises(ValueError, match="1 image but 2 lists"):
         segmenter.segment(images, [[], []])
     with pytest.raises(ValueError, match="uint8"):
         segmenter.segment(images.float(), [[]])

@@ -148,7 +148,7 @@ def test_without_a_word_rows_start_near_the_mean_apart_from_one_another_and_as_t
 
 WRONG: list[tuple[list[str], list[str | None], str]] = [
     ([], [], "no placeholder"),
-    (["<a>", "<b>"], [None], "2 placeholders but 1 init words"),
+    (["<a>", "<b>"], [None], "2 placeholders but 1 init word"),
     ([""], [None], "placeholder '' is empty or has a space"),
     (["<my cat>"], [None], "placeholder '<my cat>' is empty or has a space"),
     (["<a>", "<a>"], [None] * 2, "'<a>' and '<a>' are the same"),

@@ -25,7 +25,7 @@ PROMPTS = {"data.name": "prompts", "data.root": "p", "evaluation.prompts": 0}
 SUBJECTS = [
     ({"method.subjects.tokens": ["<a>"]}, r"tokens=\['<a>'\] with data=shapes.*data=scene"),
     ({"method.subjects.tokens": ["<a>"], **OWN}, r"tokens=\['<a>'\] with data=coco"),
-    ({**TWO, "method.subjects.classes": ["dog"]}, r"classes=\['dog'\]: 1 classes for 2 tokens"),
+    ({**TWO, "method.subjects.classes": ["dog"]}, r"classes=\['dog'\]: 1 class for 2 tokens"),
     ({"method.subjects.schedule": "tokens_only"}, "schedule=tokens_only with data=shapes"),
     (
         {"method.weights.trainable": "none", "method.masks.trained": False},

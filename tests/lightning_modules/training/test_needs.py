@@ -92,13 +92,13 @@ def test_data_without_masks_are_refused_before_weights_are_loaded(
 ):
     monkeypatch.setattr(Backbone, "load", None)
     config = settings(base, captions_alone, tmp_path, changes)
-    with pytest.raises(ValueError, match=f"0 of 4 images have masks.*instances file.*{cure}"):
+    with pytest.raises(ValueError, match=f"0 of 4 images with masks.*instances file.*{cure}"):
         train.run(config, tmp_path / "trial")
 
 
 def test_masks_of_what_no_caption_names_are_no_supervision(base: Run, tmp_path: Path):
     root = write_data(tmp_path / "data", ["A cat."] * 4, masked=4)
-    with pytest.raises(ValueError, match="names an object of its image .4 of 4 images have masks"):
+    with pytest.raises(ValueError, match="names an object of its image .4 of 4 images with masks"):
         train.run(settings(base, root, tmp_path, GATES), tmp_path / "trial")
 
 
@@ -107,7 +107,7 @@ def test_captions_of_entities_without_boxes_are_refused(base: Run, tmp_path: Pat
     write_token(tmp_path / "flickr" / "results_20130124.token")
     changes = {"data": "flickr30k", "data.split_by": "all", "data.min_phrases": 0, **GATES}
     config = settings(base, tmp_path / "flickr", tmp_path, changes)
-    with pytest.raises(ValueError, match="0 of . images have masks or boxes.*Entities"):
+    with pytest.raises(ValueError, match="0 of . images with masks or boxes.*Entities"):
         train.run(config, tmp_path / "trial")
 
 

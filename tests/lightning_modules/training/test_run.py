@@ -179,7 +179,7 @@ def test_a_run_with_other_metrics_alone_trains_and_draws_nothing_again(
         tmp_path,
         progress=lambda text, _: lines.append(text),
     )
-    assert "sampling: all 8 images are there already" in lines and not any(
+    assert "sampling: 8 images, all there already" in lines and not any(
         "image 4/8" in line for line in lines if "sampling" in line
     )
     assert table(tmp_path)["image"].tolist() == samples["image"].tolist()

@@ -118,14 +118,14 @@ def named(*tokens: str) -> Callable[[Path], None]:
         (
             None,
             {"method__subjects__tokens": ["<one>"]},
-            ("masks of 2 subjects, but there are 1 tokens: give one for each mask"),
+            ("masks of 2 subjects, but 1 token: give one for each mask"),
         ),
         (
             None,
             {"method__subjects__classes": ["dog"]},
             ("masks of 2 subjects, but there are 1 class words: give one for each mask"),
         ),
-        (named("<one>"), {}, "masks of 2 subjects, but there are 1 subjects in scene.json"),
+        (named("<one>"), {}, "masks of 2 subjects, but 1 subject in scene.json"),
         (
             None,
             {"method__subjects__tokens": ["<one>", "circle"]},

@@ -177,7 +177,7 @@ def test_pairs_of_equal_pixels_are_left_out_and_counted(changeable: Any) -> None
     # Two of three seeds are the same
     assert page.key["counts"] == {"pairs": 12, "checks": 0, "common": 36, "identical": 24}
     other.trials = {1: one.trials[1]}
-    with pytest.raises(ReportError, match="0.5 and 0.6 of 'threshold' drew the same 12 images"):
+    with pytest.raises(ReportError, match="0.5 and 0.6 of 'threshold' drew the same in 12 pairs"):
         build_page(results, "0.5", "0.6")
 
 

@@ -91,7 +91,7 @@ def test_few_participants_warn(respond: Any) -> None:
 def test_the_rule_names_the_interval_to_quote(respond: Any) -> None:
     rule = state_rule(analyse(respond(6, 0)))
     assert rule.startswith("Quote the clustered interval.")
-    assert "24 answers that choose are worth about 4 independent ones" in rule
+    assert "The 24 answers that choose are worth about 4 independent ones" in rule
 
 
 def test_facts_name_what_was_left_out(respond: Any, saved: Any, save: Any, key: StudyKey) -> None:
@@ -104,4 +104,4 @@ def test_facts_name_what_was_left_out(respond: Any, saved: Any, save: Any, key: 
     assert "without them target has 100.0 %" in facts["Attention"]
     assert facts["Items"].startswith("4 pairs, drawn at random from the 9 that both cells kept")
     assert "2 left out, equal in every pixel" in facts["Items"]
-    assert "all 5 checks passed" in dict(list_facts(analyse(respond(5, 0))))["Attention"]
+    assert "5 checks, all passed" in dict(list_facts(analyse(respond(5, 0))))["Attention"]

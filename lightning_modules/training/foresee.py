@@ -1,0 +1,196 @@
+"""What the records, prompts and models of a run rule out before anything is trained: what a trial
+would refuse, and the values that no prompt gives. Decodes no image, reads no weights, and writes
+nothing but indices.
+
+The embedded world is rendered by a trial. Where something is asked of its prompts, those of the
+evaluation are rendered into a folder that goes again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import tempfile
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from conf import load as conf
+from conf.contents import Emit
+from conf.describe import show_count
+from conf.schema import Evaluation, Run
+from conf.spec import data_kind, data_sets, measured_metrics, methods
+from lightning_modules.methods.registry import method_class
+
+if TYPE_CHECKING:
+    from datamodules.loading import PairedDataModule
+
+__all__ = ["Findings", "foresee", "list_facts"]
+
+
+@dataclass
+class Findings:
+    """``undefined``: value -> why no prompt gives it; ``notes``: sentences on what only a share of
+    the data has."""
+
+    undefined: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def list_facts(config: Run) -> dict[str, Any]:
+    """All that `foresee` looks at: runs with the same facts are told the same. Fits into JSON."""
+    spec, method, trainer = methods()[config.method.name], config.method, config.trainer
+    late = conf.to_dict(conf.with_eval_overrides(config))
+    return {
+        "data": late["data"],
+        "evaluation": late["evaluation"],
+        "prompt_seed": late.get("prompt_seed"),
+        "resolution": config.backbone.resolution,
+        "batch": (trainer.batch, trainer.devices, trainer.accumulate),
+        "method": (method.name, spec.trains(method), spec.needs_phrases(method)),
+        "words": (spec.needs_masks(method), spec.naming(method), spec.singular(method)),
+        "undefined": dict(spec.undefined(method)),
+        "subjects": late["method"].get("subjects"),
+    }
+
+
+def foresee(config: Run, emit: Emit, wanted: Collection[str] = ()) -> Findings:
+    """Looks at the records of a user's own data, and at the embedded world where one of the values
+    ``wanted`` is not given by all prompts.
+
+    Raises ValueError, FileNotFoundError or ImportError as the trial would: for splits that are not
+    there, too few prompts or images, words or masks that the method needs, models that are not
+    there, prompts that do not say what a detector looks for.
+    """
+    from datamodules.build import reads_files
+
+    late = conf.with_eval_overrides(config).evaluation
+    if late.measures:
+        _check_models(late)
+    embedded = data_sets()[config.data.name].embedded(config)
+    findings = Findings()
+    if reads_files(config):
+        findings = _look(config, emit)
+    elif embedded and _asks_embedded(config, late, wanted):
+        with _rendered_aside(config) as aside:
+            try:
+                findings = _look(aside, lambda text, share: None)
+            except ValueError as error:
+                raise ValueError(str(error).replace(aside.output, config.output)) from error
+    findings.undefined |= _undefined_by_method(config, late)
+    return findings
+
+
+def _undefined_by_method(config: Run, evaluation: Evaluation) -> dict[str, str]:
+    name = config.method.name
+    reasons = {
+        output.key: f"method={name} has nothing of the kind"
+        for metric, spec in measured_metrics(evaluation).items()
+        if spec.by_methods and metric not in methods()[name].diagnoses
+        for output in spec.outputs
+    }
+    return reasons | {**methods()[name].undefined(config.method)}
+
+
+def _look(config: Run, emit: Emit) -> Findings:
+    from datamodules.build import build_data
+    from lightning_modules.evaluation.plan import plan_evaluation, with_splits
+    from lightning_modules.metrics.registry import undefined_by_prompts
+    from lightning_modules.training.needs import check_needs, undefined_attention
+
+    datamodule = build_data(config, emit)
+    _check_batches(config, datamodule)
+    notes = check_needs(config, datamodule, emit)
+    late = conf.with_eval_overrides(config)
+    if not late.evaluation.measures:
+        return Findings({}, notes)
+    late = with_splits(method_class(late.method.name).complete(late, datamodule), datamodule)
+    prompts = plan_evaluation(datamodule, late)
+    undefined = undefined_by_prompts(late.evaluation, prompts)
+    return Findings(undefined | undefined_attention(late, datamodule), notes)
+
+
+def _asks_embedded(config: Run, evaluation: Evaluation, wanted: Collection[str]) -> bool:
+    """Whether what is asked depends on the embedded world's prompts: all others it can answer."""
+    if config.data.min_phrases:
+        return True
+    conditional = {
+        key
+        for metric in measured_metrics(evaluation).values()
+        for output in metric.conditional
+        for key in (output, *(f"{output}_{split}" for split in evaluation.splits))
+    }
+    return not conditional.isdisjoint(wanted)
+
+
+@contextmanager
+def _rendered_aside(config: Run) -> Iterator[Run]:
+    """The run with its data below a temporary folder, with no more training images than a step takes."""
+    evaluation, data = conf.with_eval_overrides(config).evaluation, config.data
+    with tempfile.TemporaryDirectory(prefix="plan-") as folder:
+        train = data.train_images
+        if not data.min_phrases and data_kind(config) == "captions":
+            trainer = config.trainer
+            step = trainer.batch * trainer.devices * trainer.accumulate
+            train = train if train is None else min(train, step)
+        images = data.eval_images if evaluation.measures else 1
+        few = dataclasses.replace(data, train_images=train, eval_images=images)
+        yield dataclasses.replace(config, output=str(Path(folder)), data=few)
+
+
+def _check_batches(config: Run, datamodule: PairedDataModule) -> None:
+    """Raises ValueError where the training set has too few samples for one optimiser step."""
+    from datamodules.loading import count_batches
+
+    trainer, size = config.trainer, len(datamodule.train_set)
+    if not methods()[config.method.name].trains(config.method):
+        return
+    if count_batches(size, trainer.batch * trainer.devices, trainer.accumulate):
+        return
+    each = "".join(
+        f", trainer.{key}={value}"
+        for key, value in (("devices", trainer.devices), ("accumulate", trainer.accumulate))
+        if value > 1
+    )
+    raise ValueError(
+        f"data={config.data.name}: {show_count(size, 'training sample')}, which make no batch of "
+        f"trainer.batch={trainer.batch}{each}: lower it"
+    )
+
+
+def _check_models(evaluation: Evaluation) -> None:
+    """Raises FileNotFoundError, ImportError or ValueError for models that cannot be had, as far as
+    their settings and configs tell."""
+    weights = evaluation.extractor_weights
+    if evaluation.extractor == "vgg16" and not weights:
+        raise FileNotFoundError(
+            "evaluation.extractor=vgg16 has no weights: set evaluation.extractor_weights to "
+            "torchvision's state dict of VGG-16"
+        )
+    is_file = evaluation.extractor in ("vgg16", "inception")
+    if weights and is_file and not Path(weights).is_file():
+        raise FileNotFoundError(
+            f"evaluation.extractor_weights={weights}: no such file, which "
+            f"evaluation.extractor={evaluation.extractor} needs"
+        )
+    for setting in ("extractor", "detector"):
+        name = getattr(evaluation, setting)
+        if Path(name).is_absolute() and not name.endswith(".jsonl") and not Path(name).exists():
+            raise FileNotFoundError(
+                f"evaluation.{setting}={name}: no such folder; expected one of a model of "
+                "transformers, or a hub id"
+            )
+    if evaluation.extractor == "inception" and not importlib.util.find_spec("torch_fidelity"):
+        raise ImportError(
+            "evaluation.extractor=inception needs torch-fidelity: pip install -e .[real-metrics]"
+        )
+    if evaluation.detector.endswith(".jsonl"):
+        from lightning_modules.metrics.detectors import DetectionsFile
+
+        DetectionsFile(evaluation.detector)
+    if evaluation.aligners:
+        from lightning_modules.metrics.alignment import check_aligners
+
+        check_aligners(evaluation.aligners)

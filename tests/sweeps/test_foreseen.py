@@ -1,0 +1,158 @@
+"""What a plan refuses since its records, prompts or models cannot give it, before any trial."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from helpers.coco_files import listed, objects, picture, write_captions, write_instances
+
+from conf import load as conf
+from conf.data.shapes import SPLITS
+from datamodules.shapes import world
+from sweeps.engine.catalogue import discover
+from sweeps.engine.errors import PlanError
+from sweeps.engine.preview import print_preview
+from sweeps.engine.resolve import Request, resolve
+
+SWEEPS = {sweep.name: sweep for sweep in discover()}
+
+
+def request(name: str, *words: str) -> Request:
+    sweep = SWEEPS[name]
+    return resolve(sweep, conf.load(words, sweep.preset), words)
+
+
+def write_data(root: Path, captions: list[str], masked: int) -> Path:
+    """A COCO split "train" with an image for each caption; the first ``masked`` show a dog."""
+    entries = listed(range(1, len(captions) + 1))
+    for entry in entries:
+        picture(root / "train" / entry["file_name"])
+    spoken = [
+        {"id": k, "image_id": entry["id"], "caption": text}
+        for k, (entry, text) in enumerate(zip(entries, captions, strict=True))
+    ]
+    write_captions(root / "annotations", "train", entries, each=0, more=spoken)
+    if masked:
+        dogs = [objects(entry["id"], key=k) for k, entry in enumerate(entries[:masked])]
+        write_instances(root / "annotations", "train", entries, dogs)
+    return root
+
+
+def own_data(root: Path, output: Path) -> list[str]:
+    return [
+        *(f"output={output}", "data=coco", f"data.root={root}", "data.train_split=train"),
+        *("evaluation.splits=[train]", "evaluation.prompts=null", "data.min_phrases=0"),
+        *("data.train_images=null", "trainer.batch=2", "evaluation.detector=none"),
+        *(f"evaluation.extractor={root}", "evaluation.precision_recall_k=1"),
+        *("evaluation.attention=false", "evaluation.follow_masks=false", "headline=precision"),
+    ]
+
+
+def test_splits_of_the_embedded_world_are_declared_once() -> None:
+    assert world.SPLITS == SPLITS
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("threshold", ["evaluation.splits=[hedlout]"], "did you mean heldout"),
+        ("scene_losses", ["evaluation.splits=[val]"], "'val': this dataset has subjects"),
+    ],
+)
+def test_splits_that_are_not_rendered_are_refused(
+    name: str, words: list[str], message: str
+) -> None:
+    with pytest.raises(PlanError, match=message):
+        request(name, *words)
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "message"),
+    [
+        ("threshold", ["evaluation.splits=[one]", "headline=relation_rate"], "no prompt states"),
+        (
+            "sepen_losses",
+            ["evaluation.splits=[one]", "headline=map_overlap"],
+            "names more than one",
+        ),
+        ("threshold", ["data.min_phrases=4"], "no image with a caption of 4 noun phrases"),
+        (
+            "gate_signal",
+            ["headline=gate_mask_iou", "method.gate.attention=self"],
+            "headline=gate_mask_iou: no trial can give it: method.gate.attention=self",
+        ),
+        (
+            "threshold",
+            ["method.gate.supervision=none", "method.gate.denoising_weight=1"]
+            + ["evaluation.metrics=[mask_adherence]", "headline=orientation_error"],
+            "no trial can give it",
+        ),
+        ("threshold", ["evaluation.extractor=/no/model"], "extractor=/no/model: no such folder"),
+        ("threshold", ["evaluation.detector=/no/model"], "detector=/no/model: no such folder"),
+        ("threshold", ["evaluation.extractor=vgg16"], "vgg16 has no weights"),
+        (
+            "threshold",
+            ["evaluation.extractor=vgg16", "evaluation.extractor_weights=no.pt"],
+            "no.pt",
+        ),
+    ],
+)
+def test_what_no_trial_can_give_is_refused_by_the_plan(
+    name: str, words: list[str], message: str, tmp_path: Path
+) -> None:
+    asked = request(name, f"output={tmp_path / 'runs'}", "evaluation.prompts=8", *words)
+    with pytest.raises(PlanError, match=message):
+        asked.check_records()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_relations_that_some_prompts_state_are_planned(tmp_path: Path) -> None:
+    words = ["evaluation.splits=[two]", "headline=relation_rate", "evaluation.prompts=8"]
+    assert request("threshold", f"output={tmp_path}", *words).check_records() == []
+
+
+@pytest.mark.parametrize("name", ["mask_training", "threshold"])
+def test_a_plan_refuses_data_without_the_masks_that_it_trains_on(name: str, tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data", ["A dog sleeps."] * 4, masked=0)
+    words = [*own_data(root, tmp_path / "runs")]
+    with pytest.raises(PlanError, match="0 of 4 images with masks"):
+        request(name, *words).check_records()
+
+
+def test_a_plan_says_what_share_of_the_data_has_masks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = ["A dog sleeps.", "A dog runs.", "A dog sits.", "Nothing but snow."]
+    root = write_data(tmp_path / "data", captions, masked=3)
+    asked = request("threshold", *own_data(root, tmp_path / "runs"))
+    print_preview(asked)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "3 of 4 images of 'train'" in shown and "with masks or boxes of objects" in shown
+
+
+def test_a_plan_refuses_a_training_set_that_makes_no_batch(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
+    words = [*own_data(root, tmp_path / "runs"), "trainer.batch=4"]
+    with pytest.raises(PlanError, match="3 training samples, which make no batch of trainer.batch"):
+        request("threshold", *words).check_records()
+
+
+def test_a_plan_refuses_too_few_images_for_recall(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
+    words = own_data(root, tmp_path / "runs")
+    with pytest.raises(PlanError, match="3 real images and .* too few for"):
+        request("threshold", *words, "evaluation.precision_recall_k=3").check_records()
+
+
+def test_a_plan_reads_a_file_of_detections(tmp_path: Path) -> None:
+    root = write_data(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
+    (tmp_path / "seen.jsonl").write_text(json.dumps({"image": 0}))
+    words = own_data(root, tmp_path / "runs")
+    for file, message in (
+        ("none.jsonl", "no detections at"),
+        ("seen.jsonl", "a list 'detections'"),
+    ):
+        with pytest.raises(PlanError, match=message):
+            request("threshold", *words, f"evaluation.detector={tmp_path / file}").check_records()
