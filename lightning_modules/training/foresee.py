@@ -127,7 +127,7 @@ def _asks_embedded(config: Run, evaluation: Evaluation, wanted: Collection[str])
 
 @contextmanager
 def _rendered_aside(config: Run) -> Iterator[Run]:
-    """The run with its data below a temporary folder, with no more training images than a step takes."""
+    """The run with its data below a temporary folder: one batch of them to train on."""
     evaluation, data = conf.with_eval_overrides(config).evaluation, config.data
     with tempfile.TemporaryDirectory(prefix="plan-") as folder:
         train = data.train_images

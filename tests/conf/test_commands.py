@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.printed_commands import check_printed
 
 ROOT = Path(__file__).parents[2]
 GOOD = """
@@ -65,6 +66,8 @@ def test_a_mistyped_command_names_the_nearest_and_all(name: str, expected: tuple
     )
     assert done.returncode == 2 and done.stderr.count("\n") == 1
     assert all(part in done.stderr for part in expected)
+    if "sweep of that name: " in done.stderr:
+        check_printed(done.stderr.partition("name: ")[2])
 
 
 @pytest.mark.slow

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from helpers.printed_commands import check_printed
+
 from reports.content import _warn
 from reports.provenance import (
     NOT_RECORDED,
@@ -63,6 +65,7 @@ def test_what_was_recorded_is_reported(results: Any) -> None:
     pairs = dict(next(block["pairs"] for block in blocks if block["kind"] == "pairs"))
     assert "run.yaml" not in pairs["Files of a run"]
     assert "scores.parquet (a row an image" in pairs["Files of a run"]
+    check_printed(pairs["MLflow"])
     assert "python -m reports threshold" in pairs["MLflow"] and " UTC" in pairs["Time"]
     assert pairs["Counts"] == "trained parameters 123456"
     runs = next(block for block in blocks if block["kind"] == "table")

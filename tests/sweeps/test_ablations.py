@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.printed_commands import check_printed
 from helpers.readme import read_readme_files
 
 import sweeps
@@ -313,5 +314,6 @@ def test_what_the_records_cannot_give_is_refused_at_planning(
 
 
 def test_a_suggested_sweep_goes_to_the_same_place() -> None:
-    with pytest.raises(PlanError, match="python -m sweeps.generalisation output=/data/my"):
+    with pytest.raises(PlanError, match="python -m sweeps.generalisation output=/data/my") as told:
         request(SWEEPS["polysemy"], "output=/data/my")
+    check_printed(str(told.value))

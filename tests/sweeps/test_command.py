@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.printed_commands import check_printed
 from helpers.sweep_states import CELLS, everything, finished, runs, states, trials
 
 from conf.schema import Run
@@ -63,6 +64,7 @@ def test_a_whole_sweep(
     assert (factor["key"], factor["levels"]) == ("method.gate.threshold", [0.4, 0.5, 0.6])
     assert (tags["within"], tags["headline"], tags["seeds"]) == ("", "success", "[0, 1, 2]")
     assert tags["command"] == "python -m sweeps.threshold seeds=3"
+    check_printed(tags["command"])
     assert json.loads(tags["config"])["trainer"]["steps"] > 0
     assert str(output) not in json.dumps(dict(tags))
 
@@ -420,7 +422,9 @@ def test_a_report_that_fails_leaves_the_sweep_finished(
         patch.setattr(report, "write_report", broken)
         assert sweep("seeds=1") == 1
     expected = "no report: no fonts; to try again: python -m reports threshold"
-    assert expected in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert expected in said
+    check_printed(said)
     assert sweep("seeds=1") == 0 and len(trainer.ran) == 4
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.printed_commands import check_printed
 from helpers.sweep_states import finished
 
 from conf.schema import Run
@@ -124,6 +125,7 @@ def test_the_list_says_how_far_every_sweep_is(
     assert len(re.findall(r"4 of 4 done in \S+/threshold", printed)) == 3
     assert f"in {output / 'threshold-search'}" in printed
     commands = [line for line in printed.splitlines() if line.startswith("python -m")]
+    check_printed("\n".join(commands))
     assert f"python -m sweeps.objects output={output}" in commands, "it can be pasted"
     assert printed.count("not started") > 20
 

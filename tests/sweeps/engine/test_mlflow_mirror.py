@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
+from helpers.printed_commands import check_printed
 
 from lightning_modules.tracking.mlflow import SeedRun, Tracking
 from sweeps.engine.mlflow_mirror import Experiment, MlflowMirror
@@ -250,6 +251,7 @@ def test_links_are_what_to_type_and_where_to_look(
     assert runs in unquote(links["compare"])
     monkeypatch.chdir(tmp_path_factory.mktemp("elsewhere"))
     assert dict(mirror.links())["MLflow"] == f"python -m sweeps ui output={output}"
+    check_printed(dict(mirror.links())["MLflow"])
     monkeypatch.chdir(output.parents[1])
     relative = output.relative_to(output.parents[1])
     assert dict(mirror.links())["MLflow"] == f"python -m sweeps ui output={relative}"

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.printed_commands import check_printed
 from helpers.sweep_states import SWEEP, states
 
 from sweeps.engine import eta, run_all, status
@@ -40,6 +41,7 @@ def test_all_sweeps_run_in_their_short_form_and_are_found_again(
     for text in ("[1/2] threshold: Does the engine work?", "[2/2] grid", "4/4", "5/5"):
         assert text in printed.out
     assert f"all in one: python -m reports all output={output}" in printed.out
+    check_printed(printed.out)
     assert run(output, "mode=grid", train=trainer) == 0 and len(trainer.ran) == 9 + 2
     assert states(output, "grid") == {"COMPLETE": 7}
     # The short form again keeps what is there, in the report as well

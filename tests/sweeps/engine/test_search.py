@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.printed_commands import check_printed
 from helpers.sweep_states import SWEEP, runs, trials
 
 from conf.schema import Run
@@ -66,6 +67,7 @@ def test_a_search_measures_candidates_beside_backbone_and_control(
     assert f"threshold={best}: success {best + 0.005:.3f}" in printed.replace(" (control)", "")
     pattern = r"python -m sweeps.threshold output=\S+ mode=list 'cells=(.*?)' seed=2 seeds=3"
     command = re.search(pattern, printed)
+    check_printed(command[0] if command else printed)
     assert command and json.loads(command[1]) == [f"threshold={best}"]
     cells = {run.data.tags["cell"]: run.data.tags for run in runs(mlflow, "cell", NAME)}
     assert len(cells) == 5 and cells[f"threshold={best}"]["front"] == "true"
