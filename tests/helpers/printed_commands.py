@@ -41,6 +41,8 @@ def check_command(module: str, words: list[str]) -> None:
         return
     there = (ROOT / package / Path(*name.split(".")) / "__main__.py").is_file()
     assert there or name in commands(package), f"python -m {module}: no such command"
+    if "--help" in words or not words:  # Or only spoken of
+        return
     words = [word for word in words if word not in FLAGS]
     if package == "sweeps" and name in SWEEPS:
         sweep = SWEEPS[name]
@@ -72,6 +74,7 @@ def find_commands(text: str) -> Iterator[tuple[str, str]]:
                 continue
             # What is shortened cannot be pasted, and does not look as if it could
             shortened = part[found.end() :].startswith(" …") or "/my/" in found[2]
+            shortened = shortened or "=fruit" in found[2]  # Of the README's example
             yield found[1].rstrip("."), "" if shortened else found[2]
 
 
