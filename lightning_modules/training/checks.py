@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from conf import load as conf
 from conf.custom_backbone import is_listed
-from conf.describe import nearest, show_count
+from conf.describe import show_count
 from conf.schema import Run
 from conf.seeds import TRAINING_SEEDS
 from conf.spec import data_kind, data_sets, measured_metrics, methods
@@ -33,7 +33,6 @@ KINDS = {
 def check(config: Run) -> None:
     """Refuses settings that would fail late. Raises ValueError in one line."""
     _check_evaluation(config)
-    _check_splits(config)
     _check_start(config)
     _check_kind(config)
     _check_data(config)
@@ -124,18 +123,6 @@ def _check_evaluation(config: Run) -> None:
             f"{show_count(images, 'prompt')} in all, too few for "
             f"evaluation.precision_recall_k={k}: set "
             "evaluation.prompts higher"
-        )
-
-
-def _check_splits(config: Run) -> None:
-    """Whether the embedded world has the splits."""
-    evaluation, spec = conf.with_eval_overrides(config).evaluation, data_sets()[config.data.name]
-    if not (evaluation.measures and spec.embedded(config) and spec.splits):
-        return
-    if unknown := [split for split in evaluation.splits if split not in spec.splits]:
-        raise ValueError(
-            f"evaluation.splits names {unknown[0]!r}: this dataset has "
-            f"{', '.join(spec.splits)}{nearest(unknown[0], spec.splits)}"
         )
 
 

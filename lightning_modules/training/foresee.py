@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.contents import Emit
-from conf.describe import show_count
+from conf.describe import nearest, show_count
 from conf.schema import Evaluation, Run
 from conf.spec import data_kind, data_sets, measured_metrics, methods
 from lightning_modules.methods.registry import method_class
@@ -68,6 +68,7 @@ def foresee(config: Run, emit: Emit, wanted: Collection[str] = ()) -> Findings:
 
     late = conf.with_eval_overrides(config).evaluation
     if late.measures:
+        _check_splits(config)
         _check_models(late)
     embedded = data_sets()[config.data.name].embedded(config)
     findings = Findings()
@@ -92,6 +93,18 @@ def _undefined_by_method(config: Run, evaluation: Evaluation) -> dict[str, str]:
         for output in spec.outputs
     }
     return reasons | {**methods()[name].undefined(config.method)}
+
+
+def _check_splits(config: Run) -> None:
+    """Whether the embedded world has the splits."""
+    evaluation, spec = conf.with_eval_overrides(config).evaluation, data_sets()[config.data.name]
+    if not (evaluation.measures and spec.embedded(config) and spec.splits):
+        return
+    if unknown := [split for split in evaluation.splits if split not in spec.splits]:
+        raise ValueError(
+            f"evaluation.splits names {unknown[0]!r}: this dataset has "
+            f"{', '.join(spec.splits)}{nearest(unknown[0], spec.splits)}"
+        )
 
 
 def _look(config: Run, emit: Emit) -> Findings:

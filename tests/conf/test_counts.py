@@ -61,6 +61,7 @@ NEVER_ONE = {
     "lightning_modules/attention/hooks.py": {"pixels"},
     "lightning_modules/backbone/acceleration.py": {"ratio"},
     "lightning_modules/backbone/backbone.py": {"step"},
+    "lightning_modules/backbone/configs.py": {"step"},
     "lightning_modules/backbone/families/stable_diffusion_xl.py": {"SIZES"},
     "lightning_modules/embedded/grade.py": {"images", "IMAGES", "steps"},
     "lightning_modules/evaluation/images.py": {"side"},
@@ -84,6 +85,9 @@ NEVER_ONE = {
     "reports/figures/heatmap.py": {"len(wide)"},
     "reports/figures/style.py": {"prose.join_range(counts)"},
     "reports/provenance.py": {"number", "len(trials)", "samples"},
+    "reports/statistics/cell_table.py": {"sorted(lengths)", "table.shape[2]"},
+    "reports/statistics/factorial.py": {"len(shape)"},
+    "reports/statistics/pooled.py": {"len(table.cells)"},
     "reports/user_study/words.py": {"people", "n", "share.n", "prose.show(share.effective, 0)"},
     "conf/defaults.py": {"named"},
 }

@@ -65,7 +65,7 @@ def test_splits_that_are_not_rendered_are_refused(
     name: str, words: list[str], message: str
 ) -> None:
     with pytest.raises(PlanError, match=message):
-        request(name, *words)
+        request(name, *words).check_records()
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def named(*tokens: str) -> Callable[[Path], None]:
         (
             None,
             {"method__subjects__classes": ["dog"]},
-            ("masks of 2 subjects, but there are 1 class words: give one for each mask"),
+            ("masks of 2 subjects, but 1 class word: give one for each mask"),
         ),
         (named("<one>"), {}, "masks of 2 subjects, but 1 subject in scene.json"),
         (
