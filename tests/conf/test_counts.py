@@ -15,7 +15,7 @@ from reports import prose
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("conf", "losses", "datamodules", "lightning_modules", "sweeps", "reports")
 # Behind a value: a plural, perhaps with another word or two before it, " seeds", " init words"
-BEHIND = re.compile(r" ((?:[a-z-]+ ){0,2}?)([A-Za-z-]{2,}s)\b")
+BEHIND = re.compile(r" ((?:[a-z-]+ ){0,2}?)([a-z-]{2,}s|[A-Z]{2,}s)\b")
 # With one of these between, the plural is not what was counted: " of choices", " is no class"
 BETWEEN = set(
     ["are", "as", "at", "between", "is", "of", "on", "out", "over", "that", "these", "with"]
