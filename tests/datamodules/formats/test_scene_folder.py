@@ -281,7 +281,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: str):
     ("tokens", "classes", "message"),
     [
         (["<a>"], None, "masks of 2 subjects, but 1 token: give one for each mask"),
-        (["<a>", "<b>", "<c>"], None, "masks of 2 subjects, but there are 3 tokens"),
+        (["<a>", "<b>", "<c>"], None, "masks of 2 subjects, but 3 tokens"),
         (None, ["dog"], "masks of 2 subjects, but 1 class word"),
         (["<a>", "<a>"], None, "the placeholders <a>, <a> are not all different"),
         (["<a>", "my dog"], None, "the placeholder 'my dog' of subject 1 is not one word"),
