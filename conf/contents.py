@@ -22,6 +22,7 @@ from typing import Any
 from filelock import FileLock
 
 from conf.describe import show_count
+from conf.files import DiskFull
 
 __all__ = [
     "DATABASE",
@@ -274,7 +275,7 @@ class FileFacts:
             return False
 
     def keep(self, facts: Mapping[str, tuple[str, str]]) -> None:
-        """Stores (state, fact) by path."""
+        """Stores (state, fact) by path. Raises DiskFull, with what was there before."""
         rows = []
         for path, (state, fact) in facts.items():
             folder, _, name = path.rpartition(os.sep)
@@ -283,7 +284,15 @@ class FileFacts:
             return
         try:
             self._insert(rows)
-        except sqlite3.DatabaseError:
+        except sqlite3.DatabaseError as error:
+            # The rest of the number says where it was noticed
+            kind = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if kind in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+                raise DiskFull(
+                    self.path, f"{self.path} cannot be written: no space left on the disk ({error})"
+                ) from error
+            if kind in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+                return  # Files are read again
             self.path.unlink(missing_ok=True)
             self._insert(rows)
 

@@ -44,7 +44,10 @@ DRAFT = re.compile(r"\.draft-([0-9a-f]{8})-([0-9]+)-[0-9a-f]{8}-.+")
 ABANDONED = 2 * 24 * 3600.0  # Seconds after which a draft of another machine is nobody's
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # What libraries say that keep no error number
-FULL_WORDS = re.compile(r"No space left on device|disk is full|Disk quota exceeded|os error 28\b")
+FULL_WORDS = re.compile(
+    r"No space left on device|disk is full|Disk quota exceeded|File too large|os error (28|27)\b"
+    r"|^\d+ requested and \d+ written"  # numpy
+)
 log = logging.getLogger(__name__)
 _swept: set[tuple[int, Path]] = set()
 
@@ -120,7 +123,9 @@ def named_when_full(path: Path | str) -> Iterator[None]:
         full = _find_full(error)
         if full is None:
             raise
-        own = full.path if isinstance(full, DiskFull) else getattr(full, "filename", None)
+        # Of a copy, the second is the one that is written
+        own = getattr(full, "filename2", None) or getattr(full, "filename", None)
+        own = full.path if isinstance(full, DiskFull) else own
         # A draft's name says nothing to a person
         if isinstance(own, str) and not any(map(DRAFT.fullmatch, Path(own).parts)):
             path = own

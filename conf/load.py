@@ -168,6 +168,18 @@ def read_run(path: Path | str) -> Run:
     return with_defaults(config, given_keys([], {}, content), foreign) if foreign else config
 
 
+def check_whole(path: Path | str) -> None:
+    """Raises ConfigError for a file that ``write`` wrote and that was cut off since: what is left
+    may be settings all the same, and others would have their defaults."""
+    last = dataclasses.fields(Run)[-1].name
+    text = Path(path).read_text(encoding="utf-8", errors="replace")
+    if not text.endswith("\n") or f"\n{last}:" not in text:
+        raise ConfigError(
+            f"{path} is damaged: it ends before its last setting, {last}; the run in MLflow has a "
+            "whole one"
+        )
+
+
 def write(config: Run, path: Path | str) -> None:
     """Every setting as YAML, atomically."""
     write_atomically(path, dump(literal(to_dict(config))))

@@ -172,7 +172,7 @@ class TextCache:
 
     def get(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """What the texts were encoded to, by name, [len(texts), …] each. Raises LookupError for a
-        text that was never encoded."""
+        text that was never encoded, ValueError where a file was cut off since."""
         rows = self._find(texts)
         if missing := [text for text, row in zip(texts, rows, strict=True) if row is None]:
             raise LookupError(
@@ -190,7 +190,12 @@ class TextCache:
 
     def _find(self, texts: Sequence[str]) -> list[int | None]:
         if self._digests is None:
-            self._digests = np.load(self.path, mmap_mode="r")
+            try:
+                self._digests = np.load(self.path, mmap_mode="r")
+            except (ValueError, EOFError) as error:
+                raise ValueError(
+                    f"{self.path} cannot be read ({error}): the same command computes it again"
+                ) from error
         digests = [_digest(text) for text in texts]
         rows = np.searchsorted(self._digests, digests).clip(max=len(self) - 1).tolist()
         return [

@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from conf.describe import show_count
-from conf.files import DiskFull, drop, write_atomically
+from conf.files import DiskFull, drop, named_when_full, write_atomically
 from datamodules.formats.index import DataError
 
 # Row numbers -> tensors [rows, …] by name
@@ -346,7 +346,8 @@ def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     # Of one name for all who write this shard, since only one holds its lock: kills leave no heap
     draft = path.with_name(f".{path.stem}")
     try:
-        save_file(tensors, draft)
+        with named_when_full(path):
+            save_file(tensors, draft)
         with draft.open("rb") as file:
             # Or a power failure leaves the name of a file whose content was never written
             os.fsync(file.fileno())

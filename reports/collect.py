@@ -21,8 +21,10 @@ from reports.measuring import REPLACING, Measuring, read_values, select_latest
 from reports.mistyped import nearest
 from reports.per_image import read_columns
 from reports.results import (
+    LEFT_OUT,
     SEPARATOR,
     CellResults,
+    DamagedArtifact,
     NothingFinished,
     ReportedMetric,
     ReportError,
@@ -32,6 +34,7 @@ from reports.results import (
     Trial,
     fetch,
     hide_password,
+    read_artifact,
     split_undefined,
     sweep_command,
 )
@@ -152,6 +155,9 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
     _add_trials(results, _add_cells(results, cell_runs), runs("seed"))
     if not any(cell.trials for cell in results.cells):
         command = sweep_command(sweep, tags, tracking_uri)
+        reasons = [why for cell in results.cells for why in cell.unfinished.values()]
+        if damaged := [why for why in reasons if why.startswith(LEFT_OUT)]:
+            raise ReportError(f"nothing of '{sweep}' can be shown: {damaged[0]}")
         planned = prose.count(len(results.cells), "cell")
         nothing = f"nothing of '{sweep}' has finished yet ({planned} planned)"
         raise NothingFinished(f"{nothing}; run it first: {command}", results.count_trials()[1])
@@ -241,8 +247,13 @@ def _add_trials(results: SweepResults, owners: dict[str, CellResults], runs: lis
         for seed in results.seeds:
             if (cell.name, seed) in last:
                 run = last[cell.name, seed]
-                cell.trials[seed] = _read_trial(seed, run, results.uri, Path(results.folder.name))
-                cell.unfinished.pop(seed, None)
+                folder = Path(results.folder.name)
+                try:
+                    cell.trials[seed] = _read_trial(seed, run, results.uri, folder)
+                except DamagedArtifact as error:
+                    cell.unfinished[seed] = f"{LEFT_OUT}: {error}"
+                else:
+                    cell.unfinished.pop(seed, None)
             else:
                 cell.unfinished.setdefault(seed, "not started")
 
@@ -260,7 +271,8 @@ def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
     own = folder / run.info.run_id
     file = fetch(run.info.artifact_uri, uri, "result.json", own)
     table = fetch(run.info.artifact_uri, uri, "scores.parquet", own)
-    result = {} if file is None else json.loads(file.read_text(encoding="utf-8"))
+    names = run.info.run_id, run.info.artifact_uri
+    result = {} if file is None else read_artifact(file, "result.json", *names, read_object)
     logged, start = run.data.metrics, run.info.start_time
     metrics, undefined = split_undefined(read_values(logged, run.data.tags))
     reasons = result.get("undefined", {}).items()
@@ -279,12 +291,24 @@ def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         facts=result.get("facts", {}),
         started=start,
         training=frozenset(k.removeprefix("train/") for k in logged if k.startswith("train/")),
-        samples=None if table is None else read_samples(table, run.info.run_id),
+        samples=None
+        if table is None
+        else read_artifact(
+            table, "scores.parquet", *names, lambda path: read_samples(path, run.info.run_id)
+        ),
         code_parts=result.get("code_parts", {}),
         measuring=Measuring.read(result.get("measured"), start),
         measured_with=(result.get("measured") or {}).get("versions", {}),
         contents=result.get("contents", {}),
     )
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file of names and values. Raises ValueError for another."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no names and values")
+    return content
 
 
 def read_samples(path: Path, run_id: str) -> Samples:

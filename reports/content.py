@@ -84,9 +84,10 @@ def build_content(
         blocks.append(typeset.table(table, ["fill", "auto"], 8.8))
     blocks += measurement_blocks(results)
     blocks += [typeset.heading("Context"), *_context_blocks(results)]
+    provenance = provenance_blocks(results)  # Reads files, of which some may be damaged
     blocks.append(typeset.heading("What is missing"))
     blocks.append(typeset.paragraph(explain_missing(results)))
-    blocks += provenance_blocks(results)
+    blocks += provenance
 
     front = headline_table(results, entries)
     long = len(front.rows) > LONGEST_FRONT  # For page one; the details follow it at once
@@ -130,6 +131,9 @@ def _warn(results: SweepResults) -> str:
         )
     if results.other_code:
         parts.append(f"{explain_other_code(results)}.")
+    if results.damaged:
+        files = prose.count(len(results.damaged), "damaged file")
+        parts.append(f"Without {files} of the store: see “What is missing”.")
     if differences := fact_differences(trials):
         parts.append(
             f"Not computed alike ({', '.join(differences)}): see “Differences” under Provenance."

@@ -5,8 +5,6 @@ Sweeps that have nothing to show yet are named and stop nothing.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 from reports import export, prose, typeset
 from reports.answer import conclude_briefly
 from reports.collect import collect, list_sweeps
+from reports.files import FullDisk, drafting, publish
 from reports.report import assemble
 from reports.results import (
     NothingFinished,
@@ -139,8 +138,7 @@ def write_overview(tracking_uri: str, folder: Path) -> Path:
     The reports of single sweeps are left as they are. Raises ReportError (one line) where no sweep
     has a finished trial.
     """
-    with tempfile.TemporaryDirectory(prefix="report-") as temporary:
-        draft = Path(temporary)
+    with drafting(folder) as draft:
         lines: list[SweepSummary] = []
         parts: list[dict[str, Any]] = []
         for name, question in list_sweeps(tracking_uri).items():
@@ -149,6 +147,8 @@ def write_overview(tracking_uri: str, folder: Path) -> Path:
                 parts.append(part)
             except NothingFinished as nothing:
                 line = SweepSummary(name, question, "nothing finished yet", 0, nothing.planned)
+            except FullDisk:
+                raise
             except ReportError as error:
                 line = SweepSummary(name, question, f"no report: {error}", 0, 0)
             lines.append(line)
@@ -165,9 +165,7 @@ def write_overview(tracking_uri: str, folder: Path) -> Path:
         typeset.write_text(draft / "all.md", f"# All sweeps\n\n{markdown}\n")
         latex = export.to_latex(table, "all")
         typeset.write_text(draft / "all.tex", f"% needs \\usepackage{{booktabs}}\n\n{latex}")
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in draft.glob("all.*"):
-            shutil.copyfile(path, folder / path.name)
+        publish(draft, [path.name for path in draft.glob("all.*")])
     return folder / "all.pdf"
 
 

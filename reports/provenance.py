@@ -7,10 +7,11 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from reports import prose, typeset
-from reports.results import SweepResults, Trial, place_words, sweep_command
+from reports.results import LEFT_OUT, SweepResults, Trial, place_words, sweep_command
 from reports.tables import Table, describe_undefined
 
 __all__ = [
@@ -47,7 +48,7 @@ FILES = {
 def explain_missing(results: SweepResults) -> str:
     """Which trials are not there and why, and what the plan no longer holds."""
     parts = [
-        f"{cell.name}, seed {seed}: {why[:LONGEST_REASON]}" + " …" * (len(why) > LONGEST_REASON)
+        f"{cell.name}, seed {seed}: {_shorten(why)}"
         for cell in results.cells
         for seed, why in sorted(cell.unfinished.items())
     ]
@@ -60,10 +61,19 @@ def explain_missing(results: SweepResults) -> str:
         text += f" Without a value: {'; '.join(undefined)}. Their means leave them out."
     if other := explain_other_code(results):
         text += f" {other}."
+    if results.damaged:
+        text += f" Not shown: {'; '.join(results.damaged.values())}."
     if results.left_out:
         left_out = ", ".join(results.left_out)
         text += f" Left out, since the plan no longer holds them: {left_out}."
     return text
+
+
+def _shorten(why: str) -> str:
+    """A reason, whose beginning is enough but of a file that was cut off: its cure comes last."""
+    if len(why) <= LONGEST_REASON or why.startswith(LEFT_OUT):
+        return why
+    return f"{why[:LONGEST_REASON]} …"
 
 
 def explain_other_code(results: SweepResults) -> str:
@@ -332,8 +342,7 @@ def _describe_data(results: SweepResults, trials: Sequence[Trial]) -> str:
     """What data.json says, of each kind of data that the trials had."""
     manifests: dict[str, dict[str, Any]] = {}
     for trial in trials:
-        if path := results.fetch(trial, "data.json"):
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest := results.read(trial, "data.json", _read_manifest):
             manifests.setdefault(digest_data(manifest), manifest)
     texts = []
     for digest, manifest in manifests.items():
@@ -343,6 +352,13 @@ def _describe_data(results: SweepResults, trials: Sequence[Trial]) -> str:
         lines.append(f"digest {digest} of data.json without folders and file times")
         texts.append("\n".join(lines))
     return "\nof other trials:\n".join(texts) or NOT_RECORDED
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("it holds no names and values")
+    return content
 
 
 def _describe_set(samples: Any) -> str:

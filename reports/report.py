@@ -6,12 +6,10 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reports import export, tables, typeset
 from reports.answer import Conclusion, conclude
@@ -19,10 +17,15 @@ from reports.collect import collect, connect
 from reports.content import build_content
 from reports.figures import draw_figures
 from reports.figures.cases import explain_no_cases, find_cases
+from reports.files import drafting, named_when_full, publish
 from reports.results import ReportError, SweepResults, hide_password
 from reports.tables import CellMetric, Table
 
-__all__ = ["assemble", "attach_report", "write_report"]
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Experiment
+
+__all__ = ["assemble", "attach_report", "read_answer", "write_report"]
 
 FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex")
 
@@ -30,12 +33,11 @@ FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex")
 def write_report(tracking_uri: str, sweep: str, folder: Path) -> Path:
     """Write FILES and figures/ into ``folder``; return the PDF's path.
 
-    Raises ReportError (one line) where the sweep does not exist or nothing of it has finished.
+    Raises ReportError (one line) where the sweep does not exist or nothing of it has finished;
+    FullDisk, with the last report as it was, where there is no room for this one.
     """
     results = collect(tracking_uri, sweep)
-    folder.mkdir(parents=True, exist_ok=True)
-    with results.folder, tempfile.TemporaryDirectory(prefix="report-") as temporary:
-        draft = Path(temporary)
+    with results.folder, drafting(folder) as draft:
         entries, conclusion, content = assemble(results, draft / "figures")
         (draft / "report.pdf").write_bytes(typeset.typeset(draft, content))
         typeset.write_text(draft / "report.csv", export.to_csv(results, entries))
@@ -49,12 +51,17 @@ def write_report(tracking_uri: str, sweep: str, folder: Path) -> Path:
             label=results.sweep,
         )
         # Only a report that is whole replaces the last one
-        if (folder / "figures").exists():
-            shutil.rmtree(folder / "figures")
-        shutil.copytree(draft / "figures", folder / "figures")
-        for name in FILES:
-            shutil.copyfile(draft / name, folder / name)
+        publish(draft, ["figures", *FILES])
     return folder / "report.pdf"
+
+
+def read_answer(folder: Path) -> str | None:
+    """The answer of the report in ``folder``; None where there is none, or one that was cut off."""
+    try:
+        answer = json.loads((folder / "report.json").read_text(encoding="utf-8"))["answer"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return str(answer)
 
 
 def assemble(
@@ -83,7 +90,7 @@ def attach_report(tracking_uri: str, sweep: str, folder: Path, began: float | No
 
     Question and answer become the experiment's description. The run lasts as long as the report
     took that ``began`` to be made then (seconds since 1970; now if not given). Raises ReportError
-    where the sweep does not exist or the report is not whole.
+    where the sweep does not exist or the report is not whole, FullDisk where there is no room.
     """
     client = connect(tracking_uri)
     experiment = client.get_experiment_by_name(sweep)
@@ -91,6 +98,11 @@ def attach_report(tracking_uri: str, sweep: str, folder: Path, began: float | No
         raise ReportError(f"no sweep '{sweep}' at {hide_password(tracking_uri)}")
     if missing := [name for name in FILES if not (folder / name).is_file()]:
         raise ReportError(f"{folder} lacks {', '.join(missing)}: write the report first")
+    with named_when_full(Path(hide_password(tracking_uri).removeprefix("sqlite:///"))):
+        return _attach(client, experiment, folder, began)
+
+
+def _attach(client: MlflowClient, experiment: Experiment, folder: Path, began: float | None) -> str:
     place, tags = experiment.experiment_id, {"role": "report"}
     began_ms = round(1000 * (time.time() if began is None else began))
     runs = client.search_runs([place], filter_string="tags.role = 'report'", max_results=1)

@@ -7,19 +7,19 @@ import math
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from reports.files import ReportError, is_damage, named_when_full
 from reports.measuring import Measuring
 
 SEPARATOR = " / "  # Between the levels in the label of a combination
+LEFT_OUT = "left out"  # How the reason begins of a trial that finished and cannot be read
 K = TypeVar("K")
-
-
-class ReportError(Exception):
-    """One line that says what is missing and what to do."""
+T = TypeVar("T")
 
 
 class NothingFinished(ReportError):
@@ -205,6 +205,8 @@ class SweepResults:
     within: str = ""  # Key of the factor whose levels have a control cell each
     # Label of a metric -> (cell, seed) whose values other code measured, and that do not count
     other_code: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    # (run id, artifact) of what could not be read -> where it is, and the cure
+    damaged: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def levels(self) -> list[CellResults]:
@@ -257,6 +259,18 @@ class SweepResults:
         """A trial's artifact as a local file, or None where it has none of that name."""
         return fetch(trial.artifacts, self.uri, name, Path(self.folder.name) / trial.run_id)
 
+    def read(self, trial: Trial, name: str, read: Callable[[Path], T]) -> T | None:
+        """What ``read`` makes of a trial's artifact; None where it has none of that name, or one
+        that was cut off, which is noted in ``damaged``."""
+        path = self.fetch(trial, name)
+        if path is None:
+            return None
+        try:
+            return read_artifact(path, name, trial.run_id, trial.artifacts, read)
+        except DamagedArtifact as error:
+            self.damaged[trial.run_id, name] = str(error)
+            return None
+
 
 def split_undefined(logged: dict[K, float]) -> tuple[dict[K, float], dict[K, str]]:
     """What a store has as numbers, and of each other metric what it is: MLflow gives infinity back
@@ -275,15 +289,44 @@ def fetch(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | 
 
     Through the store itself: MlflowClient asks the database three times for each file.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
     if (folder / name).is_file():
         return folder / name
+    with named_when_full(folder / name):
+        return _download(artifacts, tracking_uri, name, folder)
+
+
+def _download(artifacts: str, tracking_uri: str, name: str, folder: Path) -> Path | None:
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     store = get_artifact_repository(artifacts, tracking_uri=tracking_uri)
     if not any(item.path == name for item in store.list_artifacts(name.rpartition("/")[0] or None)):
         return None
     folder.mkdir(exist_ok=True)
     return Path(store.download_artifacts(name, str(folder)))
+
+
+class DamagedArtifact(ReportError):
+    """A file that a store holds only in part."""
+
+
+def read_artifact(
+    path: Path, name: str, run_id: str, artifacts: str, read: Callable[[Path], T]
+) -> T:
+    """What ``read`` makes of the fetched file ``path``. Raises DamagedArtifact."""
+    try:
+        return read(path)
+    except ReportError:
+        raise
+    except Exception as error:
+        if not is_damage(error):
+            raise
+        said = str(error).replace(str(path), name)
+        reason = textwrap.shorten(said, 80, placeholder=" …") or type(error).__name__
+        where = f"{hide_password(artifacts).rstrip('/')}/{name}"
+        raise DamagedArtifact(
+            f"{where} is damaged ({reason}): delete run {run_id} in MLflow, and the sweep's "
+            "command brings it back"
+        ) from error
 
 
 def place_words(uri: str) -> str:

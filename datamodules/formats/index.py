@@ -38,7 +38,7 @@ from filelock import FileLock
 
 from conf.contents import Emit, digest_contents, file_state, have_settled
 from conf.describe import show_count
-from conf.files import drop, read_json, write_atomically
+from conf.files import drop, named_when_full, read_json, write_atomically
 from datamodules.batch import Caption
 
 # Of the files: an index that another version wrote is made again
@@ -251,7 +251,7 @@ def build_index(
                 shutil.rmtree(draft, ignore_errors=True)
                 draft.mkdir()
                 try:
-                    with _collection_paused():
+                    with named_when_full(target), _collection_paused():
                         _write(draft, facts, make(problems), problems, later.name)
                     draft.rename(target)
                 finally:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from conf.files import drop
+from conf.files import drop, named_when_full
 from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.images import check_image
 from datamodules.formats.scene_folder import SceneFolder, Subject, View, read_description
@@ -51,7 +51,8 @@ def write_scene(folder: Path, seed: int, subjects: int = 2) -> None:
     scratch = folder.with_name(f".{folder.name}.{os.getpid()}")
     scratch.mkdir(parents=True)
     try:
-        _write(scratch, _draw(seed, subjects), made)
+        with named_when_full(folder):
+            _write(scratch, _draw(seed, subjects), made)
         if before is not None:
             shutil.rmtree(folder)
         scratch.rename(folder)

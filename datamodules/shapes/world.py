@@ -27,7 +27,7 @@ from PIL import Image
 
 from conf.data.shapes import COUNTED, SPLITS
 from conf.describe import show_count
-from conf.files import drop, read_json, write_atomically
+from conf.files import drop, named_when_full, read_json, write_atomically
 
 COLORS: dict[str, tuple[int, int, int]] = {
     "red": (214, 39, 40),
@@ -253,7 +253,8 @@ def write_dataset(root: Path, counts: dict[str, int], seed: int = 0) -> None:
         scratch = root / f".{split}.{os.getpid()}"
         scratch.mkdir(parents=True)
         try:
-            instances, captions = _coco_json(scratch, split, count, seed)
+            with named_when_full(root / split):
+                instances, captions = _coco_json(scratch, split, count, seed)
             # An older marker must not vouch for what is being replaced.
             marker.unlink(missing_ok=True)
             marker.parent.mkdir(exist_ok=True)

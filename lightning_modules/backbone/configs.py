@@ -117,7 +117,7 @@ class _StoredConfigs:
     def read_part(self, name: str, entry: Any) -> Any:
         """A part as the pipeline would have it, by its library and class; None for one that it has
         not."""
-        library, kind = entry if isinstance(entry, list) and len(entry) == 2 else (None, None)
+        library, kind = entry if isinstance(entry, list) and len(entry) == 2 else ("", None)
         if kind is None:
             return None
         if name == "scheduler":
@@ -136,7 +136,7 @@ class _StoredConfigs:
             raise _Unreadable
         return _derive([kind])(config=known.from_dict(content))
 
-    def _read_scheduler(self, library: str, kind: str) -> Any:
+    def _read_scheduler(self, library: Any, kind: str) -> Any:
         import diffusers
 
         known = getattr(diffusers, kind, None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from conf.files import to_json
+from conf.files import to_json, write_atomically
 from conf.seeds import resolve_seeds
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture, CapturedMaps
@@ -147,9 +147,10 @@ class AttentionProbe(Probe):
         names = [[phrase.text for phrase in self.kept[i]] for i in rows]
         planes = {maps.shape[-1]: maps[rows].movedim(1, -1).numpy()}
         titles = [f"t = {int(self.timesteps[i])}" for i in rows]
-        draw_maps(
+        picture = draw_maps(
             torch.stack([self.dataset.pixels(i) for i in rows]), planes, names, titles, white=None
-        ).save(folder / "maps.png")
+        )
+        write_atomically(folder / "maps.png", picture.save)
         content = [
             {
                 "prompt": self.captions[i],
@@ -159,7 +160,7 @@ class AttentionProbe(Probe):
             }
             for k, i in enumerate(rows)
         ]
-        (folder / "maps.json").write_text(to_json(content))
+        write_atomically(folder / "maps.json", to_json(content))
 
 
 def measure_images(maps: CapturedMaps) -> dict[str, dict[int, float]]:

@@ -7,7 +7,6 @@ Real images for FID and precision / recall are those behind the same prompts.
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from conf.describe import show_count
+from conf.files import create_folder, write_atomically
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import diagnose
@@ -241,22 +241,21 @@ def write_scores(
     their target masks, as one picture each in which target i has the value i + 1."""
     import pandas as pd
 
-    shutil.rmtree(folder / "samples", ignore_errors=True)
-    (folder / "samples").mkdir(parents=True)
     samples: list[str | None] = [None] * len(prompts)
     masks: list[str | None] = [None] * len(prompts)
     shown = shown_prompts(prompts, count)
-    for i, prompt in enumerate(prompts):
-        if (prompt.split, prompt.index) not in shown:
-            continue
-        samples[i] = f"samples/{i:04d}.png"
-        picture = images.load([i])[0].permute(1, 2, 0).numpy()
-        Image.fromarray(picture).save(folder / f"samples/{i:04d}.png")
-        if targets and targets[i]:
-            masks[i] = f"samples/{i:04d}-mask.png"
-            numbered = [(number + 1) * target for number, target in enumerate(targets[i])]
-            plane = torch.stack(numbered).amax(0).to(torch.uint8)
-            Image.fromarray(plane.numpy()).save(folder / f"samples/{i:04d}-mask.png")
+    with create_folder(folder / "samples", replace=True) as draft:
+        for i, prompt in enumerate(prompts):
+            if (prompt.split, prompt.index) not in shown:
+                continue
+            samples[i] = f"samples/{i:04d}.png"
+            picture = images.load([i])[0].permute(1, 2, 0).numpy()
+            Image.fromarray(picture).save(draft / f"{i:04d}.png")
+            if targets and targets[i]:
+                masks[i] = f"samples/{i:04d}-mask.png"
+                numbered = [(number + 1) * target for number, target in enumerate(targets[i])]
+                plane = torch.stack(numbered).amax(0).to(torch.uint8)
+                Image.fromarray(plane.numpy()).save(draft / f"{i:04d}-mask.png")
     frame = pd.DataFrame(
         {
             "split": [p.split for p in prompts],
@@ -272,11 +271,13 @@ def write_scores(
             **table,
         }
     )
-    frame.to_parquet(folder / "scores.parquet", index=False)
+    _write_table(frame, folder / "scores.parquet")
     if "success" in frame and frame["success"].notna().any():
-        _prompt_scores(frame.dropna(subset="success")).to_parquet(
-            folder / "prompts.parquet", index=False
-        )
+        _write_table(_prompt_scores(frame.dropna(subset="success")), folder / "prompts.parquet")
+
+
+def _write_table(frame: pd.DataFrame, path: Path) -> None:
+    write_atomically(path, lambda draft: frame.to_parquet(draft, index=False))
 
 
 def _prompt_scores(frame: pd.DataFrame) -> pd.DataFrame:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from conf.files import to_json
+from conf.files import to_json, write_atomically
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gates import Gates
 from lightning_modules.evaluation.diagnostics import Probe
@@ -171,8 +171,8 @@ def draw_gate_maps(
         }
         for i, p in enumerate(prompts)
     ]
-    (folder / "gates.json").write_text(to_json(content))
-    draw_maps(images, maps, tokens).save(folder / "gates.png")
+    write_atomically(folder / "gates.json", to_json(content))
+    write_atomically(folder / "gates.png", draw_maps(images, maps, tokens).save)
 
 
 class GateDiagnostics(L.Callback):

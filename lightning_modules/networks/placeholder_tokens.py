@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from copy import copy, deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from conf.describe import show_count
+from conf.files import write_atomically
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.offloading import refuse_offloaded
 
@@ -185,7 +187,8 @@ class Subjects(nn.Module):
         for name, rows in self.rows.items():
             for token, row in zip(self.tokens, rows.detach().cpu(), strict=True):
                 paths.append(folder / f"{_stem(token)}{name.removeprefix(ENCODERS[0])}.safetensors")
-                save_file({token: row[None].clone()}, paths[-1], metadata={"format": "pt"})
+                tensors = {token: row[None].clone()}
+                write_atomically(paths[-1], partial(save_file, tensors, metadata={"format": "pt"}))
         return paths
 
     @torch.no_grad()

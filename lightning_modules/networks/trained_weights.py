@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from conf.files import write_atomically
 from lightning_modules.attention import Site
 from lightning_modules.attention import sites as all_sites
 from lightning_modules.attention.saving import refuse_saving
@@ -356,7 +358,7 @@ def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
         else:
             files[f"{name}.safetensors"] = weights.tensors()
     for file, tensors in files.items():
-        save_file(tensors, folder / file, metadata={"format": "pt"})
+        write_atomically(folder / file, partial(save_file, tensors, metadata={"format": "pt"}))
     return [folder / file for file in files]
 
 

@@ -17,7 +17,10 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, cast
 from urllib.error import HTTPError
+from urllib.parse import unquote
 from urllib.request import urlopen
+
+from conf.files import DiskFull, named_when_full
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["StoreUnavailable", "client", "is_server", "public", "trouble"]
 
 PATIENCE = 300.0  # Seconds that a locked database is waited for
+FILES = ("log_artifact", "log_image")  # Calls that write beside the database
 PROBE = 5.0  # Seconds for a server to say that it is there
 SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -87,13 +91,20 @@ class RetryingClient:
 def _retry(uri: str, patience: float, call: Callable[..., Any], *words: Any, **named: Any) -> Any:
     """The result of ``call``. Raises StoreUnavailable where the store cannot be used; any other
     error passes."""
-    began = time.monotonic()
+    began, database = time.monotonic(), public(uri).removeprefix("sqlite:///")
     while True:
         try:
-            return call(*words, **named)
+            with named_when_full(database):
+                return call(*words, **named)
+        except DiskFull as full:
+            if full.path == database and getattr(call, "__name__", "").startswith(FILES):
+                raise DiskFull(_find_files(call, words[0])) from full
+            raise
         except Exception as error:
             locked = "database is locked" in str(error)
             reason = "it is locked by another program" if locked else _unreachable(error)
+            if reason is None and "disk I/O error" in str(error):
+                reason = "it cannot be read or written (disk I/O error)"
             if reason is None:
                 raise
             if not locked or time.monotonic() - began >= patience:
@@ -103,6 +114,12 @@ def _retry(uri: str, patience: float, call: Callable[..., Any], *words: Any, **n
                 ) from error
         # Others wait, too, and not all should come back together
         time.sleep(random.uniform(0.1, 1.0))
+
+
+def _find_files(call: Any, run_id: str) -> str:
+    """Where the files of a run are."""
+    uri: str = call.__self__.get_run(run_id).info.artifact_uri
+    return unquote(uri.removeprefix("file://"))
 
 
 class _ShortRetries(logging.Filter):

@@ -13,6 +13,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from conf.files import named_when_full
 from lightning_modules.training.progress import LOSSES, PRUNE, Step, format_step
 
 __all__ = ["MetricLines", "ProgressLines", "StopOnRequest"]
@@ -104,7 +105,8 @@ class StopOnRequest(_EveryFewSteps):
             cure = "lower trainer.lr or trainer.clip, or set trainer.precision=32-true"
             raise FloatingPointError(f"the loss is {loss} at step {step}: {cure}")
         if trainer.is_global_zero:
-            with (self.folder / LOSSES).open("a", encoding="utf-8") as losses:
+            path = self.folder / LOSSES
+            with named_when_full(path), path.open("a", encoding="utf-8") as losses:
                 losses.write(f"{step} {loss:.6g}\n")
         if step < trainer.max_steps and trainer.strategy.broadcast(
             trainer.is_global_zero and (self.folder / PRUNE).exists()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.describe import show_count
-from conf.files import create_folder, is_damage, to_json, write_atomically
+from conf.files import create_folder, is_damage, read_kept, to_json, write_atomically
 from conf.schema import Run
 from conf.spec import metrics
 from lightning_modules.training.contents import changed_contents, contents_of
@@ -33,6 +33,7 @@ __all__ = ["PENDING", "NotKept", "adopt", "discard", "remeasure"]
 
 PENDING = "remeasured"  # Folder of a whole new result that is not yet the only one
 RESULT, SCORES = "result.json", "scores.parquet"
+PROMPT = ("split", "id", "prompt", "noise")  # Columns of SCORES
 FILES = (SCORES, "prompts.parquet", RESULT)  # The last one counts: it comes last
 
 
@@ -57,10 +58,13 @@ class KeptImages:
         return self.names[row]
 
     def load(self, rows: Sequence[int]) -> Tensor:
-        """uint8 [len(rows), 3, H, W]."""
-        from lightning_modules.evaluation.images import load_images
+        """uint8 [len(rows), 3, H, W]. Raises NotKept for one that was cut off."""
+        from lightning_modules.evaluation.images import DamagedImage, load_images
 
-        return load_images([self.root / self.names[row] for row in rows])
+        try:
+            return load_images([self.root / self.names[row] for row in rows])
+        except DamagedImage as error:
+            raise NotKept(f"{error.path} is damaged ({error.reason})") from error
 
 
 def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) -> dict[str, Any]:
@@ -110,9 +114,10 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
 
 def adopt(folder: Path) -> dict[str, Any] | None:
     """Puts the whole new result of ``folder``/`PENDING` in the place of the old one, and returns
-    it; None without one. May be repeated; `discard` ends it."""
+    it; None without one, or with one that was cut off, which is dropped with a line. May be
+    repeated; `discard` ends it."""
     pending = folder / PENDING
-    if not pending.is_dir():
+    if not pending.is_dir() or read_kept(pending, _read, then="the result is as it was") is None:
         return None
     for name in FILES:
         if (pending / name).is_file():
@@ -142,14 +147,17 @@ def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
     try:
         path = folder / RESULT
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(result, dict) or not isinstance(result.get("metrics"), dict):
+            raise ValueError("it holds no metrics")
         path = folder / SCORES
         table = pd.read_parquet(path)
+        table[[*PROMPT, "image"]]
     except Exception as error:
         if not is_damage(error):
             raise
         reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise NotKept(f"{path} is damaged ({reason})") from error
-    if "image" not in table or table["image"].isna().any():
+    if table["image"].isna().any():
         raise NotKept(f"{folder / SCORES} does not say where its images are")
     return result, table
 
@@ -157,7 +165,7 @@ def _read(folder: Path) -> tuple[dict[str, Any], pd.DataFrame]:
 def _compare_prompts(prompts: Sequence[Prompt], table: pd.DataFrame) -> None:
     """Raises NotKept unless the images were drawn of these prompts on this noise."""
     now = [(p.split, str(p.id), p.text, p.noise) for p in prompts]
-    columns = [table[name] for name in ("split", "id", "prompt", "noise")]
+    columns = [table[name] for name in PROMPT]
     then = list(zip(*columns, strict=True))
     if len(now) != len(then):
         raise NotKept(

@@ -164,7 +164,8 @@ def _log(folder: Path, progress: Progress | None) -> Iterator[Callable[[str], Pr
             low, high = SHARES[phase]
 
             def line(text: str, share: float) -> None:
-                print(f"{time.monotonic() - began:7.1f} s  {text}", file=log, flush=True)
+                with named_when_full(path):
+                    print(f"{time.monotonic() - began:7.1f} s  {text}", file=log, flush=True)
                 if progress:
                     progress(text, low + share * (high - low))
 
@@ -367,6 +368,8 @@ def main(argv: list[str]) -> int:
 
     path = Path(words[0])
     try:
+        if REMEASURE in argv:
+            conf.check_whole(path)
         config = conf.read_run(path)
         emit = lambda text, share: print(f"{share:4.0%}  {text}", flush=True)  # noqa: E731
         if REMEASURE in argv:

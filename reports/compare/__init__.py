@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-import tempfile
 from pathlib import Path
 
 from reports import export, typeset
@@ -14,6 +12,7 @@ from reports.compare.content import build_content, explain_method, warn
 from reports.compare.differences import compare
 from reports.compare.figure import draw_comparison
 from reports.compare.tables import comparison_csv, main_tables
+from reports.files import drafting, publish
 from reports.results import ReportError, hide_password
 
 __all__ = ["compare", "name_sides", "write_comparison"]
@@ -34,8 +33,7 @@ def write_comparison(sides: tuple[Side, Side], folder: Path) -> Path:
         raise ReportError(f"{labels[0]} would be compared with itself: {cure}")
     stem = "-vs-".join(re.sub(r"[^\w.-]+", "-", label) for label in labels)
     left, right = collect(uri, first), collect(other_uri, second)
-    with left.folder, right.folder, tempfile.TemporaryDirectory(prefix="report-") as temporary:
-        draft = Path(temporary)
+    with left.folder, right.folder, drafting(folder) as draft:
         comparison = compare((labels[0], left), (labels[1], right))
         picture = draw_comparison(comparison, draft / "figures", stem)
         content = build_content(comparison, picture)
@@ -50,10 +48,9 @@ def write_comparison(sides: tuple[Side, Side], folder: Path) -> Path:
             tables=main_tables(comparison),
             label=stem,
         )
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(draft / "report.json", folder / f"{stem}.json")
-        for file in (*draft.glob(f"{stem}.*"), *(draft / "figures").iterdir()):
-            shutil.copyfile(file, folder / file.name)
+        (draft / "report.json").rename(draft / f"{stem}.json")
+        publish(draft / "figures", [file.name for file in (draft / "figures").iterdir()], folder)
+        publish(draft, [file.name for file in draft.glob(f"{stem}.*")])
     return folder / f"{stem}.pdf"
 
 

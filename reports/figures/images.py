@@ -17,6 +17,7 @@ from reports.typeset import Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from PIL import Image
 
 # Inches: the column of prompts, the line of a name, the gap around an image, an image at most
 LABEL, LINE, GAP, LARGEST = 1.55, 0.13, 0.02, 0.95
@@ -155,13 +156,16 @@ def draw_sample(
     assert samples is not None
     i = samples.ids.index(key)
     extent = (left + GAP, left + side - GAP, top + side - GAP, top + GAP)
-    path = results.fetch(trial, str(samples.images[i]))
-    if path is not None:
-        image = Image.open(path).convert("RGB")
+    image = results.read(trial, str(samples.images[i]), open_picture)
+    if image is not None:
+        image = image.convert("RGB")
         small = image.width < PIXELS  # Small images keep their pixels
         how = Image.Resampling.NEAREST if small else Image.Resampling.LANCZOS
         pixels = np.asarray(image.resize((PIXELS, PIXELS), how))
         axes.imshow(pixels, extent=extent, aspect="auto")
+    elif (trial.run_id, samples.images[i]) in results.damaged:
+        middle = left + side / 2, top + side / 2
+        axes.text(*middle, "damaged", ha="center", va="center", fontsize=7.5, color=GREY)
     right = samples.success[i]
     if right is not None:
         box = {"boxstyle": "round,pad=0.12", "edgecolor": "white", "linewidth": 0.7}
@@ -177,9 +181,18 @@ def draw_sample(
             bbox=box | {"facecolor": GREEN if right else ORANGE},
         )
     mask = samples.masks[i]
-    target = None if mask is None else results.fetch(trial, mask)
+    target = None if mask is None else results.read(trial, mask, open_picture)
     if target is not None:
-        draw_outline(axes, np.asarray(Image.open(target)), extent)
+        draw_outline(axes, np.asarray(target), extent)
+
+
+def open_picture(path: Path) -> Image.Image:
+    """A picture that is whole: all its pixels are read."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.load()
+    return picture
 
 
 def draw_outline(axes: Axes, numbered: np.ndarray, extent: Extent) -> None:

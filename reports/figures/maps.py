@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from reports import prose
-from reports.figures.images import LINE
+from reports.figures.images import LINE, open_picture
 from reports.figures.style import WIDTH, new_canvas, save, wrap
 from reports.results import CellResults, SweepResults, Trial
 from reports.typeset import Picture
@@ -21,12 +21,13 @@ BETWEEN = 0.2  # Inches between the maps before and after
 def copy_gate_maps(results: SweepResults, folder: Path) -> Picture | None:
     """The gate maps of the control's first finished seed; None where the method has no gates."""
     for cell, trial in _trials_to_show(results):
-        path, note = (results.fetch(trial, name) for name in ("gates.png", "gates.json"))
-        if path is None or note is None:
+        path = results.fetch(trial, "gates.png")
+        drawn = results.read(trial, "gates.png", open_picture)
+        prompts = results.read(trial, "gates.json", _quote_prompts)
+        if path is None or drawn is None or prompts is None:
             continue
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / "gates.png")
-        prompts = _quote_prompts(note)
         which = "the control " if cell.control else ""
         where = f"{which}{results.noun} {prose.name_cell(results, cell)}"
         caption = (
@@ -44,16 +45,15 @@ def draw_attention_maps(results: SweepResults, folder: Path) -> Picture | None:
 
     Before: of the untouched backbone; after: of the control at its first finished seed.
     """
-    from PIL import Image
-
     for cell, trial in _trials_to_show(results):
         before = results.untouched or results.control_of(cell)
         if before is None or trial.seed not in before.trials:
             continue
-        both = [results.fetch(t, "maps.png") for t in (before.trials[trial.seed], trial)]
-        note = results.fetch(trial, "maps.json")
-        maps = [np.asarray(Image.open(path).convert("RGB")) for path in both if path is not None]
-        if note is None or len(maps) < 2:
+        pair = before.trials[trial.seed], trial
+        both = [results.read(one, "maps.png", open_picture) for one in pair]
+        prompts = results.read(trial, "maps.json", _quote_prompts)
+        maps = [np.asarray(drawn.convert("RGB")) for drawn in both if drawn is not None]
+        if prompts is None or len(maps) < 2:
             continue
         top, side = LINE * 2, (WIDTH - BETWEEN) / 2
         heights = [side * picture.shape[0] / picture.shape[1] for picture in maps]
@@ -71,7 +71,6 @@ def draw_attention_maps(results: SweepResults, folder: Path) -> Picture | None:
                 }
                 axes.text(left, top - 0.06, wrap(title, 48), **bold)
             save(figure, folder, "maps", dpi=300)
-        prompts = _quote_prompts(note)
         caption = (
             "Attention maps of the prompts' objects before (left) and after training (right, "
             f"{name}), seed {trial.seed}, on the same noised images: mean over heads and layers, "

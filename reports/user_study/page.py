@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from reports import prose
+from reports.files import drafting, publish
 from reports.results import ReportError, SweepResults
 from reports.typeset import write_text
 from reports.user_study.pairs import (
@@ -176,9 +177,10 @@ def write_page(page: StudyPage, to: Path) -> Path:
         if there != page.key["study"]:
             other = f"{beside} is the key of another study ({there}), whose answers need it"
             raise ReportError(f"{other}: move it away, or give another to=")
-    to.parent.mkdir(parents=True, exist_ok=True)
-    write_text(beside, json.dumps(page.key, indent=1, ensure_ascii=False) + "\n")
-    write_text(to, page.html)
+    with drafting(to.parent) as draft:
+        write_text(draft / beside.name, json.dumps(page.key, indent=1, ensure_ascii=False) + "\n")
+        write_text(draft / to.name, page.html)
+        publish(draft, [beside.name, to.name])
     return beside
 
 

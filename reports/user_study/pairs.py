@@ -12,7 +12,7 @@ import numpy as np
 
 from reports import prose
 from reports.mistyped import nearest
-from reports.results import CellResults, ReportError, SweepResults
+from reports.results import CellResults, ReportError, SweepResults, Trial
 
 __all__ = [
     "ImagePair",
@@ -103,20 +103,28 @@ def shuffle_pairs(pairs: Sequence[ImagePair], rng: random.Random) -> list[ImageP
 def fetch_pairs(
     results: SweepResults, left: CellResults, right: CellResults, pairs: Sequence[ImagePair]
 ) -> Iterator[PairFiles]:
-    """The files of each pair in turn. Raises ReportError where the store lacks one."""
+    """The files of each pair in turn. Raises ReportError where the store lacks one, or a part."""
     for pair in pairs:
         trials = left.trials[pair.seed], right.trials[pair.seed]
         images, masks = [], []
         for trial, image, mask in zip(trials, pair.images, pair.masks, strict=True):
-            path = results.fetch(trial, image)
+            path = _fetch_whole(results, trial, image)
             if path is None:
                 lacks = f"run {trial.run_id} lacks the artifact {image}"
                 raise ReportError(f"{lacks} that its scores.parquet names: run the sweep --fresh")
             images.append(path)
-            masks.append(results.fetch(trial, mask) if mask else None)
+            masks.append(_fetch_whole(results, trial, mask) if mask else None)
         one, other = masks
         both = (one, other) if one is not None and other is not None else None
         yield PairFiles(pair, (images[0], images[1]), both)
+
+
+def _fetch_whole(results: SweepResults, trial: Trial, name: str) -> Path | None:
+    """A picture of a trial, None where it has none. Raises ReportError for one that was cut off."""
+    results.read(trial, name, read_pixels)
+    if damaged := results.damaged.get((trial.run_id, name)):
+        raise ReportError(damaged)
+    return results.fetch(trial, name)
 
 
 def read_pixels(path: Path) -> np.ndarray:

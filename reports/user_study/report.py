@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 from reports import prose, typeset
 from reports.export import escape_markdown, pick, to_markdown, write_csv
+from reports.files import drafting, publish
 from reports.statistics import ClusteredMean, ClusteredShare
 from reports.tables import Table
 from reports.user_study.analysis import Analysis, analyse
@@ -43,12 +43,12 @@ def write_analysis(responses: Responses, folder: Path) -> str:
         "items.csv": write_csv(_list_items(analysis)),
         "answers.csv": write_csv(_list_answers(analysis)),
     }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        typeset.write_text(folder / name, text)
-    with tempfile.TemporaryDirectory(prefix="study-") as temporary:
-        pdf = typeset.typeset(Path(temporary), _build_content(analysis, tables))
-        (folder / f"{STEM}.pdf").write_bytes(pdf)
+    with drafting(folder) as draft:
+        for name, text in texts.items():
+            typeset.write_text(draft / name, text)
+        pdf = typeset.typeset(draft, _build_content(analysis, tables))
+        (draft / f"{STEM}.pdf").write_bytes(pdf)
+        publish(draft, [*texts, f"{STEM}.pdf"])
     parts = [f"warning: {warn(analysis)}"] if warn(analysis) else []
     parts.append(conclude_study(analysis))
     parts += [f"{table.title}\n{_align(table)}" for table in tables]

@@ -124,16 +124,22 @@ def list_other_code(request: Request, folder: Path, trials: Iterable[StoredTrial
     done = {key_of(t): t for t in trials if t.state.name == "COMPLETE" and key_of(t) in planned}
     codes = {key: trial.user_attrs.get("code") for key, trial in done.items()}
     parts: dict[Key, set[str]] = {}
+    damaged: list[str] = []
     for key in done:
         path = folder / "trials" / request.cell(key[0]).folder(key[1]) / "result.json"
         if not path.is_file():  # Kept by another machine
             continue
-        measured = json.loads(path.read_text(encoding="utf-8")).get("measured")
+        try:
+            measured = json.loads(path.read_text(encoding="utf-8")).get("measured")
+        except (ValueError, AttributeError) as error:
+            damaged.append(f"{path} is damaged ({error}): to make all of them again, add --fresh")
+            continue
         parts[key] = measures_otherwise(measured, request.run(key)) if measured else {"unknown"}
     other = {key: some for key, some in parts.items() if some}
     lines = [
         describe_made_otherwise(request, codes),
         describe_measured_otherwise(len(done), other),
+        *damaged,
     ]
     return [line for line in lines if line]
 

@@ -3,7 +3,6 @@ would be alone, so that nothing that has finished is repeated and a stopped cata
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from conf import load as conf
 from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
+from reports.report import read_answer
 from sweeps.command import REFUSED, REMEASURE, config_words
 from sweeps.command import main as run_one
 from sweeps.engine.catalogue import brief_words, discover, list_words
@@ -210,9 +210,7 @@ def _print_answers(
     table = Table("sweep", "trials", "their time", "answer", show_lines=True)
     for request in requests:
         status = read_status(request)
-        path, answer = status.folder / "report.json", "no report"
-        if path.is_file():
-            answer = json.loads(path.read_text(encoding="utf-8"))["answer"]
+        answer = read_answer(status.folder) or "no report"
         trials = f"{len(status.counts.done)}/{len(status.counts.planned)}"
         failed = " (failed)" if statuses.get(request.sweep.name) else ""
         table.add_row(

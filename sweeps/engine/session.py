@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
@@ -12,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from conf import load as conf
 from conf.describe import show_count
+from conf.files import DiskFull
 from lightning_modules.tracking.store import public
 from reports import report
+from reports.files import FullDisk
 from reports.results import ReportError, place_words
 from sweeps.engine.bookkeeping import update_cell
 from sweeps.engine.create import create_study, tracking_uri
@@ -163,11 +164,14 @@ def _write_report(plan: Plan, console: Console) -> bool:
         if file.suffix in (".py", ".typ")
     }
     digest = conf.digest({"state": plan.mirror.experiment.state(), "source": source})
-    if plan.queue.facts.get("report") != digest or not (plan.folder / "report.pdf").is_file():
+    whole = (plan.folder / "report.pdf").is_file() and report.read_answer(plan.folder) is not None
+    if plan.queue.facts.get("report") != digest or not whole:
         uri, began = plan.mirror.uri, time.time()
         try:
             report.write_report(uri, plan.name, plan.folder)
             report.attach_report(uri, plan.name, plan.folder, began)
+        except FullDisk as error:
+            raise DiskFull(plan.folder, f"no report: {error}") from error
         except ReportError as error:
             config, where = plan.request.config, place_words(uri)
             if config.tracking_uri:  # Says nothing of the folder
@@ -177,6 +181,5 @@ def _write_report(plan: Plan, console: Console) -> bool:
             print(f"error: no report: {error}; to try again: {command}", file=sys.stderr)
             return False
         plan.queue.remember("report", digest)
-    answer = json.loads((plan.folder / "report.json").read_text(encoding="utf-8"))["answer"]
-    show(console, answer)
+    show(console, report.read_answer(plan.folder) or "")
     return True

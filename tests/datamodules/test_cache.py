@@ -237,3 +237,23 @@ def test_texts_are_light_and_work_in_worker_processes(tmp_path: Path):
     assert len(pickle.dumps(texts)) < 2000
     loader = DataLoader(Captions(texts), batch_size=2, num_workers=2)
     assert torch.equal(torch.cat(list(loader)), encode_texts(CAPTIONS)["hidden"])
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.98])
+def test_a_list_of_texts_that_was_cut_off_is_named_and_made_again(
+    tmp_path: Path, share: float
+) -> None:
+    def encode(texts: list[str]) -> dict[str, torch.Tensor]:
+        return {"hidden": torch.tensor([[float(len(text))] for text in texts])}
+
+    def fill() -> TextCache:
+        return TextCache.fill(tmp_path, text_facts("x", "float32"), ["a", "bb", "ccc"], encode)
+
+    cache = fill()
+    whole = cache.path.read_bytes()
+    cache.path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ValueError, match=r"texts.npy cannot be read .*computes it again"):
+        cache.get(["bb"])
+    again = fill()
+    assert again.path == cache.path and again.path.read_bytes() == whole
+    assert again.get(["bb", "a"])["hidden"].flatten().tolist() == [2.0, 1.0]

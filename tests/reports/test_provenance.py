@@ -49,7 +49,7 @@ def test_notes_on_the_data_are_reported(tmp_path: Path) -> None:
     made = "split 'train': captions are made of the names of the objects"
     path = tmp_path / "data.json"
     path.write_text(json.dumps(MANIFEST | {"notes": [made]}))
-    stored: Any = SimpleNamespace(fetch=lambda trial, name: path)
+    stored: Any = SimpleNamespace(read=lambda trial, name, read: read(path))
     assert f"note: {made}" in _describe_data(stored, [object()]).splitlines()  # type: ignore[list-item]
 
 

@@ -3,6 +3,7 @@ nothing lost whenever it is stopped."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from conf import load as conf
 from conf.schema import Backbone, Data, Evaluation, Method, Run
 from lightning_modules.backbone.backbone import Backbone as LoadedBackbone
 from lightning_modules.metrics.judge import JudgeScorer
@@ -211,3 +213,91 @@ def test_the_command_of_one_run(
     (folder / "scores.parquet").unlink()
     assert train.main([str(folder / "run.yaml"), "--remeasure"]) == 2
     assert "fresh=" in capsys.readouterr().err
+
+
+# --- inputs that were cut off ---------------------------------------------------------------------
+
+
+def cut(path: Path, share: float) -> Path:
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    return path
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.97])
+@pytest.mark.parametrize("name", ["result.json", "scores.parquet"])
+def test_a_result_that_was_cut_off_is_named_with_the_cure(
+    config: Run, folder: Path, name: str, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut(folder / name, share)
+    before = sorted(path.name for path in folder.iterdir())
+    with pytest.raises(NotKept, match=f"{folder / name} is damaged"):
+        remeasure(config, folder)
+    assert train.main([str(folder / "run.yaml"), "--remeasure"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{folder / name} is damaged" in line and "fresh=" in line
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"metrics": 1}', "null"])
+def test_a_result_that_is_another_file_is_named(config: Run, folder: Path, content: str) -> None:
+    (folder / "result.json").write_text(content)
+    with pytest.raises(NotKept, match="result.json is damaged"):
+        remeasure(config, folder)
+
+
+def test_a_table_without_its_columns_is_named(config: Run, folder: Path) -> None:
+    table = pd.read_parquet(folder / "scores.parquet")
+    table.drop(columns="noise").to_parquet(folder / "scores.parquet")
+    with pytest.raises(NotKept, match="scores.parquet is damaged .*noise"):
+        remeasure(config, folder)
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.97])
+def test_an_image_that_was_cut_off_is_named_with_the_cure(
+    config: Run, folder: Path, tmp_path: Path, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = Path(shutil.copytree(config.output, tmp_path / "runs"))
+    own = dataclasses.replace(config, output=str(output))
+    name = pd.read_parquet(folder / "scores.parquet")["image"][1]
+    path, before = cut(output / "images" / name, share), result(folder)
+    with pytest.raises(NotKept, match=f"{path} is damaged"):
+        remeasure(own, folder)
+    conf.write(own, folder / "run.yaml")
+    assert train.main([str(folder / "run.yaml"), "--remeasure"]) == 2
+    (line,) = (line for line in capsys.readouterr().err.splitlines() if "error" in line)
+    assert f"{path} is damaged" in line and "fresh=" in line
+    assert result(folder) == before and not (folder / module.PENDING).exists()
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.6, 0.999])
+def test_settings_that_were_cut_off_are_no_defaults(
+    folder: Path, share: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut(folder / "run.yaml", share)
+    assert train.main([str(folder / "run.yaml"), "--remeasure"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{folder / 'run.yaml'} is damaged" in line and "MLflow" in line
+
+
+def test_facts_of_the_images_are_not_needed(config: Run, folder: Path, tmp_path: Path) -> None:
+    output = Path(shutil.copytree(config.output, tmp_path / "runs"))
+    name = pd.read_parquet(folder / "scores.parquet")["image"][0]
+    facts = output / "images" / Path(name).parent / "facts.json"
+    assert facts.is_file()
+    cut(facts, 0.5)
+    new = remeasure(dataclasses.replace(config, output=str(output)), folder)
+    assert new["metrics"] == result(folder)["metrics"]
+
+
+@pytest.mark.parametrize("name", ["result.json", "scores.parquet"])
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_new_result_that_was_cut_off_does_not_replace_the_old_one(
+    config: Run, folder: Path, name: str, share: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    before, table = result(folder), (folder / "scores.parquet").read_bytes()
+    remeasure(config, folder)
+    cut(folder / module.PENDING / name, share)
+    assert adopt(folder) is None and result(folder) == before
+    assert (folder / "scores.parquet").read_bytes() == table
+    assert str(folder / module.PENDING) in caplog.text and not (folder / module.PENDING).exists()

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from helpers.memory_mlflow import MemoryMlflow
 from helpers.sweep_states import SWEEP
@@ -53,6 +54,11 @@ def command(sweep: Command, trainer: Any, code: dict[str, str]) -> Command:
     return sweep
 
 
+def write_table(folder: Path) -> None:
+    columns = ("split", "id", "prompt", "noise", "image")
+    pd.DataFrame({name: ["0"] for name in columns}).to_parquet(folder / "scores.parquet")
+
+
 @pytest.fixture
 def scored(monkeypatch: pytest.MonkeyPatch, code: dict[str, str]) -> list[Path]:
     """What was measured again: success is .9 then."""
@@ -65,6 +71,7 @@ def scored(monkeypatch: pytest.MonkeyPatch, code: dict[str, str]) -> list[Path]:
         result["measured"] = measured(1000, **code)
         (folder / PENDING).mkdir()
         (folder / PENDING / "result.json").write_text(json.dumps(result))
+        write_table(folder / PENDING)
         return result
 
     monkeypatch.setattr(remeasure, "remeasure", score)
@@ -227,6 +234,18 @@ def test_trials_whose_images_are_gone_are_named_with_the_cure(
     out = capsys.readouterr()
     assert len(scored) == 3 and "2 of its 6 images are not kept" in out.err
     assert "--fresh" in out.err
+
+
+def test_a_plan_names_a_result_that_was_cut_off(
+    command: Command, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command("seeds=1")
+    capsys.readouterr()
+    path = next(output.rglob("result.json"))
+    path.write_text(path.read_text()[:40])
+    assert command("seeds=1", "--plan") == 0
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if "damaged" in line)
+    assert "result.json is damaged" in line and "--fresh" in line
 
 
 def test_without_a_finished_trial_nothing_is_made(
