@@ -47,8 +47,8 @@ def metric_values(
     if column is None or (metric.weight and metric.weight not in samples.columns):
         return {}
     weights = samples.columns[metric.weight] if metric.weight else [1.0] * len(samples.ids)
-    rows = [
-        (name, value, weight)
+    rows = {
+        name: (value, weight)
         for name, of, value, weight in zip(
             samples.ids, samples.splits, samples.columns[column], weights, strict=True
         )
@@ -56,10 +56,9 @@ def metric_values(
         and (prompts is None or name.rpartition("#")[0] in prompts)
         and weight is not None
         and (value is not None or not weight)
-    ]
-    names = [name for name, *_ in rows]
-    values, used = ([row[i] for row in rows] for i in (1, 2))
-    return dict(zip(names, linearise(values, used), strict=True))
+    }
+    shares = linearise([value for value, _ in rows.values()], [w for _, w in rows.values()])
+    return dict(zip(rows, shares, strict=bool(shares)))
 
 
 def linearise(values: Sequence[float | None], weights: Sequence[float]) -> list[float]:

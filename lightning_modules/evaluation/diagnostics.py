@@ -3,6 +3,7 @@ of a prompt's objects, and its costs."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 
 from conf.files import to_json, write_atomically
 from conf.seeds import resolve_seeds
+from conf.spec import metrics
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture, CapturedMaps
 from lightning_modules.attention.early_exit import stop_after
@@ -19,6 +21,8 @@ from lightning_modules.metrics.registry import Columns
 from losses.attention import enhance_loss, separate_loss
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from conf.schema import Run
     from datamodules.captioned import CaptionedDataset
     from datamodules.loading import PairedDataModule
@@ -64,6 +68,19 @@ def diagnose(
     if evaluation.costs:
         values |= measure_costs(method, adapter, prompts, evaluation)
     return Diagnosis(values, columns)
+
+
+def keep_columns(table: pd.DataFrame, prompts: Sequence[Prompt]) -> Columns:
+    """The columns that `diagnose` gives, as an earlier table has them: of its images among these
+    prompts, None for the others."""
+    specs = [spec for spec in metrics().values() if not spec.scores_images]
+    names = {name for spec in specs for metric in spec.outputs for name in metric.columns}
+    rows = list(zip(table["split"], table["id"], table["noise"], strict=True))
+    columns: Columns = {}
+    for name in (name for name in table.columns if name in names):
+        known = dict(zip(rows, table[name], strict=True))
+        columns[name] = [known.get((p.split, str(p.id), p.noise)) for p in prompts]
+    return columns
 
 
 class Probe:

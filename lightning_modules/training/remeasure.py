@@ -18,7 +18,6 @@ from conf import load as conf
 from conf.describe import show_count
 from conf.files import create_folder, is_damage, read_kept, to_json, write_atomically
 from conf.schema import Run
-from conf.spec import metrics
 from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.versions import DIAGNOSTICS, join_parts, measured_by
 
@@ -74,6 +73,7 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     Raises NotKept, and ValueError or FileNotFoundError where a run with these settings does.
     """
     from datamodules.build import build_data
+    from lightning_modules.evaluation.diagnostics import keep_columns
     from lightning_modules.evaluation.evaluate import prepare_scorers, score, write_scores
     from lightning_modules.evaluation.mask_adherence import target_masks
     from lightning_modules.evaluation.plan import plan_evaluation
@@ -105,7 +105,7 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     }
     shutil.rmtree(folder / PENDING, ignore_errors=True)
     with create_folder(folder / PENDING) as draft:
-        columns |= _keep_columns(table)
+        columns |= keep_columns(table, prompts)
         write_scores(draft, prompts, images, columns, late.evaluation.keep_images, targets)
         shutil.rmtree(draft / "samples")  # The same pictures as before
         write_atomically(draft / RESULT, to_json(new))
@@ -198,13 +198,6 @@ def _keep(old: dict[str, Any], entry: str, scored: Container[str]) -> dict[str, 
         for key, value in old.get(entry, {}).items()
         if key not in scored and key.removeprefix("eval/") not in by_scorers
     }
-
-
-def _keep_columns(table: pd.DataFrame) -> dict[str, list[Any]]:
-    """The columns of what looks at the method, not at images."""
-    specs = [spec for spec in metrics().values() if not spec.scores_images]
-    names = {name for spec in specs for metric in spec.outputs for name in metric.columns}
-    return {name: table[name].tolist() for name in table if name in names}
 
 
 def _join_measured(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:

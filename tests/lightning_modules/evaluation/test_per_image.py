@@ -24,7 +24,7 @@ from datamodules.build import build_data
 from datamodules.formats.benchmarks import GENEVAL
 from datamodules.shapes.world import COLORS
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.evaluation.diagnostics import diagnose
+from lightning_modules.evaluation.diagnostics import diagnose, keep_columns
 from lightning_modules.evaluation.evaluate import prepare_scorers, score, write_scores
 from lightning_modules.evaluation.plan import Prompt, plan, real_images
 from lightning_modules.methods.untouched import Untouched
@@ -198,6 +198,15 @@ def test_a_metric_follows_from_its_column_as_declared(
     assert average(rows, metric) == pytest.approx(metrics[metric.key], abs=1e-6)
     plain = rows[metric.key].astype(float).mean()
     assert math.isclose(plain, metrics[metric.key], abs_tol=1e-6) != bool(metric.weight)
+
+
+def test_columns_of_the_method_go_with_their_images():
+    once = Prompt("val", 3, 3, "a ring", Target([]), 7)
+    prompts = [once, replace(once, noise=8), replace(once, index=4, id=4, noise=7)]
+    rows = {"split": ["val"] * 2, "id": ["4", "3"], "noise": [7, 7], "success": [True, False]}
+    old = pd.DataFrame(rows | {"map_overlap": [0.5, 0.25]})
+    assert keep_columns(old, prompts) == {"map_overlap": [0.25, None, 0.5]}
+    assert keep_columns(pd.DataFrame(rows), prompts) == {}
 
 
 def test_a_weight_needs_a_column():
