@@ -13,10 +13,8 @@ from reports.statistics.clustered import (
     krippendorff_alpha,
     two_way_bootstrap,
 )
-from reports.statistics.collapse import (
-    Collapse,
-    find_collapsed_seeds,
-)
+from reports.statistics.collapse import Collapse, find_collapsed_seeds
+from reports.statistics.comparisons import CellComparisons, Comparison
 from reports.statistics.components import (
     Components,
     PairComponents,
@@ -34,26 +32,10 @@ from reports.statistics.decisions import (
     decision,
     tost_paired,
 )
-from reports.statistics.dunnett import (
-    dunnett_quantile,
-)
-from reports.statistics.factorial import (
-    Contrast,
-    FactorialEffects,
-    Term,
-    factorial_effects,
-)
-from reports.statistics.improvement import (
-    Improvement,
-    probability_of_improvement,
-)
-from reports.statistics.intervals import (
-    Interval,
-    clopper_pearson,
-    mean_interval,
-    welch,
-    wilson,
-)
+from reports.statistics.dunnett import dunnett_quantile
+from reports.statistics.factorial import Contrast, FactorialEffects, Term, factorial_effects
+from reports.statistics.improvement import Improvement, probability_of_improvement
+from reports.statistics.intervals import Interval, clopper_pearson, mean_interval, welch, wilson
 from reports.statistics.paired import (
     Effect,
     Paired,
@@ -74,25 +56,10 @@ from reports.statistics.planning import (
     predict_smallest_difference,
     variances_of,
 )
-from reports.statistics.pooled import (
-    CellComparisons,
-    Comparison,
-    compare_cells,
-    compare_contrasts,
-)
-from reports.statistics.sequential import (
-    anytime_quantile,
-    e_value,
-    stein_total_seeds,
-)
-from reports.statistics.variance_table import (
-    VarianceSource,
-    variance_table,
-)
-from reports.statistics.without_images import (
-    ValueComparisons,
-    compare_cells_without_images,
-)
+from reports.statistics.pooled import compare_cells, compare_contrasts
+from reports.statistics.sequential import anytime_quantile, e_value, stein_total_seeds
+from reports.statistics.variance_table import VarianceSource, variance_table
+from reports.statistics.without_images import ValueComparisons, compare_cells_without_images
 
 __all__ = [
     "DIFFERS",

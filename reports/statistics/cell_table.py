@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from reports.statistics.components import pair_components
+from reports.statistics.rounding import ROUNDING, drop_rounding
 
 __all__ = [
     "CellContrast",
@@ -20,8 +21,6 @@ __all__ = [
     "pair_contrast",
     "read_table",
 ]
-
-ROUNDING = 1e-9  # Differences below this share of the values are rounding
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ def draw_sample(
     values = table.y[np.ix_(cells, own)]
     d = np.tensordot(contrast.weights[cells], values, axes=1)
     scale = float(np.abs(values).max())
-    d = np.where(np.abs(d) <= ROUNDING * scale, 0.0, d)
+    d = drop_rounding(d, scale)
     pair, least = pair_components(d), (ROUNDING * scale) ** 2
     squares = (pair.ms_seed, pair.ms_prompt, pair.ms_residual)
     a, b, e = (0.0 if square <= least else square for square in squares)

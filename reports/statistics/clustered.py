@@ -16,6 +16,7 @@ import numpy as np
 from scipy import special
 
 from reports.statistics.intervals import wilson
+from reports.statistics.rounding import drop_rounding
 
 __all__ = [
     "ClusteredMean",
@@ -85,7 +86,8 @@ def clustered_difference(
     """
     if left.shape != right.shape or left.ndim != 2 or left.size == 0:
         raise ValueError(f"expected two arrays [seeds, prompts], got {left.shape}, {right.shape}")
-    d = left.astype(np.float64) - right.astype(np.float64)
+    scale = float(max(np.abs(left).max(), np.abs(right).max()))
+    d = drop_rounding(left.astype(np.float64) - right.astype(np.float64), scale)
     tails = [(1 - level) / 2, (1 + level) / 2]
     low, high = np.quantile(two_way_bootstrap(d, draws, seed), tails)
     return float(d.mean()), float(low), float(high)

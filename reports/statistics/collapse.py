@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from reports.statistics.components import residual_with_floor
 from reports.statistics.intervals import clopper_pearson
+from reports.statistics.rounding import drop_rounding
 
 __all__ = ["Collapse", "find_collapsed_seeds"]
 
@@ -64,14 +65,15 @@ def find_collapsed_seeds(
         )
     if better not in ("higher", "lower"):
         raise ValueError(f"better={better!r}: expected higher or lower")
-    d = a - b if better == "higher" else b - a
+    scale = float(max(np.abs(a).max(), np.abs(b).max()))
+    d = drop_rounding(a - b if better == "higher" else b - a, scale)
     prompts = d.shape[1]
     distances = []
     for row in d:
         noise = float(row.var(ddof=1))
         noise = residual_with_floor(noise, prompts) if binary else noise
         mean, error = float(row.mean()), math.sqrt(noise / prompts)
-        if abs(mean) <= 1e-9 * max(float(np.abs(a).max()), float(np.abs(b).max())):
+        if mean == 0:
             distances.append(0.0)
         else:
             distances.append(mean / error if error else math.copysign(math.inf, mean))

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from reports.statistics.rounding import ROUNDING
+
 __all__ = ["DIFFERS", "NO_DIFFERENCE", "OPEN", "Equivalence", "bound", "decision", "tost_paired"]
 
 DIFFERS = "differs"
@@ -47,12 +49,12 @@ def decision(
     """
     if delta is not None and not delta > 0:
         raise ValueError(f"delta={delta}: expected a positive difference that matters, or None")
-    if not (math.isfinite(low) and math.isfinite(high)) or high - low <= 1e-9 * scale:
-        return OPEN
     if low > high:
         raise ValueError(f"low={low}, high={high}: expected low <= high")
+    if not (math.isfinite(low) and math.isfinite(high)) or high - low <= ROUNDING * scale:
+        return OPEN
     size = abs((low + high) / 2 if mean is None else mean)
-    least = max(1e-9 * scale, 0.0 if decimals is None else 0.5 * 10.0**-decimals * (1 - 1e-9))
+    least = max(ROUNDING * scale, 0.0 if decimals is None else 0.5 * 10.0**-decimals * (1 - 1e-9))
     if (low > 0 or high < 0) and size >= least:
         return DIFFERS
     if delta is not None and bound(low, high) < delta:

@@ -10,6 +10,7 @@ import numpy as np
 
 from reports.statistics.cell_table import find_cell, read_table
 from reports.statistics.pooled import compare_cells
+from reports.statistics.rounding import drop_rounding
 
 __all__ = ["Improvement", "probability_of_improvement"]
 
@@ -43,9 +44,8 @@ def probability_of_improvement(
         raise ValueError(f"better={better!r}: expected higher or lower")
     table = read_table(y)
     control = find_cell(table, baseline)
-    d = table.y - table.y[control]
-    rounding = 1e-9 * np.nanmax(np.abs(table.y))
-    sign = np.sign(np.where(np.abs(d) <= rounding, 0.0, d)) * (1 if better == "higher" else -1)
+    d = drop_rounding(table.y - table.y[control], float(np.nanmax(np.abs(table.y))))
+    sign = np.sign(d if better == "higher" else -d)
     judged = compare_cells(sign, control, level, binary=True).comparisons
     return [
         Improvement(

@@ -12,6 +12,7 @@ from scipy import special
 
 from reports.statistics.intervals import Interval, mean_interval
 from reports.statistics.roots import find_root
+from reports.statistics.rounding import ROUNDING, drop_rounding
 
 __all__ = [
     "Effect",
@@ -27,7 +28,6 @@ __all__ = [
 ]
 
 EXACT_UP_TO = 20  # 2**19 sums; beyond that the flips are drawn
-ROUNDING = 1e-9  # Differences below this share of the values are rounding
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,10 @@ def _subtract(left: Sequence[float], right: Sequence[float]) -> tuple[float, ...
     d = a - b
     if not np.isfinite(d).all():
         return tuple(map(float, d))
-    rounding = ROUNDING * max(np.abs(a).max(), np.abs(b).max())
-    if np.ptp(d) <= rounding:
+    scale = max(np.abs(a).max(), np.abs(b).max())
+    if np.ptp(d) <= ROUNDING * scale:
         d = np.full_like(d, d[0])
-    return tuple(map(float, np.where(np.abs(d) <= rounding, 0.0, d)))
+    return tuple(map(float, drop_rounding(d, scale)))
 
 
 def sign_flip_p(differences: Sequence[float], draws: int = 100_000, seed: int = 0) -> float:

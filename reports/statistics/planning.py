@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from scipy import special
 
+from reports.statistics.comparisons import Comparison
 from reports.statistics.decisions import OPEN, decision
 from reports.statistics.dunnett import dunnett_quantile
 from reports.statistics.paired import detectable_shift
-from reports.statistics.pooled import Comparison
 from reports.statistics.widths import Width, widths_for_prompts_like_these
 
 __all__ = [
