@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 
-__all__ = ["GENEVAL", "Benchmark", "draw_evenly", "t2i_compbench"]
+__all__ = ["GENEVAL", "Benchmark", "draw_evenly", "order_evenly", "t2i_compbench"]
 
 
 @dataclass(frozen=True)
@@ -62,30 +62,43 @@ def t2i_compbench(stem: str) -> Benchmark | None:
 
 
 def draw_evenly(strata: Sequence[Hashable], count: int, seed: int = 0) -> list[int]:
-    """``count`` of the indices 0 … N - 1, ascending, drawn evenly over ``strata``, N names of the
-    stratum that each index belongs to.
+    """The first ``count`` of `order_evenly`, ascending; all indices where ``count`` is N or
+    more."""
+    return sorted(order_evenly(strata, seed)[:count])
 
-    Each stratum gives its proportional share (rounded by the largest remainder; one at least, where
-    ``count`` allows it), and of as many equal stretches of it, in its order, one index each, which
-    ``seed`` draws. All indices where ``count`` is N or more.
+
+def order_evenly(strata: Sequence[Hashable], seed: int = 0) -> list[int]:
+    """The indices 0 … N - 1 in an order whose beginnings, however long, are even draws over
+    ``strata``, N names of the stratum that each index belongs to; ``seed`` says which.
+
+    Each stratum gives one, the largest first, then the one that has the least of its share
+    (Sainte-Laguë's divisors 1, 3, 5, …, by which a longer draw takes nothing back). Within a
+    stratum, in its order, a van der Corput sequence with a random digital shift: whatever was
+    drawn lies evenly over the whole of it.
     """
     members: dict[Hashable, list[int]] = {}
     for index, stratum in enumerate(strata):
         members.setdefault(stratum, []).append(index)
-    if count >= len(strata):
-        return list(range(len(strata)))
-    exact = {name: count * len(rows) / len(strata) for name, rows in members.items()}
-    least = int(count >= len(members))
-    shares = {name: max(least, int(share)) for name, share in exact.items()}
-    while (left := count - sum(shares.values())) != 0:
-        step = 1 if left > 0 else -1
-        can = [name for name in shares if step > 0 or shares[name] > least]
-        nearest = max(can, key=lambda name: step * (exact[name] - shares[name]))
-        shares[nearest] += step
     rng = np.random.Generator(np.random.PCG64(seed))
-    drawn = []
-    for name, rows in members.items():
-        share = shares[name]
-        edges = [i * len(rows) // share for i in range(share + 1)] if share else []
-        drawn += [rows[int(rng.integers(*stretch))] for stretch in pairwise(edges)]
-    return sorted(drawn)
+    waiting: list[tuple[bool, float, int, int]] = []  # The next seat of each stratum
+    spread = []
+    for number, rows in enumerate(members.values()):
+        spread.append([rows[i] for i in _van_der_corput(len(rows), rng)])
+        waiting.append((False, -len(rows), number, 0))
+    heapq.heapify(waiting)
+    order = []
+    while waiting:
+        _, _, number, drawn = heapq.heappop(waiting)
+        order.append(spread[number][drawn])
+        if (drawn := drawn + 1) < len(spread[number]):
+            share = len(spread[number]) / (2 * drawn + 1)
+            heapq.heappush(waiting, (True, -share, number, drawn))
+    return order
+
+
+def _van_der_corput(count: int, rng: np.random.Generator) -> list[int]:
+    """0 … ``count`` - 1 by the reversed bits of 0, 1, 2, …, shifted by random bits."""
+    bits = max(count - 1, 0).bit_length()
+    shift = int(rng.integers(2**bits))
+    places = (int(f"{i:0{bits}b}"[::-1], 2) ^ shift for i in range(2**bits)) if bits else [0]
+    return [place for place in places if place < count]

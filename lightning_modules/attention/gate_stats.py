@@ -4,10 +4,10 @@ which gradient reaches them."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -31,15 +31,18 @@ BINS = (PIXEL + 1) * SPANS  # One for each type and span
 class GateRecord:
     """Counts over everything that passed while the record was on. Gates that a rule holds open or
     closed (``free`` is False) are not counted. With ``conditional_half`` only the second half of a
-    guidance batch counts; ``keep_maps`` keeps mean gates, ``live`` the latest pass in the graph.
+    guidance batch counts; ``by_image`` counts each row of a batch by itself, and all batches have
+    as many then; ``keep_maps`` keeps mean gates, ``live`` the latest pass in the graph.
 
-    All fields but the first three go from a site's name to what was recorded there.
+    All fields but the first four go from a site's name to what was recorded there.
     """
 
     conditional_half: bool = False
     keep_maps: bool = False
     live: bool = False
-    closed: dict[str, Tensor] = field(default_factory=dict)  # Number of gates, float64 [BINS]
+    by_image: bool = False
+    # Number of gates, float64 [BINS], or [B, BINS] by image
+    closed: dict[str, Tensor] = field(default_factory=dict)
     counted: dict[str, Tensor] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)  # Mean of the gates over calls, [B, N, T]
     calls: dict[str, int] = field(default_factory=dict)
@@ -104,10 +107,13 @@ class GateRecord:
             timesteps = torch.zeros(1)
         times = timesteps.to(gate.device).double()
         span = (times * SPANS / TIMESTEPS).long().clamp(0, SPANS - 1).view(-1, 1)
-        bins = (types.long() * SPANS + span.expand(batch, tokens)).flatten()
+        bins = types.long() * SPANS + span.expand(batch, tokens)
         for store, values in ((self.closed, closed), (self.counted, counted)):
-            sums = torch.zeros(BINS, dtype=torch.float64, device=gate.device)
-            _add_to(store, site, sums.scatter_add_(0, bins, values.flatten()))
+            if not self.by_image:
+                bins, values = bins.view(1, -1), values.view(1, -1)
+            sums = torch.zeros(len(bins), BINS, dtype=torch.float64, device=gate.device)
+            sums = sums.scatter_add_(1, bins, values)
+            _add_to(store, site, sums if self.by_image else sums[0])
 
     def _watch_gradient(self, site: str, gate: Tensor, free: Tensor) -> None:
         closed = (gate.detach() < 0.5) & free
@@ -162,19 +168,23 @@ class GateRecord:
             for name in self.closed
             if self.counted[name].sum() > 0
         }
-        if not self.closed:
-            return result
-        closed, counted = (
-            _sum_sites(store).view(-1, SPANS) for store in (self.closed, self.counted)
-        )
-        for kind, name in TYPE_NAMES.items():
-            if counted[kind].sum() > 0:
-                result[f"kind/{name}"] = _share(closed[kind], counted[kind])
-        for span in range(SPANS):
-            if counted[:, span].sum() > 0:
-                first, last = span * TIMESTEPS // SPANS, (span + 1) * TIMESTEPS // SPANS - 1
-                result[f"time/{first}-{last}"] = _share(closed[:, span], counted[:, span])
+        if self.closed:
+            closed, counted = _sum_sites(self.closed), _sum_sites(self.counted)
+            for name, part in _parts(closed.view(-1, BINS), counted.view(-1, BINS)):
+                result[name] = _share(*part)
         return result
+
+    def counts_by_image(self) -> dict[str, list[tuple[float, float]]]:
+        """For each image, of the record ``by_image``, how many free gates were closed and how many
+        there were, over all sites: of all kinds and times under "", the others as in `shares`."""
+        if not self.closed:
+            return {}
+        closed, counted = _sum_sites(self.closed), _sum_sites(self.counted)
+        parts = [("", (closed, counted)), *_parts(closed, counted)]
+        return {
+            name: list(zip(some.sum(1).tolist(), whole.sum(1).tolist(), strict=True))
+            for name, (some, whole) in parts
+        }
 
     def gradients(self) -> dict[str, float]:
         """Root mean square of the loss's gradient by a gate, over all ``closed`` and all ``open``
@@ -185,6 +195,19 @@ class GateRecord:
         rms = (squares / counts.clamp_min(1)).sqrt().tolist()
         names = zip(("closed", "open"), rms, counts.tolist(), strict=True)
         return {name: value for name, value, count in names if count}
+
+
+def _parts(closed: Tensor, counted: Tensor) -> Iterator[tuple[str, tuple[Tensor, Tensor]]]:
+    """Name -> the counts [B, n] of a kind of tokens or a span of timesteps, of [B, BINS], where
+    there are any."""
+    planes = (closed.view(-1, PIXEL + 1, SPANS), counted.view(-1, PIXEL + 1, SPANS))
+    slices: dict[str, Any] = {f"kind/{name}": (slice(None), i) for i, name in TYPE_NAMES.items()}
+    for span in range(SPANS):
+        first, last = span * TIMESTEPS // SPANS, (span + 1) * TIMESTEPS // SPANS - 1
+        slices[f"time/{first}-{last}"] = (slice(None), slice(None), span)
+    for name, part in slices.items():
+        if planes[1][part].sum() > 0:
+            yield name, (planes[0][part], planes[1][part])
 
 
 def _add_to(store: dict[str, Tensor], site: str, values: Tensor) -> None:

@@ -235,11 +235,15 @@ class Gates(nn.Module, GateHook):
 
     @contextmanager
     def recording(
-        self, conditional_half: bool = False, keep_maps: bool = False, live: bool = False
+        self,
+        conditional_half: bool = False,
+        keep_maps: bool = False,
+        live: bool = False,
+        by_image: bool = False,
     ) -> Iterator[GateRecord]:
         """Records what the gates do inside the block; ``live`` also keeps the latest pass's logits
         with their gradient."""
-        before, self.record = self.record, GateRecord(conditional_half, keep_maps, live)
+        before, self.record = self.record, GateRecord(conditional_half, keep_maps, live, by_image)
         try:
             yield self.record
         finally:

@@ -22,7 +22,7 @@ from conf.files import create_folder, write_atomically
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import diagnose
-from lightning_modules.evaluation.images import ImageStore, image_facts
+from lightning_modules.evaluation.images import ImageStore, image_facts, image_keys
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
 from lightning_modules.evaluation.plan import (
     Prompt,
@@ -121,8 +121,9 @@ def evaluate(
     clock("score")
     told = mask_guidance(prompts, targets, evaluation) if targets and method.takes_masks else None
     objects = find_objects(datamodule, prompts) if method.takes_objects else None
-    facts = image_facts(config, prompts, trained, told, objects)
-    images = ImageStore(Path(config.output) / "images", facts, len(prompts))
+    facts = image_facts(config, trained, told is not None)
+    keys = image_keys(prompts, told, objects)
+    images = ImageStore(Path(config.output) / "images", facts, keys)
     draw_missing(method, prompts, evaluation, images, emit, told, objects)
     clock("sample")
     if not first:
@@ -149,51 +150,52 @@ def draw_missing(
     masks: Sequence[PromptMasks] | None = None,
     objects: list[list[Phrase]] | None = None,
 ) -> None:
-    """Draws the images that are not there, in batches that do not depend on what is missing;
-    returns when those of all processes are there."""
+    """Draws the images that are not there, and only these; returns when those of all processes are
+    there.
 
-    def find_missing() -> list[int]:
-        rows = images.missing(lambda text, share: emit(text, 0.0))
-        # The method's statistics are of all images
-        everything = method.collects_stats and (rows or images.stats is None)
-        return list(range(len(prompts))) if everything else rows
+    The first prompts of all splits come first, so that fewer prompts are drawn in the batches that
+    begin a drawing of more, and more added to them in those that end it, where the number of images
+    is a multiple of the batch.
+    """
+
+    def find_missing() -> tuple[list[int], list[list[int]]]:
+        missing = images.missing(lambda text, share: emit(text, 0.0))
+        known = images.measured() if method.collects_stats else {*images.keys}
+        rows = {*missing, *(row for row, key in enumerate(images.keys) if key not in known)}
+        ordered = sorted(rows, key=lambda row: (prompts[row].place, row))
+        return missing, images.plan_batches(ordered, config.batch)
 
     # One process looks: for the others, some of what is missing may have been drawn when they look
-    missing = set(distributed.once(find_missing))
-    batches = [
-        range(len(prompts))[s : s + config.batch] for s in range(0, len(prompts), config.batch)
-    ]
-    own = share(len(batches), *ranks())
-    todo = [batch for batch in (batches[i] for i in own) if missing.intersection(batch)]
-    if todo:
+    missing, batches = distributed.once(find_missing)
+    todo = [batches[i] for i in share(len(batches), *ranks())]
+    if missing:
         images.check_space(len(missing), method.resolution)
-    began, done, total = time.monotonic(), 0, sum(map(len, todo))
-    with method.collect_stats(config.guidance) as stats:
-        for number, rows in enumerate(todo, 1):
-            chunk = prompts[rows.start : rows.stop]
-            texts, noises = [p.text for p in chunk], [p.noise for p in chunk]
-            guide = masks and masks[rows.start : rows.stop]
-            named = {"objects": objects[rows.start : rows.stop]} if objects else {}
-            backbone = getattr(method, "backbone", None)
-            first = number == 1
-            looking: AbstractContextManager[dict[str, Any]] = (
-                watch_denoiser(backbone) if first else nullcontext({})
+    began, done, total, lacking = time.monotonic(), 0, sum(map(len, todo)), set(missing)
+    for number, rows in enumerate(todo, 1):
+        chunk = [prompts[row] for row in rows]
+        texts, noises = [p.text for p in chunk], [p.noise for p in chunk]
+        guide = [masks[row] for row in rows] if masks is not None else None
+        named = {"objects": [objects[row] for row in rows]} if objects else {}
+        backbone = getattr(method, "backbone", None)
+        looking: AbstractContextManager[dict[str, Any]] = (
+            watch_denoiser(backbone) if number == 1 else nullcontext({})
+        )
+        with looking as seen, method.collect_stats(config.guidance) as stats:
+            pictures = method.generate(
+                texts, noises, guide, config.steps, config.guidance, config.batch, **named
             )
-            with looking as seen:
-                pictures = method.generate(
-                    texts, noises, guide, config.steps, config.guidance, config.batch, **named
-                )
-            if first:
-                facts = describe_sampling(backbone, seen, len(chunk))
-                write_ran(images.folder, facts | {"resolution": pictures.shape[-1]})
-            for row, picture in zip(rows, pictures, strict=True):
+        if number == 1:
+            facts = describe_sampling(backbone, seen, len(chunk))
+            write_ran(images.folder, facts | {"resolution": pictures.shape[-1]})
+        for row, picture in zip(rows, pictures, strict=True):
+            if row in lacking:  # What is there stays as it is
                 images.save(row, picture)
-            done += len(rows)
-            left = (time.monotonic() - began) / number * (len(todo) - number)
-            emit(f"sampling: image {done}/{total}, {left:.0f} s left", DRAWING * number / len(todo))
-    if method.collects_stats and missing:
-        images.write_stats(done, stats)
-    if not missing:
+        if method.collects_stats:
+            images.write_stats(rows, stats)
+        done += len(rows)
+        left = (time.monotonic() - began) / number * (len(todo) - number)
+        emit(f"sampling: image {done}/{total}, {left:.0f} s left", DRAWING * number / len(todo))
+    if not batches:
         emit(f"sampling: {show_count(len(prompts), 'image')}, all there already", DRAWING)
     distributed.barrier()
 
@@ -243,19 +245,22 @@ def write_scores(
 
     samples: list[str | None] = [None] * len(prompts)
     masks: list[str | None] = [None] * len(prompts)
+    splits = list(dict.fromkeys(prompt.split for prompt in prompts))
     shown = shown_prompts(prompts, count)
     with create_folder(folder / "samples", replace=True) as draft:
         for i, prompt in enumerate(prompts):
             if (prompt.split, prompt.index) not in shown:
                 continue
-            samples[i] = f"samples/{i:04d}.png"
+            # The same with more prompts
+            name = f"{splits.index(prompt.split)}-{prompt.index:05d}-{prompt.number}"
+            samples[i] = f"samples/{name}.png"
             picture = images.load([i])[0].permute(1, 2, 0).numpy()
-            Image.fromarray(picture).save(draft / f"{i:04d}.png")
+            Image.fromarray(picture).save(draft / f"{name}.png")
             if targets and targets[i]:
-                masks[i] = f"samples/{i:04d}-mask.png"
+                masks[i] = f"samples/{name}-mask.png"
                 numbered = [(number + 1) * target for number, target in enumerate(targets[i])]
                 plane = torch.stack(numbered).amax(0).to(torch.uint8)
-                Image.fromarray(plane.numpy()).save(draft / f"{i:04d}-mask.png")
+                Image.fromarray(plane.numpy()).save(draft / f"{name}-mask.png")
     frame = pd.DataFrame(
         {
             "split": [p.split for p in prompts],

@@ -1,6 +1,11 @@
-"""Generated images on disk, each drawn once: the same prompts on the same noise from the same
-weights are found here by every trial, by a run that was killed, and by a metric that is asked for
-later."""
+"""Generated images on disk, each drawn once: the same prompt on the same noise from the same
+weights is found here by every trial, however many other prompts it draws, by a run that was killed,
+and by a metric that is asked for later.
+
+A folder holds what is drawn in one way, a file is named by what it shows. ``batches/*.json`` say
+which images were drawn together, since rounding follows the batch, and what the method measured of
+itself on each of them.
+"""
 
 from __future__ import annotations
 
@@ -26,35 +31,29 @@ from conf.seeds import training_seeds
 from conf.spec import methods
 from datamodules.batch import Phrase
 from datamodules.formats.images import check_image
-from datamodules.loading import ranks
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.training.contents import shipped_digests
 from lightning_modules.training.keys import backbone_facts, method_facts, sampling_code
 
 if TYPE_CHECKING:
+    from lightning_modules.methods.base import ImageStats
     from lightning_modules.methods.mask_targets import PromptMasks
 
 Emit = Callable[[str, float], None]
+BATCHES = "batches"  # Folder, beside the images
 # How PIL writes them: both keep every pixel
 FORMATS: dict[str, dict[str, Any]] = {"png": {}, "webp": {"lossless": True}}
 
 
-def image_facts(
-    config: Run,
-    prompts: Sequence[Prompt],
-    trained: str | None,
-    masks: Sequence[PromptMasks] | None = None,
-    objects: Sequence[Sequence[Phrase]] | None = None,
-) -> dict[str, Any]:
-    """What images depend on. ``config`` is that of the evaluation; ``trained`` the key of the
-    adapter, None where nothing was trained; ``masks``: what the method is given of where things
-    should be (`mask_guidance`); ``objects``: the words that name each prompt's objects, where it is
-    told these."""
+def image_facts(config: Run, trained: str | None, guided: bool = False) -> dict[str, Any]:
+    """What all images depend on that are drawn in one way, whatever they show (`image_keys`).
+    ``config`` is that of the evaluation; ``trained`` the key of the adapter, None where nothing was
+    trained; ``guided``: whether the method is given masks (`mask_guidance`)."""
     facts, evaluation = conf.to_dict(conf.as_run(config)), config.evaluation
     facts["method"] = method_facts(config)
     facts["method"].pop("init")
     facts["trainer"].pop("devices")
-    guided = ("masks", "turn", "mirror") if masks is not None else ()
+    told = ("masks", "turn", "mirror") if guided else ()
     # A method that learns on each prompt has no adapter, but a recipe
     learns = methods()[config.method.name].sections
     recipe = [facts["trainer"], training_seeds(config)] if learns else "none"
@@ -66,25 +65,43 @@ def image_facts(
         "method": facts["method"],
         "training": trained or recipe,
         "sampling": {
-            key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format", *guided)
+            key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format", *told)
         },
-        "prompts": [[prompt.text, prompt.noise] for prompt in prompts],
-        "masks": _digest_masks(prompts, masks) if masks is not None else None,
-        **({"objects": [[(p.start, p.end) for p in each] for each in objects]} if objects else {}),
         **({"drawn with": shipped} if shipped else {}),
     }
 
 
-def _digest_masks(prompts: Sequence[Prompt], masks: Sequence[PromptMasks]) -> str:
-    """Of the masks that are given with the prompts, as they are, whatever made them, and of the
-    words that they are the places of."""
-    digest = hashlib.sha256()
-    for prompt, of_prompt in zip(prompts, masks, strict=True):
-        words = [(phrase.text, phrase.start, phrase.end) for phrase in prompt.phrases]
-        digest.update(repr(words).encode())
-        for _, mask in of_prompt or ():
-            digest.update(repr((tuple(mask.shape), str(mask.dtype))).encode())
-            digest.update(mask.cpu().contiguous().numpy().tobytes())
+def image_keys(
+    prompts: Sequence[Prompt],
+    masks: Sequence[PromptMasks] | None = None,
+    objects: Sequence[Sequence[Phrase]] | None = None,
+) -> list[str]:
+    """Digests of what each image shows: its prompt on its noise, and what the method is given with
+    it: ``masks`` of where things should be (`mask_guidance`), ``objects``, the words that name the
+    prompt's objects."""
+    keys = []
+    for i, prompt in enumerate(prompts):
+        facts: dict[str, Any] = {"prompt": prompt.text, "noise": prompt.noise}
+        if masks is not None:
+            facts["masks"] = _digest_masks(prompt, masks[i])
+        if objects is not None:
+            facts["objects"] = [(phrase.start, phrase.end) for phrase in objects[i]]
+        keys.append(_digest(facts))
+    return keys
+
+
+def _digest(facts: Any) -> str:
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:20]
+
+
+def _digest_masks(prompt: Prompt, masks: PromptMasks) -> str:
+    """Of the masks that are given with a prompt, as they are, whatever made them, and of the words
+    that they are the places of."""
+    words = [(phrase.text, phrase.start, phrase.end) for phrase in prompt.phrases]
+    digest = hashlib.sha256(repr(words).encode())
+    for _, mask in masks or ():
+        digest.update(repr((tuple(mask.shape), str(mask.dtype))).encode())
+        digest.update(mask.cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -111,21 +128,22 @@ def load_images(paths: Sequence[Path]) -> Tensor:
 
 
 class ImageStore:
-    """``count`` images below ``root``, in a folder that ``facts`` name: ``00000.png`` … in the
-    order of the prompts, and facts.json.
+    """The images ``keys`` (`image_keys`; one may come twice) below ``root``, in a folder that
+    ``facts`` name, which facts.json has.
 
-    A file appears whole or not at all, so that several processes may draw at once.
+    A file appears whole or not at all, so that several processes may draw at once. Images are asked
+    for by their rows in ``keys``.
     """
 
-    def __init__(self, root: Path, facts: dict[str, Any], count: int) -> None:
+    def __init__(self, root: Path, facts: dict[str, Any], keys: Sequence[str]) -> None:
         self.folder = root / conf.digest(facts)
-        self.count, self.form = count, facts["sampling"]["image_format"]
+        self.keys, self.form = list(keys), facts["sampling"]["image_format"]
         self.folder.mkdir(parents=True, exist_ok=True)
         if read_json(self.folder / "facts.json") is None:
             write_atomically(self.folder / "facts.json", json.dumps(facts, indent=1))
 
     def path(self, row: int) -> Path:
-        return self.folder / f"{row:05d}.{self.form}"
+        return self.folder / f"{self.keys[row]}.{self.form}"
 
     def name(self, row: int) -> str:
         """Folder and file, which no other image below the same root has."""
@@ -135,7 +153,7 @@ class ImageStore:
         """The rows of images that are to be drawn. What was cut off is dropped, with a line."""
         there = {entry.name for entry in os.scandir(self.folder)}
         missing = []
-        for row in range(self.count):
+        for row in range(len(self.keys)):
             path = self.path(row)
             if path.name in there:
                 header = check_image(path)
@@ -174,26 +192,59 @@ class ImageStore:
                 "lower evaluation.prompts",
             )
 
+    def plan_batches(self, rows: Sequence[int], size: int) -> list[list[int]]:
+        """Batches of ``size`` images at most in which ``rows`` are drawn, in this order, each image
+        once. One that was begun and not ended is drawn as it was begun: rounding follows the batch.
+        Keeps which they are."""
+        row_of = {key: row for row, key in reversed([*enumerate(self.keys)])}
+        wanted = dict.fromkeys(self.keys[row] for row in rows)
+        batches = []
+        for batch in self._read_batches():
+            known = all(key in row_of for key in batch["images"])
+            if known and len(batch["images"]) <= size and wanted.keys() & set(batch["images"]):
+                batches.append(batch["images"])
+                wanted = {key: None for key in wanted if key not in set(batch["images"])}
+        rest = list(wanted)
+        batches += [rest[start : start + size] for start in range(0, len(rest), size)]
+        for keys in batches:
+            self._write_batch(keys, None)
+        return [[row_of[key] for key in keys] for keys in batches]
+
+    def write_stats(self, rows: Sequence[int], stats: ImageStats) -> None:
+        """What the method measured of itself on a batch of `plan_batches`."""
+        self._write_batch([self.keys[row] for row in rows], stats)
+
+    def _write_batch(self, keys: Sequence[str], stats: ImageStats | None) -> None:
+        path = self.folder / BATCHES / f"{_digest(list(keys))}.json"
+        if stats is not None or read_json(path) is None:
+            write_atomically(path, to_json({"images": list(keys), "stats": stats}))
+
+    def _read_batches(self) -> list[dict[str, Any]]:
+        files = sorted((self.folder / BATCHES).glob("[!.]*.json"))
+        return [batch for batch in map(read_json, files) if batch is not None]
+
+    def measured(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Key of an image -> what the method measured of itself on it: name -> sum and count."""
+        known: dict[str, dict[str, tuple[float, float]]] = {}
+        for batch in self._read_batches():
+            if batch["stats"] is None:
+                continue
+            for i, key in enumerate(batch["images"]):
+                own = {name: tuple(of[i]) if of else (0, 0) for name, of in batch["stats"].items()}
+                known.setdefault(key, own)
+        return known
+
     @property
     def stats(self) -> dict[str, float] | None:
-        """What the method measured of itself while all the images were drawn, the mean over images;
-        NaN where it is undefined for some of them, None while some of it is not there."""
-        first = read_json(self.folder / "stats-0.json")
-        if first is None:
+        """What the method measured of itself on all the images, totals of sums by those of counts;
+        NaN where nothing was counted, None while some of it is not there."""
+        known = self.measured()
+        if not all(key in known for key in self.keys):
             return None
-        parts = [read_json(self.folder / f"stats-{rank}.json") for rank in range(first["of"])]
-        if None in parts:
-            return None
-        sums: dict[str, list[float]] = {}
-        for part in parts:
-            for key, value in part["values"].items() if part["images"] else ():
-                total = sums.setdefault(key, [0, 0])
-                total[0] += (math.nan if value is None else value) * part["images"]
-                total[1] += part["images"]
-        return {key: total / images for key, (total, images) in sums.items()}
-
-    def write_stats(self, images: int, values: dict[str, float]) -> None:
-        """What the method measured on this process's share of the images."""
-        rank, world = ranks()
-        content = {"images": images, "of": world, "values": values}
-        write_atomically(self.folder / f"stats-{rank}.json", to_json(content))
+        totals: dict[str, list[float]] = {}
+        for key in self.keys:
+            for name, (part, count) in known[key].items():
+                total = totals.setdefault(name, [0, 0])
+                total[0] += part
+                total[1] += count
+        return {name: part / count if count else math.nan for name, (part, count) in totals.items()}

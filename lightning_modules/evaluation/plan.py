@@ -1,11 +1,12 @@
 """What is drawn in an evaluation: the same prompts on the same noise for every method.
 
 Prompts are all captions of the evaluation splits, or fewer: of images the first, in the order of
-the dataset; of prompts that have tasks or categories, an even draw over these (`draw_evenly`).
-They are the same for every cell and seed; ``prompt_seed`` draws others. Noise j of prompt i of
-split k under sampling seed s is seeded by (s, j, k, i) alone, so that every cell of a sweep draws
-on the same noise: comparisons are paired. A prompt whose file gives it a seed has that in the place
-of i: of the first split under sampling seed 0 it is the seed of its first image.
+the dataset; of prompts that have tasks or categories, an even draw over these (`order_evenly`).
+They are the same for every cell and seed, and fewer are the first of more; ``prompt_seed`` draws
+others. Noise j of prompt i of split k under sampling seed s is seeded by (s, j, k, i) alone, so
+that every cell of a sweep draws on the same noise: comparisons are paired. A prompt whose file
+gives it a seed has that in the place of i: of the first split under sampling seed 0 it is the seed
+of its first image.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from torch import Tensor
 from conf.schema import Evaluation, Run
 from conf.seeds import resolve_seeds
 from datamodules.batch import Phrase
-from datamodules.formats.benchmarks import Benchmark, draw_evenly
+from datamodules.formats.benchmarks import Benchmark, order_evenly
 from datamodules.phrases.tagger import name_objects
 from lightning_modules.metrics.detection import Target
 
@@ -50,6 +51,8 @@ class Prompt:
     # How many objects it names, and what it asks a model to be able to do, where the data know it
     objects: int | None = field(default=None, compare=False)
     skills: tuple[str, ...] = field(default=(), compare=False)
+    # Its place in the draw from its split: with fewer prompts the first ones are drawn
+    place: int = field(default=0, compare=False)
 
 
 def plan_evaluation(datamodule: Any, config: Run) -> list[Prompt]:
@@ -62,8 +65,8 @@ def plan(
     datamodule: Any, config: Evaluation, seed: int, prompt_seed: int | None = None
 ) -> list[Prompt]:
     """``config.prompts`` prompts of each of ``config.splits``, by default all of all sets; ``seed``
-    is that of the noise. Where fewer are asked for than there are, ``prompt_seed`` draws them: of
-    images, more with the same seed begin with the same ones.
+    is that of the noise. Where fewer are asked for than there are, ``prompt_seed`` draws them; more
+    with the same seed have the same ones among them.
 
     Raises ValueError when a split is unknown, or holds fewer than are asked for.
     """
@@ -76,7 +79,8 @@ def plan(
             )
         dataset = datamodule.eval_sets[split]
         strata = dataset.strata() if hasattr(dataset, "strata") else None
-        for i in _draw_rows(datamodule, split, strata, config.prompts, prompt_seed):
+        places = _draw_rows(datamodule, split, strata, config.prompts, prompt_seed)
+        for i in sorted(places):
             caption, record = dataset.caption(i), dataset.records[i]
             target = (
                 _target(dataset, i, caption.relation) if config.detector == "judge" else Target([])
@@ -99,11 +103,12 @@ def plan(
                 strata[i] if strata else (),
                 objects=_ask(dataset, "count_objects", i),
                 skills=tuple(sorted(_ask(dataset, "skills", i) or ())),
+                place=places[i],
             )
             own = getattr(record, "seed", None)
-            place = i if own is None else own
+            row = i if own is None else own
             for j in range(config.noise_seeds or (benchmark.images if benchmark else 1)):
-                noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + place
+                noise = ((j * 1000 + seed) * 100 + k) * 1_000_000 + row
                 prompts.append(replace(prompt, noise=noise, number=j))
     return prompts
 
@@ -122,16 +127,16 @@ def _draw_rows(
     strata: Sequence[tuple[Any, ...]] | None,
     count: int | None,
     seed: int | None,
-) -> Sequence[int]:
+) -> dict[int, int]:
+    """The rows of a split that are drawn -> their places in the draw."""
     have = len(datamodule.eval_sets[split])
-    if count is None or count == have:
-        return range(have)
-    if count < have:
+    if count is None or count <= have:
+        order: Sequence[int] = range(have)
         if strata is not None:
-            return draw_evenly(strata, count, seed or 0)
-        if seed is None:
-            return range(count)
-        return np.random.Generator(np.random.PCG64(seed)).permutation(have)[:count].tolist()
+            order = order_evenly(strata, seed or 0)
+        elif seed is not None:
+            order = np.random.Generator(np.random.PCG64(seed)).permutation(have).tolist()
+        return {row: place for place, row in enumerate(order[:count])}
     asked = f"evaluation.prompts={count} but split {split!r} has {have}"
     limit = datamodule.eval_limit
     if limit is not None and limit <= have:
@@ -151,16 +156,9 @@ def find_cut(backbone: Any, prompts: Sequence[Prompt]) -> list[str]:
 
 
 def shown_prompts(prompts: Sequence[Prompt], count: int) -> set[tuple[str, int]]:
-    """(split, index) of ``count`` prompts of each split, whose images a report shows: the first or,
-    where prompts have tasks, an even draw over these."""
-    shown: set[tuple[str, int]] = set()
-    for split in dict.fromkeys(prompt.split for prompt in prompts):
-        once = list({p.index: p for p in prompts if p.split == split}.values())
-        rows: Sequence[int] = range(min(count, len(once)))
-        if any(prompt.stratum for prompt in once):
-            rows = draw_evenly([prompt.stratum for prompt in once], count)
-        shown |= {(split, once[row].index) for row in rows}
-    return shown
+    """(split, index) of the first ``count`` prompts that are drawn from each split: a report shows
+    their images."""
+    return {(prompt.split, prompt.index) for prompt in prompts if prompt.place < count}
 
 
 def find_objects(datamodule: Any, prompts: Sequence[Prompt]) -> list[list[Phrase]]:

@@ -33,7 +33,10 @@ from lightning_modules.methods.training_step import (
 if TYPE_CHECKING:
     from lightning_modules.tracking.mlflow import SeedRun
 
-__all__ = ["Group", "Method", "Step", "StepDraws", "Term", "weighted_sum"]
+__all__ = ["Group", "ImageStats", "Method", "Step", "StepDraws", "Term", "weighted_sum"]
+
+
+ImageStats = dict[str, list[tuple[float, float]]]
 
 
 class Method(TrainingStep, AdapterFolder):
@@ -137,9 +140,11 @@ class Method(TrainingStep, AdapterFolder):
         return sample(self.backbone, prompts, seeds, steps, guidance, self.resolution, batch)
 
     @contextmanager
-    def collect_stats(self, guidance: float) -> Iterator[dict[str, float]]:
-        """Measures how the method acts on what is generated with ``guidance`` inside the block, by
-        all processes, each of which needs one; the dict is filled when the block ends."""
+    def collect_stats(self, guidance: float) -> Iterator[ImageStats]:
+        """Measures how the method acts on one batch of images, which is generated with ``guidance``
+        inside the block. The dict is filled when the block ends: for each image, in their order, a
+        sum and the count that it is over (nothing at all: none of both). The ratio of their totals
+        is reported."""
         yield {}
 
     def diagnostics(self, datamodule: Any, config: Run, folder: Path) -> dict[str, float]:

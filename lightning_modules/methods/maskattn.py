@@ -35,7 +35,7 @@ from lightning_modules.evaluation.gate_diagnostics import (
     measure_gates,
 )
 from lightning_modules.methods.adapter_file import AdapterFile
-from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
+from lightning_modules.methods.base import ImageStats, Method, Step, StepDraws, Term, weighted_sum
 from lightning_modules.methods.gate_supervision import (
     density_supervision,
     mask_supervision,
@@ -225,20 +225,16 @@ class MaskAttn(Method):
         return torch.cat(images)
 
     @contextmanager
-    def collect_stats(self, guidance: float) -> Iterator[dict[str, float]]:
+    def collect_stats(self, guidance: float) -> Iterator[ImageStats]:
         """``gate_closed``: share of free gates that are closed over all sites, pixels, tokens and
         steps, conditional half; the same by token type and range of timesteps."""
-        stats: dict[str, float] = {}
+        stats: ImageStats = {}
         guided = self.backbone.family.is_guided(guidance)
-        with self.gates.recording(conditional_half=guided) as record:
+        with self.gates.recording(conditional_half=guided, by_image=True) as record:
             yield stats
-        record = record.all_reduce(self.gates.sites)
-        stats["gate_closed"] = record.share_closed()
-        stats |= {
-            f"gate_closed_{name}": share
-            for name, share in record.shares().items()
-            if not name.startswith("site/")
-        }
+        counts = record.counts_by_image()
+        stats["gate_closed"] = counts.pop("", [])
+        stats |= {f"gate_closed_{name}": of_images for name, of_images in counts.items()}
 
     def diagnostics(self, datamodule: Any, config: Run, folder: Path) -> dict[str, float]:
         """As `Method`'s: what became of the gates, and pictures of them."""

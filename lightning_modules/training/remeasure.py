@@ -107,7 +107,6 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     with create_folder(folder / PENDING) as draft:
         columns |= keep_columns(table, prompts)
         write_scores(draft, prompts, images, columns, late.evaluation.keep_images, targets)
-        shutil.rmtree(draft / "samples")  # The same pictures as before
         write_atomically(draft / RESULT, to_json(new))
     return new
 
@@ -120,10 +119,11 @@ def adopt(folder: Path) -> dict[str, Any] | None:
     if not pending.is_dir() or read_kept(pending, _read, then="the result is as it was") is None:
         return None
     for name in FILES:
-        if (pending / name).is_file():
-            write_atomically(folder / name, (pending / name).read_bytes())
-        else:
+        if not (pending / name).is_file():
             (folder / name).unlink(missing_ok=True)
+    files = [path for path in sorted(pending.rglob("*")) if path.is_file()]
+    for path in sorted(files, key=lambda path: path.name == RESULT):
+        write_atomically(folder / path.relative_to(pending), path.read_bytes())
     result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result
 

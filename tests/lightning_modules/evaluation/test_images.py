@@ -4,9 +4,11 @@ is observed meanwhile."""
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +20,10 @@ from PIL import Image
 from conf import load as conf
 from conf.files import DiskFull
 from conf.schema import Evaluation, Run
+from datamodules.batch import Phrase
 from lightning_modules.evaluation import evaluate as evaluation
-from lightning_modules.evaluation import images as store
 from lightning_modules.evaluation.evaluate import draw_missing
-from lightning_modules.evaluation.images import ImageStore, image_facts
+from lightning_modules.evaluation.images import ImageStore, image_facts, image_keys
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.metrics.detection import Target
 from lightning_modules.training import contents
@@ -33,7 +35,7 @@ PROMPTS = [
 
 
 def images(root: Path, form: str = "png") -> ImageStore:
-    return ImageStore(root, {"sampling": {"image_format": form}}, len(PROMPTS))
+    return ImageStore(root, {"sampling": {"image_format": form}}, image_keys(PROMPTS))
 
 
 class Artist:
@@ -46,9 +48,9 @@ class Artist:
 
     @contextmanager
     def collect_stats(self, guidance: float) -> Any:
-        found: dict[str, float] = {}
+        found: dict[str, Any] = {}
         yield found
-        found["mean_noise"] = sum(map(sum, self.calls)) / max(sum(map(len, self.calls)), 1)
+        found["mean_noise"] = [(noise, 1) for noise in self.calls[-1]]
 
     def generate(
         self,
@@ -63,8 +65,10 @@ class Artist:
         return torch.tensor(noises, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
 
 
-def drawn(artist: Artist, kept: ImageStore) -> list[list[int]]:
-    draw_missing(artist, PROMPTS, Evaluation(batch=4), kept, lambda *_: None)  # type: ignore[arg-type]
+def drawn(
+    artist: Artist, kept: ImageStore, prompts: list[Prompt] = PROMPTS, batch: int = 4
+) -> list[list[int]]:
+    draw_missing(artist, prompts, Evaluation(batch=batch), kept, lambda *_: None)  # type: ignore[arg-type]
     return artist.calls
 
 
@@ -94,9 +98,70 @@ def test_what_a_method_observes_is_of_all_images(tmp_path: Path):
     assert kept.stats == {"mean_noise": 104.5}
     assert drawn(Artist(stats=True), kept) == [] and kept.stats == {"mean_noise": 104.5}
     kept.path(9).unlink()
-    assert len(drawn(Artist(stats=True), kept)) == 3, (
-        "half of the images would be observed otherwise"
-    )
+    assert drawn(Artist(stats=True), kept) == [[108, 109]], "what is known of the others stays"
+    assert kept.stats == {"mean_noise": 104.5}
+
+
+def test_more_prompts_and_other_splits_find_what_is_there(tmp_path: Path):
+    def of(prompts: list[Prompt]) -> ImageStore:
+        facts = {"sampling": {"image_format": "png"}}
+        return ImageStore(tmp_path, facts, image_keys(prompts))
+
+    few = PROMPTS[:4]
+    assert drawn(Artist(stats=True), of(few), few) == [[100, 101, 102, 103]]
+    before = {path: path.stat().st_mtime_ns for path in of(few).folder.glob("*.png")}
+    assert drawn(Artist(stats=True), of(PROMPTS), PROMPTS) == [[104, 105, 106, 107], [108, 109]]
+    assert before.items() <= {p: p.stat().st_mtime_ns for p in of(few).folder.iterdir()}.items()
+    assert of(PROMPTS).stats == {"mean_noise": 104.5}
+    # Fewer again, or some of each, is a look at what is there; the mean is over these alone
+    assert of(few).stats == {"mean_noise": 101.5}
+    assert drawn(Artist(stats=True), of(PROMPTS[3:6]), PROMPTS[3:6]) == []
+    assert of(PROMPTS[3:6]).stats == {"mean_noise": 104}
+
+
+def test_the_first_prompts_of_all_splits_are_drawn_first(tmp_path: Path):
+    prompts = [
+        Prompt(split, i, i, f"{split} {i}", Target([]), 100 * k + i, place=i)
+        for k, split in enumerate(("val", "heldout"))
+        for i in range(6)
+    ]
+    facts = {"sampling": {"image_format": "png"}}
+    whole = drawn(Artist(), ImageStore(tmp_path / "once", facts, image_keys(prompts)), prompts)
+    assert whole == [[0, 100, 1, 101], [2, 102, 3, 103], [4, 104, 5, 105]]
+    few = [prompt for prompt in prompts if prompt.place < 2]
+    steps = drawn(Artist(), ImageStore(tmp_path / "twice", facts, image_keys(few)), few)
+    steps += drawn(Artist(), ImageStore(tmp_path / "twice", facts, image_keys(prompts)), prompts)
+    assert steps == whole
+
+
+def test_a_batch_that_was_stopped_is_drawn_as_it_was_begun(tmp_path: Path):
+    few, kept = PROMPTS[:8], images(tmp_path)
+    begun = ImageStore(tmp_path, {"sampling": {"image_format": "png"}}, image_keys(few))
+
+    class Stopped(Artist):
+        def generate(self, *args: Any) -> torch.Tensor:
+            if len(self.calls) == 1:
+                raise KeyboardInterrupt
+            return super().generate(*args)
+
+    with pytest.raises(KeyboardInterrupt):
+        drawn(Stopped(), begun, few, 3)
+    begun.path(1).unlink()
+    begun.save(4, torch.zeros(3, 8, 8, dtype=torch.uint8))
+    again = drawn(Artist(), kept, batch=3)
+    assert sorted(again) == [[100, 101, 102], [103, 104, 105], [106, 107], [108, 109]]
+    assert kept.load([4]).max() == 0, "what is there stays"
+    # But not in a batch that is too large by now
+    kept.path(0).unlink()
+    kept.path(2).unlink()
+    assert drawn(Artist(), kept, batch=1) == [[100], [102]]
+
+
+def test_prompts_that_come_twice_are_drawn_once(tmp_path: Path):
+    twice = [PROMPTS[0], PROMPTS[1], PROMPTS[0]]
+    kept = ImageStore(tmp_path, {"sampling": {"image_format": "png"}}, image_keys(twice))
+    assert drawn(Artist(), kept, twice) == [[100, 101]] and not kept.missing()
+    assert kept.load(range(3))[:, 0, 0, 0].tolist() == [100, 101, 100]
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -104,9 +169,9 @@ def test_processes_share_the_batches_and_what_they_observed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: int
 ):
     kept, calls = images(tmp_path), []
-    told: list[list[int]] = []
+    told: list[Any] = []
 
-    def once(work: Callable[[], list[int]]) -> list[int]:
+    def once(work: Callable[[], Any]) -> Any:
         told.extend([] if told else [work()])
         return told[0]
 
@@ -114,8 +179,7 @@ def test_processes_share_the_batches_and_what_they_observed(
     for stats in (False, True):
         told.clear()
         for rank in (first, 1 - first):  # One looks, before the other draws
-            for module in (evaluation, store):
-                monkeypatch.setattr(module, "ranks", lambda rank=rank: (rank, 2))
+            monkeypatch.setattr(evaluation, "ranks", lambda rank=rank: (rank, 2))
             calls += drawn(Artist(stats), kept)
         assert (
             sorted(sum(calls, [])) == list(range(100, 110))
@@ -150,11 +214,11 @@ def test_a_full_disk_is_said_before_anything_is_drawn(
 
 def key(
     changes: dict[str, Any],
-    prompts: list[Prompt] = PROMPTS,
     trained: str | None = "k",
     masks: list[list[Any]] | None = None,
 ) -> str:
-    return conf.digest(image_facts(conf.replace(Run(), changes), prompts, trained, masks))
+    facts = image_facts(conf.replace(Run(), changes), trained, masks is not None)
+    return conf.digest({"facts": facts, "images": image_keys(PROMPTS, masks)})
 
 
 @pytest.mark.parametrize(
@@ -202,7 +266,7 @@ def test_images_depend_on_the_masks_that_the_method_is_told_and_on_how():
 
 
 def test_images_depend_on_adapter_and_prompts_but_those_of_the_untouched_backbone_on_no_recipe():
-    assert key({}, trained="other") != key({}) != key({}, PROMPTS[:9])
+    assert key({}, trained="other") != key({})
     untouched = {"method": "untouched"}
     assert key(untouched, trained=None) == key(
         untouched | {"trainer.steps": 7, "method.gate.threshold": 0.9, "seed": 3}, trained=None
@@ -210,6 +274,21 @@ def test_images_depend_on_adapter_and_prompts_but_those_of_the_untouched_backbon
     learning = {"method": "separate_enhance", "method.separate.test_time": 5}
     assert key(learning, trained=None) != key(learning | {"trainer.lr": 1e-4}, trained=None)
     assert key(learning, trained=None) == key(learning | {"trainer.devices": 2}, trained=None)
+
+
+def test_an_image_is_named_by_what_it_shows_alone():
+    masks = [[((0, 1), torch.zeros(8, 8, dtype=torch.bool))] for _ in PROMPTS]
+    nowhere = torch.zeros(0)
+    objects = [[Phrase("red", 2, 5, nowhere)], *([[Phrase("circle", 6, 12, nowhere)]] * 9)]
+    every = [image_keys(PROMPTS), image_keys(PROMPTS, masks), image_keys(PROMPTS, None, objects)]
+    assert len({*sum(every, [])}) == 30
+    for given in ({}, {"masks": masks[4:7]}, {"objects": objects[4:7]}):
+        whole = {"masks": masks} if "masks" in given else {"objects": objects} if given else {}
+        assert image_keys(PROMPTS[4:7], **given) == image_keys(PROMPTS, **whole)[4:7]  # type: ignore[arg-type]
+    moved = replace(PROMPTS[0], index=7, split="other", place=3)
+    assert image_keys([moved]) == image_keys(PROMPTS[:1])
+    assert image_keys([replace(moved, noise=1)]) != image_keys([moved])
+    assert image_keys([replace(moved, text="a hill")]) != image_keys([moved])
 
 
 @pytest.mark.parametrize("form", ["png", "webp"])
@@ -242,8 +321,19 @@ def test_facts_and_statistics_that_were_cut_off_are_made_again(tmp_path: Path, c
     kept, artist = images(tmp_path), Artist(stats=True)
     drawn(artist, kept)
     stats = kept.stats
-    (kept.folder / "stats-0.json").write_text(content)
+    for path in (kept.folder / "batches").iterdir():
+        path.write_text(content)
     (kept.folder / "facts.json").write_text(content)
     assert images(tmp_path).stats is None
     assert drawn(Artist(stats=True), kept) == artist.calls and kept.stats == stats
     assert json.loads((kept.folder / "facts.json").read_text())
+
+
+def test_a_share_of_nothing_is_undefined(tmp_path: Path):
+    kept = images(tmp_path)
+    kept.write_stats(range(10), {"closed": [(0, 0)] * 10, "none": [], "some": [(1, 2)] * 10})
+    assert kept.stats == {
+        "closed": pytest.approx(math.nan, nan_ok=True),
+        "none": pytest.approx(math.nan, nan_ok=True),
+        "some": 0.5,
+    }

@@ -235,12 +235,13 @@ def test_several_noises_are_each_compared_with_their_own_real_image(world: Any, 
     )
     prompts = plan(world, config, 0)
     targets = [phrase.mask > 0.5 for phrase in prompts[0].phrases]
-    numbered = torch.from_numpy(np.array(Image.open(tmp_path / "samples" / "0000-mask.png")))
+    numbered = torch.from_numpy(np.array(Image.open(tmp_path / "samples" / "0-00000-0-mask.png")))
     assert torch.equal(numbered == len(targets), targets[-1]), "target i has the value i + 1"
     assert torch.equal(numbered > 0, torch.stack(targets).any(0))
     given = [entry for masks in method.given for entry in masks]
     assert [len(masks) for masks in method.given] == [3, 3, 3, 3, 3, 1]
-    for prompt, entry in zip(prompts, given, strict=True):
+    drawn = sorted(prompts, key=lambda prompt: prompt.place)
+    for prompt, entry in zip(drawn, given, strict=True):
         assert all(
             torch.equal(mask, phrase.mask)
             for (_, mask), phrase in zip(entry, prompt.phrases, strict=True)

@@ -79,7 +79,7 @@ def test_the_same_code_gives_the_same_numbers_and_draws_nothing(
     assert new["measured"]["of"] == before["measured"]["of"]
     assert new["versions"] == before["versions"] and "torch" in new["measured"]["versions"]
     pd.testing.assert_frame_equal(pd.read_parquet(folder / "scores.parquet"), table)
-    assert (folder / "samples" / "0000.png").is_file()
+    assert (folder / "samples" / "0-00000-0.png").is_file()
     assert {path.name for path in folder.iterdir()} == {
         path.name for path in Path(config.output, "finished").iterdir()
     }
