@@ -21,7 +21,7 @@ from conf.describe import show_count
 from conf.files import create_folder, write_atomically
 from conf.schema import Evaluation, Run
 from datamodules.loading import ranks, share
-from lightning_modules.evaluation.diagnostics import diagnose
+from lightning_modules.evaluation.diagnostics import Diagnosis, diagnose
 from lightning_modules.evaluation.images import ImageStore, image_facts, image_keys
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
 from lightning_modules.evaluation.plan import (
@@ -101,13 +101,15 @@ def evaluate(
     folder: Path,
     emit: Emit,
     clock: Clock | None = None,
+    recall: Callable[[Sequence[str], Sequence[Prompt]], Columns | None] = lambda *_: None,
 ) -> EvaluationResult:
     """Draws what is not there yet, scores all, and leaves in ``folder`` ``scores.parquet``,
     ``prompts.parquet`` and the first images as ``samples/*.png``.
 
     ``config`` is that of the evaluation, ``trained`` the key of the adapter; ``clock`` learns what
     sampling and scoring took. On several processes each draws its share, and the first alone
-    scores: the others get nothing.
+    scores: the others get nothing. What is known of the method itself is not measured:
+    ``recall`` gives its columns for images by name and prompt, None where it is not known.
     """
     evaluation = config.evaluation
     prompts = plan_evaluation(datamodule, config)
@@ -130,7 +132,11 @@ def evaluate(
         return EvaluationResult({}, {}, {})
     scores, table = score(scorers, prompts, images, emit)
     adapter = Path(config.output) / "adapters" / trained if trained else None
-    diagnosis = diagnose(method, datamodule, config, prompts, adapter, folder)
+    known = recall([images.name(row) for row in range(len(prompts))], prompts)
+    if known is None:
+        diagnosis = diagnose(method, datamodule, config, prompts, adapter, folder)
+    else:
+        diagnosis = Diagnosis({}, known)
     metrics = scores.metrics | (images.stats or {}) | diagnosis.metrics
     table |= diagnosis.columns
     write_scores(folder, prompts, images, table, evaluation.keep_images, targets)

@@ -21,7 +21,14 @@ from conf.spec import data_kind
 if TYPE_CHECKING:
     from conf.schema import Run
 
-__all__ = ["RAN", "count_prompts", "list_differences", "ran_tags", "read_ran", "write_ran"]
+__all__ = [
+    "RAN",
+    "count_prompts",
+    "list_differences",
+    "ran_tags",
+    "read_ran",
+    "write_ran",
+]
 
 RAN = "ran.json"  # Beside an adapter, among images and in a trial's folder
 TAG_LENGTH = 5000  # MLflow takes 8000 characters

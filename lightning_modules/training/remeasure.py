@@ -1,5 +1,5 @@
 """A finished run measured again with the code of today: its kept images are scored, nothing is
-drawn or trained.
+drawn or trained; or measured on more prompts, of which only the new ones are drawn (`Earlier`).
 
 What looks at the method, not at images, is kept as it was, with the code that measured it then.
 The new result is written beside the old one, in ``<folder>/remeasured``, and replaces it once it is
@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf.describe import show_count
-from conf.files import create_folder, is_damage, read_kept, to_json, write_atomically
+from conf.files import (
+    create_folder,
+    is_damage,
+    read_kept,
+    to_json,
+    write_atomically,
+)
+from conf.prompts import Extent, with_prompts
 from conf.schema import Run
 from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.versions import DIAGNOSTICS, join_parts, measured_by
@@ -27,10 +34,12 @@ if TYPE_CHECKING:
 
     from datamodules.build import Emit
     from lightning_modules.evaluation.plan import Prompt
+    from lightning_modules.metrics.registry import Columns
 
-__all__ = ["PENDING", "NotKept", "adopt", "discard", "remeasure"]
+__all__ = ["DRAFT", "PENDING", "Earlier", "NotKept", "adopt", "discard", "read_pending", "remeasure"]
 
 PENDING = "remeasured"  # Folder of a whole new result that is not yet the only one
+DRAFT = ".more-prompts"  # Folder of one that is being made
 RESULT, SCORES = "result.json", "scores.parquet"
 PROMPT = ("split", "id", "prompt", "noise")  # Columns of SCORES
 FILES = (SCORES, "prompts.parquet", RESULT)  # The last one counts: it comes last
@@ -38,6 +47,54 @@ FILES = (SCORES, "prompts.parquet", RESULT)  # The last one counts: it comes las
 
 class NotKept(ValueError):
     """The images of a run are not there any more, or are those of other prompts."""
+
+
+class Earlier:
+    """The finished run in a folder that is to get more prompts: its ``result``, of which `keep`
+    hands on what was measured of the method itself."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises NotKept where there is none."""
+        self.result, self.table = _read(folder)
+        self.is_part = False
+
+    @classmethod
+    def find(cls, config: Run, folder: Path) -> Earlier | None:
+        """The one in ``folder`` that has fewer prompts than ``config`` asks for; None if there is
+        no such."""
+        asked = conf.with_eval_overrides(config).evaluation.prompts
+        if not (folder / RESULT).is_file():
+            return None
+        try:
+            earlier = cls(folder)
+        except NotKept:
+            return None
+        return earlier if Extent.read(earlier.result).lacks(asked) else None
+
+    def recall(self, names: Sequence[str], prompts: Sequence[Prompt]) -> Columns | None:
+        """The columns of what looks at the method, for the images of these names and prompts; None
+        where its own images are not among them: then the method is another."""
+        from lightning_modules.evaluation.diagnostics import keep_columns
+
+        self.is_part = set(self.table["image"]) <= set(names)
+        return keep_columns(self.table, prompts) if self.is_part else None
+
+    def join(self, new: dict[str, Any]) -> dict[str, Any]:
+        """The ``new`` result, of all prompts, in the place of this one."""
+        if not self.is_part:
+            return new
+        old, phases = self.result, new["seconds"]
+        return new | {
+            "metrics": new["metrics"] | _keep(old, "metrics", new["metrics"]),
+            "undefined": new["undefined"] | _keep(old, "undefined", new["undefined"]),
+            "contents": old.get("contents", {}) | new["contents"],
+            "measured": _join_measured(old, new["measured"]),
+            "seconds": {
+                phase: old.get("seconds", {}).get(phase, 0.0) + seconds
+                for phase, seconds in phases.items()
+            },
+            "added_seconds": phases,
+        }
 
 
 class KeptImages:
@@ -82,6 +139,7 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     from lightning_modules.training import distributed
 
     old, table = _read(folder)
+    config = with_prompts(config, Extent.read(old).asked)
     images = KeptImages(Path(config.output) / "images", table["image"].tolist())
     datamodule = build_data(config, emit)
     config = method_class(config.method.name).complete(config, datamodule)
@@ -111,18 +169,30 @@ def remeasure(config: Run, folder: Path, emit: Emit = lambda text, share: None) 
     return new
 
 
+def read_pending(folder: Path) -> dict[str, Any] | None:
+    """The new result in ``folder``/`PENDING`; None without one, or with one that was cut off, which
+    is dropped with a line."""
+    pending = folder / PENDING
+    if not pending.is_dir():
+        return None
+    whole = read_kept(pending, _read, then="the result is as it was")
+    return None if whole is None else whole[0]
+
+
 def adopt(folder: Path) -> dict[str, Any] | None:
     """Puts the whole new result of ``folder``/`PENDING` in the place of the old one, and returns
     it; None without one, or with one that was cut off, which is dropped with a line. May be
     repeated; `discard` ends it."""
     pending = folder / PENDING
-    if not pending.is_dir() or read_kept(pending, _read, then="the result is as it was") is None:
+    if read_pending(folder) is None:
         return None
     for name in FILES:
         if not (pending / name).is_file():
             (folder / name).unlink(missing_ok=True)
     files = [path for path in sorted(pending.rglob("*")) if path.is_file()]
-    for path in sorted(files, key=lambda path: path.name == RESULT):
+    for path in sorted(
+        files, key=lambda path: FILES.index(path.name) if path.name in FILES else -1
+    ):
         write_atomically(folder / path.relative_to(pending), path.read_bytes())
     result: dict[str, Any] = json.loads((folder / RESULT).read_text(encoding="utf-8"))
     return result

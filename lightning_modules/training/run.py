@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 import warnings
@@ -28,6 +29,7 @@ from conf import load as conf
 from conf.custom_backbone import describe_widening
 from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
+from conf.prompts import Extent
 from conf.schema import Run
 from conf.seeds import resolve_seeds
 from lightning_modules.methods.registry import build_method
@@ -37,7 +39,15 @@ from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.fit import Pruned, train_or_load_adapter
 from lightning_modules.training.keys import adapter_folder, training_key
 from lightning_modules.training.progress import Clock
-from lightning_modules.training.remeasure import NotKept, adopt, discard, remeasure
+from lightning_modules.training.remeasure import (
+    DRAFT,
+    PENDING,
+    Earlier,
+    NotKept,
+    adopt,
+    discard,
+    remeasure,
+)
 from lightning_modules.training.versions import made_by, measured_by
 
 if TYPE_CHECKING:
@@ -60,6 +70,10 @@ def run(
 ) -> dict[str, Any]:
     """Trains, evaluates, writes ``folder``/result.json (the returned dict) and, with ``tracking``,
     a nested MLflow run.
+
+    Where ``folder`` holds such a run of fewer prompts, only new images are drawn, and the result
+    replaces that one once it is whole; with ``tracking``, whoever keeps the MLflow run does that
+    (`remeasure.adopt`), and it is `remeasure.PENDING` until then.
 
     ``progress`` gets a line and the share of the run that is done. "seconds" of the result says
     where the time went: start (imports, the backbone), data, train, sample, score. With
@@ -84,18 +98,28 @@ def _start(
     from lightning_modules.training import distributed
 
     with distributed.group(config.trainer.devices, config.trainer.accelerator):
+        earlier = distributed.once(lambda: Earlier.find(config, folder))
         if not distributed.is_first():
-            return _run(config, folder, None, None, clock)
+            return _run(config, folder, None, None, clock, earlier)
         folder.mkdir(parents=True, exist_ok=True)
         conf.write(conf.as_run(config), folder / "run.yaml")
-        if tracking is None:
-            return _run(config, folder, None, progress, clock)
+        if tracking is None or earlier is not None:
+            result = _run(config, folder, None, progress, clock, earlier)
+            if tracking is None and earlier is not None:
+                adopt(folder)
+                discard(folder)
+            return result
         with SeedRun(tracking) as seed_run:
             return _run(config, folder, seed_run, progress, clock)
 
 
 def _run(
-    config: Run, folder: Path, seed_run: SeedRun | None, progress: Progress | None, clock: Clock
+    config: Run,
+    folder: Path,
+    seed_run: SeedRun | None,
+    progress: Progress | None,
+    clock: Clock,
+    earlier: Earlier | None = None,
 ) -> dict[str, Any]:
     _silence_libraries()
     from datamodules.build import build_data
@@ -135,10 +159,15 @@ def _run(
             return distributed.once(lambda: _write(result, folder))
         clock("train")
         late, outcome = conf.with_eval_overrides(config), EvaluationResult({}, {}, {})
+        into = folder
         if late.evaluation.measures:
             key = target.name if target else None
-            outcome = evaluate(method, datamodule, late, key, folder, emit("evaluate"), clock)
-        ran = distributed.once(lambda: _gather_ran(config, late, target, folder, emit("evaluate")))
+            more = {}
+            if earlier is not None:
+                into, more = folder / DRAFT, {"recall": earlier.recall}
+                distributed.once(lambda: shutil.rmtree(into, ignore_errors=True))
+            outcome = evaluate(method, datamodule, late, key, into, emit("evaluate"), clock, **more)
+        ran = distributed.once(lambda: _gather_ran(config, late, target, into, emit("evaluate")))
     trained = sum(p.numel() for p in method.parameters()) if target else 0
     counts = {
         "trained_parameters": ran["training"].get("trained_parameters", trained),
@@ -146,7 +175,7 @@ def _run(
     }
     verify()
     return distributed.once(
-        lambda: _finish(config, outcome, counts, ran, contents, clock, folder, seed_run)
+        lambda: _finish(config, outcome, counts, ran, contents, clock, folder, seed_run, earlier)
     )
 
 
@@ -263,8 +292,10 @@ def _finish(
     clock: Clock,
     folder: Path,
     seed_run: SeedRun | None,
+    earlier: Earlier | None = None,
 ) -> dict[str, Any]:
-    """Writes the result, into MLflow too."""
+    """Writes the result, into MLflow too; where it takes the place of an ``earlier`` one, as a
+    whole folder beside it."""
     from lightning_modules.tracking.provenance import provenance
     from lightning_modules.tracking.ran import ran_tags
 
@@ -283,6 +314,15 @@ def _finish(
         "code_parts": made["code_parts"],
         "measured": measured_by(config, outcome.metric_of),
     }
+    asked = conf.with_eval_overrides(config).evaluation
+    if asked.measures:
+        result |= Extent.read(result)._replace(every=asked.prompts is None).facts
+    if earlier is not None:
+        result = earlier.join(result)
+        _write(result, folder / DRAFT)
+        shutil.rmtree(folder / PENDING, ignore_errors=True)
+        (folder / DRAFT).rename(folder / PENDING)
+        return result
     if seed_run is not None:
         seed_run.note(measuring_tags(result))
         seed_run.log_metrics(metrics)

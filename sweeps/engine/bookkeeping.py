@@ -8,22 +8,27 @@ from pathlib import Path
 from typing import Any
 
 from conf.files import read_json
+from conf.prompts import Extent
 from lightning_modules.tracking.undefined import describe_undefined, is_defined
 from lightning_modules.training.contents import changed_contents
+from lightning_modules.training.remeasure import PENDING, discard, read_pending
 from lightning_modules.training.versions import made_by
 from sweeps.engine.errors import ResultError
-from sweeps.engine.plan import Job, Plan, kinds_of
+from sweeps.engine.plan import EXTENDED, Job, Plan, kinds_of
+from sweeps.engine.prompts import queue_extensions
 from sweeps.engine.remeasure import (
     describe_made_otherwise,
     describe_measured_otherwise,
     end_replacing,
     find_measured_otherwise,
+    replace_result,
 )
 from sweeps.engine.trials import Key, key_of
 
 __all__ = [
     "finish_trial",
     "metric_of",
+    "read_outcome",
     "read_result",
     "reconcile",
     "return_trial",
@@ -40,6 +45,17 @@ def read_result(folder: Path) -> dict[str, Any] | None:
     result = read_json(folder / RESULT, then="its trial runs again")
     if isinstance(result, dict) and isinstance(result.get("metrics"), dict):
         return result
+    return None
+
+
+def read_outcome(job: Job) -> dict[str, Any] | None:
+    """What a trial has left in its folder so far; None if it has not finished. One that gets more
+    prompts has not by the result that it had before, but by that which takes its place."""
+    if job.extends is None:
+        return read_result(job.folder)
+    for result in (read_pending(job.folder), read_result(job.folder)):
+        if result is not None and (Extent.read(result).prompts or 0) > job.extends:
+            return result
     return None
 
 
@@ -69,12 +85,18 @@ def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float
             )
     except ResultError:
         # Kept for a person who looks for the cause, but never taken for a result
-        if (job.folder / RESULT).exists():
-            (job.folder / RESULT).replace(job.folder / "result.failed.json")
+        pending = job.folder / PENDING
+        own = pending if job.extends is not None and pending.is_dir() else job.folder
+        if (own / RESULT).exists():
+            (own / RESULT).replace(job.folder / "result.failed.json")
+        if own == pending:
+            discard(job.folder)
         raise
-    seconds = sum(result.get("seconds", {}).values())
-    plan.mirror.settle(job.tracking, result, job.folder)
-    facts = {"phases": result.get("seconds"), "contents": result.get("contents")}
+    phases = result.get("added_seconds" if job.extends is not None else "seconds", {})
+    seconds = sum(phases.values())
+    _store(plan, job, result)
+    facts = {"phases": phases or None, "contents": result.get("contents")}
+    facts |= _extent_facts(plan, job.key, result)
     code = made_by(job.config)["code"]
     plan.queue.note(job.number, kind=job.kind, code=code, **facts)
     # If another driver took this one for dead, it finds the result as well
@@ -84,6 +106,21 @@ def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float
     for cell in plan.request.cells if parted else [job.cell]:
         update_cell(plan, cell.text)
     return value, seconds
+
+
+def _extent_facts(plan: Plan, key: Key, result: Mapping[str, Any]) -> dict[str, Any]:
+    """What the queue keeps of the prompts of a result: those asked for, where it does not say."""
+    asked = plan.asked(key)
+    extent = Extent.read(result)
+    return (Extent(asked, asked is None) if extent.prompts is None else extent).facts
+
+
+def _store(plan: Plan, job: Job, result: Mapping[str, Any]) -> None:
+    """Bring a trial's result into MLflow, as its run, or in the place of what it was before."""
+    if job.extends is None:
+        plan.mirror.settle(job.tracking, result, job.folder)
+    else:
+        replace_result(plan, job, result)
 
 
 def _changed(plan: Plan, key: Key, result: Mapping[str, Any]) -> list[str]:
@@ -96,7 +133,8 @@ def return_trial(plan: Plan, job: Job, status: str, reason: str) -> bool:
     another driver, which took this one for dead, has queued it again."""
     if not plan.queue.fail(job.number, reason, status):
         return False  # It has its reason already
-    plan.mirror.fail(job.tracking, status, reason, job.folder)
+    if job.extends is None:  # Else it has a run, whose numbers stand
+        plan.mirror.fail(job.tracking, status, reason, job.folder)
     return True
 
 
@@ -124,8 +162,9 @@ def reconcile(plan: Plan) -> None:
             if key in complete and _settle_result(plan, complete[key], key) is not None:
                 continue  # MLflow had lost a run that the folder still has
             plan.enqueue(key)
+        queue_extensions(plan)
         plan.mirror.close_stale(lambda: _running_numbers(plan))
-    for key in plan.done():
+    for key in complete.keys() & set(plan.planned):
         end_replacing(plan, key, complete[key])
     plan.mirror.seeds()  # Which code measured last
     for cell in plan.request.cells:
@@ -169,18 +208,20 @@ def _settle_orphans(plan: Plan) -> None:
     """Trials whose process is gone: a result that was written counts, everything else is failed."""
     known = {cell.text for cell in plan.request.cells}
     for trial in plan.queue.presence.orphans(plan.queue.trials("RUNNING")):
-        key = key_of(trial)
-        result = _settle_result(plan, trial.number, key) if key[0] in known else None
+        key, extends = key_of(trial), trial.user_attrs.get("extends")
+        result = _settle_result(plan, trial.number, key, extends) if key[0] in known else None
         if result is None:
             reason = "the process ended before the trial did"
             plan.queue.fail(trial.number, reason)
-            if key[0] in known:
+            if key[0] in known and extends is None:
                 job = plan.job(trial.number, key, 1)
                 plan.mirror.fail(job.tracking, "KILLED", reason, job.folder)
             continue
-        code, phases = result.get("versions", {}).get("code"), result.get("seconds", {})
-        kind = kinds_of(plan.request, [key])[key]
+        code = result.get("versions", {}).get("code")
+        phases = result.get("seconds" if extends is None else "added_seconds", {})
+        kind = EXTENDED if extends else kinds_of(plan.request, [key])[key]
         facts = {"phases": phases or None, "contents": result.get("contents")}
+        facts |= _extent_facts(plan, key, result)
         plan.queue.note(trial.number, kind=kind, code=code, **facts)
         value = metric_of(result, plan.request.sweep.headline)
         plan.queue.complete(trial.number, value, sum(phases.values()))
@@ -189,15 +230,17 @@ def _settle_orphans(plan: Plan) -> None:
         )
 
 
-def _settle_result(plan: Plan, number: int, key: Key) -> dict[str, Any] | None:
+def _settle_result(
+    plan: Plan, number: int, key: Key, extends: int | None = None
+) -> dict[str, Any] | None:
     """The usable result in a trial's folder, now in MLflow too; None if there is none."""
-    job = plan.job(number, key, 1)
-    result = read_result(job.folder)
+    job = plan.job(number, key, 1, extends)
+    result = read_outcome(job)
     if result is None or _changed(plan, key, result):
         return None
     try:
         metric_of(result, plan.request.sweep.headline)
     except ResultError:
         return None
-    plan.mirror.settle(job.tracking, result, job.folder)
+    _store(plan, job, result)
     return result

@@ -30,7 +30,7 @@ from sweeps.engine.plan import Plan
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.resolve import Request
 from sweeps.engine.search import make_search_plan
-from sweeps.engine.studies import PLACES, other_contents, possible_names, result_settings
+from sweeps.engine.studies import PLACES, is_of, other_contents, possible_names, result_settings
 from sweeps.engine.trials import read_identity
 from sweeps.sweep import Cell, level_text
 
@@ -140,7 +140,7 @@ def _choose_name(request: Request, uri: str, notes: list[str]) -> tuple[str, dic
             fits = experiment is None and not (folder / "trials").exists()
             identity = {"digest": digest, "config": settings, "plan": uuid.uuid4().hex}
         else:
-            same = identity["digest"] == digest
+            same = is_of(identity, digest)
             own = experiment is None or experiment.tags.get("plan") == identity["plan"]
             other = other_contents(request, folder, name) if same and own else ""
             fits = same and own and not other

@@ -17,14 +17,14 @@ from conf.files import DiskFull, named_when_full
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.tracking.store import StoreUnavailable
 from sweeps.engine.bookkeeping import (
-    RESULT,
     finish_trial,
-    read_result,
+    read_outcome,
     return_trial,
     take_over_orphans,
     update_cell,
 )
 from sweeps.engine.errors import NoRoom, PlanError, ResultError, StorageError, SweepAborted
+from sweeps.engine.prompts import queue_extensions
 from sweeps.engine.slots import InlineSlot, Outcome, Slot
 
 if TYPE_CHECKING:
@@ -106,8 +106,11 @@ class Driver:
         training = {request.adapter(key) for key in trained}
         with abort_on_lost_storage(self.plan.folder):
             job = self.plan.claim(training)
-            # Another driver may have died, and left a trial behind
-            if job is None and take_over_orphans(self.plan):
+            # Another driver may have died, and left a trial behind, or have ended one that has
+            # fewer prompts than are asked for here
+            if job is None and (
+                take_over_orphans(self.plan) or queue_extensions(self.plan, self.failures)
+            ):
                 job = self.plan.claim(training)
         if job is None:
             self._asked = time.monotonic()
@@ -119,7 +122,7 @@ class Driver:
         self.display.start(job, slot.device)
         if isinstance(slot, InlineSlot):
             slot.on_progress = lambda text, share: self._report(job, text, share)
-        earlier = read_result(job.folder)
+        earlier = read_outcome(job)
         if earlier is not None:
             self._end(number, Outcome(earlier))
             return
@@ -197,7 +200,8 @@ class Driver:
             f"log: {job.folder / 'log.txt'}"
         )
         if tries <= retries:
-            self.plan.enqueue(job.key)
+            again = {} if job.extends is None else {"extends": job.extends}
+            self.plan.enqueue(job.key, **again)
             self.display.retry(job, line)
         else:
             self.failures[job.key] = reason
@@ -211,7 +215,7 @@ class Driver:
             self.slots[number].ask_to_stop()
         for number, job in list(self.running.items()):
             self.slots[number].stop()
-            if not (job.folder / RESULT).exists():
+            if read_outcome(job) is None:
                 try:
                     return_trial(self.plan, job, "KILLED", "stopped by a person or the system")
                 except Exception as error:  # The next start finds that this process is gone

@@ -22,7 +22,7 @@ MIN_SHARE = 0.1  # From this share on, the first trial says how long the others 
 
 class EtaEstimator:
     """Estimates from finished trials of the same kind: those that train, those that share an
-    adapter which is there, and those that train nothing."""
+    adapter which is there, those that train nothing, and those that get more prompts."""
 
     def __init__(self, slots: int = 1) -> None:
         """``slots`` trials run at once."""
@@ -79,4 +79,5 @@ def recorded_seconds(sweep: Sweep, config: schema.Sweep) -> Mapping[str, float] 
     if seconds is None or config.mode == "search":
         return None
     own = conf.load([], sweep.preset)
-    return seconds if result_settings(sweep, own) == result_settings(sweep, config) else None
+    same = result_settings(sweep, own) == result_settings(sweep, config)
+    return seconds if same and own.evaluation.prompts == config.evaluation.prompts else None

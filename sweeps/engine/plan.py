@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf import schema
+from conf.prompts import with_prompts
 from conf.seeds import list_given
 from lightning_modules.training.versions import made_by
+from sweeps.engine.prompts import is_wanted, lacking_trials
 from sweeps.engine.resolve import Request
 from sweeps.engine.trials import Key, key_of
 from sweeps.sweep import Cell
@@ -23,7 +25,9 @@ if TYPE_CHECKING:
     from sweeps.engine.queue import TrialQueue
     from sweeps.engine.trials import StoredTrial
 
-__all__ = ["Job", "Plan", "kinds_of", "seconds_of"]
+__all__ = ["EXTENDED", "Job", "Plan", "kinds_of", "seconds_of"]
+
+EXTENDED = "extended"  # The kind of a finished trial that gets more prompts
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,8 @@ class Job:
     config: schema.Run
     tracking: Tracking
     kind: str = "trained"
+    # Of a finished trial that gets more: how many prompts it has
+    extends: int | None = None
 
     @property
     def key(self) -> Key:
@@ -58,6 +64,8 @@ class Plan:
     queue: TrialQueue
     mirror: MlflowMirror
     notes: list[str]
+    # How many prompts trials are asked for where that is not what the settings say
+    targets: dict[Key, int] = field(default_factory=dict)
 
     @property
     def planned(self) -> list[Key]:
@@ -85,16 +93,24 @@ class Plan:
 
     def done(self) -> set[Key]:
         """The finished trials of this plan; one that is queued again, since its result was lost,
-        has not finished."""
-        again = {key_of(trial) for trial in self.queue.trials("WAITING", "RUNNING")}
+        or that is to get more prompts, has not finished."""
+        lacking = lacking_trials(self)
+        open_trials = self.queue.trials("WAITING", "RUNNING")
+        again = {key_of(trial) for trial in open_trials if is_wanted(trial, lacking)}
         complete = {key_of(trial) for trial in self.queue.trials("COMPLETE")}
-        return (complete & set(self.planned)) - again
+        return (complete & set(self.planned)) - again - lacking.keys()
+
+    def asked(self, key: Key) -> int | None:
+        """How many prompts of each split a trial is asked for; None: all that there are."""
+        return self.targets.get(key, self.request.prompts(key))
 
     def claim(self, training: Collection[str] = ()) -> Job | None:
         """The next trial, now this process's own; None if nothing waits. A trial that would only
         wait for an adapter of ``training`` comes after the others."""
         levels = {factor.key: factor.levels for factor in self.request.sweep.factors}
+        lacking, waiting = lacking_trials(self), self.queue.trials("WAITING")
         planned = set(self.planned)
+        planned -= {key_of(trial) for trial in waiting if not is_wanted(trial, lacking)}
         free = planned
         if training:
             free = {key for key in planned if self.request.adapter(key) not in training}
@@ -105,20 +121,20 @@ class Plan:
             return None
         key = key_of(trial)
         earlier = [t for t in self.queue.trials() if key_of(t) == key and t.number < trial.number]
-        return self.job(trial.number, key, len(earlier) + 1)
+        return self.job(trial.number, key, len(earlier) + 1, trial.user_attrs.get("extends"))
 
-    def enqueue(self, key: Key) -> None:
+    def enqueue(self, key: Key, **facts: Any) -> None:
         """Put one more trial of a cell and seed at the end of the queue."""
-        self.queue.enqueue(*key, self.request.cell(key[0]).values)
+        self.queue.enqueue(*key, self.request.cell(key[0]).values, **facts)
 
     def trial_folder(self, key: Key) -> Path:
         """Where a trial leaves its files."""
         return self.folder / "trials" / self.request.cell(key[0]).folder(key[1])
 
-    def job(self, number: int, key: Key, attempt: int) -> Job:
+    def job(self, number: int, key: Key, attempt: int, extends: int | None = None) -> Job:
         """The trial ``number`` of the queue."""
         cell, seed = self.request.cell(key[0]), key[1]
-        config = self.request.run(key)
+        config = with_prompts(self.request.run(key), self.asked(key))
         code = made_by(config)["code"]
         return Job(
             number=number,
@@ -130,7 +146,8 @@ class Plan:
             tracking=self.mirror.tracking(
                 cell, seed, number, attempt, list_given(conf.with_eval_overrides(config)), code=code
             ),
-            kind=kinds_of(self.request, [key], self.done())[key],
+            kind=EXTENDED if extends else kinds_of(self.request, [key], self.done())[key],
+            extends=extends,
         )
 
     def on_progress(self, job: Job, text: str) -> None:
@@ -140,14 +157,19 @@ class Plan:
         """A trial was ended early because its settings are no match."""
 
 
-def kinds_of(request: Request, keys: Iterable[Key], done: Iterable[Key] = ()) -> dict[Key, str]:
+def kinds_of(
+    request: Request, keys: Iterable[Key], done: Iterable[Key] = (), lacking: Collection[Key] = ()
+) -> dict[Key, str]:
     """What trials that come one after another cost: "untrained" (nothing is trained), "shared" (an
-    adapter of ``done``, or of one before, is evaluated) or "trained"."""
-    there = {request.adapter(key) for key in done}
+    adapter of ``done``, or of one before, is evaluated), "trained", or "extended" (one of
+    ``lacking``, which has finished and gets more prompts)."""
+    there = {request.adapter(key) for key in [*done, *lacking]}
     kinds = {}
     for key in keys:
         adapter = request.adapter(key)
         kinds[key] = "untrained" if not adapter else "shared" if adapter in there else "trained"
+        if key in lacking:
+            kinds[key] = EXTENDED
         there.add(adapter)
     return kinds
 

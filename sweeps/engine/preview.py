@@ -9,6 +9,7 @@ from rich.table import Table
 
 from conf.describe import show_count
 from sweeps.engine.display import make_console, show
+from sweeps.engine.prompts import describe_lacking
 from sweeps.engine.remeasure import list_other_code
 from sweeps.engine.resolve import Request
 from sweeps.engine.status import read_status
@@ -26,6 +27,9 @@ def print_preview(request: Request) -> None:
     trials = read_trials(status.folder, status.name, config.storage) if counts.done else []
     for note in [*found, *status.notes, *list_other_code(request, status.folder, trials)]:
         show(console, note)
+    asked = {key: request.prompts(key) for key in counts.lacking}
+    if line := describe_lacking(counts.lacking, asked):
+        show(console, line)
     size = f"{request.describe_size()}; {counts.text()}"
     show(console, f"{request.sweep.name}: {size}; {status.folder}")
     if config.mode == "search":

@@ -149,9 +149,9 @@ class TrialQueue:
         return [trial for trial in trials if not states or trial.state.name in states]
 
     @_translate_errors
-    def enqueue(self, cell: str, seed: int, params: Mapping[str, Any]) -> None:
-        """Put one trial at the end of the queue."""
-        self.study.enqueue_trial(dict(params), user_attrs={"cell": cell, "seed": seed})
+    def enqueue(self, cell: str, seed: int, params: Mapping[str, Any], **facts: Any) -> None:
+        """Put one trial at the end of the queue, with more ``facts``."""
+        self.study.enqueue_trial(dict(params), user_attrs={"cell": cell, "seed": seed, **facts})
 
     @_translate_errors
     def claim(

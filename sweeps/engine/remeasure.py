@@ -20,6 +20,7 @@ from lightning_modules.tracking.mlflow import (
     describe_undefined_values,
 )
 from lightning_modules.tracking.provenance import MEASURED_BY, measuring_tags
+from lightning_modules.tracking.ran import ran_tags
 from lightning_modules.tracking.undefined import is_defined
 from lightning_modules.training.remeasure import FILES, PENDING, NotKept, adopt, discard, remeasure
 from lightning_modules.training.versions import DIAGNOSTICS, made_by, measures_otherwise
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
     from rich.console import Console
 
-    from sweeps.engine.plan import Plan
+    from sweeps.engine.plan import Job, Plan
     from sweeps.engine.resolve import Request
     from sweeps.engine.trials import StoredTrial
 
@@ -55,6 +56,7 @@ __all__ = [
     "find_measured_otherwise",
     "list_other_code",
     "remeasure_trials",
+    "replace_result",
     "replace_values",
 ]
 
@@ -101,7 +103,8 @@ def _read_measuring(run: Run) -> Measuring:
 def find_measured_otherwise(plan: Plan) -> dict[Key, set[str]]:
     """The finished trials that other code measured than this, and what of it is another; unknown
     code is another one."""
-    done, names = plan.done(), {run_id: text for text, run_id in plan.mirror.runs.items()}
+    done = {key_of(trial) for trial in plan.queue.trials("COMPLETE")} & set(plan.planned)
+    names = {run_id: text for text, run_id in plan.mirror.runs.items()}
     parts: dict[Key, set[str]] = {}
     for run in plan.mirror.experiment.runs("seed"):
         if run.info.status != "FINISHED":
@@ -217,7 +220,10 @@ def check_search(plan: Plan, waiting: bool) -> None:
 def remeasure_trials(plan: Plan, console: Console) -> dict[Key, str]:
     """Score the finished trials that other code measured, or all if there is none, and replace
     their numbers, one trial after another. Returns why some could not be."""
-    done = plan.done()
+    # Those that get more prompts are measured again on those that they have
+    trials = {key_of(trial): trial for trial in plan.queue.trials("COMPLETE")}
+    running = {key_of(trial) for trial in plan.queue.trials("RUNNING")}
+    done = trials.keys() & set(plan.planned) - running
     if not done:
         show(console, "no trial has finished, so that nothing is measured again")
     other = find_measured_otherwise(plan)
@@ -226,9 +232,8 @@ def remeasure_trials(plan: Plan, console: Console) -> dict[Key, str]:
     if len(keys) < len(done):
         show(console, f"{len(done) - len(keys)} of {len(done)} were measured by this code already")
     failures: dict[Key, str] = {}
-    numbers = {key_of(trial): trial.number for trial in plan.queue.trials("COMPLETE")}
     for count, key in enumerate(keys, 1):
-        job = plan.job(numbers[key], key, 1)
+        job = plan.job(trials[key].number, key, 1)
         began = time.monotonic()
         try:
             remeasure(job.config, job.folder)
@@ -246,11 +251,15 @@ def remeasure_trials(plan: Plan, console: Console) -> dict[Key, str]:
 def end_replacing(plan: Plan, key: Key, number: int) -> None:
     """Bring a new result of a finished trial into its folder and MLflow; nothing if there is
     none. May be repeated."""
-    if not (plan.trial_folder(key) / PENDING).is_dir():
-        return
-    job = plan.job(number, key, 1)
+    if (plan.trial_folder(key) / PENDING).is_dir():
+        replace_result(plan, plan.job(number, key, 1))
+
+
+def replace_result(plan: Plan, job: Job, result: Mapping[str, Any] | None = None) -> None:
+    """Bring a new result of a finished trial into its folder and MLflow: what is pending there,
+    else ``result``, which lies in its place already. May be repeated."""
     with plan.queue.lock:
-        result = adopt(job.folder)
+        result = adopt(job.folder) or result
         if result is None:  # Another process was quicker
             return
         runs = [
@@ -288,7 +297,10 @@ def replace_values(client: MlflowClient, run: Run, result: Mapping[str, Any], fo
     for name in FILES:
         if (folder / name).is_file():
             client.log_artifact(run_id, str(folder / name))
-    tags = measuring_tags(result) | {DROPPED: ",".join(key.removeprefix("eval/") for key in old)}
+    if (folder / "samples").is_dir():
+        client.log_artifacts(run_id, str(folder / "samples"), "samples")
+    tags = measuring_tags(result) | ran_tags(result.get("ran", {}))
+    tags |= {DROPPED: ",".join(key.removeprefix("eval/") for key in old)}
     undefined = {key: [reason] for key, reason in result.get("undefined", {}).items()}
     if undefined or "undefined" in run.data.tags:
         tags["undefined"] = describe_undefined_values(undefined)

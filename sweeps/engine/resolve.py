@@ -49,6 +49,7 @@ class Request:
     words: list[str]
     given: frozenset[str] = frozenset()  # Keys that the command sets, where defaults are looked at
     _runs: dict[str, schema.Run] = field(default_factory=dict, repr=False)
+    _prompts: dict[str, int | None] = field(default_factory=dict, repr=False)
     _contents: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     @property
@@ -77,6 +78,13 @@ class Request:
         if text not in self._runs:  # Settings take tens of milliseconds to put together
             self._runs[text] = trial_config(self.config, self.cell(text), seed, self.given)
         return dataclasses.replace(self._runs[text], seed=seed)
+
+    def prompts(self, key: Key) -> int | None:
+        """How many prompts of each split a trial is asked for; None: all that there are."""
+        if key[0] not in self._prompts:
+            late = conf.with_eval_overrides(self.run(key))
+            self._prompts[key[0]] = late.evaluation.prompts
+        return self._prompts[key[0]]
 
     def adapter(self, key: Key) -> str:
         """Digest of the settings that a trial's training depends on; trials of one share a trained

@@ -23,6 +23,7 @@ from sweeps.engine.driver import Driver, abort_on_lost_storage
 from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
 from sweeps.engine.eta import EtaEstimator
 from sweeps.engine.plan import kinds_of, seconds_of
+from sweeps.engine.prompts import describe_lacking, describe_mixed, lacking_trials
 from sweeps.engine.remeasure import (
     check_remeasurable,
     check_search,
@@ -83,7 +84,11 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
     eta = EtaEstimator(len(slots))
     for kind, seconds in seconds_of(plan.queue.trials()):
         eta.add(kind, seconds)
-    waiting = kinds_of(plan.request, [key for key in plan.planned if key not in done], done)
+    lacking = lacking_trials(plan)
+    rest = [key for key in plan.planned if key not in done]
+    waiting = kinds_of(plan.request, rest, done, lacking)
+    if line := describe_lacking(lacking, {key: plan.asked(key) for key in lacking}):
+        show(console, line)
     check_search(plan, bool(waiting))
     failures: dict[Key, str] = {}
     if waiting or plan.unknown_trials():
@@ -133,6 +138,8 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
         show(console, line)
     values, width = plan.mirror.seeds(), console.width
     show(console, summary_table(request.sweep, request.cells, request.seeds, values, width))
+    if line := describe_mixed(plan):
+        show(console, line)
     if table := timing_table(plan.queue.trials()):
         show(console, table)
     written = bool(done) and _write_report(plan, console)

@@ -29,7 +29,7 @@ from conf.files import DiskFull, named_when_full, read_json
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.training.progress import FAILED, PROGRESS
 from sweeps.engine import worker
-from sweeps.engine.bookkeeping import read_result
+from sweeps.engine.bookkeeping import read_outcome
 from sweeps.engine.errors import LaunchError
 from sweeps.engine.worker import Trainer
 
@@ -217,7 +217,7 @@ class ProcessSlot:
 
     def _outcome_of(self, job: Job, fallback: str) -> Outcome:
         self.job = None
-        result = read_result(job.folder)
+        result = read_outcome(job)
         if result is not None:
             return Outcome(result)
         # A process that failed may hold memory, or a device in a state, that would spoil the next

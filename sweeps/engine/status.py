@@ -12,12 +12,14 @@ from conf.describe import show_count
 from lightning_modules.training.progress import format_duration
 from sweeps.engine.eta import EtaEstimator, recorded_run, recorded_seconds
 from sweeps.engine.plan import kinds_of, seconds_of
+from sweeps.engine.prompts import find_lacking, is_wanted
 from sweeps.engine.resolve import Request
 from sweeps.engine.slots import make_slots
 from sweeps.engine.studies import find_study
-from sweeps.engine.trials import Key, key_of, read_trials
+from sweeps.engine.trials import Key, key_of, read_identity, read_trials
 
 if TYPE_CHECKING:
+    from conf.prompts import Extent
     from sweeps.engine.trials import StoredTrial
 
 __all__ = ["PlanStatus", "TrialCounts", "read_status"]
@@ -25,16 +27,24 @@ __all__ = ["PlanStatus", "TrialCounts", "read_status"]
 
 class TrialCounts:
     """What the queue of a study says of a plan's trials: (cell, seed) that are ``done``,
-    ``running`` or ``failed``."""
+    ``running`` or ``failed``; and what those have that have finished with fewer prompts than are
+    asked for, ``lacking``."""
 
     def __init__(
-        self, trials: Sequence[StoredTrial], planned: Collection[Key] | None = None
+        self,
+        trials: Sequence[StoredTrial],
+        planned: Collection[Key] | None = None,
+        lacking: Mapping[Key, Extent] | None = None,
     ) -> None:
-        """``planned``: the trials of the plan; all that are in the queue if not given."""
+        """``planned``: the trials of the plan; all that are in the queue if not given. ``lacking``:
+        see `find_lacking`."""
         last: dict[Key, StoredTrial] = {}
         states: dict[str, set[Key]] = {}
+        self.lacking = lacking or {}
         for trial in trials:
             key = key_of(trial)
+            if trial.state.name in ("WAITING", "RUNNING") and not is_wanted(trial, self.lacking):
+                continue
             if planned is None or key in planned:
                 states.setdefault(trial.state.name, set()).add(key)
                 if trial.state.name == "FAIL":
@@ -42,6 +52,7 @@ class TrialCounts:
         self.planned = set(planned) if planned is not None else set().union(*states.values())
         self.running = states.get("RUNNING", set())
         self.done = states.get("COMPLETE", set()) - self.running - states.get("WAITING", set())
+        self.done -= self.lacking.keys()
         # The last attempt failed by itself, and was not stopped
         failed = {key for key, t in last.items() if t.user_attrs.get("status") == "FAILED"}
         self.failed = failed - self.done - self.running
@@ -114,7 +125,11 @@ def read_status(request: Request) -> PlanStatus:
     name, exists = find_study(request.sweep, config, request, notes)
     folder = Path(config.output) / name
     trials = read_trials(folder, name, config.storage) if exists else []
-    counts = TrialCounts(trials, request.keys)
+    asked = {key: request.prompts(key) for key in request.keys}
+    identity = (read_identity(folder, name, config.storage) if exists else None) or {"config": {}}
+    counts = TrialCounts(
+        trials, request.keys, find_lacking(request, trials, asked, identity["config"])
+    )
     waiting = [key for key in request.keys if key not in counts.done]
     slots = make_slots(config) if waiting else []
     eta = EtaEstimator(max(len(slots), 1))
@@ -124,7 +139,7 @@ def read_status(request: Request) -> PlanStatus:
         name=name,
         folder=folder,
         counts=counts,
-        waiting=kinds_of(request, waiting, counts.done) if waiting else {},
+        waiting=kinds_of(request, waiting, counts.done, counts.lacking) if waiting else {},
         eta=eta,
         recorded=None if eta.seconds else recorded_seconds(request.sweep, config),
         notes=tuple(notes),

@@ -17,13 +17,14 @@ from typing import Any
 from conf import load as conf
 from conf import schema, spec
 from conf.describe import show_count
+from conf.prompts import PROMPTS
 from conf.seeds import SEEDS
 from lightning_modules.training.contents import changed_contents
 from sweeps.engine.resolve import Request
 from sweeps.engine.trials import key_of, read_identity, read_trials
 from sweeps.sweep import Sweep
 
-__all__ = ["PLACES", "find_study", "other_contents", "possible_names", "result_settings"]
+__all__ = ["PLACES", "find_study", "is_of", "other_contents", "possible_names", "result_settings"]
 
 # Settings that say where things are and run on this machine
 PLACES = ("output", "tracking_uri", "storage", "workers", "devices", "launcher", "launch")
@@ -52,13 +53,20 @@ def find_study(
         identity = read_identity(folder, name, config.storage)
         if identity is None:
             return name, False
-        if identity["digest"] == digest:
+        if is_of(identity, digest):
             other = other_contents(request, folder, name) if request else ""
             if not other:
                 return name, True
             if notes is not None:
                 notes.append(other)
     return sweep.name, False
+
+
+def is_of(identity: Mapping[str, Any], digest: str) -> bool:
+    """Whether a stored study is that of the settings with this digest."""
+    # Once the number of prompts was a setting that trials did not differ in
+    older = {key: value for key, value in identity["config"].items() if key != PROMPTS}
+    return digest in (identity["digest"], conf.digest(older))
 
 
 def other_contents(request: Request, folder: Path, name: str) -> str:
@@ -96,6 +104,8 @@ def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
     if sweep.also:
         flat["also"] = [list(map(dict, entry)) for entry in sweep.also]
     left_out = NOT_IN_DIGEST | {*sweep.keys}
+    if config.mode != "search":  # What a search has learned is of one number of prompts
+        left_out.add(PROMPTS)
     return {key: value for key, value in flat.items() if key not in left_out}
 
 

@@ -93,8 +93,10 @@ def test_observed_counts_the_conditional_half_alone(
         for one in (record, conditional)
     ]
     assert counts[0] == halves * counts[1]
-    assert 0 < seen["gate_closed"] < 1 and seen["gate_closed"] == conditional.share_closed()
-    assert (record.share_closed() == seen["gate_closed"]) == (halves == 1)
+    assert len(seen["gate_closed"]) == len(PROMPTS), "of each image"
+    closed, free = (sum(of_images) for of_images in zip(*seen["gate_closed"], strict=True))
+    assert 0 < closed / free < 1 and closed / free == conditional.share_closed()
+    assert (record.share_closed() == closed / free) == (halves == 1)
 
 
 def test_sites_follow_the_config(embedded: Backbone):

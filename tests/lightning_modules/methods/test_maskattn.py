@@ -145,7 +145,7 @@ def test_open_gates_draw_the_stock_image_bit_by_bit(embedded: Backbone, gate: di
     method = maskattn(embedded, bias=50.0, **gate)
     with method.collect_stats(3.0) as seen:
         assert torch.equal(method.generate(PROMPTS, SEEDS, None, 2, 3.0), stock)
-    assert seen["gate_closed"] == 0
+    assert [closed for closed, _ in seen["gate_closed"]] == [0] * len(PROMPTS)
 
 
 @pytest.mark.parametrize(
@@ -380,7 +380,8 @@ def test_observed_splits_by_kind_and_time_but_not_by_site(embedded: Backbone):
     assert {"gate_closed"} | kinds <= set(seen) and not any("site" in key for key in seen)
     spans = {key for key in seen if key.startswith("gate_closed_time/")}
     assert set(seen) == {"gate_closed"} | kinds | spans and len(spans) == 4
-    assert all(0 <= value <= 1 for value in seen.values())
+    assert all(len(of_images) == len(PROMPTS) for of_images in seen.values())
+    assert all(0 <= part <= count for of in seen.values() for part, count in of)
 
 
 def test_gates_with_options_come_back_from_their_adapter(
