@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.marks import slow
 from helpers.memory_mlflow import MemoryMlflow
 from helpers.sweep_states import CELLS, SWEEP, states, trials
 
@@ -145,8 +144,7 @@ def test_all_prompts_are_more_than_any_number_but_only_once(
     assert len(extending.ran) == 8
 
 
-STOPS = [*slow("begin"), "pending", *slow("adopt", "log_batch", "delete_tag"), "discard"]
-STOPS += slow("note", "complete")
+STOPS = ["begin", "pending", "adopt", "log_batch", "delete_tag", "discard", "note", "complete"]
 
 
 @pytest.mark.parametrize("stop", STOPS)
