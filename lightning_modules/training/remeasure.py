@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from lightning_modules.evaluation.plan import Prompt
     from lightning_modules.metrics.registry import Columns
 
-__all__ = ["DRAFT", "PENDING", "Earlier", "NotKept", "adopt", "discard", "read_pending", "remeasure"]
+__all__ = [
+    "DRAFT",
+    "PENDING",
+    "Earlier",
+    "NotKept",
+    "adopt",
+    "discard",
+    "read_pending",
+    "remeasure",
+]
 
 PENDING = "remeasured"  # Folder of a whole new result that is not yet the only one
 DRAFT = ".more-prompts"  # Folder of one that is being made

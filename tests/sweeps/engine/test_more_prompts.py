@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from helpers.memory_mlflow import MemoryMlflow
 from helpers.sweep_states import CELLS, SWEEP, states, trials
@@ -59,6 +60,9 @@ class Extending:
             result["added_seconds"] = {"sample": 0.25}
             (folder / PENDING).mkdir()
             (folder / PENDING / "result.json").write_text(json.dumps(result))
+            columns = ("split", "id", "prompt", "noise", "image")
+            table = pd.DataFrame({name: ["0"] for name in columns})
+            table.to_parquet(folder / PENDING / "scores.parquet")
             if self.stop_after == "pending":
                 raise KeyboardInterrupt
             return result
