@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from conf.schema import Run
@@ -37,16 +37,27 @@ class Seeds(NamedTuple):
 def resolve_seeds(config: Run) -> Seeds:
     """The seeds of a run: ``config.seed`` where none is given. The prompts alone do not follow it:
     those of all seeds are the same, so that prompts and seeds can be told apart."""
-    given = (getattr(config, key) for key in SEEDS[:-1])
-    return Seeds(*(config.seed if seed is None else seed for seed in given), config.prompt_seed)
+
+    def follow(given: int | None) -> int:
+        return config.seed if given is None else given
+
+    return Seeds(
+        follow(config.init_seed),
+        follow(config.data_seed),
+        follow(config.timestep_seed),
+        follow(config.sampling_seed),
+        config.prompt_seed,
+    )
 
 
 def training_seeds(config: Run) -> int | dict[str, int]:
     """What stands for the seeds of a training in keys: one number where they are the same."""
-    seeds = dict(zip(TRAINING_SEEDS, resolve_seeds(config), strict=False))
-    return seeds if len({*seeds.values()}) > 1 else seeds["init_seed"]
+    seeds = resolve_seeds(config)
+    if seeds.init == seeds.data == seeds.timestep:
+        return seeds.init
+    return dict(zip(TRAINING_SEEDS, (seeds.init, seeds.data, seeds.timestep), strict=True))
 
 
-def list_given(config: Run) -> dict[str, Any]:
+def list_given(config: Run) -> dict[str, int]:
     """Setting -> seed of those that are set apart."""
     return {key: seed for key in SEEDS if (seed := getattr(config, key)) is not None}
