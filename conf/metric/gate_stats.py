@@ -5,7 +5,7 @@ from conf.spec import Metric, MetricSpec
 
 METRIC = MetricSpec(
     outputs=(
-        Metric("gate_closed", "Gates closed", "none", "share", per_image=False),
+        Metric("gate_closed", "Gates closed", "none", "share", weight="gates_counted"),
         Metric("gates_reopened", "Gates re-opened", "none", "share", per_image=False),
         Metric("gates_shut", "Gates shut", "none", "share", per_image=False),
         Metric("gate_mask_iou", "Gate–mask IoU", "higher", per_image=False),

@@ -138,7 +138,7 @@ def evaluate(
     else:
         diagnosis = Diagnosis({}, known)
     metrics = scores.metrics | (images.stats or {}) | diagnosis.metrics
-    table |= diagnosis.columns
+    table |= diagnosis.columns | images.columns()
     write_scores(folder, prompts, images, table, evaluation.keep_images, targets)
     cut = find_cut(method.backbone, prompts)
     write_ran(folder, read_ran(images.folder) | count_prompts(prompts, cut))

@@ -28,7 +28,7 @@ from conf.describe import show_count
 from conf.files import DiskFull, drop, read_json, to_json, write_atomically
 from conf.schema import Run
 from conf.seeds import training_seeds
-from conf.spec import methods
+from conf.spec import methods, metrics
 from datamodules.batch import Phrase
 from datamodules.formats.images import check_image
 from lightning_modules.evaluation.plan import Prompt
@@ -38,6 +38,7 @@ from lightning_modules.training.keys import backbone_facts, method_facts, sampli
 if TYPE_CHECKING:
     from lightning_modules.methods.base import ImageStats
     from lightning_modules.methods.mask_targets import PromptMasks
+    from lightning_modules.metrics.registry import Columns
 
 Emit = Callable[[str, float], None]
 BATCHES = "batches"  # Folder, beside the images
@@ -233,6 +234,19 @@ class ImageStore:
                 own = {name: tuple(of[i]) if of else (0, 0) for name, of in batch["stats"].items()}
                 known.setdefault(key, own)
         return known
+
+    def columns(self) -> Columns:
+        """Of each image what the method measured of itself on it, if that is a declared metric, and
+        the count that it is weighted by; None where nothing was counted or is known."""
+        known = self.measured()
+        columns: Columns = {}
+        for metric in (output for spec in metrics().values() for output in spec.outputs):
+            own = [known.get(key, {}).get(metric.key, (0, 0)) for key in self.keys]
+            if any(metric.key in of for of in known.values()):
+                columns[metric.key] = [part / count if count else None for part, count in own]
+                if metric.weight:
+                    columns[metric.weight] = [count for _, count in own]
+        return columns
 
     @property
     def stats(self) -> dict[str, float] | None:

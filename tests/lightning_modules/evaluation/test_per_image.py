@@ -26,6 +26,7 @@ from datamodules.shapes.world import COLORS
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.evaluation.diagnostics import diagnose, keep_columns
 from lightning_modules.evaluation.evaluate import prepare_scorers, score, write_scores
+from lightning_modules.evaluation.images import ImageStore
 from lightning_modules.evaluation.plan import Prompt, plan, real_images
 from lightning_modules.methods.untouched import Untouched
 from lightning_modules.metrics import t2i_spatial
@@ -158,6 +159,19 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     return scores.metrics, table(folder, prompts, shown, columns)
 
 
+@pytest.fixture(scope="module")
+def gated(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """What gates did while three images were drawn, of one of which no gate was free."""
+    folder = tmp_path_factory.mktemp("gated")
+    prompts = [Prompt("val", i, i, "a ring", Target([]), i) for i in range(3)]
+    kept = ImageStore(folder, {"sampling": {"image_format": "png"}}, ["0", "1", "2"])
+    kept.write_stats([0, 1], {"gate_closed": [(6, 8), (1, 4)], "gate_closed_kind/word": []})
+    kept.write_stats([2], {"gate_closed": [(0, 0)]})
+    images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    assert kept.stats is not None
+    return kept.stats, table(folder, prompts, images, kept.columns())
+
+
 @pytest.fixture
 def measured(request: pytest.FixtureRequest, world: Measured) -> dict[str, Measured]:
     """Metric -> an evaluation that measures it."""
@@ -168,7 +182,7 @@ def measured(request: pytest.FixtureRequest, world: Measured) -> dict[str, Measu
         "attention_maps": world,
         "distribution": world,
         "cost": world,
-        "gate_stats": world,
+        "gate_stats": request.getfixturevalue("gated"),
         "geneval": benchmarks,
         "t2i_spatial": benchmarks,
         "alignment": request.getfixturevalue("aligned"),

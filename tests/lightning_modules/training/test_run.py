@@ -158,6 +158,8 @@ def test_samples_hold_every_prompt_and_the_first_images(done: Any):
     assert samples["right_objects"].sum() / samples["wanted_objects"].sum() == pytest.approx(
         done[0]["metrics"]["eval/object_rate"]
     )
+    closed = (samples["gate_closed"] * samples["gates_counted"]).sum()
+    assert closed / samples["gates_counted"].sum() == done[0]["metrics"]["eval/gate_closed"]
     assert samples["extra_objects"].mean() == pytest.approx(
         done[0]["metrics"]["eval/extra_objects"]
     )
