@@ -103,6 +103,15 @@ def test_what_settles_an_open_comparison_is_the_least_that_does() -> None:
         assert 0.025 <= found.half < 0.05
 
 
+def test_certainty_is_half_of_what_matters() -> None:
+    rows = st.compare_cells(draw(3, 60, seed=2)).comparisons
+    likely, certain = (st.needed(rows, 0.05, 295, 1, power=power) for power in (0.8, 1.0))
+    for row, one, other in zip(rows, likely, certain, strict=True):
+        assert other.half == 0.025 and other.cost >= one.cost
+        plan = (3 + other.best_seeds, 60 + other.best_prompts)
+        assert st.predict_half_width(st.variances_of(row), *plan, 4) <= 0.025
+
+
 def test_settled_comparisons_need_nothing() -> None:
     rows = st.compare_cells(draw(3, 60, mean=0.5)).comparisons
     assert st.needed(rows, 0.05, 295, 1) == [None] * 4

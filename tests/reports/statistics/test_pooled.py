@@ -100,6 +100,51 @@ def test_an_unstable_control_is_seen() -> None:
     assert found.unstable_control and not st.compare_cells(draw(cells=6, seeds=4)).unstable_control
 
 
+def by_the_page(y: np.ndarray, binary: bool) -> list[tuple[float, float, float]]:
+    """Mean and both halves from the equations as they stand, sums written out."""
+    cells, seeds, prompts = y.shape
+    k, n = cells - 1, seeds * prompts
+    q = st.dunnett_quantile
+
+    def two_way(d: np.ndarray) -> tuple[float, float, float]:
+        m, of_seed, of_prompt = d.mean(), d.mean(axis=1), d.mean(axis=0)
+        left = d - of_seed[:, None] - of_prompt[None, :] + m
+        a = prompts * ((of_seed - m) ** 2).sum() / (seeds - 1)
+        b = seeds * ((of_prompt - m) ** 2).sum() / (prompts - 1)
+        return a, b, (left**2).sum() / ((seeds - 1) * (prompts - 1))
+
+    of_cell = y - y.mean(axis=0)  # Less what all cells share: two-way tables that sum to 0
+    ms_cs = sum(two_way(part)[0] for part in of_cell) / (cells - 1)
+    ms_csp = sum(two_way(part)[2] for part in of_cell) / (cells - 1)
+    pairs = [two_way(part - y[0]) for part in y[1:]]
+    f = max(ms_cs / ms_csp, sum(a for a, _, _ in pairs) / sum(e for _, _, e in pairs))
+    nu, rest = k * (seeds - 1), (seeds - 1) * (prompts - 1)
+    found = []
+    for part, (a, b, raw) in zip(y[1:], pairs, strict=True):
+        star = max(f, (4 * f + (seeds - 1) * a / raw) / (4 + seeds - 1))
+        e, v = (n * raw + 1) / (n + 2) if binary else raw, max(0.0, b - raw)
+        these = (e / n) ** 0.5 * max(q(k, nu) * star**0.5, q(k, rest))
+        total = star * e + v
+        below = (star * e) ** 2 / nu + (v > 0) * (b**2 / (prompts - 1) + raw**2 / rest)
+        df = max(nu, total**2 / below)
+        like = max(q(k, df) * (total / n) ** 0.5, q(k, rest) * ((e + v) / n) ** 0.5)
+        found.append(((part - y[0]).mean(), these, like))
+    return found
+
+
+@pytest.mark.parametrize("shape", [(2, 2, 12), (3, 5, 8), (6, 3, 30)])
+@pytest.mark.parametrize("binary", [False, True])
+def test_the_rule_is_the_equations(shape: tuple[int, int, int], binary: bool) -> None:
+    for seed in range(3):
+        y = draw(*shape, seed=seed)
+        y = (y > 0.4).astype(float) if binary else y
+        found = [
+            (row.mean, row.half_these_prompts, row.half_prompts_like_these)
+            for row in st.compare_cells(y, binary=binary).comparisons
+        ]
+        np.testing.assert_allclose(found, by_the_page(y, binary), rtol=1e-9)
+
+
 # ---- Seeds that are missing
 
 
