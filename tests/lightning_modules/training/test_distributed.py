@@ -212,6 +212,9 @@ def test_each_image_is_drawn_once_and_measured_as_by_one_process(both: Both, nam
         pd.read_parquet(both.folder / str(devices) / name / "scores.parquet") for devices in (1, 2)
     ]
     assert len(tables[0]) == alone.images and tables[0]["success"].equals(tables[1]["success"])
+    if name == "maskattn":
+        one, two = (table["gate_closed"].tolist() for table in tables)
+        assert one == pytest.approx(two, rel=1e-3) and len(set(one)) > 1
 
 
 @pytest.mark.slow
