@@ -89,7 +89,8 @@ def data_contents(
 ) -> dict[str, str]:
     """Name of each set (``train`` and those of the evaluation) -> digest of what its samples are
     made of, files by their content; empty for the embedded world, which its settings determine,
-    and where ``data.root`` is not there.
+    and where ``data.root`` is not there. Sets of no more images than prompts are asked for have
+    that number in their names: with more prompts they are others.
 
     ``datamodule``: the one of these settings, where it is built already. A data set may define its
     own ``digest``, of all its sets; else it is that of each dataset. Raises as `build_data`.
@@ -99,7 +100,10 @@ def data_contents(
     if own := getattr(_module(config.data.name), "digest", None):
         return {"train": digest} if (digest := own(config)) else {}
     datamodule = datamodule or build_data(config, emit)
-    sets = {"train": datamodule.train_set, **datamodule.eval_sets}
+    limit = datamodule.eval_limit if config.data.eval_images is None else None
+    of = "" if limit is None else f", first {limit}"
+    sets = {f"{name}{of}": dataset for name, dataset in datamodule.eval_sets.items()}
+    sets = {"train": datamodule.train_set, **sets}
     return {name: _content_digest(dataset, emit) for name, dataset in sets.items()}
 
 

@@ -40,7 +40,7 @@ def start(
 ) -> Command:
     """A sweep whose trials say what they read, as those of the real trainer do."""
     # Captions do not say what a detector looks for: the trainer here asks none
-    monkeypatch.setattr(Request, "check_records", lambda self: None)
+    monkeypatch.setattr(Request, "check_records", lambda self: [])
 
     def train(config: Any, folder: Path, *more: Any) -> dict[str, Any]:
         contents = contents_of(config)
@@ -114,3 +114,13 @@ def test_data_that_cannot_be_used_are_refused_at_the_start(
     (files / "coco" / "annotations" / "captions_val.json").write_text("{")
     assert start() == 2 and not trainer.ran
     assert "captions_val.json" in capsys.readouterr().err
+
+
+def test_more_prompts_read_more_images_and_stay_in_the_study(
+    start: Command, trainer: Any, files: Path, output: Path
+) -> None:
+    assert start() == 0 and start("evaluation.prompts=4") == 0
+    assert len(trainer.ran) == 8 and not list(output.glob("threshold-*"))
+    overwrite(files / "coco" / "val" / "000000000011.jpg")
+    assert start("evaluation.prompts=4") == 0
+    assert len(trainer.ran) == 12 and list(output.glob("threshold-*")), "they are read all the same"
