@@ -300,7 +300,15 @@ def _read_trial(seed: int, run: Run, uri: str, folder: Path) -> Trial:
         measuring=Measuring.read(result.get("measured"), start),
         measured_with=(result.get("measured") or {}).get("versions", {}),
         contents=result.get("contents", {}),
+        prompts=_read_prompts(result),
     )
+
+
+def _read_prompts(result: dict[str, Any]) -> int | None:
+    """How many prompts of each split a result is over; one of an earlier version has it of what
+    was drawn."""
+    drawn = result.get("ran", {}).get("sampling", {}).get("prompts", {})
+    return result.get("prompts") or max(drawn.values(), default=None)
 
 
 def read_object(path: Path) -> dict[str, Any]:

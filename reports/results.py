@@ -142,6 +142,8 @@ class Trial:
     measured_with: dict[str, Any] = field(default_factory=dict)
     # ``setting=value`` -> digest of what lay in the files that it read; empty where not recorded
     contents: dict[str, str] = field(default_factory=dict)
+    # How many prompts of each split it was measured on, the first of all; None where not recorded
+    prompts: int | None = None
 
 
 @dataclass

@@ -128,13 +128,16 @@ def tags(facts: Mapping[str, Any]) -> dict[str, str]:
 
 def measuring_tags(result: Mapping[str, Any]) -> dict[str, str]:
     """What measured a result as MLflow tags: `MEASURED`, the digest of the code, and `MEASURED_BY`,
-    which part of it gave which value. Nothing of an old result, which does not say."""
-    measured = result.get("measured")
+    which part of it gave which value; and on how many ``prompts``. Nothing of an old result, which
+    does not say."""
+    measured, prompts = result.get("measured"), result.get("prompts")
+    extent = {"prompts": str(prompts)} if prompts else {}
     if not measured:
-        return {}
+        return extent
     by = json.dumps(measured, separators=(",", ":"))
     # A reader without it takes the values for some of unknown code: better than a part of it
-    return {MEASURED: measured["code"]} | ({MEASURED_BY: by} if len(by) <= TAG_LENGTH else {})
+    whole = {MEASURED_BY: by} if len(by) <= TAG_LENGTH else {}
+    return extent | {MEASURED: measured["code"]} | whole
 
 
 @cache

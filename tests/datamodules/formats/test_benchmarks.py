@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.benchmark_files import GENEVAL_TASKS, write_color_val, write_geneval
 
-from datamodules.formats.benchmarks import GENEVAL, draw_evenly, t2i_compbench
+from datamodules.formats.benchmarks import GENEVAL, draw_evenly, order_evenly, t2i_compbench
 from datamodules.formats.prompt_files import read_prompts
 
 
@@ -51,6 +51,17 @@ def test_a_draw_reaches_over_the_whole_of_a_stratum():
     drawn = draw_evenly(["color"] * 300, 56)
     assert sum(i < 200 for i in drawn) in (37, 38)
     assert max(b - a for a, b in zip(drawn, drawn[1:], strict=False)) <= 11
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_fewer_are_the_first_of_more(seed: int):
+    strata = [task for task, size in GENEVAL_TASKS.items() for _ in range(size)] + ["rare"]
+    order = order_evenly(strata, seed)
+    assert sorted(order) == list(range(len(strata)))
+    for count in (1, 6, 7, 28, 56, 112, 200, 553):
+        assert draw_evenly(strata, count, seed) == sorted(order[:count])
+        assert {*draw_evenly(strata, count, seed)} < {*draw_evenly(strata, count + 1, seed)}
+    assert "rare" in {strata[i] for i in order[:7]}, "each has one as soon as it can"
 
 
 def test_small_and_whole_draws():

@@ -67,6 +67,18 @@ def test_fewer_are_drawn_evenly_and_said(folder: Path):
     assert unseen in (18, 19), "a third, as in the file"
 
 
+@pytest.mark.parametrize("seeds", [{}, {"prompt_seed": 5}])
+def test_fewer_prompts_are_the_first_of_more(folder: Path, seeds: dict[str, int]):
+    for name in ("evaluation_metadata.jsonl", "color_val.txt", "mine.jsonl"):
+        module = open_prompts(folder, name)
+        whole = plan(module, WHOLE, seed=1, **seeds)
+        have = len(module.eval_sets[whole[0].split])
+        for count in {min(count, have) for count in (1, 28, 56, 112, have - 1, have)}:
+            few = plan(module, dataclasses.replace(WHOLE, prompts=count), seed=1, **seeds)
+            assert few == [prompt for prompt in whole if prompt.place < count], "noises too"
+            assert [p.place for p in few] == [p.place for p in whole if p.place < count]
+
+
 def test_data_that_hold_fewer_are_drawn_evenly_too(folder: Path):
     module = open_prompts(folder, "evaluation_metadata.jsonl", eval_prompts=60)
     prompts = plan(module, WHOLE, seed=0)

@@ -105,10 +105,9 @@ def test_no_image_with_a_score_has_no_mean() -> None:
     assert scorer.facts["clip_score"]["undefined"] == "no image has a score"
 
 
-def test_statistics_that_some_images_lack_are_undefined(tmp_path: Path) -> None:
-    images = ImageStore(tmp_path, {"sampling": {"image_format": "png"}}, 2)
-    images.write_stats(2, {"gate_closed": NAN, "shut": 0.25})
-    assert "NaN" not in (images.folder / "stats-0.json").read_text()
+def test_statistics_of_nothing_are_undefined(tmp_path: Path) -> None:
+    images = ImageStore(tmp_path, {"sampling": {"image_format": "png"}}, ["one", "two"])
+    images.write_stats([0, 1], {"gate_closed": [(0, 0)] * 2, "shut": [(1, 2), (0, 2)]})
     stats = images.stats
     assert stats is not None and math.isnan(stats["gate_closed"]) and stats["shut"] == 0.25
     assert split_undefined(stats) == ({"shut": 0.25}, {"gate_closed": "NaN"})

@@ -128,7 +128,7 @@ def test_a_signal_that_a_library_turned_into_an_exit_comes_out(tmp_path: Path) -
     def leave(*_: Any) -> dict[str, Any]:
         raise SystemExit(3)
 
-    job: Any = SimpleNamespace(folder=tmp_path, config=None, tracking=None)
+    job: Any = SimpleNamespace(folder=tmp_path, config=None, tracking=None, extends=None)
     with pytest.raises(SystemExit):
         InlineSlot(swallow).start(job)
     slot = InlineSlot(leave)
@@ -151,7 +151,10 @@ def begin(slot: ProcessSlot, folder: Path, action: str = "") -> None:
     folder.mkdir()
     (folder / "action").write_text(action)
     job: Any = SimpleNamespace(
-        folder=folder, config=conf.as_run(conf.load([])), tracking=Tracking("", "", "")
+        extends=None,
+        folder=folder,
+        config=conf.as_run(conf.load([])),
+        tracking=Tracking("", "", ""),
     )
     slot.start(job)
 
