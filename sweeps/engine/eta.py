@@ -17,6 +17,8 @@ from sweeps.sweep import Sweep
 __all__ = ["EtaEstimator", "recorded_run", "recorded_seconds"]
 
 TIMES = Path(__file__).with_name("times.json")
+# Kind -> those that tell how long it takes where none of its own has finished, at most
+LIKE = {"extended": ("shared", "untrained")}
 MIN_SHARE = 0.1  # From this share on, the first trial says how long the others will take
 
 
@@ -36,7 +38,8 @@ class EtaEstimator:
     def mean(self, kind: str, guess: float | None = None) -> float | None:
         """Seconds that a trial of this kind takes; ``guess`` if none has finished at all."""
         every = [second for seconds in self.seconds.values() for second in seconds]
-        own = self.seconds.get(kind) or every
+        known = (self.seconds.get(name) for name in (kind, *LIKE.get(kind, ())))
+        own = next(filter(None, known), every)
         return sum(own) / len(own) if own else guess
 
     def remaining(

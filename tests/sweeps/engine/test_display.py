@@ -46,6 +46,9 @@ BOTH = {"untrained": [4.0], "trained": [10.0, 14.0]}
         (estimator(**BOTH), [], [("trained", 45.0, 0.9)], 5.0),
         (estimator(**BOTH), [], [("trained", 30.0, 0.01)], 297.0),
         (estimator(**BOTH, shared=[2.0]), ["shared", "shared", "trained"], [], 16.0),
+        # More prompts: as what trains nothing, until one has finished
+        (estimator(**BOTH), ["extended"] * 2, [], 8.0),
+        (estimator(**BOTH, extended=[1.0]), ["extended"] * 2, [], 2.0),
         # Trials that run at once share the time, but none is quicker than itself
         (estimator(2, trained=[10.0]), ["trained"] * 4, [], 20.0),
         (estimator(2, trained=[10.0]), [], [("trained", 2.0, 0.2), ("trained", 9.0, 0.9)], 8.0),
