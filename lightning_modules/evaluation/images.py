@@ -200,7 +200,7 @@ class ImageStore:
         row_of = {key: row for row, key in reversed([*enumerate(self.keys)])}
         wanted = dict.fromkeys(self.keys[row] for row in rows)
         batches = []
-        for batch in self._read_batches():
+        for batch in _read_batches(self.folder):
             known = all(key in row_of for key in batch["images"])
             if known and len(batch["images"]) <= size and wanted.keys() & set(batch["images"]):
                 batches.append(batch["images"])
@@ -208,26 +208,17 @@ class ImageStore:
         rest = list(wanted)
         batches += [rest[start : start + size] for start in range(0, len(rest), size)]
         for keys in batches:
-            self._write_batch(keys, None)
+            _write_batch(self.folder, keys, None)
         return [[row_of[key] for key in keys] for keys in batches]
 
     def write_stats(self, rows: Sequence[int], stats: ImageStats) -> None:
         """What the method measured of itself on a batch of `plan_batches`."""
-        self._write_batch([self.keys[row] for row in rows], stats)
-
-    def _write_batch(self, keys: Sequence[str], stats: ImageStats | None) -> None:
-        path = self.folder / BATCHES / f"{_digest(list(keys))}.json"
-        if stats is not None or read_json(path) is None:
-            write_atomically(path, to_json({"images": list(keys), "stats": stats}))
-
-    def _read_batches(self) -> list[dict[str, Any]]:
-        files = sorted((self.folder / BATCHES).glob("[!.]*.json"))
-        return [batch for batch in map(read_json, files) if batch is not None]
+        _write_batch(self.folder, [self.keys[row] for row in rows], stats)
 
     def measured(self) -> dict[str, dict[str, tuple[float, float]]]:
         """Key of an image -> what the method measured of itself on it: name -> sum and count."""
         known: dict[str, dict[str, tuple[float, float]]] = {}
-        for batch in self._read_batches():
+        for batch in _read_batches(self.folder):
             if batch["stats"] is None:
                 continue
             for i, key in enumerate(batch["images"]):
@@ -262,3 +253,14 @@ class ImageStore:
                 total[0] += part
                 total[1] += count
         return {name: part / count if count else math.nan for name, (part, count) in totals.items()}
+
+
+def _write_batch(folder: Path, keys: Sequence[str], stats: ImageStats | None) -> None:
+    path = folder / BATCHES / f"{_digest(list(keys))}.json"
+    if stats is not None or read_json(path) is None:
+        write_atomically(path, to_json({"images": list(keys), "stats": stats}))
+
+
+def _read_batches(folder: Path) -> list[dict[str, Any]]:
+    files = sorted((folder / BATCHES).glob("[!.]*.json"))
+    return [batch for batch in map(read_json, files) if batch is not None]
