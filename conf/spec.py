@@ -8,6 +8,7 @@ A method is ``conf/method/NAME.py`` with a ``METHOD``, a data set ``conf/data/NA
 from __future__ import annotations
 
 import functools
+import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+DELTA_OF_SHARES = 0.05
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,10 @@ class Metric:
     If each image has a value of its own (``per_image``), the column ``key`` of scores.parquet holds
     it, and the metric is the mean over the images that have one: weighted by the column ``weight``
     where that is named, such as the number of objects that the image was asked for.
+
+    ``delta`` is the smallest difference that matters, in the metric's unit: an answer says of a
+    smaller one that there is none that matters. Of shares it is .05 unless another is given; None
+    fixes none, and the answer says how large a difference may be at most.
     """
 
     key: str
@@ -52,6 +58,7 @@ class Metric:
     unit: str = ""
     per_image: bool = True
     weight: str = ""
+    delta: float | None = None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -67,6 +74,13 @@ class Metric:
             raise ValueError(
                 f"metric {self.key}: weight={self.weight!r}, but no image has a value: "
                 "leave it out, or set per_image=True"
+            )
+        if self.delta is None and self.unit == "share":
+            object.__setattr__(self, "delta", DELTA_OF_SHARES)
+        if self.delta is not None and not 0 < self.delta < math.inf:
+            raise ValueError(
+                f"metric {self.key}: delta={self.delta!r}; expected a difference above 0 that "
+                "matters, or None"
             )
 
 

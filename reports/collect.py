@@ -17,6 +17,7 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from reports import prose
+from reports.image_tables import keep_common_prompts
 from reports.measuring import REPLACING, Measuring, read_values, select_latest
 from reports.mistyped import nearest
 from reports.per_image import read_columns
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["collect", "connect", "describe_differences", "list_sweeps", "read_history"]
 
 JUDGED = "success"  # The metric that the images' column of this name is the sum of
+DELTA_OF_SHARES = 0.05  # The difference that matters where a plan names none
 PAGE = 1000  # Runs per request
 PATIENCE = 10.0  # Seconds that a server has to answer
 
@@ -121,7 +123,13 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
 
     metrics = [
         ReportedMetric(
-            m["key"], m["label"], m.get("better", "none"), m.get("unit", ""), m.get("weight", "")
+            m["key"],
+            m["label"],
+            m.get("better", "none"),
+            m.get("unit", ""),
+            m.get("weight", ""),
+            # Plans of earlier versions name none
+            m.get("delta", DELTA_OF_SHARES if m.get("unit") == "share" else None),
         )
         for m in json.loads(tags["metrics"])
     ]
@@ -162,6 +170,7 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
         nothing = f"nothing of '{sweep}' has finished yet ({planned} planned)"
         raise NothingFinished(f"{nothing}; run it first: {command}", results.count_trials()[1])
     leave_out_other_code(results)
+    keep_common_prompts(results)
     refuse_mixed_metrics(results)
     return results
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from reports import prose, typeset
-from reports.answer import Conclusion
+from reports.answer.conclusion import Conclusion
+from reports.answer.explain import explain_resolution, explain_statistics
 from reports.figures.heatmap import is_main_figure
 from reports.figures.precision_recall import CROWD
 from reports.measuring import UNKNOWN
@@ -24,29 +24,20 @@ from reports.provenance import (
     provenance_blocks,
 )
 from reports.results import CellResults, SweepResults
-from reports.seeds import explain_seeds
-from reports.statistics import (
-    clustered_difference,
-    detectable_effect,
-    smallest_sign_flip_p,
-    wilson,
-)
+from reports.statistics import clustered_difference, wilson
 from reports.tables import (
-    HOLM_FROM,
     CellMetric,
     Table,
-    count_decimals,
+    alike_tables,
     difference_tables,
     effect_tables,
     headline_table,
     mean_tables,
-    of_metric,
 )
 from reports.typeset import Picture
 
 __all__ = ["build_content"]
 
-POWER = 0.8
 DRAWS = 4000
 LONGEST_FRONT = 12  # Rows that the table on page one may have
 METRIC_WIDTH = 4.4  # Cm: the first column of the tables that have one row per metric
@@ -79,7 +70,9 @@ def build_content(
         blocks.append(typeset.table(images, ["fill", "auto"], 8.8))
         blocks += [typeset.paragraph(no_cases)] if no_cases else []
     blocks.append(typeset.heading("Statistics"))
-    blocks += map(typeset.paragraph, _explain_statistics(results, entries, conclusion))
+    blocks += map(typeset.paragraph, explain_statistics(results, entries, conclusion))
+    for table in alike_tables(results, entries):
+        blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2))
     for table in effect_tables(results, entries):
         blocks.append(typeset.table(table, ["fill", "auto"], 8.8))
     blocks += measurement_blocks(results)
@@ -104,7 +97,7 @@ def build_content(
         origin=results.tags.get("origin", ""),
         warning=_warn(results),
         answer=conclusion.text,
-        small=f"{conclusion.brackets} {_explain_resolution(results, entries)}".strip(),
+        small=f"{conclusion.brackets} {explain_resolution(results, entries)}".strip(),
         front=[
             typeset.picture(pictures[main]),
             typeset.table(front, ["fill", "auto"], 8.8 if long else 9.5),
@@ -228,70 +221,6 @@ def measurement_blocks(results: SweepResults) -> list[typeset.Block]:
     pairs = [(", ".join(labels), way) for way, labels in ways.items()]
     pairs += [(label, f"not shown: {why}") for label, why in results.refused.items()]
     return [typeset.heading("How it was measured"), typeset.pairs(pairs)] if pairs else []
-
-
-def _explain_statistics(
-    results: SweepResults, entries: Sequence[CellMetric], conclusion: Conclusion
-) -> list[str]:
-    metric, n = results.headline, len(results.seeds)
-    texts = [
-        conclusion.rule,
-        f"{explain_seeds(results)} Intervals of means and of differences are t-intervals over "
-        "seeds. Differences use common seeds only.",
-    ]
-    if any(part is not None and part.uncut is not None for e in entries for part in e.intervals):
-        texts.append(
-            "Intervals of shares end at 0 and 1, those of their differences at −1 and 1: what lies "
-            "beyond cannot be."
-        )
-    if n >= HOLM_FROM:
-        texts.append(
-            "Below each difference stands the p value of the exact sign-flip test over all "
-            f"{2**n} sign patterns, adjusted by Holm's method over the compared {results.noun}s of "
-            "one metric; metrics are not adjusted for each other."
-        )
-    else:
-        texts.append(
-            f"With {prose.count(n, 'seed')} an exact sign-flip test cannot give a p below "
-            f"{smallest_sign_flip_p(n):g}, whatever the data; so no p values and no stars are "
-            "shown. Six seeds are the fewest that can reach p < .05."
-        )
-    spreads = []
-    for entry in of_metric(entries, metric):
-        if entry.cell.control and entry.summary and math.isfinite(entry.summary.sd):
-            sd = prose.show(entry.summary.sd, count_decimals(entries, metric) + 1)
-            cell = f" ({prose.name_cell(results, entry.cell)})" if results.within else ""
-            spreads.append(f"{sd}{metric.in_parentheses}{cell}")
-    if spreads:
-        noise = (
-            f"Noise floor: the standard deviation of {prose.lower(metric.label)} over the seeds of "
-            f"the control {results.noun} is {prose.join(spreads)}."
-        )
-        texts.append(f"{noise} {_explain_resolution(results, entries)}".strip())
-    return texts
-
-
-def _explain_resolution(results: SweepResults, entries: Sequence[CellMetric]) -> str:
-    """The smallest difference that the seeds could have shown; empty where there is no spread."""
-    metric = results.headline
-    compared = [e for e in of_metric(entries, metric) if e.versus and e.wide]
-    spreads = [e.versus.interval for e in compared if e.versus and e.versus.interval.n > 1]
-    wide = compared[0].wide if compared else None
-    if not spreads or wide is None:
-        return ""
-    n = max(spread.n for spread in spreads)
-    pooled = math.sqrt(sum(spread.sd**2 for spread in spreads) / len(spreads))
-    if pooled == 0:
-        return ""
-    digits = count_decimals(entries, metric)
-    smallest = prose.show(detectable_effect(pooled, n, wide.level, POWER), digits)
-    return (
-        f"Differences from the control {results.noun} scatter by "
-        f"{prose.show(pooled, digits + 1)} between seeds (standard deviation, pooled over "
-        f"{results.noun}s); with {prose.count(n, 'seed')} a true difference in "
-        f"{prose.lower(metric.label)} has to "
-        f"be {smallest} to be found with probability {100 * POWER:.0f} %."
-    )
 
 
 def _context_blocks(results: SweepResults) -> list[typeset.Block]:

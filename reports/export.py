@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from reports.answer.words import verdict_word
 from reports.results import SweepResults
 from reports.tables import CellMetric, Table
 
@@ -92,6 +93,9 @@ def to_csv(results: SweepResults, entries: Iterable[CellMetric]) -> str:
                 **pick(entry.summary, mean="mean", sd="sd", low95="low", high95="high"),
                 **pick(shift, difference="mean", difference_low95="low", difference_high95="high"),
                 **pick(wide, difference_low_widened="low", difference_high_widened="high"),
+                "verdict": entry.verdict and verdict_word(entry.verdict),
+                **pick(entry.verdict and metric, delta="delta"),
+                **pick(entry.verdict, bound="bound", rule="rule"),
                 "paired_n": len(versus.seeds) if versus else 0,
                 **pick(versus, p_sign_flip="p"),
                 "p_holm": entry.holm,

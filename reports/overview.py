@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from reports import export, prose, typeset
-from reports.answer import conclude_briefly
+from reports.answer.conclusion import conclude_briefly
 from reports.collect import collect, list_sweeps
 from reports.files import FullDisk, drafting, publish
 from reports.report import assemble

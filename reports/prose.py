@@ -6,10 +6,23 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from reports.results import SEPARATOR, CellResults, SweepResults
+from reports.results import SEPARATOR, CellResults, ReportedMetric, SweepResults
 from reports.statistics import Interval
 
 DASH = "–"
+MOST_DECIMALS = 8
+
+
+def choose_decimals(metric: ReportedMetric, means: Sequence[float]) -> int:
+    """Digits after the point for one metric, from the means of its cells."""
+    largest = max(map(abs, means), default=0.0)
+    if means and all(float(mean).is_integer() for mean in means) and metric.unit != "share":
+        return 0
+    if metric.unit != "share" and 0 < largest < 0.1:
+        return min(2 - math.floor(math.log10(largest)), MOST_DECIMALS)  # As a KID: not 0.000
+    if metric.unit == "share" or not means or largest < 10:
+        return 3
+    return 2 if largest < 100 else 1
 
 
 def show(value: float, digits: int) -> str:
@@ -23,6 +36,19 @@ def show(value: float, digits: int) -> str:
 def show_signed(value: float, digits: int) -> str:
     text = show(value, digits)
     return f"+{text}" if text[0].isdigit() and float(text) != 0 else text
+
+
+def show_up(value: float, digits: int) -> str:
+    """A bound, rounded away from 0 so that it still holds."""
+    if not math.isfinite(value):
+        return DASH
+    scale = 10.0**digits
+    return show(math.ceil(abs(value) * scale - 1e-6) / scale, digits)
+
+
+def show_delta(delta: float | None) -> str:
+    """δ = 0.05; "" without one."""
+    return "" if delta is None else f"δ = {delta:g}"
 
 
 def show_interval(

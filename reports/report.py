@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import export, tables, typeset
-from reports.answer import Conclusion, conclude
+from reports.answer.conclusion import Conclusion, conclude
+from reports.answer.files import ANSWER, answer_json, read_answer, read_verdicts, verdict_tags
 from reports.collect import collect, connect
 from reports.content import build_content
 from reports.figures import draw_figures
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["assemble", "attach_report", "read_answer", "write_report"]
 
-FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex")
+VERDICT = "verdict"  # Tag of a cell's run
+FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex", ANSWER)
 
 
 def write_report(tracking_uri: str, sweep: str, folder: Path) -> Path:
@@ -41,27 +43,19 @@ def write_report(tracking_uri: str, sweep: str, folder: Path) -> Path:
         entries, conclusion, content = assemble(results, draft / "figures")
         (draft / "report.pdf").write_bytes(typeset.typeset(draft, content))
         typeset.write_text(draft / "report.csv", export.to_csv(results, entries))
+        typeset.write_text(draft / ANSWER, answer_json(results, entries))
         export.write_texts(
             draft / "report",
             title=results.sweep,
             above=export.escape_markdown(results.tags.get("question", "")),
             answer=conclusion.text,
-            below=[conclusion.rule],
+            below=conclusion.rule,
             tables=_all_tables(results, entries),
             label=results.sweep,
         )
         # Only a report that is whole replaces the last one
         publish(draft, ["figures", *FILES])
     return folder / "report.pdf"
-
-
-def read_answer(folder: Path) -> str | None:
-    """The answer of the report in ``folder``; None where there is none, or one that was cut off."""
-    try:
-        answer = json.loads((folder / "report.json").read_text(encoding="utf-8"))["answer"]
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-    return str(answer)
 
 
 def assemble(
@@ -81,6 +75,7 @@ def _all_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
         tables.headline_table(results, entries),
         *tables.mean_tables(results, entries),
         *tables.difference_tables(results, entries),
+        *tables.alike_tables(results, entries),
         *tables.effect_tables(results, entries),
     ]
 
@@ -114,7 +109,16 @@ def _attach(client: MlflowClient, experiment: Experiment, folder: Path, began: f
     content = json.loads((folder / "report.json").read_text(encoding="utf-8"))
     note = f"{content['question']}\n\n{content['answer']}"
     client.set_experiment_tag(place, "mlflow.note.content", note)
+    _tag_cells(client, place, verdict_tags(read_verdicts(folder)))
     # A run keeps its first start: of a later report only the length is known
     end = run.info.start_time + round(1000 * time.time()) - began_ms
     client.set_terminated(run_id, "FINISHED", end)
     return run_id
+
+
+def _tag_cells(client: MlflowClient, place: str, words: Mapping[str, str]) -> None:
+    """What is said of each cell onto its run, so that MLflow's table shows it."""
+    for run in client.search_runs([place], filter_string="tags.role = 'cell'", max_results=1000):
+        text = words.get(run.data.tags.get("cell", ""), "")
+        if run.data.tags.get(VERDICT, "") != text:
+            client.set_tag(run.info.run_id, VERDICT, text)

@@ -63,6 +63,7 @@ class ReportedMetric:
     better: str  # "higher", "lower" or "none"
     unit: str
     weight: str = ""  # Of a mean over images: the column that these are weighted by
+    delta: float | None = None  # Difference that matters, in the metric's unit
 
     @property
     def title(self) -> str:
@@ -207,6 +208,8 @@ class SweepResults:
     within: str = ""  # Key of the factor whose levels have a control cell each
     # Label of a metric -> (cell, seed) whose values other code measured, and that do not count
     other_code: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    # Prompts that all trials have, where that is fewer than the most that one has: both numbers
+    fewer_prompts: tuple[int, int] | None = None
     # (run id, artifact) of what could not be read -> where it is, and the cure
     damaged: dict[tuple[str, str], str] = field(default_factory=dict)
 

@@ -11,24 +11,37 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from reports import prose
+from reports.answer.words import verdict_word
 from reports.results import CellResults, ReportedMetric, SweepResults
-from reports.statistics import Effect, Interval, Paired, holm, mean_interval, paired, standardised
+from reports.statistics import (
+    Effect,
+    Interval,
+    Paired,
+    fewest_seeds_for_holm,
+    holm,
+    mean_interval,
+    paired,
+    standardised,
+)
+from reports.verdicts import PER_SEED_T, MetricVerdicts, Verdict, judge_metrics
 
+OLDER = " t"  # Marks intervals over seeds where others are of images
 MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # Cells side by side on an A4 page
-MOST_DECIMALS = 8
-HOLM_FROM = 6  # With fewer seeds no sign-flip p can reach .05
 
 
 @dataclass(frozen=True)
 class CellMetric:
     """One cell and metric.
 
-    ``versus`` is cell - its control over common seeds; ``wide`` the same with the widened interval.
+    ``versus`` is cell - its control over common seeds, with the t-interval of this difference
+    alone; ``wide`` the same with the interval that the answer goes by, which holds for all levels
+    at once (None for the untouched backbone); ``verdicts`` are all of the metric.
     """
 
     cell: CellResults
     metric: ReportedMetric
     summary: Interval | None
+    verdicts: MetricVerdicts
     versus: Paired | None = None
     wide: Interval | None = None
     holm: float | None = None
@@ -37,6 +50,11 @@ class CellMetric:
     def intervals(self) -> tuple[Interval | None, ...]:
         """All of them."""
         return self.summary, self.versus.interval if self.versus else None, self.wide
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """Of the cell against its control."""
+        return self.verdicts.of(self.cell) if self.versus else None
 
     @cached_property
     def effect(self) -> Effect | None:
@@ -59,13 +77,11 @@ class Table:
 
 
 def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric]:
-    """Every cell × metric.
-
-    Intervals named ``wide`` hold for all compared levels at once (Bonferroni):
-    1 - (1 - level) / comparisons.
-    """
+    """Every cell × metric, with what is said of it."""
     entries = []
+    judged = judge_metrics(results, level)
     for metric in results.metrics:
+        verdicts = judged[metric.key]
         values = {cell.name: cell.per_seed(metric.key) for cell in results.cells}
         pairs = {
             cell.name: paired(values[cell.name], values[base.name], level)
@@ -73,27 +89,39 @@ def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric
             if (base := results.control_of(cell)) and values[base.name].keys() & values[cell.name]
         }
         compared = [cell.name for cell in results.levels if cell.name in pairs]
-        wide_level = widen(level, len(compared))
         adjusted = dict(zip(compared, holm([pairs[n].p for n in compared]), strict=True))
         for cell in results.cells:
             versus, own = pairs.get(cell.name), list(values[cell.name].values())
-            wide = versus and cell.name in adjusted
-            apart = metric.difference_bounds
+            verdict = verdicts.of(cell) if cell.name in adjusted else None
             if versus:
-                versus = replace(versus, interval=versus.interval.within(apart))
+                shown = versus.interval.within(metric.difference_bounds)
+                versus = replace(versus, interval=shown)
             entries.append(
                 CellMetric(
                     cell=cell,
                     metric=metric,
                     summary=mean_interval(own, level).within(metric.bounds) if own else None,
+                    verdicts=verdicts,
                     versus=versus,
-                    wide=mean_interval(versus.differences, wide_level).within(apart)
-                    if versus and wide
-                    else None,
+                    wide=verdict.interval if verdict else None,
                     holm=adjusted.get(cell.name),
                 )
             )
     return entries
+
+
+def verdicts_of(entries: Sequence[CellMetric], metric: ReportedMetric) -> MetricVerdicts:
+    """All verdicts of one metric."""
+    return next(entry.verdicts for entry in of_metric(entries, metric))
+
+
+def shows_p(entries: Sequence[CellMetric], metric: ReportedMetric) -> bool:
+    """Whether sign flips of so many seeds, adjusted by Holm, can pass .05 at all."""
+    compared = [e for e in of_metric(entries, metric) if e.versus and e.holm is not None]
+    if not compared:
+        return False
+    seeds = max(len(e.versus.seeds) for e in compared if e.versus)
+    return seeds >= fewest_seeds_for_holm(len(compared))
 
 
 def widen(level: float, comparisons: int) -> float:
@@ -107,14 +135,8 @@ def of_metric(entries: Sequence[CellMetric], metric: ReportedMetric) -> list[Cel
 
 def count_decimals(entries: Sequence[CellMetric], metric: ReportedMetric) -> int:
     """Digits after the point for one metric, the same in every cell."""
-    means = [abs(entry.summary.mean) for entry in of_metric(entries, metric) if entry.summary]
-    if means and all(float(mean).is_integer() for mean in means) and metric.unit != "share":
-        return 0
-    if metric.unit != "share" and 0 < max(means, default=0) < 0.1:
-        return min(2 - math.floor(math.log10(max(means))), MOST_DECIMALS)  # As a KID: not 0.000
-    if metric.unit == "share" or not means or max(means) < 10:
-        return 3
-    return 2 if max(means) < 100 else 1
+    means = [entry.summary.mean for entry in of_metric(entries, metric) if entry.summary]
+    return prose.choose_decimals(metric, means)
 
 
 def mark_rows(cells: Sequence[CellResults]) -> dict[int, str]:
@@ -133,27 +155,34 @@ def split_evenly(cells: list[CellResults], most: int) -> list[list[CellResults]]
 def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Table:
     """Cells as rows, the headline metric only."""
     metric, digits = results.headline, count_decimals(entries, results.headline)
-    shows_p = len(results.seeds) >= HOLM_FROM
+    with_p = shows_p(entries, metric)
     rows = []
     for entry in of_metric(entries, metric):
-        summary, versus = entry.summary, entry.versus.interval if entry.versus else None
-        p = [prose.DASH if entry.holm is None else f"{entry.holm:.3f}"] if shows_p else []
+        summary, verdict = entry.summary, entry.verdict
+        p = [prose.DASH if entry.holm is None else f"{entry.holm:.3f}"] if with_p else []
         rows.append(
             [
                 entry.cell.marked_label,
                 prose.show(summary.mean, digits) if summary else prose.DASH,
                 prose.show_interval(summary, digits, prose.show),
-                prose.show_signed(versus.mean, digits) if versus else prose.DASH,
-                prose.show_interval(versus, digits),
+                prose.show_signed(verdict.mean, digits) if verdict else prose.DASH,
+                prose.show_interval(verdict, digits),
                 *p,
                 _count_seeds(entry, len(results.seeds)),
+                verdict_word(verdict) if verdict else prose.DASH,
             ]
         )
     columns = [prose.title_factors(results), f"{metric.title} mean", "95 % interval", "Difference"]
-    columns += ["95 % interval", *(["p (Holm)"] if shows_p else []), "Seeds"]
+    columns += ["95 %, all at once", *(["p (Holm)"] if with_p else []), "Seeds", "Verdict"]
     unit = f", {metric.unit}" if metric.unit else ""
     versus_what = f"the control {results.noun}{prose.of_the_same(results)}"
-    title = f"{metric.label}{unit}: mean over seeds and paired difference from {versus_what}."
+    delta = (
+        f" A difference matters from {prose.show_delta(metric.delta)} on." if metric.delta else ""
+    )
+    title = (
+        f"{metric.label}{unit}: mean over seeds, difference from {versus_what} and what the answer "
+        f"says of it.{delta}"
+    )
     return Table(title, columns, rows, note_missing_seeds(results), mark_rows(results.cells))
 
 
@@ -243,27 +272,55 @@ def mean_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
 
 
 def difference_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
-    """Metrics as rows, cells as columns: paired difference, its interval, and p."""
+    """Metrics as rows, cells as columns: difference, the interval that its verdict goes by, the
+    verdict, and p."""
     by_place = {(e.metric.key, e.cell.name): e for e in entries}
     digits = {m.key: count_decimals(entries, m) for m in results.metrics}
+    with_p = {m.key: shows_p(entries, m) for m in results.metrics}
 
     def show(metric: ReportedMetric, cell: CellResults) -> str:
         entry = by_place[metric.key, cell.name]
-        if entry.versus is None:
+        verdict, at = entry.verdict, digits[metric.key]
+        if verdict is None:
             return prose.DASH
-        shift, at = entry.versus.interval, digits[metric.key]
-        text = f"{prose.show_signed(shift.mean, at)}\n{prose.show_interval(shift, at)}"
-        shows_p = entry.holm is not None and len(entry.versus.seeds) >= HOLM_FROM
-        return f"{text}\np = {entry.holm:.3f}" if shows_p else text
+        older = OLDER if verdict.rule == PER_SEED_T else ""
+        shift = f"{prose.show_signed(verdict.mean, at)}\n{prose.show_interval(verdict, at)}{older}"
+        text = f"{shift}\n{verdict_word(verdict)}"
+        return f"{text}\np = {entry.holm:.3f}" if with_p[metric.key] and entry.holm else text
 
     title = (
-        f"All metrics: paired difference from the control {results.noun} "
-        f"({prose.name_control(results)}) with its 95 % t-interval, not widened for the number of "
-        f"{results.noun}s."
+        f"All metrics: difference from the control {results.noun} "
+        f"({prose.name_control(results)}), its 95 % interval for all {results.noun}s at once, and "
+        "what that says."
     )
+    if any(e.verdict and e.verdict.rule == PER_SEED_T for e in entries):
+        title += f" {OLDER.strip()}: no table of images, so by t-intervals over seeds (Bonferroni)."
     cells = [cell for cell in results.cells if not cell.control]
     note = note_missing_seeds(results)
     return metric_tables(title, cells, DIFFERENCES_A_TABLE, results.metrics, show, note)
+
+
+def alike_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
+    """Metrics without a table of images: the interval that pools error over cells."""
+    by_place = {(e.metric.key, e.cell.name): e for e in entries}
+    digits = {m.key: count_decimals(entries, m) for m in results.metrics}
+    alike = {e.metric.key for e in entries if e.verdict and e.verdict.alike}
+    metrics = [metric for metric in results.metrics if metric.key in alike]
+
+    def show(metric: ReportedMetric, cell: CellResults) -> str:
+        verdict, at = by_place[metric.key, cell.name].verdict, digits[metric.key]
+        if verdict is None or verdict.alike is None:
+            return prose.DASH
+        low, high = (prose.show_signed(bound, at) for bound in verdict.alike)
+        return f"[{low}, {high}]"
+
+    title = (
+        "Metrics without a table of images: 95 % interval of the difference with error pooled over "
+        f"cells, for all {results.noun}s at once. It supposes that cells scatter alike, and claims "
+        "nothing."
+    )
+    cells = [cell for cell in results.levels if not cell.control]
+    return metric_tables(title, cells, DIFFERENCES_A_TABLE, metrics, show) if metrics else []
 
 
 def effect_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:

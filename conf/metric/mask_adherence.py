@@ -4,7 +4,7 @@ from conf.spec import Metric, MetricSpec
 
 METRIC = MetricSpec(
     outputs=(
-        Metric("mask_iou", "Mask IoU", "higher", weight="targets"),
+        Metric("mask_iou", "Mask IoU", "higher", weight="targets", delta=0.05),
         Metric("found", "Found", "higher", "share", weight="targets"),
         Metric("centre_error", "Centre error", "lower", "pixels", weight="found_targets"),
         Metric("turn_error", "Turn error", "lower", "degrees", weight="found_targets"),

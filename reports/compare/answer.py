@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from reports import prose
-from reports.answer import better_or_worse, group_claims, name_flat
 from reports.compare.differences import CellDifference, Comparison, EffectChange
 from reports.results import ReportedMetric
 from reports.statistics import Interval
 from reports.tables import count_decimals
+from reports.verdicts import name_direction
 
 NO_CLAIM = "no claim"
 QUOTED = 3  # Cells that a sentence names
@@ -88,8 +88,22 @@ def _count_seeds(differences: Sequence[CellDifference]) -> str:
     return f"n = {left} and {right} seed{'' if right == '1' else 's'}, not paired"
 
 
+def group_claims(metric: ReportedMetric, intervals: Mapping[str, Interval]) -> dict[str, list[str]]:
+    """Map "better" or "worse" to the labels whose interval excludes zero, in their order."""
+    claims: dict[str, list[str]] = {}
+    for label, interval in intervals.items():
+        if interval.excludes_zero:
+            claims.setdefault(name_direction(metric, interval.mean), []).append(label)
+    return dict(sorted(claims.items()))
+
+
+def name_flat(intervals: Mapping[str, Interval]) -> list[str]:
+    """The labels whose differences are all the same and not zero: they have no spread."""
+    return [label for label, i in intervals.items() if i.high == i.low and i.mean != 0]
+
+
 def claim_of(interval: Interval, metric: ReportedMetric) -> str:
-    return better_or_worse(metric, interval.mean) if interval.excludes_zero else NO_CLAIM
+    return name_direction(metric, interval.mean) if interval.excludes_zero else NO_CLAIM
 
 
 def _judge_effects(comparison: Comparison) -> str:

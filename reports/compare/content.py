@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reports import prose, typeset
-from reports.answer import conclude
+from reports.answer.conclusion import conclude
 from reports.compare.answer import conclude_comparison
 from reports.compare.differences import OTHER_CODE, Comparison
 from reports.compare.tables import (
@@ -22,8 +22,8 @@ from reports.provenance import (
     explain_missing,
     explain_other_code,
 )
-from reports.statistics import smallest_sign_flip_p
-from reports.tables import HOLM_FROM, Table, widen
+from reports.statistics import fewest_seeds_for_holm, smallest_sign_flip_p
+from reports.tables import Table, widen
 from reports.typeset import Picture
 
 __all__ = ["build_content", "explain_method", "warn"]
@@ -94,9 +94,11 @@ def explain_method(comparison: Comparison) -> list[str]:
     else:
         p = " p is that of the exact sign-flip test, adjusted by Holm's method over the common "
         p += "cells of a metric."
-        if most < HOLM_FROM:
-            p = f" With {prose.count(most, 'seed')} a sign-flip test cannot give a p below "
-            p += f"{smallest_sign_flip_p(most):g}, so none is shown."
+        judged = max(1, sum(d.wide is not None for d in comparison.headline_differences))
+        if most < fewest_seeds_for_holm(judged):
+            p = f" With {prose.count(most, 'seed')} a sign-flip test of {judged}, adjusted by "
+            p += "Holm's method, cannot give a p below "
+            p += f"{min(1.0, judged * smallest_sign_flip_p(most)):g}, so none is shown."
         pairing = (
             "Seeds pair: the same seed gave both sides the same prompts and the same noise (read "
             f"from {comparison.by}). So {second} is compared with {first} seed by seed, over the "

@@ -10,7 +10,8 @@ from reports.compare.differences import ComparedSweep, Comparison, EffectChange
 from reports.export import EFFECT, pick, write_csv
 from reports.provenance import flatten, gather_facts
 from reports.results import CellResults, ReportedMetric
-from reports.tables import DIFFERENCES_A_TABLE, HOLM_FROM, Table, mark_rows, metric_tables
+from reports.statistics import fewest_seeds_for_holm
+from reports.tables import DIFFERENCES_A_TABLE, Table, mark_rows, metric_tables
 
 # Settings that say where, when and how often trials run, and change no trial's numbers
 WITHOUT_EFFECT = re.compile(
@@ -37,7 +38,8 @@ def headline_table(comparison: Comparison) -> Table:
     """Common cells as rows."""
     metric, digits = comparison.headline, decimals_of(comparison, comparison.headline)
     differences = comparison.headline_differences
-    has_p = {id(d): d.holm is not None and d.plain.n >= HOLM_FROM for d in differences}
+    fewest = fewest_seeds_for_holm(max(1, sum(d.holm is not None for d in differences)))
+    has_p = {id(d): d.holm is not None and d.plain.n >= fewest for d in differences}
     shows_p = any(has_p.values())
     rows = []
     for d in differences:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,7 +130,7 @@ def _describe_shift(entry: CellMetric | None, digits: int) -> list[str]:
     if entry.cell.control or entry.versus is None:
         return ["", "control" if entry.cell.control else "missing"]
     text, wide = prose.show_signed(entry.versus.interval.mean, digits), entry.wide
-    if wide is None or wide.n < 2:
+    if wide is None or not math.isfinite(wide.low):
         return [text, ""]
     mark = f" {MARK}" if wide.excludes_zero else ""
     if wide.uncut is not None:
@@ -193,7 +194,7 @@ def _caption(results: SweepResults, entries: Sequence[CellMetric], grid: Grid) -
     texts = [
         f"{first}: mean of {prose.lower(metric.label)} over seeds at each combination; darker is "
         f"higher. {second}: difference from {own} (framed), seed by seed, with half the width of "
-        f"its interval, widened to hold for all {len(wide)} combinations at once; {MARK}: that "
+        f"its interval, which holds for all {len(wide)} combinations at once; {MARK}: that "
         f"interval excludes zero{none}. Blue, dark in grey: lower; orange, light: higher; white: "
         "no difference."
     ]

@@ -6,6 +6,7 @@ read.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 HEIGHT = 3.3  # Inches, of the figure of one factor
 # Inches: a row where there is room; title, axis and legend around all rows; all of it at most
 ROW, FRAME, PAGE = 0.2, 0.85, 8.4
-THIN, THICK = 1.0, 2.6  # Points: widened and plain intervals
+THICK = 2.6  # Points
 TITLE = 34  # Characters that fit over half a figure
 TURNED = 35  # Degrees of names that have no room
 
@@ -64,8 +65,8 @@ def draw_response(results: SweepResults, entries: Sequence[CellMetric], folder: 
     caption = (
         f"Left: {prose.lower(metric.label)} {where}; {shape}: mean and 95 % t-interval over seeds, "
         f"{marks}: control {noun}{backbone if results.untouched else ''}. Right: difference from "
-        f"the control {noun}, seed by seed; thick bar: 95 % interval, thin bar: widened to hold "
-        f"for all {noun}s at once, which is what the answer goes by. "
+        f"the control {noun}, small dots seed by seed; bar: the 95 % interval that the answer goes "
+        f"by, which holds for all {noun}s at once. "
         f"{'A bar that ends at the edge of its panel continues beyond it. ' * rows}"
         f"{f'Without a label, for lack of room: {prose.join(unnamed)}. ' if unnamed else ''}"
         f"{count_seeds(results)}."
@@ -82,7 +83,7 @@ def _orient(rows: bool, at: Any, values: Any) -> tuple[Any, Any]:
 def _draw_bar(
     axes: Axes, rows: bool, at: float, interval: Interval | None, color: str, width: float
 ) -> None:
-    if interval is not None and interval.n > 1:
+    if interval is not None and math.isfinite(interval.low):
         bounds = _orient(rows, [at, at], [interval.low, interval.high])
         axes.plot(*bounds, color=color, linewidth=width, solid_capstyle="butt", zorder=2)
 
@@ -133,17 +134,16 @@ def _draw_differences(
         if entry.versus is None:
             continue
         interval = entry.versus.interval
-        _draw_bar(axes, rows, x, interval, ORANGE, THICK)
         _draw_seeds(axes, rows, x, entry.versus.differences)
         diamond = {"marker": "D", "markerfacecolor": "white", "markeredgewidth": 1.3}
         point = _orient(rows, x, interval.mean)
         plot_points(axes, *point, size=4.6, color=ORANGE, zorder=4, **diamond)
     if rows:
-        # With few seeds and many combinations the widened intervals are several times as wide as
-        # all that is to be seen
+        # With few seeds and many combinations intervals over seeds are several times as wide as all
+        # that is to be seen
         axes.set_xlim(axes.get_xlim())
     for x, entry in zip(at, levels, strict=True):
-        _draw_bar(axes, rows, x, entry.wide, ORANGE, THIN)
+        _draw_bar(axes, rows, x, entry.wide, ORANGE, THICK)
 
 
 def _name_rows(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from reports.answer import QUOTED, Conclusion, conclude, conclude_briefly
+from reports.answer.conclusion import QUOTED, Conclusion, conclude, conclude_briefly
 from reports.tables import compare_cells
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from reports.answer import conclude
+from reports.answer.conclusion import conclude
 from reports.collect import leave_out_other_code, refuse_mixed_metrics
 from reports.compare import compare
 from reports.compare.content import list_unshared, warn

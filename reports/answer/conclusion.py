@@ -1,0 +1,307 @@
+"""The answer of a sweep: what each level does to the headline metric, and whether the method at its
+control level helps at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from reports import prose
+from reports.answer.rule import state_rule
+from reports.answer.words import (
+    LESS,
+    describe_bound,
+    describe_collapse,
+    describe_settling,
+    show_range,
+    show_shift,
+)
+from reports.results import CellResults, SweepResults
+from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN
+from reports.tables import CellMetric, verdicts_of
+from reports.verdicts import (
+    COLLAPSED,
+    IDENTICAL,
+    IMAGES_ALONE,
+    PER_SEED_T,
+    MetricVerdicts,
+    Verdict,
+)
+
+__all__ = ["Conclusion", "conclude", "conclude_briefly"]
+
+FEW = 3  # Levels that a few words name
+QUOTED = 4  # Levels that one part of the answer names, those with the largest difference
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """``levels``: what the factor does; ``method``: whether the method at its control level helps.
+
+    ``rule``: how both were decided, a paragraph each; ``brackets``: what the intervals in the
+    answer are.
+    """
+
+    levels: str
+    method: str
+    rule: tuple[str, ...]
+    brackets: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.levels} {self.method}".strip()
+
+
+def conclude(results: SweepResults, entries: Sequence[CellMetric]) -> Conclusion:
+    """The answer; the headline metric decides."""
+    verdicts = verdicts_of(entries, results.headline)
+    method = ""
+    if results.untouched:
+        judged = [_judge_method(results, verdicts, control) for control in results.controls]
+        method = " ".join(judged)
+    return Conclusion(
+        _judge_levels(results, entries, verdicts),
+        method,
+        state_rule(results, entries),
+        _describe_brackets(results, verdicts),
+    )
+
+
+def conclude_briefly(results: SweepResults, entries: Sequence[CellMetric]) -> str:
+    """What the factor does, in a few words and by the same rule."""
+    verdicts = verdicts_of(entries, results.headline).levels
+    if not verdicts:
+        return "no answer yet"
+    if not any(_is_judged(verdict) for verdict in verdicts):
+        return "one seed cannot tell"
+    if _is_unchanged(entries, {m.key for m in results.metrics}):
+        return "changes nothing at all"
+    groups = _group(results, verdicts)
+    parts = []
+    for word, own in groups.items():
+        labels = [_name(results, v.cell) for v in own]
+        listed = ", ".join(labels[:FEW]) + (", …" if len(labels) > FEW else "")
+        parts.append(f"{word}: {'all' if len(own) == len(verdicts) > 1 else listed}")
+    return "; ".join(parts)
+
+
+def _group(results: SweepResults, verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
+    """Words -> verdicts, the largest difference first."""
+    order = sorted(verdicts, key=lambda v: -abs(v.mean))
+    groups: dict[str, list[Verdict]] = {}
+    for verdict in order:
+        word = verdict.verdict
+        if word == DIFFERS:
+            word = verdict.direction if verdict.matters else LESS
+        groups.setdefault(word, []).append(verdict)
+    words = ("better", "worse", "higher", "lower", LESS, NO_DIFFERENCE, IDENTICAL, COLLAPSED, OPEN)
+    return {word: groups[word] for word in words if word in groups}
+
+
+def _is_judged(verdict: Verdict) -> bool:
+    """Whether more than one training stands behind it."""
+    return len(verdict.seeds) > 1
+
+
+def _is_unchanged(entries: Sequence[CellMetric], metrics: set[str]) -> bool:
+    """True where every compared level equals the control in all of ``metrics`` and seeds."""
+    compared = [e for e in entries if e.metric.key in metrics and not e.cell.untouched]
+    differences = [d for e in compared if e.versus for d in e.versus.differences]
+    return bool(differences) and not any(differences)
+
+
+def _name(results: SweepResults, cell: str) -> str:
+    found = next(known for known in results.cells if known.name == cell)
+    return prose.name_cell(results, found)
+
+
+def _judge_levels(
+    results: SweepResults, entries: Sequence[CellMetric], judged: MetricVerdicts
+) -> str:
+    factor, metric, noun = prose.name_factors(results), results.headline, results.noun
+    control, name = prose.name_control(results), prose.lower(metric.label)
+    verdicts = judged.levels
+    if not any(cell.per_seed(metric.key) for cell in results.controls):
+        lacks = f"has no finished seed with a defined {name}"
+        return f"No answer yet: the control {noun} {control} {lacks}."
+    if not verdicts:
+        lacks = "has finished a seed that the control has too"
+        return f"No answer yet: no other {noun} than the control {control} {lacks}."
+    size = _count_data(verdicts)
+    if _is_unchanged(entries, {m.key for m in results.metrics}):
+        same = "gives the same numbers"
+        if all(v.verdict == IDENTICAL for v in verdicts):
+            same = "is identical in every image, and gives the same numbers"
+        return (
+            f"The setting changed nothing at all: every {noun} of {factor} {same} "
+            f"as {control} in every metric and seed ({size})."
+        )
+    if not any(_is_judged(verdict) for verdict in verdicts):
+        largest = max(verdicts, key=lambda v: abs(v.mean))
+        why = "there is no spread to judge it by"
+        if largest.rule == IMAGES_ALONE:
+            why = f"the interval is of {IMAGES_ALONE}, one training, and says nothing of others"
+        return (
+            f"One seed cannot tell: the largest difference from {control} in {name} is "
+            f"{show_shift(largest)} at {_name(results, largest.cell)}, and {why} ({size})."
+        )
+    return _join_parts(results, verdicts, size)
+
+
+def _join_parts(results: SweepResults, verdicts: Sequence[Verdict], size: str) -> str:
+    metric, noun = results.headline, results.noun
+    control, name = prose.name_control(results), prose.lower(metric.label)
+    groups, delta = _group(results, verdicts), prose.show_delta(metric.delta)
+    if groups.keys() == {NO_DIFFERENCE}:
+        return (
+            f"No {noun} of {prose.name_factors(results)} changes {name} by more than "
+            f"{describe_bound(verdicts)} ({_describe_level(results, verdicts)}): {NO_DIFFERENCE} "
+            f"from {control} ({delta}; {size})."
+        )
+
+    def list_cells(own: Sequence[Verdict], note: Callable[[Verdict], str] | None = None) -> str:
+        names = [_name(results, v.cell) for v in own]
+        if note:
+            noted = zip(names, own, strict=True)
+            names = [f"{label} ({note(verdict)})" for label, verdict in noted]
+        return prose.join_some(names, QUOTED)
+
+    claims = [word for word in ("better", "worse", "higher", "lower") if word in groups]
+    parts = [f"{word} at {list_cells(groups[word], show_shift)}" for word in claims]
+    text = f"Compared with {control}, {name} is {' and '.join(parts)}" if parts else ""
+    rest = []
+    if own := groups.get(LESS):
+        subject = "" if text else f"{name} "
+        rest.append(f"{subject}differs at {list_cells(own, show_shift)}, by less than matters")
+    if own := groups.get(NO_DIFFERENCE):
+        where = "the other " if len(own) == 1 else f"the other {len(own)} "
+        where += noun + ("" if len(own) == 1 else "s")
+        if len(own) < QUOTED or not (claims and len(own) == len(verdicts) - _count(groups, claims)):
+            where = list_cells(own)
+        rest.append(f"{NO_DIFFERENCE} at {where}")
+    if own := groups.get(IDENTICAL):
+        rest.append(f"{IDENTICAL} at {list_cells(own)}")
+    if own := groups.get(COLLAPSED):
+        noted = list_cells(own, lambda v: describe_collapse(v.collapse) if v.collapse else "")
+        rest.append(f"{COLLAPSED} at {noted}")
+    if own := groups.get(OPEN):
+        settling = describe_settling(own)
+        rest.append(f"{OPEN} at {list_cells(own, _describe_open)}")
+        if settling:
+            rest.append(settling)
+    if not text:
+        text, rest = f"Compared with {control} in {name}: {rest[0]}", rest[1:]
+    about = f"{delta}; {size}" if delta else size
+    return f"{'; '.join([text, *rest])} ({about}).{_state_bound(results, verdicts)}"
+
+
+def _count(groups: dict[str, list[Verdict]], words: Sequence[str]) -> int:
+    return sum(len(groups[word]) for word in words)
+
+
+def _describe_open(verdict: Verdict) -> str:
+    text = show_range(verdict)
+    if verdict.rule == IMAGES_ALONE:
+        text += f", {IMAGES_ALONE}, one training"
+    elif not _is_judged(verdict):
+        text = f"one seed: {text}"
+    return text
+
+
+def _state_bound(results: SweepResults, verdicts: Sequence[Verdict]) -> str:
+    """The largest difference that is left open, over levels that were judged."""
+    judged = [v for v in verdicts if math.isfinite(v.bound) and v.high > v.low]
+    judged = [v for v in judged if v.verdict != COLLAPSED and _is_judged(v)]
+    if not judged:
+        return ""
+    name, noun = prose.lower(results.headline.label), results.noun
+    left = len(judged) < len(verdicts)
+    what = (
+        f"Of the {prose.count(len(judged), noun)} with an interval none" if left else f"No {noun}"
+    )
+    if len(judged) == 1:
+        what = f"{_name(results, judged[0].cell)} does not change {name} by more than"
+        return f" {what} {describe_bound(judged)} ({_describe_level(results, verdicts)})."
+    return (
+        f" {what} changes {name} by more than {describe_bound(judged)} "
+        f"({_describe_level(results, verdicts)})."
+    )
+
+
+def _describe_level(results: SweepResults, verdicts: Sequence[Verdict]) -> str:
+    family = verdicts[0].family
+    level = prose.show(100 * verdicts[0].level, 0)
+    return f"{level} %, all {results.noun}s at once" if family > 1 else f"{level} %"
+
+
+def _count_data(verdicts: Sequence[Verdict]) -> str:
+    """N = 3 seeds of 112 prompts."""
+    counts = [len(verdict.seeds) for verdict in verdicts]
+    low, high = min(counts), max(counts)
+    text = f"n = {low} to {high} seeds" if low != high else f"n = {prose.count(low, 'seed')}"
+    prompts = {verdict.prompts for verdict in verdicts} - {0}
+    return f"{text} of {prose.count(max(prompts), 'prompt')}" if prompts else text
+
+
+def _judge_method(results: SweepResults, judged: MetricVerdicts, control: CellResults) -> str:
+    """Whether the method at a control cell helps at all."""
+    metric = results.headline
+    label, name = prose.name_cell(results, control), prose.lower(metric.label)
+    at = f"{prose.name_factors(results)} {label}" if len(results.factors) == 1 else label
+    verdict = next((v for v in judged.untouched if v.cell == control.name), None)
+    if verdict is None:
+        return (
+            "Whether the method helps at all is open: the untouched backbone and the method at "
+            f"{at} share no finished seed."
+        )
+    shift, delta = show_shift(verdict), prose.show_delta(metric.delta)
+    if not _is_judged(verdict):
+        alone = f", by {IMAGES_ALONE}," if verdict.rule == IMAGES_ALONE else ""
+        return (
+            f"Against the untouched backbone, the method at {at} changes {name} by {shift}{alone} "
+            "in its one seed, which cannot tell."
+        )
+    if verdict.verdict == IDENTICAL:
+        return f"The method at {at} and the untouched backbone are {IDENTICAL}."
+    if verdict.mean == 0 and not verdict.high > verdict.low:
+        return f"The method at {at} gives the same {name} as the untouched backbone in every seed."
+    if verdict.verdict == COLLAPSED and verdict.collapse:
+        return (
+            f"Against the untouched backbone, the method at {at} {COLLAPSED} in {name} "
+            f"{describe_collapse(verdict.collapse)}."
+        )
+    if verdict.verdict == DIFFERS and verdict.matters:
+        return (
+            f"The method at {at} is {verdict.direction} than the untouched backbone in {name}: "
+            f"{shift}."
+        )
+    if verdict.verdict == DIFFERS:
+        return (
+            f"The method at {at} differs from the untouched backbone in {name} by less than "
+            f"matters ({delta}): {shift}."
+        )
+    if verdict.verdict == NO_DIFFERENCE:
+        return (
+            f"Against the untouched backbone, the method at {at} makes {NO_DIFFERENCE} in {name} "
+            f"({delta}): {shift}."
+        )
+    settling = describe_settling([verdict])
+    return (
+        f"Whether the method at {at} is any better than the untouched backbone is open: the "
+        f"difference in {name} is {show_range(verdict)}{f'; {settling}' if settling else ''}."
+    )
+
+
+def _describe_brackets(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    count = len(verdicts.levels)
+    text = "Brackets: 95 % intervals"
+    if count > 1:
+        text += f"; those of the {results.noun}s hold for all {count} at once"
+    if len(verdicts.untouched) > 1:
+        text += f", those of the {len(verdicts.untouched)} controls against the backbone likewise"
+    if verdicts.pooled:
+        return f"{text}, for prompts like these and other seeds."
+    if any(verdict.rule == PER_SEED_T for verdict in verdicts.levels):
+        return f"{text}; t-intervals over seeds, for these prompts only."
+    return f"{text}."

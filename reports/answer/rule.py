@@ -1,0 +1,207 @@
+"""How an answer was decided: what intervals speak of, what they suppose, and how often they err."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reports import prose
+from reports.answer.words import count_conclusive
+from reports.results import SweepResults
+from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN
+from reports.tables import CellMetric, verdicts_of
+from reports.verdicts import COLLAPSED, IDENTICAL, MetricVerdicts, Verdict
+
+__all__ = ["state_rule", "warn_of_limits"]
+
+FEW_IMAGES = 30  # Fewer images a cell, and their mean may not be near normal
+
+
+def state_rule(results: SweepResults, entries: Sequence[CellMetric]) -> tuple[str, ...]:
+    """Paragraphs on the headline's answer, and on metrics that are judged otherwise."""
+    headline = verdicts_of(entries, results.headline)
+    parts = [_state_words(results, headline)]
+    if headline.pooled:
+        parts += [_state_pooled(results, headline), _state_reach(headline)]
+    else:
+        parts.append(_state_seeds(results, headline))
+    parts.append(_state_others(results, entries))
+    parts += warn_of_limits(results, headline)
+    return tuple(part for part in parts if part)
+
+
+def _state_words(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    metric, noun = results.headline, results.noun
+    name = prose.lower(metric.label)
+    conclusive = ""
+    if verdicts.levels:
+        count = count_conclusive(verdicts.levels)
+        conclusive = f" Conclusive, one of the first two: {count} {noun}s."
+    if metric.delta is None:
+        what = (
+            f"For {name} no difference is fixed as one that matters, so that a {noun} {DIFFERS} "
+            f"where its interval excludes 0 and is {OPEN} else; how large a difference may be at "
+            "most is said."
+        )
+    else:
+        what = (
+            f"A difference in {name} matters from {prose.show_delta(metric.delta)}"
+            f"{metric.in_parentheses} on. A {noun} {DIFFERS} from the control where its interval "
+            f"excludes 0 (by less than matters where it lies inside of ±{metric.delta:g}); there "
+            f"is {NO_DIFFERENCE} where the interval includes 0 and lies inside of "
+            f"±{metric.delta:g}; all else is {OPEN}."
+        )
+    limits = (
+        " Nothing is claimed by an interval without width, nor of a difference below half a "
+        "printed digit."
+    )
+    return what + limits + conclusive
+
+
+def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    """The rule by images, with the numbers of this sweep."""
+    pooled, table, noun = verdicts.pooled, verdicts.table, results.noun
+    assert pooled is not None and table is not None
+    family = _describe_family(results, verdicts)
+    text = (
+        f"Every {noun} is compared with the control {noun} ({prose.name_control(results)}) image "
+        f"by image, over {prose.count(len(table.prompts), 'prompt')} of the same seed (a prompt's "
+        "noises averaged). How far trainings scatter beyond what their images alone would give is "
+        f"one factor that all {noun}s tell together, the pooled design effect F"
+    )
+    f = pooled.design_effect
+    if math.isfinite(f):
+        text += f" = {prose.show(f, 2)} here"
+        if pooled.df[0]:
+            text += f" (from {len(pooled.pool)} cells and {len(pooled.seeds)} seeds)"
+    text += (
+        f"; a {noun} that scatters more counts more, none less. The interval is the image noise of "
+        "each comparison times this factor, plus how differently prompts respond, with Dunnett's "
+        f"quantile: {family}."
+    )
+    if table.binary:
+        text += " To the noise of right and wrong images one flip in two images is added."
+    return text
+
+
+def _describe_family(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    count, noun = len(verdicts.levels), results.noun
+    of_levels = f"all {count} {noun}s at once have a chance of 5 % at most that one misses"
+    if count == 1:
+        of_levels = "a chance of 5 % at most that it misses"
+    if len(results.controls) > 1:
+        of_levels += " (one family over all controls, taken as independent)"
+    if verdicts.untouched:
+        many = len(verdicts.untouched)
+        of_levels += "; the untouched backbone, which no training scatters, stands outside and is "
+        of_levels += "compared with the control in a family of its own"
+        of_levels += f", of {many}" if many > 1 else ""
+    return of_levels
+
+
+def _state_reach(verdicts: MetricVerdicts) -> str:
+    table = verdicts.table
+    assert table is not None
+    prompts = "other prompts drawn like these and other seeds"
+    own = " Each seed has prompts of its own." if table.own_prompts else ""
+    return (
+        f"Intervals speak of {prompts}, of the same data, backbone and settings, and not of others."
+        f"{own} It is supposed that a cell's trainings scatter, relative to its images, as the "
+        "pool's do or more, and that means over images are near normal. In simulated sweeps (600 "
+        "to 4,000 a scenario, 5 % aimed at) at least one interval missed its true value in 3 to "
+        "5 %; in 9 to 11 % where one cell alone was wild, and in 29 to 58 % where trainings "
+        "collapsed in 15 % of seeds (t-intervals over seeds: 16 to 34 % there). What a collapse "
+        "of some seeds looks like is therefore an outcome of its own: a seed below the control by "
+        "five standard errors of its images, while the seeds of that cell scatter beyond theirs."
+    )
+
+
+def _state_seeds(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    noun, widened = results.noun, ""
+    count = len(verdicts.levels)
+    if count > 1:
+        each = prose.show(100 * (1 - 0.05 / count), 2).rstrip("0").rstrip(".")
+        bonferroni = f"(Bonferroni: {each} % each)"
+        widened = f", widened to hold for all {count} comparisons at once {bonferroni}"
+    text = (
+        f"Every {noun} is compared with the control {noun} ({prose.name_control(results)}) on "
+        f"{prose.lower(results.headline.label)} by its differences seed by seed: the t-interval of "
+        f"that difference{widened}. Images could not be used: {verdicts.why}. So the intervals "
+        "speak of these prompts only, suppose differences near normal, and are as wide as so few "
+        "seeds make them."
+    )
+    if verdicts.untouched:
+        many = len(verdicts.untouched)
+        how = "by one 95 % interval"
+        if many > 1:
+            how = f"by {many} intervals that are widened to hold at once"
+        text += f" The control {noun} is compared with the untouched backbone {how}."
+    return text
+
+
+def _state_others(results: SweepResults, entries: Sequence[CellMetric]) -> str:
+    """Which metrics are judged otherwise than the headline."""
+    reasons: dict[str, list[str]] = {}
+    for metric in results.metrics:
+        verdicts = verdicts_of(entries, metric)
+        if metric.key != results.headline.key and verdicts.why and verdicts.levels:
+            reasons.setdefault(verdicts.why, []).append(prose.lower(metric.label))
+    each = "Each metric is a family of its own; metrics are not adjusted for each other."
+    if len(results.metrics) == 1:
+        return ""
+    if not reasons:
+        return each
+    listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
+    text = f"{each} By t-intervals over seeds (Bonferroni) instead of images go: {listed}."
+    if any(e.verdict and e.verdict.alike for e in entries):
+        text += (
+            " Beside these stands, where all cells share seeds, an interval with pooled error that "
+            "supposes that cells scatter alike, which these values cannot show; it claims nothing."
+        )
+    return text
+
+
+def warn_of_limits(results: SweepResults, verdicts: MetricVerdicts) -> list[str]:
+    """Where the rule's limits are near."""
+    notes = []
+    names = {cell.name: prose.name_cell(results, cell) for cell in results.cells}
+
+    def listed(own: Sequence[Verdict]) -> str:
+        return prose.join([names[v.cell] for v in own])
+
+    if unstable := [v for v in verdicts.levels if v.unstable]:
+        notes.append(
+            f"Near the rule's limit: trainings at {listed(unstable)} scatter more than three times "
+            "as far as the pool's, beyond their images. One cell that is wild alone makes an "
+            "interval miss in 9 to 11 % of sweeps, instead of 5."
+        )
+    if fallen := [v for v in (*verdicts.levels, *verdicts.untouched) if v.verdict == COLLAPSED]:
+        notes.append(
+            f"Trainings collapsed at {listed(fallen)}: of its mean nothing is claimed, and more "
+            "seeds say how often it happens."
+        )
+    lacking: dict[tuple[object, ...], list[Verdict]] = {}
+    for verdict in verdicts.levels:
+        if verdict.missing_seeds:
+            lacking.setdefault(verdict.missing_seeds, []).append(verdict)
+    for seeds, own in lacking.items():
+        named = f"seed{'s' if len(seeds) > 1 else ''} {prose.join([str(s) for s in seeds])}"
+        notes.append(
+            f"Compared without {named}, which one side lacks: {listed(own)}. The design effect is "
+            "from the seeds that all cells have."
+        )
+    if results.fewer_prompts:
+        fewer, most = results.fewer_prompts
+        notes.append(
+            f"Trials have different numbers of prompts, up to {most}: all means over images, and "
+            f"all comparisons, are over the {fewer} that every trial has."
+        )
+    images = [len(v.seeds) * v.prompts for v in verdicts.levels if v.prompts]
+    if images and min(images) < FEW_IMAGES:
+        few = prose.count(min(images), "image")
+        notes.append(f"With {few} a cell, means may be far from normal: the interval is rough.")
+    if any(v.verdict == IDENTICAL for v in verdicts.levels):
+        notes.append(
+            f"Cells that are {IDENTICAL} to the control do not count for the design effect."
+        )
+    return notes

@@ -1,0 +1,112 @@
+"""One verdict, and several, in words: the same everywhere."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from reports import prose
+from reports.statistics import DIFFERS, NO_DIFFERENCE, Collapse
+from reports.verdicts import COLLAPSED, IDENTICAL, IMAGES_ALONE, Verdict
+
+__all__ = [
+    "LESS",
+    "count_conclusive",
+    "describe_bound",
+    "describe_collapse",
+    "describe_settling",
+    "describe_verdict",
+    "show_range",
+    "show_shift",
+    "show_verdict_interval",
+    "verdict_word",
+]
+
+LESS = "differs, by less than matters"
+MOST_SEEDS, MOST_PROMPTS = 100, 10_000  # Beyond these nothing is proposed
+
+
+def verdict_word(verdict: Verdict) -> str:
+    """For tables: "differs: better", "no difference that matters", "open", …"""
+    if verdict.verdict != DIFFERS:
+        return verdict.verdict
+    return f"{DIFFERS}: {verdict.direction}" if verdict.matters else LESS
+
+
+def show_shift(verdict: Verdict) -> str:
+    """The difference with its interval where it has one."""
+    mean = prose.show_signed(verdict.mean, verdict.decimals)
+    interval = show_verdict_interval(verdict)
+    return mean if interval == prose.DASH else f"{mean} {interval}"
+
+
+def show_verdict_interval(verdict: Verdict) -> str:
+    return prose.show_interval(verdict, verdict.decimals)
+
+
+def show_range(verdict: Verdict) -> str:
+    """Between −0.090 and +0.080."""
+    if not math.isfinite(verdict.low):
+        return f"{prose.show_signed(verdict.mean, verdict.decimals)}, without an interval"
+    low, high = (prose.show_signed(x, verdict.decimals) for x in (verdict.low, verdict.high))
+    return f"between {low} and {high}" if low != high else f"{low}, without spread to judge it by"
+
+
+def describe_verdict(verdict: Verdict) -> str:
+    """One verdict with its numbers."""
+    delta = prose.show_delta(verdict.metric.delta)
+    if verdict.verdict == DIFFERS:
+        word = verdict.direction if verdict.matters else f"{LESS} ({delta})"
+        return f"{word}: {show_shift(verdict)}"
+    if verdict.verdict == NO_DIFFERENCE:
+        return f"{NO_DIFFERENCE} ({delta}): {show_shift(verdict)}"
+    if verdict.verdict == IDENTICAL:
+        return IDENTICAL
+    if verdict.verdict == COLLAPSED and verdict.collapse:
+        return f"{COLLAPSED} {describe_collapse(verdict.collapse)}"
+    alone = f" ({IMAGES_ALONE}, one training)" if verdict.rule == IMAGES_ALONE else ""
+    settle = describe_settling([verdict])
+    return f"{verdict.verdict}: {show_range(verdict)}{alone}{f'; {settle}' if settle else ''}"
+
+
+def describe_collapse(collapse: Collapse) -> str:
+    """In 1 of 3 seeds (seed 2; 95 %: .01 to .91 of trainings)."""
+    seeds = "seeds" if len(collapse.seeds) > 1 else "seed"
+    named = prose.join([str(seed) for seed in collapse.seeds])
+    share = f"{prose.show(collapse.low, 2)} to {prose.show(collapse.high, 2)} of trainings"
+    of = prose.count(collapse.of, "seed")
+    return f"in {len(collapse.seeds)} of {of} ({seeds} {named}; 95 %: {share})"
+
+
+def describe_bound(verdicts: Sequence[Verdict]) -> str:
+    """The largest difference that any of these leaves open, rounded up; "" without intervals."""
+    bounds = [v.bound for v in verdicts if math.isfinite(v.bound)]
+    return prose.show_up(max(bounds), verdicts[0].decimals) if bounds else ""
+
+
+def describe_settling(verdicts: Sequence[Verdict]) -> str:
+    """What would settle all of these that are open; "" where nothing says."""
+    ways = [verdict.settle for verdict in verdicts if verdict.settle]
+    if not ways:
+        return ""
+    seeds = _largest([way.seeds for way in ways], MOST_SEEDS)
+    prompts = _largest([way.prompts for way in ways], MOST_PROMPTS)
+    parts = [prose.count(seeds, "more seed")] if seeds else []
+    parts += [prose.count(prompts, "more prompt")] if prompts else []
+    what = "it" if len(verdicts) == 1 else "all of them"
+    if not parts:
+        return f"more than {MOST_SEEDS} more seeds would be needed to settle {what}"
+    return f"about {' or '.join(parts)} would settle {what}"
+
+
+def _largest(counts: Sequence[int | None], most: int) -> int | None:
+    """The largest, None where one is unknown or beyond ``most``."""
+    known = [count for count in counts if count is not None]
+    if len(known) < len(counts) or max(known) > most:
+        return None
+    return max(known)
+
+
+def count_conclusive(verdicts: Sequence[Verdict]) -> str:
+    """2 of 4."""
+    return f"{sum(verdict.conclusive for verdict in verdicts)} of {len(verdicts)}"

@@ -1,0 +1,418 @@
+"""What each comparison of a sweep says of a metric: three ways, and two outcomes of their own.
+
+Where a metric has a table of images (``image_tables``), cells are compared by them, with the
+scatter of trainings pooled over cells (``statistics.compare_cells``). Where it has none, by the
+t-interval of each difference over seeds, widened for all comparisons (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from scipy import special
+
+from reports import prose
+from reports.image_tables import ImageTable, NoTable, build_table
+from reports.results import CellResults, ReportedMetric, SweepResults
+from reports.statistics import (
+    DIFFERS,
+    NO_DIFFERENCE,
+    OPEN,
+    CellComparisons,
+    Collapse,
+    Comparison,
+    Interval,
+    Needed,
+    bound,
+    compare_cells,
+    compare_cells_without_images,
+    decision,
+    find_collapsed_seeds,
+    mean_interval,
+    needed,
+    paired,
+)
+
+__all__ = [
+    "COLLAPSED",
+    "IDENTICAL",
+    "IMAGES_ALONE",
+    "PER_SEED_T",
+    "POOLED",
+    "MetricVerdicts",
+    "Verdict",
+    "judge",
+    "judge_metrics",
+    "name_direction",
+]
+
+COLLAPSED, IDENTICAL = "collapsed", "identical in every image"
+POOLED, IMAGES_ALONE, PER_SEED_T = "pooled", "images alone", "per-seed t"
+BY_CHANCE = 0.001  # A p of a cell's scatter over seeds below which images do not explain it
+# What a training costs in images, where times are not known
+TRAINING_IN_IMAGES = 295.0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A cell less its control. ``low`` and ``high`` hold for all ``family`` comparisons at once;
+    NaN where nothing gives an interval.
+
+    ``verdict``: DIFFERS, NO_DIFFERENCE, OPEN, COLLAPSED or IDENTICAL; ``rule``: POOLED,
+    IMAGES_ALONE or PER_SEED_T. ``images``: the comparison behind it, None by the last rule, for
+    which ``alike`` is the interval that supposes that cells scatter alike. ``settle``: what would
+    settle an open one. ``decimals``: printed digits.
+    """
+
+    metric: ReportedMetric
+    cell: str
+    control: str
+    mean: float
+    low: float
+    high: float
+    verdict: str
+    rule: str
+    seeds: tuple[int, ...]
+    prompts: int
+    family: int
+    level: float
+    decimals: int
+    half: float  # Of the interval, before a difference of shares was cut to −1 and 1
+    images: Comparison | None = None
+    collapse: Collapse | None = None
+    settle: Needed | None = None
+    alike: tuple[float, float] | None = None
+
+    @property
+    def bound(self) -> float:
+        """The largest difference, in either direction, that is left open."""
+        return bound(self.low, self.high)
+
+    @property
+    def conclusive(self) -> bool:
+        return self.verdict in (DIFFERS, NO_DIFFERENCE)
+
+    @property
+    def matters(self) -> bool:
+        """Whether a difference may be as large as matters."""
+        return self.metric.delta is None or not self.bound < self.metric.delta
+
+    @property
+    def direction(self) -> str:
+        """Better or worse, or higher or lower."""
+        return name_direction(self.metric, self.mean)
+
+    @property
+    def missing_seeds(self) -> tuple[Any, ...]:
+        return self.images.missing_seeds if self.images else ()
+
+    @property
+    def unstable(self) -> bool:
+        """Whether its trainings scatter in a way of their own."""
+        return self.images is not None and self.images.unstable
+
+    @property
+    def interval(self) -> Interval:
+        """For figures."""
+        cut = self.high - self.low < 2 * self.half * (1 - 1e-9)
+        uncut = self.half if cut else None
+        return Interval(
+            self.mean, self.low, self.high, math.nan, len(self.seeds), self.level, uncut
+        )
+
+    def turned(self) -> Verdict:
+        """The control less the cell."""
+        alike = self.alike and (-self.alike[1], -self.alike[0])
+        return replace(
+            self,
+            cell=self.control,
+            control=self.cell,
+            mean=-self.mean,
+            low=-self.high,
+            high=-self.low,
+            alike=alike,
+        )
+
+
+@dataclass(frozen=True)
+class MetricVerdicts:
+    """All comparisons of a metric: ``levels`` with their controls, and a family of its own,
+    ``untouched``: each control less the untouched backbone.
+
+    ``table`` and ``pooled`` are what they go by, None by the older rule; ``why`` it is that one.
+    """
+
+    metric: ReportedMetric
+    levels: tuple[Verdict, ...]
+    untouched: tuple[Verdict, ...]
+    table: ImageTable | None = None
+    pooled: CellComparisons | None = None
+    why: str = ""
+
+    def of(self, cell: CellResults) -> Verdict | None:
+        """Of a cell with its control, the untouched backbone too."""
+        for verdict in self.levels:
+            if verdict.cell == cell.name:
+                return verdict
+        turned = (verdict.turned() for verdict in self.untouched)
+        return next((verdict for verdict in turned if verdict.cell == cell.name), None)
+
+
+def name_direction(metric: ReportedMetric, difference: float) -> str:
+    if metric.better == "none":
+        return "higher" if difference > 0 else "lower"
+    return "better" if (difference > 0) == (metric.better == "higher") else "worse"
+
+
+def judge_metrics(results: SweepResults, level: float = 0.95) -> dict[str, MetricVerdicts]:
+    """The verdicts of every metric, by its key."""
+    found = {metric.key: judge(results, metric, level) for metric in results.metrics}
+    same = _find_identical(found.values())
+    return {key: _mark_identical(verdicts, same) for key, verdicts in found.items()}
+
+
+def judge(results: SweepResults, metric: ReportedMetric, level: float = 0.95) -> MetricVerdicts:
+    """Every comparison of one metric."""
+    means = [float(np.mean([*own.values()])) for own in _values(results, metric).values()]
+    decimals = prose.choose_decimals(metric, means)
+    try:
+        table = build_table(results, metric)
+        return _judge_images(results, table, level, decimals)
+    except NoTable as reason:
+        return _judge_seeds(results, metric, level, decimals, str(reason))
+
+
+def _values(results: SweepResults, metric: ReportedMetric) -> dict[str, dict[int, float]]:
+    """Cell -> seed -> value, without cells that have none."""
+    values = {cell.name: cell.per_seed(metric.key) for cell in results.cells}
+    return {name: own for name, own in values.items() if own}
+
+
+def _list_pairs(
+    results: SweepResults, seeds: Mapping[str, Mapping[int, Any]]
+) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """(cell, control) of levels, and (control, untouched backbone), that share a seed."""
+
+    def share(one: CellResults | None, other: CellResults | None) -> bool:
+        if one is None or other is None:
+            return False
+        return bool(seeds.get(one.name, {}).keys() & seeds.get(other.name, {}).keys())
+
+    pairs = [(cell, results.control_of(cell)) for cell in results.levels]
+    levels = [(cell.name, base.name) for cell, base in pairs if base and share(cell, base)]
+    untouched = results.untouched
+    against = [
+        (c.name, untouched.name) for c in results.controls if untouched and share(c, untouched)
+    ]
+    return levels, against
+
+
+def _decide(
+    metric: ReportedMetric, mean: float, low: float, high: float, decimals: int, scale: float
+) -> str:
+    return decision(low, high, metric.delta, mean=mean, scale=scale, decimals=decimals)
+
+
+def _cut(metric: ReportedMetric, low: float, high: float) -> tuple[float, float]:
+    """To what a difference can be."""
+    if metric.difference_bounds is None:
+        return low, high
+    least, most = metric.difference_bounds
+    return max(least, low), min(most, high)
+
+
+# ---- By images
+
+
+def _judge_images(
+    results: SweepResults, table: ImageTable, level: float, decimals: int
+) -> MetricVerdicts:
+    metric, rows = table.metric, table.y
+    pairs, against = _list_pairs(results, rows)
+    if not pairs and not against:
+        return MetricVerdicts(metric, (), (), table)
+    if len(table.prompts) < 2:
+        raise NoTable("there is one prompt")
+    controls = list(dict.fromkeys(control for _, control in pairs))
+    used = {name for pair in (*pairs, *against) for name in pair}
+    families: dict[str, Any] = {"level": level, "binary": table.binary}
+    if against:
+        families["untouched"] = against[0][1]
+    if len(controls) > 1:
+        families["pairs"] = pairs
+    else:
+        families["baseline"] = controls[0] if controls else against[0][0]
+    pooled = compare_cells({name: rows[name] for name in rows if name in used}, **families)
+    costs = _read_costs(results, len(table.prompts))
+
+    def judged(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
+        settling = needed(comparisons, metric.delta, *costs)
+        found = zip(comparisons, settling, strict=True)
+        return tuple(_judge_one(table, c, settle, decimals) for c, settle in found if c.seeds)
+
+    return MetricVerdicts(
+        metric, judged(pooled.comparisons), judged(pooled.untouched), table, pooled
+    )
+
+
+def _judge_one(
+    table: ImageTable, comparison: Comparison, settle: Needed | None, decimals: int
+) -> Verdict:
+    metric, c = table.metric, comparison
+    cell, control = str(c.cell), str(c.control)
+    low, high = _cut(metric, c.low, c.high)
+    verdict = _decide(metric, c.mean, low, high, decimals, c.scale)
+    rule = POOLED
+    if c.images_alone:
+        verdict, rule = OPEN, IMAGES_ALONE
+    if c.identical and not table.binary:
+        verdict = IDENTICAL
+    collapse = None
+    if metric.better != "none":
+        left, right = ([table.y[name][seed] for seed in c.seeds] for name in (cell, control))
+        found = find_collapsed_seeds(
+            left, right, better=metric.better, binary=table.binary, seeds=c.seeds, level=c.level
+        )
+        # A cell that is far worse in every seed may pass the limit in some of them only
+        if found.mixed and _scatters(c):
+            collapse, verdict = found, COLLAPSED
+    if verdict != OPEN:
+        settle = None
+    return Verdict(
+        metric=metric,
+        cell=cell,
+        control=control,
+        mean=c.mean,
+        low=low,
+        high=high,
+        verdict=verdict,
+        rule=rule,
+        seeds=c.seeds,
+        prompts=c.prompts,
+        family=c.family,
+        level=c.level,
+        decimals=decimals,
+        half=c.half_prompts_like_these,
+        images=c,
+        collapse=collapse,
+        settle=settle,
+    )
+
+
+def _scatters(c: Comparison) -> bool:
+    """Whether its seeds scatter more than their images explain."""
+    if not c.own_design_effect > 1:
+        return False
+    seeds = len(c.seeds) - 1
+    p = special.fdtrc(seeds, seeds * (c.prompts - 1), c.own_design_effect)
+    return bool(p < BY_CHANCE)
+
+
+def _find_identical(metrics: Any) -> set[tuple[str, str]]:
+    """Comparisons whose images are the same in all tables, of which some are no mere outcomes."""
+    differing: set[tuple[str, str]] = set()
+    graded: set[tuple[str, str]] = set()
+    for verdicts in metrics:
+        for verdict in (*verdicts.levels, *verdicts.untouched):
+            pair = verdict.cell, verdict.control
+            if verdict.images is None or not verdict.images.identical:
+                if verdict.images is not None:
+                    differing.add(pair)
+            elif not verdicts.table.binary:
+                graded.add(pair)
+    return graded - differing
+
+
+def _mark_identical(verdicts: MetricVerdicts, same: set[tuple[str, str]]) -> MetricVerdicts:
+    def mark(verdict: Verdict) -> Verdict:
+        if verdict.images is None or (verdict.cell, verdict.control) not in same:
+            return verdict
+        return replace(verdict, verdict=IDENTICAL, settle=None)
+
+    levels, untouched = (tuple(map(mark, part)) for part in (verdicts.levels, verdicts.untouched))
+    return replace(verdicts, levels=levels, untouched=untouched)
+
+
+def _read_costs(results: SweepResults, prompts: int) -> tuple[float, float]:
+    """What a training and a prompt's images cost, in seconds; else in images."""
+    drawing = [t.seconds.get("sample", 0.0) for _, t in results.trials() if t.seconds]
+    training = [t.seconds.get("train", 0.0) for _, t in results.trials() if t.seconds]
+    trained = [seconds for seconds in training if seconds > 0]
+    if not drawing or not max(drawing) > 0 or not trained:
+        return TRAINING_IN_IMAGES, 1.0
+    return float(np.mean(trained)), float(np.mean(drawing)) / prompts
+
+
+# ---- By seeds, the older rule
+
+
+def _judge_seeds(
+    results: SweepResults, metric: ReportedMetric, level: float, decimals: int, why: str
+) -> MetricVerdicts:
+    values = _values(results, metric)
+    pairs, against = _list_pairs(results, values)
+    alike = _compare_values(results, values, level)
+    families = []
+    for family in (pairs, against):
+        widened = 1 - (1 - level) / max(1, len(family))
+        families.append(
+            tuple(
+                _judge_pair(metric, pair, values, (level, widened, len(family)), decimals, alike)
+                for pair in family
+            )
+        )
+    return MetricVerdicts(metric, families[0], families[1], why=why)
+
+
+def _judge_pair(
+    metric: ReportedMetric,
+    pair: tuple[str, str],
+    values: Mapping[str, Mapping[int, float]],
+    family: tuple[float, float, int],
+    decimals: int,
+    alike: Mapping[str, tuple[float, float]],
+) -> Verdict:
+    (cell, control), (level, widened, size) = pair, family
+    versus = paired(values[cell], values[control])
+    interval = mean_interval(versus.differences, widened)
+    low, high = _cut(metric, interval.low, interval.high) if interval.n > 1 else (math.nan,) * 2
+    scale = max(abs(values[name][seed]) for name in pair for seed in versus.seeds)
+    return Verdict(
+        metric=metric,
+        cell=cell,
+        control=control,
+        mean=interval.mean,
+        low=low,
+        high=high,
+        verdict=_decide(metric, interval.mean, low, high, decimals, scale),
+        rule=PER_SEED_T,
+        seeds=versus.seeds,
+        prompts=0,
+        family=size,
+        level=level,
+        decimals=decimals,
+        half=interval.half,
+        alike=alike.get(cell),
+    )
+
+
+def _compare_values(
+    results: SweepResults, values: Mapping[str, Mapping[int, float]], level: float
+) -> dict[str, tuple[float, float]]:
+    """Cell -> interval of its difference that supposes that all cells scatter alike; of one control
+    and the seeds that all cells have."""
+    cells = [cell.name for cell in results.levels if cell.name in values]
+    if len(results.controls) != 1 or results.control.name not in cells or len(cells) < 2:
+        return {}
+    seeds = sorted(set.intersection(*(set(values[name]) for name in cells)))
+    if len(seeds) < 2:
+        return {}
+    table = [[values[name][seed] for seed in seeds] for name in cells]
+    found = compare_cells_without_images(table, cells.index(results.control.name), level)
+    others = [name for name in cells if name != results.control.name]
+    rows = zip(others, found.mean, found.half, strict=True)
+    return {name: (mean - half, mean + half) for name, mean, half in rows}
