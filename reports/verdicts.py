@@ -222,6 +222,8 @@ def _cut(metric: ReportedMetric, low: float, high: float) -> tuple[float, float]
     if metric.difference_bounds is None:
         return low, high
     least, most = metric.difference_bounds
+    if low > most or high < least:  # Whatever it is, it is no share
+        return low, high
     return max(least, low), min(most, high)
 
 

@@ -102,7 +102,9 @@ def read_verdicts(folder: Path) -> dict[str, Any]:
 def verdict_tags(content: dict[str, Any]) -> dict[str, str]:
     """Cell -> what its run in MLflow says of the headline, from ``read_verdicts``. The control says
     how it compares with the untouched backbone."""
-    tags = {}
+    tags: dict[str, str] = {}
+    if not content:
+        return tags
     own = [row for row in content["comparisons"] if row["metric"] == content["headline"]]
     controls = {row["control"] for row in own}
     for row in own:

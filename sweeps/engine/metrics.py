@@ -16,10 +16,15 @@ from sweeps.sweep import Metric, Sweep
 __all__ = ["describe_evaluation", "measurable"]
 
 
-def measurable(sweep: Sweep, evaluation: Evaluation, headline: str | None = None) -> Sweep:
+def measurable(
+    sweep: Sweep,
+    evaluation: Evaluation,
+    headline: str | None = None,
+    delta: float | None = None,
+) -> Sweep:
     """The sweep with the metrics that ``evaluation`` gives: without declared ones that it does not
     measure, with those of the models and the further metrics that it names. ``headline`` replaces
-    the sweep's own.
+    the sweep's own, ``delta`` the difference in it that matters.
 
     Raises ValueError if the headline is not among them.
     """
@@ -49,6 +54,8 @@ def measurable(sweep: Sweep, evaluation: Evaluation, headline: str | None = None
                 f"headline={headline}: none of evaluation.aligners gives it; "
                 f"what they give: {', '.join(given) or 'nothing'}"
             )
+    if delta is not None:
+        kept = [dataclasses.replace(m, delta=delta) if m.key == headline else m for m in kept]
     return dataclasses.replace(sweep, metrics=kept, headline=headline)
 
 

@@ -182,7 +182,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
     _check_mode(sweep, config, words)
     sweep = override_levels(sweep, config, [word.partition("=")[0] for word in words])
     try:
-        sweep = measurable(sweep, config.evaluation, config.headline)
+        sweep = measurable(sweep, config.evaluation, config.headline, config.delta)
         if config.levels is not None:
             levels = [_as_written(config, sweep.main_factor, level) for level in config.levels]
             config = dataclasses.replace(config, levels=levels)

@@ -32,7 +32,7 @@ METHOD_KEYS = ("method", "method.name")
 # Settings that change when, where or how often trials run, but no trial's numbers
 NOT_IN_DIGEST = {
     *PLACES,
-    *("seed", "seeds", "retries", "levels", "mode", "cells", "candidates"),
+    *("seed", "seeds", "retries", "levels", "mode", "cells", "candidates", "delta"),
     *("sampler", "sampler_seed", "prune"),
     *("data.workers", "trainer.log_every", "trainer.checkpoint_every"),
 }

@@ -29,36 +29,46 @@ def with_success(results: Any, values: dict[str, list[float]]) -> Any:
     return dataclasses.replace(results, cells=cells)
 
 
-def with_better(results: Any, better: str) -> Any:
-    headline = dataclasses.replace(results.headline, better=better)
-    return dataclasses.replace(results, headline=headline)
+def with_headline(results: Any, **changes: Any) -> Any:
+    headline = dataclasses.replace(results.headline, **changes)
+    metrics = [headline if m.key == headline.key else m for m in results.metrics]
+    return dataclasses.replace(results, headline=headline, metrics=metrics)
+
+
+def bounds_of(entry: Any) -> tuple[float, float]:
+    return entry.wide.low, entry.wide.high
 
 
 def test_a_null_result_is_reported_as_one(results: Any, entries: Any) -> None:
     found = answer(results("threshold"))
-    assert "No level of gate threshold differs from 0.5" in found.levels
-    assert "at 0.3 (n = 3 seeds)" in found.levels
-    largest = next(
-        e for e in entries("threshold") if (e.cell.label, e.metric.key) == ("0.3", "success")
-    )
-    assert f"{largest.wide.mean:+.3f}".replace("-", "−") in found.levels
-    assert "gate threshold 0.5 does not differ by more than its interval" in found.method
-    assert "all 4 comparisons at once (Bonferroni: 98.75 % each)" in found.rule
-    assert "widened to hold for all 4 at once" in found.brackets
+    success = {e.cell.label: e for e in entries("threshold") if e.metric.key == "success"}
+    low, high = (f"{x:+.3f}".replace("-", "−") for x in bounds_of(success["0.4"]))
+    assert "success: no difference that matters at 0.3; open at 0.7 (between " in found.levels
+    assert f"0.4 (between {low} and {high})" in found.levels and "n = 3 seeds)" in found.levels
+    assert "No level changes success by more than 0.135 (95 %, all levels at once)" in found.levels
+    assert success["0.4"].verdict.bound == pytest.approx(0.13496, abs=5e-6)
+    assert "at gate threshold 0.5 is any better than the untouched backbone is open" in found.method
+    rule = " ".join(found.rule)
+    assert "all 4 comparisons at once (Bonferroni: 98.75 % each)" in rule
+    assert "Images could not be used: its mean over images is not the value" in rule
+    assert "those of the levels hold for all 4 at once" in found.brackets
     brief = conclude_briefly(results("threshold"), entries("threshold"))
-    assert brief == "no level differs by more than its interval"
+    assert brief == "no difference that matters: 0.3; open: 0.7, 0.4, 0.6"
 
 
 def test_a_clear_effect_has_its_direction(results: Any, entries: Any) -> None:
     clear = results("clear")
     found = answer(clear)
     assert found.levels.startswith("Compared with hard, success is worse at soft (−0.3")
-    assert "the other level does not differ" in found.levels
+    assert "; no difference that matters at top_k (δ = 0.05; n = 3 seeds)" in found.levels
+    assert "No level changes success by more than 0.328" in found.levels, "the bound of all"
     assert "gate threshold hard is better than the untouched backbone" in found.method
-    assert conclude_briefly(clear, entries("clear")) == "worse: soft"
-    lower = answer(with_better(clear, "lower"))
+    assert conclude_briefly(clear, entries("clear")) == (
+        "worse: soft; no difference that matters: top_k"
+    )
+    lower = answer(with_headline(clear, better="lower"))
     assert "is better at soft" in lower.levels and "is worse than the untouched" in lower.method
-    assert "is lower at soft" in answer(with_better(clear, "none")).levels
+    assert "is lower at soft" in answer(with_headline(clear, better="none")).levels
 
 
 def test_two_directions_are_kept_apart(results: Any) -> None:
@@ -79,8 +89,8 @@ def test_identical_numbers_are_reported_as_such(results: Any, entries: Any) -> N
 def test_equal_differences_prove_nothing(results: Any) -> None:
     values = {"hard": [0.5, 0.4, 0.6], "soft": [0.3, 0.2, 0.4], "top_k": [0.5, 0.41, 0.6]}
     text = answer(with_success(results("clear"), values)).levels
-    assert text.startswith("No level of gate threshold differs from hard")
-    assert "at soft all seeds gave the same difference, which has no spread" in text
+    assert text.startswith("Compared with hard in success: no difference that matters at top_k")
+    assert "open at soft (−0.200, without spread to judge it by)" in text
 
 
 @pytest.mark.parametrize(
@@ -94,7 +104,7 @@ def test_equal_differences_prove_nothing(results: Any) -> None:
         ),
         (
             {"hard": [0.5, 0.5], "soft": [0.2], "top_k": [0.45, 0.47]},
-            "soft cannot be judged by one seed (n = 1 to 2 seeds)",
+            "open at soft (one seed: −0.300, without an interval)",
         ),
     ],
 )
@@ -117,10 +127,10 @@ def test_combinations_are_named_in_full_and_the_largest_alone(results: Any) -> N
     control = "bias=2.0, surrogate=renormalised, protect=bos"
     worst = "bias=0.0, surrogate=released, protect=none"
     assert found.levels.startswith(f"Compared with {control}, success is worse at {worst} (−0.4")
-    assert found.levels.count("bias=0.0") == QUOTED
-    assert "and 2 more; the other 11 combinations do not differ" in found.levels
-    assert f"the method at {control} does not differ" in found.method
-    assert "level" not in found.rule
+    assert found.levels.count("bias=0.0") == QUOTED, "those with the largest difference"
+    assert "and 2 more; no difference that matters at bias=4.0" in found.levels
+    assert f"the method at {control} makes no difference that matters" in found.method
+    assert "level" not in " ".join(found.rule)
     null = {cell.label: [0.5, 0.6, 0.7] for cell in results("grid").cells}
     text = answer(with_success(results("grid"), null)).levels
     assert "every combination of start bias, surrogate and protected tokens" in text
@@ -128,9 +138,11 @@ def test_combinations_are_named_in_full_and_the_largest_alone(results: Any) -> N
 
 def test_with_a_control_for_each_level_all_are_judged(results: Any, entries: Any) -> None:
     found = answer(results("blocks"))
-    assert "−0.050 [−0.050, −0.050] at recipe=maskattn, preset=released" in found.text
-    assert "differs from sound of the same method in success" in found.text
+    assert "open at recipe=maskattn, preset=released (−0.050, without spread" in found.text
+    assert "Compared with sound of the same method in success" in found.text
     for method, gain in (("maskattn", "+0.10"), ("mcgm", "+0.30")):
         at = f"The method at recipe={method}, preset=sound"
         assert f"{at} is better than the untouched backbone in success: {gain}" in found.text
-    assert "(sound of the same method)" in found.rule
+    rule = " ".join(found.rule)
+    assert "(sound of the same method)" in rule
+    assert "by 2 intervals that are widened to hold at once" in rule, "helps at all, over controls"

@@ -24,6 +24,7 @@ from reports.tables import (
     headline_table,
     mean_tables,
 )
+from reports.verdicts import MetricVerdicts
 
 
 @pytest.fixture
@@ -112,9 +113,9 @@ def test_each_cell_is_compared_with_the_control_of_its_own_level(
         assert versus is not None and versus.differences == pytest.approx([-0.05] * 3)
     assert all(found[name].versus is None for name in (blocks.cells[0].name, *sound))
     # Of two comparisons, not of four cells
-    assert found["recipe=mcgm, preset=released"].wide.level == pytest.approx(0.975)
+    assert found["recipe=mcgm, preset=released"].verdict.family == 2
     table = headline_table(blocks, entries("blocks"))
-    assert table.title.endswith("from the control combination of the same method.")
+    assert "difference from the control combination of the same method and" in table.title
     assert [row[3] for row in table.rows] == [
         prose.DASH,
         prose.DASH,
@@ -163,7 +164,10 @@ def test_small_numbers_keep_three_digits(
     results: Any, means: tuple[float, ...], unit: str, digits: int
 ) -> None:
     metric, cell = ReportedMetric("kid", "KID", "lower", unit), results("clear").cells[0]
-    entries = [CellMetric(cell, metric, mean_interval([mean, mean])) for mean in means]
+    entries = [
+        CellMetric(cell, metric, mean_interval([mean, mean]), MetricVerdicts(metric, (), ()))
+        for mean in means
+    ]
     assert count_decimals(entries, metric) == digits
 
 

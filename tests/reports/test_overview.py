@@ -35,7 +35,8 @@ def test_a_line_has_the_largest_difference_with_the_interval_of_the_answer(
     entry = next(e for e in entries("clear") if e.cell.label == "soft")
     assert (clear.at, clear.control_label, clear.effect) == ("soft", "hard", entry.wide)
     assert clear.complete and (clear.finished, clear.planned, clear.seeds) == (12, 12, 3)
-    assert clear.answer == "worse: soft" and lines["same"].answer == "changes nothing at all"
+    assert clear.answer == "worse: soft; no difference that matters: top_k"
+    assert lines["same"].answer == "changes nothing at all"
     broken = lines["broken"]
     assert not broken.complete and (broken.finished, broken.planned) == (9, 12)
 

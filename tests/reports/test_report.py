@@ -16,7 +16,7 @@ from reports import typeset
 from reports.report import attach_report, write_report
 from reports.results import ReportError
 
-FILES = {"report.pdf", "report.json", "report.csv", "report.md", "report.tex"}
+FILES = {f"report.{form}" for form in ("pdf", "json", "csv", "md", "tex")} | {"answer.json"}
 MEMORY = "memory:"
 
 
@@ -100,8 +100,8 @@ def test_all_files_and_figures_are_written(quick_report: Any) -> None:
     markdown = (folder / "report.md").read_text(encoding="utf-8")
     latex = (folder / "report.tex").read_text(encoding="utf-8")
     answer = json.loads((folder / "report.json").read_text(encoding="utf-8"))["answer"]
-    assert f"% threshold: {answer}" in latex and latex.count(r"\begin{table}") == 4
-    assert "**Answer.** No level of gate threshold differs" in markdown
+    assert f"% threshold: {answer}" in latex and latex.count(r"\begin{table}") == 5
+    assert "**Answer.** Compared with 0.5 in success: no difference that matters" in markdown
     assert "untouched backbone" in markdown and "**0.5 (control)**" in markdown
 
 
