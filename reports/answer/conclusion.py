@@ -278,7 +278,7 @@ def _judge_method(results: SweepResults, judged: MetricVerdicts, control: CellRe
         )
     if verdict.verdict == DIFFERS:
         return (
-            f"The method at {at} differs from the untouched backbone in {name} by less than "
+            f"The method at {at} differs from the untouched backbone in {name}, by less than "
             f"matters ({delta}): {shift}."
         )
     if verdict.verdict == NO_DIFFERENCE:
