@@ -14,8 +14,8 @@ import operator
 import textwrap
 import types
 import typing
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from conf.fields import Place
@@ -54,6 +54,10 @@ class Setting:
     embedded: str = ""
     # The default with other parts, as a tuple of one; empty: it has to be given
     elsewhere: tuple[Any, ...] = ()
+    log: bool = False  # Searched on a logarithmic scale
+    # Settings of the section -> the values with one of which this one is read, or is not
+    only_if: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    unless: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property
     def comment(self) -> str:
@@ -133,6 +137,9 @@ def _index(schema: type, prefix: str) -> SchemaIndex:
                 item.metadata.get("expands", False),
                 item.metadata.get("embedded", ""),
                 (item.metadata["elsewhere"],) if "elsewhere" in item.metadata else (),
+                item.metadata.get("log", False),
+                item.metadata.get("only_if", {}),
+                item.metadata.get("unless", {}),
             )
     return index
 

@@ -3,7 +3,7 @@ where their defaults hold."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
@@ -36,15 +36,35 @@ def folder(default: str | None) -> Any:
     return field(default=default, metadata={"expands": True})
 
 
-def choice(default: str, *others: str) -> Any:
-    """A field of text that must be one of these values; the first is the default."""
-    return field(default=default, metadata={"choices": (default, *others)})
+Values = Mapping[str, Sequence[Any]]  # Another setting of the section -> some of its values
 
 
-def number(default: float | None, **limits: float) -> Any:
+def choice(
+    default: str, *others: str, only_if: Values | None = None, unless: Values | None = None
+) -> Any:
+    """A field of text that must be one of these values; the first is the default. It is read only
+    where the settings ``only_if`` have one of their values there, and those ``unless`` none of
+    theirs (see ``conf.conditions``)."""
+    conditions = {"only_if": only_if or {}, "unless": unless or {}}
+    return field(default=default, metadata={"choices": (default, *others), **conditions})
+
+
+def number(
+    default: float | None,
+    *,
+    log: bool = False,
+    only_if: Values | None = None,
+    unless: Values | None = None,
+    **limits: float,
+) -> Any:
     """A field of a number with limits: ``minimum`` and ``maximum`` are allowed themselves,
-    ``above`` and ``below`` are not."""
-    return field(default=default, metadata={"limits": limits})
+    ``above`` and ``below`` are not.
+
+    ``log`` where factors matter and not differences, as of a rate or a weight: a search looks at it
+    on a logarithmic scale. ``only_if`` and ``unless`` are as of ``choice``.
+    """
+    conditions = {"only_if": only_if or {}, "unless": unless or {}}
+    return field(default=default, metadata={"limits": limits, "log": log, **conditions})
 
 
 def unread() -> Any:

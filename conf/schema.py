@@ -159,13 +159,13 @@ class Trainer:
     # Batches per optimiser step
     accumulate: int = number(1, minimum=1)
     # Peak learning rate
-    lr: float = embedded("backbone", number(2e-3, above=0))
+    lr: float = embedded("backbone", number(2e-3, log=True, above=0))
     # Weight decay of AdamW
-    weight_decay: float = number(0.01, minimum=0)
+    weight_decay: float = number(0.01, log=True, minimum=0)
     # Steps of linear warm-up
     warmup: int = embedded("backbone", number(5, minimum=0))
     # The first of them is at a rate of zero, as diffusers has it, or of one step's share
-    warmup_from: str = choice("step", "zero")
+    warmup_from: str = choice("step", "zero", unless={"warmup": (0,)})
     # Learning rate after the warm-up: falling to zero, or constant
     schedule: str = choice("cosine", "constant")
     # Largest gradient norm

@@ -12,6 +12,8 @@ from conf.spec import MethodSpec, data_kind
 if TYPE_CHECKING:
     from conf.schema import Run
 
+TWO_PHASES = {"schedule": ("two_phase",)}
+
 
 @dataclass
 class Weights:
@@ -36,9 +38,13 @@ class Subjects:
     # Tokens first, then weights with them; both at once; one of them alone
     schedule: str = choice("two_phase", "joint", "tokens_only", "unet_only")
     # Share of the steps that trains the tokens alone
-    first_phase: float = number(0.5, minimum=0, maximum=1)
+    first_phase: float = number(0.5, minimum=0, maximum=1, only_if=TWO_PHASES)
     # Learning rate of the tokens, except in a second phase
-    token_lr: float = embedded("backbone", number(2e-2, above=0), elsewhere=5e-4)
+    token_lr: float = embedded(
+        "backbone",
+        number(2e-2, log=True, above=0, unless={"schedule": ("unet_only",)}),
+        elsewhere=5e-4,
+    )
     # Compute the denoising loss inside the subjects' masks only
     masked_loss: bool = True
     # Divide that loss by the masks' area, or by the whole plane as the released code does
@@ -46,7 +52,7 @@ class Subjects:
     # Masks on latents and maps: the share of a pixel inside, or the nearest pixel (released code)
     mask_resize: str = choice("area", "nearest")
     # Weight of the squared distance between a token's map and its mask
-    attention_weight: float = number(0.01, minimum=0)
+    attention_weight: float = number(0.01, log=True, minimum=0)
     # Each step shows some of the subjects; false: all of them
     union_sampling: bool = True
     # A token without a class word starts near the mean of all, or at a row near the table's end
@@ -58,15 +64,17 @@ class Subjects:
     # The second phase starts with a new optimiser
     new_optimizer: bool = False
     # Weight of the denoising loss on class images; 0 uses none
-    prior_weight: float = number(1.0, minimum=0)
+    prior_weight: float = number(1.0, log=True, minimum=0)
     # Number of class images, drawn by the untouched backbone before training
-    prior_images: int = embedded("backbone", number(32, minimum=1), elsewhere=100)
+    prior_images: int = embedded(
+        "backbone", number(32, minimum=1, unless={"prior_weight": (0,)}), elsewhere=100
+    )
     # Prompt of the class images
     prior_prompt: str = embedded(
         "backbone", field(default="a photo of a blue square"), elsewhere="a photo at the beach"
     )
     # Sampler steps of the class images
-    prior_steps: int = number(30, minimum=1)
+    prior_steps: int = number(30, minimum=1, unless={"prior_weight": (0,)})
 
 
 def check_subjects(config: Run) -> None:

@@ -11,27 +11,32 @@ from conf.spec import MethodSpec, data_kind, data_sets
 if TYPE_CHECKING:
     from conf.schema import Method, Run
 
+# Where a loss of their own trains the gates
+SUPERVISED = {"supervision": ("density", "masks", "separate_enhance")}
+
 
 @dataclass
 class Gate:
     """``method.gate``: what gates look at, how they act, and what trains them."""
 
     # A gate is open where sigmoid(logit) > threshold
-    threshold: float = number(0.5, above=0, below=1)
+    threshold: float = number(0.5, above=0, below=1, only_if={"mode": ("hard", "learned")})
     # hard: 0 or 1; soft: the probability; learned: hard, with a trained threshold
     mode: str = choice("hard", "soft", "learned", "topk")
     # mode topk: share of the free tokens that stays open at a pixel
-    keep: float = number(0.5, above=0, maximum=1)
+    keep: float = number(0.5, above=0, maximum=1, only_if={"mode": ("topk",)})
     # Where the gate acts in the attention
     apply_at: str = choice("logit", "post_softmax", "post_softmax_renormalised")
     # Gradient of a gate at the logits: of a flip, exact, or none for closed gates
-    gradient: str = choice("finite_difference", "exact", "released")
+    gradient: str = choice(
+        "finite_difference", "exact", "released", unless={"apply_at": ("post_softmax",)}
+    )
     # Network that looks at a pixel and a token
     head: str = choice("mlp", "conv1x1", "conv3x3", "film", "concat")
     # Width of the gate head
     width: int = number(128, minimum=1)
     # Linear layers in each branch of the head (not of a conv head)
-    depth: int = number(2, minimum=1)
+    depth: int = number(2, minimum=1, unless={"head": ("conv1x1", "conv3x3")})
     # One head for all layers of a stage, or one for each layer
     sharing: str = choice("stage", "layer")
     # Which levels are gated; in a transformer, thirds of its depth
@@ -49,19 +54,21 @@ class Gate:
     # What opens where every gate is closed: the likeliest token, or all
     if_all_closed: str = choice("strongest", "all")
     # Weight of the denoising loss; 0 trains on the supervision alone
-    denoising_weight: float = number(1.0, minimum=0)
+    denoising_weight: float = number(1.0, log=True, minimum=0)
     # A loss that also closes gates; oracle: true layouts instead of training, an upper bound
     supervision: str = choice("none", "density", "masks", "separate_enhance", "oracle")
     # Weight of the supervision at the start
-    supervision_weight: float = number(1.0, minimum=0)
+    supervision_weight: float = number(1.0, log=True, minimum=0, only_if=SUPERVISED)
     # How that weight falls to zero over training
-    supervision_anneal: str = choice("none", "linear", "cosine")
+    supervision_anneal: str = choice("none", "linear", "cosine", only_if=SUPERVISED)
     # Training timesteps that are supervised: all, or one half of them
-    supervision_timesteps: str = choice("all", "noisier", "cleaner")
+    supervision_timesteps: str = choice("all", "noisier", "cleaner", only_if=SUPERVISED)
     # supervision density: target share of open gates
-    supervision_density: float = number(0.8, minimum=0, maximum=1)
+    supervision_density: float = number(
+        0.8, minimum=0, maximum=1, only_if={"supervision": ("density",)}
+    )
     # supervision masks: open inside the own mask only, or everywhere outside the others'
-    supervision_target: str = choice("own", "others")
+    supervision_target: str = choice("own", "others", only_if={"supervision": ("masks",)})
 
 
 def check(config: Run) -> None:

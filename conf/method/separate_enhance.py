@@ -12,23 +12,26 @@ from conf.spec import MethodSpec, data_kind
 if TYPE_CHECKING:
     from conf.schema import Run
 
+DENOISING = {"control": ("denoising",)}  # Then there are no losses on maps
+UNDISTILLED = {"distillation_weight": (0,), **DENOISING}
+
 
 @dataclass
 class Separate:
     """``method.separate``: the losses on the attention maps of a prompt's objects."""
 
     # Weight of the overlap of the objects' maps
-    separate_weight: float = number(1.0, minimum=0)
+    separate_weight: float = number(1.0, log=True, minimum=0, unless=DENOISING)
     # Weight of the weakness of the weakest object
-    enhance_weight: float = number(0.5, minimum=0)
+    enhance_weight: float = number(0.5, log=True, minimum=0, unless=DENOISING)
     # Weight of the distance to the backbone's prediction on prompts of one object
-    distillation_weight: float = number(1.0, minimum=0)
+    distillation_weight: float = number(1.0, log=True, minimum=0, unless=DENOISING)
     # Joint: one of the step's losses; own: a second optimiser step each step, with own noise
-    distillation_step: str = choice("joint", "own")
+    distillation_step: str = choice("joint", "own", unless=UNDISTILLED)
     # Which of a prompt's objects those prompts name
-    distillation_object: str = choice("random", "first")
+    distillation_object: str = choice("random", "first", unless=UNDISTILLED)
     # Before it: a or an, or always a
-    distillation_article: str = choice("a_an", "a")
+    distillation_article: str = choice("a_an", "a", unless=UNDISTILLED)
     # Input of the denoiser: noised noise, or noised images
     inputs: str = choice("noise", "images")
     # Training timesteps: all, or the noisier half
@@ -42,9 +45,9 @@ class Separate:
     # Of all samples; or of the second half of the batch, each half of its heads as a sample
     store: str = choice("all", "second_half")
     # Side of the smoothing kernel in map pixels, odd; 1 does not smooth
-    kernel: int = number(3, minimum=1)
+    kernel: int = number(3, minimum=1, unless=DENOISING)
     # Width of the kernel, read as the released code does: exp(-(x/2σ)²)
-    sigma: float = number(0.5, above=0)
+    sigma: float = number(0.5, above=0, unless={"kernel": (1,), **DENOISING})
     # Side of the maps in pixels; the nearest that exists is used
     side: int = number(16, minimum=1)
     # The denoising loss alone; or the trained change, its entries permuted

@@ -10,29 +10,52 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.resolve import Request
+from sweeps.engine.scales import Scale, is_logarithmic, make_scale
+from sweeps.engine.space import SearchSpace
 from sweeps.sweep import Cell, Factor, level_text
 
-__all__ = ["Proposals", "make_sampler"]
+__all__ = ["Proposals", "make_pruner", "make_sampler"]
 
-DIGITS = 4  # Significant digits of a proposed number: what a person can read and type
 STARTUP = 4  # Candidates that train to the end before any is compared with them
 TRIES = 10  # To propose a cell that is not there yet
+RANDOM_TRIES = 50  # More of them, at random, where the sampler insists on what is there
+REFUSALS = 100  # Proposals in a row that the settings refuse
 
 
-def make_sampler(name: str, seed: int, objectives: int) -> Any:
-    """The sampler by name, everything that versions of Optuna differ in set."""
+def make_sampler(name: str, seed: int, objectives: int, conditional: bool = False) -> Any:
+    """The sampler by name, everything that versions of Optuna differ in set; ``conditional`` where
+    some factors are not in all candidates."""
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     if name == "nsga2":
         return optuna.samplers.NSGAIISampler(seed=seed)
-    return optuna.samplers.TPESampler(
-        seed=seed, n_startup_trials=5, multivariate=objectives == 1, constant_liar=True
-    )
+    single = objectives == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed,
+            n_startup_trials=5,
+            multivariate=single,
+            group=single and conditional,
+            constant_liar=True,
+        )
+
+
+def make_pruner(name: str) -> Any:
+    """The pruner of ``prune=``: of values at seeds, or of losses at steps."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruners = {
+            "none": optuna.pruners.NopPruner(),
+            "seeds": optuna.pruners.WilcoxonPruner(n_startup_steps=1),
+            "training": optuna.pruners.MedianPruner(STARTUP),
+        }
+    return pruners[name]
 
 
 class Proposals:
@@ -46,13 +69,9 @@ class Proposals:
         directions = [self.sweep.better(key) for key in self.objectives]
         storage = self.config.storage
         self.queue = TrialQueue(folder, f"{name}.candidates", directions, identity, storage)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            pruners = {
-                "seeds": optuna.pruners.WilcoxonPruner(n_startup_steps=1),
-                "training": optuna.pruners.MedianPruner(STARTUP),
-            }
-        self.study.pruner = pruners.get(self.config.prune, optuna.pruners.NopPruner())
+        self.study.pruner = make_pruner(self.config.prune)
+        self.space = SearchSpace(request)
+        self.scales = {f.key: self._scale(f) for f in self.sweep.factors if f.numeric}
 
     @property
     def study(self) -> optuna.Study:
@@ -74,19 +93,65 @@ class Proposals:
 
     def propose(self, known: Sequence[str]) -> bool:
         """Ask the sampler for one more candidate whose cell is none of ``known``; False if it
-        proposes nothing new any more."""
-        for _ in range(TRIES):
+        proposes nothing new any more. What the settings refuse is no candidate."""
+        refused = {told["cell"] for told in self.refusals()}
+        if self.space.cells is not None and self.space.cells <= refused.union(known):
+            return False
+        tries = refusals = 0
+        while tries < TRIES + RANDOM_TRIES and refusals < REFUSALS:
             # Seeded by how many there are: a search that is taken up again proposes what it would
             # have proposed
             seed = self.config.sampler_seed * 100_003 + len(self.study.get_trials(deepcopy=False))
-            self.study.sampler = make_sampler(self.config.sampler, seed, len(self.objectives))
+            name = self.config.sampler if tries < TRIES else "random"
+            self.study.sampler = make_sampler(
+                name, seed, len(self.objectives), self.space.conditional
+            )
             trial = self.study.ask()
-            values = {factor.key: _suggest(trial, factor) for factor in self.sweep.factors}
-            if self.sweep.cell(values, self.config.when).text not in known:
+            values = self._suggest(trial)
+            cell = self.sweep.cell(values, self.config.when)
+            if cell.text in known or cell.text in refused:
+                tries += 1
+            elif reason := self.space.refusal(cell):
+                refusals += 1
+                refused.add(cell.text)
+                trial.set_user_attr("refused", {"cell": cell.text, "reason": reason})
+            else:
                 trial.set_user_attr("values", values)
                 return True
             self.end(trial, "FAIL")
         return False
+
+    def refusals(self) -> list[dict[str, str]]:
+        """The proposals that the settings refused: "cell" and "reason" of each."""
+        trials = self.queue.trials("FAIL")
+        return [t.user_attrs["refused"] for t in trials if "refused" in t.user_attrs]
+
+    def _suggest(self, trial: optuna.trial.Trial) -> dict[str, Any]:
+        """A level of each factor; those that are left out are no parameters of the trial."""
+        values: dict[str, Any] = {}
+        for factor in self.space.order:
+            levels = self.space.levels(factor, values)
+            if len(levels) == 1 < len(factor.levels):
+                values[factor.key] = levels[0]
+                continue
+            if factor.numeric:
+                values[factor.key] = self.scales[factor.key].suggest(trial, factor.key)
+            else:
+                named = {level_text(level): level for level in factor.levels}
+                values[factor.key] = named[trial.suggest_categorical(factor.key, list(named))]
+        return {key: values[key] for key in self.sweep.keys}
+
+    def _scale(self, factor: Factor) -> Scale:
+        """A search goes on with the scale that it began with."""
+        stored = (t.distributions.get(factor.key) for t in self.queue.trials())
+        begun = next(filter(None, stored), None)
+        log = is_logarithmic(factor) if begun is None else getattr(begun, "log", False)
+        return make_scale(factor, log)
+
+    def _distribution(self, factor: Factor) -> BaseDistribution:
+        if factor.numeric:
+            return self.scales[factor.key].distribution
+        return CategoricalDistribution([level_text(level) for level in factor.levels])
 
     def open_trial(self, candidate: FrozenTrial) -> optuna.trial.Trial:
         """A candidate as Optuna's object that takes reports and attributes."""
@@ -137,42 +202,33 @@ class Proposals:
             first = self.objectives[0]
             by_seed = {seed: found[first] for seed, found in seeds.items() if first in found}
         if all(map(math.isfinite, values)):
-            factors = self.sweep.factors
+            searched = self._searched_in(control)
             params = {
-                f.key: control.values[f.key] if f.numeric else level_text(control.values[f.key])
-                for f in factors
+                f.key: self.scales[f.key].number(control.values[f.key])
+                if f.numeric
+                else level_text(control.values[f.key])
+                for f in searched
             }
             trial = optuna.trial.create_trial(
                 params=params,
-                distributions={factor.key: _distribution(factor) for factor in factors},
+                distributions={f.key: self._distribution(f) for f in searched},
                 values=values,
                 intermediate_values=by_seed,
             )
             self.study.add_trial(trial)
         self.study.set_user_attr("baseline", True)
 
+    def _searched_in(self, cell: Cell) -> list[Factor]:
+        """The factors that are not left out in a cell."""
+        before: dict[str, Any] = {}
+        searched = []
+        for factor in self.space.order:
+            if len(self.space.levels(factor, before)) > 1 or len(factor.levels) == 1:
+                searched.append(factor)
+            before[factor.key] = cell.values[factor.key]
+        return searched
+
     @property
     def knows_control(self) -> bool:
         """Whether ``add_control`` was called, by any process."""
         return "baseline" in self.study.user_attrs
-
-
-def _suggest(trial: optuna.trial.Trial, factor: Factor) -> Any:
-    if not factor.numeric:
-        name = trial.suggest_categorical(factor.key, [level_text(level) for level in factor.levels])
-        return next(level for level in factor.levels if level_text(level) == name)
-    low, high = min(factor.levels), max(factor.levels)
-    if _is_integer(factor):
-        return trial.suggest_int(factor.key, low, high)
-    return float(f"{trial.suggest_float(factor.key, low, high):.{DIGITS}g}")
-
-
-def _distribution(factor: Factor) -> Any:
-    if not factor.numeric:
-        return CategoricalDistribution([level_text(level) for level in factor.levels])
-    kind = IntDistribution if _is_integer(factor) else FloatDistribution
-    return kind(min(factor.levels), max(factor.levels))
-
-
-def _is_integer(factor: Factor) -> bool:
-    return all(isinstance(level, int) for level in factor.levels)

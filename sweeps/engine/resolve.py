@@ -19,6 +19,7 @@ from typing import Any
 
 from conf import load as conf
 from conf import schema, spec
+from conf.conditions import why_unread
 from conf.defaults import foreign_parts
 from conf.describe import describe, show_count
 from conf.seeds import SEEDS
@@ -31,11 +32,14 @@ from sweeps.engine.metrics import measurable
 from sweeps.engine.trials import Key
 from sweeps.sweep import UNTOUCHED_METHOD, Cell, Factor, Sweep, level_text
 
-__all__ = ["SEARCH", "Request", "resolve", "trial_config"]
+__all__ = ["FEWEST_SEEDS", "SEARCH", "Request", "check_cell", "resolve", "trial_config"]
 
 PLACE_WORDS = ("output=", "storage=", "tracking_uri=")
 # Settings that only mode=search looks at
 SEARCH = ("candidates", "sampler", "sampler_seed", "objectives", "prune")
+# For prune=seeds: of three seeds that all lose the one-sided Wilcoxon test has p = 1/8, of four
+# 1/16, which is below the pruner's .1
+FEWEST_SEEDS = 5
 
 
 @dataclass
@@ -200,10 +204,18 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
     given = frozenset(conf.given_keys(words, sweep.preset)) if others else frozenset()
     request = Request(sweep, config, cells, list(words), given)
     for cell in cells:
-        _check_cell(sweep, cell, request.run((cell.text, config.seed)))
+        check_cell(sweep, cell, request.run((cell.text, config.seed)))
     if config.mode == "search":
-        for cell in sweep.cells(config.when):
-            _check_cell(sweep, cell, trial_config(config, cell, config.seed, given))
+        grid = [cell for cell in sweep.cells(config.when) if not cell.untouched]
+        runs = [trial_config(config, cell, config.seed, given) for cell in grid]
+        for cell, run in zip(grid, runs, strict=True):
+            check_cell(sweep, cell, run)
+        for key in sweep.keys:
+            if all(why := [why_unread(run, key) for run in runs]):
+                raise PlanError(
+                    f"mode=search over {key}: with {why[0]} no trial reads it, so that all "
+                    "candidates would be the same; choose another"
+                )
     return request
 
 
@@ -223,7 +235,7 @@ def trial_config(
     return dataclasses.replace(run, seed=seed, evaluate_with=late)
 
 
-def _check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
+def check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
     """Raises PlanError for settings that cannot run."""
     groups = ("backbone", "data", "trainer")
     late = [
@@ -397,9 +409,11 @@ def _check_objectives(sweep: Sweep, config: schema.Sweep) -> None:
             f"prune={config.prune} with objectives={', '.join(config.objectives)}: "
             "only one metric can tell what is hopeless"
         )
-    if config.prune == "seeds" and config.seeds < 2:
+    if config.prune == "seeds" and config.seeds < FEWEST_SEEDS:
         raise ValueError(
-            f"prune=seeds with seeds={config.seeds}: there is no later seed to leave out; give more"
+            f"prune=seeds with seeds={config.seeds}: there is no later seed to leave out once a "
+            f"candidate can be said to be no match, which takes {FEWEST_SEEDS - 1}; give at least "
+            f"{FEWEST_SEEDS}"
         )
 
 

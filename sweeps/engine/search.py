@@ -154,6 +154,9 @@ class SearchPlan(Plan):
             f"candidates: {ends['COMPLETE']} measured, {ends['PRUNED']} pruned, "
             f"{ends['FAIL']} failed"
         ]
+        if refusals := self.proposals.refusals():
+            first, count = refusals[0], show_count(len(refusals), "proposed combination")
+            lines.append(f"{count} refused, e.g. {first['cell']}: {first['reason']}")
         for candidate in self.proposals.candidates("FAIL"):
             if lacking := candidate.user_attrs.get("undefined"):
                 text = self.proposals.cell(candidate).text
