@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-__all__ = ["assemble", "attach_report", "read_answer", "write_report"]
+__all__ = ["assemble", "attach_report", "read_answer", "read_verdicts", "write_report"]
 
 VERDICT = "verdict"  # Tag of a cell's run
 FILES = ("report.pdf", "report.json", "report.csv", "report.md", "report.tex", ANSWER)

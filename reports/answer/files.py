@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from reports.answer.conclusion import conclude, conclude_briefly
-from reports.answer.words import count_conclusive, describe_verdict, verdict_word
+from reports.answer.words import count_conclusive, describe_verdict, show_shift, verdict_word
 from reports.results import SweepResults
 from reports.tables import CellMetric, verdicts_of
 from reports.verdicts import Verdict
 
-__all__ = ["ANSWER", "answer_json", "read_answer", "read_verdicts", "verdict_tags"]
+__all__ = [
+    "ANSWER",
+    "answer_json",
+    "headline_rows",
+    "read_answer",
+    "read_verdicts",
+    "verdict_tags",
+]
 
 ANSWER = "answer.json"
+CONTROL, UNTOUCHED = "control", "untouched backbone"
 
 
 def answer_json(results: SweepResults, entries: Sequence[CellMetric]) -> str:
@@ -37,25 +45,28 @@ def answer_json(results: SweepResults, entries: Sequence[CellMetric]) -> str:
         "rule": list(conclusion.rule),
         "older_rule": {key: own.why for key, own in found.items() if own.why},
         "comparisons": [
-            _describe(verdict)
+            _describe(verdict, against)
             for own in found.values()
-            for verdict in (*own.levels, *own.untouched)
+            for against, part in ((CONTROL, own.levels), (UNTOUCHED, own.untouched))
+            for verdict in part
         ],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _describe(verdict: Verdict) -> dict[str, Any]:
+def _describe(verdict: Verdict, against: str) -> dict[str, Any]:
     images, settle = verdict.images, verdict.settle
     return {
         "metric": verdict.metric.key,
         "control": verdict.control,
         "cell": verdict.cell,
+        "against": against,
         "mean": verdict.mean,
         "low": _finite(verdict.low),
         "high": _finite(verdict.high),
         "verdict": verdict.verdict,
         "word": verdict_word(verdict),
+        "shift": show_shift(verdict),
         "words": describe_verdict(verdict),
         "conclusive": verdict.conclusive,
         "delta": verdict.metric.delta,
@@ -102,12 +113,15 @@ def read_verdicts(folder: Path) -> dict[str, Any]:
 def verdict_tags(content: dict[str, Any]) -> dict[str, str]:
     """Cell -> what its run in MLflow says of the headline, from ``read_verdicts``. The control says
     how it compares with the untouched backbone."""
-    tags: dict[str, str] = {}
-    if not content:
-        return tags
-    own = [row for row in content["comparisons"] if row["metric"] == content["headline"]]
-    controls = {row["control"] for row in own}
-    for row in own:
-        against = "against the untouched backbone: " if row["cell"] in controls else ""
-        tags[row["cell"]] = against + row["words"]
-    return tags
+    return {
+        row["cell"]: row["words"]
+        if row["against"] == CONTROL
+        else f"control; against the untouched backbone: {row['words']}"
+        for row in headline_rows(content)
+    }
+
+
+def headline_rows(content: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The comparisons of the headline, from ``read_verdicts``."""
+    rows = content.get("comparisons", [])
+    return [row for row in rows if row["metric"] == content["headline"]]

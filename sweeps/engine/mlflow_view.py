@@ -56,6 +56,7 @@ def view_tag(tags: Mapping[str, str]) -> str | None:
         f"metrics.`{means[0]}`",
         f"metrics.`agg/{headline}_ci95`",
         f"metrics.`agg/{headline}_n`",
+        "tags.`verdict`",
         *(f"metrics.`{mean}`" for mean in means[1 : 1 + COLUMNS]),
     ]
     section = {"uuid": "means", "name": "Means over seeds", "display": True, "isReordered": True}

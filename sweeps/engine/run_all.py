@@ -16,7 +16,7 @@ from conf import load as conf
 from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
-from reports.report import read_answer
+from reports.answer.files import read_answer, read_verdicts
 from sweeps.command import REFUSED, REMEASURE, config_words
 from sweeps.command import main as run_one
 from sweeps.engine.catalogue import brief_words, discover, list_words
@@ -207,15 +207,15 @@ def _print_answers(
     requests: Sequence[Request], statuses: Mapping[str, int], console: Console
 ) -> None:
 
-    table = Table("sweep", "trials", "their time", "answer", show_lines=True)
+    table = Table("sweep", "trials", "their time", "conclusive", "answer", show_lines=True)
     for request in requests:
         status = read_status(request)
         answer = read_answer(status.folder) or "no report"
         trials = f"{len(status.counts.done)}/{len(status.counts.planned)}"
         failed = " (failed)" if statuses.get(request.sweep.name) else ""
-        table.add_row(
-            request.sweep.name, trials + failed, format_duration(status.finished_seconds), answer
-        )
+        conclusive = read_verdicts(status.folder).get("conclusive", "–")
+        time = format_duration(status.finished_seconds)
+        table.add_row(request.sweep.name, trials + failed, time, conclusive, answer)
     show(console, table)
     config = requests[0].config
     show(console, f"reports: {Path(config.output) / '<sweep>' / 'report.pdf'}")

@@ -137,13 +137,16 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
     for line in plan.summary_lines():
         show(console, line)
     values, width = plan.mirror.seeds(), console.width
-    show(console, summary_table(request.sweep, request.cells, request.seeds, values, width))
+    written = bool(done) and _write_report(plan)
+    answer = report.read_verdicts(plan.folder) if written else None
+    sweep, cells = request.sweep, request.cells
+    show(console, summary_table(sweep, cells, request.seeds, values, width, answer))
     if line := describe_mixed(plan):
         show(console, line)
     if table := timing_table(plan.queue.trials()):
         show(console, table)
-    written = bool(done) and _write_report(plan, console)
     if written:
+        show(console, report.read_answer(plan.folder) or "")
         show(console, f"report:  {plan.folder / 'report.pdf'}")
     for label, text in [("folder", str(plan.folder)), *plan.mirror.links()]:
         show(console, f"{label + ':':<9}{text}")
@@ -161,9 +164,9 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
     return FAILED if failures or (done and not written) else 0
 
 
-def _write_report(plan: Plan, console: Console) -> bool:
-    """Write and attach the report, unless nothing that it depends on has changed, and show its
-    answer. False if that failed."""
+def _write_report(plan: Plan) -> bool:
+    """Write and attach the report, unless nothing that it depends on has changed. False if that
+    failed."""
     code = Path(report.__file__).parent
     source = {
         str(file.relative_to(code)): file.read_text(encoding="utf-8")
@@ -188,5 +191,4 @@ def _write_report(plan: Plan, console: Console) -> bool:
             print(f"error: no report: {error}; to try again: {command}", file=sys.stderr)
             return False
         plan.queue.remember("report", digest)
-    show(console, report.read_answer(plan.folder) or "")
     return True

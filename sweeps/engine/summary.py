@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 
+from reports.answer.files import CONTROL, headline_rows
 from reports.statistics import Interval, mean_interval, paired
 from sweeps.sweep import Cell, Metric, Sweep
 
@@ -17,13 +19,20 @@ NONE = "–"
 
 
 def summary_table(
-    sweep: Sweep, cells: Sequence[Cell], seeds: Sequence[int], values: Values, width: int
+    sweep: Sweep,
+    cells: Sequence[Cell],
+    seeds: Sequence[int],
+    values: Values,
+    width: int,
+    answer: Mapping[str, Any] | None = None,
 ) -> Table:
-    """Cells × metrics: mean over seeds; the headline with its 95 % interval, and its difference
-    from the control, seed by seed.
+    """Cells × metrics: mean over seeds; the headline with its 95 % interval, its difference from
+    the control and what the ``answer`` of the report says of it (see ``reports.answer``). Without
+    an answer, the difference seed by seed with an interval of its own.
 
     Holds as many of the other metrics as fit into ``width`` characters; the report has all.
     """
+    said = {row["cell"]: row for row in headline_rows(answer or {}) if row["against"] == CONTROL}
 
     def per_seed(cell: Cell | None, metric: Metric) -> dict[int, float]:
         stored = values.get(cell.text, {}) if cell else {}
@@ -39,15 +48,24 @@ def summary_table(
     ]
     room = width - max(len(cell.text) for cell in cells)
     room -= max(len(headline.label), 13) + max(len(headline.label) + 2, 14) + 16
+    if said:
+        room -= max(len(row["shift"]) - 14 for row in said.values())
+        room -= 3 + max(len(row["word"]) for row in said.values())
     while others and sum(max(len(metric.label), 6) + 3 for metric in others) > room:
         others.pop()
     compared = f"the control of the same {sweep.within}" if sweep.within else controls[0].text
     title = f"mean over seeds; ± half the 95 % interval; Δ to {compared} seed by seed"
+    if said:
+        title = (
+            f"mean over seeds; ± half the 95 % interval; Δ to {compared} with the 95 % interval of "
+            f"all at once; conclusive: {answer['conclusive']}"
+        )
     # A long cell name takes several lines of a narrow terminal before a number is cut
     table = Table("cell", title=title, title_justify="left", title_style="")
     labels = (metric.label for metric in others)
-    for name in ("n", headline.label, f"Δ {headline.label}", *labels):
-        table.add_column(name, justify="right", no_wrap=True)
+    verdict = ["verdict"] if said else []
+    for name in ("n", headline.label, f"Δ {headline.label}", *verdict, *labels):
+        table.add_column(name, justify="right", no_wrap=name != "verdict")
     for cell in cells:
         own = per_seed(cell, headline)
         control = per_seed(sweep.control_of(cell, controls), headline)
@@ -59,7 +77,11 @@ def summary_table(
             apart = (-1.0, 1.0) if share else None
             difference = _format(paired(own, control).interval.within(apart), "+")
         means = (_format_mean(list(per_seed(cell, metric).values()), len(own)) for metric in others)
-        table.add_row(cell.text, str(len(own)), mean, difference, *means)
+        own_words = []
+        if said:
+            row = said.get(cell.text)
+            difference, own_words = (row["shift"], [row["word"]]) if row else (NONE, [NONE])
+        table.add_row(cell.text, str(len(own)), mean, difference, *own_words, *means)
     return table
 
 

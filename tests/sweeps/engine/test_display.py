@@ -113,9 +113,9 @@ def test_a_closed_pipe_does_not_stop_the_sweep() -> None:
     show(Console(file=Closed()), "a line")
 
 
-def summary(sweep: Any, seeds: list[int], values: Any, width: int = 160) -> str:
+def summary(sweep: Any, seeds: list[int], values: Any, width: int = 160, answer: Any = None) -> str:
     target, stream = console(width=width)
-    show(target, summary_table(sweep, sweep.cells(), seeds, values, width))
+    show(target, summary_table(sweep, sweep.cells(), seeds, values, width, answer))
     return stream.getvalue()
 
 
@@ -132,6 +132,28 @@ def test_the_summary_pairs_seeds() -> None:
     assert rows["threshold=0.5"] == ["3", "0.600 ± 0.745", "–", "–"]
     assert rows["threshold=0.4"] == ["2", "0.450 ± 0.635", "+0.000 ± 1.271", "10.000"]
     assert rows["threshold=0.6"] == rows[UNTOUCHED] == ["0", "–", "–", "–"]
+
+
+def test_the_summary_says_what_the_answer_says() -> None:
+    values = {"threshold=0.5": {0: {"success": 0.3, "fid": 3.0}}}
+    rows = [
+        {"cell": "threshold=0.4", "against": "control", "shift": "+0.015 [−0.003, +0.033]"},
+        {"cell": "threshold=0.5", "against": "untouched backbone", "shift": "+0.1", "word": "open"},
+    ]
+    rows[0]["word"] = "no difference that matters"
+    answer = {
+        "headline": "success",
+        "conclusive": "1 of 2",
+        "comparisons": [{"metric": "success", **row} for row in rows],
+    }
+    text = summary(SWEEP, [0], values, answer=answer)
+    line = next(line for line in text.splitlines() if "threshold=0.4" in line)
+    shown = [part.strip() for part in line.split("│")[4:6]]
+    assert shown == ["+0.015 [−0.003, +0.033]", "no difference that matters"]
+    assert "conclusive: 1 of 2" in text and "open" not in text and "FID" in text
+    narrow = summary(SWEEP, [0], values, 80, answer=answer)
+    assert "FID" not in narrow and "…" not in narrow
+    assert "+0.015 [−0.003, +0.033]" in narrow
 
 
 def test_a_narrow_terminal_gets_fewer_columns() -> None:

@@ -215,7 +215,9 @@ def test_the_view_of_many_metrics_fits_into_a_tag() -> None:
     metrics = json.dumps([{"key": key} for key in keys])
     view = view_tag({**TAGS, "headline": keys[7], "metrics": metrics}) or ""
     endings = [name.split("_")[-1] for name in json.loads(view)["selectedColumns"][1:]]
-    assert len(view) < 5000 and endings == ["mean`", "ci95`", "n`"] + ["mean`"] * 4
+    assert (
+        len(view) < 5000 and endings == ["mean`", "ci95`", "n`", "tags.`verdict`"] + ["mean`"] * 4
+    )
     assert view_tag({"sweep": "an older one"}) is None
 
 
