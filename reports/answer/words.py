@@ -49,7 +49,9 @@ def show_range(verdict: Verdict) -> str:
     if not math.isfinite(verdict.low):
         return f"{prose.show_signed(verdict.mean, verdict.decimals)}, without an interval"
     low, high = (prose.show_signed(x, verdict.decimals) for x in (verdict.low, verdict.high))
-    return f"between {low} and {high}" if low != high else f"{low}, without spread to judge it by"
+    if not verdict.high > verdict.low:
+        return f"{low}, without spread to judge it by"
+    return f"between {low} and {high}" if low != high else f"{low} to all printed digits"
 
 
 def describe_verdict(verdict: Verdict) -> str:

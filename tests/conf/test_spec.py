@@ -42,3 +42,15 @@ def test_a_faulty_file_is_named_and_the_others_are_there(
         assert printed.count("\n") == 1
     finally:
         spec._declared.cache_clear()
+
+
+def test_a_share_has_a_difference_that_matters_and_others_what_they_declare():
+    assert spec.Metric("a", "A", unit="share").delta == 0.05
+    assert spec.Metric("a", "A", unit="share", delta=0.1).delta == 0.1
+    assert spec.Metric("a", "A").delta is None
+    declared = {m.key: m for known in spec.metrics().values() for m in known.outputs}
+    assert all(m.delta for m in declared.values() if "IoU" in m.label or m.unit == "share")
+    assert declared["fid"].delta is None
+    for wrong in (0.0, -0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"metric a: delta={wrong}; expected a difference"):
+            spec.Metric("a", "A", delta=wrong)

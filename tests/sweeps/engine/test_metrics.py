@@ -10,6 +10,7 @@ from conf import load as conf
 from sweeps.engine.errors import PlanError
 from sweeps.engine.metrics import describe_evaluation, measurable
 from sweeps.engine.resolve import resolve
+from sweeps.engine.studies import result_settings
 from sweeps.methods import SWEEP as METHODS
 from sweeps.threshold import SWEEP
 
@@ -78,3 +79,13 @@ def test_an_evaluation_is_described_without_places(tmp_path: Path):
     assert "features of my-clip" in text and "prompts by openai/clip" in text
     assert "success" not in text and str(tmp_path) not in text
     assert "all prompts of each split (val2014), as many noises as are published" in text
+
+
+def test_the_difference_that_matters_can_be_set_and_is_no_part_of_a_study():
+    plain, wide = (conf.load(words, SWEEP.preset) for words in ([], ["delta=0.2"]))
+    assert result_settings(SWEEP, plain) == result_settings(SWEEP, wide)
+    sweep = resolve(SWEEP, wide).sweep
+    deltas = {metric.key: metric.delta for metric in sweep.metrics}
+    assert (deltas["success"], deltas["success_heldout"], deltas["fid"]) == (0.2, 0.05, None)
+    with pytest.raises(conf.ConfigError, match="delta"):
+        conf.load(["delta=0"], SWEEP.preset)
