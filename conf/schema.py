@@ -272,10 +272,18 @@ class Sweep(Run):
     retries: int = number(1, minimum=0)
     # Whether the factor acts in training, too, or only when a trained adapter is evaluated
     when: str = choice("train", "evaluate")
-    # All combinations; one factor off the control at a time; the cells named; a search
-    mode: str = choice("grid", "one_factor", "list", "search")
+    # All combinations; one factor off the control at a time; two levels of each factor, so many
+    # combinations as tell effects apart; the cells named; from the control to a cell, one factor at
+    # a time; a search
+    mode: str = choice("grid", "one_factor", "screen", "list", "path", "search")
     # mode=list: names of cells as --plan prints them; the control is added
     cells: list[str] = field(default_factory=list)
+    # mode=screen: levels to compare with the control's, e.g. ["bias=0.0"]; else the furthest off
+    against: list[str] = field(default_factory=list)
+    # mode=screen: 4 tells main effects from two-way interactions, 5 these from each other, too
+    resolution: int = number(4, minimum=4, maximum=5)
+    # mode=path: the cell that the path leads to, as --plan prints it
+    to: str | None = None
     # Other levels for the sweep's (single) factor
     levels: list[Any] | None = unread()
     # Metric that the answer is about, instead of the sweep's own

@@ -19,7 +19,16 @@ from typing import Any
 from conf.spec import Metric
 from conf.values import Misread, Written, read
 
-__all__ = ["UNTOUCHED", "UNTOUCHED_METHOD", "Cell", "Factor", "Metric", "Sweep", "level_text"]
+__all__ = [
+    "UNTOUCHED",
+    "UNTOUCHED_METHOD",
+    "Cell",
+    "Factor",
+    "Metric",
+    "Sweep",
+    "level_text",
+    "short_names",
+]
 
 UNTOUCHED = "untouched backbone"  # Name of the cell
 UNTOUCHED_METHOD = "untouched"
@@ -67,6 +76,19 @@ class Factor:
     def settings_of(self, level: Any) -> dict[str, Any]:
         """Dotted settings of a level."""
         return dict(self.settings[level]) if self.settings else {self.key: level}
+
+    def read_level(self, text: str) -> Any:
+        """The level of that name, or of a numeric factor any number. Raises ValueError."""
+        known = {level_text(level): level for level in self.levels}
+        if text in known:
+            return known[text]
+        try:
+            if self.numeric:
+                return read(int | float, Written(text))
+        except Misread:
+            pass
+        expected = "a number" if self.numeric else f"one of {', '.join(known)}"
+        raise ValueError(f"{text}; expected {expected}")
 
     @property
     def numeric(self) -> bool:
@@ -160,7 +182,11 @@ class Sweep:
         """Factor key -> level of every cell that is not left out, in the order of the factors."""
         products = itertools.product(*(factor.levels for factor in self.factors))
         every = [dict(zip(self.keys, levels, strict=True)) for levels in products]
-        return [values for values in every if not any(_matches(w, values) for w in self.without)]
+        return [values for values in every if not self.leaves_out(values)]
+
+    def leaves_out(self, values: Levels) -> bool:
+        """Whether there is no cell of these levels."""
+        return any(_matches(combination, values) for combination in self.without)
 
     def cells(
         self, when: str = "train", mode: str = "grid", names: Sequence[str] = ()
@@ -169,8 +195,8 @@ class Sweep:
 
         ``when="evaluate"`` makes all factors act only after training. ``mode="one_factor"`` keeps
         the cells that differ from the control (of the same level of ``within``) in one factor,
-        ``"list"`` those that ``names`` lists, ``"search"`` only the control, which is always kept.
-        Raises ValueError for a name that no cell has.
+        ``"list"`` those that ``names`` lists (so do a screen and a path), ``"search"`` only the
+        control, which is always kept. Raises ValueError for a name that no cell has.
         """
         cells = [self.cell(values, when) for values in self.combinations()]
         if not any(_is_untouched(cell.training) for cell in cells):
@@ -179,7 +205,8 @@ class Sweep:
             )
             cells = [untouched, *cells]
         known = [cell.text for cell in cells]
-        if mode == "list" and (unknown := [name for name in names if name not in known]):
+        named = mode in ("list", "screen", "path")
+        if named and (unknown := [name for name in names if name not in known]):
             raise ValueError(
                 f"cells={unknown[0]}: {self.name} has no cell of that name; "
                 f"it has {'; '.join(known)}"
@@ -192,13 +219,13 @@ class Sweep:
                     for key, level in self.control.items()
                 )
                 return sum(differing) == 1
-            return mode == "grid" or (mode == "list" and cell.text in names)
+            return mode == "grid" or (named and cell.text in names)
 
         return [cell for cell in cells if cell.control or cell.untouched or selected(cell)]
 
     def cell(self, values: Levels, when: str = "train") -> Cell:
         """The cell with these levels, one for each factor."""
-        names = _short_names(self.keys)
+        names = short_names(self.keys)
         training: dict[str, Any] = {}
         evaluation: dict[str, Any] = {}
         for factor in self.factors:
@@ -252,11 +279,12 @@ class Sweep:
             self, factors=[other if known is factor else known for known in self.factors]
         )
 
-    def with_named(self, names: Sequence[str]) -> Sweep:
+    def with_named(self, names: Sequence[str], word: str = "cells") -> Sweep:
         """The same sweep with the levels that the cells ``names`` have in addition: any number
-        for a numeric factor. Raises ValueError for a name that no cell can have."""
+        for a numeric factor. Raises ValueError, naming the ``word`` that asked, for a name that no
+        cell can have."""
         factors = {factor.key: factor for factor in self.factors}
-        keys = {name: key for key, name in _short_names(self.keys).items()}
+        keys = {name: key for key, name in short_names(self.keys).items()}
         existing = {cell.text for cell in self.cells()}
         for name in names:
             if name in existing:
@@ -264,19 +292,15 @@ class Sweep:
             parts = [part.partition("=") for part in name.split(", ")]
             if [part[0] for part in parts] != list(keys):
                 expected = ", ".join(f"{key}=…" for key in keys)
-                raise ValueError(f"cells={name}: expected {expected}, as --plan writes them")
+                raise ValueError(f"{word}={name}: expected {expected}, as --plan writes them")
             for short, _, text in parts:
                 factor = factors[keys[short]]
-                known = [level_text(level) for level in factor.levels]
-                if text in known:
+                if text in map(level_text, factor.levels):
                     continue
                 try:
-                    level = read(int | float, Written(text)) if factor.numeric else None
-                except Misread:
-                    level = None
-                if level is None:
-                    expected = "a number" if factor.numeric else f"one of {', '.join(known)}"
-                    raise ValueError(f"cells={name}: {short}={text}; expected {expected}")
+                    level = factor.read_level(text)
+                except ValueError as error:
+                    raise ValueError(f"{word}={name}: {short}={error}") from None
                 levels = sorted([*factor.levels, level])
                 factors[factor.key] = dataclasses.replace(factor, levels=levels)
         return dataclasses.replace(self, factors=list(factors.values()))
@@ -389,7 +413,7 @@ def _matches(some: Levels, values: Levels) -> bool:
     return all(level_text(values[key]) == level_text(level) for key, level in some.items())
 
 
-def _short_names(keys: Sequence[str]) -> dict[str, str]:
+def short_names(keys: Sequence[str]) -> dict[str, str]:
     """The shortest ending of each dotted key that no other key shares."""
     names = {}
     for key in keys:

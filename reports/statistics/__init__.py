@@ -34,6 +34,7 @@ from reports.statistics.decisions import (
 )
 from reports.statistics.dunnett import dunnett_quantile
 from reports.statistics.factorial import Contrast, FactorialEffects, Term, factorial_effects
+from reports.statistics.fractions import MOST_FACTORS, Fraction, two_level_fraction
 from reports.statistics.improvement import Improvement, probability_of_improvement
 from reports.statistics.intervals import Interval, clopper_pearson, mean_interval, welch, wilson
 from reports.statistics.paired import (
@@ -57,11 +58,18 @@ from reports.statistics.planning import (
     variances_of,
 )
 from reports.statistics.pooled import compare_cells, compare_contrasts
+from reports.statistics.separable import FactorEffect, SeparableEffects, separable_effects
 from reports.statistics.sequential import anytime_quantile, e_value, stein_total_seeds
 from reports.statistics.variance_table import VarianceSource, variance_table
 from reports.statistics.without_images import ValueComparisons, compare_cells_without_images
 
 __all__ = [
+    "MOST_FACTORS",
+    "Fraction",
+    "two_level_fraction",
+    "FactorEffect",
+    "SeparableEffects",
+    "separable_effects",
     "DIFFERS",
     "NO_DIFFERENCE",
     "OPEN",

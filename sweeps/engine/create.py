@@ -26,6 +26,7 @@ from sweeps.engine.errors import PlanError
 from sweeps.engine.locks import open_locks
 from sweeps.engine.metrics import describe_evaluation
 from sweeps.engine.mlflow_mirror import MlflowMirror
+from sweeps.engine.path_plan import make_path_plan
 from sweeps.engine.plan import Plan
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.resolve import Request
@@ -68,6 +69,8 @@ def create_study(request: Request) -> Plan:
     plan = Plan(request, name, output / name, queue, mirror, notes)
     if config.mode == "search":
         plan = make_search_plan(plan, identity)
+    elif config.mode == "path":
+        plan = make_path_plan(plan)
     reconcile(plan)
     # Addresses may hold passwords
     shown = dataclasses.replace(config, storage=None, tracking_uri=None)

@@ -39,6 +39,10 @@ def print_preview(request: Request) -> None:
             f"{config.sampler}, each × {show_count(len(seeds), 'seed')}; the cells below come "
             "first, and are all that the estimate knows",
         )
+    for line in request.screen.describe() if request.screen else []:
+        show(console, line)
+    if request.path:
+        show(console, request.path.describe())
     table = Table("cell")
     for name in ("done", "running", "failed"):
         table.add_column(name, justify="right")

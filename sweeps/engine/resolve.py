@@ -29,6 +29,8 @@ from lightning_modules.training.foresee import Findings, foresee, list_facts
 from lightning_modules.training.keys import training_facts
 from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.metrics import measurable
+from sweeps.engine.path import AblationPath, plan_path
+from sweeps.engine.screen import Screen, plan_screen, with_against
 from sweeps.engine.trials import Key
 from sweeps.sweep import UNTOUCHED_METHOD, Cell, Factor, Sweep, level_text
 
@@ -52,6 +54,8 @@ class Request:
     cells: list[Cell]
     words: list[str]
     given: frozenset[str] = frozenset()  # Keys that the command sets, where defaults are looked at
+    screen: Screen | None = None  # With mode=screen
+    path: AblationPath | None = None  # With mode=path, whose cells grow
     _runs: dict[str, schema.Run] = field(default_factory=dict, repr=False)
     _prompts: dict[str, int | None] = field(default_factory=dict, repr=False)
     _contents: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
@@ -192,8 +196,19 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
             config = dataclasses.replace(config, levels=levels)
             sweep = sweep.with_levels(levels)
         sweep = sweep.with_named(config.cells)
+        if config.to is not None:
+            sweep = sweep.with_named([config.to], "to")
+        if config.mode == "screen":
+            sweep = with_against(sweep, config.against)
         sweep = _with_typed_levels(config, sweep)
-        cells = sweep.cells(config.when, config.mode, config.cells)
+        names, screen, path = config.cells, None, None
+        if config.mode == "screen":
+            screen = plan_screen(sweep, config.against, config.resolution)
+            names = screen.names
+        elif config.mode == "path":
+            path = plan_path(sweep, config.to, config.when)
+            names = [cell.text for cell in path.cells({})]
+        cells = sweep.cells(config.when, config.mode, names)
         _check_objectives(sweep, config)
     except conf.ConfigError:
         raise
@@ -202,7 +217,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
     # Only where cells have other data or backbones than the command
     others = any(key.startswith(("data", "backbone")) for cell in cells for key in cell.training)
     given = frozenset(conf.given_keys(words, sweep.preset)) if others else frozenset()
-    request = Request(sweep, config, cells, list(words), given)
+    request = Request(sweep, config, cells, list(words), given, screen, path)
     for cell in cells:
         check_cell(sweep, cell, request.run((cell.text, config.seed)))
     if config.mode == "search":
@@ -385,6 +400,9 @@ def _check_mode(sweep: Sweep, config: schema.Sweep, words: Sequence[str]) -> Non
         raise PlanError(
             f"cells=[{'; '.join(config.cells)}] is for mode=list, but mode={config.mode}"
         )
+    for key, mode in (("against", "screen"), ("resolution", "screen"), ("to", "path")):
+        if key in named and config.mode != mode:
+            raise PlanError(f"{key} is for mode={mode}, but mode={config.mode}")
     if config.mode == "search" and sweep.within:
         raise PlanError(
             f"mode=search compares candidates with one control, but {sweep.name} has one for each "

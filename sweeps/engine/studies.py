@@ -33,6 +33,7 @@ METHOD_KEYS = ("method", "method.name")
 NOT_IN_DIGEST = {
     *PLACES,
     *("seed", "seeds", "retries", "levels", "mode", "cells", "candidates", "delta"),
+    *("against", "resolution", "to"),
     *("sampler", "sampler_seed", "prune"),
     *("data.workers", "trainer.log_every", "trainer.checkpoint_every"),
 }

@@ -24,7 +24,8 @@ BETWEEN = set(
 VERBS = {
     *("acts", "allows", "asks", "as", "belongs", "besides", "changes", "chooses", "compares"),
     *("defines", "describes", "differs", "does", "draws", "excludes", "expects", "falls", "fits"),
-    *("gives", "has", "holds", "includes", "is", "its", "knows", "lacks", "lies", "limits"),
+    *("gives", "has", "holds", "includes", "is", "its", "knows", "lacks", "leaves", "lies"),
+    "limits",
     *(
         "looks",
         "makes",
@@ -77,6 +78,8 @@ NEVER_ONE = {
     "lightning_modules/training/distributed.py": {"world"},
     "lightning_modules/training/run.py": {"backbone.text.length"},
     "sweeps/engine/driver.py": {"len(self._reasons)"},
+    "sweeps/engine/path.py": {"2 ** len(self.changes)"},
+    "sweeps/engine/screen.py": {"runs", "count", "2 ** count", "FEWEST", "MOST_FACTORS"},
     "sweeps/engine/resolve.py": {"config.seed", "config.prune"},
     "sweeps/engine/slots.py": {"processes", "self.processes"},
     "reports/answer/conclusion.py": {"high", "len(verdicts.untouched)"},
@@ -91,6 +94,7 @@ NEVER_ONE = {
     "reports/provenance.py": {"number", "len(trials)", "samples"},
     "reports/statistics/cell_table.py": {"sorted(lengths)", "table.shape[2]"},
     "reports/statistics/factorial.py": {"len(shape)"},
+    "reports/statistics/fractions.py": {"MOST_FACTORS"},
     "reports/statistics/pooled.py": {"len(table.cells)"},
     "reports/user_study/words.py": {"people", "n", "share.n", "prose.show(share.effective, 0)"},
     "conf/defaults.py": {"named"},

@@ -25,7 +25,7 @@ SWEEPS = {sweep.name: sweep for sweep in discover()}
 COMMAND = re.compile(r"""python -m ([\w.]+)((?: +(?:'[^']*'|[^\s#`“”(|;…])+)*)""")
 # What goes on behind a command inside of a sentence
 STOPS = re.compile(
-    r" (?:lists|runs|makes|opens|only|wrote|and|to|it|does|from|in|of|that|or|see|then)\b.*"
+    r" (?:lists|runs|makes|opens|only|wrote|and|to|it|does|from|in|of|that|or|see|then)\b(?!=).*"
 )
 
 
