@@ -20,7 +20,9 @@ The lists are in ``nouns.json``, written by hand for this project:
     before_verbs      words after which a form of a verb is a verb
     after_nouns       adjectives that stand after their noun
     adjectives        words that make no phrase without a noun
-    pictures          words for the picture; ``pictures_of``: only before "of" or the like
+    pictures          words for the picture; ``pictures_of``: only before "of", or where the caption
+                      begins with them before one of ``showing`` ("a picture shows")
+    subjects          pronouns that a verb follows
     containers        words that make no phrase before "of"
     places            words that make no phrase by themselves
     verbs             verbs of captions; their forms are made by rule, ``irregular`` participles
@@ -45,7 +47,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-WORD = re.compile(r"close ups?\b|[a-z]+(?:['\u2019-][a-z]+)*|\d+|[^\sa-z\d]")
+WORD = re.compile(r"close ups?\b|[a-z]+(?:['\u2019-][a-z]+)*|\d+[a-z]*|[^\sa-z\d]")
 
 
 class Token(NamedTuple):
@@ -137,14 +139,15 @@ def _is_verb(tokens: list[Token], run: list[int], i: int) -> bool:
     before = tokens[i - 1].text if i else ""
     if _is_verb_by_place(tokens, run, i):
         return True
-    determined = before in LISTS["determiners"]
+    determined = before in LISTS["determiners"] and before != "both"
     after_verb_word = before in LISTS["before_verbs"] and not run
     follows = _noun_follows(tokens, i)
     if text.endswith("ing") and len(text) > 4:
         if text in LISTS["compounds_in_ing"] and follows:
             return False
         if text in NOUNS_IN_ING and not (
-            _has_noun(tokens, run)
+            not _precedes_of(tokens, i)
+            and _has_noun(tokens, run)
             and (
                 _determiner_follows(tokens, i)
                 or _is_plural(tokens[run[-1]].text)
@@ -190,6 +193,8 @@ def _is_verb_by_place(tokens: list[Token], run: list[int], i: int) -> bool:
     text = tokens[i].text
     if not run:
         before = tokens[i - 1].text if i else ""
+        if before in LISTS["subjects"]:
+            return True
         return before in LISTS["infinitives"] and _determiner_follows(tokens, i)
     last = tokens[run[-1]].text
     if not _has_noun(tokens, run) or last in LISTS["containers"] or not text[0].isalpha():
@@ -253,6 +258,10 @@ def _noun_follows(tokens: list[Token], i: int) -> bool:
     )
 
 
+def _precedes_of(tokens: list[Token], i: int) -> bool:
+    return i + 1 < len(tokens) and tokens[i + 1].text == "of"
+
+
 def _determiner_follows(tokens: list[Token], i: int) -> bool:
     return i + 1 < len(tokens) and _is(tokens[i + 1], "determiners")
 
@@ -271,11 +280,15 @@ def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) ->
     after = [token.text for token in tokens[run[-1] + 1 : run[-1] + 3]] + ["", ""]
     if all(_is(token, "adjectives") for token in content):
         # "an orange on a plate" and "an orange and an apple", but "an orange and white cat"
-        goes_on = after[0] in ("and", "or", ",") and after[1] not in LISTS["determiners"]
+        joined = after[0] in ("and", "or", ",") and after[1] not in LISTS["determiners"]
+        goes_on = joined or after[0] == "one"  # "a red apple and a green one"
         return run[0] > 0 and _is(tokens[run[0] - 1], "singular") and not goes_on
     if head in LISTS["pictures"]:
         return False
     if after[0] == "of" and head in LISTS["pictures_of"] | LISTS["containers"]:
+        return False
+    opens = all(not _is_content(token) or _is(token, "function") for token in tokens[: run[0]])
+    if opens and after[0] in LISTS["showing"] and head in LISTS["pictures_of"]:
         return False
     return not all(_is(token, "places") or _is(token, "adjectives") for token in content)
 
