@@ -86,7 +86,8 @@ class TrainedWeights(nn.Module):
 
     Each forward pass of the model begins with a look whether they are in their places and at work:
     ValueError says what took them out (other adapters, fused projections, layers that were
-    replaced, offloading layer by layer).
+    replaced, offloading layer by layer). ``load_state_dict`` with other values of full copies is
+    refused while they are in: it would write over what was trained.
 
     Raises ValueError when nothing is chosen, on a negative rank, and when the model holds other
     trained weights or adapters.
@@ -164,11 +165,15 @@ class TrainedWeights(nn.Module):
         self._placed = self._in_place()
         if not self._links or self._is_moved:  # In training they go in and out in every step
             self._owners = {path: self._slot(path)[0] for path in self._ours}
+            self._holders = self._list_holders()
             self._links = self._list_links()
         self.model.__dict__[ATTRIBUTE] = self
         self._undo = [self.model.register_forward_pre_hook(self._check_in_place).remove]
         if self.rank:
             self._undo.append(refuse_saving(self.model, "low-rank weights in its own form"))
+        for holder, keys in self._holders:
+            guard = partial(self._refuse_loading, keys)
+            self._undo.append(holder.register_load_state_dict_pre_hook(guard).remove)
 
     def remove(self) -> None:
         """Puts the stock parameters and layers back, the very objects; nothing happens when they
@@ -200,6 +205,29 @@ class TrainedWeights(nn.Module):
         _refuse_fused(self.model, self._attention)
         if self.rank:
             self._refuse_idle(merged_alone=True)
+
+    def _list_holders(self) -> list[tuple[nn.Module, list[str]]]:
+        """The layers that have full copies for parameters, and the names of these in them."""
+        holders: dict[str, list[str]] = {}
+        for path in [] if self.rank else self._ours:
+            parent, _, key = path.rpartition(".")
+            holders.setdefault(parent, []).append(key)
+        return [(self.model.get_submodule(parent), keys) for parent, keys in holders.items()]
+
+    def _refuse_loading(
+        self, keys: Sequence[str], layer: nn.Module, state: dict[str, Any], prefix: str, *_: Any
+    ) -> None:
+        """Before ``layer.load_state_dict``. Raises ValueError where it would change the weights."""
+        for key in keys:
+            given, held = state.get(prefix + key), layer._parameters[key]
+            if given is None or held is None or given.shape != held.shape or held.is_meta:
+                continue
+            if not torch.equal(given.to(held), held):
+                raise ValueError(
+                    f"load_state_dict of {type(self.model).__name__}: {prefix}{key} is one of the "
+                    "trained weights, which would be lost: take the method out with its remove() "
+                    "first"
+                )
 
     # --- still there? ----------------------------------------------------------------------------
 

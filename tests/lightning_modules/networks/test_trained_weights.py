@@ -498,3 +498,31 @@ def test_what_was_done_to_the_model_from_outside_is_named(unet: Any):
         ValueError, match=("holds other trained weights or adapters.*unload_lora_weights")
     ):
         TrainedWeights(unet, "k")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_other_weights_are_not_loaded_over_trained_ones(unet: Any, dtype: torch.dtype):
+    unet.to(dtype)
+    stock = {name: value.clone() for name, value in unet.state_dict().items()}
+    weights = TrainedWeights(unet, "k")
+    with torch.no_grad():
+        for parameter in weights.parameters():
+            parameter.add_(1)
+    weights.install()
+    mine = weights.tensors()
+    for load in (
+        lambda: unet.load_state_dict(stock),
+        lambda: unet.load_state_dict(stock, strict=False),
+        lambda: unet.mid_block.load_state_dict(
+            {n[10:]: v for n, v in stock.items() if n.startswith("mid_block.")}
+        ),
+    ):
+        with pytest.raises(ValueError, match=r"to_k.weight is one of the trained.*remove\(\)"):
+            load()
+    assert all(torch.equal(mine[name], value) for name, value in weights.tensors().items())
+    unet.load_state_dict(unet.state_dict())  # Changes nothing
+    others = {name: value for name, value in stock.items() if ".attn2.to_k." not in name}
+    unet.load_state_dict(others, strict=False)
+    weights.remove()
+    unet.load_state_dict(stock)
+    weights.load_state_dict(mine)
