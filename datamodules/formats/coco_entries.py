@@ -91,12 +91,13 @@ class Lists:
             self.images.append(entry if isinstance(entry, ListedImage) else _fields(entry))
 
     def names(self) -> dict[Any, str]:
-        """The names of the categories by id."""
-        return {
-            category["id"]: str(category["name"])
-            for category in self.categories
-            if isinstance(category.get("id"), int | str) and "name" in category
-        }
+        """The names of the categories by id, without ids of several names."""
+        names: dict[Any, set[str]] = {}
+        for category in self.categories:
+            key, name = category.get("id"), category.get("name")
+            if isinstance(key, int | str) and isinstance(name, str) and name.strip():
+                names.setdefault(key, set()).add(name)
+        return {key: given.pop() for key, given in names.items() if len(given) == 1}
 
 
 def _fields(image: dict[str, Any]) -> ListedImage:

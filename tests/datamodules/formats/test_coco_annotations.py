@@ -141,6 +141,25 @@ def test_annotations_that_point_nowhere_are_left_out(tmp_path: Path):
     assert refused(tmp_path) == f"{path}: annotation of no image: annotation 1 names image 5"
 
 
+@pytest.mark.parametrize(
+    "entry", [{"id": 18, "name": None}, {"id": 18, "name": 7}, {"id": 18, "name": " "}, "two names"]
+)
+def test_categories_without_one_name_are_unknown(tmp_path: Path, entry: Any):
+    dataset(tmp_path, [objects(1, 18, key=1), objects(1, 90, key=2)])
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    content = json.loads(path.read_text())
+    dog = next(one for one in content["categories"] if one["id"] == 18)
+    if entry == "two names":
+        content["categories"].append(dog | {"name": "cat"})
+    else:
+        dog |= entry
+    path.write_text(json.dumps(content))
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [o.label for o in found.instances(0)] == ["toothbrush"]
+    detail = f"{path}: annotation 1 names category 18"
+    assert found.manifest["problems"] == {"unknown category": {"count": 1, "examples": [detail]}}
+
+
 def test_captions_are_tidied_blank_ones_left_out_and_any_number_is_read(tmp_path: Path):
     dataset(tmp_path, [], [1, 2, 3])
     # Captions and instances count their annotations apart: an id may be given twice.
