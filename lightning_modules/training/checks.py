@@ -3,6 +3,7 @@ one data set alone is checked by its declaration in ``conf``."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,8 @@ __all__ = ["check", "check_backbone", "check_configs"]
 
 # What ``evaluate_with`` cannot change: it is read before an evaluation, whatever the method
 FIXED = ("backbone.", "data.", "method.name", "method.init", "method.latents")
+# No scheduler that the project names refuses so few
+MANY_STEPS = 200
 KINDS = {
     "captions": "images with captions are",
     "scene": "a scene is",
@@ -41,8 +44,9 @@ def check(config: Run) -> None:
     _check_overrides(config)
     _check_batch(config)
     # Models that the project names are known to do: planning with them imports nothing large
-    path = Path(config.backbone.path).expanduser()
-    if path.is_dir() or not (is_listed(config.backbone.name) or str(path) == "embedded"):
+    path, late = Path(config.backbone.path).expanduser(), conf.with_eval_overrides(config)
+    known = is_listed(config.backbone.name) or str(path) == "embedded"
+    if path.is_dir() or not known or late.evaluation.steps > MANY_STEPS:
         check_configs(config, download=False)
 
 
@@ -50,9 +54,14 @@ def check_configs(config: Run, download: bool = True) -> None:
     """Refuses a backbone by its configs (see `check_backbone`), before its weights are opened; with
     ``download`` they are fetched from the hub. Raises ValueError."""
     from lightning_modules.backbone.configs import read_configs
+    from lightning_modules.backbone.quiet import quiet_loading
+    from lightning_modules.backbone.weights import EMBEDDED
 
     try:
-        configs = read_configs(config.backbone.path, config.backbone.revision, download)
+        path = config.backbone.path
+        folder = str(EMBEDDED) if path == "embedded" else path
+        with quiet_loading():
+            configs = read_configs(folder, config.backbone.revision, download)
     except ImportError:  # Loading says what to install
         return
     if configs is not None:
@@ -100,6 +109,7 @@ def _check_evaluation(config: Run) -> None:
             f"evaluation.follow_masks with data={data}: only the embedded world is segmented; set "
             "it to false"
         )
+    _check_splits(evaluation.splits, data_kind(config) == "captions")
     limit, asked = config.data.eval_images, evaluation.prompts
     limited = data_kind(config) != "scene" or _is_embedded(config)
     if limit is not None and asked is not None and asked > limit and limited:
@@ -124,6 +134,16 @@ def _check_evaluation(config: Run) -> None:
             f"evaluation.precision_recall_k={k}: set "
             "evaluation.prompts higher"
         )
+
+
+def _check_splits(splits: Sequence[str], needed: bool) -> None:
+    if needed and not splits:
+        raise ValueError(
+            "evaluation.splits=[] names no split to draw for: name one or more; or "
+            "evaluation.prompts=0 to measure nothing"
+        )
+    if twice := [split for i, split in enumerate(splits) if split in splits[:i]]:
+        raise ValueError(f"evaluation.splits names {twice[0]!r} twice: name each once")
 
 
 def _check_start(config: Run) -> None:

@@ -3,24 +3,31 @@ will take. Runs and writes nothing."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from pathlib import Path
 
 from rich.table import Table
 
 from conf.describe import show_count
+from conf.schema import Sweep
+from lightning_modules.tracking.store import public, trouble
 from sweeps.engine.display import make_console, show
+from sweeps.engine.errors import PlanError
 from sweeps.engine.prompts import describe_lacking
 from sweeps.engine.remeasure import list_other_code
 from sweeps.engine.resolve import Request
 from sweeps.engine.status import read_status
 from sweeps.engine.trials import read_trials
 
-__all__ = ["print_preview"]
+__all__ = ["check_places", "print_preview"]
 
 
 def print_preview(request: Request) -> None:
-    """Prints it. Raises PlanError where the data cannot give what is asked."""
+    """Prints it. Raises PlanError where the data cannot give what is asked, and as
+    `check_places`."""
     console, config = make_console(), request.config
+    check_places(config)
     found = request.check_records()
     status, seeds, cells = read_status(request), request.seeds, request.cells
     counts, adapters = status.counts, {key: request.adapter(key) for key in request.keys}
@@ -60,6 +67,22 @@ def print_preview(request: Request) -> None:
     for line in _describe_sharing([cell.text for cell in cells], seeds[0], adapters):
         show(console, line)
     show(console, status.describe_rest())
+
+
+def check_places(config: Sweep) -> None:
+    """Raises PlanError where the output folder cannot be made, or where nothing can keep the
+    results at ``tracking_uri``. Makes and writes nothing."""
+    folder = Path(config.output).absolute()
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise PlanError(f"output={config.output} cannot be written to: {folder} is a file")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PlanError(f"output={config.output} cannot be written to: no permission in {folder}")
+    if (uri := config.tracking_uri) is None:
+        return
+    if reason := trouble(uri):
+        raise PlanError(f"no MLflow server answers at tracking_uri={public(uri)}: {reason}")
 
 
 def _describe_sharing(

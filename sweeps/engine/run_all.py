@@ -23,6 +23,7 @@ from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.display import make_console, show
 from sweeps.engine.errors import Declined, LaunchError, PlanError, StorageError
 from sweeps.engine.eta import recorded_run
+from sweeps.engine.preview import check_places
 from sweeps.engine.resolve import Request, resolve
 from sweeps.engine.status import read_status
 from sweeps.engine.studies import find_study
@@ -123,6 +124,7 @@ def main(
         console = make_console()
         requests = [entry.request for entry in entries if entry.request is not None]
         if "--plan" in argv:
+            check_places(requests[0].config)
             _print_plan(requests, console)
             return 0
         again = [REMEASURE] if REMEASURE in argv else []

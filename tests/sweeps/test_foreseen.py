@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from helpers.coco_files import listed, objects, picture, write_captions, write_i
 from conf import load as conf
 from conf.data.shapes import SPLITS
 from datamodules.shapes import world
+from lightning_modules.backbone.weights import EMBEDDED
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import PlanError
 from sweeps.engine.preview import print_preview
@@ -156,3 +161,28 @@ def test_a_plan_reads_a_file_of_detections(tmp_path: Path) -> None:
     ):
         with pytest.raises(PlanError, match=message):
             request("threshold", *words, f"evaluation.detector={tmp_path / file}").check_records()
+
+
+def test_a_plan_refuses_places_that_cannot_keep_results(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for output in ("file", "file/runs"):
+        words = [f"output={tmp_path / output}"]
+        with pytest.raises(PlanError, match=rf"output={tmp_path / output}.*{tmp_path}/file is a"):
+            print_preview(request("threshold", *words))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{free.getsockname()[1]}"
+    words = [f"output={tmp_path / 'a' / 'b'}", f"tracking_uri={address}"]
+    with pytest.raises(PlanError, match=f"no MLflow server answers at tracking_uri={address}"):
+        print_preview(request("threshold", *words))
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.slow
+def test_a_plan_with_a_folder_of_weights_prints_the_plan_alone(tmp_path: Path) -> None:
+    words = [f"backbone={EMBEDDED}", "evaluation.steps=2000", "--plan", f"output={tmp_path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "sweeps.threshold", *words], capture_output=True, text=True
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert re.fullmatch("error: .*evaluation.steps=2000: .*\n", done.stderr), done.stderr

@@ -73,6 +73,13 @@ SUBJECTS = [
             {"trainer.accumulate": 5},
             "16 make no batch of trainer.batch=4, trainer.accumulate=5 times: lower it",
         ),
+        (
+            "maskattn",
+            {"evaluation.splits": []},
+            r"splits=\[\] names no split.*evaluation.prompts=0",
+        ),
+        ("maskattn", {"evaluation.splits": ["val", "val"]}, "splits names 'val' twice"),
+        ("maskattn", {"evaluation.steps": 2000}, "evaluation.steps=2000: .*cannot sample"),
         ("maskattn", {"evaluation.prompts": 1}, "2 prompts .* evaluation.precision_recall_k=3"),
         ("maskattn", {"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
         ("maskattn", {"evaluation.precision_recall_k": 8}, "8 prompts in all"),
