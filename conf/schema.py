@@ -288,7 +288,7 @@ class Sweep(Run):
     levels: list[Any] | None = unread()
     # Metric that the answer is about, instead of the sweep's own
     headline: str | None = None
-    # Difference in that metric that matters, instead of the metric's own: smaller ones count as none
+    # Difference in that metric from which on it matters, instead of the metric's own
     delta: float | None = number(None, above=0)
     # mode=search: number of settings tried between the lowest and highest level
     candidates: int = number(20, minimum=1)

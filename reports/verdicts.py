@@ -57,6 +57,9 @@ BY_CHANCE = 0.001  # A p of a cell's scatter over seeds below which images do no
 TRAINING_IN_IMAGES = 295.0
 
 
+Pairs = Sequence[tuple[CellResults, CellResults]] | None
+
+
 @dataclass(frozen=True)
 class Verdict:
     """A cell less its control. ``low`` and ``high`` hold for all ``family`` comparisons at once;
@@ -175,15 +178,20 @@ def judge_metrics(results: SweepResults, level: float = 0.95) -> dict[str, Metri
     return {key: _mark_identical(verdicts, same) for key, verdicts in found.items()}
 
 
-def judge(results: SweepResults, metric: ReportedMetric, level: float = 0.95) -> MetricVerdicts:
-    """Every comparison of one metric."""
+def judge(
+    results: SweepResults,
+    metric: ReportedMetric,
+    level: float = 0.95,
+    pairs: Pairs = None,
+) -> MetricVerdicts:
+    """Every comparison of one metric; with ``pairs`` of (cell, control), these and no others."""
     means = [float(np.mean([*own.values()])) for own in _values(results, metric).values()]
     decimals = prose.choose_decimals(metric, means)
     try:
         table = build_table(results, metric)
-        return _judge_images(results, table, level, decimals)
+        return _judge_images(results, table, level, decimals, pairs)
     except NoTable as reason:
-        return _judge_seeds(results, metric, level, decimals, str(reason))
+        return _judge_seeds(results, metric, level, decimals, str(reason), pairs)
 
 
 def _values(results: SweepResults, metric: ReportedMetric) -> dict[str, dict[int, float]]:
@@ -193,7 +201,7 @@ def _values(results: SweepResults, metric: ReportedMetric) -> dict[str, dict[int
 
 
 def _list_pairs(
-    results: SweepResults, seeds: Mapping[str, Mapping[int, Any]]
+    results: SweepResults, seeds: Mapping[str, Mapping[int, Any]], given: Pairs
 ) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """(cell, control) of levels, and (control, untouched backbone), that share a seed."""
 
@@ -202,6 +210,8 @@ def _list_pairs(
             return False
         return bool(seeds.get(one.name, {}).keys() & seeds.get(other.name, {}).keys())
 
+    if given is not None:
+        return [(cell.name, base.name) for cell, base in given if share(cell, base)], []
     pairs = [(cell, results.control_of(cell)) for cell in results.levels]
     levels = [(cell.name, base.name) for cell, base in pairs if base and share(cell, base)]
     untouched = results.untouched
@@ -231,10 +241,10 @@ def _cut(metric: ReportedMetric, low: float, high: float) -> tuple[float, float]
 
 
 def _judge_images(
-    results: SweepResults, table: ImageTable, level: float, decimals: int
+    results: SweepResults, table: ImageTable, level: float, decimals: int, given: Pairs
 ) -> MetricVerdicts:
     metric, rows = table.metric, table.y
-    pairs, against = _list_pairs(results, rows)
+    pairs, against = _list_pairs(results, rows, given)
     if not pairs and not against:
         return MetricVerdicts(metric, (), (), table)
     if len(table.prompts) < 2:
@@ -353,10 +363,15 @@ def _read_costs(results: SweepResults, prompts: int) -> tuple[float, float]:
 
 
 def _judge_seeds(
-    results: SweepResults, metric: ReportedMetric, level: float, decimals: int, why: str
+    results: SweepResults,
+    metric: ReportedMetric,
+    level: float,
+    decimals: int,
+    why: str,
+    given: Pairs,
 ) -> MetricVerdicts:
     values = _values(results, metric)
-    pairs, against = _list_pairs(results, values)
+    pairs, against = _list_pairs(results, values, given)
     alike = _compare_values(results, values, level)
     families = []
     for family in (pairs, against):

@@ -3,22 +3,15 @@ control level helps at all."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports import prose
+from reports.answer.parts import Subject, group_verdicts, is_judged, join_parts
 from reports.answer.rule import state_rule
-from reports.answer.words import (
-    LESS,
-    describe_bound,
-    describe_collapse,
-    describe_settling,
-    show_range,
-    show_shift,
-)
+from reports.answer.words import describe_collapse, describe_settling, show_range, show_shift
 from reports.results import CellResults, SweepResults
-from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN
+from reports.statistics import DIFFERS, NO_DIFFERENCE
 from reports.tables import CellMetric, verdicts_of
 from reports.verdicts import (
     COLLAPSED,
@@ -32,7 +25,6 @@ from reports.verdicts import (
 __all__ = ["Conclusion", "conclude", "conclude_briefly"]
 
 FEW = 3  # Levels that a few words name
-QUOTED = 4  # Levels that one part of the answer names, those with the largest difference
 
 
 @dataclass(frozen=True)
@@ -73,35 +65,17 @@ def conclude_briefly(results: SweepResults, entries: Sequence[CellMetric]) -> st
     verdicts = verdicts_of(entries, results.headline).levels
     if not verdicts:
         return "no answer yet"
-    if not any(_is_judged(verdict) for verdict in verdicts):
+    if not any(is_judged(verdict) for verdict in verdicts):
         return "one seed cannot tell"
     if _is_unchanged(entries, {m.key for m in results.metrics}):
         return "changes nothing at all"
-    groups = _group(results, verdicts)
+    groups = group_verdicts(verdicts)
     parts = []
     for word, own in groups.items():
         labels = [_name(results, v.cell) for v in own]
         listed = ", ".join(labels[:FEW]) + (", …" if len(labels) > FEW else "")
         parts.append(f"{word}: {'all' if len(own) == len(verdicts) > 1 else listed}")
     return "; ".join(parts)
-
-
-def _group(results: SweepResults, verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
-    """Words -> verdicts, the largest difference first."""
-    order = sorted(verdicts, key=lambda v: -abs(v.mean))
-    groups: dict[str, list[Verdict]] = {}
-    for verdict in order:
-        word = verdict.verdict
-        if word == DIFFERS:
-            word = verdict.direction if verdict.matters else LESS
-        groups.setdefault(word, []).append(verdict)
-    words = ("better", "worse", "higher", "lower", LESS, NO_DIFFERENCE, IDENTICAL, COLLAPSED, OPEN)
-    return {word: groups[word] for word in words if word in groups}
-
-
-def _is_judged(verdict: Verdict) -> bool:
-    """Whether more than one training stands behind it."""
-    return len(verdict.seeds) > 1
 
 
 def _is_unchanged(entries: Sequence[CellMetric], metrics: set[str]) -> bool:
@@ -137,7 +111,7 @@ def _judge_levels(
             f"The setting changed nothing at all: every {noun} of {factor} {same} "
             f"as {control} in every metric and seed ({size})."
         )
-    if not any(_is_judged(verdict) for verdict in verdicts):
+    if not any(is_judged(verdict) for verdict in verdicts):
         largest = max(verdicts, key=lambda v: abs(v.mean))
         why = "there is no spread to judge it by"
         if largest.rule == IMAGES_ALONE:
@@ -146,93 +120,8 @@ def _judge_levels(
             f"One seed cannot tell: the largest difference from {control} in {name} is "
             f"{show_shift(largest)} at {_name(results, largest.cell)}, and {why} ({size})."
         )
-    return _join_parts(results, verdicts, size)
-
-
-def _join_parts(results: SweepResults, verdicts: Sequence[Verdict], size: str) -> str:
-    metric, noun = results.headline, results.noun
-    control, name = prose.name_control(results), prose.lower(metric.label)
-    groups, delta = _group(results, verdicts), prose.show_delta(metric.delta)
-    if groups.keys() == {NO_DIFFERENCE}:
-        return (
-            f"No {noun} of {prose.name_factors(results)} changes {name} by more than "
-            f"{describe_bound(verdicts)} ({_describe_level(results, verdicts)}): {NO_DIFFERENCE} "
-            f"from {control} ({delta}; {size})."
-        )
-
-    def list_cells(own: Sequence[Verdict], note: Callable[[Verdict], str] | None = None) -> str:
-        names = [_name(results, v.cell) for v in own]
-        if note:
-            noted = zip(names, own, strict=True)
-            names = [f"{label} ({note(verdict)})" for label, verdict in noted]
-        return prose.join_some(names, QUOTED)
-
-    claims = [word for word in ("better", "worse", "higher", "lower") if word in groups]
-    parts = [f"{word} at {list_cells(groups[word], show_shift)}" for word in claims]
-    text = f"Compared with {control}, {name} is {' and '.join(parts)}" if parts else ""
-    rest = []
-    if own := groups.get(LESS):
-        subject = "" if text else f"{name} "
-        rest.append(f"{subject}differs at {list_cells(own, show_shift)}, by less than matters")
-    if own := groups.get(NO_DIFFERENCE):
-        where = "the other " if len(own) == 1 else f"the other {len(own)} "
-        where += noun + ("" if len(own) == 1 else "s")
-        if len(own) < QUOTED or not (claims and len(own) == len(verdicts) - _count(groups, claims)):
-            where = list_cells(own)
-        rest.append(f"{NO_DIFFERENCE} at {where}")
-    if own := groups.get(IDENTICAL):
-        rest.append(f"{IDENTICAL} at {list_cells(own)}")
-    if own := groups.get(COLLAPSED):
-        noted = list_cells(own, lambda v: describe_collapse(v.collapse) if v.collapse else "")
-        rest.append(f"{COLLAPSED} at {noted}")
-    if own := groups.get(OPEN):
-        settling = describe_settling(own)
-        rest.append(f"{OPEN} at {list_cells(own, _describe_open)}")
-        if settling:
-            rest.append(settling)
-    if not text:
-        text, rest = f"Compared with {control} in {name}: {rest[0]}", rest[1:]
-    about = f"{delta}; {size}" if delta else size
-    return f"{'; '.join([text, *rest])} ({about}).{_state_bound(results, verdicts)}"
-
-
-def _count(groups: dict[str, list[Verdict]], words: Sequence[str]) -> int:
-    return sum(len(groups[word]) for word in words)
-
-
-def _describe_open(verdict: Verdict) -> str:
-    text = show_range(verdict)
-    if verdict.rule == IMAGES_ALONE:
-        text += f", {IMAGES_ALONE}, one training"
-    elif not _is_judged(verdict):
-        text = f"one seed: {text}"
-    return text
-
-
-def _state_bound(results: SweepResults, verdicts: Sequence[Verdict]) -> str:
-    """The largest difference that is left open, over levels that were judged."""
-    judged = [v for v in verdicts if math.isfinite(v.bound) and v.high > v.low]
-    judged = [v for v in judged if v.verdict != COLLAPSED and _is_judged(v)]
-    if not judged:
-        return ""
-    name, noun = prose.lower(results.headline.label), results.noun
-    left = len(judged) < len(verdicts)
-    what = (
-        f"Of the {prose.count(len(judged), noun)} with an interval none" if left else f"No {noun}"
-    )
-    if len(judged) == 1:
-        what = f"{_name(results, judged[0].cell)} does not change {name} by more than"
-        return f" {what} {describe_bound(judged)} ({_describe_level(results, verdicts)})."
-    return (
-        f" {what} changes {name} by more than {describe_bound(judged)} "
-        f"({_describe_level(results, verdicts)})."
-    )
-
-
-def _describe_level(results: SweepResults, verdicts: Sequence[Verdict]) -> str:
-    family = verdicts[0].family
-    level = prose.show(100 * verdicts[0].level, 0)
-    return f"{level} %, all {results.noun}s at once" if family > 1 else f"{level} %"
+    subject = Subject(metric, noun, f"{noun} of {factor}", control, lambda c: _name(results, c))
+    return join_parts(subject, verdicts, size)
 
 
 def _count_data(verdicts: Sequence[Verdict]) -> str:
@@ -256,7 +145,7 @@ def _judge_method(results: SweepResults, judged: MetricVerdicts, control: CellRe
             f"{at} share no finished seed."
         )
     shift, delta = show_shift(verdict), prose.show_delta(metric.delta)
-    if not _is_judged(verdict):
+    if not is_judged(verdict):
         alone = f", by {IMAGES_ALONE}," if verdict.rule == IMAGES_ALONE else ""
         return (
             f"Against the untouched backbone, the method at {at} changes {name} by {shift}{alone} "

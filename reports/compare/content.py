@@ -25,6 +25,7 @@ from reports.provenance import (
 from reports.statistics import fewest_seeds_for_holm, smallest_sign_flip_p
 from reports.tables import Table, widen
 from reports.typeset import Picture
+from reports.verdicts import IMAGES_ALONE, POOLED
 
 __all__ = ["build_content", "explain_method", "warn"]
 
@@ -102,24 +103,39 @@ def explain_method(comparison: Comparison) -> list[str]:
         pairing = (
             "Seeds pair: the same seed gave both sides the same prompts and the same noise (read "
             f"from {comparison.by}). So {second} is compared with {first} seed by seed, over the "
-            "seeds that both have, by t-intervals of the differences. What the sides do not share, "
+            "seeds that both have. What the sides do not share, "
             f"such as other training settings, is in these differences.{p}"
-        )
-    count = sum(d.wide is not None for d in comparison.headline_differences)
-    widened = ""
-    if count > 1:
-        each = prose.show(100 * widen(0.95, count), 2).rstrip("0").rstrip(".")
-        widened = (
-            f"The sentence at the top goes by intervals that are widened to hold for all {count} "
-            f"common cells at once (Bonferroni: {each} % each). The untouched backbone is not one "
-            "of them. "
         )
     return [
         pairing,
-        f"Cells are matched by name. {widened}Metrics are not adjusted for each other. An interval "
+        f"{_explain_verdicts(comparison)} Metrics are not adjusted for each other. An interval "
         "without width claims nothing. The two were run at different times: what changed between "
         "them and is not listed under “What differs” is in the difference, too.",
     ]
+
+
+def _explain_verdicts(comparison: Comparison) -> str:
+    """What the sentence at the top goes by."""
+    verdicts = [d.verdict for d in comparison.headline_differences if d.verdict]
+    if not verdicts:
+        return "Cells are matched by name."
+    text = "Cells are matched by name. The untouched backbone is in no family of them. "
+    count, rule = prose.count(len(verdicts), "common cell"), verdicts[0].rule
+    if rule in (POOLED, IMAGES_ALONE):
+        return text + (
+            f"The sentence at the top goes by images: one family of {count}, as in the report of a "
+            "sweep with several controls (pooled design effect, Dunnett's quantile of independent "
+            "comparisons). These intervals speak of prompts like these and other seeds, and "
+            "suppose that a cell's trainings scatter, relative to its images, as the pool's do or "
+            "more."
+        )
+    if len(verdicts) > 1:
+        each = prose.show(100 * widen(0.95, len(verdicts)), 2).rstrip("0").rstrip(".")
+        text += (
+            f"The sentence at the top goes by t-intervals that are widened to hold for all {count} "
+            f"at once (Bonferroni: {each} % each)."
+        )
+    return text.strip()
 
 
 def build_content(comparison: Comparison, picture: Picture) -> dict[str, Any]:
@@ -177,8 +193,8 @@ def build_content(comparison: Comparison, picture: Picture) -> dict[str, Any]:
         question=" / ".join(filter(None, questions)),
         warning=warn(comparison),
         answer=conclude_comparison(comparison),
-        small=f"Differences are {right.label} minus {left.label}. Brackets: 95 % intervals, "
-        "widened to hold for all common cells.",
+        small=f"Differences are {right.label} minus {left.label}. Brackets: 95 % intervals that "
+        "hold for all common cells at once.",
         front=[
             typeset.picture(picture),
             typeset.table(headline_table(comparison), ["fill", "auto"], 8.8),

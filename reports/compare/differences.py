@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from reports.collect import describe_differences, ways_of_measuring
+from reports.compare.verdicts import change_intervals, judge_cells, judge_unpaired
 from reports.provenance import flatten
 from reports.results import CellResults, ReportedMetric, ReportError, SweepResults, Trial
 from reports.statistics import (
@@ -25,6 +26,7 @@ from reports.statistics import (
     welch,
 )
 from reports.tables import CellMetric, compare_cells, widen
+from reports.verdicts import Verdict
 
 __all__ = ["CellDifference", "ComparedSweep", "Comparison", "EffectChange", "compare"]
 
@@ -53,9 +55,10 @@ class CellDifference:
     """A cell and metric that both sides have: ``right`` mean - ``left`` mean.
 
     Of the values ``used`` on either side; where seeds pair these are the seeds that both have.
-    ``plain`` is its 95 % interval, ``wide`` the same widened to hold for all common cells at once
-    (None for the untouched backbone, which is none of them), ``pairs`` the differences seed by seed
-    where seeds pair, ``holm`` their sign-flip p adjusted over the cells.
+    ``plain`` is its 95 % t-interval over seeds, ``verdict`` what is said of it; its interval holds
+    for all common cells at once (None for the untouched backbone, which is none of them), ``pairs``
+    the differences seed by seed where seeds pair, ``holm`` their sign-flip p adjusted over the
+    cells.
     """
 
     cell: CellResults
@@ -64,9 +67,13 @@ class CellDifference:
     left: Interval
     right: Interval
     plain: Interval
-    wide: Interval | None
+    verdict: Verdict | None
     pairs: Paired | None
     holm: float | None = None
+
+    @property
+    def wide(self) -> Interval | None:
+        return self.verdict.interval if self.verdict else None
 
     @property
     def effect(self) -> Effect | None:
@@ -75,11 +82,12 @@ class CellDifference:
 
 @dataclass(frozen=True)
 class EffectChange:
-    """What a cell does against the control of its own side, and how that differs: ``change``."""
+    """What is said of a cell against the control of its own side, and how that effect differs:
+    ``change``."""
 
     cell: CellResults
-    left: Interval
-    right: Interval
+    left: Verdict
+    right: Verdict
     change: Interval
 
 
@@ -153,7 +161,11 @@ def compare(
     if counts and not unpaired:
         numbers = next(iter(counts.values()))
         unpaired = f"means are over different numbers of images ({numbers})"
-    differences = [d for m in metrics for d in _subtract(cells, m, not unpaired, level)]
+    differences = [
+        d
+        for m in metrics
+        for d in _subtract((one.results, two.results), cells, m, not unpaired, level)
+    ]
     defined = {d.metric.key: d.metric for d in differences}
     if not defined:
         why = "; ".join(f"{label}: {reason}" for label, reason in refused.items())
@@ -236,7 +248,11 @@ def _interval(left: Values, right: Values, pair: bool, level: float) -> Interval
 
 
 def _subtract(
-    cells: Sequence[CellPair], metric: ReportedMetric, pair: bool, level: float
+    sides: tuple[SweepResults, SweepResults],
+    cells: Sequence[CellPair],
+    metric: ReportedMetric,
+    pair: bool,
+    level: float,
 ) -> list[CellDifference]:
     """One metric of all common cells that have it on both sides."""
     used: list[tuple[CellResults, Values, Values]] = []
@@ -248,7 +264,12 @@ def _subtract(
         if left and right:
             used.append((cell, left, right))
     judged = [cell.name for cell, _, _ in used if not cell.untouched]
-    wide_level = widen(level, len(judged))
+    levels = [row for row in used if not row[0].untouched]
+    if pair:
+        both = [(cell, other) for cell, other in cells if cell.name in judged]
+        verdicts = judge_cells(sides, both, metric, level)
+    else:
+        verdicts = judge_unpaired(levels, metric, level)
     pairs = {cell.name: paired(right, left, level) for cell, left, right in used} if pair else {}
     p_values = holm([pairs[name].p for name in judged]) if pair else [None] * len(judged)
     adjusted = dict(zip(judged, p_values, strict=True))
@@ -260,9 +281,7 @@ def _subtract(
             left=mean_interval(list(left.values()), level).within(metric.bounds),
             right=mean_interval(list(right.values()), level).within(metric.bounds),
             plain=_interval(left, right, pair, level).within(metric.difference_bounds),
-            wide=_interval(left, right, pair, wide_level).within(metric.difference_bounds)
-            if cell.name in judged
-            else None,
+            verdict=verdicts.get(cell.name),
             pairs=pairs.get(cell.name),
             holm=adjusted.get(cell.name),
         )
@@ -279,7 +298,7 @@ def _compare_effects(
     level: float,
 ) -> list[EffectChange]:
     """For every common cell that both sides compare with a control of the same name."""
-    rows = []
+    rows, fours = [], []
     for a, b in cells:
         controls = [left.results.control_of(a), right.results.control_of(b)]
         names = [control.name for control in controls if control]
@@ -289,15 +308,21 @@ def _compare_effects(
             next(e for e in side.entries if (e.cell.name, e.metric.key) == (a.name, metric.key))
             for side in (left, right)
         )
-        if one.versus is None or two.versus is None or one.wide is None or two.wide is None:
+        if not (one.versus and two.versus and one.verdict and two.verdict):
             continue
         first, second = (
             dict(zip(v.seeds, v.differences, strict=True)) for v in (one.versus, two.versus)
         )
         if not pair or first.keys() & second.keys():
-            rows.append((a, one.wide, two.wide, first, second))
+            rows.append((a, one.verdict, two.verdict, first, second))
+            by_name = {cell.name: (cell, other) for cell, other in cells}
+            if names[0] in by_name:
+                fours.append(((a, b), by_name[names[0]]))
     at = widen(level, len(rows))
+    images: dict[str, Interval] = {}
+    if pair and len(fours) == len(rows) > 0:
+        images = change_intervals((left.results, right.results), fours, metric, level)
     return [
-        EffectChange(cell, one, two, _interval(first, second, pair, at))
+        EffectChange(cell, one, two, images.get(cell.name) or _interval(first, second, pair, at))
         for cell, one, two, first, second in rows
     ]

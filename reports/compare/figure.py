@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +38,10 @@ def draw_comparison(comparison: Comparison, folder: Path, name: str) -> Picture:
         left.set(xlabel=metric.title + metric.in_parentheses, title="Mean of every common cell")
         right.axvline(0, color="black", linewidth=0.9)
         for y, d in enumerate(rows):
-            for interval, width in ((d.plain, 2.6), (d.wide, 0.9)):
-                if interval is not None and interval.n > 1:
-                    bar = {"linewidth": width, "alpha": 0.75, "solid_capstyle": "butt"}
-                    right.plot([interval.low, interval.high], [y, y], color="black", **bar)
+            interval = d.wide or d.plain  # The latter of the untouched backbone
+            if math.isfinite(interval.low):
+                bar = {"linewidth": 2.6, "alpha": 0.75, "solid_capstyle": "butt"}
+                right.plot([interval.low, interval.high], [y, y], color="black", **bar)
             values = list(d.pairs.differences) if d.pairs else []
             plot_points(right, values, [y] * len(values), **dots)
             square = {"marker": "s", "markerfacecolor": "white", "color": "black"}
@@ -60,8 +61,8 @@ def draw_comparison(comparison: Comparison, folder: Path, name: str) -> Picture:
     caption = (
         f"Left: {prose.lower(metric.label)} of every common cell, mean and 95 % t-interval over "
         f"seeds, filled circle: {first}, empty diamond: {second}. Right: {second} minus {first}, "
-        f"{'not paired' if comparison.unpaired else 'seed by seed'}; thick bar: 95 % interval, "
-        "thin bar: widened to hold for all common cells at once; small dots: single seeds"
+        f"{'not paired' if comparison.unpaired else 'seed by seed'}; bar: the 95 % interval that "
+        "the answer goes by, which holds for all common cells at once; small dots: single seeds"
         f"{'' if comparison.unpaired else ', on the right their differences'}. "
         f"N = {prose.join_range(counts)} seed{'' if max(counts) == 1 else 's'}"
         f"{' a side' if comparison.unpaired else ''}."

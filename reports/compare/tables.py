@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 
 from reports import prose
-from reports.compare.answer import claim_of, decimals_of
+from reports.answer.words import show_shift, verdict_word
+from reports.compare.answer import decimals_of
 from reports.compare.differences import ComparedSweep, Comparison, EffectChange
 from reports.export import EFFECT, pick, write_csv
 from reports.provenance import flatten, gather_facts
@@ -47,12 +48,14 @@ def headline_table(comparison: Comparison) -> Table:
         shift = [prose.show_signed(d.plain.mean, digits), prose.show_interval(d.plain, digits)]
         p = [f"{d.holm:.3f}" if has_p[id(d)] else prose.DASH] if shows_p else []
         n = f"{d.left.n} and {d.right.n}" if comparison.unpaired else f"{d.plain.n}"
-        rows.append([d.cell.label, *means, *shift, prose.show_interval(d.wide, digits), *p, n])
+        word = verdict_word(d.verdict) if d.verdict else prose.DASH
+        wide = prose.show_interval(d.wide, digits)
+        rows.append([d.cell.label, *means, *shift, wide, *p, n, word])
     unit = f", {metric.unit}" if metric.unit else ""
     over = "seeds" if comparison.unpaired else "the seeds that both have"
     title = f"{metric.title}{unit}: mean over {over}, and {_name_difference(comparison)}."
-    columns = ["Cell", *(side.label for side in comparison.sides), "Difference", "95 % interval"]
-    columns += ["Widened", *["p (Holm)"] * shows_p, "Seeds"]
+    columns = ["Cell", *(side.label for side in comparison.sides), "Difference", "95 % t of seeds"]
+    columns += ["All at once", *["p (Holm)"] * shows_p, "Seeds", "Verdict"]
     return Table(title, columns, rows, "", mark_rows([d.cell for d in differences]))
 
 
@@ -83,16 +86,15 @@ def change_table(comparison: Comparison) -> Table | None:
 
     def describe(change: EffectChange) -> list[str]:
         sides = [
-            f"{claim_of(side, metric)}\n{prose.show_difference(side, digits)}"
-            for side in (change.left, change.right)
+            f"{verdict_word(side)}\n{show_shift(side)}" for side in (change.left, change.right)
         ]
         return [change.cell.label, *sides, prose.show_difference(change.change, digits)]
 
     title = (
-        f"{metric.label}: what each side claims of a cell against its own control, with the "
+        f"{metric.label}: what each side says of a cell against its own control, with the "
         "interval that its own answer goes by, and how much that effect differs, second minus "
-        "first, widened to hold for all rows at once. That one side claims something and the other "
-        "does not is no difference by itself; the last column is what would show one."
+        "first, for all rows at once. That a cell differs on one side and not on the other is no "
+        "difference between the sides by itself; the last column is what would show one."
     )
     columns = ["Cell", *(side.label for side in comparison.sides), "Change of the effect"]
     rows = [describe(change) for change in comparison.changes]
@@ -155,6 +157,9 @@ def comparison_csv(comparison: Comparison) -> str:
                 **pick(d.right, right_mean="mean", right_sd="sd", right_n="n"),
                 **pick(d.plain, difference="mean", low95="low", high95="high"),
                 **pick(d.wide, low_widened="low", high_widened="high"),
+                "verdict": d.verdict and verdict_word(d.verdict),
+                **pick(d.verdict and d.metric, delta="delta"),
+                **pick(d.verdict, bound="bound", rule="rule"),
                 **pick(d.pairs, p_sign_flip="p"),
                 "p_holm": d.holm,
                 **pick(d.effect, **EFFECT),

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from reports.answer.conclusion import QUOTED, Conclusion, conclude, conclude_briefly
+from reports.answer.conclusion import Conclusion, conclude, conclude_briefly
+from reports.answer.parts import QUOTED
 from reports.tables import compare_cells
 
 

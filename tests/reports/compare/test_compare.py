@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.image_results import SUCCESS, make_results
 from scipy import stats
 
 from reports.compare import name_sides, write_comparison
@@ -23,6 +24,7 @@ from reports.compare.tables import (
     settings_table,
 )
 from reports.results import ReportedMetric, ReportError, SweepResults
+from reports.verdicts import POOLED
 
 MEMORY = "memory:"
 
@@ -77,7 +79,7 @@ def test_pairs_are_compared_seed_by_seed(results: Any, version: Any) -> None:
     found = compare_versions(a, b)
     assert not found.unpaired and "settings of data and evaluation alone" in found.by
     d = next(d for d in found.headline_differences if d.cell.label == "0.6")
-    for interval, level in ((d.plain, 0.95), (d.wide, 0.975)):
+    for interval, level in ((d.plain, 0.95), (d.verdict, 0.975)):
         expected = stats.ttest_rel(success(b.levels[-1]), success(a.levels[-1]))
         bounds = expected.confidence_interval(level)
         assert interval is not None
@@ -89,9 +91,12 @@ def test_pairs_are_compared_seed_by_seed(results: Any, version: Any) -> None:
     assert text.startswith("Compared with old, success of new is worse at threshold=0.6 (−0.08")
     assert "n = 8 paired seeds" in text
     # +0.1 became +0.02
-    assert "threshold=0.6 (better on both sides; the effect itself changes by −0.08" in text
+    both = "differs: better in old, differs, by less than matters in new"
+    assert f"threshold=0.6 ({both}; the effect" in text
+    assert "the effect itself changes by −0.08" in text
     table = headline_table(found)
-    assert "p (Holm)" in table.columns and table.rows[-1][-2] == "0.016"
+    assert "p (Holm)" in table.columns and table.rows[-1][-3] == "0.016"
+    assert table.rows[-1][-1] == "differs: worse"
     settings = settings_table(found)
     assert settings is not None and settings.rows == [["trainer.steps", "60", "120"]]
 
@@ -103,12 +108,13 @@ def test_a_changed_claim_comes_with_the_change_of_the_effect(results: Any, versi
     assert found.changes[0].change.mean == pytest.approx((effects[1] - effects[0]).mean())
     text = conclude_comparison(found)
     assert (
-        "threshold=0.6 (better in old, no claim in new; the effect itself changes by −0.1" in text
+        "threshold=0.6 (differs: better in old, no difference that matters in new; the effect "
+        "itself changes by −0.1" in text
     )
     assert "which excludes zero)" in text
     table = change_table(found)
-    assert table is not None and table.rows[0][1].startswith("better\n+0.1")
-    assert table.rows[0][2].startswith("no claim\n")
+    assert table is not None and table.rows[0][1].startswith("differs: better\n+0.1")
+    assert table.rows[0][2].startswith("no difference that matters\n")
 
 
 def test_a_difference_without_spread_claims_nothing(results: Any, changeable: Any) -> None:
@@ -116,8 +122,8 @@ def test_a_difference_without_spread_claims_nothing(results: Any, changeable: An
     for trial in b.levels[-1].trials.values():
         trial.metrics["success"] += 0.25
     text = conclude_comparison(compare_versions(results("eight"), b))
-    assert "No common cell differs" in text and "Against its own control" not in text
-    assert "same difference at threshold=0.6 (+0.250), which has no spread" in text
+    assert "success of new: open at threshold=0.6 (+0.250, without spread" in text
+    assert "better" not in text and "Against its own control" not in text
 
 
 def test_only_common_seeds_count_on_either_side(results: Any, version: Any) -> None:
@@ -143,7 +149,7 @@ def test_without_a_common_seed_welch_compares(results: Any, version: Any) -> Non
     assert d.pairs is None and d.effect is None
     assert "n = 8 and 8 seeds, not paired" in conclude_comparison(found)
     table = headline_table(found)
-    assert "p (Holm)" not in table.columns and table.rows[-1][-1] == "8 and 8"
+    assert "p (Holm)" not in table.columns and table.rows[-1][-2] == "8 and 8"
     assert "Welch" in explain_method(found)[0]
 
 
@@ -242,7 +248,7 @@ def test_a_comparison_is_a_report(tmp_path: Path, words_of: Any) -> None:
     ):
         assert part in text, part
     answer = json.loads((tmp_path / f"{stem}.json").read_text(encoding="utf-8"))["answer"]
-    assert answer.startswith("No common cell differs in success by more than its interval")
+    assert answer.startswith("Compared with threshold in success of broken: open at threshold=0.4")
     rows = list(csv.DictReader((tmp_path / f"{stem}.csv").open(encoding="utf-8")))
     assert {row["paired"] for row in rows} == {"no"}
     assert {row["cell"] for row in rows} >= {"threshold=0.4", "threshold=0.5"}
@@ -257,3 +263,31 @@ def test_the_same_comparison_gives_the_same_bytes(tmp_path: Path) -> None:
     first, again = (write_comparison(sides, tmp_path / name).parent for name in ("a", "b"))
     for path in first.iterdir():
         assert path.read_bytes() == (again / path.name).read_bytes(), path.name
+
+
+def of_images(shift: float) -> SweepResults:
+    """Three cells whose images share their luck, the last one better by a share of ``shift``."""
+    draws = np.random.default_rng(3).random((3, 120))
+    shares = {"a": 0.5, "b": 0.5, "c": 0.5 + shift}
+    tables = {label: {"success": (draws < share).astype(float)} for label, share in shares.items()}
+    for i, own in enumerate(tables.values()):  # A few images of each cell's own
+        rng = np.random.default_rng([i, int(100 * shift)])
+        own["success"][:, i::40] = rng.random((3, 3)) > 0.5
+    return make_results(tables, "a", SUCCESS)
+
+
+def test_sides_are_compared_by_their_images_as_one_family() -> None:
+    found = compare_versions(of_images(0.0), of_images(0.2))
+    assert not found.unpaired
+    verdicts = {d.cell.name: d.verdict for d in found.headline_differences}
+    assert {v.rule for v in verdicts.values()} == {POOLED}
+    assert {v.family for v in verdicts.values()} == {3}
+    assert verdicts["c"].images.rho == 0, "several controls"
+    for d in found.headline_differences:
+        assert d.verdict.mean == pytest.approx(d.plain.mean)
+    text = conclude_comparison(found)
+    assert text.startswith("Compared with old, success of new is better at c (+0.")
+    assert "; no difference that matters at a and b" in text or "at b and a" in text
+    change = next(change for change in found.changes if change.cell.name == "c")
+    assert change.change.low > 0 and change.change.half < 0.15
+    assert "goes by images: one family of 3 common cells" in " ".join(explain_method(found))
