@@ -13,7 +13,7 @@ import pytest
 
 from reports import report as report_module
 from reports import typeset
-from reports.report import attach_report, write_report
+from reports.report import attach_report, read_answer, read_verdicts, write_report
 from reports.results import ReportError
 
 FILES = {f"report.{form}" for form in ("pdf", "json", "csv", "md", "tex")} | {"answer.json"}
@@ -165,3 +165,33 @@ def test_reports_know_nothing_of_the_project() -> None:
                 names = [str(node.module)]
             if isinstance(node, ast.Import | ast.ImportFrom):
                 assert not {name.partition(".")[0] for name in names} & others, path
+
+
+@pytest.mark.usefixtures("coarse")
+def test_every_file_and_mlflow_say_the_same_words(uri: str, tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    folder = write_report(uri, "pair", tmp_path).parent
+    answer = json.loads((folder / "answer.json").read_text(encoding="utf-8"))
+    assert answer["answer"] == read_answer(folder) and answer == read_verdicts(folder)
+    assert answer["conclusive"] == "1 of 1" and answer["conclusive_of"] == {"success": [1, 1]}
+    level, control = answer["comparisons"]
+    assert (level["cell"], level["control"]) == ("threshold=0.6", "threshold=0.5")
+    assert (level["verdict"], level["rule"], level["seeds"]) == ("differs", "per-seed t", [0, 1])
+    assert level["bound"] == max(abs(level["low"]), abs(level["high"])) and level["settle"] is None
+    assert control["against"] == "untouched backbone" and control["cell"] == "threshold=0.5"
+    assert level["delta"] == 0.05, "of a share, where an older plan names none"
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    latex = (folder / "report.tex").read_text(encoding="utf-8")
+    table = (folder / "report.csv").read_text(encoding="utf-8")
+    assert level["word"] == "differs: better"
+    assert all(level["word"] in text for text in (markdown, latex, table))
+    assert answer["answer"] in latex and f"**Answer.** {answer['answer']}" in markdown
+    attach_report(uri, "pair", folder)
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name("pair")
+    assert experiment.tags["mlflow.note.content"].endswith(answer["answer"])
+    runs = client.search_runs([experiment.experiment_id], "tags.role = 'cell'")
+    said = {run.data.tags["cell"]: run.data.tags.get("verdict") for run in runs}
+    assert said["threshold=0.6"] == level["words"] and level["words"].startswith("better: +0.1")
+    assert said["threshold=0.5"] == f"control; against the untouched backbone: {control['words']}"
