@@ -37,6 +37,11 @@ from reports.statistics.factorial import Contrast, FactorialEffects, Term, facto
 from reports.statistics.fractions import MOST_FACTORS, Fraction, two_level_fraction
 from reports.statistics.improvement import Improvement, probability_of_improvement
 from reports.statistics.intervals import Interval, clopper_pearson, mean_interval, welch, wilson
+from reports.statistics.lucky_noise import (
+    LuckyNoise,
+    LuckyNoises,
+    find_lucky_noises,
+)
 from reports.statistics.paired import (
     Effect,
     Paired,
@@ -85,6 +90,8 @@ __all__ = [
     "FactorialEffects",
     "Improvement",
     "Interval",
+    "LuckyNoise",
+    "LuckyNoises",
     "Needed",
     "PairComponents",
     "Paired",
@@ -110,6 +117,7 @@ __all__ = [
     "factorial_effects",
     "fewest_seeds_for_holm",
     "find_collapsed_seeds",
+    "find_lucky_noises",
     "holm",
     "krippendorff_alpha",
     "mean_interval",

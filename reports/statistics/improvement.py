@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,20 +33,30 @@ def probability_of_improvement(
     baseline: Hashable = 0,
     level: float = 0.95,
     better: str = "higher",
+    *,
+    pairs: Sequence[tuple[Hashable, Hashable]] | None = None,
 ) -> list[Improvement]:
     """P(better) + P(equal) / 2 over seeds and prompts, for each cell against ``baseline``.
 
     As the probability of improvement of Agarwal et al. (2021), but of images that share seed,
     prompt and noise, not of all pairs. The interval is ``compare_cells`` of the signs −1, 0 and 1,
-    with two pseudo-images. ``y`` is as there. Raises ValueError as it does.
+    with two pseudo-images. ``y`` and ``pairs`` of (cell, control) are as there. Raises ValueError
+    as it does.
     """
     if better not in ("higher", "lower"):
         raise ValueError(f"better={better!r}: expected higher or lower")
     table = read_table(y)
-    control = find_cell(table, baseline)
-    d = drop_rounding(table.y - table.y[control], float(np.nanmax(np.abs(table.y))))
-    sign = np.sign(d if better == "higher" else -d)
-    judged = compare_cells(sign, control, level, binary=True).comparisons
+    if pairs is None:
+        control = find_cell(table, baseline)
+        compared = [(i, control) for i in range(len(table.cells)) if i != control]
+    else:
+        compared = [(find_cell(table, cell), find_cell(table, base)) for cell, base in pairs]
+    scale = float(np.nanmax(np.abs(table.y)))
+    sign = np.where(np.isnan(table.y), np.nan, 0.0)
+    for i, base in compared:
+        sign[i] = np.sign(drop_rounding(table.y[i] - table.y[base], scale))
+    sign *= 1 if better == "higher" else -1
+    judged = compare_cells(sign, 0, level, binary=True, pairs=compared).comparisons
     return [
         Improvement(
             table.cells[int(row.cell)],  # type: ignore[call-overload]
