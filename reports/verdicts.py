@@ -48,6 +48,7 @@ __all__ = [
     "judge",
     "judge_metrics",
     "name_direction",
+    "read_costs",
 ]
 
 COLLAPSED, IDENTICAL = "collapsed", "identical in every image"
@@ -259,7 +260,7 @@ def _judge_images(
     else:
         families["baseline"] = controls[0] if controls else against[0][0]
     pooled = compare_cells({name: rows[name] for name in rows if name in used}, **families)
-    costs = _read_costs(results, len(table.prompts))
+    costs = read_costs(results, len(table.prompts)) or (TRAINING_IN_IMAGES, 1.0)
 
     def judged(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
         settling = needed(comparisons, metric.delta, *costs)
@@ -349,13 +350,13 @@ def _mark_identical(verdicts: MetricVerdicts, same: set[tuple[str, str]]) -> Met
     return replace(verdicts, levels=levels, untouched=untouched)
 
 
-def _read_costs(results: SweepResults, prompts: int) -> tuple[float, float]:
-    """What a training and a prompt's images cost, in seconds; else in images."""
+def read_costs(results: SweepResults, prompts: int) -> tuple[float, float] | None:
+    """What a training and a prompt's images cost, in seconds; None where times are not known."""
     drawing = [t.seconds.get("sample", 0.0) for _, t in results.trials() if t.seconds]
     training = [t.seconds.get("train", 0.0) for _, t in results.trials() if t.seconds]
     trained = [seconds for seconds in training if seconds > 0]
     if not drawing or not max(drawing) > 0 or not trained:
-        return TRAINING_IN_IMAGES, 1.0
+        return None
     return float(np.mean(trained)), float(np.mean(drawing)) / prompts
 
 
