@@ -13,6 +13,7 @@ from reports.answer.conclusion import Conclusion
 from reports.answer.explain import explain_resolution, explain_statistics
 from reports.figures.heatmap import is_main_figure
 from reports.figures.precision_recall import CROWD
+from reports.lucky import luck_blocks
 from reports.measuring import UNKNOWN
 from reports.provenance import (
     code_conflicts,
@@ -33,13 +34,17 @@ from reports.tables import (
     effect_tables,
     headline_table,
     mean_tables,
+    verdicts_of,
 )
 from reports.typeset import Picture
+from reports.variances import explain_variance, variance_blocks
 
 __all__ = ["build_content"]
 
 DRAWS = 4000
+BOTH_FRONT = 12  # Cells up to which page one has two figures
 LONGEST_FRONT = 12  # Rows that the table on page one may have
+VERDICT_WIDTH = 2.4  # Cm: the last column of the table on page one
 METRIC_WIDTH = 4.4  # Cm: the first column of the tables that have one row per metric
 METHOD_FACTORS = ("method", "method.name", "recipe")  # Factors whose levels are methods
 
@@ -52,14 +57,14 @@ def build_content(
     no_cases: str = "",
 ) -> dict[str, Any]:
     """The content of report.json; ``no_cases`` says why best and worst cases are absent."""
-    main = "heatmap" if is_main_figure(results) else "response"
+    first = select_front(results, pictures)
     narrow = {"precision_recall": 78 if len(results.cells) <= CROWD else 100}
-    order = ["response" if main == "heatmap" else "heatmap", "precision_recall", "images"]
+    order = ["heatmap", "response", "effects", "groups", "precision_recall", "images"]
     order += ["cases", "gates", "maps", "curves"]
     blocks = [
         typeset.picture(pictures[name], narrow.get(name, 100), float=True)
         for name in order
-        if name in pictures
+        if name in pictures and name not in first
     ]
     if len(results.metrics) > 1:  # Else the table on page one says it all
         blocks.append(typeset.heading("All metrics"))
@@ -69,6 +74,9 @@ def build_content(
         blocks.append(typeset.heading("Image by image"))
         blocks.append(typeset.table(images, ["fill", "auto"], 8.8))
         blocks += [typeset.paragraph(no_cases)] if no_cases else []
+    variance = explain_variance(results, verdicts_of(entries, results.headline))
+    blocks += variance_blocks(variance, pictures.get("variance"))
+    blocks += luck_blocks(results)
     blocks.append(typeset.heading("Statistics"))
     blocks += map(typeset.paragraph, explain_statistics(results, entries, conclusion))
     for table in alike_tables(results, entries):
@@ -84,6 +92,7 @@ def build_content(
 
     front = headline_table(results, entries)
     long = len(front.rows) > LONGEST_FRONT  # For page one; the details follow it at once
+    widths = ["fill", *["auto"] * (len(front.columns) - 2), VERDICT_WIDTH]
     several = not results.untouched and not results.within
     several = several or any(factor.key in METHOD_FACTORS for factor in results.factors)
     method = results.config.get("method", {}).get("name", "method")
@@ -99,12 +108,23 @@ def build_content(
         answer=conclusion.text,
         small=f"{conclusion.brackets} {explain_resolution(results, entries)}".strip(),
         front=[
-            typeset.picture(pictures[main]),
-            typeset.table(front, ["fill", "auto"], 8.8 if long else 9.5),
+            typeset.picture(pictures[first[0]]),
+            typeset.table(front, widths, 8.8 if long or "P(better)" in front.columns else 9.5),
+            *(typeset.picture(pictures[name]) for name in first[1:]),
         ],
-        alone=not long,
+        alone=not long and len(first) == 1,
         blocks=blocks,
     )
+
+
+def select_front(results: SweepResults, pictures: Mapping[str, Picture]) -> list[str]:
+    """The figures of page one: what was compared, and where there is room beside it the curve of a
+    numeric factor, or the map of two factors."""
+    other = "heatmap" if is_main_figure(results) else "response"
+    if "forest" not in pictures:
+        return [other]
+    room = len(results.levels) <= BOTH_FRONT
+    return ["forest", other] if room and (results.numeric or other == "heatmap") else ["forest"]
 
 
 def _warn(results: SweepResults) -> str:

@@ -96,6 +96,12 @@ def to_csv(results: SweepResults, entries: Iterable[CellMetric]) -> str:
                 "verdict": entry.verdict and verdict_word(entry.verdict),
                 **pick(entry.verdict and metric, delta="delta"),
                 **pick(entry.verdict, bound="bound", rule="rule"),
+                **pick(
+                    entry.improvement,
+                    p_better="share",
+                    p_better_low95="low",
+                    p_better_high95="high",
+                ),
                 "paired_n": len(versus.seeds) if versus else 0,
                 **pick(versus, p_sign_flip="p"),
                 "p_holm": entry.holm,

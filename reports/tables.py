@@ -15,12 +15,14 @@ from reports.answer.words import verdict_word
 from reports.results import CellResults, ReportedMetric, SweepResults
 from reports.statistics import (
     Effect,
+    Improvement,
     Interval,
     Paired,
     fewest_seeds_for_holm,
     holm,
     mean_interval,
     paired,
+    probability_of_improvement,
     standardised,
 )
 from reports.verdicts import PER_SEED_T, MetricVerdicts, Verdict, judge_metrics
@@ -45,6 +47,7 @@ class CellMetric:
     versus: Paired | None = None
     wide: Interval | None = None
     holm: float | None = None
+    improvement: Improvement | None = None  # Of the headline alone, over seeds and prompts
 
     @property
     def intervals(self) -> tuple[Interval | None, ...]:
@@ -80,6 +83,7 @@ def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric
     """Every cell × metric, with what is said of it."""
     entries = []
     judged = judge_metrics(results, level)
+    improved = find_improvements(results, judged[results.headline.key], level)
     for metric in results.metrics:
         verdicts = judged[metric.key]
         values = {cell.name: cell.per_seed(metric.key) for cell in results.cells}
@@ -105,9 +109,27 @@ def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric
                     versus=versus,
                     wide=verdict.interval if verdict else None,
                     holm=adjusted.get(cell.name),
+                    improvement=improved.get(cell.name)
+                    if metric.key == results.headline.key
+                    else None,
                 )
             )
     return entries
+
+
+def find_improvements(
+    results: SweepResults, verdicts: MetricVerdicts, level: float
+) -> dict[str, Improvement]:
+    """Compared level -> how often its images are better than the control's; empty where images
+    cannot tell, or neither side is better."""
+    table, better = verdicts.table, verdicts.metric.better
+    pairs = [(verdict.cell, verdict.control) for verdict in verdicts.levels]
+    if table is None or verdicts.pooled is None or better == "none" or not pairs:
+        return {}
+    used = {name for pair in pairs for name in pair}
+    y = {name: rows for name, rows in table.y.items() if name in used}
+    found = probability_of_improvement(y, level=level, better=better, pairs=pairs)
+    return {str(improvement.cell): improvement for improvement in found}
 
 
 def verdicts_of(entries: Sequence[CellMetric], metric: ReportedMetric) -> MetricVerdicts:
@@ -156,6 +178,7 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
     """Cells as rows, the headline metric only."""
     metric, digits = results.headline, count_decimals(entries, results.headline)
     with_p = shows_p(entries, metric)
+    with_better = any(entry.improvement for entry in entries)
     rows = []
     for entry in of_metric(entries, metric):
         summary, verdict = entry.summary, entry.verdict
@@ -168,12 +191,14 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
                 prose.show_signed(verdict.mean, digits) if verdict else prose.DASH,
                 prose.show_interval(verdict, digits),
                 *p,
+                *([_show_improvement(entry)] if with_better else []),
                 _count_seeds(entry, len(results.seeds)),
                 verdict_word(verdict) if verdict else prose.DASH,
             ]
         )
     columns = [prose.title_factors(results), f"{metric.title} mean", "95 % interval", "Difference"]
-    columns += ["95 %, all at once", *(["p (Holm)"] if with_p else []), "Seeds", "Verdict"]
+    columns += ["95 %, all at once", *(["p (Holm)"] if with_p else [])]
+    columns += [*(["P(better)"] if with_better else []), "Seeds", "Verdict"]
     unit = f", {metric.unit}" if metric.unit else ""
     versus_what = f"the control {results.noun}{prose.of_the_same(results)}"
     delta = (
@@ -183,7 +208,19 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
         f"{metric.label}{unit}: mean over seeds, difference from {versus_what} and what the answer "
         f"says of it.{delta}"
     )
+    if with_better:
+        title += (
+            " P(better): how often an image is better than the control's of the same seed and "
+            "prompt, equal ones as half, with an interval for all at once."
+        )
     return Table(title, columns, rows, note_missing_seeds(results), mark_rows(results.cells))
+
+
+def _show_improvement(entry: CellMetric) -> str:
+    if entry.improvement is None:
+        return prose.DASH
+    share = prose.show(entry.improvement.share, 3)
+    return f"{share}\n{prose.show_interval(entry.improvement, 3, prose.show)}"
 
 
 def _count_seeds(entry: CellMetric, planned: int) -> str:

@@ -8,7 +8,16 @@ from typing import Any
 
 from reports import prose
 from reports.compare.differences import Comparison
-from reports.figures.style import BLUE, ORANGE, WIDTH, new_figure, plot_points, save, wrap
+from reports.figures.style import (
+    BLUE,
+    ORANGE,
+    WIDTH,
+    new_figure,
+    plot_points,
+    save,
+    title_difference,
+    wrap,
+)
 from reports.typeset import Picture
 
 # Inches: a row where there is room; titles, axes and legend around all rows; all of it at most
@@ -46,7 +55,7 @@ def draw_comparison(comparison: Comparison, folder: Path, name: str) -> Picture:
             plot_points(right, values, [y] * len(values), **dots)
             square = {"marker": "s", "markerfacecolor": "white", "color": "black"}
             plot_points(right, d.plain.mean, y, size=4.6, zorder=4, **square)
-        right.set_xlabel(f"Difference in {prose.lower(metric.label)}{metric.in_parentheses}")
+        right.set_xlabel(title_difference(metric))
         right.set_title("Second minus first")
         size = min(8.0, 24 * (PAGE - FRAME) / len(rows))
         left.set_yticks(range(len(rows)), [wrap(d.cell.label, NAME) for d in rows], fontsize=size)

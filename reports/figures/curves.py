@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,11 +85,19 @@ def select_adapters(
     means = {e.cell.name: e.summary.mean for e in headline if e.summary}
     of_adapter = [[means[c.name] for c in a.cells if c.name in means] for a in trained]
     measured = [i for i, values in enumerate(of_adapter) if values]
-    upwards = sorted(measured, key=lambda i: (float(np.mean(of_adapter[i])), i))
     controls = [i for i, adapter in enumerate(trained) if adapter.is_control]
+    kept = pick_extremes({i: float(np.mean(of_adapter[i])) for i in measured}, controls)
+    return [trained[i] for i in kept]
+
+
+def pick_extremes(
+    means: Mapping[int, float], always: Sequence[int], most: int = CURVES
+) -> list[int]:
+    """At most so many: those of ``always``, then the lowest and the highest mean, in turn; in
+    order."""
+    upwards = sorted(means, key=lambda i: (means[i], i))
     in_turn = [i for pair in zip(upwards, upwards[::-1], strict=True) for i in pair]
-    kept = list(dict.fromkeys([*controls, *in_turn]))[:CURVES]
-    return [trained[i] for i in sorted(kept)]
+    return sorted(list(dict.fromkeys([*always, *in_turn]))[:most])
 
 
 def draw_curves(

@@ -23,6 +23,7 @@ from reports.figures.style import (
     new_figure,
     plot_points,
     save,
+    title_difference,
     wrap,
 )
 from reports.results import SweepResults
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-HEIGHT = 3.3  # Inches, of the figure of one factor
+HEIGHT, LOW = 3.3, 2.2  # Inches, of the figure of one factor, and of a numeric one
 # Inches: a row where there is room; title, axis and legend around all rows; all of it at most
 ROW, FRAME, PAGE = 0.2, 0.85, 8.4
 THICK = 2.6  # Points
@@ -51,6 +52,7 @@ def draw_response(results: SweepResults, entries: Sequence[CellMetric], folder: 
     at = [float(e.cell.label) if results.numeric else float(i) for i, e in enumerate(levels)]
     untouched = next((e.summary for e in entries if e.cell.untouched), None)
     height = min(PAGE, ROW * len(levels) + FRAME) if rows else HEIGHT
+    height = LOW if results.numeric else height
     with new_figure(WIDTH, height) as figure:
         left, right = figure.subplots(1, 2, sharey=rows, gridspec_kw={"wspace": 0.06})
         _draw_means(left, at, levels, untouched, rows, results.numeric)
@@ -153,7 +155,7 @@ def _name_rows(
     left, right = figure.axes
     metric = results.headline
     left.set(xlabel=metric.title + metric.in_parentheses, title="Mean of every combination")
-    right.set_xlabel(f"Difference in {prose.lower(metric.label)}{metric.in_parentheses}")
+    right.set_xlabel(title_difference(metric))
     right.set_title("Paired difference from the control")
     left.set_yticks(at, [e.cell.label for e in levels])
     left.set_ylim(len(levels) - 0.4, -0.6)
@@ -184,7 +186,7 @@ def _name_levels(
     left, right = figure.axes
     metric, labels = results.headline, [e.cell.label for e in levels]
     left.set(ylabel=metric.title + metric.in_parentheses, title="Mean by level")
-    right.set_ylabel(f"Difference in {prose.lower(metric.label)}{metric.in_parentheses}")
+    right.set_ylabel(title_difference(metric))
     right.set_title(wrap(f"Paired difference from {results.control.label}", TITLE))
     for axes in (left, right):
         axes.set_xticks(at, labels if results.numeric else [wrap(text, 14) for text in labels])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import prose
-from reports.results import SweepResults
+from reports.results import ReportedMetric, SweepResults
 from reports.typeset import make_printable
 
 if TYPE_CHECKING:
@@ -106,3 +106,8 @@ def count_seeds(results: SweepResults, *metrics: str) -> str:
     if min(counts) < max(counts):
         return f"N = {prose.join_range(counts)} seeds (missing ones are named below)"
     return f"N = {prose.count(counts[0], 'seed')}"
+
+
+def title_difference(metric: ReportedMetric) -> str:
+    """Of an axis of differences."""
+    return f"Difference in {prose.lower(metric.label)}{metric.in_parentheses}"

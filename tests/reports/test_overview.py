@@ -79,7 +79,7 @@ def test_all_sweeps_stand_in_one_report(tmp_path: Path, monkeypatch: pytest.Monk
     [content] = shown
     entries = [part["entry"] for part in content["parts"]]
     assert entries == ["clear", "broken (unfinished: 9 of 12 trials)"]
-    assert content["parts"][1]["front"][0]["file"] == "broken/response.svg"
+    assert content["parts"][1]["front"][0]["file"] == "broken/forest.svg"
     assert "Not finished: broken (9 of 12 trials)" in content["warning"]
     assert "unstarted: nothing finished yet" in content["warning"]
     assert "lost: no report: no sweep 'lost'" in content["warning"]

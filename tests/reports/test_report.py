@@ -93,7 +93,7 @@ def test_the_pdf_prints_what_report_json_says(report: Any, text_of: Any) -> None
 def test_all_files_and_figures_are_written(quick_report: Any) -> None:
     folder = quick_report("threshold")
     assert {path.name for path in folder.iterdir()} == FILES | {"figures"}
-    drawn = ("cases", "curves", "images", "precision_recall", "response")
+    drawn = ("cases", "curves", "forest", "images", "precision_recall", "response")
     names = {f"{name}.{form}" for name in drawn for form in ("svg", "png")}
     assert {path.name for path in (folder / "figures").iterdir()} == names | {"gates.png"}
     assert (folder / "report.pdf").read_bytes().startswith(b"%PDF")
