@@ -212,6 +212,8 @@ class Evaluation:
     precision_recall_k: int = number(3, minimum=1)
     # Lossless format of all images below <output>/images
     image_format: str = choice("png", "webp")
+    # Draw all images, list them in <output>/images and stop: nothing is measured or asked for
+    draw_only: bool = False
     # Images per split kept for the report
     keep_images: int = number(8, minimum=0)
     # Measure how well objects fill the masks given to them

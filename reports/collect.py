@@ -166,8 +166,15 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
         reasons = [why for cell in results.cells for why in cell.unfinished.values()]
         if damaged := [why for why in reasons if why.startswith(LEFT_OUT)]:
             raise ReportError(f"nothing of '{sweep}' can be shown: {damaged[0]}")
-        planned = prose.count(len(results.cells), "cell")
-        nothing = f"nothing of '{sweep}' has finished yet ({planned} planned)"
+        planned = f"{prose.count(len(results.cells), 'cell')} planned"
+        drawn = {
+            (run.data.tags["cell"], run.data.params["seed"])
+            for run in runs("seed")
+            if "drawn" in run.data.tags
+        }
+        if drawn:
+            planned += f"; the images of {prose.count(len(drawn), 'trial')} are drawn, not measured"
+        nothing = f"nothing of '{sweep}' has finished yet ({planned})"
         raise NothingFinished(f"{nothing}; run it first: {command}", results.count_trials()[1])
     leave_out_other_code(results)
     keep_common_prompts(results)

@@ -121,12 +121,7 @@ def evaluate(
         scorers = prepare_scorers(config, datamodule, prompts, device, quiet)
     clock = clock or Clock()
     clock("score")
-    told = mask_guidance(prompts, targets, evaluation) if targets and method.takes_masks else None
-    objects = find_objects(datamodule, prompts) if method.takes_objects else None
-    facts = image_facts(config, trained, told is not None)
-    keys = image_keys(prompts, told, objects)
-    images = ImageStore(Path(config.output) / "images", facts, keys)
-    draw_missing(method, prompts, evaluation, images, emit, told, objects)
+    images = draw(method, datamodule, config, trained, prompts, targets, emit)
     clock("sample")
     if not first:
         return EvaluationResult({}, {}, {})
@@ -145,6 +140,27 @@ def evaluate(
     clock("score")
     metrics = {f"eval/{key}": value for key, value in metrics.items()}
     return scores._replace(metrics=metrics)
+
+
+def draw(
+    method: Method,
+    datamodule: Any,
+    config: Run,
+    trained: str | None,
+    prompts: list[Prompt],
+    targets: list[list[Tensor]] | None,
+    emit: Emit,
+) -> ImageStore:
+    """The images of all prompts below ``config.output``, those that were not there drawn; settings
+    as for `evaluate`, ``targets``: the prompts' masks, where they are followed."""
+    evaluation = config.evaluation
+    told = mask_guidance(prompts, targets, evaluation) if targets and method.takes_masks else None
+    objects = find_objects(datamodule, prompts) if method.takes_objects else None
+    facts = image_facts(config, trained, told is not None)
+    keys = image_keys(prompts, told, objects)
+    images = ImageStore(Path(config.output) / "images", facts, keys)
+    draw_missing(method, prompts, evaluation, images, emit, told, objects)
+    return images
 
 
 def draw_missing(

@@ -10,7 +10,8 @@ A file of detections holds JSON lines, one image a line (broken here to fit):
 ``image`` is a name or a position from 0 on; an image in which nothing was found has an empty list.
 ``box`` is [x0, y0, x1, y1] in pixels of the image. ``color`` and ``mask`` (COCO's RLE, {"size":
 [height, width], "counts": ...}) may be left out. A first line {"facts": {...}} may say what made
-them.
+them. What an evaluation with ``draw_only`` lists of each image (`ABOUT_IMAGE`) may stand in its
+line, too: such a list becomes a file of detections by the key "detections" in each line.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ EXPECTED = (
 MASKED = ("maskformer", "mask2former")
 KEPT = 100  # Of the pairs of query and class of an image
 REQUIRED = {"label", "box", "score"}
+# What lists of drawn images say beside "image" (see `evaluation.manifest`)
+ABOUT_IMAGE = ("prompt", "split", "id", "seed", "noise", "noise_number")
 
 
 def build_detector(evaluation: Evaluation, device: str = "cpu") -> Detector:
@@ -261,7 +264,8 @@ class DetectionsFile:
             return
         if (
             not isinstance(content, dict)
-            or content.keys() != {"image", "detections"}
+            or not {"image", "detections"} <= content.keys()
+            or not content.keys() <= {"image", "detections", *ABOUT_IMAGE}
             or not isinstance(content["detections"], list)
         ):
             raise ValueError(
@@ -292,7 +296,8 @@ class DetectionsFile:
                 some = ", ".join(map(repr, list(self._rows)[:3]))
                 raise ValueError(
                     f"{self.path}: nothing about image {key!r} among its "
-                    f"{show_count(len(self._rows), 'image')} ({some}, …)"
+                    f"{show_count(len(self._rows), 'image')} ({some}, …): "
+                    "evaluation.draw_only=true lists the names"
                 )
             number, given = self._rows[key]
             try:

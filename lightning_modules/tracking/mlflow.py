@@ -101,6 +101,7 @@ class SeedRun:
         self._outbox = _Outbox(self.uri, self.run_id)
         self._tags: dict[str, str] = {}
         self._undefined: dict[str, list[str]] = {}  # Metric -> what it was, and at which step
+        self._ending: tuple[str, str | None] = ("FINISHED", None)
         self._system = SystemMetrics(self._log_system)
 
     def _create(self, tracking: Tracking, facts: Mapping[str, Any]) -> str:
@@ -149,6 +150,10 @@ class SeedRun:
         log (its beginning and end, if it is longer than ``LOG_BYTES``); never weights."""
         self._outbox.add(folders=[(folder, names)])
 
+    def end_as(self, status: str, reason: str) -> None:
+        """How the context ends the run, as `finish` takes it, where nothing is raised."""
+        self._ending = status, reason
+
     def finish(self, status: str = "FINISHED", error: str | None = None, log: str = "") -> None:
         """Ends the run: FINISHED, FAILED or KILLED, with the reason as the tag ``error``, and as
         the run's description together with the end of ``log``.
@@ -192,7 +197,7 @@ class SeedRun:
         trace: TracebackType | None,
     ) -> None:
         if error is None:
-            self.finish()
+            self.finish(*self._ending)
             return
         self._system.stop()
         status = "FAILED" if isinstance(error, Exception) else "KILLED"

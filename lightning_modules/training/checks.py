@@ -20,7 +20,7 @@ from lightning_modules.methods.registry import method_class
 if TYPE_CHECKING:
     from lightning_modules.backbone.configs import BackboneConfigs
 
-__all__ = ["check", "check_backbone", "check_configs"]
+__all__ = ["DRAW_FIRST", "DetectionsMissing", "check", "check_backbone", "check_configs"]
 
 # What ``evaluate_with`` cannot change: it is read before an evaluation, whatever the method
 FIXED = ("backbone.", "data.", "method.name", "method.init", "method.latents")
@@ -33,8 +33,18 @@ KINDS = {
 }
 
 
+# How messages begin the command that cures `DetectionsMissing`
+DRAW_FIRST = "to draw the images that it judges first, and learn how it is keyed"
+
+
+class DetectionsMissing(ValueError):
+    """``evaluation.detector`` names a file that is not there, of images that may not be drawn yet;
+    a command with ``evaluation.draw_only`` draws and lists them."""
+
+
 def check(config: Run) -> None:
-    """Refuses settings that would fail late. Raises ValueError in one line."""
+    """Refuses settings that would fail late. Raises ValueError in one line, DetectionsMissing where
+    a command with ``evaluation.draw_only`` is the cure."""
     _check_evaluation(config)
     _check_start(config)
     _check_kind(config)
@@ -48,6 +58,7 @@ def check(config: Run) -> None:
     known = is_listed(config.backbone.name) or str(path) == "embedded"
     if path.is_dir() or not known or late.evaluation.steps > MANY_STEPS:
         check_configs(config, download=False)
+    _check_detections(config)
 
 
 def check_configs(config: Run, download: bool = True) -> None:
@@ -90,6 +101,11 @@ def _is_embedded(config: Run) -> bool:
 
 def _check_evaluation(config: Run) -> None:
     evaluation, data = conf.with_eval_overrides(config).evaluation, config.data.name
+    if evaluation.draw_only and not evaluation.measures:
+        raise ValueError(
+            "evaluation.draw_only=true with evaluation.prompts=0: nothing would be drawn; give a "
+            "number of prompts"
+        )
     if not evaluation.measures:
         return
     models = {"detector": evaluation.detector, "extractor": evaluation.extractor}
@@ -99,10 +115,12 @@ def _check_evaluation(config: Run) -> None:
                 f"evaluation.{name}=judge with data.name={data!r}: the judge knows only the "
                 "embedded world; name a model or none; or evaluation.prompts=0"
             )
-    if not any(metric.scores_images for metric in measured_metrics(evaluation).values()):
+    if not evaluation.draw_only and not any(
+        metric.scores_images for metric in measured_metrics(evaluation).values()
+    ):
         raise ValueError(
             "evaluation.detector, extractor, aligners and metrics are none: nothing would be "
-            "measured; set one, or prompts=0"
+            "measured; set one, or prompts=0, or draw_only=true"
         )
     if evaluation.follow_masks and not _is_embedded(config):
         raise ValueError(
@@ -144,6 +162,15 @@ def _check_splits(splits: Sequence[str], needed: bool) -> None:
         )
     if twice := [split for i, split in enumerate(splits) if split in splits[:i]]:
         raise ValueError(f"evaluation.splits names {twice[0]!r} twice: name each once")
+
+
+def _check_detections(config: Run) -> None:
+    """Last, so that the command with ``draw_only`` is one that runs."""
+    evaluation = conf.with_eval_overrides(config).evaluation
+    reads = evaluation.measures and not evaluation.draw_only
+    file = evaluation.detector
+    if reads and file.endswith(".jsonl") and not Path(file).is_file():
+        raise DetectionsMissing(f"evaluation.detector={file}: there is no such file of detections")
 
 
 def _check_start(config: Run) -> None:
@@ -229,6 +256,8 @@ def _check_overrides(config: Run) -> None:
     seeds = tuple(f"{key}." for key in TRAINING_SEEDS)
     fixed = (*FIXED, *seeds, *trained, *spec.fixed_after_training)
     late = [key for key in config.evaluate_with if key == "method" or f"{key}.".startswith(fixed)]
+    if "evaluation.draw_only" in config.evaluate_with:
+        raise ValueError("evaluate_with has evaluation.draw_only: set it by its own name instead")
     if late:
         raise ValueError(
             f"{', '.join(late)} cannot change after training: it acts in training, or before; "

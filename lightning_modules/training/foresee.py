@@ -69,7 +69,8 @@ def foresee(config: Run, emit: Emit, wanted: Collection[str] = ()) -> Findings:
     late = conf.with_eval_overrides(config).evaluation
     if late.measures:
         _check_splits(config)
-        _check_models(late)
+        if not late.draw_only:  # Which opens none of them
+            _check_models(late)
     embedded = data_sets()[config.data.name].embedded(config)
     findings = Findings()
     if reads_files(config):

@@ -8,6 +8,7 @@ import time
 from typing import NamedTuple
 
 __all__ = [
+    "DRAWN",
     "FAILED",
     "LOSSES",
     "PROGRESS",
@@ -23,6 +24,8 @@ __all__ = [
 PROGRESS = "progress.json"
 # Where it failed: {"reason"}
 FAILED = "failed.json"
+# Where its images were drawn and nothing was measured: {"drawn": {"images", "manifest"}}
+DRAWN = "drawn.json"
 # Asks its training to stop
 PRUNE = "prune"
 # A line "step loss" every ``trainer.log_every`` steps, at the same steps on any machine

@@ -2,6 +2,7 @@
 
     python -m lightning_modules.train run.yaml    # Writes beside run.yaml; sweeps make such files
     python -m lightning_modules.train run.yaml --remeasure    # Scores the kept images again
+    # With "evaluation: {draw_only: true}" in run.yaml: draws the images, lists them and stops
     python -m lightning_modules.train --help
 
 On ``trainer.devices`` above 1 torchrun starts it: see ``lightning_modules.training.distributed``.
@@ -14,12 +15,11 @@ train again.
 from __future__ import annotations
 
 import json
-import logging
 import os
+import shlex
 import shutil
 import sys
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,11 +34,18 @@ from conf.schema import Run
 from conf.seeds import resolve_seeds
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
-from lightning_modules.training.checks import check, check_backbone, check_configs
+from lightning_modules.training.checks import (
+    DRAW_FIRST,
+    DetectionsMissing,
+    check,
+    check_backbone,
+    check_configs,
+)
 from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.fit import Pruned, train_or_load_adapter
 from lightning_modules.training.keys import adapter_folder, training_key
-from lightning_modules.training.progress import Clock
+from lightning_modules.training.progress import DRAWN, Clock
+from lightning_modules.training.quiet import silence_libraries
 from lightning_modules.training.remeasure import (
     DRAFT,
     PENDING,
@@ -78,8 +85,10 @@ def run(
     ``progress`` gets a line and the share of the run that is done. "seconds" of the result says
     where the time went: start (imports, the backbone), data, train, sample, score. With
     ``trainer.devices`` above 1 all processes of torchrun call this: the first writes and tracks,
-    each returns the result. Raises ValueError or FileNotFoundError before any long work when the
-    config cannot be run, DiskFull, with the path, where something cannot be written.
+    each returns the result. With ``evaluation.draw_only`` nothing is measured, and drawn.json is
+    written instead, whose "drawn" says where the images are listed (`evaluation.manifest`). Raises
+    ValueError or FileNotFoundError before any long work when the config cannot be run, DiskFull,
+    with the path, where something cannot be written.
     """
     config = conf.with_homes(config)
     check(config)
@@ -105,7 +114,7 @@ def _start(
         conf.write(conf.as_run(config), folder / "run.yaml")
         if tracking is None or earlier is not None:
             result = _run(config, folder, None, progress, clock, earlier)
-            if tracking is None and earlier is not None:
+            if tracking is None and earlier is not None and "drawn" not in result:
                 adopt(folder)
                 discard(folder)
             return result
@@ -121,9 +130,10 @@ def _run(
     clock: Clock,
     earlier: Earlier | None = None,
 ) -> dict[str, Any]:
-    _silence_libraries()
+    silence_libraries()
     from datamodules.build import build_data
     from lightning_modules.evaluation.evaluate import EvaluationResult, evaluate
+    from lightning_modules.evaluation.manifest import draw_and_list, end_drawn
     from lightning_modules.tracking.mlflow import TAG_LENGTH
     from lightning_modules.training import distributed
     from lightning_modules.training.needs import check_needs, has_needs
@@ -159,9 +169,12 @@ def _run(
             return distributed.once(lambda: _write(result, folder))
         clock("train")
         late, outcome = conf.with_eval_overrides(config), EvaluationResult({}, {}, {})
-        into = folder
+        key, into = target.name if target else None, folder
+        if late.evaluation.draw_only:
+            drawn = draw_and_list(method, datamodule, late, key, emit("evaluate"), clock)
+            verify()
+            return distributed.once(lambda: end_drawn(drawn, contents, clock, folder, seed_run))
         if late.evaluation.measures:
-            key = target.name if target else None
             more = {}
             if earlier is not None:
                 into, more = folder / DRAFT, {"recall": earlier.recall}
@@ -240,6 +253,7 @@ def _prepare(
     from lightning_modules.evaluation.plan import find_cut, plan_evaluation, with_splits
     from lightning_modules.methods.registry import method_class
     from lightning_modules.metrics.benchmarks import describe_plan
+    from lightning_modules.metrics.registry import undefined_by_prompts
     from lightning_modules.training import distributed
 
     config = with_splits(method_class(config.method.name).complete(config, datamodule), datamodule)
@@ -255,7 +269,10 @@ def _prepare(
                 f"as that of {cut[0][:60]!r}",
                 0.0,
             )
-        prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
+        if late.evaluation.draw_only:  # What no prompt asks for is known without the models
+            undefined_by_prompts(late.evaluation, prompts)
+        else:
+            prepare_scorers(late, datamodule, prompts, str(backbone.device), emit)
     with torch.random.fork_rng(devices=[]):
         # What is trained on each prompt alone starts from here
         torch.manual_seed(resolve_seeds(late).init)
@@ -322,6 +339,7 @@ def _finish(
         _write(result, folder / DRAFT)
         shutil.rmtree(folder / PENDING, ignore_errors=True)
         (folder / DRAFT).rename(folder / PENDING)
+        (folder / DRAWN).unlink(missing_ok=True)
         return result
     if seed_run is not None:
         seed_run.note(measuring_tags(result))
@@ -330,6 +348,7 @@ def _finish(
         seed_run.note(ran_tags(ran))
         seed_run.log_metrics({f"seconds/{phase}": value for phase, value in clock.seconds.items()})
     _write(result, folder)
+    (folder / DRAWN).unlink(missing_ok=True)
     if seed_run is not None:
         seed_run.log_artifacts(folder)
     return result
@@ -338,7 +357,9 @@ def _finish(
 def _remeasure(config: Run, folder: Path, emit: Progress) -> dict[str, Any]:
     """Scores the kept images of a finished run again; the result, now in its place."""
     check(config)
-    _silence_libraries()
+    if config.evaluation.draw_only:
+        raise ValueError("--remeasure with evaluation.draw_only=true: nothing would be measured")
+    silence_libraries()
     try:
         result = remeasure(config, folder, emit)
     except NotKept as error:
@@ -370,28 +391,6 @@ def _write(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     return result
 
 
-def _silence_libraries() -> None:
-    """Keeps advertisements and notes of the libraries out of a sweep's progress."""
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Each of them sets its level when it is imported: an earlier setting would not last.
-    import lightning.pytorch  # noqa: F401
-    from diffusers.utils import logging as diffusers
-    from transformers.utils import logging as transformers
-
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for library in (diffusers, transformers):
-        library.set_verbosity_error()
-        library.disable_progress_bar()
-    # The last one is not true here: the DataModule resumes where it stopped.
-    for note in (
-        "does not have many workers",
-        r"isinstance\(treespec,",
-        "torch_dtype. is deprecated",
-        "dataloader is not resumable",
-    ):
-        warnings.filterwarnings("ignore", f".*{note}")
-
-
 def main(argv: list[str]) -> int:
     if {"-h", "--help"} & {*argv}:
         print(__doc__)
@@ -416,6 +415,11 @@ def main(argv: list[str]) -> int:
             result = _remeasure(config, path.parent, emit)
         else:
             result = run(config, path.parent, progress=emit)
+    except DetectionsMissing as error:
+        command = f"python -m lightning_modules.train {shlex.quote(str(path))}"
+        cure = f"write draw_only: true below evaluation: in {path} and say: {command}"
+        print(f"error: {error}; {DRAW_FIRST}, {cure}", file=sys.stderr)
+        return 2
     except (ValueError, FileNotFoundError, ImportError, DiskFull) as error:
         where = "" if distributed.is_first() else f" in process {distributed.rank()}"
         print(f"error{where}: {error}", file=sys.stderr)
@@ -424,7 +428,12 @@ def main(argv: list[str]) -> int:
         if distributed.is_first():
             print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
-    if distributed.is_first():
+    if distributed.is_first() and "drawn" in result:
+        from lightning_modules.evaluation.manifest import describe_drawn
+
+        print(*describe_drawn(*result["drawn"].values()), sep="\n")
+        print(f"then write draw_only: false in {path}: what is there is not drawn again")
+    elif distributed.is_first():
         for key, value in result["metrics"].items():
             print(f"{key:24s} {value:.4f}")
         for key, reason in result.get("undefined", {}).items():

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from conf.describe import show_count
 from conf.files import read_json
 from conf.prompts import Extent
 from lightning_modules.tracking.undefined import describe_undefined, is_defined
@@ -23,9 +24,10 @@ from sweeps.engine.remeasure import (
     find_measured_otherwise,
     replace_result,
 )
-from sweeps.engine.trials import Key, key_of
+from sweeps.engine.trials import DRAWN_ONLY, Key, key_of
 
 __all__ = [
+    "end_drawn",
     "finish_trial",
     "metric_of",
     "read_outcome",
@@ -136,6 +138,18 @@ def return_trial(plan: Plan, job: Job, status: str, reason: str) -> bool:
     if job.extends is None:  # Else it has a run, whose numbers stand
         plan.mirror.fail(job.tracking, status, reason, job.folder)
     return True
+
+
+def end_drawn(plan: Plan, job: Job, drawn: Mapping[str, Any]) -> str:
+    """Ends a trial whose images were drawn and that measured nothing: not finished in the queue nor
+    in MLflow, so that the next start without ``evaluation.draw_only`` measures it. One that had
+    finished with fewer prompts stays what it was. Returns what it came to, in words."""
+    reason = f"{show_count(drawn['images'], 'image')} drawn, not measured"
+    asked = plan.asked(job.key)
+    plan.queue.note(job.number, **Extent(asked, asked is None).facts)
+    if plan.queue.fail(job.number, reason, DRAWN_ONLY) and job.extends is None:
+        plan.mirror.fail(job.tracking, "KILLED", reason, job.folder)
+    return reason
 
 
 def update_cell(plan: Plan, text: str) -> None:

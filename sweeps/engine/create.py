@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shlex
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -22,6 +21,7 @@ from conf.devices import runs_on_cpu
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.tracking.store import client, public, trouble
 from sweeps.engine.bookkeeping import reconcile
+from sweeps.engine.drawn import show_command
 from sweeps.engine.errors import PlanError
 from sweeps.engine.locks import open_locks
 from sweeps.engine.metrics import describe_evaluation
@@ -187,7 +187,6 @@ def _method_name(request: Request, cell: Cell) -> str:
 def _experiment_tags(request: Request) -> dict[str, str]:
     """What a report needs to know of the plan."""
     sweep, config = request.sweep, request.config
-    words = [word for word in request.words if word.partition("=")[0] not in PLACES]
     settings = {key: value for key, value in conf.to_dict(config).items() if key not in PLACES}
     without = [{key: level_text(level) for key, level in w.items()} for w in sweep.without]
     varied = {key for cell in request.cells for key in (*cell.training, *cell.evaluation)}
@@ -204,7 +203,7 @@ def _experiment_tags(request: Request) -> dict[str, str]:
         "seeds": _json(request.seeds),
         "mode": config.mode,
         "config": _json(settings),
-        "command": f"python -m {shlex.join([f'sweeps.{sweep.name}', *words])}",
+        "command": show_command(request, leave_out=PLACES),
         "published": _json([dict(entry) for entry in sweep.published]),
         "evaluation": describe_evaluation(config.evaluation, varied),
     }

@@ -17,6 +17,7 @@ from conf.files import DiskFull, named_when_full
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.tracking.store import StoreUnavailable
 from sweeps.engine.bookkeeping import (
+    end_drawn,
     finish_trial,
     read_outcome,
     return_trial,
@@ -61,6 +62,7 @@ class Driver:
         self._tries: dict[Key, int] = {}
         self._reasons: list[str] = []  # Of attempts that failed before any succeeded
         self._succeeded = False
+        self._drawn: set[Key] = set()  # What was drawn and is not to be measured here
         self._full = ""  # What a trial said of a full disk
         self._asked = -math.inf
         self._refreshed = time.monotonic()
@@ -109,7 +111,8 @@ class Driver:
             # Another driver may have died, and left a trial behind, or have ended one that has
             # fewer prompts than are asked for here
             if job is None and (
-                take_over_orphans(self.plan) or queue_extensions(self.plan, self.failures)
+                take_over_orphans(self.plan)
+                or queue_extensions(self.plan, self.failures.keys() | self._drawn)
             ):
                 job = self.plan.claim(training)
         if job is None:
@@ -159,6 +162,12 @@ class Driver:
         with abort_on_lost_storage(self.plan.folder):
             if result is None:
                 self._fail(job, outcome.reason)
+            elif drawn := result.get("drawn"):
+                text = end_drawn(self.plan, job, drawn)
+                self._succeeded = True
+                self._drawn.add(job.key)
+                self.failures.pop(job.key, None)
+                self.display.finish(job, text, sum(result.get("seconds", {}).values()))
             elif result.get("pruned"):
                 return_trial(self.plan, job, "KILLED", "pruned")
                 self.plan.on_pruned(job)

@@ -13,6 +13,7 @@ from conf.describe import show_count
 from conf.schema import Sweep
 from lightning_modules.tracking.store import public, trouble
 from sweeps.engine.display import make_console, show
+from sweeps.engine.drawn import describe_drawing
 from sweeps.engine.errors import PlanError
 from sweeps.engine.prompts import describe_lacking
 from sweeps.engine.remeasure import list_other_code
@@ -37,6 +38,8 @@ def print_preview(request: Request) -> None:
     asked = {key: request.prompts(key) for key in counts.lacking}
     if line := describe_lacking(counts.lacking, asked):
         show(console, line)
+    if config.evaluation.draw_only:
+        show(console, describe_drawing(config, status.name))
     size = f"{request.describe_size()}; {counts.text()}"
     show(console, f"{request.sweep.name}: {size}; {status.folder}")
     if config.mode == "search":

@@ -193,6 +193,8 @@ def check_remeasurable(request: Request) -> None:
             "--remeasure with mode=search: its candidates were proposed by the earlier numbers; "
             "use --fresh"
         )
+    if request.config.evaluation.draw_only:
+        raise PlanError("--remeasure with evaluation.draw_only=true: nothing would be measured")
     notes: list[str] = []
     _, exists = find_study(request.sweep, request.config, request, notes)
     if not exists:

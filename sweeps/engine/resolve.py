@@ -23,10 +23,11 @@ from conf.conditions import why_unread
 from conf.defaults import foreign_parts
 from conf.describe import describe, show_count
 from conf.seeds import SEEDS
-from lightning_modules.training.checks import check
+from lightning_modules.training.checks import DRAW_FIRST, DetectionsMissing, check
 from lightning_modules.training.contents import contents_of
 from lightning_modules.training.foresee import Findings, foresee, list_facts
 from lightning_modules.training.keys import training_facts
+from sweeps.engine.drawn import show_command
 from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.metrics import measurable
 from sweeps.engine.path import AblationPath, plan_path
@@ -218,19 +219,13 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
     others = any(key.startswith(("data", "backbone")) for cell in cells for key in cell.training)
     given = frozenset(conf.given_keys(words, sweep.preset)) if others else frozenset()
     request = Request(sweep, config, cells, list(words), given, screen, path)
-    for cell in cells:
-        check_cell(sweep, cell, request.run((cell.text, config.seed)))
-    if config.mode == "search":
-        grid = [cell for cell in sweep.cells(config.when) if not cell.untouched]
-        runs = [trial_config(config, cell, config.seed, given) for cell in grid]
-        for cell, run in zip(grid, runs, strict=True):
-            check_cell(sweep, cell, run)
-        for key in sweep.keys:
-            if all(why := [why_unread(run, key) for run in runs]):
-                raise PlanError(
-                    f"mode=search over {key}: with {why[0]} no trial reads it, so that all "
-                    "candidates would be the same; choose another"
-                )
+    try:
+        _check_cells(request)
+    except PlanError as error:
+        if not isinstance(error.__cause__, DetectionsMissing):
+            raise
+        command = show_command(request, draw_only=True)
+        raise PlanError(f"{error}; {DRAW_FIRST}: {command}") from None
     return request
 
 
@@ -250,8 +245,26 @@ def trial_config(
     return dataclasses.replace(run, seed=seed, evaluate_with=late)
 
 
+def _check_cells(request: Request) -> None:
+    """Raises PlanError for settings that cannot run, those of a search's corners too."""
+    sweep, config = request.sweep, request.config
+    for cell in request.cells:
+        check_cell(sweep, cell, request.run((cell.text, config.seed)))
+    if config.mode == "search":
+        grid = [cell for cell in sweep.cells(config.when) if not cell.untouched]
+        runs = [trial_config(config, cell, config.seed, request.given) for cell in grid]
+        for cell, run in zip(grid, runs, strict=True):
+            check_cell(sweep, cell, run)
+        for key in sweep.keys:
+            if all(why := [why_unread(run, key) for run in runs]):
+                raise PlanError(
+                    f"mode=search over {key}: with {why[0]} no trial reads it, so that all "
+                    "candidates would be the same; choose another"
+                )
+
+
 def check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
-    """Raises PlanError for settings that cannot run."""
+    """Raises PlanError for settings that cannot run; its cause may be DetectionsMissing."""
     groups = ("backbone", "data", "trainer")
     late = [
         key
@@ -266,7 +279,7 @@ def check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
     try:
         check(run)
     except ValueError as error:
-        raise PlanError(str(error)) from None
+        raise PlanError(str(error)) from error
     method = spec.methods()[run.method.name]
     unread = tuple(f"method.{name}." for name in spec.unread_sections(run.method.name))
     ignored = [key for key in sweep.keys if key.startswith(unread)]
@@ -395,6 +408,11 @@ def _check_mode(sweep: Sweep, config: schema.Sweep, words: Sequence[str]) -> Non
         raise PlanError(
             "mode=list runs the cells that cells=[…] names, and it names none; "
             "--plan prints the names"
+        )
+    if config.mode in ("search", "path") and config.evaluation.draw_only:
+        raise PlanError(
+            f"evaluation.draw_only=true with mode={config.mode}: cells follow from what is "
+            "measured; use mode=grid"
         )
     if config.mode != "list" and "cells" in named:
         raise PlanError(

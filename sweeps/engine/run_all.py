@@ -21,6 +21,7 @@ from sweeps.command import REFUSED, REMEASURE, config_words
 from sweeps.command import main as run_one
 from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.display import make_console, show
+from sweeps.engine.drawn import manifest_path
 from sweeps.engine.errors import Declined, LaunchError, PlanError, StorageError
 from sweeps.engine.eta import recorded_run
 from sweeps.engine.preview import check_places
@@ -213,6 +214,9 @@ def _print_answers(
     for request in requests:
         status = read_status(request)
         answer = read_answer(status.folder) or "no report"
+        if request.config.evaluation.draw_only:
+            drawn = show_count(len(status.counts.drawn), "trial")
+            answer = f"{drawn} only drawn: {manifest_path(request.config, status.name)}"
         trials = f"{len(status.counts.done)}/{len(status.counts.planned)}"
         failed = " (failed)" if statuses.get(request.sweep.name) else ""
         conclusive = read_verdicts(status.folder).get("conclusive", "–")

@@ -19,6 +19,7 @@ from reports.results import ReportError, place_words
 from sweeps.engine.bookkeeping import update_cell
 from sweeps.engine.create import create_study, tracking_uri
 from sweeps.engine.display import make_console, make_display, show
+from sweeps.engine.drawn import describe_drawing, list_drawn
 from sweeps.engine.driver import Driver, abort_on_lost_storage
 from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
 from sweeps.engine.eta import EtaEstimator
@@ -101,7 +102,10 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
                 signals.working = False
             failures = driver.failures
     with abort_on_lost_storage(plan.folder):
-        status = _conclude(plan, console, failures)
+        if plan.request.config.evaluation.draw_only:
+            status = _conclude_drawn(plan, console, failures)
+        else:
+            status = _conclude(plan, console, failures)
     if signals.received:
         print("stopped; the same command goes on from here", file=sys.stderr)
         return 128 + signals.received[0]
@@ -113,6 +117,8 @@ def _begin(plan: Plan) -> Console:
     console = make_console()
     for note in plan.notes:
         show(console, note)
+    if plan.request.config.evaluation.draw_only:
+        show(console, describe_drawing(plan.request.config, plan.name))
     size = f"{plan.describe_size()}, {len(plan.done())} finished"
     show(console, f"{plan.name}: {size}; {plan.folder}")
     return console
@@ -162,6 +168,15 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
         left = len(rest) - elsewhere
         show(console, f"{show_count(left, 'trial')} {'is' if left == 1 else 'are'} left to run")
     return FAILED if failures or (done and not written) else 0
+
+
+def _conclude_drawn(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
+    """Where the images are, and what is missing."""
+    for line in list_drawn(plan):
+        show(console, line)
+    for (cell, seed), reason in failures.items():
+        print(f"failed: {cell}, seed {seed}: {reason}", file=sys.stderr)
+    return FAILED if failures else 0
 
 
 def _write_report(plan: Plan) -> bool:

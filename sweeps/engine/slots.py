@@ -27,7 +27,7 @@ from conf.describe import show_count
 from conf.devices import has_driver
 from conf.files import DiskFull, named_when_full, read_json
 from lightning_modules.tracking.mlflow import describe_error
-from lightning_modules.training.progress import FAILED, PROGRESS
+from lightning_modules.training.progress import DRAWN, FAILED, PROGRESS
 from sweeps.engine import worker
 from sweeps.engine.bookkeeping import read_outcome
 from sweeps.engine.errors import LaunchError
@@ -156,7 +156,7 @@ class ProcessSlot:
     def start(self, job: Job) -> None:
         self.job = job
         job.folder.mkdir(parents=True, exist_ok=True)
-        for name in (FAILED, PROGRESS):
+        for name in (FAILED, PROGRESS, DRAWN):
             (job.folder / name).unlink(missing_ok=True)
         path, log = job.folder / "run.yaml", job.folder / "log.txt"
         conf.write(job.config, path)
@@ -217,7 +217,7 @@ class ProcessSlot:
 
     def _outcome_of(self, job: Job, fallback: str) -> Outcome:
         self.job = None
-        result = read_outcome(job)
+        result = read_outcome(job) or read_json(job.folder / DRAWN)
         if result is not None:
             return Outcome(result)
         # A process that failed may hold memory, or a device in a state, that would spoil the next

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf.describe import show_count
+from conf.prompts import Extent
 from lightning_modules.training.progress import format_duration
 from sweeps.engine.eta import EtaEstimator, recorded_run, recorded_seconds
 from sweeps.engine.plan import kinds_of, seconds_of
@@ -16,10 +17,9 @@ from sweeps.engine.prompts import find_lacking, is_wanted
 from sweeps.engine.resolve import Request
 from sweeps.engine.slots import make_slots
 from sweeps.engine.studies import find_study
-from sweeps.engine.trials import Key, key_of, read_identity, read_trials
+from sweeps.engine.trials import DRAWN_ONLY, Key, key_of, read_identity, read_trials
 
 if TYPE_CHECKING:
-    from conf.prompts import Extent
     from sweeps.engine.trials import StoredTrial
 
 __all__ = ["PlanStatus", "TrialCounts", "read_status"]
@@ -27,17 +27,18 @@ __all__ = ["PlanStatus", "TrialCounts", "read_status"]
 
 class TrialCounts:
     """What the queue of a study says of a plan's trials: (cell, seed) that are ``done``,
-    ``running`` or ``failed``; and what those have that have finished with fewer prompts than are
-    asked for, ``lacking``."""
+    ``running`` or ``failed``, or whose images are ``drawn`` and not measured; and what those have
+    that have finished with fewer prompts than are asked for, ``lacking``."""
 
     def __init__(
         self,
         trials: Sequence[StoredTrial],
         planned: Collection[Key] | None = None,
         lacking: Mapping[Key, Extent] | None = None,
+        asked: Mapping[Key, int | None] | None = None,
     ) -> None:
-        """``planned``: the trials of the plan; all that are in the queue if not given. ``lacking``:
-        see `find_lacking`."""
+        """``planned``: the trials of the plan; all that are in the queue if not given. ``lacking``,
+        ``asked``: see `find_lacking`."""
         last: dict[Key, StoredTrial] = {}
         states: dict[str, set[Key]] = {}
         self.lacking = lacking or {}
@@ -47,7 +48,7 @@ class TrialCounts:
                 continue
             if planned is None or key in planned:
                 states.setdefault(trial.state.name, set()).add(key)
-                if trial.state.name == "FAIL":
+                if trial.state.name in ("FAIL", "COMPLETE"):
                     last[key] = trial
         self.planned = set(planned) if planned is not None else set().union(*states.values())
         self.running = states.get("RUNNING", set())
@@ -55,13 +56,20 @@ class TrialCounts:
         self.done -= self.lacking.keys()
         # The last attempt failed by itself, and was not stopped
         failed = {key for key, t in last.items() if t.user_attrs.get("status") == "FAILED"}
-        self.failed = failed - self.done - self.running
+        drawn = {
+            key
+            for key, t in last.items()
+            if t.user_attrs.get("status") == DRAWN_ONLY
+            and not (asked and Extent.read(t.user_attrs).lacks(asked[key]))
+        }
+        self.failed, self.drawn = (some - self.done - self.running for some in (failed, drawn))
 
     def text(self) -> str:
         """3 of 8 done, 1 running, 1 failed."""
         parts = [f"{len(self.done)} of {len(self.planned)} done"]
         parts += [f"{len(self.running)} running"] if self.running else []
         parts += [f"{len(self.failed)} failed"] if self.failed else []
+        parts += [f"{len(self.drawn)} only drawn"] if self.drawn else []
         return ", ".join(parts)
 
 
@@ -128,7 +136,7 @@ def read_status(request: Request) -> PlanStatus:
     asked = {key: request.prompts(key) for key in request.keys}
     identity = (read_identity(folder, name, config.storage) if exists else None) or {"config": {}}
     counts = TrialCounts(
-        trials, request.keys, find_lacking(request, trials, asked, identity["config"])
+        trials, request.keys, find_lacking(request, trials, asked, identity["config"]), asked
     )
     waiting = [key for key in request.keys if key not in counts.done]
     slots = make_slots(config) if waiting else []

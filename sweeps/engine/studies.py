@@ -35,7 +35,7 @@ NOT_IN_DIGEST = {
     *("seed", "seeds", "retries", "levels", "mode", "cells", "candidates", "delta"),
     *("against", "resolution", "to"),
     *("sampler", "sampler_seed", "prune"),
-    *("data.workers", "trainer.log_every", "trainer.checkpoint_every"),
+    *("data.workers", "trainer.log_every", "trainer.checkpoint_every", "evaluation.draw_only"),
 }
 
 

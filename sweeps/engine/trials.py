@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 __all__ = [
+    "DRAWN_ONLY",
     "JOURNAL",
     "Key",
     "StoredStudy",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 JOURNAL = "study.journal"
+DRAWN_ONLY = "DRAWN"  # Status of a trial whose images were drawn and that measured nothing
 Key = tuple[str, int]  # Cell, seed
 
 

@@ -15,9 +15,12 @@ from helpers.memory_mlflow import in_memory
 from helpers.postgres_server import Machine, running
 from helpers.sweep_states import SWEEP
 
+from conf import load as conf
 from conf.schema import Run
+from lightning_modules.evaluation.manifest import end_drawn, write_manifest
 from lightning_modules.tracking.mlflow import SeedRun, Tracking, client
 from lightning_modules.tracking.provenance import measuring_tags
+from lightning_modules.training.progress import Clock
 from lightning_modules.training.versions import measured_by
 from reports import report
 from sweeps.command import main
@@ -45,6 +48,19 @@ class Trainer:
             config, {"success": "judge", "fid": "distribution"}
         )
 
+    def draw(self, config: Run, folder: Path) -> dict[str, Any]:
+        """Two empty files for images, their list, and the table that names them."""
+        if not config.evaluation.draw_only:
+            return {}
+        place = Path(config.output) / "images" / conf.digest({"folder": str(folder)})
+        place.mkdir(parents=True, exist_ok=True)
+        rows = []
+        for number in (0, 1):
+            (place / f"{number}.png").touch()
+            rows.append({"image": f"{place.name}/{number}.png", "seed": config.seed})
+        write_manifest(Path(f"{place}.jsonl"), rows)
+        return {"images": 2, "manifest": f"{place}.jsonl"}
+
     @property
     def names(self) -> list[tuple[str, float, int]]:
         return [
@@ -59,6 +75,9 @@ class Trainer:
         with SeedRun(tracking) as seed_run:
             progress("training: step 1/2", 0.3)
             self.before(config, len(self.ran))
+            images = self.draw(config, folder)
+            if config.evaluation.draw_only:
+                return end_drawn(images, {}, Clock(), folder, seed_run)
             metrics = self.change(
                 config, {"eval/success": success(config), "eval/fid": 30.0 - config.seed}
             )

@@ -156,11 +156,15 @@ def test_a_plan_reads_a_file_of_detections(tmp_path: Path) -> None:
     (tmp_path / "seen.jsonl").write_text(json.dumps({"image": 0}))
     words = own_data(root, tmp_path / "runs")
     for file, message in (
-        ("none.jsonl", "no detections at"),
+        ("none.jsonl", "there is no such file of detections"),
         ("seen.jsonl", "a list 'detections'"),
     ):
         with pytest.raises(PlanError, match=message):
             request("threshold", *words, f"evaluation.detector={tmp_path / file}").check_records()
+        # Where it only draws it is not opened: what is said is what comes after
+        words_of = [*words, f"evaluation.detector={tmp_path / file}", "evaluation.draw_only=true"]
+        with pytest.raises(PlanError, match="no prompt says what it wants"):
+            request("threshold", *words_of).check_records()
 
 
 def test_a_plan_refuses_places_that_cannot_keep_results(tmp_path: Path) -> None:

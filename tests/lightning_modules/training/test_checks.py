@@ -88,6 +88,21 @@ SUBJECTS = [
             {"evaluation.detector": "none", "evaluation.extractor": "none"},
             "nothing would be measured",
         ),
+        (
+            "maskattn",
+            {"evaluation.detector": "/nowhere/found.jsonl"},
+            "evaluation.detector=/nowhere/found.jsonl: there is no such file of detections",
+        ),
+        (
+            "maskattn",
+            {"evaluation.draw_only": True, "evaluation.prompts": 0},
+            "evaluation.draw_only=true with evaluation.prompts=0: nothing would be drawn",
+        ),
+        (
+            "maskattn",
+            {"evaluate_with": {"evaluation.draw_only": True}},
+            "evaluate_with has evaluation.draw_only: set it by its own name",
+        ),
         ("maskattn", {"method.init": "/nowhere"}, "method.init='/nowhere' is no adapter: .*json"),
         (
             "maskattn",
@@ -179,6 +194,12 @@ def test_what_does_not_go_together_is_refused_in_one_line(
         {**SCENE, "method.name": "untouched"},
         {**SCENE, "data.train_images": 1},
         {"data.train_images": 4, "evaluation.precision_recall_k": 7},
+        {"evaluation.detector": "/nowhere/found.jsonl", "evaluation.draw_only": True},
+        {
+            "evaluation.detector": "none",
+            "evaluation.extractor": "none",
+            "evaluation.draw_only": True,
+        },
         {"data.train_images": 3, "trainer.batch": 1, "trainer.devices": 3},
         {**SCENE, "method.name": "break_a_scene"},
         {"method.name": "separate_enhance", **PROMPTS},

@@ -16,7 +16,9 @@ from helpers.sweep_states import CELLS, SWEEP, states, trials
 
 from conf import load as conf
 from conf.schema import Run
+from lightning_modules.evaluation.manifest import end_drawn
 from lightning_modules.tracking.store import client
+from lightning_modules.training.progress import Clock
 from lightning_modules.training.remeasure import PENDING
 from reports.measuring import REPLACING
 from sweeps.engine import bookkeeping, prompts, remeasure
@@ -44,16 +46,22 @@ class Extending:
         self.stop_after = ""
 
     def train(self, ordinary: Any) -> Any:
+        draw = ordinary.draw
+
         def run(config: Run, folder: Path, tracking: Any, progress: Any) -> dict[str, Any]:
             count, path = count_of(config), folder / "result.json"
             more = path.is_file() and json.loads(path.read_text())["prompts"] < (count or 512)
             self.ran.append((folder.name, config.seed, count, more))
             if self.stop_after == "begin":
                 raise KeyboardInterrupt
+            if more and config.evaluation.draw_only:
+                return end_drawn(draw(config, folder), {}, Clock(), folder, None)
             metrics = measure(config)
             facts = {"prompts": count or 512, **({"every_prompt": True} if count is None else {})}
             if not more:
                 result = ordinary(config, folder, tracking, progress)
+                if "drawn" in result:
+                    return dict(result)
                 path.write_text(json.dumps(result | facts))
                 return result | facts
             result = json.loads(path.read_text()) | facts | {"metrics": metrics}
@@ -123,6 +131,54 @@ def test_finished_trials_are_extended_and_counted_once(
     capsys.readouterr()
     assert command("evaluation.prompts=112") == 0 and len(extending.ran) == 8
     assert states(output) == {"COMPLETE": 8}
+
+
+def listed(output: Path) -> list[str]:
+    path = output / "images" / "threshold.jsonl"
+    return [json.loads(line)["image"] for line in path.read_text().splitlines()]
+
+
+def test_more_prompts_may_only_be_drawn(
+    command: Command, extending: Extending, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more, draw = "evaluation.prompts=112", "evaluation.draw_only=true"
+    assert command("evaluation.prompts=56") == 0
+    before, ran = seed_runs(output), len(extending.ran)
+    assert command(more, draw, "--plan") == 0
+    assert "56 more prompts of each split (56 so far)" in " ".join(capsys.readouterr().out.split())
+    assert command(more, draw) == 0
+    assert len(extending.ran) == ran + 4, "each is drawn once"
+    assert results(output) == [56] * 4 and not list(output.rglob(PENDING))
+    assert len(set(listed(output))) == 8
+    after = [(run.info, run.data.metrics, run.data.tags) for run in seed_runs(output)]
+    assert after == [(run.info, run.data.metrics, run.data.tags) for run in before]
+    capsys.readouterr()
+    for words, said in (
+        (["evaluation.prompts=56"], "4 of 4 done;"),
+        ([more], "0 of 4 done, 4 only drawn;"),
+        (["evaluation.prompts=224"], "0 of 4 done;"),
+    ):
+        assert command(*words, "--plan") == 0
+        assert said in " ".join(capsys.readouterr().out.split()), words
+    assert command(more) == 0 and results(output) == [112] * 4
+    assert len(seed_runs(output)) == 4
+    assert all(run.data.metrics["eval/success"] == 0.112 for run in seed_runs(output))
+    assert command(more, "--plan") == 0
+    assert "4 of 4 done;" in " ".join(capsys.readouterr().out.split())
+    assert command(more, draw) == 0 and len(extending.ran) == ran + 8
+    assert command("evaluation.prompts=224", "--plan") == 0
+    assert "0 of 4 done;" in capsys.readouterr().out, "nothing is drawn of what is asked for now"
+
+
+def test_of_fewer_prompts_drawn_more_are_not(
+    command: Command, output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command("evaluation.prompts=56", "evaluation.draw_only=true") == 0
+    capsys.readouterr()
+    for count, said in ((56, "0 of 4 done, 4 only drawn;"), (112, "0 of 4 done;")):
+        assert command(f"evaluation.prompts={count}", "--plan") == 0
+        assert said in " ".join(capsys.readouterr().out.split())
+    assert command("evaluation.prompts=112") == 0 and results(output) == [112] * 4
 
 
 def test_fewer_prompts_than_there_are_change_nothing(

@@ -24,6 +24,7 @@ def settings(sweep: Sweep, *words: str) -> dict[str, object]:
             [],
             ["seed=3", "seeds=1", "retries=4", "output=elsewhere", "workers=2", "mode=one_factor"],
         ),
+        ([], ["evaluation.draw_only=true"]),
         ([], ["levels=[0.1,0.9]", "trainer.log_every=7", "data.workers=1"]),
         (["trainer.batch=16"], ["trainer.batch=8", "trainer.devices=2"]),
         # Settings of another method, as those of a method that is added later
