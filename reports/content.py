@@ -11,6 +11,7 @@ import numpy as np
 from reports import prose, typeset
 from reports.answer.conclusion import Conclusion
 from reports.answer.explain import explain_resolution, explain_statistics
+from reports.answer.words import count_conclusive
 from reports.figures.heatmap import is_main_figure
 from reports.figures.precision_recall import CROWD
 from reports.lucky import luck_blocks
@@ -68,8 +69,10 @@ def build_content(
     ]
     if len(results.metrics) > 1:  # Else the table on page one says it all
         blocks.append(typeset.heading("All metrics"))
-        for table in (*mean_tables(results, entries), *difference_tables(results, entries)):
+        for table in mean_tables(results, entries):
             blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2))
+        for table in difference_tables(results, entries):
+            blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2, tall=True))
     if images := images_table(results):
         blocks.append(typeset.heading("Image by image"))
         blocks.append(typeset.table(images, ["fill", "auto"], 8.8))
@@ -99,6 +102,9 @@ def build_content(
     size = " × ".join(
         [prose.count(len(results.cells), "cell"), prose.count(len(results.seeds), "seed")]
     )
+    verdicts = verdicts_of(entries, results.headline).levels
+    conclusive = f"Conclusive: {count_conclusive(verdicts)} {results.noun}s." if verdicts else ""
+    small = [conclusion.brackets, conclusive, explain_resolution(results, entries)]
     return typeset.page(
         results.sweep,
         kicker=f"Ablation report · {'several methods' if several else method} · {size}",
@@ -106,7 +112,7 @@ def build_content(
         origin=results.tags.get("origin", ""),
         warning=_warn(results),
         answer=conclusion.text,
-        small=f"{conclusion.brackets} {explain_resolution(results, entries)}".strip(),
+        small=" ".join(filter(None, small)),
         front=[
             typeset.picture(pictures[first[0]]),
             typeset.table(front, widths, 8.8 if long or "P(better)" in front.columns else 9.5),

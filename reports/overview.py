@@ -12,6 +12,7 @@ from typing import Any
 
 from reports import export, prose, typeset
 from reports.answer.conclusion import conclude_briefly
+from reports.answer.words import count_conclusive
 from reports.collect import collect, list_sweeps
 from reports.files import FullDisk, drafting, publish
 from reports.report import assemble
@@ -23,7 +24,7 @@ from reports.results import (
     hide_password,
 )
 from reports.statistics import Interval
-from reports.tables import CellMetric, Table, count_decimals, of_metric
+from reports.tables import CellMetric, Table, count_decimals, of_metric, verdicts_of
 
 __all__ = ["SweepSummary", "summarize_sweep", "summary_csv", "summary_table", "write_overview"]
 
@@ -50,6 +51,7 @@ class SweepSummary:
     effect: Interval | None = None
     at: str = ""
     code: str = ""  # What measured the metric
+    conclusive: str = ""  # How many of its levels, "2 of 4"
 
     @property
     def complete(self) -> bool:
@@ -77,6 +79,7 @@ def summarize_sweep(results: SweepResults, entries: Sequence[CellMetric]) -> Swe
         effect=largest.wide if largest else None,
         at=largest.cell.label if largest else "",
         code=_measuring_code(results),
+        conclusive=count_conclusive(verdicts_of(entries, results.headline).levels),
     )
 
 
@@ -99,7 +102,10 @@ def summary_table(summaries: Sequence[SweepSummary]) -> Table:
             effect = f"{prose.show_signed(line.effect.mean, line.digits)}\n{interval}\nat {line.at}"
         trials = f"{line.finished} of {line.planned}" if line.planned else prose.DASH
         seeds = str(line.seeds or prose.DASH)
-        rows.append([line.sweep, line.question, control, effect, line.answer, seeds, trials])
+        answer = line.answer
+        if line.conclusive and line.effect:
+            answer += f"\nConclusive: {line.conclusive}"
+        rows.append([line.sweep, line.question, control, effect, answer, seeds, trials])
         if not line.complete:
             marks[i] = "untouched"  # Set in italics
     title = (
@@ -125,7 +131,7 @@ def summary_csv(summaries: Sequence[SweepSummary]) -> str:
                 **export.pick(line, largest_at="at"),
                 **export.pick(line.effect, difference="mean", **widened),
                 **export.pick(line.effect, level="level", paired_n="n"),
-                **export.pick(line, answer="answer", seeds="seeds"),
+                **export.pick(line, answer="answer", conclusive="conclusive", seeds="seeds"),
                 **export.pick(line, finished="finished", planned="planned"),
             }
         )
@@ -185,8 +191,10 @@ def _read_sweep(tracking_uri: str, name: str, figures: Path) -> tuple[SweepSumma
 def _explain_reading(lines: Sequence[SweepSummary]) -> str:
     return (
         "The largest difference is that of the cell whose mean is farthest from the control's, "
-        "seed by seed, with a 95 % interval that is widened to hold for all cells of its sweep at "
-        "once; a cell is called better or worse only where that interval excludes zero. The "
+        "with the 95 % interval that its report goes by, which holds for all cells of its sweep at "
+        "once. A cell differs (is better or worse) where that interval excludes zero and reaches "
+        "beyond the difference that matters, there is no difference that matters where it lies "
+        "inside of that, and all else is open; conclusive are the first two. The "
         "largest of several tends to be too large. Sweeps are not adjusted for each other: of "
         "twenty in which nothing matters one would claim something by chance alone, and here "
         f"{'is' if len(lines) == 1 else 'are'} {len(lines)}."

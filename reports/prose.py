@@ -54,8 +54,9 @@ def show_delta(delta: float | None) -> str:
 def show_interval(
     interval: Any, digits: int, form: Callable[[float, int], str] = show_signed
 ) -> str:
-    """The bounds of anything with ``low`` and ``high`` in brackets; a dash where there are none."""
-    if interval is None or not math.isfinite(interval.low):
+    """The bounds of anything with ``low`` and ``high`` in brackets; a dash where there are none, or
+    where they are the same: equal values have no spread, which is no certainty."""
+    if interval is None or not interval.high > interval.low:
         return DASH
     return f"[{form(interval.low, digits)}, {form(interval.high, digits)}]"
 
@@ -63,7 +64,8 @@ def show_interval(
 def show_difference(interval: Interval, digits: int) -> str:
     """A difference with its interval where it has one."""
     mean = show_signed(interval.mean, digits)
-    return f"{mean} {show_interval(interval, digits)}" if interval.n > 1 else mean
+    shown = show_interval(interval, digits)
+    return mean if shown == DASH else f"{mean} {shown}"
 
 
 def lower(label: str) -> str:

@@ -296,7 +296,7 @@ def mean_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
         if summary is None:
             return prose.DASH
         at = digits[metric.key]
-        half = f" ± {prose.show(summary.half, at)}" if summary.n > 1 else ""
+        half = f" ± {prose.show(summary.half or math.nan, at)}" if summary.n > 1 else ""
         if summary.uncut is not None:
             half = f" {prose.show_interval(summary, at, prose.show)}"
         return prose.show(summary.mean, at) + half
@@ -304,6 +304,8 @@ def mean_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
     title = "All metrics: mean over seeds ± half of the 95 % t-interval"
     cut = any(e.summary is not None and e.summary.uncut is not None for e in entries)
     title += "; [bounds] where a share's ends at 0 or 1." if cut else "."
+    if any(e.summary is not None and e.summary.half == 0 for e in entries):
+        title += " Seeds with equal values have no spread to judge by: –."
     note = note_missing_seeds(results)
     return metric_tables(title, results.cells, MEANS_A_TABLE, results.metrics, show, note)
 

@@ -65,8 +65,9 @@ def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
     family = _describe_family(results, verdicts)
     text = (
         f"Every {noun} is compared with the control {noun} ({prose.name_control(results)}) image "
-        f"by image, over {prose.count(len(table.prompts), 'prompt')} of the same seed (a prompt's "
-        "noises averaged). How far trainings scatter beyond what their images alone would give is "
+        "by image, the same prompt of the same seed on both sides, over "
+        f"{prose.count(len(table.prompts), 'prompt')} a seed (a prompt's noises averaged). How far "
+        "trainings scatter beyond what their images alone would give is "
         f"one factor that all {noun}s tell together, the pooled design effect F"
     )
     f = pooled.design_effect
@@ -80,7 +81,10 @@ def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
         f"quantile: {family}."
     )
     if table.binary:
-        text += " To the noise of right and wrong images one flip in two images is added."
+        text += (
+            " To the noise of images that are right or wrong two imaginary ones are added, one of "
+            "which flips: that no image differs is no certainty."
+        )
     return text
 
 

@@ -46,7 +46,9 @@ def test_the_table_and_its_csv_agree(lines: dict[str, SweepSummary]) -> None:
     rows = list(csv.DictReader(io.StringIO(summary_csv([*lines.values(), NOTHING]))))
     for row, shown in zip(rows, table.rows, strict=True):
         trials = f"{row['finished']} of {row['planned']}"
-        assert (row["sweep"], row["answer"], trials) == (shown[0], shown[4], shown[6])
+        answer = shown[4].partition("\nConclusive: ")
+        assert (row["sweep"], row["answer"], trials) == (shown[0], answer[0], shown[6])
+        assert row["conclusive"] == answer[2]
         if row["difference"]:
             difference = f"{float(row['difference']):+.3f}".replace("-", "−")
             assert shown[3].startswith(difference.replace("+0.000", "0.000"))
