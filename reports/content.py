@@ -14,6 +14,7 @@ from reports.answer.explain import explain_resolution, explain_statistics
 from reports.answer.words import count_conclusive
 from reports.figures.heatmap import is_main_figure
 from reports.figures.precision_recall import CROWD
+from reports.importance import importance_blocks
 from reports.lucky import luck_blocks
 from reports.measuring import UNKNOWN
 from reports.provenance import (
@@ -25,6 +26,7 @@ from reports.provenance import (
     list_differences,
     provenance_blocks,
 )
+from reports.pruning import pruning_blocks
 from reports.results import CellResults, SweepResults
 from reports.statistics import clustered_difference, wilson
 from reports.tables import (
@@ -86,6 +88,7 @@ def build_content(
         blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2))
     for table in effect_tables(results, entries):
         blocks.append(typeset.table(table, ["fill", "auto"], 8.8))
+    blocks += [*importance_blocks(results), *pruning_blocks(results)]
     blocks += measurement_blocks(results)
     blocks += [typeset.heading("Context"), *_context_blocks(results)]
     provenance = provenance_blocks(results)  # Reads files, of which some may be damaged

@@ -21,10 +21,13 @@ __all__ = ["config_words", "main"]
 
 FAILED, REFUSED, FULL = 1, 2, 3  # Exit statuses
 REMEASURE = "--remeasure"
+REPLAY = "--replay-pruning"
 FLAGS = {
     "--plan": "print the cells, what is done and how long the rest will take; run nothing",
     "--fresh": "use nothing that was made before; results, adapters and images get a mark: fresh=…",
     REMEASURE: "only score the kept images of finished trials again, with the code of today",
+    REPLAY: "only say what pruning would have saved on what has finished, and whether it would "
+    "have dropped the winner",
     "--help": "this page",
 }
 
@@ -69,7 +72,8 @@ def main(
             # Loads what a plan can do without
             from sweeps.engine.session import run_sweep
 
-            return run_sweep(request, signals, train, program, REMEASURE in argv)
+            flags = [flag for flag in (REMEASURE, REPLAY) if flag in argv]
+            return run_sweep(request, signals, train, program, flags)
         except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
             print(f"error: {error}", file=sys.stderr)
             return REFUSED

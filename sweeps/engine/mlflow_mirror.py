@@ -167,6 +167,10 @@ class MlflowMirror:
         levels = {key: level_text(value) for key, value in cell.values.items()}
         return levels if self.method_of is None else {"method.name": self.method_of(cell), **levels}
 
+    def tell(self, tag: str, text: str) -> None:
+        """Set a tag of the experiment, for its report."""
+        self.client.set_experiment_tag(self.experiment.id, tag, text)
+
     def mark(self, tag: str, cells: Collection[str]) -> None:
         """Set the tag ``tag`` on the runs of all cells: true on those of ``cells``, else false."""
         for text, run_id in self.runs.items():

@@ -17,7 +17,7 @@ from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
 from reports.answer.files import read_answer, read_verdicts
-from sweeps.command import REFUSED, REMEASURE, config_words
+from sweeps.command import REFUSED, REMEASURE, REPLAY, config_words
 from sweeps.command import main as run_one
 from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.display import make_console, show
@@ -128,7 +128,7 @@ def main(
             check_places(requests[0].config)
             _print_plan(requests, console)
             return 0
-        again = [REMEASURE] if REMEASURE in argv else []
+        again = [flag for flag in (REMEASURE, REPLAY) if flag in argv]
         return _run_all(requests, entries, again, console, train, program)
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -21,13 +21,14 @@ from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import LOSSES, PRUNE, read_step
 from sweeps.engine.bookkeeping import RESULT
+from sweeps.engine.importance import measure_importance
 from sweeps.engine.plan import Job, Plan
 from sweeps.engine.proposals import Proposals
 from sweeps.engine.resolve import SEARCH
 from sweeps.engine.trials import Key, key_of
 from sweeps.sweep import Cell
 
-__all__ = ["SearchPlan", "make_search_plan"]
+__all__ = ["SearchPlan", "make_search_plan", "read_losses"]
 
 OPEN, CLOSED = ("RUNNING",), ("COMPLETE", "PRUNED", "FAIL")
 
@@ -133,7 +134,7 @@ class SearchPlan(Plan):
             return
         trial = self.proposals.open_trial(candidate)
         sign = 1 if self.request.sweep.better(self.proposals.objectives[0]) == "lower" else -1
-        for step, loss in _read_losses(job.folder):
+        for step, loss in read_losses(job.folder):
             if step not in candidate.intermediate_values:
                 trial.report(sign * loss, step)
         if trial.should_prune():
@@ -161,6 +162,7 @@ class SearchPlan(Plan):
             if lacking := candidate.user_attrs.get("undefined"):
                 text = self.proposals.cell(candidate).text
                 lines.append(f"  {text} has no value of {', '.join(lacking)}: not ranked")
+        lines += self._measure_importance()
         front = find_front(self)
         self.mirror.mark("front", [cell.text for cell, _ in front])
         objectives = self.proposals.objectives
@@ -176,6 +178,21 @@ class SearchPlan(Plan):
                 "Selected among many on these very seeds, so its mean flatters it. On others:"
             )
             lines.append(f"  {confirmation_command(self)}")
+        return lines
+
+    def _measure_importance(self) -> list[str]:
+        """Lines on it; the report is told, too. Measured again only if there are more."""
+        count = len(self.proposals.queue.trials("COMPLETE"))
+        known = self.queue.facts.get("importance", {})
+        if known.get("candidates") != count:
+            known = measure_importance(self.proposals.study, self.proposals.objectives)
+            self.queue.remember("importance", known)
+        self.mirror.tell("importance", json.dumps(known))
+        lines = []
+        for part in known["objectives"]:
+            shares = [f"{f['key']} {f['share']:.2f} (p {f['p']:.2f})" for f in part["factors"]]
+            text = part["why"] and f"not known, {part['why']}"
+            lines.append(f"importance for {part['metric']}: {text or ', '.join(shares)}")
         return lines
 
     def _add_candidates(self) -> None:
@@ -238,7 +255,7 @@ def _count_failures(plan: SearchPlan, key: Key) -> int:
     )
 
 
-def _read_losses(folder: Path) -> list[tuple[int, float]]:
+def read_losses(folder: Path) -> list[tuple[int, float]]:
     """Steps and losses that a training has written so far: at the same steps in every training."""
     path = folder / LOSSES
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from sweeps.engine.remeasure import (
     find_measured_otherwise,
     remeasure_trials,
 )
+from sweeps.engine.replay import check_replayable, replay_plan, replay_table
 from sweeps.engine.resolve import Request
 from sweeps.engine.signals import Signals
 from sweeps.engine.slots import PROGRAM, Slot, Trainer, make_slots
@@ -55,13 +57,17 @@ def run_sweep(
     signals: Signals,
     train: Trainer | None = None,
     program: tuple[str, ...] | None = None,
-    again: bool = False,
+    instead: Sequence[str] = (),
 ) -> int:
-    """Returns the exit status, see ``sweeps.command.main``; ``again`` only scores the images of
-    finished trials again. Raises PlanError, LaunchError or StorageError before anything is planned,
-    SweepAborted afterwards."""
-    if again:
-        check_remeasurable(request)
+    """Returns the exit status, see ``sweeps.command.main``; one of `INSTEAD` is done instead of
+    running trials, where it is named. Raises PlanError, LaunchError or StorageError before anything
+    is planned, SweepAborted afterwards."""
+    if len(instead) > 1:
+        raise PlanError(f"{' and '.join(instead)}: one at a time")
+    act = _run
+    for flag in instead:
+        check, act = INSTEAD[flag]
+        check(request)
     tracking_uri(request.config)  # First, since looking for GPUs takes seconds
     if request.config.storage is not None:
         from sweeps.engine.postgres import Server
@@ -73,7 +79,7 @@ def run_sweep(
         plan = create_study(request)
         plan.notes[:0] = found
     try:
-        return _remeasure(plan) if again else _run(plan, slots, signals)
+        return act(plan, slots, signals)
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
         raise SweepAborted(str(error)) from error
     finally:
@@ -124,7 +130,7 @@ def _begin(plan: Plan) -> Console:
     return console
 
 
-def _remeasure(plan: Plan) -> int:
+def _remeasure(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
     plan.notes = [note for note in plan.notes if "--remeasure" not in note]
     console = _begin(plan)
     with abort_on_lost_storage(plan.folder):
@@ -135,6 +141,26 @@ def _remeasure(plan: Plan) -> int:
         if left := find_measured_otherwise(plan):
             show(console, describe_measured_otherwise(len(plan.done()), left))
         return _conclude(plan, console, failures)
+
+
+def _replay(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
+    console = _begin(plan)
+    with abort_on_lost_storage(plan.folder):
+        found = replay_plan(plan)
+        plan.mirror.tell("pruning", json.dumps(found))
+        status = _conclude(plan, console, {})
+    table, lines = replay_table(found)
+    show(console, table)
+    for line in lines:
+        show(console, line)
+    return status
+
+
+# What is done instead of running trials: flag -> what checks a request before, and does it
+INSTEAD: dict[str, tuple[Callable[[Request], None], Callable[..., int]]] = {
+    "--remeasure": (check_remeasurable, _remeasure),
+    "--replay-pruning": (check_replayable, _replay),
+}
 
 
 def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
