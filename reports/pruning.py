@@ -53,7 +53,8 @@ def pruning_blocks(results: SweepResults) -> list[typeset.Block]:
     if known["left_out"]:
         notes.append(f"{prose.count(known['left_out'], 'cell')} without all seeds left out.")
     if known["fewest_seeds"]:
-        notes.append(f"Values drop nothing with fewer than {known['fewest_seeds']} seeds.")
+        fewest = prose.count(known["fewest_seeds"], "seed")
+        notes.append(f"Values drop nothing with fewer than {fewest}.")
     if silent := known["candidates"] - known["with_losses"]:
         notes.append(
             f"{prose.count(silent, 'cell')} without enough logged losses, which cannot be dropped "

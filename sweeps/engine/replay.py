@@ -272,7 +272,8 @@ def replay_table(found: Mapping[str, Any]) -> tuple[Table, list[str]]:
     if found["left_out"]:
         lines.append(f"{show_count(found['left_out'], 'cell')} left out, without all seeds")
     if found["fewest_seeds"]:
-        lines.append(f"prune=seeds drops nothing with fewer than {found['fewest_seeds']} seeds")
+        fewest = show_count(found["fewest_seeds"], "seed")
+        lines.append(f"prune=seeds drops nothing with fewer than {fewest}")
     if found["with_losses"] < found["candidates"]:
         count = found["candidates"] - found["with_losses"]
         lines.append(f"{show_count(count, 'cell')} without three logged losses of its first seed")
