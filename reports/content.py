@@ -12,6 +12,7 @@ from reports import prose, typeset
 from reports.answer.conclusion import Conclusion
 from reports.answer.explain import explain_resolution, explain_statistics
 from reports.answer.words import count_conclusive
+from reports.factor_tables import factor_blocks
 from reports.figures.heatmap import is_main_figure
 from reports.figures.precision_recall import CROWD
 from reports.importance import importance_blocks
@@ -69,6 +70,7 @@ def build_content(
         for name in order
         if name in pictures and name not in first
     ]
+    blocks += factor_blocks(results, entries)
     if len(results.metrics) > 1:  # Else the table on page one says it all
         blocks.append(typeset.heading("All metrics"))
         for table in mean_tables(results, entries):

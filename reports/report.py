@@ -16,6 +16,7 @@ from reports.answer.conclusion import Conclusion, conclude
 from reports.answer.files import ANSWER, answer_json, read_answer, read_verdicts, verdict_tags
 from reports.collect import collect, connect
 from reports.content import build_content
+from reports.factor_tables import factor_tables
 from reports.figures import draw_figures
 from reports.figures.cases import explain_no_cases, find_cases
 from reports.files import drafting, named_when_full, publish
@@ -73,6 +74,7 @@ def assemble(
 def _all_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
     return [
         tables.headline_table(results, entries),
+        *factor_tables(results, entries),
         *tables.mean_tables(results, entries),
         *tables.difference_tables(results, entries),
         *tables.alike_tables(results, entries),

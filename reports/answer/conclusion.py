@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports import prose
+from reports.answer.factors import state_effects
 from reports.answer.parts import Subject, group_verdicts, is_judged, join_parts
 from reports.answer.rule import state_rule
 from reports.answer.words import describe_collapse, describe_settling, show_range, show_shift
+from reports.factors import judge_factors
 from reports.results import CellResults, SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE
 from reports.tables import CellMetric, verdicts_of
@@ -31,18 +33,23 @@ FEW = 3  # Levels that a few words name
 class Conclusion:
     """``levels``: what the factor does; ``method``: whether the method at its control level helps.
 
-    ``rule``: how both were decided, a paragraph each; ``brackets``: what the intervals in the
-    answer are.
+    ``factors``: what several factors do over all levels of the others, and whether they add up;
+    ``rule``: how levels and method were decided, a paragraph each; ``brackets``: what the intervals
+    in the answer are.
     """
 
     levels: str
     method: str
     rule: tuple[str, ...]
     brackets: str
+    factors: str = ""
+    screened: bool = False  # What factors do is asked first, then what cells do
 
     @property
     def text(self) -> str:
-        return f"{self.levels} {self.method}".strip()
+        parts = [self.levels, self.factors]
+        parts = [*(reversed(parts) if self.screened else parts), self.method]
+        return " ".join(filter(None, parts))
 
 
 def conclude(results: SweepResults, entries: Sequence[CellMetric]) -> Conclusion:
@@ -57,6 +64,8 @@ def conclude(results: SweepResults, entries: Sequence[CellMetric]) -> Conclusion
         method,
         state_rule(results, entries),
         _describe_brackets(results, verdicts),
+        state_effects(results, judge_factors(results, verdicts)),
+        results.tags.get("mode") == "screen",
     )
 
 

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from reports.answer.conclusion import conclude, conclude_briefly
+from reports.answer.factors import factors_json
 from reports.answer.words import count_conclusive, describe_verdict, show_shift, verdict_word
+from reports.factors import judge_factors
 from reports.results import SweepResults
 from reports.tables import CellMetric, verdicts_of
 from reports.verdicts import Verdict
@@ -44,6 +46,7 @@ def answer_json(results: SweepResults, entries: Sequence[CellMetric]) -> str:
         "conclusive_of": counted,
         "rule": list(conclusion.rule),
         "older_rule": {key: own.why for key, own in found.items() if own.why},
+        "factors": factors_json(results, judge_factors(results, headline)),
         "comparisons": [
             _describe(verdict, against)
             for own in found.values()

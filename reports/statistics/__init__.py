@@ -65,10 +65,14 @@ from reports.statistics.planning import (
 from reports.statistics.pooled import compare_cells, compare_contrasts
 from reports.statistics.separable import FactorEffect, SeparableEffects, separable_effects
 from reports.statistics.sequential import anytime_quantile, e_value, stein_total_seeds
+from reports.statistics.term_tests import TermTest, term_test, value_term_test
 from reports.statistics.variance_table import VarianceSource, variance_table
 from reports.statistics.without_images import ValueComparisons, compare_cells_without_images
 
 __all__ = [
+    "value_term_test",
+    "term_test",
+    "TermTest",
     "MOST_FACTORS",
     "Fraction",
     "two_level_fraction",

@@ -44,12 +44,14 @@ def make_results(
     *metrics: ReportedMetric,
     noises: int = 1,
     within: bool = False,
+    factors: Sequence[str] = (),
 ) -> SweepResults:
     """``tables``: label of a cell -> metric -> values [seeds, images], NaN where an image has none;
     a seed of NaN alone is missing. The label BACKBONE is the untouched backbone. With ``within``
-    labels are "level of the other factor / level". The first metric is the headline."""
+    labels are "level of the other factor / level", with several ``factors`` a level of each. The
+    first metric is the headline."""
     controls = [control] if isinstance(control, str) else [*control]
-    keys = ["block", "level"] if within else ["level"]
+    keys = [*factors] or (["block", "level"] if within else ["level"])
     cells = []
     for label, columns in tables.items():
         values = {} if label == BACKBONE else dict(zip(keys, label.split(" / "), strict=True))
@@ -66,7 +68,7 @@ def make_results(
             cell.trials[seed] = Trial(seed, "r", "a", 1.0, logged, {}, {}, {}, samples)
         cells.append(cell)
     levels = [[*dict.fromkeys(c.values[key] for c in cells if c.values)] for key in keys]
-    factors = [
+    swept = [
         SweptFactor(key, key.capitalize(), tuple(own), "", False)
         for key, own in zip(keys, levels, strict=True)
     ]
@@ -76,7 +78,7 @@ def make_results(
         uri="memory:",
         experiment_id="1",
         tags={},
-        factors=factors,
+        factors=swept,
         metrics=[*metrics],
         headline=metrics[0],
         seeds=[*range(seeds)],

@@ -1,0 +1,102 @@
+"""What a report shows of several factors: paragraphs and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from reports import prose, typeset
+from reports.answer.factors import (
+    describe_design,
+    name_effect,
+    name_interaction,
+    name_part,
+    show_test,
+    state_factor_rule,
+    word_of_interaction,
+)
+from reports.answer.words import show_shift, show_verdict_interval, verdict_word
+from reports.factors import FactorEffects, judge_factors
+from reports.results import SweepResults
+from reports.tables import CellMetric, Table, verdicts_of
+
+__all__ = ["factor_blocks", "factor_tables"]
+
+
+def factor_blocks(results: SweepResults, entries: Sequence[CellMetric]) -> list[typeset.Block]:
+    """The section; empty where cells do not differ in two factors."""
+    effects = judge_factors(results, verdicts_of(entries, results.headline))
+    if effects is None:
+        return []
+    texts = [describe_design(results, effects), state_factor_rule(effects)]
+    blocks = [typeset.heading("Several factors")]
+    blocks += [typeset.paragraph(text) for text in texts if text]
+    for table in _tables(results, effects):
+        blocks.append(typeset.table(table, ["fill", "auto"], 8.8))
+    return blocks
+
+
+def factor_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
+    """Main effects, interactions and simple effects on the headline."""
+    effects = judge_factors(results, verdicts_of(entries, results.headline))
+    return _tables(results, effects) if effects else []
+
+
+def _tables(results: SweepResults, effects: FactorEffects) -> list[Table]:
+    found = [_main_table(results, effects), _interaction_table(results, effects)]
+    return [table for table in (*found, _simple_table(results, effects)) if table.rows]
+
+
+def _main_table(results: SweepResults, effects: FactorEffects) -> Table:
+    control = results.control.values
+    rows = [
+        [
+            name_effect(results, judged),
+            control[results.factors[judged.effect.factors[0]].key],
+            prose.show_signed(judged.verdict.mean, judged.verdict.decimals),
+            show_verdict_interval(judged.verdict),
+            verdict_word(judged.verdict),
+        ]
+        for judged in effects.main
+    ]
+    title = f"{effects.metric.label}: main effects, over all levels of the other factors."
+    columns = ["Level", "Against", "Main effect", "95 % interval, all at once", "Verdict"]
+    return Table(title, columns, rows)
+
+
+def _interaction_table(results: SweepResults, effects: FactorEffects) -> Table:
+    rows = []
+    for own in effects.interactions:
+        largest, (f, p) = own.largest, show_test(own)
+        rows.append(
+            [
+                name_interaction(results, own),
+                f,
+                p,
+                f"{show_shift(largest.verdict)}{name_part(results, own)}",
+                word_of_interaction(own),
+            ]
+        )
+    title = (
+        f"{effects.metric.label}: interactions of two factors, with F (its degrees of freedom) and "
+        "the largest part, whose interval holds for all parts of all interactions at once."
+    )
+    columns = ["Interaction", "F (df)", "p", "Largest part", "Verdict"]
+    return Table(title, columns, rows)
+
+
+def _simple_table(results: SweepResults, effects: FactorEffects) -> Table:
+    rows = [
+        [
+            f"{prose.lower(results.factors[factor].label)} {level}",
+            prose.show_signed(verdict.mean, verdict.decimals),
+            show_verdict_interval(verdict),
+            verdict_word(verdict),
+        ]
+        for factor, level, verdict in effects.simple
+    ]
+    title = (
+        f"{effects.metric.label}: simple effects, a level alone against the control, for factors "
+        "of which an interaction is not excluded: a main effect is a mean over effects that may "
+        "differ. Intervals as in the table of all combinations."
+    )
+    return Table(title, ["Level", "Simple effect", "95 % interval", "Verdict"], rows)
