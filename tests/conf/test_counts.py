@@ -86,6 +86,7 @@ NEVER_ONE = {
     "reports/answer/explain.py": {"fewest"},
     "reports/answer/rule.py": {"count", "len(pooled.pool)", "len(pooled.seeds)", "many"},
     "reports/answer/words.py": {"MOST_SEEDS"},
+    "reports/answer/factors.py": {"math.prod(levels)", "_number(design.order + 1)"},
     "reports/compare/content.py": {"count"},
     "reports/content.py": {"DRAWS"},
     "reports/figures/cases.py": {"len(cases.seeds)", "n"},
