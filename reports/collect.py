@@ -135,8 +135,8 @@ def collect(tracking_uri: str, sweep: str) -> SweepResults:
     ]
     headline = next((m for m in metrics if m.key == tags["headline"]), None)
     if headline is None:
-        known = ", ".join(m.key for m in metrics)
-        raise ReportError(f"headline '{tags['headline']}' of '{sweep}' is none of: {known}")
+        keys = ", ".join(m.key for m in metrics)
+        raise ReportError(f"headline '{tags['headline']}' of '{sweep}' is none of: {keys}")
     config = json.loads(tags.get("config", "{}"))
     cell_runs = runs("cell")
     searched = tags.get("mode") == "search"

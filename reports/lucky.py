@@ -52,7 +52,7 @@ def find_luck(results: SweepResults) -> Luck | None:
     found = find_lucky_noises(
         [[row[image][0] for image in shared] for row in rows],
         [place[name.rpartition("#")[0]] for _, name in shared],
-        [rows[0][image][1] for image in shared],
+        [noise for image in shared if (noise := rows[0][image][1]) is not None],
         RATE,
         metric.better,
     )

@@ -79,14 +79,14 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
         )
     shares = []
     if linked and masks is not None and masks < total:
-        images = show_count(total, "image")
-        shares.append(f"{masks} of {images} of {where} with masks or boxes of objects")
+        of = show_count(total, "image")
+        shares.append(f"{masks} of {of} of {where} with masks or boxes of objects")
     some = sum(map(bool, counts))
     if some < len(counts):
-        of = show_count(len(rows), "caption") + (" looked at" if len(rows) < total else "")
+        captions = show_count(len(rows), "caption") + (" looked at" if len(rows) < total else "")
         what = "linked to an object of its image" if linked else "that names an object"
         shares.append(
-            f"{some} of {of} of {where} have a word {what}: on the others "
+            f"{some} of {captions} of {where} have a word {what}: on the others "
             f"method={config.method.name} trains without"
         )
     return shares

@@ -194,7 +194,12 @@ def _draw_panel(axes: Axes, effect: MainEffect, metric: ReportedMetric, name: in
         axes.plot(range(len(levels)), means, color=BLUE, linewidth=1.0, zorder=2)
     for x, level in enumerate(levels):
         if level is None:
-            bar = {"marker": "_", "markersize": 13, "markeredgewidth": 2.6, "color": "black"}
+            bar: dict[str, Any] = {
+                "marker": "_",
+                "markersize": 13,
+                "markeredgewidth": 2.6,
+                "color": "black",
+            }
             axes.plot(x, 0, zorder=4, linestyle="none", **bar)
             continue
         worse = level.mean < 0 if metric.better == "higher" else level.mean > 0

@@ -98,7 +98,7 @@ def _draw_bar(
         axes.barh(0, share, left=left, height=0.8, linewidth=0.6, label=label, **style)
         if share >= NARROW:
             box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "linewidth": 0}
-            place = {"ha": "center", "va": "center", "fontsize": 7, "bbox": box}
+            place: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7, "bbox": box}
             axes.text(left + share / 2, 0, show_share(share), **place)
         left += share
     axes.set(xlim=(0, 1), ylim=(-0.45, 0.45), xticks=[])

@@ -26,7 +26,7 @@ __all__ = [
 @dataclass(frozen=True)
 class CellTable:
     cells: tuple[Hashable, ...]
-    seeds: tuple[Hashable, ...]
+    seeds: tuple[Any, ...]
     y: np.ndarray  # [cells, seeds, prompts], NaN where a cell lacks a seed
 
     @property

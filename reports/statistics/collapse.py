@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,7 +27,7 @@ class Collapse:
     simply worse.
     """
 
-    seeds: tuple[Hashable, ...]
+    seeds: tuple[Any, ...]
     of: int
     low: float
     high: float
@@ -48,7 +48,7 @@ def find_collapsed_seeds(
     *,
     better: str = "higher",
     binary: bool = False,
-    seeds: tuple[Hashable, ...] | None = None,
+    seeds: tuple[Any, ...] | None = None,
     level: float = 0.95,
 ) -> Collapse:
     """Seeds of a cell ``left`` [seeds, prompts] that are worse than the control ``right`` by more

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Comparison:
     half_paired_t_bonferroni: float
     own_design_effect: float
     residual: float
-    seeds: tuple[Hashable, ...]
+    seeds: tuple[Any, ...]
     missing_seeds: tuple[Hashable, ...]
     prompts: int
     identical: bool
@@ -78,7 +79,7 @@ class CellComparisons:
     comparisons: tuple[Comparison, ...]
     untouched: tuple[Comparison, ...]
     pool: tuple[Hashable, ...]
-    seeds: tuple[Hashable, ...]
+    seeds: tuple[Any, ...]
 
     @property
     def design_effect(self) -> float:

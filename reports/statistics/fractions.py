@@ -32,7 +32,8 @@ class Fraction:
         up, the first of them fastest."""
         numbers = np.arange(2**self.base)
         columns = [numbers >> i & 1 for i in range(self.base)]
-        columns += [sum(columns[i] for i in own) % 2 for own in self.generators]
+        base = np.stack(columns, axis=1)
+        columns += [base[:, list(own)].sum(axis=1) % 2 for own in self.generators]
         return np.stack(columns, axis=1)
 
     @cached_property

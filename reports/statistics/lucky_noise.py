@@ -74,8 +74,10 @@ def find_lucky_noises(
         raise ValueError(f"better={better!r}: expected higher or lower")
     if x.size:
         x = np.round(x / (np.abs(x).max() or 1.0) / ROUNDING)  # Whole numbers of roundings
-    kept = np.unique(x, axis=0, return_index=True)[1] if len(x) else []
-    values = np.asarray(y, dtype=np.float64)[np.sort(kept)] if len(x) else x
+    values = x
+    if len(x):
+        kept = np.unique(x, axis=0, return_index=True)[1]
+        values = np.asarray(y, dtype=np.float64)[np.sort(kept)]
     ranks: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
     means: dict[tuple[int, int], float] = {}
     others: dict[int, list[int]] = {}

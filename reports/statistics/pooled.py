@@ -67,7 +67,7 @@ class _Pool:
     degrees_a_seed: float = 1.0
     table: Components | None = None
     cells: tuple[Hashable, ...] = ()
-    seeds: tuple[Hashable, ...] = ()
+    seeds: tuple[Any, ...] = ()
 
     @property
     def f(self) -> float:
@@ -136,7 +136,7 @@ def compare_cells(
 
 def compare_contrasts(
     y: Any,
-    contrasts: Mapping[Hashable, Sequence[float] | Mapping[Hashable, float]],
+    contrasts: Mapping[Any, Sequence[float] | np.ndarray | Mapping[Hashable, float]],
     level: float = 0.95,
     binary: bool = False,
     rho: float = 0.0,

@@ -268,7 +268,8 @@ def _largest_grid(
         choices.append([{int(base[i]), *c} for c in sets])
     if math.prod(map(len, choices)) > MOST_SUBSETS:
         return []
-    there, best = {tuple(cell[list(varied)]) for cell in x}, []
+    there = {tuple(cell[list(varied)]) for cell in x}
+    best: list[tuple[int, ...]] = []
     for kept in product(*choices):
         size = math.prod(map(len, kept))
         if size <= len(best) or sum(len(own) > 1 for own in kept) < 2:

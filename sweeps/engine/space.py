@@ -4,7 +4,7 @@ or where one of its levels alone goes with those of the others; what the setting
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from conf import load as conf
@@ -109,9 +109,7 @@ class SearchSpace:
         return bool(why_unread(run, factor.key))
 
 
-def _put_in_order(
-    factors: tuple[Factor, ...] | list[Factor], deciding: Mapping[str, set[str]]
-) -> list[Factor]:
+def _put_in_order(factors: Sequence[Factor], deciding: Mapping[str, set[str]]) -> list[Factor]:
     """The factors, each behind those that decide on it, else as they are."""
     order: list[Factor] = []
     rest = list(factors)

@@ -55,7 +55,7 @@ def summary_table(
         others.pop()
     compared = f"the control of the same {sweep.within}" if sweep.within else controls[0].text
     title = f"mean over seeds; ± half the 95 % interval; Δ to {compared} seed by seed"
-    if said:
+    if said and answer:
         title = (
             f"mean over seeds; ± half the 95 % interval; Δ to {compared} with the 95 % interval of "
             f"all at once; conclusive: {answer['conclusive']}"
