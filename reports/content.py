@@ -76,7 +76,7 @@ def build_content(
         for table in mean_tables(results, entries):
             blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2))
         for table in difference_tables(results, entries):
-            blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2, tall=True))
+            blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2, roomy=True))
     if images := images_table(results):
         blocks.append(typeset.heading("Image by image"))
         blocks.append(typeset.table(images, ["fill", "auto"], 8.8))

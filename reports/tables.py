@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import TypeVar
 
 from reports import prose
 from reports.answer.words import verdict_word
@@ -29,6 +30,8 @@ from reports.verdicts import PER_SEED_T, MetricVerdicts, Verdict, judge_metrics
 
 OLDER = " t"  # Marks intervals over seeds where others are of images
 MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # Cells side by side on an A4 page
+METRICS_A_TABLE = 11  # Rows of four lines below each other
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -165,10 +168,10 @@ def mark_rows(cells: Sequence[CellResults]) -> dict[int, str]:
     return {i: cell.mark for i, cell in enumerate(cells) if cell.mark}
 
 
-def split_evenly(cells: list[CellResults], most: int) -> list[list[CellResults]]:
-    """Parts of equal size, of at most ``most`` cells."""
-    size = math.ceil(len(cells) / max(1, math.ceil(len(cells) / most)))
-    return [cells[i : i + size] for i in range(0, len(cells), max(1, size))] or [[]]
+def split_evenly(items: Sequence[T], most: int) -> list[list[T]]:
+    """Parts of equal size, of at most ``most`` items."""
+    size = math.ceil(len(items) / max(1, math.ceil(len(items) / most)))
+    return [[*items[i : i + size]] for i in range(0, len(items), max(1, size))] or [[]]
 
 
 # ---- Tables
@@ -336,7 +339,11 @@ def difference_tables(results: SweepResults, entries: Sequence[CellMetric]) -> l
         title += f" {OLDER.strip()}: no table of images, so by t-intervals over seeds (Bonferroni)."
     cells = [cell for cell in results.cells if not cell.control]
     note = note_missing_seeds(results)
-    return metric_tables(title, cells, DIFFERENCES_A_TABLE, results.metrics, show, note)
+    return [
+        table
+        for metrics in split_evenly(results.metrics, METRICS_A_TABLE)
+        for table in metric_tables(title, cells, DIFFERENCES_A_TABLE, metrics, show, note)
+    ]
 
 
 def alike_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:

@@ -71,16 +71,19 @@ def table(
     left: Iterable[int] = (0,),
     *,
     tall: bool = False,
+    roomy: bool = False,
 ) -> Block:
     """``widths``: "auto", "fill" or cm of the first columns, the last one for all others.
 
     ``size`` in points; ``left``: the columns that are set to the left; ``tall``: rows of several
-    lines.
+    lines, of which so many may be that it breaks between pages; ``roomy``: room between such rows
+    of a table that stays whole.
     """
     more = [widths[-1]] * (len(table.columns) - len(widths))
     marks = {str(row): mark for row, mark in table.marks.items()}
     text = {"title": table.title, "note": table.note, "columns": table.columns, "rows": table.rows}
-    layout = {"widths": [*widths, *more], "size": size, "left": list(left), "tall": tall}
+    layout = {"widths": [*widths, *more], "size": size, "left": list(left)}
+    layout |= {"tall": tall, "roomy": roomy}
     return {"kind": "table", **text, "marks": marks, **layout}
 
 

@@ -149,9 +149,12 @@ def _judge_method(results: SweepResults, judged: MetricVerdicts, control: CellRe
     at = f"{prose.name_factors(results)} {label}" if len(results.factors) == 1 else label
     verdict = next((v for v in judged.untouched if v.cell == control.name), None)
     if verdict is None:
+        backbone = results.untouched.per_seed(metric.key) if results.untouched else {}
+        why = "the two share no finished seed"
+        if backbone.keys() & control.per_seed(metric.key).keys():
+            why = "nothing that is compared with it has finished, to tell how far trainings scatter"
         return (
-            "Whether the method helps at all is open: the untouched backbone and the method at "
-            f"{at} share no finished seed."
+            f"Whether the method at {at} is any better than the untouched backbone is open: {why}."
         )
     shift, delta = show_shift(verdict), prose.show_delta(metric.delta)
     if not is_judged(verdict):

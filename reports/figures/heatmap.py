@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 from reports import prose
 from reports.figures.style import WIDTH, count_seeds, new_figure, save, wrap
 from reports.results import SweepResults
+from reports.statistics import DIFFERS
 from reports.tables import CellMetric, count_decimals, of_metric
 from reports.typeset import Picture
 
@@ -107,6 +107,10 @@ def draw_heatmap(
     return Picture("heatmap.svg", _caption(results, entries, grid), alt)
 
 
+def _differs(entry: CellMetric) -> bool:
+    return entry.verdict is not None and entry.verdict.verdict == DIFFERS
+
+
 def _shift(entry: CellMetric | None) -> float:
     if entry is None or entry.cell.control:
         return 0.0 if entry and entry.summary else np.nan
@@ -130,9 +134,9 @@ def _describe_shift(entry: CellMetric | None, digits: int) -> list[str]:
     if entry.cell.control or entry.versus is None:
         return ["", "control" if entry.cell.control else "missing"]
     text, wide = prose.show_signed(entry.versus.interval.mean, digits), entry.wide
-    if wide is None or not math.isfinite(wide.low):
-        return [text, ""]
-    mark = f" {MARK}" if wide.excludes_zero else ""
+    if wide is None or not wide.high > wide.low:
+        return [text, "" if wide is None or wide.n < 2 else "no spread"]
+    mark = f" {MARK}" if _differs(entry) else ""
     if wide.uncut is not None:
         return [text + mark, prose.show_interval(wide, digits)]
     return [text + mark, f"± {prose.show(wide.half, digits)}"]
@@ -190,12 +194,12 @@ def _caption(results: SweepResults, entries: Sequence[CellMetric], grid: Grid) -
     wide = [entry.wide for entry in there if entry.wide is not None]
     own = "the control combination" + (" of its own level" if results.within else "")
     first, second = ("Left", "Right") if len(grid[0]) <= SIDE_BY_SIDE else ("Above", "Below")
-    none = "" if any(interval.excludes_zero for interval in wide) else ", which none does"
+    none = "" if any(_differs(entry) for entry in there) else ", which none does"
     texts = [
         f"{first}: mean of {prose.lower(metric.label)} over seeds at each combination; darker is "
         f"higher. {second}: difference from {own} (framed), seed by seed, with half the width of "
-        f"its interval, which holds for all {len(wide)} combinations at once; {MARK}: that "
-        f"interval excludes zero{none}. Blue, dark in grey: lower; orange, light: higher; white: "
+        f"its interval, which holds for all {len(wide)} combinations at once; {MARK}: it "
+        f"differs{none}. Blue, dark in grey: lower; orange, light: higher; white: "
         "no difference."
     ]
     if len(there) < sum(map(len, grid)):

@@ -332,3 +332,13 @@ def test_seeds_may_have_prompts_of_their_own() -> None:
     assert "Each seed has prompts of its own" in " ".join(
         conclude(results, compare_cells(results)).rule
     )
+
+
+def test_a_control_that_nothing_is_compared_with_is_open_for_its_own_reason() -> None:
+    labels = ["x / sound", "x / other", "y / sound"]
+    tables = {label: {"success": outcomes(0.6, i)} for i, label in enumerate(labels)}
+    tables[BACKBONE] = {"success": outcomes(0.55, 99)}
+    results = make_results(tables, ["x / sound", "y / sound"], SUCCESS, within=True)
+    text = conclude(results, compare_cells(results)).method
+    assert "the method at y / sound is any better than the untouched backbone is open: noth" in text
+    assert "the two share no finished seed" not in text

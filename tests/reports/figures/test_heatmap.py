@@ -11,6 +11,7 @@ from PIL import Image
 from reports import prose
 from reports.figures import heatmap
 from reports.results import SweepResults
+from reports.statistics import DIFFERS
 from reports.tables import compare_cells
 
 Written = list[tuple[float, float, str]]
@@ -30,11 +31,13 @@ def test_each_cell_has_its_numbers(
     for e in finished:
         assert f"{e.summary.mean:.3f}" in texts, e.cell.name
         if e.versus and e.wide:
-            mark = f" {heatmap.MARK}" if e.wide.excludes_zero else ""
+            mark = f" {heatmap.MARK}" if e.verdict.verdict == DIFFERS else ""
             assert prose.show_signed(e.versus.interval.mean, 3) + mark in texts
             assert f"± {e.wide.half:.3f}" in texts
     marked = [text for text in texts if heatmap.MARK in text]
-    assert len(marked) == sum(bool(e.wide and e.wide.excludes_zero) for e in finished) > 0
+    assert (
+        len(marked) == sum(bool(e.verdict and e.verdict.verdict == DIFFERS) for e in finished) > 0
+    )
     assert [texts.count(text) for text in ("control", "missing", "n = 2")] == [2, 2, 1]
     # Numbers rise to the top: the control's bias 2.0 is in the second of four rows, the failed one
     # in the third; 4.0 / 0.75 is blank
@@ -58,7 +61,7 @@ def test_colors_follow_the_numbers(
 def test_the_caption_explains_every_sign(results: Any, tmp_path: Path) -> None:
     plane = results("plane")
     caption = draw(plane, tmp_path).caption
-    for part in ("◆: that interval excludes zero.", "Hatched: ", "Untouched backbone: 0.7"):
+    for part in ("◆: it differs.", "Hatched: ", "Untouched backbone: 0.7"):
         assert part in caption
     assert "for all 9 combinations at once" in caption and "N = 0 to 3 seeds" in caption
     level = [cell for cell in plane.cells if cell.values.get("method.gate.bias") == "2.0"]
