@@ -263,7 +263,9 @@ def _judge_images(
     costs = read_costs(results, len(table.prompts)) or (TRAINING_IN_IMAGES, 1.0)
 
     def judged(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
-        settling = needed(comparisons, metric.delta, *costs)
+        settling: list[Needed | None] = [None] * len(comparisons)
+        if metric.delta is not None:  # Else nothing small can be settled
+            settling = needed(comparisons, metric.delta, *costs)
         found = zip(comparisons, settling, strict=True)
         return tuple(_judge_one(table, c, settle, decimals) for c, settle in found if c.seeds)
 

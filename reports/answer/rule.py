@@ -174,10 +174,13 @@ def warn_of_limits(results: SweepResults, verdicts: MetricVerdicts) -> list[str]
         return prose.join([names[v.cell] for v in own])
 
     if unstable := [v for v in verdicts.levels if v.unstable]:
+        pool = verdicts.pooled.design_effect if verdicts.pooled else math.nan
+        own = [prose.show(v.images.own_design_effect, 1) for v in unstable if v.images]
         notes.append(
-            f"Near the rule's limit: trainings at {listed(unstable)} scatter more than three times "
-            "as far as the pool's, beyond their images. One cell that is wild alone makes an "
-            "interval miss in 9 to 11 % of sweeps, instead of 5."
+            f"Near the rule's limit: trainings at {listed(unstable)} scatter beyond their images "
+            f"by {prose.join(own)}, in the pool by {prose.show(pool, 1)} (design effects). Where "
+            "one cell alone is wild, an interval misses in 9 to 11 % of sweeps instead of 5. Of "
+            "sweeps whose cells scatter alike 7 to 13 % show such a cell by chance."
         )
     if fallen := [v for v in (*verdicts.levels, *verdicts.untouched) if v.verdict == COLLAPSED]:
         notes.append(

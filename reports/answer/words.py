@@ -97,7 +97,13 @@ def describe_settling(verdicts: Sequence[Verdict]) -> str:
     parts += [prose.count(prompts, "more prompt")] if prompts else []
     what = "it" if len(verdicts) == 1 else "all of them"
     if not parts:
-        return f"more than {MOST_SEEDS} more seeds would be needed to settle {what}"
+        both = _largest([way.best_seeds for way in ways], MOST_SEEDS)
+        more = _largest([way.best_prompts for way in ways], MOST_PROMPTS)
+        if not both or not more:
+            few = f"{MOST_SEEDS} more seeds nor {MOST_PROMPTS:,} more prompts"
+            return f"neither {few} alone would settle {what}"
+        together = f"{prose.count(both, 'more seed')} with {prose.count(more, 'more prompt')}"
+        return f"about {together} would settle {what}"
     return f"about {' or '.join(parts)} would settle {what}"
 
 

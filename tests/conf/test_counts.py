@@ -85,7 +85,7 @@ NEVER_ONE = {
     "reports/answer/conclusion.py": {"high", "len(verdicts.untouched)"},
     "reports/answer/explain.py": {"fewest"},
     "reports/answer/rule.py": {"count", "len(pooled.pool)", "len(pooled.seeds)", "many"},
-    "reports/answer/words.py": {"MOST_SEEDS"},
+    "reports/answer/words.py": {"MOST_PROMPTS", "MOST_SEEDS"},
     "reports/answer/factors.py": {"math.prod(levels)", "_number(design.order + 1)"},
     "reports/compare/content.py": {"count"},
     "reports/content.py": {"DRAWS"},

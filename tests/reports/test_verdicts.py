@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 from helpers.image_results import BACKBONE, SCORE, SUCCESS, make_results
 
+from reports import prose
 from reports.answer.conclusion import conclude, conclude_briefly
-from reports.answer.words import describe_verdict, verdict_word
+from reports.answer.words import describe_settling, describe_verdict, verdict_word
 from reports.image_tables import NoTable, build_table, keep_common_prompts
 from reports.results import ReportedMetric, SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN, clopper_pearson
@@ -342,3 +344,60 @@ def test_a_control_that_nothing_is_compared_with_is_open_for_its_own_reason() ->
     text = conclude(results, compare_cells(results)).method
     assert "the method at y / sound is any better than the untouched backbone is open: noth" in text
     assert "the two share no finished seed" not in text
+
+
+def test_a_cell_whose_trainings_scatter_on_their_own_is_warned_of() -> None:
+    rng = np.random.default_rng(0)
+    tables = {f"l{i}": {"score": rng.normal(0.5, 0.1, (3, 60))} for i in range(7)}
+    offsets = np.array([[-0.2], [0.0], [0.2]])
+    tables["wild"] = {"score": rng.normal(0.5, 0.1, (3, 60)) + offsets}
+    results = make_results(tables, "l0", SCORE)
+    assert level(results, "wild").unstable and not level(results, "l3").unstable
+    rule = " ".join(conclude(results, compare_cells(results)).rule)
+    own = level(results, "wild").images.own_design_effect
+    assert f"trainings at wild scatter beyond their images by {own:.1f}, in the pool by" in rule
+
+
+def with_settling(seeds: int | None, prompts: int | None, *best: int | None) -> Verdict:
+    far = np.roll(outcomes(0.5, 4), 7, axis=1)
+    verdict = level(make_results(success(a=outcomes(0.5, 1), far=far), "a", SUCCESS), "far")
+    best_seeds, best_prompts = best or (None, None)
+    settle = dataclasses.replace(
+        verdict.settle,
+        seeds=seeds,
+        prompts=prompts,
+        best_seeds=best_seeds,
+        best_prompts=best_prompts,
+    )
+    return dataclasses.replace(verdict, settle=settle)
+
+
+@pytest.mark.parametrize(
+    ("ways", "words"),
+    [
+        ([(3, 120)], "about 3 more seeds or 120 more prompts would settle it"),
+        ([(1, None)], "about 1 more seed would settle it"),
+        ([(3, 120), (7, 40)], "about 7 more seeds or 120 more prompts would settle all of them"),
+        (
+            [(3, None, 2, 10), (None, 40, 4, 8)],
+            "about 4 more seeds with 10 more prompts would settle all of them",
+        ),
+        (
+            [(101, 10_001)],
+            "neither 100 more seeds nor 10,000 more prompts alone would settle it",
+        ),
+    ],
+)
+def test_what_would_settle_all_that_is_open(ways: list[Any], words: str) -> None:
+    assert describe_settling([with_settling(*way) for way in ways]) == words
+
+
+def test_nothing_settles_a_metric_for_which_no_difference_matters() -> None:
+    rng = np.random.default_rng(0)
+    tables = {name: {"score": rng.normal(0.5, 0.1, (3, 40))} for name in "ab"}
+    assert level(make_results(tables, "a", SCORE), "b").settle is None
+
+
+def test_a_bound_that_is_printed_still_holds() -> None:
+    assert prose.show_up(0.0411, 3) == "0.042" and prose.show_up(-0.0411, 3) == "0.042"
+    assert prose.show_up(0.041, 3) == "0.041" and prose.show_up(0.1 + 0.2, 1) == "0.3"
