@@ -63,14 +63,17 @@ def build_content(
     """The content of report.json; ``no_cases`` says why best and worst cases are absent."""
     first = select_front(results, pictures)
     narrow = {"precision_recall": 78 if len(results.cells) <= CROWD else 100}
-    order = ["heatmap", "response", "effects", "groups", "precision_recall", "images"]
+    order = ["heatmap", "response", "groups", "precision_recall", "images"]
     order += ["cases", "gates", "maps", "curves"]
     blocks = [
         typeset.picture(pictures[name], narrow.get(name, 100), float=True)
         for name in order
         if name in pictures and name not in first
     ]
-    blocks += factor_blocks(results, entries)
+    factors = factor_blocks(results, entries)
+    if "effects" in pictures:
+        factors.insert(1, typeset.picture(pictures["effects"]))  # Below the heading
+    blocks += factors
     if len(results.metrics) > 1:  # Else the table on page one says it all
         blocks.append(typeset.heading("All metrics"))
         for table in mean_tables(results, entries):

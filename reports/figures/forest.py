@@ -15,7 +15,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from reports import prose
-from reports.answer.words import verdict_word
+from reports.answer.words import LESS, verdict_word
 from reports.figures.style import (
     BLUE,
     GREEN,
@@ -139,7 +139,9 @@ def draw_forest(
     if not rows:
         return None
     draw_rows(rows, title_difference(results.headline), results.headline.delta, folder)
-    caption = " ".join([_explain(results, rows), *explain_marks(rows)])
+    marks = explain_marks([row.verdict for row in rows if row.verdict])
+    cut = _explain_cut(rows, results.headline.delta)
+    caption = " ".join(filter(None, [_explain(results, rows), *marks, cut]))
     said = "; ".join(f"{row.label}: {verdict_word(row.verdict)}" for row in rows if row.verdict)
     alt = f"Differences in {prose.lower(results.headline.label)} with intervals. {said}"
     return Picture("forest.svg", caption, alt)
@@ -240,7 +242,8 @@ def _explain(results: SweepResults, rows: Sequence[ForestRow]) -> str:
     if PER_SEED_T in rules:
         text += ". Intervals are t-intervals over seeds (Bonferroni)"
     if IMAGES_ALONE in rules:
-        text += ". One seed: intervals are of images alone and say nothing of another training"
+        one = "One seed" if rules == {IMAGES_ALONE} else "Where cells share one seed"
+        text += f". {one}: intervals are of images alone and say nothing of another training"
     return f"{text}."
 
 
@@ -249,26 +252,28 @@ def _name_family(apart: Sequence[Verdict]) -> str:
     return f" the {what} against the untouched backbone, a family of its own"
 
 
-def explain_marks(rows: Sequence[ForestRow]) -> list[str]:
-    """Sentences on the marks that are drawn, the band and cut intervals."""
-    verdicts = [row.verdict for row in rows if row.verdict]
-    words = {v.verdict for v in verdicts}
-    claims = [v for v in verdicts if v.verdict == DIFFERS]
+def explain_marks(verdicts: Sequence[Verdict]) -> list[str]:
+    """Sentences on the marks that are drawn, and on the band."""
+    words = {verdict.verdict for verdict in verdicts}
+    claims = [verdict for verdict in verdicts if verdict.verdict == DIFFERS]
     parts = []
-    if any(v.matters for v in claims):
-        sides = prose.join(sorted({v.direction for v in claims if v.matters})).replace("and", "or")
-        parts.append(f"full triangle: {DIFFERS} ({sides})")
-    if any(not v.matters for v in claims):
-        parts.append("hollow triangle: differs, by less than matters")
+    if any(verdict.matters for verdict in claims):
+        sides = sorted({verdict.direction for verdict in claims if verdict.matters})
+        parts.append(f"full triangle: {DIFFERS} ({' or '.join(sides)})")
+    if not all(verdict.matters for verdict in claims):
+        parts.append(f"hollow triangle: {LESS}")
     named = {NO_DIFFERENCE: "square", OPEN: "circle with a broken line", COLLAPSED: "cross"}
+    named[IDENTICAL] = "diamond"
     parts += [f"{mark}: {word}" for word, mark in named.items() if word in words]
-    parts += [f"diamond: {IDENTICAL}"] if IDENTICAL in words else []
     marks = "; ".join(parts)
     texts = [f"{marks[:1].upper()}{marks[1:]}."] if marks else []
     delta = verdicts[0].metric.delta if verdicts else None
     if delta is not None:
         texts.append(f"Shaded: differences below {prose.show_delta(delta)}, which do not matter.")
-    left, right = find_limits(rows, delta)
-    if any(row.bounds and (row.bounds[0] < left or row.bounds[1] > right) for row in rows):
-        texts.append("Where a bar ends in an arrow, the interval continues.")
     return texts
+
+
+def _explain_cut(rows: Sequence[ForestRow], delta: float | None) -> str:
+    left, right = find_limits(rows, delta)
+    cut = any(row.bounds and (row.bounds[0] < left or row.bounds[1] > right) for row in rows)
+    return "Where a bar ends in an arrow, the interval continues." if cut else ""

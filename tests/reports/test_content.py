@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from helpers.image_sweeps import SCORE, make_sweep
 from helpers.stored_sweeps import MemoryClient, StoredSweep, store
 
 from reports import collect as collect_module
-from reports.content import images_table, measurement_blocks
-from reports.tables import compare_cells, mean_tables
+from reports.content import images_table, measurement_blocks, select_front
+from reports.export import to_csv
+from reports.results import ReportedMetric
+from reports.tables import compare_cells, headline_table, mean_tables
 
 
 def test_one_way_of_measuring_is_named_once_for_all_its_metrics(changeable: Any) -> None:
@@ -45,6 +51,41 @@ def test_images_are_counted_and_compared_one_by_one(results: Any) -> None:
     row = next(row for row in table.rows if row[0] == cell.label)
     assert row[1] == f"{sum(a for a, _ in pairs)} of 96" and row[3] == f"{won} / {lost}"
     assert float(row[4].replace("−", "-")) == pytest.approx((won - lost) / 96, abs=5e-4)
+
+
+def test_page_one_has_what_was_compared_and_a_second_figure_where_there_is_room(
+    results: Any, changeable: Any
+) -> None:
+    all_of_them = dict.fromkeys(("forest", "response", "heatmap"))
+    numeric, named, plane = results("threshold"), results("clear"), results("plane")
+    assert select_front(numeric, all_of_them) == ["forest", "response"]
+    assert select_front(named, all_of_them) == ["forest"]
+    assert select_front(plane, all_of_them) == ["forest", "heatmap"]
+    many = changeable("threshold")
+    many.cells = [*many.cells, *many.levels, *many.levels]
+    assert select_front(many, all_of_them) == ["forest"]
+    without = {"response": None, "heatmap": None}
+    assert select_front(numeric, without) == ["response"]
+    assert select_front(plane, without) == ["heatmap"]
+
+
+def test_the_table_says_how_often_images_are_better() -> None:
+    """Of 2 seeds and 4 prompts three images are better and one worse: (3 + 4/2) / 8."""
+    base = np.full((2, 4), 0.5)
+    other = base + np.array([[0.1, 0.2, 0.0, -0.3], [0.1, 0.0, 0.0, 0.0]])
+    sweep = make_sweep({"a": base, "b": other}, "a", metric=SCORE, untouched=base)
+    entries = compare_cells(sweep)
+    table = headline_table(sweep, entries)
+    at = table.columns.index("P(better)")
+    assert [row[at].partition("\n")[0] for row in table.rows] == ["–", "–", "0.625"]
+    lines = {row["cell"]: row for row in csv.DictReader(io.StringIO(to_csv(sweep, entries)))}
+    assert float(lines["b"]["p_better"]) == pytest.approx(0.625)
+    low, high = (float(lines["b"][f"p_better_{end}95"]) for end in ("low", "high"))
+    assert low < 0.625 < high and lines["a"]["p_better"] == ""
+    neither = make_sweep(
+        {"a": base, "b": other}, "a", metric=ReportedMetric("closed", "Closed", "none", "")
+    )
+    assert "P(better)" not in headline_table(neither, compare_cells(neither)).columns
 
 
 def test_without_a_judge_no_image_is_counted(changeable: Any) -> None:

@@ -54,9 +54,7 @@ def test_a_full_grid_has_a_source_for_each_factor_and_interaction() -> None:
     results = make_grid()
     y = read_images(results)
     sources = variances.list_sources(results, y)
-    table = np.array(
-        [[[y[f"head={a}, stage={b}"][s] for s in range(3)] for b in "pqr"] for a in "xy"]
-    )
+    table = np.array([[[y[f"{a} / {b}"][s] for s in range(3)] for b in "pqr"] for a in "xy"])
     expected = {v.source: v for v in variance_table(table, ["head", "stage"])}
     names = [
         "head",

@@ -134,8 +134,8 @@ def test_what_is_drawn_are_the_numbers(tmp_path: Path, monkeypatch: pytest.Monke
     assert texts.count("control") == 1 and "+0.200" in texts
     words = ["differs: better", "open", "no difference that matters"]
     assert [t for t in texts if t in words] == [words[0], words[1], words[2], words[1]]
-    said = " ".join(forest.explain_marks(rows))
-    assert "arrow" in said and "δ = 0.1" in said and "triangle" in said and "square" in said
+    said = " ".join(forest.explain_marks([row.verdict for row in rows if row.verdict]))
+    assert "δ = 0.1" in said and "triangle" in said and "square" in said
     assert "cross" not in said and "hollow triangle" not in said
 
 
