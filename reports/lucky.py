@@ -28,7 +28,8 @@ class Luck:
 
 def find_luck(results: SweepResults) -> Luck | None:
     """Of the headline, over the images that all cells have on the same noise. None where images
-    have no values or no noise is known, where prompts have one noise each, and with one cell."""
+    have no values or no noise is known, where prompts have one noise each, and with
+    one cell, or one and its copies."""
     metric = results.headline
     rows = [
         {(s, name): own for s, t in cell.trials.items() for name, own in _read(t, metric).items()}
@@ -37,11 +38,11 @@ def find_luck(results: SweepResults) -> Luck | None:
     ]
     if metric.better == "none" or len(rows) < 2:
         return None
-    shared = [
-        image
+    shared = {
+        image: noise
         for image, (_, noise) in rows[0].items()
         if noise is not None and all(image in row and row[image][1] == noise for row in rows)
-    ]
+    }
     texts: dict[str, str] = {}
     for _, trial in results.trials():
         samples = trial.samples
@@ -52,11 +53,11 @@ def find_luck(results: SweepResults) -> Luck | None:
     found = find_lucky_noises(
         [[row[image][0] for image in shared] for row in rows],
         [place[name.rpartition("#")[0]] for _, name in shared],
-        [noise for image in shared if (noise := rows[0][image][1]) is not None],
+        list(shared.values()),
         RATE,
         metric.better,
     )
-    if not found.tested:
+    if not found.tested or found.cells < 2:
         return None
     return Luck(found, tuple(names), tuple(texts[name] for name in names))
 

@@ -122,12 +122,13 @@ def compare_group(
         rho=0.0,
         pairs=pairs,
     )
+    least, most = table.metric.difference_bounds or (-math.inf, math.inf)
     return [
         GroupDifference(
             str(c.cell),
             c.mean,
-            c.low,
-            c.high,
+            max(least, c.low),
+            min(most, c.high),
             not c.images_alone
             and decision(c.low, c.high, None, mean=c.mean, scale=c.scale) == DIFFERS,
         )
@@ -308,11 +309,14 @@ def _caption(
     compared: bool,
 ) -> str:
     metric = results.headline
+    several = all(len(cell.trials) > 1 for cell in cells)
+    reach = "other seeds and prompts like these" if several else "prompts like these"
     texts = [
         f"{metric.label} by what prompts ask for, with the number of prompts of each group. "
-        f"{'Above: m' if compared else 'M'}eans with 95 % intervals for other seeds and prompts "
-        "like these, each alone."
+        f"{'Above: m' if compared else 'M'}eans with 95 % intervals for {reach}, each alone."
     ]
+    if not several:
+        texts.append("Where there is one seed, intervals say nothing of another training.")
     if compared:
         texts.append(
             f"Below: differences from the control {results.noun} by the rule of the answer, with "

@@ -72,12 +72,10 @@ def find_lucky_noises(
         raise ValueError("expected finite values: leave out images that lack one in some cell")
     if better not in ("higher", "lower"):
         raise ValueError(f"better={better!r}: expected higher or lower")
-    if x.size:
-        x = np.round(x / (np.abs(x).max() or 1.0) / ROUNDING)  # Whole numbers of roundings
     values = x
-    if len(x):
-        kept = np.unique(x, axis=0, return_index=True)[1]
-        values = np.asarray(y, dtype=np.float64)[np.sort(kept)]
+    if x.size:
+        steps = np.round(x / (np.abs(x).max() or 1.0) / ROUNDING)  # Of rounding, whole numbers
+        values = x[np.sort(np.unique(steps, axis=0, return_index=True)[1])]
     ranks: dict[int, list[tuple[int, np.ndarray, np.ndarray]]] = {}
     means: dict[tuple[int, int], float] = {}
     others: dict[int, list[int]] = {}
