@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from reports import prose, typeset
+from reports.ablation import Ablation, Change, find_ablation
+from reports.answer.ablation import name_change, need_word, state_ablation, state_path_rule
 from reports.answer.factors import (
     describe_design,
     name_effect,
@@ -32,13 +34,69 @@ def factor_blocks(results: SweepResults, entries: Sequence[CellMetric]) -> list[
     blocks += [typeset.paragraph(text) for text in texts if text]
     for table in _tables(results, effects):
         blocks.append(typeset.table(table, ["fill", "auto"], 8.8))
+    ablation = find_ablation(results, verdicts_of(entries, results.headline))
+    if ablation is None:
+        return blocks
+    blocks.append(typeset.heading("Step by step"))
+    blocks.append(typeset.paragraph(state_ablation(results, ablation)))
+    blocks.append(typeset.paragraph(state_path_rule(results, ablation)))
+    for table in _path_tables(results, ablation):
+        blocks.append(typeset.table(table, ["fill", "auto"], 8.8))
     return blocks
 
 
 def factor_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
-    """Main effects, interactions and simple effects on the headline."""
-    effects = judge_factors(results, verdicts_of(entries, results.headline))
-    return _tables(results, effects) if effects else []
+    """Main effects, interactions and simple effects on the headline; the path and what is
+    needed."""
+    verdicts = verdicts_of(entries, results.headline)
+    effects, ablation = judge_factors(results, verdicts), find_ablation(results, verdicts)
+    found = _tables(results, effects) if effects else []
+    return found + (_path_tables(results, ablation) if ablation else [])
+
+
+def _path_tables(results: SweepResults, ablation: Ablation) -> list[Table]:
+    label, goal = results.headline.label, prose.name_cell(results, ablation.target)
+    steps = [
+        [
+            f"{i}. {name_change(results, change)}",
+            _show_mean(results, change),
+            prose.show_signed(change.verdict.mean, change.verdict.decimals),
+            show_verdict_interval(change.verdict),
+            verdict_word(change.verdict),
+            str(change.of),
+        ]
+        for i, change in enumerate(ablation.steps, 1)
+    ]
+    removals = [
+        [
+            name_change(results, change),
+            _show_mean(results, change),
+            prose.show_signed(change.verdict.mean, change.verdict.decimals),
+            show_verdict_interval(change.verdict),
+            need_word(change),
+        ]
+        for change in ablation.removals
+    ]
+    columns = [f"{label} mean", "Difference", "95 %, all at once"]
+    tables = [
+        Table(
+            f"{label}: from the control to {goal}, each step less the one before.",
+            ["Change", *columns, "Verdict", "Best of"],
+            steps,
+        ),
+        Table(
+            f"{label}: {goal} without one change (mean), and what that change brings to it "
+            "(difference).",
+            ["Change", *columns, "Needed"],
+            removals,
+        ),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _show_mean(results: SweepResults, change: Change) -> str:
+    values = [*change.cell.per_seed(results.headline.key).values()]
+    return prose.show(sum(values) / len(values), change.verdict.decimals)
 
 
 def _tables(results: SweepResults, effects: FactorEffects) -> list[Table]:

@@ -27,7 +27,15 @@ from reports.statistics import (
 )
 from reports.verdicts import IMAGES_ALONE, PER_SEED_T, POOLED, MetricVerdicts, Verdict
 
-__all__ = ["FactorEffects", "Interaction", "JudgedEffect", "judge_factors", "vary"]
+__all__ = [
+    "FactorEffects",
+    "Interaction",
+    "JudgedEffect",
+    "judge_effects",
+    "judge_factors",
+    "rows_of",
+    "vary",
+]
 
 
 @dataclass(frozen=True)
@@ -119,33 +127,44 @@ def judge_factors(results: SweepResults, verdicts: MetricVerdicts) -> FactorEffe
     if len(design.varied) < 2:
         return None
     names = [cell.name for cell in cells]
-    rows = verdicts.table.y if verdicts.table and len(verdicts.table.prompts) > 1 else None
-    if rows is not None and not set(names) <= rows.keys():
-        rows = None
-    main, _ = _judge(verdicts, names, values, rows, design.main)
-    both, pooled = _judge(verdicts, names, values, rows, design.interactions)
+    rows = rows_of(verdicts, names)
+    main, _ = judge_effects(verdicts, names, values, rows, design.main)
+    both, pooled = judge_effects(verdicts, names, values, rows, design.interactions)
     interactions = _join(verdicts, names, values, rows, design, both, pooled)
     simple = _find_simple(results, verdicts, interactions)
     rule = main[0].verdict.rule if main else verdicts.levels[0].rule if verdicts.levels else POOLED
     return FactorEffects(metric, cells, design, main, interactions, simple, rule)
 
 
-def _judge(
+def rows_of(
+    verdicts: MetricVerdicts, names: Sequence[str]
+) -> dict[str, dict[int, np.ndarray]] | None:
+    """The images that these cells are compared by; None without."""
+    table = verdicts.table
+    if table is None or len(table.prompts) < 2 or not set(names) <= table.y.keys():
+        return None
+    return table.y
+
+
+def judge_effects(
     verdicts: MetricVerdicts,
     names: Sequence[str],
     values: Mapping[str, Mapping[int, float]],
     rows: Mapping[str, Mapping[int, np.ndarray]] | None,
     effects: Sequence[FactorEffect],
+    family: int | None = None,
 ) -> tuple[tuple[JudgedEffect, ...], CellComparisons | None]:
-    """All of ``effects`` as one family."""
+    """All of ``effects`` on the cells ``names`` as one family, or as part of one of so many; by
+    their images ``rows``, or without these by their ``values`` over seeds."""
     if not effects:
         return (), None
+    size = family or len(effects)
     level = verdicts.levels[0].level if verdicts.levels else 0.95
     decimals = verdicts.levels[0].decimals if verdicts.levels else 3
     if rows is None:
         return tuple(
             JudgedEffect(
-                effect, _judge_seeds(verdicts, names, values, effect, len(effects), level, decimals)
+                effect, _judge_seeds(verdicts, names, values, effect, size, level, decimals)
             )
             for effect in effects
         ), None
@@ -155,6 +174,7 @@ def _judge(
         {i: dict(zip(names, e.weights.tolist(), strict=True)) for i, e in enumerate(effects)},
         level,
         verdicts.table.binary,
+        family=size,
     )
     found = []
     for effect, c in zip(effects, pooled.comparisons, strict=True):

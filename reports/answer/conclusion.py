@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from reports import prose
+from reports.ablation import find_ablation
+from reports.answer.ablation import state_ablation
 from reports.answer.factors import state_effects
 from reports.answer.parts import Subject, group_verdicts, is_judged, join_parts
 from reports.answer.rule import state_rule
@@ -64,9 +66,17 @@ def conclude(results: SweepResults, entries: Sequence[CellMetric]) -> Conclusion
         method,
         state_rule(results, entries),
         _describe_brackets(results, verdicts),
-        state_effects(results, judge_factors(results, verdicts)),
+        _state_factors(results, verdicts),
         results.tags.get("mode") == "screen",
     )
+
+
+def _state_factors(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    """What several factors do; of a path that was asked for, its steps."""
+    text = state_effects(results, judge_factors(results, verdicts))
+    if results.tags.get("mode") == "path" and (ablation := find_ablation(results, verdicts)):
+        text = f"{text} {state_ablation(results, ablation)}".strip()
+    return text
 
 
 def conclude_briefly(results: SweepResults, entries: Sequence[CellMetric]) -> str:

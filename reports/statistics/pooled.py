@@ -140,8 +140,11 @@ def compare_contrasts(
     level: float = 0.95,
     binary: bool = False,
     rho: float = 0.0,
+    *,
+    family: int | None = None,
 ) -> CellComparisons:
-    """Contrasts of cells by the rule of ``compare_cells``, as one family.
+    """Contrasts of cells by the rule of ``compare_cells``, as one family (with more of them where
+    ``family`` is larger).
 
     A contrast is a weight for each cell, or a mapping cell -> weight, that sum to 0: of a factor of
     two levels, +1/n over the n cells of one level and −1/n over those of the other. Raises
@@ -164,7 +167,9 @@ def compare_contrasts(
         found.append(CellContrast(name, None, weights))
     if not found:
         raise ValueError("expected one or more contrasts, got none")
-    return _compare(table, found, [], len(found), level, binary, rho)
+    if family is not None and family < len(found):
+        raise ValueError(f"family={family}: expected at least the {len(found)} compared here")
+    return _compare(table, found, [], family or len(found), level, binary, rho)
 
 
 def _compare(
