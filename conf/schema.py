@@ -270,6 +270,13 @@ class Sweep(Run):
 
     # Number of seeds, counted up from seed=, the same for every cell
     seeds: int = number(3, minimum=1)
+    # Adds prompts and seeds until every interval is at most so far to each side, e.g. .05, or until
+    # every comparison is settled; seeds= and evaluation.prompts= are those of the first look
+    until: float | str | None = None
+    # until=: time that trials may take, one after another, e.g. 90s, 30min, 2h
+    budget: str | None = None
+    # The cell whose comparison is the question, fixed before any trial has finished
+    primary: str | None = None
     # How often a failed trial is tried again
     retries: int = number(1, minimum=0)
     # Whether the factor acts in training, too, or only when a trained adapter is evaluated

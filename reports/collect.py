@@ -250,7 +250,7 @@ def _add_trials(results: SweepResults, owners: dict[str, CellResults], runs: lis
         if cell is None or cell.name not in planned:
             continue
         seed = int(run.data.params["seed"])
-        if seed not in results.seeds:
+        if seed not in results.seeds_of(cell.name):
             continue
         if run.info.status == "FINISHED" and REPLACING in run.data.tags:
             cell.unfinished[seed] = "being measured again, or stopped in that: add --remeasure"
@@ -260,7 +260,7 @@ def _add_trials(results: SweepResults, owners: dict[str, CellResults], runs: lis
         else:
             cell.unfinished[seed] = _explain_unfinished(run)
     for cell in results.cells:
-        for seed in results.seeds:
+        for seed in results.seeds_of(cell.name):
             if (cell.name, seed) in last:
                 run = last[cell.name, seed]
                 folder = Path(results.folder.name)

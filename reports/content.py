@@ -11,6 +11,7 @@ import numpy as np
 from reports import prose, typeset
 from reports.answer.conclusion import Conclusion
 from reports.answer.explain import explain_resolution, explain_statistics
+from reports.answer.looks import warn_of_looks
 from reports.answer.words import count_conclusive
 from reports.factor_tables import factor_blocks
 from reports.figures.heatmap import is_main_figure
@@ -165,6 +166,8 @@ def _warn(results: SweepResults) -> str:
         parts.append(
             f"Not computed alike ({', '.join(differences)}): see “Differences” under Provenance."
         )
+    if again := warn_of_looks(results.tags):
+        parts.append(again)
     if results.tags.get("mode") == "search":
         tried = sum(not cell.control for cell in results.levels)
         parts.append(

@@ -46,6 +46,11 @@ def show_up(value: float, digits: int) -> str:
     return show(math.ceil(abs(value) * scale - 1e-6) / scale, digits)
 
 
+def show_level(level: float) -> str:
+    """A level in percent: 95, 99, 99.3."""
+    return f"{100 * level:.1f}".removesuffix(".0")
+
+
 def show_delta(delta: float | None) -> str:
     """δ = 0.05; "" without one."""
     return "" if delta is None else f"δ = {delta:g}"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from reports.files import ReportError, is_damage, named_when_full
+from reports.looks import read_level, read_seed_counts
 from reports.measuring import Measuring
 
 SEPARATOR = " / "  # Between the levels in the label of a combination
@@ -250,9 +251,23 @@ class SweepResults:
         """What a cell is: a level of the only factor, or a combination of levels."""
         return "level" if len(self.factors) == 1 else "combination"
 
+    @property
+    def level(self) -> float:
+        """Of the intervals by which the answer goes (see ``reports.looks``)."""
+        return read_level(self.tags)
+
+    @property
+    def primary(self) -> str:
+        """The cell whose comparison was fixed as the primary one; empty for none."""
+        return self.tags.get("primary", "")
+
+    def seeds_of(self, cell: str) -> list[int]:
+        """The planned seeds of a cell: one that was settled at an early look has fewer."""
+        return self.seeds[: read_seed_counts(self.tags).get(cell, len(self.seeds))]
+
     def count_trials(self) -> tuple[int, int]:
         """How many trials have finished, and how many the plan has."""
-        planned = len(self.cells) * len(self.seeds)
+        planned = sum(len(self.seeds_of(cell.name)) for cell in self.cells)
         return planned - sum(len(cell.unfinished) for cell in self.cells), planned
 
     def trials(self) -> Iterator[tuple[CellResults, Trial]]:

@@ -85,7 +85,7 @@ class Table:
 def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric]:
     """Every cell × metric, with what is said of it."""
     entries = []
-    judged = judge_metrics(results, level)
+    judged = judge_metrics(results)
     improved = find_improvements(results, judged[results.headline.key], level)
     for metric in results.metrics:
         verdicts = judged[metric.key]
@@ -200,7 +200,8 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
             ]
         )
     columns = [prose.title_factors(results), f"{metric.title} mean", "95 % interval", "Difference"]
-    columns += ["95 %, all at once", *(["p (Holm)"] if with_p else [])]
+    columns += [f"{prose.show_level(results.level)} %, all at once"]
+    columns += ["p (Holm)"] if with_p else []
     columns += [*(["P(better)"] if with_better else []), "Seeds", "Verdict"]
     unit = f", {metric.unit}" if metric.unit else ""
     versus_what = f"the control {results.noun}{prose.of_the_same(results)}"
@@ -332,8 +333,8 @@ def difference_tables(results: SweepResults, entries: Sequence[CellMetric]) -> l
 
     title = (
         f"All metrics: difference from the control {results.noun} "
-        f"({prose.name_control(results)}), its 95 % interval for all {results.noun}s at once, and "
-        "what that says."
+        f"({prose.name_control(results)}), its {prose.show_level(results.level)} % interval for "
+        f"all {results.noun}s at once, and what that says."
     )
     if any(e.verdict and e.verdict.rule == PER_SEED_T for e in entries):
         title += f" {OLDER.strip()}: no table of images, so by t-intervals over seeds (Bonferroni)."

@@ -8,7 +8,7 @@ t-interval of each difference over seeds, widened for all comparisons (Bonferron
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -172,8 +172,8 @@ def name_direction(metric: ReportedMetric, difference: float) -> str:
     return "better" if (difference > 0) == (metric.better == "higher") else "worse"
 
 
-def judge_metrics(results: SweepResults, level: float = 0.95) -> dict[str, MetricVerdicts]:
-    """The verdicts of every metric, by its key."""
+def judge_metrics(results: SweepResults, level: float | None = None) -> dict[str, MetricVerdicts]:
+    """The verdicts of every metric, by its key; at the ``results.level`` if none is given."""
     found = {metric.key: judge(results, metric, level) for metric in results.metrics}
     same = _find_identical(found.values())
     return {key: _mark_identical(verdicts, same) for key, verdicts in found.items()}
@@ -182,10 +182,12 @@ def judge_metrics(results: SweepResults, level: float = 0.95) -> dict[str, Metri
 def judge(
     results: SweepResults,
     metric: ReportedMetric,
-    level: float = 0.95,
+    level: float | None = None,
     pairs: Pairs = None,
 ) -> MetricVerdicts:
-    """Every comparison of one metric; with ``pairs`` of (cell, control), these and no others."""
+    """Every comparison of one metric, at the ``results.level`` if none is given; with ``pairs`` of
+    (cell, control), these and no others."""
+    level = results.level if level is None else level
     means = [float(np.mean([*own.values()])) for own in _values(results, metric).values()]
     decimals = prose.choose_decimals(metric, means)
     try:
@@ -253,13 +255,33 @@ def _judge_images(
     controls = list(dict.fromkeys(control for _, control in pairs))
     used = {name for pair in (*pairs, *against) for name in pair}
     families: dict[str, Any] = {"level": level, "binary": table.binary}
+    if metric is results.headline and results.primary:
+        families["primary"] = results.primary
     if against:
         families["untouched"] = against[0][1]
-    if len(controls) > 1:
-        families["pairs"] = pairs
-    else:
+    if len(controls) <= 1:
         families["baseline"] = controls[0] if controls else against[0][0]
-    pooled = compare_cells({name: rows[name] for name in rows if name in used}, **families)
+
+    def compare(cells: Iterable[str], seeds: int | None = None) -> CellComparisons:
+        """These cells alone, on the first seeds, at the width that holds for all."""
+        kept = {name: rows[name] for name in rows if name in used and name in cells}
+        if seeds is not None:
+            first = results.seeds[:seeds]
+            kept = {n: {s: own[s] for s in own if s in first} for n, own in kept.items()}
+        return compare_cells(kept, **families, family=len(pairs) or None)
+
+    # Cells that were settled at an early look stand as they were then, and all others without them
+    counts = {name: len(results.seeds_of(name)) for name in used}
+    early = {cell: counts[cell] for cell, _ in pairs if counts[cell] < max(counts.values())}
+    if len(controls) > 1:  # Each on the seeds that both have
+        early, families["pairs"] = {}, pairs
+    pooled = compare(used - early.keys())
+    if early:
+        found = {c.cell: c for c in pooled.comparisons}
+        for seeds in sorted(set(early.values())):
+            then = compare({name for name in used if counts[name] >= seeds}, seeds)
+            found |= {c.cell: c for c in then.comparisons if early.get(str(c.cell)) == seeds}
+        pooled = replace(pooled, comparisons=tuple(found[cell] for cell, _ in pairs))
     costs = read_costs(results, len(table.prompts)) or (TRAINING_IN_IMAGES, 1.0)
 
     def judged(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
@@ -378,13 +400,13 @@ def _judge_seeds(
     alike = _compare_values(results, values, level)
     families = []
     for family in (pairs, against):
-        widened = 1 - (1 - level) / max(1, len(family))
-        families.append(
-            tuple(
-                _judge_pair(metric, pair, values, (level, widened, len(family)), decimals, alike)
-                for pair in family
-            )
-        )
+        judged = []
+        for pair in family:
+            alone = metric is results.headline and pair[0] == results.primary and family is pairs
+            size = 1 if alone else len(family)
+            widths = level, 1 - (1 - level) / size, size
+            judged.append(_judge_pair(metric, pair, values, widths, decimals, alike))
+        families.append(tuple(judged))
     return MetricVerdicts(metric, families[0], families[1], why=why)
 
 

@@ -27,7 +27,7 @@ from lightning_modules.methods.registry import method_class
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
 
-__all__ = ["Findings", "foresee", "list_facts"]
+__all__ = ["Findings", "count_prompts", "foresee", "list_facts"]
 
 
 @dataclass
@@ -83,6 +83,18 @@ def foresee(config: Run, emit: Emit, wanted: Collection[str] = ()) -> Findings:
                 raise ValueError(str(error).replace(aside.output, config.output)) from error
     findings.undefined |= _undefined_by_method(config, late)
     return findings
+
+
+def count_prompts(config: Run) -> int:
+    """How many prompts each split of the evaluation has at least. Raises as `foresee` does."""
+    from datamodules.build import build_data, reads_files
+
+    evaluation = conf.with_eval_overrides(config).evaluation
+    if not reads_files(config):  # Rendered: as many as are asked for
+        return config.data.eval_images or evaluation.prompts or 0
+    datamodule = build_data(config, lambda text, share: None)
+    splits = evaluation.splits or [*datamodule.eval_sets]
+    return min(len(datamodule.eval_sets[split]) for split in splits)
 
 
 def _undefined_by_method(config: Run, evaluation: Evaluation) -> dict[str, str]:

@@ -12,7 +12,13 @@ from reports.answer.ablation import state_ablation
 from reports.answer.factors import state_effects
 from reports.answer.parts import Subject, group_verdicts, is_judged, join_parts
 from reports.answer.rule import state_rule
-from reports.answer.words import describe_collapse, describe_settling, show_range, show_shift
+from reports.answer.words import (
+    describe_collapse,
+    describe_settling,
+    describe_verdict,
+    show_range,
+    show_shift,
+)
 from reports.factors import judge_factors
 from reports.results import CellResults, SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE
@@ -140,7 +146,18 @@ def _judge_levels(
             f"{show_shift(largest)} at {_name(results, largest.cell)}, and {why} ({size})."
         )
     subject = Subject(metric, noun, f"{noun} of {factor}", control, lambda c: _name(results, c))
-    return join_parts(subject, verdicts, size)
+    text = join_parts(subject, verdicts, size)
+    return f"{text}{_name_primary(results, verdicts)}"
+
+
+def _name_primary(results: SweepResults, verdicts: Sequence[Verdict]) -> str:
+    """Which comparison was fixed before, and what it says; "" where none was."""
+    primary = next((v for v in verdicts if v.cell == results.primary), None)
+    if primary is None:
+        return ""
+    others = "; the others are secondary" if len(verdicts) > 1 else ""
+    name, what = _name(results, primary.cell), describe_verdict(primary)
+    return f" The primary comparison, fixed before, is {name}: {what}{others}."
 
 
 def _count_data(verdicts: Sequence[Verdict]) -> str:
@@ -206,7 +223,7 @@ def _judge_method(results: SweepResults, judged: MetricVerdicts, control: CellRe
 
 def _describe_brackets(results: SweepResults, verdicts: MetricVerdicts) -> str:
     count = len(verdicts.levels)
-    text = "Brackets: 95 % intervals"
+    text = f"Brackets: {prose.show_level(results.level)} % intervals"
     if count > 1:
         text += f"; those of the {results.noun}s hold for all {count} at once"
     if len(verdicts.untouched) > 1:

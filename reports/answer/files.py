@@ -48,7 +48,7 @@ def answer_json(results: SweepResults, entries: Sequence[CellMetric]) -> str:
         "older_rule": {key: own.why for key, own in found.items() if own.why},
         "factors": factors_json(results, judge_factors(results, headline)),
         "comparisons": [
-            _describe(verdict, against)
+            _describe(verdict, against, own is headline and verdict.cell == results.primary)
             for own in found.values()
             for against, part in ((CONTROL, own.levels), (UNTOUCHED, own.untouched))
             for verdict in part
@@ -57,7 +57,7 @@ def answer_json(results: SweepResults, entries: Sequence[CellMetric]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _describe(verdict: Verdict, against: str) -> dict[str, Any]:
+def _describe(verdict: Verdict, against: str, primary: bool) -> dict[str, Any]:
     images, settle = verdict.images, verdict.settle
     return {
         "metric": verdict.metric.key,
@@ -76,6 +76,7 @@ def _describe(verdict: Verdict, against: str) -> dict[str, Any]:
         "bound": _finite(verdict.bound),
         "rule": verdict.rule,
         "family": verdict.family,
+        "primary": primary,
         "level": verdict.level,
         "seeds": list(verdict.seeds),
         "prompts": verdict.prompts,

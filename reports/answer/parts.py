@@ -136,5 +136,5 @@ def _state_bound(subject: Subject, verdicts: Sequence[Verdict]) -> str:
 
 
 def _describe_level(subject: Subject, verdicts: Sequence[Verdict]) -> str:
-    level = f"{prose.show(100 * verdicts[0].level, 0)} %"
+    level = f"{prose.show_level(verdicts[0].level)} %"
     return f"{level}, all {subject.noun}s at once" if verdicts[0].family > 1 else level

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from reports import prose
+from reports.answer.looks import state_looks
 from reports.answer.words import count_conclusive
 from reports.results import SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN
@@ -25,6 +26,7 @@ def state_rule(results: SweepResults, entries: Sequence[CellMetric]) -> tuple[st
         parts += [_state_pooled(results, headline), _state_reach(headline)]
     else:
         parts.append(_state_seeds(results, headline))
+    parts += [_state_primary(results), state_looks(results.tags)]
     parts.append(_state_others(results, entries))
     parts += warn_of_limits(results, headline)
     return tuple(part for part in parts if part)
@@ -56,6 +58,17 @@ def _state_words(results: SweepResults, verdicts: MetricVerdicts) -> str:
         "printed digit."
     )
     return what + limits + conclusive
+
+
+def _state_primary(results: SweepResults) -> str:
+    primary = next((cell for cell in results.cells if cell.name == results.primary), None)
+    if primary is None:
+        return ""
+    return (
+        f"The comparison at {prose.name_cell(results, primary)} was fixed as the primary one "
+        "before any trial had finished: its interval is that of a single comparison. All others "
+        "are secondary; theirs hold for all at once."
+    )
 
 
 def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
@@ -90,9 +103,10 @@ def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
 
 def _describe_family(results: SweepResults, verdicts: MetricVerdicts) -> str:
     count, noun = len(verdicts.levels), results.noun
-    of_levels = f"all {count} {noun}s at once have a chance of 5 % at most that one misses"
+    miss = prose.show_level(1 - results.level)
+    of_levels = f"all {count} {noun}s at once have a chance of {miss} % at most that one misses"
     if count == 1:
-        of_levels = "a chance of 5 % at most that it misses"
+        of_levels = f"a chance of {miss} % at most that it misses"
     if len(results.controls) > 1:
         of_levels += " (one family over all controls, taken as independent)"
     if verdicts.untouched:
@@ -124,7 +138,7 @@ def _state_seeds(results: SweepResults, verdicts: MetricVerdicts) -> str:
     noun, widened = results.noun, ""
     count = len(verdicts.levels)
     if count > 1:
-        each = prose.show(100 * (1 - 0.05 / count), 2).rstrip("0").rstrip(".")
+        each = prose.show(100 * (1 - (1 - results.level) / count), 2).rstrip("0").rstrip(".")
         bonferroni = f"(Bonferroni: {each} % each)"
         widened = f", widened to hold for all {count} comparisons at once {bonferroni}"
     text = (
@@ -136,7 +150,7 @@ def _state_seeds(results: SweepResults, verdicts: MetricVerdicts) -> str:
     )
     if verdicts.untouched:
         many = len(verdicts.untouched)
-        how = "by one 95 % interval"
+        how = f"by one {prose.show_level(results.level)} % interval"
         if many > 1:
             how = f"by {many} intervals that are widened to hold at once"
         text += f" The control {noun} is compared with the untouched backbone {how}."

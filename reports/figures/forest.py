@@ -230,14 +230,15 @@ def _explain(results: SweepResults, rows: Sequence[ForestRow]) -> str:
     levels = [row.verdict for row in rows if row.verdict and not row.apart]
     apart = [row.verdict for row in rows if row.verdict and row.apart]
     noun, name = results.noun, prose.lower(results.headline.label)
+    level = prose.show_level(results.level)
     if levels:
         text = (
             f"Differences in {name} from the control {noun} ({prose.name_control(results)}), with "
-            f"95 % intervals{f' that hold for all {len(levels)} at once' * (len(levels) > 1)}"
+            f"{level} % intervals{f' that hold for all {len(levels)} at once' * (len(levels) > 1)}"
         )
         text += f"; below the line{_name_family(apart)}" if apart else ""
     else:
-        text = f"Differences in {name}:{_name_family(apart)}, with 95 % intervals"
+        text = f"Differences in {name}:{_name_family(apart)}, with {level} % intervals"
     rules = {verdict.rule for verdict in (*levels, *apart)}
     if PER_SEED_T in rules:
         text += ". Intervals are t-intervals over seeds (Bonferroni)"

@@ -67,8 +67,9 @@ def draw_response(results: SweepResults, entries: Sequence[CellMetric], folder: 
     caption = (
         f"Left: {prose.lower(metric.label)} {where}; {shape}: mean and 95 % t-interval over seeds, "
         f"{marks}: control {noun}{backbone if results.untouched else ''}. Right: difference from "
-        f"the control {noun}, small dots seed by seed; bar: the 95 % interval that the answer goes "
-        f"by, which holds for all {noun}s at once. "
+        f"the control {noun}, small dots seed by seed; bar: the "
+        f"{prose.show_level(results.level)} % interval that the answer goes by, which holds for "
+        f"all {noun}s at once. "
         f"{'A bar that ends at the edge of its panel continues beyond it. ' * rows}"
         f"{f'Without a label, for lack of room: {prose.join(unnamed)}. ' if unnamed else ''}"
         f"{count_seeds(results)}."

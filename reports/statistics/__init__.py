@@ -64,7 +64,12 @@ from reports.statistics.planning import (
 )
 from reports.statistics.pooled import compare_cells, compare_contrasts
 from reports.statistics.separable import FactorEffect, SeparableEffects, separable_effects
-from reports.statistics.sequential import anytime_quantile, e_value, stein_total_seeds
+from reports.statistics.sequential import (
+    anytime_quantile,
+    e_value,
+    error_of_looks,
+    stein_total_seeds,
+)
 from reports.statistics.term_tests import TermTest, term_test, value_term_test
 from reports.statistics.variance_table import VarianceSource, variance_table
 from reports.statistics.without_images import ValueComparisons, compare_cells_without_images
@@ -118,6 +123,7 @@ __all__ = [
     "detectable_effect",
     "dunnett_quantile",
     "e_value",
+    "error_of_looks",
     "factorial_effects",
     "fewest_seeds_for_holm",
     "find_collapsed_seeds",

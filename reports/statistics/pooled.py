@@ -94,6 +94,7 @@ def compare_cells(
     pairs: Sequence[tuple[Hashable, Hashable]] | None = None,
     untouched: Hashable | None = None,
     family: int | None = None,
+    primary: Hashable | None = None,
 ) -> CellComparisons:
     """Compare every cell with the cell ``baseline``; see the head of this file for the rule.
 
@@ -105,7 +106,8 @@ def compare_cells(
     independent comparisons (``rho`` 0). ``untouched`` has no training scatter: it stays outside of
     the pool, and each control less the untouched cell is in the family ``untouched``. ``family``:
     for how many comparisons the intervals hold, where cells that were settled at an earlier look
-    are no longer in ``y`` (default: those made here).
+    are no longer in ``y`` (default: those made here). The comparison of the cell ``primary``, which
+    was fixed before, stands alone: its interval is that of one comparison.
 
     Cells without the seeds of others are compared on the seeds common with their control, while F
     is from seeds that all have. With one seed the interval is of images alone. Raises ValueError on
@@ -131,7 +133,8 @@ def compare_cells(
         raise ValueError(f"expected two or more cells, got {list(table.cells)}")
     if family is not None and family < len(contrasts):
         raise ValueError(f"family={family}: expected at least the {len(contrasts)} compared here")
-    return _compare(table, contrasts, against, family or len(contrasts), level, binary, rho)
+    size = family or len(contrasts)
+    return _compare(table, contrasts, against, size, level, binary, rho, primary)
 
 
 def compare_contrasts(
@@ -180,11 +183,13 @@ def _compare(
     level: float,
     binary: bool,
     rho: float,
+    primary: Hashable | None = None,
 ) -> CellComparisons:
     samples = [draw_sample(table, contrast) for contrast in contrasts]
     apart = [draw_sample(table, contrast) for contrast in against]
     pool = _pool(table, samples, apart)
     family = _Family(size, level, rho, binary)
+    alone = _Family(1, level, rho, binary)
     # Controls share the untouched cell, which scatters less than they do: as if they shared none
     second = _Family(len(apart), level, 0.0, binary)
     of = pool.table
@@ -195,7 +200,9 @@ def _compare(
         of.df if of else (0, 0, 0),
         pool.f_all,
         pool.f_base,
-        tuple(_judge(table, sample, pool, family) for sample in samples),
+        tuple(
+            _judge(table, s, pool, alone if s.contrast.cell == primary else family) for s in samples
+        ),
         tuple(_judge(table, sample, pool, second) for sample in apart),
         pool.cells,
         pool.seeds,

@@ -158,7 +158,8 @@ def update_cell(plan: Plan, text: str) -> None:
     open_or_done = {key_of(trial) for trial in trials if trial.state.name != "FAIL"}
     failed = {key_of(trial) for trial in trials if trial.user_attrs.get("status") == "FAILED"}
     lost = (failed - open_or_done) & set(plan.planned)
-    plan.mirror.aggregate(text, plan.request.seeds, failed=bool(lost))
+    seeds = plan.request.seeds[: plan.request.seeds_of(text)]
+    plan.mirror.aggregate(text, seeds, failed=bool(lost))
 
 
 def reconcile(plan: Plan) -> None:

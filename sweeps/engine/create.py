@@ -31,8 +31,10 @@ from sweeps.engine.plan import Plan
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.resolve import Request
 from sweeps.engine.search import make_search_plan
+from sweeps.engine.stopping import check_primary, fixed_primary
 from sweeps.engine.studies import PLACES, is_of, other_contents, possible_names, result_settings
 from sweeps.engine.trials import read_identity
+from sweeps.engine.until import add_looks, look_tags, make_until_plan
 from sweeps.sweep import Cell, level_text
 
 __all__ = ["create_study", "tracking_uri"]
@@ -57,11 +59,21 @@ def create_study(request: Request) -> Plan:
         # The queue comes first: stopped in between, the next start knows the folder, and by it the
         # experiment
         queue = TrialQueue(output / name, name, sweep.direction, identity, config.storage)
+        try:
+            primary = _fix_primary(request, queue)
+            history = add_looks(request, queue.facts, queue.trials(), primary)
+        except BaseException:
+            queue.close()
+            raise
         mirror = MlflowMirror(
             uri,
             name,
             output / "artifacts" / name if uri.startswith("sqlite:") else None,
-            {**_experiment_tags(request), "plan": queue.facts["identity"]["plan"]},
+            {
+                **_experiment_tags(request),
+                **look_tags(request, history, primary),
+                "plan": queue.facts["identity"]["plan"],
+            },
             f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.",
             lambda cell: _method_name(request, cell),
         )
@@ -71,6 +83,8 @@ def create_study(request: Request) -> Plan:
         plan = make_search_plan(plan, identity)
     elif config.mode == "path":
         plan = make_path_plan(plan)
+    elif config.until is not None:
+        plan = make_until_plan(plan, history)
     reconcile(plan)
     # Addresses may hold passwords
     shown = dataclasses.replace(config, storage=None, tracking_uri=None)
@@ -182,6 +196,15 @@ def _method_name(request: Request, cell: Cell) -> str:
     if {"method", "method.name"} & cell.training.keys():
         return request.run((cell.text, request.config.seed)).method.name
     return request.config.method.name
+
+
+def _fix_primary(request: Request, queue: TrialQueue) -> str:
+    """The primary contrast of the study, stored now if it is new. Raises PlanError."""
+    fixed, finished = fixed_primary(queue.facts), len(queue.trials("COMPLETE"))
+    primary = check_primary(request.config, fixed, finished)
+    if primary != fixed:
+        queue.remember("primary", primary)
+    return primary
 
 
 def _experiment_tags(request: Request) -> dict[str, str]:

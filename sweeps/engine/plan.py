@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ class Plan:
     notes: list[str]
     # How many prompts trials are asked for where that is not what the settings say
     targets: dict[Key, int] = field(default_factory=dict)
+    listener: Callable[[str], None] | None = None  # Takes lines while trials run
 
     @property
     def planned(self) -> list[Key]:
@@ -86,6 +87,13 @@ class Plan:
 
     def prepare(self) -> None:
         """Called before the queue is brought up to date at the start of a process."""
+
+    def begin(self) -> None:
+        """Called once the queue is up to date, before the first trial is claimed."""
+
+    def say(self, text: str) -> None:
+        """A line for the person who looks."""
+        (self.listener or self.notes.append)(text)
 
     def close(self) -> None:
         """This process does not work on it any more."""

@@ -4,8 +4,9 @@ will take. Runs and writes nothing."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
@@ -15,11 +16,20 @@ from lightning_modules.tracking.store import public, trouble
 from sweeps.engine.display import make_console, show
 from sweeps.engine.drawn import describe_drawing
 from sweeps.engine.errors import PlanError
+from sweeps.engine.looks import History
+from sweeps.engine.power import describe_looks, describe_power
 from sweeps.engine.prompts import describe_lacking
+from sweeps.engine.reading import count_most_prompts
 from sweeps.engine.remeasure import list_other_code
 from sweeps.engine.resolve import Request
 from sweeps.engine.status import read_status
+from sweeps.engine.stopping import read_until
 from sweeps.engine.trials import read_trials
+from sweeps.engine.until import describe_looking_again
+
+if TYPE_CHECKING:
+    from sweeps.engine.status import PlanStatus
+    from sweeps.engine.trials import StoredTrial
 
 __all__ = ["check_places", "print_preview"]
 
@@ -70,6 +80,19 @@ def print_preview(request: Request) -> None:
     for line in _describe_sharing([cell.text for cell in cells], seeds[0], adapters):
         show(console, line)
     show(console, status.describe_rest())
+    for line in _describe_answer(request, status, trials):
+        show(console, line)
+
+
+def _describe_answer(
+    request: Request, status: PlanStatus, trials: Sequence[StoredTrial]
+) -> list[str]:
+    """The looks at the sweep, and what it can see."""
+    history, until = status.history or History(), read_until(request.config)
+    lines = describe_looks(history, until)
+    if not until and (again := describe_looking_again(history, request)):
+        lines.append(again)
+    return [*lines, *describe_power(request, status, trials, count_most_prompts(request))]
 
 
 def check_places(config: Sweep) -> None:

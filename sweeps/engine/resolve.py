@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
 from conf import schema, spec
@@ -32,8 +32,12 @@ from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.metrics import measurable
 from sweeps.engine.path import AblationPath, plan_path
 from sweeps.engine.screen import Screen, plan_screen, with_against
+from sweeps.engine.stopping import check_stopping
 from sweeps.engine.trials import Key
 from sweeps.sweep import UNTOUCHED_METHOD, Cell, Factor, Sweep, level_text
+
+if TYPE_CHECKING:
+    from sweeps.engine.designs import Design
 
 __all__ = ["FEWEST_SEEDS", "SEARCH", "Request", "check_cell", "resolve", "trial_config"]
 
@@ -57,20 +61,31 @@ class Request:
     given: frozenset[str] = frozenset()  # Keys that the command sets, where defaults are looked at
     screen: Screen | None = None  # With mode=screen
     path: AblationPath | None = None  # With mode=path, whose cells grow
+    design: Design | None = None  # Seeds of each cell and prompts, where looks have added some
     _runs: dict[str, schema.Run] = field(default_factory=dict, repr=False)
     _prompts: dict[str, int | None] = field(default_factory=dict, repr=False)
     _contents: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
 
     @property
     def seeds(self) -> list[int]:
-        """The seeds of every cell."""
-        return list(range(self.config.seed, self.config.seed + self.config.seeds))
+        """The seeds of every cell, but those that `seeds_of` says get fewer."""
+        count = self.design.most_seeds if self.design else self.config.seeds
+        return list(range(self.config.seed, self.config.seed + count))
+
+    def seeds_of(self, text: str) -> int:
+        """How many seeds a cell has."""
+        return self.design.seeds.get(text, len(self.seeds)) if self.design else len(self.seeds)
 
     @property
     def keys(self) -> list[Key]:
         """Every (cell, seed), seed by seed, so that an interrupted sweep has whole seeds rather
         than whole cells."""
-        return [(cell.text, seed) for seed in self.seeds for cell in self.cells]
+        return [
+            (cell.text, seed)
+            for count, seed in enumerate(self.seeds)
+            for cell in self.cells
+            if count < self.seeds_of(cell.text)
+        ]
 
     def describe_size(self) -> str:
         """3 cells × 1 seed = 3 trials."""
@@ -93,7 +108,8 @@ class Request:
         if key[0] not in self._prompts:
             late = conf.with_eval_overrides(self.run(key))
             self._prompts[key[0]] = late.evaluation.prompts
-        return self._prompts[key[0]]
+        asked = self._prompts[key[0]]
+        return asked if asked is None or not self.design else max(asked, self.design.prompts)
 
     def adapter(self, key: Key) -> str:
         """Digest of the settings that a trial's training depends on; trials of one share a trained
@@ -219,6 +235,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
     others = any(key.startswith(("data", "backbone")) for cell in cells for key in cell.training)
     given = frozenset(conf.given_keys(words, sweep.preset)) if others else frozenset()
     request = Request(sweep, config, cells, list(words), given, screen, path)
+    check_stopping(sweep, config, cells)
     try:
         _check_cells(request)
     except PlanError as error:

@@ -40,6 +40,7 @@ from sweeps.engine.slots import PROGRAM, Slot, Trainer, make_slots
 from sweeps.engine.summary import summary_table
 from sweeps.engine.timing import timing_table
 from sweeps.engine.trials import key_of
+from sweeps.engine.until import note_look
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,6 +88,8 @@ def run_sweep(
 
 
 def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
+    with abort_on_lost_storage(plan.folder):
+        plan.begin()
     console, done = _begin(plan), plan.done()
     eta = EtaEstimator(len(slots))
     for kind, seconds in seconds_of(plan.queue.trials()):
@@ -101,11 +104,11 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
     if waiting or plan.unknown_trials():
         with make_display(console, eta, len(done), waiting, plan.unknown_trials()) as display:
             driver = Driver(plan, slots, display, lambda: bool(signals.received))
-            signals.working = True
+            signals.working, plan.listener = True, display.line
             try:
                 driver.run()
             finally:
-                signals.working = False
+                signals.working, plan.listener = False, None
             failures = driver.failures
     with abort_on_lost_storage(plan.folder):
         if plan.request.config.evaluation.draw_only:
@@ -166,7 +169,8 @@ INSTEAD: dict[str, tuple[Callable[[Request], None], Callable[..., int]]] = {
 def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
     """Table, report, where to look, and what is missing."""
     request, done = plan.request, plan.done()
-    for line in plan.summary_lines():
+    again = note_look(plan)
+    for line in [*plan.summary_lines(), *filter(None, [again])]:
         show(console, line)
     values, width = plan.mirror.seeds(), console.width
     written = bool(done) and _write_report(plan)

@@ -16,10 +16,12 @@ from sweeps.engine.plan import kinds_of, seconds_of
 from sweeps.engine.prompts import find_lacking, is_wanted
 from sweeps.engine.resolve import Request
 from sweeps.engine.slots import make_slots
+from sweeps.engine.stopping import check_primary, fixed_primary
 from sweeps.engine.studies import find_study
-from sweeps.engine.trials import DRAWN_ONLY, Key, key_of, read_identity, read_trials
+from sweeps.engine.trials import DRAWN_ONLY, Key, key_of, read_facts, read_trials
 
 if TYPE_CHECKING:
+    from sweeps.engine.looks import History
     from sweeps.engine.trials import StoredTrial
 
 __all__ = ["PlanStatus", "TrialCounts", "read_status"]
@@ -85,6 +87,7 @@ class PlanStatus:
     # Seconds of a trial by its kind, if none of the plan's own has finished
     recorded: Mapping[str, float] | None
     notes: tuple[str, ...] = ()  # What else a person should know
+    history: History | None = None  # The looks at it
     separate_devices: bool = False  # Whether each slot has a device of its own
 
     @property
@@ -128,13 +131,19 @@ class PlanStatus:
 
 def read_status(request: Request) -> PlanStatus:
     """How far the plan of a request is. Raises LaunchError if its trials cannot run here."""
+    from sweeps.engine.until import add_looks  # It needs NumPy and SciPy, which a list does not
+
     config = request.config
     notes: list[str] = []
     name, exists = find_study(request.sweep, config, request, notes)
     folder = Path(config.output) / name
     trials = read_trials(folder, name, config.storage) if exists else []
+    facts = read_facts(folder, name, config.storage) if exists else {}
+    finished = sum(trial.state.name == "COMPLETE" for trial in trials)
+    primary = check_primary(config, fixed_primary(facts), finished)
+    history = add_looks(request, facts, trials, primary)
     asked = {key: request.prompts(key) for key in request.keys}
-    identity = (read_identity(folder, name, config.storage) if exists else None) or {"config": {}}
+    identity = facts.get("identity", {"config": {}})
     counts = TrialCounts(
         trials, request.keys, find_lacking(request, trials, asked, identity["config"]), asked
     )
@@ -151,5 +160,6 @@ def read_status(request: Request) -> PlanStatus:
         eta=eta,
         recorded=None if eta.seconds else recorded_seconds(request.sweep, config),
         notes=tuple(notes),
+        history=history,
         separate_devices=bool(slots) and slots[0].device.startswith("gpu"),
     )

@@ -34,7 +34,7 @@ NOT_IN_DIGEST = {
     *PLACES,
     *("seed", "seeds", "retries", "levels", "mode", "cells", "candidates", "delta"),
     *("against", "resolution", "to"),
-    *("sampler", "sampler_seed", "prune"),
+    *("sampler", "sampler_seed", "prune", "until", "budget", "primary"),
     *("data.workers", "trainer.log_every", "trainer.checkpoint_every", "evaluation.draw_only"),
 }
 

@@ -24,6 +24,7 @@ __all__ = [
     "damaged_line",
     "key_of",
     "list_studies",
+    "read_facts",
     "read_identity",
     "read_journal",
     "read_trials",
@@ -166,6 +167,21 @@ def read_identity(folder: Path, name: str, storage: str | None = None) -> dict[s
     from sweeps.engine.postgres import Server, study_identities
 
     return study_identities(Server(storage), name).get(name)
+
+
+def read_facts(folder: Path, name: str, storage: str | None = None) -> dict[str, Any]:
+    """All that was stored with the study ``name``; nothing if there is no such study. Creates
+    nothing. Raises StorageError."""
+    if storage is None:
+        study = read_journal(folder).get(name)
+        return study.user_attrs if study else {}
+    from sweeps.engine.postgres import Server, open_database
+
+    if read_identity(folder, name, storage) is None:
+        return {}
+    database = open_database(Server(storage))
+    facts: dict[str, Any] = database.get_study_user_attrs(database.get_study_id_from_name(name))
+    return facts
 
 
 def list_studies(output: Path, storage: str | None = None) -> list[str]:

@@ -16,7 +16,7 @@ SWEEP = Sweep(
     origin="a test",
     factors=[Factor("method.gate.threshold", [0.4, 0.5, 0.6], label="Gate threshold")],
     control={"method.gate.threshold": 0.5},
-    metrics=[Metric("success", "Success"), Metric("fid", "FID", "lower")],
+    metrics=[Metric("success", "Success"), Metric("fid", "FID", "lower", per_image=False)],
     headline="success",
     preset={"method": "maskattn"},
 )

@@ -9,16 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
+from helpers.extending import Extending, measure
 from helpers.memory_mlflow import MemoryMlflow
 from helpers.sweep_states import CELLS, SWEEP, states, trials
 
 from conf import load as conf
-from conf.schema import Run
-from lightning_modules.evaluation.manifest import end_drawn
 from lightning_modules.tracking.store import client
-from lightning_modules.training.progress import Clock
 from lightning_modules.training.remeasure import PENDING
 from reports.measuring import REPLACING
 from sweeps.engine import bookkeeping, prompts, remeasure
@@ -27,55 +24,6 @@ from sweeps.engine.create import create_study
 from sweeps.engine.resolve import resolve
 
 Command = Callable[..., int]
-
-
-def count_of(config: Run) -> int | None:
-    return conf.with_eval_overrides(config).evaluation.prompts
-
-
-def measure(config: Run) -> dict[str, float]:
-    return {"eval/success": (count_of(config) or 512) / 1000, "eval/fid": 30.0}
-
-
-class Extending:
-    """As `training.run.run`: a folder with a result of fewer prompts gets a pending one. Success is
-    a thousandth of their number."""
-
-    def __init__(self) -> None:
-        self.ran: list[tuple[str, int, int | None, bool]] = []
-        self.stop_after = ""
-
-    def train(self, ordinary: Any) -> Any:
-        draw = ordinary.draw
-
-        def run(config: Run, folder: Path, tracking: Any, progress: Any) -> dict[str, Any]:
-            count, path = count_of(config), folder / "result.json"
-            more = path.is_file() and json.loads(path.read_text())["prompts"] < (count or 512)
-            self.ran.append((folder.name, config.seed, count, more))
-            if self.stop_after == "begin":
-                raise KeyboardInterrupt
-            if more and config.evaluation.draw_only:
-                return end_drawn(draw(config, folder), {}, Clock(), folder, None)
-            metrics = measure(config)
-            facts = {"prompts": count or 512, **({"every_prompt": True} if count is None else {})}
-            if not more:
-                result = ordinary(config, folder, tracking, progress)
-                if "drawn" in result:
-                    return dict(result)
-                path.write_text(json.dumps(result | facts))
-                return result | facts
-            result = json.loads(path.read_text()) | facts | {"metrics": metrics}
-            result["added_seconds"] = {"sample": 0.25}
-            (folder / PENDING).mkdir()
-            (folder / PENDING / "result.json").write_text(json.dumps(result))
-            columns = ("split", "id", "prompt", "noise", "image")
-            table = pd.DataFrame({name: ["0"] for name in columns})
-            table.to_parquet(folder / PENDING / "scores.parquet")
-            if self.stop_after == "pending":
-                raise KeyboardInterrupt
-            return result
-
-        return run
 
 
 @pytest.fixture
