@@ -3,7 +3,8 @@ written by hand for this project, in ``categories.json``:
 
     words       category -> its words, divided by commas. The plural is formed by rule, or given
                 after a stroke (man/men); a word with nothing after its stroke (broccoli/) has
-                none, one with nothing before it (/cattle) is a plural. A word of several
+                none, one with nothing before it (/cattle) is a plural, one with itself
+                (sheep/sheep) is both. A word of several
                 categories (board) counts where only one of them is in the image.
     same        names of other data sets and detectors -> COCO's category
     leading     word -> what may follow it in expressions that mean nothing of its category (car
@@ -47,6 +48,14 @@ def words(category: str) -> dict[str, bool]:
     name = " ".join(re.split(r"[\s_-]+", category.lower()))
     row = WORDS.get(SAME.get(name, name), f"{name}/{plural(name)}")
     return {category.lower(): False, name: False, **dict(_forms(row))}
+
+
+@cache
+def both_numbers(category: str) -> frozenset[str]:
+    """Those of `words` that mean one object or several."""
+    name = " ".join(re.split(r"[\s_-]+", category.lower()))
+    forms = _forms(WORDS.get(SAME.get(name, name), ""))
+    return frozenset(form for form, several in forms if several and (form, False) in forms)
 
 
 @cache

@@ -11,8 +11,15 @@ from typing import NamedTuple
 import torch
 
 from datamodules.batch import Instance, Phrase
-from datamodules.phrases.categories import ATTRIBUTES, COLORS, VERBS, compounds, words
-from datamodules.phrases.nouns import BREAKS, NOUNS_IN_ING, word_set
+from datamodules.phrases.categories import (
+    ATTRIBUTES,
+    COLORS,
+    VERBS,
+    both_numbers,
+    compounds,
+    words,
+)
+from datamodules.phrases.nouns import BREAKS, LISTS, NOUNS_IN_ING, word_set
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 # Colour, where the data set knows it, and category
@@ -68,7 +75,8 @@ def link(
     * "orange", "baby" and the like are things only between an article or another companion and the
       end of their noun phrase: not in "an orange cat". "skis", "boards" and the like are none where
       a person or a pronoun stands before them: "a man skis".
-    * A plural means all objects of the category. Singulars that name the category as often as
+    * A plural means all objects of the category; so does "sheep" or "broccoli" unless "a" or the
+      like stands before it. Singulars that name the category as often as
       there are objects of it mean one each: the first mention the first object and so on. Of more
       objects a singular means, by ``singular``: "one", that which stands out (`standing_out`; where
       none does, or several mentions want one, the words are left out); "all" of them; or "none",
@@ -101,12 +109,11 @@ def link_or_say_why(
     phrases: list[Phrase] = []
     for name, of_name in mentions.items():
         forms = {_plain(caption[start:end]) for start, end, _ in of_name}
-        in_turn = len(of_name) == len(objects[name]) and (
-            len(forms) == 1 and not _forms(*name)[next(iter(forms))]
-        )
+        singulars = [not _means_several(caption, mention) for mention in of_name]
+        in_turn = len(of_name) == len(objects[name]) and len(forms) == 1 and all(singulars)
         for i, (start, end, _) in enumerate(of_name):
             meant = objects[name][i : i + 1] if in_turn else objects[name]
-            if len(meant) > 1 and not _forms(*name)[_plain(caption[start:end])]:
+            if len(meant) > 1 and singulars[i]:
                 meant = _meant_by_singular(meant, singular, len(of_name))
                 if not meant:
                     left_out[start] = (caption[start:end], SINGULAR)
@@ -228,6 +235,23 @@ def _accompanied(before: Sequence[str], word: str) -> bool:
         if token in BREAKS or not token[0].isalnum() or (token in COLORS and word in COLORS):
             return False
     return False
+
+
+def _means_several(caption: str, mention: Mention) -> bool:
+    """Whether words that name an object mean several."""
+    start, end, name = mention
+    if name is None:
+        return False
+    text = _plain(caption[start:end])
+    word = text.removeprefix(f"{name[0]} ") if name[0] else text
+    if word not in both_numbers(name[1]):
+        return _forms(*name)[text]
+    for token in reversed(WORD.findall(caption[:start].lower())[-3:]):
+        if token in LISTS["singular"]:
+            return False
+        if token in BREAKS or not token[0].isalnum():
+            break
+    return True
 
 
 def _plain(text: str) -> str:

@@ -338,3 +338,28 @@ def test_captions_of_the_embedded_world_name_every_object(tmp_path_factory: pyte
     assert "phrases" not in world.eval_sets["val"][0]
     plain = CocoDataset(world.root, "train", 64, 2)
     assert collate([plain[0], plain[1]]).phrases is None
+
+
+@pytest.mark.parametrize(
+    ("caption", "columns"),
+    [
+        ("Two sheep in a field", [0, 1, 2]),
+        ("a flock of sheep", [0, 1, 2]),
+        ("Sheep graze on a hill", [0, 1, 2]),
+        ("some white sheep", [0, 1, 2]),
+        ("a white sheep", None),
+        ("this sheep", None),
+    ],
+)
+def test_words_of_both_numbers_mean_all_but_after_a_singular(
+    caption: str, columns: list[int] | None
+):
+    sheep = [instance("sheep", column) for column in range(3)]
+    expected = [("sheep", columns)] if columns else []
+    phrases = found(caption, *sheep, singular="none")
+    assert [(text.lower(), where) for text, where in phrases] == expected
+
+
+def test_broccoli_is_all_of_it():
+    heads = [instance("broccoli", 0), instance("broccoli", 2)]
+    assert found("a plate of broccoli", *heads, singular="one") == [("broccoli", [0, 2])]
