@@ -122,6 +122,9 @@ class MethodSpec:
     diagnoses: tuple[str, ...] = ()
     # Values of these that it does not give with its settings -> why
     undefined: Callable[[Method], Mapping[str, str]] = lambda method: {}
+    # Whether some backbone that the project names cannot act with the settings: plans read its
+    # configs then
+    asks_backbone: Callable[[Method], bool] = lambda method: False
     # Checks the settings before anything is loaded
     check: Callable[[Run], None] = _no_check
     # Checks them beside those of the evaluation, which ``evaluate_with`` changes

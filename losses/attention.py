@@ -42,12 +42,13 @@ def smooth(maps: Tensor, size: int = 3, sigma: float = 0.5) -> Tensor:
     ``size=1`` gives the maps back. Raises ValueError where H or W is not larger than the padding
     size // 2, and as ``gaussian_kernel``.
     """
-    weights, padding = _weights(size, sigma), size // 2
+    padding = size // 2
     if maps.dim() < 2 or min(maps.shape[-2:]) <= padding:
         raise ValueError(
             f"maps {tuple(maps.shape)} cannot be smoothed with size={size}: expected [..., "
             f"H, W], H and W above {padding}"
         )
+    weights = _weights(size, sigma)
 
     # Shifted sums and no convolution, which a GPU may compute in TF32.
     def along_width(x: Tensor) -> Tensor:

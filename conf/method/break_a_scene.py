@@ -127,6 +127,7 @@ METHOD = MethodSpec(
     data_kinds=("captions", "scene"),
     needs_phrases=lambda method: True,
     needs_masks=lambda method: True,
+    asks_backbone=lambda method: method.subjects.prior_steps > 200,
     without_phrases="train on a scene with masks (data=scene)",
     fixed_after_training=("method.weights.", "method.subjects."),
     check=check,

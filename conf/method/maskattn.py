@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conf.fields import choice, number
+from conf.method.separate_enhance import check_kernel
 from conf.spec import MethodSpec, data_kind, data_sets
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ def check(config: Run) -> None:
             f"method.gate.denoising_weight=0 with {given}: nothing would be trained; set one of "
             "them"
         )
+    if gate.supervision == "separate_enhance":
+        check_kernel(config.method)
     if gate.gradient == "released" and gate.mode == "soft" and gate.apply_at == "logit":
         raise ValueError(
             "method.gate.gradient=released with method.gate.mode=soft: it is a gradient of "
@@ -116,6 +119,7 @@ METHOD = MethodSpec(
     settings={"gate": Gate},
     reads=("separate",),
     trains=lambda method: method.gate.supervision != "oracle",
+    asks_backbone=lambda method: method.gate.stage == "low" and method.gate.placement != "both",
     draws_with=lambda method: ("judge",) if method.gate.supervision == "oracle" else (),
     needs_phrases=lambda method: method.gate.supervision in ("masks", "separate_enhance"),
     needs_masks=lambda method: method.gate.supervision == "masks",

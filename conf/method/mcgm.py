@@ -60,6 +60,7 @@ def check(config: Run) -> None:
 METHOD = MethodSpec(
     settings={"masks": Masks},
     reads=("weights", "subjects"),
+    asks_backbone=lambda method: method.subjects.prior_steps > 200,
     data_kinds=("captions", "scene"),
     needs_phrases=lambda method: True,
     needs_masks=lambda method: True,

@@ -10,7 +10,7 @@ from conf.fields import choice, number
 from conf.spec import MethodSpec, data_kind
 
 if TYPE_CHECKING:
-    from conf.schema import Run
+    from conf.schema import Method, Run
 
 DENOISING = {"control": ("denoising",)}  # Then there are no losses on maps
 UNDISTILLED = {"distillation_weight": (0,), **DENOISING}
@@ -58,6 +58,21 @@ class Separate:
     test_time: int = number(0, minimum=0)
 
 
+def check_kernel(method: Method) -> None:
+    """Raises ValueError for a smoothing kernel without a middle, or larger than mirrored maps."""
+    separate = method.separate
+    if separate.kernel % 2 == 0:
+        raise ValueError(
+            f"method.separate.kernel={separate.kernel} has no middle: expected an odd number, "
+            "1 for no smoothing"
+        )
+    if separate.kernel // 2 >= separate.side and separate.control != "denoising":
+        raise ValueError(
+            f"method.separate.kernel={separate.kernel} with method.separate.side={separate.side}: "
+            f"maps of that side are smoothed by at most {2 * separate.side - 1}"
+        )
+
+
 def check(config: Run) -> None:
     """Raises ValueError where nothing would be trained, or losses and data do not go together."""
     separate, data = config.method.separate, config.data
@@ -73,11 +88,7 @@ def check(config: Run) -> None:
             "method.weights.trainable=none with method=separate_enhance: nothing would be "
             "trained; the paper trains k"
         )
-    if separate.kernel % 2 == 0:
-        raise ValueError(
-            f"method.separate.kernel={separate.kernel} has no middle: expected an odd number, "
-            "1 for no smoothing"
-        )
+    check_kernel(config.method)
     if separate.store == "second_half" and separate.heads != "each":
         raise ValueError(
             f"method.separate.store=second_half with heads={separate.heads}: it parts a sample's "

@@ -71,6 +71,9 @@ class AdapterFile:
         backbone, sha256 = card.get("backbone", {}), card.get("sha256")
         if not isinstance(backbone, dict):
             raise AdapterError(f"{path}: backbone={backbone!r}: expected its source and revision")
+        for fact in ("source", "revision"):
+            if not isinstance(value := backbone.get(fact), str | None):
+                raise AdapterError(f"{path}: backbone.{fact}={value!r}: expected a text or null")
         if not isinstance(sha256, str | None):
             raise AdapterError(f"{path}: sha256={sha256!r}: expected 64 hexadecimal digits")
         run = _read_settings(path, name, card)

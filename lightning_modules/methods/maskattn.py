@@ -48,6 +48,7 @@ from lightning_modules.training import distributed
 
 if TYPE_CHECKING:
     from conf.schema import Run
+    from lightning_modules.backbone.configs import BackboneConfigs
     from lightning_modules.tracking.mlflow import SeedRun
 
 # Which layers are gated -> their kind, None for both
@@ -89,6 +90,22 @@ class MaskAttn(Method):
     def build_gates(self) -> Gates:
         """New gates, with the weights that torch's generator draws now."""
         return _build_gates(self.backbone, self.config, self.resolution)
+
+    @classmethod
+    def check_backbone(cls, config: Run, backbone: BackboneConfigs) -> None:
+        """A UNet's coarsest layers are those of the mid block, neither of encoder nor of decoder.
+        Raises ValueError."""
+        gate = config.method.gate
+        if (
+            gate.stage != "low"
+            or gate.placement == "both"
+            or backbone.family.denoiser_name != "unet"
+        ):
+            return
+        raise ValueError(
+            f"method.gate.stage=low with method.gate.placement={gate.placement}: the layers of "
+            f"that stage lie in the mid block of {backbone.family.label}; set placement=both"
+        )
 
     @classmethod
     def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:

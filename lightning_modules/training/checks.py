@@ -56,7 +56,8 @@ def check(config: Run) -> None:
     # Models that the project names are known to do: planning with them imports nothing large
     path, late = Path(config.backbone.path).expanduser(), conf.with_eval_overrides(config)
     known = is_listed(config.backbone.name) or str(path) == "embedded"
-    if path.is_dir() or not known or late.evaluation.steps > MANY_STEPS:
+    asks = methods()[config.method.name].asks_backbone(config.method)
+    if path.is_dir() or not known or asks or late.evaluation.steps > MANY_STEPS:
         check_configs(config, download=False)
     _check_detections(config)
 

@@ -130,6 +130,11 @@ def test_mask_attention_value_of_the_released_code(size: int):
     )
 
 
+def test_kernels_beyond_the_maps_are_refused_before_they_are_made():
+    with pytest.raises(ValueError, match="cannot be smoothed with size=10000000000001"):
+        smooth(torch.ones(2, 4, 4), 10**13 + 1)
+
+
 def test_kernel_reads_sigma_as_the_released_code():
     kernel = gaussian_kernel(3, 0.5)
     assert kernel.dtype == torch.float32 and float(kernel.sum()) == pytest.approx(1, abs=1e-6)

@@ -109,6 +109,8 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "family": (put("backbone", "family", value="PixArt"), f"{CARD}.*family PixArt.*has Stable"),
     "widths": (put("backbone", "widths", value=["320x768"]), f"{CARD}.*widths .*320x768"),
     "backbone": (put("backbone", value="sd1"), f"{CARD}: backbone='sd1'"),
+    "source": (put("backbone", "source", value={}), f"{CARD}: backbone.source={{}}: expected a"),
+    "revision": (put("backbone", "revision", value=1.5), f"{CARD}: backbone.revision=1.5: exp"),
     "nan": (fill(float("nan")), f"{TENSORS}: heads.* not finite"),
     "infinite": (fill(float("inf")), f"{TENSORS}: heads.* not finite"),
     "other file": (rewrite(lambda t: t[first(t)].add_(1), signed=False), f"{TENSORS} is not the"),

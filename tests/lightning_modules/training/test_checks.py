@@ -19,6 +19,7 @@ PLAIN = Run(
     evaluation=Evaluation(prompts=4),
 )
 SCENE = {"data.name": "scene"}
+SCENE_RUN = {**SCENE, "method.subjects.prior_weight": 1.0}
 TWO = {**SCENE, "method.subjects.tokens": ["<a>", "<b>"]}
 OWN = {"data.name": "coco", "data.root": "/x", "evaluation.prompts": 0}
 PROMPTS = {"data.name": "prompts", "data.root": "p", "evaluation.prompts": 0}
@@ -77,6 +78,22 @@ SUBJECTS = [
             "maskattn",
             {"evaluation.splits": []},
             r"splits=\[\] names no split.*evaluation.prompts=0",
+        ),
+        (
+            "maskattn",
+            {"method.gate.stage": "low", "method.gate.placement": "encoder"},
+            "stage=low with method.gate.placement=encoder: .*mid block.*placement=both",
+        ),
+        *(
+            (method, {**extra, "method.separate.kernel": 33}, "kernel=33 .*side=16: .*at most 31")
+            for method, extra in (
+                ("separate_enhance", {}),
+                ("maskattn", {"method.gate.supervision": "separate_enhance"}),
+            )
+        ),
+        *(
+            (method, {**SCENE_RUN, "method.subjects.prior_steps": 2000}, "prior_steps=2000: ")
+            for method in ("mcgm", "break_a_scene")
         ),
         ("maskattn", {"evaluation.splits": ["val", "val"]}, "splits names 'val' twice"),
         ("maskattn", {"evaluation.steps": 2000}, "evaluation.steps=2000: .*cannot sample"),
