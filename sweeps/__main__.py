@@ -52,7 +52,8 @@ def main(argv: list[str]) -> int:
                 )
                 cure = f"to run it: python -m {command}"
             else:
-                cure = f"to run a sweep: python -m sweeps.<name> key=value …{nearest(word, names)}"
+                cure = "to run a sweep: python -m sweeps.<name> key=value …"
+                cure += nearest(word, [*names, "all", "ui"])
             print(
                 "error: python -m sweeps only lists (output=FOLDER, storage=URL), runs all (all) "
                 f"and opens results (ui), got {word!r}; {cure}",

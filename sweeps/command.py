@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 
 from conf import load as conf
+from conf.describe import nearest
 from sweeps.engine.errors import LaunchError, NoRoom, PlanError, StorageError, SweepAborted
 from sweeps.engine.resolve import resolve
 from sweeps.engine.signals import Signals, Stopped
@@ -42,6 +43,14 @@ def config_words(argv: Sequence[str]) -> list[str]:
     return words
 
 
+def check_flags(argv: Sequence[str]) -> None:
+    """Raises PlanError for a word that looks like a flag and is none."""
+    for word in argv:
+        if word.startswith("-") and word not in FLAGS:
+            known = ", ".join(FLAGS)
+            raise PlanError(f"{word}: no such flag; there are {known}{nearest(word, FLAGS)}")
+
+
 def main(
     sweep: Sweep,
     argv: Sequence[str] | None = None,
@@ -63,6 +72,7 @@ def main(
     words = config_words(argv)
     with Signals().handle() as signals:
         try:
+            check_flags(argv)
             request = resolve(sweep, conf.load(words, sweep.preset), words)
             if "--plan" in argv:
                 from sweeps.engine.preview import print_preview

@@ -17,7 +17,7 @@ from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
 from reports.answer.files import read_answer, read_verdicts
-from sweeps.command import REFUSED, REMEASURE, REPLAY, config_words
+from sweeps.command import REFUSED, REMEASURE, REPLAY, check_flags, config_words
 from sweeps.command import main as run_one
 from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.display import make_console, show
@@ -115,6 +115,7 @@ def main(
 
     words = config_words(argv)
     try:
+        check_flags(argv)
         entries = list_entries(words, discover() if selected is None else selected)
         for entry in entries:
             if entry.request is None:

@@ -164,6 +164,7 @@ def test_other_words_are_refused(
         (["seed=4294967294", "--plan"], "the last one, 4294967296, is beyond 4294967295"),
         (["data.eval_images=10", "--plan"], "set data.eval_images to 56 or higher"),
         (["method=mcgm"], "method=mcgm does not read method.gate.threshold"),
+        (["--pln"], "--pln: no such flag; there are --plan, "),
         (["candidates=4"], "candidates is for mode=search"),
         (["mode=list", "--plan"], "cells=[…] names"),
         (["storage=sqlite:///x.db"], "SQLite, for one, hands one queued trial to two workers"),
