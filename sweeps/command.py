@@ -82,8 +82,8 @@ def main(
             # Loads what a plan can do without
             from sweeps.engine.session import run_sweep
 
-            flags = [flag for flag in (REMEASURE, REPLAY) if flag in argv]
-            return run_sweep(request, signals, train, program, flags)
+            instead = [flag for flag in (REMEASURE, REPLAY) if flag in argv]
+            return run_sweep(request, signals, train, program, instead)
         except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
             print(f"error: {error}", file=sys.stderr)
             return REFUSED
