@@ -20,7 +20,9 @@ LIMITS = (
     "after a drop, and several workers would have asked later. Each candidate is compared with "
     "the control and those before it, so that the order counts. A loss in training says nothing "
     "of images by itself. What is saved is what these trials took; adapters that other cells "
-    "need are not counted. That the winner was kept here is one case and no rate."
+    "need are not counted. That the winner was kept or dropped here is one case and no rate, and "
+    "where it leads by less than the intervals of this report it leads by chance, so that "
+    "nothing known was lost."
 )
 
 
