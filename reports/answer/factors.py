@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reports import prose
-from reports.answer.words import show_shift, verdict_word
+from reports.answer.words import LESS, show_shift, verdict_word
 from reports.factors import FactorEffects, Interaction, JudgedEffect
 from reports.results import SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN
@@ -26,6 +26,8 @@ __all__ = [
     "word_of_interaction",
 ]
 
+CLAIMS = ("better", "worse", "higher", "lower")
+QUOTED = 4  # Levels that one part of the answer names, those with the largest effect
 NAMED = 6  # Cells, or groups of aliases, that a sentence names
 
 
@@ -169,25 +171,23 @@ def state_effects(results: SweepResults, effects: FactorEffects | None) -> str:
     name = prose.lower(effects.metric.label)
     if not any(len(judged.verdict.seeds) > 1 for judged in effects.main):
         return ""
+    groups: dict[str, list[JudgedEffect]] = {}
+    for judged in sorted(effects.main, key=lambda judged: -abs(judged.verdict.mean)):
+        verdict = judged.verdict
+        word = verdict.verdict
+        if word == DIFFERS:
+            word = verdict.direction if verdict.matters else LESS
+        groups.setdefault(word, []).append(judged)
     parts = []
-    for word in ("better", "worse", "higher", "lower"):
-        own = [
-            judged
-            for judged in effects.main
-            if judged.verdict.verdict == DIFFERS and judged.verdict.direction == word
+    for word in (*CLAIMS, LESS, NO_DIFFERENCE, OPEN):
+        shown = [
+            name_effect(results, judged)
+            + (f" ({show_shift(judged.verdict)})" if word in (*CLAIMS, LESS) else "")
+            for judged in groups.get(word, [])
         ]
-        own.sort(key=lambda judged: -abs(judged.verdict.mean))
-        if own:
-            listed = [f"{name_effect(results, j)} ({show_shift(j.verdict)})" for j in own]
-            parts.append(f"{word} with {prose.join_some(listed, 4)}")
-    rest = [judged for judged in effects.main if judged.verdict.verdict != DIFFERS]
-    for word in (NO_DIFFERENCE, OPEN):
-        own = [judged for judged in rest if judged.verdict.verdict == word]
-        if own:
-            listed = prose.join_some([name_effect(results, judged) for judged in own], 4)
-            parts.append(f"{word} with {listed}")
+        parts += [f"{word} with {prose.join_some(shown, QUOTED)}"] if shown else []
     text = f"Main effects, over all levels of the other factors: {name} is {'; '.join(parts)}."
-    if not parts or parts[0].startswith((NO_DIFFERENCE, OPEN)):
+    if not groups.keys() & set(CLAIMS):
         text = f"Main effects on {name}, over all levels of the other factors: {'; '.join(parts)}."
     return f"{text} {_state_interactions(results, effects)}".strip()
 
@@ -206,13 +206,16 @@ def _state_interactions(results: SweepResults, effects: FactorEffects) -> str:
         return f"Effects depend on each other in {prose.join_some(listed, 3)}."
     decimals = effects.interactions[0].parts[0].verdict.decimals
     bound = prose.show_up(max(own.bound for own in effects.interactions), decimals)
+    what = "no interaction of two"
+    if any(len(other) == 2 for own in effects.interactions for _, other in own.aliases):
+        what += ", or sum of those that cannot be separated,"
     if all(own.excluded for own in effects.interactions):
-        return f"They add up: no interaction of two is larger than {bound}."
+        return f"They add up: {what} is larger than {bound}."
     if not math.isfinite(max(own.bound for own in effects.interactions)):
         return ""
     return (
-        f"Whether they add up is {OPEN}: no interaction is shown, and one of two may be as large "
-        f"as {bound}."
+        f"Whether they add up is {OPEN}: {what} is shown to matter, and one may be as large as "
+        f"{bound}."
     )
 
 

@@ -268,6 +268,19 @@ def test_without_images_effects_go_by_seeds() -> None:
     assert effects.interactions[0].test.df == 2 and effects.interactions[0].test.p < 0.01
 
 
+def test_less_than_matters_is_no_claim() -> None:
+    names = ("bias", "gradient", "protect")
+    results = made(
+        GRID, CONTROL, lambda *cell: 0.6 - 0.03 * (cell[1] == "released"), names, seeds=12
+    )
+    effects = judged(results)
+    one = effects.main[2]
+    assert one.verdict.verdict == DIFFERS and not one.verdict.matters
+    text = state_effects(results, effects)
+    assert "differs, by less than matters with gradient released (−0.0" in text
+    assert "worse with" not in text and "better with" not in text
+
+
 def test_one_seed_claims_nothing() -> None:
     results = made(GRID, CONTROL, damage, seeds=1)
     effects = judged(results)
