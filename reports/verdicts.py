@@ -253,6 +253,10 @@ def _judge_images(
     if len(table.prompts) < 2:
         raise NoTable("there is one prompt")
     controls = list(dict.fromkeys(control for _, control in pairs))
+    if not pairs and len(against) > 1:
+        raise NoTable("nothing that is compared with a control has finished")
+    if pairs:  # Cells of a control of its own tell how far its trainings scatter
+        against = [(control, untouched) for control, untouched in against if control in controls]
     used = {name for pair in (*pairs, *against) for name in pair}
     families: dict[str, Any] = {"level": level, "binary": table.binary}
     if metric is results.headline and results.primary:

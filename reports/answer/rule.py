@@ -103,10 +103,10 @@ def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
 
 def _describe_family(results: SweepResults, verdicts: MetricVerdicts) -> str:
     count, noun = len(verdicts.levels), results.noun
-    miss = prose.show_level(1 - results.level)
-    of_levels = f"all {count} {noun}s at once have a chance of {miss} % at most that one misses"
+    hold = f"to hold in {prose.show_level(results.level)} % of sweeps"
+    of_levels = f"all {count} {noun}s at once are {hold}"
     if count == 1:
-        of_levels = f"a chance of {miss} % at most that it misses"
+        of_levels = f"it is {hold}"
     if len(results.controls) > 1:
         of_levels += " (one family over all controls, taken as independent)"
     if verdicts.untouched:

@@ -341,6 +341,8 @@ def test_a_control_that_nothing_is_compared_with_is_open_for_its_own_reason() ->
     tables = {label: {"success": outcomes(0.6, i)} for i, label in enumerate(labels)}
     tables[BACKBONE] = {"success": outcomes(0.55, 99)}
     results = make_results(tables, ["x / sound", "y / sound"], SUCCESS, within=True)
+    judged = judge(results, SUCCESS)
+    assert [(v.cell, v.control) for v in judged.levels] == [("x / other", "x / sound")]
     text = conclude(results, compare_cells(results)).method
     assert "the method at y / sound is any better than the untouched backbone is open: noth" in text
     assert "the two share no finished seed" not in text
@@ -401,3 +403,12 @@ def test_nothing_settles_a_metric_for_which_no_difference_matters() -> None:
 def test_a_bound_that_is_printed_still_holds() -> None:
     assert prose.show_up(0.0411, 3) == "0.042" and prose.show_up(-0.0411, 3) == "0.042"
     assert prose.show_up(0.041, 3) == "0.041" and prose.show_up(0.1 + 0.2, 1) == "0.3"
+
+
+def test_controls_alone_are_not_compared_with_each_other() -> None:
+    labels = ["x / sound", "y / sound"]
+    tables = {label: {"success": outcomes(0.6, i)} for i, label in enumerate(labels)}
+    tables[BACKBONE] = {"success": outcomes(0.55, 99)}
+    judged = judge(make_results(tables, labels, SUCCESS, within=True), SUCCESS)
+    assert not judged.levels and [v.cell for v in judged.untouched] == labels
+    assert {(v.rule, v.family) for v in judged.untouched} == {(PER_SEED_T, 2)}
