@@ -87,7 +87,7 @@ def build_content(
         blocks += [typeset.paragraph(no_cases)] if no_cases else []
     variance = explain_variance(results, verdicts_of(entries, results.headline))
     blocks += variance_blocks(variance, pictures.get("variance"))
-    blocks += luck_blocks(results)
+    blocks += luck_blocks(results) if variance else []
     blocks.append(typeset.heading("Statistics"))
     blocks += map(typeset.paragraph, explain_statistics(results, entries, conclusion))
     for table in alike_tables(results, entries):

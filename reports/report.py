@@ -22,6 +22,7 @@ from reports.figures.cases import explain_no_cases, find_cases
 from reports.files import drafting, named_when_full, publish
 from reports.results import ReportError, SweepResults, hide_password
 from reports.tables import CellMetric, Table
+from reports.variances import variance_tables
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -79,6 +80,7 @@ def _all_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
         *tables.difference_tables(results, entries),
         *tables.alike_tables(results, entries),
         *tables.effect_tables(results, entries),
+        *variance_tables(results, tables.verdicts_of(entries, results.headline)),
     ]
 
 

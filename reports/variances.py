@@ -37,6 +37,7 @@ __all__ = [
     "state_spending",
     "tabulate_sources",
     "variance_blocks",
+    "variance_tables",
 ]
 
 ALIKE = 0.1  # Seeds and prompts whose use differs by less are worth the same
@@ -169,6 +170,13 @@ def variance_blocks(variance: Variance | None, drawn: Picture | None) -> list[ty
         table = tabulate_sources(variance.sources, variance.label)
         blocks.append(typeset.table(table, ["auto", 1.9, 1.7, 1.2, "fill"], 8.8, left=(0, 4)))
     return blocks
+
+
+def variance_tables(results: SweepResults, verdicts: MetricVerdicts) -> list[Table]:
+    """The table of sources, where there is one."""
+    variance = explain_variance(results, verdicts)
+    sources = variance.sources if variance else ()
+    return [tabulate_sources(sources, verdicts.metric.label)] if sources else []
 
 
 def list_sources(

@@ -41,7 +41,7 @@ def draw_pages(folder: Path, tmp_path: Path) -> list[np.ndarray]:
         ("eight", 7),
         pytest.param("threshold", 7, marks=pytest.mark.slow),
         pytest.param("broken", 7, marks=pytest.mark.slow),
-        pytest.param("grid", 13, marks=pytest.mark.slow),
+        pytest.param("grid", 16, marks=pytest.mark.slow),
     ],
 )
 def test_every_page_has_ink_and_empty_margins(

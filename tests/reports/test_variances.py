@@ -175,3 +175,11 @@ def test_the_bars_show_the_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_shares_as_text(share: float, text: str) -> None:
     assert variances.show_share(share) == text
+
+
+def test_the_table_goes_into_text_files_too() -> None:
+    results = make_grid()
+    verdicts = verdicts_of(compare_all(results), results.headline)
+    [table] = variances.variance_tables(results, verdicts)
+    assert [row[0] for row in table.rows][:3] == ["head", "stage", "head × stage"]
+    assert all(row[2].endswith("%") for row in table.rows)
