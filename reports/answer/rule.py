@@ -90,7 +90,8 @@ def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
             text += f" (from {len(pooled.pool)} cells and {len(pooled.seeds)} seeds)"
     text += (
         f"; a {noun} that scatters more counts more, none less. The interval is the image noise of "
-        "each comparison times this factor, plus how differently prompts respond, with Dunnett's "
+        "each comparison times this factor (and never less than that noise), plus how differently "
+        "prompts respond, with Dunnett's "
         f"quantile: {family}."
     )
     if table.binary:
