@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["SETTLED", "read_level", "read_looks", "read_seed_counts"]
+__all__ = ["LEVEL", "SETTLED", "read_level", "read_looks", "read_seed_counts"]
 
 LEVEL = 0.95
 SETTLED = "settled"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from reports import prose
-from reports.looks import SETTLED, read_looks, read_seed_counts
+from reports.looks import LEVEL, SETTLED, read_looks, read_seed_counts
 
 __all__ = ["state_looks", "warn_of_looks"]
 
@@ -13,7 +13,7 @@ __all__ = ["state_looks", "warn_of_looks"]
 def warn_of_looks(tags: Mapping[str, str]) -> str:
     """What looking again has cost; "" where there was one look."""
     looks = read_looks(tags)
-    if looks["looks"] < 2:
+    if looks["looks"] < 2 or looks["error"] < 1.1 * (1 - LEVEL):  # Hardly any more data
         return ""
     return (
         f"Looked at {looks['looks']} times, each time with more of the same trials: at 95 % each, "

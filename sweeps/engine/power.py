@@ -4,6 +4,7 @@ costs."""
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -110,7 +111,7 @@ def _list_ways(
 
     plans, last = [], _fewest(lambda n: enough(n, prompts), seeds, MOST_SEEDS)
     for count in range(seeds, (last or MOST_SEEDS) + 1):
-        found = _fewest(lambda n, count=count: enough(count, n), prompts, limit)
+        found = _fewest(functools.partial(enough, count), prompts, limit)
         if found is not None:
             plans.append(design.with_seeds(count).with_prompts(found))
     alone = [plan for plan in plans if seeds == plan.most_seeds or prompts == plan.prompts]

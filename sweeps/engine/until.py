@@ -70,7 +70,8 @@ def add_looks(
         history = history.add(last)
     else:
         _, prompts = _find_done(request, finished, facts)
-    now = last.last and (last.last.after or last.last.design)
+    look = last.last
+    now = (look.after or look.design) if look else None
     asked = {cell.text: config.seeds for cell in request.cells}
     if now is None:
         now = Design(dict.fromkeys(asked, last.planned[0]), prompts)
@@ -329,7 +330,7 @@ def _covers(known: Design, design: Design) -> bool:
 def _describe_again(history: History) -> str:
     """What several looks cost, in a line; empty where there was one."""
     looks = history.claimed()
-    if len(looks) < 2:
+    if len(looks) < 2 or history.error < 1.1 * ALPHA:  # Hardly any more data
         return ""
     sizes = " → ".join(f"{x.design.most_seeds} seeds × {x.design.prompts} prompts" for x in looks)
     return (
