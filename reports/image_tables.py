@@ -19,7 +19,7 @@ import numpy as np
 from reports.per_image import metric_values
 from reports.results import CellResults, ReportedMetric, Samples, SweepResults, Trial
 
-__all__ = ["ImageTable", "NoTable", "build_table", "keep_common_prompts"]
+__all__ = ["ImageTable", "NoTable", "build_table", "keep_common_prompts", "read_plain_values"]
 
 EQUAL = 1e-6  # Of a mean over images and the value that was logged
 
@@ -33,7 +33,7 @@ class ImageTable:
     """``y``: cell -> seed -> values [prompts]; ``prompts``: "split/id" of each.
 
     ``binary``: every image is right or wrong. ``own_prompts``: each seed has prompts of its own,
-    as many as the others, and ``prompts`` are those of the first.
+    as many as the others and none of theirs, and ``prompts`` are those of the first.
     """
 
     metric: ReportedMetric
@@ -67,6 +67,8 @@ def build_table(results: SweepResults, metric: ReportedMetric) -> ImageTable:
     own_prompts = any(set(prompts) != set(first[0]) for prompts in first)
     if own_prompts and len({len(prompts) for prompts in first}) > 1:
         raise NoTable("seeds have different numbers of prompts of their own")
+    if own_prompts and sum(map(len, first)) > len(set().union(*first)):
+        raise NoTable("seeds share some of their prompts, so that the two cannot be told apart")
     y: dict[str, dict[int, np.ndarray]] = {}
     for prompts, (seed, of_seed) in zip(first, rows.items(), strict=True):
         for name, own in of_seed.items():
@@ -74,6 +76,31 @@ def build_table(results: SweepResults, metric: ReportedMetric) -> ImageTable:
             y.setdefault(name, {})[seed] = np.array([own[prompt] for prompt in order])
     in_order = {c.name: dict(sorted(y[c.name].items())) for c in results.cells if c.name in y}
     return ImageTable(metric, tuple(first[0]), in_order, binary, own_prompts)
+
+
+def read_plain_values(results: SweepResults, table: ImageTable) -> ImageTable:
+    """The table of the values of images as they are, where the metric weights them: ``table`` has
+    each image's share in the ratio of its trial. An image of weight 0 has no value, and 0 here on
+    all sides. Raises NoTable where cells have values of other images."""
+    metric = table.metric
+    if not metric.weight:
+        return table
+    y: dict[str, dict[int, np.ndarray]] = {}
+    first: dict[int, set[str]] = {}
+    for cell, trial in results.trials():
+        if trial.seed not in table.y.get(cell.name, {}) or trial.samples is None:
+            continue
+        weights = metric_values(
+            trial.samples, dataclasses.replace(metric, key=metric.weight, weight="")
+        )
+        values = metric_values(trial.samples, dataclasses.replace(metric, weight=""))
+        counted = {name for name in values if weights.get(name)}
+        if first.setdefault(trial.seed, counted) != counted:
+            raise NoTable("cells have values of other images")
+        shares = metric_values(trial.samples, metric)
+        own = _average_noises({name: values[name] if name in counted else 0.0 for name in shares})
+        y.setdefault(cell.name, {})[trial.seed] = np.array([*own.values()])
+    return dataclasses.replace(table, y=y)
 
 
 def _read_images(cell: CellResults, trial: Trial, metric: ReportedMetric) -> dict[str, float]:

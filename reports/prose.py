@@ -6,6 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from reports.results import SEPARATOR, CellResults, ReportedMetric, SweepResults
 from reports.statistics import Interval
 
@@ -63,7 +65,19 @@ def show_interval(
     where they are the same: equal values have no spread, which is no certainty."""
     if interval is None or not interval.high > interval.low:
         return DASH
-    return f"[{form(interval.low, digits)}, {form(interval.high, digits)}]"
+    marks = getattr(interval, "marks", ())  # Of a verdict
+    low, high = (form(x, count_digits(x, digits, marks)) for x in (interval.low, interval.high))
+    return f"[{low}, {high}]"
+
+
+def count_digits(value: float, digits: int, marks: Sequence[float]) -> int:
+    """``digits``, or as many more (four at most) as tell on which side of each mark a value is: an
+    interval that ends at 0.0003 does not read as one that has 0 in it."""
+    for more in range(5):
+        shown = round(value, digits + more)
+        if all(np.sign(shown - mark) == np.sign(value - mark) for mark in marks):
+            return digits + more
+    return digits
 
 
 def show_difference(interval: Interval, digits: int) -> str:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from reports import prose
 from reports.answer.words import verdict_word
+from reports.image_tables import NoTable, read_plain_values
 from reports.results import CellResults, ReportedMetric, SweepResults
 from reports.statistics import (
     Effect,
@@ -26,7 +27,7 @@ from reports.statistics import (
     probability_of_improvement,
     standardised,
 )
-from reports.verdicts import PER_SEED_T, MetricVerdicts, Verdict, judge_metrics
+from reports.verdicts import IMAGES_ALONE, PER_SEED_T, MetricVerdicts, Verdict, judge_metrics
 
 OLDER = " t"  # Marks intervals over seeds where others are of images
 MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # Cells side by side on an A4 page
@@ -130,9 +131,17 @@ def find_improvements(
     if table is None or verdicts.pooled is None or better == "none" or not pairs:
         return {}
     used = {name for pair in pairs for name in pair}
+    try:
+        table = read_plain_values(results, table)
+    except NoTable:
+        return {}
     y = {name: rows for name, rows in table.y.items() if name in used}
     found = probability_of_improvement(y, level=level, better=better, pairs=pairs)
-    return {str(improvement.cell): improvement for improvement in found}
+    alone = {verdict.cell for verdict in verdicts.levels if verdict.rule == IMAGES_ALONE}
+    return {  # One training says nothing of others
+        str(i.cell): replace(i, low=math.nan, high=math.nan) if i.cell in alone else i
+        for i in found
+    }
 
 
 def verdicts_of(entries: Sequence[CellMetric], metric: ReportedMetric) -> MetricVerdicts:
@@ -210,7 +219,7 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
     )
     title = (
         f"{metric.label}{unit}: mean over seeds, difference from {versus_what} and what the answer "
-        f"says of it.{delta}"
+        f"says of it.{delta}{_describe_untouched(entries)}"
     )
     if with_better:
         title += (
@@ -218,6 +227,12 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
             "prompt, equal ones as half, with an interval for all at once."
         )
     return Table(title, columns, rows, note_missing_seeds(results), mark_rows(results.cells))
+
+
+def _describe_untouched(entries: Sequence[CellMetric]) -> str:
+    if not any(e.cell.untouched and e.verdict for e in entries):
+        return ""
+    return " The row of the untouched backbone is a family of its own."
 
 
 def _show_improvement(entry: CellMetric) -> str:
@@ -336,6 +351,8 @@ def difference_tables(results: SweepResults, entries: Sequence[CellMetric]) -> l
         f"({prose.name_control(results)}), its {prose.show_level(results.level)} % interval for "
         f"all {results.noun}s at once, and what that says."
     )
+    if any(e.cell.untouched and e.verdict for e in entries):
+        title += " The untouched backbone is a family of its own."
     if any(e.verdict and e.verdict.rule == PER_SEED_T for e in entries):
         title += f" {OLDER.strip()}: no table of images, so by t-intervals over seeds (Bonferroni)."
     cells = [cell for cell in results.cells if not cell.control]

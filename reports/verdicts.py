@@ -49,6 +49,7 @@ __all__ = [
     "judge_metrics",
     "name_direction",
     "read_costs",
+    "scatters",
 ]
 
 COLLAPSED, IDENTICAL = "collapsed", "identical in every image"
@@ -90,6 +91,14 @@ class Verdict:
     collapse: Collapse | None = None
     settle: Needed | None = None
     alike: tuple[float, float] | None = None
+    fallen: str = ""  # The cell whose trainings collapsed
+
+    @property
+    def marks(self) -> tuple[float, ...]:
+        """On which side of these its interval ends decides the verdict."""
+        delta = self.metric.delta
+        zero = (0.0,) if self.verdict == DIFFERS else ()
+        return zero if delta is None else (*zero, delta, -delta)
 
     @property
     def bound(self) -> float:
@@ -117,7 +126,8 @@ class Verdict:
     @property
     def unstable(self) -> bool:
         """Whether its trainings scatter in a way of their own."""
-        return self.images is not None and self.images.unstable
+        c = self.images
+        return c is not None and c.unstable and c.own_design_effect > 1
 
     @property
     def interval(self) -> Interval:
@@ -290,7 +300,8 @@ def _judge_images(
 
     def judged(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
         settling: list[Needed | None] = [None] * len(comparisons)
-        if metric.delta is not None:  # Else nothing small can be settled
+        # Without δ nothing small can be settled, and one seed does not tell how trainings scatter
+        if metric.delta is not None and math.isfinite(pooled.design_effect):
             settling = needed(comparisons, metric.delta, *costs)
         found = zip(comparisons, settling, strict=True)
         return tuple(_judge_one(table, c, settle, decimals) for c, settle in found if c.seeds)
@@ -319,7 +330,7 @@ def _judge_one(
             left, right, better=metric.better, binary=table.binary, seeds=c.seeds, level=c.level
         )
         # A cell that is far worse in every seed may pass the limit in some of them only
-        if found.mixed and _scatters(c):
+        if found.mixed and scatters(c):
             collapse, verdict = found, COLLAPSED
     if verdict != OPEN:
         settle = None
@@ -341,10 +352,11 @@ def _judge_one(
         images=c,
         collapse=collapse,
         settle=settle,
+        fallen=cell if collapse else "",
     )
 
 
-def _scatters(c: Comparison) -> bool:
+def scatters(c: Comparison) -> bool:
     """Whether its seeds scatter more than their images explain."""
     if not c.own_design_effect > 1:
         return False

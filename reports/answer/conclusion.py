@@ -229,7 +229,11 @@ def _describe_brackets(results: SweepResults, verdicts: MetricVerdicts) -> str:
     if len(verdicts.untouched) > 1:
         text += f", those of the {len(verdicts.untouched)} controls against the backbone likewise"
     if verdicts.pooled:
-        return f"{text}, for prompts like these and other seeds."
+        alone = [v.rule == IMAGES_ALONE for v in (*verdicts.levels, *verdicts.untouched)]
+        if alone and all(alone):
+            return f"{text}; of {IMAGES_ALONE}, for prompts like these but no other training."
+        but = f" (but of {IMAGES_ALONE} where there is one training)" if any(alone) else ""
+        return f"{text}, for prompts like these and other seeds{but}."
     if any(verdict.rule == PER_SEED_T for verdict in verdicts.levels):
         return f"{text}; t-intervals over seeds, for these prompts only."
     return f"{text}."

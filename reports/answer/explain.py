@@ -67,7 +67,8 @@ def _explain_sign_flips(results: SweepResults, entries: Sequence[CellMetric]) ->
         return ""
     n = max(len(e.versus.seeds) for e in compared if e.versus)
     fewest = fewest_seeds_for_holm(len(compared))
-    adjusted = f", adjusted by Holm's method for {len(compared)}" if len(compared) > 1 else ""
+    many = prose.count(len(compared), "comparison")
+    adjusted = f", adjusted by Holm's method for {many}," if len(compared) > 1 else ""
     return (
         f"With {prose.count(n, 'seed')} an exact sign-flip test{adjusted} cannot give a p below "
         f"{min(1.0, len(compared) * smallest_sign_flip_p(n)):g}, whatever the data; so no p values "
@@ -85,7 +86,7 @@ def explain_resolution(results: SweepResults, entries: Sequence[CellMetric]) -> 
     digits = count_decimals(entries, results.headline)
     return (
         f"With {size} a true difference in {prose.lower(results.headline.label)} has to be "
-        f"{prose.show(smallest, digits)} to be found with probability {100 * POWER:.0f} %."
+        f"about {prose.show(smallest, digits)} to be found with probability {100 * POWER:.0f} %."
     )
 
 

@@ -128,7 +128,7 @@ def _state_bound(subject: Subject, verdicts: Sequence[Verdict]) -> str:
     if len(judged) == 1:
         what, verb = subject.name(judged[0].cell), subject.verbs[1]
     elif len(judged) < len(verdicts):
-        what = f"Of the {prose.count(len(judged), subject.noun)} with an interval none"
+        what = f"Of the {prose.count(len(judged), subject.noun)} judged by their means none"
     return (
         f" {what} {verb} {subject.label}{subject.of} by more than {describe_bound(judged)} "
         f"({_describe_level(subject, verdicts)})."

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from reports import prose
-from reports.statistics import DIFFERS, NO_DIFFERENCE, Collapse
+from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN, Collapse
 from reports.verdicts import COLLAPSED, IDENTICAL, IMAGES_ALONE, Verdict
 
 __all__ = [
@@ -28,6 +28,10 @@ MOST_SEEDS, MOST_PROMPTS = 100, 10_000  # Beyond these nothing is proposed
 
 def verdict_word(verdict: Verdict) -> str:
     """For tables: "differs: better", "no difference that matters", "open", …"""
+    if verdict.verdict == OPEN and verdict.rule == IMAGES_ALONE:
+        return f"{OPEN} (one training)"
+    if verdict.verdict == COLLAPSED and verdict.fallen == verdict.control:
+        return f"control {COLLAPSED}"
     if verdict.verdict != DIFFERS:
         return verdict.verdict
     return f"{DIFFERS}: {verdict.direction}" if verdict.matters else LESS
@@ -48,7 +52,10 @@ def show_range(verdict: Verdict) -> str:
     """Between −0.090 and +0.080."""
     if not math.isfinite(verdict.low):
         return f"{prose.show_signed(verdict.mean, verdict.decimals)}, without an interval"
-    low, high = (prose.show_signed(x, verdict.decimals) for x in (verdict.low, verdict.high))
+    low, high = (
+        prose.show_signed(x, prose.count_digits(x, verdict.decimals, verdict.marks))
+        for x in (verdict.low, verdict.high)
+    )
     if not verdict.high > verdict.low:
         return f"{low}, without spread to judge it by"
     return f"between {low} and {high}" if low != high else f"{low} to all printed digits"
@@ -83,7 +90,15 @@ def describe_collapse(collapse: Collapse) -> str:
 def describe_bound(verdicts: Sequence[Verdict]) -> str:
     """The largest difference that any of these leaves open, rounded up; "" without intervals."""
     bounds = [v.bound for v in verdicts if math.isfinite(v.bound)]
-    return prose.show_up(max(bounds), verdicts[0].decimals) if bounds else ""
+    if not bounds:
+        return ""
+    digits, delta = verdicts[0].decimals, verdicts[0].metric.delta
+    text = prose.show_up(max(bounds), digits)
+    for more in range(1, 5):  # What is less than matters does not read as δ
+        if delta is None or max(bounds) >= delta or float(text) < delta:
+            break
+        text = prose.show_up(max(bounds), digits + more)
+    return text
 
 
 def describe_settling(verdicts: Sequence[Verdict]) -> str:
@@ -95,7 +110,7 @@ def describe_settling(verdicts: Sequence[Verdict]) -> str:
     prompts = _largest([way.prompts for way in ways], MOST_PROMPTS)
     parts = [prose.count(seeds, "more seed")] if seeds else []
     parts += [prose.count(prompts, "more prompt")] if prompts else []
-    what = "it" if len(verdicts) == 1 else "all of them"
+    what = "it" if len(verdicts) == 1 else "each of them"
     if not parts:
         both = _largest([way.best_seeds for way in ways], MOST_SEEDS)
         more = _largest([way.best_prompts for way in ways], MOST_PROMPTS)
@@ -103,8 +118,8 @@ def describe_settling(verdicts: Sequence[Verdict]) -> str:
             few = f"{MOST_SEEDS} more seeds nor {MOST_PROMPTS:,} more prompts"
             return f"neither {few} alone would settle {what}"
         together = f"{prose.count(both, 'more seed')} with {prose.count(more, 'more prompt')}"
-        return f"about {together} would settle {what}"
-    return f"about {' or '.join(parts)} would settle {what}"
+        return f"about {together} would probably settle {what}"
+    return f"about {' or '.join(parts)} would probably settle {what}"
 
 
 def _largest(counts: Sequence[int | None], most: int) -> int | None:
