@@ -210,7 +210,7 @@ def _state_interactions(results: SweepResults, effects: FactorEffects) -> str:
     if any(len(other) == 2 for own in effects.interactions for _, other in own.aliases):
         what += ", or sum of those that cannot be separated,"
     if all(own.excluded for own in effects.interactions):
-        return f"They add up: {what} is larger than {bound}."
+        return f"They add up, but for less than matters: {what} is larger than {bound}."
     if not math.isfinite(max(own.bound for own in effects.interactions)):
         return ""
     return (

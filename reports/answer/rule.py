@@ -185,8 +185,8 @@ def _state_seeds(results: SweepResults, verdicts: MetricVerdicts) -> str:
         f"Every {noun} is compared with the control {noun} ({prose.name_control(results)}) on "
         f"{prose.lower(results.headline.label)} by its differences seed by seed: the t-interval of "
         f"that difference{widened}. Images could not be used: {verdicts.why}. So the intervals "
-        "speak of these prompts only, suppose differences near normal, and are as wide as so few "
-        "seeds make them."
+        "speak of these prompts only, suppose that seeds' differences are near normal, and "
+        "have one degree of freedom less than there are seeds."
     )
     if verdicts.untouched:
         many = len(verdicts.untouched)
