@@ -34,11 +34,11 @@ class FullDisk(ReportError):
 def drafting(folder: Path) -> Iterator[Path]:
     """A new folder inside of ``folder``, which is created; it goes when the block ends, with all
     that `publish` did not take out. Raises FullDisk."""
-    there = folder.exists()
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     with named_when_full(folder), ExitStack() as stack:
         folder.mkdir(parents=True, exist_ok=True)
-        if not there:  # Where nothing came of it, nothing is left
-            stack.callback(_remove_empty, folder)
+        if new:  # Where nothing came of it, nothing is left
+            stack.callback(_remove_empty, new)
         for left in folder.glob(f"{DRAFT}*"):  # By a process that was killed
             if left.stat().st_mtime < time.time() - ABANDONED:
                 shutil.rmtree(left, ignore_errors=True)
@@ -46,9 +46,11 @@ def drafting(folder: Path) -> Iterator[Path]:
             yield Path(draft)
 
 
-def _remove_empty(folder: Path) -> None:
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """The first is in the second, and so on."""
     with suppress(OSError):
-        folder.rmdir()
+        for folder in folders:
+            folder.rmdir()
 
 
 def publish(draft: Path, names: Sequence[str], folder: Path | None = None) -> None:

@@ -57,7 +57,7 @@ def _describe_common(verdicts: MetricVerdicts) -> str:
     if not pooled.seeds:
         return " Cells have no two seeds in common: the design effect is from each pair's own."
     seeds = prose.join([str(seed) for seed in pooled.seeds])
-    return f" The design effect is from seeds {seeds} of {len(pooled.pool)} cells."
+    return f" The design effect is from seeds {seeds} of {prose.count(len(pooled.pool), 'cell')}."
 
 
 def warn_of_limits(results: SweepResults, verdicts: MetricVerdicts) -> list[str]:

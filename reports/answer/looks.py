@@ -28,7 +28,10 @@ def state_looks(tags: Mapping[str, str]) -> str:
     last = looks["rounds"][-1] if looks["rounds"] else None
     if last is None or not last["until"]:
         return ""
-    sizes = [f"{t['seeds']} seeds of {t['prompts']} prompts a split" for t in last["taken"]]
+    sizes = [
+        f"{prose.count(t['seeds'], 'seed')} of {prose.count(t['prompts'], 'prompt')} a split"
+        for t in last["taken"]
+    ]
     taken = f"{prose.count(len(sizes), 'look')} taken ({', '.join(sizes)})" if sizes else "none yet"
     planned = prose.join([str(seeds) for seeds in last["planned"]])
     ended = f"; it ended since {last['stopped']}" if last["stopped"] else "; it goes on"

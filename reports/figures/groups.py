@@ -320,7 +320,8 @@ def _caption(
     if compared:
         texts.append(
             f"Below: differences from the control {results.noun} by the rule of the answer, with "
-            f"95 % intervals that hold for all {results.noun}s and all {groups} groups at once"
+            f"95 % intervals that hold for all {results.noun}s and "
+            f"{prose.count(groups, 'group')} at once"
             f"{'; shaded: below δ' if metric.delta is not None else ''}. "
             f"{_name_claims(results, differences)}"
         )
@@ -331,6 +332,7 @@ def _caption(
     drawn = len(cells)
     if drawn < sum(bool(cell.trials) for cell in results.cells):
         texts.append(
-            f"Drawn: {drawn} cells, those compared with and those with the lowest and highest mean."
+            f"Drawn: {prose.count(drawn, 'cell')}, those compared with and those with the lowest "
+            "and highest mean."
         )
     return " ".join(texts)

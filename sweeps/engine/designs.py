@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conf.describe import show_count
 from reports.statistics import Comparison, best_prompts, predict_half_width, variances_of
 
 __all__ = [
@@ -169,7 +170,8 @@ def choose_next(
         count = most
     plan = (design.with_seeds(later[0], kept) if later else design).with_prompts(count)
     if plan == design:
-        return None, f"{design.most_seeds} seeds and {design.prompts} prompts a split are the most"
+        prompts = show_count(design.prompts, "prompt")
+        return None, f"{show_count(design.most_seeds, 'seed')} and {prompts} a split are the most"
     return plan, describe_step(design, plan)
 
 

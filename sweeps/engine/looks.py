@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from conf.describe import show_count
 from reports.statistics import error_of_looks
 from sweeps.engine.designs import Costs, Design, Reading, choose_next, cut_to_budget, idle_cells
 from sweeps.engine.stopping import SETTLED
@@ -219,7 +220,7 @@ def decide(
     if not left:
         reason = _describe_end(plan, {r.cell for r in judged} - settled)
     elif plan.until == SETTLED and len(plan.taken) + 1 >= len(plan.planned):
-        reason = f"its {len(plan.planned)} looks are used up"
+        reason = f"none of {show_count(len(plan.planned), 'planned look')} is left"
     elif not wide:
         after, reason = (
             design.with_seeds(design.most_seeds + 1, kept),

@@ -99,7 +99,7 @@ def _list_ways(
         total = costs.between(design, plan)
         if costs.measured:
             return f"about {format_duration(total)}"
-        return f"as long as {total / costs.training:.0f} trainings"
+        return f"as long as {show_count(round(total / costs.training), 'training')}"
 
     def add(plan: Design) -> str:
         parts = []
@@ -120,7 +120,11 @@ def _list_ways(
     if best is not None and best not in alone:
         ways.append(add(best))
     if not any(plan.most_seeds == seeds for plan in plans):
-        have = "more prompts alone" if most is None else f"the {most} prompts of a split alone"
+        have = (
+            "more prompts alone"
+            if most is None
+            else f"the {show_count(most, 'prompt')} of a split alone"
+        )
         ways.insert(0, f"{have} do not do it")
     return ways
 
@@ -134,8 +138,9 @@ def describe_looks(history: History, until: str) -> list[str]:
     lines = [f"until={until}: looks at {planned} seeds at most, intervals of {last.level:.1%}"]
     for number, look in enumerate(last.taken, 1):
         lines.append(
-            f"  look {number}, {look.design.most_seeds} seeds and {look.design.prompts} prompts of "
-            f"each split: widest ±{look.widest:.3g}; {look.reason}"
+            f"  look {number}, {show_count(look.design.most_seeds, 'seed')} and "
+            f"{show_count(look.design.prompts, 'prompt')} of each split: widest "
+            f"±{look.widest:.3g}; {look.reason}"
         )
     return lines
 

@@ -332,7 +332,10 @@ def _describe_again(history: History) -> str:
     looks = history.claimed()
     if len(looks) < 2 or history.error < 1.1 * ALPHA:  # Hardly any more data
         return ""
-    sizes = " → ".join(f"{x.design.most_seeds} seeds × {x.design.prompts} prompts" for x in looks)
+    sizes = " → ".join(
+        f"{show_count(x.design.most_seeds, 'seed')} × {show_count(x.design.prompts, 'prompt')}"
+        for x in looks
+    )
     return (
         f"look {len(looks)} at the same trials and more ({sizes}): at 95 % each, one of these "
         f"looks claims what is not there in {history.error:.0%} of sweeps, not 5 %; until= plans "

@@ -42,8 +42,12 @@ def test_without_a_name_the_sweeps_are_listed(uri: str, capsys: Any) -> None:
         ),
     ],
 )
-def test_errors_are_one_line(words: list[str], message: str, capsys: Any) -> None:
+def test_errors_are_one_line(
+    words: list[str], message: str, capsys: Any, monkeypatch: Any, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(words) == 2
+    assert not list(tmp_path.iterdir())  # Nothing is left of it
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and "secret" not in error
 

@@ -306,7 +306,7 @@ def test_what_the_records_cannot_give_is_refused_at_planning(
     (tmp_path / "seen.json").write_text("{}")
     given = [f"output={tmp_path / 'runs'}", "data=prompts", "evaluation.extractor=none"]
     given += [f"data.root={tmp_path / 'geneval.jsonl'}", "evaluation.attention=false"]
-    given += [f"evaluation.detector={tmp_path / 'seen.json'}"]
+    given += [f"evaluation.detector={tmp_path / 'seen.json'}", "trainer.batch=2"]
     asked = request(SWEEPS["sepen_losses"], *given, *words)
     with pytest.raises(PlanError, match=message):
         asked.check_records()

@@ -49,7 +49,7 @@ def checkpoint(folder: Path) -> tuple[Write, Path]:
 
 
 def images(folder: Path) -> tuple[Write, Path]:
-    store = ImageStore(folder, {"sampling": {"image_format": "png"}}, 1)
+    store = ImageStore(folder, {"sampling": {"image_format": "png"}}, ["first"])
     return lambda version: store.save(0, pixels(version)), store.path(0)
 
 

@@ -164,7 +164,7 @@ def test_claims_have_their_share_of_the_error_and_settled_cells_get_no_more_seed
     assert command("until=settled", "data.eval_images=28") == 0
     told = stored(output)["rounds"][0]
     assert told["level"] == pytest.approx(0.99) and len(told["taken"]) == 5
-    assert told["stopped"] == "its 5 looks are used up"
+    assert told["stopped"] == "none of 5 planned looks is left"
     assert told["taken"][1]["settled"] == ["threshold=0.6"]
     seeds = told["taken"][-1]["design"]["seeds"]
     assert seeds == {CELLS[0]: 20, "threshold=0.4": 20, "threshold=0.5": 20, "threshold=0.6": 5}
