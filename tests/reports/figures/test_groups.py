@@ -108,7 +108,7 @@ def test_the_caption_names_what_differs_and_where(tmp_path: Path) -> None:
     results = make()
     picture = groups.draw_groups(results, build_table(results, SCORE), tmp_path)
     assert picture is not None and (tmp_path / picture.file).is_file()
-    assert "b in “relation”" in picture.caption and "all 6 groups" in picture.caption
+    assert "b in “relation”" in picture.caption and "all levels and 6 groups" in picture.caption
     assert "4 (objects that the prompt names)" in picture.caption
     alone = make(seeds=1)
     picture = groups.draw_groups(alone, build_table(alone, SCORE), tmp_path)
