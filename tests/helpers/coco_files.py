@@ -138,3 +138,19 @@ def write_karpathy(path: Path, splits: dict[int, tuple[str, str]]) -> Path:
         for n, (i, (folder, split)) in enumerate(splits.items())
     ]
     return write(path, {"images": images, "dataset": "coco"})
+
+
+def write_captioned_split(root: Path, captions: list[str], masked: int) -> Path:
+    """A COCO split "train" of an image for each caption; the first ``masked`` show a dog."""
+    entries = listed(range(1, len(captions) + 1))
+    for entry in entries:
+        picture(root / "train" / entry["file_name"])
+    spoken = [
+        {"id": k, "image_id": entry["id"], "caption": text}
+        for k, (entry, text) in enumerate(zip(entries, captions, strict=True))
+    ]
+    write_captions(root / "annotations", "train", entries, each=0, more=spoken)
+    if masked:
+        dogs = [objects(entry["id"], key=k) for k, entry in enumerate(entries[:masked])]
+        write_instances(root / "annotations", "train", entries, dogs)
+    return root

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.coco_files import listed, objects, picture, write_captions, write_instances
+from helpers.coco_files import (
+    write_captioned_split,
+)
 
 from conf import load as conf
 from conf.data.shapes import SPLITS
@@ -27,22 +29,6 @@ SWEEPS = {sweep.name: sweep for sweep in discover()}
 def request(name: str, *words: str) -> Request:
     sweep = SWEEPS[name]
     return resolve(sweep, conf.load(words, sweep.preset), words)
-
-
-def write_data(root: Path, captions: list[str], masked: int) -> Path:
-    """A COCO split "train" with an image for each caption; the first ``masked`` show a dog."""
-    entries = listed(range(1, len(captions) + 1))
-    for entry in entries:
-        picture(root / "train" / entry["file_name"])
-    spoken = [
-        {"id": k, "image_id": entry["id"], "caption": text}
-        for k, (entry, text) in enumerate(zip(entries, captions, strict=True))
-    ]
-    write_captions(root / "annotations", "train", entries, each=0, more=spoken)
-    if masked:
-        dogs = [objects(entry["id"], key=k) for k, entry in enumerate(entries[:masked])]
-        write_instances(root / "annotations", "train", entries, dogs)
-    return root
 
 
 def own_data(root: Path, output: Path) -> list[str]:
@@ -120,7 +106,7 @@ def test_relations_that_some_prompts_state_are_planned(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["mask_training", "threshold"])
 def test_a_plan_refuses_data_without_the_masks_that_it_trains_on(name: str, tmp_path: Path) -> None:
-    root = write_data(tmp_path / "data", ["A dog sleeps."] * 4, masked=0)
+    root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 4, masked=0)
     words = [*own_data(root, tmp_path / "runs")]
     with pytest.raises(PlanError, match="0 of 4 images with masks"):
         request(name, *words).check_records()
@@ -130,7 +116,7 @@ def test_a_plan_says_what_share_of_the_data_has_masks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     captions = ["A dog sleeps.", "A dog runs.", "A dog sits.", "Nothing but snow."]
-    root = write_data(tmp_path / "data", captions, masked=3)
+    root = write_captioned_split(tmp_path / "data", captions, masked=3)
     asked = request("threshold", *own_data(root, tmp_path / "runs"))
     print_preview(asked)
     shown = " ".join(capsys.readouterr().out.split())
@@ -138,21 +124,21 @@ def test_a_plan_says_what_share_of_the_data_has_masks(
 
 
 def test_a_plan_refuses_a_training_set_that_makes_no_batch(tmp_path: Path) -> None:
-    root = write_data(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
+    root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
     words = [*own_data(root, tmp_path / "runs"), "trainer.batch=4"]
     with pytest.raises(PlanError, match="3 training samples, which make no batch of trainer.batch"):
         request("threshold", *words).check_records()
 
 
 def test_a_plan_refuses_too_few_images_for_recall(tmp_path: Path) -> None:
-    root = write_data(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
+    root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
     words = own_data(root, tmp_path / "runs")
     with pytest.raises(PlanError, match="3 real images and .* too few for"):
         request("threshold", *words, "evaluation.precision_recall_k=3").check_records()
 
 
 def test_a_plan_reads_a_file_of_detections(tmp_path: Path) -> None:
-    root = write_data(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
+    root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
     (tmp_path / "seen.jsonl").write_text(json.dumps({"image": 0}))
     words = own_data(root, tmp_path / "runs")
     for file, message in (

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.coco_files import listed, objects, picture, write_captions, write_instances
+from helpers.coco_files import (
+    write_captioned_split,
+)
 from helpers.flickr_files import write_images, write_token
 
 from conf import load as conf
@@ -26,31 +28,19 @@ SEPEN = {"method": "separate_enhance"}
 NOUNS = {**SEPEN, "method.separate.objects": "nouns"}
 
 
-def write_data(root: Path, captions: list[str], masked: int) -> Path:
-    """A COCO split "train" of an image for each caption; the first ``masked`` show a dog."""
-    entries = listed(range(1, len(captions) + 1))
-    for entry in entries:
-        picture(root / "train" / entry["file_name"])
-    spoken = [
-        {"id": k, "image_id": entry["id"], "caption": text}
-        for k, (entry, text) in enumerate(zip(entries, captions, strict=True))
-    ]
-    write_captions(root / "annotations", "train", entries, each=0, more=spoken)
-    if masked:
-        dogs = [objects(entry["id"], key=k) for k, entry in enumerate(entries[:masked])]
-        write_instances(root / "annotations", "train", entries, dogs)
-    return root
-
-
 @pytest.fixture(scope="module")
 def captions_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_data(tmp_path_factory.mktemp("captions"), ["A dog sleeps."] * 4, masked=0)
+    return write_captioned_split(
+        tmp_path_factory.mktemp("captions"), ["A dog sleeps."] * 4, masked=0
+    )
 
 
 @pytest.fixture(scope="module")
 def half(tmp_path_factory: pytest.TempPathFactory) -> Path:
     captions = ["A dog sleeps.", "A dog runs.", "A dog sits.", "Nothing but snow."]
-    root = write_data(tmp_path_factory.mktemp("half"), [*captions, "A lost dog."], masked=3)
+    root = write_captioned_split(
+        tmp_path_factory.mktemp("half"), [*captions, "A lost dog."], masked=3
+    )
     (root / "train" / "000000000005.jpg").unlink()
     return root
 
@@ -97,7 +87,7 @@ def test_data_without_masks_are_refused_before_weights_are_loaded(
 
 
 def test_masks_of_what_no_caption_names_are_no_supervision(base: Run, tmp_path: Path):
-    root = write_data(tmp_path / "data", ["A cat."] * 4, masked=4)
+    root = write_captioned_split(tmp_path / "data", ["A cat."] * 4, masked=4)
     with pytest.raises(ValueError, match="names an object of its image .4 of 4 images with masks"):
         train.run(settings(base, root, tmp_path, GATES), tmp_path / "trial")
 
@@ -137,7 +127,7 @@ def test_noun_phrases_need_no_masks_but_nouns(base: Run, captions_alone: Path, t
     datamodule = build_data(config)
     assert not check_needs(config, datamodule)
     assert [p.text for p in datamodule.train_set[0]["phrases"]] == ["dog"]
-    root = write_data(tmp_path / "data", ["So beautiful!"] * 4, masked=0)
+    root = write_captioned_split(tmp_path / "data", ["So beautiful!"] * 4, masked=0)
     config = settings(base, root, tmp_path / "b", NOUNS)
     with pytest.raises(ValueError, match="give captions that name objects"):
         check_needs(config, build_data(config))
