@@ -1,5 +1,5 @@
 """Effects of several factors on a metric: which of them the cells tell apart, and what is said of
-each, by the rule of ``verdicts``."""
+each, by the rule of ``judging``."""
 
 from __future__ import annotations
 

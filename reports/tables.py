@@ -14,6 +14,7 @@ from typing import TypeVar
 from reports import prose
 from reports.answer.words import verdict_word
 from reports.image_tables import NoTable, read_plain_values
+from reports.judging import judge_metrics
 from reports.results import CellResults, ReportedMetric, SweepResults
 from reports.statistics import (
     Effect,
@@ -27,7 +28,7 @@ from reports.statistics import (
     probability_of_improvement,
     standardised,
 )
-from reports.verdicts import IMAGES_ALONE, PER_SEED_T, MetricVerdicts, Verdict, judge_metrics
+from reports.verdicts import IMAGES_ALONE, PER_SEED_T, MetricVerdicts, Verdict
 
 OLDER = " t"  # Marks intervals over seeds where others are of images
 MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # Cells side by side on an A4 page

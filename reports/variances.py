@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from reports import prose, typeset
+from reports.judging import read_costs
 from reports.results import CellResults, SweepResults, SweptFactor
 from reports.statistics import (
     CellComparisons,
@@ -20,7 +21,7 @@ from reports.statistics import (
 )
 from reports.tables import Table
 from reports.typeset import Picture
-from reports.verdicts import MetricVerdicts, read_costs
+from reports.verdicts import MetricVerdicts
 
 __all__ = [
     "Grid",

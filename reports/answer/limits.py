@@ -8,9 +8,10 @@ from dataclasses import replace
 
 from reports import prose
 from reports.answer.words import describe_collapse
+from reports.judging import scatters
 from reports.results import SweepResults
 from reports.statistics import Collapse, find_collapsed_seeds
-from reports.verdicts import COLLAPSED, IDENTICAL, MetricVerdicts, Verdict, scatters
+from reports.verdicts import COLLAPSED, IDENTICAL, MetricVerdicts, Verdict
 
 __all__ = ["find_fallen_controls", "warn_of_limits"]
 

@@ -9,9 +9,10 @@ from collections.abc import Hashable, Mapping, Sequence
 
 from reports import prose
 from reports.image_tables import NoTable, build_table
+from reports.judging import judge
 from reports.results import CellResults, ReportedMetric, SweepResults
 from reports.statistics import Interval, compare_contrasts, decision, welch
-from reports.verdicts import Verdict, judge
+from reports.verdicts import Verdict
 
 __all__ = ["WELCH", "change_intervals", "judge_cells", "judge_unpaired"]
 

@@ -26,7 +26,7 @@ TRAINING_IN_IMAGES = 295.0  # What a training costs, where no times are known
 def read_verdicts(uri: str, name: str, level: float = 0.95) -> tuple[list[Reading], str]:
     """The comparisons of a sweep's headline, or why there are none. Raises ReportError."""
     from reports.collect import collect
-    from reports.verdicts import judge
+    from reports.judging import judge
 
     results = collect(uri, name)
     verdicts = judge(results, results.headline, level)

@@ -20,6 +20,7 @@ import numpy as np
 
 from reports.collect import collect
 from reports.image_tables import build_table
+from reports.judging import judge
 from reports.results import SweepResults
 from reports.statistics import (
     DIFFERS,
@@ -29,7 +30,7 @@ from reports.statistics import (
     mean_interval,
     paired,
 )
-from reports.verdicts import Verdict, judge
+from reports.verdicts import Verdict
 
 CONCLUSIVE = (DIFFERS, NO_DIFFERENCE)
 DELTA = 0.05

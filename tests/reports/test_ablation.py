@@ -19,10 +19,10 @@ from reports.answer.ablation import (
 )
 from reports.answer.conclusion import conclude
 from reports.factor_tables import factor_blocks, factor_tables
+from reports.judging import judge
 from reports.results import SweepResults
 from reports.statistics import DIFFERS, compare_cells
 from reports.tables import compare_cells as entries_of
-from reports.verdicts import judge
 
 FACTORS = ("bias", "width", "stage")
 CELLS = [*itertools.product("01", repeat=3)]

@@ -16,6 +16,7 @@ from reports.answer.factors import describe_design, state_effects
 from reports.answer.files import answer_json
 from reports.factor_tables import factor_blocks, factor_tables
 from reports.factors import FactorEffects, judge_factors
+from reports.judging import judge
 from reports.results import SweepResults
 from reports.statistics import (
     DIFFERS,
@@ -26,7 +27,7 @@ from reports.statistics import (
     two_level_fraction,
 )
 from reports.tables import compare_cells
-from reports.verdicts import IMAGES_ALONE, PER_SEED_T, POOLED, judge
+from reports.verdicts import IMAGES_ALONE, PER_SEED_T, POOLED
 
 FACTORS = ("bias", "gradient", "protect")
 GRID = [*itertools.product(("0.0", "2.0", "4.0"), ("released", "exact"), ("none", "bos"))]

@@ -60,8 +60,8 @@ def test_a_primary_comparison_stands_alone() -> None:
 
 def test_a_settled_cell_stands_as_it_was_and_others_without_it() -> None:
     from reports.image_tables import ImageTable
+    from reports.judging import _judge_images
     from reports.results import CellResults, ReportedMetric
-    from reports.verdicts import _judge_images
 
     rng = np.random.default_rng(1)
     names = ["control", "settled", "open"]

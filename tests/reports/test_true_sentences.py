@@ -13,11 +13,12 @@ from helpers.image_results import BACKBONE, SUCCESS, make_results
 from reports.answer.conclusion import conclude
 from reports.answer.words import describe_bound, describe_verdict, verdict_word
 from reports.image_tables import NoTable, build_table
+from reports.judging import judge
 from reports.prose import show_interval
 from reports.results import ReportedMetric, SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE
 from reports.tables import compare_cells, difference_tables, headline_table
-from reports.verdicts import COLLAPSED, judge
+from reports.verdicts import COLLAPSED
 
 
 def draw(cells: str, seeds: int = 3, prompts: int = 100, flips: float = 0.1) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from reports import prose
 from reports.answer.conclusion import conclude, conclude_briefly
 from reports.answer.words import describe_settling, describe_verdict, verdict_word
 from reports.image_tables import NoTable, build_table, keep_common_prompts
+from reports.judging import judge, judge_metrics
 from reports.results import ReportedMetric, SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN, clopper_pearson
 from reports.tables import compare_cells, headline_table, shows_p
@@ -24,8 +25,6 @@ from reports.verdicts import (
     PER_SEED_T,
     POOLED,
     Verdict,
-    judge,
-    judge_metrics,
 )
 
 # The golden case of the rule, by hand: three cells, three seeds, four prompts
