@@ -37,7 +37,7 @@ DYNAMIC = {
     "sweeps/command.py": "tests/sweeps/test_ablations.py",
     "sweeps/engine/drawn.py": "tests/sweeps/engine/test_drawn.py",
     "sweeps/engine/mlflow_mirror.py": "tests/sweeps/engine/test_mlflow_mirror.py",
-    "sweeps/engine/resolve.py": "tests/sweeps/test_ablations.py",
+    "sweeps/engine/checks.py": "tests/sweeps/test_ablations.py",
     "sweeps/engine/run_all.py": "tests/sweeps/engine/test_run_all.py",
     "sweeps/engine/search.py": "tests/sweeps/engine/test_search.py",
     "sweeps/engine/session.py": "tests/sweeps/test_command.py",

@@ -29,7 +29,7 @@ from sweeps.engine.mlflow_mirror import MlflowMirror
 from sweeps.engine.path_plan import make_path_plan
 from sweeps.engine.plan import Plan
 from sweeps.engine.queue import TrialQueue
-from sweeps.engine.resolve import Request
+from sweeps.engine.request import Request
 from sweeps.engine.search import make_search_plan
 from sweeps.engine.stopping import check_primary, fixed_primary
 from sweeps.engine.studies import PLACES, is_of, other_contents, possible_names, result_settings

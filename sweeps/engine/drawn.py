@@ -15,7 +15,7 @@ from lightning_modules.training.progress import DRAWN
 if TYPE_CHECKING:
     from conf import schema
     from sweeps.engine.plan import Plan
-    from sweeps.engine.resolve import Request
+    from sweeps.engine.request import Request
     from sweeps.engine.trials import Key
 
 __all__ = ["describe_drawing", "list_drawn", "manifest_path", "show_command"]

@@ -13,7 +13,7 @@ from conf.prompts import with_prompts
 from conf.seeds import list_given
 from lightning_modules.training.versions import made_by
 from sweeps.engine.prompts import is_wanted, lacking_trials
-from sweeps.engine.resolve import Request
+from sweeps.engine.request import Request
 from sweeps.engine.trials import Key, key_of
 from sweeps.sweep import Cell
 

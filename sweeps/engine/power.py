@@ -19,7 +19,7 @@ from sweeps.engine.stopping import OTHER_MODES
 
 if TYPE_CHECKING:
     from sweeps.engine.designs import Reading
-    from sweeps.engine.resolve import Request
+    from sweeps.engine.request import Request
     from sweeps.engine.status import PlanStatus
     from sweeps.engine.trials import StoredTrial
 

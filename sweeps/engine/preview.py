@@ -21,7 +21,7 @@ from sweeps.engine.power import describe_looks, describe_power
 from sweeps.engine.prompts import describe_lacking
 from sweeps.engine.reading import count_most_prompts
 from sweeps.engine.remeasure import list_other_code
-from sweeps.engine.resolve import Request
+from sweeps.engine.request import Request
 from sweeps.engine.status import read_status
 from sweeps.engine.stopping import read_until
 from sweeps.engine.trials import read_trials

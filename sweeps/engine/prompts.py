@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from sweeps.engine.plan import Plan
-    from sweeps.engine.resolve import Request
+    from sweeps.engine.request import Request
     from sweeps.engine.trials import Key, StoredTrial
 
 __all__ = [

@@ -14,7 +14,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.trial import FrozenTrial
 
 from sweeps.engine.queue import TrialQueue
-from sweeps.engine.resolve import Request
+from sweeps.engine.request import Request
 from sweeps.engine.scales import Scale, is_logarithmic, make_scale
 from sweeps.engine.space import SearchSpace
 from sweeps.sweep import Cell, Factor, level_text

@@ -14,7 +14,7 @@ from sweeps.engine.prompts import read_extent
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from sweeps.engine.resolve import Request
+    from sweeps.engine.request import Request
     from sweeps.engine.trials import StoredTrial
 
 __all__ = ["count_most_prompts", "measure_costs", "read_verdicts"]

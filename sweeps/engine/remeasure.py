@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from sweeps.engine.plan import Job, Plan
-    from sweeps.engine.resolve import Request
+    from sweeps.engine.request import Request
     from sweeps.engine.trials import StoredTrial
 
 __all__ = [

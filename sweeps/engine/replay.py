@@ -20,9 +20,9 @@ from rich.table import Table
 
 from conf.describe import show_count
 from lightning_modules.training.progress import format_duration
+from sweeps.engine.checks import FEWEST_SEEDS
 from sweeps.engine.errors import PlanError
 from sweeps.engine.proposals import make_pruner
-from sweeps.engine.resolve import FEWEST_SEEDS
 from sweeps.engine.search import read_losses
 from sweeps.engine.studies import find_study
 from sweeps.engine.trials import key_of
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from sweeps.engine.plan import Plan
-    from sweeps.engine.resolve import Request
+    from sweeps.engine.request import Request
     from sweeps.engine.trials import Key
 
 __all__ = ["Candidate", "Outcome", "check_replayable", "replay", "replay_plan", "replay_table"]

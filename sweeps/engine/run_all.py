@@ -25,7 +25,8 @@ from sweeps.engine.drawn import manifest_path
 from sweeps.engine.errors import Declined, LaunchError, PlanError, StorageError
 from sweeps.engine.eta import recorded_run
 from sweeps.engine.preview import check_places
-from sweeps.engine.resolve import Request, resolve
+from sweeps.engine.request import Request
+from sweeps.engine.resolve import resolve
 from sweeps.engine.status import read_status
 from sweeps.engine.studies import find_study
 from sweeps.engine.trials import key_of, read_trials

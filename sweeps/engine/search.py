@@ -21,10 +21,10 @@ from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import LOSSES, PRUNE, read_step
 from sweeps.engine.bookkeeping import RESULT
+from sweeps.engine.checks import SEARCH
 from sweeps.engine.importance import measure_importance
 from sweeps.engine.plan import Job, Plan
 from sweeps.engine.proposals import Proposals
-from sweeps.engine.resolve import SEARCH
 from sweeps.engine.trials import Key, key_of
 from sweeps.sweep import Cell
 

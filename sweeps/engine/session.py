@@ -34,7 +34,7 @@ from sweeps.engine.remeasure import (
     remeasure_trials,
 )
 from sweeps.engine.replay import check_replayable, replay_plan, replay_table
-from sweeps.engine.resolve import Request
+from sweeps.engine.request import Request
 from sweeps.engine.signals import Signals
 from sweeps.engine.slots import PROGRAM, Slot, Trainer, make_slots
 from sweeps.engine.summary import summary_table

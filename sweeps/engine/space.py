@@ -9,8 +9,9 @@ from typing import Any
 
 from conf import load as conf
 from conf.conditions import deciding_keys, why_unread
+from sweeps.engine.checks import check_cell
 from sweeps.engine.errors import PlanError
-from sweeps.engine.resolve import Request, check_cell, trial_config
+from sweeps.engine.request import Request, trial_config
 from sweeps.sweep import Cell, Factor, level_text
 
 __all__ = ["SearchSpace"]

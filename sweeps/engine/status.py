@@ -14,7 +14,7 @@ from lightning_modules.training.progress import format_duration
 from sweeps.engine.eta import EtaEstimator, recorded_run, recorded_seconds
 from sweeps.engine.plan import kinds_of, seconds_of
 from sweeps.engine.prompts import find_lacking, is_wanted
-from sweeps.engine.resolve import Request
+from sweeps.engine.request import Request
 from sweeps.engine.slots import make_slots
 from sweeps.engine.stopping import check_primary, fixed_primary
 from sweeps.engine.studies import find_study

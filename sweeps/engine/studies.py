@@ -20,7 +20,7 @@ from conf.describe import show_count
 from conf.prompts import PROMPTS
 from conf.seeds import SEEDS
 from lightning_modules.training.contents import changed_contents
-from sweeps.engine.resolve import Request
+from sweeps.engine.request import Request
 from sweeps.engine.trials import key_of, read_identity, read_trials
 from sweeps.sweep import Sweep
 

@@ -26,7 +26,7 @@ from sweeps.engine.trials import key_of
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-    from sweeps.engine.resolve import Request
+    from sweeps.engine.request import Request
     from sweeps.engine.trials import StoredTrial
 
 __all__ = [

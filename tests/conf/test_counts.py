@@ -80,7 +80,7 @@ NEVER_ONE = {
     "sweeps/engine/driver.py": {"len(self._reasons)"},
     "sweeps/engine/path.py": {"2 ** len(self.changes)"},
     "sweeps/engine/screen.py": {"runs", "count", "2 ** count", "FEWEST", "MOST_FACTORS"},
-    "sweeps/engine/resolve.py": {"config.seed", "config.prune"},
+    "sweeps/engine/checks.py": {"config.seed", "config.prune"},
     "sweeps/engine/designs.py": {"'cell gets' if kept == 1 else 'cells get'"},
     "sweeps/engine/power.py": {"own", "planned"},
     "sweeps/engine/prompts.py": {"counts[-1]"},

@@ -19,7 +19,8 @@ from conf.schema import Run
 from sweeps.command import main
 from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.errors import Declined, PlanError
-from sweeps.engine.resolve import Request, resolve
+from sweeps.engine.request import Request
+from sweeps.engine.resolve import resolve
 from sweeps.presets import DETAILS, HEADLINES, MASKATTN
 from sweeps.sweep import Factor, Sweep
 

@@ -14,7 +14,7 @@ from helpers.sweep_states import SWEEP
 
 from lightning_modules.training.contents import contents_of
 from sweeps.command import main
-from sweeps.engine.resolve import Request
+from sweeps.engine.request import Request
 
 Command = Callable[..., int]
 

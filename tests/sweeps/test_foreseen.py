@@ -21,7 +21,8 @@ from lightning_modules.backbone.weights import EMBEDDED
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import PlanError
 from sweeps.engine.preview import print_preview
-from sweeps.engine.resolve import Request, resolve
+from sweeps.engine.request import Request
+from sweeps.engine.resolve import resolve
 
 SWEEPS = {sweep.name: sweep for sweep in discover()}
 

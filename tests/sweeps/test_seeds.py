@@ -15,7 +15,8 @@ from conf.schema import MAX_SEED
 from conf.seeds import SEEDS, TRAINING_SEEDS, resolve_seeds
 from sweeps.command import main
 from sweeps.engine.errors import PlanError
-from sweeps.engine.resolve import Request, resolve
+from sweeps.engine.request import Request
+from sweeps.engine.resolve import resolve
 from sweeps.engine.studies import result_settings
 from sweeps.sweep import UNTOUCHED, Factor, Sweep
 

@@ -14,7 +14,8 @@ from conf import load as conf
 from sweeps.command import main
 from sweeps.engine.errors import PlanError
 from sweeps.engine.preview import print_preview
-from sweeps.engine.resolve import Request, resolve
+from sweeps.engine.request import Request
+from sweeps.engine.resolve import resolve
 from sweeps.gate_start import SWEEP as THREE
 from sweeps.injection_layer import SWEEP as TWO
 from sweeps.released import SWEEP as WITHIN

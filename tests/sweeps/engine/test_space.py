@@ -20,7 +20,8 @@ from sweeps import (
 )
 from sweeps.engine.errors import PlanError
 from sweeps.engine.proposals import Proposals
-from sweeps.engine.resolve import Request, resolve
+from sweeps.engine.request import Request
+from sweeps.engine.resolve import resolve
 from sweeps.engine.scales import is_logarithmic, make_scale
 from sweeps.engine.space import SearchSpace
 from sweeps.sweep import Factor, Metric, Sweep
