@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import load as conf
+from conf.help_page import help_text
 from conf.schema import Run, number
 from conf.spec import data_sets
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
         title = str(__doc__).partition("\n")[0]
-        print(conf.help_text(title, "python -m datamodules.inspect", schema=Inspection))
+        print(help_text(title, "python -m datamodules.inspect", schema=Inspection))
         return 0
     try:
         config = _with_defaults_of_data(conf.load(argv, schema=Inspection, required=False), argv)

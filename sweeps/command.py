@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from conf import load as conf
 from conf.describe import nearest
+from conf.help_page import help_text
 from sweeps.engine.errors import LaunchError, NoRoom, PlanError, StorageError, SweepAborted
 from sweeps.engine.resolve import resolve
 from sweeps.engine.signals import Signals, Stopped
@@ -67,7 +68,7 @@ def main(
     if {"-h", "--help"} & set(argv):
         title, command = f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}"
         flags = "\n".join(f"  {flag:<22}  {meaning}" for flag, meaning in FLAGS.items())
-        print(f"{conf.help_text(title, command, sweep.preset).rstrip()}\n\nflags\n{flags}")
+        print(f"{help_text(title, command, sweep.preset).rstrip()}\n\nflags\n{flags}")
         return 0
     words = config_words(argv)
     with Signals().handle() as signals:

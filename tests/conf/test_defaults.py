@@ -8,6 +8,7 @@ import pytest
 
 from conf import load as conf
 from conf.describe import describe
+from conf.help_page import help_text
 from conf.load import ConfigError
 from conf.schema import Run, Sweep
 from conf.spec import data_sets
@@ -128,7 +129,7 @@ def test_settings_of_after_the_training_count(tmp_path: Path) -> None:
 
 
 def test_help_says_where_a_default_holds() -> None:
-    page = conf.help_text("", "")
+    page = help_text("", "")
     assert "other backbone: to be given" in page and "other data: null" in page
     declared = {key for key, setting in describe(Sweep).settings.items() if setting.embedded}
     assert {"evaluation.prompts", "data.eval_images", "trainer.lr"} <= declared

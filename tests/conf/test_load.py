@@ -9,8 +9,10 @@ import pytest
 
 from conf import load as conf
 from conf.describe import describe
+from conf.help_page import help_text
 from conf.load import ConfigError
 from conf.schema import Run, Sweep
+from conf.sources import FOLDER
 
 PRESET = {"method": "maskattn", "method.gate.threshold": 0.6, "trainer.steps": 40}
 
@@ -155,7 +157,7 @@ def test_published_settings() -> None:
 
 
 @pytest.mark.parametrize(
-    "file", sorted(conf.FOLDER.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}"
+    "file", sorted(FOLDER.glob("*/*.yaml")), ids=lambda path: f"{path.parent.name}={path.stem}"
 )
 def test_every_group_file_loads_and_says_what_it_is(file: Path) -> None:
     assert file.read_text().startswith("# ")
@@ -243,7 +245,7 @@ def test_digest_depends_on_content_only() -> None:
 
 
 def test_help_names_every_key_group_and_choice() -> None:
-    page = conf.help_text(
+    page = help_text(
         "What does it do?",
         "python -m sweeps.threshold",
         {**PRESET, "backbone": "sdxl", "data": "coco"},
@@ -273,7 +275,7 @@ def test_help_names_every_key_group_and_choice() -> None:
 
 def test_help_is_quick_and_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from conf.load import help_text; help_text('t', 'c');"
+        "import sys; from conf.help_page import help_text; help_text('t', 'c');"
         "heavy = 'torch lightning diffusers transformers mlflow optuna pandas numpy'.split();"
         "print(sorted({*heavy} & set(sys.modules)))"
     )
@@ -281,7 +283,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=conf.FOLDER.parent,
+        cwd=FOLDER.parent,
         capture_output=True,
         text=True,
         check=True,
@@ -293,7 +295,7 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
 
 
 def test_the_help_has_whole_comments_of_files() -> None:
-    text = conf.help_text("title", "command")
-    for path in (conf.FOLDER).glob("*/*.yaml"):
+    text = help_text("title", "command")
+    for path in FOLDER.glob("*/*.yaml"):
         lines = [line for line in path.read_text().splitlines() if line.startswith("#")]
         assert lines[-1].lstrip("# ") in text, path
