@@ -47,7 +47,8 @@ def refuse_renamed(layers: list[tuple[str, Mapping[str, Any]]], index: SchemaInd
     for source, layer in layers:
         for key, value in layer.items():
             new, new_value = current(key, value)
-            if (new, new_value) != (key, value) and key not in index.settings or value != new_value:
+            # Not !=, by which a NaN would differ from itself
+            if (new != key and key not in index.settings) or new_value is not value:
                 old.append(f"{key}={show(value)} ({source}) is now {new}={show(new_value)}")
     if old:
         raise ConfigError("renamed: " + "; ".join(old))

@@ -21,6 +21,7 @@ from typing import Any
 
 from conf import load as conf
 from conf.help_page import help_text
+from conf.places import check_folder
 from conf.schema import Run, number
 from conf.spec import data_sets
 
@@ -45,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     try:
         config = _with_defaults_of_data(conf.load(argv, schema=Inspection, required=False), argv)
+        check_folder("output", config.output)
         # Here, not above: they take seconds to load, and help needs none of them
         from datamodules.build import build_data
         from datamodules.inspection import report

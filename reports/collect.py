@@ -13,8 +13,6 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 from reports import prose
 from reports.image_tables import keep_common_prompts
@@ -39,6 +37,7 @@ from reports.results import (
     split_undefined,
     sweep_command,
 )
+from reports.stores import find_trouble
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -56,21 +55,14 @@ def connect(uri: str) -> MlflowClient:
     """A client for a tracking URI.
 
     Raises ReportError for an SQLite file that does not exist, since MLflow would create it, empty,
-    and where no server answers, since MLflow would keep asking for minutes.
+    and for an address that cannot be used (`find_trouble`): MLflow would keep asking for minutes.
     """
     scheme, _, path = uri.partition(":///")
     if scheme == "sqlite" and not Path(path).is_file():
         cure = "run a sweep first, or say where it is with output=FOLDER or tracking_uri=URI"
         raise ReportError(f"no MLflow database at {path}: {cure}")
-    if uri.startswith(("http://", "https://")):
-        address = hide_password(uri)
-        try:
-            urlopen(f"{address.rstrip('/')}/health", timeout=PATIENCE).close()
-        except HTTPError:
-            pass  # It answers; what it thinks of this page does not matter
-        except OSError as error:
-            why = getattr(error, "reason", error)
-            raise ReportError(f"no MLflow server answers at {address}: {why}") from None
+    if trouble := find_trouble(uri, patience=PATIENCE):
+        raise ReportError(trouble)
     # A bar per file of a few kilobytes drowns the terminal
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient

@@ -33,17 +33,29 @@ class FullDisk(ReportError):
 @contextmanager
 def drafting(folder: Path) -> Iterator[Path]:
     """A new folder inside of ``folder``, which is created; it goes when the block ends, with all
-    that `publish` did not take out. Raises FullDisk."""
+    that `publish` did not take out. Raises FullDisk, and ReportError where none
+    can be made there."""
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     with named_when_full(folder), ExitStack() as stack:
-        folder.mkdir(parents=True, exist_ok=True)
         if new:  # Where nothing came of it, nothing is left
             stack.callback(_remove_empty, new)
+        yield Path(stack.enter_context(_make_draft(folder)))
+
+
+def _make_draft(folder: Path) -> tempfile.TemporaryDirectory[str]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
         for left in folder.glob(f"{DRAFT}*"):  # By a process that was killed
             if left.stat().st_mtime < time.time() - ABANDONED:
                 shutil.rmtree(left, ignore_errors=True)
-        with tempfile.TemporaryDirectory(prefix=DRAFT, dir=folder) as draft:
-            yield Path(draft)
+        return tempfile.TemporaryDirectory(prefix=DRAFT, dir=folder)
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise ReportError(
+            f"{folder} cannot be written to: {error.strerror or error}; expected a folder that "
+            "this user may create files in"
+        ) from None
 
 
 def _remove_empty(folders: Sequence[Path]) -> None:

@@ -60,8 +60,12 @@ def main(argv: list[str]) -> int:
                 file=sys.stderr,
             )
             return 2
+    output = Path(settings.get("output", "runs")).expanduser()
+    if output.exists() and not output.is_dir():
+        print(f"error: output={output}: expected a folder, that is a file", file=sys.stderr)
+        return 2
     try:
-        _print_list(Path(settings.get("output", "runs")).expanduser(), settings.get("storage"))
+        _print_list(output, settings.get("storage"))
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from conf.describe import show_count
+from conf.places import find_obstacle
 from conf.values import option
 from datamodules.shapes.world import Scene, Thing
 from lightning_modules.embedded.judge import (
@@ -337,7 +338,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         action="store_true",
         help="train nothing, measure the judge in --output and renew its card",
     )
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if reason := find_obstacle(args.output):
+        parser.error(f"--output {args.output} cannot be written to: {reason}")
+    return args
 
 
 def main(argv: list[str]) -> None:

@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from conf.places import find_obstacle
 from conf.values import option
 from datamodules.batch import Batch, collate
 from datamodules.shapes.module import ShapesDataset
@@ -352,6 +353,8 @@ def main(argv: list[str] | None = None) -> None:
         help="CPU threads (default: all)",
     )
     args = parser.parse_args(argv)
+    if reason := find_obstacle(args.output):
+        parser.error(f"--output {args.output} cannot be written to: {reason}")
     torch.set_num_threads(args.threads)
     L.seed_everything(0, verbose=False)
     if args.stage != "export":

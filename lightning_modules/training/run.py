@@ -29,6 +29,7 @@ from conf import load as conf
 from conf.custom_backbone import describe_widening
 from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
+from conf.places import check_folder
 from conf.prompts import Extent
 from conf.schema import Run
 from conf.seeds import resolve_seeds
@@ -92,8 +93,15 @@ def run(
     """
     config = conf.with_homes(config)
     check(config)
+    _check_places(config, folder)
     with named_when_full(folder):
         return _start(config, folder, tracking, progress, Clock())
+
+
+def _check_places(config: Run, folder: Path) -> None:
+    """Raises ValueError where results cannot be written."""
+    check_folder("output", config.output)
+    check_folder("folder", folder)
 
 
 def _start(
@@ -357,6 +365,7 @@ def _finish(
 def _remeasure(config: Run, folder: Path, emit: Progress) -> dict[str, Any]:
     """Scores the kept images of a finished run again; the result, now in its place."""
     check(config)
+    _check_places(config, folder)
     if config.evaluation.draw_only:
         raise ValueError("--remeasure with evaluation.draw_only=true: nothing would be measured")
     silence_libraries()

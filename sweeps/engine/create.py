@@ -18,8 +18,9 @@ from conf import load as conf
 from conf import schema
 from conf.custom_backbone import describe_widening
 from conf.devices import runs_on_cpu
+from conf.files import DiskFull
 from lightning_modules.tracking.mlflow import describe_error
-from lightning_modules.tracking.store import client, public, trouble
+from lightning_modules.tracking.store import StoreUnavailable, client, public
 from sweeps.engine.bookkeeping import reconcile
 from sweeps.engine.drawn import show_command
 from sweeps.engine.errors import PlanError
@@ -27,6 +28,7 @@ from sweeps.engine.locks import open_locks
 from sweeps.engine.metrics import describe_evaluation
 from sweeps.engine.mlflow_mirror import MlflowMirror
 from sweeps.engine.path_plan import make_path_plan
+from sweeps.engine.places import tracking_uri
 from sweeps.engine.plan import Plan
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import Request
@@ -37,7 +39,7 @@ from sweeps.engine.trials import read_identity
 from sweeps.engine.until import add_looks, look_tags, make_until_plan
 from sweeps.sweep import Cell, level_text
 
-__all__ = ["create_study", "tracking_uri"]
+__all__ = ["create_study"]
 
 
 def create_study(request: Request) -> Plan:
@@ -92,15 +94,6 @@ def create_study(request: Request) -> Plan:
     return plan
 
 
-def tracking_uri(config: schema.Sweep) -> str:
-    """Where MLflow keeps the results. Raises PlanError for a server that does not answer, since
-    MLflow itself would go on asking for minutes."""
-    uri = config.tracking_uri or f"sqlite:///{(Path(config.output) / 'mlflow.db').resolve()}"
-    if reason := trouble(uri):
-        raise PlanError(f"no MLflow server answers at tracking_uri={public(uri)}: {reason}")
-    return uri
-
-
 @contextmanager
 def _planning_lock(config: schema.Sweep) -> Iterator[None]:
     """One process at a time makes MLflow's tables and experiments, below one output and, if the
@@ -135,9 +128,9 @@ def _touch_store(uri: str) -> None:
     """First touch of a tracking store. Raises PlanError if MLflow refuses it."""
     try:
         client(uri).search_experiments(max_results=1)
-    except Exception as error:
-        if not type(error).__module__.startswith(("mlflow", "sqlalchemy")):
-            raise
+    except (DiskFull, StoreUnavailable):
+        raise
+    except Exception as error:  # Of MLflow, or of whatever keeps its data
         reason = describe_error(error)
         raise PlanError(f"MLflow cannot use tracking_uri={public(uri)}: {reason}") from error
 

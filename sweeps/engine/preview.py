@@ -3,20 +3,16 @@ will take. Runs and writes nothing."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.table import Table
 
 from conf.describe import show_count
-from conf.schema import Sweep
-from lightning_modules.tracking.store import public, trouble
 from sweeps.engine.display import make_console, show
 from sweeps.engine.drawn import describe_drawing
-from sweeps.engine.errors import PlanError
 from sweeps.engine.looks import History
+from sweeps.engine.places import check_places
 from sweeps.engine.power import describe_looks, describe_power
 from sweeps.engine.prompts import describe_lacking
 from sweeps.engine.reading import count_most_prompts
@@ -31,7 +27,7 @@ if TYPE_CHECKING:
     from sweeps.engine.status import PlanStatus
     from sweeps.engine.trials import StoredTrial
 
-__all__ = ["check_places", "print_preview"]
+__all__ = ["print_preview"]
 
 
 def print_preview(request: Request) -> None:
@@ -93,22 +89,6 @@ def _describe_answer(
     if not until and (again := describe_looking_again(history, request)):
         lines.append(again)
     return [*lines, *describe_power(request, status, trials, count_most_prompts(request))]
-
-
-def check_places(config: Sweep) -> None:
-    """Raises PlanError where the output folder cannot be made, or where nothing can keep the
-    results at ``tracking_uri``. Makes and writes nothing."""
-    folder = Path(config.output).absolute()
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    if not folder.is_dir():
-        raise PlanError(f"output={config.output} cannot be written to: {folder} is a file")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PlanError(f"output={config.output} cannot be written to: no permission in {folder}")
-    if (uri := config.tracking_uri) is None:
-        return
-    if reason := trouble(uri):
-        raise PlanError(f"no MLflow server answers at tracking_uri={public(uri)}: {reason}")
 
 
 def _describe_sharing(

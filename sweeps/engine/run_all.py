@@ -24,7 +24,7 @@ from sweeps.engine.display import make_console, show
 from sweeps.engine.drawn import manifest_path
 from sweeps.engine.errors import Declined, LaunchError, PlanError, StorageError
 from sweeps.engine.eta import recorded_run
-from sweeps.engine.preview import check_places
+from sweeps.engine.places import check_places
 from sweeps.engine.request import Request
 from sweeps.engine.resolve import resolve
 from sweeps.engine.status import read_status
@@ -126,8 +126,9 @@ def main(
                 print(f"left out: {reason}", file=sys.stderr)
         console = make_console()
         requests = [entry.request for entry in entries if entry.request is not None]
+        for request in requests[:1]:  # They are the same for all
+            check_places(request.config)
         if "--plan" in argv:
-            check_places(requests[0].config)
             _print_plan(requests, console)
             return 0
         again = [flag for flag in (REMEASURE, REPLAY) if flag in argv]

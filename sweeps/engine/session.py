@@ -18,12 +18,13 @@ from reports import report
 from reports.files import FullDisk
 from reports.results import ReportError, place_words
 from sweeps.engine.bookkeeping import update_cell
-from sweeps.engine.create import create_study, tracking_uri
+from sweeps.engine.create import create_study
 from sweeps.engine.display import make_console, make_display, show
 from sweeps.engine.drawn import describe_drawing, list_drawn
 from sweeps.engine.driver import Driver, abort_on_lost_storage
 from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
 from sweeps.engine.eta import EtaEstimator
+from sweeps.engine.places import check_places
 from sweeps.engine.plan import kinds_of, seconds_of
 from sweeps.engine.prompts import describe_lacking, describe_mixed, lacking_trials
 from sweeps.engine.remeasure import (
@@ -69,7 +70,7 @@ def run_sweep(
     for flag in instead:
         check, act = INSTEAD[flag]
         check(request)
-    tracking_uri(request.config)  # First, since looking for GPUs takes seconds
+    check_places(request.config)  # First, since looking for GPUs takes seconds
     if request.config.storage is not None:
         from sweeps.engine.postgres import Server
 

@@ -30,6 +30,7 @@ from typing import IO, Any
 from lightning_modules.tracking import store
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.tracking.store import StoreUnavailable, client, is_server, public, trouble
+from reports.stores import find_trouble
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links
 
 __all__ = ["main"]
@@ -74,9 +75,9 @@ def _serve(argv: list[str]) -> int:
             f"no MLflow database at {database}: run a sweep first, "
             "or say where it is with output=FOLDER"
         )
+    if problem := find_trouble(uri, "tracking_uri="):
+        raise UiError(problem)
     if is_server(uri):
-        if reason := trouble(uri):
-            raise UiError(f"no MLflow server answers at tracking_uri={public(uri)}: {reason}")
         print(_describe_sweeps(uri, public(uri)))
         return 0
     port = _choose_port(settings.get("port"))
@@ -175,9 +176,7 @@ def _describe_sweeps(uri: str, url: str) -> str:
                 lines.append(f"  {label + ':':<9}{page}")
     except StoreUnavailable as error:
         raise UiError(str(error)) from None
-    except Exception as error:
-        if not type(error).__module__.startswith(("mlflow", "sqlalchemy")):
-            raise
+    except Exception as error:  # Of MLflow, or of whatever keeps its data
         raise UiError(f"MLflow cannot use {public(uri)}: {describe_error(error)}") from error
     return "\n".join(lines) or "\nno sweep yet: python -m sweeps lists those that can be run"
 

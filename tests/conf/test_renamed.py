@@ -47,3 +47,17 @@ def test_old_names_are_refused_in_files_presets_and_overrides(tmp_path: Path) ->
     ):
         with pytest.raises(ConfigError, match="is now method"):
             refuse()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_no_number_is_no_old_name(number: float) -> None:
+    key, expected = "method.gate.threshold", "expected a number"
+    for refuse in (
+        lambda: conf.replace(Run(), {key: number}, "adapter.json"),
+        lambda: conf.load([], {key: number}),
+        lambda: conf.with_eval_overrides(Run(evaluate_with={key: number})),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            refuse()
+        text = str(caught.value)
+        assert f"{key}={number}" in text and expected in text and "renamed" not in text, text

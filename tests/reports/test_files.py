@@ -6,6 +6,7 @@ import copy
 import itertools
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -201,3 +202,12 @@ def test_a_study_of_a_picture_that_was_cut_off_is_refused(stored: MemoryClient) 
     cut(local(trial.artifacts) / pairs[0].images[0])
     with pytest.raises(ReportError, match=f"is damaged .*delete run {trial.run_id}"):
         list(fetch_pairs(results, one, other, pairs))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has /proc")
+def test_a_folder_that_takes_no_files_is_one_line() -> None:
+    with (
+        pytest.raises(ReportError, match="/proc/x cannot be written to.*expected a folder"),
+        drafting(Path("/proc/x")),
+    ):
+        pass
