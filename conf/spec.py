@@ -149,6 +149,8 @@ class DataSpec:
     # What a person adds so that words of captions have objects with masks
     phrases_from: str = "add annotations of the images' objects"
     check: Callable[[Run], None] = _no_check
+    # Settings of the section that nothing reads
+    unread: Callable[[Run], tuple[str, ...]] = lambda config: ()
     # The evaluation splits of the embedded world; others are known once files are read
     splits: tuple[str, ...] = ()
 

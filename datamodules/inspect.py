@@ -24,6 +24,7 @@ from conf.help_page import help_text
 from conf.places import check_folder
 from conf.schema import Run, number
 from conf.spec import data_sets
+from conf.unread import check_read
 
 # Side of the crop of photographs where no backbone is named
 PIXELS = 512
@@ -47,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = _with_defaults_of_data(conf.load(argv, schema=Inspection, required=False), argv)
         check_folder("output", config.output)
+        check_read([config])
         # Here, not above: they take seconds to load, and help needs none of them
         from datamodules.build import build_data
         from datamodules.inspection import report

@@ -2,4 +2,8 @@
 
 from conf.spec import DataSpec
 
-DATA = DataSpec("captions", phrases_from="put the instances file of the split beside its captions")
+DATA = DataSpec(
+    "captions",
+    phrases_from="put the instances file of the split beside its captions",
+    unread=lambda config: ("split_by", "detokenise", "subjects"),
+)

@@ -3,5 +3,7 @@
 from conf.spec import DataSpec
 
 DATA = DataSpec(
-    "captions", phrases_from="put Annotations and Sentences of Flickr30k Entities below data.root"
+    "captions",
+    phrases_from="put Annotations and Sentences of Flickr30k Entities below data.root",
+    unread=lambda config: ("subjects",),
 )

@@ -2,4 +2,9 @@
 
 from conf.spec import DataSpec
 
-DATA = DataSpec("prompts", defaults={"evaluation.splits": []})
+# Of images, of their splits, and of scenes
+UNREAD = (
+    *("train_split", "split_by", "detokenise", "singular", "verify", "mask_share", "flip"),
+    "subjects",
+)
+DATA = DataSpec("prompts", defaults={"evaluation.splits": []}, unread=lambda config: UNREAD)

@@ -22,10 +22,18 @@ def check(config: Run) -> None:
         shapes.check(config)
 
 
+def unread(config: Run) -> tuple[str, ...]:
+    """A scene has no splits, and few images, each read as a whole."""
+    captions = ("train_split", "split_by", "detokenise", "min_phrases", "tagger", "singular")
+    files = ("layout", "on_error", "verify", "mask_share")
+    return (*captions, *files, *(() if embedded(config) else ("subjects",)))
+
+
 DATA = DataSpec(
     "scene",
     embedded=embedded,
     check=check,
+    unread=unread,
     splits=("subjects",),
     defaults={"evaluation.splits": ["prompts"]},
 )

@@ -32,4 +32,12 @@ def check(config: Run) -> None:
     rendered_images(config)
 
 
-DATA = DataSpec("captions", embedded=lambda config: True, check=check, splits=SPLITS)
+# It is rendered in one layout, with one split to train on
+UNREAD = ("layout", "train_split", "split_by", "detokenise", "subjects")
+DATA = DataSpec(
+    "captions",
+    embedded=lambda config: True,
+    check=check,
+    unread=lambda config: UNREAD,
+    splits=SPLITS,
+)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from conf import load as conf
 from conf.custom_backbone import is_listed
 from conf.describe import show_count
+from conf.places import check_folder
 from conf.schema import Run
 from conf.seeds import TRAINING_SEEDS
 from conf.spec import data_kind, data_sets, measured_metrics, methods
@@ -231,6 +232,8 @@ def _check_data(config: Run) -> None:
             f"data.root=auto with data={data.name}: only the embedded world can be rendered; set "
             "it to the folder of the data"
         )
+    if _is_embedded(config) and data.root != "auto" and not Path(data.root).exists():
+        check_folder("data.root", data.root)  # It is rendered there
     if data.drop_captions and (data.concepts or kind != "captions"):
         raise ValueError(
             f"data.drop_captions={data.drop_captions:g} with data={data.name}: only captions of "

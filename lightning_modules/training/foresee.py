@@ -9,6 +9,7 @@ evaluation are rendered into a folder that goes again.
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.util
 import tempfile
 from collections.abc import Collection, Iterator
@@ -27,7 +28,7 @@ from lightning_modules.methods.registry import method_class
 if TYPE_CHECKING:
     from datamodules.loading import PairedDataModule
 
-__all__ = ["Findings", "count_prompts", "foresee", "list_facts"]
+__all__ = ["Findings", "check_concepts", "count_prompts", "foresee", "list_facts"]
 
 
 @dataclass
@@ -75,6 +76,11 @@ def foresee(config: Run, emit: Emit, wanted: Collection[str] = ()) -> Findings:
     findings = Findings()
     if reads_files(config):
         findings = _look(config, emit)
+    elif not embedded:
+        raise FileNotFoundError(
+            f"data.root={config.data.root} with data={config.data.name}: there is no such folder "
+            "or file; give the one that holds the data"
+        )
     elif embedded and _asks_embedded(config, late, wanted):
         with _rendered_aside(config) as aside:
             try:
@@ -118,6 +124,18 @@ def _check_splits(config: Run) -> None:
             f"evaluation.splits names {unknown[0]!r}: this dataset has "
             f"{', '.join(spec.splits)}{nearest(unknown[0], spec.splits)}"
         )
+
+
+def check_concepts(config: Run) -> None:
+    """Raises ValueError for concepts that the embedded world does not know. Renders nothing, but
+    loads Lightning, which takes seconds."""
+    data = config.data
+    if not data.concepts or not data_sets()[data.name].embedded(config):
+        return
+    from datamodules.build import concept_dataset
+
+    module = importlib.import_module(f"datamodules.{config.data.name}")
+    concept_dataset(module.build(config, lambda text, share: None), config)
 
 
 def _look(config: Run, emit: Emit) -> Findings:

@@ -33,6 +33,7 @@ from conf.places import check_folder
 from conf.prompts import Extent
 from conf.schema import Run
 from conf.seeds import resolve_seeds
+from conf.unread import check_read
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
 from lightning_modules.training.checks import (
@@ -419,6 +420,7 @@ def main(argv: list[str]) -> int:
         if REMEASURE in argv:
             conf.check_whole(path)
         config = conf.read_run(path)
+        check_read([config])
         emit = lambda text, share: print(f"{share:4.0%}  {text}", flush=True)  # noqa: E731
         if REMEASURE in argv:
             result = _remeasure(config, path.parent, emit)

@@ -12,6 +12,7 @@ from conf.conditions import why_unread
 from conf.defaults import foreign_parts
 from conf.describe import describe
 from conf.seeds import SEEDS
+from conf.unread import check_read
 from lightning_modules.training.checks import check
 from sweeps.engine.errors import PlanError
 from sweeps.engine.request import trial_config
@@ -152,6 +153,10 @@ def check_cells(request: Request) -> None:
     sweep, config = request.sweep, request.config
     for cell in request.cells:
         check_cell(sweep, cell, request.run((cell.text, config.seed)))
+    try:
+        check_read(request.run((cell.text, config.seed)) for cell in request.cells)
+    except ValueError as error:
+        raise PlanError(str(error)) from None
     if config.mode == "search":
         grid = [cell for cell in sweep.cells(config.when) if not cell.untouched]
         runs = [trial_config(config, cell, config.seed, request.given) for cell in grid]

@@ -15,7 +15,7 @@ from conf import schema, spec
 from conf.defaults import foreign_parts
 from conf.describe import show_count
 from lightning_modules.training.contents import contents_of
-from lightning_modules.training.foresee import Findings, foresee, list_facts
+from lightning_modules.training.foresee import Findings, check_concepts, foresee, list_facts
 from lightning_modules.training.keys import training_facts
 from sweeps.engine.errors import PlanError
 from sweeps.engine.path import AblationPath
@@ -119,6 +119,8 @@ class Request:
         objectives = self.config.objectives if self.config.mode == "search" else []
         wanted, shown = {self.sweep.headline, *objectives}, [m.key for m in self.sweep.metrics]
         seen: dict[str, Findings] = {}
+        # Else they are the sweep's own, whose concepts are known
+        own_data = any(word.startswith(("data", "levels=")) for word in self.words)
         acting = []  # What is told of the cells with a method
         for cell in self.cells:
             run = self.run((cell.text, self.config.seed))
@@ -126,6 +128,8 @@ class Request:
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")  # The trial itself will say it
+                        if own_data:
+                            check_concepts(run)
                         seen[facts] = foresee(run, _Lines(), wanted)
                 except (ValueError, OSError, ImportError) as error:
                     raise PlanError(str(error)) from error

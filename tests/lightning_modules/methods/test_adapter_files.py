@@ -94,7 +94,10 @@ TENSORS, CARD = r"adapter\.safetensors", r"adapter\.json"
 FAULTS: dict[str, tuple[Any, str]] = {
     "mode": (put(*GATE, "mode", value="sof"), f"{CARD}.*expected one of hard, soft.*mean soft"),
     "threshold": (put(*GATE, "threshold", value=1e308), f"threshold=1e.308.*{CARD}.*below 1"),
-    "threshold nan": (put(*GATE, "threshold", value=float("nan")), f"threshold=nan.*{CARD}.*expected a number"),
+    "threshold nan": (
+        put(*GATE, "threshold", value=float("nan")),
+        f"threshold=nan.*{CARD}.*expected a number",
+    ),
     "width": (put(*GATE, "width", value=10**12), f"{CARD}: method.gate.width=10+: .*at most"),
     "depth": (put(*GATE, "depth", value=10**9), f"{CARD}: method.gate.depth=10+: .*at most"),
     "other width": (put(*GATE, "width", value=8), f"{TENSORS} does not fit: .*expected"),

@@ -92,7 +92,7 @@ def test_a_server_that_runs_already_is_only_linked_to(
 ) -> None:
     database = store.client(f"sqlite:///{filled / 'mlflow.db'}")
     monkeypatch.setattr(ui, "client", lambda uri: database)
-    monkeypatch.setattr(ui, "trouble", lambda uri: None)
+    monkeypatch.setattr(ui, "find_trouble", lambda uri, setting: "")
     assert ui.main(["tracking_uri=http://user:secret@server:5000"]) == 0
     out = capsys.readouterr().out
     assert "charts:  http://server:5000/#/experiments/" in out and "secret" not in out
