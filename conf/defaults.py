@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.custom_backbone import read_backbone
 from conf.describe import SchemaIndex, Setting, show
-from conf.spec import data_sets, methods, unread_sections
+from conf.spec import data_sets, reads_trainer, unread_sections
 
 if TYPE_CHECKING:
     from conf.schema import Run
@@ -81,7 +81,7 @@ def _is_read(config: Run, key: str, given: Collection[str]) -> bool:
     if group == "evaluation":
         return late != 0
     if group == "trainer":
-        return bool(methods()[config.method.name].sections)
+        return reads_trainer(config, key)
     unread = (f"method.{section}." for section in unread_sections(config.method.name))
     return not key.startswith(tuple(unread))
 

@@ -7,7 +7,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field
 from typing import Any
 
-__all__ = ["Place", "choice", "embedded", "folder", "number", "place", "places", "unread"]
+__all__ = [
+    "Place",
+    "Values",
+    "choice",
+    "conditional",
+    "embedded",
+    "folder",
+    "number",
+    "place",
+    "places",
+    "unread",
+]
 
 
 @dataclass(frozen=True)
@@ -17,6 +28,23 @@ class Place:
 
     shipped: Mapping[str, str]
     files: tuple[str, ...] = ()
+
+
+# Another setting -> some of its values: one of the same section by its name, any by its whole key,
+# "data.kind" for the kind of the data (`conf.spec.data_kind`). In a text * stands for anything
+Values = Mapping[str, Sequence[Any]]
+
+
+def conditional(setting: Any, only_if: Values | None = None, unless: Values | None = None) -> Any:
+    """The field ``setting``, read only where the settings ``only_if`` have one of their values
+    there, and those ``unless`` none of theirs (see ``conf.conditions``)."""
+    default = {
+        name: value
+        for name in ("default", "default_factory")
+        if (value := getattr(setting, name)) is not MISSING
+    }
+    conditions = {"only_if": only_if or {}, "unless": unless or {}}
+    return field(**default, metadata={**setting.metadata, **conditions})
 
 
 def place(default: str | None, *, files: tuple[str, ...] = (), **shipped: str) -> Any:
@@ -36,17 +64,14 @@ def folder(default: str | None) -> Any:
     return field(default=default, metadata={"expands": True})
 
 
-Values = Mapping[str, Sequence[Any]]  # Another setting of the section -> some of its values
-
-
 def choice(
     default: str, *others: str, only_if: Values | None = None, unless: Values | None = None
 ) -> Any:
-    """A field of text that must be one of these values; the first is the default. It is read only
-    where the settings ``only_if`` have one of their values there, and those ``unless`` none of
-    theirs (see ``conf.conditions``)."""
-    conditions = {"only_if": only_if or {}, "unless": unless or {}}
-    return field(default=default, metadata={"choices": (default, *others), **conditions})
+    """A field of text that must be one of these values; the first is the default. ``only_if`` and
+    ``unless`` are as of `conditional`."""
+    return conditional(
+        field(default=default, metadata={"choices": (default, *others)}), only_if, unless
+    )
 
 
 def number(
@@ -61,10 +86,10 @@ def number(
     ``above`` and ``below`` are not.
 
     ``log`` where factors matter and not differences, as of a rate or a weight: a search looks at it
-    on a logarithmic scale. ``only_if`` and ``unless`` are as of ``choice``.
+    on a logarithmic scale. ``only_if`` and ``unless`` are as of `conditional`.
     """
-    conditions = {"only_if": only_if or {}, "unless": unless or {}}
-    return field(default=default, metadata={"limits": limits, "log": log, **conditions})
+    metadata = {"limits": limits, "log": log}
+    return conditional(field(default=default, metadata=metadata), only_if, unless)
 
 
 def unread() -> Any:

@@ -41,6 +41,7 @@ __all__ = [
     "as_run",
     "digest",
     "given_keys",
+    "keys_by_hand",
     "literal",
     "load",
     "lookup",
@@ -139,6 +140,14 @@ def read_run(path: Path | str) -> Run:
     config: Run = layers.finish()
     foreign = foreign_parts(config)
     return with_defaults(config, given_keys([], {}, content), foreign) if foreign else config
+
+
+def keys_by_hand(path: Path | str) -> list[str]:
+    """The dotted keys of the settings that a file names, empty where these are nearly all, since
+    ``write`` wrote it, perhaps before some setting was there. Raises ``ConfigError``."""
+    index = describe(Run)
+    keys = [key for key in read_file(Path(path), index) if key in index.settings]
+    return keys if len(keys) < 0.9 * len(index.settings) else []
 
 
 def check_whole(path: Path | str) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
-from conf.fields import choice, embedded, folder, number, place, places, unread
+from conf.fields import choice, conditional, embedded, folder, number, place, places, unread
 from conf.method.break_a_scene import Subjects, Weights
 from conf.method.maskattn import Gate
 from conf.method.mcgm import Masks
@@ -40,6 +40,8 @@ __all__ = [
 
 T = TypeVar("T")
 MAX_SEED = 2**32 - 1  # NumPy and Optuna take no larger one
+LOCAL = ("embedded", "/*", "./*", "../*", "~*")  # Backbones that are no hub ids
+WORDS = {"concepts": ([],)}  # No prompts are made of words
 
 
 @dataclass
@@ -53,7 +55,7 @@ class Backbone:
     # "embedded", a folder in diffusers' format, or a hub id
     path: str = place("embedded", embedded="backbone")
     # Hub revision (commit), so that a run can be repeated
-    revision: str | None = None
+    revision: str | None = conditional(field(default=None), unless={"path": LOCAL})
     # Data type of the frozen weights
     dtype: str = choice("float32", "bfloat16", "float16")
     # Image side in pixels
@@ -85,7 +87,7 @@ class Method:
     # Adapter folder that training starts from, e.g. of the 512-pixel phase
     init: str | None = place(None, files=("adapter.safetensors",))
     # Training images as the mode of the autoencoder's posterior, or a sample of it each step
-    latents: str = choice("mode", "sample")
+    latents: str = choice("mode", "sample", unless={"data.kind": ("prompts",)})
 
     if TYPE_CHECKING:
 
@@ -131,13 +133,13 @@ class Data:
     # Train on prompts made of these words, without images; empty: on the captions
     concepts: list[str] = embedded("data", field(default_factory=list), elsewhere=[])
     # Number of concepts in a prompt
-    objects: int = number(2, minimum=1)
+    objects: int = number(2, minimum=1, unless=WORDS)
     # Concepts and join are drawn for each prompt; for a batch, none twice; or stand as listed
-    concept_draw: str = choice("prompt", "batch", "in_order")
+    concept_draw: str = choice("prompt", "batch", "in_order", unless=WORDS)
     # Words between the last two concepts, one of them drawn; empty: the data set's own
-    joins: list[str] = field(default_factory=list)
+    joins: list[str] = conditional(field(default_factory=list), unless=WORDS)
     # Before a concept: a or an, always a, or nothing
-    article: str = choice("a_an", "a", "none")
+    article: str = choice("a_an", "a", "none", unless=WORDS)
     # Number of subjects in a rendered scene (data=scene with root=auto)
     subjects: int = number(2, minimum=1, maximum=3)
     # Share of training captions dropped, for classifier-free guidance
@@ -182,6 +184,9 @@ class Trainer:
     checkpoint_every: int = number(500, minimum=1)
 
 
+FOLLOWED = {"follow_masks": (True,)}
+
+
 @dataclass
 class Evaluation:
     # Splits whose captions are the prompts; empty: all sets of data=prompts
@@ -199,17 +204,19 @@ class Evaluation:
     # Measures success: judge, none, a model's hub id or folder, or a .jsonl of detections
     detector: str = embedded("data", place("judge", judge="judge"))
     # Names the colours of a model's detections: mean, a CLIP, or none
-    color_classifier: str = place("none")
+    color_classifier: str = conditional(
+        place("none"), unless={"detector": ("none", "judge", "*.jsonl")}
+    )
     # Features for FID and others: judge, inception, vgg16, a hub id, none
     extractor: str = embedded("data", place("judge", judge="judge"))
     # Their file (inception, vgg16), or the revision of a hub id
-    extractor_weights: str = place("")
+    extractor_weights: str = conditional(place(""), unless={"extractor": ("none",)})
     # CLIP and BLIP models that compare images with prompts
     aligners: list[str] = places()
     # Metrics of your own, by the names of their files in conf/metric
     metrics: list[str] = field(default_factory=list)
     # Precision and recall: which nearest neighbour sets the radius
-    precision_recall_k: int = number(3, minimum=1)
+    precision_recall_k: int = number(3, minimum=1, unless={"extractor": ("none",)})
     # Lossless format of all images below <output>/images
     image_format: str = choice("png", "webp")
     # Draw all images, list them in <output>/images and stop: nothing is measured or asked for
@@ -223,11 +230,11 @@ class Evaluation:
     # Measure the cost of training, and how much slower sampling gets
     costs: bool = False
     # Target masks for a method that takes some; wrong: elsewhere
-    masks: str = choice("target", "blank", "none", "wrong")
+    masks: str = choice("target", "blank", "none", "wrong", only_if=FOLLOWED)
     # Degrees by which each target mask is turned about its centre
-    turn: float = number(0.0, minimum=-360, maximum=360)
+    turn: float = number(0.0, minimum=-360, maximum=360, only_if=FOLLOWED)
     # Mirror each target mask, left to right
-    mirror: bool = False
+    mirror: bool = conditional(field(default=False), only_if=FOLLOWED)
 
     @property
     def measures(self) -> bool:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from conf.commands import leave_out
+from conf.fields import Values
 
 if TYPE_CHECKING:
     from conf.schema import Evaluation, Method, Run
@@ -31,6 +32,7 @@ __all__ = [
     "measured_metrics",
     "methods",
     "metrics",
+    "reads_trainer",
     "unread_sections",
 ]
 
@@ -101,6 +103,14 @@ class MethodSpec:
     settings: Mapping[str, type] = field(default_factory=dict)
     # Sections of other methods that this one reads
     reads: tuple[str, ...] = ()
+    # What it does not read in them: settings, by their keys
+    unread: tuple[str, ...] = ()
+    # Settings, or how their keys begin -> where it reads them, as ``only_if`` of `conf.fields`
+    read_if: Mapping[str, Values] = field(default_factory=dict)
+    # Settings outside of ``method`` that no other method reads
+    reads_alone: tuple[str, ...] = ()
+    # Settings of ``trainer`` that it reads where nothing is trained before the evaluation
+    learns_with: tuple[str, ...] = ()
     # Kinds of data that it trains on (see ``DataSpec``)
     data_kinds: tuple[str, ...] = ("captions",)
     # Whether anything is trained before the evaluation
@@ -195,6 +205,15 @@ def unread_sections(*names: str) -> set[str]:
     """The sections below ``method.`` that none of the methods ``names`` reads."""
     everything = {section for method in methods().values() for section in method.settings}
     return everything.difference(*(methods()[name].sections for name in names))
+
+
+def reads_trainer(config: Run, key: str) -> bool:
+    """Whether anything reads the setting ``key`` of ``trainer``: sampling asks for its devices, the
+    rest is for training."""
+    method = methods()[config.method.name]
+    if key in ("trainer.devices", "trainer.accelerator") or key in method.learns_with:
+        return True
+    return bool(method.sections) and method.trains(config.method)
 
 
 def metrics() -> dict[str, MetricSpec]:

@@ -20,11 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from conf import load as conf
+from conf.conditions import check_read, list_changed_data
 from conf.help_page import help_text
 from conf.places import check_folder
 from conf.schema import Run, number
 from conf.spec import data_sets
-from conf.unread import check_read
 
 # Side of the crop of photographs where no backbone is named
 PIXELS = 512
@@ -48,7 +48,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         config = _with_defaults_of_data(conf.load(argv, schema=Inspection, required=False), argv)
         check_folder("output", config.output)
-        check_read([config])
+        # Of trainer and evaluation, a command of a run has settings that nobody reads here
+        keys = [word.partition("=")[0] for word in argv]
+        keys = [key for key in keys if key.startswith(("data.", "method."))]
+        check_read([config], [*keys, *list_changed_data(config)])
         # Here, not above: they take seconds to load, and help needs none of them
         from datamodules.build import build_data
         from datamodules.inspection import report

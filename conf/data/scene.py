@@ -23,10 +23,11 @@ def check(config: Run) -> None:
 
 
 def unread(config: Run) -> tuple[str, ...]:
-    """A scene has no splits, and few images, each read as a whole."""
+    """A scene has no splits, and few images, each read as a whole; of the user's own nothing is
+    rendered."""
     captions = ("train_split", "split_by", "detokenise", "min_phrases", "tagger", "singular")
-    files = ("layout", "on_error", "verify", "mask_share")
-    return (*captions, *files, *(() if embedded(config) else ("subjects",)))
+    files = ("layout", "on_error", "verify", "mask_share", "train_images")
+    return (*captions, *files, *(() if embedded(config) else ("eval_images", "subjects")))
 
 
 DATA = DataSpec(

@@ -6,13 +6,38 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conf.describe import show_count
-from conf.fields import choice, embedded, number
+from conf.fields import choice, conditional, embedded, number
 from conf.spec import MethodSpec, data_kind
 
 if TYPE_CHECKING:
     from conf.schema import Run
 
 TWO_PHASES = {"schedule": ("two_phase",)}
+UNUSED = {"prior_weight": (0,)}
+SCENE = {"data.kind": ("scene",)}
+# Placeholders, and what is trained with them, are those of a scene
+READ_IF = {
+    **{
+        f"method.subjects.{name}": SCENE
+        for name in (
+            "classes",
+            "schedule",
+            "first_phase",
+            "token_lr",
+            "masked_loss",
+            "normalise",
+            "union_sampling",
+            "wordless",
+            "token_decay",
+            "new_optimizer",
+            "prior_",
+        )
+    },
+    "method.weights.": {"method.subjects.schedule": ("two_phase", "joint", "unet_only")},
+}
+
+
+NO_WEIGHTS = {"trainable": ("none",)}
 
 
 @dataclass
@@ -22,9 +47,9 @@ class Weights:
     # Which weights of the denoiser; attn2: all of cross-attention
     trainable: str = choice("attn2", "q", "k", "v", "kv", "qkv", "model", "none")
     # 0 trains whole weights; above 0, low-rank updates of that rank
-    rank: int = number(0, minimum=0)
+    rank: int = number(0, minimum=0, unless=NO_WEIGHTS)
     # Train the text encoders, too
-    text_encoder: bool = False
+    text_encoder: bool = conditional(field(default=False), unless=NO_WEIGHTS)
 
 
 @dataclass
@@ -48,7 +73,7 @@ class Subjects:
     # Compute the denoising loss inside the subjects' masks only
     masked_loss: bool = True
     # Divide that loss by the masks' area, or by the whole plane as the released code does
-    normalise: str = choice("area", "all")
+    normalise: str = choice("area", "all", only_if={"masked_loss": (True,)})
     # Masks on latents and maps: the share of a pixel inside, or the nearest pixel (released code)
     mask_resize: str = choice("area", "nearest")
     # Weight of the squared distance between a token's map and its mask
@@ -58,23 +83,23 @@ class Subjects:
     # A token without a class word starts near the mean of all, or at a row near the table's end
     wordless: str = choice("mean", "table_end")
     # Decay the tokens as other weights
-    token_decay: bool = False
+    token_decay: bool = conditional(field(default=False), unless={"schedule": ("unet_only",)})
     # The second phase also trains the embeddings of all words (with weights.text_encoder)
     stock_words: bool = False
     # The second phase starts with a new optimiser
-    new_optimizer: bool = False
+    new_optimizer: bool = conditional(field(default=False), only_if=TWO_PHASES)
     # Weight of the denoising loss on class images; 0 uses none
     prior_weight: float = number(1.0, log=True, minimum=0)
     # Number of class images, drawn by the untouched backbone before training
-    prior_images: int = embedded(
-        "backbone", number(32, minimum=1, unless={"prior_weight": (0,)}), elsewhere=100
-    )
+    prior_images: int = embedded("backbone", number(32, minimum=1, unless=UNUSED), elsewhere=100)
     # Prompt of the class images
     prior_prompt: str = embedded(
-        "backbone", field(default="a photo of a blue square"), elsewhere="a photo at the beach"
+        "backbone",
+        conditional(field(default="a photo of a blue square"), unless=UNUSED),
+        elsewhere="a photo at the beach",
     )
     # Sampler steps of the class images
-    prior_steps: int = number(30, minimum=1, unless={"prior_weight": (0,)})
+    prior_steps: int = number(30, minimum=1, unless=UNUSED)
 
 
 def check_subjects(config: Run) -> None:
@@ -124,6 +149,7 @@ def check(config: Run) -> None:
 
 METHOD = MethodSpec(
     settings={"weights": Weights, "subjects": Subjects},
+    read_if=READ_IF,
     data_kinds=("captions", "scene"),
     needs_phrases=lambda method: True,
     needs_masks=lambda method: True,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # Where a loss of their own trains the gates
 SUPERVISED = {"supervision": ("density", "masks", "separate_enhance")}
+UNTRAINED = {"supervision": ("oracle",)}
 
 
 @dataclass
@@ -30,7 +31,10 @@ class Gate:
     apply_at: str = choice("logit", "post_softmax", "post_softmax_renormalised")
     # Gradient of a gate at the logits: of a flip, exact, or none for closed gates
     gradient: str = choice(
-        "finite_difference", "exact", "released", unless={"apply_at": ("post_softmax",)}
+        "finite_difference",
+        "exact",
+        "released",
+        unless={"apply_at": ("post_softmax",), **UNTRAINED},
     )
     # Network that looks at a pixel and a token
     head: str = choice("mlp", "conv1x1", "conv3x3", "film", "concat")
@@ -55,7 +59,7 @@ class Gate:
     # What opens where every gate is closed: the likeliest token, or all
     if_all_closed: str = choice("strongest", "all")
     # Weight of the denoising loss; 0 trains on the supervision alone
-    denoising_weight: float = number(1.0, log=True, minimum=0)
+    denoising_weight: float = number(1.0, log=True, minimum=0, unless=UNTRAINED)
     # A loss that also closes gates; oracle: true layouts instead of training, an upper bound
     supervision: str = choice("none", "density", "masks", "separate_enhance", "oracle")
     # Weight of the supervision at the start
@@ -69,7 +73,9 @@ class Gate:
         0.8, minimum=0, maximum=1, only_if={"supervision": ("density",)}
     )
     # supervision masks: open inside the own mask only, or everywhere outside the others'
-    supervision_target: str = choice("own", "others", only_if={"supervision": ("masks",)})
+    supervision_target: str = choice(
+        "own", "others", only_if={"supervision": ("masks",), "attention": ("cross", "both")}
+    )
 
 
 def check(config: Run) -> None:
@@ -118,6 +124,24 @@ def undefined(method: Method) -> dict[str, str]:
 METHOD = MethodSpec(
     settings={"gate": Gate},
     reads=("separate",),
+    read_if={"method.separate.": {"method.gate.supervision": ("separate_enhance",)}},
+    # Its losses on maps are all that gates learn from
+    unread=tuple(
+        f"method.separate.{name}"
+        for name in (
+            "distillation_weight",
+            "distillation_step",
+            "distillation_object",
+            "distillation_article",
+            "inputs",
+            "timesteps",
+            "tokens",
+            "store",
+            "control",
+            "scale",
+            "test_time",
+        )
+    ),
     trains=lambda method: method.gate.supervision != "oracle",
     asks_backbone=lambda method: method.gate.stage == "low" and method.gate.placement != "both",
     draws_with=lambda method: ("judge",) if method.gate.supervision == "oracle" else (),

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from conf.fields import choice, number
-from conf.method.break_a_scene import check_subjects
+from conf.method.break_a_scene import READ_IF, SCENE, check_subjects
 from conf.spec import MethodSpec, data_kind
 
 if TYPE_CHECKING:
     from conf.schema import Run
+
+MERGED = {"encoder": ("merged",)}  # Masks have no tokens of their own then
 
 
 @dataclass
@@ -25,25 +27,25 @@ class Masks:
     # Add the state of the phrase's words to the token of its mask, or not
     text_binding: str = choice("text", "none", only_if={"encoder": ("per_mask", "conv")})
     # A mask token acts inside its mask only, or everywhere
-    mask_scope: str = choice("inside", "everywhere", unless={"encoder": ("merged",)})
+    mask_scope: str = choice("inside", "everywhere", unless=MERGED)
     # Weight of the squared distance between a mask token's map and the mask
-    lambda_m: float = number(0.05, log=True, minimum=0)
+    lambda_m: float = number(0.05, log=True, minimum=0, unless=MERGED)
     # Learning rate of the encoder
     lr: float = number(2e-3, log=True, above=0, only_if={"trained": (True,)})
     # Share of samples trained with blank masks
     dropout: float = number(0.3, minimum=0, maximum=1)
     # Weight of the distance to the backbone's prediction where masks are blank (not on a scene)
-    distillation_weight: float = number(1.0, log=True, minimum=0)
+    distillation_weight: float = number(1.0, log=True, minimum=0, unless={"dropout": (0,), **SCENE})
     # Training timesteps: the noisier half, where the layout is open, or all
     timesteps: str = choice("noisier", "all")
     # On a scene: which mask stands in which slot when only some subjects are shown
-    slots: str = choice("drawn", "fixed", "fixed_one", "first_one")
+    slots: str = choice("drawn", "fixed", "fixed_one", "first_one", only_if=SCENE)
     # Mask tokens that lambda_m acts on: all shown ones, or none where slots move or stay blank
-    supervised: str = choice("shown", "drawn")
+    supervised: str = choice("shown", "drawn", only_if=SCENE, unless=MERGED)
     # The token of a blank mask: zeros, or what the encoder gives, which is its bias
     blank: str = choice("zeros", "encoded")
     # Number of words that a mask token counts as; not for merged ones
-    token_scale: float = number(24.0, minimum=0, unless={"encoder": ("merged",)})
+    token_scale: float = number(24.0, minimum=0, unless=MERGED)
 
 
 def check(config: Run) -> None:
@@ -60,6 +62,8 @@ def check(config: Run) -> None:
 METHOD = MethodSpec(
     settings={"masks": Masks},
     reads=("weights", "subjects"),
+    read_if=READ_IF,
+    reads_alone=("evaluation.masks",),
     asks_backbone=lambda method: method.subjects.prior_steps > 200,
     data_kinds=("captions", "scene"),
     needs_phrases=lambda method: True,

@@ -33,27 +33,27 @@ class Separate:
     # Before it: a or an, or always a
     distillation_article: str = choice("a_an", "a", unless=UNDISTILLED)
     # Input of the denoiser: noised noise, or noised images
-    inputs: str = choice("noise", "images")
+    inputs: str = choice("noise", "images", unless=DENOISING)
     # Training timesteps: all, or the noisier half
     timesteps: str = choice("all", "noisier")
     # What is an object: words that the data set links to one, or any noun phrase
-    objects: str = choice("linked", "nouns")
+    objects: str = choice("linked", "nouns", unless=DENOISING)
     # Tokens of an object: its words', their last, that at the first word's place, or 6 and 9
-    tokens: str = choice("phrase", "last", "word", "released")
+    tokens: str = choice("phrase", "last", "word", "released", unless=DENOISING)
     # The losses look at each head's map, or at their mean
-    heads: str = choice("each", "mean")
+    heads: str = choice("each", "mean", unless=DENOISING)
     # Of all samples; or of the second half of the batch, each half of its heads as a sample
-    store: str = choice("all", "second_half")
+    store: str = choice("all", "second_half", unless=DENOISING)
     # Side of the smoothing kernel in map pixels, odd; 1 does not smooth
     kernel: int = number(3, minimum=1, unless=DENOISING)
     # Width of the kernel, read as the released code does: exp(-(x/2σ)²)
     sigma: float = number(0.5, above=0, unless={"kernel": (1,), **DENOISING})
     # Side of the maps in pixels; the nearest that exists is used
-    side: int = number(16, minimum=1)
+    side: int = number(16, minimum=1, unless=DENOISING)
     # The denoising loss alone; or the trained change, its entries permuted
     control: str = choice("none", "denoising", "permuted")
     # How much of the trained change is used; 0 is the untouched backbone
-    scale: float = number(1.0, minimum=0)
+    scale: float = number(1.0, minimum=0, only_if={"test_time": (0,)})
     # Steps of training on each prompt before it is drawn; 0 trains beforehand instead
     test_time: int = number(0, minimum=0)
 
@@ -169,6 +169,10 @@ def _permutes(config: Run, late: Run) -> bool:
 METHOD = MethodSpec(
     settings={"separate": Separate},
     reads=("weights",),
+    unread=("method.weights.text_encoder",),
+    learns_with=tuple(
+        f"trainer.{name}" for name in ("batch", "lr", "weight_decay", "clip", "precision")
+    ),
     data_kinds=("captions", "prompts"),
     trains=lambda method: method.separate.test_time == 0,
     needs_phrases=lambda method: method.separate.control != "denoising",

@@ -5,6 +5,10 @@
     # With "evaluation: {draw_only: true}" in run.yaml: draws the images, lists them and stops
     python -m lightning_modules.train --help
 
+What run.yaml leaves out has its default. A setting in it that the method, the data or the other
+settings never read is refused; only a file that names every setting, as sweeps write it, may hold
+some.
+
 On ``trainer.devices`` above 1 torchrun starts it: see ``lightning_modules.training.distributed``.
 
 The adapter is stored in ``<output>/adapters/<key>``, where the key is made of everything that
@@ -26,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
+from conf.conditions import check_read, list_changed_data
 from conf.custom_backbone import describe_widening
 from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
@@ -33,7 +38,6 @@ from conf.places import check_folder
 from conf.prompts import Extent
 from conf.schema import Run
 from conf.seeds import resolve_seeds
-from conf.unread import check_read
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
 from lightning_modules.training.checks import (
@@ -420,7 +424,8 @@ def main(argv: list[str]) -> int:
         if REMEASURE in argv:
             conf.check_whole(path)
         config = conf.read_run(path)
-        check_read([config])
+        keys = conf.keys_by_hand(path)
+        check_read([config], [*keys, *config.evaluate_with] if keys else list_changed_data(config))
         emit = lambda text, share: print(f"{share:4.0%}  {text}", flush=True)  # noqa: E731
         if REMEASURE in argv:
             result = _remeasure(config, path.parent, emit)

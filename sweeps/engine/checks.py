@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from conf import schema, spec
-from conf.conditions import why_unread
+from conf.conditions import check_read, find_unread, list_changed_data
 from conf.defaults import foreign_parts
 from conf.describe import describe
 from conf.seeds import SEEDS
-from conf.unread import check_read
 from lightning_modules.training.checks import check
 from sweeps.engine.errors import PlanError
 from sweeps.engine.request import trial_config
+from sweeps.engine.same import check_factors
 from sweeps.sweep import UNTOUCHED_METHOD, Cell, Sweep, level_text
 
 if TYPE_CHECKING:
@@ -149,25 +149,30 @@ def check_objectives(sweep: Sweep, config: schema.Sweep) -> None:
 
 
 def check_cells(request: Request) -> None:
-    """Raises PlanError for settings that cannot run, those of a search's corners too."""
+    """Raises PlanError for settings that cannot run, those of a search's corners too, and for what
+    no trial reads: factors, and settings of the command."""
     sweep, config = request.sweep, request.config
     for cell in request.cells:
         check_cell(sweep, cell, request.run((cell.text, config.seed)))
-    try:
-        check_read(request.run((cell.text, config.seed)) for cell in request.cells)
-    except ValueError as error:
-        raise PlanError(str(error)) from None
-    if config.mode == "search":
-        grid = [cell for cell in sweep.cells(config.when) if not cell.untouched]
+    searched = config.mode == "search"
+    grid = sweep.cells(config.when) if searched else request.cells
+    grid = [cell for cell in grid if not cell.untouched]
+    if searched:
         runs = [trial_config(config, cell, config.seed, request.given) for cell in grid]
         for cell, run in zip(grid, runs, strict=True):
             check_cell(sweep, cell, run)
-        for key in sweep.keys:
-            if all(why := [why_unread(run, key) for run in runs]):
-                raise PlanError(
-                    f"mode=search over {key}: with {why[0]} no trial reads it, so that all "
-                    "candidates would be the same; choose another"
-                )
+    else:
+        runs = [request.run((cell.text, config.seed)) for cell in grid]
+    check_factors(sweep, grid, runs, searched)
+    known = describe(schema.Run).settings
+    typed = [key for word in request.words if (key := word.partition("=")[0]) in known]
+    late = [*config.evaluate_with] if "evaluate_with" in typed else []
+    try:
+        check_read(runs, [*dict.fromkeys([*typed, *late])])
+        every = [request.run((cell.text, config.seed)) for cell in request.cells]
+        check_read(every, list_changed_data(every[0]))
+    except ValueError as error:
+        raise PlanError(str(error)) from None
 
 
 def check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
@@ -193,7 +198,8 @@ def check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
     if ignored and method.sections and not cell.untouched:
         raise PlanError(
             f"method={run.method.name} does not read {ignored[0]}, which {sweep.name} varies; it "
-            f"reads {', '.join(f'method.{section}.*' for section in method.sections)}"
+            f"reads {', '.join(f'method.{section}.*' for section in method.sections)}; "
+            f"{find_unread(run, ignored)[ignored[0]].cure}"
         )
     expected = cell.untouched or (cell.control and cell.training.get("method") == UNTOUCHED_METHOD)
     if run.method.name == UNTOUCHED_METHOD and not expected:

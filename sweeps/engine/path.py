@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import combinations
 
 from conf.describe import show_count
 from sweeps.sweep import Cell, Sweep, level_text
@@ -22,6 +23,7 @@ class AblationPath:
     sweep: Sweep
     to: Cell
     when: str
+    same: frozenset[str] = frozenset()  # Names of cells that are the same as another
 
     @property
     def changes(self) -> frozenset[str]:
@@ -34,6 +36,12 @@ class AblationPath:
         """The control with the levels of ``to`` in the factors ``changed``."""
         own = {key: self.to.values[key] for key in changed}
         return self.sweep.cell({**self.sweep.control, **own}, self.when)
+
+    def every_cell(self) -> list[Cell]:
+        """Those of all combinations of changes, the control first."""
+        keys = self._in_order(self.changes)
+        sets = [some for count in range(len(keys) + 1) for some in combinations(keys, count)]
+        return [self.cell(some) for some in sets if not self._left_out(some)]
 
     def cells(self, means: Mapping[str, float]) -> list[Cell]:
         """Those that are needed first, and of each step those that the results before it ask for;
@@ -76,7 +84,8 @@ class AblationPath:
         return [key for key in self.sweep.keys if key in keys]
 
     def _left_out(self, changed: Collection[str]) -> bool:
-        return self.sweep.leaves_out(self.cell(changed).values)
+        cell = self.cell(changed)
+        return self.sweep.leaves_out(cell.values) or cell.text in self.same
 
 
 def plan_path(sweep: Sweep, to: str | None, when: str) -> AblationPath:

@@ -42,6 +42,7 @@ class Request:
     screen: Screen | None = None  # With mode=screen
     path: AblationPath | None = None  # With mode=path, whose cells grow
     design: Design | None = None  # Seeds of each cell and prompts, where looks have added some
+    notes: list[str] = field(default_factory=list)  # What a person should know of the cells
     _runs: dict[str, schema.Run] = field(default_factory=dict, repr=False)
     _prompts: dict[str, int | None] = field(default_factory=dict, repr=False)
     _contents: dict[str, dict[str, str]] = field(default_factory=dict, repr=False)
@@ -135,7 +136,7 @@ class Request:
                     raise PlanError(str(error)) from error
             acting += [] if cell.untouched else [facts]
         findings = [seen[facts] for facts in dict.fromkeys(acting)]
-        notes = [note for one in findings for note in one.notes]
+        notes = self.notes + [note for one in findings for note in one.notes]
         for key in dict.fromkeys([*sorted(wanted), *shown]):
             reasons = [one.undefined[key] for one in findings if key in one.undefined]
             if key in wanted and reasons and len(reasons) == len(findings):

@@ -28,10 +28,11 @@ from sweeps.engine.drawn import show_command
 from sweeps.engine.errors import Declined, PlanError
 from sweeps.engine.metrics import measurable
 from sweeps.engine.path import plan_path
-from sweeps.engine.request import Request
+from sweeps.engine.request import Request, trial_config
+from sweeps.engine.same import find_same
 from sweeps.engine.screen import plan_screen, with_against
 from sweeps.engine.stopping import check_stopping
-from sweeps.sweep import Factor, Sweep, level_text
+from sweeps.sweep import Cell, Factor, Sweep, level_text
 
 __all__ = ["resolve"]
 
@@ -93,7 +94,40 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
             raise
         command = show_command(request, draw_only=True)
         raise PlanError(f"{error}; {DRAW_FIRST}: {command}") from None
+    _merge_same(request)
     return request
+
+
+def _merge_same(request: Request) -> None:
+    """Leaves out cells that are the same as another, and notes which. Raises PlanError where one of
+    them is what was asked for."""
+    sweep, config, path = request.sweep, request.config, request.path
+    if config.mode == "search":
+        return  # It proposes none
+
+    def run_of(cell: Cell) -> schema.Run:
+        if path:  # Whose later cells are not there yet
+            return trial_config(config, cell, config.seed, request.given)
+        return request.run((cell.text, config.seed))
+
+    same = find_same(sweep, path.every_cell() if path else request.cells, run_of)
+    for group in same:
+        for cell in group.others:
+            for key, name in (("primary", config.primary), ("to", config.to)):
+                if name == cell.text:
+                    raise PlanError(
+                        f"{key}={name}: the same as {group.cell.text}, {group.why}; name that"
+                    )
+    if same and request.screen:
+        raise PlanError(
+            f"mode=screen needs cells that differ, but {same[0].describe()}; choose other levels "
+            'with against=["factor=level",…], or use mode=grid'
+        )
+    left_out = frozenset(cell.text for group in same for cell in group.others)
+    if path:
+        request.path = dataclasses.replace(path, same=left_out)
+    request.cells = [cell for cell in request.cells if cell.text not in left_out]
+    request.notes = [group.describe() for group in same]
 
 
 def override_levels(sweep: Sweep, config: schema.Sweep, keys: Sequence[str]) -> Sweep:

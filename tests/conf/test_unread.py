@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from conf import load as conf
+from conf.conditions import check_read, find_unread, list_changed_data
 from conf.describe import describe
 from conf.schema import Data, Run
 from conf.spec import data_sets
-from conf.unread import check_read, explain_unread
 
 COMPOSED = {"objects": 3, "concept_draw": "batch", "joins": ["and"], "article": "none"}
 # Data set -> settings that it does not read, with values other than their defaults
@@ -30,6 +30,7 @@ UNREAD: dict[str, dict[str, Any]] = {
         **{"train_split": "val", "min_phrases": 2, "tagger": "en_core_web_sm", "singular": "one"},
         **{"layout": "coco", "on_error": "raise", "verify": "full", "mask_share": 0.1},
         **{"subjects": 3, "split_by": "all", "detokenise": True},
+        **{"train_images": 7, "eval_images": 7},
     },
 }
 
@@ -38,14 +39,21 @@ def run_of(data: str, **settings: Any) -> Run:
     return Run(data=Data(name=data, root="/data", **settings))
 
 
+def unread_data(config: Run) -> dict[str, Any]:
+    return find_unread(config, list_changed_data(config))
+
+
 @pytest.mark.parametrize(
     ("data", "name", "value"),
     [(data, *pair) for data, one in UNREAD.items() for pair in (one | COMPOSED).items()],
 )
 def test_a_setting_that_nothing_reads_is_refused(data: str, name: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"data\.{name}=.* with data.*nothing reads it there"):
-        check_read([run_of(data, **{name: value})])
-    check_read([run_of(data)])
+    config, key = run_of(data, **{name: value}), f"data.{name}"
+    with pytest.raises(ValueError, match=rf"data\.{name}=.* with data.*: nothing reads it"):
+        check_read([config], [key])
+    # Whoever has set it; a default of other data is no such value
+    assert (key in list_changed_data(config)) != bool(describe(Run).settings[key].embedded)
+    assert unread_data(run_of(data)) == {}
 
 
 def test_every_data_set_is_looked_at() -> None:
@@ -58,17 +66,17 @@ def test_every_data_set_is_looked_at() -> None:
 
 def test_what_is_read_or_has_its_default_passes() -> None:
     concepts = {**COMPOSED, "concepts": ["red ring", "blue cross"]}
-    assert explain_unread(run_of("prompts", layout="geneval", **concepts)) == {}
-    assert explain_unread(run_of("coco", train_split="train2017", min_phrases=2)) == {}
+    assert unread_data(run_of("prompts", layout="geneval", **concepts)) == {}
+    assert unread_data(run_of("coco", train_split="train2017", min_phrases=2)) == {}
     scene = Run(data=Data(name="scene", root="auto", subjects=3))
-    assert explain_unread(scene) == {}
+    assert unread_data(scene) == {}
     for key in describe(Run).settings:
-        assert key not in explain_unread(Run())
+        assert key not in unread_data(Run())
 
 
 def test_one_run_that_reads_it_is_enough() -> None:
     composed = run_of("shapes", objects=3, concepts=["red ring", "blue cross", "cyan ring"])
     captions = conf.replace(composed, {"data.concepts": []})
-    check_read([captions, composed])
+    check_read([captions, composed], ["data.objects"])
     with pytest.raises(ValueError, match=r"data\.objects=3 with data\.concepts=\[\]"):
-        check_read([captions])
+        check_read([captions], ["data.objects"])

@@ -275,3 +275,15 @@ def test_of_many_samples_some_are_looked_at_evenly(tmp_path: Path):
     facts = report(module, tmp_path, 0, said.append)["splits"]["train"]
     assert facts["phrases"]["of"] == 200 and facts["phrases"]["per_caption"] == {"0": 100, "5": 100}
     assert any("(of 200 captions, evenly spread)" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    ("word", "cure"),
+    [("data.detokenise=true", "data=flickr30k"), ("data.joins=[and]", "data.concepts")],
+)
+def test_a_setting_that_nothing_reads_is_refused(
+    capsys: pytest.CaptureFixture[str], word: str, cure: str
+) -> None:
+    assert main([word]) == 2
+    error = capsys.readouterr().err
+    assert word.partition("=")[0] in error and "nothing reads it" in error and cure in error

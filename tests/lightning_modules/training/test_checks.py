@@ -263,6 +263,45 @@ def test_what_cannot_be_evaluated_is_refused_before_training(
     assert not (Path(base.output) / "adapters" / train.training_key(config)).exists()
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (
+            "method: maskattn\nmethod.masks.lambda_m: 3\n",
+            ["method.masks.lambda_m=3.0", "method=mcgm"],
+        ),
+        (
+            "method: {name: maskattn, gate: {keep: 0.2}}\n",
+            ["method.gate.keep=0.2", "method.gate.mode=topk"],
+        ),
+        ("evaluate_with: {method.gate.keep: 0.2}\n", ["method.gate.keep=0.2"]),
+        ("method: untouched\ntrainer: {lr: 0.1}\n", ["trainer.lr=0.1", "method.name=untouched"]),
+        ("data: {joins: [and]}\n", ["data.joins=[and]", "data.concepts"]),
+        ("evaluation: {masks: blank}\n", ["evaluation.masks=blank", "method=mcgm"]),
+    ],
+)
+def test_what_a_file_sets_and_nothing_reads_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any, text: str, words: list
+) -> None:
+    monkeypatch.setattr(train, "run", lambda *args, **kwargs: {"metrics": {}})
+    (tmp_path / "run.yaml").write_text(text)
+    assert train.main([str(tmp_path / "run.yaml")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "nothing reads it" in line and all(word in line for word in words)
+
+
+def test_a_file_that_was_written_whole_may_hold_what_its_method_does_not_read(
+    base: Run, tmp_path: Path, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(train, "run", lambda *args, **kwargs: {"metrics": {}})
+    path = tmp_path / "run.yaml"
+    conf.write(conf.replace(base, {"method.masks.lambda_m": 3.0}), path)
+    assert train.main([str(path)]) == 0
+    # By a version that had one setting less
+    path.write_text(path.read_text().replace("  workers: 0\n", ""))
+    assert train.main([str(path)]) == 0
+
+
 def test_the_command_says_what_is_wrong_in_one_line(
     base: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
