@@ -38,7 +38,8 @@ def help_text(
             lines.append(
                 f"  {'*' if origin.get(group) == file else ' '} {group + '=' + name:<22}  {about}"
             )
-    lines += ["", "settings (key=default; ??? has to be given)"]
+    unread = "what no trial reads with the others is refused"
+    lines += ["", f"settings (key=default; ??? has to be given; {unread})"]
     for key, setting in index.settings.items():
         allowed = setting.expected + _elsewhere(setting)
         lines.append(f"  {key + '=' + show(defaults[key]):<38}  {setting.comment} ({allowed})")
