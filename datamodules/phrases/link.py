@@ -19,7 +19,7 @@ from datamodules.phrases.categories import (
     compounds,
     words,
 )
-from datamodules.phrases.nouns import BREAKS, LISTS, NOUNS_IN_ING, word_set
+from datamodules.phrases.runs import BREAKS, LISTS, NOUNS_IN_ING, word_set
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 # Colour, where the data set knows it, and category

@@ -41,37 +41,14 @@ The lists are in ``nouns.json``, written by hand for this project:
 
 from __future__ import annotations
 
-import json
 import re
-from functools import cache
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Collection
 
-WORD = re.compile(r"close ups?\b|[a-z]+(?:['\u2019-][a-z]+)*|\d+[a-z]*|[^\sa-z\d]")
+from datamodules.phrases.asides import ABSENT, find_asides
+from datamodules.phrases.runs import LISTS, Token, find_runs, is_in, is_plural, tokenise
 
-
-class Token(NamedTuple):
-    """A word or sign of a caption in small letters, and its characters from start up to end."""
-
-    text: str
-    start: int
-    end: int
-
-
-def word_set(text: str) -> frozenset[str]:
-    """The words of a text that blanks divide."""
-    return frozenset(text.split())
-
-
-LISTS = {
-    name: word_set(text)
-    for name, text in json.loads(
-        (Path(__file__).parent / "nouns.json").read_text(encoding="utf-8")
-    ).items()
-}
-# Words before or after a noun phrase, not of it
-BREAKS = LISTS["function"] | (LISTS["determiners"] - {"a", "an"})
-NOUNS_IN_ING = LISTS["nouns_in_ing"]
+# "3", "35mm"
+NUMBER = re.compile(r"\d+(mm|px|fps)?")
 
 
 def noun_phrases(caption: str) -> list[str]:
@@ -86,220 +63,110 @@ def noun_spans(caption: str) -> list[tuple[int, int]]:
     return [(phrase[0].start, phrase[-1].end) for phrase in _phrases(caption)]
 
 
-def tokenise(caption: str) -> list[Token]:
-    """The words and signs of a caption."""
-    return [
-        Token(match.group().replace(" ", "-"), match.start(), match.end())
-        for match in WORD.finditer(caption.lower())
-    ]
-
-
-def cut(tokens: list[Token], run: list[int]) -> list[Token]:
+def cut(tokens: list[Token], run: list[int], asides: Collection[int] = ()) -> list[Token]:
     """What names a thing of the picture among the tokens ``run``, a noun phrase of any tagger,
-    without articles and other companions; nothing where nothing does."""
-    words = [i for i in run if tokens[i].text[0].isalnum() and not _is(tokens[i], "function")]
-    while words and _is(tokens[words[0]], "determiners"):
+    without articles, other companions and ``asides`` (`find_asides`); nothing where nothing
+    does."""
+    words = [
+        i
+        for i in run
+        if tokens[i].text[0].isalnum()
+        and i not in asides
+        and (tokens[i].text == "can" or not is_in(tokens[i], "function"))
+    ]
+    while words and is_in(tokens[words[0]], "determiners"):
         del words[0]
     content = [tokens[i] for i in words if _is_content(tokens[i])]
+    if len(content) > 1 and content[0].text == "couple" and is_plural(content[1].text):
+        del content[0]  # "a couple people"
     return content if content and _names_a_thing(tokens, words, content) else []
 
 
 def _phrases(caption: str) -> list[list[Token]]:
     tokens = tokenise(caption)
-    phrases: list[list[Token]] = []
-    run: list[int] = []
-    for i, token in enumerate([*tokens, Token(".", len(caption), len(caption))]):
-        if _continues(tokens, run, i):
-            if not _is(token, "determiners"):
-                run.append(i)
-            continue
-        if content := cut(tokens, run):
-            phrases.append(content)
-        run = []
-    return phrases
+    asides = find_asides(caption, tokens)
+    # What is absent may still be whom a verb follows
+    barred = [i for i, kind in asides.items() if kind != ABSENT]
+    cuts = [cut(tokens, run, asides) for run in find_runs(tokens, barred)]
+    return [phrase for phrase in cuts if phrase]
 
 
-def _continues(tokens: list[Token], run: list[int], i: int) -> bool:
-    """Whether the word at ``i`` is part of the noun phrase that ``run`` began, or begins one."""
-    if i == len(tokens) or not tokens[i].text[0].isalnum():
-        return False
-    token = tokens[i]
-    if _is(token, "determiners"):
-        return not run
-    if _is(token, "function") or (
-        run and _is(token, "after_nouns") and not _noun_follows(tokens, i)
-    ):
-        return False
-    return not _is_verb(tokens, run, i) and not _is_adverb(token.text)
-
-
-def _is_verb(tokens: list[Token], run: list[int], i: int) -> bool:
-    """Whether a word is used as a verb, or as a participle after its noun."""
-    text = tokens[i].text
-    before = tokens[i - 1].text if i else ""
-    if _is_verb_by_place(tokens, run, i):
-        return True
-    determined = before in LISTS["determiners"] and before != "both"
-    after_verb_word = before in LISTS["before_verbs"] and not run
-    follows = _noun_follows(tokens, i)
-    if text.endswith("ing") and len(text) > 4:
-        if text in LISTS["compounds_in_ing"] and follows:
-            return False
-        if text in NOUNS_IN_ING and not (
-            not _precedes_of(tokens, i)
-            and _has_noun(tokens, run)
-            and (
-                _determiner_follows(tokens, i)
-                or _is_plural(tokens[run[-1]].text)
-                or (text in LISTS["sports_in_ing"] and not follows)
-            )
-        ):
-            return not run and _determiner_follows(tokens, i)
-        if run and not all(_is(tokens[j], "adjectives") for j in run):
-            return True
-        return not determined and not run and (after_verb_word or not follows)
-    if _is_participle(text):
-        if run:
-            return not follows
-        return not follows or before in LISTS["auxiliaries"]
-    if text in _third_persons():
-        if after_verb_word and before in ("it", "he", "she", "who", "that", "which"):
-            return True
-        if not run:
-            return False
-        if _is_singular(tokens, run) or _determiner_follows(tokens, i):
-            return not _is_plural(tokens[run[-1]].text) or _determiner_follows(tokens, i)
-        return text not in LISTS["nouns_like_verbs"] or text in LISTS["verbs_above_all"]
-    if text in LISTS["verbs"]:
-        if determined:
-            return False
-        if not run:
-            opens = i == 0 or after_verb_word or tokens[i - 1].text in LISTS["verbs"]
-            return opens and (before != "and" or not follows or _determiner_follows(tokens, i))
-        if _is_plural(tokens[run[-1]].text):
-            return tokens[run[-1]].text not in LISTS["first_plurals"]
-        # "An onion and a carrot lie on a board", but "a sofa and a tv stand in a room"
-        ends = _determiner_follows(tokens, i) or (
-            _is_plural(tokens[i + 1].text)
-            if follows
-            else _third_person(text) not in LISTS["nouns_like_verbs"]
-        )
-        return _is_joined(tokens, run) and i + 1 < len(tokens) and ends
-    return False
-
-
-def _is_verb_by_place(tokens: list[Token], run: list[int], i: int) -> bool:
-    """Whether a word can only be a verb where it stands, whatever it is."""
-    text = tokens[i].text
-    if not run:
-        before = tokens[i - 1].text if i else ""
-        if before in LISTS["subjects"]:
-            return True
-        return before in LISTS["infinitives"] and _determiner_follows(tokens, i)
-    last = tokens[run[-1]].text
-    if not _has_noun(tokens, run) or last in LISTS["containers"] or not text[0].isalpha():
-        return False
-    if not _is_plural(text):  # "Workers haul a boat"
-        return _is_plural(last) and _determiner_follows(tokens, i)
-    if last in LISTS["first_plurals"] or last.endswith(("'s", "\u2019s")):
-        return False
-    # "A truck hauls lumber", "the truck hauls a boat", "seagulls circles above"
-    return _is_singular(tokens, run) or _determiner_follows(tokens, i) or last.endswith("s")
-
-
-def _has_noun(tokens: list[Token], run: list[int]) -> bool:
-    return bool(run) and not all(
-        _is(tokens[j], "adjectives") or _is(tokens[j], "companions") for j in run
-    )
-
-
-def _is_participle(text: str) -> bool:
-    if text in LISTS["irregular"]:
-        return True
-    return text.endswith("ed") and len(text) > 3 and text not in LISTS["nouns_in_ed"]
-
-
-def _is_adverb(text: str) -> bool:
-    return text.endswith("ly") and len(text) > 3 and text not in LISTS["nouns_in_ly"]
-
-
-def _is_singular(tokens: list[Token], run: list[int]) -> bool:
-    """Whether the determiner before a run is of one thing."""
-    return run[0] > 0 and _is(tokens[run[0] - 1], "singular")
-
-
-def _is_joined(tokens: list[Token], run: list[int]) -> bool:
-    """Whether a run is the last of several that "and" joins."""
-    before = run[0] - 1
-    if before >= 0 and _is(tokens[before], "determiners"):
-        before -= 1
-    return before >= 0 and tokens[before].text == "and"
-
-
-def _is_plural(text: str) -> bool:
-    return text in LISTS["plurals"] or (
-        text.endswith("s")
-        and not text.endswith(("ss", "us", "is", "'s", "\u2019s"))
-        and text not in LISTS["singulars_in_s"]
-    )
-
-
-def _noun_follows(tokens: list[Token], i: int) -> bool:
-    """Whether the next word may be a noun or an adjective of the same phrase."""
-    if i + 1 >= len(tokens):
-        return False
-    text = tokens[i + 1].text
-    return (
-        text[0].isalpha()
-        and text not in LISTS["determiners"]
-        and text not in LISTS["function"]
-        and text not in LISTS["companions"]
-        and not _is_adverb(text)
-    )
-
-
-def _precedes_of(tokens: list[Token], i: int) -> bool:
-    return i + 1 < len(tokens) and tokens[i + 1].text == "of"
-
-
-def _determiner_follows(tokens: list[Token], i: int) -> bool:
-    return i + 1 < len(tokens) and _is(tokens[i + 1], "determiners")
-
-
-def _is(token: Token, kind: str) -> bool:
-    return token.text in LISTS[kind]
+def _adjective_at(tokens: list[Token], i: int) -> bool:
+    return i < len(tokens) and is_in(tokens[i], "adjectives")
 
 
 def _is_content(token: Token) -> bool:
-    return not (_is(token, "determiners") or _is(token, "companions") or token.text.isdigit())
+    return not (
+        is_in(token, "determiners")
+        or is_in(token, "companions")
+        or NUMBER.fullmatch(token.text) is not None
+    )
 
 
 def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) -> bool:
     """Whether a phrase names a thing of the picture."""
     head = content[-1].text
     after = [token.text for token in tokens[run[-1] + 1 : run[-1] + 3]] + ["", ""]
-    if all(_is(token, "adjectives") for token in content):
+    if all(is_in(token, "adjectives") for token in content):
         # "an orange on a plate" and "an orange and an apple", but "an orange and white cat"
         joined = after[0] in ("and", "or", ",") and after[1] not in LISTS["determiners"]
         goes_on = joined or after[0] == "one"  # "a red apple and a green one"
-        return run[0] > 0 and _is(tokens[run[0] - 1], "singular") and not goes_on
-    if head in LISTS["pictures"]:
+        if is_in(content[-1], "people") and run[0] > 0 and tokens[run[0] - 1].text == "the":
+            return not goes_on  # "the elderly"
+        # "a black and a white dog"
+        goes_on = goes_on or (
+            after[0] == "and" and head != "orange" and _adjective_at(tokens, run[-1] + 3)
+        )
+        return run[0] > 0 and is_in(tokens[run[0] - 1], "singular") and not goes_on
+    if head in LISTS["pictures"] or head in LISTS["styles"]:
         return False
     if after[0] == "of" and head in LISTS["pictures_of"] | LISTS["containers"]:
         return False
-    opens = all(not _is_content(token) or _is(token, "function") for token in tokens[: run[0]])
-    if opens and after[0] in LISTS["showing"] and head in LISTS["pictures_of"]:
+    if _is_time(tokens, run, head) or _is_event(tokens, run, head):
         return False
-    return not all(_is(token, "places") or _is(token, "adjectives") for token in content)
+    if head in LISTS["pictures_of"] and _is_picture_itself(tokens, run, after[0], head):
+        return False
+    return not all(
+        any(is_in(token, kind) for kind in ("places", "adjectives", "styles", "times"))
+        for token in content
+    )
 
 
-@cache
-def _third_persons() -> frozenset[str]:
-    """The forms of the listed verbs of the third person."""
-    return frozenset(map(_third_person, LISTS["verbs"]))
+def _is_picture_itself(tokens: list[Token], run: list[int], after: str, head: str) -> bool:
+    """Whether a phrase that may mean a thing means the picture: "a painting with a guitar" at the
+    beginning, "digital art" between commas."""
+    if run[0] == 0 and after == ",":
+        return True
+    opens = all(not _is_content(token) or is_in(token, "function") for token in tokens[: run[0]])
+    if opens:
+        return after in LISTS["showing"] or (after == "with" and head in LISTS["pictures_with"])
+    tag = tokens[run[0] - 1].text in (",", "(", "|", ";")
+    return tag and (not after[:1].isalnum() or after == "by")
 
 
-def _third_person(verb: str) -> str:
-    if re.search(r"(s|x|z|ch|sh|o)$", verb):
-        return verb + "es"
-    return verb[:-1] + "ies" if re.search(r"[^aeiou]y$", verb) else verb + "s"
+def _is_time(tokens: list[Token], run: list[int], head: str) -> bool:
+    """Whether a phrase says when: "at night", "on a sunny day", "at sunset"."""
+    if head in LISTS["times"]:
+        return True
+    before = _before(tokens, run)
+    return head in LISTS["times_after"] and before >= 0 and is_in(tokens[before], "before_times")
+
+
+def _is_event(tokens: list[Token], run: list[int], head: str) -> bool:
+    """Whether a phrase says what is done: "does a trick", "go for a walk"."""
+    before = _before(tokens, run)
+    if before >= 0 and tokens[before].text in ("for", "on"):
+        before -= 1
+        if before >= 0 and head in LISTS["events"] and tokens[before].text in ("out", "along"):
+            return True
+    return head in LISTS["always_events"] or (
+        head in LISTS["events"] and before >= 0 and is_in(tokens[before], "before_events")
+    )
+
+
+def _before(tokens: list[Token], run: list[int]) -> int:
+    """The place of the last word before a phrase and its determiners, or -1."""
+    before = run[0] - 1
+    while before >= 0 and is_in(tokens[before], "determiners"):
+        before -= 1
+    return before

@@ -12,6 +12,8 @@ from pathlib import Path
 from conf.contents import digest_contents, list_files
 
 LIGHT = "light"
+# Files that decide what the light tagger finds
+PARTS = ("runs.py", "asides.py", "nouns.py", "nouns.json", "categories.json")
 
 
 def find_pipeline(name: str) -> Path:
@@ -44,7 +46,7 @@ def tagger_identity(name: str, cache: Path | None = None) -> str:
     the digests of files. Raises ValueError as `find_pipeline`."""
     if name == LIGHT:
         here = Path(__file__).parent
-        content = b"".join((here / file).read_bytes() for file in ("nouns.py", "nouns.json"))
+        content = b"".join((here / file).read_bytes() for file in PARTS)
         return f"{LIGHT} {hashlib.sha256(content).hexdigest()[:12]}"
     folder = find_pipeline(name)
     files = {file: path for file, path in list_files(folder).items() if not file.endswith(".pyc")}

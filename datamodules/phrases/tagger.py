@@ -8,8 +8,10 @@ from typing import Any, Protocol
 import torch
 
 from datamodules.batch import Phrase
-from datamodules.phrases.nouns import cut, noun_spans, tokenise
+from datamodules.phrases.asides import find_asides
+from datamodules.phrases.nouns import cut, noun_spans
 from datamodules.phrases.pipelines import LIGHT, find_pipeline, tagger_identity
+from datamodules.phrases.runs import tokenise
 
 # Parts of a pipeline that no noun phrase depends on
 UNUSED = ("ner", "lemmatizer", "textcat")
@@ -50,6 +52,7 @@ class SpacyTagger:
 
     def spans(self, caption: str) -> list[tuple[int, int]]:
         tokens = tokenise(caption)
+        asides = find_asides(caption, tokens)
         spans = []
         for chunk in self._pipeline(caption).noun_chunks:
             inside = [
@@ -57,7 +60,7 @@ class SpacyTagger:
                 for i, token in enumerate(tokens)
                 if chunk.start_char <= token.start and token.end <= chunk.end_char
             ]
-            if content := cut(tokens, inside):
+            if content := cut(tokens, inside, asides):
                 spans.append((content[0].start, content[-1].end))
         return spans
 

@@ -1,0 +1,337 @@
+"""Words of a caption and the runs of them that may be noun phrases, by a light tagger: word lists
+and the words beside a word.
+
+A noun phrase is a run of words between words that cannot be part of one. Most of these are of
+closed classes (prepositions, conjunctions, pronouns, auxiliaries). Verbs are told from nouns by
+where they stand: "throws" after "the man" is a verb, "stand" after "tv" a noun, "watch" after
+"people" a verb, "parked" before "car" part of its phrase and after "car" its end.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Collection
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from datamodules.phrases.categories import words
+
+WORD = re.compile(
+    r"close ups?\b|(?:film|movie|video|anime) stills?\b|[^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
+    r"|\d+[^\W\d_]*|[^\w\s]|_"
+)
+
+
+class Token(NamedTuple):
+    """A word or sign of a caption in small letters, and its characters from start up to end."""
+
+    text: str
+    start: int
+    end: int
+
+
+def word_set(text: str) -> frozenset[str]:
+    """The words of a text that blanks divide."""
+    return frozenset(text.split())
+
+
+_TABLE = json.loads((Path(__file__).parent / "nouns.json").read_text(encoding="utf-8"))
+# Of several words, by their first
+EXPRESSIONS: dict[str, list[tuple[str, ...]]] = {}
+for _words in map(str.split, _TABLE.pop("style_expressions").split(",")):
+    EXPRESSIONS.setdefault(_words[0], []).append(tuple(_words))
+LISTS = {name: word_set(text) for name, text in _TABLE.items()}
+# Words before or after a noun phrase, not of it
+BREAKS = LISTS["function"] | (LISTS["determiners"] - {"a", "an"})
+NOUNS_IN_ING = LISTS["nouns_in_ing"]
+
+
+def tokenise(caption: str) -> list[Token]:
+    """The words and signs of a caption."""
+    lower = caption.lower()
+    if len(lower) != len(caption):  # a capital of two small characters
+        lower = "".join(c if len(c.lower()) > 1 else c.lower() for c in caption)
+    return [
+        Token(match.group().replace(" ", "-"), match.start(), match.end())
+        for match in WORD.finditer(lower)
+    ]
+
+
+def find_runs(tokens: list[Token], barred: Collection[int] = ()) -> list[list[int]]:
+    """The runs of words that may be noun phrases, by their places among the tokens, without the
+    determiners before them. Tokens that are ``barred`` are part of none."""
+    runs: list[list[int]] = []
+    run: list[int] = []
+    finite = False  # Whether a verb of the third person was met
+    for i in range(len(tokens) + 1):
+        named = i + 1 in barred and is_in(tokens[i], "naming")
+        if i not in barred and not named and _continues(tokens, run, i, finite):
+            if not is_in(tokens[i], "determiners"):
+                run.append(i)
+            continue
+        finite = finite or (i < len(tokens) and tokens[i].text in _third_persons())
+        if run:
+            runs.append(run)
+        run = []
+    return runs
+
+
+def _continues(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
+    """Whether the word at ``i`` is part of the noun phrase that ``run`` began, or begins one."""
+    if i == len(tokens) or not tokens[i].text[0].isalnum():
+        return False
+    token = tokens[i]
+    if is_in(token, "determiners"):
+        return not run
+    if _is_function(tokens, run, i) or (
+        run and is_in(token, "after_nouns") and not _noun_follows(tokens, i)
+    ):
+        return False
+    return not _is_verb(tokens, run, i, finite) and not _is_adverb(token.text)
+
+
+def _is_function(tokens: list[Token], run: list[int], i: int) -> bool:
+    """Whether a word is of a closed class: "can" is not in "a trash can next to it"."""
+    if tokens[i].text != "can" or not (run or (i and is_in(tokens[i - 1], "determiners"))):
+        return is_in(tokens[i], "function") or tokens[i].text.endswith("n't")
+    after = tokens[i + 1].text if i + 1 < len(tokens) else "."
+    return after in LISTS["after_can"] or after in LISTS["verbs"] or _is_adverb(after)
+
+
+def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
+    """Whether a word is used as a verb, or as a participle after its noun."""
+    text = tokens[i].text
+    before = tokens[i - 1].text if i else ""
+    if _is_verb_by_place(tokens, run, i):
+        return True
+    determined = before in LISTS["determiners"] and before != "both"
+    after_verb_word = before in LISTS["before_verbs"] and not run
+    follows = _noun_follows(tokens, i)
+    if text.endswith("ing") and len(text) > 4:
+        if text in LISTS["compounds_in_ing"] and follows:
+            # "People flying kites", but "a kitchen cutting board"
+            return bool(run) and _is_doer(tokens, run, text)
+        if text in NOUNS_IN_ING and not (
+            not _precedes_of(tokens, i)
+            and _has_noun(tokens, run)
+            and (
+                _determiner_follows(tokens, i)
+                or is_plural(tokens[run[-1]].text)
+                or (text in LISTS["sports_in_ing"] and not follows)
+            )
+        ):
+            return not run and _determiner_follows(tokens, i)
+        if run and not all(is_in(tokens[j], "adjectives") for j in run):
+            return True
+        return not determined and not run and (after_verb_word or not follows)
+    if text == "set" and run and is_in(tokens[run[-1]], "before_set"):
+        return False
+    if _is_participle(text):
+        if run:
+            return not follows
+        return not follows or before in LISTS["auxiliaries"]
+    if text in _third_persons():
+        if after_verb_word and before in LISTS["singular_subjects"]:
+            return True
+        if not run:
+            return finite and _follows_verb(tokens, i)
+        if text in LISTS["nouns_like_verbs"] and not _has_noun(tokens, run):
+            return False
+        last = tokens[run[-1]].text
+        if (_is_person(last) or last in _animals()) and not _noun_follows(tokens, i):
+            return not is_plural(last)  # "A woman drinks from a cup"
+        if text in LISTS["verbs_with_directions"] and _direction_follows(tokens, i):
+            return not is_plural(tokens[run[-1]].text)
+        if _is_singular(tokens, run) or _determiner_follows(tokens, i):
+            return not is_plural(tokens[run[-1]].text) or _determiner_follows(tokens, i)
+        return text not in LISTS["nouns_like_verbs"] or text in LISTS["verbs_above_all"]
+    if text in LISTS["verbs"]:
+        if determined:
+            return False
+        if not run:
+            if i == 0:  # "Surf boards", "Surf a wave"
+                return not follows or _determiner_follows(tokens, i)
+            if text in LISTS["pure_verbs"]:
+                return True
+            opens = after_verb_word or tokens[i - 1].text in LISTS["verbs"]
+            return opens and (before != "and" or not follows or _determiner_follows(tokens, i))
+        last = tokens[run[-1]]
+        if is_plural(last.text):
+            return last.text not in LISTS["first_plurals"]
+        if is_in(last, "people") and tokens[run[0] - 1].text == "the":
+            return _determiner_follows(tokens, i) or not follows
+        if _is_seen_to(tokens, run, i):
+            return True
+        # "An onion and a carrot lie on a board", but "a sofa and a tv stand in a room"
+        ends = _determiner_follows(tokens, i) or (
+            is_plural(tokens[i + 1].text)
+            if follows
+            else _third_person(text) not in LISTS["nouns_like_verbs"]
+        )
+        return _is_joined(tokens, run) and i + 1 < len(tokens) and ends
+    return False
+
+
+def _is_verb_by_place(tokens: list[Token], run: list[int], i: int) -> bool:
+    """Whether a word can only be a verb where it stands, whatever it is."""
+    text = tokens[i].text
+    if not run:
+        before = tokens[i - 1].text if i else ""
+        if before in LISTS["subjects"]:
+            return True
+        return before in LISTS["infinitives"] and _determiner_follows(tokens, i)
+    last = tokens[run[-1]].text
+    if not _has_noun(tokens, run) or last in LISTS["containers"] or not text[0].isalpha():
+        return False
+    if not is_plural(text):  # "Workers haul a boat"
+        return is_plural(last) and _determiner_follows(tokens, i)
+    if last in LISTS["first_plurals"] or last.endswith(("'s", "\u2019s")):
+        return False
+    # "A truck hauls lumber", "the truck hauls a boat", "seagulls circles above"
+    return _is_singular(tokens, run) or _determiner_follows(tokens, i) or is_plural(last)
+
+
+def _follows_verb(tokens: list[Token], i: int) -> bool:
+    """Whether a form of the third person without a noun of its own is a second verb: "jumps and
+    barks", "opens the door and lights a candle", but "a table and lights"."""
+    if i == 0 or tokens[i - 1].text not in ("and", "then", "but", ","):
+        return False
+    text = tokens[i].text
+    ends = i + 1 == len(tokens) or not tokens[i + 1].text[0].isalnum()
+    return (
+        text not in LISTS["nouns_like_verbs"]
+        or _determiner_follows(tokens, i)
+        or (text in LISTS["verbs_above_all"] and (ends or not _noun_follows(tokens, i)))
+        or (
+            not ends
+            and (tokens[i + 1].text in ("to", "at", "from") or _direction_follows(tokens, i))
+        )
+    )
+
+
+def _is_seen_to(tokens: list[Token], run: list[int], i: int) -> bool:
+    """Whether a verb without ending is one after a singular: of what was seen ("watch a plane fly
+    over"), or of what a herd does ("a herd of zebra stand in")."""
+    if _noun_follows(tokens, i):
+        return False
+    if _is_of_group(tokens, run):
+        return True
+    first = run[0] - 1
+    if first >= 0 and is_in(tokens[first], "determiners"):
+        first -= 1
+    seen = first >= 0 and is_in(tokens[first], "seeing")
+    return seen and (
+        _is_person(tokens[run[-1]].text)
+        or _third_person(tokens[i].text) not in LISTS["nouns_like_verbs"]
+    )
+
+
+def _is_of_group(tokens: list[Token], run: list[int]) -> bool:
+    """Whether a run stands after "a herd of"."""
+    first = run[0]
+    return first > 1 and tokens[first - 1].text == "of" and is_in(tokens[first - 2], "groups")
+
+
+def _is_doer(tokens: list[Token], run: list[int], doing: str) -> bool:
+    """Whether a run ends with whoever may be ``doing`` something: several, a person, an animal."""
+    last = tokens[run[-1]].text
+    if (is_plural(last) and last not in LISTS["first_plurals"]) or _is_person(last):
+        return True
+    return doing not in LISTS["animals_do_not"] and (
+        last in _animals() or _is_of_group(tokens, run)
+    )
+
+
+@cache
+def _animals() -> frozenset[str]:
+    names = ["bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"]
+    return frozenset(word for name in names for word in words(name))
+
+
+def _is_person(text: str) -> bool:
+    return text in words("person") and text != "baby"
+
+
+def _direction_follows(tokens: list[Token], i: int) -> bool:
+    """Whether a verb of motion goes on: "heads down", "stops to take"."""
+    after = [token.text for token in tokens[i + 1 : i + 3]] + ["", ""]
+    return after[0] in LISTS["directions"] or (after[0] == "to" and after[1] in LISTS["verbs"])
+
+
+def _has_noun(tokens: list[Token], run: list[int]) -> bool:
+    return bool(run) and not all(
+        is_in(tokens[j], "adjectives") or is_in(tokens[j], "companions") for j in run
+    )
+
+
+def _is_participle(text: str) -> bool:
+    if text in LISTS["irregular"]:
+        return True
+    return text.endswith("ed") and len(text) > 3 and text not in LISTS["nouns_in_ed"]
+
+
+def _is_adverb(text: str) -> bool:
+    return text.endswith("ly") and len(text) > 3 and text not in LISTS["nouns_in_ly"]
+
+
+def _is_singular(tokens: list[Token], run: list[int]) -> bool:
+    """Whether the determiner before a run is of one thing."""
+    return run[0] > 0 and is_in(tokens[run[0] - 1], "singular")
+
+
+def _is_joined(tokens: list[Token], run: list[int]) -> bool:
+    """Whether a run is the last of several that "and" joins."""
+    before = run[0] - 1
+    if before >= 0 and is_in(tokens[before], "determiners"):
+        before -= 1
+    return before >= 0 and tokens[before].text == "and"
+
+
+def is_plural(text: str) -> bool:
+    """Whether a word looks like a plural."""
+    return text in LISTS["plurals"] or (
+        text.endswith("s")
+        and not text.endswith(("ss", "us", "is", "'s", "\u2019s"))
+        and text not in LISTS["singulars_in_s"]
+    )
+
+
+def _noun_follows(tokens: list[Token], i: int) -> bool:
+    """Whether the next word may be a noun or an adjective of the same phrase."""
+    if i + 1 >= len(tokens):
+        return False
+    text = tokens[i + 1].text
+    return (
+        text[0].isalpha()
+        and text not in LISTS["determiners"]
+        and text not in LISTS["function"]
+        and text not in LISTS["companions"]
+        and not _is_adverb(text)
+    )
+
+
+def _precedes_of(tokens: list[Token], i: int) -> bool:
+    return i + 1 < len(tokens) and tokens[i + 1].text == "of"
+
+
+def _determiner_follows(tokens: list[Token], i: int) -> bool:
+    return i + 1 < len(tokens) and is_in(tokens[i + 1], "determiners")
+
+
+def is_in(token: Token, kind: str) -> bool:
+    """Whether a word is on a list."""
+    return token.text in LISTS[kind]
+
+
+@cache
+def _third_persons() -> frozenset[str]:
+    """The forms of the listed verbs of the third person."""
+    return frozenset(map(_third_person, LISTS["verbs"]))
+
+
+def _third_person(verb: str) -> str:
+    if re.search(r"(s|x|z|ch|sh|o)$", verb):
+        return verb + "es"
+    return verb[:-1] + "ies" if re.search(r"[^aeiou]y$", verb) else verb + "s"
