@@ -179,6 +179,8 @@ def _negated_from(tokens: list[Token], i: int) -> int | None:
     """Where what the word at ``i`` denies begins, if it denies anything."""
     text = tokens[i].text
     after = tokens[i + 1].text if i + 1 < len(tokens) else ""
+    if text == "missing" and i and is_in(tokens[i - 1], "determiners"):
+        return i  # "a missing wheel"
     if text == "missing":
         return i + 1 if after in LISTS["determiners"] else None
     if text in LISTS["instead_of"]:

@@ -45,10 +45,10 @@ import re
 from collections.abc import Collection
 
 from datamodules.phrases.asides import ABSENT, find_asides
-from datamodules.phrases.runs import LISTS, Token, find_runs, is_in, is_plural, tokenise
+from datamodules.phrases.runs import LISTS, Token, find_runs, is_adverb, is_in, is_plural, tokenise
 
-# "3", "35mm"
-NUMBER = re.compile(r"\d+(mm|px|fps)?")
+# "3", "35mm", "1970s"
+NUMBER = re.compile(r"\d+(mm|px|fps|s)?")
 
 
 def noun_phrases(caption: str) -> list[str]:
@@ -118,13 +118,15 @@ def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) ->
             after[0] == "and" and head != "orange" and _adjective_at(tokens, run[-1] + 3)
         )
         return run[0] > 0 and is_in(tokens[run[0] - 1], "singular") and not goes_on
-    if head in LISTS["pictures"] or head in LISTS["styles"]:
+    if head in LISTS["pictures"] or head in LISTS["styles"] or len(head) == 1:
         return False
     if after[0] == "of" and head in LISTS["pictures_of"] | LISTS["containers"]:
         return False
     if _is_time(tokens, run, head) or _is_event(tokens, run, head):
         return False
-    if head in LISTS["pictures_of"] and _is_picture_itself(tokens, run, after[0], head):
+    if head in LISTS["pictures_of"] | LISTS["tags"] and _is_picture_itself(
+        tokens, run, after[0], head
+    ):
         return False
     return not all(
         any(is_in(token, kind) for kind in ("places", "adjectives", "styles", "times"))
@@ -140,7 +142,10 @@ def _is_picture_itself(tokens: list[Token], run: list[int], after: str, head: st
     opens = all(not _is_content(token) or is_in(token, "function") for token in tokens[: run[0]])
     if opens:
         return after in LISTS["showing"] or (after == "with" and head in LISTS["pictures_with"])
-    tag = tokens[run[0] - 1].text in (",", "(", "|", ";")
+    before = run[0] - 1
+    while before > 0 and is_adverb(tokens[before].text):
+        before -= 1
+    tag = tokens[before].text in (",", "(", "|", ";")
     return tag and (not after[:1].isalnum() or after == "by")
 
 

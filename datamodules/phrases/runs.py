@@ -89,15 +89,17 @@ def _continues(tokens: list[Token], run: list[int], i: int, finite: bool) -> boo
         run and is_in(token, "after_nouns") and not _noun_follows(tokens, i)
     ):
         return False
-    return not _is_verb(tokens, run, i, finite) and not _is_adverb(token.text)
+    return not _is_verb(tokens, run, i, finite) and not is_adverb(token.text)
 
 
 def _is_function(tokens: list[Token], run: list[int], i: int) -> bool:
     """Whether a word is of a closed class: "can" is not in "a trash can next to it"."""
+    if is_in(tokens[i], "after_determiners") and i and is_in(tokens[i - 1], "determiners"):
+        return not _noun_follows(tokens, i)  # "the round table"
     if tokens[i].text != "can" or not (run or (i and is_in(tokens[i - 1], "determiners"))):
         return is_in(tokens[i], "function") or tokens[i].text.endswith("n't")
     after = tokens[i + 1].text if i + 1 < len(tokens) else "."
-    return after in LISTS["after_can"] or after in LISTS["verbs"] or _is_adverb(after)
+    return after in LISTS["after_can"] or after in LISTS["verbs"] or is_adverb(after)
 
 
 def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
@@ -107,7 +109,8 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
     if _is_verb_by_place(tokens, run, i):
         return True
     determined = before in LISTS["determiners"] and before != "both"
-    after_verb_word = before in LISTS["before_verbs"] and not run
+    denied = before.endswith("n't")
+    after_verb_word = (before in LISTS["before_verbs"] or denied) and not run
     follows = _noun_follows(tokens, i)
     if text.endswith("ing") and len(text) > 4:
         if text in LISTS["compounds_in_ing"] and follows:
@@ -272,7 +275,8 @@ def _is_participle(text: str) -> bool:
     return text.endswith("ed") and len(text) > 3 and text not in LISTS["nouns_in_ed"]
 
 
-def _is_adverb(text: str) -> bool:
+def is_adverb(text: str) -> bool:
+    """Whether a word looks like an adverb."""
     return text.endswith("ly") and len(text) > 3 and text not in LISTS["nouns_in_ly"]
 
 
@@ -308,7 +312,7 @@ def _noun_follows(tokens: list[Token], i: int) -> bool:
         and text not in LISTS["determiners"]
         and text not in LISTS["function"]
         and text not in LISTS["companions"]
-        and not _is_adverb(text)
+        and not is_adverb(text)
     )
 
 
