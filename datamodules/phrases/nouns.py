@@ -72,7 +72,7 @@ def cut(tokens: list[Token], run: list[int], asides: Collection[int] = ()) -> li
         for i in run
         if tokens[i].text[0].isalnum()
         and i not in asides
-        and (tokens[i].text == "can" or not is_in(tokens[i], "function"))
+        and (not is_in(tokens[i], "function") or is_in(tokens[i], "nouns_in_function"))
     ]
     while words and is_in(tokens[words[0]], "determiners"):
         del words[0]
@@ -120,13 +120,13 @@ def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) ->
         return run[0] > 0 and is_in(tokens[run[0] - 1], "singular") and not goes_on
     if head in LISTS["pictures"] or head in LISTS["styles"] or len(head) == 1:
         return False
+    if any(is_in(token, "sites") for token in content):
+        return False
     if after[0] == "of" and head in LISTS["pictures_of"] | LISTS["containers"]:
         return False
     if _is_time(tokens, run, head) or _is_event(tokens, run, head):
         return False
-    if head in LISTS["pictures_of"] | LISTS["tags"] and _is_picture_itself(
-        tokens, run, after[0], head
-    ):
+    if _is_picture_itself(tokens, run, after[0], head):
         return False
     return not all(
         any(is_in(token, kind) for kind in ("places", "adjectives", "styles", "times"))
@@ -137,6 +137,8 @@ def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) ->
 def _is_picture_itself(tokens: list[Token], run: list[int], after: str, head: str) -> bool:
     """Whether a phrase that may mean a thing means the picture: "a painting with a guitar" at the
     beginning, "digital art" between commas."""
+    if head not in LISTS["pictures_of"] and head not in LISTS["tags"]:
+        return False
     if run[0] == 0 and after == ",":
         return True
     opens = all(not _is_content(token) or is_in(token, "function") for token in tokens[: run[0]])

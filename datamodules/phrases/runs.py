@@ -66,8 +66,11 @@ def find_runs(tokens: list[Token], barred: Collection[int] = ()) -> list[list[in
     run: list[int] = []
     finite = False  # Whether a verb of the third person was met
     for i in range(len(tokens) + 1):
-        named = i + 1 in barred and is_in(tokens[i], "naming")
-        if i not in barred and not named and _continues(tokens, run, i, finite):
+        # "A dog named Max", 'a sign that says "stop" stands'
+        verb = (i + 1 in barred and is_in(tokens[i], "naming")) or (
+            i - 1 in barred and i < len(tokens) and tokens[i].text in _third_persons()
+        )
+        if i not in barred and not verb and _continues(tokens, run, i, finite):
             if not is_in(tokens[i], "determiners"):
                 run.append(i)
             continue
@@ -125,11 +128,14 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
                 or (text in LISTS["sports_in_ing"] and not follows)
             )
         ):
-            return not run and _determiner_follows(tokens, i)
+            doing = text in LISTS["sports_in_ing"] and before in LISTS["auxiliaries"]
+            return not run and (doing or _determiner_follows(tokens, i))
         if run and not all(is_in(tokens[j], "adjectives") for j in run):
             return True
         return not determined and not run and (after_verb_word or not follows)
     if text == "set" and run and is_in(tokens[run[-1]], "before_set"):
+        return False
+    if text == "set" and _precedes_of(tokens, i):
         return False
     if _is_participle(text):
         if run:
@@ -139,10 +145,10 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
         if after_verb_word and before in LISTS["singular_subjects"]:
             return True
         if not run:
-            return finite and _follows_verb(tokens, i)
-        if text in LISTS["nouns_like_verbs"] and not _has_noun(tokens, run):
-            return False
+            return _determiner_follows(tokens, i) or (finite and _follows_verb(tokens, i))
         last = tokens[run[-1]].text
+        if last not in LISTS["adjectives_like_nouns"] and not _has_noun(tokens, run):
+            return False
         if (_is_person(last) or last in _animals()) and not _noun_follows(tokens, i):
             return not is_plural(last)  # "A woman drinks from a cup"
         if text in LISTS["verbs_with_directions"] and _direction_follows(tokens, i):
