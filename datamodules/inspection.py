@@ -16,7 +16,7 @@ from datamodules.contact_sheet import Tile, draw
 from datamodules.crop import vanished
 from datamodules.formats.index import DataError
 from datamodules.loading import PairedDataModule
-from datamodules.phrases.link import SINGULAR
+from datamodules.phrases.link import BY_SETTING
 
 # Images of a split whose masks are decoded, evenly from first to last
 SAMPLES = 200
@@ -226,7 +226,7 @@ def describe(facts: dict[str, Any]) -> list[str]:
         f"{phrases['2_or_more']:.0%}"
     )
     for reason, words in phrases.get("left_out", {}).items():
-        setting = f", data.singular={phrases['singular']}" if reason == SINGULAR else ""
+        setting = f", data.singular={phrases['singular']}" if reason in BY_SETTING else ""
         lines.append(
             f"words left out: {words['count']} × {reason}{setting} ({', '.join(words['examples'])})"
         )

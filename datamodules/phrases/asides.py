@@ -20,7 +20,7 @@ QUOTES = {'"': '"', "'": "'", "\u2018": "\u2019", "\u201c": "\u201d"}
 SETTING = re.compile(r"(?<!\S)--[a-z]", re.IGNORECASE)
 # Without these a caption has no asides
 TRIGGERS = frozenset().union(
-    {"-", "<", "by", "style", "missing", *QUOTES},
+    {"-", "<", "by", "from", "style", "missing", *QUOTES},
     (words[-1] for expressions in EXPRESSIONS.values() for words in expressions),
     *(
         LISTS[kind]
@@ -121,6 +121,10 @@ def _style(caption: str, tokens: list[Token]) -> Asides:
         ):
             start = i + 1 + (after in ("of", "on"))
             yield range(start, _until(tokens, start, stops | LISTS["having"])), STYLE
+        if (is_in(token, "pictures") or is_in(token, "pictures_of")) and after == "from":
+            source = _skip(tokens, i + 2, "determiners")
+            if source < len(tokens) and is_in(tokens[source], "sources"):
+                yield range(i + 2, source + 1), STYLE
         for words in EXPRESSIONS.get(token.text, ()):
             end = i + len(words)
             if tuple(t.text for t in tokens[i:end]) == words:

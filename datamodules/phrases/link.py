@@ -19,6 +19,8 @@ from datamodules.phrases.categories import (
     compounds,
     words,
 )
+from datamodules.phrases.nouns import aside_spans
+from datamodules.phrases.quantities import PART, Quantity, quantity
 from datamodules.phrases.runs import BREAKS, LISTS, NOUNS_IN_ING, word_set
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
@@ -54,6 +56,10 @@ FIRST_WORD = "before another noun of its phrase"
 NO_NOUN = "no noun here"
 AMBIGUOUS = "of several categories"
 SINGULAR = "a singular among several objects"
+NUMBER = "a number smaller than that of the objects"
+SOME = "some of several objects"
+# Which of them ``data.singular`` decides on
+BY_SETTING = frozenset({SINGULAR, NUMBER, SOME})
 
 
 def link(
@@ -75,12 +81,18 @@ def link(
     * "orange", "baby" and the like are things only between an article or another companion and the
       end of their noun phrase: not in "an orange cat". "skis", "boards" and the like are none where
       a person or a pronoun stands before them: "a man skis".
+    * What is said not to be there names none ("no dogs", "without a dog"), nor does what is written
+      on a sign, a name, or the picture's style (`asides`).
     * A plural means all objects of the category; so does "sheep" or "broccoli" unless "a" or the
-      like stands before it. Singulars that name the category as often as
+      like stands before it, "each dog" and "a herd of zebra" (`quantities`). Singulars that name
+      the category as often as
       there are objects of it mean one each: the first mention the first object and so on. Of more
       objects a singular means, by ``singular``: "one", that which stands out (`standing_out`; where
       none does, or several mentions want one, the words are left out); "all" of them; or "none",
-      and the words are left out.
+      and the words are left out. "One of the dogs" is a singular.
+    * A number means all objects where there are as many, or fewer: the annotations, or the crop,
+      lack the rest. Where there are more, ``singular`` decides as above, on as many as it says. So
+      it does on "some of the dogs", which "one" leaves out: nothing says which.
     * ``tagger`` finds the noun phrases.
     """
     return link_or_say_why(caption, instances, singular, tagger).phrases
@@ -109,14 +121,16 @@ def link_or_say_why(
     phrases: list[Phrase] = []
     for name, of_name in mentions.items():
         forms = {_plain(caption[start:end]) for start, end, _ in of_name}
-        singulars = [not _means_several(caption, mention) for mention in of_name]
-        in_turn = len(of_name) == len(objects[name]) and len(forms) == 1 and all(singulars)
+        wanted = [_quantity(caption, mention) for mention in of_name]
+        in_turn = len(of_name) == len(objects[name]) and len(forms) == 1 and set(wanted) == {1}
         for i, (start, end, _) in enumerate(of_name):
             meant = objects[name][i : i + 1] if in_turn else objects[name]
-            if len(meant) > 1 and singulars[i]:
-                meant = _meant_by_singular(meant, singular, len(of_name))
+            number = wanted[i]
+            if number == PART or (isinstance(number, int) and number < len(meant)):
+                meant = _meant_by_few(meant, number, singular, len(of_name))
                 if not meant:
-                    left_out[start] = (caption[start:end], SINGULAR)
+                    reason = {PART: SOME, 1: SINGULAR}.get(number, NUMBER)
+                    left_out[start] = (caption[start:end], reason)
             if meant:
                 mask = torch.stack([instance.mask for instance in meant]).any(0)
                 phrases.append(Phrase(caption[start:end], start, end, mask))
@@ -124,16 +138,18 @@ def link_or_say_why(
     return Links(phrases, [left_out[start] for start in sorted(left_out)])
 
 
-def standing_out(instances: Sequence[Instance]) -> Instance | None:
-    """The object that a singular most likely means: large and near the middle of the image. None
-    where no other has at most half of its score.
+def standing_out(instances: Sequence[Instance], number: int = 1) -> list[Instance]:
+    """The ``number`` of more objects that words most likely mean: large and near the middle of the
+    image, in their order. None where another has more than half of the score of any of them.
 
     The score is the area of the mask times 1 - d, where d is the distance of the mask's centre from
     that of the image as a share of half of its diagonal.
     """
     scores = [_score(instance.mask) for instance in instances]
-    first, second = sorted(scores, reverse=True)[:2]
-    return instances[scores.index(first)] if first > 0 and second <= first / 2 else None
+    last, next_one = sorted(scores, reverse=True)[number - 1 : number + 1]
+    if last <= 0 or next_one > last / 2:
+        return []
+    return [instance for instance, score in zip(instances, scores, strict=True) if score >= last]
 
 
 def _score(mask: torch.Tensor) -> float:
@@ -145,13 +161,15 @@ def _score(mask: torch.Tensor) -> float:
     return len(rows) * (1 - offset / (math.hypot(height, width) / 2))
 
 
-def _meant_by_singular(
-    instances: Sequence[Instance], singular: str, mentions: int
+def _meant_by_few(
+    instances: Sequence[Instance], number: Quantity, singular: str, mentions: int
 ) -> list[Instance]:
+    """Whom a number of more objects means; nobody where nothing says who."""
     if singular == "all":
         return list(instances)
-    one = standing_out(instances) if singular == "one" and mentions == 1 else None
-    return [one] if one else []
+    if singular == "one" and mentions == 1 and isinstance(number, int):
+        return standing_out(instances, number)
+    return []
 
 
 def _readings(
@@ -166,24 +184,28 @@ def _readings(
             readings[match.span()] = Mention(*match.span(), None)
     own: dict[tuple[int, int], Mention] = {}
     spans: list[tuple[int, int]] | None = None
+    asides: list[tuple[int, int, str]] = []
     for name in names:
         for match in _pattern(name).finditer(caption):
             start, end = match.span()
             if spans is None:
-                spans = tagger.spans(caption)
-            if not _is_noun(caption, start, end):
+                spans, asides = tagger.spans(caption), aside_spans(caption)
+            aside = next((kind for s, e, kind in asides if s <= start < e), "")
+            if not aside and not _is_noun(caption, start, end):
                 left_out[start] = (match.group(), NO_NOUN)
                 continue
-            reason = ""
-            if (start, end) in own:
+            reason = aside
+            if not reason and (start, end) in own:
                 reason = AMBIGUOUS
-            elif not _is_head(caption, start, end, spans):
+            elif not reason and not _is_head(caption, start, end, spans):
                 reason = FIRST_WORD
-            elif any((s, e) != (start, end) and s <= start and end <= e for s, e in readings):
+            elif not reason and any(
+                (s, e) != (start, end) and s <= start and end <= e for s, e in readings
+            ):
                 reason = EXPRESSION
             if reason:
                 left_out[start] = (match.group(), reason)
-            nobody = reason in (AMBIGUOUS, FIRST_WORD)
+            nobody = bool(aside) or reason in (AMBIGUOUS, FIRST_WORD)
             own[start, end] = Mention(start, end, None if nobody else name)
     return list((readings | own).values())
 
@@ -237,21 +259,27 @@ def _accompanied(before: Sequence[str], word: str) -> bool:
     return False
 
 
-def _means_several(caption: str, mention: Mention) -> bool:
-    """Whether words that name an object mean several."""
+def _quantity(caption: str, mention: Mention) -> Quantity:
+    """How many objects the words of a mention mean."""
     start, end, name = mention
     if name is None:
-        return False
+        return 1
+    color, label = name
+    before = WORD.findall(caption[:start].lower())
     text = _plain(caption[start:end])
-    word = text.removeprefix(f"{name[0]} ") if name[0] else text
-    if word not in both_numbers(name[1]):
-        return _forms(*name)[text]
-    for token in reversed(WORD.findall(caption[:start].lower())[-3:]):
+    several = _forms(color, label)[text]
+    if text.removeprefix(f"{color} ") in both_numbers(label):
+        several = not _has_singular_before(before)
+    return quantity(before, several)
+
+
+def _has_singular_before(before: Sequence[str]) -> bool:
+    for token in reversed(before[-3:]):
         if token in LISTS["singular"]:
-            return False
+            return True
         if token in BREAKS or not token[0].isalnum():
             break
-    return True
+    return False
 
 
 def _plain(text: str) -> str:

@@ -63,6 +63,16 @@ def noun_spans(caption: str) -> list[tuple[int, int]]:
     return [(phrase[0].start, phrase[-1].end) for phrase in _phrases(caption)]
 
 
+def aside_spans(caption: str) -> list[tuple[int, int, str]]:
+    """The characters (start, end) of each word that names no thing of the picture, whatever it is,
+    and why not (`asides`)."""
+    tokens = tokenise(caption)
+    return [
+        (tokens[i].start, tokens[i].end, kind)
+        for i, kind in sorted(find_asides(caption, tokens).items())
+    ]
+
+
 def cut(tokens: list[Token], run: list[int], asides: Collection[int] = ()) -> list[Token]:
     """What names a thing of the picture among the tokens ``run``, a noun phrase of any tagger,
     without articles, other companions and ``asides`` (`find_asides`); nothing where nothing
@@ -113,6 +123,8 @@ def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) ->
         goes_on = joined or after[0] == "one"  # "a red apple and a green one"
         if is_in(content[-1], "people") and run[0] > 0 and tokens[run[0] - 1].text == "the":
             return not goes_on  # "the elderly"
+        if head in LISTS["things_with_determiners"] and len(content) > 1:
+            return run[0] > 0 and is_in(tokens[run[0] - 1], "determiners")  # "the open plain"
         # "a black and a white dog"
         goes_on = goes_on or (
             after[0] == "and" and head != "orange" and _adjective_at(tokens, run[-1] + 3)

@@ -66,10 +66,10 @@ def find_runs(tokens: list[Token], barred: Collection[int] = ()) -> list[list[in
     run: list[int] = []
     finite = False  # Whether a verb of the third person was met
     for i in range(len(tokens) + 1):
-        # "A dog named Max", 'a sign that says "stop" stands'
-        verb = (i + 1 in barred and is_in(tokens[i], "naming")) or (
-            i - 1 in barred and i < len(tokens) and tokens[i].text in _third_persons()
-        )
+        # "A dog named Max", "a sign reading open", 'a sign that says "stop" stands'
+        verb = (
+            i + 1 in barred and any(is_in(tokens[i], kind) for kind in ("naming", "reading"))
+        ) or (i - 1 in barred and i < len(tokens) and tokens[i].text in _third_persons())
         if i not in barred and not verb and _continues(tokens, run, i, finite):
             if not is_in(tokens[i], "determiners"):
                 run.append(i)
@@ -171,6 +171,10 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
             return last.text not in LISTS["first_plurals"]
         if is_in(last, "people") and tokens[run[0] - 1].text == "the":
             return _determiner_follows(tokens, i) or not follows
+        if last.text in LISTS["first_plurals"] or not _has_noun(tokens, run):
+            return False
+        if text in LISTS["pure_verbs"] or _determiner_follows(tokens, i):
+            return True
         if _is_seen_to(tokens, run, i):
             return True
         # "An onion and a carrot lie on a board", but "a sofa and a tv stand in a room"
@@ -225,7 +229,7 @@ def _is_seen_to(tokens: list[Token], run: list[int], i: int) -> bool:
     over"), or of what a herd does ("a herd of zebra stand in")."""
     if _noun_follows(tokens, i):
         return False
-    if _is_of_group(tokens, run):
+    if _is_of_group(tokens, run) or _is_of_several(tokens, run):
         return True
     first = run[0] - 1
     if first >= 0 and is_in(tokens[first], "determiners"):
@@ -241,6 +245,12 @@ def _is_of_group(tokens: list[Token], run: list[int]) -> bool:
     """Whether a run stands after "a herd of"."""
     first = run[0]
     return first > 1 and tokens[first - 1].text == "of" and is_in(tokens[first - 2], "groups")
+
+
+def _is_of_several(tokens: list[Token], run: list[int]) -> bool:
+    """Whether a run stands after "strips of"."""
+    first = run[0]
+    return first > 1 and tokens[first - 1].text == "of" and is_plural(tokens[first - 2].text)
 
 
 def _is_doer(tokens: list[Token], run: list[int], doing: str) -> bool:

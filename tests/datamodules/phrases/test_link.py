@@ -10,8 +10,9 @@ import torch
 from datamodules import ShapesDataModule
 from datamodules.batch import Instance, collate
 from datamodules.coco import CocoDataset
+from datamodules.phrases.asides import ABSENT, NAME, WRITTEN
 from datamodules.phrases.categories import SAME, WORDS, plural, words
-from datamodules.phrases.link import link
+from datamodules.phrases.link import NUMBER, SINGULAR, SOME, link, link_or_say_why
 
 
 def instance(label: str, column: int, color: str | None = None) -> Instance:
@@ -90,6 +91,93 @@ def test_a_singular_among_several_means_the_one_that_stands_out():
     assert link("a man and a woman", [*crowd, player]) == [], "nothing says who is who"
     (phrase,) = link("the players serve", [*crowd, player])
     assert int(phrase.mask.sum()) == 15 + 4, "a plural means all"
+
+
+def reasons(caption: str, *instances: Instance, singular: str = "one") -> list[tuple[str, str]]:
+    return link_or_say_why(caption, instances, singular).left_out
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("two dogs", NUMBER),
+        ("2 brown dogs", NUMBER),
+        ("both dogs", NUMBER),
+        ("a pair of dogs", NUMBER),
+        ("two of the dogs", NUMBER),
+        ("two of the three dogs", NUMBER),
+        ("one of the dogs", SINGULAR),
+        ("one of the three dogs", SINGULAR),
+        ("one dog", SINGULAR),
+        ("a slice of dog", SINGULAR),
+        ("some of the dogs", SOME),
+        ("several of these dogs", SOME),
+        *[
+            (words, None)
+            for words in (
+                "three dogs",
+                "four dogs",
+                "two or three dogs",
+                "dogs",
+                "the dogs",
+                "some dogs",
+                "a couple of dogs",
+                "lots of dogs",
+                "all of the dogs",
+                "each of the dogs",
+                "none of the dogs sleeps",
+                "each dog",
+                "every brown dog",
+                "many dog",
+                "three dog",
+                "a herd of dog",
+                "slices of dog",
+                "a group of three dogs",
+            )
+        ],
+    ],
+)
+def test_a_number_that_is_not_that_of_the_objects_is_left_to_the_setting(
+    caption: str, reason: str | None
+):
+    dogs = [instance("dog", column) for column in range(3)]
+    (every,) = found(caption, *dogs, singular="all")
+    assert every[1] == [0, 1, 2]
+    if reason:
+        assert found(caption, *dogs, singular="none") == []
+        assert [why for _, why in reasons(caption, *dogs)] == [reason], "of one size"
+    else:
+        assert found(caption, *dogs, singular="one") == [every]
+        assert reasons(caption, *dogs) == []
+
+
+def test_the_number_that_stands_out_is_taken():
+    large = [blob("person", slice(2, 7), slice(1, 4)), blob("person", slice(2, 7), slice(4, 7))]
+    small = [blob("person", slice(0, 1), slice(i, i + 1)) for i in range(2)]
+    (phrase,) = link("two men", [small[0], *large, small[1]])
+    assert torch.equal(phrase.mask, large[0].mask | large[1].mask)
+    assert link("three men", [small[0], *large, small[1]]) == [], "two small ones are alike"
+    assert link("two men and a woman", [*small, *large]) == [], "nothing says who is who"
+
+
+@pytest.mark.parametrize(
+    ("caption", "reason"),
+    [
+        ("no dogs", ABSENT),
+        ("a man without a dog", ABSENT),
+        ("not a dog", ABSENT),
+        ("there aren't any cats or dogs", ABSENT),
+        ("a cat instead of a dog", ABSENT),
+        ("a cat --no dogs", ABSENT),
+        ('a sign that says "dogs"', WRITTEN),
+        ("a cat named Dog", NAME),
+    ],
+)
+def test_what_is_not_there_or_only_written_is_not_linked(caption: str, reason: str):
+    dog = instance("dog", 0)
+    assert found(caption, dog) == []
+    assert [why for _, why in reasons(caption, dog)] == [reason]
+    assert found(f"{caption}. A dog", dog) == ([] if "--" in caption else [("dog", [0])])
 
 
 def test_size_and_place_decide_what_stands_out():
@@ -343,7 +431,8 @@ def test_captions_of_the_embedded_world_name_every_object(tmp_path_factory: pyte
 @pytest.mark.parametrize(
     ("caption", "columns"),
     [
-        ("Two sheep in a field", [0, 1, 2]),
+        ("Three sheep in a field", [0, 1, 2]),
+        ("Two sheep in a field", None),
         ("a flock of sheep", [0, 1, 2]),
         ("Sheep graze on a hill", [0, 1, 2]),
         ("some white sheep", [0, 1, 2]),

@@ -28,7 +28,7 @@ from datamodules.shapes.world import write_dataset
         ),
         ("A bathroom.", ["bathroom"]),
         ("A dog sitting.", ["dog"]),
-        ("a stop-sign at 5 o'clock", ["stop-sign", "o'clock"]),
+        ("a stop-sign at 5 o'clock", ["stop-sign"]),
         ("", []),
         ("two of them", []),
         ("an orange, an apple and a black and white cat", ["orange", "apple", "white cat"]),
@@ -38,16 +38,26 @@ def test_noun_phrases(caption: str, expected: list[str]):
     assert noun_phrases(caption) == expected
 
 
-@pytest.mark.parametrize("fixture", ["captions.txt", "captions_blind.txt"])
-def test_noun_phrases_of_captions_as_people_write_them(fixture: str):
+@pytest.mark.parametrize(
+    ("fixture", "cases"),
+    [
+        # Of the first two a time and a portion, an object by their answers, is none by now
+        ("captions.txt", 50),
+        ("captions_blind.txt", 50),
+        ("captions_kinds.txt", 133),
+        ("captions_kinds_blind.txt", 60),
+        ("captions_kinds_unseen.txt", 60),
+    ],
+)
+def test_noun_phrases_of_captions_as_people_write_them(fixture: str, cases: int):
     lines = (Path(__file__).parent / fixture).read_text(encoding="utf-8").splitlines()
-    cases = [line.split(" | ") for line in lines if not line.startswith("#")]
+    written = [line.split(" | ") for line in lines if not line.startswith("#")]
     wrong = [
         (caption, noun_phrases(caption))
-        for caption, *expected in cases
+        for caption, *expected in written
         if noun_phrases(caption) != expected
     ]
-    assert len(cases) == 50 and len(wrong) <= 5, wrong
+    assert len(written) == cases and len(wrong) <= cases / 10, wrong
 
 
 @pytest.mark.parametrize(
@@ -88,6 +98,64 @@ def test_verbs_are_told_from_nouns_by_their_place(caption: str, expected: list[s
 )
 def test_pictures_heaps_and_pronouns_name_no_object(caption: str, expected: list[str]):
     assert noun_phrases(caption) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("a man without a hat or gloves", ["man"]),
+        ("a room with no windows and a door", ["room", "door"]),
+        ("a room with no chairs, tables, or lamps", ["room"]),
+        ("there aren't any boats on the lake", ["lake"]),
+        ("a girl who isn't wearing glasses holds a book", ["girl", "book"]),
+        ("a man not looking at his dog", ["man", "dog"]),
+        ("neither a cat nor a dog is on the sofa", ["sofa"]),
+        ("a bike missing a wheel near a lake free of boats", ["bike", "lake"]),
+        ("a house rather than a boat", ["house"]),
+        ("a no parking sign", ["parking sign"]),
+        ("a lake --no boats, people --ar 3:2", ["lake"]),
+    ],
+)
+def test_what_is_said_not_to_be_there_is_no_object(caption: str, expected: list[str]):
+    assert noun_phrases(caption) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ('a sign that says "stop" stands by a road', ["sign", "road"]),
+        ("a sign reading open in a window", ["sign", "window"]),
+        ("a man reading a book", ["man", "book"]),
+        ('a "teddy bear" on a bed', ["teddy bear", "bed"]),
+        ('"a cat and a lamp"', ["cat", "lamp"]),
+        ("a dog named Max chewing a shoe", ["dog", "shoe"]),
+        ("a fox, oil painting by Rembrandt, film grain, (4k:1.2)", ["fox"]),
+        (
+            "a bench by tall trees, a man standing by Big Ben",
+            ["bench", "tall trees", "man", "big ben"],
+        ),
+        ("a <lora:cat:0.8> hut", ["hut"]),
+        ("a café with a jalapeño pizza", ["café", "jalapeño pizza"]),
+    ],
+)
+def test_writing_names_and_style_are_no_objects(caption: str, expected: list[str]):
+    assert noun_phrases(caption) == expected
+
+
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("People flying kites beside a kitchen cutting board", 3),
+        ("A trash can beside a can of soda can be seen", 3),
+        ("A dog runs and jumps over a fence", 2),
+        ("Christmas lights decorate a house", 2),
+        ("A cat isn't on the bed", 2),
+        ("An elderly couple share a bench", 2),
+        ("The elderly cross a street", 2),
+    ],
+)
+def test_verbs_and_nouns_of_one_form(caption: str, expected: int):
+    assert len(noun_phrases(caption)) == expected
 
 
 def test_training_captions_may_be_asked_to_name_two_things(tmp_path: Path):

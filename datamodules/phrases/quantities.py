@@ -1,0 +1,75 @@
+"""How many of the objects of its category a noun means, by the words before it: "two dogs", "one of
+the dogs", "a herd of zebra"."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from datamodules.phrases.runs import BREAKS, LISTS, word_set
+
+ALL, PART = "all", "part"
+# A number, all there are, or a part of which nothing says how large it is
+Quantity = int | str
+
+_WORDS = """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
+sixteen seventeen eighteen nineteen twenty"""
+NUMBERS = {word: i for i, word in enumerate(_WORDS.split(), start=1)} | {"both": 2, "dozen": 12}
+# Before "of"
+GROUPS_OF = {"pair": 2, "duo": 2, "trio": 3}
+OF_ALL = word_set("each all any none every everyone")
+PARTS_OF = word_set("some most many few several half part rest majority")
+EACH = word_set("each every")
+SEVERAL = word_set("all many several few multiple numerous various these those")
+ONE = word_set("a an another this that")
+# An adjective or two, the number and what it is part of
+WINDOW = 8
+
+
+def quantity(before: Sequence[str], several: bool) -> Quantity:
+    """What the words ``before`` a noun, in small letters, make of it: a number or `ALL` or `PART`.
+
+    ``several``: whether its form is a plural.
+    A bare or definite plural means all, a bare or definite singular one; "one of the two dogs" one,
+    "each dog" all, "some of the dogs" a part; "a herd of zebra" and "many zebra" all of them; of
+    "two or three dogs" nothing is known but that they are several: all.
+    """
+    found: Quantity | None = None
+    words = list(before[-WINDOW:])
+    definite = False
+    while words:
+        word = words.pop()
+        number = int(word) if word.isascii() and word.isdigit() else NUMBERS.get(word)
+        if word == "of":
+            return _of(words, definite, several, found)
+        if number is not None and found is None:
+            vague = words[-1:] in (["or"], ["to"], ["-"])
+            found = ALL if vague or number == 0 else number
+        elif word in EACH or word in SEVERAL:
+            found = found or ALL
+        elif word in ONE:
+            found = found or (ALL if several else 1)
+        elif word not in LISTS["determiners"] and (word in BREAKS or not word[0].isalnum()):
+            break
+        definite = definite or word in LISTS["determiners"]
+    return found or (ALL if several else 1)
+
+
+def _of(words: list[str], definite: bool, several: bool, found: Quantity | None) -> Quantity:
+    """As `quantity`, for a noun after "of" and the number ``found`` between them."""
+    word = words[-1] if words else ""
+    number = int(word) if word.isascii() and word.isdigit() else NUMBERS.get(word)
+    if word in OF_ALL:
+        return found or ALL
+    if word in PARTS_OF and definite:
+        return PART
+    if number is not None:
+        return number
+    if found is None and word in GROUPS_OF:
+        return GROUPS_OF[word]
+    if found is None and not definite and _is_several(word):
+        return ALL  # "a herd of zebra", "slices of pizza"
+    return found or (ALL if several else 1)
+
+
+def _is_several(word: str) -> bool:
+    return word in LISTS["groups"] or (word in LISTS["containers"] and word.endswith("s"))
