@@ -20,7 +20,7 @@ QUOTES = {'"': '"', "'": "'", "\u2018": "\u2019", "\u201c": "\u201d"}
 SETTING = re.compile(r"(?<!\S)--[a-z]", re.IGNORECASE)
 # Without these a caption has no asides
 TRIGGERS = frozenset().union(
-    {"-", "<", "by", "from", "style", "missing", *QUOTES},
+    {"-", "<", "by", "from", "shot", "style", "missing", *QUOTES},
     (words[-1] for expressions in EXPRESSIONS.values() for words in expressions),
     *(
         LISTS[kind]
@@ -117,10 +117,12 @@ def _style(caption: str, tokens: list[Token]) -> Asides:
         if (
             (token.text == "style" and after == "of")
             or (is_in(token, "fame") and after == "on")
+            or (token.text == "shot" and after == "on" and tokens[i - 1].text == ",")
             or (token.text == "by" and _is_by_maker(caption, tokens, i))
         ):
-            start = i + 1 + (after in ("of", "on"))
-            yield range(start, _until(tokens, start, stops | LISTS["having"])), STYLE
+            start = i if token.text == "shot" else i + 1 + (after in ("of", "on"))
+            end = _until(tokens, i + 1 + (after in ("of", "on")), stops | LISTS["having"])
+            yield range(start, end), STYLE
         if (is_in(token, "pictures") or is_in(token, "pictures_of")) and after == "from":
             source = _skip(tokens, i + 2, "determiners")
             if source < len(tokens) and is_in(tokens[source], "sources"):

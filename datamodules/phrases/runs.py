@@ -149,8 +149,8 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
         last = tokens[run[-1]].text
         if last not in LISTS["adjectives_like_nouns"] and not _has_noun(tokens, run):
             return False
-        if (_is_person(last) or last in _animals()) and not _noun_follows(tokens, i):
-            return not is_plural(last)  # "A woman drinks from a cup"
+        if _is_living(last) and not is_plural(last) and not _noun_follows(tokens, i):
+            return True  # "A woman drinks from a cup"
         if text in LISTS["verbs_with_directions"] and _direction_follows(tokens, i):
             return not is_plural(tokens[run[-1]].text)
         if _is_singular(tokens, run) or _determiner_follows(tokens, i):
@@ -165,7 +165,9 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
             if text in LISTS["pure_verbs"]:
                 return True
             opens = after_verb_word or tokens[i - 1].text in LISTS["verbs"]
-            return opens and (before != "and" or not follows or _determiner_follows(tokens, i))
+            if before == "and" and not _determiner_follows(tokens, i):
+                return _is_bare_verb(tokens, i - 2)  # "laugh and play", but "a shirt and tie"
+            return opens
         last = tokens[run[-1]]
         if is_plural(last.text):
             return last.text not in LISTS["first_plurals"]
@@ -175,6 +177,10 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
             return False
         if text in LISTS["pure_verbs"] or _determiner_follows(tokens, i):
             return True
+        if _is_living(last.text) and (
+            _is_joined(tokens, run) and not follows or _plural_at(tokens, i + 1)
+        ):
+            return True  # "A cow and her calf stand", "A couple feed pigeons"
         if _is_seen_to(tokens, run, i):
             return True
         # "An onion and a carrot lie on a board", but "a sofa and a tv stand in a room"
@@ -203,7 +209,11 @@ def _is_verb_by_place(tokens: list[Token], run: list[int], i: int) -> bool:
     if last in LISTS["first_plurals"] or last.endswith(("'s", "\u2019s")):
         return False
     # "A truck hauls lumber", "the truck hauls a boat", "seagulls circles above"
-    return _is_singular(tokens, run) or _determiner_follows(tokens, i) or is_plural(last)
+    return (
+        _is_singular(tokens, run)
+        or _determiner_follows(tokens, i)
+        or (last.endswith("s") and is_plural(last))
+    )
 
 
 def _follows_verb(tokens: list[Token], i: int) -> bool:
@@ -271,6 +281,21 @@ def _animals() -> frozenset[str]:
 
 def _is_person(text: str) -> bool:
     return text in words("person") and text != "baby"
+
+
+def _is_living(text: str) -> bool:
+    return _is_person(text) or text in _animals()
+
+
+def _plural_at(tokens: list[Token], i: int) -> bool:
+    if i >= len(tokens) or tokens[i].text in _third_persons():
+        return False
+    return is_plural(tokens[i].text)
+
+
+def _is_bare_verb(tokens: list[Token], i: int) -> bool:
+    """Whether the word at ``i`` is a verb after a plural, as in "kids laugh"."""
+    return i > 0 and is_in(tokens[i], "verbs") and is_plural(tokens[i - 1].text)
 
 
 def _direction_follows(tokens: list[Token], i: int) -> bool:
