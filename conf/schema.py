@@ -117,8 +117,8 @@ class Data:
     min_phrases: int = number(0, minimum=0)
     # What finds noun phrases: "light", or the name of a spaCy pipeline that is installed
     tagger: str = "light"
-    # Whose mask a singular noun has where several objects are of its category: the one that stands
-    # out, of all, or none; "auto" is what suits the method
+    # Whose mask a singular noun, or a number, has where there are more objects of its category: as
+    # many as stand out, of all, or none; "auto" is what suits the method
     singular: str = choice("auto", "one", "all", "none")
     # Turn tokenised captions of flickr30k into plain English ("a dog ." becomes "a dog.")
     detokenise: bool = False

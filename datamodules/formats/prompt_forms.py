@@ -17,7 +17,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from datamodules.phrases.runs import word_set
+from datamodules.phrases.lexicon import word_set
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 Span = tuple[int, int]

@@ -1,19 +1,34 @@
 """Words of a caption that name no thing of its picture, whatever they are: what is said not to be
 there ("no dogs"), what is written on a thing ("a sign that says stop"), names ("a dog named Bear"),
 and what is said of the picture's style, its maker or its generator ("in the style of", "--ar
-16:9")."""
+16:9").
+
+The lists of ``nouns.json`` that are read here:
+
+    negators, instead_of  words that deny what follows; the second before "of" and the like
+    not_absent        words after which they do not ("no longer"), ``signs``: whose names hold "no"
+    having            verbs whose denial denies their object ("not wearing a hat")
+    saying, reading   verbs before what is written, the second after ``surfaces`` ("a sign
+                      reading"); ``written``: participles after it; ``ends_writing``: what ends it
+    naming            participles before a name
+    makers, fame      participles before "by" whoever, or "on" wherever
+    sources           what a scene may be from
+    style_expressions, idioms  of several words, divided by commas
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 
-from datamodules.phrases.runs import EXPRESSIONS, LISTS, Token, find_runs, is_in
+from datamodules.phrases.lexicon import EXPRESSIONS, IDIOMS, LISTS, Token, is_in
+from datamodules.phrases.runs import find_runs
 
 ABSENT = "said not to be there"
 WRITTEN = "written words"
 NAME = "a name"
 STYLE = "style or maker of the picture"
+IDIOM = "part of another expression"
 
 # Opening quotation marks and their closing ones
 QUOTES = {'"': '"', "'": "'", "\u2018": "\u2019", "\u201c": "\u201d"}
@@ -21,7 +36,11 @@ SETTING = re.compile(r"(?<!\S)--[a-z]", re.IGNORECASE)
 # Without these a caption has no asides
 TRIGGERS = frozenset().union(
     {"-", "<", "by", "from", "shot", "style", "missing", *QUOTES},
-    (words[-1] for expressions in EXPRESSIONS.values() for words in expressions),
+    *(
+        [words[-1] for words in expressions]
+        for table in (EXPRESSIONS, IDIOMS)
+        for expressions in table.values()
+    ),
     *(
         LISTS[kind]
         for kind in ("negators", "instead_of", "saying", "reading", "naming", "fame", "written")
@@ -31,10 +50,11 @@ TRIGGERS = frozenset().union(
 
 def find_asides(caption: str, tokens: list[Token]) -> dict[int, str]:
     """Place among the tokens -> why the word names no thing."""
-    if TRIGGERS.isdisjoint([token.text for token in tokens]) and "n't" not in caption.lower():
+    texts = [token.text for token in tokens]
+    if TRIGGERS.isdisjoint(texts) and not any(text.endswith("n't") for text in texts):
         return {}
     found: dict[int, str] = {}
-    for mark in (_generator_settings, _written, _names, _style):
+    for mark in (_generator_settings, _written, _names, _style, _idioms):
         for places, kind in mark(caption, tokens):
             found |= dict.fromkeys(places, kind)
     for places in _absent(tokens, found):
@@ -127,12 +147,32 @@ def _style(caption: str, tokens: list[Token]) -> Asides:
             source = _skip(tokens, i + 2, "determiners")
             if source < len(tokens) and is_in(tokens[source], "sources"):
                 yield range(i + 2, source + 1), STYLE
-        for words in EXPRESSIONS.get(token.text, ()):
-            end = i + len(words)
-            if tuple(t.text for t in tokens[i:end]) == words:
-                while i and is_in(tokens[i - 1], "adjectives"):
-                    i -= 1
-                yield range(i, end), STYLE
+        for end in _expressions(EXPRESSIONS, tokens, i):
+            while i and is_in(tokens[i - 1], "adjectives"):
+                i -= 1
+            yield range(i, end), STYLE
+
+
+def _idioms(caption: str, tokens: list[Token]) -> Asides:
+    """ "people wait in line", unless an article or an adjective makes a thing of it."""
+    for i in range(len(tokens)):
+        for end in _expressions(IDIOMS, tokens, i):
+            if (
+                end == len(tokens)
+                or not tokens[end].text[0].isalnum()
+                or (is_in(tokens[end], "function") or is_in(tokens[end], "determiners"))
+            ):
+                yield range(i, end), IDIOM
+
+
+def _expressions(
+    table: dict[str, list[tuple[str, ...]]], tokens: list[Token], i: int
+) -> Iterator[int]:
+    """The ends of the expressions of a table that begin at ``i``."""
+    for words in table.get(tokens[i].text, ()):
+        end = i + len(words)
+        if tuple(token.text for token in tokens[i:end]) == words:
+            yield end
 
 
 def _is_by_maker(caption: str, tokens: list[Token], i: int) -> bool:

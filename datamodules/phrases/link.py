@@ -19,9 +19,9 @@ from datamodules.phrases.categories import (
     compounds,
     words,
 )
+from datamodules.phrases.lexicon import BREAKS, LISTS, NOUNS_IN_ING, word_set
 from datamodules.phrases.nouns import aside_spans
 from datamodules.phrases.quantities import PART, Quantity, quantity
-from datamodules.phrases.runs import BREAKS, LISTS, NOUNS_IN_ING, word_set
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 # Colour, where the data set knows it, and category

@@ -1,42 +1,28 @@
-"""The noun phrases of a caption, by a light tagger: word lists and the words beside a word.
+"""The noun phrases of a caption that name things of its picture: the runs of words (`runs`) without
+articles and other companions of nouns. Left out is what names no thing:
 
-A noun phrase is a run of words between words that cannot be part of one. Most of these are of
-closed classes (prepositions, conjunctions, pronouns, auxiliaries). Verbs are told from nouns by
-where they stand: "throws" after "the man" is a verb, "stand" after "tv" a noun, "watch" after
-"people" a verb, "parked" before "car" part of its phrase and after "car" its end. What remains is
-cut of articles and other companions of nouns, and left out where it names no thing of the picture:
+* the picture itself ("a photo of", "digital art" between commas) and its style,
+* what only holds things together or portions them, before "of" ("a group of", "a slice of"; of "a
+  cup of coffee" both are things),
+* a place within the picture ("in the middle of"), a time ("at night"), an event ("does a trick"),
+* adjectives alone ("in black and white"),
+* what is not there, only written, or a name (`asides`).
 
-* the picture itself ("a photo of"),
-* what only holds things together, before "of" ("a group of", "a pair of", "a herd of"),
-* a place within the picture ("in the middle of"),
-* adjectives alone ("in black and white").
+The lists are in ``nouns.json``, written by hand for this project. These are read here (for others
+see `lexicon` and `asides`):
 
-The lists are in ``nouns.json``, written by hand for this project:
-
-    determiners       what opens a noun phrase and is no part of it
-    singular          determiners after which a noun has no plural
     companions        words that are left out of phrases and make none
-    function          words of closed classes, which end a phrase
-    before_verbs      words after which a form of a verb is a verb
-    after_nouns       adjectives that stand after their noun
-    adjectives        words that make no phrase without a noun
-    pictures          words for the picture; ``pictures_of``: only before "of", or where the caption
-                      begins with them before one of ``showing`` ("a picture shows")
-    subjects          pronouns that a verb follows
+    adjectives        words that make no phrase without a noun; ``people``: but "the elderly",
+                      ``things_with_determiners``: but "the open plain"
+    pictures          words for the picture; ``pictures_of``: only before "of", between commas, or
+                      where the caption begins with them before one of ``showing`` ("a picture
+                      shows"), or ``pictures_with`` before "with"; ``tags``: only between commas
+    styles, sites     words that make no phrase as its last word, or anywhere in it
     containers        words that make no phrase before "of"
     places            words that make no phrase by themselves
-    verbs             verbs of captions; their forms are made by rule, ``irregular`` participles
-    nouns_like_verbs  plurals that look like third persons; ``verbs_above_all``: which of them are
-                      verbs in doubt
-    nouns_in_ing      nouns that end so; ``compounds_in_ing``: first words of compounds ("parking
-                      lot"); ``sports_in_ing``: which of them are verbs after their noun ("a man
-                      surfing on a wave")
-    auxiliaries       words after which a participle before a noun is a verb
-    infinitives       words after which any word before a determiner is a verb
-    first_plurals     plurals that are first words of compounds ("sports car")
-    singulars_in_s    singulars that end so
-    nouns_in_ed, nouns_in_ly
-    plurals           plurals without s
+    times             nor do these as a last word; ``times_after``: after ``before_times``
+    events            words that make none after ``before_events``; ``always_events``: anywhere
+    nouns_in_function which words of closed classes may be part of a phrase
 """
 
 from __future__ import annotations
@@ -45,8 +31,10 @@ import re
 from collections.abc import Collection
 
 from datamodules.phrases.asides import ABSENT, find_asides
-from datamodules.phrases.runs import LISTS, Token, find_runs, is_adverb, is_in, is_plural, tokenise
+from datamodules.phrases.lexicon import LISTS, Token, is_adverb, is_in, is_plural, tokenise
+from datamodules.phrases.runs import find_runs
 
+NO_THINGS = LISTS["places"] | LISTS["adjectives"] | LISTS["styles"] | LISTS["times"]
 # "3", "35mm", "1970s"
 NUMBER = re.compile(r"\d+(mm|px|fps|s)?")
 
@@ -123,8 +111,10 @@ def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) ->
         goes_on = joined or after[0] == "one"  # "a red apple and a green one"
         if is_in(content[-1], "people") and run[0] > 0 and tokens[run[0] - 1].text == "the":
             return not goes_on  # "the elderly"
-        if head in LISTS["things_with_determiners"] and len(content) > 1:
-            return run[0] > 0 and is_in(tokens[run[0] - 1], "determiners")  # "the open plain"
+        # "the plain", "a bright light"
+        before = tokens[run[0] - 1].text if run[0] else ""
+        if head in LISTS["things_with_determiners"] and (len(content) > 1 or before == "the"):
+            return before in LISTS["determiners"] and not goes_on
         # "a black and a white dog"
         goes_on = goes_on or (
             after[0] == "and" and head != "orange" and _adjective_at(tokens, run[-1] + 3)
@@ -140,10 +130,7 @@ def _names_a_thing(tokens: list[Token], run: list[int], content: list[Token]) ->
         return False
     if _is_picture_itself(tokens, run, after[0], head):
         return False
-    return not all(
-        any(is_in(token, kind) for kind in ("places", "adjectives", "styles", "times"))
-        for token in content
-    )
+    return not all(token.text in NO_THINGS for token in content)
 
 
 def _is_picture_itself(tokens: list[Token], run: list[int], after: str, head: str) -> bool:

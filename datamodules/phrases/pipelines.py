@@ -13,7 +13,7 @@ from conf.contents import digest_contents, list_files
 
 LIGHT = "light"
 # Files that decide what the light tagger finds
-PARTS = ("runs.py", "asides.py", "nouns.py", "nouns.json", "categories.json")
+PARTS = ("lexicon.py", "runs.py", "asides.py", "nouns.py", "nouns.json", "categories.json")
 
 
 def find_pipeline(name: str) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from datamodules.phrases.runs import BREAKS, LISTS, word_set
+from datamodules.phrases.lexicon import BREAKS, LISTS, word_set
 
 ALL, PART = "all", "part"
 # A number, all there are, or a part of which nothing says how large it is

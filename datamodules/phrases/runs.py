@@ -9,54 +9,20 @@ where they stand: "throws" after "the man" is a verb, "stand" after "tv" a noun,
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Collection
 from functools import cache
-from pathlib import Path
-from typing import NamedTuple
 
 from datamodules.phrases.categories import words
-
-WORD = re.compile(
-    r"close ups?\b|(?:film|movie|video|anime) stills?\b|[^\W\d_]+(?:['\u2019-][^\W\d_]+)*"
-    r"|\d+[^\W\d_]*|[^\w\s]|_"
+from datamodules.phrases.lexicon import (
+    LISTS,
+    NOUNS_IN_ING,
+    Token,
+    is_adverb,
+    is_in,
+    is_plural,
+    third_person,
+    third_persons,
 )
-
-
-class Token(NamedTuple):
-    """A word or sign of a caption in small letters, and its characters from start up to end."""
-
-    text: str
-    start: int
-    end: int
-
-
-def word_set(text: str) -> frozenset[str]:
-    """The words of a text that blanks divide."""
-    return frozenset(text.split())
-
-
-_TABLE = json.loads((Path(__file__).parent / "nouns.json").read_text(encoding="utf-8"))
-# Of several words, by their first
-EXPRESSIONS: dict[str, list[tuple[str, ...]]] = {}
-for _words in map(str.split, _TABLE.pop("style_expressions").split(",")):
-    EXPRESSIONS.setdefault(_words[0], []).append(tuple(_words))
-LISTS = {name: word_set(text) for name, text in _TABLE.items()}
-# Words before or after a noun phrase, not of it
-BREAKS = LISTS["function"] | (LISTS["determiners"] - {"a", "an"})
-NOUNS_IN_ING = LISTS["nouns_in_ing"]
-
-
-def tokenise(caption: str) -> list[Token]:
-    """The words and signs of a caption."""
-    lower = caption.lower()
-    if len(lower) != len(caption):  # a capital of two small characters
-        lower = "".join(c if len(c.lower()) > 1 else c.lower() for c in caption)
-    return [
-        Token(match.group().replace(" ", "-"), match.start(), match.end())
-        for match in WORD.finditer(lower)
-    ]
 
 
 def find_runs(tokens: list[Token], barred: Collection[int] = ()) -> list[list[int]]:
@@ -69,12 +35,12 @@ def find_runs(tokens: list[Token], barred: Collection[int] = ()) -> list[list[in
         # "A dog named Max", "a sign reading open", 'a sign that says "stop" stands'
         verb = (
             i + 1 in barred and any(is_in(tokens[i], kind) for kind in ("naming", "reading"))
-        ) or (i - 1 in barred and i < len(tokens) and tokens[i].text in _third_persons())
+        ) or (i - 1 in barred and i < len(tokens) and tokens[i].text in third_persons())
         if i not in barred and not verb and _continues(tokens, run, i, finite):
             if not is_in(tokens[i], "determiners"):
                 run.append(i)
             continue
-        finite = finite or (i < len(tokens) and tokens[i].text in _third_persons())
+        finite = finite or (i < len(tokens) and tokens[i].text in third_persons())
         if run:
             runs.append(run)
         run = []
@@ -97,10 +63,13 @@ def _continues(tokens: list[Token], run: list[int], i: int, finite: bool) -> boo
 
 def _is_function(tokens: list[Token], run: list[int], i: int) -> bool:
     """Whether a word is of a closed class: "can" is not in "a trash can next to it"."""
-    if is_in(tokens[i], "after_determiners") and i and is_in(tokens[i - 1], "determiners"):
+    text = tokens[i].text
+    if text not in LISTS["function"]:
+        return text.endswith("n't")
+    if text in LISTS["after_determiners"] and i and is_in(tokens[i - 1], "determiners"):
         return not _noun_follows(tokens, i)  # "the round table"
-    if tokens[i].text != "can" or not (run or (i and is_in(tokens[i - 1], "determiners"))):
-        return is_in(tokens[i], "function") or tokens[i].text.endswith("n't")
+    if text != "can" or not (run or (i and is_in(tokens[i - 1], "determiners"))):
+        return True
     after = tokens[i + 1].text if i + 1 < len(tokens) else "."
     return after in LISTS["after_can"] or after in LISTS["verbs"] or is_adverb(after)
 
@@ -141,7 +110,7 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
         if run:
             return not follows
         return not follows or before in LISTS["auxiliaries"]
-    if text in _third_persons():
+    if text in third_persons():
         if after_verb_word and before in LISTS["singular_subjects"]:
             return True
         if not run:
@@ -177,6 +146,8 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
             return False
         if text in LISTS["pure_verbs"] or _determiner_follows(tokens, i):
             return True
+        if is_in(last, "collectives") and not follows:
+            return True
         if _is_living(last.text) and (
             _is_joined(tokens, run) and not follows or _plural_at(tokens, i + 1)
         ):
@@ -187,7 +158,7 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
         ends = _determiner_follows(tokens, i) or (
             is_plural(tokens[i + 1].text)
             if follows
-            else _third_person(text) not in LISTS["nouns_like_verbs"]
+            else third_person(text) not in LISTS["nouns_like_verbs"]
         )
         return _is_joined(tokens, run) and i + 1 < len(tokens) and ends
     return False
@@ -200,6 +171,8 @@ def _is_verb_by_place(tokens: list[Token], run: list[int], i: int) -> bool:
         before = tokens[i - 1].text if i else ""
         if before in LISTS["subjects"]:
             return True
+        if before in ("and", "then") and is_plural(text) and _determiner_follows(tokens, i):
+            return True  # "swings and misses the ball"
         return before in LISTS["infinitives"] and _determiner_follows(tokens, i)
     last = tokens[run[-1]].text
     if not _has_noun(tokens, run) or last in LISTS["containers"] or not text[0].isalpha():
@@ -247,7 +220,7 @@ def _is_seen_to(tokens: list[Token], run: list[int], i: int) -> bool:
     seen = first >= 0 and is_in(tokens[first], "seeing")
     return seen and (
         _is_person(tokens[run[-1]].text)
-        or _third_person(tokens[i].text) not in LISTS["nouns_like_verbs"]
+        or third_person(tokens[i].text) not in LISTS["nouns_like_verbs"]
     )
 
 
@@ -288,7 +261,7 @@ def _is_living(text: str) -> bool:
 
 
 def _plural_at(tokens: list[Token], i: int) -> bool:
-    if i >= len(tokens) or tokens[i].text in _third_persons():
+    if i >= len(tokens) or tokens[i].text in third_persons():
         return False
     return is_plural(tokens[i].text)
 
@@ -316,11 +289,6 @@ def _is_participle(text: str) -> bool:
     return text.endswith("ed") and len(text) > 3 and text not in LISTS["nouns_in_ed"]
 
 
-def is_adverb(text: str) -> bool:
-    """Whether a word looks like an adverb."""
-    return text.endswith("ly") and len(text) > 3 and text not in LISTS["nouns_in_ly"]
-
-
 def _is_singular(tokens: list[Token], run: list[int]) -> bool:
     """Whether the determiner before a run is of one thing."""
     return run[0] > 0 and is_in(tokens[run[0] - 1], "singular")
@@ -332,15 +300,6 @@ def _is_joined(tokens: list[Token], run: list[int]) -> bool:
     if before >= 0 and is_in(tokens[before], "determiners"):
         before -= 1
     return before >= 0 and tokens[before].text == "and"
-
-
-def is_plural(text: str) -> bool:
-    """Whether a word looks like a plural."""
-    return text in LISTS["plurals"] or (
-        text.endswith("s")
-        and not text.endswith(("ss", "us", "is", "'s", "\u2019s"))
-        and text not in LISTS["singulars_in_s"]
-    )
 
 
 def _noun_follows(tokens: list[Token], i: int) -> bool:
@@ -363,20 +322,3 @@ def _precedes_of(tokens: list[Token], i: int) -> bool:
 
 def _determiner_follows(tokens: list[Token], i: int) -> bool:
     return i + 1 < len(tokens) and is_in(tokens[i + 1], "determiners")
-
-
-def is_in(token: Token, kind: str) -> bool:
-    """Whether a word is on a list."""
-    return token.text in LISTS[kind]
-
-
-@cache
-def _third_persons() -> frozenset[str]:
-    """The forms of the listed verbs of the third person."""
-    return frozenset(map(_third_person, LISTS["verbs"]))
-
-
-def _third_person(verb: str) -> str:
-    if re.search(r"(s|x|z|ch|sh|o)$", verb):
-        return verb + "es"
-    return verb[:-1] + "ies" if re.search(r"[^aeiou]y$", verb) else verb + "s"

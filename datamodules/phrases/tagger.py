@@ -9,9 +9,9 @@ import torch
 
 from datamodules.batch import Phrase
 from datamodules.phrases.asides import find_asides
+from datamodules.phrases.lexicon import tokenise
 from datamodules.phrases.nouns import cut, noun_spans
 from datamodules.phrases.pipelines import LIGHT, find_pipeline, tagger_identity
-from datamodules.phrases.runs import tokenise
 
 # Parts of a pipeline that no noun phrase depends on
 UNUSED = ("ner", "lemmatizer", "textcat")

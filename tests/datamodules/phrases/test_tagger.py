@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import pickle
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from datamodules.formats.prompt_files import read_prompts, read_sources
 from datamodules.phrases import pipelines
 from datamodules.phrases.link import link
 from datamodules.phrases.pipelines import find_pipeline, tagger_identity
-from datamodules.phrases.tagger import LIGHT_TAGGER, load_tagger
+from datamodules.phrases.tagger import LIGHT_TAGGER, SpacyTagger, load_tagger
 from datamodules.shapes.world import write_dataset
 from lightning_modules.training.checks import check
 from lightning_modules.training.keys import training_key
@@ -71,6 +72,17 @@ def test_chunks_of_a_pipeline_are_cut_and_left_out_as_those_of_the_light_tagger(
     text = "a group of people in the middle of a dock"
     assert words(text, tagger.spans(text)) == ["people", "dock"]
     assert words(text, pickle.loads(pickle.dumps(tagger)).spans(text)) == ["people", "dock"]
+
+
+def test_what_is_absent_is_no_object_of_a_pipeline_either():
+    chunks = [
+        SimpleNamespace(start_char=0, end_char=5),
+        SimpleNamespace(start_char=14, end_char=19),
+    ]
+    tagger = SpacyTagger.__new__(SpacyTagger)
+    tagger._pipeline = lambda text: SimpleNamespace(noun_chunks=chunks)
+    text = "a cat without a dog"
+    assert words(text, tagger.spans(text)) == ["cat"]
 
 
 def test_a_pipeline_reads_prompts_and_counts_the_phrases_of_captions(pipeline: str, tmp_path: Path):
