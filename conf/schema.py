@@ -59,7 +59,7 @@ class Backbone:
     # Data type of the frozen weights
     dtype: str = choice("float32", "bfloat16", "float16")
     # Image side in pixels
-    resolution: int = embedded("backbone", number(64, minimum=8))
+    resolution: int = embedded("backbone", number(64, minimum=8, maximum=16_384))
     # Memory format height, width, channels: faster on GPUs in half precision
     channels_last: bool = False
     # Compile the transformer blocks (torch.compile): minutes at first, then faster steps
@@ -129,7 +129,7 @@ class Data:
     # Share of an attention pixel that a mask must cover to count there; 0: any
     mask_share: float = number(0.5, minimum=0, maximum=1)
     # DataLoader worker processes
-    workers: int = number(0, minimum=0)
+    workers: int = number(0, minimum=0, maximum=1000)
     # Train on prompts made of these words, without images; empty: on the captions
     concepts: list[str] = embedded("data", field(default_factory=list), elsewhere=[])
     # Number of concepts in a prompt
@@ -194,11 +194,11 @@ class Evaluation:
     # Prompts per split; null: all; 0 trains only
     prompts: int | None = embedded("data", number(56, minimum=0), elsewhere=None)
     # Images per prompt, each from different noise; null: as many as its benchmark publishes, or 1
-    noise_seeds: int | None = embedded("data", number(1, minimum=1), elsewhere=None)
+    noise_seeds: int | None = embedded("data", number(1, minimum=1, maximum=10_000), elsewhere=None)
     # Sampler steps
     steps: int = embedded("backbone", number(8, minimum=1))
     # Scale of classifier-free guidance
-    guidance: float = embedded("backbone", number(3.0, minimum=0))
+    guidance: float = embedded("backbone", number(3.0, minimum=0, maximum=1000))
     # Images per sampling batch
     batch: int = number(16, minimum=1)
     # Measures success: judge, none, a model's hub id or folder, or a .jsonl of detections

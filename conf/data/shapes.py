@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 # Splits of so many things each, of combinations that training shows
 COUNTED = {"one": 1, "two": 2, "three": 3, "four": 4}
+MOST = 10_000_000  # Images that are rendered of one split
 SPLITS = ("train", "val", "heldout", *COUNTED)
 
 
@@ -24,6 +25,12 @@ def rendered_images(config: Run) -> tuple[int, int]:
             f"data.train_images={train or 'null'}, data.eval_images={evaluation or 'null'} with "
             f"data={config.data.name}: the embedded world is rendered; say how many images"
         )
+    for setting, images in (("train_images", train), ("eval_images", evaluation)):
+        if images > MOST:
+            raise ValueError(
+                f"data.{setting}={images} with data={config.data.name}: the embedded world is "
+                f"rendered; expected at most {MOST}"
+            )
     return train, evaluation
 
 

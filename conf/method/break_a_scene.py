@@ -47,7 +47,7 @@ class Weights:
     # Which weights of the denoiser; attn2: all of cross-attention
     trainable: str = choice("attn2", "q", "k", "v", "kv", "qkv", "model", "none")
     # 0 trains whole weights; above 0, low-rank updates of that rank
-    rank: int = number(0, minimum=0, unless=NO_WEIGHTS)
+    rank: int = number(0, minimum=0, maximum=65_536, unless=NO_WEIGHTS)
     # Train the text encoders, too
     text_encoder: bool = conditional(field(default=False), unless=NO_WEIGHTS)
 
@@ -99,7 +99,7 @@ class Subjects:
         elsewhere="a photo at the beach",
     )
     # Sampler steps of the class images
-    prior_steps: int = number(30, minimum=1, unless=UNUSED)
+    prior_steps: int = number(30, minimum=1, maximum=10_000, unless=UNUSED)
 
 
 def check_subjects(config: Run) -> None:

@@ -39,9 +39,9 @@ class Gate:
     # Network that looks at a pixel and a token
     head: str = choice("mlp", "conv1x1", "conv3x3", "film", "concat")
     # Width of the gate head
-    width: int = number(128, minimum=1)
+    width: int = number(128, minimum=1, maximum=65_536)
     # Linear layers in each branch of the head (not of a conv head)
-    depth: int = number(2, minimum=1, unless={"head": ("conv1x1", "conv3x3")})
+    depth: int = number(2, minimum=1, maximum=1000, unless={"head": ("conv1x1", "conv3x3")})
     # One head for all layers of a stage, or one for each layer
     sharing: str = choice("stage", "layer")
     # Which levels are gated; in a transformer, thirds of its depth

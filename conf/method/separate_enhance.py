@@ -45,11 +45,11 @@ class Separate:
     # Of all samples; or of the second half of the batch, each half of its heads as a sample
     store: str = choice("all", "second_half", unless=DENOISING)
     # Side of the smoothing kernel in map pixels, odd; 1 does not smooth
-    kernel: int = number(3, minimum=1, unless=DENOISING)
+    kernel: int = number(3, minimum=1, maximum=1000, unless=DENOISING)
     # Width of the kernel, read as the released code does: exp(-(x/2σ)²)
     sigma: float = number(0.5, above=0, unless={"kernel": (1,), **DENOISING})
     # Side of the maps in pixels; the nearest that exists is used
-    side: int = number(16, minimum=1, unless=DENOISING)
+    side: int = number(16, minimum=1, maximum=1000, unless=DENOISING)
     # The denoising loss alone; or the trained change, its entries permuted
     control: str = choice("none", "denoising", "permuted")
     # How much of the trained change is used; 0 is the untouched backbone

@@ -90,11 +90,23 @@ def check_backbone(config: Run, backbone: BackboneConfigs) -> None:
     backbone.latent_size(config.backbone.resolution)
     evaluation = conf.with_eval_overrides(config).evaluation
     if evaluation.measures:
+        _check_levels(backbone, evaluation.steps)
         check_steps(backbone, "evaluation.steps", evaluation.steps)
     # A method that reads settings of its own learns, if only on each prompt
     if methods()[config.method.name].sections or evaluation.attention:
         backbone.schedule.check()
     method_class(config.method.name).check_backbone(config, backbone)
+
+
+def _check_levels(backbone: BackboneConfigs, steps: int) -> None:
+    """Raises ValueError for more steps than the scheduler has noise levels; to try them would take
+    as long."""
+    levels = backbone.scheduler.config.get("num_train_timesteps")
+    if levels is not None and steps > levels:
+        raise ValueError(
+            f"evaluation.steps={steps}: the backbone's {type(backbone.scheduler).__name__} has "
+            f"{show_count(levels, 'noise level')}; expected at most as many steps"
+        )
 
 
 def _is_embedded(config: Run) -> bool:

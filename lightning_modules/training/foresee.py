@@ -127,15 +127,17 @@ def _check_splits(config: Run) -> None:
 
 
 def check_concepts(config: Run) -> None:
-    """Raises ValueError for concepts that the embedded world does not know. Renders nothing, but
-    loads Lightning, which takes seconds."""
+    """Raises ValueError for concepts that the embedded world does not know, or that make longer
+    prompts than the backbone reads. Renders nothing, but loads Lightning, which takes seconds."""
     data = config.data
     if not data.concepts or not data_sets()[data.name].embedded(config):
         return
     from datamodules.build import concept_dataset
+    from lightning_modules.training.texts import check_texts
 
     module = importlib.import_module(f"datamodules.{config.data.name}")
-    concept_dataset(module.build(config, lambda text, share: None), config)
+    dataset = concept_dataset(module.build(config, lambda text, share: None), config)
+    check_texts(config, dataset)
 
 
 def _look(config: Run, emit: Emit) -> Findings:
@@ -143,10 +145,12 @@ def _look(config: Run, emit: Emit) -> Findings:
     from lightning_modules.evaluation.plan import plan_evaluation, with_splits
     from lightning_modules.metrics.registry import undefined_by_prompts
     from lightning_modules.training.needs import check_needs, undefined_attention
+    from lightning_modules.training.texts import check_texts
 
     datamodule = build_data(config, emit)
     _check_batches(config, datamodule)
     notes = check_needs(config, datamodule, emit)
+    check_texts(config, datamodule.train_set)
     late = conf.with_eval_overrides(config)
     if not late.evaluation.measures:
         return Findings({}, notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ SUBJECTS = [
             for method in ("mcgm", "break_a_scene")
         ),
         ("maskattn", {"evaluation.splits": ["val", "val"]}, "splits names 'val' twice"),
-        ("maskattn", {"evaluation.steps": 2000}, "evaluation.steps=2000: .*cannot sample"),
+        ("maskattn", {"evaluation.steps": 2000}, "evaluation.steps=2000: .*1,000 noise levels"),
         ("maskattn", {"evaluation.prompts": 1}, "2 prompts .* evaluation.precision_recall_k=3"),
         ("maskattn", {"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
         ("maskattn", {"evaluation.precision_recall_k": 8}, "8 prompts in all"),
@@ -320,3 +321,25 @@ def test_the_command_says_what_is_wrong_in_one_line(
     conf.write(base, tmp_path / "run.yaml")
     monkeypatch.setattr(train, "run", interrupt)
     assert train.main([str(tmp_path / "run.yaml")]) == 130
+
+
+def test_more_steps_than_noise_levels_are_refused_at_once() -> None:
+    for steps in (1001, 10**12):
+        config = conf.replace(Run(), {"evaluation.steps": steps})
+        with pytest.raises(ValueError, match=rf"evaluation\.steps={steps}: .*1,000 noise levels"):
+            check(config)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("data.train_images=1000000000000", "data.eval_images=1000000000"),
+        *("evaluation.noise_seeds=1000000000", "evaluation.guidance=1e300"),
+        *("method.gate.width=100000000000", "method.gate.depth=1000000", "data.workers=100000"),
+        *("method.weights.rank=100000000", "backbone.resolution=1000000000"),
+    ],
+)
+def test_sizes_that_no_machine_holds_are_refused(setting: str) -> None:
+    key, _, value = setting.partition("=")
+    with pytest.raises(ValueError, match=rf"{re.escape(key)}={re.escape(value[:1])}.*at most"):
+        check(conf.load([setting], schema=Run))
