@@ -27,12 +27,12 @@ def tracking_uri(config: Sweep) -> str:
     """Where MLflow keeps the results. Raises PlanError where it cannot: MLflow itself would go on
     asking for a minute or more."""
     if (uri := config.tracking_uri) is None:
-        path = (Path(config.output) / "mlflow.db").resolve()
-        if "?" in str(path):
+        own = (Path(config.output) / "mlflow.db").resolve()
+        if "?" in str(own):
             raise PlanError(
                 f"output={config.output}: MLflow takes no question mark in the name of a folder"
             )
-        return f"sqlite:///{path}"
+        return f"sqlite:///{own}"
     if trouble := find_trouble(uri, "tracking_uri="):
         raise PlanError(trouble)
     if (path := sqlite_path(uri)) is not None:
