@@ -57,8 +57,8 @@ def find_asides(caption: str, tokens: list[Token]) -> dict[int, str]:
     for mark in (_generator_settings, _written, _names, _style, _idioms):
         for places, kind in mark(caption, tokens):
             found |= dict.fromkeys(places, kind)
-    for places in _absent(tokens, found):
-        found |= dict.fromkeys(places, ABSENT)
+    for run in _absent(tokens, found):
+        found |= dict.fromkeys(run, ABSENT)
     return found
 
 

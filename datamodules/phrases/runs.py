@@ -137,18 +137,18 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
             if before == "and" and not _determiner_follows(tokens, i):
                 return _is_bare_verb(tokens, i - 2)  # "laugh and play", but "a shirt and tie"
             return opens
-        last = tokens[run[-1]]
-        if is_plural(last.text):
-            return last.text not in LISTS["first_plurals"]
-        if is_in(last, "people") and tokens[run[0] - 1].text == "the":
+        noun = tokens[run[-1]]
+        if is_plural(noun.text):
+            return noun.text not in LISTS["first_plurals"]
+        if is_in(noun, "people") and tokens[run[0] - 1].text == "the":
             return _determiner_follows(tokens, i) or not follows
-        if last.text in LISTS["first_plurals"] or not _has_noun(tokens, run):
+        if noun.text in LISTS["first_plurals"] or not _has_noun(tokens, run):
             return False
         if text in LISTS["pure_verbs"] or _determiner_follows(tokens, i):
             return True
-        if is_in(last, "collectives") and not follows:
+        if is_in(noun, "collectives") and not follows:
             return True
-        if _is_living(last.text) and (
+        if _is_living(noun.text) and (
             _is_joined(tokens, run) and not follows or _plural_at(tokens, i + 1)
         ):
             return True  # "A cow and her calf stand", "A couple feed pigeons"
