@@ -8,6 +8,8 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,8 +29,13 @@ __all__ = [
 ]
 
 EFFECT = {"effect_size": "g", "effect_size_low95": "low", "effect_size_high95": "high"}
-# How a text begins that a spreadsheet evaluates
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# How a text begins that a spreadsheet evaluates, in any width of its signs
+FORMULA = ("=", "+", "-", "\u2212", "@")
+# Letters and signs that look like nothing, besides blanks, controls and what has no width
+INVISIBLE = "\u115f\u1160\u3164\uffa0\u2800"
+NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
+# How a paragraph of Markdown begins that is none: lists, rules, headings, definitions, code
+BLOCK = re.compile(r"(\d{1,9})?([-+=.)\[:])")
 LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "{}$&#_%"},
@@ -55,13 +62,14 @@ def pick(source: Any, **columns: str) -> dict[str, Any]:
 
 
 def write_csv(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a row, full precision, empty where undefined. Text that a spreadsheet would take for
-    a formula has an apostrophe before it."""
+    """One line a row, full precision, empty where undefined. Names and texts that a spreadsheet
+    would take for a formula have an apostrophe before them, which is all that has to be taken off
+    to have them back; numbers are as they are."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({column: _guard(value) for column, value in row.items()})
+    writer = csv.writer(out, lineterminator="\n")
+    columns = list(rows[0])
+    writer.writerow(map(_guard, columns))
+    writer.writerows([_guard(row.get(column)) for column in columns] for row in rows)
     return out.getvalue()
 
 
@@ -72,7 +80,20 @@ def _guard(value: Any) -> Any:
         return value
     # The writer leaves a carriage return bare, and readers end the line there
     text = value.replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{text}" if value.startswith(FORMULA) else text
+    return f"'{text}" if _looks_like_formula(text) else text
+
+
+def _looks_like_formula(text: str) -> bool:
+    """Whether the first sign that is seen begins a formula: programs trim blanks, and some read the
+    wide signs of East Asian keyboards as the plain ones. Apostrophes before it are no matter, so
+    that those which guard can be told from others."""
+    if NUMBER.fullmatch(text):
+        return False
+    for sign in unicodedata.normalize("NFKC", text):
+        # Neither letter, number, punctuation nor symbol: blanks, controls, marks on nothing
+        if sign != "'" and sign not in INVISIBLE and unicodedata.category(sign)[0] in "LNPS":
+            return sign in FORMULA
+    return False
 
 
 def to_csv(results: SweepResults, entries: Iterable[CellMetric]) -> str:
@@ -126,14 +147,24 @@ def to_markdown(table: Table) -> str:
 
 
 def escape_markdown(text: str) -> str:
-    """Text as Markdown that prints it literally; single brackets stay, since they do nothing."""
-    escaped = "".join("\\" + c if c in "\\`*_{}<>#|$~" else c for c in text)
-    return escaped.replace("](", "]\\(").replace("\n", "<br>")
+    """Text as Markdown that prints it literally, as a paragraph or in a table; single brackets
+    stay, since they do nothing."""
+    lines = text.strip().splitlines()
+    return "<br>".join(map(_escape_line, lines))
+
+
+def _escape_line(line: str) -> str:
+    escaped = "".join("\\" + c if c in "\\`*_{}<>#|$~&" else c for c in line)
+    escaped = escaped.replace("](", "]\\(")
+    return BLOCK.sub(r"\1\\\2", escaped, count=1) if BLOCK.match(escaped) else escaped
 
 
 def escape_latex(text: str) -> str:
-    """Text as LaTeX that prints it literally."""
-    return "".join(LATEX.get(c, c) for c in text)
+    """Text as LaTeX that prints it literally, in one line."""
+    text = " ".join(text.splitlines())
+    # Two hyphens would be a dash
+    parts = re.split(r"(?<=-)(?=-)", text)
+    return "{}".join("".join(LATEX.get(c, " " if c < " " else c) for c in part) for part in parts)
 
 
 def to_latex(table: Table, label: str) -> str:
@@ -177,7 +208,11 @@ def write_texts(
     texts = [above, f"**Answer.** {escape_markdown(answer)}", *map(escape_markdown, below)]
     parts = [f"# {escape_markdown(title)}", *texts, *(to_markdown(t).rstrip() for t in tables)]
     markdown = "\n\n".join(part for part in parts if part) + "\n"
-    head = [f"% {title}: {answer}".replace("\n", " "), "% needs \\usepackage{booktabs}", ""]
+    head = [
+        "% " + " ".join(f"{title}: {answer}".splitlines()),
+        "% needs \\usepackage{booktabs}",
+        "",
+    ]
     latex = [to_latex(table, f"{label}-{i + 1}") for i, table in enumerate(tables)]
     for ending, text in (("md", markdown), ("tex", "\n".join(head + latex))):
         path = stem.with_name(f"{stem.name}.{ending}")

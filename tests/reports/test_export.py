@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import re
 from typing import Any
 
@@ -196,7 +197,75 @@ def test_special_signs_are_escaped(special: str) -> None:
     assert len(re.findall(r"(?<!\\)&", body)) == 1 and body.count(r"\\") == 1
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\r=1"])
-def test_no_text_is_a_formula_to_a_spreadsheet(text: str) -> None:
-    (row,) = csv.DictReader(io.StringIO(write_csv([{"prompt": text, "effect": -0.5}]), newline=""))
-    assert row == {"prompt": "'" + text.replace("\r", "\n"), "effect": "-0.5"}
+def read_back(text: str) -> str:
+    """A text of a CSV as it was: without the apostrophe, which is of the export where one of these
+    follows."""
+    return text[1:] if re.match(r"'+\W*[=+\-@\u2212\uff1d\uff0b\uff0d\uff20]", text) else text
+
+
+@pytest.mark.parametrize(
+    "sign", ["=", "+", "-", "@", "−", "＝", "＋", "－", "＠", "﹢", "﹣", "﹫"]
+)
+@pytest.mark.parametrize(
+    "before",
+    [
+        "",
+        "\t",
+        "\n",
+        "\r",
+        " ",
+        "\u00a0",
+        "\u200b",
+        "\ufeff",
+        "\u3000",
+        "\u3164",
+        "\u0301",
+        "'",
+        " \n\u200d",
+    ],
+)
+def test_no_text_is_a_formula_to_a_spreadsheet(sign: str, before: str) -> None:
+    text = f"{before}{sign}A1"
+    written = write_csv([{text: text, "effect": -0.5}])
+    (row,) = csv.DictReader(io.StringIO(written, newline=""))
+    shown = "'" + text.replace("\r", "\n")
+    assert row == {shown: shown, "effect": "-0.5"}, "names of columns, too"
+
+
+def test_texts_and_numbers_come_back_from_a_csv() -> None:
+    values = ["-1.5", "-2e-05", "12", "a=1", "it's", "'quoted'", "", "x,y", 'say "a"', "two\nlines"]
+    values += ["=A1", "'=A1", "''=A1", " -a", "- 1", "-1+1", "@a"]
+    row: dict[str, Any] = {str(i): value for i, value in enumerate(values)}
+    row |= {"n": -1.5, "small": -2e-05, "none": None, "nan": math.nan, "whole": -3}
+    (read,) = csv.DictReader(io.StringIO(write_csv([row]), newline=""))
+    assert [read_back(read[str(i)]) for i in range(len(values))] == values
+    assert (read["0"], read["1"]) == ("-1.5", "-2e-05"), "numbers stay numbers"
+    assert [read[name] for name in ("n", "small", "none", "nan", "whole")] == [
+        "-1.5",
+        "-2e-05",
+        "",
+        "",
+        "-3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "markdown", "latex"),
+    [
+        ("a|b", r"a\|b", r"a\textbar{}b"),
+        ("a & b &lt;", r"a \& b \&lt;", r"a \& b \&lt;"),
+        ("#1 $x_1$", r"\#1 \$x\_1\$", r"\#1 \$x\_1\$"),
+        ("a\\b", r"a\\b", r"a\textbackslash{}b"),
+        ("a\nb", "a<br>b", "a b"),
+        ("a\r\nb\rc", "a<br>b<br>c", "a b c"),
+        ("a\x0cb", "a<br>b", "a b"),
+        ("a--b–c", "a--b–c", "a-{}-b--c"),
+        ("- a", r"\- a", "- a"),
+        ("1. a", r"1\. a", "1. a"),
+        ("===", r"\===", "==="),
+        ("[x]: y", r"\[x]: y", "{[}x]: y"),
+        ("    a", "a", "    a"),
+    ],
+)
+def test_signs_of_a_name_are_printed_as_they_are(text: str, markdown: str, latex: str) -> None:
+    assert (escape_markdown(text), escape_latex(text)) == (markdown, latex)
