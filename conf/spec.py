@@ -156,7 +156,8 @@ class DataSpec:
     embedded: Callable[[Run], bool] = lambda config: False
     # Setting -> its default where they are not, in place of the schema's (see `conf.defaults`)
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    # What a person adds so that words of captions have objects with masks
+    # What a person adds so that words of captions have objects with masks, where the reader of the
+    # files does not know what is lacking (`Reader.explain_lack`)
     phrases_from: str = "add annotations of the images' objects"
     check: Callable[[Run], None] = _no_check
     # Settings of the section that nothing reads

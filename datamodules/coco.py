@@ -65,6 +65,9 @@ class CocoDataset(CaptionedDataset):
     def objects(self, index: int) -> int:
         return len(self.records[index].annotations)
 
+    def empty(self, index: int) -> int:
+        return sum(not mask.any() for mask in self._decode(index))
+
 
 class CocoDataModule(CaptionedDataModule):
     """Training batches of ``train_split`` and whole evaluation datasets by name (see

@@ -198,6 +198,10 @@ class CroppedImages(Dataset):
         """How many objects of one image have masks, wherever in it they are."""
         return 0
 
+    def empty(self, index: int) -> int:
+        """How many of these have masks without a pixel."""
+        return 0
+
 
 def vanished(
     dataset: CroppedImages, sides: Sequence[int], rows: Sequence[int] | None = None
@@ -205,16 +209,18 @@ def vanished(
     """What becomes of the objects of some images (default: all) where masks are shrunk to a map of
     side x side pixels, for each of ``sides``.
 
-    ``objects`` in all; ``outside`` the crop; ``vanished``: inside, but with no pixel left under
-    the data set's ``mask_share``.
+    ``objects`` in all; ``empty``: without a pixel; ``outside`` the crop; ``vanished``: inside, but
+    with no pixel left under the data set's ``mask_share``.
     """
-    counts = {side: {"objects": 0, "outside": 0, "vanished": 0} for side in sides}
+    counts = {side: {"objects": 0, "empty": 0, "outside": 0, "vanished": 0} for side in sides}
     for row in range(len(dataset)) if rows is None else rows:
         objects, inside = dataset.objects(row), len(dataset.instances(row, share=0.0))
+        empty = dataset.empty(row)
         masks = [instance.mask for instance in dataset.instances(row)]
         for side, count in counts.items():
             left = sum(bool(shrink(mask, side, dataset.mask_share).any()) for mask in masks)
             count["objects"] += objects
-            count["outside"] += objects - inside
+            count["empty"] += empty
+            count["outside"] += objects - empty - inside
             count["vanished"] += inside - left
     return counts

@@ -66,6 +66,10 @@ class Flickr30kDataset(CaptionedDataset):
                 )
         return Links(phrases, [])
 
+    def boxed(self, index: int) -> int:
+        """How many things of one image have boxes and are named by a caption."""
+        return sum("boxes" in region for region in self.records[index].annotations)
+
 
 class Flickr30kDataModule(CaptionedDataModule):
     """Training batches of ``train_split`` and whole evaluation datasets by name (see

@@ -97,6 +97,7 @@ def collect_facts(
             if isinstance(value, str | int) and key not in SHOWN
         }
         facts["problems"] = dataset.manifest["problems"]
+        facts |= {key: dataset.manifest[key] for key in ("lack",) if key in dataset.manifest}
     elif hasattr(dataset, "views"):
         sizes = [(view.pixels.shape[2], view.pixels.shape[1]) for view in dataset.views]
         facts["sizes"] = _summarise_sizes(sizes)
@@ -113,16 +114,20 @@ def collect_facts(
 def _count_records(dataset: Any, progress: Progress) -> dict[str, Any]:
     """Sizes, captions and masks of all images."""
     sizes, captions, masks = [], [], []
+    # Some data sets have boxes in place of masks
+    count_marks, marks = dataset.objects, "masks"
+    if hasattr(dataset, "boxed"):
+        count_marks, marks = dataset.boxed, "boxed things"
     count = len(dataset)
     for row, record in enumerate(dataset.records):
         sizes.append((record.width, record.height))
         captions.append(len(record.captions))
-        masks.append(dataset.objects(row))
+        masks.append(count_marks(row))
         progress(f"reading {dataset.split}: {row + 1}/{count}", (row + 1) / count)
     return {
         "sizes": _summarise_sizes(sizes),
         "captions_per_image": _histogram(captions),
-        "masks_per_image": _histogram(masks),
+        f"{marks.replace(' ', '_')}_per_image": _histogram(masks),
     }
 
 
@@ -138,7 +143,7 @@ def _look_at_samples(
     asked, counts = set(sampled), []
     left_out: dict[str, list[str]] = {}  # By reason the words
     lost: dict[int, Counter[str]] = {side: Counter() for side in SIDES}
-    masks = hasattr(dataset, "crop") and facts["masks_per_image"].keys() - {"0"}
+    masks = hasattr(dataset, "crop") and facts.get("masks_per_image", {}).keys() - {"0"}
     for row in range(len(dataset)):
         if row in asked:
             phrases, reasons = _find_links(dataset, row)
@@ -209,9 +214,11 @@ def describe(facts: dict[str, Any]) -> list[str]:
             f"image sizes: width {w0} / {w1:g} / {w2}, height {h0} / {h1:g} / {h2} pixels "
             f"(least / median / most), {many}"
         )
-    for key in ("captions_per_image", "masks_per_image"):
+    for key in ("captions_per_image", "masks_per_image", "boxed_things_per_image"):
         if key in facts:
             lines.append(f"{key.replace('_', ' ')}: {_describe_histogram(facts[key])}")
+    if lack := facts.get("lack"):
+        lines.append(f"no masks or boxes: {lack['fact']}; {lack['cure']}")
     if kinds := facts.get("mask_values"):
         parts = [f"{kind} ×{count}" for kind, count in kinds.items()]
         lines.append(f"values of the mask files: {', '.join(parts)}")
@@ -239,8 +246,9 @@ def describe(facts: dict[str, Any]) -> list[str]:
         lines.append(
             f"masks of {show_count(lost['of_images'], 'image')}: {first['objects']}, of which "
             f"{first['outside']} lie outside the crop"
+            + (f" and {first['empty']} have no pixel" if first["empty"] else "")
         )
-        inside = max(first["objects"] - first["outside"], 1)
+        inside = max(first["objects"] - first["outside"] - first["empty"], 1)
         vanishing = [(side, lost[str(side)]["vanished"]) for side in SIDES]
         parts = [f"{side}x{side} {count} ({count / inside:.0%})" for side, count in vanishing]
         share = f"data.mask_share={lost['mask_share']:g}"

@@ -2,8 +2,4 @@
 
 from conf.spec import DataSpec
 
-DATA = DataSpec(
-    "captions",
-    phrases_from="put the instances file of the split beside its captions",
-    unread=lambda config: ("split_by", "detokenise", "subjects"),
-)
+DATA = DataSpec("captions", unread=lambda config: ("split_by", "detokenise", "subjects"))

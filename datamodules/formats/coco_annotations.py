@@ -4,10 +4,9 @@ they would take gigabytes."""
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -15,25 +14,33 @@ from conf.contents import file_state
 from conf.describe import show_count
 from datamodules.batch import Caption
 from datamodules.concepts import with_article
-from datamodules.formats.coco_entries import KINDS, Entry, ListedImage, Lists
+from datamodules.formats.coco_entries import (
+    KINDS,
+    ImagesById,
+    ListedImage,
+    Lists,
+    NamedEntry,
+    base_name,
+    drop_repeated,
+    mask_size,
+    name_of,
+    numbers_first,
+    reach,
+    size_of,
+)
 from datamodules.formats.coco_layouts import Images, find
 from datamodules.formats.images import ImageHeader
 from datamodules.formats.index import DataError, Problems, Record, Written, compact_json
 from datamodules.formats.json_stream import Kinds, read_object
-from datamodules.formats.masks import Outline
+from datamodules.formats.lack import CROWD, Lack, explain_fates, list_names
+from datamodules.formats.masks import is_box
 from datamodules.formats.reader import Reader
+from datamodules.formats.unreadable import explain_unreadable
 
 # Where progress is said: after so many bytes
 EVERY = 2**24
 label_json = functools.cache(compact_json)
 LISTS = ("images", "annotations", "categories")
-
-
-class _Object(NamedTuple):
-    """An object of an image, while files are read."""
-
-    label: str
-    entry: Entry
 
 
 class CocoReader(Reader):
@@ -44,6 +51,8 @@ class CocoReader(Reader):
     the image as it is read.
     """
 
+    version = 2
+
     def __init__(
         self, root: str | Path, split: str, min_phrases: int = 0, *, layout: str = "auto"
     ) -> None:
@@ -52,8 +61,9 @@ class CocoReader(Reader):
         self.images = Images(self.place.folders)
         counts = {"crowds": 0, "categories": [], "objects": 0}
         self.notes = {"layout": self.place.layout, **self.notes, **counts}
-        # By id; the path is the name that the files give
-        self.listed: dict[int | str, Record] = {}
+        self.listed = ImagesById()
+        # Annotations of objects, and those that have the id of another one
+        self.given = self.shared_ids = 0
 
     def facts(self) -> dict[str, Any]:
         files = [(kind, str(path)) for kind, path in self.place.files]
@@ -62,6 +72,7 @@ class CocoReader(Reader):
             "layout": self.place.layout,
             "files": files,
             "states": [*states, self.images.digest],
+            "packed": [path.name for path in self.place.packed],
         }
 
     def list_records(self, problems: Problems) -> list[Record]:
@@ -70,12 +81,12 @@ class CocoReader(Reader):
             self._read_karpathy(dict(self.place.files)["karpathy"], problems)
             self._join_instances([p for k, p in self.place.files if k == "instances"], problems)
         else:
-            for _, path in self.place.files:
-                self._read_file(path, problems)
+            for kind, path in self.place.files:
+                self._read_file(path, problems, masks=kind != "captions")
         if not self.listed:
             first = self.place.files[0][1]
             raise DataError(f"{first}: split {self.split!r} is empty: it lists no image")
-        records = [self.listed.pop(key) for key in sorted(self.listed, key=_numbers_first)]
+        records = [self.listed.pop(key) for key in sorted(self.listed, key=numbers_first)]
         if not kinds & {"captions", "karpathy"} and not any(r.captions for r in records):
             for record in records:
                 record.captions = _name_objects(record)
@@ -92,7 +103,42 @@ class CocoReader(Reader):
                 "in the "
                 "order of the paths was read"
             )
+        self._add_remarks(kinds)
         return records
+
+    def _add_remarks(self, kinds: set[str]) -> None:
+        """What a person should know of ids and of files that are not read."""
+        if self.listed.reworded:
+            entries = show_count(self.listed.reworded, "entry", "entries")
+            self.remarks.append(
+                f"{entries} with the id of an image in another form than in the list of images "
+                f"(first: {self.listed.first_reworded}): read as the same"
+            )
+        if self.shared_ids:
+            ids = show_count(self.shared_ids, "annotation")
+            self.remarks.append(f"{ids} with the id of another one of the same file")
+        self.remarks += [
+            f"{path} is packed, and not read: unpack it"
+            for path in self.place.packed
+            if path.name.partition("_")[0] not in kinds
+        ]
+
+    def explain_lack(self, problems: Problems, limit: int | None) -> Lack:
+        kinds, split = {kind for kind, _ in self.place.files}, self.split
+        files = [path for kind, path in self.place.files if kind not in ("captions", "karpathy")]
+        if not files:
+            packed = [path for path in self.place.packed if path.name.startswith("instances_")]
+            name = "instances_*.json of COCO" if "karpathy" in kinds else f"instances_{split}.json"
+            if packed:
+                return Lack(f"no instances file is read: {packed[0]} is packed", "unpack it")
+            beside = self.place.files[0][1]
+            return Lack(
+                f"there is no instances file, {name}, below {self.root}",
+                f"put the instances file {name} beside {beside.name}",
+            )
+        source = list_names(path.name for path in files)
+        fates = +self.fates
+        return explain_fates(source, self.given, fates, problems, limit)
 
     def complete(self, record: Record, header: ImageHeader, problems: Problems) -> bool:
         """Keeps the annotations whose masks can be laid on the image: in COCO's form they speak of
@@ -100,43 +146,45 @@ class CocoReader(Reader):
         annotated = (record.width, record.height)
         outlines = [thing.entry.outline for thing in record.annotations]
         if not all(annotated):
-            annotated = _mask_size(outlines) or _reach(outlines, header.stored)
+            annotated = mask_size(outlines) or reach(outlines, header.stored)
         if record.annotations and annotated not in (header.stored, header.shown):
             width, height = header.shown
             detail = f"{width}x{height}, its annotations are for {annotated[0]}x{annotated[1]}"
-            problems.add("size differs", record.path, detail)
+            if annotated == (height, width):
+                detail += " (width and height swapped)"
+            problems.add("size differs", record.path, f"image {record.id}: {detail}")
+            self.fates["size differs"] += len(record.annotations)
             record.annotations = []
         self.orient(record, header, annotated)
         annotations = []
-        for label, entry in record.annotations:
+        things, repeated = drop_repeated(record.annotations)
+        for one in repeated:
+            detail = f"image {record.id}, {one.entry.what}"
+            problems.add("annotation given twice", record.path, detail)
+            self.fates["annotation given twice"] += 1
+        for label, entry in things:
             text, wrong = entry.outline.check(record.width, record.height)
             if wrong:
-                detail = entry.what
+                detail = f"image {record.id}, {entry.what}"
                 if wrong == "mask of another size":
                     detail += f" of {entry.outline.size}, expected {[record.height, record.width]}"
                 problems.add(wrong, record.path, detail)
-            else:
-                annotations.append(
-                    Written(
-                        f'{{"id":{entry.key_json},"label":{label_json(label)},"segmentation":{text},'
-                        f'"bbox":{entry.box},"color":{entry.color}}}'
-                    )
+                self.fates[wrong] += 1
+                continue
+            if not is_box(entry.box, record.width, record.height):
+                detail = f"image {record.id}, {entry.what}: {entry.box[:80]}"
+                problems.add("box that is none of the image", record.path, detail)
+            annotations.append(
+                Written(
+                    f'{{"id":{entry.key_json},"label":{label_json(label)},"segmentation":{text},'
+                    f'"bbox":{entry.box},"color":{entry.color}}}'
                 )
+            )
         record.annotations = annotations
         self.notes["objects"] += len(annotations)
         return True
 
     # --- files ---
-
-    def _add_image(self, key: Any, name: Any, path: Path, problems: Problems) -> Record | None:
-        if not isinstance(key, int | str) or not isinstance(name, str) or not name:
-            detail = f"id {key!r}, file_name {name!r}"
-            problems.add("image without id or file name", path, detail)
-            return None
-        record = self.listed.get(key)
-        if record is None:
-            record = self.listed[key] = Record(key, Path(name))
-        return record
 
     def _read(
         self,
@@ -166,8 +214,8 @@ class CocoReader(Reader):
         try:
             content = read_object(path, take_object, LISTS, progress, kinds)
         except (OSError, ValueError, RecursionError) as error:
-            again = "download it again"
-            raise DataError(f"{path}: cannot be read as JSON ({error}): {again}") from error
+            why = explain_unreadable(path, error)
+            raise DataError(f"{path}: cannot be read as JSON: {why}") from error
         if not isinstance(content, dict) or not isinstance(content.get("images"), list):
             raise DataError(f"{path}: has no list of images: expected annotations in COCO's form")
         for name in LISTS:
@@ -176,49 +224,65 @@ class CocoReader(Reader):
                 raise DataError(f"{path}: {name} is of type {kind}: expected a list of objects")
         return content
 
-    def _read_file(self, path: Path, problems: Problems) -> None:
-        """Adds the images of a file and their annotations, in whatever order it has its lists."""
+    def _read_file(self, path: Path, problems: Problems, masks: bool) -> None:
+        """Adds the images of a file and their annotations, in whatever order it has its lists.
+        Sizes beside ``masks`` are those that the masks are for, whatever other files say."""
         lists = Lists()
         self._read(path, lists.take, problems, KINDS)
         for image in lists.images:
-            self._list_image(path, image, problems)
+            self._list_image(path, image, problems, masks)
         self._add_annotations(path, lists, problems)
 
-    def _list_image(self, path: Path, image: ListedImage, problems: Problems) -> None:
+    def _list_image(self, path: Path, image: ListedImage, problems: Problems, masks: bool) -> None:
         name = image.file_name
-        record = self._add_image(image.id, name, path, problems)
+        record = self.listed.add(image.id, name, path, problems)
         if record is None:
             return
-        if not record.width:
-            record.width, record.height = _size(image)
+        size = size_of(image)
+        if not record.width or (masks and all(size)):
+            record.width, record.height = size
         listed = str(record.path)
-        if listed != name and _base_name(listed) != _base_name(name):
+        if listed != name and base_name(listed) != base_name(name):
             detail = f"image {record.id} is {listed} and {name}"
             problems.add("id given twice", path, detail)
 
     def _add_annotations(self, path: Path, lists: Lists, problems: Problems) -> None:
         names = lists.names()
         self.notes["categories"] = self.notes["categories"] or [
-            names[i] for i in sorted(names, key=_numbers_first)
+            names[i] for i in sorted(names, key=numbers_first)
         ]
+        keys = [e.key for e in lists.annotations if isinstance(e.key, int | str)]
+        self.shared_ids += len(keys) - len(set(keys))
         for entry in lists.annotations:
-            record = self.listed.get(entry.image) if isinstance(entry.image, int | str) else None
+            thing = bool(entry.crowd or entry.odd or entry.outline is not None)
+            self.given += thing
+            record = self.listed.get(entry.image) if type(entry.image) is int else None
+            record = record or self.listed.find(entry.image, entry.what)
+            wrong = detail = ""
             if record is None:
-                detail = f"{entry.what} names image {entry.image!r}"
-                problems.add("annotation of no image", path, detail)
-                continue
-            if entry.captioned:
-                _add_caption(record, entry.caption, entry.relation, problems, path, entry.what)
-            if entry.crowd:
-                self.notes["crowds"] += 1
-            elif entry.outline is not None:
-                category = entry.category
-                label = names.get(category) if isinstance(category, int | str | float) else None
-                if label is None:
-                    detail = f"{entry.what} names category {category!r}"
-                    problems.add("unknown category", path, detail)
-                else:
-                    record.annotations.append(_Object(label, entry))
+                wrong, detail = (
+                    "annotation of no image",
+                    f"{entry.what} names image {entry.image!r}",
+                )
+            else:
+                if entry.captioned:
+                    _add_caption(record, entry.caption, entry.relation, problems, path, entry.what)
+                if entry.crowd:
+                    self.notes["crowds"] += 1
+                    self.fates[CROWD] += 1
+                elif entry.odd:
+                    wrong = "unknown iscrowd"
+                    detail = f"image {entry.image}, {entry.what}: {entry.odd}, expected 0 or 1"
+                elif entry.outline is not None:
+                    label = name_of(names, entry.category)
+                    if label is None:
+                        wrong, detail = "unknown category", f"{entry.what} names category "
+                        detail += repr(entry.category)
+                    else:
+                        record.annotations.append(NamedEntry(label, entry))
+            if wrong:
+                problems.add(wrong, path, detail)
+                self.fates[wrong] += thing
 
     def _read_karpathy(self, path: Path, problems: Problems) -> None:
         splits = [self.split]
@@ -232,7 +296,7 @@ class CocoReader(Reader):
             name, folder = entry.get("filename"), entry.get("filepath")
             key = entry.get("cocoid", entry.get("imgid"))
             whole = f"{folder}/{name}" if name and folder else name
-            record = self._add_image(key, whole, path, problems)
+            record = self.listed.add(key, whole, path, problems)
             if record is None:
                 return
             for sentence in entry.get("sentences") or ():
@@ -260,7 +324,7 @@ class CocoReader(Reader):
             self._read(path, lists.take, problems, KINDS)
             here = {key: i for i in lists.images if (key := _hashable(i.id)) in missing}
             for key, image in here.items():
-                self.listed[key].width, self.listed[key].height = _size(image)
+                self.listed[key].width, self.listed[key].height = size_of(image)
             lists.annotations = [e for e in lists.annotations if _hashable(e.image) in here]
             self._add_annotations(path, lists, problems)
             missing -= here.keys()
@@ -272,41 +336,6 @@ class CocoReader(Reader):
 
 def _hashable(key: Any) -> int | str | None:
     return key if isinstance(key, int | str) else None
-
-
-def _base_name(name: str) -> str:
-    return name.replace("\\", "/").rpartition("/")[2]
-
-
-def _numbers_first(key: int | str) -> tuple[bool, int | str]:
-    return isinstance(key, str), key
-
-
-def _size(image: ListedImage) -> tuple[int, int]:
-    """(width, height), 0 where the files do not say it, or not in numbers."""
-    try:
-        width, height = (float(side or 0) for side in (image.width, image.height))
-    except (TypeError, ValueError):
-        return 0, 0
-    known = width >= 1 and height >= 1 and math.isfinite(width + height)
-    return (int(width), int(height)) if known else (0, 0)
-
-
-def _mask_size(outlines: list[Outline]) -> tuple[int, int] | None:
-    """(width, height) of the first mask of run lengths; None without one."""
-    for size in (one.size for one in outlines):
-        if isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size):
-            return size[1], size[0]
-    return None
-
-
-def _reach(outlines: list[Outline], size: tuple[int, int]) -> tuple[int, int]:
-    """``size`` (width, height), or how far polygons reach where that is well beyond it: they were
-    drawn on a larger image."""
-    reached = [one.ends for one in outlines if one.ends]
-    ends = [max((end[i] for end in reached), default=0) for i in (0, 1)]
-    beyond = any(end > 1.05 * side + 2 for end, side in zip(ends, size, strict=True))
-    return (int(ends[0]), int(ends[1])) if beyond else size
 
 
 def _add_caption(

@@ -3,12 +3,14 @@ files were read."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
-from datamodules.formats.index import compact_json
+from datamodules.formats.index import Problems, Record, compact_json
 from datamodules.formats.masks import (
     Outline,
     list_of_text,
@@ -44,12 +46,15 @@ class Annotation(msgspec.Struct, gc=False):
     attributes: Any = None
 
 
+# What iscrowd may be in words
+MANY, SINGLE = ("1", "1.0", "true"), ("", "0", "0.0", "false", "none")
 KINDS: Mapping[str, type[msgspec.Struct]] = {"images": ListedImage, "annotations": Annotation}
 
 
 class Entry(msgspec.Struct, gc=False):
     """What is kept of an annotation: ``caption`` and what comes with it are None where it has none,
-    ``outline`` of what is no object. ``box`` and ``color`` are JSON."""
+    ``outline`` of what is no object. ``box`` and ``color`` are JSON. ``odd`` is an
+    iscrowd that says neither yes nor no; what has one has no ``outline``."""
 
     key: Any
     image: Any
@@ -58,6 +63,7 @@ class Entry(msgspec.Struct, gc=False):
     relation: Any = None
     category: Any = None
     crowd: bool = False
+    odd: str = ""
     outline: Outline | None = None
     box: str = ""
     color: str = "null"
@@ -119,8 +125,9 @@ def keep(given: Annotation | dict[str, Any], text: str = "") -> Entry:
     entry.category = one.category_id
     # A crowd region is many objects under one mask: it is nobody's subject
     crowd = one.is_crowd if one.iscrowd is msgspec.UNSET else one.iscrowd
-    if crowd != 0 and str(crowd) in ("1", "1.0", "True", "true"):
-        entry.crowd = True
+    if crowd != 0 and (known := str(crowd).strip().lower()) not in SINGLE:
+        entry.crowd = known in MANY
+        entry.odd = "" if entry.crowd else f"iscrowd is {str(crowd)[:40]!r}"
         return entry
     segmentation = None if one.segmentation is msgspec.UNSET else one.segmentation
     box = None if one.bbox is msgspec.UNSET else one.bbox
@@ -133,3 +140,112 @@ def keep(given: Annotation | dict[str, Any], text: str = "") -> Entry:
     if color is not None:
         entry.color = compact_json(color)
     return entry
+
+
+class NamedEntry(NamedTuple):
+    """An object of an image, while files are read."""
+
+    label: str
+    entry: Entry
+
+
+def drop_repeated(things: list[NamedEntry]) -> tuple[list[NamedEntry], list[NamedEntry]]:
+    """The annotations of an image, each once, and those that say the same again: id, category,
+    mask and box."""
+    keys = {one.entry.key for one in things if type(one.entry.key) is int}
+    if len(keys) == len(things):
+        return things, []
+    kept: list[NamedEntry] = []
+    repeated: list[NamedEntry] = []
+    for thing in things:
+        label, entry = thing
+        again = entry.key is not None and any(
+            (label, entry.key, entry.outline, entry.box)
+            == (one.label, one.entry.key, one.entry.outline, one.entry.box)
+            for one in kept
+        )
+        (repeated if again else kept).append(thing)
+    return kept, repeated
+
+
+class ImagesById(dict[int | str, Record]):
+    """The images of a split by id, while files are read; the path of each is the name that the
+    files give. Some tools write an id as text in one place and as a number in another:
+    ``reworded`` counts such entries, and ``first_reworded`` is one of them in words."""
+
+    def __init__(self) -> None:
+        self.reworded, self.first_reworded = 0, ""
+
+    def find(self, key: Any, what: str) -> Record | None:
+        """The image of an id, in either form; ``what`` names it."""
+        if isinstance(key, int | str) and (record := self.get(key)) is not None:
+            return record
+        other = other_form(key)
+        record = None if other is None else self.get(other)
+        if record is not None:
+            self.reworded += 1
+            self.first_reworded = self.first_reworded or f"{what} names {key!r}, not {other!r}"
+        return record
+
+    def add(self, key: Any, name: Any, path: Path, problems: Problems) -> Record | None:
+        """The image of an id, which is new or was added before; None where it has no id or no
+        name. ``path`` is the file that lists it."""
+        if not isinstance(key, int | str) or not isinstance(name, str) or not name:
+            problems.add("image without id or file name", path, f"id {key!r}, file_name {name!r}")
+            return None
+        record = self.get(key)
+        known = None if record is not None else self.get(other_form(key) or key)
+        if known is not None and base_name(str(known.path)) == base_name(name):
+            return self.find(key, f"the list of {path.name}")
+        if record is None:
+            record = self[key] = Record(key, Path(name))
+        return record
+
+
+def other_form(key: Any) -> int | str | None:
+    """An id as a number where it is text, and the other way round; None without another form."""
+    if isinstance(key, str):
+        return int(key) if key.isascii() and key.isdecimal() and len(key) < 20 else None
+    if isinstance(key, float) and key.is_integer():
+        return int(key)
+    return str(key) if type(key) is int else None
+
+
+def name_of(names: dict[Any, str], category: Any) -> str | None:
+    label = names.get(category) if isinstance(category, int | str | float) else None
+    return label or names.get(other_form(category))
+
+
+def base_name(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def numbers_first(key: int | str) -> tuple[bool, int | str]:
+    return isinstance(key, str), key
+
+
+def size_of(image: ListedImage) -> tuple[int, int]:
+    """(width, height), 0 where the files do not say it, or not in numbers."""
+    try:
+        width, height = (float(side or 0) for side in (image.width, image.height))
+    except (TypeError, ValueError):
+        return 0, 0
+    known = width >= 1 and height >= 1 and math.isfinite(width + height)
+    return (int(width), int(height)) if known else (0, 0)
+
+
+def mask_size(outlines: list[Outline]) -> tuple[int, int] | None:
+    """(width, height) of the first mask of run lengths; None without one."""
+    for size in (one.size for one in outlines):
+        if isinstance(size, list) and len(size) == 2 and all(isinstance(n, int) for n in size):
+            return size[1], size[0]
+    return None
+
+
+def reach(outlines: list[Outline], size: tuple[int, int]) -> tuple[int, int]:
+    """``size`` (width, height), or how far polygons reach where that is well beyond it: they were
+    drawn on a larger image."""
+    reached = [one.ends for one in outlines if one.ends]
+    ends = [max((end[i] for end in reached), default=0) for i in (0, 1)]
+    beyond = any(end > 1.05 * side + 2 for end, side in zip(ends, size, strict=True))
+    return (int(ends[0]), int(ends[1])) if beyond else size

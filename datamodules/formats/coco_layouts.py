@@ -15,7 +15,6 @@ stand for each other.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -24,7 +23,7 @@ from functools import cached_property
 from pathlib import Path
 
 from datamodules.formats.index import DataError
-from datamodules.formats.reader import DEPTH, Folder, list_folders, listing, survey
+from datamodules.formats.reader import DEPTH, Folder, digest_listed, list_folders, listing, survey
 
 LAYOUTS = {
     "coco": "annotations/captions_<split>.json and/or instances_<split>.json, with <split>/*.jpg",
@@ -34,6 +33,7 @@ LAYOUTS = {
 KNOWN = "known layouts: " + "; ".join(f"{name}: {form}" for name, form in LAYOUTS.items())
 KARPATHY = ("train", "restval", "val", "test")
 COCO_FILE = re.compile(r"(captions|instances)_(.+)\.json")
+PACKED = re.compile(r"(captions|instances)_(.+)\.json\.(gz|zip|bz2|xz|zst|7z|rar|tar)")
 OFFICIAL = re.compile(r"(train|val)20(14|17)")
 NUMBERED = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpg")
 
@@ -43,11 +43,13 @@ Files = list[tuple[str, Path]]
 
 @dataclass(frozen=True)
 class Place:
-    """Where one split is: its layout, its annotation files by kind, the folders of its images."""
+    """Where one split is: its layout, its annotation files by kind, the folders of its images, and
+    annotation files of it that are packed."""
 
     layout: str
     files: Files
     folders: tuple[Path, ...]
+    packed: tuple[Path, ...] = ()
 
 
 def find(root: Path, split: str, layout: str = "auto") -> Place:
@@ -65,7 +67,10 @@ def find(root: Path, split: str, layout: str = "auto") -> Place:
     splits = {name: _splits(tree, name) for name in LAYOUTS if layout in ("auto", name)}
     for name, files in splits.items():
         if split in files:
-            return Place(name, sorted(files[split]), image_folders(tree, name, split))
+            folders, packed = image_folders(tree, name, split), _find_packed(tree, split)
+            return Place(name, sorted(files[split]), folders, packed)
+    if packed := _find_packed(tree, split):
+        raise DataError(f"{packed[0]} is packed: unpack it")
     if any(splits.values()):
         known = "; ".join(
             f"{name} has {', '.join(sorted(files))}" for name, files in splits.items() if files
@@ -111,6 +116,16 @@ def _splits(tree: Sequence[Folder], layout: str) -> dict[str, Files]:
     return splits
 
 
+def _find_packed(tree: Sequence[Folder], split: str) -> tuple[Path, ...]:
+    """The annotation files of a split in COCO's layout that are packed, each by itself."""
+    return tuple(
+        folder.path / name
+        for folder in tree
+        for name in folder.files
+        if (match := PACKED.fullmatch(name)) and match[2] == split
+    )
+
+
 def image_folders(tree: Sequence[Folder], layout: str, split: str) -> tuple[Path, ...]:
     """The folders in which, or below which, the images of a split are: those of its name, else all
     that hold images."""
@@ -144,12 +159,7 @@ class Images:
         self.ambiguous = 0
         # Of each folder the folders in it: path, names and inodes of the files
         self._listed = [(str(folder), list(list_folders(folder))) for folder in folders]
-        digest = hashlib.sha256()
-        for folder, inner in self._listed:
-            for path, state, lines in inner:
-                text = f"{path[len(folder) :]} {state}\n" + "\n".join(lines) + "\n\n"
-                digest.update(text.encode(errors="surrogateescape"))
-        self.digest = digest.hexdigest()[:16]
+        self.digest = digest_listed(self._listed)
 
     @cached_property
     def _files(self) -> list[tuple[int, list[tuple[str, str]]]]:

@@ -11,7 +11,6 @@ each chain. Boxes only: no masks exist.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -40,11 +39,13 @@ class Regions(NamedTuple):
     """The boxes of each chain in pixels of an image of ``size`` (width, height): (x0, y0, x1, y1)
     from 0, x1 and y1 not in them any more.
 
-    ``empty`` are boxes, as the file has them, of which nothing is in the image."""
+    ``empty`` are boxes, as the file has them, of which nothing is in the image; ``read`` is whether
+    there is a file that says so."""
 
     size: tuple[int, int]
     boxes: dict[str, list[tuple[int, int, int, int]]]
     empty: list[tuple[int, int, int, int]]
+    read: bool = True
 
 
 # --- sentences --------------------------------------------------------------------------------
@@ -184,6 +185,8 @@ def read_regions(path: Path, *sizes: tuple[int, int]) -> Regions:
         root = ElementTree.parse(path, ElementTree.XMLParser(target=_NoDoctype())).getroot()
     except ElementTree.ParseError as error:
         raise ValueError(f"is no XML: {error}") from error
+    if root.tag != "annotation":
+        raise ValueError(f"is a file of <{root.tag}>, not of <annotation>")
     made = root.find("size")
     said = sizes[0] if made is None else (_number(made, "width"), _number(made, "height"))
     wide, high = said
@@ -219,7 +222,8 @@ def read_regions(path: Path, *sizes: tuple[int, int]) -> Regions:
             if kept[0] >= kept[2] or kept[1] >= kept[3]:
                 regions.empty.append((x0, y0, x1, y1))
                 continue
-            for chain in chains:
+            # A box of no chain is nobody's
+            for chain in chains or [""]:
                 regions.boxes.setdefault(chain, []).append(kept)
     return regions
 
@@ -235,7 +239,7 @@ def _number(element: ElementTree.Element, name: str) -> int:
         ) from error
 
 
-def read_sentences(path: Path) -> Iterable[tuple[int, str]]:
+def read_sentences(path: Path) -> list[tuple[int, str]]:
     """(number from 1, line) of the captions in a Sentences/<id>.txt, blank lines left out.
 
     Raises OSError when there is no file, ValueError when it is not UTF-8.

@@ -24,7 +24,14 @@ from datamodules.formats.flickr_captions import CaptionedImage, read_captions, r
 from datamodules.formats.flickr_layouts import LAYOUTS, NAMES_SPLITS, find, recognise
 from datamodules.formats.images import ImageHeader
 from datamodules.formats.index import DataError, Problems, Record
-from datamodules.formats.reader import Reader, digest_files, is_image
+from datamodules.formats.lack import Lack
+from datamodules.formats.reader import (
+    Reader,
+    digest_files,
+    digest_listed,
+    is_image,
+    list_folders,
+)
 
 SPLITS_BY = ("karpathy", "entities", "all")
 
@@ -39,6 +46,7 @@ class FlickrReader(Reader):
     """
 
     late_captions = True
+    version = 2
 
     def __init__(
         self,
@@ -67,6 +75,7 @@ class FlickrReader(Reader):
             "split_by": self.split_by,
             "entities": self.sentences is not None,
             "regions": 0,
+            "unnamed_boxes": 0,
             "unrelated": 0,
             "reworded": 0,
             "too_few_phrases": 0,
@@ -75,11 +84,15 @@ class FlickrReader(Reader):
     def facts(self) -> dict[str, Any]:
         place = self.place
         files = (place.captions, place.split_file, *place.split_lists.values(), place.unrelated)
-        folders = (place.images, place.sentences, place.boxes)
+        folders = (place.sentences, place.boxes)
+        images = str(place.images)
         return {
             "layout": place.name,
             "split_by": self.split_by,
             "states": [digest_files([path]) for path in (*files, *folders) if path],
+            # Whether an image was written to in place, only its own state says: who trains asks
+            # (`Records.images_changed`)
+            "images": digest_listed([(images, list(list_folders(images)))]),
             "detokenise": self.detokenise,
         }
 
@@ -115,9 +128,30 @@ class FlickrReader(Reader):
         record.captions = [Caption(sentence.text) for sentence in sentences]
         regions = self._read_regions(name, header, problems)
         record.annotations = list(_regions(regions, sentences))
+        named = {region["chain"] for region in record.annotations}
+        self.notes["unnamed_boxes"] += len(regions.boxes.keys() - named)
+        if regions.read and not record.annotations:
+            self.fates["image without a phrase that has a box"] += 1
         self.notes["regions"] += sum("boxes" in region for region in record.annotations)
         self.orient(record, header, regions.size)
         return True
+
+    def explain_lack(self, problems: Problems, limit: int | None) -> Lack:
+        place = self.place
+        name = f"Flickr30k Entities below {self.root}"
+        found = {"Sentences": place.sentences, "Annotations": place.boxes}
+        if missing := [folder for folder, path in found.items() if path is None]:
+            there = "".join(f", {folder} alone" for folder in found if folder not in missing)
+            cure = f"put {' and '.join(missing)} of Flickr30k Entities below data.root"
+            return Lack(f"there is no {' and no '.join(missing)} of {name}{there}", cure)
+        parts = [
+            f"{problems.counts[kind]} × {kind} (first: {problems.examples[kind][0]})"
+            for kind in problems.counts
+            if "Entities" in kind or "box" in kind or "sentence" in kind
+        ]
+        parts += [f"{count} × {kind}" for kind, count in (+self.fates).items()]
+        fact = f"Sentences and Annotations are there, but: {'; '.join(parts)}"
+        return Lack(fact, "put the files of these images there, with boxes of their phrases")
 
     def _read_splits(self, problems: Problems) -> dict[str, str]:
         """The split of each image. Raises DataError where no file says it, or none is so named."""
@@ -192,7 +226,8 @@ class FlickrReader(Reader):
             return marked
         path = self.sentences / f"{name}.txt"
         try:
-            lines = read_sentences(path)
+            if not (lines := read_sentences(path)):
+                raise ValueError("has no caption")
         except (OSError, ValueError) as error:
             _add_unusable("sentences of Entities", path, error, problems)
             return marked
@@ -206,7 +241,7 @@ class FlickrReader(Reader):
 
     def _read_regions(self, name: str, header: ImageHeader, problems: Problems) -> Regions:
         """The boxes of an image; none where there are none that can be read."""
-        none = Regions(header.stored, {}, [])
+        none = Regions(header.stored, {}, [], read=False)
         if self.place.boxes is None or self.sentences is None:
             return none
         path = self.place.boxes / f"{name}.xml"
@@ -217,7 +252,8 @@ class FlickrReader(Reader):
             return none
         for box in regions.empty:
             width, height = regions.size
-            problems.add("box outside the image", path, f"{box} in {width}x{height} pixels")
+            kind = "outside the image" if box[0] <= box[2] and box[1] <= box[3] else "without area"
+            problems.add(f"box {kind}", path, f"{box} in {width}x{height} pixels")
         return regions
 
 

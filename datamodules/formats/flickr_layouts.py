@@ -86,7 +86,9 @@ def find(root: Path, layout: str = "auto") -> Layout:
         raise DataError(
             f"no images below {root}: looked for {IMAGE_FOLDERS}; found {listing(tree)}"
         )
-    boxes = sentences.parent / "Annotations" if sentences else None
+    boxes = next((home / "Annotations" for home in homes if (home / "Annotations").is_dir()), None)
+    if sentences:
+        boxes = sentences.parent / "Annotations"
     unrelated = (
         home / file
         for home in homes

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
+from operator import mul
 from typing import Any
 
 import msgspec
@@ -12,7 +14,12 @@ import numpy as np
 from datamodules.formats.index import compact_json
 
 POLYGONS = msgspec.json.Decoder(list[list[float]])
+BOX = msgspec.json.Decoder(list[float])
 BLANK = b" \t\n\r"
+# Pixels from 0 beyond which no image reaches; pycocotools crashes on what is much farther
+FAR = 2.0**20
+# Points up to which the area of a polygon is asked, not that of a triangle of three of them
+FEW = 20
 
 
 class Outline(msgspec.Struct, gc=False):
@@ -21,7 +28,8 @@ class Outline(msgspec.Struct, gc=False):
 
     ``wrong`` is what is wrong with it on an image of any size; ``bounds`` (x0, y0, x1, y1) are
     those of polygons, ``odd_ends`` (x, y) how far they reach where they have parts that cannot be
-    used, and ``size`` (height, width) is what run lengths say.
+    used, and ``size`` (height, width) is what run lengths say. Polygons that are ``slight`` are
+    so thin that perhaps no pixel is in them.
     """
 
     text: str
@@ -29,6 +37,7 @@ class Outline(msgspec.Struct, gc=False):
     bounds: tuple[float, float, float, float] | None = None
     odd_ends: tuple[float, float] | None = None
     size: Any = None
+    slight: bool = False
 
     @property
     def ends(self) -> tuple[float, float] | None:
@@ -41,6 +50,10 @@ class Outline(msgspec.Struct, gc=False):
             return "", self.wrong
         if self.bounds:
             wrong = _misplaced(self.bounds, width, height)
+            left, top, right, bottom = self.bounds
+            cut = min(left, top) < -1 or right > width + 1 or bottom > height + 1
+            if not wrong and (self.slight or cut):
+                wrong = _find_empty(json.loads(self.text), width, height)
             return ("", wrong) if wrong else (self.text, "")
         _, wrong = usable(json.loads(self.text), width, height)
         return ("", wrong) if wrong else (self.text, "")
@@ -55,7 +68,8 @@ def outline_of_text(text: msgspec.Raw | None) -> Outline:
         parts = []
     if parts and all(len(part) >= 6 and len(part) % 2 == 0 for part in parts):
         written = bytes(text).translate(None, BLANK).decode()  # type: ignore[arg-type]
-        return Outline(written, "", _bounds(parts))
+        bounds = _bounds(parts)
+        return Outline(written, "", bounds, slight=_slight(parts, bounds))
     return outline(None if text is None else json.loads(bytes(text)))
 
 
@@ -70,7 +84,7 @@ def outline(segmentation: Any, source: str = "") -> Outline:
             return Outline("", "degenerate polygon", None, ends)
         bounds = _bounds(parts)
         text = (whole and text_of_numbers(source, "segmentation", "[[")) or compact_json(parts)
-        return Outline(text, "", bounds, ends)
+        return Outline(text, "", bounds, ends, slight=_slight(parts, bounds))
     if not isinstance(segmentation, dict):
         return Outline("", "no mask")
     size = segmentation.get("size")
@@ -89,7 +103,7 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
     if isinstance(segmentation, list) and segmentation:
         if not (parts := _polygons(segmentation)):
             return None, "degenerate polygon"
-        wrong = _misplaced(_bounds(parts), width, height)
+        wrong = _misplaced(_bounds(parts), width, height) or _find_empty(parts, width, height)
         return (None, wrong) if wrong else (parts, "")
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), list | str):
         return None, "no mask"
@@ -166,11 +180,62 @@ def _ends(segmentation: list[Any]) -> tuple[float, float]:
 def _misplaced(bounds: tuple[float, float, float, float], width: int, height: int) -> str:
     """What is wrong with polygons of which nothing is in the image, or all in its first pixel."""
     left, top, right, bottom = bounds
+    if max(-left, -top, right, bottom) > FAR:
+        return "polygon far outside the image"
     if left >= width or top >= height or right <= 0 or bottom <= 0:
         return "polygon outside the image"
     if right <= 1 < width and bottom <= 1 < height:
         return "polygon in fractions of the image, not in pixels"
     return ""
+
+
+def _slight(parts: list[list[float]], bounds: tuple[float, float, float, float]) -> bool:
+    """Whether polygons may have no pixel in them: all are lines, or nearly. Of those of many
+    points that is asked of three points, since a drawn outline is no line."""
+    left, top, right, bottom = bounds
+    long = max(right - left, bottom - top)
+    if min(right - left, bottom - top) < 2:
+        return True
+    for part in parts:
+        if len(part) > 2 * FEW:
+            third = len(part) // 6 * 2
+            part = [*part[:2], *part[third : third + 2], *part[2 * third : 2 * third + 2]]
+        if _area(part) >= long:
+            return False
+    return True
+
+
+def _area(part: Sequence[float]) -> float:
+    """The area within a polygon, parts that it goes around the other way taken off."""
+    xs, ys = part[::2], part[1::2]
+    across = sum(map(mul, xs, ys[1:])) + xs[-1] * ys[0]
+    return abs(across - sum(map(mul, xs[1:], ys)) - xs[0] * ys[-1]) / 2
+
+
+def _find_empty(parts: list[list[float]], width: int, height: int) -> str:
+    """What is wrong with polygons of which no pixel of the image is; "" where one is."""
+    from pycocotools import mask as coco_mask
+
+    if coco_mask.area(coco_mask.merge(coco_mask.frPyObjects(parts, height, width))):
+        return ""
+    long = max(1.0, *(abs(n) for part in parts for n in part))
+    lines = all(_area(part) <= 1e-9 * long * long for part in parts)
+    return "polygon without area" if lines else "polygon without a pixel of the image"
+
+
+def is_box(text: str, width: int, height: int) -> bool:
+    """Whether the JSON of an annotation's box is none, or one of [x, y, w, h] of which a part is in
+    the image."""
+    if text in ("null", "[]"):
+        return True
+    try:
+        box = BOX.decode(text)
+    except msgspec.MsgspecError:
+        return False
+    if len(box) != 4:
+        return False
+    x, y, w, h = box
+    return 0 < w < FAR and 0 < h < FAR and -w < x < width and -h < y < height
 
 
 def read_runs(counts: str | list[int], width: int, height: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -16,6 +17,7 @@ from conf.describe import show_count
 from datamodules.batch import Caption
 from datamodules.formats.images import ImageHeader, check_images, lies_as_stored
 from datamodules.formats.index import DataError, Problems, Record, Records, build_index, full_path
+from datamodules.formats.lack import BEYOND, UNCAPTIONED, UNUSABLE, Lack
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
@@ -49,6 +51,8 @@ class Reader:
         # Images whose EXIF orientation is left out: since the size of their annotations says so,
         # and since it does not say
         self.as_stored: dict[bool, list[Path]] = {True: [], False: []}
+        # Why annotations are left out -> how many
+        self.fates = Counter[str]()
 
     def facts(self) -> dict[str, Any]:
         """What the records depend on besides the settings, and the states of all files that they
@@ -94,6 +98,11 @@ class Reader:
                 "masks lie wrong"
             )
         return remarks
+
+    def explain_lack(self, problems: Problems, limit: int | None) -> Lack | None:
+        """Why none of the first ``limit`` images has masks or boxes; None where the reader does not
+        know."""
+        return None
 
     def rich_enough(self, captions: Sequence[Caption]) -> list[Caption]:
         """The captions of ``min_phrases`` noun phrases or more."""
@@ -143,11 +152,14 @@ def open_split(
     def usable(records: list[Record], problems: Problems) -> Iterator[Record]:
         paths, what = [record.path for record in records], f"images of {reader.split}"
         states: list[str] = []
+        reader.fates[BEYOND] = sum(len(record.annotations) for record in records)
         kept = folder and folder / DATABASE
         headers = check_images(paths, verify, emit, what, kept, states)
         for row, (record, header) in enumerate(zip(records, headers, strict=True)):
             problems.looked[full_path(record.path)] = states[row]
+            reader.fates[BEYOND] -= len(record.annotations)
             if isinstance(header, str):
+                reader.fates[UNUSABLE] += len(record.annotations)
                 kind, _, detail = header.partition(" (")
                 problems.add(kind, record.path, detail.removesuffix(")"))
             elif reader.complete(record, header, problems):
@@ -159,6 +171,7 @@ def open_split(
         if not reader.late_captions:
             for record in records:
                 record.captions = reader.rich_enough(record.captions)
+                reader.fates[UNCAPTIONED] += 0 if record.captions else len(record.annotations)
             records = [record for record in records if record.captions]
             notes["without_caption"] = notes["listed"] - len(records)
         count = captions = 0
@@ -168,12 +181,16 @@ def open_split(
             yield record
         remarks = reader.remarks + reader.describe_poor() + reader.describe_orientation()
         problems.notes |= {**reader.notes, **notes, "captions": captions, "notes": remarks}
+        if not notes["with_masks"] and (lack := reader.explain_lack(problems, limit)):
+            problems.notes["lack"] = lack._asdict()
         if not count:
             least = show_count(reader.min_phrases, "noun phrase")
             of = f" of {least} or more" if reader.min_phrases else ""
+            facts_known = [f"{notes['listed']} listed, {notes['without_caption']} of them without"]
+            facts_known += [str(problems)] if problems.counts else []
             raise DataError(
                 f"split {reader.split!r} below {reader.root} has no image with a caption{of}: "
-                f"{notes['listed']} listed, {notes['without_caption']} of them without; {problems}"
+                f"{'; '.join(facts_known + remarks)}"
             )
 
     return build_index(folder, facts, make, on_error)
@@ -278,6 +295,21 @@ def list_folders(folder: str | Path, depth: int = NESTED) -> Iterator[tuple[str,
     yield str(folder), state, lines
     for path in sorted(folders):
         yield from list_folders(path, depth - 1)
+
+
+# Of each folder, those in it: see `list_folders`
+Listed = Sequence[tuple[str, Sequence[tuple[str, str, list[str]]]]]
+
+
+def digest_listed(listed: Listed) -> str:
+    """Changes with every file below folders that is added, removed, renamed or replaced by another
+    one, wherever the folders lie; no file was asked for its own state."""
+    digest = hashlib.sha256()
+    for folder, inner in listed:
+        for path, state, lines in inner:
+            text = f"{path[len(folder) :]} {state}\n" + "\n".join(lines) + "\n\n"
+            digest.update(text.encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def digest_files(paths: Sequence[Path | None]) -> str:

@@ -31,6 +31,7 @@ from conf.describe import show_count
 from datamodules.formats.images import ImageHeader, decode_image, read_header
 from datamodules.formats.index import DataError
 from datamodules.formats.mask_files import find_doubts, read_mask_image
+from datamodules.formats.unreadable import explain_unreadable
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 # Of images and arrays that are not read
@@ -172,9 +173,11 @@ def read_description(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"{path} is no JSON: {explain_unreadable(path, error, 'write it again')}"
+        ) from error
     form = (
         'expected {"subjects": [{"token": "<asset0>", "class": "dog"}, …], "prompts": '
         '["{tokens} at the beach", …]}'
@@ -184,7 +187,10 @@ def read_description(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} holds {keys}: {form}")
     subjects, prompts = content.get("subjects", []), content.get("prompts", [])
     if not isinstance(subjects, list) or not all(
-        isinstance(subject, dict) and isinstance(subject.get("token"), str) for subject in subjects
+        isinstance(subject, dict)
+        and isinstance(subject.get("token"), str)
+        and all(isinstance(subject.get(key) or "", str) for key in ("class", "color", "shape"))
+        for subject in subjects
     ):
         raise ValueError(f"{path} has the subjects {subjects!r}: {form}")
     if not isinstance(prompts, list) or not all(isinstance(prompt, str) for prompt in prompts):
@@ -328,8 +334,9 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except DataError as error:
+        why = error.__cause__ if path.stat().st_size else "it is empty"
         raise ValueError(
-            f"{path} cannot be read as an image ({error.__cause__}): save it again as PNG or JPEG"
+            f"{path} cannot be read as an image ({why}): save it again as PNG or JPEG"
         ) from error
 
 

@@ -3,13 +3,15 @@ masks."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 from conf import load as conf
 from conf.describe import show_count
 from conf.schema import Run
-from conf.spec import data_kind, data_sets, methods
+from conf.spec import DataSpec, data_kind, data_sets, methods
+from datamodules.phrases.link import SINGULAR
 
 __all__ = ["check_needs", "has_needs", "undefined_attention"]
 
@@ -65,17 +67,13 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
         looks = "the masks of the objects that captions name"
         if not spec.needs_masks(config.method):
             looks = "the words of captions that name objects"
-        lack = f"no caption of {where} names one"
+        lack, cures = f"no caption of {where} names one", ["give captions that name objects"]
         if linked:
-            lack = f"no caption of {where} names an object of its image"
-            of = show_count(total, "image")
-            lack += "" if masks is None else f" ({masks} of {of} with masks or boxes)"
-        cures = [data_sets()[data.name].phrases_from]
-        cures = cures if linked else ["give captions that name objects"]
-        cures += [spec.without_phrases] if spec.without_phrases and linked else []
+            lack, cure = _explain_no_links(dataset, where, rows, data_sets()[data.name])
+            cures = [cure, spec.without_phrases]
         raise ValueError(
             f"method={config.method.name} with data={data.name}: training looks at {looks}, but "
-            f"{lack}; {', or '.join(cures)}"
+            f"{lack}; {', or '.join(filter(None, cures))}"
         )
     shares = []
     if linked and masks is not None and masks < total:
@@ -90,6 +88,39 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
             f"method={config.method.name} trains without"
         )
     return shares
+
+
+def _explain_no_links(dataset: Any, where: str, rows: list[int], spec: DataSpec) -> tuple[str, str]:
+    """Why no caption names an object of its image, and the cure."""
+    lack = f"no caption of {where} names an object of its image"
+    masks = getattr(dataset, "manifest", {}).get("with_masks")
+    if masks is None:
+        return lack, spec.phrases_from
+    lack += f" ({masks} of {show_count(len(dataset), 'image')} with masks or boxes"
+    if not masks:
+        known = dataset.manifest.get("lack") or {"fact": "", "cure": spec.phrases_from}
+        return f"{lack}{': ' * bool(known['fact'])}{known['fact']})", known["cure"]
+    first = "" if len(rows) == len(dataset) else f" that were looked at, {len(rows)} of them"
+    objects = [instance for row in rows for instance in dataset.instances(row)]
+    given = sum(dataset.objects(row) for row in rows)
+    if given and not objects:
+        lack += f"; of the images{first}, none of whose {show_count(given, 'mask')} has a pixel in "
+        return (
+            f"{lack}the square that is cut from the middle)",
+            "cut the images around their objects",
+        )
+    if not objects:
+        lack += ", none of a phrase in the square that is cut from the middle)"
+        return lack, "cut the images around their objects"
+    names = [name for name, _ in Counter(instance.label for instance in objects).most_common(4)]
+    lack += f", of {', '.join(names)}{' and others' * (len(names) == 4)})"
+    left_out = Counter(reason for row in rows for _, reason in dataset.links(row).left_out)
+    if left_out:
+        reason, count = left_out.most_common(1)[0]
+        lack += f"; {show_count(count, 'word')} that could name one: {reason}"
+        if reason == SINGULAR:
+            return lack, "set data.singular=all, which takes all of them"
+    return lack, "give captions that name these objects"
 
 
 def _check_prompts(late: Run, datamodule: Any) -> None:

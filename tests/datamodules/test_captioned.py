@@ -221,11 +221,11 @@ def test_small_objects_vanish_or_not_and_are_counted(tmp_path: Path):
     )
     assert (
         vanished(half, [32])[32]
-        == {"objects": 4, "outside": 1, "vanished": 1}
+        == {"objects": 4, "empty": 0, "outside": 1, "vanished": 1}
         == vanished(half, [32, 16], [0])[16]
     )
     assert (
-        vanished(half, [4], rows=[0])[4] == {"objects": 4, "outside": 1, "vanished": 2}
+        vanished(half, [4], rows=[0])[4] == {"objects": 4, "empty": 0, "outside": 1, "vanished": 2}
         and vanished(half, [4], rows=[])[4]["objects"] == 0
     )
     assert all(lost["vanished"] == 0 for lost in vanished(any_, (32, 8, 4)).values())

@@ -284,6 +284,38 @@ def test_entities_that_are_missing_or_broken_leave_the_image(plain: Path):
         dataset(plain, on_error="raise")
 
 
+@pytest.mark.parametrize(
+    ("box", "kind"),
+    [
+        ((200, 1, 300, 64), "box outside the image"),
+        ((80, 64, 17, 1), "box without area"),
+        ((20, 10, 19, 30), "box without area"),
+    ],
+)
+def test_boxes_of_nothing_are_told_as_what_they_are(
+    plain: Path, box: tuple[int, int, int, int], kind: str
+):
+    files.write_entities(plain)
+    files.write_boxes(plain / "Annotations", "36979", files.thing(7, box=box))
+    problem = dataset(plain).manifest["problems"][kind]
+    assert problem["count"] == 1 and f"36979.xml: {box}" in problem["examples"][0]
+
+
+def test_boxes_that_no_caption_names_are_counted(plain: Path):
+    files.write_entities(plain)
+    before = dataset(plain).manifest["unnamed_boxes"]
+    boxes = files.thing(99, box=(1, 1, 9, 9)) + files.thing(box=(1, 1, 9, 9))
+    files.write_boxes(plain / "Annotations", "36979", boxes)
+    assert dataset(plain).manifest["unnamed_boxes"] == before + 2
+
+
+def test_sentences_without_a_line_are_told(plain: Path):
+    files.write_entities(plain)
+    (plain / "Sentences" / "36979.txt").write_text("\n")
+    problem = dataset(plain).manifest["problems"]["sentences of Entities unusable"]
+    assert "36979.txt: has no caption" in problem["examples"][0]
+
+
 def broken(root: Path) -> Path:
     images = root / "flickr30k-images"
     (images / "36979.jpg").unlink()

@@ -9,8 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.coco_files import listed, objects, picture, rectangle, write_captions, write_instances
-from helpers.flickr_files import CAPTIONS, write_images, write_token
+from helpers.coco_files import (
+    listed,
+    objects,
+    picture,
+    rectangle,
+    write_captioned_split,
+    write_captions,
+    write_instances,
+)
+from helpers.flickr_files import CAPTIONS, write_entities, write_images, write_token
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -164,8 +172,8 @@ def test_photographs_with_problems(coco: Path, tmp_path: Path):
     }
     # "caption 0 of 1" names nothing.
     assert facts["phrases"]["per_caption"] == {"0": 5} and facts["phrases"]["1_or_more"] == 0
-    assert facts["vanished"]["64"] == {"objects": 4, "outside": 1, "vanished": 0}
-    assert facts["vanished"]["8"] == {"objects": 4, "outside": 1, "vanished": 1}
+    assert facts["vanished"]["64"] == {"objects": 4, "empty": 0, "outside": 1, "vanished": 0}
+    assert facts["vanished"]["8"] == {"objects": 4, "empty": 0, "outside": 1, "vanished": 1}
     assert (
         "masks that vanish on a map, with data.mask_share=0.5: 64x64 0 (0%), 32x32 0 (0%), "
         "16x16 0 (0%), 8x8 1 (33%)"
@@ -220,6 +228,19 @@ def test_flickr(tmp_path: Path):
         and "vanished" not in facts
     )
     assert (tmp_path / "out" / "all.png").is_file() and any("split by all" in line for line in said)
+    assert any("no masks or boxes: there is no Sentences and no Annotations" in s for s in said)
+
+
+def test_boxes_of_flickr_are_no_lack_of_masks(tmp_path: Path):
+    write_images(tmp_path / "flickr30k-images")
+    write_token(tmp_path / "results_20130124.token")
+    write_entities(tmp_path)
+    module = Flickr30kDataModule(tmp_path, 64, "all", (), split_by="all")
+    said, found = lines(module, tmp_path / "out", 0)
+    facts = found["splits"]["all"]
+    assert "masks_per_image" not in facts and "lack" not in facts
+    assert facts["boxed_things_per_image"] == {"0": 2, "1": 1, "4": 1}
+    assert "boxed things per image: 0 ×2, 1 ×1, 4 ×1" in said
 
 
 def test_a_scene(tmp_path: Path):
@@ -287,3 +308,33 @@ def test_a_setting_that_nothing_reads_is_refused(
     assert main([word]) == 2
     error = capsys.readouterr().err
     assert word.partition("=")[0] in error and "nothing reads it" in error and cure in error
+
+
+def test_masks_without_a_pixel_do_not_lie_outside_the_crop(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    images = listed([1, 2])
+    for image in images:
+        picture(tmp_path / "train" / image["file_name"])
+    write_captions(tmp_path / "annotations", "train", images)
+    path = [(10 + 2 * i, 10) for i in range(15)] + [(38, 10 + 2 * i) for i in range(15)]
+    there_and_back = [[n for point in [*path, *path[::-1]] for n in point]]
+    masks = [
+        objects(1, segmentation=there_and_back, key=7),
+        objects(1, segmentation=[[10, 10, 50, 10, 30, 10]], key=8),
+        objects(2, segmentation=rectangle(0, 10, 5, 20), key=9),
+    ]
+    write_instances(tmp_path / "annotations", "train", images, masks)
+    args = ["data=coco", f"data.root={tmp_path}", "data.train_split=train", "images=0"]
+    assert main([*args, "data.min_phrases=0", f"output={tmp_path}/out"]) == 0
+    said = capsys.readouterr().out
+    assert "masks of 2 images: 2, of which 1 lie outside the crop and 1 have no pixel" in said
+    problem = said.partition("problem: polygon without area, 1 time")[2].splitlines()[1]
+    assert problem.endswith("000000000001.jpg: image 1, annotation 8")
+
+
+def test_why_no_image_has_masks_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    write_captioned_split(tmp_path, ["A dog sleeps."] * 2, masked=0)
+    args = ["data=coco", f"data.root={tmp_path}", "data.train_split=train", "images=0"]
+    assert main([*args, "data.min_phrases=0", f"output={tmp_path}/out"]) == 0
+    assert "no masks or boxes: there is no instances file" in capsys.readouterr().out

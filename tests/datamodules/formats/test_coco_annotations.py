@@ -104,6 +104,17 @@ def test_crowds_are_left_out_by_either_key(tmp_path: Path, crowd: dict[str, Any]
         ([[1, 2, 3, 4]], "degenerate polygon"),
         ([[1, 2, 3, 4, 5, float("nan")]], "degenerate polygon"),
         ([[1, 2, 3, 4, 5, 6, 7]], "degenerate polygon"),
+        ([["1", "2", "3", "4", "5", "6"]], "degenerate polygon"),
+        ([[1, 2, 3, 4, 5, float("inf")]], "degenerate polygon"),
+        ([[10, 10, 50, 10, 30, 10]], "polygon without area"),
+        ([[10, 10, 10, 10, 10, 10]], "polygon without area"),
+        ([[10.1, 10.1, 20.2, 20.2, 30.3, 30.3]], "polygon without area"),
+        ([[10, 10, 50, 10, 30, 10], [5, 5, 5, 9, 5, 40]], "polygon without area"),
+        ([[n for i in [*range(9, 40), *range(40, 9, -1)] for n in (i, i)]], "polygon without area"),
+        ([[10.1, 10.1, 10.2, 10.1, 10.2, 10.2]], "polygon without a pixel of the image"),
+        ([[90, -50, 200, 30, 200, -50]], "polygon without a pixel of the image"),
+        ([[10, 10, 1e300, 10, 30, 40]], "polygon far outside the image"),
+        ([[-1e9, 10, 50, 10, 30, 40]], "polygon far outside the image"),
         (rectangle(100, 10, 20, 20), "polygon outside the image"),
         ([[0.4, 0.2, 0.6, 0.2, 0.6, 0.7]], "polygon in fractions of the image, not in pixels"),
         ({"size": [64, 96], "counts": [64 * 96]}, "empty mask"),
@@ -123,7 +134,7 @@ def test_masks_that_are_none_are_left_out(tmp_path: Path, segmentation: Any, kin
     found = dataset(tmp_path, [bad, objects(1, key=78)])
     assert [o.label for o in found.instances(0)] == ["dog"]
     path = tmp_path / "val2017" / "000000000001.jpg"
-    detail = "annotation 77"
+    detail = "image 1, annotation 77"
     if kind == "mask of another size":
         detail += f" of {segmentation.get('size')}, expected [64, 96]"
     assert found.manifest["problems"] == {kind: {"count": 1, "examples": [f"{path}: {detail}"]}}
@@ -270,7 +281,9 @@ def test_masks_for_another_size_cannot_be_placed(tmp_path: Path):
     assert found.manifest["problems"]["size differs"]["count"] == 2, (
         "turned without EXIF saying so: nobody knows which way"
     )
-    assert refused(tmp_path) == f"{path}: size differs: 48x32, its annotations are for 96x64"
+    assert (
+        refused(tmp_path) == f"{path}: size differs: image 1: 48x32, its annotations are for 96x64"
+    )
     write_instances(tmp_path / "annotations", "val2017", listed([1, 2]), [])
     assert not CocoDataset(tmp_path, "val2017", 64).manifest["problems"], (
         "without masks the size of the file is the one that counts"
@@ -487,3 +500,85 @@ def test_progress_begins_before_anything_is_read(tmp_path: Path):
         "reading instances_val2017.json",
         "checking images of val2017",
     ]
+
+
+def test_thin_polygons_that_hold_a_pixel_are_masks(tmp_path: Path):
+    shapes = [
+        [[40, 16, 41, 16, 41, 40, 40, 40]],
+        [[20, 10, 60, 50, 60, 10, 20, 50]],  # A bow tie, whose halves cancel out
+        [[20, 10, 60, 10, 40, 10], rectangle(40, 16, 16, 24)[0]],
+        [[-20, 10, 60, 10, 60, 200]],
+    ]
+    found = dataset(tmp_path, [objects(1, segmentation=s, key=k) for k, s in enumerate(shapes)])
+    assert found.objects(0) == len(found.instances(0, share=0)) == len(shapes)
+    assert not found.manifest["problems"] and not found.empty(0)
+
+
+@pytest.mark.parametrize("box", [[40, 16, -16, -24], [40, 16, 0, 0], [400, 16, 5, 5], [1, 2], "x"])
+def test_boxes_that_are_none_are_counted_and_the_mask_is_kept(tmp_path: Path, box: Any):
+    found = dataset(tmp_path, [objects(1, key=7, bbox=box)])
+    assert [o.box for o in found.instances(0)] == [(24, 16, 40, 40)]
+    (kind,) = found.manifest["problems"]
+    (example,) = found.manifest["problems"][kind]["examples"]
+    assert kind.startswith("box") and "000000000001.jpg: image 1, annotation 7" in example
+
+
+@pytest.mark.parametrize("box", [None, [], [-0.5, 16, 90, 24]])
+def test_boxes_that_are_not_given_or_reach_over_the_edge_are_no_problem(tmp_path: Path, box: Any):
+    assert not dataset(tmp_path, [objects(1, bbox=box)]).manifest["problems"]
+
+
+@pytest.mark.parametrize("crowd", [2, -1, "yes", [1]])
+def test_an_unknown_iscrowd_is_told(tmp_path: Path, crowd: Any):
+    found = dataset(tmp_path, [objects(1, key=7, iscrowd=crowd), objects(1, key=8)])
+    (example,) = found.manifest["problems"]["unknown iscrowd"]["examples"]
+    assert f"image 1, annotation 7: iscrowd is {str(crowd)!r}" in example and found.objects(0) == 1
+
+
+@pytest.mark.parametrize("crowd", [None, "", "false", 0.0])
+def test_an_iscrowd_that_says_no_is_an_object(tmp_path: Path, crowd: Any):
+    found = dataset(tmp_path, [objects(1, iscrowd=crowd)])
+    assert found.objects(0) == 1 and not found.manifest["problems"]
+
+
+def test_an_annotation_that_is_given_twice_is_one_object(tmp_path: Path):
+    other = objects(1, segmentation=rectangle(20, 16, 10, 10), key=7)
+    found = dataset(
+        tmp_path, [objects(1, key=7), objects(1, key=7), other, objects(2, key=7)], [1, 2]
+    )
+    assert found.objects(0) == 2 and found.objects(1) == 1
+    problem = found.manifest["problems"]["annotation given twice"]
+    assert problem["count"] == 1 and "image 1, annotation 7" in problem["examples"][0]
+    assert any("3 annotations with the id of another one" in n for n in found.manifest["notes"])
+
+
+@pytest.mark.parametrize(
+    ("listed_as", "named"), [(1, "1"), (1, 1.0), ("1", 1), (1, "000000000001"), ("1", "1")]
+)
+def test_an_id_is_the_same_as_text_and_as_a_number(tmp_path: Path, listed_as: Any, named: Any):
+    images = [listed([1])[0] | {"id": listed_as}]
+    picture(tmp_path / "val2017" / images[0]["file_name"])
+    spoken = {"id": 1, "image_id": named, "caption": "a dog"}
+    write_captions(tmp_path / "annotations", "val2017", images, each=0, more=[spoken])
+    instances = [images[0] | {"id": named}] if isinstance(named, str) else images
+    dog = objects(1, "18", key=7) | {"image_id": named}  # type: ignore[arg-type]
+    write_instances(tmp_path / "annotations", "val2017", instances, [dog])
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert found.records[0].id == listed_as and found.caption(0).text == "a dog"
+    assert [o.label for o in found.instances(0)] == ["dog"] and not found.manifest["problems"]
+    same = type(listed_as) is type(named)
+    assert any("another form" in n for n in found.manifest["notes"]) != same
+
+
+def test_the_size_beside_the_masks_is_the_one_that_masks_are_for(tmp_path: Path):
+    images = listed([1, 2])
+    for image in images:
+        picture(tmp_path / "val2017" / image["file_name"])
+    write_captions(tmp_path / "annotations", "val2017", images)
+    wrong = [images[0] | {"width": 64, "height": 96}, images[1] | {"width": 640, "height": 480}]
+    write_instances(tmp_path / "annotations", "val2017", wrong)
+    found = CocoDataset(tmp_path, "val2017", 64)
+    swapped, larger = found.manifest["problems"]["size differs"]["examples"]
+    assert "image 1: 96x64, its annotations are for 64x96 (width and height swapped)" in swapped
+    assert "image 2: 96x64, its annotations are for 640x480" in larger
+    assert found.objects(0) == found.objects(1) == 0

@@ -3,6 +3,7 @@ not."""
 
 from __future__ import annotations
 
+import gzip
 import shutil
 from pathlib import Path
 
@@ -264,15 +265,40 @@ def test_an_empty_split_is_refused(tmp_path: Path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", ("cannot be read as JSON .*download it again")),
+        ("{", "cannot be read as JSON: .*download it again"),
+        ("", "cannot be read as JSON: it is empty: download it again"),
+        (" \n", "cannot be read as JSON: it is empty"),
+        ("\ufeff", "cannot be read as JSON: it is empty"),
+        ("<!DOCTYPE html>", "cannot be read as JSON: it is a page of HTML"),
+        ("version https://git-lfs.github.com/spec/v1", "cannot be read as JSON: .*git lfs pull"),
+        (gzip.compress(b"{}"), "cannot be read as JSON: it is packed by gzip: unpack it"),
+        (b"PK\x03\x04rest", "cannot be read as JSON: it is a ZIP archive: unpack it"),
         ("[]", "has no list of images"),
         ('{"annotations": []}', "has no list of images"),
     ],
 )
-def test_files_that_are_no_annotations_are_named(tmp_path: Path, content: str, message: str):
+def test_files_that_are_no_annotations_are_named(
+    tmp_path: Path, content: str | bytes, message: str
+):
     write_coco(tmp_path, "val2017", IDS)
-    (tmp_path / "annotations" / "instances_val2017.json").write_text(content)
+    data = content.encode() if isinstance(content, str) else content
+    (tmp_path / "annotations" / "instances_val2017.json").write_bytes(data)
     with pytest.raises(DataError, match=f"instances_val2017.json: {message}"):
+        CocoDataset(tmp_path, "val2017", 64)
+
+
+@pytest.mark.parametrize("ending", [".gz", ".zip", ".zst"])
+def test_annotation_files_that_are_packed_are_told(tmp_path: Path, ending: str):
+    write_coco(tmp_path, "val2017", IDS)
+    captions, instances = (
+        tmp_path / "annotations" / f"{kind}_val2017.json" for kind in ("captions", "instances")
+    )
+    instances.rename(f"{instances}{ending}")
+    found = CocoDataset(tmp_path, "val2017", 64).manifest
+    told = f"{instances}{ending} is packed"
+    assert told in found["lack"]["fact"] and any(told in note for note in found["notes"])
+    captions.rename(f"{captions}{ending}")
+    with pytest.raises(DataError, match=f"_val2017.json{ending} is packed: unpack it"):
         CocoDataset(tmp_path, "val2017", 64)
 
 

@@ -144,6 +144,7 @@ def test_boxes_of_an_image_that_was_resized(tmp_path: Path):
     ("content", "message"),
     [
         ("<annotation><object>", "no XML"),
+        ("<html><body>not found</body></html>", "a file of <html>, not of <annotation>"),
         ("", "no XML"),
         ('<!DOCTYPE a [<!ENTITY x "y">]><annotation>&x;</annotation>', "document type"),
         (

@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 from helpers.coco_files import picture, write_coco
+from helpers.flickr_files import write_images, write_token
 from helpers.in_place import overwrite
 
 import conf.contents
 from datamodules import CocoDataModule
 from datamodules.captioned import CaptionedDataset
 from datamodules.coco import CocoDataset
+from datamodules.flickr30k import Flickr30kDataset
 from datamodules.formats import coco_annotations, images, index, reader
 from datamodules.formats.index import DataError
 
@@ -102,6 +104,34 @@ def test_opening_again_asks_no_image_for_its_state(root: Path, monkeypatch: pyte
     # As many as it reads
     CocoDataset(root, "val2017", 32, 2, **kept).records.images_changed()
     assert len([path for path in asked if path.endswith(".jpg")]) == 2
+
+
+def test_opening_flickr_again_asks_no_image_for_its_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_images(tmp_path / "images")
+    write_token(tmp_path / "results_20130124.token")
+    kept = {"index_root": tmp_path / "index", "split_by": "all"}
+    first = Flickr30kDataset(tmp_path, "all", 32, **kept)
+    asked: list[str] = []
+    real = conf.contents.file_state
+
+    def spy(path: Any) -> str | None:
+        asked.append(os.fspath(path))
+        return real(path)
+
+    for module in (reader, images, index):
+        monkeypatch.setattr(module, "file_state", spy)
+    again = Flickr30kDataset(tmp_path, "all", 32, **kept)
+    assert again.records.folder == first.records.folder
+    assert asked and not [path for path in asked if path.endswith(".jpg")]
+    monkeypatch.undo()
+    path = first.records[1].path
+    picture(path, size=(60, 90))
+    assert again.records.images_changed(again=True), "written to in place: only who trains asks"
+    assert len(Flickr30kDataset(tmp_path, "all", 32, **kept)) == len(first)
+    replaced(first.records[2].path, size=(60, 90))
+    assert Flickr30kDataset(tmp_path, "all", 32, **kept).records.folder != first.records.folder
 
 
 def test_after_an_image_of_another_size_was_met_starting_again_helps(root: Path):

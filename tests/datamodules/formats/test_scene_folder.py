@@ -184,6 +184,18 @@ def test_orientation_is_read_from_exif(tmp_path: Path):
     assert bool(view.masks[0][:16].all()) and not view.masks[0][16:].any()
 
 
+def test_a_byte_order_mark_before_scene_json_is_no_matter(tmp_path: Path):
+    said = {"subjects": [{"token": "<a>", "class": None}, {"token": "<b>", "class": "dog"}]}
+    (plain(tmp_path) / "scene.json").write_text(json.dumps(said), encoding="utf-8-sig")
+    assert [subject.class_word for subject in read_scene(tmp_path).subjects] == [None, "dog"]
+
+
+def test_a_mask_file_of_no_bytes_is_said_to_be_empty(tmp_path: Path):
+    (plain(tmp_path) / "mask0.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="mask0.png cannot be read as an image .it is empty."):
+        read_scene(tmp_path).load(32)
+
+
 def test_scene_json_names_subjects_and_prompts_and_arguments_go_before_it(tmp_path: Path):
     said = {
         "subjects": [{"token": "<dog>", "class": "dog", "color": "red"}, {"token": "<cat>"}],
@@ -299,6 +311,9 @@ def test_subjects_that_do_not_fit_the_masks(
     ("said", "message"),
     [
         ("{", "scene.json is no JSON: "),
+        ("", "scene.json is no JSON: it is empty"),
+        ('{"subjects": [{"token": "<a>", "class": 5}]}', "has the subjects .*5.*: expected"),
+        ('{"subjects": [{"token": "<a>", "color": ["red"]}]}', "has the subjects .*: expected"),
         ("[1]", r"scene.json holds \[1\]: expected"),
         ('{"subject": []}', r"scene.json holds \['subject'\]: expected"),
         ('{"subjects": [{"class": "dog"}]}', "scene.json has the subjects .*'dog'.*: expected"),

@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 from helpers.coco_files import (
+    listed,
+    objects,
+    rectangle,
     write_captioned_split,
+    write_instances,
 )
-from helpers.flickr_files import write_images, write_token
+from helpers.flickr_files import write_entities, write_images, write_token
 
 from conf import load as conf
 from conf.schema import Run
@@ -90,6 +94,118 @@ def test_masks_of_what_no_caption_names_are_no_supervision(base: Run, tmp_path: 
     root = write_captioned_split(tmp_path / "data", ["A cat."] * 4, masked=4)
     with pytest.raises(ValueError, match="names an object of its image .4 of 4 images with masks"):
         train.run(settings(base, root, tmp_path, GATES), tmp_path / "trial")
+
+
+LINE = [[10, 10, 50, 10, 30, 10]]
+ELSEWHERE = [[200, 10, 250, 10, 230, 40]]
+
+
+@pytest.mark.parametrize(
+    ("annotations", "fact", "cure"),
+    [
+        ([], "instances_train.json has no annotation of an object", "add annotations"),
+        (
+            [objects(i, segmentation=LINE, key=i) for i in (1, 2)],
+            "of 2 annotations of objects in instances_train.json none serves: 2 × polygon without "
+            "area (first: .*000000000001.jpg: image 1, annotation 1",
+            "mend the annotations",
+        ),
+        (
+            [objects(1, iscrowd=1), objects(2, iscrowd=1, key=2), objects(1, 55, key=3)],
+            "2 × crowd region; 1 × unknown category",
+            "annotate single objects",
+        ),
+        ([objects(77), objects(78)], "2 × annotation of no image", "file of these images"),
+        ([objects(1, segmentation=[])], "1 × no mask", "not boxes alone"),
+        ([objects(1, segmentation=ELSEWHERE)], "1 × polygon outside the image", "mend"),
+        ([objects(4)], "1 × of images that cannot be read", "put the images"),
+        ([objects(5)], "1 × of images without a caption that is read", "give the captions"),
+        ([objects(3)], "1 × of images beyond the first 2", "data.train_images"),
+    ],
+)
+def test_what_is_told_of_masks_is_what_is_the_case(
+    base: Run, tmp_path: Path, annotations: list[dict[str, Any]], fact: str, cure: str
+):
+    root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 4 + [" "], masked=0)
+    (root / "train" / "000000000004.jpg").unlink()
+    write_instances(root / "annotations", "train", listed(range(1, 6)), annotations)
+    changes = {**GATES, "data.train_images": 2 if "beyond" in fact else None}
+    with pytest.raises(
+        ValueError, match=f"0 of . images with masks.*{fact.replace('(', '.')}"
+    ) as e:
+        check_needs(*needs(base, root, tmp_path, changes))
+    assert cure in str(e.value) and "put the instances file" not in str(e.value)
+
+
+def needs(base: Run, root: Path, output: Path, changes: dict[str, Any]) -> tuple[Run, Any]:
+    config = settings(base, root, output, changes)
+    return config, build_data(config)
+
+
+@pytest.mark.parametrize("method", [GATES, MAPS, SEPEN, {"method": "mcgm"}])
+def test_every_method_that_needs_masks_tells_what_is_the_case(
+    base: Run, tmp_path: Path, method: dict[str, Any]
+):
+    root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 2, masked=0)
+    lines = [objects(i, segmentation=LINE, key=i) for i in (1, 2)]
+    write_instances(root / "annotations", "train", listed([1, 2]), lines)
+    with pytest.raises(ValueError, match="2 × polygon without area.*mend the annotations"):
+        check_needs(*needs(base, root, tmp_path, method))
+
+
+@pytest.mark.parametrize(
+    ("captions", "boxes", "told"),
+    [
+        (["A cat."], [rectangle(40, 16, 16, 24)], "of dog.*give captions that name these objects"),
+        (["A dog."], [rectangle(0, 10, 5, 20)], "none of whose 2 masks has a pixel in the square"),
+        (
+            ["A dog."],
+            [rectangle(20, 16, 16, 24), rectangle(60, 16, 16, 24)],
+            "a singular among several objects.*data.singular=all",
+        ),
+    ],
+)
+def test_masks_without_a_word_are_no_missing_file(
+    base: Run, tmp_path: Path, captions: list[str], boxes: list[Any], told: str
+):
+    root = write_captioned_split(tmp_path / "data", captions * 2, masked=0)
+    dogs = [
+        objects(i, segmentation=box, key=10 * i + k) for i in (1, 2) for k, box in enumerate(boxes)
+    ]
+    write_instances(root / "annotations", "train", listed([1, 2]), dogs)
+    with pytest.raises(ValueError, match=f"2 of 2 images with masks.*{told}") as error:
+        check_needs(*needs(base, root, tmp_path, GATES))
+    assert "instances file" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("lacking", "told"),
+    [
+        (("Sentences", "Annotations"), "no Sentences and no Annotations of Flickr30k Entities"),
+        (("Annotations",), "no Annotations of Flickr30k Entities.*, Sentences alone.; put Annot"),
+        (("Sentences",), "no Sentences of Flickr30k Entities.*, Annotations alone.; put Sentences"),
+        (("*.xml",), "are there, but: .*4 × boxes of Entities missing .first: "),
+        (("bndbox",), "2 × boxes of Entities missing .*2 × image without a phrase that has a box"),
+    ],
+)
+def test_what_is_told_of_entities_is_what_is_the_case(
+    base: Run, tmp_path: Path, lacking: tuple[str, ...], told: str
+):
+    root = tmp_path / "flickr"
+    write_images(root / "images")
+    write_token(root / "results_20130124.token")
+    write_entities(root)
+    for path in [*(root / "Sentences").glob("*"), *(root / "Annotations").glob("*")]:
+        if path.parent.name in lacking or path.match(lacking[0]):
+            path.unlink()
+        elif lacking == ("bndbox",) and path.suffix == ".xml":
+            path.write_text(path.read_text().replace("bndbox", "nobndbox"))
+    for name in ("Sentences", "Annotations"):
+        if name in lacking:
+            (root / name).rmdir()
+    changes = {"data": "flickr30k", "data.split_by": "all", "data.min_phrases": 0, **GATES}
+    with pytest.raises(ValueError, match=f"0 of 4 images with masks or boxes: .*{told}"):
+        check_needs(*needs(base, root, tmp_path, changes))
 
 
 def test_captions_of_entities_without_boxes_are_refused(base: Run, tmp_path: Path):
