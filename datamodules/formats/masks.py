@@ -18,7 +18,7 @@ BOX = msgspec.json.Decoder(list[float])
 BLANK = b" \t\n\r"
 # Pixels from 0 beyond which no image reaches; pycocotools crashes on what is much farther
 FAR = 2.0**20
-# Points up to which the area of a polygon is asked, not that of a triangle of three of them
+# Points above which the triangle of three of them is looked at before the whole
 FEW = 20
 
 
@@ -51,9 +51,11 @@ class Outline(msgspec.Struct, gc=False):
         if self.bounds:
             wrong = _misplaced(self.bounds, width, height)
             left, top, right, bottom = self.bounds
-            cut = min(left, top) < -1 or right > width + 1 or bottom > height + 1
+            cut = left < -1 or top < -1 or right > width + 1 or bottom > height + 1
             if not wrong and (self.slight or cut):
-                wrong = _find_empty(json.loads(self.text), width, height)
+                parts = json.loads(self.text)
+                if self.slight or not _reach_inside(parts, width, height):
+                    wrong = _find_empty(parts, width, height)
             return ("", wrong) if wrong else (self.text, "")
         _, wrong = usable(json.loads(self.text), width, height)
         return ("", wrong) if wrong else (self.text, "")
@@ -180,7 +182,7 @@ def _ends(segmentation: list[Any]) -> tuple[float, float]:
 def _misplaced(bounds: tuple[float, float, float, float], width: int, height: int) -> str:
     """What is wrong with polygons of which nothing is in the image, or all in its first pixel."""
     left, top, right, bottom = bounds
-    if max(-left, -top, right, bottom) > FAR:
+    if right > FAR or bottom > FAR or left < -FAR or top < -FAR:
         return "polygon far outside the image"
     if left >= width or top >= height or right <= 0 or bottom <= 0:
         return "polygon outside the image"
@@ -190,19 +192,31 @@ def _misplaced(bounds: tuple[float, float, float, float], width: int, height: in
 
 
 def _slight(parts: list[list[float]], bounds: tuple[float, float, float, float]) -> bool:
-    """Whether polygons may have no pixel in them: all are lines, or nearly. Of those of many
-    points that is asked of three points, since a drawn outline is no line."""
-    left, top, right, bottom = bounds
-    long = max(right - left, bottom - top)
-    if min(right - left, bottom - top) < 2:
+    """Whether polygons may have no pixel in them: all are lines, or nearly. Where three of many
+    points span an area, that is enough: outlines are drawn once around."""
+    wide, high = bounds[2] - bounds[0], bounds[3] - bounds[1]
+    if wide < 2 or high < 2:
         return True
+    long = wide if wide > high else high
     for part in parts:
         if len(part) > 2 * FEW:
-            third = len(part) // 6 * 2
-            part = [*part[:2], *part[third : third + 2], *part[2 * third : 2 * third + 2]]
+            i = len(part) // 6 * 2
+            x, y, j = part[0], part[1], 2 * i
+            cross = (part[i] - x) * (part[j + 1] - y) - (part[j] - x) * (part[i + 1] - y)
+            if abs(cross) >= 2 * long:
+                return False
         if _area(part) >= long:
             return False
     return True
+
+
+def _reach_inside(parts: list[list[float]], width: int, height: int) -> bool:
+    """Whether a point of polygons lies within an image, away from its edge."""
+    return any(
+        1 < x < width - 1 and 1 < y < height - 1
+        for part in parts
+        for x, y in zip(part[::2], part[1::2], strict=True)
+    )
 
 
 def _area(part: Sequence[float]) -> float:

@@ -415,7 +415,9 @@ def test_the_index_is_made_anew_when_a_file_changes(
     assert first() == "A band ." and len(dataset(plain, index_root=folder).phrases(0)) == 1
     (plain / "Annotations" / "36979.xml").unlink()
     assert dataset(plain, index_root=folder).phrases(0) == []
-    Image.new("RGB", (40, 30)).save(plain / "flickr30k-images" / "36979.jpg")
+    image = plain / "flickr30k-images" / "36979.jpg"
+    Image.new("RGB", (40, 30)).save(image.with_suffix(".new.jpg"))
+    image.with_suffix(".new.jpg").rename(image)
     assert dataset(plain, index_root=folder).records[0].width == 40
 
 
