@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
-from conf.fields import choice, conditional, embedded, folder, number, place, places, unread
+from conf.fields import Values, choice, conditional, embedded, folder, number, place, places, unread
 from conf.method.break_a_scene import Subjects, Weights
 from conf.method.maskattn import Gate
 from conf.method.mcgm import Masks
@@ -41,7 +41,7 @@ __all__ = [
 T = TypeVar("T")
 MAX_SEED = 2**32 - 1  # NumPy and Optuna take no larger one
 LOCAL = ("embedded", "/*", "./*", "../*", "~*")  # Backbones that are no hub ids
-WORDS = {"concepts": ([],)}  # No prompts are made of words
+WORDS: Values = {"concepts": ([],)}  # No prompts are made of words
 
 
 @dataclass

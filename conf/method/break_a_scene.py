@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conf.describe import show_count
-from conf.fields import choice, conditional, embedded, number
+from conf.fields import Values, choice, conditional, embedded, number
 from conf.spec import MethodSpec, data_kind
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ TWO_PHASES = {"schedule": ("two_phase",)}
 UNUSED = {"prior_weight": (0,)}
 SCENE = {"data.kind": ("scene",)}
 # Placeholders, and what is trained with them, are those of a scene
-READ_IF = {
+READ_IF: dict[str, Values] = {
     **{
         f"method.subjects.{name}": SCENE
         for name in (
