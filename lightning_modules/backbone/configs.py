@@ -32,7 +32,7 @@ class BackboneConfigs:
         self.denoiser = getattr(given, "_orig_mod", given)
         self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
         self.family.check(source)
-        check_scheduler(self.scheduler, at_first_sigma=self.family.starts_at_first_sigma)
+        check_scheduler(self.scheduler, self.family.starts_at_first_sigma)
         self.schedule = NoiseSchedule(self.scheduler)
 
     @property
@@ -148,7 +148,16 @@ class _StoredConfigs:
         content = self.read("scheduler/scheduler_config.json")
         if known is None or not isinstance(content, dict):
             raise _Unreadable
-        return known.from_config(content)
+        try:
+            return known.from_config(content)
+        except ImportError:
+            raise
+        except Exception as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(
+                f"{self.path!r} has a scheduler/scheduler_config.json that makes no {kind} "
+                f"({reason}): expected the settings of one, such as those of DDIMScheduler"
+            ) from error
 
     def _read_tokenizer(self, name: str) -> Any:
         content = self.read(f"{name}/tokenizer_config.json")

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 PREDICTION_TYPES = ("epsilon", "v_prediction")
 # Some schedulers need several steps, some take only a few
-ANY_STEPS = (8, 4, 1)
+ANY_STEPS = (8, 4, 2, 1)
+FEW_STEPS = 64  # No scheduler of diffusers asks for more than a handful
+CURE = "give the backbone another scheduler, such as DDIMScheduler"
 
 
 class NoiseSchedule:
@@ -45,6 +47,16 @@ class NoiseSchedule:
                 f"the backbone predicts {self.prediction_type!r}: expected "
                 f"{' or '.join(map(repr, PREDICTION_TYPES))}"
             )
+
+    def describe(self) -> str:
+        """A line on a scheduler that only draws; empty where it can train, too."""
+        if self._known:
+            return ""
+        return (
+            f"backbone: {type(self.scheduler).__name__} goes by sigmas of its own, without "
+            "alphas_cumprod: images are drawn as its stock pipeline draws them, which a model that "
+            "was not trained for it does badly; nothing can be trained on it"
+        )
 
     @property
     def prediction_type(self) -> str:
@@ -187,54 +199,102 @@ def denoise(
     return latents
 
 
-def check_scheduler(
-    scheduler: Any, counts: Sequence[int] = ANY_STEPS, at_first_sigma: bool = False
-) -> None:
-    """Refuses, before anything is drawn, a scheduler that can take none of the ``counts`` of steps
-    (also for the reason that its numbers are not finite then), and one whose images would depend on
-    more than their own seeds. ``at_first_sigma`` as in `prepare_scheduler`. Raises ValueError."""
-    name, failure = type(scheduler).__name__, Exception()
-    if "FlowMatch" in name:
+def check_scheduler(scheduler: Any, at_first_sigma: bool = False) -> None:
+    """Refuses, before anything is drawn, a scheduler that draws in no number of steps, one of flows
+    or of the way from images to noise, and one whose images would depend on more than their own
+    seeds. ``at_first_sigma`` as in `prepare_scheduler`. Raises ValueError."""
+    name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
+    by_flow = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
+    if "FlowMatch" in name or by_flow:
+        how = " with these settings" if "FlowMatch" not in name else ""
         raise ValueError(
-            f"the scheduler {name} is not one of diffusion, but of flows (SD3, FLUX): expected one "
-            "that its text-to-image pipeline draws with, such as DDIMScheduler"
+            f"the scheduler {name}{how} is not one of diffusion, but of flows (SD3, FLUX): "
+            f"expected one that its text-to-image pipeline draws with; {CURE}"
         )
+    if name.endswith("InverseScheduler"):
+        raise ValueError(
+            f"the scheduler {name} goes from images to noise: expected one that its text-to-image "
+            f"pipeline draws with; {CURE}"
+        )
+    failure: Exception | None = None
+    for steps in ANY_STEPS:
+        if (failure := _find_failure(scheduler, steps, at_first_sigma)) is None:
+            return
+    raise ValueError(
+        f"the scheduler {name} cannot sample in any number of steps "
+        f"({_explain(scheduler, failure)}): expected class and settings that its text-to-image "
+        f"pipeline draws with; {CURE}"
+    ) from failure
 
-    def draw(seeds: Sequence[int], steps: int) -> Tensor:
+
+def check_steps(backbone: BackboneConfigs, setting: str, steps: int) -> None:
+    """Refuses a ``setting`` of that many ``steps`` where the backbone's scheduler cannot take them,
+    and names the nearest number that it takes. Raises ValueError."""
+    scheduler, first = backbone.scheduler, backbone.family.starts_at_first_sigma
+    failure = _find_failure(scheduler, steps, first)
+    if failure is None:
+        return
+    fits = lambda count: _find_failure(scheduler, count, first) is None  # noqa: E731
+    known, cure = "", CURE
+    if (most := _find_most(fits, steps)) is not None:
+        known, cure = f": {most:,} are the most below that work", f"set {setting}={most}, or {CURE}"
+    elif (fewest := next(filter(fits, range(steps + 1, FEW_STEPS)), None)) is not None:
+        known = f": {fewest:,} are the fewest that work"
+        cure = f"set {setting}={fewest}, or {CURE}"
+    raise ValueError(
+        f"{setting}={steps}: the scheduler {type(scheduler).__name__} cannot sample in "
+        f"{show_count(steps, 'step')}{known}; {cure}"
+    ) from failure
+
+
+def _find_most(fits: Callable[[int], bool], steps: int) -> int | None:
+    """The most below ``steps``, which do not fit, that do, where all below fit; None without."""
+    if steps > 1 and fits(steps - 1):
+        return steps - 1
+    low = next((count for count in ANY_STEPS if count < steps and fits(count)), None)
+    if low is None:
+        return None
+    while steps - low > 1:
+        middle = (low + steps) // 2
+        low, steps = (middle, steps) if fits(middle) else (low, middle)
+    return low
+
+
+def _find_failure(scheduler: Any, steps: int, at_first_sigma: bool) -> Exception | None:
+    """Why a toy cannot be drawn in ``steps``. Raises ValueError where no seed decides it."""
+
+    def draw(seeds: Sequence[int]) -> Tensor:
         started = prepare_scheduler(scheduler, steps, at_first_sigma)
         return denoise(started, seeds, (4, 4, 4), lambda inputs, _: inputs / 2)
 
     # What ignores the seeds draws from the global generator, which is put back
     with torch.random.fork_rng(devices=[]):
-        for steps in counts:
-            try:
-                together, alone = draw([1, 2], steps), draw([2], steps)
-                if alone.isfinite().all():
-                    break
-                failure = ValueError("it ends in numbers that are not finite")
-            except Exception as error:
-                failure = error
-        else:
-            reason = (str(failure).strip() or type(failure).__name__).splitlines()[0]
-            raise ValueError(
-                f"the scheduler {name} cannot sample in {show_count(counts[0], 'step')} "
-                f"({reason}): expected "
-                "class, settings and steps that its text-to-image pipeline draws with"
-            ) from failure
+        try:
+            together, alone = draw([1, 2]), draw([2])
+        except Exception as error:
+            return error
+    if not alone.isfinite().all():
+        return FloatingPointError("it ends in numbers that are not finite")
     if not torch.allclose(together[1:], alone, 1e-3, 1e-3 * float(alone.abs().max())):
         raise ValueError(
-            f"the scheduler {name} draws noise that no seed decides: expected one that takes a "
-            "generator for each image, such as EulerAncestralDiscreteScheduler"
+            f"the scheduler {type(scheduler).__name__} draws noise that no seed decides: expected "
+            "one that takes a generator for each image, such as EulerAncestralDiscreteScheduler"
         )
+    return None
 
 
-def check_steps(backbone: BackboneConfigs, setting: str, steps: int) -> None:
-    """Refuses a ``setting`` of that many ``steps`` where the backbone's scheduler cannot take them.
-    Raises ValueError."""
-    try:
-        check_scheduler(backbone.scheduler, [steps], backbone.family.starts_at_first_sigma)
-    except ValueError as error:
-        raise ValueError(f"{setting}={steps}: {error}") from error
+def _explain(scheduler: Any, failure: Exception | None) -> str:
+    """Why a scheduler draws nothing, in words that need no look into diffusers."""
+    if isinstance(failure, FloatingPointError):
+        return str(failure)
+    needed = ("from_config", "set_timesteps", "scale_model_input", "step", "init_noise_sigma")
+    if missing := [name for name in needed if not hasattr(scheduler, name)]:
+        return f"it has no {missing[0]}"
+    known = ("model_output", "timestep", "sample", "generator", "return_dict")
+    asked = inspect.signature(scheduler.step).parameters.values()
+    if extra := [p.name for p in asked if p.default is p.empty and p.name not in known]:
+        return f"its step() asks for {', '.join(extra)}"
+    return f"it fails on latents of 4 channels, {type(failure).__name__}"
 
 
 def _seed_rows(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -245,6 +245,8 @@ def _load_backbone(config: Run, emit: Progress) -> Backbone:
     cpu = backbone.device.type == "cpu"
     if widened := describe_widening(settings.path, settings.dtype, cpu):
         emit(widened, 0.0)
+    if only_draws := backbone.schedule.describe():
+        emit(only_draws, 0.0)
     if slow := acceleration.find_slow_format(config, backbone.device):
         emit(slow, 0.0)
     return backbone

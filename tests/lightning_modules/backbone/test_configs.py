@@ -121,6 +121,10 @@ def make_unknown_scheduler(folder: Path) -> None:
     change(folder, "model_index.json", scheduler=["diffusers", "OfTomorrowScheduler"])
 
 
+def make_senseless_scheduler(folder: Path) -> None:
+    change(folder, "model_index.json", scheduler=["diffusers", "VQDiffusionScheduler"])
+
+
 KNOWN = r"expected PixArt .*Stable Diffusion 1\.x or 2\.x .*Stable Diffusion XL"
 REFUSED = [
     (make_sd3, f"is a StableDiffusion3Pipeline: {KNOWN}"),
@@ -138,6 +142,10 @@ REFUSED = [
     (make_without_a_tokenizer, "has tokenizer_2=None, .*expected CLIP's"),
     (make_short_tokenizer, "tokenizer_2.model_max_length=12, .*as the first, 24"),
     (make_unknown_scheduler, "has the scheduler OfTomorrowScheduler: expected one of diffusers"),
+    (
+        make_senseless_scheduler,
+        "scheduler_config.json that makes no VQDiffusion.*expected",
+    ),
 ]
 every = pytest.mark.parametrize(("make", "said"), REFUSED)
 

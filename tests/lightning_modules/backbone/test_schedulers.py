@@ -3,9 +3,11 @@ and are the stock pipeline's; what cannot be seeded, or cannot be trained on, is
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import diffusers
@@ -18,7 +20,9 @@ from conf import load as conf
 from conf.schema import Run
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import (
+    NoiseSchedule,
     check_scheduler,
+    check_steps,
     denoise,
     initial_noise,
     prepare_scheduler,
@@ -315,9 +319,18 @@ class Other(ConfigMixin):
     [
         (Careless, "the scheduler Careless draws noise that no seed decides: expected one"),
         (Shared, "the scheduler Shared draws noise that no seed decides: expected one"),
-        (Single, "the scheduler Single cannot sample in 8 steps .*: expected"),
+        (Single, "Single cannot sample in any number of steps .*: expected"),
         (partial(diffusers.UniPCMultistepScheduler, solver_type="bh1"), "that are not finite"),
-        (Other, "the scheduler Other cannot sample in 8 steps .*: expected"),
+        (Other, "Other cannot sample in any number of steps .it has no set_timesteps.: expected"),
+        (diffusers.DDIMInverseScheduler, "goes from images to noise: expected one"),
+        (
+            partial(
+                diffusers.DPMSolverMultistepScheduler,
+                prediction_type="flow_prediction",
+                use_flow_sigmas=True,
+            ),
+            "with these settings is not one of diffusion, but of flows",
+        ),
         (
             diffusers.FlowMatchEulerDiscreteScheduler,
             "FlowMatchEulerDiscreteScheduler is not one of diffusion, but of flows",
@@ -330,6 +343,94 @@ def test_a_scheduler_that_cannot_be_seeded_is_refused_at_once(kind: Any, said: s
     with pytest.raises(ValueError, match=said) as caught:
         with_scheduler(sd1, kind())
     assert "\n" not in str(caught.value) and torch.equal(torch.get_rng_state(), state)
+
+
+ARGUMENTS = {
+    "AmusedScheduler": {"mask_token_id": 5},
+    "RFD4ProteinaScheduler": None,  # Of structures of proteins, without defaults
+    "VQDiffusionScheduler": {"num_vec_classes": 5},
+}
+EXPORTED = [
+    name
+    for name in dir(diffusers)
+    if name.endswith("Scheduler") and ARGUMENTS.get(name, {}) is not None
+]
+# Words of numpy, torch, Python and diffusers, which tell no user what to set
+RAW = re.compile(r"operand|broadcast|dimension|attribute|argument|zero|num_inference_steps|None")
+NO_IMAGES = re.compile(
+    "BlockRef|CogVideoXDPM|DiscreteDDIM|EntropyBound|Flow|Helios|Inverse|KarrasVe|LTX|MiniMax|"
+    "Piflow|RePaint|SCM|ScoreSde|Wuerstchen|Amused|VQ"
+)
+
+
+def check_any_steps(name: str, counts: list[int]) -> list[int]:
+    """Those of the counts that the scheduler takes; all others are refused in one line."""
+    try:
+        scheduler = getattr(diffusers, name)(**ARGUMENTS.get(name, {}))
+    except ImportError as error:
+        pytest.skip(str(error).strip().splitlines()[0])
+    family = SimpleNamespace(starts_at_first_sigma=False)
+    backbone: Any = SimpleNamespace(scheduler=scheduler, family=family)
+    taken = []
+    try:
+        check_scheduler(scheduler)
+        for steps in counts:
+            try:
+                check_steps(backbone, "evaluation.steps", steps)
+            except ValueError as error:
+                line = str(error)
+                assert line.startswith(f"evaluation.steps={steps}: the scheduler {name} cannot")
+                works = int(re.search(r"; set evaluation.steps=(\d+), or", line)[1])
+                check_steps(backbone, "evaluation.steps", works)
+                assert "\n" not in line and not RAW.search(line)
+            else:
+                assert draw(scheduler, SEEDS[:2], steps).isfinite().all()
+                taken.append(steps)
+    except ValueError as error:
+        line = str(error)
+        assert line.startswith(f"the scheduler {name} ") and "expected" in line
+        assert "\n" not in line and not RAW.search(line)
+    return taken
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_any_scheduler_of_diffusers_draws_or_is_refused_in_one_line(name: str):
+    taken = check_any_steps(name, [1, 2, 3, 8, 50])
+    assert bool(taken) != bool(NO_IMAGES.search(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EXPORTED)
+def test_any_scheduler_of_diffusers_takes_a_thousand_steps_or_names_how_many(name: str):
+    check_any_steps(name, [1000])
+
+
+def test_too_few_steps_are_refused_with_the_fewest_that_work(sd1: Backbone):
+    backbone = with_scheduler(sd1, diffusers.PNDMScheduler(**BETAS))
+    config = conf.replace(Run(), {"method": "untouched", "evaluation.steps": 2})
+    said = "evaluation.steps=2: .* PNDMScheduler cannot sample in 2 steps: 4 are the fewest"
+    with pytest.raises(ValueError, match=said):
+        check_backbone(config, backbone)
+    check_backbone(conf.replace(config, {"evaluation.steps": 4}), backbone)
+
+
+def test_a_scheduler_for_a_single_number_of_steps_is_asked_with_it(sd1: Backbone):
+    class Two(diffusers.DDIMScheduler):
+        def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+            assert num_inference_steps == 2
+            super().set_timesteps(num_inference_steps, device)
+
+    backbone = with_scheduler(sd1, Two(**BETAS))
+    config = conf.replace(Run(), {"method": "untouched", "evaluation.steps": 2})
+    check_backbone(config, backbone)
+    with pytest.raises(ValueError, match="8 steps: 2 are the most below that work"):
+        check_backbone(conf.replace(config, {"evaluation.steps": 8}), backbone)
+
+
+def test_a_scheduler_that_only_draws_is_announced():
+    assert not NoiseSchedule(diffusers.DDIMScheduler()).describe()
+    line = NoiseSchedule(diffusers.EDMEulerScheduler()).describe()
+    assert "EDMEulerScheduler" in line and "nothing can be trained on it" in line
 
 
 def test_more_steps_than_a_scheduler_takes_are_refused_before_the_run(sd1: Backbone):
