@@ -163,6 +163,8 @@ class CocoReader(Reader):
             problems.add("annotation given twice", record.path, detail)
             self.fates["annotation given twice"] += 1
         for label, entry in things:
+            # What has none was no object
+            assert entry.outline is not None
             text, wrong = entry.outline.check(record.width, record.height)
             if wrong:
                 detail = f"image {record.id}, {entry.what}"
