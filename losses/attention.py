@@ -118,16 +118,21 @@ def second_half_store(
     sample ``first``; n may be 0 there. Raises ValueError on an odd number of heads.
     """
     batch, objects, heads, *size = maps.shape
-    if heads % 2:
-        raise ValueError(
-            f"{show_count(heads, 'head')}, an odd number, without halves: the released store "
-            "needs an even number; set "
-            "method.separate.store=all"
-        )
+    check_heads(heads)
     groups = maps.view(batch, objects, 2, heads // 2, *size).transpose(1, 2).flatten(0, 1)
     total = batch if total is None else total
     kept = slice(min(max(total - 2 * first, 0), 2 * batch), 2 * batch)
     return groups[kept], present.repeat_interleave(2, 0)[kept]
+
+
+def check_heads(heads: int, site: str = "") -> None:
+    """Refuses a number of ``heads``, those of ``site``, that `second_half_store` cannot halve.
+    Raises ValueError."""
+    if heads % 2:
+        raise ValueError(
+            f"{show_count(heads, 'head')}{site and f' at {site}'}, an odd number, without halves: "
+            "the released store needs an even number; set method.separate.store=all"
+        )
 
 
 def mask_attention_loss(

@@ -173,6 +173,19 @@ def find_objects(datamodule: Any, prompts: Sequence[Prompt]) -> list[list[Phrase
     return [objects[prompt.split, prompt.index] for prompt in prompts]
 
 
+def check_objects(backbone: Any, datamodule: Any, prompts: Sequence[Prompt]) -> None:
+    """Raises ValueError on a prompt of whose objects the backbone's text encoders read none."""
+    texts = [prompt.text for prompt in prompts]
+    located, _ = backbone.text.locate_phrases(texts, find_objects(datamodule, prompts))
+    for prompt, objects in zip(prompts, located, strict=True):
+        if not objects:
+            raise ValueError(
+                f"prompt {prompt.text!r} of {prompt.split!r} names nothing that can be acted on: "
+                f"expected a noun among the first {backbone.text.length} tokens, which the text "
+                "encoder reads; shorten it, or leave it out"
+            )
+
+
 def _ask(dataset: Any, name: str, index: int) -> Any:
     """What a data set says of a prompt, None where it does not know."""
     known = getattr(dataset, name, None)

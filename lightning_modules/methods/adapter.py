@@ -79,15 +79,23 @@ class AdapterFolder:
         another method or other settings made it, it was made for another kind of backbone, or it
         was written in part.
         """
+        file, notice = self.check_weights(folder)
+        if notice is not None:
+            log.warning(notice)
+        own = self.adapter.state_dict()
+        kept = {name: tensor for name, tensor in own.items() if name.startswith(self.may_lack)}
+        self.adapter.load_state_dict(kept | file.read_tensors())
+
+    def check_weights(self, folder: Path | str) -> tuple[AdapterFile, str | None]:
+        """What `load_weights` refuses by the card and the names and shapes of its tensors, of which
+        none is read. Gives the file, and a line where it was made for another model of that kind.
+        Raises AdapterError."""
         file = AdapterFile.open(folder)
         if file.method != self.name:
             raise AdapterError(f"{folder} holds a {file.method!r} adapter: expected {self.name!r}")
-        if (notice := file.check_backbone(self.backbone)) is not None:
-            log.warning(notice)
-        own = self.adapter.state_dict()
-        file.check_tensors(own, self.may_lack)
-        kept = {name: tensor for name, tensor in own.items() if name.startswith(self.may_lack)}
-        self.adapter.load_state_dict(kept | file.read_tensors())
+        notice = file.check_backbone(self.backbone)
+        file.check_tensors(self.adapter.state_dict(), self.may_lack)
+        return file, notice
 
     @classmethod
     def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:

@@ -35,7 +35,7 @@ from lightning_modules.networks.trained_weights import (
     adaptable_layers,
     parameter_names,
 )
-from losses.attention import enhance_loss, second_half_store, separate_loss
+from losses.attention import check_heads, enhance_loss, second_half_store, separate_loss
 from losses.denoising import distillation_loss
 
 # The token indices that the released code takes for two objects: "and" and EOS in its own prompts
@@ -94,8 +94,11 @@ class SeparateEnhance(SecondStep, Method):
             )
 
     def check_data(self, dataset: Any) -> None:
-        """Concepts that a prompt cannot hold whole would never be trained. Raises ValueError naming
-        the longest prompt's concept."""
+        """Concepts that a prompt cannot hold whole would never be trained, nor halves made of an
+        odd number of heads. Raises ValueError, naming the longest prompt's concept."""
+        if self.config.separate.store == "second_half":
+            for site in self.map_sites:
+                check_heads(site.heads, site.name)
         if not isinstance(dataset, ConceptDataset):
             return
         text = self.backbone.text

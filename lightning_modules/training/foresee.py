@@ -16,17 +16,14 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from conf import load as conf
 from conf.contents import Emit
-from conf.describe import nearest, show_count
+from conf.describe import nearest
 from conf.schema import Evaluation, Run
 from conf.spec import data_kind, data_sets, measured_metrics, methods
 from lightning_modules.methods.registry import method_class
-
-if TYPE_CHECKING:
-    from datamodules.loading import PairedDataModule
 
 __all__ = ["Findings", "check_concepts", "count_prompts", "foresee", "list_facts"]
 
@@ -144,11 +141,11 @@ def _look(config: Run, emit: Emit) -> Findings:
     from datamodules.build import build_data
     from lightning_modules.evaluation.plan import plan_evaluation, with_splits
     from lightning_modules.metrics.registry import undefined_by_prompts
-    from lightning_modules.training.needs import check_needs, undefined_attention
+    from lightning_modules.training.needs import check_batches, check_needs, undefined_attention
     from lightning_modules.training.texts import check_texts
 
     datamodule = build_data(config, emit)
-    _check_batches(config, datamodule)
+    check_batches(config, datamodule)
     notes = check_needs(config, datamodule, emit)
     check_texts(config, datamodule.train_set)
     late = conf.with_eval_overrides(config)
@@ -186,26 +183,6 @@ def _rendered_aside(config: Run) -> Iterator[Run]:
         images = data.eval_images if evaluation.measures else 1
         few = dataclasses.replace(data, train_images=train, eval_images=images)
         yield dataclasses.replace(config, output=str(Path(folder)), data=few)
-
-
-def _check_batches(config: Run, datamodule: PairedDataModule) -> None:
-    """Raises ValueError where the training set has too few samples for one optimiser step."""
-    from datamodules.loading import count_batches
-
-    trainer, size = config.trainer, len(datamodule.train_set)
-    if not methods()[config.method.name].trains(config.method):
-        return
-    if count_batches(size, trainer.batch * trainer.devices, trainer.accumulate):
-        return
-    each = "".join(
-        f", trainer.{key}={value}"
-        for key, value in (("devices", trainer.devices), ("accumulate", trainer.accumulate))
-        if value > 1
-    )
-    raise ValueError(
-        f"data={config.data.name}: {show_count(size, 'training sample')}, which make no batch of "
-        f"trainer.batch={trainer.batch}{each}: lower it"
-    )
 
 
 def _check_models(evaluation: Evaluation) -> None:

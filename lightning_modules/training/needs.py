@@ -13,11 +13,31 @@ from conf.schema import Run
 from conf.spec import DataSpec, data_kind, data_sets, methods
 from datamodules.phrases.link import SINGULAR
 
-__all__ = ["check_needs", "has_needs", "undefined_attention"]
+__all__ = ["check_batches", "check_needs", "has_needs", "undefined_attention"]
 
 SAMPLES = 200  # Captions that are looked at, evenly from first to last
 
 Emit = Callable[[str, float], None]
+
+
+def check_batches(config: Run, datamodule: Any) -> None:
+    """Raises ValueError where the training set has too few samples for one optimiser step."""
+    from datamodules.loading import count_batches
+
+    trainer, size = config.trainer, len(datamodule.train_set)
+    if not methods()[config.method.name].trains(config.method):
+        return
+    if count_batches(size, trainer.batch * trainer.devices, trainer.accumulate):
+        return
+    each = "".join(
+        f", trainer.{key}={value}"
+        for key, value in (("devices", trainer.devices), ("accumulate", trainer.accumulate))
+        if value > 1
+    )
+    raise ValueError(
+        f"data={config.data.name}: {show_count(size, 'training sample')}, which make no batch of "
+        f"trainer.batch={trainer.batch}{each}: lower it"
+    )
 
 
 def has_needs(config: Run) -> bool:

@@ -149,13 +149,14 @@ def _run(
     from lightning_modules.evaluation.manifest import draw_and_list, end_drawn
     from lightning_modules.tracking.mlflow import TAG_LENGTH
     from lightning_modules.training import distributed
-    from lightning_modules.training.needs import check_needs, has_needs
+    from lightning_modules.training.needs import check_batches, check_needs, has_needs
 
     with _log(folder, progress) as emit:
         clock("start")
         datamodule: PairedDataModule | None = None
         if has_needs(config):  # What the data lack is said before any weights are loaded
             datamodule = build_data(config, emit("data"))
+            check_batches(config, datamodule)
             shares = check_needs(config, datamodule, emit("data"))
             clock("data")
         else:
@@ -165,7 +166,9 @@ def _run(
         backbone_parameters = sum(p.numel() for p in backbone.denoiser.parameters())
         clock("start")
         given = config
-        datamodule = datamodule or build_data(config, emit("data"))
+        if datamodule is None:
+            datamodule = build_data(config, emit("data"))
+            check_batches(config, datamodule)
         config, method, notes = _prepare(config, backbone, datamodule, folder, emit("data"), shares)
         if seed_run is not None and notes:
             seed_run.note({"data.notes": "\n".join(notes)[:TAG_LENGTH]})
@@ -265,7 +268,12 @@ def _prepare(
     import torch
 
     from lightning_modules.evaluation.evaluate import prepare_scorers
-    from lightning_modules.evaluation.plan import find_cut, plan_evaluation, with_splits
+    from lightning_modules.evaluation.plan import (
+        check_objects,
+        find_cut,
+        plan_evaluation,
+        with_splits,
+    )
     from lightning_modules.methods.registry import method_class
     from lightning_modules.metrics.benchmarks import describe_plan
     from lightning_modules.metrics.registry import undefined_by_prompts
@@ -293,6 +301,10 @@ def _prepare(
         torch.manual_seed(resolve_seeds(late).init)
         method = build_method(late, backbone)
     method.remove()
+    if config.method.init and method.trains:
+        method.check_weights(config.method.init)
+    if late.evaluation.measures and method.takes_objects:
+        check_objects(backbone, datamodule, plan_evaluation(datamodule, late))
     method.check_data(datamodule.train_set)
     method.extend_data(config, datamodule, emit)
     if distributed.is_first():
