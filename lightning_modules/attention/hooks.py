@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from conf.describe import show_count
 from lightning_modules.attention.functional import gated_attention, token_maps
-from lightning_modules.attention.saving import refuse_saving
+from lightning_modules.attention.saving import NotPickled, refuse_saving
 from lightning_modules.attention.sites import Site, halved
 
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
@@ -147,7 +147,7 @@ class ForwardContext:
         return side, side
 
 
-class HookManager:
+class HookManager(NotPickled):
     """All the hooks in one model. Kept on the model itself while there are any."""
 
     def __init__(self, model: nn.Module) -> None:
@@ -351,7 +351,7 @@ def _stock_processor(layer: Any) -> Any:
     return processor
 
 
-class SiteProcessor:
+class SiteProcessor(NotPickled):
     """The stock attention of a layer, with what the hooks at its site do. A plain class: it owns no
     weights.
 

@@ -4,10 +4,11 @@ their own files."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn, Self
 
-__all__ = ["refuse_saving"]
+__all__ = ["NotPickled", "refuse_saving"]
 
 ATTRIBUTE = "_not_saved"
 CURE = (
@@ -16,17 +17,39 @@ CURE = (
 )
 
 
+class NotPickled:
+    """What a method puts into a model: copied with it, but never pickled."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        new = object.__new__(type(self))
+        memo[id(self)] = new
+        vars(new).update(deepcopy(vars(self), memo))
+        return new
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        raise ValueError(
+            "a model or pipeline that a method is in cannot be pickled (pickle, torch.save): "
+            f"{CURE}"
+        )
+
+
+class _Refusal(NotPickled):
+    """Stands in for ``save_pretrained``."""
+
+    def __init__(self, owner: str, what: str) -> None:
+        self.owner, self.what = owner, what
+
+    def __call__(self, *args: Any, **kwargs: Any) -> NoReturn:
+        raise ValueError(
+            f"save_pretrained of {self.owner}: its files would not hold {self.what}; {CURE}"
+        )
+
+
 def refuse_saving(owner: Any, what: str) -> Callable[[], None]:
     """Until the function that it gives is called, ``owner.save_pretrained`` raises ValueError: its
     files would not hold ``what``."""
-
-    def save_pretrained(*args: Any, **kwargs: Any) -> None:
-        raise ValueError(
-            f"save_pretrained of {type(owner).__name__}: its files would not hold {what}; {CURE}"
-        )
-
     vars(owner).setdefault(ATTRIBUTE, []).append(what)
-    vars(owner)["save_pretrained"] = save_pretrained
+    vars(owner)["save_pretrained"] = _Refusal(type(owner).__name__, what)
     return partial(_allow_saving, owner, what)
 
 

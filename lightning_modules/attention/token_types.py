@@ -44,6 +44,9 @@ class TokenTypeCache:
         self.latest: tuple[Any, Tensor] | None = None
         encoder.register_forward_hook(self._listen, with_kwargs=True)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return vars(self) | {"latest": None}  # A reference to one tensor is of no use elsewhere
+
     def _listen(self, encoder: Any, args: tuple, kwargs: dict, output: Any) -> None:
         ids = kwargs.get("input_ids", args[0] if args else None)
         states = getattr(output, "hidden_states" if self.penultimate else "last_hidden_state", None)

@@ -30,10 +30,25 @@ class BackboneConfigs:
         # Of a model that torch.compile wraps the model itself: it has the layers' names
         given = getattr(pipeline, self.family.denoiser_name)
         self.denoiser = getattr(given, "_orig_mod", given)
-        self.vae, self.scheduler = pipeline.vae, pipeline.scheduler
+        self.vae = pipeline.vae
         self.family.check(source)
-        check_scheduler(self.scheduler, self.family.starts_at_first_sigma)
-        self.schedule = NoiseSchedule(self.scheduler)
+        self._schedule = self._open_schedule()
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """How the pipeline's scheduler adds noise; of another that was put in its place since, that
+        one's. Raises ValueError as `check_scheduler` then."""
+        if self._schedule.scheduler is not self.pipeline.scheduler:
+            self._schedule = self._open_schedule()
+        return self._schedule
+
+    @property
+    def scheduler(self) -> Any:
+        return self.schedule.scheduler
+
+    def _open_schedule(self) -> NoiseSchedule:
+        check_scheduler(self.pipeline.scheduler, self.family.starts_at_first_sigma)
+        return NoiseSchedule(self.pipeline.scheduler)
 
     @property
     def vae_scale_factor(self) -> int:

@@ -7,7 +7,7 @@ UNet and its text encoder.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -87,7 +87,8 @@ class TrainedWeights(nn.Module):
     Each forward pass of the model begins with a look whether they are in their places and at work:
     ValueError says what took them out (other adapters, fused projections, layers that were
     replaced, offloading layer by layer). ``load_state_dict`` with other values of full copies is
-    refused while they are in: it would write over what was trained.
+    refused while they are in: it would write over what was trained. What writes into the parameters
+    themselves (``copy_``, ``.data``), as an optimiser does, is training and not looked for.
 
     Raises ValueError when nothing is chosen, on a negative rank, and when the model holds other
     trained weights or adapters.
@@ -187,7 +188,7 @@ class TrainedWeights(nn.Module):
         for handle in (handle for cast in self._casts for handle in cast.handles):
             handle.remove()
         for path, stock in self._stock.items():
-            where, key = self._slot(path)
+            where, key = self._home(path)
             # The model may have moved to another device or dtype, without what was out of it.
             if not self.rank and where[key] is not stock:
                 stock.data = stock.data.to(where[key])
@@ -276,9 +277,25 @@ class TrainedWeights(nn.Module):
                 slots, key = self._slot(path)
                 placed.data = now.data
                 slots[key] = placed
-            elif stock_too or id(self._owners[path]) not in inside:
+            # Of a model whose layers are offloaded the weights are with the hooks
+            elif not self._is_kept(path, inside) and (
+                stock_too or not _is_meta(now) or id(self._owners[path]) not in inside
+            ):
                 refuse_offloaded(self.model)
                 self._expect(self._placed, "undo that first")
+
+    def _is_kept(self, path: str, inside: Collection[int]) -> bool:
+        """Whether the layer that had a weight at first still has it, and is in the model: another
+        may be around it."""
+        owner, key = self._owners[path], path.rpartition(".")[2]
+        return id(owner) in inside and owner.get(key) is self._placed[path]
+
+    def _home(self, path: str) -> tuple[dict[str, Any], str]:
+        """`_slot`, or where the weight is since a layer was put around its own."""
+        owner, key = self._owners[path], path.rpartition(".")[2]
+        where, _ = self._slot(path)
+        placed = self._placed[path]
+        return (owner, key) if where.get(key) is None and owner.get(key) is placed else (where, key)
 
     def _refuse_idle(self, merged_alone: bool = False) -> None:
         """Raises ValueError where low-rank layers were switched off, or added to the weights."""
@@ -446,6 +463,10 @@ def _refuse_fused(model: nn.Module, attention: Iterable[Any]) -> None:
                 f"the attention of {type(model).__name__} has fused projections ({processor}), "
                 "copies that trained weights do not reach: call unfuse_qkv_projections() first"
             )
+
+
+def _is_meta(now: Any) -> bool:
+    return isinstance(now, nn.Parameter) and now.is_meta
 
 
 def _is_copy(now: Any, placed: nn.Parameter) -> bool:

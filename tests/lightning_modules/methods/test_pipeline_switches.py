@@ -3,6 +3,7 @@ error of one line; the untouched image never comes in silence."""
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
@@ -10,12 +11,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.installed_methods import METHODS, draw_with, install_method, prompts_of
+from diffusers import DDPMScheduler, FlowMatchEulerDiscreteScheduler
+from helpers.installed_methods import METHODS, PROMPTS, SEEDS, draw_with, install_method, prompts_of
 from helpers.marks import slow
 
 from lightning_modules.backbone.backbone import Backbone
 
-TRAINED = ("weights", "subjects")
+FULL = ("weights", "subjects", "mask tokens")
 LOW_RANK = ("low rank", "low-rank subjects")
 HOOKED = ("gates", "mask tokens")
 PLACEHOLDERS = ("subjects", "low-rank subjects", "mask tokens")
@@ -79,6 +81,16 @@ def replace_block(pipeline: Any) -> None:
     pipeline.unet.mid_block = deepcopy(STOCK["unet"].mid_block)
 
 
+def copy_part(part: str) -> Callable[[Any], None]:
+    return lambda pipeline: setattr(pipeline, part, deepcopy(getattr(pipeline, part)))
+
+
+def replace_a_parameter(pipeline: Any) -> None:
+    layer = pipeline.unet.mid_block.attentions[0].transformer_blocks[0].attn2.to_k
+    layer = getattr(layer, "base_layer", layer)
+    layer.weight = torch.nn.Parameter(torch.zeros_like(layer.weight))
+
+
 STOCK: dict[str, Any] = {}
 # Switch -> what it does, the methods that it takes out, a word of the error
 SWITCHES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...], str]] = {
@@ -97,6 +109,8 @@ SWITCHES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...], str]] = {
     "freeu": (lambda p: p.enable_freeu(0.9, 0.2, 1.2, 1.4), (), ""),
     "cache": (skip_a_block, HOOKED, "did not attend"),
     "other unet": (replace("unet"), tuple(METHODS), "pipeline.unet has been replaced"),
+    "copied unet": (copy_part("unet"), tuple(METHODS), "pipeline.unet has been replaced"),
+    "other parameter": (replace_a_parameter, FULL, "attn2.to_k.weight.*replaced"),
     "other text encoder": (replace("text_encoder"), tuple(METHODS), "text_encoder has been"),
     "other tokenizer": (replace("tokenizer"), PLACEHOLDERS, "does not know|tokenizer of"),
     "other block": (replace_block, tuple(METHODS), "mid_block.*replaced|mid_block.*acts there"),
@@ -112,7 +126,7 @@ SWITCHES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...], str]] = {
     ),
 }
 # These change images by themselves
-CHANGING = ("dtype", "lora", "freeu", "cache", "layerwise")
+CHANGING = ("dtype", "lora", "freeu", "cache", "layerwise", "other parameter")
 DEFAULT = [
     ("gates", "slicing"),
     ("gates", "cache"),
@@ -121,6 +135,7 @@ DEFAULT = [
     ("weights", "fused"),
     ("weights", "dtype"),
     ("weights", "layers back"),
+    ("weights", "other parameter"),
     ("low rank", "lora"),
     ("subjects", "other tokenizer"),
 ]
@@ -158,6 +173,87 @@ def test_a_method_survives_a_switch_or_its_loss_is_an_error(
     else:
         assert int((images - mine).abs().max()) <= 1
         assert int((mine - draw_with(plain, prompts)).abs().max()) > 20
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("gates", "unet"),
+        ("weights", "unet"),
+        ("subjects", "text_encoder"),
+        *slow(*((n, "unet") for n in METHODS if n not in ("gates", "weights"))),
+        *slow(("low-rank subjects", "text_encoder")),
+    ],
+)
+def test_the_method_goes_out_of_a_copy_of_its_model_too(name: str, part: str, sd1_pipeline: Any):
+    pipeline, prompts = deepcopy(sd1_pipeline), prompts_of(name)
+    method = install_method(name, Backbone(pipeline, "sd1"))
+    copy_part(part)(pipeline)
+    with pytest.raises(ValueError, match=r"remove\(\), and open the pipeline"):
+        draw_with(pipeline, prompts)
+    method.remove()
+    assert torch.equal(draw_with(pipeline, prompts), draw_with(deepcopy(sd1_pipeline), prompts))
+    # Put back it would go into the model that the pipeline has no more
+    method.install()
+    with pytest.raises(ValueError, match=f"pipeline.{part} has been replaced"):
+        draw_with(pipeline, prompts)
+
+
+def test_a_changed_copy_of_which_the_method_cannot_be_taken_is_named(sd1_pipeline: Any):
+    pipeline = deepcopy(sd1_pipeline)
+    method = install_method("weights", Backbone(pipeline, "sd1"))
+    copy_part("unet")(pipeline)
+    replace_a_parameter(pipeline)
+    with pytest.raises(ValueError, match=r"cannot be taken out of pipeline.unet.*remove\(\) again"):
+        method.remove()
+    pipeline.unet = deepcopy(sd1_pipeline.unet)
+    method.remove()
+    assert torch.equal(draw_with(pipeline), draw_with(deepcopy(sd1_pipeline)))
+
+
+@pytest.mark.parametrize("name", ["weights", *slow("subjects", "mask tokens")])
+def test_trained_weights_go_from_below_low_rank_layers(name: str, sd1_pipeline: Any):
+    pipeline, plain = deepcopy(sd1_pipeline), deepcopy(sd1_pipeline)
+    prompts = prompts_of(name)
+    method = install_method(name, Backbone(pipeline, "sd1"))
+    load_lora(pipeline)
+    load_lora(plain)
+    mine, stock = draw_with(pipeline, prompts), draw_with(plain, prompts)
+    assert int((mine - stock).abs().max()) > 20
+    method.remove()
+    assert torch.equal(draw_with(pipeline, prompts), stock)
+
+
+@pytest.mark.parametrize("name", ["gates", "weights", *slow("low rank", "subjects", "mask tokens")])
+def test_neither_pipeline_nor_method_leaves_the_process_together(name: str, sd1_pipeline: Any):
+    pipeline = deepcopy(sd1_pipeline)
+    method, prompts = install_method(name, Backbone(pipeline, "sd1")), prompts_of(name)
+    mine = draw_with(pipeline, prompts)
+    for pickled in (pipeline, pipeline.unet, method):
+        with pytest.raises(
+            ValueError, match=r"cannot be pickled.*remove\(\).*save_adapter"
+        ) as error:
+            pickle.dumps(pickled)
+        assert "\n" not in str(error.value)
+    with pytest.raises(ValueError, match=r"copy the pipeline alone.*remove\(\)"):
+        deepcopy(method)
+    assert torch.equal(draw_with(pipeline, prompts), mine)
+    method.remove()
+    opened = pickle.loads(pickle.dumps(pipeline))
+    assert torch.equal(draw_with(opened, prompts), draw_with(deepcopy(sd1_pipeline), prompts))
+
+
+def test_another_scheduler_of_the_pipeline_draws_for_the_method_too(sd1_pipeline: Any):
+    pipeline = deepcopy(sd1_pipeline)
+    method = install_method("gates", Backbone(pipeline, "sd1"))
+    before = method.generate(PROMPTS, SEEDS, None, 2, 3.0).int()
+    pipeline.scheduler = DDPMScheduler.from_config(pipeline.scheduler.config)
+    images = method.generate(PROMPTS, SEEDS, None, 2, 3.0).int()
+    assert int((images - draw_with(pipeline)).abs().max()) <= 1
+    assert int((images - before).abs().max()) > 20
+    pipeline.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(ValueError, match="not one of diffusion, but of flows"):
+        method.generate(PROMPTS, SEEDS, None, 2, 3.0)
 
 
 @pytest.mark.parametrize("name", ["gates", *slow(*(n for n in METHODS if n != "gates"))])
