@@ -34,7 +34,8 @@ CONCEPT_PROMPTS = 100_000  # An epoch of prompts made of concepts, where data.tr
 def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedDataModule:
     """The DataModule of the settings, its files rendered or found, set up.
 
-    ``emit`` gets a line and the share done of long work. Raises FileNotFoundError or ValueError
+    ``emit`` gets a line and the share done of long work; the ``notes`` are the caller's to tell,
+    once. Raises FileNotFoundError or ValueError
     when a file is missing or cannot be used.
     """
     # Here, not above: Lightning takes seconds to load, and keys need none of it
@@ -42,10 +43,9 @@ def build_data(config: Run, emit: Emit = lambda text, share: None) -> PairedData
 
     emit(f"data: {config.data.name}", 0.0)
     datamodule = _module(config.data.name).build(config, emit)
+    datamodule.warns_of_notes = False
     once(datamodule.prepare_data)
     datamodule.setup()
-    for note in datamodule.notes:
-        emit(f"note: {note}", 0.0)
     if config.data.concepts:
         datamodule.train_set = concept_dataset(datamodule, config)
     if config.data.drop_captions:

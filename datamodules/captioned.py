@@ -25,7 +25,7 @@ from datamodules.batch import Caption, Phrase
 from datamodules.crop import CroppedImages
 from datamodules.formats.index import DataError
 from datamodules.formats.reader import Reader, open_split
-from datamodules.loading import PairedDataModule, ranks
+from datamodules.loading import PairedDataModule
 from datamodules.phrases.link import Links, link_or_say_why
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger, load_tagger, name_objects
 
@@ -280,15 +280,20 @@ class CaptionedDataModule(PairedDataModule):
     def remarks(self) -> list[str]:
         """What a person should know of the splits, in sentences: problems and notes of each, and
         images that are trained on and measured on."""
-        remarks = []
+        told: dict[str, list[str]] = {}  # Sentence -> the splits that it is true of
         for dataset in (self.train_set, *self.eval_sets.values()):
             kinds = [
                 f"{kind} {problem['count']} (first: {problem['examples'][0]})"
                 for kind, problem in dataset.manifest["problems"].items()
             ]
-            remarks += [f"split {dataset.split!r}: {'; '.join(kinds)}"] if kinds else []
-            notes = dataset.manifest.get("notes", [])
-            remarks += [f"split {dataset.split!r}: {note}" for note in notes]
+            notes = ["; ".join(kinds)] if kinds else []
+            for note in [*notes, *dataset.manifest.get("notes", [])]:
+                splits = told.setdefault(note, [])
+                splits += [] if dataset.split in splits else [dataset.split]
+        remarks = [
+            f"{'split' if len(splits) == 1 else 'splits'} {', '.join(map(repr, splits))}: {note}"
+            for note, splits in told.items()
+        ]
         trained = self.identities(self.train_set)
         for split, dataset in self.eval_sets.items():
             if shared := len(trained & self.identities(dataset)):
@@ -305,8 +310,7 @@ class CaptionedDataModule(PairedDataModule):
         self.eval_sets = {split: self.open(split, train=False) for split in self.eval_splits}
         self.train_set = self.open(self.train_split, train=True)
         self.notes = self.remarks()
-        for note in self.notes if ranks()[0] == 0 else ():
-            warnings.warn(note, stacklevel=2)
+        self.warn()
 
     def manifest(self) -> dict[str, Any]:
         """What each split is made of and what was left out of it: ``train``, ``evaluation`` by

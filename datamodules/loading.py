@@ -4,6 +4,7 @@ middle of an epoch."""
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -132,6 +133,8 @@ class PairedDataModule(L.LightningDataModule):
     eval_sets: Any
     # What a person should know of the data, in sentences
     notes: Sequence[str] = ()
+    # Whether `setup` warns of them: no, where whoever built the data tells them
+    warns_of_notes = True
     # Each evaluation set holds so many samples at most, by data.eval_images; None: all
     eval_limit: int | None = None
 
@@ -206,6 +209,11 @@ class PairedDataModule(L.LightningDataModule):
         from datamodules.concepts import ConceptDataset
 
         return ConceptDataset(concepts, objects, length, seed, **more)
+
+    def warn(self) -> None:
+        """Tells the notes to whoever uses the DataModule by itself."""
+        for note in self.notes if self.warns_of_notes and ranks()[0] == 0 else ():
+            warnings.warn(note, stacklevel=3)
 
     def manifest(self) -> dict[str, Any]:
         """What the data are, for the records of a run. Fits into JSON."""

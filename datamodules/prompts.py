@@ -204,6 +204,8 @@ class PromptDataModule(PairedDataModule):
             "problems": problems.summary(),
             "notes": self._describe(len(records) - len(rich), left, problems),
         }
+        self.notes = self._manifest["notes"]
+        self.warn()
         self.train_set = PromptDataset(
             _evenly(list(once.values()), self.train_prompts), self._manifest, self.seed
         )

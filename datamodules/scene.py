@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
@@ -28,7 +27,7 @@ from datamodules.formats.scene_folder import (
     load_image,
     read_scene,
 )
-from datamodules.loading import PairedDataModule, ranks
+from datamodules.loading import PairedDataModule
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -350,8 +349,7 @@ class SceneDataModule(PairedDataModule):
         self.scene = read_scene(self.folder, self.tokens, self.classes)
         views = self.scene.load(self.resolution)
         self.notes = [note for view in views for note in view.notes]
-        for note in self.notes if ranks()[0] == 0 else ():
-            warnings.warn(note, stacklevel=2)
+        self.warn()
         self.eval_sets = self.evaluation(self.scene, views)
         self.train_set = SceneDataset(
             self.scene.subjects,

@@ -31,10 +31,11 @@ __all__ = ["Findings", "check_concepts", "count_prompts", "foresee", "list_facts
 @dataclass
 class Findings:
     """``undefined``: value -> why no prompt gives it; ``notes``: sentences on what only a share of
-    the data has."""
+    the data has, for the method; ``data_notes``: those on the data, whatever the method."""
 
     undefined: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    data_notes: list[str] = field(default_factory=list)
 
 
 def list_facts(config: Run) -> dict[str, Any]:
@@ -82,6 +83,7 @@ def foresee(config: Run, emit: Emit, wanted: Collection[str] = ()) -> Findings:
         with _rendered_aside(config) as aside:
             try:
                 findings = _look(aside, lambda text, share: None)
+                findings.data_notes.clear()  # Of fewer images than the trial will have
             except ValueError as error:
                 raise ValueError(str(error).replace(aside.output, config.output)) from error
     findings.undefined |= _undefined_by_method(config, late)
@@ -148,13 +150,15 @@ def _look(config: Run, emit: Emit) -> Findings:
     check_batches(config, datamodule)
     notes = check_needs(config, datamodule, emit)
     check_texts(config, datamodule.train_set)
+    data_notes = [*datamodule.manifest().get("notes", [])]
     late = conf.with_eval_overrides(config)
     if not late.evaluation.measures:
-        return Findings({}, notes)
+        return Findings({}, notes, data_notes)
     late = with_splits(method_class(late.method.name).complete(late, datamodule), datamodule)
     prompts = plan_evaluation(datamodule, late)
     undefined = undefined_by_prompts(late.evaluation, prompts)
-    return Findings(undefined | undefined_attention(late, datamodule), notes)
+    undefined |= undefined_attention(late, datamodule)
+    return Findings(undefined, notes, data_notes)
 
 
 def _asks_embedded(config: Run, evaluation: Evaluation, wanted: Collection[str]) -> bool:

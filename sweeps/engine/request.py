@@ -136,7 +136,8 @@ class Request:
                     raise PlanError(str(error)) from error
             acting += [] if cell.untouched else [facts]
         findings = [seen[facts] for facts in dict.fromkeys(acting)]
-        notes = self.notes + [note for one in findings for note in one.notes]
+        data_notes = [note for one in seen.values() for note in one.data_notes]
+        notes = self.notes + data_notes + [note for one in findings for note in one.notes]
         for key in dict.fromkeys([*sorted(wanted), *shown]):
             reasons = [one.undefined[key] for one in findings if key in one.undefined]
             if key in wanted and reasons and len(reasons) == len(findings):

@@ -3,6 +3,7 @@ keys."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -30,13 +31,23 @@ def settings(tmp_path: Path) -> Any:
     return load
 
 
-def test_notes_are_among_the_lines_of_a_run(settings: Any, tmp_path: Path):
+def test_notes_are_left_to_whoever_builds_the_data_to_tell_once(settings: Any, tmp_path: Path):
     folder = write_scene(tmp_path / "scene")
     (folder / "mask1.png").write_bytes((folder / "mask0.png").read_bytes())
     said: list[str] = []
-    with pytest.warns(UserWarning, match="mask1.png shows the same as mask0.png"):
-        build_data(settings("data=scene", f"data.root={folder}"), lambda text, _: said.append(text))
-    assert f"note: {folder / 'mask1.png'} shows the same as mask0.png" in said
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        datamodule = build_data(
+            settings("data=scene", f"data.root={folder}"), lambda text, _: said.append(text)
+        )
+    assert datamodule.notes == [f"{folder / 'mask1.png'} shows the same as mask0.png"]
+    assert not any("mask1.png" in line for line in said)
+
+
+def test_prompts_that_are_left_out_are_told_by_the_data_alone_too(tmp_path: Path):
+    (tmp_path / "prompts.txt").write_text("a cat and a dog\nnothing\n")
+    with pytest.warns(UserWarning, match="fewer than data.min_phrases=2 phrases"):
+        PromptDataModule(tmp_path / "prompts.txt", min_phrases=2).setup()
 
 
 def test_every_data_set_is_built_by_its_name(settings: Any, tmp_path: Path):

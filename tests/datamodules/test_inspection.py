@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,19 @@ def test_captions_that_were_made_up_or_left_out_are_said(tmp_path: Path):
     assert "captions are made of the names of the objects" in made
     assert "left out: 2, and with them images that have no other: 2" in few
     assert {f"note: {made}", f"note: {few}"} <= set(said)
+
+
+def test_a_note_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    images = listed(range(1, 4))
+    for image in images:
+        picture(tmp_path / "some" / image["file_name"])
+    write_instances(tmp_path / "annotations", "some", images, [objects(i, key=i) for i in (1, 2)])
+    words = ["data=coco", f"data.root={tmp_path}", "data.train_split=some", "data.min_phrases=0"]
+    words += ["evaluation.splits=[some]", "images=0", f"output={tmp_path / 'out'}"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert main(words) == 0
+    assert "".join(capsys.readouterr()).count("captions are made of the names") == 1
 
 
 def test_photographs_with_problems(coco: Path, tmp_path: Path):

@@ -124,6 +124,17 @@ def test_a_plan_says_what_share_of_the_data_has_masks(
     assert "3 of 4 images of 'train'" in shown and "with masks or boxes of objects" in shown
 
 
+def test_a_plan_tells_each_note_on_the_data_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    captions = ["A dog sleeps.", "A dog runs.", "A dog sits.", "A lost dog."]
+    root = write_captioned_split(tmp_path / "data", captions, masked=3)
+    (root / "train" / "000000000004.jpg").unlink()
+    print_preview(request("threshold", *own_data(root, tmp_path / "runs")))
+    shown = " ".join(" ".join(capsys.readouterr()).split())
+    assert shown.count("missing 1 (first: ") == 1
+
+
 def test_a_plan_refuses_a_training_set_that_makes_no_batch(tmp_path: Path) -> None:
     root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 3, masked=3)
     words = [*own_data(root, tmp_path / "runs"), "trainer.batch=4"]

@@ -4,6 +4,7 @@ data has is said."""
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -229,13 +230,17 @@ def test_what_only_a_share_has_is_said(base: Run, half: Path, tmp_path: Path):
     tmp_path.joinpath("trial").mkdir()
     config = settings(base, half, tmp_path, GATES)
     seed_run: Any = SeedRun()
-    train._run(config, tmp_path / "trial", seed_run, None, Clock())
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        train._run(config, tmp_path / "trial", seed_run, None, Clock())
     notes = json.loads((tmp_path / "trial" / "data.json").read_text())["notes"]
     log = (tmp_path / "trial" / "log.txt").read_text()
     for told in ("3 of 4 images of 'train'", "3 of 4 captions of 'train'", "missing 1 (first: "):
         assert sum(told in note for note in notes) == 1
     assert len(notes) == 3 and tags["data.notes"].splitlines() == notes
     assert all(f"data: {note}" in log for note in notes), "notes of the split are there, too"
+    assert all(log.count(note) == 1 for note in notes)
+    assert not any(note in str(each.message) for each in caught for note in notes)
 
 
 def test_noun_phrases_need_no_masks_but_nouns(base: Run, captions_alone: Path, tmp_path: Path):
