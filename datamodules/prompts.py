@@ -192,6 +192,7 @@ class PromptDataModule(PairedDataModule):
         for i, record in enumerate(rich):
             once.setdefault(i if self.keep_duplicates else (record.text, record.phrases), record)
         by_name = self._by_name(files)
+        self.notes = self._describe(len(records) - len(rich), left, problems)
         self._manifest = {
             "files": [file.facts for file in files],
             "not_read": left,
@@ -202,9 +203,8 @@ class PromptDataModule(PairedDataModule):
                 "duplicates_across_files": len(rich) - len(once),
             },
             "problems": problems.summary(),
-            "notes": self._describe(len(records) - len(rich), left, problems),
+            "notes": self.notes,
         }
-        self.notes = self._manifest["notes"]
         self.warn()
         self.train_set = PromptDataset(
             _evenly(list(once.values()), self.train_prompts), self._manifest, self.seed
