@@ -7,7 +7,9 @@ that is not a mean over images, or whose images are not all there, has no table,
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,7 +21,14 @@ import numpy as np
 from reports.per_image import metric_values
 from reports.results import CellResults, ReportedMetric, Samples, SweepResults, Trial
 
-__all__ = ["ImageTable", "NoTable", "build_table", "keep_common_prompts", "read_plain_values"]
+__all__ = [
+    "ImageTable",
+    "NoTable",
+    "build_table",
+    "keep_common_prompts",
+    "keep_first",
+    "read_plain_values",
+]
 
 EQUAL = 1e-6  # Of a mean over images and the value that was logged
 
@@ -155,19 +164,64 @@ def keep_common_prompts(results: SweepResults) -> None:
     """Leave in every trial the images of the prompts that all have, where some have more of the
     same: metrics that are means over images become those over these. ``results.fewer_prompts``
     says so; nothing changes where all have the same prompts, or some have none of the others'."""
-    images = [(t, _list_prompts(t.samples)) for _, t in results.trials() if t.samples is not None]
-    chain = sorted((set(prompts) for _, prompts in images), key=len)
-    nested = all(fewer <= more for fewer, more in pairwise(chain))
-    if not chain or not chain[0] or not nested or len(chain[0]) == len(chain[-1]):
-        return
+    images = [
+        (cell.values.get(results.within, ""), trial, _list_prompts(trial.samples))
+        for cell, trial in results.trials()
+        if trial.samples is not None
+    ]
+    groups = [images]
+    if not _is_nested([prompts for _, _, prompts in images]):  # A level may have its own
+        levels = dict.fromkeys(level for level, _, _ in images)
+        groups = [[one for one in images if one[0] == level] for level in levels]
     cut: set[str] = set()
-    for trial, prompts in images:
-        if len(prompts) > len(chain[0]):
-            cut |= _cut_to(trial, chain[0], results.metrics)
+    for group in groups:
+        chain = sorted((set(prompts) for _, _, prompts in group), key=len)
+        if not _is_nested(chain) or not chain[0] or len(chain[0]) == len(chain[-1]):
+            continue
+        for _, trial, prompts in group:
+            if len(prompts) > len(chain[0]):
+                cut |= _cut_to(trial, chain[0], results.metrics)
+        results.fewer_prompts = (len(chain[0]), len(chain[-1]))
     for _, trial in results.trials():
         for key in cut & trial.facts.keys():  # How many images a mean is over is not how
             trial.facts[key] = {k: v for k, v in trial.facts[key].items() if k != "images"}
-    results.fewer_prompts = (len(chain[0]), len(chain[-1]))
+
+
+def _is_nested(prompts: Iterable[Iterable[str]]) -> bool:
+    """Whether each has all that those with fewer have."""
+    chain = sorted(map(set, prompts), key=len)
+    return bool(chain) and all(fewer <= more for fewer, more in pairwise(chain))
+
+
+def keep_first(results: SweepResults, seeds: Mapping[str, int], prompts: int) -> SweepResults:
+    """``results`` as they were when each cell had so many of its first ``seeds``, and each split so
+    many of its first ``prompts``; ``results`` stay as they are. Cells that are not in ``seeds`` are
+    left out."""
+    cells = []
+    for cell in results.cells:
+        own = results.seeds[: seeds.get(cell.name, 0)]
+        trials = {s: copy.copy(cell.trials[s]) for s in own if s in cell.trials}
+        for trial in trials.values():
+            trial.metrics, trial.facts = dict(trial.metrics), dict(trial.facts)
+            trial.undefined = dict(trial.undefined)
+            if trial.samples is not None:
+                _cut_to(trial, _list_first(trial.samples, prompts), results.metrics)
+                trial.prompts = min(prompts, trial.prompts or prompts)
+        if cell.name in seeds:
+            missing = {s: why for s, why in cell.unfinished.items() if s in own}
+            cells.append(dataclasses.replace(cell, trials=trials, unfinished=missing))
+    most = max(seeds.values(), default=0)
+    fewer = {name: count for name, count in seeds.items() if count < most}
+    tags = results.tags | {"cell_seeds": json.dumps(fewer, ensure_ascii=False)}
+    return dataclasses.replace(results, cells=cells, seeds=results.seeds[:most], tags=tags)
+
+
+def _list_first(samples: Samples, prompts: int) -> set[str]:
+    """The first so many prompts of each split."""
+    by_split: dict[str, list[str]] = {}
+    for name in _list_prompts(samples):
+        by_split.setdefault(name.partition("/")[0], []).append(name)
+    return {name for own in by_split.values() for name in own[:prompts]}
 
 
 def _list_prompts(samples: Samples) -> list[str]:

@@ -8,7 +8,7 @@ t-interval of each difference over seeds, widened for all comparisons (Bonferron
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -69,6 +69,8 @@ def judge(
     means = [float(np.mean([*own.values()])) for own in _values(results, metric).values()]
     decimals = prose.choose_decimals(metric, means)
     try:
+        if pairs is None and _differ_in_prompts(results, metric):
+            return _judge_apart(results, metric, level, decimals)
         table = build_table(results, metric)
         return _judge_images(results, table, level, decimals, pairs)
     except NoTable as reason:
@@ -144,24 +146,32 @@ def _judge_images(
     if len(controls) <= 1:
         families["baseline"] = controls[0] if controls else against[0][0]
 
-    def compare(cells: Iterable[str], seeds: int | None = None) -> CellComparisons:
-        """These cells alone, on the first seeds, at the width that holds for all."""
-        kept = {name: rows[name] for name in rows if name in used and name in cells}
-        if seeds is not None:
-            first = results.seeds[:seeds]
-            kept = {n: {s: own[s] for s in own if s in first} for n, own in kept.items()}
-        return compare_cells(kept, **families, family=len(pairs) or None)
-
     # Cells that were settled at an early look stand as they were then, and all others without them
     counts = {name: len(results.seeds_of(name)) for name in used}
-    early = {cell: counts[cell] for cell, _ in pairs if counts[cell] < max(counts.values())}
-    if len(controls) > 1:  # Each on the seeds that both have
-        early, families["pairs"] = {}, pairs
-    pooled = compare(used - early.keys())
+    most, several = max(counts.values()), len(controls) > 1
+    early = {cell: counts[cell] for cell, _ in pairs if counts[cell] < most}
+    if several and early and len(early) == len(pairs):
+        early = {}  # Only controls have more seeds, and they alone tell nothing
+
+    def compare(count: int) -> CellComparisons:
+        """Of the cells that have so many seeds, on the first of these, at the width that holds for
+        all."""
+        apart = families.get("untouched")  # In a family of its own, with the seeds that it has
+        cells = {n for n in used if not early or counts[n] >= count or n == apart}
+        kept = {name: rows[name] for name in rows if name in cells}
+        if several:  # Each on the seeds that both have
+            families["pairs"] = [pair for pair in pairs if cells.issuperset(pair)]
+        if count < most:
+            first = results.seeds[:count]
+            kept = {n: {s: own[s] for s in own if s in first} for n, own in kept.items()}
+        rho = 0.0 if several else 0.5
+        return compare_cells(kept, **families, rho=rho, family=len(pairs) or None)
+
+    pooled = compare(most)
     if early:
         found = {c.cell: c for c in pooled.comparisons}
         for seeds in sorted(set(early.values())):
-            then = compare({name for name in used if counts[name] >= seeds}, seeds)
+            then = compare(seeds)
             found |= {c.cell: c for c in then.comparisons if early.get(str(c.cell)) == seeds}
         pooled = replace(pooled, comparisons=tuple(found[cell] for cell, _ in pairs))
     costs = read_costs(results, len(table.prompts)) or (TRAINING_IN_IMAGES, 1.0)
@@ -177,6 +187,51 @@ def _judge_images(
     return MetricVerdicts(
         metric, judged(pooled.comparisons), judged(pooled.untouched), table, pooled
     )
+
+
+def _differ_in_prompts(results: SweepResults, metric: ReportedMetric) -> bool:
+    """Whether the levels of ``within`` have prompts of their own, as those of numbers of objects
+    do, so that no table holds all of them."""
+    if not results.within or (results.untouched and results.untouched.trials):
+        return False
+    found: dict[int, list[set[str]]] = {}
+    for control in results.controls:
+        for seed in control.per_seed(metric.key):
+            if (samples := control.trials[seed].samples) is not None:
+                own = {name.rpartition("#")[0] for name in samples.ids}
+                found.setdefault(seed, []).append(own)
+    return any(own != of_seed[0] for of_seed in found.values() for own in of_seed)
+
+
+def _judge_apart(
+    results: SweepResults, metric: ReportedMetric, level: float, decimals: int
+) -> MetricVerdicts:
+    """Each level of ``within`` by a table of its own, with the scatter of its own trainings: those
+    of other levels are often the same trainings, and would be counted twice. Levels have their
+    share of ``level``, so that all comparisons hold at once with it were levels independent
+    (Šidák), and more often where what they have in common makes them err together. Raises NoTable.
+    """
+    pairs, _ = _list_pairs(results, _values(results, metric), None)
+    parts: list[MetricVerdicts] = []
+    found: dict[str, Verdict] = {}
+    for control in results.controls:
+        own = [c for c in results.cells if c is control or results.control_of(c) is control]
+        count = sum(base == control.name for _, base in pairs)
+        if not count:
+            continue
+        of_level = replace(results, cells=own)
+        table = build_table(of_level, metric)
+        part = _judge_images(of_level, table, level ** (count / len(pairs)), decimals, None)
+        alone = results.primary if metric is results.headline else ""
+        if alone in {v.cell for v in part.levels}:  # With all of the level
+            whole = _judge_images(of_level, table, level, decimals, None)
+            fixed = [v if v.cell != alone else whole.levels[i] for i, v in enumerate(part.levels)]
+            part = replace(part, levels=tuple(fixed))
+        parts.append(part)
+        for verdict in part.levels:
+            family = 1 if verdict.cell == alone else len(pairs)
+            found[verdict.cell] = replace(verdict, family=family, level=level)
+    return MetricVerdicts(metric, tuple(found[cell] for cell, _ in pairs), (), apart=tuple(parts))
 
 
 def _judge_one(
@@ -243,7 +298,7 @@ def _find_identical(metrics: Any) -> set[tuple[str, str]]:
             if verdict.images is None or not verdict.images.identical:
                 if verdict.images is not None:
                     differing.add(pair)
-            elif not verdicts.table.binary:
+            elif (table := verdicts.table_of(verdict.cell)) and not table.binary:
                 graded.add(pair)
     return graded - differing
 

@@ -127,6 +127,9 @@ def find_improvements(
 ) -> dict[str, Improvement]:
     """Compared level -> how often its images are better than the control's; empty where images
     cannot tell, or neither side is better."""
+    if verdicts.apart:
+        each = [find_improvements(results, part, level) for part in verdicts.apart]
+        return {cell: found for own in each for cell, found in own.items()}
     table, better = verdicts.table, verdicts.metric.better
     pairs = [(verdict.cell, verdict.control) for verdict in verdicts.levels]
     if table is None or verdicts.pooled is None or better == "none" or not pairs:

@@ -131,6 +131,8 @@ class MetricVerdicts:
     ``untouched``: each control less the untouched backbone.
 
     ``table`` and ``pooled`` are what they go by, None by the older rule; ``why`` it is that one.
+    ``apart``: where each control's cells have prompts of their own, the verdicts of each, with
+    their tables; then the whole has none.
     """
 
     metric: ReportedMetric
@@ -139,6 +141,24 @@ class MetricVerdicts:
     table: ImageTable | None = None
     pooled: CellComparisons | None = None
     why: str = ""
+    apart: tuple[MetricVerdicts, ...] = ()
+
+    @property
+    def parts(self) -> tuple[MetricVerdicts, ...]:
+        """What has a table of images, or one without."""
+        return self.apart or (self,)
+
+    @property
+    def by_images(self) -> bool:
+        return all(part.pooled is not None for part in self.parts)
+
+    def part_of(self, cell: str) -> MetricVerdicts:
+        """What a compared cell is judged in."""
+        return next((p for p in self.apart if any(v.cell == cell for v in p.levels)), self)
+
+    def table_of(self, cell: str) -> ImageTable | None:
+        """The images that a compared cell is judged by."""
+        return self.part_of(cell).table
 
     def of(self, cell: CellResults) -> Verdict | None:
         """Of a cell with its control, the untouched backbone too."""

@@ -228,7 +228,7 @@ def _describe_brackets(results: SweepResults, verdicts: MetricVerdicts) -> str:
         text += f"; those of the {results.noun}s hold for all {count} at once"
     if len(verdicts.untouched) > 1:
         text += f", those of the {len(verdicts.untouched)} controls against the backbone likewise"
-    if verdicts.pooled:
+    if verdicts.by_images:
         alone = [v.rule == IMAGES_ALONE for v in (*verdicts.levels, *verdicts.untouched)]
         if alone and all(alone):
             return f"{text}; of {IMAGES_ALONE}, for prompts like these but no other training."

@@ -79,7 +79,7 @@ def _explain_sign_flips(results: SweepResults, entries: Sequence[CellMetric]) ->
 def explain_resolution(results: SweepResults, entries: Sequence[CellMetric]) -> str:
     """The smallest difference that the data could have shown; empty where there is no spread."""
     verdicts = verdicts_of(entries, results.headline)
-    found = _of_images(verdicts) if verdicts.pooled else _of_seeds(verdicts, entries)
+    found = _of_images(verdicts) if verdicts.by_images else _of_seeds(verdicts, entries)
     if not found:
         return ""
     size, smallest = found
@@ -92,7 +92,7 @@ def explain_resolution(results: SweepResults, entries: Sequence[CellMetric]) -> 
 
 def _of_images(verdicts: MetricVerdicts) -> tuple[str, float] | None:
     rows = [v.images for v in verdicts.levels if v.images and len(v.seeds) > 1]
-    if not rows or verdicts.pooled is None:
+    if not rows or not verdicts.by_images:
         return None
     each = [variances_of(row) for row in rows]
     mean = Variances(*(sum(getattr(v, name) for v in each) / len(each) for name in SOURCES))

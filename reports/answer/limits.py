@@ -21,6 +21,9 @@ FEW_IMAGES = 30  # Fewer images a cell, and their mean may not be near normal
 def find_fallen_controls(verdicts: MetricVerdicts) -> dict[str, Collapse]:
     """Controls that are worse than all their cells by the limit of a collapse, in the same seeds
     and not in all; what scatters then is the control."""
+    if verdicts.apart:
+        each = [find_fallen_controls(part) for part in verdicts.apart]
+        return {name: collapse for own in each for name, collapse in own.items()}
     if verdicts.table is None or verdicts.metric.better == "none":
         return {}
     found: dict[str, list[Collapse]] = {}
@@ -70,7 +73,8 @@ def warn_of_limits(results: SweepResults, verdicts: MetricVerdicts) -> list[str]
         return prose.join([names[v.cell] for v in own])
 
     if unstable := [v for v in verdicts.levels if v.unstable]:
-        pool = verdicts.pooled.design_effect if verdicts.pooled else math.nan
+        pools = [verdicts.part_of(v.cell).pooled for v in unstable]
+        pool = max((p.design_effect for p in pools if p), default=math.nan)
         own = [prose.show(v.images.own_design_effect, 1) for v in unstable if v.images]
         notes.append(
             f"Near the rule's limit: trainings at {listed(unstable)} scatter beyond their images "
@@ -85,7 +89,8 @@ def warn_of_limits(results: SweepResults, verdicts: MetricVerdicts) -> list[str]
             f"{describe_collapse(collapse)}: it is far worse there than all that is compared with "
             "it, and every interval is as wide as that makes it."
         )
-    if verdicts.pooled and verdicts.pooled.unstable_control and not fallen_controls:
+    unsteady = [part.pooled for part in verdicts.parts if part.pooled]
+    if any(pooled.unstable_control for pooled in unsteady) and not fallen_controls:
         notes.append(
             "Near the rule's limit: trainings of the control seem to scatter more than those of "
             f"other {results.noun}s. Where it alone is wild, an interval misses in 8 to 11 % of "

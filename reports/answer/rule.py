@@ -21,7 +21,9 @@ def state_rule(results: SweepResults, entries: Sequence[CellMetric]) -> tuple[st
     """Paragraphs on the headline's answer, and on metrics that are judged otherwise."""
     headline = verdicts_of(entries, results.headline)
     parts = [_state_words(results, headline)]
-    if headline.pooled:
+    if headline.apart and not _is_of_images_alone(headline):
+        parts += [_state_apart(results, headline), _state_reach(headline)]
+    elif headline.by_images:
         parts += [_state_pooled(results, headline), _state_reach(headline)]
     else:
         parts.append(_state_seeds(results, headline))
@@ -72,10 +74,10 @@ def _state_primary(results: SweepResults) -> str:
 
 def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
     """The rule by images, with the numbers of this sweep."""
-    pooled, table, noun = verdicts.pooled, verdicts.table, results.noun
-    assert pooled is not None and table is not None
     if _is_of_images_alone(verdicts):
         return _state_images_alone(results, verdicts)
+    pooled, table, noun = verdicts.pooled, verdicts.table, results.noun
+    assert pooled is not None and table is not None
     family = _describe_family(results, verdicts)
     text = (
         f"Every {noun} is compared with the control {noun} ({prose.name_control(results)}) image "
@@ -95,17 +97,41 @@ def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
         "Dunnett's quantile and is never narrower than prompts and images alone make it: "
         f"{family}.{_describe_values(verdicts)}"
     )
-    if any(v.settle for v in (*verdicts.levels, *verdicts.untouched)):
-        text += (
-            " What would settle an open comparison is reckoned from the mean and variances seen, "
-            "for a chance of 80 %; in simulated sweeps of 3 seeds that much settled 54 to 81 %."
-        )
-    return text
+    return f"{text}{_describe_settling(verdicts)}"
+
+
+def _describe_settling(verdicts: MetricVerdicts) -> str:
+    if not any(v.settle for v in (*verdicts.levels, *verdicts.untouched)):
+        return ""
+    return (
+        " What would settle an open comparison is reckoned from the mean and variances seen, "
+        "for a chance of 80 %; in simulated sweeps of 3 seeds that much settled 54 to 81 %."
+    )
+
+
+def _state_apart(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    """The rule by images, where each control's cells have prompts of their own."""
+    noun = results.noun
+    factor = next(f for f in results.factors if f.key == results.within)
+    counts = sorted({len(part.table.prompts) for part in verdicts.apart if part.table})
+    many = f"{counts[0]} to {counts[-1]}" if len(counts) > 1 else f"{counts[0]}"
+    return (
+        f"Every {noun} is compared with the control {noun} of the same {prose.lower(factor.label)} "
+        "image by image, the same prompt of the same seed on both sides, over "
+        f"{many} prompts a seed (a prompt's noises averaged). Levels of "
+        f"{prose.lower(factor.label)} have prompts of their own, and may share trainings, so that "
+        "each is judged by itself: the variance of a comparison is its image noise times the "
+        "factor by which trainings of that level scatter beyond their images, with the degrees of "
+        "freedom of that level's seeds, plus how differently prompts respond. The interval is "
+        "never narrower than prompts and images alone make it: "
+        f"{_describe_family(results, verdicts)}.{_describe_values(verdicts)}"
+        f"{_describe_settling(verdicts)}"
+    )
 
 
 def _describe_values(verdicts: MetricVerdicts) -> str:
     """What an image's value is, where that is not plain."""
-    table, text = verdicts.table, ""
+    table, text = verdicts.parts[0].table, ""
     assert table is not None
     if table.metric.weight:
         text += (
@@ -126,7 +152,7 @@ def _is_of_images_alone(verdicts: MetricVerdicts) -> bool:
 
 
 def _state_images_alone(results: SweepResults, verdicts: MetricVerdicts) -> str:
-    table, noun = verdicts.table, results.noun
+    table, noun = verdicts.parts[0].table, results.noun
     assert table is not None
     return (
         f"Every {noun} is compared with the control {noun} ({prose.name_control(results)}) image "
@@ -157,20 +183,24 @@ def _describe_family(results: SweepResults, verdicts: MetricVerdicts) -> str:
 def _state_reach(verdicts: MetricVerdicts) -> str:
     if _is_of_images_alone(verdicts):
         return ""
-    table = verdicts.table
+    table = verdicts.parts[0].table
     assert table is not None
     prompts = "other prompts drawn like these and other seeds"
     own = " Each seed has prompts of its own." if table.own_prompts else ""
+    supposed = (
+        "a cell's trainings scatter, relative to its images, as the pool's do or more, and that"
+    )
+    if verdicts.apart:
+        supposed = "differences of trainings and"
     return (
         f"Intervals speak of {prompts}, of the same data, backbone and settings, and not of others."
-        f"{own} It is supposed that a cell's trainings scatter, relative to its images, as the "
-        "pool's do or more, and that means over images are near normal. In simulated sweeps (600 "
-        "to 4,000 a scenario, 5 % aimed at) at least one interval missed its true value in 5 % "
-        "or fewer; in 8 to 11 % where one cell alone was wild, and in 29 to 58 % where trainings "
-        "collapsed in 15 % of seeds (t-intervals over seeds: 16 to 34 % there). What a collapse "
-        "of some seeds looks like is therefore an outcome of its own: a seed worse than the "
-        "control by five standard errors of its images, while the seeds of that cell scatter "
-        "beyond theirs."
+        f"{own} It is supposed that {supposed} means over images are near normal. In simulated "
+        "sweeps (600 to 4,000 a scenario, 5 % aimed at) at least one interval missed its true "
+        "value in 5 % or fewer; in 8 to 11 % where one cell alone was wild, and in 29 to 58 % "
+        "where trainings collapsed in 15 % of seeds (t-intervals over seeds: 16 to 34 % there). "
+        "What a collapse of some seeds looks like is therefore an outcome of its own: a seed worse "
+        "than the control by five standard errors of its images, while the seeds of that cell "
+        "scatter beyond theirs."
     )
 
 
