@@ -6,12 +6,19 @@ from collections.abc import Sequence
 
 from reports import prose, typeset
 from reports.ablation import Ablation, Change, find_ablation
-from reports.answer.ablation import name_change, need_word, state_ablation, state_path_rule
+from reports.answer.ablation import (
+    name_change,
+    need_word,
+    state_ablation,
+    state_next_path,
+    state_path_rule,
+)
 from reports.answer.factors import (
     describe_design,
     name_effect,
     name_interaction,
     name_part,
+    name_reach,
     show_test,
     state_factor_rule,
     word_of_interaction,
@@ -34,6 +41,8 @@ def factor_blocks(results: SweepResults, entries: Sequence[CellMetric]) -> list[
     blocks += [typeset.paragraph(text) for text in texts if text]
     for table in _tables(results, effects):
         blocks.append(typeset.table(table, ["fill", "auto"], 8.8))
+    if results.tags.get("mode") == "screen" and (text := state_next_path(results, effects)):
+        blocks.append(typeset.paragraph(text))
     ablation = find_ablation(results, verdicts_of(entries, results.headline))
     if ablation is None:
         return blocks
@@ -77,7 +86,9 @@ def _path_tables(results: SweepResults, ablation: Ablation) -> list[Table]:
         ]
         for change in ablation.removals
     ]
-    columns = [f"{label} mean", "Difference", "95 %, all at once"]
+    at = [change.verdict.level for change in (*ablation.steps, *ablation.removals)]
+    level = prose.show_level(max(at, default=results.level))
+    columns = [f"{label} mean", "Difference", f"{level} %, all at once"]
     tables = [
         Table(
             f"{label}: from the control to {goal}, each step less the one before.",
@@ -116,8 +127,9 @@ def _main_table(results: SweepResults, effects: FactorEffects) -> Table:
         ]
         for judged in effects.main
     ]
-    title = f"{effects.metric.label}: main effects, over all levels of the other factors."
-    columns = ["Level", "Against", "Main effect", "95 % interval, all at once", "Verdict"]
+    title = f"{effects.metric.label}: main effects, {name_reach(effects)}."
+    level = prose.show_level(max((e.verdict.level for e in effects.main), default=results.level))
+    columns = ["Level", "Against", "Main effect", f"{level} % interval, all at once", "Verdict"]
     return Table(title, columns, rows)
 
 
@@ -152,9 +164,10 @@ def _simple_table(results: SweepResults, effects: FactorEffects) -> Table:
         ]
         for factor, level, verdict in effects.simple
     ]
+    level = prose.show_level(results.level)
     title = (
         f"{effects.metric.label}: simple effects, a level alone against the control, for factors "
         "of which an interaction is not excluded: a main effect is a mean over effects that may "
         "differ. Intervals as in the table of all combinations."
     )
-    return Table(title, ["Level", "Simple effect", "95 % interval", "Verdict"], rows)
+    return Table(title, ["Level", "Simple effect", f"{level} % interval", "Verdict"], rows)

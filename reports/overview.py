@@ -191,9 +191,10 @@ def _read_sweep(tracking_uri: str, name: str, figures: Path) -> tuple[SweepSumma
 def _explain_reading(lines: Sequence[SweepSummary]) -> str:
     return (
         "The largest difference is that of the cell whose mean is farthest from the control's, "
-        "with the 95 % interval that its report goes by, which holds for all cells of its sweep at "
-        "once. A cell differs (is better or worse) where that interval excludes zero and reaches "
-        "beyond the difference that matters, there is no difference that matters where it lies "
+        "with the interval that its report goes by, which holds for all cells of its sweep at once "
+        "(at 95 %, or at more where looks that may stop by claims share the 5 %). A cell differs "
+        "(is better or worse) where that interval excludes zero and reaches beyond the difference "
+        "that matters, there is no difference that matters where it lies "
         "inside of that, and all else is open; conclusive are the first two. The "
         "largest of several tends to be too large. Sweeps are not adjusted for each other: of "
         "twenty in which nothing matters one would claim something by chance alone, and here "

@@ -383,8 +383,9 @@ def alike_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[T
         return f"[{low}, {high}]"
 
     title = (
-        "Metrics without a table of images: 95 % interval of the difference with error pooled over "
-        f"cells, for all {results.noun}s at once. It supposes that cells scatter alike, and claims "
+        f"Metrics without a table of images: {prose.show_level(results.level)} % interval of the "
+        f"difference with error pooled over cells, for all {results.noun}s at once. It supposes "
+        "that cells scatter alike, and claims "
         "nothing."
     )
     cells = [cell for cell in results.levels if not cell.control]

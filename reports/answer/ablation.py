@@ -9,14 +9,23 @@ from collections.abc import Sequence
 from reports import prose
 from reports.ablation import Ablation, Change
 from reports.answer.words import show_shift
+from reports.factors import FactorEffects
 from reports.results import SweepResults, sweep_command
 from reports.statistics import DIFFERS, NO_DIFFERENCE
 
-__all__ = ["confirming_command", "name_change", "need_word", "state_ablation", "state_path_rule"]
+__all__ = [
+    "confirming_command",
+    "name_change",
+    "need_word",
+    "state_ablation",
+    "state_next_path",
+    "state_path_rule",
+]
 
 UNNEEDED = f"not needed ({NO_DIFFERENCE})"
 # Words of a command that say which cells and seeds
-SIZE = ("mode", "cells", "against", "resolution", "to", "seed", "seeds", "until", "primary")
+PLAN = ("mode", "cells", "against", "resolution", "to", "until", "primary")
+SIZE = (*PLAN, "seed", "seeds")
 
 
 def name_change(results: SweepResults, change: Change) -> str:
@@ -91,3 +100,32 @@ def confirming_command(results: SweepResults, ablation: Ablation) -> str:
     cells = json.dumps([ablation.target.name], ensure_ascii=False)
     seeds = [f"seed={max(results.seeds) + 1}", f"seeds={max(len(results.seeds), 3)}"]
     return shlex.join([*kept, "mode=list", f"cells={cells}", *seeds])
+
+
+def state_next_path(results: SweepResults, effects: FactorEffects) -> str:
+    """What a screen leads to: a path to the levels whose main effects are better, as a command."""
+    better: dict[int, str] = {}
+    for judged in effects.main:
+        verdict, (factor,), (level,) = judged.verdict, judged.effect.factors, judged.effect.levels
+        if verdict.verdict == DIFFERS and verdict.matters and verdict.direction == "better":
+            better[factor] = results.factors[factor].texts[level]
+    parts = results.control.name.split(", ")
+    if len(parts) != len(results.factors):  # A level with a comma in it
+        return ""
+    if len(better) < 2:
+        few = "one factor has" if better else "no factor has"
+        return (
+            f"By its main effect {few} a level that is better than the control's: there is no path "
+            "of several changes to go on with."
+        )
+    names = [part.partition("=")[0] for part in parts]
+    for factor, level in better.items():
+        parts[factor] = f"{names[factor]}={level}"
+    words = shlex.split(sweep_command(results.sweep, results.tags, results.uri))
+    kept = [word for word in words if word.partition("=")[0] not in PLAN]
+    command = shlex.join([*kept, "mode=path", f"to={', '.join(parts)}"])
+    return (
+        f"{len(better)} factors have a level that is better by its main effect, chosen on these "
+        "seeds (seed= and seeds= of its own would confirm it). Which of the changes are needed is "
+        f"told by a path: {command}"
+    )

@@ -41,7 +41,7 @@ FEW = 3  # Levels that a few words name
 class Conclusion:
     """``levels``: what the factor does; ``method``: whether the method at its control level helps.
 
-    ``factors``: what several factors do over all levels of the others, and whether they add up;
+    ``factors``: what several factors do, and whether they add up;
     ``rule``: how levels and method were decided, a paragraph each; ``brackets``: what the intervals
     in the answer are.
     """

@@ -19,6 +19,7 @@ __all__ = [
     "name_effect",
     "name_interaction",
     "name_part",
+    "name_reach",
     "name_term",
     "state_effects",
     "state_factor_rule",
@@ -83,13 +84,24 @@ def name_interaction(results: SweepResults, interaction: Interaction) -> str:
     return text
 
 
+def name_reach(effects: FactorEffects) -> str:
+    """Over which levels of the other factors a main effect is."""
+    used = prose.count(len(effects.design.used), "cell")
+    return {
+        "sub-grid": f"over the levels of the other factors in the full grid of {used}",
+        "fraction": f"over the {used} measured, a balanced fraction of all combinations",
+        "model": f"by least squares over the {used} measured, which lack some combinations",
+        "one factor": "at the control levels of the other factors",
+    }.get(effects.design.kind, "over all levels of the other factors")
+
+
 def describe_design(results: SweepResults, effects: FactorEffects) -> str:
     """Which cells there are, and what they can and cannot tell apart."""
     design = effects.design
     names = [prose.lower(results.factors[i].label) for i in design.varied]
     factors, count = prose.join(names), prose.count(len(effects.cells), "cell")
     mean = (
-        "A main effect is a level less the control level, over all levels of the other factors; an "
+        f"A main effect is a level less the control level, {name_reach(effects)}; an "
         "interaction is how much that difference changes from the other factor's control level to "
         "another of its levels."
     )
@@ -186,9 +198,10 @@ def state_effects(results: SweepResults, effects: FactorEffects | None) -> str:
             for judged in groups.get(word, [])
         ]
         parts += [f"{word} with {prose.join_some(shown, QUOTED)}"] if shown else []
-    text = f"Main effects, over all levels of the other factors: {name} is {'; '.join(parts)}."
+    reach = name_reach(effects)
+    text = f"Main effects, {reach}: {name} is {'; '.join(parts)}."
     if not groups.keys() & set(CLAIMS):
-        text = f"Main effects on {name}, over all levels of the other factors: {'; '.join(parts)}."
+        text = f"Main effects on {name}, {reach}: {'; '.join(parts)}."
     return f"{text} {_state_interactions(results, effects)}".strip()
 
 
@@ -226,7 +239,8 @@ def state_factor_rule(effects: FactorEffects) -> str:
         return ""
     text = f"The intervals of {prose.count(count, 'main effect')} hold for all of them at once"
     if count == 1:
-        text = "The interval of the main effect is one of 95 %"
+        level = prose.show_level(effects.main[0].verdict.level)
+        text = f"The interval of the main effect is one of {level} %"
     if pairs:
         text += f", those of {prose.count(pairs, 'part')} of interactions likewise"
     if effects.rule == PER_SEED_T:

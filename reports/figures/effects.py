@@ -1,4 +1,4 @@
-"""Main effects of sweeps over several factors: a panel each, over all levels of the others."""
+"""Main effects of sweeps over several factors: a panel each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from reports import prose
+from reports.answer.factors import name_reach
 from reports.answer.words import show_shift, verdict_word
 from reports.factors import FactorEffects, judge_factors
 from reports.figures.forest import BAND, explain_marks, find_look
@@ -91,7 +92,7 @@ def draw_effects(
     """None where cells tell no main effects apart."""
     effects = judge_factors(results, verdicts_of(entries, results.headline))
     panels = find_panels(results, effects) if effects else []
-    if not panels:
+    if effects is None or not panels:
         return None
     metric = results.headline
     columns = min(ACROSS, len(panels))
@@ -107,11 +108,12 @@ def draw_effects(
             axes.set_ylabel(wrap(title_difference(metric), 26))
         save(figure, folder, "effects")
     verdicts = [verdict for panel in panels for verdict in panel.verdicts if verdict]
-    many = f", with 95 % intervals that hold for all {len(verdicts)} at once"
+    level = prose.show_level(verdicts[0].level)
+    many = f", with {level} % intervals that hold for all {len(verdicts)} at once"
     lines = "; grey lines: at each combination of these, parallel where factors do not interact"
     caption = (
         f"Main effects on {prose.lower(metric.label)}: a level less the control level of its "
-        f"factor (black bar), over all levels of the other factors{many}"
+        f"factor (black bar), {name_reach(effects)}{many}"
         f"{lines if any(map(_has_lines, panels)) else ''}. {_name_claims(panels)} "
         f"{' '.join(explain_marks(verdicts))}"
     )

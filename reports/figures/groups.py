@@ -114,7 +114,7 @@ def compare_group(
     if not pairs:
         return []
     used = {name for pair in pairs for name in pair}
-    level = 1 - 0.05 / groups
+    level = 1 - (1 - results.level) / groups
     found = compare_cells(
         {name: y[name] for name in y if name in used},
         level=level,
@@ -320,7 +320,7 @@ def _caption(
     if compared:
         texts.append(
             f"Below: differences from the control {results.noun} by the rule of the answer, with "
-            f"95 % intervals that hold for all {results.noun}s and "
+            f"{prose.show_level(results.level)} % intervals that hold for all {results.noun}s and "
             f"{prose.count(groups, 'group')} at once"
             f"{'; shaded: below δ' if metric.delta is not None else ''}. "
             f"{_name_claims(results, differences)}"

@@ -15,10 +15,12 @@ from reports.answer.ablation import (
     confirming_command,
     need_word,
     state_ablation,
+    state_next_path,
     state_path_rule,
 )
 from reports.answer.conclusion import conclude
 from reports.factor_tables import factor_blocks, factor_tables
+from reports.factors import judge_factors
 from reports.judging import judge
 from reports.results import SweepResults
 from reports.statistics import DIFFERS, compare_cells
@@ -154,6 +156,21 @@ def test_there_is_no_path_without_two_changes() -> None:
     assert find_ablation(apart, judge(apart, SUCCESS)) is None
     titles = [t.title for t in factor_tables(alone, entries_of(alone))]
     assert not any("from the control to" in title for title in titles)
+
+
+def test_a_screen_prints_the_path_that_follows(results: SweepResults) -> None:
+    results.tags["command"] = "python -m sweeps.gate_start mode=screen 'against=[bias=1]' seeds=3"
+    results.tags["mode"] = "screen"
+    try:
+        texts = [b["text"] for b in factor_blocks(results, entries_of(results)) if "text" in b]
+        (text,) = [text for text in texts if "better by its main effect" in text]
+    finally:
+        del results.tags["mode"]
+    assert "mode=screen" not in text and "against" not in text and "seeds=3" in text
+    assert text.endswith("mode=path 'to=bias=1, width=1, stage=0'") and [*find_commands(text)]
+    flat = made(lambda cell: 0.6)
+    effects = judge_factors(flat, judge(flat, SUCCESS))
+    assert effects is not None and "no path" in state_next_path(flat, effects)
 
 
 def test_the_section_says_that_means_flatter_and_how_to_check(results: SweepResults) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable
@@ -12,7 +13,12 @@ import pytest
 from helpers.image_results import SCORE, SUCCESS, make_results
 
 from reports.answer.conclusion import conclude
-from reports.answer.factors import describe_design, state_effects
+from reports.answer.factors import (
+    describe_design,
+    name_reach,
+    state_effects,
+    state_factor_rule,
+)
 from reports.answer.files import answer_json
 from reports.factor_tables import factor_blocks, factor_tables
 from reports.factors import FactorEffects, judge_factors
@@ -187,6 +193,44 @@ def test_cells_left_out_leave_the_largest_full_grid() -> None:
     assert "(stage=low, placement=both)" in text and "cannot be separated" in text
     shown = {(j.effect.factors[0], j.effect.levels[0]) for j in effects.main}
     assert shown == {(0, 0), (0, 3), (1, 0), (1, 1)}
+
+
+def test_a_mean_over_part_of_the_cells_is_not_said_to_be_over_all_levels() -> None:
+    layers = made(
+        LAYERS,
+        ("mid", "both"),
+        lambda stage, side: 0.6 - 0.15 * (side == "encoder"),
+        ("stage", "placement"),
+    )
+    effects, entries = judged(layers), compare_cells(layers)
+    reach = "over the levels of the other factors in the full grid of 9 cells"
+    assert name_reach(effects) == reach
+    titles = [table.title for table in factor_tables(layers, entries)]
+    for text in (describe_design(layers, effects), state_effects(layers, effects), titles[0]):
+        assert reach in text and "all levels of the other" not in text
+    cells = [*itertools.product("01", repeat=3)][:-1]
+    part = judged(made(cells, ("0", "0", "0"), lambda *cell: 0.6))
+    assert (
+        name_reach(part)
+        == "by least squares over the 7 cells measured, which lack some combinations"
+    )
+
+
+def test_intervals_of_effects_have_the_level_of_the_answer(grid: SweepResults) -> None:
+    grid.tags["looks"] = json.dumps({"level": 0.99, "rounds": []})
+    try:
+        effects = judged(grid)
+        columns = [
+            column for table in factor_tables(grid, compare_cells(grid)) for column in table.columns
+        ]
+    finally:
+        del grid.tags["looks"]
+    wide = {judged_.verdict.level for judged_ in effects.main}
+    assert wide == {0.99}
+    assert "99 % interval, all at once" in columns and "99 % interval" in columns
+    assert not [column for column in columns if "95" in column]
+    one = dataclasses.replace(effects, main=effects.main[:1], interactions=())
+    assert "one of 99 %" in state_factor_rule(one)
 
 
 def test_one_cell_less_supposes_that_no_three_interact() -> None:
