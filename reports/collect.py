@@ -184,7 +184,8 @@ def _read_factor(
         levels = sorted({json.loads(tried[key]) for tried in params if key in tried})
     when = "evaluate" if "evaluate" in (sweep_when, entry.get("when")) else "train"
     label, unit = entry.get("label", key), entry.get("unit", "")
-    return SweptFactor(key, label, tuple(levels), unit, numeric, when)
+    log = numeric and bool(entry.get("log"))  # Plans of earlier versions do not say
+    return SweptFactor(key, label, tuple(levels), unit, numeric, when, log)
 
 
 def _add_cells(results: SweepResults, runs: list[Run]) -> dict[str, CellResults]:

@@ -41,6 +41,7 @@ class SweptFactor:
     unit: str
     numeric: bool
     when: str = "train"  # Or "evaluate": what is trained does not depend on it
+    log: bool = False  # Whether its setting is declared to be looked at on a logarithmic scale
 
     @property
     def texts(self) -> list[str]:

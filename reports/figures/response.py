@@ -59,6 +59,10 @@ def draw_response(results: SweepResults, entries: Sequence[CellMetric], folder: 
         _draw_differences(right, at, levels, rows)
         unnamed = (_name_rows if rows else _name_levels)(figure, results, at, levels)
         save(figure, folder, "response")
+    scale = ""
+    if _is_logarithmic(results, at):
+        zero = " but for the part that 0 lies in" if min(at) <= 0 else ""
+        scale = f" {results.factors[0].label} is on a logarithmic scale{zero}."
 
     marks = f"small dots: single seeds, filled marker{' and bold name' if rows else ''}"
     shape = "line and band" if results.numeric else "points and bars"
@@ -72,10 +76,24 @@ def draw_response(results: SweepResults, entries: Sequence[CellMetric], folder: 
         f"all {noun}s at once. "
         f"{'A bar that ends at the edge of its panel continues beyond it. ' * rows}"
         f"{f'Without a label, for lack of room: {prose.join(unnamed)}. ' if unnamed else ''}"
-        f"{count_seeds(results)}."
+        f"{count_seeds(results)}.{scale}"
     )
     alt = f"{metric.label} for each {noun}, and the differences from the control"
     return Picture("response.svg", caption, alt)
+
+
+def _is_logarithmic(results: SweepResults, at: Sequence[float]) -> bool:
+    """Whether levels lie on a logarithmic axis, as their setting declares."""
+    return results.numeric and results.factors[0].log and min(at) >= 0 and max(at) > 0
+
+
+def _scale(axes: Axes, at: Sequence[float]) -> None:
+    """A logarithmic axis; 0, which has no logarithm, stands a step below the smallest level."""
+    if min(at) > 0:
+        axes.set_xscale("log")
+    else:
+        axes.set_xscale("symlog", linthresh=min(x for x in at if x > 0), linscale=0.5)
+    axes.minorticks_off()
 
 
 def _orient(rows: bool, at: Any, values: Any) -> tuple[Any, Any]:
@@ -190,6 +208,8 @@ def _name_levels(
     right.set_ylabel(title_difference(metric))
     right.set_title(wrap(f"Paired difference from {results.control.label}", TITLE))
     for axes in (left, right):
+        if _is_logarithmic(results, at):
+            _scale(axes, at)
         axes.set_xticks(at, labels if results.numeric else [wrap(text, 14) for text in labels])
         axes.set_xlabel(prose.title_factors(results))
         axes.margins(x=0.08)

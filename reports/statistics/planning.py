@@ -18,6 +18,7 @@ __all__ = [
     "Needed",
     "Variances",
     "best_prompts",
+    "half_at",
     "needed",
     "predict_half_width",
     "predict_smallest_difference",
@@ -74,6 +75,33 @@ def variances_of(comparison: Comparison) -> Variances:
         max(0.0, c.ms_prompt - c.ms_residual) / len(c.seeds),
         c.residual,
     )
+
+
+def half_at(comparison: Comparison, level: float) -> float:
+    """The half-width that a comparison of two seeds or more would have at another level."""
+    c = comparison
+
+    def half(level: float) -> float:
+        seeds = len(c.seeds)
+        widths = widths_for_prompts_like_these(
+            c.design_effect * c.residual,
+            c.residual,
+            c.ms_prompt,
+            c.ms_residual,
+            c.degrees_a_seed * (seeds - 1),
+            seeds,
+            c.prompts,
+            c.family,
+            level,
+            c.rho,
+        )
+        return max(width.half for width in widths)
+
+    if not c.residual > 0:  # Seeds are all there is
+        nu = c.degrees_a_seed * (len(c.seeds) - 1)
+        quantiles = [dunnett_quantile(c.family, nu, p, c.rho) for p in (level, c.level)]
+        return c.half_prompts_like_these * quantiles[0] / quantiles[1]
+    return c.half_prompts_like_these * half(level) / half(c.level)
 
 
 def best_prompts(variances: Variances, T: float, t: float) -> float:

@@ -32,6 +32,7 @@ from sweeps.engine.places import tracking_uri
 from sweeps.engine.plan import Plan
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import Request
+from sweeps.engine.scales import is_logarithmic
 from sweeps.engine.search import make_search_plan
 from sweeps.engine.stopping import check_primary, fixed_primary
 from sweeps.engine.studies import PLACES, is_of, other_contents, possible_names, result_settings
@@ -211,7 +212,7 @@ def _experiment_tags(request: Request) -> dict[str, str]:
         "question": sweep.question,
         "origin": sweep.origin,
         "factor_keys": _json(sweep.keys),
-        "factors": _json([factor.describe() for factor in sweep.factors]),
+        "factors": _json([f.describe() | {"log": is_logarithmic(f)} for f in sweep.factors]),
         "without": _json(without),
         "within": sweep.within,
         "metrics": _json([dataclasses.asdict(metric) for metric in sweep.metrics]),

@@ -3,19 +3,20 @@
 A *look* reads every comparison of the headline on whole data, so many seeds of each cell and so
 many prompts of each split, and ends the sweep or names what is measured before the next one.
 
-``until=.05`` goes on until every interval is at most that far to each side. Stopping by width
-hardly spoils an interval, but a small variance by luck must not end it: a sweep that was first
-looked at with fewer than five seeds counts as narrow once it is so with one seed more than when it
-first was. ``until=settled`` goes on until every comparison is conclusive, or at most half of the
-difference that matters to each side. It stops by what is claimed, so that each look has its share
-of the error, α / looks planned; settled cells get no more seeds.
+``until=.05`` goes on until every interval is at most that far to each side, from a pilot of two
+seeds and few prompts on. Stopping by width hardly spoils an interval, which is never narrower than
+images alone make it; with fewer than five seeds a somewhat wider one must be narrow enough, so that
+a small variance by luck does not end it (see ``designs``). ``until=settled`` goes on until every
+comparison is conclusive, or at most half of the difference that matters to each side. It stops by
+what is claimed, so that each look has its share of the error, α / looks planned; settled cells get
+no more seeds.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +25,12 @@ from reports.statistics import error_of_looks
 from sweeps.engine.designs import Costs, Design, Reading, choose_next, cut_to_budget, idle_cells
 from sweeps.engine.stopping import SETTLED
 
-__all__ = ["ALPHA", "History", "Look", "Round", "decide", "plan_stages"]
+__all__ = ["ALPHA", "History", "Look", "Round", "begin_small", "decide", "plan_stages"]
 
 STAGES = (3, 5, 8, 12, 20)  # Seeds at which a sweep is looked at
-SURE = 5  # Seeds at the first look that need none more to confirm a width
+# The first look of until=HALF where neither seeds= nor evaluation.prompts= says otherwise: with two
+# seeds, and of each split its share of so many prompts
+PILOT_SEEDS, PILOT_PROMPTS, FEWEST_PROMPTS = 2, 32, 8
 ALPHA = 0.05
 # Verdicts that more data would not add to
 OUTCOMES = ("differs", "no difference that matters", "identical in every image", "collapsed")
@@ -186,6 +189,20 @@ def plan_stages(first: int) -> tuple[int, ...]:
     return (first, *(stage for stage in STAGES if stage > first))
 
 
+def begin_small(
+    until: str, seeds: int, prompts: int, splits: int, given: Collection[str]
+) -> tuple[int, int]:
+    """Seeds, and prompts of each split, at the first look of a sweep whose settings say ``seeds``
+    and ``prompts``; ``given`` are the keys that its command names."""
+    if until == SETTLED:  # A look by claims costs a share of the error: none is too early
+        return seeds, prompts
+    if "seeds" not in given:
+        seeds = min(seeds, PILOT_SEEDS)
+    if "evaluation.prompts" not in given:
+        prompts = min(prompts, max(FEWEST_PROMPTS, math.ceil(PILOT_PROMPTS / splits)))
+    return seeds, prompts
+
+
 def decide(
     plan: Round,
     readings: Sequence[Reading],
@@ -204,32 +221,25 @@ def decide(
     if not readings or any(r.comparison.images_alone for r in readings):
         raise ValueError("expected comparisons of two or more seeds each")
     judged = [r for r in readings if r.cell == plan.primary] or list(readings)
-    narrow = _all_of(judged, [r for r in judged if r.half <= _goal(plan, r) * (1 + 1e-9)])
+    narrow = _all_of(judged, [r for r in judged if r.sure_half <= _goal(plan, r) * (1 + 1e-9)])
     settled: set[str] = set()
     after, reason = None, ""
     if plan.until == SETTLED:
         # What was settled at one look stays so, and what is narrow costs no error
         settled = _all_of(judged, [r for r in judged if r.verdict in OUTCOMES])
         settled.update(cell for look in plan.taken for cell in look.settled)
-        left = [r for r in judged if r.cell not in settled | narrow]
-        wide, unsure = left, set()
-    else:
-        wide, unsure = [r for r in judged if r.cell not in narrow], _unsure(plan, design, narrow)
-        left = [r for r in judged if r in wide or r.cell in unsure]
+    left = [r for r in judged if r.cell not in settled | narrow]
     kept = idle_cells(judged, left)
     if not left:
         reason = _describe_end(plan, {r.cell for r in judged} - settled)
     elif plan.until == SETTLED and len(plan.taken) + 1 >= len(plan.planned):
         reason = f"none of {show_count(len(plan.planned), 'planned look')} is left"
-    elif not wide:
-        after, reason = (
-            design.with_seeds(design.most_seeds + 1, kept),
-            "a seed to confirm the width",
-        )
     else:
         after, reason = choose_next(
-            wide, lambda r: _target(plan, r), design, plan.planned, kept, costs, most_prompts
+            left, lambda r: _target(plan, r), design, plan.planned, kept, costs, most_prompts
         )
+        if any(r.half <= _goal(plan, r) for r in left):
+            reason += "; some widths rest on too few seeds, or images that differ, to end it"
     if after is not None and budget is not None and costs.between(design, after) > budget - seconds:
         after, reason = cut_to_budget(judged, design, after, costs, budget - seconds)
     return Look(
@@ -260,15 +270,6 @@ def _target(plan: Round, reading: Reading) -> float:
     many comparisons settle long before they are narrow."""
     goal = _goal(plan, reading)
     return goal if plan.half is not None else max(goal, reading.half / math.sqrt(2))
-
-
-def _unsure(plan: Round, design: Design, narrow: set[str]) -> set[str]:
-    """The narrow cells that have no more seeds than when they first were so, of a sweep that was
-    first looked at with few."""
-    if plan.planned[0] >= SURE:
-        return set()
-    first = {cell: look.design.most_seeds for look in plan.taken[::-1] for cell in look.narrow}
-    return {cell for cell in narrow if design.most_seeds <= first.get(cell, design.most_seeds)}
 
 
 def _describe_end(plan: Round, open_cells: set[str]) -> str:

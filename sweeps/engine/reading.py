@@ -14,10 +14,11 @@ from sweeps.engine.prompts import read_extent
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
+    from reports.results import SweepResults
     from sweeps.engine.request import Request
     from sweeps.engine.trials import StoredTrial
 
-__all__ = ["count_most_prompts", "measure_costs", "read_verdicts"]
+__all__ = ["count_most_prompts", "measure_costs", "read_results", "read_verdicts"]
 
 PREPARING = ("start", "data", "train")  # Phases of a trial that do not grow with its prompts
 TRAINING_IN_IMAGES = 295.0  # What a training costs, where no times are known
@@ -26,12 +27,27 @@ TRAINING_IN_IMAGES = 295.0  # What a training costs, where no times are known
 def read_verdicts(uri: str, name: str, level: float = 0.95) -> tuple[list[Reading], str]:
     """The comparisons of a sweep's headline, or why there are none. Raises ReportError."""
     from reports.collect import collect
+
+    return read_results(collect(uri, name), level)
+
+
+def read_results(results: SweepResults, level: float = 0.95) -> tuple[list[Reading], str]:
+    """`read_verdicts` of what was collected."""
     from reports.judging import judge
 
-    results = collect(uri, name)
     verdicts = judge(results, results.headline, level)
     readings = [
-        Reading(v.cell, v.control, v.mean, v.low, v.high, v.verdict, v.metric.delta, v.images)
+        Reading(
+            v.cell,
+            v.control,
+            v.mean,
+            v.low,
+            v.high,
+            v.verdict,
+            v.metric.delta,
+            v.images,
+            bool((table := verdicts.table_of(v.cell)) and table.binary),
+        )
         for v in (*verdicts.levels, *verdicts.untouched)
         if v.images is not None
     ]

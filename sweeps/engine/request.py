@@ -90,7 +90,7 @@ class Request:
             late = conf.with_eval_overrides(self.run(key))
             self._prompts[key[0]] = late.evaluation.prompts
         asked = self._prompts[key[0]]
-        return asked if asked is None or not self.design else max(asked, self.design.prompts)
+        return asked if asked is None or not self.design else self.design.prompts
 
     def adapter(self, key: Key) -> str:
         """Digest of the settings that a trial's training depends on; trials of one share a trained

@@ -171,7 +171,7 @@ class SearchPlan(Plan):
             lines.append("best:" if len(objectives) == 1 else several)
         for cell, means in front:
             values = zip(objectives, means, strict=True)
-            text = ", ".join(f"{key} {value:.3f}" for key, value in values)
+            text = ", ".join(f"{key} {value:.4g}" for key, value in values)
             lines.append(f"  {cell.text}{' (control)' if cell.control else ''}: {text}")
         if any(not cell.control for cell, _ in front):
             lines.append(

@@ -56,9 +56,11 @@ def summary_table(
     compared = f"the control of the same {sweep.within}" if sweep.within else controls[0].text
     title = f"mean over seeds; ± half the 95 % interval; Δ to {compared} seed by seed"
     if said and answer:
+        level = 100 * max((row["level"] for row in said.values() if "level" in row), default=0.95)
+        wide = f"{level:.1f}".removesuffix(".0")
         title = (
-            f"mean over seeds; ± half the 95 % interval; Δ to {compared} with the 95 % interval of "
-            f"all at once; conclusive: {answer['conclusive']}"
+            f"mean over seeds; ± half the 95 % interval; Δ to {compared} with the {wide} % "
+            f"interval of all at once; conclusive: {answer['conclusive']}"
         )
     # A long cell name takes several lines of a narrow terminal before a number is cut
     table = Table("cell", title=title, title_justify="left", title_style="")
@@ -90,12 +92,21 @@ def _format_mean(values: Sequence[float], seeds: int) -> str:
     if not values:
         return NONE
     mean = sum(values) / len(values)
-    text = f"{mean:.3f}" if abs(mean) < 1000 else f"{mean:.0f}"
+    text = f"{mean:.{_decimals(mean)}f}" if abs(mean) < 1000 else f"{mean:.0f}"
     return text if len(values) >= seeds else f"{text} (n={len(values)})"
 
 
 def _format(interval: Interval, sign: str = "") -> str:
-    half = f" ± {interval.half:.3f}" if interval.n > 1 else ""
+    half = interval.half if interval.n > 1 and math.isfinite(interval.half) else 0.0
+    at = f".{_decimals(max(abs(interval.mean), half))}f"
+    text = f" ± {interval.half:{at}}" if interval.n > 1 else ""
     if interval.uncut is not None:  # At the bounds of a share
-        half = f" [{interval.low:{sign}.3f}, {interval.high:{sign}.3f}]"
-    return f"{interval.mean:{sign}.3f}{half}"
+        text = f" [{interval.low:{sign}{at}}, {interval.high:{sign}{at}}]"
+    return f"{interval.mean:{sign}{at}}{text}"
+
+
+def _decimals(number: float) -> int:
+    """Three, or as many as show two significant digits of a small number."""
+    if not math.isfinite(number) or number == 0:
+        return 3
+    return min(9, max(3, 1 - math.floor(math.log10(abs(number)))))

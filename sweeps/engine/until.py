@@ -16,7 +16,15 @@ from conf.describe import show_count
 from conf.files import to_json, write_atomically
 from lightning_modules.training.progress import format_duration
 from sweeps.engine.designs import UNPAID, Design, Reading
-from sweeps.engine.looks import ALPHA, History, Look, Round, decide, plan_stages
+from sweeps.engine.looks import (
+    ALPHA,
+    History,
+    Look,
+    Round,
+    begin_small,
+    decide,
+    plan_stages,
+)
 from sweeps.engine.plan import Job, Plan
 from sweeps.engine.prompts import extent_of, queue_extensions, read_extent
 from sweeps.engine.reading import count_most_prompts, measure_costs, read_verdicts
@@ -62,17 +70,16 @@ def add_looks(
         return history
     last = history.last
     same = (until, primary, config.seed)
+    least, few = _begin(request, until)
+    seeds, prompts = _find_done(request, finished, facts, few)
     if last is None or (last.until, last.primary, last.first) != same:
-        seeds, prompts = _find_done(request, finished, facts)
-        first = max(seeds, config.seeds)
+        first = max(seeds, least)
         spent = len(history.claimed(config.seed))
         last = Round(until, plan_stages(first), spent, primary, config.seed)
         history = history.add(last)
-    else:
-        _, prompts = _find_done(request, finished, facts)
     look = last.last
     now = (look.after or look.design) if look else None
-    asked = {cell.text: config.seeds for cell in request.cells}
+    asked = {cell.text: least for cell in request.cells}
     if now is None:
         now = Design(dict.fromkeys(asked, last.planned[0]), prompts)
     known = {c: now.seeds.get(c, now.most_seeds) for c in asked}
@@ -80,10 +87,23 @@ def add_looks(
     return history
 
 
+def _begin(request: Request, until: str) -> tuple[int, int]:
+    """Seeds, and prompts of a split, of a first look at nothing."""
+    first = request.config.seed
+    prompts = max(request.prompts((cell.text, first)) or 0 for cell in request.cells)
+    given = {word.partition("=")[0] for word in request.words}
+    splits = max(1, len(request.config.evaluation.splits))
+    return begin_small(until, request.config.seeds, prompts, splits, given)
+
+
 def _find_done(
-    request: Request, finished: Sequence[FrozenTrial | StoredTrial], facts: Mapping[str, Any]
+    request: Request,
+    finished: Sequence[FrozenTrial | StoredTrial],
+    facts: Mapping[str, Any],
+    least: int,
 ) -> tuple[int, int]:
-    """How many of the first seeds have finished in all cells, with how many prompts of a split."""
+    """How many of the first seeds have finished in all cells, and how many prompts of a split are
+    measured first: what these have, ``least`` or more."""
     first, cells = request.config.seed, [cell.text for cell in request.cells]
     last = {key_of(trial): trial for trial in finished}
     seeds = 0
@@ -92,8 +112,7 @@ def _find_done(
     made_with = facts.get("identity", {"config": {}})["config"]
     keys = [(cell, first + seed) for cell in cells for seed in range(seeds)]
     counts = [read_extent(last[key], made_with).prompts or 0 for key in keys]
-    asked = [request.prompts((cell, first)) or 0 for cell in cells]
-    return seeds, max(min(counts, default=0), *asked)
+    return seeds, max(min(counts, default=0), least)
 
 
 def look_tags(request: Request, history: History, primary: str) -> dict[str, str]:

@@ -4,16 +4,20 @@ what the width that the older rule has takes by the newer one.
 
     python tests/benchmarks/answers.py OUTPUT SWEEP [SWEEP …]      # half-widths, conclusive cells
     python tests/benchmarks/answers.py OUTPUT SWEEP … --cost 3 5 8 # seconds to that width
+    python tests/benchmarks/answers.py OUTPUT SWEEP … --until 3 5 8 # the same, as until= gets there
 
 Of an interval without width the older rule claimed certainty: such comparisons are counted, and the
 ratio of means stands with and without them. The cost of S trainings at P prompts is
 S · cells · (training + P · an image), the times of these trials; prompts are taken in their order,
-as many of each split.
+as many of each split. With ``--until`` the engine's decisions are replayed on these trials (see
+``until.py``), from the first look that it takes by itself; the older rule's widest interval, which
+is what ``until=`` asks of all, and its mean one.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +35,17 @@ from reports.statistics import (
     paired,
 )
 from reports.verdicts import Verdict
+from sweeps.engine.designs import Design
+from sweeps.engine.looks import begin_small
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.until import (  # noqa: E402
+    count_prompts,
+    count_seeds,
+    read_costs,
+    replay_sweep,
+)
 
 CONCLUSIVE = (DIFFERS, NO_DIFFERENCE)
 DELTA = 0.05
@@ -139,13 +154,62 @@ def show_costs(output: str, sweep: str, counts: list[int]) -> None:
             print(f"  {count} seeds: older half-width {older:.4f} is not reached with all of these")
 
 
+def show_replays(output: str, sweep: str, counts: list[int]) -> None:
+    """What until= takes to the older rule's intervals of so many seeds, of all that these trials
+    have: seconds against those of all of these seeds and prompts."""
+    results = read(output, sweep)
+    costs, finished = read_costs(results), count_seeds(results)
+    prompts, splits = count_prompts(results)
+    first, few = begin_small("", 3, prompts, splits, ())
+    print(
+        f"{sweep}: a training {costs.training:.1f} s, an image {costs.image:.3f} s, "
+        f"{len(results.cells)} cells; {finished} seeds of {prompts} prompts of {splits} splits; "
+        f"first look at {first} seeds of {few}"
+    )
+    for count in counts:
+        if count > finished:
+            print(f"  {count} seeds: only {finished} are finished")
+            continue
+        whole = Design({cell.name: count for cell in results.cells}, prompts)
+        price = costs.between(Design({}, 0), whole)
+        halves = np.array(widths_by_seeds(results, count))
+        for name, goal in (("widest", halves.max()), ("mean", halves.mean())):
+            found = replay_sweep(results, f"{goal:.4f}", first, few)
+            looks = ", ".join(
+                f"{min(d.seeds.values())} to {d.most_seeds} × {d.prompts}"
+                if min(d.seeds.values()) < d.most_seeds
+                else f"{d.most_seeds} × {d.prompts}"
+                for d in (look.design for look in found.round.taken)
+            )
+            end = f"; NOT reached, it {found.beyond}" if found.beyond else ""
+            print(
+                f"  {count} seeds, {name} {goal:.4f}: {found.seconds:.0f} of {price:.0f} s, "
+                f"{found.seconds / price:.2f}; widest then {found.widest:.4f}; looks: {looks}{end}"
+            )
+
+
+def widths_by_seeds(results: SweepResults, count: int) -> list[float]:
+    """The older rule's half-widths of the first seeds, the untouched backbone's in a family of its
+    own."""
+    first = results.seeds[:count]
+    values = {c.name: c.per_seed(results.headline.key) for c in results.cells}
+    means = {name: {s: own[s] for s in first if s in own} for name, own in values.items()}
+    found = judge(results, results.headline)
+    families = [[(v.cell, v.control) for v in part] for part in (found.levels, found.untouched)]
+    return [half for pairs in families for _, half, _ in older_halves(means, pairs)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("output", help="folder with mlflow.db")
     parser.add_argument("sweeps", nargs="+")
     parser.add_argument("--cost", nargs="+", type=int, help="numbers of seeds of the older rule")
+    parser.add_argument("--until", nargs="+", type=int, help="the same, replayed with until=")
     options = parser.parse_args()
-    if options.cost:
+    if options.until:
+        for sweep in options.sweeps:
+            show_replays(options.output, sweep, options.until)
+    elif options.cost:
         for sweep in options.sweeps:
             show_costs(options.output, sweep, options.cost)
     else:

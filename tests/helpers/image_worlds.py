@@ -19,6 +19,7 @@ class ImageWorld:
     y: np.ndarray
     splits: int = 1
     delta: float | None = 0.05
+    binary: bool = False
 
     @classmethod
     def draw(
@@ -48,7 +49,7 @@ class ImageWorld:
             cell: {seed: self.y[i, seed, :prompts] for seed in range(seeds[cell])}
             for i, cell in enumerate(self.cells)
         }
-        found = compare_cells(table, self.cells[0], level).comparisons
+        found = compare_cells(table, self.cells[0], level, self.binary).comparisons
         return [
             Reading(
                 str(c.cell),
@@ -59,6 +60,7 @@ class ImageWorld:
                 decision(c.low, c.high, self.delta, mean=c.mean, scale=c.scale),
                 self.delta,
                 c,
+                self.binary,
             )
             for c in found
         ]

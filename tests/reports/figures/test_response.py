@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.image_results import SUCCESS, make_results
 from PIL import Image
 
 from reports import prose
@@ -153,3 +154,30 @@ def test_text_in_figures_is_not_run(
     odd = dataclasses.replace(clear, factors=[factor])
     # $x$ and \alpha would be parsed as mathematics
     response.draw_response(odd, entries("clear"), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("levels", "scale"), [((0.001, 0.01, 0.1), "log"), ((0.0, 0.1, 1.0), "symlog")]
+)
+def test_a_setting_of_decades_has_a_logarithmic_axis(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, levels: tuple[float, ...], scale: str
+) -> None:
+    """As it is declared; else the axis is linear."""
+    kept: list[Any] = []
+    monkeypatch.setattr(response, "save", lambda figure, folder, name: kept.append(figure))
+    rng = np.random.default_rng(0)
+    tables = {f"{level:g}": {"success": rng.random((3, 20)).round()} for level in levels}
+    results = make_results(tables, f"{levels[1]:g}", SUCCESS)
+    for log in (True, False):
+        results.factors[0] = dataclasses.replace(
+            results.factors[0], levels=levels, numeric=True, log=log, label="Rate"
+        )
+        picture = response.draw_response(results, compare_cells(results), tmp_path)
+        assert [axes.get_xscale() for axes in kept[-1].axes] == [scale if log else "linear"] * 2
+        assert ("Rate is on a logarithmic scale" in picture.caption) == log
+    places = kept[0].axes[0].transData.transform([(x, 0.5) for x in levels])[:, 0]
+    steps = np.diff(places)
+    assert steps[1] == pytest.approx(steps[0], rel=0.01 if scale == "log" else 0.8)
+    assert {t.get_text().strip() for t in kept[0].axes[0].get_xticklabels()} == {
+        f"{level:g}" for level in levels
+    }

@@ -12,9 +12,10 @@ from helpers.sweep_states import SWEEP
 from rich.console import Console
 
 from lightning_modules.training.progress import format_duration
+from reports.statistics import mean_interval
 from sweeps.engine.display import LiveDisplay, make_display, show
 from sweeps.engine.eta import EtaEstimator
-from sweeps.engine.summary import summary_table
+from sweeps.engine.summary import _format, _format_mean, summary_table
 from sweeps.gate_start import SWEEP as GATE_START
 from sweeps.sweep import UNTOUCHED, Metric
 
@@ -175,3 +176,21 @@ def test_long_names_and_large_numbers_fit(width: int) -> None:
     text = summary(sweep, [0], values, width)
     assert "…" not in text and text.count("0.500") == len(values)
     assert ("465921 │" in text) == (width == 160) and "465921." not in text
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([0.00041, 0.00043], "0.00042 ± 0.00013"),
+        ([0.5, 0.5], "0.500 ± 0.000"),
+        ([0.0, 0.0], "0.000 ± 0.000"),
+        ([0.0234, 0.0236], "0.024 ± 0.001"),
+    ],
+)
+def test_small_numbers_keep_two_digits(values: list[float], shown: str) -> None:
+    assert _format(mean_interval(values)) == shown
+    assert _format_mean(values, 2) == shown.partition(" ")[0]
+
+
+def test_large_and_missing_numbers_are_as_before() -> None:
+    assert _format_mean([12345.6], 1) == "12346" and _format_mean([0.25, 0.25], 3) == "0.250 (n=2)"
