@@ -278,7 +278,8 @@ class Sweep(Run):
     # Number of seeds, counted up from seed=, the same for every cell
     seeds: int = number(3, minimum=1)
     # Adds prompts and seeds until every interval is at most so far to each side, e.g. .05, or until
-    # every comparison is settled; seeds= and evaluation.prompts= are those of the first look
+    # every comparison is settled; seeds= and evaluation.prompts= are those of the first look, which
+    # until=.05 takes small where the command does not name them
     until: float | str | None = None
     # until=: time that trials may take, one after another, e.g. 90s, 30min, 2h
     budget: str | None = None

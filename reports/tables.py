@@ -128,7 +128,11 @@ def find_improvements(
     """Compared level -> how often its images are better than the control's; empty where images
     cannot tell, or neither side is better."""
     if verdicts.apart:
-        each = [find_improvements(results, part, level) for part in verdicts.apart]
+        every = len(verdicts.levels)
+        each = [
+            find_improvements(results, part, level ** (len(part.levels) / every))
+            for part in verdicts.apart
+        ]
         return {cell: found for own in each for cell, found in own.items()}
     table, better = verdicts.table, verdicts.metric.better
     pairs = [(verdict.cell, verdict.control) for verdict in verdicts.levels]

@@ -24,7 +24,7 @@ that means over S·P images are near normal. Over 500 simulated sweeps a scenari
 unless said) the share of sweeps with an interval that misses its true value, nominal .05, is .01 to
 .05: images alone, trainings or prompts that scatter, few flips, k 1 and 26, S 2 and 10, P 20. It is
 .08 to .11 where a level or the control is wild (its trainings scatter eight to ten times as far as
-others'), and .34 (up to .58) where trainings of a level collapse in 15 % of seeds; ``unstable`` and
+others'), and .14 to .43 where trainings of a level collapse in 15 % of seeds; ``unstable`` and
 ``unstable_control`` mark what is near that limit.
 """
 

@@ -37,9 +37,10 @@ MARGIN = 1.1  # More prompts than predicted, so that one step more is rarely nee
 STEP = 4  # Prompts of a split are added in so many
 WORST = 6  # Comparisons that a prediction is made for
 UNPAID = "the budget does not pay for more"
-# With fewer seeds a width ends a sweep only if intervals that err so much as often are as narrow:
-# over later looks, too, at least one then misses in 5 % of simulated sweeps, and in 8 % without
-SURE, EARLY = 5, 0.6
+# With fewer degrees of freedom for the scatter of trainings (five seeds of five cells have so many)
+# a width ends a sweep only if intervals that err so much as often are as narrow: over later looks,
+# too, at least one then misses in 5 % of simulated sweeps, and in 8 % without
+SURE, EARLY = 16, 0.6
 FOLD = 4  # Times as many prompts at once, at most, where nothing is predicted to be enough
 
 
@@ -88,13 +89,18 @@ class Reading:
     @property
     def sure_half(self) -> float:
         """Half the width that a sweep may end by. A small variance by luck must not end it: with
-        fewer than five seeds that of an interval which errs less (`EARLY`). Nor must an interval
-        that is narrow since no outcome of 0 and 1 was seen to differ: no less than what `unseen`
-        leaves open."""
+        few seeds that of an interval which errs less (`end_level`). Nor must an interval that is
+        narrow since no outcome of 0 and 1 was seen to differ: no less than what `unseen` leaves
+        open."""
         c, half = self.comparison, self.half
-        if len(c.seeds) < SURE and half > 0:
-            half = half_at(c, 1 - EARLY * (1 - c.level))
+        if half > 0 and (level := self.end_level(len(c.seeds))) > c.level:
+            half = half_at(c, level)
         return max(half, self.unseen(len(c.seeds) * c.prompts))
+
+    def end_level(self, seeds: int) -> float:
+        """Of the interval whose width ends a sweep of so many seeds."""
+        c = self.comparison
+        return 1 - (1 - c.level) * (EARLY if c.degrees_a_seed * (seeds - 1) < SURE else 1)
 
     def unseen(self, images: int) -> float:
         """The share of images that differ of which so many may show none, in any comparison of the
@@ -152,7 +158,7 @@ def predict(reading: Reading, seeds: int, prompts: int) -> float:
     expected = half(*now)
     if not expected > 0:  # Noise that was not seen, of outcomes that all were alike
         return max(least, reading.half * math.sqrt(now[0] * now[1] / (seeds * prompts)))
-    level = 1 - EARLY * (1 - c.level) if seeds < SURE else c.level
+    level = reading.end_level(seeds)
     return max(least, reading.half / expected * half(seeds, prompts, level))
 
 

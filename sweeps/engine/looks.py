@@ -5,11 +5,11 @@ many prompts of each split, and ends the sweep or names what is measured before 
 
 ``until=.05`` goes on until every interval is at most that far to each side, from a pilot of two
 seeds and few prompts on. Stopping by width hardly spoils an interval, which is never narrower than
-images alone make it; with fewer than five seeds a somewhat wider one must be narrow enough, so that
-a small variance by luck does not end it (see ``designs``). ``until=settled`` goes on until every
-comparison is conclusive, or at most half of the difference that matters to each side. It stops by
-what is claimed, so that each look has its share of the error, α / looks planned; settled cells get
-no more seeds.
+images alone make it; with few seeds a somewhat wider one must be narrow enough, so that a small
+variance by luck does not end it (see ``designs``). ``until=settled`` goes on until every comparison
+is conclusive, or at most half of the difference that matters to each side. It stops by what is
+claimed, so that each look has its share of the error, α / looks planned; settled cells get no more
+seeds.
 """
 
 from __future__ import annotations

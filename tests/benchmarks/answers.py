@@ -49,6 +49,7 @@ from benchmarks.until import (  # noqa: E402
 
 CONCLUSIVE = (DIFFERS, NO_DIFFERENCE)
 DELTA = 0.05
+MANY = 512  # Prompts that a split of the embedded world has
 
 
 def read(output: str, sweep: str) -> SweepResults:
@@ -182,6 +183,13 @@ def show_replays(output: str, sweep: str, counts: list[int]) -> None:
                 for d in (look.design for look in found.round.taken)
             )
             end = f"; NOT reached, it {found.beyond}" if found.beyond else ""
+            free = replay_sweep(results, f"{goal:.4f}", first, few, most_prompts=MANY)
+            if (after := free.round.taken[-1].after) and after.prompts > prompts:
+                more = free.seconds + costs.between(free.design, after)
+                end += (
+                    f"; with as many prompts as it likes it asks for {after.most_seeds} × "
+                    f"{after.prompts}, {more / price:.2f}"
+                )
             print(
                 f"  {count} seeds, {name} {goal:.4f}: {found.seconds:.0f} of {price:.0f} s, "
                 f"{found.seconds / price:.2f}; widest then {found.widest:.4f}; looks: {looks}{end}"

@@ -70,6 +70,7 @@ def test_the_report_says_that_each_level_is_judged_by_itself() -> None:
     answer = conclude(results, entries)
     rule = " ".join(answer.rule)
     assert "Levels of block have prompts of their own" in rule and "over 60 prompts a seed" in rule
+    assert "In simulated sweeps" not in rule, "those were of pooled scatter"
     assert "as the pool's do" not in rule and "Images could not be used" not in rule
     assert "for prompts like these and other seeds" in answer.brackets
     assert {*find_improvements(results, judge(results, SUCCESS), 0.95)} == {LABELS[1], LABELS[3]}
