@@ -53,5 +53,6 @@ def state_looks(tags: Mapping[str, str]) -> str:
         return text
     return (
         f"{text} It stops by width, ±{float(last['until']):g}, not by what is claimed; in "
-        "simulated sweeps at least one interval then missed its true value in 0 to 6 %, with a single comparison in up to 8 %."
+        "simulated sweeps at least one interval then missed its true value in 0 to 6 %, with a "
+        "single comparison in up to 8 %."
     )
