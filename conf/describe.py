@@ -77,7 +77,9 @@ class Setting:
     def expected(self) -> str:
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        limits = " and ".join(f"{LIMITS[name][0]} {limit}" for name, limit in self.limits.items())
+        limits = " and ".join(
+            f"{LIMITS[name][0]} {_show_limit(limit)}" for name, limit in self.limits.items()
+        )
         return " ".join(
             filter(None, [KINDS[self.kind], limits, "or null" if self.optional else ""])
         )
@@ -187,6 +189,10 @@ def show(value: Any) -> str:
     if value is None:
         return "null"
     return str(value).lower() if isinstance(value, bool) else " ".join(str(value).split())
+
+
+def _show_limit(limit: float) -> str:
+    return f"{limit:,}" if isinstance(limit, int) else f"{limit:,.10g}"
 
 
 def show_count(n: int, noun: str, plural: str = "") -> str:

@@ -21,6 +21,7 @@ from conf.spec import data_sets, methods
 __all__ = [
     "MAX_SEED",
     "MISSING",
+    "MOST_WORKERS",
     "Backbone",
     "Data",
     "Evaluation",
@@ -40,6 +41,9 @@ __all__ = [
 
 T = TypeVar("T")
 MAX_SEED = 2**32 - 1  # NumPy and Optuna take no larger one
+MOST = 100_000_000  # Steps or images: more than anybody waits for
+NEVER = 10**12  # For what is done every so many steps
+MOST_WORKERS = 1000
 LOCAL = ("embedded", "/*", "./*", "../*", "~*")  # Backbones that are no hub ids
 WORDS: Values = {"concepts": ([],)}  # No prompts are made of words
 
@@ -110,11 +114,13 @@ class Data:
     # Whose splits of flickr30k
     split_by: str = choice("karpathy", "entities", "all")
     # Number of training images (or prompts) used, and rendered; null: all
-    train_images: int | None = embedded("data", number(2048, minimum=1), elsewhere=None)
+    train_images: int | None = embedded(
+        "data", number(2048, minimum=1, maximum=MOST), elsewhere=None
+    )
     # Number of images (or prompts) in each evaluation split; null: all
-    eval_images: int | None = embedded("data", number(512, minimum=1), elsewhere=None)
+    eval_images: int | None = embedded("data", number(512, minimum=1, maximum=MOST), elsewhere=None)
     # Train only on captions with at least this many noun phrases
-    min_phrases: int = number(0, minimum=0)
+    min_phrases: int = number(0, minimum=0, maximum=1000)
     # What finds noun phrases: "light", or the name of a spaCy pipeline that is installed
     tagger: str = "light"
     # Whose mask a singular noun, or a number, has where there are more objects of its category: as
@@ -133,7 +139,7 @@ class Data:
     # Train on prompts made of these words, without images; empty: on the captions
     concepts: list[str] = embedded("data", field(default_factory=list), elsewhere=[])
     # Number of concepts in a prompt
-    objects: int = number(2, minimum=1, unless=WORDS)
+    objects: int = number(2, minimum=1, maximum=1000, unless=WORDS)
     # Concepts and join are drawn for each prompt; for a batch, none twice; or stand as listed
     concept_draw: str = choice("prompt", "batch", "in_order", unless=WORDS)
     # Words between the last two concepts, one of them drawn; empty: the data set's own
@@ -153,25 +159,25 @@ class Data:
 @dataclass
 class Trainer:
     # Optimiser steps
-    steps: int = embedded("backbone", number(40, minimum=1))
+    steps: int = embedded("backbone", number(40, minimum=1, maximum=MOST))
     # Samples per device and step
-    batch: int = embedded("backbone", number(16, minimum=1))
+    batch: int = embedded("backbone", number(16, minimum=1, maximum=65_536))
     # Devices (and processes) that one trial trains and samples on
-    devices: int = number(1, minimum=1)
+    devices: int = number(1, minimum=1, maximum=10_000)
     # Batches per optimiser step
-    accumulate: int = number(1, minimum=1)
+    accumulate: int = number(1, minimum=1, maximum=65_536)
     # Peak learning rate
-    lr: float = embedded("backbone", number(2e-3, log=True, above=0))
+    lr: float = embedded("backbone", number(2e-3, log=True, above=0, maximum=1000))
     # Weight decay of AdamW
-    weight_decay: float = number(0.01, log=True, minimum=0)
+    weight_decay: float = number(0.01, log=True, minimum=0, maximum=1000)
     # Steps of linear warm-up
-    warmup: int = embedded("backbone", number(5, minimum=0))
+    warmup: int = embedded("backbone", number(5, minimum=0, maximum=MOST))
     # The first of them is at a rate of zero, as diffusers has it, or of one step's share
     warmup_from: str = choice("step", "zero", unless={"warmup": (0,)})
     # Learning rate after the warm-up: falling to zero, or constant
     schedule: str = choice("cosine", "constant")
     # Largest gradient norm
-    clip: float = number(1.0, above=0)
+    clip: float = number(1.0, above=0, maximum=1e30)
     # Lightning's precision
     precision: str = choice("32-true", "bf16-mixed", "16-mixed")
     # Lightning's accelerator
@@ -179,9 +185,9 @@ class Trainer:
     # Recompute blocks in the backward pass: less memory, more time
     gradient_checkpointing: bool = False
     # Steps between logged training metrics
-    log_every: int = number(10, minimum=1)
+    log_every: int = number(10, minimum=1, maximum=NEVER)
     # Steps between checkpoints that an interrupted training resumes from
-    checkpoint_every: int = number(500, minimum=1)
+    checkpoint_every: int = number(500, minimum=1, maximum=NEVER)
 
 
 FOLLOWED = {"follow_masks": (True,)}
@@ -192,15 +198,15 @@ class Evaluation:
     # Splits whose captions are the prompts; empty: all sets of data=prompts
     splits: list[str] = embedded("data", field(default_factory=lambda: ["val", "heldout"]))
     # Prompts per split; null: all; 0 trains only
-    prompts: int | None = embedded("data", number(56, minimum=0), elsewhere=None)
+    prompts: int | None = embedded("data", number(56, minimum=0, maximum=MOST), elsewhere=None)
     # Images per prompt, each from different noise; null: as many as its benchmark publishes, or 1
     noise_seeds: int | None = embedded("data", number(1, minimum=1, maximum=10_000), elsewhere=None)
     # Sampler steps
-    steps: int = embedded("backbone", number(8, minimum=1))
+    steps: int = embedded("backbone", number(8, minimum=1, maximum=10_000))
     # Scale of classifier-free guidance
     guidance: float = embedded("backbone", number(3.0, minimum=0, maximum=1000))
     # Images per sampling batch
-    batch: int = number(16, minimum=1)
+    batch: int = number(16, minimum=1, maximum=65_536)
     # Measures success: judge, none, a model's hub id or folder, or a .jsonl of detections
     detector: str = embedded("data", place("judge", judge="judge"))
     # Names the colours of a model's detections: mean, a CLIP, or none
@@ -216,13 +222,13 @@ class Evaluation:
     # Metrics of your own, by the names of their files in conf/metric
     metrics: list[str] = field(default_factory=list)
     # Precision and recall: which nearest neighbour sets the radius
-    precision_recall_k: int = number(3, minimum=1, unless={"extractor": ("none",)})
+    precision_recall_k: int = number(3, minimum=1, maximum=10_000, unless={"extractor": ("none",)})
     # Lossless format of all images below <output>/images
     image_format: str = choice("png", "webp")
     # Draw all images, list them in <output>/images and stop: nothing is measured or asked for
     draw_only: bool = False
     # Images per split kept for the report
-    keep_images: int = number(8, minimum=0)
+    keep_images: int = number(8, minimum=0, maximum=MOST)
     # Measure how well objects fill the masks given to them
     follow_masks: bool = False
     # Measure and draw the attention maps of the prompts' objects
@@ -276,7 +282,7 @@ class Sweep(Run):
     """A whole sweep: what ``python -m sweeps.<name> key=value …`` takes."""
 
     # Number of seeds, counted up from seed=, the same for every cell
-    seeds: int = number(3, minimum=1)
+    seeds: int = number(3, minimum=1, maximum=10_000)
     # Adds prompts and seeds until every interval is at most so far to each side, e.g. .05, or until
     # every comparison is settled; seeds= and evaluation.prompts= are those of the first look, which
     # until=.05 takes small where the command does not name them
@@ -286,7 +292,7 @@ class Sweep(Run):
     # The cell whose comparison is the question, fixed before any trial has finished
     primary: str | None = None
     # How often a failed trial is tried again
-    retries: int = number(1, minimum=0)
+    retries: int = number(1, minimum=0, maximum=1000)
     # Whether the factor acts in training, too, or only when a trained adapter is evaluated
     when: str = choice("train", "evaluate")
     # All combinations; one factor off the control at a time; two levels of each factor, so many
@@ -306,9 +312,9 @@ class Sweep(Run):
     # Metric that the answer is about, instead of the sweep's own
     headline: str | None = None
     # Difference in that metric from which on it matters, instead of the metric's own
-    delta: float | None = number(None, above=0)
+    delta: float | None = number(None, above=0, maximum=1e12)
     # mode=search: number of settings tried between the lowest and highest level
-    candidates: int = number(20, minimum=1)
+    candidates: int = number(20, minimum=1, maximum=100_000)
     # mode=search: Optuna's sampler
     sampler: str = choice("tpe", "random", "nsga2")
     # mode=search: seed of the sampler; with one worker it proposes the same settings again

@@ -67,7 +67,7 @@ class Subjects:
     # Learning rate of the tokens, except in a second phase
     token_lr: float = embedded(
         "backbone",
-        number(2e-2, log=True, above=0, unless={"schedule": ("unet_only",)}),
+        number(2e-2, log=True, above=0, maximum=1000, unless={"schedule": ("unet_only",)}),
         elsewhere=5e-4,
     )
     # Compute the denoising loss inside the subjects' masks only
@@ -77,7 +77,7 @@ class Subjects:
     # Masks on latents and maps: the share of a pixel inside, or the nearest pixel (released code)
     mask_resize: str = choice("area", "nearest")
     # Weight of the squared distance between a token's map and its mask
-    attention_weight: float = number(0.01, log=True, minimum=0)
+    attention_weight: float = number(0.01, log=True, minimum=0, maximum=1e6)
     # Each step shows some of the subjects; false: all of them
     union_sampling: bool = True
     # A token without a class word starts near the mean of all, or at a row near the table's end
@@ -89,9 +89,11 @@ class Subjects:
     # The second phase starts with a new optimiser
     new_optimizer: bool = conditional(field(default=False), only_if=TWO_PHASES)
     # Weight of the denoising loss on class images; 0 uses none
-    prior_weight: float = number(1.0, log=True, minimum=0)
+    prior_weight: float = number(1.0, log=True, minimum=0, maximum=1e6)
     # Number of class images, drawn by the untouched backbone before training
-    prior_images: int = embedded("backbone", number(32, minimum=1, unless=UNUSED), elsewhere=100)
+    prior_images: int = embedded(
+        "backbone", number(32, minimum=1, maximum=1_000_000, unless=UNUSED), elsewhere=100
+    )
     # Prompt of the class images
     prior_prompt: str = embedded(
         "backbone",

@@ -51,7 +51,7 @@ class Gate:
     # Which attention layers are gated
     attention: str = choice("cross", "self", "both")
     # Logit at the start; gates start open where it is positive
-    bias: float = 2.0
+    bias: float = number(2.0, minimum=-1e6, maximum=1e6)
     # Tokens that are never gated (specials: BOS, EOS, padding; T5 has no BOS)
     protect: str = choice("bos", "none", "specials")
     # Padding: gated as other tokens, never gated, or taken out (PixArt takes it out)
@@ -59,11 +59,11 @@ class Gate:
     # What opens where every gate is closed: the likeliest token, or all
     if_all_closed: str = choice("strongest", "all")
     # Weight of the denoising loss; 0 trains on the supervision alone
-    denoising_weight: float = number(1.0, log=True, minimum=0, unless=UNTRAINED)
+    denoising_weight: float = number(1.0, log=True, minimum=0, maximum=1e6, unless=UNTRAINED)
     # A loss that also closes gates; oracle: true layouts instead of training, an upper bound
     supervision: str = choice("none", "density", "masks", "separate_enhance", "oracle")
     # Weight of the supervision at the start
-    supervision_weight: float = number(1.0, log=True, minimum=0, only_if=SUPERVISED)
+    supervision_weight: float = number(1.0, log=True, minimum=0, maximum=1e6, only_if=SUPERVISED)
     # How that weight falls to zero over training
     supervision_anneal: str = choice("none", "linear", "cosine", only_if=SUPERVISED)
     # Training timesteps that are supervised: all, or one half of them

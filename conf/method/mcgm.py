@@ -29,13 +29,15 @@ class Masks:
     # A mask token acts inside its mask only, or everywhere
     mask_scope: str = choice("inside", "everywhere", unless=MERGED)
     # Weight of the squared distance between a mask token's map and the mask
-    lambda_m: float = number(0.05, log=True, minimum=0, unless=MERGED)
+    lambda_m: float = number(0.05, log=True, minimum=0, maximum=1e6, unless=MERGED)
     # Learning rate of the encoder
-    lr: float = number(2e-3, log=True, above=0, only_if={"trained": (True,)})
+    lr: float = number(2e-3, log=True, above=0, maximum=1000, only_if={"trained": (True,)})
     # Share of samples trained with blank masks
     dropout: float = number(0.3, minimum=0, maximum=1)
     # Weight of the distance to the backbone's prediction where masks are blank (not on a scene)
-    distillation_weight: float = number(1.0, log=True, minimum=0, unless={"dropout": (0,), **SCENE})
+    distillation_weight: float = number(
+        1.0, log=True, minimum=0, maximum=1e6, unless={"dropout": (0,), **SCENE}
+    )
     # Training timesteps: the noisier half, where the layout is open, or all
     timesteps: str = choice("noisier", "all")
     # On a scene: which mask stands in which slot when only some subjects are shown
@@ -45,7 +47,7 @@ class Masks:
     # The token of a blank mask: zeros, or what the encoder gives, which is its bias
     blank: str = choice("zeros", "encoded")
     # Number of words that a mask token counts as; not for merged ones
-    token_scale: float = number(24.0, minimum=0, unless=MERGED)
+    token_scale: float = number(24.0, minimum=0, maximum=1e6, unless=MERGED)
 
 
 def check(config: Run) -> None:

@@ -21,11 +21,11 @@ class Separate:
     """``method.separate``: the losses on the attention maps of a prompt's objects."""
 
     # Weight of the overlap of the objects' maps
-    separate_weight: float = number(1.0, log=True, minimum=0, unless=DENOISING)
+    separate_weight: float = number(1.0, log=True, minimum=0, maximum=1e6, unless=DENOISING)
     # Weight of the weakness of the weakest object
-    enhance_weight: float = number(0.5, log=True, minimum=0, unless=DENOISING)
+    enhance_weight: float = number(0.5, log=True, minimum=0, maximum=1e6, unless=DENOISING)
     # Weight of the distance to the backbone's prediction on prompts of one object
-    distillation_weight: float = number(1.0, log=True, minimum=0, unless=DENOISING)
+    distillation_weight: float = number(1.0, log=True, minimum=0, maximum=1e6, unless=DENOISING)
     # Joint: one of the step's losses; own: a second optimiser step each step, with own noise
     distillation_step: str = choice("joint", "own", unless=UNDISTILLED)
     # Which of a prompt's objects those prompts name
@@ -47,15 +47,15 @@ class Separate:
     # Side of the smoothing kernel in map pixels, odd; 1 does not smooth
     kernel: int = number(3, minimum=1, maximum=1000, unless=DENOISING)
     # Width of the kernel, read as the released code does: exp(-(x/2σ)²)
-    sigma: float = number(0.5, above=0, unless={"kernel": (1,), **DENOISING})
+    sigma: float = number(0.5, above=0, maximum=1000, unless={"kernel": (1,), **DENOISING})
     # Side of the maps in pixels; the nearest that exists is used
     side: int = number(16, minimum=1, maximum=1000, unless=DENOISING)
     # The denoising loss alone; or the trained change, its entries permuted
     control: str = choice("none", "denoising", "permuted")
     # How much of the trained change is used; 0 is the untouched backbone
-    scale: float = number(1.0, minimum=0, only_if={"test_time": (0,)})
+    scale: float = number(1.0, minimum=0, maximum=1_000_000, only_if={"test_time": (0,)})
     # Steps of training on each prompt before it is drawn; 0 trains beforehand instead
-    test_time: int = number(0, minimum=0)
+    test_time: int = number(0, minimum=0, maximum=1_000_000)
 
 
 def check_kernel(method: Method) -> None:

@@ -48,6 +48,8 @@ from lightning_modules.embedded.judge_data import (
     make_pool,
     to_images,
 )
+from lightning_modules.training.callbacks import print_line
+from lightning_modules.training.checkpoints import KeptCheckpoints, find_checkpoint
 
 CHUNK = 100  # Steps between checkpoints
 # Pixels; how fast a cell's claim to an object falls off with the distance from its centre
@@ -183,11 +185,12 @@ def train(args: argparse.Namespace) -> tuple[Judge, float]:
                 save_top_k=0,
                 every_n_epochs=1,
                 save_on_train_epoch_end=True,
+                enable_version_counter=False,
             ),
         ],
+        plugins=[KeptCheckpoints()],
     )
-    last = scratch / "last.ckpt"
-    trainer.fit(module, ckpt_path=str(last) if last.exists() else None, weights_only=True)
+    trainer.fit(module, ckpt_path=find_checkpoint(scratch, print_line), weights_only=True)
     judge = Judge({"width": 48, "deep": 96, "threshold": 0.5})
     judge.network.load_state_dict(module.network.state_dict())
     return judge, float(trainer.callback_metrics["loss"])

@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from conf.files import create_folder, read_json, write_atomically
 from conf.places import find_obstacle
 from conf.values import option
 from datamodules.batch import Batch, collate
@@ -32,7 +33,8 @@ from datamodules.shapes.world import SIZE, write_dataset
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.weights import EMBEDDED
 from lightning_modules.embedded.pipeline import build_pipeline
-from lightning_modules.training.callbacks import ProgressLines
+from lightning_modules.training.callbacks import ProgressLines, print_line
+from lightning_modules.training.checkpoints import LAST, KeptCheckpoints, find_checkpoint
 from losses.denoising import denoising_loss
 
 
@@ -152,7 +154,7 @@ class LossCurve(L.Callback):
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # noqa: ANN001
         self.sum += float(outputs["loss"])
         if trainer.global_step % self.every == 0:
-            curve = json.loads(self.path.read_text()) if self.path.exists() else []
+            curve = read_json(self.path) or []
             seconds = round(time.monotonic() - self.began, 1)
             self.began = time.monotonic()
             curve = [point for point in curve if point["step"] < trainer.global_step]
@@ -163,7 +165,7 @@ class LossCurve(L.Callback):
                     "seconds": seconds,
                 }
             )
-            self.path.write_text(json.dumps(curve))
+            write_atomically(self.path, json.dumps(curve))
             self.sum = 0.0
 
 
@@ -193,7 +195,6 @@ def fit(
 ) -> None:
     """Trains to ``steps``, going on from the newest checkpoint in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    last = folder / "last.ckpt"
     trainer = L.Trainer(
         max_steps=steps,
         precision=precision,  # type: ignore[arg-type]
@@ -208,16 +209,19 @@ def fit(
                 save_top_k=0,
                 every_n_train_steps=250,
                 save_on_train_epoch_end=False,
+                enable_version_counter=False,
             ),
             ProgressLines(label),
             LossCurve(folder / "loss.json"),
         ],
+        plugins=[KeptCheckpoints()],
     )
     loader: DataLoader[Batch] = DataLoader(
         data, batch, shuffle=True, drop_last=True, collate_fn=collate
     )
-    trainer.fit(module, loader, ckpt_path=str(last) if last.exists() else None, weights_only=True)
-    trainer.save_checkpoint(last)
+    last = find_checkpoint(folder, print_line)
+    trainer.fit(module, loader, ckpt_path=last, weights_only=True)
+    trainer.save_checkpoint(folder / LAST)
 
 
 def train_autoencoder(folder: Path, data: ShapesDataset, steps: int, batch: int) -> None:
@@ -250,7 +254,8 @@ def train_autoencoder(folder: Path, data: ShapesDataset, steps: int, batch: int)
         ),
         flush=True,
     )
-    vae.save_pretrained(folder / "vae")
+    with create_folder(folder / "vae", replace=True) as draft:
+        vae.save_pretrained(draft)
 
 
 def load_work(folder: Path) -> Backbone:
@@ -286,7 +291,7 @@ def export(folder: Path, target: Path, dtype: torch.dtype = torch.float16) -> No
     backbone = load_work(folder)
     module = DenoiserTraining(backbone, lr=0.0, steps=1)
     checkpoint = torch.load(
-        folder / "denoiser_training" / "last.ckpt", map_location="cpu", weights_only=True
+        folder / "denoiser_training" / LAST, map_location="cpu", weights_only=True
     )
     module.load_state_dict(checkpoint["state_dict"])
     module.average.load_state_dict(checkpoint["average"])

@@ -16,7 +16,12 @@ from torch import Tensor
 from conf.files import named_when_full
 from lightning_modules.training.progress import LOSSES, PRUNE, Step, format_step
 
-__all__ = ["MetricLines", "ProgressLines", "StopOnRequest"]
+__all__ = ["MetricLines", "ProgressLines", "StopOnRequest", "print_line"]
+
+
+def print_line(line: str, share: float) -> None:
+    """Progress for people: the line alone."""
+    print(line, flush=True)
 
 
 class ProgressLines(L.Callback):
@@ -27,7 +32,7 @@ class ProgressLines(L.Callback):
         self, label: str, every: float = 30.0, emit: Callable[[str, float], None] | None = None
     ) -> None:
         self.label, self.every = label, every
-        self.emit = emit or (lambda line, share: print(line, flush=True))
+        self.emit = emit or print_line
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = self.last = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from conf.files import drop, is_damage, write_atomically
 __all__ = ["LAST", "PREVIOUS", "KeptCheckpoints", "find_checkpoint"]
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+THEN = "training goes on from the one before, or from the start"
 
 
 class KeptCheckpoints(TorchCheckpointIO):
@@ -53,14 +55,24 @@ def find_checkpoint(folder: Path, emit: Callable[[str, float], None]) -> Path | 
         if not path.exists():
             continue
         try:
+            with zipfile.ZipFile(path) as file:  # As torch writes them
+                if broken := file.testzip():
+                    raise zipfile.BadZipFile(f"{broken} has another check sum")
             content = torch.load(path, map_location="meta", weights_only=True, mmap=True)
             step = content["global_step"]
         except Exception as error:
             if not is_damage(error):
                 raise
-            then = "training goes on from the one before, or from the start"
-            drop(path, emit, str(error).partition("\n")[0] or type(error).__name__, then)
+            drop(path, emit, _describe(path, error), THEN)
             continue
         emit(f"training: goes on from step {step}", 0.0)
         return path
     return None
+
+
+def _describe(path: Path, error: Exception) -> str:
+    if path.stat().st_size == 0:
+        return "it is empty"
+    if isinstance(error, zipfile.BadZipFile) and not zipfile.is_zipfile(path):
+        return "no whole checkpoint"
+    return str(error).partition("\n")[0].partition(". ")[0] or type(error).__name__

@@ -279,8 +279,14 @@ def make_slots(
     worker in others.
     """
     each, automatic = config.trainer.devices, config.workers == "auto"
-    if not automatic and not re.fullmatch("[1-9][0-9]*", config.workers):
-        raise LaunchError(f"workers={config.workers}: expected auto or a number of at least 1")
+    if not automatic and not (
+        re.fullmatch("[1-9][0-9]{0,5}", config.workers)
+        and int(config.workers) <= schema.MOST_WORKERS
+    ):
+        raise LaunchError(
+            f"workers={config.workers}: expected auto or a number of at least 1 and of at most "
+            f"{schema.MOST_WORKERS:,}"
+        )
     if config.launch is not None:
         # Where its processes run is for the launcher to say
         at_once = 1 if automatic else int(config.workers)

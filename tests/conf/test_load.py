@@ -299,3 +299,16 @@ def test_the_help_has_whole_comments_of_files() -> None:
     for path in FOLDER.glob("*/*.yaml"):
         lines = [line for line in path.read_text().splitlines() if line.startswith("#")]
         assert lines[-1].lstrip("# ") in text, path
+
+
+def test_every_number_has_a_limit_at_both_ends_and_says_it() -> None:
+    for key, setting in describe(Sweep).settings.items():
+        if setting.kind in (int, float) and key != "until":
+            assert {*setting.limits} & {"minimum", "above"}, key
+            assert {*setting.limits} & {"maximum", "below"}, key
+    text = error("trainer.steps=1000000000000")
+    assert "trainer.steps=1000000000000" in text and "at most 100,000,000" in text
+    assert "at most 1,000" in error("trainer.lr=1e300")
+    # "Never", and as good as without a limit
+    for word in ("trainer.checkpoint_every=1000000000", "trainer.clip=1e9", "retries=100"):
+        conf.load([word])

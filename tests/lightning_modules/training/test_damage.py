@@ -5,16 +5,22 @@ from __future__ import annotations
 
 import errno
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch import nn
+from torch.utils.data import Dataset, default_collate
 
 from conf import load as conf
 from conf.files import DiskFull
 from conf.schema import Run
+from lightning_modules.embedded import pretrain
 from lightning_modules.training import run as train
 from lightning_modules.training.callbacks import StopOnRequest
 from lightning_modules.training.checkpoints import KeptCheckpoints, find_checkpoint
@@ -157,3 +163,61 @@ def test_a_checkpoint_replaces_the_one_before_only_when_it_is_whole(
     # Killed between the two renames
     path.unlink()
     assert find_checkpoint(tmp_path, lambda *_: None) == tmp_path / "previous.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda content: b"", "it is empty"),
+        (lambda content: content[:-1], "no whole checkpoint"),
+        (lambda content: bytes(len(content)), "no whole checkpoint"),
+        # Names and sizes are all there, a block of numbers is not
+        (lambda content: content.replace(b"\0\0\x80?" * 4096, bytes(4 * 4096)), "check sum"),
+    ],
+)
+def test_a_checkpoint_that_lacks_a_part_is_left_out_with_a_whole_line(
+    tmp_path: Path, damage: Callable[[bytes], bytes], reason: str
+) -> None:
+    path = tmp_path / "last.ckpt"
+    for step in (1, 2):
+        content = {"global_step": step, "weights": torch.ones(8192)}
+        KeptCheckpoints().save_checkpoint(content, path)
+    path.write_bytes(damage(path.read_bytes()))
+    lines: list[str] = []
+    found = find_checkpoint(tmp_path, lambda line, share: lines.append(line))
+    assert found == tmp_path / "previous.ckpt" and not path.exists()
+    (told,) = re.findall(rf"{re.escape(str(path))} is damaged \((.*)\): dropped", lines[0])
+    assert told.endswith(reason)
+
+
+def test_the_embedded_trainings_go_on_from_a_whole_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain, "collate", default_collate)
+
+    class Tiny(L.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(1, 1)
+
+        def training_step(self, batch: Any) -> Any:
+            return self.layer(batch["x"]).square().mean()
+
+        def configure_optimizers(self) -> Any:
+            return torch.optim.SGD(self.parameters(), 1e-3)
+
+    class Data(Dataset):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> Any:
+            return {"x": torch.ones(1)}
+
+    for steps in (2, 4):
+        pretrain.fit(Tiny(), Data(), tmp_path, steps, 2, "32-true", "tiny")
+    cut(tmp_path / "last.ckpt", 0.5)
+    (tmp_path / "loss.json").write_text('[{"step": ')
+    pretrain.fit(Tiny(), Data(), tmp_path, 100, 2, "32-true", "tiny")
+    told = capsys.readouterr().out
+    assert f"{tmp_path / 'last.ckpt'} is damaged" in told and "goes on from step 2" in told
+    assert [point["step"] for point in json.loads((tmp_path / "loss.json").read_text())] == [100]

@@ -95,6 +95,11 @@ def test_cores_are_shared_out(words: list[str], gpus: str, threads: int) -> None
         (["workers=many"], "", "workers=many: expected auto or a number of at least 1"),
         (["workers=0"], "", "workers=0: expected auto or a number of at least 1"),
         (["workers=02"], "", "workers=02: expected auto or a number of at least 1"),
+        (
+            ["workers=1001"],
+            "",
+            "workers=1001: expected auto or a number of at least 1 and of at most 1,000",
+        ),
         (["workers=3"], "0,1", "trainer.devices=1 take 3 GPUs, but there are 2 (0, 1)"),
         (["trainer.devices=4"], "0,1", "trainer.devices=4 take 4 GPUs, but there are 2 (0, 1)"),
         (["devices=1,1"], "0,1", "devices=1,1: expected each GPU once"),
