@@ -276,14 +276,23 @@ _READERS: dict[Any, Any] = {
 }
 
 
-def option(kind: type) -> Callable[[str], Any]:
-    """The ``type=`` of an argparse option that reads ``kind`` as settings do."""
+def option(
+    kind: type, minimum: float | None = None, maximum: float | None = None
+) -> Callable[[str], Any]:
+    """The ``type=`` of an argparse option that reads ``kind`` as settings do, a number within these
+    limits."""
 
     def read_option(text: str) -> Any:
         try:
-            return read(kind, Written(text))
+            value = read(kind, Written(text))
+            if (minimum is None or value >= minimum) and (maximum is None or value <= maximum):
+                return value
+            raise Misread
         except Misread as error:
             what = {int: "an integer", float: "a number"}.get(kind, kind.__name__)
+            ends = {"of at least": minimum, "of at most": maximum}
+            limits = [f"{name} {end:,}" for name, end in ends.items() if end is not None]
+            what = f"{what} {' and '.join(limits)}".rstrip()
             reason = f"; {error}" if str(error) else ""
             raise argparse.ArgumentTypeError(f"{text}: expected {what}{reason}") from None
 

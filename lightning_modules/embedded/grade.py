@@ -132,11 +132,19 @@ def main(argv: list[str] | None = None) -> None:
         help="'embedded' or a diffusers folder (default: embedded)",
     )
     parser.add_argument(
-        "--images", type=option(int), default=512, help="images in each row (default: 512)"
+        "--images",
+        type=option(int, 1, 10_000_000),
+        default=512,
+        help="images in each row (default: 512)",
     )
-    parser.add_argument("--steps", type=option(int), default=8, help="sampler steps (default: 8)")
     parser.add_argument(
-        "--guidance", type=option(float), default=3.0, help="classifier-free guidance (default: 3)"
+        "--steps", type=option(int, 1, 100_000_000), default=8, help="sampler steps (default: 8)"
+    )
+    parser.add_argument(
+        "--guidance",
+        type=option(float, 0, 1000),
+        default=3.0,
+        help="classifier-free guidance (default: 3)",
     )
     parser.add_argument(
         "--card",

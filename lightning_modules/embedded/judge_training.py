@@ -28,6 +28,7 @@ from torch.utils.data import DataLoader
 
 from conf.describe import show_count
 from conf.places import find_obstacle
+from conf.schema import MAX_SEED
 from conf.values import option
 from datamodules.shapes.world import Scene, Thing
 from lightning_modules.embedded.judge import (
@@ -305,34 +306,40 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--steps",
-        type=option(int),
+        type=option(int, 1, 100_000_000),
         default=2000,
         help="optimiser steps, rounded up to hundreds (default: %(default)s)",
     )
     parser.add_argument(
-        "--batch", type=option(int), default=64, help="images per step (default: %(default)s)"
+        "--batch",
+        type=option(int, 1, 65_536),
+        default=64,
+        help="images per step (default: %(default)s)",
     )
     parser.add_argument(
-        "--lr", type=option(float), default=4e-3, help="peak learning rate (default: %(default)s)"
+        "--lr",
+        type=option(float, 0, 1000),
+        default=4e-3,
+        help="peak learning rate (default: %(default)s)",
     )
     parser.add_argument(
         "--pool",
-        type=option(int),
+        type=option(int, 1, 10_000_000),
         default=32000,
         help="rendered images kept in memory, 12 kB each (default: %(default)s)",
     )
     parser.add_argument(
         "--seed",
-        type=option(int),
+        type=option(int, 0, MAX_SEED),
         default=0,
         help="seed of weights and batches (default: %(default)s)",
     )
     parser.add_argument(
-        "--threads", type=option(int), default=1, help="CPU threads (default: %(default)s)"
+        "--threads", type=option(int, 1, 1024), default=1, help="CPU threads (default: %(default)s)"
     )
     parser.add_argument(
         "--measure",
-        type=option(int),
+        type=option(int, 1, 1_000_000),
         default=700,
         help="fresh renders per line of the card (default: %(default)s)",
     )

@@ -332,34 +332,45 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--images",
-        type=option(int),
+        type=option(int, 1, 10_000_000),
         default=32_000,
         help="training images to render (default: 32000)",
     )
     parser.add_argument(
-        "--vae-steps", type=option(int), default=1500, help="autoencoder steps (default: 1500)"
+        "--vae-steps",
+        type=option(int, 1, 100_000_000),
+        default=1500,
+        help="autoencoder steps (default: 1500)",
     )
     parser.add_argument(
-        "--steps", type=option(int), default=6000, help="denoiser steps (default: 6000)"
+        "--steps",
+        type=option(int, 1, 100_000_000),
+        default=6000,
+        help="denoiser steps (default: 6000)",
     )
     parser.add_argument(
-        "--batch", type=option(int), default=32, help="samples a step in both stages (default: 32)"
+        "--batch",
+        type=option(int, 1, 65_536),
+        default=32,
+        help="samples a step in both stages (default: 32)",
     )
     parser.add_argument(
         "--lr",
-        type=option(float),
+        type=option(float, 0, 1000),
         default=1e-3,
         help="peak learning rate of the denoiser (default: 1e-3)",
     )
     parser.add_argument(
         "--threads",
-        type=option(int),
+        type=option(int, 1, 1024),
         default=torch.get_num_threads(),
         help="CPU threads (default: all)",
     )
     args = parser.parse_args(argv)
     if reason := find_obstacle(args.output):
         parser.error(f"--output {args.output} cannot be written to: {reason}")
+    if args.images < args.batch:
+        parser.error(f"--images {args.images} make no batch of --batch {args.batch}: lower it")
     torch.set_num_threads(args.threads)
     L.seed_everything(0, verbose=False)
     if args.stage != "export":

@@ -28,6 +28,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Request", "trial_config"]
 
+# What the training prompts made of concepts depend on, and what they have to fit
+CONCEPT_WORDS = {
+    *("data", "data.name", "data.concepts", "data.objects", "data.joins", "data.article"),
+    *("data.concept_draw", "levels", "cells", "backbone", "backbone.path", "method"),
+}
+
 
 @dataclass
 class Request:
@@ -120,8 +126,8 @@ class Request:
         objectives = self.config.objectives if self.config.mode == "search" else []
         wanted, shown = {self.sweep.headline, *objectives}, [m.key for m in self.sweep.metrics]
         seen: dict[str, Findings] = {}
-        # Else they are the sweep's own, whose concepts are known
-        own_data = any(word.startswith(("data", "levels=")) for word in self.words)
+        # Else they are the sweep's own, which are known to fit
+        own = any(word.partition("=")[0] in CONCEPT_WORDS for word in self.words)
         acting = []  # What is told of the cells with a method
         for cell in self.cells:
             run = self.run((cell.text, self.config.seed))
@@ -129,7 +135,7 @@ class Request:
                 try:
                     with warnings.catch_warnings():
                         warnings.simplefilter("ignore")  # The trial itself will say it
-                        if own_data:
+                        if own:
                             check_concepts(run)
                         seen[facts] = foresee(run, _Lines(), wanted)
                 except (ValueError, OSError, ImportError) as error:

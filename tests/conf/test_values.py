@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import dataclasses
 import random
 from pathlib import Path
@@ -226,3 +227,23 @@ def test_options_of_other_commands_read_numbers_alike(capsys: Any) -> None:
         with pytest.raises(SystemExit):
             parser.parse_args(words)
         assert f"{words[1]}: expected a" in capsys.readouterr().err
+
+
+def test_numbers_of_other_commands_have_limits_and_say_them(capsys: Any) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--batch", type=option(int, 1, 65_536))
+    for word in ("0", "-3", "65537"):
+        with pytest.raises(SystemExit):
+            parser.parse_args(["--batch", word])
+        told = capsys.readouterr().err
+        assert f"{word}: expected an integer of at least 1 and of at most 65,536" in told
+    calls = [
+        (path.name, ast.unparse(node))
+        for folder in ("lightning_modules", "datamodules", "sweeps", "reports")
+        for path in (Path(__file__).parents[2] / folder).rglob("*.py")
+        if "option(" in (text := path.read_text(encoding="utf-8"))
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "option"
+    ]
+    assert len(calls) > 10
+    assert not [call for call in calls if call[1] in ("option(int)", "option(float)")]
