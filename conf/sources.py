@@ -60,6 +60,9 @@ def read_words(argv: Sequence[str], index: SchemaIndex) -> dict[str, Any]:
     values = {}
     for word in argv:
         key, equals, text = word.partition("=")
+        if key in index.settings and equals and not text:
+            nothing = f"; {key}=null for none" if index.settings[key].optional else ""
+            raise ConfigError(f"{word} has no value: expected key=value{nothing}")
         if word.startswith("-") or not (equals and key and text):
             raise ConfigError(
                 f"{word}: expected key=value, --help lists all "

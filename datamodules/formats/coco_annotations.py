@@ -249,7 +249,7 @@ class CocoReader(Reader):
             problems.add("id given twice", path, detail)
 
     def _add_annotations(self, path: Path, lists: Lists, problems: Problems) -> None:
-        names = lists.names()
+        names, several = lists.names()
         self.notes["categories"] = self.notes["categories"] or [
             names[i] for i in sorted(names, key=numbers_first)
         ]
@@ -280,6 +280,8 @@ class CocoReader(Reader):
                     if label is None:
                         wrong, detail = "unknown category", f"{entry.what} names category "
                         detail += repr(entry.category)
+                        if isinstance(entry.category, int | str) and entry.category in several:
+                            detail += f", which is {' and '.join(several[entry.category])}"
                     else:
                         record.annotations.append(NamedEntry(label, entry))
             if wrong:

@@ -96,14 +96,15 @@ class Lists:
         else:
             self.images.append(entry if isinstance(entry, ListedImage) else _fields(entry))
 
-    def names(self) -> dict[Any, str]:
-        """The names of the categories by id, without ids of several names."""
+    def names(self) -> tuple[dict[Any, str], dict[Any, list[str]]]:
+        """The names of the categories by id, and apart from them those of ids of several names."""
         names: dict[Any, set[str]] = {}
         for category in self.categories:
             key, name = category.get("id"), category.get("name")
             if isinstance(key, int | str) and isinstance(name, str) and name.strip():
                 names.setdefault(key, set()).add(name)
-        return {key: given.pop() for key, given in names.items() if len(given) == 1}
+        several = {key: sorted(given) for key, given in names.items() if len(given) > 1}
+        return {key: min(given) for key, given in names.items() if key not in several}, several
 
 
 def _fields(image: dict[str, Any]) -> ListedImage:

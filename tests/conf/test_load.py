@@ -126,7 +126,7 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
         ("--seeds=4", ["--seeds=4", "key=value", "did you mean seeds?"]),
         ("--foo", ["--foo", "key=value", "--help"]),
         ("seeds", ["expected key=value"]),
-        ("seeds=", ["expected key=value"]),
+        ("seeds=", ["seeds= has no value: expected key=value"]),
         ("=3", ["expected key=value"]),
     ],
 )

@@ -168,6 +168,7 @@ def test_categories_without_one_name_are_unknown(tmp_path: Path, entry: Any):
     found = CocoDataset(tmp_path, "val2017", 64)
     assert [o.label for o in found.instances(0)] == ["toothbrush"]
     detail = f"{path}: annotation 1 names category 18"
+    detail += ", which is cat and dog" if entry == "two names" else ""
     assert found.manifest["problems"] == {"unknown category": {"count": 1, "examples": [detail]}}
 
 
