@@ -51,8 +51,12 @@ def state_looks(tags: Mapping[str, str]) -> str:
                 "compared on those of that look."
             )
         return text
+    if last.get("alone"):
+        text += (
+            f" There is one comparison; its interval is one of {prose.show_level(last['level'])} "
+            "%, since one that is narrow by luck ends the sweep."
+        )
     return (
         f"{text} It stops by width, ±{float(last['until']):g}, not by what is claimed; in "
-        "simulated sweeps at least one interval then missed its true value in 0 to 6 %, with a "
-        "single comparison in up to 8 %."
+        "simulated sweeps at least one interval then missed its true value in 0 to 6 %."
     )

@@ -39,9 +39,8 @@ WORST = 6  # Comparisons that a prediction is made for
 UNPAID = "the budget does not pay for more"
 # With fewer degrees of freedom for the scatter of trainings (five seeds of five cells have so many)
 # a width ends a sweep only if intervals that err so much as often are as narrow: over later looks,
-# too, at least one then misses in 2 to 6 % of simulated sweeps, where without it up to 8 % do. A
-# single comparison has one degree of freedom a seed: an interval that errs a third as often
-SURE, EARLY, ALONE = 16, 0.6, 0.3
+# too, at least one then misses in 2 to 6 % of simulated sweeps, where without it up to 8 % do
+SURE, EARLY = 16, 0.6
 FOLD = 4  # Times as many prompts at once, at most, where nothing is predicted to be enough
 
 
@@ -101,9 +100,7 @@ class Reading:
     def end_level(self, seeds: int) -> float:
         """Of the interval whose width ends a sweep of so many seeds."""
         c = self.comparison
-        if c.degrees_a_seed * (seeds - 1) >= SURE:
-            return c.level
-        return 1 - (1 - c.level) * (EARLY if c.degrees_a_seed > 1 else ALONE)
+        return 1 - (1 - c.level) * (EARLY if c.degrees_a_seed * (seeds - 1) < SURE else 1)
 
     def unseen(self, images: int) -> float:
         """The share of images that differ of which so many may show none, in any comparison of the

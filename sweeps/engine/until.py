@@ -75,7 +75,8 @@ def add_looks(
     if last is None or (last.until, last.primary, last.first) != same:
         first = max(seeds, least)
         spent = len(history.claimed(config.seed))
-        last = Round(until, plan_stages(first), spent, primary, config.seed)
+        alone = sum(not cell.untouched for cell in request.cells) == 2
+        last = Round(until, plan_stages(first), spent, primary, config.seed, alone)
         history = history.add(last)
     look = last.last
     now = (look.after or look.design) if look else None
