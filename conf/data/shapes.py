@@ -39,8 +39,8 @@ def check(config: Run) -> None:
     rendered_images(config)
 
 
-# It is rendered in one layout, with one split to train on
-UNREAD = ("layout", "train_split", "split_by", "detokenise", "subjects")
+# It is rendered in one layout, with one split to train on; no two shapes of a scene have one name
+UNREAD = ("layout", "train_split", "split_by", "detokenise", "subjects", "singular")
 DATA = DataSpec(
     "captions",
     embedded=lambda config: True,

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from conf.contents import digest_contents, list_files
+from conf.describe import nearest
 
 LIGHT = "light"
 # Files that decide what the light tagger finds
@@ -19,10 +20,11 @@ PARTS = ("lexicon.py", "runs.py", "asides.py", "nouns.py", "nouns.json", "catego
 def find_pipeline(name: str) -> Path:
     """The folder of an installed spaCy pipeline, spaCy itself not loaded. Raises ValueError in one
     line with the command that installs what is missing."""
+    hint = nearest(name, [LIGHT])
     if find_spec("spacy") is None:
         raise ValueError(
             f"data.tagger={name!r}: spaCy is not installed; pip install spacy && "
-            f"python -m spacy download {name}, or data.tagger={LIGHT}"
+            f"python -m spacy download {name}, or data.tagger={LIGHT}{hint}"
         )
     folder = Path(name)
     if not folder.is_dir():
@@ -30,7 +32,7 @@ def find_pipeline(name: str) -> Path:
         if found is None or not found.origin:
             raise ValueError(
                 f"data.tagger={name!r}: expected {LIGHT}, or a spaCy pipeline that is installed; "
-                f"python -m spacy download {name}"
+                f"python -m spacy download {name}{hint}"
             )
         folder = Path(found.origin).parent
     if not any(folder.rglob("config.cfg")):

@@ -55,7 +55,9 @@ def _continues(tokens: list[Token], run: list[int], i: int, finite: bool) -> boo
     if is_in(token, "determiners"):
         return not run
     if _is_function(tokens, run, i) or (
-        run and is_in(token, "after_nouns") and not _noun_follows(tokens, i)
+        is_in(token, "after_nouns")
+        and (run or not (i and is_in(tokens[i - 1], "determiners")))
+        and not _noun_follows(tokens, i)
     ):
         return False
     return not _is_verb(tokens, run, i, finite) and not is_adverb(token.text)
@@ -307,6 +309,8 @@ def _noun_follows(tokens: list[Token], i: int) -> bool:
     if i + 1 >= len(tokens):
         return False
     text = tokens[i + 1].text
+    if text in LISTS["after_nouns"] and not _noun_follows(tokens, i + 1):
+        return False  # "a kite flying high in the sky", but "high mountains"
     return (
         text[0].isalpha()
         and text not in LISTS["determiners"]

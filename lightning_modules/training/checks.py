@@ -251,6 +251,11 @@ def _check_data(config: Run) -> None:
             f"data.drop_captions={data.drop_captions:g} with data={data.name}: only captions of "
             "images can be dropped; set it to 0"
         )
+    if data.drop_captions >= 1:
+        raise ValueError(
+            f"data.drop_captions={data.drop_captions:g}: no caption would be left to train on; "
+            "expected a share below 1"
+        )
     if data.cache == "all" and (kind == "scene" or data.concepts):
         raise ValueError(
             "data.cache=all keeps encoded captions, but here they are made in each step: set "

@@ -99,6 +99,8 @@ def _list_ways(
         total = costs.between(design, plan)
         if costs.measured:
             return f"about {format_duration(total)}"
+        if not costs.training:  # Trained on each prompt, or not at all
+            return f"as long as {show_count(round(total / costs.image), 'image')}"
         return f"as long as {show_count(round(total / costs.training), 'training')}"
 
     def add(plan: Design) -> str:

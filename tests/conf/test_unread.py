@@ -18,7 +18,7 @@ COMPOSED = {"objects": 3, "concept_draw": "batch", "joins": ["and"], "article": 
 UNREAD: dict[str, dict[str, Any]] = {
     "shapes": {
         **{"layout": "coco2017", "train_split": "nope", "split_by": "all", "detokenise": True},
-        "subjects": 3,
+        **{"subjects": 3, "singular": "none"},
     },
     "coco": {"split_by": "all", "detokenise": True, "subjects": 3},
     "flickr30k": {"subjects": 3},

@@ -188,3 +188,10 @@ def test_a_plan_with_a_folder_of_weights_prints_the_plan_alone(tmp_path: Path) -
     )
     assert done.returncode == 2 and done.stdout == ""
     assert re.fullmatch("error: .*evaluation.steps=2000: .*\n", done.stderr), done.stderr
+
+
+def test_a_plan_whose_cells_train_on_each_prompt_counts_images(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_preview(request("smoothing", f"output={tmp_path}", "method.separate.test_time=2"))
+    assert "images)" in " ".join(capsys.readouterr().out.split())

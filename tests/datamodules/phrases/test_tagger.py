@@ -141,6 +141,8 @@ def test_what_is_not_installed_is_said_with_the_command_that_installs_it(
     config = conf.replace(Run(), {"output": str(tmp_path), "data.tagger": "en_core_web_sm"})
     with pytest.raises(ValueError, match="pip install spacy"):
         check(config)
+    with pytest.raises(ValueError, match=r"data.tagger='ligth'.*did you mean light\?"):
+        find_pipeline("ligth")
     there["spacy"] = importlib.util.find_spec("json")
     with pytest.raises(ValueError, match="python -m spacy download en_core_web_sm"):
         check(config)

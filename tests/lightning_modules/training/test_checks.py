@@ -179,6 +179,7 @@ SUBJECTS = [
             "^method.masks.text_binding cannot change after training",
         ),
         ("mcgm", {**SCENE, "data.drop_captions": 0.1}, "drop_captions=0.1 with data=scene"),
+        ("separate_enhance", {"data.drop_captions": 1.0}, "drop_captions=1: no caption would be"),
         (
             "separate_enhance",
             {"method.separate.inputs": "images", **PROMPTS},
