@@ -23,6 +23,7 @@ from datamodules.phrases.lexicon import BREAKS, LISTS, NOUNS_IN_ING, word_set
 from datamodules.phrases.nouns import aside_spans
 from datamodules.phrases.quantities import PART, Quantity, quantity
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
+from datamodules.phrases.telling_apart import are_told_apart
 
 # Colour, where the data set knows it, and category
 Name = tuple[str | None, str]
@@ -86,10 +87,11 @@ def link(
     * A plural means all objects of the category; so does "sheep" or "broccoli" unless "a" or the
       like stands before it, "each dog" and "a herd of zebra" (`quantities`). Singulars that name
       the category as often as
-      there are objects of it mean one each: the first mention the first object and so on. Of more
-      objects a singular means, by ``singular``: "one", that which stands out (`standing_out`; where
-      none does, or several mentions want one, the words are left out); "all" of them; or "none",
-      and the words are left out. "One of the dogs" is a singular.
+      there are objects of it mean one each, the first mention the first object and so on, unless
+      words tell them apart ("a small dog beside a big dog"): no order says which is which. Of more
+      objects, and of these, a singular means, by ``singular``: "one", that which stands out
+      (`standing_out`; where none does, or several mentions want one, the words are left out); "all"
+      of them; or "none", and the words are left out. "One of the dogs" is a singular.
     * A number means all objects where there are as many, or fewer: the annotations, or the crop,
       lack the rest. Where there are more, ``singular`` decides as above, on as many as it says. So
       it does on "some of the dogs", which "one" leaves out: nothing says which.
@@ -123,6 +125,7 @@ def link_or_say_why(
         forms = {_plain(caption[start:end]) for start, end, _ in of_name}
         wanted = [_quantity(caption, mention) for mention in of_name]
         in_turn = len(of_name) == len(objects[name]) and len(forms) == 1 and set(wanted) == {1}
+        in_turn = in_turn and not are_told_apart(caption, of_name)
         for i, (start, end, _) in enumerate(of_name):
             meant = objects[name][i : i + 1] if in_turn else objects[name]
             number = wanted[i]

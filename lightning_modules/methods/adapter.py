@@ -84,7 +84,7 @@ class AdapterFolder:
             log.warning(notice)
         own = self.adapter.state_dict()
         kept = {name: tensor for name, tensor in own.items() if name.startswith(self.may_lack)}
-        self.adapter.load_state_dict(kept | file.read_tensors())
+        self.adapter.load_state_dict(kept | file.read_tensors(own))
 
     def check_weights(self, folder: Path | str) -> tuple[AdapterFile, str | None]:
         """What `load_weights` refuses by the card and the names and shapes of its tensors, of which

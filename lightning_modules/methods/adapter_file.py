@@ -164,9 +164,9 @@ class AdapterFile:
                 f"made with (its {CARD})"
             )
 
-    def read_tensors(self) -> dict[str, Tensor]:
-        """The tensors, on the CPU. Raises AdapterError where they are not those that the card was
-        written with, or some number is not finite."""
+    def read_tensors(self, own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors, on the CPU, as the types of ``own``. Raises AdapterError where they are not
+        those that the card was written with, or some number is not finite or not in that type."""
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -184,6 +184,13 @@ class AdapterFile:
         for name, tensor in tensors.items():
             if self.types[name] in FLOATS and not tensor.isfinite().all():
                 raise AdapterError(f"{path}: {name} holds numbers that are not finite; train again")
+            tensors[name] = cast = tensor.to(own[name].dtype)
+            if cast.is_floating_point() and not cast.isfinite().all():
+                kind = str(cast.dtype).removeprefix("torch.")
+                raise AdapterError(
+                    f"{path}: {name} holds numbers that are not finite as {kind}, which it is "
+                    "used in; train again"
+                )
         return tensors
 
 
@@ -243,7 +250,7 @@ def _read_settings(path: Path, name: str, card: Mapping[str, Any]) -> Run:
     try:
         return conf.replace(Run(), conf.literal(values), str(path))
     except conf.ConfigError as error:
-        raise AdapterError(str(error)) from error
+        raise AdapterError(_one_line(error)) from error
 
 
 def _read_head(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:

@@ -71,6 +71,42 @@ def test_several_objects_of_a_name(caption: str, columns: list[list[int]]):
     assert [mask for _, mask in found(caption, instance("dog", 0), instance("dog", 2))] == columns
 
 
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a small dog beside a big dog",
+        "a black dog and a white dog",
+        "a dog on the right and a dog on the left",
+        "a dog with a bone and a dog",
+        "a dog wearing a hat next to a dog",
+        "his dog and her dog",
+        "a sitting dog and a dog",
+    ],
+)
+def test_mentions_that_are_told_apart_are_not_taken_in_turn(caption: str):
+    dogs = [instance("dog", 0), instance("dog", 2)]
+    assert link(caption, dogs) == [] and link(caption, dogs, "none") == []
+    assert [p.mask[0].nonzero().flatten().tolist() for p in link(caption, dogs, "all")] == [
+        [0, 2],
+        [0, 2],
+    ]
+    assert link_or_say_why(caption, dogs).left_out == [("dog", SINGULAR)] * 2
+
+
+@pytest.mark.parametrize(
+    "caption",
+    [
+        "a big dog and a big dog",
+        "a dog and another dog on a couch",
+        "a dog chases the other dog",
+        "a dog, a dog",
+    ],
+)
+def test_mentions_that_are_alike_are_taken_in_turn(caption: str):
+    dogs = [instance("dog", 0), instance("dog", 2)]
+    assert [p.mask[0].nonzero().flatten().tolist() for p in link(caption, dogs)] == [[0], [2]]
+
+
 def blob(label: str, rows: slice, columns: slice) -> Instance:
     """A rectangle on an image of 8x8."""
     mask = torch.zeros(8, 8, dtype=torch.bool)

@@ -17,7 +17,7 @@ from helpers.marks import slow
 from safetensors.torch import load_file, save_file
 
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.methods.adapter_file import AdapterError, file_digest
+from lightning_modules.methods.adapter_file import AdapterError, AdapterFile, file_digest
 from lightning_modules.methods.base import Method
 
 
@@ -119,6 +119,11 @@ FAULTS: dict[str, tuple[Any, str]] = {
     "source": (put("backbone", "source", value={}), f"{CARD}: backbone.source={{}}: expected a"),
     "revision": (put("backbone", "revision", value=1.5), f"{CARD}: backbone.revision=1.5: exp"),
     "nan": (fill(float("nan")), f"{TENSORS}: heads.* not finite"),
+    "beyond the type": (
+        rewrite(lambda t: t.update({first(t): t[first(t)].double().fill_(1e300)})),
+        f"{TENSORS}: heads.* not finite as float32",
+    ),
+    "lines": (put(*GATE, "x\ny", value=1), f"method.gate.x y=1 .*{CARD}"),
     "infinite": (fill(float("inf")), f"{TENSORS}: heads.* not finite"),
     "other file": (rewrite(lambda t: t[first(t)].add_(1), signed=False), f"{TENSORS} is not the"),
     "renamed": (rewrite(lambda t: t.update(x=t.pop(first(t)))), f"{TENSORS} does not fit"),
@@ -143,6 +148,22 @@ def test_a_folder_that_is_not_right_is_refused_in_one_line(
         Method.load_adapter(folder, sd1)
     assert "\n" not in str(error.value)
     assert {name: id(value) for name, value in sd1.unet.attn_processors.items()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "value"),
+    [
+        ("low rank", ("separate", "scale"), 1e308),
+        ("low rank", ("separate", "test_time"), 10**9),
+        ("mask tokens", ("masks", "token_scale"), 1e308),
+    ],
+)
+def test_what_drawing_multiplies_with_or_repeats_is_bounded(
+    saved: Callable[[str], Path], tmp_path: Path, name: str, keys: tuple[str, str], value: float
+):
+    folder = copy_of(saved(name), tmp_path / "changed", put("config", *keys, value=value))
+    with pytest.raises(AdapterError, match=rf"method\.{'.'.join(keys)}=.*{CARD}.*at most"):
+        AdapterFile.open(folder)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])
