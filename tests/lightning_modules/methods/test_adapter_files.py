@@ -100,7 +100,7 @@ FAULTS: dict[str, tuple[Any, str]] = {
     ),
     "width beyond all": (
         put(*GATE, "width", value=10**12),
-        f"method.gate.width=10+ .*{CARD}.*at most 65536",
+        f"method.gate.width=10+ .*{CARD}.*at most 65,536",
     ),
     "width": (put(*GATE, "width", value=10**4), f"{CARD}: method.gate.width=10+: .*at most"),
     "depth": (put(*GATE, "depth", value=10**2), f"{CARD}: method.gate.depth=10+: .*at most"),
