@@ -55,11 +55,13 @@ def draw_attention_maps(results: SweepResults, folder: Path) -> Picture | None:
         maps = [np.asarray(drawn.convert("RGB")) for drawn in both if drawn is not None]
         if prompts is None or len(maps) < 2:
             continue
-        top, side = LINE * 2, (WIDTH - BETWEEN) / 2
-        heights = [side * picture.shape[0] / picture.shape[1] for picture in maps]
         name = prose.name_cell(results, cell)
+        titles = [wrap(title, 48) for title in ("untouched backbone", name)]
+        lines = max(title.count("\n") for title in titles)
+        top, side = LINE * (2 + lines), (WIDTH - BETWEEN) / 2
+        heights = [side * picture.shape[0] / picture.shape[1] for picture in maps]
         with new_canvas(top + max(heights)) as (figure, axes):
-            for k, title in enumerate(("untouched backbone", name)):
+            for k, title in enumerate(titles):
                 left = k * (side + BETWEEN)
                 extent = (left, left + side, top + heights[k], top)
                 axes.imshow(maps[k], extent=extent, aspect="auto")
@@ -69,7 +71,7 @@ def draw_attention_maps(results: SweepResults, folder: Path) -> Picture | None:
                     "ha": "left",
                     "va": "bottom",
                 }
-                axes.text(left, top - 0.06, wrap(title, 48), **bold)
+                axes.text(left, top - 0.06, title, **bold)
             save(figure, folder, "maps", dpi=300)
         caption = (
             "Attention maps of the prompts' objects before (left) and after training (right, "

@@ -122,3 +122,14 @@ def test_attention_maps_stand_side_by_side_under_their_names(
     middle = shown.shape[1] // 2
     for half in (shown[20:, :middle], shown[20:, middle:]):
         assert half.std() > 10  # Both are there
+
+
+def test_a_long_name_stands_above_its_maps(
+    results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "separate_weight=1.0, enhance_weight=0.5, distillation_weight=1.0, side=16, sigma=0.5"
+    monkeypatch.setattr(prose, "name_cell", lambda *_: name)
+    assert maps.draw_attention_maps(results("grid"), tmp_path) is not None
+    shown = np.asarray(Image.open(tmp_path / "maps.png").convert("L"), dtype=float)
+    assert shown[:4].min() == 255, "the name is cut off at the top"
+    assert shown[:120].min() < 100
