@@ -230,10 +230,10 @@ def images_table(results: SweepResults) -> Table | None:
         "Images that are right, over all seeds and prompts, and the same prompt and seed compared "
         f"with the control {results.noun}: images won and lost, and the difference in share with a "
         f"95 % interval from {DRAWS} bootstrap samples that draw prompts and seeds independently "
-        "(generator seed 0). Wilson's interval takes images as independent, which they are not: it "
-        "is a lower bound of the uncertainty. With few seeds the bootstrap interval is too narrow, "
-        "with three it misses the true value up to four times as often as it should; the answer "
-        "does not rest on it."
+        "(generator seed 0). Wilson's interval takes images as independent, which they are not: of "
+        "other prompts like these it is too narrow. With few seeds the bootstrap interval is too "
+        "narrow, with three it misses the true value up to four times as often as it should; the "
+        "answer does not rest on it."
     )
     columns = ["Cell", "Right", "Wilson 95 %", "Won / lost", "Difference", "Clustered 95 %"]
     return Table(title, columns, rows, "", marks) if rows else None

@@ -99,10 +99,11 @@ def state_luck(results: SweepResults, luck: Luck) -> str:
     if not found.lucky:
         return f"By {name}, none of {tested} is lucky for every cell. {rule}"
     few = f"; the {LISTED} least likely are listed" if len(found.lucky) > LISTED else ""
+    chance = f"at most {found.by_chance:.1f}" if found.by_chance >= 0.05 else "fewer than 0.1"
     verb = "are" if len(found.lucky) > 1 else "is"
     return (
         f"By {name}, {len(found.lucky)} of {tested} {verb} lucky for every cell, where chance "
-        f"alone would give {found.by_chance:.1f}{few}. {rule}"
+        f"alone would give {chance}{few}. {rule}"
     )
 
 
@@ -123,7 +124,7 @@ def tabulate_luck(results: SweepResults, luck: Luck) -> Table | None:
     title = (
         "Noise seeds that are lucky for every cell: the mean of "
         f"{prose.lower(metric.label)} over all cells on this noise, and on the same prompt's "
-        "other noises."
+        "other noises. p: of this noise alone, not adjusted for the others."
     )
     columns = ["Noise", "Prompt", f"{metric.title} here", "On others", "p"]
     return Table(title, columns, rows)

@@ -232,7 +232,8 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
     if with_better:
         title += (
             " P(better): how often an image is better than the control's of the same seed and "
-            "prompt, equal ones as half, with an interval for all at once."
+            "prompt (of several noises, their mean), equal ones as half, with an interval for all "
+            "at once, by the rule of the answer."
         )
     return Table(title, columns, rows, note_missing_seeds(results), mark_rows(results.cells))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -11,7 +12,8 @@ import numpy as np
 
 from reports import prose, typeset
 from reports.judging import read_costs
-from reports.results import CellResults, SweepResults, SweptFactor
+from reports.per_image import metric_values
+from reports.results import CellResults, ReportedMetric, SweepResults, SweptFactor
 from reports.statistics import (
     CellComparisons,
     Variances,
@@ -33,6 +35,7 @@ __all__ = [
     "arrange_grid",
     "explain_variance",
     "list_sources",
+    "name_image",
     "show_share",
     "split_difference",
     "state_spending",
@@ -109,13 +112,14 @@ class Parts:
 
 @dataclass(frozen=True)
 class Variance:
-    """What is known of the headline's variance: ``sources`` of an image's, ``parts`` of a
-    difference's, what to spend on (``advice``)."""
+    """What is known of the headline's variance: ``sources`` of an image's (of the mean of a
+    prompt's ``images``), ``parts`` of a difference's, what to spend on (``advice``)."""
 
     label: str
     sources: tuple[Source, ...]
     parts: Parts | None
     advice: str
+    images: int = 1
 
 
 @dataclass(frozen=True)
@@ -158,7 +162,33 @@ def explain_variance(results: SweepResults, verdicts: MetricVerdicts) -> Varianc
         rho = 0.5 if len(results.controls) == 1 else 0.0
         spending = advise(parts, max(1, len(verdicts.levels)), rho, costs)
     sources = list_sources(results, table.y, table.own_prompts)
-    return Variance(verdicts.metric.label, tuple(sources), parts, state_spending(parts, spending))
+    advice = state_spending(parts, spending)
+    if parts is not None and spending is not None and _is_more_than(sources, parts):
+        advice += (
+            " Of trainings it has what intervals reckon with, by the design effect, which is the "
+            "larger of two estimates; the table of sources has that of all cells."
+        )
+    images = _count_noises(results, verdicts.metric)
+    return Variance(verdicts.metric.label, tuple(sources), parts, advice, images)
+
+
+def _is_more_than(sources: Sequence[Source], parts: Parts) -> bool:
+    """Whether a difference has more of trainings than the table of sources says."""
+    own = next((s.variance for s in sources if s.name == "cell × seed"), math.inf)
+    return parts.variances.seed > 2 * max(0.0, own) * (1 + ALIKE)
+
+
+def _count_noises(results: SweepResults, metric: ReportedMetric) -> int:
+    """The most images that a prompt has a mean of."""
+    for _, trial in results.trials():
+        if trial.samples is not None and (values := metric_values(trial.samples, metric)):
+            return max(Counter(name.rpartition("#")[0] for name in values).values())
+    return 1
+
+
+def name_image(images: int) -> str:
+    """What a value of the table is."""
+    return "an image" if images == 1 else f"the mean of a prompt's {images} images"
 
 
 def variance_blocks(variance: Variance | None, drawn: Picture | None) -> list[typeset.Block]:
@@ -168,7 +198,7 @@ def variance_blocks(variance: Variance | None, drawn: Picture | None) -> list[ty
     blocks = [typeset.heading("What to spend on"), typeset.paragraph(variance.advice)]
     blocks += [typeset.picture(drawn)] if drawn else []
     if variance.sources:
-        table = tabulate_sources(variance.sources, variance.label)
+        table = tabulate_sources(variance.sources, variance.label, variance.images)
         blocks.append(typeset.table(table, ["auto", 1.9, 1.7, 1.2, "fill"], 8.8, left=(0, 4)))
     return blocks
 
@@ -176,8 +206,9 @@ def variance_blocks(variance: Variance | None, drawn: Picture | None) -> list[ty
 def variance_tables(results: SweepResults, verdicts: MetricVerdicts) -> list[Table]:
     """The table of sources, where there is one."""
     variance = explain_variance(results, verdicts)
-    sources = variance.sources if variance else ()
-    return [tabulate_sources(sources, verdicts.metric.label)] if sources else []
+    if variance is None or not variance.sources:
+        return []
+    return [tabulate_sources(variance.sources, verdicts.metric.label, variance.images)]
 
 
 def list_sources(
@@ -310,15 +341,17 @@ def state_spending(parts: Parts | None, spending: Spending | None) -> str:
     return f"{heads[spending.first]}: {both[order[0]]}, {both[order[1]]}. {why}"
 
 
-def tabulate_sources(sources: Sequence[Source], label: str) -> Table:
-    """The table of variances; a variance below 0 is chance and counts as none."""
+def tabulate_sources(sources: Sequence[Source], label: str, images: int = 1) -> Table:
+    """The table of variances, of the mean of a prompt's ``images``; a variance below 0 is chance
+    and counts as none."""
     rows = [
         [s.name, _show_variance(s.variance), show_share(s.share), str(s.df), s.what]
         for s in sources
     ]
     title = (
-        f"{label}: where the variance of an image comes from, as shares of all. A source's "
-        "variance is estimated from mean squares and may be below 0 by chance, which counts as 0; "
+        f"{label}: where the variance of {name_image(images)} comes from, as shares of all. A "
+        "source's variance is estimated from mean squares and may be below 0 by chance, which "
+        "counts as 0; "
         f"{prose.join([s.name for s in sources if s.name in CANCEL])} are the same in all cells "
         "and leave a difference between cells alone."
     )

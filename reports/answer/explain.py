@@ -32,7 +32,8 @@ def explain_statistics(
     """The paragraphs of the section."""
     texts = [
         *conclusion.rule,
-        f"{explain_seeds(results)} Intervals of means are t-intervals over seeds.",
+        f"{explain_seeds(results)} Intervals of means are t-intervals over seeds, each for itself; "
+        "where seeds share their prompts they speak of these prompts only.",
     ]
     if any(part is not None and part.uncut is not None for e in entries for part in e.intervals):
         texts.append(
@@ -49,7 +50,8 @@ def explain_statistics(
     if spreads:
         noise = (
             f"Noise floor: the standard deviation of {prose.lower(metric.label)} over the seeds of "
-            f"the control {results.noun} is {prose.join(spreads)}."
+            f"the control {results.noun} is {prose.join(spreads)}; what all cells of a seed "
+            "share of it leaves a difference between them alone."
         )
         texts.append(f"{noise} {explain_resolution(results, entries)}".strip())
     return [text for text in texts if text]
@@ -85,8 +87,9 @@ def explain_resolution(results: SweepResults, entries: Sequence[CellMetric]) -> 
     size, smallest = found
     digits = count_decimals(entries, results.headline)
     return (
-        f"With {size} a true difference in {prose.lower(results.headline.label)} has to be "
-        f"about {prose.show(smallest, digits)} to be found with probability {100 * POWER:.0f} %."
+        f"With {size}, and variances as measured, a true difference in "
+        f"{prose.lower(results.headline.label)} has to be about {prose.show(smallest, digits)} for "
+        f"its interval to exclude 0 with probability {100 * POWER:.0f} %."
     )
 
 

@@ -219,16 +219,22 @@ def _state_interactions(results: SweepResults, effects: FactorEffects) -> str:
         return f"Effects depend on each other in {prose.join_some(listed, 3)}."
     decimals = effects.interactions[0].parts[0].verdict.decimals
     bound = prose.show_up(max(own.bound for own in effects.interactions), decimals)
+    parts = sum(len(own.parts) for own in effects.interactions)
+    at_once = f"{prose.show_level(effects.interactions[0].parts[0].verdict.level)} %"
+    at_once += ", all parts at once" if parts > 1 else ""
     what = "no interaction of two"
     if any(len(other) == 2 for own in effects.interactions for _, other in own.aliases):
         what += ", or sum of those that cannot be separated,"
     if all(own.excluded for own in effects.interactions):
-        return f"They add up, but for less than matters: {what} is larger than {bound}."
+        return (
+            f"They add up, but for less than matters: {what} is larger than {bound} in any part "
+            + (f"({at_once}).")
+        )
     if not math.isfinite(max(own.bound for own in effects.interactions)):
         return ""
     return (
         f"Whether they add up is {OPEN}: {what} is shown to matter, and one may be as large as "
-        f"{bound}."
+        f"{bound} ({at_once})."
     )
 
 
@@ -243,6 +249,8 @@ def state_factor_rule(effects: FactorEffects) -> str:
         text = f"The interval of the main effect is one of {level} %"
     if pairs:
         text += f", those of {prose.count(pairs, 'part')} of interactions likewise"
+    apart = " Cells, main effects" + (" and interactions" if pairs else "")
+    apart += " are families of their own, not adjusted for each other."
     if effects.rule == PER_SEED_T:
         text += (
             "; they are t-intervals of each contrast over seeds, widened (Bonferroni), of these "
@@ -253,7 +261,7 @@ def state_factor_rule(effects: FactorEffects) -> str:
                 " F compares an interaction with the scatter of cells over seeds, pooled, which "
                 "supposes that cells scatter alike; it claims nothing."
             )
-        return text
+        return text + apart
     if effects.rule == IMAGES_ALONE:
         return f"{text}; they are of {IMAGES_ALONE}, one training, and say nothing of others."
     text += ", by the rule of the answer: of prompts like these and other seeds."
@@ -262,7 +270,7 @@ def state_factor_rule(effects: FactorEffects) -> str:
             " F tests all parts of an interaction together against the same variances, with "
             "Satterthwaite's degrees of freedom; p is not adjusted for the other interactions."
         )
-    return text
+    return text + apart
 
 
 def factors_json(results: SweepResults, effects: FactorEffects | None) -> dict[str, Any] | None:

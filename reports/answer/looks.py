@@ -23,9 +23,15 @@ def warn_of_looks(tags: Mapping[str, str]) -> str:
 
 
 def state_looks(tags: Mapping[str, str]) -> str:
-    """By what rule the sweep ended, and how its looks were planned; "" without a rule."""
+    """By what rule the sweep ended, and how its looks were planned; "" without a rule.
+    Sweeps of earlier versions recorded no looks."""
     looks = read_looks(tags)
     last = looks["rounds"][-1] if looks["rounds"] else None
+    if "looks" not in tags:
+        return (
+            "How often this sweep was looked at is not recorded: its intervals are those of a "
+            "first look."
+        )
     if last is None or not last["until"]:
         return ""
     sizes = [

@@ -56,7 +56,7 @@ def _state_words(results: SweepResults, verdicts: MetricVerdicts) -> str:
         )
     limits = (
         " Nothing is claimed by an interval without width, nor of a difference below half a "
-        "printed digit."
+        "printed digit. What a sentence calls the most that something changes is rounded up."
     )
     return what + limits + conclusive
 
@@ -90,7 +90,10 @@ def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
     if math.isfinite(f):
         text += f" = {prose.show(f, 2)} here"
         if pooled.df[0]:
-            text += f" (from {len(pooled.pool)} cells and {len(pooled.seeds)} seeds)"
+            text += (
+                f" (from {len(pooled.pool)} cells and {len(pooled.seeds)} seeds, the larger of two "
+                "estimates: of all cells, and of their differences from the control)"
+            )
     text += (
         f"; a {noun} that scatters more counts more, none less. The variance of a comparison is "
         "its image noise times this factor, plus how differently prompts respond; the interval has "
@@ -105,7 +108,8 @@ def _describe_settling(verdicts: MetricVerdicts) -> str:
         return ""
     return (
         " What would settle an open comparison is reckoned from the mean and variances seen, "
-        "for a chance of 80 %; in simulated sweeps of 3 seeds that much settled 54 to 81 %."
+        "for a chance of 80 %; in simulated sweeps of 3 seeds and 60 prompts that much settled "
+        "54 to 81 %."
     )
 
 
@@ -186,15 +190,15 @@ def _state_reach(verdicts: MetricVerdicts) -> str:
     table = verdicts.parts[0].table
     assert table is not None
     prompts = "other prompts drawn like these and other seeds"
-    own = " Each seed has prompts of its own." if table.own_prompts else ""
+    own = "Each seed has prompts of its own." if table.own_prompts else "Seeds share their prompts."
     supposed = (
         "a cell's trainings scatter, relative to its images, as the pool's do or more, and that"
     )
     if verdicts.apart:
         supposed = "differences of trainings and"
     text = (
-        f"Intervals speak of {prompts}, of the same data, backbone and settings, and not of others."
-        f"{own} It is supposed that {supposed} means over images are near normal. "
+        f"Intervals by images speak of {prompts}, of the same data, backbone and settings, and not "
+        f"of others. {own} It is supposed that {supposed} means over images are near normal. "
     )
     if not verdicts.apart:  # Simulated of pooled scatter alone
         text += (
@@ -205,8 +209,8 @@ def _state_reach(verdicts: MetricVerdicts) -> str:
         )
     return text + (
         "What a collapse of some seeds looks like is an outcome of its own: a seed worse than the "
-        "control by five standard errors of its images, while the seeds of that cell scatter "
-        "beyond theirs."
+        "control by five standard errors of its images, in a cell whose seeds scatter more than "
+        "their images explain."
     )
 
 
@@ -246,7 +250,11 @@ def _state_others(results: SweepResults, entries: Sequence[CellMetric]) -> str:
     if not reasons:
         return each
     listed = "; ".join(f"{', '.join(names)} ({why})" for why, names in reasons.items())
-    text = f"{each} By t-intervals over seeds (Bonferroni) instead of images go: {listed}."
+    text = (
+        f"{each} By t-intervals over seeds (Bonferroni) instead of images go: {listed}. They "
+        "suppose that seeds' differences are near normal and, where seeds share their prompts, "
+        "speak of these prompts only."
+    )
     if any(e.verdict and e.verdict.alike for e in entries):
         text += (
             " Beside these stands, where all cells share seeds, an interval with pooled error that "

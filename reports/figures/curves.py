@@ -200,14 +200,14 @@ def _caption(
     if len(drawn) < len(trained):
         controls = sum(adapter.is_control for adapter in drawn)
         texts.append(
-            f"Of {len(trained)} {noun}s {controls} with a control cell are drawn, and the "
-            f"{len(drawn) - controls} with the lowest and the highest mean of "
+            f"Drawn are {len(drawn)} of {len(trained)} {noun}s: {controls} with a control cell, "
+            f"and those with the lowest and the highest mean of "
             f"{prose.lower(results.headline.label)}, in turn."
         )
     without = [a for a in adapters if not a.trials and any(cell.trials for cell in a.cells)]
     if without:
         labels = prose.join_some([adapter.label for adapter in without], 6)
-        why = "which took an adapter that was there already, or train nothing"
+        why = "which took an adapter that was there already, or trained nothing"
         texts.append(f"No line: {labels}, {why}.")
     if len(names) > PANELS:
         rest = prose.join([NAMES.get(name, name) for name in names[PANELS:]])

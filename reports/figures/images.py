@@ -108,12 +108,15 @@ def draw_image_grid(results: SweepResults, folder: Path, rows: int = 6) -> Pictu
     most = min(rows // 2, int((_disagreement(outcomes) > 0).sum()))
     judged = any(right is not None for row in verdicts for right in row)
     outlined = any(mask is not None for s in samples.values() for mask in s.masks)
+    chosen = "the first of each split, since the cells disagree on none"
+    if most:
+        chosen = f"{most} on which the cells disagree most, the others the first of each split"
     caption = (
         f"Same prompts, {describe_noise(results)} (seed {seed}), columns: untouched backbone and "
         f"the {results.noun}s of {prose.name_factors(results)}. "
         f"{'✓ and ✗: whether that image is right. ' if judged else ''}"
         f"Selected by rule among the {prose.count(len(kept), 'prompt')} whose images were kept: "
-        f"{most} on which the cells disagree most, the others the first of each split."
+        f"{chosen}."
         f"{' Outlines: where the objects should be.' if outlined else ''}"
     )
     alt = "Generated images, one row per prompt and one column per cell"

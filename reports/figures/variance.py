@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reports import prose
 from reports.figures.style import WIDTH, new_figure, save, wrap
 from reports.typeset import Picture
-from reports.variances import Source, Variance, show_share
+from reports.variances import Source, Variance, name_image, show_share
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,9 +57,10 @@ def draw_variance(variance: Variance | None, folder: Path) -> Picture | None:
         save(figure, folder, "variance")
     noun = prose.lower(variance.label)
     caption = f"What the variance of {noun} is made of."
+    what = "An image" if variance.images == 1 else f"An image ({name_image(variance.images)})"
     if len(bars) > 1 or bars[0][0] == "An image":
         caption += (
-            " An image: what cells, seeds, prompts and noise contribute; what is alike in all "
+            f" {what}: what cells, seeds, prompts and noise contribute; what is alike in all "
             "cells (seed, prompt, noise) leaves a difference between cells alone."
         )
     if parts is not None and parts.shares:

@@ -31,7 +31,8 @@ class LuckyNoise:
 @dataclass(frozen=True)
 class LuckyNoises:
     """``lucky``: those that chance does not explain, the smallest p first, of ``tested`` noises;
-    ``by_chance``: how many chance alone would give.
+    ``by_chance``: how many chance alone would give at most (by p; no cell below the middle is asked
+    for besides).
 
     ``cells``: how many count, where cells of the same images count once.
     """

@@ -147,8 +147,13 @@ def test_an_interaction_that_is_not_excluded_brings_simple_effects(grid: SweepRe
     excluded = made(GRID, CONTROL, lambda *cell: 0.6, seeds=12)
     found = judged(excluded)
     assert all(own.excluded for own in found.interactions) and found.simple == ()
+    text = state_effects(excluded, found)
     assert "They add up, but for less than matters: no interaction of two is larger than 0.0" in (
-        state_effects(excluded, found)
+        text
+    )
+    assert text.endswith(" in any part (95 %, all parts at once).")
+    assert "Cells, main effects and interactions are families of their own" in (
+        state_factor_rule(found)
     )
 
 

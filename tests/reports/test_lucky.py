@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,12 @@ def test_a_lucky_noise_is_listed_with_its_prompt() -> None:
     table = tabulate_luck(results, luck)
     assert table is not None
     assert table.rows[0][:2] == ["1003", "prompt 3 (val)"] and table.rows[0][4] == "2e-06"
-    assert "1 of 24 noises is lucky" in state_luck(results, luck)
+    assert luck.found.by_chance < 0.05
+    said = "1 of 24 noises is lucky for every cell, where chance alone would give fewer than 0.1."
+    assert said in state_luck(results, luck)
+    some = replace(luck, found=replace(luck.found, by_chance=1.26))
+    assert "chance alone would give at most 1.3" in state_luck(results, some)
+    assert table.title.endswith("p: of this noise alone, not adjusted for the others.")
     assert [block["kind"] for block in luck_blocks(results)] == ["text", "table"]
 
 

@@ -11,6 +11,7 @@ import pytest
 from helpers.image_results import BACKBONE, SUCCESS, make_results
 
 from reports.answer.conclusion import conclude
+from reports.answer.explain import explain_statistics
 from reports.answer.words import describe_bound, describe_verdict, verdict_word
 from reports.image_tables import NoTable, build_table
 from reports.judging import judge
@@ -18,6 +19,7 @@ from reports.prose import show_interval
 from reports.results import ReportedMetric, SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE
 from reports.tables import compare_cells, difference_tables, headline_table
+from reports.variances import explain_variance, variance_tables
 from reports.verdicts import COLLAPSED
 
 
@@ -149,3 +151,58 @@ def test_tables_say_that_the_backbone_is_a_family_of_its_own() -> None:
     assert all("untouched backbone is a family of its own" in title for title in titles)
     plain = make_results(draw("abc"), "a", SUCCESS)
     assert "family" not in headline_table(plain, compare_cells(plain)).title
+
+
+def test_intervals_say_which_prompts_they_speak_of() -> None:
+    """Those of means, and of metrics without images, are over seeds that share their prompts."""
+    fid = ReportedMetric("fid", "FID", "lower", "")
+    results = make_results(draw("abc", prompts=40), "a", SUCCESS, fid)
+    for _, trial in results.trials():
+        trial.metrics["fid"] = 4.0 + 0.1 * trial.seed
+    entries = compare_cells(results)
+    conclusion = conclude(results, entries)
+    rule, all_of_it = rule_of(results), " ".join(explain_statistics(results, entries, conclusion))
+    assert "Intervals by images speak of other prompts" in rule
+    assert "Seeds share their prompts." in rule
+    assert "instead of images go: FID" in rule and "speak of these prompts only" in rule
+    assert "each for itself; where seeds share their prompts they speak of these prompts only" in (
+        all_of_it
+    )
+    assert "leaves a difference between them alone" in all_of_it
+    assert "for its interval to exclude 0 with probability 80 %" in all_of_it
+
+
+def test_the_design_effect_is_said_to_be_the_larger_of_two() -> None:
+    assert "the larger of two estimates: of all cells" in rule_of(
+        make_results(draw("abc"), "a", SUCCESS)
+    )
+
+
+def test_a_prompts_images_of_several_noises_are_called_their_mean() -> None:
+    results = make_results(draw("abc"), "a", SUCCESS, noises=2)
+    verdicts = judge(results, SUCCESS)
+    found = explain_variance(results, verdicts)
+    assert found is not None and found.images == 2
+    [table] = variance_tables(results, verdicts)
+    assert "where the variance of the mean of a prompt's 2 images comes from" in table.title
+    [alone] = variance_tables(
+        single := make_results(draw("abc"), "a", SUCCESS), judge(single, SUCCESS)
+    )
+    assert "where the variance of an image comes from" in alone.title
+
+
+@pytest.mark.parametrize(("draws", "told"), [(0, True), (1, False)])
+def test_trainings_of_the_advice_and_of_the_table_are_told_apart(draws: int, told: bool) -> None:
+    """Differences from the control of draw 0 scatter over seeds, all cells together do not."""
+    rng = np.random.default_rng(draws)
+    shared = rng.random((3, 40)) < 0.6
+    tables = {
+        name: {"success": (shared ^ (rng.random((3, 40)) < 0.1)).astype(float)}
+        for name in "abcdefg"
+    }
+    results = make_results(tables, "a", SUCCESS)
+    found = explain_variance(results, judge(results, SUCCESS))
+    assert found is not None and found.parts is not None
+    own = next(s.variance for s in found.sources if s.name == "cell × seed")
+    assert (found.parts.variances.seed > 2 * max(0.0, own) + 1e-9) == told
+    assert ("the larger of two estimates" in found.advice) == told

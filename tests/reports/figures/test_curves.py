@@ -86,7 +86,7 @@ def test_of_many_the_control_and_the_extremes_are_drawn(results: Any, tmp_path: 
     # Means rise with the distance from 4.2: 4, 5, 3, 6, 2, 7, 1, 8, 0, 9; the control is the lowest
     assert [adapter.label for adapter in drawn] == ["0", "3", "4", "5", "8", "9"]
     caption = draw(many, tmp_path).caption
-    assert "Of 10 levels 1 with a control cell are drawn, and the 5 with the lowest" in caption
+    assert "Drawn are 6 of 10 levels: 1 with a control cell, and those with the lowest" in caption
 
 
 def test_where_nothing_was_trained_there_is_no_figure(

@@ -33,6 +33,15 @@ def test_the_caption_names_rule_and_seed(results: Any, tmp_path: Path, written: 
     assert texts.count("✓") + texts.count("✗") == 6 * 6
 
 
+def test_where_cells_agree_the_caption_says_so(changeable: Any, tmp_path: Path) -> None:
+    results = changeable("threshold")
+    for _, trial in results.trials():
+        trial.samples.success[:] = [True] * len(trial.samples.success)
+    picture = images.draw_image_grid(results, tmp_path)
+    assert picture is not None and "0 on which" not in picture.caption
+    assert "the first of each split, since the cells disagree on none" in picture.caption
+
+
 def test_marks_say_whether_the_image_above_is_right(
     results: Any, tmp_path: Path, written: Any
 ) -> None:
