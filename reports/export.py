@@ -34,8 +34,9 @@ FORMULA = ("=", "+", "-", "\u2212", "@")
 # Letters and signs that look like nothing, besides blanks, controls and what has no width
 INVISIBLE = "\u115f\u1160\u3164\uffa0\u2800"
 NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
-# How a paragraph of Markdown begins that is none: lists, rules, headings, definitions, code
-BLOCK = re.compile(r"(\d{1,9})?([-+=.)\[:])")
+# How a paragraph of Markdown begins that is none: lists (1. but not 1.5), rules, headings,
+# definitions, code
+BLOCK = re.compile(r"(\d{1,9}(?=[.)](?:\s|$)))?([-+=.)\[:])")
 LATEX = {
     "\\": r"\textbackslash{}",
     **{sign: f"\\{sign}" for sign in "{}$&#_%"},

@@ -262,6 +262,8 @@ def test_texts_and_numbers_come_back_from_a_csv() -> None:
         ("a--b–c", "a--b–c", "a-{}-b--c"),
         ("- a", r"\- a", "- a"),
         ("1. a", r"1\. a", "1. a"),
+        ("0.4 lacks", "0.4 lacks", "0.4 lacks"),
+        ("1.", r"1\.", "1."),
         ("===", r"\===", "==="),
         ("[x]: y", r"\[x]: y", "{[}x]: y"),
         ("    a", "a", "    a"),
