@@ -119,8 +119,8 @@ def state_next_path(results: SweepResults, effects: FactorEffects) -> str:
             "of several changes to go on with."
         )
     names = [part.partition("=")[0] for part in parts]
-    for factor, level in better.items():
-        parts[factor] = f"{names[factor]}={level}"
+    for factor, text in better.items():
+        parts[factor] = f"{names[factor]}={text}"
     words = shlex.split(sweep_command(results.sweep, results.tags, results.uri))
     kept = [word for word in words if word.partition("=")[0] not in PLAN]
     command = shlex.join([*kept, "mode=path", f"to={', '.join(parts)}"])
