@@ -31,6 +31,7 @@ from lightning_modules.methods.training_step import (
 )
 
 if TYPE_CHECKING:
+    from lightning_modules.backbone.text import TextEncoders
     from lightning_modules.tracking.mlflow import SeedRun
 
 __all__ = ["Group", "ImageStats", "Method", "Step", "StepDraws", "Term", "weighted_sum"]
@@ -87,6 +88,11 @@ class Method(TrainingStep, AdapterFolder):
     def check_data(self, dataset: Any) -> None:
         """Refuses training data that the method cannot learn from, before any long work. Raises
         ValueError."""
+
+    @staticmethod
+    def check_texts(text: TextEncoders, dataset: Any) -> None:
+        """Refuses training data whose words the tokenizers of ``text`` would cut off where the
+        method needs them whole; asked before any weight is read. Raises ValueError."""
 
     def extend_data(self, config: Run, datamodule: Any, emit: Callable[[str, float], None]) -> None:
         """Long work on the data before training, once nothing is left to refuse; ``emit`` gets a

@@ -27,6 +27,7 @@ from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.configs import BackboneConfigs
+from lightning_modules.backbone.text import TextEncoders
 from lightning_modules.methods.adapter_file import AdapterFile
 from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
 from lightning_modules.methods.second_step import SecondStep
@@ -94,14 +95,18 @@ class SeparateEnhance(SecondStep, Method):
             )
 
     def check_data(self, dataset: Any) -> None:
-        """Concepts that a prompt cannot hold whole would never be trained, nor halves made of an
-        odd number of heads. Raises ValueError, naming the longest prompt's concept."""
+        """Halves cannot be made of an odd number of heads. Raises ValueError."""
         if self.config.separate.store == "second_half":
             for site in self.map_sites:
                 check_heads(site.heads, site.name)
+        self.check_texts(self.backbone.text, dataset)
+
+    @staticmethod
+    def check_texts(text: TextEncoders, dataset: Any) -> None:
+        """Concepts that a prompt cannot hold whole would never be trained. Raises ValueError,
+        naming the longest prompt's concept."""
         if not isinstance(dataset, ConceptDataset):
             return
-        text = self.backbone.text
         for prompt, phrases in dataset.longest(
             lambda concept: len(text.tokenizers[0](concept).input_ids)
         ):

@@ -3,7 +3,6 @@ tokenizers: its weights are not read."""
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from conf.schema import Run
@@ -21,9 +20,7 @@ def check_texts(config: Run, dataset: Any) -> None:
     ValueError."""
     if not config.data.concepts or (text := read_text_encoders(config)) is None:
         return
-    kind: Any = method_class(config.method.name)
-    # Of the backbone it asks for the texts alone
-    kind.check_data(SimpleNamespace(backbone=SimpleNamespace(text=text)), dataset)
+    method_class(config.method.name).check_texts(text, dataset)
 
 
 def read_text_encoders(config: Run) -> TextEncoders | None:

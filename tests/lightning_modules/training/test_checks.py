@@ -325,7 +325,7 @@ def test_the_command_says_what_is_wrong_in_one_line(
 
 
 def test_more_steps_than_noise_levels_are_refused_at_once() -> None:
-    for steps in (1001, 10**12):
+    for steps in (1001, 10_000):
         config = conf.replace(Run(), {"evaluation.steps": steps})
         with pytest.raises(ValueError, match=rf"evaluation\.steps={steps}: .*1,000 noise levels"):
             check(config)

@@ -88,7 +88,7 @@ def test_a_loss_that_is_no_number_ends_the_training_as_failed(base: Run, tmp_pat
             "seed": 23,
             "trainer.steps": 6,
             "trainer.log_every": 1,
-            "trainer.lr": 1e30,
+            "trainer.lr": 1e3,
             "trainer.checkpoint_every": 1,
         },
     )
