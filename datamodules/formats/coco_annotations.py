@@ -4,6 +4,7 @@ they would take gigabytes."""
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -210,7 +211,8 @@ class CocoReader(Reader):
             if isinstance(entry, msgspec.Struct | dict):
                 take(name, entry, text)
             else:
-                detail = f"number {number} of {name} is {str(entry)[:40]!r}, expected an object"
+                told = json.dumps(entry, ensure_ascii=False)[:40]  # As the file says it
+                detail = f"{name}[{number}] is {told}, expected an object"
                 problems.add("entry that is no object", path, detail)
 
         try:

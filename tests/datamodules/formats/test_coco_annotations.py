@@ -427,7 +427,7 @@ def test_entries_that_are_no_objects_are_left_out_and_named(tmp_path: Path, name
     assert [o.label for o in found.instances(0)] == ["dog"]
     problem = found.manifest["problems"]["entry that is no object"]
     assert problem["count"] == 2
-    assert problem["examples"][0].startswith(f"{path}: number 0 of {name} is 'None'")
+    assert problem["examples"][0].startswith(f"{path}: {name}[0] is null, expected")
     assert str(path) in refused(tmp_path)
 
 
