@@ -94,7 +94,10 @@ def named_when_full(path: Path) -> Iterator[None]:
 
 
 def is_damage(error: Exception) -> bool:
-    """Whether an error of reading is about what a file holds: an error number is the system's."""
+    """Whether an error of reading is about what a file holds, or that it is a folder: any other
+    error number is the system's."""
+    if isinstance(error, IsADirectoryError):
+        return True
     return not (isinstance(error, OSError) and error.errno is not None) and not isinstance(
         error, MemoryError
     )

@@ -71,6 +71,8 @@ def find_checkpoint(folder: Path, emit: Callable[[str, float], None]) -> Path | 
 
 
 def _describe(path: Path, error: Exception) -> str:
+    if path.is_dir():
+        return "it is a folder"
     if path.stat().st_size == 0:
         return "it is empty"
     if isinstance(error, zipfile.BadZipFile) and not zipfile.is_zipfile(path):

@@ -190,6 +190,19 @@ def test_a_checkpoint_that_lacks_a_part_is_left_out_with_a_whole_line(
     assert told.endswith(reason)
 
 
+def test_a_folder_in_the_place_of_a_checkpoint_is_left_out_with_a_line(tmp_path: Path) -> None:
+    path, lines = tmp_path / "last.ckpt", []
+    for step in (1, 2):
+        KeptCheckpoints().save_checkpoint({"global_step": step}, path)
+    path.unlink()
+    (path / "inside").mkdir(parents=True)
+    found = find_checkpoint(tmp_path, lambda line, share: lines.append(line))
+    assert found == tmp_path / "previous.ckpt" and not path.exists()
+    assert lines[0].startswith(f"{path} is damaged (it is a folder): dropped") and len(lines) == 2
+    KeptCheckpoints().save_checkpoint({"global_step": 3}, path)
+    assert path.is_file()
+
+
 def test_the_embedded_trainings_go_on_from_a_whole_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
