@@ -175,13 +175,15 @@ class MetricSpec:
     ``KEY_SPLIT``. Some prompts do not give the values in ``conditional``; which, says the function
     ``undefined`` of its scorer's file. With ``scores_images`` its scorer is
     ``lightning_modules/metrics/NAME.py``; the
-    others look at the method, not at images.
+    others look at the method, not at images. ``without`` says of values what they lack where they
+    are no numbers, and with KEY that of all KEY_….
     """
 
     outputs: tuple[Metric, ...]
     measured: Callable[[Evaluation], bool] = lambda evaluation: False
     by_split: tuple[str, ...] = ()
     conditional: tuple[str, ...] = ()
+    without: Mapping[str, str] = field(default_factory=dict)
     scores_images: bool = True
     # Only methods that name it in ``diagnoses`` give it
     by_methods: bool = False

@@ -20,6 +20,7 @@ from torch import Tensor
 from conf.describe import show_count
 from conf.files import create_folder, write_atomically
 from conf.schema import Evaluation, Run
+from conf.spec import metrics
 from datamodules.loading import ranks, share
 from lightning_modules.evaluation.diagnostics import Diagnosis, diagnose
 from lightning_modules.evaluation.images import ImageStore, image_facts, image_keys
@@ -78,7 +79,12 @@ class EvaluationResult(NamedTuple):
 
     def split_undefined(self) -> tuple[dict[str, float], dict[str, str]]:
         """The metrics that are numbers, and why the others are none."""
-        reasons = {f"eval/{key}": fact.get("undefined", "") for key, fact in self.facts.items()}
+        reasons = {}
+        declared = {key: why for one in metrics().values() for key, why in one.without.items()}
+        for key in self.metrics:
+            name = key.removeprefix("eval/")
+            own = (why for start, why in declared.items() if f"{name}_".startswith(f"{start}_"))
+            reasons[key] = self.facts.get(name, {}).get("undefined") or next(own, "")
         return split_undefined(self.metrics, reasons)
 
 

@@ -113,6 +113,15 @@ def test_statistics_of_nothing_are_undefined(tmp_path: Path) -> None:
     assert split_undefined(stats) == ({"shut": 0.25}, {"gate_closed": "NaN"})
 
 
+def test_what_is_measured_of_a_method_says_what_it_lacks() -> None:
+    keys = ["gates_reopened", "gates_shut", "gate_closed", "gate_closed_kind/word"]
+    _, reasons = EvaluationResult({f"eval/{key}": NAN for key in keys}, {}, {}).split_undefined()
+    assert reasons["eval/gates_reopened"] == "NaN: no free gate was closed before training"
+    assert reasons["eval/gates_shut"] == "NaN: no free gate was open before training"
+    assert reasons["eval/gate_closed"] == reasons["eval/gate_closed_kind/word"]
+    assert reasons["eval/gate_closed"].startswith("NaN: none of these gates is free")
+
+
 def test_json_has_null_for_what_is_undefined() -> None:
     assert json.loads(to_json({"a": [NAN, 1.0, (INF,)], "b": {"c": -INF, "d": True}})) == {
         "a": [None, 1.0, [None]],
