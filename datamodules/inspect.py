@@ -22,6 +22,7 @@ from typing import Any
 from conf import load as conf
 from conf.conditions import check_read, list_changed_data
 from conf.help_page import help_text
+from conf.pipes import ends_with_reader
 from conf.places import check_folder
 from conf.schema import Run, number
 from conf.spec import data_sets
@@ -38,6 +39,7 @@ class Inspection(Run):
     images: int = number(12, minimum=0)
 
 
+@ends_with_reader
 def main(argv: Sequence[str] | None = None) -> int:
     """Returns 0, or 2 for settings or data that cannot be used."""
     argv = list(sys.argv[1:] if argv is None else argv)

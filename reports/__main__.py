@@ -33,11 +33,13 @@ import time
 from pathlib import Path
 
 from reports.mistyped import nearest
+from reports.pipes import ends_with_reader
 from reports.results import ReportError, hide_password
 
 SETTINGS = ("output", "tracking_uri")
 
 
+@ends_with_reader
 def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(__doc__.strip())

@@ -11,7 +11,6 @@ Each takes --help, and a run --plan: what is done, and how long the rest takes.
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import sys
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from conf import load as conf
 from conf.describe import nearest, show_count
+from conf.pipes import ends_with_reader
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import StorageError
 from sweeps.engine.status import TrialCounts
@@ -28,6 +28,7 @@ from sweeps.engine.trials import list_studies, read_trials
 from sweeps.sweep import Sweep, level_text
 
 
+@ends_with_reader
 def main(argv: list[str]) -> int:
     """Print the list, run all sweeps, or open the results. Other words belong to a sweep, so they
     are refused."""
@@ -106,10 +107,4 @@ def _describe_studies(
 
 
 if __name__ == "__main__":
-    try:
-        status = main(sys.argv[1:])
-        sys.stdout.flush()
-    except BrokenPipeError:  # The reader, `head` for example, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        status = 0
-    raise SystemExit(status)
+    raise SystemExit(main(sys.argv[1:]))

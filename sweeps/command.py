@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from conf import load as conf
 from conf.describe import nearest
 from conf.help_page import help_text
+from conf.pipes import ends_with_reader
 from sweeps.engine.errors import LaunchError, NoRoom, PlanError, StorageError, SweepAborted
 from sweeps.engine.resolve import resolve
 from sweeps.engine.signals import Signals, Stopped
@@ -52,6 +53,7 @@ def check_flags(argv: Sequence[str]) -> None:
             raise PlanError(f"{word}: no such flag; there are {known}{nearest(word, FLAGS)}")
 
 
+@ends_with_reader
 def main(
     sweep: Sweep,
     argv: Sequence[str] | None = None,

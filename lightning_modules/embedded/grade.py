@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.describe import show_count
+from conf.pipes import ends_with_reader
 from conf.values import option
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ def write_card(
     (folder / "README.md").write_text(text)
 
 
+@ends_with_reader
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

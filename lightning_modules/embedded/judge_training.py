@@ -27,6 +27,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from conf.describe import show_count
+from conf.pipes import ends_with_reader
 from conf.places import find_obstacle
 from conf.schema import MAX_SEED
 from conf.values import option
@@ -354,6 +355,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     return args
 
 
+@ends_with_reader
 def main(argv: list[str]) -> None:
     args = arguments(argv)
     torch.set_num_threads(args.threads)

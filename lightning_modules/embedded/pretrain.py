@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from conf.files import create_folder, read_json, write_atomically
+from conf.pipes import ends_with_reader
 from conf.places import find_obstacle
 from conf.values import option
 from datamodules.batch import Batch, collate
@@ -308,6 +309,7 @@ def export(folder: Path, target: Path, dtype: torch.dtype = torch.float16) -> No
     print(f"exported step {checkpoint['global_step']} to {target}", flush=True)
 
 
+@ends_with_reader
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter

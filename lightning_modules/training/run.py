@@ -34,6 +34,7 @@ from conf.conditions import check_read, list_changed_data
 from conf.custom_backbone import describe_widening
 from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
+from conf.pipes import ends_with_reader
 from conf.places import check_folder
 from conf.prompts import Extent
 from conf.schema import Run
@@ -419,6 +420,7 @@ def _write(result: dict[str, Any], folder: Path) -> dict[str, Any]:
     return result
 
 
+@ends_with_reader
 def main(argv: list[str]) -> int:
     if {"-h", "--help"} & {*argv}:
         print(__doc__)

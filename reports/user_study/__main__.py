@@ -45,6 +45,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from reports.__main__ import database_in, split_words
+from reports.pipes import ends_with_reader
 from reports.results import ReportError
 
 TEXTS = ("question", "rating", "mask_question", "mask_rating")
@@ -58,6 +59,7 @@ PAGE_SETTINGS = ("left", "right", "output", "tracking_uri", *NUMBERS, *TEXTS, "c
 ANALYSIS_SETTINGS = ("key", "unfinished", "to")
 
 
+@ends_with_reader
 def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(__doc__.strip())

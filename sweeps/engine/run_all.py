@@ -14,6 +14,7 @@ from rich.table import Table
 
 from conf import load as conf
 from conf.describe import show_count
+from conf.pipes import ends_with_reader
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
 from reports.answer.files import read_answer, read_verdicts
@@ -102,6 +103,7 @@ def list_entries(words: Sequence[str], selected: Sequence[Sweep]) -> list[Catalo
     return entries
 
 
+@ends_with_reader
 def main(
     argv: Sequence[str],
     selected: Sequence[Sweep] | None = None,

@@ -27,6 +27,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from conf.describe import nearest
+from conf.pipes import ends_with_reader
 from lightning_modules.tracking import store
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.tracking.store import StoreUnavailable, client, is_server, public, trouble
@@ -45,6 +47,7 @@ class UiError(Exception):
     """One line that says why nothing can be opened and what to do."""
 
 
+@ends_with_reader
 def main(argv: list[str]) -> int:
     """Serve until Ctrl-C. Returns 0, or 2 if there is nothing to serve."""
     if {"-h", "--help"} & set(argv):
@@ -66,7 +69,8 @@ def _serve(argv: list[str]) -> int:
     unknown += sorted(settings.keys() - set(SETTINGS))
     if unknown:
         known = ", ".join(f"{name}=" for name in SETTINGS)
-        raise UiError(f"unknown setting {unknown[0]!r}; there are: {known}")
+        near = nearest(unknown[0], SETTINGS)
+        raise UiError(f"unknown setting {unknown[0]!r}; there are: {known}{near}")
     output = Path(settings.get("output", "runs")).expanduser()
     uri = settings.get("tracking_uri", f"{SQLITE}{(output / 'mlflow.db').resolve()}")
     database = uri.removeprefix(SQLITE)

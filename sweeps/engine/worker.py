@@ -29,6 +29,7 @@ from typing import Any
 
 from conf import load as conf
 from conf.files import named_when_full, write_atomically
+from conf.pipes import ends_with_reader
 from conf.schema import Run
 from lightning_modules.tracking.mlflow import Tracking, describe_error
 from lightning_modules.training.progress import FAILED, PROGRESS
@@ -132,6 +133,7 @@ def _parse_tracking(content: dict[str, Any] | None) -> Tracking | None:
     return Tracking(**content)
 
 
+@ends_with_reader
 def main(
     argv: list[str], train: Trainer | None = None, program: str = "sweeps.engine.worker"
 ) -> int:
