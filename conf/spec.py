@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from conf.commands import leave_out
+from conf.describe import nearest
 from conf.fields import Values
 
 if TYPE_CHECKING:
@@ -233,7 +234,7 @@ def measured_metrics(evaluation: Evaluation) -> dict[str, MetricSpec]:
     if unknown := [name for name in evaluation.metrics if name not in known]:
         raise ValueError(
             f"evaluation.metrics={evaluation.metrics}: there is no metric {unknown[0]!r}; expected "
-            f"some of {', '.join(known)}, each a conf/metric/NAME.py"
+            f"some of {', '.join(known)}, each a conf/metric/NAME.py{nearest(unknown[0], known)}"
         )
     return {
         name: spec

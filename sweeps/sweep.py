@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import Any
 
+from conf.describe import nearest
 from conf.spec import Metric
 from conf.values import Misread, Written, read
 
@@ -87,7 +88,8 @@ class Factor:
                 return read(int | float, Written(text))
         except Misread:
             pass
-        expected = "a number" if self.numeric else f"one of {', '.join(known)}"
+        near = nearest(text, known)
+        expected = "a number" if self.numeric else f"one of {', '.join(known)}{near}"
         raise ValueError(f"{text}; expected {expected}")
 
     @property
@@ -361,7 +363,7 @@ def _check(sweep: Sweep) -> None:
     if sweep.headline not in metrics or len(set(metrics)) < len(metrics):
         raise ValueError(
             f"headline {sweep.headline!r} is none of the metrics, each given once: "
-            f"{', '.join(metrics)}"
+            f"{', '.join(metrics)}{nearest(sweep.headline, metrics)}"
         )
     if sweep.direction == "none":
         raise ValueError(

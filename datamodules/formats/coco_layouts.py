@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from conf.describe import nearest
 from datamodules.formats.index import DataError
 from datamodules.formats.reader import DEPTH, Folder, digest_listed, list_folders, listing, survey
 
@@ -75,8 +76,10 @@ def find(root: Path, split: str, layout: str = "auto") -> Place:
         known = "; ".join(
             f"{name} has {', '.join(sorted(files))}" for name, files in splits.items() if files
         )
+        near = nearest(split, [there for files in splits.values() for there in files])
         raise DataError(
             f"{root} has no split {split!r}: {known}; set data.train_split and evaluation.splits"
+            f"{near}"
         )
     kind = "COCO dataset" if layout == "auto" else f"dataset of layout {layout}"
     looked = "; ".join(LAYOUTS[name] for name in splits).replace("<split>", split)

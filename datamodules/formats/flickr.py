@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from conf.describe import show_count
+from conf.describe import nearest, show_count
 from datamodules.batch import Caption
 from datamodules.formats.entities import (
     Regions,
@@ -185,7 +185,7 @@ class FlickrReader(Reader):
             )
             raise DataError(
                 f"no split {self.split!r} in {source} below {self.root}, which has {has}: set "
-                "data.train_split and evaluation.splits"
+                f"data.train_split and evaluation.splits{nearest(self.split, counts)}"
             )
         self.notes |= {"split_from": source, "split_counts": dict(counts)}
         return splits

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from conf import schema, spec
 from conf.conditions import check_read, find_unread, list_changed_data
 from conf.defaults import foreign_parts
-from conf.describe import describe
+from conf.describe import describe, nearest
 from conf.seeds import SEEDS
 from lightning_modules.training.checks import check
 from sweeps.engine.errors import PlanError
@@ -133,7 +133,7 @@ def check_objectives(sweep: Sweep, config: schema.Sweep) -> None:
         if key not in comparable:
             raise ValueError(
                 f"objectives={key}: not a metric of {sweep.name} that has a better direction; "
-                f"there are {', '.join(comparable)}"
+                f"there are {', '.join(comparable)}{nearest(key, comparable)}"
             )
     if len(config.objectives) > 1 and config.prune != "none":
         raise ValueError(

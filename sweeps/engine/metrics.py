@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conf import spec
-from conf.describe import show_count
+from conf.describe import nearest, show_count
 from conf.schema import Evaluation
 from sweeps.sweep import Metric, Sweep
 
@@ -41,11 +41,12 @@ def measurable(
     kept += [metric for key, metric in _added(evaluation).items() if key not in keys]
     headline = headline or sweep.headline
     if headline not in {metric.key for metric in kept}:
-        comparable = ", ".join(metric.key for metric in kept if metric.better != "none")
+        comparable = [metric.key for metric in kept if metric.better != "none"]
+        near = "" if headline in declared else nearest(headline, comparable)
         nothing = "nothing: name a detector, an extractor or aligners"
         raise ValueError(
             f"headline={headline}: this evaluation does not measure it; "
-            f"what it measures: {comparable or nothing}"
+            f"what it measures: {', '.join(comparable) or nothing}{near}"
         )
     if headline in {metric.key for metric in spec.metrics()["alignment"].outputs}:
         given = _given_by(evaluation.aligners)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
-from conf.describe import show_count
+from conf.describe import nearest, show_count
 from sweeps.sweep import Cell, Sweep, level_text
 
 __all__ = ["AblationPath", "plan_path"]
@@ -101,6 +101,7 @@ def plan_path(sweep: Sweep, to: str | None, when: str) -> AblationPath:
         raise ValueError(
             f"{what}: expected to=CELL, a cell of {sweep.name} as --plan prints it, such as "
             f"'to={next(text for text, cell in known.items() if not cell.control)}'"
+            f"{nearest(to or '', known)}"
         )
     path = AblationPath(sweep, known[to], when)
     if len(path.changes) < FEWEST:
