@@ -22,7 +22,7 @@ from conf import load as conf
 from conf.contents import Emit
 from conf.describe import nearest
 from conf.schema import Evaluation, Run
-from conf.spec import data_kind, data_sets, measured_metrics, methods
+from conf.spec import data_kind, data_sets, measured_metrics, methods, reads_trainer
 from lightning_modules.methods.registry import method_class
 
 __all__ = ["Findings", "check_concepts", "count_prompts", "foresee", "list_facts"]
@@ -51,6 +51,7 @@ def list_facts(config: Run) -> dict[str, Any]:
         "method": (method.name, spec.trains(method), spec.needs_phrases(method)),
         "words": (spec.needs_masks(method), spec.naming(method), spec.singular(method)),
         "undefined": dict(spec.undefined(method)),
+        "warmup": _describe_warmup(config),
         "subjects": late["method"].get("subjects"),
     }
 
@@ -87,6 +88,7 @@ def foresee(config: Run, emit: Emit, wanted: Collection[str] = ()) -> Findings:
             except ValueError as error:
                 raise ValueError(str(error).replace(aside.output, config.output)) from error
     findings.undefined |= _undefined_by_method(config, late)
+    findings.notes += _describe_warmup(config)
     return findings
 
 
@@ -100,6 +102,17 @@ def count_prompts(config: Run) -> int:
     datamodule = build_data(config, lambda text, share: None)
     splits = evaluation.splits or [*datamodule.eval_sets]
     return min(len(datamodule.eval_sets[split]) for split in splits)
+
+
+def _describe_warmup(config: Run) -> list[str]:
+    """A sentence where training ends before its learning rate has risen."""
+    trainer = config.trainer
+    if trainer.warmup <= trainer.steps or not reads_trainer(config, "trainer.warmup"):
+        return []
+    return [
+        f"trainer.warmup={trainer.warmup} with trainer.steps={trainer.steps}: the learning rate "
+        f"still rises where training ends and never is trainer.lr={trainer.lr:g}"
+    ]
 
 
 def _undefined_by_method(config: Run, evaluation: Evaluation) -> dict[str, str]:

@@ -18,6 +18,7 @@ from sweeps.engine.prompts import describe_lacking
 from sweeps.engine.reading import count_most_prompts
 from sweeps.engine.remeasure import list_other_code
 from sweeps.engine.request import Request
+from sweeps.engine.slots import describe_launcher
 from sweeps.engine.status import read_status
 from sweeps.engine.stopping import read_until
 from sweeps.engine.trials import read_trials
@@ -46,6 +47,8 @@ def print_preview(request: Request) -> None:
         show(console, line)
     if config.evaluation.draw_only:
         show(console, describe_drawing(config, status.name))
+    if line := describe_launcher(config.launch):
+        show(console, line)
     size = f"{request.describe_size()}; {counts.text()}"
     show(console, f"{request.sweep.name}: {size}; {status.folder}")
     if config.mode == "search":

@@ -12,13 +12,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from shutil import disk_usage
 from typing import TYPE_CHECKING, Any, Protocol
 
 from conf import load as conf
@@ -165,7 +165,7 @@ class ProcessSlot:
             if self.launch is None:
                 words = ["torchrun", str(self.processes)]
             else:
-                words = ["exec", *shlex.split(os.path.expandvars(self.launch)), *self.program]
+                words = ["exec", *_launch_words(self.launch), *self.program]
             self._spawn(job, [*words, str(path)])
             return
         tracking = dataclasses.asdict(job.tracking)
@@ -232,7 +232,7 @@ class ProcessSlot:
         failed, reason = job.folder / FAILED, ""
         if failed.exists():
             reason = (read_json(failed) or {}).get("reason", "")
-        elif disk_usage(job.folder).free < ROOM:
+        elif shutil.disk_usage(job.folder).free < ROOM:
             # It could not write down why
             reason = describe_error(DiskFull(job.folder))
         return Outcome(None, reason or fallback or "it ended without a result")
@@ -269,6 +269,23 @@ class ProcessSlot:
         self.worker = None
 
 
+def describe_launcher(launch: str | None) -> str:
+    """A line where ``launch`` names a program that this machine does not have; else empty: what it
+    is started on may."""
+    program = next(iter(_launch_words(launch)), "") if launch is not None else ""
+    if launch is None or (program and shutil.which(program)):
+        return ""
+    return f"launch={launch}: there is no program {program!r} on this machine to start trials with"
+
+
+def _launch_words(launch: str) -> list[str]:
+    """Raises LaunchError for quotes that are not closed."""
+    try:
+        return shlex.split(os.path.expandvars(launch))
+    except ValueError as error:
+        raise LaunchError(f"launch={launch}: cannot be read as a command: {error}") from error
+
+
 def make_slots(
     config: schema.Sweep, train: Trainer | None = None, program: tuple[str, ...] = PROGRAM
 ) -> list[Slot]:
@@ -288,6 +305,7 @@ def make_slots(
             f"{schema.MOST_WORKERS:,}"
         )
     if config.launch is not None:
+        _launch_words(config.launch)
         # Where its processes run is for the launcher to say
         at_once = 1 if automatic else int(config.workers)
         return [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from conf.describe import nearest
 from sweeps.engine.errors import PlanError
 
 if TYPE_CHECKING:
@@ -53,7 +54,8 @@ def check_stopping(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) ->
         known = [cell.text for cell in cells if not cell.untouched]
         if other or config.primary not in known:
             where = f"mode={config.mode} fixes no comparison" if other else "no cell to compare"
-            expected = "leave it out" if other else f"expected one of {'; '.join(known)}"
+            near = nearest(config.primary, known)
+            expected = "leave it out" if other else f"expected one of {'; '.join(known)}{near}"
             raise PlanError(f"primary={config.primary}: {where}; {expected}")
     if config.until is None:
         if config.budget is not None:
@@ -63,7 +65,7 @@ def check_stopping(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) ->
     if config.until != SETTLED and not (isinstance(config.until, float | int) and config.until > 0):
         raise PlanError(
             f"{word}: expected half the width of an interval, above 0, such as until=.05, or "
-            f"{SETTLED}"
+            f"{SETTLED}{nearest(word.partition('=')[2], [SETTLED])}"
         )
     if config.mode in OTHER_MODES:
         raise PlanError(
@@ -78,6 +80,11 @@ def check_stopping(sweep: Sweep, config: schema.Sweep, cells: Sequence[Cell]) ->
     if "evaluation.prompts" in sweep.keys:
         raise PlanError(f"{word} adds prompts, but {sweep.name} varies evaluation.prompts")
     headline = next(metric for metric in sweep.metrics if metric.key == sweep.headline)
+    if headline.unit == "share" and config.until != SETTLED and float(config.until) > 1:
+        raise PlanError(
+            f"{word} is half the width of an interval of {headline.key}, a share: expected at "
+            f"most 1, such as until=.05, or {SETTLED}"
+        )
     if not headline.per_image:
         others = [m.key for m in sweep.metrics if m.per_image and m.better != "none"]
         raise PlanError(

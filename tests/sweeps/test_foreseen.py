@@ -105,6 +105,17 @@ def test_relations_that_some_prompts_state_are_planned(tmp_path: Path) -> None:
     assert request("threshold", f"output={tmp_path}", *words).check_records() == []
 
 
+def test_a_plan_says_what_never_happens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [f"output={tmp_path / 'runs'}", "evaluation.prompts=8", "launch=nosuchprogram"]
+    print_preview(request("threshold", *words, "trainer.steps=4", "trainer.warmup=5"))
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "trainer.warmup=5 with trainer.steps=4: the learning rate still rises" in shown
+    assert "launch=nosuchprogram: there is no program 'nosuchprogram' on this machine" in shown
+    print_preview(request("threshold", *words[:2], "trainer.steps=5", "trainer.warmup=5"))
+    shown = capsys.readouterr().out
+    assert "trainer.warmup" not in shown and "launch" not in shown
+
+
 @pytest.mark.parametrize("name", ["mask_training", "threshold"])
 def test_a_plan_refuses_data_without_the_masks_that_it_trains_on(name: str, tmp_path: Path) -> None:
     root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 4, masked=0)

@@ -50,11 +50,24 @@ def test_a_metric_that_is_switched_on_is_in_the_table():
         ([], "headline=success: this evaluation does not measure it; .* fid"),
         (["headline=beauty"], "headline=beauty: this evaluation does not"),
         (["headline=gate_closed"], "no better direction"),
+        (["headline=precison"], "did you mean precision.$"),
+        (["headline=fid", "mode=search", "objectives=[recal]"], "did you mean recall.$"),
     ],
 )
 def test_an_answer_that_cannot_be_measured_is_refused(words: list[str], message: str):
     with pytest.raises(PlanError, match=message):
         resolve(SWEEP, conf.load([*NO_JUDGE, *words], SWEEP.preset))
+
+
+def test_a_share_is_known_to_one_at_most():
+    resolve(SWEEP, conf.load(["until=1"], SWEEP.preset))
+    with pytest.raises(PlanError, match="until=1.5 is half .* of success, a share: .* most 1"):
+        resolve(SWEEP, conf.load(["until=1.5"], SWEEP.preset))
+
+
+def test_a_mistyped_metric_is_told_with_the_nearest():
+    with pytest.raises((PlanError, ValueError), match="no metric 'judgee'.*did you mean judge.$"):
+        resolve(SWEEP, conf.load(["evaluation.metrics=[judgee]"], SWEEP.preset))
 
 
 @pytest.mark.parametrize("words", [[], NO_JUDGE])

@@ -19,7 +19,14 @@ from lightning_modules.tracking.mlflow import Tracking
 from sweeps.command import main
 from sweeps.engine import slots
 from sweeps.engine.errors import LaunchError
-from sweeps.engine.slots import InlineSlot, Outcome, ProcessSlot, make_slots, visible_gpus
+from sweeps.engine.slots import (
+    InlineSlot,
+    Outcome,
+    ProcessSlot,
+    describe_launcher,
+    make_slots,
+    visible_gpus,
+)
 
 # Stands for the worker: quick to start. A file `action` in the trial's folder says what goes wrong.
 PROGRAM = """
@@ -81,6 +88,14 @@ def test_slots(words: list[str], gpus: str, expected: list[tuple[str, int]]) -> 
     ] == expected
 
 
+def test_a_launcher_that_is_not_here_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STARTER", "nosuchprogram")
+    assert not describe_launcher(None) and not describe_launcher("sh -c 'true x'")
+    for launch in ("nosuchprogram --nodes=2", "$STARTER x"):
+        assert "no program 'nosuchprogram' on this machine" in describe_launcher(launch)
+    assert "no program ''" in describe_launcher(" ")
+
+
 @pytest.mark.parametrize(
     ("words", "gpus", "threads"),
     [(["workers=2"], "", 4), (["workers=2", "trainer.devices=2"], "", 2), ([], "0,1", 0)],
@@ -102,6 +117,7 @@ def test_cores_are_shared_out(words: list[str], gpus: str, threads: int) -> None
         ),
         (["workers=3"], "0,1", "trainer.devices=1 take 3 GPUs, but there are 2 (0, 1)"),
         (["trainer.devices=4"], "0,1", "trainer.devices=4 take 4 GPUs, but there are 2 (0, 1)"),
+        (["launch=srun 'x"], "", "launch=srun 'x: cannot be read as a command: No closing"),
         (["devices=1,1"], "0,1", "devices=1,1: expected each GPU once"),
         (["launcher=inline", "devices=1"], "0,1", "uses the first GPU; use launcher=process"),
         (["devices=0,7"], "0,1", "devices=0,7: no GPU 7 here; there are 0, 1"),

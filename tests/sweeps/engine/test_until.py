@@ -258,6 +258,7 @@ def test_a_second_look_at_a_finished_sweep_says_what_it_costs(
     [
         (["until=-1"], "above 0"),
         (["until=5%"], "above 0, such as until=.05, or settled"),
+        (["until=setled"], "or settled; did you mean settled?"),
         (["until=.05", "mode=search"], "use mode=grid"),
         (["until=.05", "seeds=1"], "give two or more"),
         (["until=.05", "headline=fid"], "no value of each; choose another headline: success"),
@@ -265,6 +266,7 @@ def test_a_second_look_at_a_finished_sweep_says_what_it_costs(
         (["until=.05", "budget=2"], "such as 90s, 30min, 2h"),
         (["until=.05", "budget=0s"], "such as 90s, 30min, 2h"),
         (["primary=threshold=0.9"], "expected one of threshold=0.4"),
+        (["primary=treshold=0.6"], "did you mean threshold=0.6?"),
         (["primary=threshold=0.4", "mode=search"], "fixes no comparison"),
     ],
 )
