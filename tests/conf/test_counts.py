@@ -91,7 +91,7 @@ NEVER_ONE = {
     "reports/answer/looks.py": {"looks['looks']", "planned"},
     "reports/figures/groups.py": {"metric.label", "FEWEST"},
     "reports/lucky.py": {"found.cells"},
-    "reports/variances.py": {"noun", "width", "cost"},
+    "reports/variances.py": {"noun", "width", "cost", "images", "name_image(images)"},
     "sweeps/engine/slots.py": {"processes", "self.processes"},
     "reports/answer/ablation.py": {"len(better)"},
     "reports/answer/conclusion.py": {"high", "len(verdicts.untouched)"},
