@@ -204,8 +204,8 @@ def _state_reach(verdicts: MetricVerdicts) -> str:
         text += (
             "In simulated sweeps (500 to 4,000 a scenario, 5 % aimed at) at least one interval "
             "missed its true value in 5 % or fewer; in 8 to 11 % where one cell alone was wild, "
-            "and in 14 to 43 % where trainings collapsed in 15 % of seeds (t-intervals over seeds: "
-            "7 to 34 % there). "
+            "and in 11 to 39 % where trainings collapsed in 15 % of seeds (t-intervals over seeds: "
+            "7 to 30 % there). "
         )
     return text + (
         "What a collapse of some seeds looks like is an outcome of its own: a seed worse than the "
