@@ -136,7 +136,8 @@ def test_a_database_that_is_none_is_one_line(tmp_path: Path, capsys: pytest.Capt
     said = capsys.readouterr().err
     assert (
         said.startswith(
-            f"error: tracking_uri=sqlite:///{tmp_path / 'mlflow.db'}: the file is no SQLite database; "
+            f"error: tracking_uri=sqlite:///{tmp_path / 'mlflow.db'}: the file is no SQLite "
+            "database; "
         )
         and said.count("\n") == 1
     )
