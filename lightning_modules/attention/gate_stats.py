@@ -118,11 +118,13 @@ class GateRecord:
     def _watch_gradient(self, site: str, gate: Tensor, free: Tensor) -> None:
         closed = (gate.detach() < 0.5) & free
         opened = ~closed & free.expand_as(closed)
+        # Not the record, which holds gates: the graph would hold itself, where no collector looks
+        squares, counts = self.squares, self.counts
 
         def hook(grad: Tensor) -> None:
             square = grad.double().square()
-            _add_to(self.squares, site, torch.stack([square[closed].sum(), square[opened].sum()]))
-            _add_to(self.counts, site, torch.stack([closed.sum(), opened.sum()]).double())
+            _add_to(squares, site, torch.stack([square[closed].sum(), square[opened].sum()]))
+            _add_to(counts, site, torch.stack([closed.sum(), opened.sum()]).double())
 
         gate.register_hook(hook)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections import defaultdict
 from typing import Any
 
@@ -155,6 +157,18 @@ def test_gradients_are_the_root_mean_square_over_all_closed_and_all_open_free_ga
                 squares["open" if g else "closed"].append(w * w)
     expected = {name: (sum(values) / len(values)) ** 0.5 for name, values in squares.items()}
     assert record.gradients() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_live_record_of_a_step_is_freed_with_its_graph():
+    record = GateRecord(live=True)
+    _, gate, logits, free, kinds, now = call(1, CROSS, [5])
+    gate = gate.requires_grad_() * 1
+    record.add(CROSS, gate, logits, free, kinds, now)
+    gate.sum().backward()
+    gone = weakref.ref(record)
+    del record, gate
+    gc.collect()
+    assert gone() is None
 
 
 def test_a_state_that_no_gate_is_in_has_no_gradient_and_without_live_there_is_none():
