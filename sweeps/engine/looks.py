@@ -31,7 +31,8 @@ STAGES = (3, 5, 8, 12, 20)  # Seeds at which a sweep is looked at
 # The first look of until=HALF where neither seeds= nor evaluation.prompts= says otherwise: with two
 # seeds, and of each split its share of so many prompts
 PILOT_SEEDS, PILOT_PROMPTS, FEWEST_PROMPTS = 2, 32, 8
-ALPHA = 0.05
+ALPHA = 0.05  # Error of intervals: that at least one of a family misses
+ALONE = 0.02  # Of one comparison alone whose width ends a sweep
 # Verdicts that more data would not add to
 OUTCOMES = ("differs", "no difference that matters", "identical in every image", "collapsed")
 
@@ -102,7 +103,7 @@ class Round:
         cells, with a degree of freedom a seed, ends by its width too often where that is narrow by
         luck: at 95 % it misses in 8 to 9 % of simulated sweeps."""
         if self.until != SETTLED:
-            return 1 - ALPHA / (2.5 if self.alone and self.until else 1)
+            return 1 - (ALONE if self.alone and self.until else ALPHA)
         return 1 - ALPHA / (len(self.planned) + self.spent)
 
     @property
