@@ -118,7 +118,7 @@ def _find(config: Run, key: str) -> Unread | None:
 
 def _find_unread_part(config: Run, key: str) -> Unread | None:
     """Of data, training or evaluation, where the settings have none that reads it."""
-    group, _, name = key.partition(".")
+    group, name = key.split(".")[:2] if "." in key else (key, "")
     if group == "data" and name in data_sets()[config.data.name].unread(config):
         reading = [one for one, data in data_sets().items() if name not in data.unread(config)]
         where = (

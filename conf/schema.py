@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from omegaconf import MISSING
 
+from conf.data.shapes import Careless
 from conf.fields import Values, choice, conditional, embedded, folder, number, place, places, unread
 from conf.method.break_a_scene import Subjects, Weights
 from conf.method.maskattn import Gate
@@ -23,6 +24,7 @@ __all__ = [
     "MISSING",
     "MOST_WORKERS",
     "Backbone",
+    "Careless",
     "Data",
     "Evaluation",
     "Gate",
@@ -154,6 +156,10 @@ class Data:
     cache: str = choice("latents", "all", "none")
     # Mirror half of the samples, except where the caption says left or right
     flip: bool = False
+    # How unequally frequent the combinations of rendered training images are: the exponent of
+    # Zipf's law; 0: all alike
+    zipf: float = number(0.0, minimum=0)
+    careless: Careless = field(default_factory=Careless)
 
 
 @dataclass

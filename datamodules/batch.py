@@ -23,10 +23,12 @@ class Instance:
 @dataclass(frozen=True)
 class Caption:
     """A caption and, where the dataset knows it, the spatial relation of its first object to its
-    second."""
+    second, and its ``phrases``: which words, characters (start, end), name which objects, by the
+    ids of their annotations."""
 
     text: str
     relation: str | None = None
+    phrases: tuple[tuple[int, int, tuple[int, ...]], ...] = ()
 
 
 class Phrase(NamedTuple):

@@ -2,4 +2,6 @@
 
 from conf.spec import DataSpec
 
-DATA = DataSpec("captions", unread=lambda config: ("split_by", "detokenise", "subjects"))
+DATA = DataSpec(
+    "captions", unread=lambda config: ("split_by", "detokenise", "subjects", "zipf", "careless")
+)

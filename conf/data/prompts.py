@@ -5,6 +5,6 @@ from conf.spec import DataSpec
 # Of images, of their splits, and of scenes
 UNREAD = (
     *("train_split", "split_by", "detokenise", "singular", "verify", "mask_share", "flip"),
-    "subjects",
+    *("subjects", "zipf", "careless"),
 )
 DATA = DataSpec("prompts", defaults={"evaluation.splits": []}, unread=lambda config: UNREAD)

@@ -1,19 +1,67 @@
-"""The embedded world: scenes of one to four coloured shapes, rendered with captions and masks."""
+"""The embedded world: scenes of one to five coloured shapes, rendered with captions and masks."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from conf.fields import number
 from conf.spec import DataSpec
 
 if TYPE_CHECKING:
     from conf.schema import Run
 
+# ``train`` and ``val`` hold a bit of everything, the others one skill each
+SPLITS = (
+    *("train", "val", "heldout"),
+    *("one", "two", "three", "three_heldout", "four", "five"),
+    *("counting", "relation", "size", "pattern", "similar"),
+)
 
-# Splits of so many things each, of combinations that training shows
-COUNTED = {"one": 1, "two": 2, "three": 3, "four": 4}
 MOST = 10_000_000  # Images that are rendered of one split
-SPLITS = ("train", "val", "heldout", *COUNTED)
+
+
+def _rate(default: float) -> float:
+    return number(default, minimum=0, maximum=1)
+
+
+@dataclass(frozen=True)
+class Careless:
+    """``data.careless``: how carelessly the captions of rendered training images are written, as
+    rates. Evaluation prompts are always clean."""
+
+    # Objects (or groups of equal ones) that are not named, of those beyond the first
+    left_out: float = _rate(0.35)
+    # Named objects without their colour
+    color_dropped: float = _rate(0.25)
+    # Captions that exchange the colours of two objects, where that names no held-out combination
+    colors_swapped: float = _rate(0.15)
+    # Groups of equal objects without their number
+    number_dropped: float = _rate(0.3)
+    # Captions that say how two objects lie, where that can be said
+    relation_said: float = _rate(0.1)
+    # Named objects that are small or large with a word for it
+    size_said: float = _rate(0.3)
+    # Named objects with a pattern with a word for it
+    pattern_said: float = _rate(0.5)
+    # Captions that name objects in an order of their own
+    shuffled: float = _rate(0.5)
+    # Captions with synonyms and other ways to put things
+    paraphrased: float = _rate(0.5)
+
+
+# As the captions of large web crawls are
+WEB = Careless()
+# True, and nothing is missing; a relation need not be said
+CLEAN = Careless(
+    left_out=0,
+    color_dropped=0,
+    colors_swapped=0,
+    number_dropped=0,
+    relation_said=0.5,
+    size_said=1,
+    pattern_said=1,
+)
 
 
 def rendered_images(config: Run) -> tuple[int, int]:

@@ -42,6 +42,7 @@ from datamodules.formats.unreadable import explain_unreadable
 EVERY = 2**24
 label_json = functools.cache(compact_json)
 LISTS = ("images", "annotations", "categories")
+Phrases = tuple[tuple[int, int, tuple[int, ...]], ...]
 
 
 class CocoReader(Reader):
@@ -270,7 +271,8 @@ class CocoReader(Reader):
                 )
             else:
                 if entry.captioned:
-                    _add_caption(record, entry.caption, entry.relation, problems, path, entry.what)
+                    said = (entry.relation, entry.phrases)
+                    _add_caption(record, entry.caption, said, problems, path, entry.what)
                 if entry.crowd:
                     self.notes["crowds"] += 1
                     self.fates[CROWD] += 1
@@ -311,7 +313,7 @@ class CocoReader(Reader):
                     problems.add("entry that is no object", path, detail)
                     continue
                 what = f"sentence {sentence.get('sentid')}"
-                _add_caption(record, sentence.get("raw"), None, problems, path, what)
+                _add_caption(record, sentence.get("raw"), (None, None), problems, path, what)
 
         self._read(path, take, problems)
 
@@ -345,11 +347,22 @@ def _hashable(key: Any) -> int | str | None:
 
 
 def _add_caption(
-    record: Record, text: Any, relation: str | None, problems: Problems, path: Path, what: str
+    record: Record,
+    text: Any,
+    said: tuple[str | None, Any],
+    problems: Problems,
+    path: Path,
+    what: str,
 ) -> None:
+    """``said`` of the caption are its relation and its phrases."""
     words = " ".join(text.split()) if isinstance(text, str) else ""
     if words:
-        record.captions.append(Caption(words, relation))
+        relation, phrases = said
+        try:
+            known = msgspec.convert(phrases or (), Phrases) if words == text else ()
+        except msgspec.ValidationError:  # Other tools may mean something else by the word
+            known = ()
+        record.captions.append(Caption(words, relation, known))
     else:
         problems.add("blank caption", path, what)
 

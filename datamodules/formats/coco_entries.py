@@ -38,6 +38,7 @@ class Annotation(msgspec.Struct, gc=False):
     image_id: Any = None
     caption: Any = msgspec.UNSET
     relation: Any = None
+    phrases: Any = None
     category_id: Any = msgspec.UNSET
     segmentation: Raw | msgspec.UnsetType = msgspec.UNSET
     bbox: Raw | msgspec.UnsetType = msgspec.UNSET
@@ -61,6 +62,7 @@ class Entry(msgspec.Struct, gc=False):
     captioned: bool
     caption: Any = None
     relation: Any = None
+    phrases: Any = None
     category: Any = None
     crowd: bool = False
     odd: str = ""
@@ -118,7 +120,9 @@ def keep(given: Annotation | dict[str, Any], text: str = "") -> Entry:
     else:
         one = Annotation(**{k: given[k] for k in Annotation.__struct_fields__ if k in given})
     captioned = one.caption is not msgspec.UNSET
-    entry = Entry(one.id, one.image_id, captioned, one.caption if captioned else None, one.relation)
+    entry = Entry(one.id, one.image_id, captioned)
+    if captioned:
+        entry.caption, entry.relation, entry.phrases = one.caption, one.relation, one.phrases
     # Some tools write a category beside each caption
     masked = one.segmentation is not msgspec.UNSET or one.bbox is not msgspec.UNSET
     if one.category_id is msgspec.UNSET or (captioned and not masked):

@@ -194,11 +194,23 @@ class Records(Sequence[Record]):
             self._open = lines, np.load(self.folder / "offsets.npy")
         lines, offsets = self._open
         content = json.loads(lines[offsets[row] : offsets[row + 1]])
-        captions = [Caption(text, relation) for text, relation in content["captions"]]
+        captions = [_read_caption(*said) for said in content["captions"]]
         width, height = content["size"]
         path, annotations = Path(content["path"]), content["annotations"]
         as_stored = content.get("as_stored", False)
         return Record(content["id"], path, width, height, captions, annotations, as_stored)
+
+
+def _caption_content(caption: Caption) -> tuple[Any, ...]:
+    """What an index keeps of a caption."""
+    said = (caption.text, caption.relation)
+    return (*said, caption.phrases) if caption.phrases else said
+
+
+def _read_caption(text: str, relation: str | None, phrases: Sequence[Any] = ()) -> Caption:
+    if not phrases:
+        return Caption(text, relation)
+    return Caption(text, relation, tuple((a, b, tuple(ids)) for a, b, ids in phrases))
 
 
 class _TemporaryFolder:
@@ -315,7 +327,7 @@ def _write(
     digest = hashlib.sha256()
     with open(folder / "records.jsonl", "wb") as out:
         for record in records:
-            captions = [(caption.text, caption.relation) for caption in record.captions]
+            captions = [_caption_content(caption) for caption in record.captions]
             annotations = ",".join(
                 one if isinstance(one, Written) else compact_json(one) for one in record.annotations
             )

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from conf import load as conf
-from conf.data.shapes import rendered_images
+from conf.data.shapes import SPLITS, WEB, Careless, rendered_images
 from conf.schema import Run
+from datamodules.batch import Phrase
 from datamodules.coco import CocoDataModule, CocoDataset
 from datamodules.concepts import ConceptDataset
-from datamodules.shapes.world import (
-    COLORS,
-    HELD_OUT,
-    SHAPES,
-    SIZE,
-    SPLITS,
-    named_things,
-    write_dataset,
-)
+from datamodules.phrases.link import Links
+from datamodules.shapes.dataset import write_dataset
+from datamodules.shapes.reading import Reading, find_skills, named_things, read_prompt
+from datamodules.shapes.rendering import SIZE
+from datamodules.shapes.vocabulary import COLORS, PATTERNS, SHAPES, SIZES, forms
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -33,11 +32,18 @@ def build(config: Run, emit: Emit) -> ShapesDataModule:
         raise ValueError(
             f"evaluation.splits names {unknown[0]!r}: this dataset has {', '.join(SPLITS)}"
         )
-    root = Path(config.output) / "cache" / "shapes" if data.root == "auto" else Path(data.root)
+    root = Path(data.root)
+    if data.root == "auto":
+        # Runs of other captions may be under way: each kind has a folder of its own
+        made = conf.digest({"careless": dataclasses.asdict(data.careless), "zipf": data.zipf})
+        usual = data.careless == WEB and data.zipf == 0
+        root = Path(config.output) / "cache" / ("shapes" if usual else f"shapes-{made[:8]}")
     return ShapesDataModule(
         root,
         *rendered_images(config),
         eval_splits=splits,
+        careless=data.careless,
+        zipf=data.zipf,
         **ShapesDataModule.common_settings(config, emit),
     )
 
@@ -45,24 +51,44 @@ def build(config: Run, emit: Emit) -> ShapesDataModule:
 class ShapesDataset(CocoDataset):
     """Samples of one rendered split (see `CaptionedDataset`)."""
 
+    def linked(self, index: int, flipped: bool = False) -> Links:
+        """The words of the image's caption that name its things, with their masks: of equal things
+        that are named together the union. What a careless caption says wrongly of a thing stands
+        for that thing all the same."""
+        caption, record = self.caption(index), self.records[index]
+        if not caption.phrases:
+            return super().linked(index, flipped)
+        crop = self.crop(index, flipped)
+        masks = {
+            annotation["id"]: crop.mask(whole, self.mask_share)
+            for annotation, whole in zip(record.annotations, self._decode(index), strict=True)
+        }
+        phrases = []
+        for start, end, things in caption.phrases:
+            seen = [mask for thing in things if (mask := masks.get(thing)) is not None]
+            if seen and (mask := torch.stack(seen).any(0)).any():
+                phrases.append(Phrase(caption.text[start:end], start, end, mask))
+        return Links(phrases, [])
+
+    def objects_named(self, index: int) -> list[Phrase]:
+        """What the image's caption names, without masks."""
+        text, nowhere = self.caption(index).text, torch.zeros(0, 0, dtype=torch.bool)
+        return [
+            Phrase(text[said.start : said.end], said.start, said.end, nowhere)
+            for said in read_prompt(text).mentions
+        ]
+
+    def read_prompt(self, index: int) -> Reading:
+        """What the caption asks for."""
+        return read_prompt(self.caption(index).text)
+
     def count_objects(self, index: int) -> int:
         """How many things the caption names."""
         return len(named_things(self.caption(index).text))
 
     def skills(self, index: int) -> list[str]:
-        """What the caption asks for: ``binding``: two of its things differ in colour and in shape,
-        so that these could be exchanged; ``count``: three things or more; ``held-out``: a
-        combination that is in no training image; ``relation``: how two things lie."""
-        caption = self.caption(index)
-        things = named_things(caption.text)
-        pairs = itertools.combinations(things, 2)
-        asked = {
-            "binding": any(a[0] != b[0] and a[1] != b[1] for a, b in pairs),
-            "count": len(things) > 2,
-            "held-out": not HELD_OUT.isdisjoint(things),
-            "relation": caption.relation is not None,
-        }
-        return [skill for skill, needed in asked.items() if needed]
+        """What the caption asks for (see `find_skills`)."""
+        return find_skills(self.caption(index).text)
 
 
 class ShapesDataModule(CocoDataModule):
@@ -81,8 +107,11 @@ class ShapesDataModule(CocoDataModule):
         seed: int = 0,
         min_phrases: int = 0,
         eval_splits: Sequence[str] = ("val", "heldout"),
+        careless: Careless = WEB,
+        zipf: float = 0.0,
         **common: Any,
     ) -> None:
+        self.careless, self.zipf = careless, zipf
         common = {"index_root": Path(root) / ".index", "layout": "coco", **common}
         super().__init__(
             root,
@@ -103,14 +132,16 @@ class ShapesDataModule(CocoDataModule):
             self.train_split: self.train_images,
             **dict.fromkeys(self.eval_splits, self.eval_images),
         }
-        write_dataset(self.root, {split: count for split, count in counts.items() if count})
+        wanted = {split: count for split, count in counts.items() if count}
+        write_dataset(self.root, wanted, careless=self.careless, zipf=self.zipf)
 
     def concept_dataset(
         self, concepts: Sequence[str], objects: int, length: int, seed: int, **more: Any
     ) -> ConceptDataset:
         """Raises ValueError for words that the embedded world does not know."""
-        words = {*COLORS, *SHAPES}
-        if unknown := [concept for concept in concepts if not set(concept.split()) <= words]:
+        named = (*COLORS, *SHAPES, *SIZES, *PATTERNS)
+        known = {form for word in named for form in forms(word)}
+        if unknown := [concept for concept in concepts if not set(concept.split()) <= known]:
             raise ValueError(
                 f"data.concepts names {unknown[0]!r}: the embedded world knows "
                 f"{', '.join(sorted(COLORS))}; {', '.join(SHAPES)}"

@@ -23,7 +23,10 @@ from datamodules.batch import Caption, Instance, Phrase
 from datamodules.formats.images import check_image
 from datamodules.formats.scene_folder import SceneFolder, Subject, View, read_description
 from datamodules.scene import Entry, SceneDataModule, subsets
-from datamodules.shapes.world import HELD_OUT, SEEN, SIZE, Scene, Thing, render, sample_scene
+from datamodules.shapes.captions import SceneCaption, clean_caption
+from datamodules.shapes.rendering import SIZE, render
+from datamodules.shapes.scenes import Scene, Thing, sample_scene
+from datamodules.shapes.vocabulary import HELD_OUT, SEEN
 
 
 def write_scene(folder: Path, seed: int, subjects: int = 2) -> None:
@@ -36,7 +39,7 @@ def write_scene(folder: Path, seed: int, subjects: int = 2) -> None:
     """
     if subjects not in (1, 2, 3):
         raise ValueError(f"a scene of {subjects} subjects cannot be drawn: expected 1, 2 or 3")
-    made = {"seed": seed, "subjects": subjects, "size": SIZE, "version": 1}
+    made = {"seed": seed, "subjects": subjects, "size": SIZE, "version": 2}
     before = _made(folder)
     damaged = _find_damage(folder)
     if before == made and damaged is None:
@@ -114,8 +117,7 @@ class Shown(NamedTuple):
 
     scene: Scene
     names: tuple[int | None, ...]
-    caption: str
-    relation: str | None
+    caption: SceneCaption
 
 
 class SceneShapes:
@@ -150,7 +152,7 @@ class SceneShapes:
 
     def caption(self, index: int) -> Caption:
         shown = self._shown(index)
-        return Caption(self._words(shown)[0], shown.relation)
+        return Caption(self._words(shown)[0], shown.caption.relation)
 
     def phrases(self, index: int) -> list[Phrase]:
         """The words of the caption for each thing, a placeholder or "blue circle", with its mask,
@@ -183,15 +185,15 @@ class SceneShapes:
             numbers.append(None)
         names = tuple(numbers[i] for i in rng.permutation(len(numbers)))
         # Places and sizes of any scene with as many things; what stands there is ours.
-        scene = sample_scene("val", index, self.seed, len(names))
+        scene = sample_scene("three", index, self.seed, len(names))
         things = tuple(
             self._thing(thing, name, other) for thing, name in zip(scene.things, names, strict=True)
         )
         scene = replace(scene, things=things)
-        captions = scene.captions()
-        # Only those that name the things in the order of the scene.
-        text, relation = captions[int(rng.choice({1: [0, 1], 2: [0, 2], 3: [0]}[len(names)]))]
-        return Shown(scene, names, text, relation)
+        other_form = bool(rng.integers(2))
+        opening = "a photo of " if len(names) == 1 and other_form else ""
+        said = clean_caption(scene, relation=len(names) == 2 and not other_form, opening=opening)
+        return Shown(scene, names, said)
 
     def _thing(self, place: Thing, name: int | None, other: tuple[str, str]) -> Thing:
         color, shape = (
@@ -203,19 +205,17 @@ class SceneShapes:
     def _words(self, shown: Shown) -> tuple[str, list[tuple[int, int]]]:
         """The caption with placeholders, without their articles, and the characters of each thing's
         words."""
-        text, spans, rest = "", [], shown.caption
-        for thing, name in zip(shown.scene.things, shown.names, strict=True):
-            before, rest = rest.split(thing.name, 1)
-            words = thing.name
+        said, text, done = shown.caption.text, "", 0
+        spans = []
+        for (start, end, _), name in zip(shown.caption.phrases, shown.names, strict=True):
+            before, words = said[done:start], said[start:end]
             if name is not None:
-                before, words = (
-                    before.removesuffix("an ").removesuffix("a "),
-                    self.subjects[name].token,
-                )
+                before = before.removesuffix("an ").removesuffix("a ")
+                words = self.subjects[name].token
             text += before
             spans.append((len(text), len(text) + len(words)))
-            text += words
-        return text + rest, spans
+            text, done = text + words, end
+        return text, spans
 
 
 class ShapesSceneDataModule(SceneDataModule):
