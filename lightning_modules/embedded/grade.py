@@ -1,5 +1,4 @@
-"""What a backbone can compose: the judge's figures for one, two and three objects and for held-out
-combinations.
+"""What a backbone can compose: the judge's figures for each skill of the embedded world.
 
     python -m lightning_modules.grade                       # prints the shipped backbone's table
     python -m lightning_modules.grade --card runs/pretrain  # writes it into the card
@@ -23,11 +22,20 @@ from conf.values import option
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
 
+# Row of the table -> split of the prompts
 GROUPS = {
-    "one object": ("val", 1),
-    "two objects": ("val", 2),
-    "three objects": ("val", 3),
-    "two objects, held-out combinations": ("heldout", None),
+    "one object": "one",
+    "two objects": "two",
+    "two objects, held-out combinations": "heldout",
+    "three objects": "three",
+    "three objects, held-out combinations": "three_heldout",
+    "four objects": "four",
+    "five objects": "five",
+    "equal objects": "counting",
+    "related objects": "relation",
+    "small and large objects": "size",
+    "striped and dotted objects": "pattern",
+    "objects of one shape": "similar",
 }
 SCENE_SEED = 77
 
@@ -37,22 +45,23 @@ def grade(
 ) -> dict[str, dict[str, float]]:
     """Group -> the judge's composition metrics with the graded ``score``, each on ``images``
     images."""
-    from datamodules.shapes.world import SIZE, sample_scene
+    from datamodules.shapes.captions import draw_prompt
+    from datamodules.shapes.rendering import SIZE
+    from datamodules.shapes.scenes import sample_scene
     from lightning_modules.backbone.sampling import sample
     from lightning_modules.embedded.judge import Judge
-    from lightning_modules.metrics.detection import Target, composition_rates, judge_image
+    from lightning_modules.embedded.targets import read_target
+    from lightning_modules.metrics.detection import composition_rates, judge_image
 
     judge, table = Judge.load(), {}
-    for k, (group, (split, count)) in enumerate(GROUPS.items()):
+    for k, (group, split) in enumerate(GROUPS.items()):
         began = time.monotonic()
-        scenes = [sample_scene(split, i, SCENE_SEED, count) for i in range(images)]
-        captions = [scene.captions()[0] for scene in scenes]
-        targets = [
-            Target([(t.color, t.shape) for t in s.things], c[1])
-            for s, c in zip(scenes, captions, strict=True)
-        ]
+        scenes = [sample_scene(split, i, SCENE_SEED) for i in range(images)]
+        prompts = [draw_prompt(split, i, s, SCENE_SEED).text for i, s in enumerate(scenes)]
+        # The judge does not tell patterns
+        targets = [read_target(prompt)._replace(patterns=()) for prompt in prompts]
         noises = [(k + 1) * 10_000_000 + i for i in range(images)]
-        pictures = sample(backbone, [text for text, _ in captions], noises, steps, guidance, SIZE)
+        pictures = sample(backbone, prompts, noises, steps, guidance, SIZE)
         detections = judge.detect(pictures)
         verdicts = [judge_image(*pair) for pair in zip(detections, targets, strict=True)]
         table[group] = {
@@ -73,8 +82,13 @@ CARD = """# The embedded backbone
 
 SDXL's wiring at a size that trains on two CPU cores: two text encoders, pooled embedding and time
 ids, `AutoencoderKL` (64 px to 16x16x4), UNet with cross-attention at 16x16 and 8x8, v-prediction.
-Weights are float16 safetensors, averaged over training. Trained on rendered shapes alone; 12 of the
-48 colour-shape combinations never occurred. Made by
+Weights are float16 safetensors, averaged over training. Trained on {rendered} rendered images
+alone, with captions as careless as these rates say; 12 of the 48 colour-shape combinations never
+occurred.
+
+{rates}
+
+Made by
 
     python -m lightning_modules.pretrain {arguments}
     python -m lightning_modules.grade --card runs/pretrain
@@ -85,10 +99,11 @@ on {hardware}, {date}, beside other work on the machine: autoencoder {vae_steps}
 The judge's figures on {images} images a row ({steps} sampler steps, guidance {guidance}). Success:
 every object that the prompt names is there in its colour and shape. Score: the judge's probability
 of the least sure wanted object, averaged over images. Relation: both objects are there and stand as
-the prompt says.
+the prompt says. Size: every object with a word for its size is there in it. Number: of equal
+objects there are so many, no more. Extra: objects an image that nobody asked for.
 
-| prompts | success | score | objects | colours | shapes | relation | extra objects an image |
-|---|---|---|---|---|---|---|---|
+| prompts | success | score | objects | colours | shapes | relation | size | number | extra |
+|---|---|---|---|---|---|---|---|---|---|
 {table}
 
 Denoising loss (mean over the 100 steps before each point):
@@ -97,7 +112,10 @@ Denoising loss (mean over the 100 steps before each point):
 |---|---|
 {curve}
 """
-COLUMNS = ("success", "score", "object_rate", "color_rate", "shape_rate", "relation_rate")
+COLUMNS = (
+    *("success", "score", "object_rate", "color_rate", "shape_rate"),
+    *("relation_rate", "size_rate", "count_rate"),
+)
 
 
 def write_card(
@@ -119,7 +137,16 @@ def write_card(
     if points[-1] is not curves["denoiser"][-1]:
         points.append(curves["denoiser"][-1])
     losses = [f"| {point['step']} | {point['loss']:.4f} |" for point in points]
-    text = CARD.format(**facts, **numbers, table="\n".join(rows), curve="\n".join(losses))
+    made = json.loads((work / "shapes" / "annotations" / "made_train.json").read_text())
+    rates = [f"{name.replace('_', ' ')} {rate:g}" for name, rate in made["careless"].items()]
+    text = CARD.format(
+        **facts,
+        **numbers,
+        rendered=made["count"],
+        rates=", ".join([*rates, f"exponent of Zipf's law {made['zipf']:g}"]),
+        table="\n".join(rows),
+        curve="\n".join(losses),
+    )
     (folder / "README.md").write_text(text)
 
 

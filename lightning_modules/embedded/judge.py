@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from conf.describe import show_count
-from datamodules.shapes.world import COLORS, SHAPES, SIZE
+from datamodules.shapes.placing import size_of
+from datamodules.shapes.rendering import SIZE
+from datamodules.shapes.vocabulary import COLORS, SHAPES
 from lightning_modules.metrics.detection import Detection, Target, smallest_of_best_assignment
 
 ASSET = Path(__file__).resolve().parent / "assets" / "judge"
@@ -28,7 +30,7 @@ GRID = SIZE // STRIDE
 UNIT_RADIUS = 10.0  # Pixels; a log radius of zero
 LAYOUT = 2  # The presence map is averaged over a 2x2 grid for the features
 CANDIDATES = 6  # Places per image that the graded score looks at
-# Pixels; two peaks nearer than this are one object (centres in the world are at least 15 pixels
+# Pixels; two peaks nearer than this are one object (centres in the world are at least 13 pixels
 # apart)
 APART = 6.0
 
@@ -82,7 +84,7 @@ class Network(nn.Module):
             nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.SiLU()
         )
         self.head = nn.Conv2d(width, 1 + len(SHAPES) + len(COLORS) + 3, 1)
-        # Objects are rare (1 to 3 of 256 cells): start from that prior, so that the first steps are
+        # Objects are rare (1 to 5 of 256 cells): start from that prior, so that the first steps are
         # not spent on learning it.
         nn.init.constant_(self.head.bias[:1], -4.0)
         centres = (torch.arange(GRID) + 0.5) * STRIDE
@@ -187,8 +189,8 @@ class Judge(nn.Module):
     def detect(self, images: Tensor) -> list[list[Detection]]:
         """The objects of each image (uint8 [N, 3, 64, 64]), surest first.
 
-        ``label`` is the shape, ``color`` the colour, ``box`` lies in pixels and ``score`` is the
-        probability of presence.
+        ``label`` is the shape, ``color`` the colour, ``box`` lies in pixels, ``score`` is the
+        probability of presence and ``size`` follows from the radius.
         """
         if len(images) == 0:
             return []
@@ -205,7 +207,13 @@ class Judge(nn.Module):
                 cx, cy, r = x[n][c], y[n][c], radius[n][c]
                 box = (cx - r, cy - r, cx + r, cy + r)
                 detections.append(
-                    Detection(SHAPES[shape[n][c]], box, presence[n][c], color=names[color[n][c]])
+                    Detection(
+                        SHAPES[shape[n][c]],
+                        box,
+                        presence[n][c],
+                        color=names[color[n][c]],
+                        size=size_of(r) or "medium",
+                    )
                 )
             found.append(detections)
         return found

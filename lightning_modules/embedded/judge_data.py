@@ -18,20 +18,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.shapes.world import (
-    COLORS,
-    SHAPES,
-    SIZE,
-    Scene,
-    Thing,
-    coverage,
-    render,
-    sample_scene,
-)
+from datamodules.shapes.rendering import SIZE, coverage, render, texture
+from datamodules.shapes.scenes import Scene, Thing, sample_scene
+from datamodules.shapes.splits import MOST
+from datamodules.shapes.vocabulary import COLORS, PLAIN, SHADES, SHAPES
 
 # Seeds of `sample_scene` that no data set uses (data sets count from 0).
 TRAIN_SEED, FRESH_SEED = 9_000_001, 9_000_002
-MOST = 4  # Objects per image
+EVERY = MOST + 1  # Objects per image, with one more over another
 PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 # RGB distance at which a colour is no longer surely its neighbour in the palette
 COLOR_WIDTH = 30.0
@@ -50,10 +44,10 @@ SPOILT = {
 class Labels(NamedTuple):
     """Targets of a batch; an object with presence 0 is an empty slot."""
 
-    place: Tensor  # [B, 4, 3] x, y, radius in pixels
-    presence: Tensor  # [B, 4] in [0, 1]
-    shape: Tensor  # [B, 4, 6] sums to 1
-    color: Tensor  # [B, 4, 8] sums to 1
+    place: Tensor  # [B, 6, 3] x, y, radius in pixels
+    presence: Tensor  # [B, 6] in [0, 1]
+    shape: Tensor  # [B, 6, 6] sums to 1
+    color: Tensor  # [B, 6, 8] sums to 1
 
 
 class Pool(NamedTuple):
@@ -62,9 +56,10 @@ class Pool(NamedTuple):
 
 
 def any_combination(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same places with colours and shapes drawn freely from all 48 combinations, held-out ones
-    and repeats included."""
-    return replace(scene, things=tuple(_any_thing(t.x, t.y, t.radius, rng) for t in scene.things))
+    """The same places and patterns with colours and shapes drawn freely from all 48 combinations,
+    held-out ones and repeats included."""
+    things = (replace(_any_thing(t.x, t.y, t.radius, rng), pattern=t.pattern) for t in scene.things)
+    return replace(scene, things=tuple(things))
 
 
 def _any_thing(x: float, y: float, radius: float, rng: np.random.Generator) -> Thing:
@@ -75,10 +70,10 @@ def _any_thing(x: float, y: float, radius: float, rng: np.random.Generator) -> T
 def make_pool(size: int, seed: int = TRAIN_SEED) -> Pool:
     """Renders ``size`` training images: half clean, half spoilt."""
     images = np.empty((size, 3, SIZE, SIZE), dtype=np.uint8)
-    place = np.zeros((size, MOST, 3), dtype=np.float32)
-    presence = np.zeros((size, MOST), dtype=np.float32)
-    shape = np.zeros((size, MOST, len(SHAPES)), dtype=np.float32)
-    color = np.zeros((size, MOST, len(COLORS)), dtype=np.float32)
+    place = np.zeros((size, EVERY, 3), dtype=np.float32)
+    presence = np.zeros((size, EVERY), dtype=np.float32)
+    shape = np.zeros((size, EVERY, len(SHAPES)), dtype=np.float32)
+    color = np.zeros((size, EVERY, len(COLORS)), dtype=np.float32)
     for index in range(size):
         rng = np.random.default_rng([seed, index])
         scene = any_combination(sample_scene("train", index, seed), rng)
@@ -88,7 +83,7 @@ def make_pool(size: int, seed: int = TRAIN_SEED) -> Pool:
         else:
             image, objects = _render_spoilt(scene, rng)
         images[index] = np.clip(image + 0.5, 0, 255).astype(np.uint8).transpose(2, 0, 1)
-        for slot, made in enumerate(objects[:MOST]):
+        for slot, made in enumerate(objects[:EVERY]):
             place[index, slot] = made.thing.x, made.thing.y, made.thing.radius
             presence[index, slot] = made.presence
             shape[index, slot] = made.shape
@@ -150,7 +145,7 @@ def _render_spoilt(scene: Scene, rng: np.random.Generator) -> tuple[np.ndarray, 
     if rng.random() < 0.25:
         near = things[rng.integers(len(things))]  # One more object, partly over another
         x, y = np.clip([near.x, near.y] + rng.normal(0, near.radius, 2), 9, SIZE - 9)
-        radius = float(rng.uniform(7, 11))
+        radius = float(rng.uniform(6, 11))
         if max(abs(x - near.x), abs(y - near.y)) > 8:
             things.append(_any_thing(float(x), float(y), radius, rng))
     for _ in range(int(rng.integers(0, 3)) if rng.random() < 0.5 else 0):
@@ -184,6 +179,9 @@ def _draw(image: np.ndarray, thing: Thing, rng: np.random.Generator) -> tuple[_O
     _, presence, shape, color = _plain(thing)
     rgb = own
     kind = rng.choice(list(SPOILT), p=list(SPOILT.values()))
+    if thing.pattern != PLAIN and kind not in ("two colors", "mixed color"):
+        dark = np.array(SHADES[thing.color], dtype=np.float32)
+        rgb = own + (dark - own) * texture(thing)[..., None]
     if kind == "faint":
         opacity = rng.uniform(0.1, 1)
         alpha = alpha * opacity
@@ -210,9 +208,9 @@ def _draw(image: np.ndarray, thing: Thing, rng: np.random.Generator) -> tuple[_O
         alpha = alpha * (1 - part) + coverage(second) * part
         shape = (1 - share) * shape + share * _one_hot(SHAPES.index(second.shape), len(SHAPES))
     elif kind == "small":
-        thing = replace(thing, radius=float(rng.uniform(4, 7)))
-        alpha = coverage(thing)
-        presence = _ramp(thing.radius, 4.5, 7)
+        thing = replace(thing, radius=float(rng.uniform(2.5, 5.5)), pattern=PLAIN)
+        alpha, rgb = coverage(thing), own
+        presence = _ramp(thing.radius, 3.5, 5.3)
     _paint(image, rgb, alpha)
     return _Object(thing, presence, shape.astype(np.float32), color.astype(np.float32)), alpha
 
@@ -309,10 +307,8 @@ def _through(images: Tensor, side: int) -> Tensor:
 def fresh_scenes(count: int, objects: int, heldout: bool, seed: int = FRESH_SEED) -> list[Scene]:
     """Scenes as the data sets hold them, none of which the judge was trained on; with ``heldout``
     each shows a held-out combination."""
-    return [
-        sample_scene("heldout" if heldout else "val", index, seed, objects)
-        for index in range(count)
-    ]
+    split = "three_heldout" if heldout else "val"
+    return [sample_scene(split, index, seed, objects) for index in range(count)]
 
 
 def to_images(scenes: list[Scene]) -> Tensor:

@@ -31,7 +31,8 @@ from conf.pipes import ends_with_reader
 from conf.places import find_obstacle
 from conf.schema import MAX_SEED
 from conf.values import option
-from datamodules.shapes.world import Scene, Thing
+from datamodules.shapes.scenes import Scene, Thing
+from datamodules.shapes.splits import MOST
 from lightning_modules.embedded.judge import (
     ASSET,
     GRID,
@@ -228,7 +229,7 @@ def measure(judge: Judge, count: int) -> dict[str, dict[str, float]]:
     """Share of exact answers on ``count`` fresh renders of each kind: {damage: {kind: share}}."""
     table: dict[str, dict[str, float]] = {}
     for heldout in (False, True):
-        for objects in (1, 2, 3):
+        for objects in range(1, MOST + 1):
             scenes = fresh_scenes(count, objects, heldout)
             images = to_images(scenes)
             kind = f"{objects} {'held-out' if heldout else 'seen'}"
@@ -239,7 +240,7 @@ def measure(judge: Judge, count: int) -> dict[str, dict[str, float]]:
 
 def standardise(judge: Judge, count: int = 2000) -> None:
     """Measures mean and standard deviation of the features on clean renders of every kind."""
-    kinds = [(objects, heldout) for objects in (1, 2, 3) for heldout in (False, True)]
+    kinds = [(n, heldout) for n in range(1, MOST + 1) for heldout in (False, True)]
     scenes = [
         s
         for objects, heldout in kinds
@@ -264,8 +265,8 @@ photographs.
 - loss of the last batch {loss:.3f}
 
 Share of exact answers (every colour-shape pair found, none too many, every centre within {near:g}
-pixels) on {count} fresh renders per entry: scenes of 1 to 3 objects, all of seen combinations or
-with a held-out one. Rows: damage done to the image (Gaussian blur and noise by their sigma in
+pixels) on {count} fresh renders per entry: scenes of 1 to {most} objects, all of seen combinations
+or with a held-out one. Rows: damage done to the image (Gaussian blur and noise by their sigma in
 pixels and in grey levels of 255; lost resolution by the side in between, of 64).
 
 {table}
@@ -287,6 +288,7 @@ def write_card(
         **facts,
         plural="s" * (facts["threads"] > 1),
         near=NEAR,
+        most=MOST,
         count=count,
         table="\n".join(f"| {' | '.join(row)} |" for row in rows),
     )

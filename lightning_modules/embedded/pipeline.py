@@ -8,6 +8,7 @@ at 16x16 and 8x8. Below 8x8 maps of this world are near uniform, so there is no 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +21,22 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from datamodules.shapes.world import SIZE, words
+from datamodules.shapes.rendering import SIZE
+from datamodules.shapes.vocabulary import words
 
-CONTEXT = 24  # Tokens; the longest training caption of the embedded world has 15 with BOS and EOS
+CONTEXT = 36  # Tokens; the longest caption of the embedded world has 34 with BOS and EOS
 BOS, EOS = "<|startoftext|>", "<|endoftext|>"
 
 
 def build_tokenizer(
-    folder: Path, length: int = CONTEXT, pad_token: str = EOS, size: int = 0
+    folder: Path,
+    length: int = CONTEXT,
+    pad_token: str = EOS,
+    size: int = 0,
+    vocabulary: Iterable[str] | None = None,
 ) -> CLIPTokenizer:
-    """A byte-level CLIP tokenizer in which every word of the embedded world is one token; its two
-    files land in ``folder``.
+    """A byte-level CLIP tokenizer in which every word of the ``vocabulary``, by default that of the
+    embedded world, is one token; its two files land in ``folder``.
 
     Captions are cut and padded to ``length`` tokens. A ``size`` above what the words need is filled
     with tokens that no text has, so that BOS and EOS are the last two of that many ids, as in
@@ -41,7 +47,7 @@ def build_tokenizer(
     symbols = list(bytes_to_unicode().values())
     vocab = symbols + [s + "</w>" for s in symbols]
     merges: list[tuple[str, str]] = []
-    for word in words():
+    for word in words() if vocabulary is None else vocabulary:
         # Merges of earlier words come first and may cut this one otherwise than letter by letter,
         # so they are applied before.
         parts = _merge([*word[:-1], word[-1] + "</w>"], merges)

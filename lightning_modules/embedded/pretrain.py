@@ -5,8 +5,8 @@ together on its latents.
     python -m lightning_modules.pretrain --stage vae     # one of them
     python -m lightning_modules.pretrain --stage export  # the newest checkpoint as float16 folders
 
-Colour-shape combinations of `datamodules.shapes.world.HELD_OUT` never occur in what it sees. The
-figures of the result come from `python -m lightning_modules.grade`.
+Colour-shape combinations of `datamodules.shapes.vocabulary.HELD_OUT` never occur in what it sees.
+The figures of the result come from `python -m lightning_modules.grade`.
 """
 
 from __future__ import annotations
@@ -24,13 +24,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from conf.data.shapes import CLEAN, WEB
 from conf.files import create_folder, read_json, write_atomically
 from conf.pipes import ends_with_reader
 from conf.places import find_obstacle
 from conf.values import option
 from datamodules.batch import Batch, collate
+from datamodules.shapes.dataset import write_dataset
 from datamodules.shapes.module import ShapesDataset
-from datamodules.shapes.world import SIZE, write_dataset
+from datamodules.shapes.rendering import SIZE
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.weights import EMBEDDED
 from lightning_modules.embedded.pipeline import build_pipeline
@@ -339,6 +341,18 @@ def main(argv: list[str] | None = None) -> None:
         help="training images to render (default: 32000)",
     )
     parser.add_argument(
+        "--captions",
+        choices=("web", "clean"),
+        default="web",
+        help="how carelessly the training captions are written (default: web)",
+    )
+    parser.add_argument(
+        "--zipf",
+        type=option(float, 0, 100),
+        default=0.0,
+        help="how unequally frequent combinations are: the exponent of Zipf's law (default: 0)",
+    )
+    parser.add_argument(
         "--vae-steps",
         type=option(int, 1, 100_000_000),
         default=1500,
@@ -376,7 +390,8 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     L.seed_everything(0, verbose=False)
     if args.stage != "export":
-        write_dataset(args.output / "shapes", {"train": args.images})
+        careless = CLEAN if args.captions == "clean" else WEB
+        write_dataset(args.output / "shapes", {"train": args.images}, 0, careless, args.zipf)
         data = ShapesDataset(args.output / "shapes", "train", SIZE)
         if args.stage in ("all", "vae") and not (args.output / "vae" / "config.json").exists():
             train_autoencoder(args.output, data, args.vae_steps, args.batch)

@@ -24,6 +24,7 @@ from conf.seeds import resolve_seeds
 from datamodules.batch import Phrase
 from datamodules.formats.benchmarks import Benchmark, order_evenly
 from datamodules.phrases.tagger import name_objects
+from lightning_modules.embedded.targets import as_target
 from lightning_modules.metrics.detection import Target
 
 
@@ -193,6 +194,10 @@ def _ask(dataset: Any, name: str, index: int) -> Any:
 
 
 def _target(dataset: Any, index: int, relation: str | None) -> Target:
+    """What a prompt asks for: what it says, where the data set can read it, else all that its image
+    shows."""
+    if reading := _ask(dataset, "read_prompt", index):
+        return as_target(reading, dataset.caption(index).text)
     return Target([(o.color or "", o.label) for o in dataset.instances(index)], relation)
 
 

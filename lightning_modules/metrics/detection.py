@@ -14,6 +14,9 @@ Definitions, for one image with the wanted objects W = [(color, shape), ...] and
   one extra object
 * relation:    whether the centres of the first two wanted objects lie as stated; False if either is
   missing, None if none is stated
+* size, pattern: whether every wanted object for which one is stated is matched by a detection that
+  has it; None if none is stated
+* count:       whether what the prompt counts is there exactly so often; None if it counts nothing
 """
 
 from __future__ import annotations
@@ -63,6 +66,8 @@ class Detection:
     score: float  # In [0, 1]
     mask: Any = None  # bool [H, W], from detectors that segment
     color: str | None = None
+    size: str | None = None  # "small", "medium" or "large", from detectors that tell
+    pattern: str | None = None
 
     @property
     def centre(self) -> tuple[float, float]:
@@ -83,11 +88,15 @@ class Detector(Protocol):
 
 
 class Target(NamedTuple):
-    """What one prompt asks for: objects as (color, shape), and the place of the first relative to
-    the second if the prompt states it."""
+    """What one prompt asks for: objects as (color, shape), the place of the first relative to the
+    second if the prompt states it, size and pattern of each object (or None; nothing at all where
+    no object has one), and which objects it counts."""
 
     objects: Sequence[Wanted]
     relation: str | None = None
+    sizes: Sequence[str | None] = ()
+    patterns: Sequence[str | None] = ()
+    counted: Sequence[Wanted] = ()
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,9 @@ class Verdict:
     shapes: int
     extra: int
     relation: bool | None  # None: the target states none
+    size: bool | None = None
+    pattern: bool | None = None
+    count: bool | None = None
 
     @property
     def success(self) -> bool:
@@ -145,7 +157,7 @@ def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
     Raises ValueError if the target wants nothing, or states a relation between fewer than two
     objects.
     """
-    objects, relation = target
+    objects, relation = target.objects, target.relation
     if not objects:
         raise ValueError(
             "a target without objects cannot be judged: give at least one (color, shape)"
@@ -168,7 +180,23 @@ def judge_image(detections: Sequence[Detection], target: Target) -> Verdict:
         shapes=(Counter(s for _, s in objects) & Counter(d.label for d in detections)).total(),
         extra=len(detections) - matched,
         relation=holds,
+        size=_hold(target.sizes, [d.size if d else None for d in matches]),
+        pattern=_hold(target.patterns, [d.pattern if d else None for d in matches]),
+        count=_counts_hold(detections, target),
     )
+
+
+def _hold(stated: Sequence[str | None], seen: Sequence[str | None]) -> bool | None:
+    """Whether each attribute that is stated is that of the matched detection."""
+    asked = [(one, other) for one, other in zip(stated, seen, strict=False) if one is not None]
+    return all(one == other for one, other in asked) if asked else None
+
+
+def _counts_hold(detections: Sequence[Detection], target: Target) -> bool | None:
+    if not target.counted:
+        return None
+    there, wanted = Counter((d.color, d.label) for d in detections), Counter(target.objects)
+    return all(there[thing] == wanted[thing] for thing in target.counted)
 
 
 def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
@@ -181,6 +209,7 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
     * ``n_images``
     * ``relation_rate``: share of the images whose prompt states a relation in which it holds;
       absent if no prompt states one
+    * ``size_rate``, ``pattern_rate``, ``count_rate``: the same for sizes, patterns and numbers
 
     Raises ValueError if there is no image.
     """
@@ -195,8 +224,10 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
         "extra_objects": sum(v.extra for v in verdicts) / images,
         "n_images": float(images),
     }
-    if relations := [v.relation for v in verdicts if v.relation is not None]:
-        rates["relation_rate"] = sum(relations) / len(relations)
+    for key in ("relation", "size", "pattern", "count"):
+        stated = [held for v in verdicts if (held := getattr(v, key)) is not None]
+        if stated:
+            rates[f"{key}_rate"] = sum(stated) / len(stated)
     return rates
 
 

@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.shapes.world import SIZE
+from datamodules.shapes.rendering import SIZE
 from lightning_modules.embedded.judge import Judge
 from lightning_modules.metrics.loading import first_line, one_line_errors
 from lightning_modules.metrics.registry import check_images

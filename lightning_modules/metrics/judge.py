@@ -24,9 +24,16 @@ def build(context: ScoringContext) -> list[JudgeScorer]:
 
 def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
     """Value -> why no prompt gives it."""
-    if any(prompt.target.relation for prompt in prompts):
-        return {}
-    return {"relation_rate": "no prompt states where one object is from another"}
+    targets = [prompt.target for prompt in prompts]
+    stated = {
+        "relation_rate": (
+            any(target.relation for target in targets),
+            "no prompt states where one object is from another",
+        ),
+        "size_rate": (any(target.sizes for target in targets), "no prompt states a size"),
+        "count_rate": (any(target.counted for target in targets), "no prompt counts objects"),
+    }
+    return {key: reason for key, (given, reason) in stated.items() if not given}
 
 
 class JudgeScorer:
@@ -41,9 +48,10 @@ class JudgeScorer:
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
-        """As `Scorer`; rates are of the objects that the image should show, ``relation_rate`` is
-        None where no relation is asked for."""
-        targets = [prompt.target for prompt in prompts]
+        """As `Scorer`; rates are of the objects that the image should show, ``relation_rate``,
+        ``size_rate`` and ``count_rate`` are None where nothing of the kind is asked for."""
+        # The judge does not tell patterns
+        targets = [prompt.target._replace(patterns=()) for prompt in prompts]
         detections = self.judge.detect(images)
         scores = self.judge.target_scores(images, targets).tolist()
         verdicts = [
@@ -61,6 +69,8 @@ class JudgeScorer:
             "color_rate": [verdict.colors / verdict.wanted for verdict in verdicts],
             "shape_rate": [verdict.shapes / verdict.wanted for verdict in verdicts],
             "relation_rate": [verdict.relation for verdict in verdicts],
+            "size_rate": [verdict.size for verdict in verdicts],
+            "count_rate": [verdict.count for verdict in verdicts],
             "extra_objects": [verdict.extra for verdict in verdicts],
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -11,13 +12,17 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from conf.describe import show_count
-from datamodules.shapes.world import COLORS, SHAPES
+from datamodules.shapes.reading import canonical_words
+from datamodules.shapes.vocabulary import COLORS, PLURALS, SHADES, SHAPES
 from lightning_modules.embedded.judge import Judge
 from lightning_modules.metrics.detection import Detection
 
-# Pixels; what is smaller is noise. The smallest object of the embedded world, a ring of radius 7.5,
-# covers 135
+# Pixels; what is smaller is noise. The smallest object of the embedded world, a triangle of radius
+# 6.4, covers 66
 SMALLEST = 16
+# Share of a colour, or of its shade, from which a pixel belongs to it. The shade of white is grey,
+# as are the edges of white things
+LEAST = np.array([0.5] * len(COLORS) + [0.8 if color == "white" else 0.5 for color in SHADES])
 GREY = 40  # The ground's channels differ by less than this
 # And lie between these: 70 to 130 in renders, and a little off in generated images
 LEVELS = (50, 150)
@@ -26,12 +31,14 @@ LEVELS = (50, 150)
 class ColorSegmenter:
     """Segments the embedded world by colour.
 
-    A pixel is read as a mixture of the image's grey ground and one of the colours, and belongs to
-    that colour if it is at least half of it. Connected pixels of one colour are an object, as are
+    A pixel is read as a mixture of the image's grey ground and one of the colours, or of the shades
+    in which stripes and dots are drawn, and belongs to that colour if it is at least half of it.
+    Connected pixels of one colour are an object, as are
     pieces inside one detection of the judge (a ring that is broken, say); fewer than ``SMALLEST``
     pixels are noise. Objects of a phrase's colour are its candidates: the judge's shape decides
     which phrase gets which, and between equals the larger object goes first. A colour on the wrong
-    shape still is found: whether the shape is right, the judge says.
+    shape still is found: whether the shape is right, the judge says. A plural ("red circles") gets
+    every object that is left of its colour and shape.
 
     ``judge``: the shipped one by default.
     """
@@ -53,7 +60,7 @@ class ColorSegmenter:
                 "phrases: give one list for each "
                 "image"
             )
-        wanted = [[color_and_shape(phrase) for phrase in row] for row in phrases]
+        wanted = [[_read(phrase) for phrase in row] for row in phrases]
         found = self.judge.detect(images)
         return [
             _by_color(image, row, seen)
@@ -64,14 +71,25 @@ class ColorSegmenter:
 def color_and_shape(phrase: str) -> tuple[str, str | None]:
     """("blue", "square") of "a blue square", and ("blue", None) of "something blue". Raises
     ValueError if it names no colour."""
-    words = phrase.lower().replace(",", " ").split()
-    color = next((w for w in words if w in COLORS), None)
+    return _read(phrase)[:2]
+
+
+class _Wanted(NamedTuple):
+    color: str
+    shape: str | None
+    several: bool
+
+
+def _read(phrase: str) -> _Wanted:
+    known, words = canonical_words(), phrase.lower().replace(",", " ").split()
+    color = next((known[w] for w in words if known.get(w) in COLORS), None)
     if color is None:
         raise ValueError(
             f"phrase {phrase!r} names no colour that can be segmented: expected one of "
             f"{', '.join(COLORS)}"
         )
-    return color, next((w for w in words if w in SHAPES), None)
+    shape = next((w for w in words if known.get(w) in SHAPES), "")
+    return _Wanted(color, known.get(shape), shape in PLURALS.values())
 
 
 def color_map(image: Tensor) -> np.ndarray:
@@ -84,33 +102,36 @@ def color_map(image: Tensor) -> np.ndarray:
         & (pixels.mean(2) < LEVELS[1])
     )
     ground = np.median(pixels[grey], axis=0) if grey.any() else np.full(3, np.mean(LEVELS))
-    # [8, 3] from the ground to each colour
-    ways = np.array(list(COLORS.values()), dtype=np.float64) - ground
+    # [16, 3] from the ground to each colour and each shade
+    ways = np.array([*COLORS.values(), *SHADES.values()], dtype=np.float64) - ground
     offset = pixels - ground
-    # [H, W, 8] of the colour in the mixture
+    # [H, W, 16] of the colour in the mixture
     share = np.clip(offset @ ways.T / np.square(ways).sum(1), 0, 1)
     residual = np.square(offset[:, :, None, :] - share[..., None] * ways).sum(-1)
-    best = residual.argmin(2)
-    return np.where(np.take_along_axis(share, best[..., None], 2)[..., 0] >= 0.5, best, -1)
+    # Of two that explain it as well, white and its shade, the one of which it has more
+    best = (residual - share).argmin(2)
+    there = np.take_along_axis(share, best[..., None], 2)[..., 0] >= LEAST[best]
+    return np.where(there, best % len(COLORS), -1)
 
 
-def _by_color(
-    image: Tensor, wanted: list[tuple[str, str | None]], detections: list[Detection]
-) -> list[Tensor]:
+def _by_color(image: Tensor, wanted: list[_Wanted], detections: list[Detection]) -> list[Tensor]:
     colors = color_map(image)
     masks = [torch.zeros(colors.shape, dtype=torch.bool) for _ in wanted]
     for index, color in enumerate(COLORS):
-        rows = [i for i, (c, _) in enumerate(wanted) if c == color]
-        if not rows:
+        named = [i for i, one in enumerate(wanted) if one.color == color]
+        rows = [i for i in named if not wanted[i].several]
+        if not named:
             continue
         seen = [d for d in detections if d.color == color]
         objects = _objects(colors == index, seen)
+        taken: set[int] = set()
         # The area, always below 1 % of the score of a certain shape, orders what the judge leaves
         # open.
         score = np.array(
             [
                 [
-                    (d.score if d is not None and d.label == wanted[i][1] else 0) + 0.01 * o.mean()
+                    (d.score if d is not None and d.label == wanted[i].shape else 0)
+                    + 0.01 * o.mean()
                     for o, d in objects
                 ]
                 for i in rows
@@ -118,6 +139,12 @@ def _by_color(
         ).reshape(len(rows), len(objects))
         for row, column in zip(*linear_sum_assignment(score, maximize=True), strict=True):
             masks[rows[row]] = torch.from_numpy(objects[column][0])
+            taken.add(column)
+        left = [one for k, one in enumerate(objects) if k not in taken]
+        for i in (i for i in named if wanted[i].several):
+            right = [o for o, d in left if d is not None and d.label == wanted[i].shape]
+            if right:
+                masks[i] = torch.from_numpy(np.any(right, axis=0))
     return masks
 
 
