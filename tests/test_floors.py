@@ -29,7 +29,7 @@ FLOORS = {
 NAMES_ALLOWED = {
     # Their data are in COCO's form
     "datamodules/shapes/module.py": {"coco"},
-    "datamodules/shapes/world.py": {"coco"},
+    "datamodules/shapes/dataset.py": {"coco"},
     "lightning_modules/embedded/pretrain.py": {"coco"},
     # COCO's names of categories
     "lightning_modules/metrics/detection.py": {"coco"},

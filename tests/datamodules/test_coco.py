@@ -16,7 +16,9 @@ from datamodules import CocoDataModule, ShapesDataModule
 from datamodules.coco import CocoDataset
 from datamodules.formats.index import DataError
 from datamodules.loading import Order
-from datamodules.shapes.world import render, sample_scene
+from datamodules.shapes.captions import draw_captions, draw_prompt
+from datamodules.shapes.rendering import render
+from datamodules.shapes.scenes import sample_scene
 
 
 @pytest.fixture(scope="module")
@@ -74,9 +76,8 @@ def test_images_captions_masks_and_colors_come_back_exactly(world: ShapesDataMod
             scene = sample_scene(split, index)
             pixels, masks = render(scene)
             assert torch.equal(dataset.pixels(index), torch.from_numpy(pixels).permute(2, 0, 1))
-            assert [
-                (c.text, c.relation) for c in dataset.records[index].captions
-            ] == scene.captions()
+            captions = [(c.text, c.relation) for c in dataset.records[index].captions]
+            assert captions == [c[:2] for c in draw_captions(split, index, scene)]
             found = dataset.instances(index)
             assert [(o.color, o.label) for o in found] == [(t.color, t.shape) for t in scene.things]
             for instance, thing, mask in zip(found, scene.things, masks, strict=True):
@@ -198,7 +199,7 @@ def test_order_skips_and_keeps_its_length():
 def test_evaluation_reads_the_first_caption(world: ShapesDataModule):
     dataset = world.eval_sets["val"]
     assert [dataset[i]["caption"] for i in range(6)] == [
-        sample_scene("val", i).captions()[0][0] for i in range(6)
+        draw_prompt("val", i, sample_scene("val", i)).text for i in range(6)
     ]
 
 

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 
 from datamodules.batch import Caption
 from datamodules.formats.index import Record, build_index
+from datamodules.shapes.dataset import write_dataset
 from datamodules.shapes.scene import write_scene
-from datamodules.shapes.world import write_dataset
 from datamodules.shards import fill
 
 SHARES = pytest.mark.parametrize("share", [0, 0.5])

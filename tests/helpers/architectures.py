@@ -2,8 +2,8 @@
 at full size, or small with the same wiring.
 
 The values are those of the published configs, one JSON file each below ``assets/configs``; its part
-"tiny" says what is smaller there. The tokenizer is the embedded world's with CLIP's (or T5's)
-length, since the real vocabulary comes with the weights alone.
+"tiny" says what is smaller there. The tokenizer knows a few words, with CLIP's (or T5's) length,
+since the real vocabulary comes with the weights alone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,12 @@ FILES = {"sd14": "sd1", "sd15": "sd1", "sd21": "sd21", "sdxl": "sdxl", "pixart":
 TRANSFORMERS = ("pixart",)
 NAMES = tuple(name for name in FILES if name not in TRANSFORMERS)  # those with a UNet
 SCALES = ("full", "tiny")
+# What is recorded of the authors' code was recorded with these
+WORDS = [
+    *("a", "an", "and", "photo", "of", "the", ",", ".", "red", "orange", "yellow", "green", "cyan"),
+    *("blue", "purple", "white", "circle", "square", "triangle", "diamond", "cross", "ring"),
+    *("left", "right", "above", "below", "with", "on", "in", "next", "to"),
+]
 SENTINELS = 100  # Tokens that T5 was trained with and no text has
 
 
@@ -141,7 +147,10 @@ def build_pipeline(
         text = parts["text_encoder" + suffix]
         size = text["vocab_size"] if scale == "full" else 0
         tokenizer = build_tokenizer(
-            Path(folder) / f"tokenizer{suffix}", size=size, **parts["tokenizer" + suffix]
+            Path(folder) / f"tokenizer{suffix}",
+            size=size,
+            vocabulary=WORDS,
+            **parts["tokenizer" + suffix],
         )
         text["vocab_size"] = len(tokenizer)
         components["tokenizer" + suffix] = tokenizer
@@ -187,19 +196,16 @@ def _t5(
 
 
 def t5_tokenizer(folder: Path, length: int, size: int = 0) -> Any:
-    """A T5 tokenizer in which every word of the embedded world is one token; its files land in
-    ``folder``.
+    """A T5 tokenizer in which each of `WORDS` is one token; its files land in ``folder``.
 
     A ``size`` above what the words need is filled with pieces that no text has, so that there are
     as many tokens as T5 has. Padding, EOS and the unknown token are 0, 1 and 2, as there.
     """
     from transformers import T5Tokenizer
 
-    from datamodules.shapes.world import words
-
     pieces = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -4.0)]
     pieces += [(chr(code), -9.0) for code in range(33, 127) if not chr(code).isupper()]
-    pieces += [(f"\u2581{word}", -3.0) for word in words() if word.isalnum()]
+    pieces += [(f"\u2581{word}", -3.0) for word in WORDS if word.isalnum()]
     pieces += [(f"<unused{i}>", -99.0) for i in range(size - len(pieces) - SENTINELS)]
     T5Tokenizer(vocab=pieces, extra_ids=SENTINELS, model_max_length=length).save_pretrained(folder)
     return T5Tokenizer.from_pretrained(folder)

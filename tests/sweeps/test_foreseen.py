@@ -15,8 +15,6 @@ from helpers.coco_files import (
 )
 
 from conf import load as conf
-from conf.data.shapes import SPLITS
-from datamodules.shapes import world
 from lightning_modules.backbone.weights import EMBEDDED
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import PlanError
@@ -42,10 +40,6 @@ def own_data(root: Path, output: Path) -> list[str]:
     ]
 
 
-def test_splits_of_the_embedded_world_are_declared_once() -> None:
-    assert world.SPLITS == SPLITS
-
-
 @pytest.mark.parametrize(
     ("name", "words", "message"),
     [
@@ -69,7 +63,7 @@ def test_splits_that_are_not_rendered_are_refused(
             ["evaluation.splits=[one]", "headline=map_overlap"],
             "names more than one",
         ),
-        ("threshold", ["data.min_phrases=4"], "no image with a caption of 4 noun phrases"),
+        ("threshold", ["data.min_phrases=6"], "no image with a caption of 6 noun phrases"),
         (
             "gate_signal",
             ["headline=gate_mask_iou", "method.gate.attention=self"],
@@ -101,7 +95,7 @@ def test_what_no_trial_can_give_is_refused_by_the_plan(
 
 
 def test_relations_that_some_prompts_state_are_planned(tmp_path: Path) -> None:
-    words = ["evaluation.splits=[two]", "headline=relation_rate", "evaluation.prompts=8"]
+    words = ["evaluation.splits=[relation]", "headline=relation_rate", "evaluation.prompts=8"]
     assert request("threshold", f"output={tmp_path}", *words).check_records() == []
 
 

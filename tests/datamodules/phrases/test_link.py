@@ -437,18 +437,18 @@ def test_the_table_of_words():
 
 def test_captions_of_the_embedded_world_name_every_object(tmp_path_factory: pytest.TempPathFactory):
     world = ShapesDataModule(
-        tmp_path_factory.mktemp("world"), train_images=12, eval_images=4, batch=4
+        tmp_path_factory.mktemp("world"), 12, 4, 4, eval_splits=("val", "three")
     )
     world.prepare_data()
     world.setup()
     world.train_set.with_phrases = True
-    for index in range(len(world.train_set)):
-        sample, objects = world.train_set[index], world.train_set.instances(index)
-        assert sorted(p.text for p in sample["phrases"]) == sorted(
-            f"{o.color} {o.label}" for o in objects
-        )
+    # By their words alone, as in any data set
+    plain = CocoDataset(world.root, "three", 64)
+    for index in range(len(plain)):
+        phrases, objects = plain.phrases(index), plain.instances(index)
+        assert sorted(p.text for p in phrases) == sorted(f"{o.color} {o.label}" for o in objects)
         assert torch.equal(
-            torch.stack([p.mask for p in sample["phrases"]]).any(0),
+            torch.stack([p.mask for p in phrases]).any(0),
             torch.stack([o.mask for o in objects]).any(0),
         )
     batch = next(iter(world.train_dataloader()))

@@ -21,7 +21,7 @@ from datamodules.phrases import pipelines
 from datamodules.phrases.link import link
 from datamodules.phrases.pipelines import find_pipeline, tagger_identity
 from datamodules.phrases.tagger import LIGHT_TAGGER, SpacyTagger, load_tagger
-from datamodules.shapes.world import write_dataset
+from datamodules.shapes.dataset import write_dataset
 from lightning_modules.training.checks import check
 from lightning_modules.training.keys import training_key
 

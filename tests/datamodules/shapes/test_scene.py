@@ -13,8 +13,9 @@ from PIL import Image
 from conf.schema import Evaluation
 from datamodules.formats.scene_folder import Subject
 from datamodules.shapes import scene as shapes_scene
+from datamodules.shapes.rendering import SIZE
 from datamodules.shapes.scene import SceneShapes, ShapesSceneDataModule, write_scene
-from datamodules.shapes.world import COLORS, HELD_OUT, SEEN, SHAPES, SIZE, words
+from datamodules.shapes.vocabulary import COLORS, HELD_OUT, SEEN, SHAPES, words
 
 SUBJECTS = (
     Subject("<asset0>", "square", "orange", "square"),

@@ -19,6 +19,7 @@ from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gates import Gates
 from lightning_modules.attention.hooks import ForwardContext
 from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
+from lightning_modules.embedded.pipeline import CONTEXT
 
 CROSS = Site("a.attn2", "mid", "encoder", 2, 8, 2, 6)
 OTHER = Site("b.attn2", "mid", "decoder", 2, 8, 2, 6)
@@ -266,7 +267,7 @@ def test_shares_of_a_unet_are_those_of_its_maps(embedded: Any):
         and both.share_closed() == pytest.approx(sum(shares) / 2)
         and both.calls[name] == 2
     )
-    assert maps[0].shape == (2, 64, 24) and set(maps[0].flatten().tolist()) == {0.0, 1.0}
+    assert maps[0].shape == (2, 64, CONTEXT) and set(maps[0].flatten().tolist()) == {0.0, 1.0}
     assert torch.allclose(both.maps[name], (maps[0] + maps[1]) / 2) and not torch.equal(
         maps[0], maps[1]
     )

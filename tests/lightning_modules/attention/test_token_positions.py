@@ -14,6 +14,7 @@ from helpers.token_types import list_token_types
 
 from lightning_modules.attention.token_positions import common_token_indices, phrase_token_indices
 from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
+from lightning_modules.embedded.pipeline import CONTEXT
 
 ADDED = ["<asset0>", "<asset1>"]
 
@@ -26,7 +27,7 @@ def build(folder: Path, **settings: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def short(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The embedded world's: 24 tokens, padded with EOS; words that it does not know are split."""
+    """The embedded world's: few tokens, padded with EOS; words that it does not know are split."""
     return build(tmp_path_factory.mktemp("short"))
 
 
@@ -59,11 +60,11 @@ def test_words_of_one_token(short: Any):
 
 
 def test_words_of_many_tokens(short: Any, pair: list[Any]):
-    # h-e-x-a-g-on, and circl-e-s, whose merges are those of "circle" as far as they go.
+    # h-e-x-a-g-on, and circle-d, whose merges are those of "circles" as far as they go.
     assert [
         len(p)
-        for p in phrase_token_indices(short, "a hexagon and circles", ["hexagon", "circles", "and"])
-    ] == [6, 3, 1]
+        for p in phrase_token_indices(short, "a hexagon and circled", ["hexagon", "circled", "and"])
+    ] == [6, 2, 1]
     caption, words = "a zebra on two circles next to an orange hexagon of 42 squares and a", []
     at = 1
     for word in caption.split():
@@ -212,25 +213,27 @@ def test_more_listed_than_there_are(short: Any):
 
 
 def test_what_the_encoder_does_not_read_is_refused(short: Any, caplog: pytest.LogCaptureFixture):
-    full = "red " * 21 + "ring"  # BOS, 22 words and EOS
+    most = CONTEXT - 2  # Words, between BOS and EOS
+    full = "red " * (most - 1) + "ring"
     with caplog.at_level(logging.WARNING, logger="transformers"):
         assert (
-            phrase_token_indices(short, full, ["ring"]) == [[22]]
-            and spelled(short, full, [22]) == "ring"
+            phrase_token_indices(short, full, ["ring"]) == [[most]]
+            and spelled(short, full, [most]) == "ring"
         )
-        over = "red " * 22 + "ring"
-        assert phrase_token_indices(short, over, ["red"] * 22)[-1] == [22]
+        over = "red " * most + "ring"
+        assert phrase_token_indices(short, over, ["red"] * most)[-1] == [most]
         message = (
             rf"phrase 'ring' of the caption '{over}' is cut off: its last token is number "
-            r"23, and the encoder reads 24 with EOS"
+            rf"{most + 1}, and the encoder reads {CONTEXT} with EOS"
         )
         with pytest.raises(ValueError, match=message):
             phrase_token_indices(short, over, ["red", "ring"])
         with pytest.raises(
-            ValueError, match=("phrase 'hexagon' .* is cut off: its last token is number 26")
+            ValueError,
+            match=(f"phrase 'hexagon' .* is cut off: its last token is number {CONTEXT + 2}"),
         ):
             # Its first two letters are read
-            phrase_token_indices(short, "red " * 20 + "hexagon", ["hexagon"])
+            phrase_token_indices(short, "red " * (most - 2) + "hexagon", ["hexagon"])
     assert not caplog.records
 
 

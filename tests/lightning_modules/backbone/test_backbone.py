@@ -22,6 +22,7 @@ from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.quiet import quiet_loading
 from lightning_modules.backbone.sampling import initial_noise, sample
 from lightning_modules.backbone.text import TextCondition
+from lightning_modules.embedded.pipeline import CONTEXT
 
 PROMPTS = [
     "a red circle left of an orange square",
@@ -153,7 +154,7 @@ def test_prompts_are_encoded_as_the_stock_pipeline_encodes_them(backbone: Backbo
 
 # --- token types --------------------------------------------------------------------------------
 
-UNKNOWN = [BOS] + [WORD] * 23
+UNKNOWN = [BOS] + [WORD] * (CONTEXT - 1)
 
 
 def types_of(backbone: Backbone, prompts: list[str]) -> torch.Tensor:
@@ -405,7 +406,7 @@ def test_an_autoencoder_that_overflows_in_half_precision_computes_in_full(embedd
 
 
 def test_phrases_beyond_the_encoder_are_left_out(embedded: Backbone):
-    caption = "a red circle, a blue square, " + "a " * 20 + "white ring"
+    caption = "a red circle, a blue square, " + "a " * CONTEXT + "white ring"
     objects = (("red", "circle"), ("blue", "square"), ("white", "ring"))
     mask = torch.ones(4, 4, dtype=torch.bool)
     phrases = link(

@@ -15,6 +15,7 @@ from conf import load as conf
 from conf.schema import Run
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.configs import read_configs
+from lightning_modules.embedded.pipeline import CONTEXT
 from lightning_modules.training.checks import check
 from lightning_modules.training.run import run
 
@@ -140,7 +141,7 @@ REFUSED = [
     (make_without_a_denoiser, "has unet=None, .*expected a denoiser"),
     (make_noisy_vae, "has vae=ConsistencyDecoderVAE, .*expected AutoencoderKL"),
     (make_without_a_tokenizer, "has tokenizer_2=None, .*expected CLIP's"),
-    (make_short_tokenizer, "tokenizer_2.model_max_length=12, .*as the first, 24"),
+    (make_short_tokenizer, f"tokenizer_2.model_max_length=12, .*as the first, {CONTEXT}"),
     (make_unknown_scheduler, "has the scheduler OfTomorrowScheduler: expected one of diffusers"),
     (
         make_senseless_scheduler,

@@ -17,6 +17,7 @@ from helpers.architectures import build_pipeline
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.backbone.weights import weights_digest
+from lightning_modules.embedded.pipeline import CONTEXT
 
 PROMPTS = ["a red circle", "a white ring above a dog"]
 SEEDS = [3, 14]
@@ -266,8 +267,8 @@ def test_a_missing_text_encoder_is_refused(embedded: Backbone):
 @pytest.mark.parametrize(
     ("which", "length", "said"),
     [
-        ("tokenizer", 10**30, r"tokenizer.model_max_length=10{30}, .*at most 24 tokens"),
-        ("tokenizer_2", 12, r"tokenizer_2.model_max_length=12, .*as the first, 24"),
+        ("tokenizer", 10**30, rf"tokenizer.model_max_length=10{{30}}, .*at most {CONTEXT} tokens"),
+        ("tokenizer_2", 12, rf"tokenizer_2.model_max_length=12, .*as the first, {CONTEXT}"),
     ],
 )
 def test_texts_longer_than_the_encoder_or_of_two_lengths_are_refused(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 import torch
 
+from conf.data.shapes import WEB
 from lightning_modules.embedded import grade, judge_training, pretrain
 
 
@@ -19,6 +21,9 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
             {"step": step, "loss": 1 / step, "seconds": 60.0} for step in range(100, steps + 1, 100)
         ]
         (folder / "loss.json").write_text(json.dumps(points))
+    (tmp_path / "shapes" / "annotations").mkdir(parents=True)
+    made = {"count": 1234, "careless": asdict(WEB), "zipf": 0.5}
+    (tmp_path / "shapes" / "annotations" / "made_train.json").write_text(json.dumps(made))
     row = dict.fromkeys(("success", "score", "object_rate", "color_rate", "shape_rate"), 0.5)
     table = {
         "one object": row | {"extra_objects": 0.25},
@@ -28,8 +33,10 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
     facts |= {"images": 512, "steps": 8, "guidance": 3.0}
     grade.write_card(tmp_path, tmp_path, table, facts)
     card = (tmp_path / "README.md").read_text()
-    assert "| one object | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | - | 0.25 |" in card
-    assert "| two objects | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | 0.125 | 1.00 |" in card
+    assert "| one object | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | - | - | - | 0.25 |" in card
+    assert "| two objects | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | 0.125 | - | - | 1.00 |" in card
+    assert "1234 rendered" in card and "left out 0.35, color dropped 0.25" in card
+    assert "Zipf's law 0.5" in card
     assert "autoencoder 300 steps in\n3 min" in card and "2600 steps in 26 min" in card
     shown = [line for line in card.splitlines() if line.startswith(("| 100 |", "| 2600 |"))]
     assert shown == ["| 100 | 0.0100 |", "| 2600 | 0.0004 |"]
@@ -58,6 +65,6 @@ def test_a_backbone_is_made_from_nothing_and_graded(
     arguments += ["--images", "8", "--vae-steps", "2", "--steps", "2", "--batch", "4"]
     arguments += ["--threads", str(torch.get_num_threads())]
     pretrain.main(arguments)
-    monkeypatch.setattr(grade, "GROUPS", {"one object": ("val", 1)})
+    monkeypatch.setattr(grade, "GROUPS", {"one object": "one"})
     table = grade.grade(pretrain.Backbone.load(str(tmp_path / "made")), 2, 1, 3.0)
     assert table["one object"]["n_images"] == 2 and 0 <= table["one object"]["success"] <= 1

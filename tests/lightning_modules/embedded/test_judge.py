@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from datamodules.shapes.world import HELD_OUT, Scene, Thing, render
+from datamodules.shapes.rendering import render
+from datamodules.shapes.scenes import Scene, Thing
+from datamodules.shapes.vocabulary import HELD_OUT
 from lightning_modules.embedded.judge import ASSET, Judge
 from lightning_modules.embedded.judge_data import damages, fresh_scenes, to_images
 from lightning_modules.embedded.judge_training import exact

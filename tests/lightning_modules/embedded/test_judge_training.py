@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from datamodules.shapes.world import COLORS, HELD_OUT, SHAPES, SIZE
+from datamodules.shapes.rendering import SIZE
+from datamodules.shapes.vocabulary import COLORS, HELD_OUT, SHAPES
 from lightning_modules.embedded import judge_training
 from lightning_modules.embedded.judge import Judge, Network
 from lightning_modules.embedded.judge_data import blur, draw_batch, fresh_scenes, make_pool
@@ -23,7 +24,7 @@ def test_pool_is_deterministic_and_its_labels_are_distributions(pool):
     for a, b in zip(again.labels, pool.labels, strict=True):
         assert torch.equal(a, b[:6])
     real = pool.labels.presence > 0
-    assert 120 < int(real.sum()) <= 480
+    assert 120 < int(real.sum()) <= 6 * 120
     assert pool.labels.presence.max() <= 1
     # Faint and cut objects have soft targets
     assert ((pool.labels.presence > 0.05) & (pool.labels.presence < 0.95)).any()

@@ -22,6 +22,7 @@ from lightning_modules import MaskAttn
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.token_types import PADDING
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.embedded.pipeline import CONTEXT
 from lightning_modules.evaluation import gate_diagnostics
 from lightning_modules.evaluation.gate_diagnostics import (
     GateDiagnostics,
@@ -183,18 +184,18 @@ def test_changes_are_shares_of_what_was_closed_and_of_what_was_open(
 ):
     method = maskattn(embedded, protect="none", stage="high")
     probe = GateProbe(method, world.eval_sets["val"], 0, 2)
-    before, after = torch.zeros(256, 24), torch.zeros(256, 24)
-    before[:, :6] = 1  # A quarter is open
+    before, after = torch.zeros(256, CONTEXT), torch.zeros(256, CONTEXT)
+    before[:, :6] = 1  # The others are closed
     after[:64, :12] = 1  # Of a quarter of the locations, six more
     after[:, 0] = 1
     start = set_gates(method.build_gates(), {256: before})
     set_gates(method.gates, {256: after})
     found = probe.changes(start)
-    reopened = 64 * 6 / (256 * 18)
+    reopened = 64 * 6 / (256 * (CONTEXT - 6))
     shut = (256 - 64) * 5 / (256 * 6)
     assert found == pytest.approx({"gates_reopened": reopened, "gates_shut": shut})
-    set_gates(start, {256: torch.ones(256, 24)})
-    set_gates(method.gates, {256: torch.ones(256, 24)})
+    set_gates(start, {256: torch.ones(256, CONTEXT)})
+    set_gates(method.gates, {256: torch.ones(256, CONTEXT)})
     found = probe.changes(start)
     assert math.isnan(found["gates_reopened"]) and found["gates_shut"] == 0, "none was closed"
 
@@ -207,7 +208,7 @@ def test_gates_that_a_rule_holds_neither_reopen_nor_shut(
 ):
     method = maskattn(embedded, stage="high", **rules)
     probe = GateProbe(method, world.eval_sets["val"], 0, 2)
-    first, all_open = torch.zeros(256, 24), torch.ones(256, 24)
+    first, all_open = torch.zeros(256, CONTEXT), torch.ones(256, CONTEXT)
     first[:, 1] = 1  # A word: no location may be empty
     start = set_gates(method.build_gates(), {256: first})
     set_gates(method.gates, {256: all_open})
@@ -246,7 +247,7 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
     probe = GateProbe(method, world.eval_sets["val"], 0, 4)
     shares, at_masks = [], {}
     for locations in (256, 64):
-        opened = torch.zeros(4, locations, 24)
+        opened = torch.zeros(4, locations, CONTEXT)
         opened[..., 0] = 1  # No location may be empty
         for b, phrases in enumerate(probe.phrases):
             positions = embedded.text.token_indices(
@@ -271,7 +272,7 @@ def test_gates_that_are_the_masks_agree_with_them_wholly_and_open_gates_by_their
 
     only_cross(at_masks)
     assert probe.mask_iou() == {"gate_mask_iou": 1.0}
-    only_cross({size: torch.ones(size, 24) for size in (256, 64)})
+    only_cross({size: torch.ones(size, CONTEXT) for size in (256, 64)})
     assert probe.mask_iou()["gate_mask_iou"] == pytest.approx(sum(shares) / len(shares))
     only_cross({size: 1 - opened for size, opened in at_masks.items()})
     assert probe.mask_iou()["gate_mask_iou"] < 0.05  # Where nothing is left, a rule opens one
@@ -349,8 +350,8 @@ def test_maps_are_those_of_the_prompts(
     draw_gate_maps(method, datamodule, config, Seeds.same(0), tmp_path)
     ((images, maps, tokens),) = drawn
     assert images.shape == (4, 3, 64, 64) and {side: m.shape for side, m in maps.items()} == {
-        16: (4, 16, 16, 24),
-        8: (4, 8, 8, 24),
+        16: (4, 16, 16, CONTEXT),
+        8: (4, 8, 8, CONTEXT),
     }
 
     # The last prompt alone gives its own row again.
@@ -422,7 +423,10 @@ def test_gates_are_drawn_at_the_start_at_each_quarter_and_at_the_end(
         assert tokens[shown] == method.backbone.text.token_names(
             datamodule.train_set.caption(image).text
         )
-    assert {side: m.shape for side, m in maps.items()} == {16: (4, 16, 16, 24), 8: (4, 8, 8, 24)}
+    assert {side: m.shape for side, m in maps.items()} == {
+        16: (4, 16, 16, CONTEXT),
+        8: (4, 8, 8, CONTEXT),
+    }
     before, after = drawn[0][1][16], maps[16]
     assert 0 < before.mean() < 1 and (before != after).any(), "the pictures show the training"
     gates = GateProbe(method, datamodule.train_set, 0, 4).run().gates

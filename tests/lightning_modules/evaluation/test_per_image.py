@@ -22,7 +22,7 @@ from conf.schema import Method as MethodConfig
 from datamodules.batch import Phrase
 from datamodules.build import build_data
 from datamodules.formats.benchmarks import GENEVAL
-from datamodules.shapes.world import COLORS
+from datamodules.shapes.vocabulary import COLORS
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.evaluation.diagnostics import diagnose, keep_columns
 from lightning_modules.evaluation.evaluate import prepare_scorers, score, write_scores
@@ -35,7 +35,14 @@ from lightning_modules.metrics.detectors import write_detections
 from lightning_modules.metrics.registry import ScoringContext, build_scorers
 
 Measured = tuple[dict[str, float], pd.DataFrame]  # Metrics without ``eval/``, scores.parquet
-WORLD = Evaluation(prompts=8, noise_seeds=2, follow_masks=True, attention=True, steps=1)
+WORLD = Evaluation(
+    splits=["val", "heldout", "size"],
+    prompts=8,
+    noise_seeds=2,
+    follow_masks=True,
+    attention=True,
+    steps=1,
+)
 DECLARED = [
     pytest.param(name, metric, by_split, id=f"{name}-{metric.key}{'_split' * by_split}")
     for name, of in spec.metrics().items()

@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 
 from conf.schema import Evaluation, Run
-from datamodules.batch import Caption
 from datamodules.build import build_data
 from datamodules.prompts import PromptDataModule
+from datamodules.shapes.reading import named_things
+from datamodules.shapes.vocabulary import PATTERNS, SIZES
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.evaluation.plan import find_cut, plan, real_images
 
@@ -30,9 +31,7 @@ def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_plac
     ]
     for prompt in prompts:
         wanted = prompt.target.objects
-        assert prompt.text.startswith("a") and all(
-            f"{color} {shape}" in prompt.text for color, shape in wanted
-        )
+        assert named_things(prompt.text) == wanted
         places = [prompt.text.index(f"{color} {shape}") for color, shape in wanted]
         assert places == sorted(places), "a relation is that of the first object to the second"
         assert prompt.target.relation is None or f" {prompt.target.relation} " in prompt.text
@@ -55,7 +54,7 @@ def test_more_noises_per_prompt_keep_the_first_and_count_real_images_once(base: 
 
 def test_prompts_of_the_embedded_world_say_how_many_objects_and_which_skills(base: Run):
     world = replace(
-        base, evaluation=Evaluation(splits=["val", "heldout", "one", "four"], prompts=4)
+        base, evaluation=Evaluation(splits=["relation", "heldout", "one", "four"], prompts=4)
     )
     datamodule = build_data(world, lambda text, share: None)
     prompts = plan(datamodule, replace(world.evaluation, noise_seeds=2), seed=0)
@@ -63,23 +62,26 @@ def test_prompts_of_the_embedded_world_say_how_many_objects_and_which_skills(bas
     for prompt in prompts:
         things = prompt.target.objects
         assert prompt.objects == len(things)
-        assert ("count" in prompt.skills) == (len(things) > 2)
+        assert ("many" in prompt.skills) == (len(things) > 2)
         assert ("relation" in prompt.skills) == (prompt.target.relation is not None)
+        assert ("relation" in prompt.skills) == (prompt.split == "relation")
         assert ("held-out" in prompt.skills) == (prompt.split == "heldout")
         assert list(prompt.skills) == sorted(prompt.skills)
 
 
-def test_skills_are_bound_where_colours_and_shapes_could_change_places(base: Run):
-    dataset = build_data(base, lambda text, share: None).eval_sets["val"]
-    for caption, bound in {
-        "a red ring": False,
-        "a red ring and a red cross": False,
-        "a red ring and a blue ring": False,
-        "a red ring left of a blue cross": True,
-        "a red ring, a red cross and a blue ring": True,
-    }.items():
-        dataset.caption = lambda index, caption=caption: Caption(caption)
-        assert ("binding" in dataset.skills(0)) == bound
+def test_targets_say_what_prompts_say_of_numbers_sizes_and_patterns(base: Run):
+    splits = ["counting", "size", "pattern", "val"]
+    world = replace(base, evaluation=Evaluation(splits=splits, prompts=4))
+    datamodule = build_data(world, lambda text, share: None)
+    for prompt in plan(datamodule, world.evaluation, seed=0):
+        target, shown = prompt.target, datamodule.eval_sets[prompt.split].instances(prompt.index)
+        assert target.objects == [(thing.color, thing.label) for thing in shown]
+        assert bool(target.counted) == ("counting" in prompt.skills)
+        assert bool(target.sizes) == ("size" in prompt.skills)
+        assert bool(target.patterns) == ("pattern" in prompt.skills)
+        for said, words in ((target.sizes, SIZES), (target.patterns, PATTERNS)):
+            assert {*filter(None, said)} == {w for w in prompt.text.split() if w in words}
+            assert len(said) in (0, len(shown))
 
 
 def test_prompts_of_files_say_what_their_files_say(tmp_path: Path):

@@ -47,3 +47,12 @@ def test_an_object_without_any_place_is_left_out_and_words_keep_their_characters
         "a box is cut at the border"
     )
     assert find_layout(prompt, [], 64) == []
+
+
+def test_several_equal_objects_get_the_places_of_as_many():
+    prompt = "two red rings and a blue square"
+    found = [seen("red", "ring", BELOW), seen("blue", "square", LEFT), seen("red", "ring", RIGHT)]
+    rings, square = find_layout(prompt, found, 64)
+    assert (rings.text, square.text) == ("red rings", "blue square")
+    assert rings.mask[41, 21] and rings.mask[5, 41] and not rings.mask[5, 3]
+    assert square.mask[5, 3] and not square.mask[41, 21]

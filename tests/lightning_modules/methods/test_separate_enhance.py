@@ -24,6 +24,7 @@ from lightning_modules import SeparateEnhance
 from lightning_modules.attention import select, sites
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.embedded.pipeline import CONTEXT
 from lightning_modules.methods.base import Method
 from lightning_modules.networks.trained_weights import TrainedWeights
 from lightning_modules.training.checks import check
@@ -414,14 +415,14 @@ def test_what_does_not_go_together_is_refused(base: Run, changes: dict[str, Any]
     ("concept", "objects", "message"),
     [
         (
-            "red " * 30 + "ring",
+            "red " * CONTEXT + "ring",
             2,
             (
                 "data.objects=2: phrase .* is cut off: .* the "
-                "encoder reads 24 with EOS; shorten the caption"
+                f"encoder reads {CONTEXT} with EOS; shorten the caption"
             ),
         ),
-        ("red ring", 9, "data.objects=9: phrase .* is cut off"),
+        ("red ring", 12, "data.objects=12: phrase .* is cut off"),
     ],
 )
 def test_concepts_that_no_prompt_can_hold_are_refused(
@@ -439,7 +440,7 @@ def test_concepts_that_no_prompt_can_hold_are_refused(
 
 
 def test_a_run_refuses_concepts_before_it_trains(base: Run, tmp_path: Path):
-    strange, long = ["red circle", "dog"], ["red " * 30 + "ring", "cross"]
+    strange, long = ["red circle", "dog"], ["red " * CONTEXT + "ring", "cross"]
     for concepts, message in (
         (strange, "names 'dog': the embedded world knows"),
         (long, "cut off"),

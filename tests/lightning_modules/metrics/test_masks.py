@@ -7,7 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from datamodules.shapes.world import SHAPES, Thing, coverage
+from datamodules.shapes.rendering import coverage
+from datamodules.shapes.scenes import Thing
+from datamodules.shapes.vocabulary import SHAPES
 from lightning_modules.metrics.functional import mask_iou
 from lightning_modules.metrics.mask_adherence import compare_masks, mean_adherence
 from lightning_modules.metrics.masks import (

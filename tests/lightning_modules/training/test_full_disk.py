@@ -20,8 +20,8 @@ from conf.files import DiskFull
 from conf.schema import Run
 from datamodules.cache import TextCache, text_facts
 from datamodules.formats.index import Record, build_index
+from datamodules.shapes.dataset import write_dataset
 from datamodules.shapes.scene import write_scene
-from datamodules.shapes.world import write_dataset
 from datamodules.shards import fill
 from lightning_modules.evaluation.evaluate import write_scores
 from lightning_modules.evaluation.images import ImageStore

@@ -18,7 +18,7 @@ from PIL import Image
 from conf import load as conf
 from conf.schema import Run
 from datamodules.build import build_data
-from datamodules.shapes.world import SHAPES
+from datamodules.shapes.vocabulary import SHAPES
 from lightning_modules.backbone import sampling
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.methods.break_a_scene import BreakAScene
