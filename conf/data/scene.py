@@ -26,7 +26,7 @@ def unread(config: Run) -> tuple[str, ...]:
     """A scene has no splits, and few images, each read as a whole; of the user's own nothing is
     rendered."""
     captions = ("train_split", "split_by", "detokenise", "min_phrases", "tagger", "singular")
-    files = ("layout", "on_error", "verify", "mask_share", "train_images")
+    files = ("layout", "on_error", "verify", "mask_share", "train_images", "zipf", "careless")
     return (*captions, *files, *(() if embedded(config) else ("eval_images", "subjects")))
 
 
