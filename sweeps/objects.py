@@ -2,8 +2,7 @@
 
 Run it: ``python -m sweeps.objects``.
 
-One adapter a seed is compared with the untouched backbone at each number of objects. Four are in no
-training image of the backbone.
+One adapter a seed is compared with the untouched backbone at each number of objects.
 """
 
 from sweeps.presets import (

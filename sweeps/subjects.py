@@ -2,9 +2,7 @@
 
 Run it: ``python -m sweeps.subjects``.
 
-All cells share one adapter a seed. Four subjects are in no training image, and the embedded text
-encoder never saw words as far back in a caption as the fourth one's stand: there the last cell says
-more about that encoder than about masks.
+All cells share one adapter a seed.
 """
 
 from sweeps.presets import (
