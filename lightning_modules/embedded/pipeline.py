@@ -1,7 +1,7 @@
 """The embedded backbone before training: SDXL's wiring at a size that two CPU cores can train.
 
 Two CLIP text encoders whose penultimate hidden states are concatenated, a pooled embedding and six
-time ids beside the timestep, an `AutoencoderKL` (64 px -> 16x16x4) and a UNet with cross-attention
+time ids beside the timestep, an `AutoencoderKL` (64 px -> 16x16x8) and a UNet with cross-attention
 at 16x16 and 8x8. Below 8x8 maps of this world are near uniform, so there is no level below.
 """
 
@@ -92,7 +92,7 @@ def build_vae() -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * 3,
         up_block_types=("UpDecoderBlock2D",) * 3,
         layers_per_block=1,
-        latent_channels=4,
+        latent_channels=8,
         norm_num_groups=8,
         sample_size=SIZE,
         force_upcast=False,
@@ -126,8 +126,8 @@ def build_text_encoders(
 def build_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=SIZE // 4,
-        in_channels=4,
-        out_channels=4,
+        in_channels=8,
+        out_channels=8,
         block_out_channels=(48, 128),
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),

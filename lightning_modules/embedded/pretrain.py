@@ -22,6 +22,7 @@ import torch
 from diffusers.training_utils import EMAModel
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.data import DataLoader, Dataset
 
 from conf.data.shapes import CLEAN, WEB
@@ -122,7 +123,10 @@ class DenoiserTraining(L.LightningModule):
         keep = (torch.rand(count, device=self.device) >= self.drop).to(text.hidden.dtype)
         text.hidden = text.hidden * keep[:, None, None]
         text.pooled = text.pooled * keep[:, None] if text.pooled is not None else None
-        loss = denoising_loss(self.backbone.predict(noised, timesteps, text, SIZE), target)
+        # On a CPU the backward pass of the fused attention takes twice as long as plain products
+        with sdpa_kernel(SDPBackend.MATH):
+            predicted = self.backbone.predict(noised, timesteps, text, SIZE)
+        loss = denoising_loss(predicted, target)
         self.log("train/loss", loss)
         return loss
 
@@ -137,7 +141,7 @@ class DenoiserTraining(L.LightningModule):
 
     def configure_optimizers(self):  # noqa: ANN201
         optimizer = torch.optim.AdamW(
-            self.trained.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01
+            self.trained.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
         )
 
         def factor(step: int) -> float:
@@ -355,8 +359,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--vae-steps",
         type=option(int, 1, 100_000_000),
-        default=1500,
-        help="autoencoder steps (default: 1500)",
+        default=4000,
+        help="autoencoder steps (default: 4000)",
     )
     parser.add_argument(
         "--steps",
