@@ -41,6 +41,8 @@ from lightning_modules.training.callbacks import ProgressLines, print_line
 from lightning_modules.training.checkpoints import LAST, KeptCheckpoints, find_checkpoint
 from losses.denoising import denoising_loss
 
+LATENTS = "latents.safetensors"  # Of the training images, in the working folder
+
 
 class AutoencoderTraining(L.LightningModule):
     """Reconstruction (squared and absolute error) on random crops of half the side: a quarter of
@@ -141,7 +143,7 @@ class DenoiserTraining(L.LightningModule):
 
     def configure_optimizers(self):  # noqa: ANN201
         optimizer = torch.optim.AdamW(
-            self.trained.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01, fused=True
+            self.trained.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01
         )
 
         def factor(step: int) -> float:
@@ -261,6 +263,7 @@ def train_autoencoder(folder: Path, data: ShapesDataset, steps: int, batch: int)
         ),
         flush=True,
     )
+    (folder / LATENTS).unlink(missing_ok=True)
     with create_folder(folder / "vae", replace=True) as draft:
         vae.save_pretrained(draft)
 
@@ -274,14 +277,25 @@ def load_work(folder: Path) -> Backbone:
     return Backbone(pipeline, str(folder))
 
 
-def train_denoiser(folder: Path, data: ShapesDataset, steps: int, batch: int, lr: float) -> None:
-    """Trains text encoders and UNet on latents of the whole split, encoded once."""
-    backbone = load_work(folder)
+def encode_images(path: Path, backbone: Backbone, data: ShapesDataset) -> Tensor:
+    """Latents of the whole split, read from ``path`` where they were encoded before."""
+    from safetensors.torch import load_file, save_file
+
+    if path.exists():
+        return load_file(path)["latents"]
     parts = []
     for start in range(0, len(data), 256):
         images = torch.stack([data.image(i) for i in range(start, min(start + 256, len(data)))])
         parts.append(backbone.autoencoder.encode(images))
-    data.latents, data.train = torch.cat(parts), True
+    latents = torch.cat(parts)
+    write_atomically(path, lambda draft: save_file({"latents": latents}, draft))
+    return latents
+
+
+def train_denoiser(folder: Path, data: ShapesDataset, steps: int, batch: int, lr: float) -> None:
+    """Trains text encoders and UNet on latents of the whole split, encoded once."""
+    backbone = load_work(folder)
+    data.latents, data.train = encode_images(folder / LATENTS, backbone, data), True
     fit(
         DenoiserTraining(backbone, lr, steps),
         data,
