@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.custom_backbone import read_backbone
 from conf.describe import SchemaIndex, Setting, show
+from conf.schema import SHIPPED
 from conf.spec import data_sets, reads_trainer, unread_sections
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ def foreign_parts(config: Run) -> set[str]:
 def _is_embedded_backbone(config: Run, data: bool) -> bool:
     """Whether it is the shipped one or, on embedded data, a folder of one that was made like it."""
     path = config.backbone.path
-    if path == EMBEDDED or not (data and Path(path).is_dir()):
-        return path == EMBEDDED
+    if path in SHIPPED or not (data and Path(path).is_dir()):
+        return path in SHIPPED
     try:
         return read_backbone(path)["backbone.resolution"] == 64
     except ValueError:

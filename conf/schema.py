@@ -46,7 +46,9 @@ MAX_SEED = 2**32 - 1  # NumPy and Optuna take no larger one
 MOST = 100_000_000  # Steps or images: more than anybody waits for
 NEVER = 10**12  # For what is done every so many steps
 MOST_WORKERS = 1000
-LOCAL = ("embedded", "/*", "./*", "../*", "~*")  # Backbones that are no hub ids
+# Backbones that come with the package -> their folder among its assets
+SHIPPED = {"embedded": "backbone", "embedded_strong": "backbone_strong"}
+LOCAL = (*SHIPPED, "/*", "./*", "../*", "~*")  # Backbones that are no hub ids
 WORDS: Values = {"concepts": ([],)}  # No prompts are made of words
 
 
@@ -58,8 +60,8 @@ class Backbone:
         field(default="embedded"),
         elsewhere=lambda config: config.backbone.path.rstrip("/").rpartition("/")[2],
     )
-    # "embedded", a folder in diffusers' format, or a hub id
-    path: str = place("embedded", embedded="backbone")
+    # "embedded" or "embedded_strong", a folder in diffusers' format, or a hub id
+    path: str = place("embedded", **SHIPPED)
     # Hub revision (commit), so that a run can be repeated
     revision: str | None = conditional(field(default=None), unless={"path": LOCAL})
     # Data type of the frozen weights

@@ -7,11 +7,11 @@ from importlib import import_module
 from typing import Any
 
 HOMES = {
-    "EMBEDDED": "weights",
     "Backbone": "backbone",
     "TextCondition": "text",
     "initial_noise": "sampling",
     "sample": "sampling",
+    "shipped_folder": "weights",
     "weights_digest": "weights",
 }
 

@@ -14,7 +14,7 @@ from lightning_modules.backbone.configs import BackboneConfigs, read_configs
 from lightning_modules.backbone.offloading import execution_device
 from lightning_modules.backbone.quiet import quiet_loading
 from lightning_modules.backbone.text import TextCondition, TextEncoders
-from lightning_modules.backbone.weights import EMBEDDED
+from lightning_modules.backbone.weights import shipped_folder
 
 
 class Backbone(BackboneConfigs):
@@ -36,8 +36,8 @@ class Backbone(BackboneConfigs):
 
     @classmethod
     def load(cls, path: str, dtype: str = "float32", revision: str | None = None) -> Backbone:
-        """``path`` is "embedded", a diffusers folder, or a hub id; only safetensors weights are
-        read, and nothing is printed.
+        """``path`` is the name of a backbone that comes with the package (`conf.schema.SHIPPED`), a
+        diffusers folder, or a hub id; only safetensors weights are read, and nothing is printed.
 
         Raises FileNotFoundError, in one line, when nothing can be loaded from there, and
         ValueError as `BackboneConfigs`, before any weights are opened.
@@ -45,13 +45,13 @@ class Backbone(BackboneConfigs):
         from diffusers import DiffusionPipeline
 
         path = os.path.expanduser(path)
-        folder = str(EMBEDDED) if path == "embedded" else path
-        if path == "embedded" and not (EMBEDDED / "model_index.json").exists():
+        shipped = shipped_folder(path)
+        if shipped and not (shipped / "model_index.json").exists():
             raise FileNotFoundError(
-                "the embedded backbone is not there: train it with `python -m "
-                "lightning_modules.pretrain`"
+                f"the backbone {path} is not there: train it with `python -m "
+                f"lightning_modules.pretrain --target {shipped}`"
             )
-        if path != "embedded":
+        if not shipped:
             try:
                 read_configs(path, revision)
             except ImportError as error:
@@ -59,7 +59,7 @@ class Backbone(BackboneConfigs):
         try:
             with quiet_loading():
                 pipeline = DiffusionPipeline.from_pretrained(
-                    folder,
+                    str(shipped or path),
                     torch_dtype=getattr(torch, dtype),
                     revision=revision,
                     use_safetensors=True,

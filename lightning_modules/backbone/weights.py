@@ -11,22 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from conf.contents import Emit, digest_contents, list_files
+from conf.schema import SHIPPED
 
 ASSETS = Path(__file__).parents[1] / "embedded" / "assets"
-EMBEDDED = ASSETS / "backbone"
 # Settings of schedulers and tokenizers change images as weights do.
 KINDS = (".safetensors", ".json", ".txt", ".model")
+
+
+def shipped_folder(path: str) -> Path | None:
+    """Where the weights lie of a backbone that comes with the package; None for all others."""
+    return ASSETS / SHIPPED[path] if path in SHIPPED else None
 
 
 def weights_digest(
     path: str, cache: Path | None = None, revision: str | None = None, emit: Emit | None = None
 ) -> str | None:
-    """Digest of the content of the weight files below a local folder (or the embedded one),
+    """Digest of the content of the weight files below a local folder (or a shipped one),
     wherever it lies. Of a hub id: the commit that was downloaded, None where none was.
 
     ``cache`` and ``emit`` are those of `conf.contents.digest_contents`.
     """
-    folder = EMBEDDED if path == "embedded" else Path(path)
+    folder = shipped_folder(path) or Path(path)
     if not folder.is_dir():
         return hub_commit(path, revision)
     files = list_files(folder, KINDS)

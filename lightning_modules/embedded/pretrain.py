@@ -35,7 +35,7 @@ from datamodules.shapes.dataset import write_dataset
 from datamodules.shapes.module import ShapesDataset
 from datamodules.shapes.rendering import SIZE
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.backbone.weights import EMBEDDED
+from lightning_modules.backbone.weights import shipped_folder
 from lightning_modules.embedded.pipeline import build_pipeline
 from lightning_modules.training.callbacks import ProgressLines, print_line
 from lightning_modules.training.checkpoints import LAST, KeptCheckpoints, find_checkpoint
@@ -154,24 +154,27 @@ class DenoiserTraining(L.LightningModule):
 
 
 class LossCurve(L.Callback):
-    """Mean loss over every ``every`` steps, kept in a JSON file across resumptions."""
+    """Mean loss over every ``every`` steps, with the seconds they took and the CPU seconds of this
+    process, kept in a JSON file across resumptions."""
 
     def __init__(self, path: Path, every: int = 100) -> None:
         self.path, self.every, self.sum = path, every, 0.0
-        self.began = time.monotonic()
+        self.began, self.cpu = time.monotonic(), time.process_time()
 
     def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx) -> None:  # noqa: ANN001
         self.sum += float(outputs["loss"])
         if trainer.global_step % self.every == 0:
             curve = read_json(self.path) or []
             seconds = round(time.monotonic() - self.began, 1)
-            self.began = time.monotonic()
+            cpu = round(time.process_time() - self.cpu, 1)
+            self.began, self.cpu = time.monotonic(), time.process_time()
             curve = [point for point in curve if point["step"] < trainer.global_step]
             curve.append(
                 {
                     "step": trainer.global_step,
                     "loss": round(self.sum / self.every, 5),
                     "seconds": seconds,
+                    "cpu_seconds": cpu,
                 }
             )
             write_atomically(self.path, json.dumps(curve))
@@ -349,8 +352,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--target",
         type=Path,
-        default=EMBEDDED,
-        help="where the result is exported to (default: the package's assets)",
+        default=shipped_folder("embedded"),
+        help="where the result is exported to (default: the package's backbone embedded)",
     )
     parser.add_argument(
         "--images",

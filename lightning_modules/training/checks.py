@@ -11,7 +11,7 @@ from conf import load as conf
 from conf.custom_backbone import is_listed
 from conf.describe import show_count
 from conf.places import check_folder
-from conf.schema import Run
+from conf.schema import SHIPPED, Run
 from conf.seeds import TRAINING_SEEDS
 from conf.spec import data_kind, data_sets, measured_metrics, methods
 from datamodules.phrases.pipelines import LIGHT, find_pipeline
@@ -56,7 +56,7 @@ def check(config: Run) -> None:
     _check_batch(config)
     # Models that the project names are known to do: planning with them imports nothing large
     path, late = Path(config.backbone.path).expanduser(), conf.with_eval_overrides(config)
-    known = is_listed(config.backbone.name) or str(path) == "embedded"
+    known = is_listed(config.backbone.name) or str(path) in SHIPPED
     asks = methods()[config.method.name].asks_backbone(config.method)
     if path.is_dir() or not known or asks or late.evaluation.steps > MANY_STEPS:
         check_configs(config, download=False)
@@ -68,11 +68,11 @@ def check_configs(config: Run, download: bool = True) -> None:
     ``download`` they are fetched from the hub. Raises ValueError."""
     from lightning_modules.backbone.configs import read_configs
     from lightning_modules.backbone.quiet import quiet_loading
-    from lightning_modules.backbone.weights import EMBEDDED
+    from lightning_modules.backbone.weights import shipped_folder
 
     try:
         path = config.backbone.path
-        folder = str(EMBEDDED) if path == "embedded" else path
+        folder = str(shipped_folder(path) or path)
         with quiet_loading():
             configs = read_configs(folder, config.backbone.revision, download)
     except ImportError:  # Loading says what to install

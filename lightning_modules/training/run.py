@@ -37,7 +37,7 @@ from conf.files import DiskFull, named_when_full, to_json, write_atomically
 from conf.pipes import ends_with_reader
 from conf.places import check_folder
 from conf.prompts import Extent
-from conf.schema import Run
+from conf.schema import SHIPPED, Run
 from conf.seeds import resolve_seeds
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
@@ -239,7 +239,7 @@ def _load_backbone(config: Run, emit: Progress) -> Backbone:
     from lightning_modules.training import distributed
 
     settings = config.backbone
-    if settings.path != "embedded":
+    if settings.path not in SHIPPED:
         check_configs(config)
     backbone = Backbone.load(settings.path, settings.dtype, settings.revision)
     check_backbone(config, backbone)

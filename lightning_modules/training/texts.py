@@ -31,10 +31,10 @@ def read_text_encoders(config: Run) -> TextEncoders | None:
     from lightning_modules.backbone.configs import read_configs
     from lightning_modules.backbone.quiet import quiet_loading
     from lightning_modules.backbone.text import TextEncoders
-    from lightning_modules.backbone.weights import EMBEDDED
+    from lightning_modules.backbone.weights import shipped_folder
 
     path, revision = config.backbone.path, config.backbone.revision
-    folder = str(EMBEDDED) if path == "embedded" else path
+    folder = str(shipped_folder(path) or path)
     try:
         with quiet_loading():
             configs = read_configs(folder, revision, download=False)

@@ -15,7 +15,7 @@ from helpers.coco_files import (
 )
 
 from conf import load as conf
-from lightning_modules.backbone.weights import EMBEDDED
+from lightning_modules.backbone.weights import shipped_folder
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import PlanError
 from sweeps.engine.preview import print_preview
@@ -187,7 +187,12 @@ def test_a_plan_refuses_places_that_cannot_keep_results(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_plan_with_a_folder_of_weights_prints_the_plan_alone(tmp_path: Path) -> None:
-    words = [f"backbone={EMBEDDED}", "evaluation.steps=2000", "--plan", f"output={tmp_path}"]
+    words = [
+        f"backbone={shipped_folder('embedded')}",
+        "evaluation.steps=2000",
+        "--plan",
+        f"output={tmp_path}",
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "sweeps.threshold", *words], capture_output=True, text=True
     )

@@ -383,9 +383,9 @@ def test_what_cannot_be_loaded_is_said_in_one_line(path: str, tmp_path: Path, ti
 def test_a_missing_embedded_backbone_says_how_to_make_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(module, "EMBEDDED", tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"python -m lightning_modules\.pretrain"):
-        Backbone.load("embedded")
+    monkeypatch.setattr(module, "shipped_folder", lambda path: tmp_path / path)
+    with pytest.raises(FileNotFoundError, match=r"pretrain --target .*embedded_strong"):
+        Backbone.load("embedded_strong")
 
 
 def test_an_autoencoder_that_overflows_in_half_precision_computes_in_full(embedded: Backbone):

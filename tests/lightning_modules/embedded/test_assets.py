@@ -11,7 +11,7 @@ from diffusers import StableDiffusionXLPipeline
 
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
-from lightning_modules.backbone.weights import EMBEDDED
+from lightning_modules.backbone.weights import ASSETS, shipped_folder
 from lightning_modules.embedded.grade import GROUPS, grade
 
 
@@ -21,7 +21,9 @@ def shipped() -> Backbone:
 
 
 def test_a_stock_pipeline_opens_it_and_draws_the_same_image(shipped: Backbone):
-    pipeline = StableDiffusionXLPipeline.from_pretrained(EMBEDDED, add_watermarker=False)
+    pipeline = StableDiffusionXLPipeline.from_pretrained(
+        shipped_folder("embedded"), add_watermarker=False
+    )
     pipeline.set_progress_bar_config(disable=True)
     generator = torch.Generator().manual_seed(5)
     stock = pipeline(
@@ -36,7 +38,7 @@ def test_a_stock_pipeline_opens_it_and_draws_the_same_image(shipped: Backbone):
 
 
 def test_assets_are_small_safetensors_without_a_trace_of_where_they_were_made():
-    files = [file for file in EMBEDDED.parent.rglob("*") if file.is_file()]
+    files = [file for file in ASSETS.rglob("*") if file.is_file()]
     assert sum(file.stat().st_size for file in files) < 20_000_000
     assert {file.suffix for file in files} <= {".safetensors", ".json", ".md", ".txt"}
     paths = [

@@ -10,7 +10,7 @@ import pytest
 
 from conf import load as conf
 from conf.schema import Run
-from lightning_modules.backbone.weights import EMBEDDED
+from lightning_modules.backbone.weights import shipped_folder
 from lightning_modules.training.foresee import check_concepts
 from lightning_modules.training.texts import read_text_encoders
 
@@ -29,7 +29,7 @@ def run_with(*concepts: str, backbone: str = "embedded") -> Run:
 
 
 def copy_without_weights(to: Path) -> Path:
-    shutil.copytree(EMBEDDED, to, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(shipped_folder("embedded"), to, ignore=shutil.ignore_patterns("*.safetensors"))
     return to
 
 
