@@ -10,11 +10,16 @@ METRIC = MetricSpec(
         Metric("color_rate", "Colours right", "higher", "share", weight="wanted_objects"),
         Metric("shape_rate", "Shapes right", "higher", "share", weight="wanted_objects"),
         Metric("relation_rate", "Relations right", "higher", "share"),
+        Metric("relation_given_success", "Relations right of right objects", "higher", "share"),
         Metric("size_rate", "Sizes right", "higher", "share"),
+        Metric("pattern_rate", "Patterns right", "higher", "share"),
         Metric("count_rate", "Numbers right", "higher", "share"),
         Metric("extra_objects", "Extra objects", "lower", "per image"),
     ),
     by_split=("success",),
-    conditional=("relation_rate", "size_rate", "count_rate"),
+    conditional=(
+        *("relation_rate", "relation_given_success"),
+        *("size_rate", "pattern_rate", "count_rate"),
+    ),
     measured=lambda evaluation: evaluation.detector == "judge",
 )

@@ -1,10 +1,11 @@
-"""The judge of the embedded world: a small network that says which coloured shapes an image shows,
+"""The judges of the embedded world: small networks that say which coloured shapes an image shows,
 and where.
 
-A centre-point detector (after CenterNet, arXiv:1904.07850) on a 16x16 grid over 64x64 pixels. Each
-cell says how likely an object has its centre there, which shape and which colour that object has,
-and its exact centre and radius. It is trained on renders by `python -m
-lightning_modules.metrics.train_judge`; the shipped weights lie in `assets/judge`.
+Each cell of a 16x16 grid over 64x64 pixels says how likely an object has its centre there, which
+shape, colour and pattern that object has, and its exact centre and radius. Judges are trained on
+renders by `python -m lightning_modules.metrics.train_judge`. Two are shipped, of different networks
+(`judge_networks`), seeds and training images: ``judge`` measures; ``judge_reward`` is for what is
+trained on a judge's verdicts, which the other one then still judges fairly.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,93 +22,18 @@ from torch.nn import functional as F
 from conf.describe import show_count
 from datamodules.shapes.placing import size_of
 from datamodules.shapes.rendering import SIZE
-from datamodules.shapes.vocabulary import COLORS, SHAPES
+from datamodules.shapes.vocabulary import COLORS, PATTERNS, SHAPES
+from lightning_modules.embedded.judge_networks import GRID, Maps, build_network
 from lightning_modules.metrics.detection import Detection, Target, smallest_of_best_assignment
 
-ASSET = Path(__file__).resolve().parent / "assets" / "judge"
-STRIDE = 4  # Pixels per cell
-GRID = SIZE // STRIDE
-UNIT_RADIUS = 10.0  # Pixels; a log radius of zero
+ASSETS = Path(__file__).resolve().parent / "assets"
+MEASURES, REWARDS = "judge", "judge_reward"  # Shipped judges
+ASSET = ASSETS / MEASURES
 LAYOUT = 2  # The presence map is averaged over a 2x2 grid for the features
 CANDIDATES = 6  # Places per image that the graded score looks at
 # Pixels; two peaks nearer than this are one object (centres in the world are at least 13 pixels
 # apart)
 APART = 6.0
-
-
-class Maps(NamedTuple):
-    """What the network says per cell; logits except for x, y and radius."""
-
-    presence: Tensor  # [B, 16, 16]
-    shape: Tensor  # [B, 6, 16, 16]
-    color: Tensor  # [B, 8, 16, 16]
-    x: Tensor  # [B, 16, 16] pixels
-    y: Tensor  # [B, 16, 16] pixels
-    radius: Tensor  # [B, 16, 16] pixels
-    # [B, width, 16, 16] what the first layers see in about 22 pixels around each cell
-    local: Tensor
-
-
-class Block(nn.Module):
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.second = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.norms = nn.ModuleList([nn.GroupNorm(8, width), nn.GroupNorm(8, width)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = F.silu(self.norms[0](self.first(x)))
-        return F.silu(x + self.norms[1](self.second(h)))
-
-
-class Network(nn.Module):
-    """The trainable part of the judge. GroupNorm, so that one image's answer never depends on its
-    neighbours in the batch."""
-
-    def __init__(self, width: int = 48, deep: int = 96) -> None:
-        super().__init__()
-        self.unshuffle = nn.PixelUnshuffle(2)
-        self.stem = nn.Sequential(
-            nn.Conv2d(12, width, 3, stride=2, padding=1, bias=False),
-            nn.GroupNorm(8, width),
-            nn.SiLU(),
-        )
-        self.fine = Block(width)
-        self.down = nn.Sequential(
-            nn.Conv2d(width, deep, 3, stride=2, padding=1, bias=False),
-            nn.GroupNorm(8, deep),
-            nn.SiLU(),
-        )
-        self.coarse = Block(deep)
-        self.up = nn.Conv2d(deep, width, 1)
-        self.merge = nn.Sequential(
-            nn.Conv2d(width, width, 3, padding=1, bias=False), nn.GroupNorm(8, width), nn.SiLU()
-        )
-        self.head = nn.Conv2d(width, 1 + len(SHAPES) + len(COLORS) + 3, 1)
-        # Objects are rare (1 to 5 of 256 cells): start from that prior, so that the first steps are
-        # not spent on learning it.
-        nn.init.constant_(self.head.bias[:1], -4.0)
-        centres = (torch.arange(GRID) + 0.5) * STRIDE
-        self.register_buffer("centre", centres, persistent=False)
-
-    def forward(self, images: Tensor) -> Maps:
-        """``images``: float [B, 3, 64, 64] in [-1, 1]."""
-        fine = self.fine(self.stem(self.unshuffle(images)))  # [B, width, 16, 16]
-        coarse = self.coarse(self.down(fine))  # [B, deep, 8, 8]
-        # [B, width, 16, 16]
-        trunk = self.merge(fine + F.interpolate(self.up(coarse), scale_factor=2.0, mode="nearest"))
-        presence, shape, color, place = self.head(trunk).split(
-            [1, len(SHAPES), len(COLORS), 3], dim=1
-        )
-        return Maps(
-            presence=presence[:, 0],
-            shape=shape,
-            color=color,
-            x=self.centre[None, None, :] + STRIDE * place[:, 0],
-            y=self.centre[None, :, None] + STRIDE * place[:, 1],
-            radius=UNIT_RADIUS * place[:, 2].clamp(-3, 3).exp(),
-            local=fine,
-        )
 
 
 def to_input(images: Tensor) -> Tensor:
@@ -128,16 +54,16 @@ def to_input(images: Tensor) -> Tensor:
 class Judge(nn.Module):
     """The frozen detector. Always in eval mode, always float32, never trainable, in any module.
 
-    ``config``: ``width``, ``deep`` (channels) and ``threshold`` (presence probability from which a
-    peak is a detection).
+    ``config``: ``architecture`` and the settings of that network (`judge_networks`), and
+    ``threshold`` (presence probability from which a peak is a detection).
     """
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__()
         self.config = dict(config)
         self.threshold = float(config["threshold"])
-        self.network = Network(int(config["width"]), int(config["deep"]))
-        self.dimension = int(config["width"]) + LAYOUT**2
+        self.network = build_network(config)
+        self.dimension = self.network.local_width + LAYOUT**2
         self.register_buffer("feature_mean", torch.zeros(self.dimension))
         self.register_buffer("feature_sd", torch.ones(self.dimension))
         self.requires_grad_(False)
@@ -148,12 +74,12 @@ class Judge(nn.Module):
         return self
 
     @classmethod
-    def load(cls, folder: Path | str | None = None) -> Judge:
-        """Reads ``config.json`` and ``model.safetensors`` from ``folder`` (the shipped judge by
-        default); float32 on the CPU."""
+    def load(cls, place: Path | str = MEASURES) -> Judge:
+        """Reads ``config.json`` and ``model.safetensors`` of a shipped judge, by its name, or from
+        a folder; float32 on the CPU."""
         from safetensors.torch import load_file
 
-        place = Path(folder) if folder is not None else ASSET
+        place = ASSETS / place if place in (MEASURES, REWARDS) else Path(place)
         for name in ("config.json", "model.safetensors"):
             if not (place / name).is_file():
                 raise FileNotFoundError(
@@ -189,8 +115,9 @@ class Judge(nn.Module):
     def detect(self, images: Tensor) -> list[list[Detection]]:
         """The objects of each image (uint8 [N, 3, 64, 64]), surest first.
 
-        ``label`` is the shape, ``color`` the colour, ``box`` lies in pixels, ``score`` is the
-        probability of presence and ``size`` follows from the radius.
+        ``label`` is the shape, ``color`` the colour, ``pattern`` striped, dotted or plain, ``box``
+        lies in pixels, ``score`` is the probability of presence and ``size`` follows from the
+        radius.
         """
         if len(images) == 0:
             return []
@@ -198,7 +125,9 @@ class Judge(nn.Module):
         presence, x, y, radius = (
             v.flatten(1).tolist() for v in (maps.presence.sigmoid(), maps.x, maps.y, maps.radius)
         )
-        shape, color = (v.argmax(1).flatten(1).tolist() for v in (maps.shape, maps.color))
+        shape, color, pattern = (
+            v.argmax(1).flatten(1).tolist() for v in (maps.shape, maps.color, maps.pattern)
+        )
         names = tuple(COLORS)
         found: list[list[Detection]] = []
         for n, cells in enumerate(peaks(maps, self.threshold)):
@@ -213,6 +142,7 @@ class Judge(nn.Module):
                         presence[n][c],
                         color=names[color[n][c]],
                         size=size_of(r) or "medium",
+                        pattern=PATTERNS[pattern[n][c]],
                     )
                 )
             found.append(detections)
@@ -221,11 +151,11 @@ class Judge(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """float32 [N, 52] on the CPU, for FID and precision / recall.
 
-        48 channels of the first block, averaged over the image (which colours and shapes, and how
-        cleanly they are drawn: the later layers were trained to overlook that), and the presence
-        map averaged over the four quadrants (how many objects, and where). Each is shifted and
-        scaled to mean 0 and standard deviation 1 on clean renders. Few dimensions on purpose: the
-        bias of FID grows with them.
+        The channels of the first layers (48 of ``judge``), averaged over the image (which colours
+        and shapes, and how cleanly they are drawn: the later layers were trained to overlook that),
+        and the presence map averaged over the four quadrants (how many objects, and where). Each is
+        shifted and scaled to mean 0 and standard deviation 1 on clean renders. Few dimensions on
+        purpose: the bias of FID grows with them.
         """
         if len(images) == 0:
             return torch.zeros(0, self.dimension)

@@ -1,16 +1,18 @@
-"""What the judge is trained on: renders of all 48 combinations, clean and spoilt as a generator
+"""What judges are trained on: renders of all 48 combinations, clean and spoilt as a generator
 spoils them, with soft targets.
 
 A generator's failures are not in any data set, so they are made here: faint objects, objects cut in
-half, two colours in one object, two shapes in one object, objects that lie over each other, crumbs.
-Where a person would hesitate the target is soft, so that the judge's probabilities mean something
-on such images.
+half, two colours in one object, two shapes in one object, stripes and dots that hardly show,
+objects that lie over each other, crumbs. Where a person would hesitate the target is soft, so that
+the judge's probabilities mean something on such images.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count as count_from
+from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
@@ -21,7 +23,7 @@ from torch.nn import functional as F
 from datamodules.shapes.rendering import SIZE, coverage, render, texture
 from datamodules.shapes.scenes import Scene, Thing, sample_scene
 from datamodules.shapes.splits import MOST
-from datamodules.shapes.vocabulary import COLORS, PLAIN, SHADES, SHAPES
+from datamodules.shapes.vocabulary import COLORS, PATTERNS, PLAIN, SHADES, SHAPES
 
 # Seeds of `sample_scene` that no data set uses (data sets count from 0).
 TRAIN_SEED, FRESH_SEED = 9_000_001, 9_000_002
@@ -31,14 +33,18 @@ PALETTE = np.array(list(COLORS.values()), dtype=np.float32)
 COLOR_WIDTH = 30.0
 # How often an object of a spoilt image has which fault.
 SPOILT = {
-    "clean": 0.3,
+    "clean": 0.24,
     "faint": 0.12,
     "cut": 0.12,
-    "two colors": 0.14,
+    "two colors": 0.12,
     "mixed color": 0.1,
-    "two shapes": 0.14,
+    "two shapes": 0.12,
     "small": 0.08,
+    "faint pattern": 0.1,
 }
+# Stripes and dots on things that have none in the world, because there are too many of them or
+# because they are smaller there: how often, and from which radius
+MORE_PATTERNS, PATTERN_FROM = 0.25, 8.8
 
 
 class Labels(NamedTuple):
@@ -48,6 +54,7 @@ class Labels(NamedTuple):
     presence: Tensor  # [B, 6] in [0, 1]
     shape: Tensor  # [B, 6, 6] sums to 1
     color: Tensor  # [B, 6, 8] sums to 1
+    pattern: Tensor  # [B, 6, 3] sums to 1
 
 
 class Pool(NamedTuple):
@@ -56,9 +63,15 @@ class Pool(NamedTuple):
 
 
 def any_combination(scene: Scene, rng: np.random.Generator) -> Scene:
-    """The same places and patterns with colours and shapes drawn freely from all 48 combinations,
-    held-out ones and repeats included."""
-    things = (replace(_any_thing(t.x, t.y, t.radius, rng), pattern=t.pattern) for t in scene.things)
+    """The same places with colours and shapes drawn freely from all 48 combinations, held-out ones
+    and repeats included, and more patterns."""
+    things = []
+    for old in scene.things:
+        new = _any_thing(old.x, old.y, old.radius, rng)
+        pattern = old.pattern
+        if pattern == PLAIN and old.radius >= PATTERN_FROM and rng.random() < MORE_PATTERNS:
+            pattern = PATTERNS[rng.integers(2)]
+        things.append(replace(new, pattern=pattern))
     return replace(scene, things=tuple(things))
 
 
@@ -70,16 +83,17 @@ def _any_thing(x: float, y: float, radius: float, rng: np.random.Generator) -> T
 def make_pool(size: int, seed: int = TRAIN_SEED) -> Pool:
     """Renders ``size`` training images: half clean, half spoilt."""
     images = np.empty((size, 3, SIZE, SIZE), dtype=np.uint8)
-    place = np.zeros((size, EVERY, 3), dtype=np.float32)
-    presence = np.zeros((size, EVERY), dtype=np.float32)
-    shape = np.zeros((size, EVERY, len(SHAPES)), dtype=np.float32)
-    color = np.zeros((size, EVERY, len(COLORS)), dtype=np.float32)
+    kinds = (3, None, len(SHAPES), len(COLORS), len(PATTERNS))
+    labels = Labels(
+        *(torch.zeros(size, EVERY) if n is None else torch.zeros(size, EVERY, n) for n in kinds)
+    )
+    place, presence, shape, color, pattern = (value.numpy() for value in labels)
     for index in range(size):
         rng = np.random.default_rng([seed, index])
         scene = any_combination(sample_scene("train", index, seed), rng)
         if index % 2 == 0:
             image = render(scene)[0].astype(np.float32)
-            objects = [_plain(thing) for thing in scene.things]
+            objects = [_as_drawn(thing) for thing in scene.things]
         else:
             image, objects = _render_spoilt(scene, rng)
         images[index] = np.clip(image + 0.5, 0, 255).astype(np.uint8).transpose(2, 0, 1)
@@ -88,10 +102,8 @@ def make_pool(size: int, seed: int = TRAIN_SEED) -> Pool:
             presence[index, slot] = made.presence
             shape[index, slot] = made.shape
             color[index, slot] = made.color
-    return Pool(
-        torch.from_numpy(images),
-        Labels(*(torch.from_numpy(v) for v in (place, presence, shape, color))),
-    )
+            pattern[index, slot] = made.pattern
+    return Pool(torch.from_numpy(images), labels)
 
 
 class _Object(NamedTuple):
@@ -99,11 +111,16 @@ class _Object(NamedTuple):
     presence: float
     shape: np.ndarray
     color: np.ndarray
+    pattern: np.ndarray
 
 
-def _plain(thing: Thing) -> _Object:
+def _as_drawn(thing: Thing) -> _Object:
     return _Object(
-        thing, 1.0, _one_hot(SHAPES.index(thing.shape), len(SHAPES)), _color_target(_rgb(thing))
+        thing,
+        1.0,
+        _one_hot(SHAPES.index(thing.shape), len(SHAPES)),
+        _color_target(_rgb(thing)),
+        _one_hot(PATTERNS.index(thing.pattern), len(PATTERNS)),
     )
 
 
@@ -174,14 +191,20 @@ def _paint(image: np.ndarray, rgb: np.ndarray, alpha: np.ndarray) -> None:
 def _draw(image: np.ndarray, thing: Thing, rng: np.random.Generator) -> tuple[_Object, np.ndarray]:
     """Paints one thing, spoilt in one of several ways, and says what should be seen: (object,
     opacity [64, 64])."""
+    kind = rng.choice(list(SPOILT), p=list(SPOILT.values()))
+    if kind in ("two colors", "mixed color"):
+        thing = replace(thing, pattern=PLAIN)
     own = _rgb(thing)
     alpha = coverage(thing)
-    _, presence, shape, color = _plain(thing)
+    _, presence, shape, color, pattern = _as_drawn(thing)
     rgb = own
-    kind = rng.choice(list(SPOILT), p=list(SPOILT.values()))
-    if thing.pattern != PLAIN and kind not in ("two colors", "mixed color"):
+    if thing.pattern != PLAIN:
+        clear = rng.uniform(0, 1) if kind == "faint pattern" else 1.0
         dark = np.array(SHADES[thing.color], dtype=np.float32)
-        rgb = own + (dark - own) * texture(thing)[..., None]
+        rgb = own + (dark - own) * texture(thing)[..., None] * np.float32(clear)
+        share = _ramp(clear, 0.25, 0.6)
+        plain = _one_hot(PATTERNS.index(PLAIN), len(PATTERNS))
+        pattern = share * pattern + (1 - share) * plain
     if kind == "faint":
         opacity = rng.uniform(0.1, 1)
         alpha = alpha * opacity
@@ -210,9 +233,9 @@ def _draw(image: np.ndarray, thing: Thing, rng: np.random.Generator) -> tuple[_O
     elif kind == "small":
         thing = replace(thing, radius=float(rng.uniform(2.5, 5.5)), pattern=PLAIN)
         alpha, rgb = coverage(thing), own
-        presence = _ramp(thing.radius, 3.5, 5.3)
+        presence, pattern = _ramp(thing.radius, 3.5, 5.3), _as_drawn(thing).pattern
     _paint(image, rgb, alpha)
-    return _Object(thing, presence, shape.astype(np.float32), color.astype(np.float32)), alpha
+    return _Object(thing, presence, shape, color, pattern), alpha
 
 
 def blur(images: Tensor, sigma: float) -> Tensor:
@@ -233,9 +256,9 @@ def draw_batch(pool: Pool, size: int, seed: int) -> tuple[Tensor, Labels]:
     """``size`` augmented images, float [-1, 1], with their labels; the same seed gives the same
     batch.
 
-    Augmentations imitate an autoencoder: blur, lost resolution, blotches, noise, small shifts of
-    colour and contrast. Every shape is its own mirror image from left to right, so half the images
-    are mirrored.
+    Augmentations imitate an autoencoder: blur, of colours alone too, lost resolution, edges drawn
+    too sharply, blotches, noise, small shifts of colour and contrast. Every shape is its own mirror
+    image from left to right, so half the images are mirrored.
     """
     generator = torch.Generator().manual_seed(seed)
 
@@ -258,6 +281,11 @@ def draw_batch(pool: Pool, size: int, seed: int) -> tuple[Tensor, Labels]:
             part = blur(part, float(uniform(1, low=0.3, high=1.7)))
         elif kind < 0.55:
             part = _through(part, int(uniform(1, low=26, high=56)))
+        if float(uniform(1)) < 0.25:
+            gray = part.mean(1, keepdim=True)
+            part = gray + blur(part - gray, float(uniform(1, low=0.5, high=2.0)))
+        if float(uniform(1)) < 0.25:
+            part = part + (part - blur(part, 1.0)) * float(uniform(1, high=0.8))
         if float(uniform(1)) < 0.3:
             blotches = torch.randn(len(part), 3, 12, 12, generator=generator) * float(
                 uniform(1, high=0.12)
@@ -305,10 +333,35 @@ def _through(images: Tensor, side: int) -> Tensor:
 
 
 def fresh_scenes(count: int, objects: int, heldout: bool, seed: int = FRESH_SEED) -> list[Scene]:
-    """Scenes as the data sets hold them, none of which the judge was trained on; with ``heldout``
+    """Scenes as the data sets hold them, none of which a judge was trained on; with ``heldout``
     each shows a held-out combination."""
     split = "three_heldout" if heldout else "val"
     return [sample_scene(split, index, seed, objects) for index in range(count)]
+
+
+def kinds_of_scenes(count: int, seed: int = FRESH_SEED) -> dict[str, list[Scene]]:
+    """``count`` fresh scenes of each kind that a judge is measured on."""
+    kinds = {
+        f"{objects} {'held-out' if heldout else 'seen'}": fresh_scenes(
+            count, objects, heldout, seed
+        )
+        for heldout in (False, True)
+        for objects in range(1, MOST + 1)
+    }
+    asked: dict[str, tuple[str, Callable[[Thing], bool]]] = {
+        "small": ("size", lambda thing: thing.size == "small"),
+        "large": ("size", lambda thing: thing.size == "large"),
+        "striped": ("pattern", lambda thing: thing.pattern == "striped"),
+        "dotted": ("pattern", lambda thing: thing.pattern == "dotted"),
+        "equal": ("counting", lambda thing: True),
+        "of one shape": ("similar", lambda thing: True),
+        "related": ("relation", lambda thing: True),
+    }
+    for kind, (split, wanted) in asked.items():
+        drawn = (sample_scene(split, index, seed) for index in count_from())
+        fitting = (scene for scene in drawn if any(map(wanted, scene.things)))
+        kinds[kind] = list(islice(fitting, count))
+    return kinds
 
 
 def to_images(scenes: list[Scene]) -> Tensor:

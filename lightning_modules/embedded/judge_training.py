@@ -31,25 +31,24 @@ from conf.pipes import ends_with_reader
 from conf.places import find_obstacle
 from conf.schema import MAX_SEED
 from conf.values import option
-from datamodules.shapes.scenes import Scene, Thing
 from datamodules.shapes.splits import MOST
-from lightning_modules.embedded.judge import (
-    ASSET,
-    GRID,
-    STRIDE,
-    UNIT_RADIUS,
-    Judge,
-    Maps,
-    Network,
-)
+from lightning_modules.embedded.judge import ASSET, Judge
+from lightning_modules.embedded.judge_card import measure, write_card
 from lightning_modules.embedded.judge_data import (
     TRAIN_SEED,
     Labels,
-    damages,
     draw_batch,
     fresh_scenes,
     make_pool,
     to_images,
+)
+from lightning_modules.embedded.judge_networks import (
+    GRID,
+    NETWORKS,
+    STRIDE,
+    UNIT_RADIUS,
+    Maps,
+    build_network,
 )
 from lightning_modules.training.callbacks import print_line
 from lightning_modules.training.checkpoints import KeptCheckpoints, find_checkpoint
@@ -57,8 +56,6 @@ from lightning_modules.training.checkpoints import KeptCheckpoints, find_checkpo
 CHUNK = 100  # Steps between checkpoints
 # Pixels; how fast a cell's claim to an object falls off with the distance from its centre
 SPREAD = 2.8
-NEAR = 3.0  # Pixels by which a found centre may be off
-SEEN_WITH_EYES = "## Errors, looked at"  # This section of the card is written by hand and kept
 
 
 def judge_loss(maps: Maps, labels: Labels) -> dict[str, Tensor]:
@@ -95,14 +92,20 @@ def judge_loss(maps: Maps, labels: Labels) -> dict[str, Tensor]:
 
     claim = near * (near > 0.3) * labels.presence[..., None, None]  # [B, K, 16, 16]
     total = claim.sum().clamp(min=1e-6)
-    shape = -torch.einsum("bkhw,bks,bshw->", claim, labels.shape, maps.shape.log_softmax(1)) / total
-    color = -torch.einsum("bkhw,bkc,bchw->", claim, labels.color, maps.color.log_softmax(1)) / total
+    classes = {
+        key: -torch.einsum("bkhw,bkc,bchw->", claim, wanted, logits.log_softmax(1)) / total
+        for key, wanted, logits in (
+            ("shape", labels.shape, maps.shape),
+            ("color", labels.color, maps.color),
+            ("pattern", labels.pattern, maps.pattern),
+        )
+    }
     off = (maps.x[:, None] - x[..., None, None]).abs() + (
         maps.y[:, None] - y[..., None, None]
     ).abs()
     scale = (maps.radius[:, None].log() - radius.clamp(min=1)[..., None, None].log()).abs()
     place = (claim * (off / UNIT_RADIUS + scale)).sum() / total
-    return {"presence": presence, "shape": shape, "color": color, "place": place}
+    return {"presence": presence, **classes, "place": place}
 
 
 class JudgeTraining(L.LightningModule):
@@ -113,13 +116,12 @@ class JudgeTraining(L.LightningModule):
         lr: float,
         pool: int,
         seed: int,
-        width: int = 48,
-        deep: int = 96,
+        architecture: str,
     ) -> None:
         super().__init__()
-        self.network = Network(width, deep)
+        self.network = build_network({"architecture": architecture})
         self.steps, self.batch, self.lr, self.seed = steps, batch, lr, seed
-        self.pool = make_pool(pool)
+        self.pool = make_pool(pool, TRAIN_SEED + 1000 * seed)
 
     def train_dataloader(self) -> DataLoader:
         return DataLoader(range(CHUNK), batch_size=None)  # type: ignore[arg-type]
@@ -131,7 +133,7 @@ class JudgeTraining(L.LightningModule):
         terms = judge_loss(
             self.network(images.to(self.device)), Labels(*(v.to(self.device) for v in labels))
         )
-        loss = terms["presence"] + terms["shape"] + terms["color"] + terms["place"]
+        loss = torch.stack([*terms.values()]).sum()
         self.log_dict({"loss": loss, **terms}, batch_size=self.batch)
         return loss
 
@@ -148,8 +150,22 @@ class JudgeTraining(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-class Estimate(Callback):
-    """One line per hundred steps: loss terms, and how long the rest will take."""
+class Progress(Callback):
+    """One line per hundred steps: loss terms, and how long the rest will take. Counts the CPU
+    seconds of this process, those before an interruption included."""
+
+    def __init__(self) -> None:
+        self.before = 0.0
+
+    @property
+    def cpu_seconds(self) -> float:
+        return self.before + time.process_time()
+
+    def state_dict(self) -> dict[str, float]:
+        return {"cpu_seconds": self.cpu_seconds}
+
+    def load_state_dict(self, state_dict: dict[str, float]) -> None:
+        self.before = state_dict["cpu_seconds"]
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.start, self.first = time.perf_counter(), trainer.global_step
@@ -163,13 +179,14 @@ class Estimate(Callback):
         print(f"step {done}/{total}  {terms}  about {left:.0f} s left", flush=True)
 
 
-def train(args: argparse.Namespace) -> tuple[Judge, float]:
+def train(args: argparse.Namespace) -> tuple[Judge, float, float]:
     """Trains, or goes on from the last checkpoint. Returns the judge (features not yet
-    standardised) and the last training loss."""
+    standardised), the last training loss and the CPU seconds."""
     args.steps = -(-args.steps // CHUNK) * CHUNK
     L.seed_everything(args.seed, verbose=False)
     print(f"rendering {show_count(args.pool, 'image')}", flush=True)
-    module = JudgeTraining(args.steps, args.batch, args.lr, args.pool, args.seed)
+    module = JudgeTraining(args.steps, args.batch, args.lr, args.pool, args.seed, args.architecture)
+    progress = Progress()
     scratch = args.output / ".training"
     trainer = L.Trainer(
         accelerator="cpu",
@@ -181,7 +198,7 @@ def train(args: argparse.Namespace) -> tuple[Judge, float]:
         enable_model_summary=False,
         log_every_n_steps=10,
         callbacks=[
-            Estimate(),
+            progress,
             ModelCheckpoint(
                 scratch,
                 save_last=True,
@@ -194,48 +211,9 @@ def train(args: argparse.Namespace) -> tuple[Judge, float]:
         plugins=[KeptCheckpoints()],
     )
     trainer.fit(module, ckpt_path=find_checkpoint(scratch, print_line), weights_only=True)
-    judge = Judge({"width": 48, "deep": 96, "threshold": 0.5})
+    judge = Judge({"architecture": args.architecture, "threshold": 0.5})
     judge.network.load_state_dict(module.network.state_dict())
-    return judge, float(trainer.callback_metrics["loss"])
-
-
-def exact(judge: Judge, images: Tensor, scenes: list[Scene]) -> list[bool]:
-    """Per image: the detected (color, shape) are those of the scene, no more and no fewer, and
-    every centre is within ``NEAR`` pixels."""
-    result = []
-    for detections, scene in zip(judge.detect(images), scenes, strict=True):
-        free = list(detections)
-        for thing in scene.things:
-            hit = next(
-                (
-                    d
-                    for d in free
-                    if (d.color, d.label) == (thing.color, thing.shape) and _near(d.centre, thing)
-                ),
-                None,
-            )
-            if hit is None:
-                break
-            free.remove(hit)
-        result.append(len(detections) == len(scene.things) and not free)
-    return result
-
-
-def _near(centre: tuple[float, float], thing: Thing) -> bool:
-    return (centre[0] - thing.x) ** 2 + (centre[1] - thing.y) ** 2 <= NEAR**2
-
-
-def measure(judge: Judge, count: int) -> dict[str, dict[str, float]]:
-    """Share of exact answers on ``count`` fresh renders of each kind: {damage: {kind: share}}."""
-    table: dict[str, dict[str, float]] = {}
-    for heldout in (False, True):
-        for objects in range(1, MOST + 1):
-            scenes = fresh_scenes(count, objects, heldout)
-            images = to_images(scenes)
-            kind = f"{objects} {'held-out' if heldout else 'seen'}"
-            for name, damage in damages().items():
-                table.setdefault(name, {})[kind] = sum(exact(judge, damage(images), scenes)) / count
-    return table
+    return judge, float(trainer.callback_metrics["loss"]), progress.cpu_seconds
 
 
 def standardise(judge: Judge, count: int = 2000) -> None:
@@ -251,50 +229,6 @@ def standardise(judge: Judge, count: int = 2000) -> None:
     judge.feature_sd.copy_(raw.std(0).clamp(min=1e-3))
 
 
-CARD = """# Judge of the embedded world
-
-A centre-point detector for 64-pixel scenes of coloured shapes: which shape, which colour, where.
-Its features serve FID and precision / recall of the embedded world; they say nothing about
-photographs.
-
-- made by: `{command}`
-- {parameters:,} parameters, stored as float16; {steps} steps of {batch} images, {seconds:.0f} s on
-  {threads} CPU thread{plural}
-- trained on {pool} renders of all {combinations} combinations (half of them spoilt on purpose),
-  freshly augmented at each step
-- loss of the last batch {loss:.3f}
-
-Share of exact answers (every colour-shape pair found, none too many, every centre within {near:g}
-pixels) on {count} fresh renders per entry: scenes of 1 to {most} objects, all of seen combinations
-or with a held-out one. Rows: damage done to the image (Gaussian blur and noise by their sigma in
-pixels and in grey levels of 255; lost resolution by the side in between, of 64).
-
-{table}
-"""
-
-
-def write_card(
-    folder: Path, facts: dict[str, Any], table: dict[str, dict[str, float]], count: int
-) -> None:
-    """README.md of the asset: what it is, how it was made, and how often it is right."""
-    card = folder / "README.md"
-    kept = ""
-    if card.exists() and SEEN_WITH_EYES in card.read_text():
-        kept = "\n" + SEEN_WITH_EYES + card.read_text().split(SEEN_WITH_EYES, 1)[1]
-    kinds = list(next(iter(table.values())))
-    rows = [["damage", *kinds], ["---"] * (1 + len(kinds))]
-    rows += [[name, *(f"{share:.4f}" for share in row.values())] for name, row in table.items()]
-    text = CARD.format(
-        **facts,
-        plural="s" * (facts["threads"] > 1),
-        near=NEAR,
-        most=MOST,
-        count=count,
-        table="\n".join(f"| {' | '.join(row)} |" for row in rows),
-    )
-    card.write_text(text + kept)
-
-
 def arguments(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m lightning_modules.metrics.train_judge",
@@ -306,6 +240,12 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         type=Path,
         default=ASSET,
         help="folder for weights, config and card (default: the shipped asset)",
+    )
+    parser.add_argument(
+        "--architecture",
+        choices=tuple(NETWORKS),
+        default="fine_coarse",
+        help="network (default: %(default)s)",
     )
     parser.add_argument(
         "--steps",
@@ -344,7 +284,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--measure",
         type=option(int, 1, 1_000_000),
         default=700,
-        help="fresh renders per line of the card (default: %(default)s)",
+        help="fresh renders per entry of the card (default: %(default)s)",
     )
     parser.add_argument(
         "--measure-only",
@@ -365,8 +305,7 @@ def main(argv: list[str]) -> None:
     if args.measure_only:
         facts = json.loads(facts_file.read_text())
     else:
-        start = time.perf_counter()
-        judge, loss = train(args)
+        judge, loss, cpu_seconds = train(args)
         standardise(judge)
         judge.save(args.output)
         facts = {
@@ -374,16 +313,16 @@ def main(argv: list[str]) -> None:
             "parameters": sum(p.numel() for p in judge.parameters()),
             **{
                 key: getattr(args, key)
-                for key in ("steps", "batch", "lr", "pool", "seed", "threads")
+                for key in ("architecture", "steps", "batch", "lr", "pool", "seed", "threads")
             },
             "combinations": 48,
-            "seconds": round(time.perf_counter() - start, 1),
+            "cpu_seconds": round(cpu_seconds),
             "loss": loss,
         }
         facts_file.write_text(json.dumps(facts, indent=2) + "\n")
         shutil.rmtree(args.output / ".training", ignore_errors=True)
-    table = measure(Judge.load(args.output), args.measure)
-    write_card(args.output, facts, table, args.measure)
+    tables = measure(Judge.load(args.output), args.measure)
+    write_card(args.output, facts, tables, args.measure)
     print((args.output / "README.md").read_text())
 
 

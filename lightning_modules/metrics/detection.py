@@ -99,6 +99,16 @@ class Target(NamedTuple):
     counted: Sequence[Wanted] = ()
 
 
+# What prompts may state besides their objects, as verdicts name it -> its rate over images
+STATED = {
+    "relation": "relation_rate",
+    "relation_given_success": "relation_given_success",
+    "size": "size_rate",
+    "pattern": "pattern_rate",
+    "count": "count_rate",
+}
+
+
 @dataclass(frozen=True)
 class Verdict:
     """How one image compares with its target; the rates are kept as counts of ``wanted``, so that
@@ -117,6 +127,12 @@ class Verdict:
     @property
     def success(self) -> bool:
         return self.objects == self.wanted
+
+    @property
+    def relation_given_success(self) -> bool | None:
+        """``relation``, or None where an object is missing: what places objects is seen apart from
+        what draws them."""
+        return self.relation if self.success else None
 
 
 def match(detections: Sequence[Detection], wanted: Sequence[Wanted]) -> list[Detection | None]:
@@ -209,7 +225,10 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
     * ``n_images``
     * ``relation_rate``: share of the images whose prompt states a relation in which it holds;
       absent if no prompt states one
-    * ``size_rate``, ``pattern_rate``, ``count_rate``: the same for sizes, patterns and numbers
+    * ``relation_given_success``: the same among images in which every wanted object is right; a
+      generator that places these at random has 1/4; absent if there is no such image
+    * ``size_rate``, ``pattern_rate``, ``count_rate``: as ``relation_rate``, for sizes, patterns and
+      numbers
 
     Raises ValueError if there is no image.
     """
@@ -224,10 +243,10 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
         "extra_objects": sum(v.extra for v in verdicts) / images,
         "n_images": float(images),
     }
-    for key in ("relation", "size", "pattern", "count"):
+    for key, rate in STATED.items():
         stated = [held for v in verdicts if (held := getattr(v, key)) is not None]
         if stated:
-            rates[f"{key}_rate"] = sum(stated) / len(stated)
+            rates[rate] = sum(stated) / len(stated)
     return rates
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_modules.embedded.judge import Judge
-from lightning_modules.metrics.detection import Verdict, composition_rates, judge_image
+from lightning_modules.metrics.detection import STATED, Verdict, composition_rates, judge_image
 from lightning_modules.metrics.registry import Columns, ScoringContext
 
 if TYPE_CHECKING:
@@ -25,12 +25,15 @@ def build(context: ScoringContext) -> list[JudgeScorer]:
 def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
     """Value -> why no prompt gives it."""
     targets = [prompt.target for prompt in prompts]
+    related = (
+        any(target.relation for target in targets),
+        "no prompt states where one object is from another",
+    )
     stated = {
-        "relation_rate": (
-            any(target.relation for target in targets),
-            "no prompt states where one object is from another",
-        ),
+        "relation_rate": related,
+        "relation_given_success": related,
         "size_rate": (any(target.sizes for target in targets), "no prompt states a size"),
+        "pattern_rate": (any(target.patterns for target in targets), "no prompt states a pattern"),
         "count_rate": (any(target.counted for target in targets), "no prompt counts objects"),
     }
     return {key: reason for key, (given, reason) in stated.items() if not given}
@@ -48,10 +51,10 @@ class JudgeScorer:
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
-        """As `Scorer`; rates are of the objects that the image should show, ``relation_rate``,
-        ``size_rate`` and ``count_rate`` are None where nothing of the kind is asked for."""
-        # The judge does not tell patterns
-        targets = [prompt.target._replace(patterns=()) for prompt in prompts]
+        """As `Scorer`; rates are of the objects that the image should show. Those of what a prompt
+        may state besides are None where it states nothing of the kind, ``relation_given_success``
+        also where an object is missing."""
+        targets = [prompt.target for prompt in prompts]
         detections = self.judge.detect(images)
         scores = self.judge.target_scores(images, targets).tolist()
         verdicts = [
@@ -68,9 +71,10 @@ class JudgeScorer:
             "object_rate": [verdict.objects / verdict.wanted for verdict in verdicts],
             "color_rate": [verdict.colors / verdict.wanted for verdict in verdicts],
             "shape_rate": [verdict.shapes / verdict.wanted for verdict in verdicts],
-            "relation_rate": [verdict.relation for verdict in verdicts],
-            "size_rate": [verdict.size for verdict in verdicts],
-            "count_rate": [verdict.count for verdict in verdicts],
+            **{
+                rate: [getattr(verdict, key) for verdict in verdicts]
+                for key, rate in STATED.items()
+            },
             "extra_objects": [verdict.extra for verdict in verdicts],
         }
 
