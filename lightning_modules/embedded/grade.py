@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from conf.describe import show_count
 from conf.pipes import ends_with_reader
 from conf.values import option
+from lightning_modules.metrics.correction import CorrectedShare, correct_share
 
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
@@ -40,24 +41,32 @@ GROUPS = {
 SCENE_SEED = 77
 
 
+def draw_prompts(split: str, count: int, seed: int) -> list[str]:
+    """The prompts of ``count`` fresh scenes."""
+    from datamodules.shapes.captions import draw_prompt
+    from datamodules.shapes.scenes import sample_scene
+
+    scenes = [sample_scene(split, i, seed) for i in range(count)]
+    return [draw_prompt(split, i, scene, seed).text for i, scene in enumerate(scenes)]
+
+
 def grade(
     backbone: Backbone, images: int, steps: int, guidance: float
 ) -> dict[str, dict[str, float]]:
     """Group -> the judge's composition metrics with the graded ``score``, each on ``images``
-    images."""
-    from datamodules.shapes.captions import draw_prompt
+    images; and, where the judge's errors are known, success corrected for them:
+    ``corrected_share`` from ``corrected_low`` to ``corrected_high``."""
     from datamodules.shapes.rendering import SIZE
-    from datamodules.shapes.scenes import sample_scene
     from lightning_modules.backbone.sampling import sample
     from lightning_modules.embedded.judge import Judge
+    from lightning_modules.embedded.judge_labels import read_error_rates
     from lightning_modules.embedded.targets import read_target
     from lightning_modules.metrics.detection import composition_rates, judge_image
 
-    judge, table = Judge.load(), {}
+    judge, errors, table = Judge.load(), read_error_rates(), {}
     for k, (group, split) in enumerate(GROUPS.items()):
         began = time.monotonic()
-        scenes = [sample_scene(split, i, SCENE_SEED) for i in range(images)]
-        prompts = [draw_prompt(split, i, s, SCENE_SEED).text for i, s in enumerate(scenes)]
+        prompts = draw_prompts(split, images, SCENE_SEED)
         targets = [read_target(prompt) for prompt in prompts]
         noises = [(k + 1) * 10_000_000 + i for i in range(images)]
         pictures = sample(backbone, prompts, noises, steps, guidance, SIZE)
@@ -67,6 +76,10 @@ def grade(
             **composition_rates(verdicts),
             "score": float(judge.target_scores(pictures, targets).mean()),
         }
+        if errors is not None:
+            right = sum(verdict.success for verdict in verdicts)
+            corrected = correct_share((right, images), errors)
+            table[group] |= {f"corrected_{k}": v for k, v in corrected._asdict().items()}
         print(
             (
                 f"{group}: success {table[group]['success']:.3f} on {show_count(images, 'image')}, "
@@ -96,11 +109,12 @@ on {hardware}, {date}, beside other work on the machine: autoencoder {vae_steps}
 {vae_minutes:.0f} min, text encoders and UNet {denoiser_steps} steps in {denoiser_minutes:.0f} min.
 
 The judge's figures on {images} images a row ({steps} sampler steps, guidance {guidance}). Success:
-every object that the prompt names is there in its colour and shape. Score: the judge's probability
-of the least sure wanted object, averaged over images. Relation: both objects are there and stand as
-the prompt says. Placed: the same among images with success; at random it would be 0.25. Size,
-pattern: every object with a word for it is there in it. Number: of equal objects there are so many,
-no more. Extra: objects an image that nobody asked for.
+every object that the prompt names is there in its colour and shape. Corrected: success, corrected
+for how often the judge is wrong by the labels of its card, with its 95 % interval. Score: the
+judge's probability of the least sure wanted object, averaged over images. Relation: both objects
+are there and stand as the prompt says. Placed: the same among images with success; at random it
+would be 0.25. Size, pattern: every object with a word for it is there in it. Number: of equal
+objects there are so many, no more. Extra: objects an image that nobody asked for.
 
 {table}
 
@@ -135,11 +149,15 @@ def write_card(
         curves[stage] = curve
         numbers[f"{stage}_steps"] = curve[-1]["step"]
         numbers[f"{stage}_minutes"] = sum(point["seconds"] for point in curve) / 60
-    head = ["prompts", *COLUMNS.values(), "extra"]
+    head = ["prompts", *COLUMNS.values(), "extra", "corrected"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for group, row in table.items():
         cells = [f"{row[key]:.3f}" if key in row else "-" for key in COLUMNS]
-        rows.append(f"| {group} | {' | '.join(cells)} | {row['extra_objects']:.2f} |")
+        corrected = "-"
+        if "corrected_share" in row:
+            share, low, high = (row[f"corrected_{key}"] for key in CorrectedShare._fields)
+            corrected = f"{share:.3f} ({low:.3f} to {high:.3f})"
+        rows.append(f"| {group} | {' | '.join(cells)} | {row['extra_objects']:.2f} | {corrected} |")
     points = curves["denoiser"][:: max(len(curves["denoiser"]) // 12, 1)]
     if points[-1] is not curves["denoiser"][-1]:
         points.append(curves["denoiser"][-1])

@@ -14,7 +14,7 @@ from lightning_modules.embedded.judge_data import damages, kinds_of_scenes, to_i
 from lightning_modules.metrics.detection import Detection, Target, judge_image
 
 NEAR = 3.0  # Pixels by which a found centre may be off
-SEEN_WITH_EYES = "## Errors, looked at"  # This section of the card is written by hand and kept
+SEEN_WITH_EYES = "## Errors, looked at"  # This section of the card is written by hand
 DAMAGED = ("1 held-out", "2 held-out", "3 held-out", "4 seen", "5 seen", "small", "striped")
 # What else is told of the objects
 DETAILS = ("size", "pattern", "relation")
@@ -127,12 +127,10 @@ PURPOSES = {
 
 
 def write_card(folder: Path, facts: dict[str, Any], tables: Tables, count: int) -> None:
-    """README.md of the asset: what it is, how it was made, and how often it is right. What a person
-    wrote below ``SEEN_WITH_EYES`` is kept."""
+    """README.md of the asset: what it is, how it was made, and how often it is right. The sections
+    behind that, of what people saw (``SEEN_WITH_EYES``, `judge_labels`), are kept."""
     card = folder / "README.md"
-    kept = ""
-    if card.exists() and SEEN_WITH_EYES in card.read_text():
-        kept = "\n" + SEEN_WITH_EYES + card.read_text().split(SEEN_WITH_EYES, 1)[1]
+    _, heading, rest = card.read_text().partition("\n## ") if card.exists() else ("", "", "")
     title, purpose = PURPOSES.get(folder.name, PURPOSES[MEASURES])
     text = CARD.format(
         **facts,
@@ -145,7 +143,7 @@ def write_card(folder: Path, facts: dict[str, Any], tables: Tables, count: int) 
         clean=_as_table("renders", ("exact", *DETAILS), tables.clean),
         damaged=_as_table("damage", DAMAGED, tables.damaged),
     )
-    card.write_text(text + kept)
+    card.write_text(text + heading + rest)
 
 
 def _as_table(corner: str, columns: Sequence[str], table: dict[str, dict[str, float]]) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conf.data.shapes import WEB
-from lightning_modules.embedded import grade, judge_training, pretrain
+from lightning_modules.embedded import grade, judge_card, pretrain
 
 
 def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: Path):
@@ -27,14 +27,18 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
     row = dict.fromkeys(("success", "score", "object_rate", "color_rate", "shape_rate"), 0.5)
     table = {
         "one object": row | {"extra_objects": 0.25},
-        "two objects": row | {"extra_objects": 1.0, "relation_rate": 0.125},
+        "two objects": row
+        | {"extra_objects": 1.0, "relation_rate": 0.125, "relation_given_success": 0.25}
+        | {"corrected_share": 0.6, "corrected_low": 0.45, "corrected_high": 0.75},
     }
     facts = dict.fromkeys(("arguments", "hardware", "date"), "x")
     facts |= {"images": 512, "steps": 8, "guidance": 3.0}
     grade.write_card(tmp_path, tmp_path, table, facts)
     card = (tmp_path / "README.md").read_text()
-    assert "| one object | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | - | - | - | 0.25 |" in card
-    assert "| two objects | 0.500 | 0.500 | 0.500 | 0.500 | 0.500 | 0.125 | - | - | 1.00 |" in card
+    half = " | ".join(["0.500"] * 5)
+    assert f"| one object | {half} | - | - | - | - | - | 0.25 | - |" in card
+    corrected = "0.600 (0.450 to 0.750)"
+    assert f"| two objects | {half} | 0.125 | 0.250 | - | - | - | 1.00 | {corrected} |" in card
     assert "1234 rendered" in card and "left out 0.35, color dropped 0.25" in card
     assert "Zipf's law 0.5" in card
     assert "autoencoder 300 steps in\n3 min" in card and "2600 steps in 26 min" in card
@@ -43,18 +47,25 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
 
 
 def test_the_judges_card_keeps_what_a_person_wrote(tmp_path: Path):
-    facts = {"command": "c", "parameters": 1234, "combinations": 48, "seconds": 9.6, "loss": 0.5}
-    facts |= {"steps": 2, "batch": 3, "pool": 4, "threads": 1}
-    judge_training.write_card(tmp_path, facts, {"none": {"1 seen": 1.0, "2 seen": 0.25}}, 7)
+    facts = {"command": "c", "parameters": 1234, "combinations": 48, "cpu_seconds": 96, "loss": 0.5}
+    facts |= {"steps": 2, "batch": 3, "pool": 4, "threads": 1, "seed": 0, "architecture": "n"}
+    clean = {"1 seen": {"exact": 1.0, "size": 0.5}, "2 seen": {"exact": 0.75, "relation": 0.25}}
+    damaged = {"none": dict.fromkeys(judge_card.DAMAGED, 0.125)}
+    judge_card.write_card(tmp_path, facts, judge_card.Tables(clean, damaged), 7)
     card = (tmp_path / "README.md").read_text()
-    assert "| damage | 1 seen | 2 seen |" in card and "| none | 1.0000 | 0.2500 |" in card
-    assert "1,234 parameters" in card and "on 7 fresh" in card
-    own = f"\n{judge_training.SEEN_WITH_EYES}\n\nIt confuses rings.\n"
+    assert "| renders | exact | size | pattern | relation |" in card
+    assert "| 1 seen | 1.0000 | 0.5000 | - | - |" in card
+    assert "| 2 seen | 0.7500 | - | - | 0.2500 |" in card
+    assert "| none | 0.1250 | 0.1250 |" in card
+    assert "1,234 parameters" in card and "of 7 fresh" in card and "1.6 CPU minutes on 1" in card
+    own = f"\n{judge_card.SEEN_WITH_EYES}\n\nIt confuses rings.\n"
     (tmp_path / "README.md").write_text(card + own)
-    judge_training.write_card(tmp_path, facts | {"threads": 2}, {"none": {"1 seen": 0.5}}, 7)
+    judge_card.write_card(
+        tmp_path, facts | {"threads": 2}, judge_card.Tables({"1 seen": {"exact": 0.5}}, damaged), 7
+    )
     card = (tmp_path / "README.md").read_text()
-    assert card.endswith("It confuses rings.\n") and "0.5000" in card
-    assert "2\n  CPU threads" in card or "2 CPU threads" in card.replace("\n  ", " ")
+    assert card.endswith("\n\nIt confuses rings.\n") and "| 1 seen | 0.5000 |" in card
+    assert "on 2 threads" in card and card.count(judge_card.SEEN_WITH_EYES) == 1
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ from datamodules.shapes.rendering import render
 from datamodules.shapes.scenes import Scene, Thing
 from datamodules.shapes.vocabulary import HELD_OUT
 from lightning_modules.embedded.judge import ASSET, Judge
+from lightning_modules.embedded.judge_card import exact
 from lightning_modules.embedded.judge_data import damages, fresh_scenes, to_images
-from lightning_modules.embedded.judge_training import exact
 from lightning_modules.metrics.detection import Target
 from lightning_modules.metrics.functional import frechet_distance
 from lightning_modules.metrics.masks import masked_similarity

@@ -7,10 +7,19 @@ import pytest
 import torch
 
 from datamodules.shapes.rendering import SIZE
-from datamodules.shapes.vocabulary import COLORS, HELD_OUT, SHAPES
-from lightning_modules.embedded import judge_training
-from lightning_modules.embedded.judge import Judge, Network
-from lightning_modules.embedded.judge_data import blur, draw_batch, fresh_scenes, make_pool
+from datamodules.shapes.vocabulary import COLORS, HELD_OUT, PATTERNS, PLAIN, SHAPES
+from lightning_modules.embedded import judge_card, judge_training
+from lightning_modules.embedded.judge import Judge
+from lightning_modules.embedded.judge_data import (
+    blur,
+    draw_batch,
+    fresh_scenes,
+    kinds_of_scenes,
+    make_pool,
+)
+from lightning_modules.embedded.judge_networks import NETWORKS, build_network
+
+SMALL = {"fine_coarse": {"width": 16, "deep": 32}, "dilated_attention": {"width": 16, "heads": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +37,7 @@ def test_pool_is_deterministic_and_its_labels_are_distributions(pool):
     assert pool.labels.presence.max() <= 1
     # Faint and cut objects have soft targets
     assert ((pool.labels.presence > 0.05) & (pool.labels.presence < 0.95)).any()
-    for classes in (pool.labels.shape, pool.labels.color):
+    for classes in (pool.labels.shape, pool.labels.color, pool.labels.pattern):
         torch.testing.assert_close(classes.sum(-1)[real], torch.ones(int(real.sum())))
         assert (classes.max(-1).values[real] < 0.9).any()
     assert pool.labels.place[real].min() > 0 and pool.labels.place[real].max() < SIZE
@@ -42,6 +51,16 @@ def test_pool_holds_the_combinations_that_data_sets_hold_out(pool):
         for c, s in zip(pool.labels.color[sure], pool.labels.shape[sure], strict=True)
     }
     assert pairs >= HELD_OUT
+
+
+def test_pool_has_patterns_on_what_is_large_enough(pool):
+    radius, pattern = pool.labels.place[..., 2], pool.labels.pattern
+    plain = pattern[..., PATTERNS.index(PLAIN)]
+    patterned = (pattern.sum(-1) > 0) & (plain < 0.5)
+    assert patterned.any() and radius[patterned].min() > 8
+    # Hardly shown stripes and dots are in doubt
+    assert ((plain > 0.05) & (plain < 0.95)).any()
+    assert not torch.equal(make_pool(2, 5).images, pool.images[:2])  # Another seed, other renders
 
 
 def test_batches_are_deterministic_and_mirrored_labels_follow(pool):
@@ -70,9 +89,10 @@ def test_blur_keeps_the_mean_and_spreads_a_point():
     assert float((out.sum(0) * at**2).sum()) == pytest.approx(1.5**2, rel=0.05)
 
 
-def test_loss_reaches_every_parameter_and_a_batch_is_learnt(pool):
+@pytest.mark.parametrize("architecture", NETWORKS)
+def test_loss_reaches_every_parameter_and_a_batch_is_learnt(pool, architecture):
     torch.manual_seed(0)
-    network = Network(16, 32)
+    network = build_network({"architecture": architecture, **SMALL[architecture]})
     images, labels = draw_batch(pool, 8, seed=0)
     optimizer = torch.optim.AdamW(network.parameters(), 5e-3)
     losses = []
@@ -88,10 +108,9 @@ def test_loss_reaches_every_parameter_and_a_batch_is_learnt(pool):
 
 
 def test_empty_images_have_a_finite_loss():
-    network = Network(16, 32)
-    labels = judge_training.Labels(
-        torch.zeros(2, 4, 3), torch.zeros(2, 4), torch.zeros(2, 4, 6), torch.zeros(2, 4, 8)
-    )
+    network = build_network({"architecture": "fine_coarse", **SMALL["fine_coarse"]})
+    sizes = ((3,), (), (len(SHAPES),), (len(COLORS),), (len(PATTERNS),))
+    labels = judge_training.Labels(*(torch.zeros(2, 4, *size) for size in sizes))
     terms = judge_training.judge_loss(network(torch.zeros(2, 3, 64, 64)), labels)
     sum(terms.values()).backward()
     assert all(bool(torch.isfinite(term)) for term in terms.values())
@@ -144,18 +163,30 @@ def test_command_writes_weights_config_and_card(tmp_path, monkeypatch, capsys):
     assert (
         "2 steps of 2 images" in card
         and "| none | 0.0000 |" in card
+        and "network `fine_coarse`" in card
         and card in capsys.readouterr().out
     )
     assert json.loads((tmp_path / "training.json").read_text())["steps"] == 2
     # What a person wrote about the errors outlives another measurement.
     (tmp_path / "README.md").write_text(
-        card + (f"\n{judge_training.SEEN_WITH_EYES}\n\nIt knows nothing yet.\n")
+        card + (f"\n{judge_card.SEEN_WITH_EYES}\n\nIt knows nothing yet.\n")
     )
     judge_training.main(["--output", str(tmp_path), "--measure", "2", "--measure-only"])
     assert (tmp_path / "README.md").read_text().endswith("\n\nIt knows nothing yet.\n")
     assert torch.isfinite(
         Judge.load(tmp_path).features(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
     ).all()
+
+
+def test_kinds_of_scenes_are_what_they_are_called():
+    kinds = kinds_of_scenes(6, 3)
+    assert all(len(scenes) == 6 for scenes in kinds.values())
+    for kind, scenes in kinds.items():
+        for scene in scenes:
+            looks = {thing.size for thing in scene.things} | {t.pattern for t in scene.things}
+            assert kind not in ("small", "large", "striped", "dotted") or kind in looks
+            assert kind[0] not in "12345" or len(scene.things) == int(kind[0])
+            assert kind != "related" or scene.relation
 
 
 def test_fresh_scenes_show_held_out_combinations_when_asked():

@@ -45,7 +45,7 @@ def profile(called, errors, level=0.95):
         )
         return -fit.fun
 
-    grid = np.linspace(0.2, 0.9, 71)
+    grid = np.linspace(0.2, 0.95, 76)
     heights = np.array([best(share) for share in grid])
     inside = grid[heights >= heights.max() - stats.chi2.ppf(level, 1) / 2]
     return inside[0], inside[-1]

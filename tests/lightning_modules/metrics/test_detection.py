@@ -129,7 +129,10 @@ def test_rates_over_images():
         "extra_objects": 2 / 4,
         "n_images": 4.0,
         "relation_rate": 1 / 3,  # A missing object counts as wrong
+        "relation_given_success": 1 / 2,  # but not here
     }
     assert "relation_rate" not in composition_rates(verdicts[3:])
+    none_right = composition_rates(verdicts[2:3])
+    assert none_right["relation_rate"] == 0 and "relation_given_success" not in none_right
     with pytest.raises(ValueError, match="no image"):
         composition_rates([])

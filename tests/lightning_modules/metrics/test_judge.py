@@ -39,7 +39,9 @@ def test_the_scorer_counts_by_split_and_over_all_images():
         "color_rate": [1.0, 0.0],
         "shape_rate": [1.0, 1.0],
         "relation_rate": [None, None],
+        "relation_given_success": [None, None],
         "size_rate": [None, None],
+        "pattern_rate": [None, None],
         "count_rate": [None, None],
         "extra_objects": [0, 1],
     }
