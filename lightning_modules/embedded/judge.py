@@ -74,11 +74,12 @@ class Judge(nn.Module):
         return self
 
     @classmethod
-    def load(cls, place: Path | str = MEASURES) -> Judge:
-        """Reads ``config.json`` and ``model.safetensors`` of a shipped judge, by its name, or from
-        a folder; float32 on the CPU."""
+    def load(cls, place: Path | str | None = None) -> Judge:
+        """Reads ``config.json`` and ``model.safetensors`` of a shipped judge, by its name (the one
+        that measures by default), or from a folder; float32 on the CPU."""
         from safetensors.torch import load_file
 
+        place = place or MEASURES
         place = ASSETS / place if place in (MEASURES, REWARDS) else Path(place)
         for name in ("config.json", "model.safetensors"):
             if not (place / name).is_file():

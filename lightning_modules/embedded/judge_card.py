@@ -92,7 +92,9 @@ def measure(judge: Judge, count: int) -> Tables:
 CARD = """# {title}
 
 A centre-point detector for 64-pixel scenes of coloured shapes: which shape, which colour, which
-pattern, how large, where. {purpose}
+pattern, how large, where.
+
+{purpose}
 
 - made by: `{command}`
 - network `{architecture}`: {parameters:,} parameters, stored as float16
@@ -115,12 +117,12 @@ in pixels and in grey levels of 255; lost resolution by the side in between, of 
 PURPOSES = {
     MEASURES: (
         "Judge of the embedded world",
-        "It measures: no method is trained on its verdicts. Its features serve FID and precision / "
+        "It measures: no method is trained on its verdicts. Its features serve FID and precision /\n"
         "recall of the embedded world; they say nothing about photographs.",
     ),
     REWARDS: (
         "Judge of the embedded world, for rewards",
-        "It is for what is trained on a judge's verdicts; `judge`, of another network, seed and "
+        "It is for what is trained on a judge's verdicts; `judge`, of another network, seed and\n"
         "renders, then measures.",
     ),
 }

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,10 +8,15 @@ import torch
 
 from datamodules.shapes.rendering import render
 from datamodules.shapes.scenes import Scene, Thing
-from datamodules.shapes.vocabulary import HELD_OUT
-from lightning_modules.embedded.judge import ASSET, Judge
-from lightning_modules.embedded.judge_card import exact
-from lightning_modules.embedded.judge_data import damages, fresh_scenes, to_images
+from datamodules.shapes.vocabulary import COLORS, HELD_OUT, PATTERNS, SHAPES
+from lightning_modules.embedded.judge import ASSET, MEASURES, REWARDS, Judge
+from lightning_modules.embedded.judge_card import exact, rates
+from lightning_modules.embedded.judge_data import (
+    damages,
+    fresh_scenes,
+    kinds_of_scenes,
+    to_images,
+)
 from lightning_modules.metrics.detection import Target
 from lightning_modules.metrics.functional import frechet_distance
 from lightning_modules.metrics.masks import masked_similarity
@@ -41,11 +47,59 @@ def picture(*things: Thing, background: int = 100) -> torch.Tensor:
     return to_images([Scene(things, background)])
 
 
-def test_exact_on_fresh_renders(judge, scenes):
+@pytest.mark.parametrize("name", [MEASURES, REWARDS])
+def test_both_judges_are_right_on_fresh_renders(name):
+    scenes = [s for kind in kinds_of_scenes(8, SEED).values() for s in kind]
     assert any((t.color, t.shape) in HELD_OUT for s in scenes for t in s.things)
-    images = to_images(scenes)
-    assert sum(exact(judge, images, scenes)) / len(scenes) >= 0.98
-    assert sum(exact(judge, damages()["blur 1.5"](images), scenes)) / len(scenes) >= 0.96
+    judge, images = Judge.load(name), to_images(scenes)
+    shares = rates(judge, images, scenes)
+    assert shares.keys() == {"exact", "size", "pattern", "relation"}
+    assert min(shares.values()) >= 0.98
+    assert sum(exact(judge, damages()["blur 1"](images), scenes)) / len(scenes) >= 0.95
+
+
+def test_the_judges_are_of_different_kinds():
+    first, second = Judge.load(MEASURES), Judge.load(REWARDS)
+    assert first.config["architecture"] != second.config["architecture"]
+    facts = [
+        json.loads((ASSET.parent / name / "training.json").read_text())
+        for name in (MEASURES, REWARDS)
+    ]
+    assert facts[0]["seed"] != facts[1]["seed"]
+
+
+@pytest.mark.parametrize("name", [MEASURES, REWARDS])
+def test_patterns_are_told_and_spoil_no_color(name):
+    things = [
+        Thing(color, shape, 30, 33, 11.5, pattern)
+        for color in COLORS
+        for shape in SHAPES
+        for pattern in PATTERNS
+    ]
+    found = Judge.load(name).detect(torch.cat([picture(thing) for thing in things]))
+    said = [[(d.color, d.label, d.pattern) for d in detections] for detections in found]
+    wanted = [[(t.color, t.shape, t.pattern)] for t in things]
+    assert sum(a == b for a, b in zip(said, wanted, strict=True)) >= len(things) - 1
+
+
+def test_rates_say_what_is_wrong(judge):
+    scene = Scene((RED_CIRCLE, BLUE_RING), 100, "left of")
+    images = to_images([scene, scene])
+    above = replace(scene, relation="above")
+    larger = replace(scene, things=(replace(RED_CIRCLE, radius=14, pattern="dotted"), BLUE_RING))
+    assert rates(judge, images, [scene, above]) == {
+        "exact": 1,
+        "size": 1,
+        "pattern": 1,
+        "relation": 0.5,
+    }
+    wrong = rates(judge, images, [scene, larger])
+    assert (wrong["exact"], wrong["size"], wrong["pattern"]) == (1, 0.5, 0.5)
+
+
+def test_a_judge_of_another_version_is_refused():
+    with pytest.raises(ValueError, match="architecture None.*fine_coarse.*train it again"):
+        Judge({"width": 48, "deep": 96, "threshold": 0.5})
 
 
 def test_exact_is_strict(judge):
