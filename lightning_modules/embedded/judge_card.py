@@ -117,8 +117,8 @@ in pixels and in grey levels of 255; lost resolution by the side in between, of 
 PURPOSES = {
     MEASURES: (
         "Judge of the embedded world",
-        "It measures: no method is trained on its verdicts. Its features serve FID and precision /\n"
-        "recall of the embedded world; they say nothing about photographs.",
+        "It measures: no method is trained on its verdicts. Its features serve FID and precision /"
+        "\nrecall of the embedded world; they say nothing about photographs.",
     ),
     REWARDS: (
         "Judge of the embedded world, for rewards",

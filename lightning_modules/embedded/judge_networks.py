@@ -161,7 +161,7 @@ class DilatedAttention(nn.Module):
     """``width`` channels on one grid throughout: convolutions that look ever farther, then
     attention over all cells; layer normalisation before each of them."""
 
-    def __init__(self, width: int = 64, heads: int = 4) -> None:
+    def __init__(self, width: int = 48, heads: int = 4) -> None:
         super().__init__()
         self.local_width = width
         self.stem = nn.Sequential(
