@@ -4,7 +4,9 @@ Run it: ``python -m sweeps.methods``.
 
 Each method with the recipe that its own sweeps use, on the same prompts and noise. MCGM knows
 where things go, which no other method is: `mcgm without masks` is the same adapter without.
-`gates + separation` has gates that learn from Separate-and-Enhance's losses.
+`gates + separation` has gates that learn from Separate-and-Enhance's losses. `oracle gates` bound
+from above what gates can do; `denoising alone` (as many steps on the same captions) and `permuted
+change` are controls, which a method has to beat.
 """
 
 from typing import Any
@@ -32,6 +34,11 @@ RECIPES: dict[str, dict[str, Any]] = {
     "separate_enhance": KEY_FINETUNING,
     "break_a_scene": {**MASK_TOKENS, "method": "break_a_scene"},
     "mcgm": MASK_TOKENS,
+    # What could be won: gates by a layout that fits the noise, which no training has to find
+    "oracle gates": {**MASK_SUPERVISED, "method.gate.supervision": "oracle"},
+    # What any training, or any change of that size, brings
+    "denoising alone": {**KEY_FINETUNING, "method.separate.control": "denoising"},
+    "permuted change": {**KEY_FINETUNING, "method.separate.control": "permuted"},
 }
 # How a method is evaluated is the same for all
 SETTINGS = {name: training_settings(recipe) for name, recipe in RECIPES.items()}
