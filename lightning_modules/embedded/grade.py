@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.describe import show_count
+from conf.files import read_json
 from conf.pipes import ends_with_reader
 from conf.values import option
 from lightning_modules.metrics.correction import CorrectedShare, correct_share
@@ -90,10 +91,10 @@ def grade(
     return table
 
 
-CARD = """# The embedded backbone
+CARD = """# Backbone of the embedded world: {backbone}
 
 SDXL's wiring at a size that trains on two CPU cores: two text encoders, pooled embedding and time
-ids, `AutoencoderKL` (64 px to 16x16x4), UNet with cross-attention at 16x16 and 8x8, v-prediction.
+ids, `AutoencoderKL` (64 px to 16x16x8), UNet with cross-attention at 16x16 and 8x8, v-prediction.
 Weights are float16 safetensors, averaged over training. Trained on {rendered} rendered images
 alone, with captions as careless as these rates say; 12 of the 48 colour-shape combinations never
 occurred.
@@ -102,11 +103,11 @@ occurred.
 
 Made by
 
-    python -m lightning_modules.pretrain {arguments}
-    python -m lightning_modules.grade --card runs/pretrain
+    python -m lightning_modules.pretrain{arguments}
+    python -m lightning_modules.grade --backbone {backbone} --images {images} --card runs/pretrain
 
-on {hardware}, {date}, beside other work on the machine: autoencoder {vae_steps} steps in
-{vae_minutes:.0f} min, text encoders and UNet {denoiser_steps} steps in {denoiser_minutes:.0f} min.
+on {hardware}, {date}: autoencoder {vae_steps} steps in {vae_minutes:.0f} CPU minutes, text encoders
+and UNet {denoiser_steps} steps in {denoiser_minutes:.0f}.
 
 The judge's figures on {images} images a row ({steps} sampler steps, guidance {guidance}). Success:
 every object that the prompt names is there in its colour and shape. Corrected: success, corrected
@@ -143,12 +144,14 @@ def write_card(
 ) -> None:
     """``README.md`` of the asset folder: how it was trained (from the working folder) and what it
     can do (from ``table``)."""
+    from lightning_modules.embedded.pretrain import SETTINGS
+
     curves, numbers = {}, {}
     for stage in ("vae", "denoiser"):
         curve = json.loads((work / f"{stage}_training" / "loss.json").read_text())
         curves[stage] = curve
         numbers[f"{stage}_steps"] = curve[-1]["step"]
-        numbers[f"{stage}_minutes"] = sum(point["seconds"] for point in curve) / 60
+        numbers[f"{stage}_minutes"] = sum(point["cpu_seconds"] for point in curve) / 60
     head = ["prompts", *COLUMNS.values(), "extra", "corrected"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for group, row in table.items():
@@ -167,6 +170,7 @@ def write_card(
     text = CARD.format(
         **facts,
         **numbers,
+        arguments="".join(f" {word}" for word in read_json(work / SETTINGS) or []),
         rendered=made["count"],
         rates=", ".join([*rates, f"exponent of Zipf's law {made['zipf']:g}"]),
         table="\n".join(rows),
@@ -183,7 +187,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--backbone",
         default="embedded",
-        help="'embedded' or a diffusers folder (default: embedded)",
+        help="embedded, embedded_strong or a diffusers folder (default: embedded)",
     )
     parser.add_argument(
         "--images",
@@ -203,15 +207,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--card",
         type=Path,
-        help="working folder of the pretraining; writes README.md into the assets",
-    )
-    parser.add_argument(
-        "--arguments", default="", help="arguments that pretrain was called with, for the card"
+        help="working folder of the pretraining; writes README.md into the backbone's folder",
     )
     args = parser.parse_args(argv)
 
     from lightning_modules.backbone.backbone import Backbone
-    from lightning_modules.backbone.weights import EMBEDDED
+    from lightning_modules.backbone.weights import shipped_folder
     from lightning_modules.tracking.mlflow import provenance
 
     table = grade(Backbone.load(args.backbone), args.images, args.steps, args.guidance)
@@ -221,8 +222,9 @@ def main(argv: list[str] | None = None) -> None:
             "hardware": provenance()["hardware"],
             "date": time.strftime("%Y-%m-%d"),
         }
-        write_card(EMBEDDED, args.card, table, facts)
-        print(EMBEDDED / "README.md")
+        folder = shipped_folder(args.backbone) or Path(args.backbone)
+        write_card(folder, args.card, table, facts)
+        print(folder / "README.md")
 
 
 if __name__ == "__main__":

@@ -41,7 +41,9 @@ from lightning_modules.training.callbacks import ProgressLines, print_line
 from lightning_modules.training.checkpoints import LAST, KeptCheckpoints, find_checkpoint
 from losses.denoising import denoising_loss
 
-LATENTS = "latents.safetensors"  # Of the training images, in the working folder
+# In the working folder: latents of the training images; the words of the command that differ from
+# their defaults
+LATENTS, SETTINGS = "latents.safetensors", "settings.json"
 
 
 class AutoencoderTraining(L.LightningModule):
@@ -411,6 +413,13 @@ def main(argv: list[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     L.seed_everything(0, verbose=False)
     if args.stage != "export":
+        words = [
+            word
+            for name in ("images", "captions", "zipf", "vae_steps", "steps", "batch", "lr")
+            if (value := getattr(args, name)) != parser.get_default(name)
+            for word in (f"--{name.replace('_', '-')}", str(value))
+        ]
+        write_atomically(args.output / SETTINGS, json.dumps(words))
         careless = CLEAN if args.captions == "clean" else WEB
         write_dataset(args.output / "shapes", {"train": args.images}, 0, careless, args.zipf)
         data = ShapesDataset(args.output / "shapes", "train", SIZE)

@@ -18,7 +18,8 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
         folder = tmp_path / f"{stage}_training"
         folder.mkdir()
         points = [
-            {"step": step, "loss": 1 / step, "seconds": 60.0} for step in range(100, steps + 1, 100)
+            {"step": step, "loss": 1 / step, "seconds": 80.0, "cpu_seconds": 60.0}
+            for step in range(100, steps + 1, 100)
         ]
         (folder / "loss.json").write_text(json.dumps(points))
     (tmp_path / "shapes" / "annotations").mkdir(parents=True)
@@ -31,7 +32,8 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
         | {"extra_objects": 1.0, "relation_rate": 0.125, "relation_given_success": 0.25}
         | {"corrected_share": 0.6, "corrected_low": 0.45, "corrected_high": 0.75},
     }
-    facts = dict.fromkeys(("arguments", "hardware", "date"), "x")
+    (tmp_path / pretrain.SETTINGS).write_text(json.dumps(["--captions", "clean"]))
+    facts = {"backbone": "b", "hardware": "x", "date": "x"}
     facts |= {"images": 512, "steps": 8, "guidance": 3.0}
     grade.write_card(tmp_path, tmp_path, table, facts)
     card = (tmp_path / "README.md").read_text()
@@ -41,7 +43,8 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
     assert f"| two objects | {half} | 0.125 | 0.250 | - | - | - | 1.00 | {corrected} |" in card
     assert "1234 rendered" in card and "left out 0.35, color dropped 0.25" in card
     assert "Zipf's law 0.5" in card
-    assert "autoencoder 300 steps in\n3 min" in card and "2600 steps in 26 min" in card
+    assert "300 steps in 3 CPU minutes" in card and "2600 steps in 26." in card
+    assert "pretrain --captions clean\n" in card and "grade --backbone b --images 512" in card
     shown = [line for line in card.splitlines() if line.startswith(("| 100 |", "| 2600 |"))]
     assert shown == ["| 100 | 0.0100 |", "| 2600 | 0.0004 |"]
 
