@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf.describe import show_count
-from conf.files import read_json
+from conf.files import read_json, write_atomically
 from conf.pipes import ends_with_reader
 from conf.values import option
 from lightning_modules.metrics.correction import CorrectedShare, correct_share
@@ -143,7 +143,7 @@ def write_card(
     folder: Path, work: Path, table: dict[str, dict[str, float]], facts: dict[str, Any]
 ) -> None:
     """``README.md`` of the asset folder: how it was trained (from the working folder) and what it
-    can do (from ``table``)."""
+    can do (from ``table``). The sections behind that, of what people saw, are kept."""
     from lightning_modules.embedded.pretrain import SETTINGS
 
     curves, numbers = {}, {}
@@ -176,7 +176,9 @@ def write_card(
         table="\n".join(rows),
         curve="\n".join(losses),
     )
-    (folder / "README.md").write_text(text)
+    card = folder / "README.md"
+    _, heading, rest = card.read_text().partition("\n## ") if card.exists() else ("", "", "")
+    write_atomically(card, text + heading + rest)
 
 
 @ends_with_reader

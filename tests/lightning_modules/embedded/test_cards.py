@@ -47,6 +47,10 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
     assert "pretrain --captions clean\n" in card and "grade --backbone b --images 512" in card
     shown = [line for line in card.splitlines() if line.startswith(("| 100 |", "| 2600 |"))]
     assert shown == ["| 100 | 0.0100 |", "| 2600 | 0.0004 |"]
+    (tmp_path / "README.md").write_text(card + "\n## Failures, looked at\n\nOne is left out.\n")
+    grade.write_card(tmp_path, tmp_path, table, facts)
+    again = (tmp_path / "README.md").read_text()
+    assert again == card + "\n## Failures, looked at\n\nOne is left out.\n"
 
 
 def test_the_judges_card_keeps_what_a_person_wrote(tmp_path: Path):
