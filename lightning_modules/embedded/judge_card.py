@@ -79,14 +79,14 @@ def _as_target(scene: Scene) -> Target:
 
 def measure(judge: Judge, count: int) -> Tables:
     """What a judge gets right on ``count`` fresh renders of each kind."""
-    clean, damaged = {}, {name: {} for name in damages()}
+    tables = Tables({}, {name: {} for name in damages()})
     for kind, scenes in kinds_of_scenes(count).items():
         images = to_images(scenes)
-        clean[kind] = rates(judge, images, scenes)
+        tables.clean[kind] = rates(judge, images, scenes)
         if kind in DAMAGED:
             for name, damage in damages().items():
-                damaged[name][kind] = sum(exact(judge, damage(images), scenes)) / count
-    return Tables(clean, damaged)
+                tables.damaged[name][kind] = sum(exact(judge, damage(images), scenes)) / count
+    return tables
 
 
 CARD = """# {title}

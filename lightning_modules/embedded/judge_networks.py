@@ -181,7 +181,10 @@ class DilatedAttention(nn.Module):
         return self.head(self.norm(self.attend(self.far(local))), local)
 
 
-NETWORKS = {"fine_coarse": FineCoarse, "dilated_attention": DilatedAttention}
+NETWORKS: dict[str, type[FineCoarse] | type[DilatedAttention]] = {
+    "fine_coarse": FineCoarse,
+    "dilated_attention": DilatedAttention,
+}
 
 
 def build_network(config: dict[str, Any]) -> FineCoarse | DilatedAttention:
