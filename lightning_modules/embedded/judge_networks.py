@@ -81,7 +81,7 @@ class FineCoarse(nn.Module):
     """A fine path of ``width`` channels on the grid and a coarse one of ``deep`` on half of it,
     added; group normalisation behind each convolution."""
 
-    def __init__(self, width: int = 48, deep: int = 96) -> None:
+    def __init__(self, width: int, deep: int) -> None:
         super().__init__()
         self.local_width = width
         self.unshuffle = nn.PixelUnshuffle(2)
@@ -161,7 +161,7 @@ class DilatedAttention(nn.Module):
     """``width`` channels on one grid throughout: convolutions that look ever farther, then
     attention over all cells; layer normalisation before each of them."""
 
-    def __init__(self, width: int = 48, heads: int = 4) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.local_width = width
         self.stem = nn.Sequential(
@@ -184,6 +184,11 @@ class DilatedAttention(nn.Module):
 NETWORKS: dict[str, type[FineCoarse] | type[DilatedAttention]] = {
     "fine_coarse": FineCoarse,
     "dilated_attention": DilatedAttention,
+}
+# What new judges are trained with
+SETTINGS = {
+    "fine_coarse": {"width": 48, "deep": 96},
+    "dilated_attention": {"width": 48, "heads": 4},
 }
 
 

@@ -45,6 +45,7 @@ from lightning_modules.embedded.judge_data import (
 from lightning_modules.embedded.judge_networks import (
     GRID,
     NETWORKS,
+    SETTINGS,
     STRIDE,
     UNIT_RADIUS,
     Maps,
@@ -119,7 +120,8 @@ class JudgeTraining(L.LightningModule):
         architecture: str,
     ) -> None:
         super().__init__()
-        self.network = build_network({"architecture": architecture})
+        self.config = {"architecture": architecture, **SETTINGS[architecture], "threshold": 0.5}
+        self.network = build_network(self.config)
         self.steps, self.batch, self.lr, self.seed = steps, batch, lr, seed
         self.pool = make_pool(pool, TRAIN_SEED + 1000 * seed)
 
@@ -211,7 +213,7 @@ def train(args: argparse.Namespace) -> tuple[Judge, float, float]:
         plugins=[KeptCheckpoints()],
     )
     trainer.fit(module, ckpt_path=find_checkpoint(scratch, print_line), weights_only=True)
-    judge = Judge({"architecture": args.architecture, "threshold": 0.5})
+    judge = Judge(module.config)
     judge.network.load_state_dict(module.network.state_dict())
     return judge, float(trainer.callback_metrics["loss"]), progress.cpu_seconds
 
