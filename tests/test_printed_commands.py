@@ -25,6 +25,7 @@ from reports.results import sweep_command
 # Files that put commands together, and the tests that read what they make with `check_printed`
 DYNAMIC = {
     "conf/commands.py": "tests/test_printed_commands.py",  # Says what was typed
+    "lightning_modules/backbone/backbone.py": "tests/lightning_modules/backbone/test_backbone.py",
     "lightning_modules/embedded/grade.py": "tests/test_printed_commands.py",
     "lightning_modules/embedded/judge.py": "tests/test_printed_commands.py",
     "lightning_modules/embedded/judge_training.py": "tests/test_printed_commands.py",

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.printed_commands import check_printed
 from helpers.token_types import list_token_types
 
 from datamodules.batch import Instance
@@ -384,8 +385,9 @@ def test_a_missing_embedded_backbone_says_how_to_make_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "shipped_folder", lambda path: tmp_path / path)
-    with pytest.raises(FileNotFoundError, match=r"pretrain --target .*embedded_strong"):
+    with pytest.raises(FileNotFoundError, match=r"pretrain --target .*embedded_strong") as caught:
         Backbone.load("embedded_strong")
+    check_printed(str(caught.value))
 
 
 def test_an_autoencoder_that_overflows_in_half_precision_computes_in_full(embedded: Backbone):
