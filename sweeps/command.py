@@ -14,6 +14,7 @@ from conf import load as conf
 from conf.describe import nearest
 from conf.help_page import help_text
 from conf.pipes import ends_with_reader
+from conf.threads import wait_passively
 from sweeps.engine.errors import LaunchError, NoRoom, PlanError, StorageError, SweepAborted
 from sweeps.engine.resolve import resolve
 from sweeps.engine.signals import Signals, Stopped
@@ -66,6 +67,7 @@ def main(
     ``train`` replaces ``lightning_modules.training.run.run`` in this process, ``program`` the
     worker in others.
     """
+    wait_passively()
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
         title, command = f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}"

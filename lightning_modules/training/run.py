@@ -39,6 +39,7 @@ from conf.places import check_folder
 from conf.prompts import Extent
 from conf.schema import Run
 from conf.seeds import resolve_seeds
+from conf.threads import wait_passively
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
 from lightning_modules.training.checks import (
@@ -433,6 +434,7 @@ def main(argv: list[str]) -> int:
     # Read when torch is loaded: else each process says that its search for unused parameters found
     # none in the first step.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    wait_passively()
     from lightning_modules.training import distributed
 
     path = Path(words[0])
