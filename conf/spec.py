@@ -87,6 +87,15 @@ class Metric:
             )
 
 
+# As many objects as prompts name (MultiGen's name five)
+MOST_NAMED = 5
+# Metrics that look for objects share these
+AT_LEAST = tuple(
+    Metric(f"at_least_{n}", f"{n} or more objects found", "higher", "share")
+    for n in range(1, MOST_NAMED + 1)
+)
+
+
 def _no_check(config: Run) -> None:
     """Everything is allowed."""
 

@@ -1,6 +1,6 @@
 """What the embedded world's judge sees: ``evaluation.detector=judge``."""
 
-from conf.spec import Metric, MetricSpec
+from conf.spec import AT_LEAST, Metric, MetricSpec
 
 METRIC = MetricSpec(
     outputs=(
@@ -11,8 +11,9 @@ METRIC = MetricSpec(
         Metric("shape_rate", "Shapes right", "higher", "share", weight="wanted_objects"),
         Metric("relation_rate", "Relations right", "higher", "share"),
         Metric("extra_objects", "Extra objects", "lower", "per image"),
+        *AT_LEAST,
     ),
     by_split=("success",),
-    conditional=("relation_rate",),
+    conditional=("relation_rate", *(metric.key for metric in AT_LEAST)),
     measured=lambda evaluation: evaluation.detector == "judge",
 )

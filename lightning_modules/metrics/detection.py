@@ -14,15 +14,19 @@ Definitions, for one image with the wanted objects W = [(color, shape), ...] and
   one extra object
 * relation:    whether the centres of the first two wanted objects lie as stated; False if either is
   missing, None if none is stated
+* at_least_n:  matched >= n, of images with |W| >= n; MultiGen's scores for n = 1 … |W|
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from conf.describe import show_count
+from conf.spec import MOST_NAMED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,6 +182,7 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
     * ``object_rate``, ``color_rate``, ``shape_rate``: sums over images, over the sum of wanted
       objects
     * ``extra_objects``: mean number of objects per image that nobody asked for
+    * ``at_least_1``, ``at_least_2``, …: see `at_least_rates`
     * ``n_images``
     * ``relation_rate``: share of the images whose prompt states a relation in which it holds;
       absent if no prompt states one
@@ -193,11 +198,45 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
         "color_rate": sum(v.colors for v in verdicts) / wanted,
         "shape_rate": sum(v.shapes for v in verdicts) / wanted,
         "extra_objects": sum(v.extra for v in verdicts) / images,
+        **at_least_rates([(v.objects, v.wanted) for v in verdicts]),
         "n_images": float(images),
     }
     if relations := [v.relation for v in verdicts if v.relation is not None]:
         rates["relation_rate"] = sum(relations) / len(relations)
     return rates
+
+
+def at_least_columns(counts: Sequence[tuple[int, int] | None]) -> dict[str, list[bool | None]]:
+    """``at_least_n`` of each image, n from 1 to the most objects that one names, at most
+    `MOST_NAMED`: whether n are found, None where fewer are named.
+
+    ``counts`` are (found, named) of the images, None for one that was not judged.
+    """
+    most = max((named for _, named in filter(None, counts)), default=0)
+    return {
+        f"at_least_{n}": [
+            None if count is None or count[1] < n else count[0] >= n for count in counts
+        ]
+        for n in range(1, min(most, MOST_NAMED) + 1)
+    }
+
+
+def at_least_rates(counts: Sequence[tuple[int, int] | None]) -> dict[str, float]:
+    """The share of images for which `at_least_columns` hold, of those that have a value: in how
+    many images 1, 2, … of the named objects are found (MultiGen's scores, Wang et al. 2024, as
+    shares)."""
+    columns = at_least_columns(counts)
+    known = {key: [v for v in column if v is not None] for key, column in columns.items()}
+    return {key: sum(values) / len(values) for key, values in known.items()}
+
+
+def why_not_at_least(named: Iterable[int]) -> dict[str, str]:
+    """Of the prompts' numbers of ``named`` objects: ``at_least_n`` -> why no prompt gives it."""
+    most = max(named, default=0)
+    return {
+        f"at_least_{n}": f"no prompt names {show_count(n, 'object')} or more"
+        for n in range(most + 1, MOST_NAMED + 1)
+    }
 
 
 def smallest_of_best_assignment(scores: Sequence[Sequence[float]]) -> float:

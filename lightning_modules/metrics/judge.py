@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_modules.embedded.judge import Judge
-from lightning_modules.metrics.detection import Verdict, composition_rates, judge_image
+from lightning_modules.metrics.detection import (
+    Verdict,
+    at_least_columns,
+    composition_rates,
+    judge_image,
+    why_not_at_least,
+)
 from lightning_modules.metrics.registry import Columns, ScoringContext
 
 if TYPE_CHECKING:
@@ -24,9 +30,10 @@ def build(context: ScoringContext) -> list[JudgeScorer]:
 
 def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, str]:
     """Value -> why no prompt gives it."""
-    if any(prompt.target.relation for prompt in prompts):
-        return {}
-    return {"relation_rate": "no prompt states where one object is from another"}
+    reasons = why_not_at_least(len(prompt.target.objects) for prompt in prompts)
+    if not any(prompt.target.relation for prompt in prompts):
+        reasons["relation_rate"] = "no prompt states where one object is from another"
+    return reasons
 
 
 class JudgeScorer:
@@ -38,6 +45,7 @@ class JudgeScorer:
         self.splits: list[str] = []
         self.verdicts: list[Verdict] = []
         self.scores: list[float] = []
+        self.columns: Columns = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
@@ -67,8 +75,11 @@ class JudgeScorer:
     def finish(self) -> dict[str, float]:
         """As `Scorer`."""
         values = composition_rates(self.verdicts)
+        self.columns = {**at_least_columns([(v.objects, v.wanted) for v in self.verdicts])}
         values["score"] = sum(self.scores) / len(self.scores)
         count = dict.fromkeys((key for key in values if key != "n_images"), len(self.scores))
+        for key, column in self.columns.items():
+            count[key] = sum(value is not None for value in column)
         for split in dict.fromkeys(self.splits):
             successes = [
                 verdict.success
