@@ -2,6 +2,8 @@
 
 from conf.spec import AT_LEAST, Metric, MetricSpec
 
+SCENES = AT_LEAST[:4]  # A scene has four shapes at most
+
 METRIC = MetricSpec(
     outputs=(
         Metric("success", "Success", "higher", "share"),
@@ -11,9 +13,9 @@ METRIC = MetricSpec(
         Metric("shape_rate", "Shapes right", "higher", "share", weight="wanted_objects"),
         Metric("relation_rate", "Relations right", "higher", "share"),
         Metric("extra_objects", "Extra objects", "lower", "per image"),
-        *AT_LEAST,
+        *SCENES,
     ),
     by_split=("success",),
-    conditional=("relation_rate", *(metric.key for metric in AT_LEAST)),
+    conditional=("relation_rate", *(metric.key for metric in SCENES)),
     measured=lambda evaluation: evaluation.detector == "judge",
 )

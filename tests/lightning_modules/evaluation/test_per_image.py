@@ -22,7 +22,7 @@ from conf.schema import Method as MethodConfig
 from datamodules.batch import Phrase
 from datamodules.build import build_data
 from datamodules.formats.benchmarks import GENEVAL
-from datamodules.shapes.world import COLORS
+from datamodules.shapes.world import COLORS, render, sample_scene
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.evaluation.diagnostics import diagnose, keep_columns
 from lightning_modules.evaluation.evaluate import prepare_scorers, score, write_scores
@@ -94,6 +94,11 @@ def world(base: Run, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
     images[3::8] = 100
     prompts[4] = show_bars(images[4], prompts[4], 1)
     prompts[22] = show_bars(images[22], prompts[22], 2)
+    # Two images should show four things, of which the second shows none
+    scene = sample_scene("four", 0)
+    images[8], images[9] = torch.from_numpy(render(scene)[0]).permute(2, 0, 1), 100
+    four = Target([(thing.color, thing.shape) for thing in scene.things])
+    prompts[8:10] = [replace(prompt, target=four) for prompt in prompts[8:10]]
     scorers = prepare_scorers(config, data, prompts, "cpu", lambda text, share: None)
     scores, columns = score(scorers, prompts, Shown(images), lambda text, share: None)
     method = Untouched(Backbone.load(str(tiny_folder)), MethodConfig("untouched"), Trainer(), 64)
@@ -124,13 +129,16 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         for i, benchmark in enumerate((t2i_spatial.BENCHMARK, None) * 2)
     ]
     nothing = replace(own[0], index=13, id=13, wanted=None)
-    once = [*own, *other, *spatial, nothing]
+    five = asked(14, "mine", ["cat", "dog", "bus", "kite", "cup"])
+    once = [*own, *other, *spatial, nothing, five]
     prompts = [replace(p, noise=2 * p.index + j, number=j) for p in once for j in range(2)]
     del prompts[1]  # Not all prompts have as many images
     images = torch.zeros(len(prompts), 3, 64, 64, dtype=torch.uint8)
     cat, dog = (Detection("cat", (40, 20, 60, 40), 0.95), Detection("dog", (4, 20, 24, 40), 0.8))
     rng = np.random.default_rng(0)
     found = [[d for d in (cat, dog) if rng.random() < 0.7] for _ in prompts]
+    # Of the last prompt's five things all, and two
+    found[-2:] = [[replace(cat, label=label) for label in five.text.split(" and ")], [cat, dog]]
     names = [Shown(images).name(row) for row in range(len(prompts))]
     write_detections(folder / "found.jsonl", found, names)
     evaluation = Evaluation(detector=str(folder / "found.jsonl"), extractor="none")
