@@ -251,6 +251,16 @@ def test_conflict_of_peaks_that_look_at_the_same_pixels():
     )
 
 
+@pytest.mark.parametrize("name", ["self_cross", "initno_conflict"])
+def test_self_attention_waits_for_a_response(name: str):
+    """The weakest object's peak is .5: a response of .5, not above the limit of .5."""
+    maps = torch.cat((CORNERS, CORNERS * 0.9))
+    inputs = ObjectiveInputs(maps, self_maps=CROSSED.expand(2, -1, -1))
+    first, second = OBJECTIVES[name](inputs, size=1, response_limit=0.5).tolist()
+    assert first > 0.4 and second == 0
+    assert OBJECTIVES[name](inputs, size=1, response_limit=None)[1] > 0.4
+
+
 def test_what_is_not_connected_with_the_object_is_cleaned():
     """The pixel of .8 is not connected with the object, and above its smallest value, .6; that of
     .1 is the last bin of the background."""
