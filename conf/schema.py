@@ -190,7 +190,8 @@ class Trainer:
     checkpoint_every: int = number(500, minimum=1, maximum=NEVER)
 
 
-FOLLOWED = {"follow_masks": (True,)}
+FOLLOWED: Values = {"follow_masks": (True,)}
+SHOWN: Values = {"masks": ("target", "wrong")}  # To the method, as they are or elsewhere
 
 
 @dataclass
@@ -238,9 +239,9 @@ class Evaluation:
     # Target masks for a method that takes some; wrong: elsewhere
     masks: str = choice("target", "blank", "none", "wrong", only_if=FOLLOWED)
     # Degrees by which each target mask is turned about its centre
-    turn: float = number(0.0, minimum=-360, maximum=360, only_if=FOLLOWED)
+    turn: float = conditional(number(0.0, minimum=-360, maximum=360), FOLLOWED, draws_if=SHOWN)
     # Mirror each target mask, left to right
-    mirror: bool = conditional(field(default=False), only_if=FOLLOWED)
+    mirror: bool = conditional(field(default=False), FOLLOWED, draws_if=SHOWN)
 
     @property
     def measures(self) -> bool:

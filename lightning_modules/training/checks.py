@@ -277,6 +277,11 @@ def _check_overrides(config: Run) -> None:
     seeds = tuple(f"{key}." for key in TRAINING_SEEDS)
     fixed = (*FIXED, *seeds, *trained, *spec.fixed_after_training)
     late = [key for key in config.evaluate_with if key == "method" or f"{key}.".startswith(fixed)]
+    if run := [key for key in ("output", "fresh", "evaluate_with") if key in config.evaluate_with]:
+        raise ValueError(
+            f"evaluate_with has {run[0]}, which holds for a whole run: set it by its own name "
+            "instead"
+        )
     if "evaluation.draw_only" in config.evaluate_with:
         raise ValueError("evaluate_with has evaluation.draw_only: set it by its own name instead")
     if late:
