@@ -65,28 +65,27 @@ def bounded_attention(
 ) -> Tensor:
     """(1 − I / (I + k O))², SUM over objects (bounded attention, Dahary et al. 2024), [B].
 
-    Of the cross-attention I is the sum of an object's map in its mask, O that in the background,
-    the pixels in no mask; k is the number of objects. Of the self-attention I and O are what pixels
-    of the mask, or of the background, pay to the mask. As released with the weights 1.5 and .5; the
-    release adds the end-of-text token to each object's tokens (and notes that as a fault), which
-    is left out here, and computes attention with other objects' pixels blocked, which
-    is the caller's. Without ``self_maps`` the second part is 0.
+    Of the cross-attention I is the sum of an object's map in its mask, O that outside; k is the
+    number of objects. Of the self-attention they are what pixels of the mask, or those outside, pay
+    to the mask. Weights as released. The paper and the release compute attention with other
+    objects' masks blocked, which is the caller's: the release then sums the background alone for
+    O, which is the same there. The release adds the end-of-text token to each object's tokens (and
+    notes that as a fault), which is left out here. Without ``self_maps`` the second part is 0.
     """
     region = inputs.regions()
     there = inputs.exists & region.flatten(2).any(2)
-    background = 1 - region.amax(1, keepdim=True)
     count = there.sum(1, keepdim=True)
 
     def squared(inside: Tensor, outside: Tensor) -> Tensor:
         total = (inside + count * outside).clamp_min(FLOOR)
         return (1 - inside / total).square()
 
-    cross = [(inputs.objects * part).sum((-2, -1)) for part in (region, background)]
+    cross = [(inputs.objects * part).sum((-2, -1)) for part in (region, 1 - region)]
     loss = cross_weight * squared(*cross)
     if inputs.self_maps is not None:
         rows = inputs.self_maps.to(region.dtype)
         paid = (rows @ region.flatten(2).mT).mT.view(region.shape)  # By each pixel to the mask
-        own = [(paid * part).sum((-2, -1)) for part in (region, background)]
+        own = [(paid * part).sum((-2, -1)) for part in (region, 1 - region)]
         loss = loss + self_weight * squared(*own)
     return sum_where(loss, there)
 

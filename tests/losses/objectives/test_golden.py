@@ -29,20 +29,28 @@ def renormalised(maps: Tensor) -> Tensor:
 
 
 def golden_inputs(tokens: Tensor, before: Tensor, **given: Any) -> ObjectiveInputs:
-    return ObjectiveInputs(
-        maps=tokens[NOUNS][None],
-        modifiers=tokens[MODIFIERS][None] if tokens.dim() == 3 else None,
-        modifier_of=torch.tensor([[0, 1]]) if tokens.dim() == 3 else None,
-        others=tokens[OTHERS][None] if tokens.dim() == 3 else None,
-        self_maps=golden_self_maps()[None],
-        **{"previous": before[NOUNS][None], **given},
-    )
+    inputs = {
+        "maps": tokens[NOUNS][None],
+        "self_maps": golden_self_maps()[None],
+        "previous": before[NOUNS][None],
+    }
+    if tokens.dim() == 3:
+        inputs["modifiers"], inputs["others"] = tokens[MODIFIERS][None], tokens[OTHERS][None]
+        inputs["modifier_of"] = torch.tensor([[0, 1]])
+    return ObjectiveInputs(**{**inputs, **given})
 
 
 LAYER = golden_layer(0, tokens=10)
 RAW, BEFORE = LAYER.mean(1), golden_layer(0.9, tokens=10).mean(1)
 SOFT, SOFT_BEFORE = renormalised(RAW), renormalised(BEFORE)
 ROUNDED, FLOORED = (draw_boxes(BOXES, (16, 16), edges) for edges in ("round", "floor"))
+# Nothing passes between two masks: as bounded attention computes its maps
+INSIDE = ROUNDED[0].flatten(1)
+BLOCKED = {
+    "masks": ROUNDED,
+    "maps": RAW[NOUNS][None] * (1 - ROUNDED.flip(1)),
+    "self_maps": (golden_self_maps() * (1 - INSIDE.T @ INSIDE.flip(0)))[None],
+}
 # InitNO's running mean after the second step
 CACHE = 0.9 * SOFT_BEFORE + 0.1 * SOFT
 PLAIN = {"previous": None}
@@ -62,7 +70,7 @@ RELEASED = [
     ("layout", LAYER, {"masks": FLOORED}, {}, 0.577278614),
     ("token_compose_token", LAYER, {"masks": FLOORED}, {}, 0.575861871),
     ("token_compose_pixel", LAYER, {"masks": FLOORED}, {}, 0.805019975),
-    ("bounded_attention", RAW, {"masks": ROUNDED}, {}, 2.23924303),
+    ("bounded_attention", RAW, BLOCKED, {}, 2.23924303),
     ("predicated_existence", SOFT, {}, {}, 0.780118555),
     ("predicated_modification", RAW, {}, {}, 0.281351298),
     ("predicated_exclusion", RAW, {}, {}, 0.0195891535),
@@ -249,6 +257,15 @@ def test_conflict_of_peaks_that_look_at_the_same_pixels():
     assert conflict(ObjectiveInputs(tied, self_maps=CROSSED), size=1).tolist() == pytest.approx(
         [0.5 / 2]
     )
+
+
+def test_attention_in_another_mask_is_not_bounded():
+    """All of the first map is in the second's mask, .2 of the second in the first's: 1, and with
+    two objects 1 - .4 / (.4 + 2 x .2)."""
+    maps = maps_of([[0.0, 0.6]], [[0.2, 0.4]])
+    masks = torch.tensor([[[[1.0, 0.0]], [[0.0, 1.0]]]])
+    loss = OBJECTIVES["bounded_attention"](ObjectiveInputs(maps, masks=masks))
+    assert loss.tolist() == pytest.approx([1.5 * (1 + 0.5**2)])
 
 
 @pytest.mark.parametrize("name", ["self_cross", "initno_conflict"])
