@@ -135,6 +135,11 @@ class Gates(nn.Module, GateHook):
                 if config.mode == "learned":
                     self.thresholds[key] = nn.Parameter(torch.logit(torch.tensor(config.threshold)))
 
+    @property
+    def skips_blank(self) -> bool:
+        """As `GateHook`'s: no, while gates of all rows are recorded."""
+        return self.record is None or self.record.conditional_half
+
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
