@@ -138,6 +138,8 @@ class MethodSpec:
     singular: Callable[[Method], str] = lambda method: "one"
     # Settings, or how their names begin, that evaluation cannot change
     fixed_after_training: tuple[str, ...] = ()
+    # Settings, by their keys, that training does not depend on: they act in sampling alone
+    unread_in_training: Callable[[Method], tuple[str, ...]] = lambda method: ()
     # Metrics, by their files, that look at what this method alone has
     diagnoses: tuple[str, ...] = ()
     # Values of these that it does not give with its settings -> why

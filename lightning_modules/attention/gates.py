@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from conf.method.maskattn import acts_in_training
 from conf.schema import Gate
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.hooks import ForwardContext, GateHook
@@ -152,10 +153,11 @@ class Gates(nn.Module, GateHook):
 
     def weight(
         self, site: Site, hidden: Tensor, context: Tensor, forward: ForwardContext
-    ) -> Tensor:
+    ) -> Tensor | None:
         if self.watch_only:
             with torch.enable_grad():
-                return self._weigh(site, hidden.detach(), context.detach(), forward).detach()
+                gate = self._weigh(site, hidden.detach(), context.detach(), forward).detach()
+            return gate if acts_in_training(self.config) else None
         return self._weigh(site, hidden, context, forward)
 
     def _weigh(

@@ -65,8 +65,8 @@ EMPTY = hashlib.sha256("\n".join(["Module", "[", "]", "[", "]"]).encode()).hexdi
 
 def training_facts(config: Run) -> dict[str, Any]:
     """The settings that training depends on: all except those of evaluation, output, logging,
-    loading and of other methods. Of batch and devices the product counts, of seeds what they are,
-    whichever setting says it."""
+    loading, of other methods, and those that the method declares to act in sampling alone. Of batch
+    and devices the product counts, of seeds what they are, whichever setting says it."""
     facts = conf.to_dict(conf.as_run(config))
     for group, key in (
         ("data", "eval_images"),
@@ -77,6 +77,9 @@ def training_facts(config: Run) -> dict[str, Any]:
         del facts[group][key]
     facts["trainer"]["batch"] *= facts["trainer"].pop("devices")
     facts["method"] = method_facts(config)
+    for key in spec.methods()[config.method.name].unread_in_training(config.method):
+        _, section, name = key.split(".")
+        del facts["method"][section][name]
     facts["seed"] = training_seeds(config)
     return {
         key: value
