@@ -24,6 +24,8 @@ from datamodules.formats.prompt_forms import (
 )
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
+# Halves of surrogate pairs, which no file of results can hold
+HALVES = re.compile("[\ud800-\udfff]")
 # Seeds of a user's own prompts: as many as a set has places
 SEEDS = 1_000_000
 T2I_NAME = re.compile(
@@ -119,6 +121,7 @@ def _own(line: str, stem: str, tagger: Tagger) -> PromptRecord:
     category = _words(content, "category") if "category" in content else stem
     name, seed = content.get("id", ""), content.get("seed")
     _expect(type(name) in (int, str), f"id {name!r}: expected a number or words")
+    _expect(not HALVES.search(str(name)), f"id {name!r}: half a character; write it whole")
     good = seed is None or (type(seed) is int and 0 <= seed < SEEDS)
     _expect(good, f"seed {seed!r}: expected a whole number from 0 to {SEEDS - 1}")
     wanted = _wanted(content["wanted"], category) if content.get("wanted") is not None else None
@@ -161,6 +164,7 @@ def _words(content: dict[str, Any], key: str) -> str:
     value = content.get(key)
     if not isinstance(value, str) or not value.strip():
         raise BadLine(f"{key} missing", f"{key!r} is {value!r}: give it some words")
+    _expect(not HALVES.search(value), f"{key!r} is {value!r}: half a character; write it whole")
     return value
 
 

@@ -658,3 +658,9 @@ def test_words_belong_to_the_longest_name():
     text = "a dog, a hot dog and a dog"
     assert find_words(text, [["dog"], ["hot dog"], ["dog"]]) == [(2, 5), (9, 16), (23, 26)]
     assert find_words(text, [["cat"], ["Dog"]]) == [None, (2, 5)]
+
+
+@pytest.mark.parametrize("line", [{"prompt": "a \ud800 cat"}, {"prompt": "a cat", "id": "\udfff"}])
+def test_half_a_character_is_refused_before_anything_is_drawn(tmp_path: Path, line: dict):
+    with pytest.raises(DataError, match="half a character"):
+        read_prompts(write(tmp_path / "own.jsonl", [line]))
