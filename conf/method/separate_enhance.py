@@ -55,7 +55,7 @@ class Separate:
     # How much of the trained change is used; 0 is the untouched backbone
     scale: float = number(1.0, minimum=0, maximum=1_000_000, only_if={"test_time": (0,)})
     # Steps of training on each prompt before it is drawn; 0 trains beforehand instead
-    test_time: int = number(0, minimum=0, maximum=1_000_000)
+    test_time: int = number(0, minimum=0, maximum=10_000)
 
 
 def check_kernel(method: Method) -> None:
@@ -142,8 +142,10 @@ def _check_concepts(config: Run) -> None:
 
 
 def check_evaluation(config: Run, late: Run) -> None:
-    """Raises ValueError where a change of low-rank weights is to be scaled or permuted, and for
-    settings of a training that is over."""
+    """Raises ValueError where a change of low-rank weights is to be scaled or permuted, for
+    settings of a training that is over, and as `check` for those of one before each image."""
+    if late.method.separate.test_time:
+        check(late)
     if not config.method.separate.test_time:
         acts = {"separate.scale"} | ({"separate.control"} if _permutes(config, late) else set())
         for key in config.evaluate_with:

@@ -30,6 +30,12 @@ from lightning_modules.attention.sites import Site, halved
 
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
 ATTRIBUTE = "_attention_hooks"
+# Part of a processor's name -> the call that takes it out
+CAUSES = {
+    "IPAdapter": "the pipeline's unload_ip_adapter()",
+    "Sliced": "the pipeline's disable_attention_slicing()",
+    "Fused": "unfuse_qkv_projections()",
+}
 CURE = "take the method out with its remove(), undo that, and install() it again"
 
 
@@ -213,8 +219,12 @@ class HookManager(NotPickled):
     def _check(self, hook: AttentionHook, name: str, processor: str) -> None:
         """Raises ValueError where ``hook`` cannot be at the site ``name``."""
         if name not in self.stock and processor not in REPLACEABLE:
-            cure = "take out what put it there (IP-Adapter, fused projections)"
-            raise ValueError(f"{name} has the processor {processor}: expected a stock one; {cure}")
+            causes = (cause for word, cause in CAUSES.items() if word in processor)
+            cure = next(causes, "set_default_attn_processor() puts stock ones in their places")
+            raise ValueError(
+                f"{name} has the processor {processor}: expected a stock one; take out what put it "
+                f"there: {cure}"
+            )
         for single in (GateHook, TokenHook):
             for other in self.hooks:
                 if (

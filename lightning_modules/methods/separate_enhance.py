@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from conf.places import as_path
 from conf.schema import Method as MethodConfig
 from conf.schema import Run, Separate
 from conf.schema import Trainer as TrainerConfig
@@ -35,6 +36,7 @@ from lightning_modules.networks.trained_weights import (
     TrainedWeights,
     adaptable_layers,
     parameter_names,
+    refuse_others,
 )
 from losses.attention import check_heads, enhance_loss, second_half_store, separate_loss
 from losses.denoising import distillation_loss
@@ -78,7 +80,8 @@ class SeparateEnhance(SecondStep, Method):
 
     @classmethod
     def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:
-        """As `Method`'s: the rank."""
+        """As `Method`'s: the rank. Raises ValueError where the backbone holds other weights."""
+        refuse_others(backbone.denoiser)
         weights, cross_sites = file.config.weights, select(backbone.sites(file.resolution))
         if weights.rank:
             names = parameter_names(backbone.denoiser, weights.trainable, cross_sites)
@@ -365,7 +368,7 @@ class SeparateEnhance(SecondStep, Method):
     def save_adapter(self, folder: Path | str) -> None:
         """As `Method`'s, and in ``stock/`` what a stock pipeline loads
         (`TrainedWeights.save_stock`)."""
-        self.weights.save_stock(Path(folder) / "stock", self.backbone.family.denoiser_name)
+        self.weights.save_stock(as_path(folder) / "stock", self.backbone.family.denoiser_name)
         super().save_adapter(folder)
 
     def load_weights(self, folder: Path | str) -> None:

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from conf.files import write_atomically
+from conf.places import as_path
 from lightning_modules.attention import Site
 from lightning_modules.attention import sites as all_sites
 from lightning_modules.attention.saving import refuse_saving
@@ -116,7 +117,7 @@ class TrainedWeights(nn.Module):
         self._casts: list[_Cast] = []
         self._undo: list[Callable[[], None]] = []
         self._links: list[tuple[dict[str, Any], str, Any]] = []
-        self._refuse_others()
+        refuse_others(model)
         refuse_offloaded(model)
         names = parameter_names(model, part, sites, without)
         if rank:
@@ -150,7 +151,7 @@ class TrainedWeights(nn.Module):
         """
         if self.is_installed:
             return
-        self._refuse_others()
+        refuse_others(self.model)
         self._expect(
             self._stock, ("make the weights anew once the model has its final shape, or undo that")
         )
@@ -347,16 +348,6 @@ class TrainedWeights(nn.Module):
                     f"{path} of {type(self.model).__name__} has been replaced from outside: {cure}"
                 )
 
-    def _refuse_others(self) -> None:
-        if ATTRIBUTE in self.model.__dict__ or any(
-            ".base_layer." in name for name, _ in self.model.named_parameters()
-        ):
-            cure = "take them out first (remove(), or the pipeline's unload_lora_weights())"
-            raise ValueError(
-                f"{type(self.model).__name__} holds other trained weights or adapters: "
-                f"expected a stock model; {cure}"
-            )
-
     def tensors(self) -> dict[str, Tensor]:
         """Copies of the trained values on the CPU, by name: what `safetensors` writes and
         `load_state_dict` takes."""
@@ -378,6 +369,18 @@ class TrainedWeights(nn.Module):
         return save_stock(folder, **{name: self})[0]
 
 
+def refuse_others(model: nn.Module) -> None:
+    """Raises ValueError where ``model`` holds trained weights or adapters."""
+    if ATTRIBUTE in model.__dict__ or any(
+        ".base_layer." in name for name, _ in model.named_parameters()
+    ):
+        cure = "take them out first (remove(), or the pipeline's unload_lora_weights())"
+        raise ValueError(
+            f"{type(model).__name__} holds other trained weights or adapters: expected a stock "
+            f"model; {cure}"
+        )
+
+
 def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
     """Writes what stock diffusers opens, and gives the files; a keyword is the model's place in the
     pipeline (``unet``, ``transformer``, ``text_encoder``, ``text_encoder_2``).
@@ -387,7 +390,7 @@ def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
     ``PeftModel.from_pretrained(pipeline.transformer, folder / "transformer")``. Full ones make one
     ``NAME.safetensors`` each, for ``pipeline.NAME.load_state_dict(load_file(...), strict=False)``.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Tensor]] = {}
     for name, weights in models.items():
