@@ -35,7 +35,7 @@ from conf.custom_backbone import describe_widening
 from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
 from conf.pipes import ends_with_reader
-from conf.places import check_folder
+from conf.places import as_path, check_folder
 from conf.prompts import Extent
 from conf.schema import Run
 from conf.seeds import resolve_seeds
@@ -98,7 +98,7 @@ def run(
     ValueError or FileNotFoundError before any long work when the config cannot be run, DiskFull,
     with the path, where something cannot be written.
     """
-    config = conf.with_homes(config)
+    config, folder = conf.with_homes(config), as_path(folder)
     check(config)
     _check_places(config, folder)
     with named_when_full(folder):
