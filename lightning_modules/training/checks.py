@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf import load as conf
-from conf.custom_backbone import is_listed
+from conf.custom_backbone import NO_MODEL, is_hub_id, is_listed
 from conf.describe import show_count
 from conf.places import check_folder
 from conf.schema import Run
@@ -57,6 +57,8 @@ def check(config: Run) -> None:
     # Models that the project names are known to do: planning with them imports nothing large
     path, late = Path(config.backbone.path).expanduser(), conf.with_eval_overrides(config)
     known = is_listed(config.backbone.name) or str(path) == "embedded"
+    if not (path.is_dir() or is_hub_id(config.backbone.path) or str(path) == "embedded"):
+        raise ValueError(f"backbone.path={config.backbone.path!r}: {NO_MODEL}, and not 'embedded'")
     asks = methods()[config.method.name].asks_backbone(config.method)
     if path.is_dir() or not known or asks or late.evaluation.steps > MANY_STEPS:
         check_configs(config, download=False)
@@ -66,7 +68,7 @@ def check(config: Run) -> None:
 def check_configs(config: Run, download: bool = True) -> None:
     """Refuses a backbone by its configs (see `check_backbone`), before its weights are opened; with
     ``download`` they are fetched from the hub. Raises ValueError."""
-    from lightning_modules.backbone.configs import read_configs
+    from lightning_modules.backbone.configs import explain_failure, read_configs
     from lightning_modules.backbone.quiet import quiet_loading
     from lightning_modules.backbone.weights import EMBEDDED
 
@@ -75,8 +77,10 @@ def check_configs(config: Run, download: bool = True) -> None:
         folder = str(EMBEDDED) if path == "embedded" else path
         with quiet_loading():
             configs = read_configs(folder, config.backbone.revision, download)
-    except ImportError:  # Loading says what to install
-        return
+    except ImportError as error:
+        raise ValueError(explain_failure(path, error)) from error
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
     if configs is not None:
         check_backbone(config, configs)
 
