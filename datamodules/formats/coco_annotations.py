@@ -26,6 +26,7 @@ from datamodules.formats.coco_entries import (
     mask_size,
     name_of,
     numbers_first,
+    other_form,
     reach,
     size_of,
 )
@@ -341,6 +342,7 @@ class CocoReader(Reader):
 
 
 def _hashable(key: Any) -> int | str | None:
+    key = other_form(key) if isinstance(key, float) else key
     return key if isinstance(key, int | str) else None
 
 
@@ -350,8 +352,10 @@ def _add_caption(
     words = " ".join(text.split()) if isinstance(text, str) else ""
     if words:
         record.captions.append(Caption(words, relation))
-    else:
+    elif text is None or isinstance(text, str):
         problems.add("blank caption", path, what)
+    else:
+        problems.add("caption that is no text", path, f"{what}: {str(text)[:40]}")
 
 
 def _name_objects(record: Record) -> list[Caption]:

@@ -191,6 +191,7 @@ class ImagesById(dict[int | str, Record]):
     def add(self, key: Any, name: Any, path: Path, problems: Problems) -> Record | None:
         """The image of an id, which is new or was added before; None where it has no id or no
         name. ``path`` is the file that lists it."""
+        key = other_form(key) if isinstance(key, float) else key  # 1.0 is 1
         if not isinstance(key, int | str) or not isinstance(name, str) or not name:
             problems.add("image without id or file name", path, f"id {key!r}, file_name {name!r}")
             return None

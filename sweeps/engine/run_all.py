@@ -118,9 +118,9 @@ def main(
         return 0
 
     wait_passively()
-    words = config_words(argv)
     try:
         check_flags(argv)
+        words = config_words(argv)
         entries = list_entries(words, discover() if selected is None else selected)
         for entry in entries:
             if entry.request is None:

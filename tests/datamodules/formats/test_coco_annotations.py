@@ -102,6 +102,8 @@ def test_crowds_are_left_out_by_either_key(tmp_path: Path, crowd: dict[str, Any]
         ([], "no mask"),
         (None, "no mask"),
         ([[1, 2, 3, 4]], "degenerate polygon"),
+        ([[1, 2], [9, 2], [9, 9]], "polygon of points [[x, y], …], expected [[x, y, x, y, …]]"),
+        ([[[1, 2], [9, 2], [9, 9]]], "polygon of points [[x, y], …], expected [[x, y, x, y, …]]"),
         ([[1, 2, 3, 4, 5, float("nan")]], "degenerate polygon"),
         ([[1, 2, 3, 4, 5, 6, 7]], "degenerate polygon"),
         ([["1", "2", "3", "4", "5", "6"]], "degenerate polygon"),
@@ -193,6 +195,19 @@ def test_captions_are_tidied_blank_ones_left_out_and_any_number_is_read(tmp_path
         "examples": [f"{path}: annotation 0"] * 2,
     }
     assert found.manifest["problems"]["annotation of no image"]["count"] == 1
+
+
+def test_captions_that_are_no_text_are_told_with_what_they_are(tmp_path: Path):
+    dataset(tmp_path, [], [1, 2])
+    more = [{"id": i, "image_id": 1, "caption": c} for i, c in enumerate((5, ["a dog"]), 90)]
+    path = write_captions(tmp_path / "annotations", "val2017", listed([1, 2]), more=more)
+    problems = CocoDataset(tmp_path, "val2017", 64).manifest["problems"]
+    assert problems == {
+        "caption that is no text": {
+            "count": 2,
+            "examples": [f"{path}: annotation 90: 5", f"{path}: annotation 91: ['a dog']"],
+        }
+    }
 
 
 def test_images_that_cannot_be_used_are_left_out_counted_and_named(tmp_path: Path):
