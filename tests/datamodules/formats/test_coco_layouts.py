@@ -267,7 +267,7 @@ def test_an_empty_split_is_refused(tmp_path: Path):
     [
         ("{", "cannot be read as JSON: .*download it again"),
         ("", "cannot be read as JSON: it is empty: download it again"),
-        ('{"images": [],\n}', "line 2 column 1.*correct it there, or download it again"),
+        ('{"images": [],\n}', "character 15: correct it there, or download it again"),
         (" \n", "cannot be read as JSON: it is empty"),
         ("\ufeff", "cannot be read as JSON: it is empty"),
         ("<!DOCTYPE html>", "cannot be read as JSON: it is a page of HTML"),
