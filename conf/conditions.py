@@ -165,7 +165,7 @@ def _find_unread_part(config: Run, key: str) -> Unread | None:
             f"it is read with data={' or '.join(reading)}" if reading else "it is for other data"
         )
         return Unread(f"data={config.data.name}", where)
-    learns = bool(methods()[config.method.name].sections)
+    learns = methods()[config.method.name].learns
     if group == "trainer" and not reads_trainer(config, key) or group in LEARNING and not learns:
         by = _untrained(config) if learns else f"{METHOD}={config.method.name}"
         return Unread(by, "nothing is trained before the evaluation")

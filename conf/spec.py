@@ -33,7 +33,10 @@ __all__ = [
     "measured_metrics",
     "methods",
     "metrics",
+    "fewest_objects",
     "reads_trainer",
+    "sampling_sections",
+    "steering",
     "unread_sections",
 ]
 
@@ -121,6 +124,12 @@ class MethodSpec:
     reads_alone: tuple[str, ...] = ()
     # Settings of ``trainer`` that it reads where nothing is trained before the evaluation
     learns_with: tuple[str, ...] = ()
+    # Of its own sections those by which it acts on what any trained method draws, too: they have no
+    # part in training
+    at_sampling: tuple[str, ...] = ()
+    # Whether it moves latents while images are drawn, and how many objects a prompt must name then
+    steers: Callable[[Method], bool] = lambda method: False
+    fewest_objects: Callable[[Method], int] = lambda method: 0
     # Kinds of data that it trains on (see ``DataSpec``)
     data_kinds: tuple[str, ...] = ("captions",)
     # Whether anything is trained before the evaluation
@@ -156,6 +165,11 @@ class MethodSpec:
     def sections(self) -> tuple[str, ...]:
         """All sections below ``method.`` that the method depends on."""
         return (*self.settings, *self.reads)
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is one that learns: beforehand, or on each prompt."""
+        return any(section not in self.at_sampling for section in self.sections)
 
 
 @dataclass(frozen=True)
@@ -219,7 +233,30 @@ def data_kind(config: Run) -> str:
 def unread_sections(*names: str) -> set[str]:
     """The sections below ``method.`` that none of the methods ``names`` reads."""
     everything = {section for method in methods().values() for section in method.settings}
+    if any(methods()[name].learns for name in names):
+        everything -= sampling_sections()
     return everything.difference(*(methods()[name].sections for name in names))
+
+
+def sampling_sections() -> set[str]:
+    """The sections below ``method.`` that act where images are drawn alone."""
+    return {section for method in methods().values() for section in method.at_sampling}
+
+
+def steering(method: Method) -> list[str]:
+    """The names of the methods that move latents while ``method`` draws, itself included."""
+    unread = unread_sections(method.name)
+    return [
+        name
+        for name, spec in methods().items()
+        if spec.steers(method) and unread.isdisjoint(spec.at_sampling)
+    ]
+
+
+def fewest_objects(method: Method) -> int:
+    """How many objects each prompt must name so that what steers ``method`` acts on it; 0 where
+    nothing does."""
+    return max((methods()[name].fewest_objects(method) for name in steering(method)), default=0)
 
 
 def reads_trainer(config: Run, key: str) -> bool:

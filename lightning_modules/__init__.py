@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from conf.commands import check_command
 
 if TYPE_CHECKING:
+    from lightning_modules.methods.attention_guidance import AttentionGuidance as AttentionGuidance
     from lightning_modules.methods.break_a_scene import BreakAScene as BreakAScene
     from lightning_modules.methods.maskattn import MaskAttn as MaskAttn
     from lightning_modules.methods.mcgm import MCGM as MCGM
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from lightning_modules.methods.untouched import Untouched as Untouched
 
 HOMES = {  # Class -> its file below ``methods``
+    "AttentionGuidance": "attention_guidance",
     "BreakAScene": "break_a_scene",
     "MaskAttn": "maskattn",
     "MCGM": "mcgm",

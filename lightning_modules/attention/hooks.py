@@ -39,6 +39,11 @@ CAUSES = {
 CURE = "take the method out with its remove(), undo that, and install() it again"
 
 
+def has_hooks(model: nn.Module) -> bool:
+    """Whether anything is attached to the model."""
+    return ATTRIBUTE in model.__dict__
+
+
 class AttentionHook:
     """Something that acts at attention sites of one model: use it as ``with hook.attached(unet):``,
     or `attach` and `detach`."""

@@ -17,6 +17,7 @@ from lightning_modules.attention.capture import Capture, CapturedMaps
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.evaluation.cost import measure_costs
 from lightning_modules.evaluation.figures import draw_maps
+from lightning_modules.evaluation.plan import find_objects
 from lightning_modules.metrics.registry import Columns
 from losses.attention import enhance_loss, separate_loss
 
@@ -66,7 +67,8 @@ def diagnose(
             columns[key] = [by_index.get(p.index) if p.split == split else None for p in prompts]
         probe.draw(folder)
     if evaluation.costs:
-        values |= measure_costs(method, adapter, prompts, evaluation)
+        objects = find_objects(datamodule, prompts) if method.takes_objects else None
+        values |= measure_costs(method, adapter, prompts, evaluation, objects)
     return Diagnosis(values, columns)
 
 

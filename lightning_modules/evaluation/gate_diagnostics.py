@@ -25,7 +25,7 @@ from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gates import Gates
 from lightning_modules.evaluation.diagnostics import Probe
 from lightning_modules.evaluation.figures import draw_maps
-from lightning_modules.evaluation.plan import plan
+from lightning_modules.evaluation.plan import find_objects, plan
 from losses.gates import mask_to_pixels
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ def draw_gate_maps(
     guided = method.backbone.family.is_guided(config.guidance)
     with method.gates.recording(conditional_half=guided, keep_maps=True) as record:
         texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
-        images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
+        named = {"objects": find_objects(datamodule, prompts)} if method.takes_objects else {}
+        given = texts, noises, None, config.steps, config.guidance, len(prompts)
+        images = method.generate(*given, **named)
     maps = _by_resolution(method, record.maps)
     tokens = [method.backbone.text.token_names(p.text) for p in prompts]
     content = [

@@ -293,8 +293,8 @@ class SeparateEnhance(SecondStep, Method):
 
     @property
     def takes_objects(self) -> bool:
-        """Where the weights are trained on each prompt."""
-        return not self.trains
+        """Where the weights are trained on each prompt, too."""
+        return not self.trains or super().takes_objects
 
     def generate(
         self,
@@ -304,13 +304,13 @@ class SeparateEnhance(SecondStep, Method):
         steps: int = 30,
         guidance: float = 7.5,
         batch: int = 64,
-        objects: Sequence[Sequence[Phrase]] | None = None,
+        objects: Sequence[Sequence[Any]] | None = None,
     ) -> Tensor:
         """As `Method`'s; with ``test_time`` the weights are trained on each prompt alone before it
         is drawn, and put back. ``objects`` are the words of each prompt that name its objects; left
         out, they are its noun phrases."""
         if self.trains:
-            return super().generate(prompts, seeds, masks, steps, guidance, batch)
+            return super().generate(prompts, seeds, masks, steps, guidance, batch, objects)
         objects = objects or [name_objects(prompt) for prompt in prompts]
         rows_of: dict[tuple[Any, ...], list[int]] = {}
         for row, (prompt, named) in enumerate(zip(prompts, objects, strict=True)):
@@ -320,10 +320,12 @@ class SeparateEnhance(SecondStep, Method):
         for (prompt, _), rows in rows_of.items():
             own_seeds = [seeds[row] for row in rows]
             with self.adapted(prompt, objects[rows[0]]):
-                own = super().generate(
-                    [prompt] * len(rows), own_seeds, masks, steps, guidance, batch
-                )
+                named = [objects[row] for row in rows]
+                given = [prompt] * len(rows), own_seeds, masks, steps, guidance, batch, named
+                own = super().generate(*given)
             images |= dict(zip(rows, own, strict=True))
+        for guide in self.guides:
+            guide.reorder(list(images))
         return torch.stack([images[row] for row in range(len(prompts))])
 
     @contextmanager

@@ -13,7 +13,7 @@ from conf.describe import show_count
 from conf.places import check_folder
 from conf.schema import Run
 from conf.seeds import TRAINING_SEEDS
-from conf.spec import data_kind, data_sets, measured_metrics, methods
+from conf.spec import data_kind, data_sets, measured_metrics, methods, steering
 from datamodules.phrases.pipelines import LIGHT, find_pipeline
 from lightning_modules.methods.adapter_file import AdapterError, AdapterFile
 from lightning_modules.methods.registry import method_class
@@ -52,10 +52,13 @@ def check(config: Run) -> None:
     _check_data(config)
     data_sets()[config.data.name].check(config)
     methods()[config.method.name].check(config)
+    late = conf.with_eval_overrides(config)
+    for name in steering(late.method):
+        methods()[name].check(late)
     _check_overrides(config)
     _check_batch(config)
     # Models that the project names are known to do: planning with them imports nothing large
-    path, late = Path(config.backbone.path).expanduser(), conf.with_eval_overrides(config)
+    path = Path(config.backbone.path).expanduser()
     known = is_listed(config.backbone.name) or str(path) == "embedded"
     if not (path.is_dir() or is_hub_id(config.backbone.path) or str(path) == "embedded"):
         raise ValueError(f"backbone.path={config.backbone.path!r}: {NO_MODEL}, and not 'embedded'")
@@ -96,8 +99,7 @@ def check_backbone(config: Run, backbone: BackboneConfigs) -> None:
     if evaluation.measures:
         _check_levels(backbone, evaluation.steps)
         check_steps(backbone, "evaluation.steps", evaluation.steps)
-    # A method that reads settings of its own learns, if only on each prompt
-    if methods()[config.method.name].sections or evaluation.attention:
+    if methods()[config.method.name].learns or evaluation.attention:
         backbone.schedule.check()
     method_class(config.method.name).check_backbone(config, backbone)
 

@@ -39,6 +39,7 @@ from conf.places import as_path, check_folder
 from conf.prompts import Extent
 from conf.schema import Run
 from conf.seeds import resolve_seeds
+from conf.spec import fewest_objects
 from conf.threads import wait_passively
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
@@ -306,7 +307,8 @@ def _prepare(
     if config.method.init and method.trains:
         method.check_weights(config.method.init)
     if late.evaluation.measures and method.takes_objects:
-        check_objects(backbone, datamodule, plan_evaluation(datamodule, late))
+        prompts = plan_evaluation(datamodule, late)
+        check_objects(backbone, datamodule, prompts, fewest_objects(late.method))
     method.check_data(datamodule.train_set)
     method.extend_data(config, datamodule, emit)
     if distributed.is_first():
