@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from conf.describe import nearest, show
-from conf.fields import choice, conditional, number
+from conf.fields import Values, choice, conditional, number
 from conf.spec import MethodSpec, steering
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ LOSSES = {
 # Those that look at where objects should be
 WITH_MASKS = {"bounded_attention": 1, "boxdiff": 1, "layout": 1, "token_compose_token": 1}
 LOSSES |= WITH_MASKS
-OFF = {"losses": ({},)}
+OFF: Values = {"losses": ({},)}
 
 
 @dataclass

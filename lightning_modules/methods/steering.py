@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from conf.spec import steering
 from lightning_modules.methods.registry import method_class
@@ -23,7 +23,7 @@ ImageStats = dict[str, list[tuple[float, float]]]
 class Steered:
     """The part of a method that other methods, or its own settings, steer."""
 
-    name: Any
+    name: ClassVar[str]
     config: MethodConfig
     release: Callable[[], None] | None
 
