@@ -180,9 +180,9 @@ def check_cells(request: Request) -> None:
     for cell in request.cells:
         run = request.run((cell.text, config.seed))
         check_cell(sweep, cell, run)
-        if (late := conf.with_eval_overrides(run).evaluation) not in evaluations:
-            evaluations.append(late)
-            check_measured(sweep, cell, late)
+        if (evaluation := conf.with_eval_overrides(run).evaluation) not in evaluations:
+            evaluations.append(evaluation)
+            check_measured(sweep, cell, evaluation)
     searched = config.mode == "search"
     grid = sweep.cells(config.when) if searched else request.cells
     grid = [cell for cell in grid if not cell.untouched]
