@@ -53,7 +53,7 @@ class CocoReader(Reader):
     the image as it is read.
     """
 
-    version = 2
+    version = 3
 
     def __init__(
         self, root: str | Path, split: str, min_phrases: int = 0, *, layout: str = "auto"
@@ -287,6 +287,9 @@ class CocoReader(Reader):
                             detail += f", which is {' and '.join(several[entry.category])}"
                     else:
                         record.annotations.append(NamedEntry(label, entry))
+                        if entry.odd_color:
+                            detail = f"image {entry.image}, {entry.what}: {entry.odd_color}"
+                            problems.add("colour that is no word", path, f"{detail}: left out")
             if wrong:
                 problems.add(wrong, path, detail)
                 self.fates[wrong] += thing
@@ -347,10 +350,14 @@ def _hashable(key: Any) -> int | str | None:
 
 
 def _add_caption(
-    record: Record, text: Any, relation: str | None, problems: Problems, path: Path, what: str
+    record: Record, text: Any, relation: Any, problems: Problems, path: Path, what: str
 ) -> None:
     words = " ".join(text.split()) if isinstance(text, str) else ""
     if words:
+        if relation is not None and not isinstance(relation, str):
+            told = json.dumps(relation)[:40]
+            problems.add("relation that is no word", path, f"{what}: {told}: left out")
+            relation = None
         record.captions.append(Caption(words, relation))
     elif text is None or isinstance(text, str):
         problems.add("blank caption", path, what)

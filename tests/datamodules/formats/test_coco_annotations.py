@@ -453,7 +453,10 @@ def test_lists_of_another_kind_are_refused_by_file(tmp_path: Path):
         CocoDataset(tmp_path, "val2017", 64)
 
 
-@pytest.mark.parametrize("size", [("96.0", "64.0"), ("96", 64), (96.0, 64.0), ("?", None), ([], 1)])
+@pytest.mark.parametrize(
+    "size",
+    [("96.0", "64.0"), ("96", 64), (96.0, 64.0), ("?", None), ([], 1), (10**400, -(10**400))],
+)
 def test_sizes_in_words(tmp_path: Path, size: tuple[Any, Any]):
     dataset(tmp_path, [objects(1)])
     image = listed([1])[0] | {"width": size[0], "height": size[1]}
@@ -598,3 +601,58 @@ def test_the_size_beside_the_masks_is_the_one_that_masks_are_for(tmp_path: Path)
     assert "image 1: 96x64, its annotations are for 64x96 (width and height swapped)" in swapped
     assert "image 2: 96x64, its annotations are for 640x480" in larger
     assert found.objects(0) == found.objects(1) == 0
+
+
+@pytest.mark.parametrize("color", [["red", "blue"], {"name": "red"}, 5, True, 1.5])
+def test_a_colour_that_is_no_word_is_told_and_the_object_kept(tmp_path: Path, color: Any):
+    odd = objects(1, attributes={"color": color})
+    found = dataset(tmp_path, [odd])
+    (thing,) = found.records[0].annotations
+    assert (thing["label"], thing["color"]) == ("dog", None)
+    told = found.manifest["problems"]["colour that is no word"]
+    assert told["count"] == 1 and "instances_val2017.json" in told["examples"][0]
+    assert json.dumps(color).replace(" ", "")[:10] in told["examples"][0].replace(" ", "")
+    assert "colour that is no word" in refused(tmp_path)
+
+
+def test_colours_and_names_of_categories_are_tidied(tmp_path: Path):
+    dogs = [objects(1, attributes={"color": " dark  red "}), objects(1, key=2)]
+    dogs[1]["attributes"] = {"color": "  "}
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    dataset(tmp_path, dogs)
+    content = json.loads(path.read_text())
+    content["categories"][1]["name"] = "  Dog \t"
+    path.write_text(json.dumps(content))
+    found = CocoDataset(tmp_path, "val2017", 64)
+    things = found.records[0].annotations
+    assert [(t["label"], t["color"]) for t in things] == [("Dog", "dark red"), ("Dog", None)]
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg"])
+def test_file_names_that_no_file_can_have_are_told(tmp_path: Path, name: str):
+    images = listed([1, 2])
+    picture(tmp_path / "val2017" / images[0]["file_name"])
+    images[1]["file_name"] = name
+    write_captions(tmp_path / "annotations", "val2017", images)
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [record.id for record in found.records] == [1]
+    told = found.manifest["problems"]["file name that no file can have"]
+    assert "captions_val2017.json: image 2" in told["examples"][0]
+
+
+def test_a_file_name_that_is_too_long_is_a_missing_file(tmp_path: Path):
+    images = listed([1, 2])
+    picture(tmp_path / "val2017" / images[0]["file_name"])
+    images[1]["file_name"] = "a" * 5000
+    write_captions(tmp_path / "annotations", "val2017", images)
+    assert [record.id for record in CocoDataset(tmp_path, "val2017", 64).records] == [1]
+
+
+def test_a_relation_that_is_no_word_is_told(tmp_path: Path):
+    images = listed([1])
+    picture(tmp_path / "val2017" / images[0]["file_name"])
+    said = {"id": 7, "image_id": 1, "caption": "a dog", "relation": ["left of"]}
+    write_captions(tmp_path / "annotations", "val2017", images, each=0, more=[said])
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert found.records[0].captions[0].relation is None
+    assert found.manifest["problems"]["relation that is no word"]["count"] == 1
