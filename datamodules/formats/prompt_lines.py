@@ -28,6 +28,7 @@ from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 HALVES = re.compile("[\ud800-\udfff]")
 # Seeds of a user's own prompts: as many as a set has places
 SEEDS = 1_000_000
+LINE_END = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 T2I_NAME = re.compile(
     r"(color|shape|texture|spatial|3d_spatial|numeracy|non_spatial|complex)(?:_(train|val))?"
     r"(?:_(seen|unseen|spatial|action|spatialaction))?"
@@ -165,7 +166,13 @@ def _words(content: dict[str, Any], key: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise BadLine(f"{key} missing", f"{key!r} is {value!r}: give it some words")
     _expect(not HALVES.search(value), f"{key!r} is {value!r}: half a character; write it whole")
-    return value
+    return keep_on_one_line(value)
+
+
+def keep_on_one_line(text: str) -> str:
+    """A text with a blank for each character that ends a line: a prompt is one line, as a caption
+    is, and the places of its words stay."""
+    return LINE_END.sub(" ", text)
 
 
 def _phrases(text: str, phrases: Any) -> tuple[Span, ...]:
@@ -174,7 +181,7 @@ def _phrases(text: str, phrases: Any) -> tuple[Span, ...]:
         isinstance(phrases, list) and all(isinstance(phrase, str | list) for phrase in phrases),
         f"phrases {phrases!r}: expected a list of words or of [start, end]",
     )
-    words = [phrase for phrase in phrases if isinstance(phrase, str)]
+    words = [keep_on_one_line(phrase) for phrase in phrases if isinstance(phrase, str)]
     spans: list[Span] = []
     for word, span in zip(words, find_words(text, [[word] for word in words]), strict=True):
         if span is None or not word.strip():

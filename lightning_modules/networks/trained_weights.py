@@ -26,6 +26,7 @@ from lightning_modules.backbone.offloading import refuse_offloaded
 
 PARTS = ("q", "k", "v", "kv", "qkv", "attn2", "model")
 ATTRIBUTE = "_trained_weights"
+SCALE = 1.0  # Of low-rank weights: see `low_rank_config`
 LORA_FILE = "pytorch_lora_weights.safetensors"  # where `load_lora_weights` looks in a folder
 
 
@@ -86,10 +87,11 @@ class TrainedWeights(nn.Module):
     (``model.requires_grad_``) only when they are out.
 
     Each forward pass of the model begins with a look whether they are in their places and at work:
-    ValueError says what took them out (other adapters, fused projections, layers that were
-    replaced, offloading layer by layer). ``load_state_dict`` with other values of full copies is
-    refused while they are in: it would write over what was trained. What writes into the parameters
-    themselves (``copy_``, ``.data``), as an optimiser does, is training and not looked for.
+    ValueError says what took them out (other adapters or scales of them, fused projections, layers
+    that were replaced, offloading layer by layer). ``load_state_dict`` with other values of full
+    copies is refused while they are in: it would write over what was trained. What writes into the
+    parameters themselves (``copy_``, ``.data``), as an optimiser does, is training and not looked
+    for.
 
     Raises ValueError when nothing is chosen, on a negative rank, and when the model holds other
     trained weights or adapters.
@@ -170,7 +172,8 @@ class TrainedWeights(nn.Module):
             self._holders = self._list_holders()
             self._links = self._list_links()
         self.model.__dict__[ATTRIBUTE] = self
-        self._undo = [self.model.register_forward_pre_hook(self._check_in_place).remove]
+        hook = self.model.register_forward_pre_hook(self._check_in_place, with_kwargs=True)
+        self._undo = [hook.remove]
         if self.rank:
             self._undo.append(refuse_saving(self.model, "low-rank weights in its own form"))
         for holder, keys in self._holders:
@@ -233,7 +236,9 @@ class TrainedWeights(nn.Module):
 
     # --- still there? ----------------------------------------------------------------------------
 
-    def _check_in_place(self, *_: Any) -> None:
+    def _check_in_place(
+        self, model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> None:
         """Before a forward pass. Raises ValueError where the weights would not act in it."""
         if self._is_moved:
             self._reclaim()
@@ -241,6 +246,10 @@ class TrainedWeights(nn.Module):
         _refuse_fused(self.model, self._attention)
         if self.rank:
             self._refuse_idle()
+            # diffusers scales low-rank layers by it within the pass
+            asked = kwargs.get("cross_attention_kwargs") or {}
+            if (scale := asked.get("scale", 1.0)) != 1:
+                self._refuse_scaled(scale, "cross_attention_kwargs")
 
     @property
     def _is_moved(self) -> bool:
@@ -309,6 +318,17 @@ class TrainedWeights(nn.Module):
                     f"{done} (load_lora_weights, set_adapters, fuse_lora …): undo that first, or "
                     "take the method out with its remove()"
                 )
+
+            scale = layer.scaling.get("default", SCALE)
+            if scale != SCALE and not merged_alone:
+                self._refuse_scaled(scale, f"set_adapters, scale_layer … of {path}")
+
+    def _refuse_scaled(self, scale: float, where: str) -> None:
+        raise ValueError(
+            f"the low-rank weights in {type(self.model).__name__} are scaled by {scale:g} "
+            f"({where}): expected {SCALE:g}, at which they were trained; set that scale, or take "
+            "the method out with its remove()"
+        )
 
     @contextmanager
     def swapped_out(self) -> Iterator[None]:

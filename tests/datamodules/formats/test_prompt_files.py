@@ -584,6 +584,17 @@ def test_a_file_of_wrong_lines_says_what_is_wrong_with_the_first(tmp_path: Path)
         read_prompts(path, problems=Problems("skip"))
 
 
+ENDS = "\u2028\u2029\x85\x0b\x0c\x1c"
+
+
+@pytest.mark.parametrize("end", [*ENDS, "\n", "\r"])
+def test_a_prompt_is_one_line_and_its_phrases_stay_in_place(tmp_path: Path, end: str):
+    line = {"prompt": f"a cat{end}and a dog", "phrases": [[2, 5], "dog"], "category": f"a{end}b"}
+    (record,) = read_prompts(write(tmp_path / "own.jsonl", [line]))
+    assert (record.text, words(record)) == ("a cat and a dog", ["cat", "dog"])
+    assert record.category == "a b"
+
+
 def test_lines_that_differ_in_more_than_the_prompt_are_no_duplicates(tmp_path: Path):
     path = write(tmp_path / "mine.jsonl", [{"prompt": "a cat", "seed": seed} for seed in (1, 2, 1)])
     assert [r.seed for r in read_prompts(path)] == [1, 2]
