@@ -88,8 +88,12 @@ class GateHook(AttentionHook):
     `functional`. One at a site."""
 
     rule: str = "exact"
-    # Whether it may be left out where a text of zeros stands for no prompt (`split_guidance`)
-    skips_blank = True
+
+    @property
+    def skips_blank(self) -> bool:
+        """Whether it may be left out where a text of zeros stands for no prompt
+        (`ForwardContext.split_guidance`)."""
+        return True
 
     def weight(
         self, site: Site, hidden: Tensor, context: Tensor, forward: ForwardContext
