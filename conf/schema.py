@@ -232,7 +232,7 @@ class Evaluation:
     keep_images: int = number(8, minimum=0, maximum=MOST)
     # Measure how well objects fill the masks given to them
     follow_masks: bool = False
-    # Measure and draw the attention maps of the prompts' objects
+    # Measure and draw the attention maps of the prompts' objects, and of words over a drawing
     attention: bool = False
     # Measure the cost of training, and how much slower sampling gets
     costs: bool = False
