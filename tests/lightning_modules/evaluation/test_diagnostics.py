@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from conf.schema import Evaluation
+from conf.schema import Evaluation, Trainer
 from conf.schema import Method as MethodConfig
-from conf.schema import Trainer
 from datamodules import ShapesDataModule
 from lightning_modules import Untouched
 from lightning_modules.backbone.backbone import Backbone
