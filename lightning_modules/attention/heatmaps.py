@@ -152,9 +152,7 @@ def _draw(
         targets = [(phrase.text, phrase.mask) for phrase in phrases]
         told = {"masks": [targets]} if targets and model.takes_masks else {}
         for seed in given.get("seed", [0]):
-            (one,) = draw_with_maps(
-                model, [prompt], [seed], steps, guidance, sites=sites, **told
-            )
+            (one,) = draw_with_maps(model, [prompt], [seed], steps, guidance, sites=sites, **told)
             slug = re.sub(r"\W+", "-", prompt)[:60].strip("-")
             folder = output / f"{slug or 'prompt'}-{seed}"
             overlaps = measure_phrases(one, phrases, indices, threshold)
