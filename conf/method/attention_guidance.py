@@ -8,6 +8,7 @@ its adapter draws under guidance. No training depends on these settings.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -99,19 +100,23 @@ def looks_at_masks(method: Method) -> bool:
     return any(weight and name in WITH_MASKS for name, weight in losses.items())
 
 
+def check_losses(key: str, losses: Mapping[str, float], known: Collection[str]) -> None:
+    """Raises ValueError where the setting ``key`` weighs ``losses`` that are not ``known``, or with
+    no weight at all."""
+    if unknown := [name for name in losses if name not in known]:
+        raise ValueError(
+            f"{key}={show(losses)}: there is no loss {unknown[0]!r}; expected "
+            f"some of {', '.join(known)}{nearest(unknown[0], known)}"
+        )
+    for name, weight in losses.items():
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"{key} has {name}: {weight:g}; expected a weight of at least 0")
+
+
 def check(config: Run) -> None:
     """Raises ValueError where nothing would be steered, or settings do not go together."""
     guidance = config.method.attention_guidance
-    if unknown := [name for name in guidance.losses if name not in LOSSES]:
-        raise ValueError(
-            f"{SECTION}.losses={show(guidance.losses)}: there is no loss {unknown[0]!r}; expected "
-            f"some of {', '.join(LOSSES)}{nearest(unknown[0], LOSSES)}"
-        )
-    for name, weight in guidance.losses.items():
-        if not 0 <= weight < math.inf:
-            raise ValueError(
-                f"{SECTION}.losses has {name}: {weight:g}; expected a weight of at least 0"
-            )
+    check_losses(f"{SECTION}.losses", guidance.losses, LOSSES)
     if NAME not in steering(config.method):
         if config.method.name == NAME:
             raise ValueError(

@@ -5,9 +5,10 @@ over tokens, and self-attention."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -92,10 +93,11 @@ def _locate(
     tokens: str,
 ) -> PromptWords:
     text = backbone.text
+    (offsets,) = text.token_offsets([prompt])
 
     def read_whole(span: tuple[int, int]) -> list[int]:
         try:
-            return text.token_indices(prompt, [span])[0]
+            return text.token_indices(prompt, [span], offsets)[0]
         except CutOffError:
             return []
 
@@ -113,7 +115,7 @@ def _locate(
                 f"prompt {prompt!r}: expected its own words there"
             )
         spans.append((each.start, each.end))
-    phrases = text.token_indices(prompt, spans)
+    phrases = text.token_indices(prompt, spans, offsets)
     # Each word of the prompt by its tokens, those that a phrase holds under it
     words = [read_whole(match.span()) for match in WORD.finditer(prompt)]
     found = PromptWords([])
@@ -130,7 +132,11 @@ def _locate(
 
 class ObjectiveReader:
     """Reads at the level of ``side`` pixels what ``objectives`` look at, with ``heads`` "mean" or
-    "each"; ``options`` are settings of those that have them. ``sites`` are where it reads."""
+    "each"; ``options`` are settings of those that have them. ``sites`` are where it reads.
+
+    Maps are the mean over the level's layers, of ``layers`` where they are given. The objectives
+    ``by_layer`` look at each layer's instead and are summed over them.
+    """
 
     def __init__(
         self,
@@ -140,14 +146,17 @@ class ObjectiveReader:
         side: int,
         heads: str = "mean",
         options: Mapping[str, Any] | None = None,
+        layers: Sequence[Site] | None = None,
+        by_layer: Collection[str] = (),
     ) -> None:
         self.backbone, self.objectives, self.heads = backbone, objectives, heads
+        self.by_layer = by_layer
         self.options = {
             name: {key: value for key, value in (options or {}).items() if key in one.settings}
             for name, one in objectives.items()
         }
         every = backbone.sites(resolution)
-        self.cross = nearest(select(every), side)
+        self.cross = nearest(select(every) if layers is None else layers, side)
         self.own: list[Site] = []
         if self.reads("self_maps"):
             level = {site.resolution for site in self.cross}
@@ -201,6 +210,8 @@ class MapReading:
         self, reader: ObjectiveReader, words: Sequence[PromptWords], captures: Mapping[str, Any]
     ) -> None:
         self.reader, self.words, self.captures = reader, words, captures
+        # With the softmax over tokens or without, of a layer or (None) of all
+        self.inputs: dict[tuple[bool, str | None], ObjectiveInputs] = {}
 
     def compute_losses(
         self, weights: Mapping[str, float], earlier: Sequence[EarlierMaps]
@@ -208,32 +219,56 @@ class MapReading:
         """(weighted sum of the objectives for each sample, float32 [B]; the maps that they were
         read from, as those of an ``earlier`` step). An objective that needs earlier maps adds
         nothing where there are none."""
-        inputs = {
-            softened: self._inputs(softened, [one.get(softened) for one in earlier])
-            for softened, read in ((True, self.reader.softened), (False, self.reader.plain))
-            if read
-        }
+        values = self.compute_values(earlier)
         total: Any = 0.0
-        for name, objective in self.reader.objectives.items():
-            own = inputs[objective.token_softmax]
-            if any(getattr(own, need) is None for need in objective.needs):
-                value = torch.zeros(len(self.words), device=own.maps.device)
-            else:
-                value = objective(own, **self.reader.options[name])
+        for name, value in values.items():
             total = total + weights[name] * value
         maps: list[EarlierMaps] = [{} for _ in self.words]
         if self.reader.reads("previous"):
-            for softened, own in inputs.items():
+            for (softened, _), own in self.inputs.items():
                 for row, words in enumerate(self.words):
                     objects = own.objects[row, : len(words.objects)].detach()
                     modifiers = own.words[row, : len(words.modifiers)].detach()
                     maps[row][softened] = objects, modifiers
         return total, maps
 
-    def _inputs(
-        self, softened: bool, earlier: Sequence[tuple[Tensor, Tensor] | None]
+    def compute_values(self, earlier: Sequence[EarlierMaps] = ()) -> dict[str, Tensor]:
+        """Objective -> its loss for each sample, float32 [B]; zero where an input that it needs is
+        not there."""
+        values = {}
+        for name, objective in self.reader.objectives.items():
+            layers: Sequence[Site | None] = (
+                self.reader.cross if name in self.reader.by_layer else [None]
+            )
+            values[name] = torch.stack(
+                [self._compute(objective, name, layer, earlier) for layer in layers]
+            ).sum(0)
+        return values
+
+    def _compute(
+        self,
+        objective: Objective,
+        name: str,
+        layer: Site | None,
+        earlier: Sequence[EarlierMaps],
+    ) -> Tensor:
+        key = objective.token_softmax, layer.name if layer else None
+        if key not in self.inputs:
+            self.inputs[key] = self._read(*key, [one.get(key[0]) for one in earlier])
+        own = self.inputs[key]
+        if any(getattr(own, need) is None for need in objective.needs):
+            return torch.zeros(len(self.words), device=own.maps.device)
+        if objective.phrases == "sum":  # Captured is the mean over a phrase's tokens
+            counts = [[len(tokens) for tokens in one.objects] for one in self.words]
+            factors = _pad(counts, own.maps.device, own.maps.shape[1])
+            factors = factors.view(*factors.shape, *[1] * (own.maps.dim() - 2))
+            own = replace(own, maps=own.maps * factors)
+        return objective(own, **self.reader.options[name])
+
+    def _read(
+        self, softened: bool, layer: str | None, earlier: Sequence[tuple[Tensor, Tensor] | None]
     ) -> ObjectiveInputs:
-        read = self._soften() if softened else self._average
+        read = self._soften(layer) if softened else partial(self._average, layer)
         objects, present = read("objects", 2)
         given: dict[str, Any] = {"maps": objects, "present": present}
         if self.reader.reads("modifiers"):
@@ -258,13 +293,16 @@ class MapReading:
                 given["previous_modifiers"] = _stack([one[1] for one in known], count)
         return ObjectiveInputs(**given)
 
-    def _average(self, name: str, fewest: int) -> tuple[Tensor, Tensor]:
+    def _maps_of(self, name: str, layer: str | None) -> tuple[Tensor, Tensor]:
         captured = self.captures[name].maps
-        return _widen(captured.mean(), captured.present, fewest)
+        maps = captured.by_site[layer] if layer else captured.mean()
+        return maps, captured.present
 
-    def _soften(self) -> Callable[[str, int], tuple[Tensor, Tensor]]:
-        captured = self.captures["tokens"].maps
-        maps = renormalise_tokens(captured.mean(), captured.present)  # [B, tokens, H, W]
+    def _average(self, layer: str | None, name: str, fewest: int) -> tuple[Tensor, Tensor]:
+        return _widen(*self._maps_of(name, layer), fewest)
+
+    def _soften(self, layer: str | None) -> Callable[[str, int], tuple[Tensor, Tensor]]:
+        maps = renormalise_tokens(*self._maps_of("tokens", layer))  # [B, tokens, H, W]
         first = _counted(self.reader.backbone, self.words[0])[0][0]
 
         def read(name: str, fewest: int) -> tuple[Tensor, Tensor]:
@@ -308,8 +346,8 @@ def _stack(maps: Sequence[Tensor], count: int) -> Tensor:
     return torch.stack(padded)
 
 
-def _pad(rows: Sequence[Sequence[int]], device: torch.device) -> Tensor:
-    """Whole numbers [B, longest], -1 where a row has none."""
-    longest = max(map(len, rows), default=0)
+def _pad(rows: Sequence[Sequence[int]], device: torch.device, least: int = 0) -> Tensor:
+    """Whole numbers [B, longest], -1 where a row has none; at least ``least`` wide."""
+    longest = max(least, *map(len, rows))
     padded = [[*row, *[-1] * (longest - len(row))] for row in rows]
     return torch.tensor(padded, dtype=torch.long, device=device).view(len(rows), longest)
