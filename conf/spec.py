@@ -137,6 +137,8 @@ class MethodSpec:
     # Whether training looks at the words of a caption that name objects, and at their masks
     needs_phrases: Callable[[Method], bool] = lambda method: False
     needs_masks: Callable[[Method], bool] = lambda method: False
+    # How many objects a caption must name so that everything that is trained on acts on it
+    objects_needed: Callable[[Method], int] = lambda method: 1
     # Whose words these are: those "linked" to objects of the image, or all "nouns"
     naming: Callable[[Method], str] = lambda method: "linked"
     # What to set where the data have none of them

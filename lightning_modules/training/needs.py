@@ -98,6 +98,16 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
             f"method={config.method.name} with data={data.name}: training looks at {looks}, but "
             f"{lack}; {', or '.join(filter(None, cures))}"
         )
+    fewest = spec.objects_needed(config.method)
+    if max(counts) < fewest:
+        many = show_count(fewest, "object")
+        emit(f"data: none of the first captions names {many}; looking at all", 0.0)
+        if not any(len(dataset.phrases(row)) >= fewest for row in range(total)):
+            raise ValueError(
+                f"method={config.method.name} with data={data.name}: a loss of the training "
+                f"compares objects, {fewest} of a caption or more, but no caption of {where} names "
+                "so many; leave out the losses that do, or give captions that name more"
+            )
     shares = []
     if linked and masks is not None and masks < total:
         of = show_count(total, "image")
