@@ -81,18 +81,18 @@ class Gate:
         field(default=True), only_if={"supervision": ("masks",), "denoising_weight": (0,)}
     )
 
-
-def acts_in_training(gate: Gate) -> bool:
-    """Whether what gates do changes what is trained: where only masks supervise them, they may
-    look at the untouched backbone."""
-    alone = gate.supervision == "masks" and gate.denoising_weight == 0
-    return gate.act_in_training or not alone
+    @property
+    def acts_in_training(self) -> bool:
+        """Whether what gates do changes what is trained: where only masks supervise them, they may
+        look at the untouched backbone."""
+        alone = self.supervision == "masks" and self.denoising_weight == 0
+        return self.act_in_training or not alone
 
 
 def unread_in_training(method: Method) -> tuple[str, ...]:
     """The settings by which gates act, where they do not act in training: the loss is of their
     logits. (A threshold that is learned is trained, and begins where the setting says.)"""
-    if acts_in_training(method.gate):
+    if method.gate.acts_in_training:
         return ()
     acting = ("keep", "apply_at", "gradient", "if_all_closed", "protect", "padding_gate")
     decided = () if method.gate.mode == "learned" else ("mode", "threshold")

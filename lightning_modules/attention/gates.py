@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conf.method.maskattn import acts_in_training
 from conf.schema import Gate
 from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.hooks import ForwardContext, GateHook
@@ -157,7 +156,7 @@ class Gates(nn.Module, GateHook):
         if self.watch_only:
             with torch.enable_grad():
                 gate = self._weigh(site, hidden.detach(), context.detach(), forward).detach()
-            return gate if acts_in_training(self.config) else None
+            return gate if self.config.acts_in_training else None
         return self._weigh(site, hidden, context, forward)
 
     def _weigh(

@@ -50,7 +50,7 @@ def check_factors(
         why = unread[0][min(keys)]
         reason = f"with {why.by} no trial reads it, and all of them"
         if any(find_undrawn(run, keys) for run in runs):
-            reason = f"with {why.by} no image depends on it: all images"
+            reason = f"with {why.by}: no image depends on it, and all images"
         if searched:
             raise PlanError(
                 f"mode=search over {factor.key}: {reason} would be the same; choose another"

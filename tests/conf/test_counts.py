@@ -57,6 +57,7 @@ NEVER_ONE = {
     "datamodules/formats/scene_folder.py": {"images[''].name", "sizes[0]", "sizes[1]"},
     "datamodules/inspection.py": {"kind", "different", "h2"},
     "datamodules/loading.py": {"world", "accumulate"},
+    "lightning_modules/attention/heatmaps.py": {"method.resolution"},
     "datamodules/prompts.py": {"self.min_phrases"},
     "datamodules/shapes/scene.py": {"subjects"},
     "datamodules/shapes/world.py": {"len(combinations)", "SIZE", "count"},

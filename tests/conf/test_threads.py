@@ -5,8 +5,7 @@ import subprocess
 import sys
 
 import pytest
-
-from tests.helpers.printed_commands import ROOT
+from helpers.printed_commands import ROOT
 
 # `python -c` with each command's function, then torch as the first trial would load it
 LOADS = "; import torch; torch.ones(2).sum()"
