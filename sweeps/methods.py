@@ -4,7 +4,8 @@ Run it: ``python -m sweeps.methods``.
 
 Each method with the recipe that its own sweeps use, on the same prompts and noise. MCGM knows
 where things go, which no other method is: `mcgm without masks` is the same adapter without.
-`gates + separation` has gates that learn from Separate-and-Enhance's losses.
+`gates + separation` has gates that learn from Separate-and-Enhance's losses. Nothing is trained for
+guidance: Attend-and-Excite, CONFORM, SynGen, and Separate-and-Enhance's L_En acting on latents.
 """
 
 from typing import Any
@@ -32,6 +33,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "separate_enhance": KEY_FINETUNING,
     "break_a_scene": {**MASK_TOKENS, "method": "break_a_scene"},
     "mcgm": MASK_TOKENS,
+    "attend_and_excite": {"method": "attend_and_excite"},
+    "conform": {"method": "conform"},
+    "syngen": {"method": "syngen"},
+    "enhance guidance": {
+        "method": "attention_guidance",
+        "method.attention_guidance.losses": {"enhance": 1.0},
+    },
 }
 # How a method is evaluated is the same for all
 SETTINGS = {name: training_settings(recipe) for name, recipe in RECIPES.items()}
