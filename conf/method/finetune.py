@@ -142,10 +142,10 @@ def _check_maps(config: Run) -> None:
             f"{SECTION}.kernel={tuning.kernel} with sides={show(tuning.sides)}: expected an odd "
             f"number of at most {2 * min(tuning.sides) - 1}, 1 for no smoothing"
         )
-    if other := [name for name in tuning.by_layer if name not in tuning.losses]:
+    if unknown := [name for name in tuning.by_layer if name not in LOSSES]:
         raise ValueError(
-            f"{SECTION}.by_layer={show(tuning.by_layer)}: {other[0]!r} is none of "
-            f"{SECTION}.losses={show(tuning.losses)}{nearest(other[0], tuning.losses)}"
+            f"{SECTION}.by_layer={show(tuning.by_layer)}: there is no loss {unknown[0]!r}; name "
+            f"some of {SECTION}.losses={show(tuning.losses)}{nearest(unknown[0], LOSSES)}"
         )
 
 

@@ -307,7 +307,7 @@ def test_losses_are_the_objectives_that_a_training_step_can_read() -> None:
         ({"sides": [16, 0]}, r"sides=\[16, 0\]: expected sides of maps in pixels, from 1"),
         ({"sides": []}, r"sides=\[\]: expected sides"),
         ({"kernel": 4}, "kernel=4 with sides=.*: expected an odd number"),
-        ({"by_layer": ["seperate"]}, "'seperate' is none of .*did you mean separate"),
+        ({"by_layer": ["seperate"]}, "by_layer=.* no loss 'seperate'.*did you mean separate"),
         ({"test_time": 2, "inputs": "images"}, "test_time=2 with inputs=images: a prompt has no"),
         (
             {"data.concepts": ["a", "b"], "inputs": "images"},
