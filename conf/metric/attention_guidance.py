@@ -6,7 +6,7 @@ METRIC = MetricSpec(
     outputs=(
         Metric("guidance_fallback", "Fell back to no guidance", "lower", "share"),
         Metric("guidance_moves", "Moves of a latent", "none"),
-        Metric("guidance_loss", "Loss on maps, last", "lower", weight="guidance_counted"),
+        Metric("guidance_loss", "Loss on maps, last", "lower"),
     ),
     measured=lambda evaluation: True,
     without={"guidance_loss": "no image was guided to the end"},

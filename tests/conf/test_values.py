@@ -183,6 +183,8 @@ def test_every_setting_reads_back_as_it_was_written(tmp_path: Path) -> None:
             value = draw(setting.kind, rng)
             if setting.kind is dict and (inner := typing.get_args(setting.type)[1]) is not Any:
                 value = {name: draw(inner, rng) for name in value}
+            if setting.kind is list and (inner := typing.get_args(setting.type)[0]) is not Any:
+                value = [draw(inner, rng) for _ in value]
             if setting.choices:
                 value = rng.choice(setting.choices)
             if setting.optional and rng.random() < 0.3:

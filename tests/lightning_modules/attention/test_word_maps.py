@@ -4,6 +4,7 @@ and the command that writes them."""
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -297,7 +298,7 @@ def test_the_command_refuses_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(Backbone, "load", lambda path, *_: Backbone(tiny_pipeline, path))
+    monkeypatch.setattr(Backbone, "load", lambda path, *_: Backbone(deepcopy(tiny_pipeline), path))
     monkeypatch.chdir(tmp_path)
     assert heatmaps.main(words) == 2
     error = capsys.readouterr().err

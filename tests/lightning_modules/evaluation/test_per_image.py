@@ -180,6 +180,23 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     return kept.stats, table(folder, prompts, images, kept.columns())
 
 
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """What guidance did while three images were drawn, of which one fell back to none."""
+    folder = tmp_path_factory.mktemp("guided")
+    prompts = [Prompt("val", i, i, "a ring", Target([]), i) for i in range(3)]
+    kept = ImageStore(folder, {"sampling": {"image_format": "png"}}, ["0", "1", "2"])
+    fallback, moves = [(0.0, 1), (1.0, 1), (0.0, 1)], [(4.0, 1), (2.0, 1), (7.0, 1)]
+    losses = [(0.5, 1), (0, 0), (0.25, 1)]
+    kept.write_stats(
+        [0, 1, 2],
+        {"guidance_fallback": fallback, "guidance_moves": moves, "guidance_loss": losses},
+    )
+    images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    assert kept.stats is not None
+    return kept.stats, table(folder, prompts, images, kept.columns())
+
+
 @pytest.fixture
 def measured(request: pytest.FixtureRequest, world: Measured) -> dict[str, Measured]:
     """Metric -> an evaluation that measures it."""
@@ -191,6 +208,7 @@ def measured(request: pytest.FixtureRequest, world: Measured) -> dict[str, Measu
         "distribution": world,
         "cost": world,
         "gate_stats": request.getfixturevalue("gated"),
+        "attention_guidance": request.getfixturevalue("guided"),
         "geneval": benchmarks,
         "t2i_spatial": benchmarks,
         "alignment": request.getfixturevalue("aligned"),
