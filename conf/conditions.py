@@ -14,17 +14,21 @@ from conf.spec import data_kind, data_sets, methods, reads_trainer, unread_secti
 
 if TYPE_CHECKING:
     from conf.describe import Setting
+    from conf.fields import Values
 
 __all__ = [
     "Unread",
     "check_read",
     "deciding_keys",
+    "find_undrawn",
     "find_unread",
+    "list_read",
     "list_changed_data",
     "why_unread",
 ]
 
 METHOD, DATA, KIND = "method.name", "data.name", "data.kind"
+EVALUATION = "evaluation."  # Nothing of it is read in training
 # Read by an evaluation that measures nothing, too
 ALWAYS = ("evaluation.prompts", "evaluation.splits")
 # Seeds of what only training draws
@@ -65,13 +69,49 @@ def why_unread(config: Run, key: str) -> str:
     return found[key].by if found else ""
 
 
-def find_unread(config: Run, keys: Collection[str]) -> dict[str, Unread]:
-    """Those of ``keys`` that are read neither in training nor afterwards, and why."""
-    found = {key: why for key in keys if (why := _find(config, key))}
-    if not (found and config.evaluate_with):
-        return found
+def find_unread(
+    config: Run, keys: Collection[str], late: Collection[str] | None = None
+) -> dict[str, Unread]:
+    """Those of ``keys`` that are read neither in training nor afterwards, and why. Of the keys
+    ``late``, by default those of ``evaluate_with``, the values after training are meant."""
+    late = config.evaluate_with if late is None else late
+    early = {
+        key: _find(config, key)
+        for key in keys
+        if key not in late and not key.startswith(EVALUATION)
+    }
+    if not (unsure := [key for key in keys if early.get(key, True)]):
+        return {}
+    after = with_eval_overrides(config)
+    return {key: early.get(key) or why for key in unsure if (why := _find(after, key))}
+
+
+def list_read(config: Run, keys: Collection[str]) -> dict[str, list[list[Any]]]:
+    """Of each key the value in training, and the one after it, each in a list that is empty where
+    nothing reads it then."""
     late = with_eval_overrides(config)
-    return {key: why for key, why in found.items() if _find(late, key)}
+
+    def read(key: str, run: Run) -> list[Any]:
+        return [] if _find(run, key) else [lookup(run, key)]
+
+    return {
+        key: [[] if key.startswith(EVALUATION) else read(key, config), read(key, late)]
+        for key in keys
+    }
+
+
+def find_undrawn(config: Run, keys: Collection[str]) -> dict[str, Unread]:
+    """Those of ``keys`` that no image depends on, only what it is measured against, and why: where
+    they are not as their fields declare with ``draws_if``."""
+    late, found = with_eval_overrides(config), {}
+    for key in keys:
+        setting = describe(Run).settings.get(key)
+        for condition in _list_conditions(key, setting.draws_if, True) if setting else ():
+            if why := _find(late, condition.key):
+                found[key] = why
+            elif not _fits(late, condition):
+                found[key] = Unread(_state(late, condition.key), _say_where(condition))
+    return found
 
 
 def check_read(runs: Sequence[Run], keys: Collection[str]) -> None:
@@ -125,7 +165,7 @@ def _find_unread_part(config: Run, key: str) -> Unread | None:
             f"it is read with data={' or '.join(reading)}" if reading else "it is for other data"
         )
         return Unread(f"data={config.data.name}", where)
-    learns = bool(methods()[config.method.name].sections)
+    learns = methods()[config.method.name].learns
     if group == "trainer" and not reads_trainer(config, key) or group in LEARNING and not learns:
         by = _untrained(config) if learns else f"{METHOD}={config.method.name}"
         return Unread(by, "nothing is trained before the evaluation")
@@ -146,10 +186,15 @@ def _untrained(config: Run) -> str:
 
 
 def _conditions(key: str, setting: Setting) -> Iterator[_Condition]:
+    yield from _list_conditions(key, setting.only_if, True)
+    yield from _list_conditions(key, setting.unless, False)
+
+
+def _list_conditions(key: str, declared: Values, wanted: bool) -> Iterator[_Condition]:
+    """Those of a field, which names settings of its own section without it."""
     section = key.rpartition(".")[0]
-    for conditions, wanted in ((setting.only_if, True), (setting.unless, False)):
-        for name, values in conditions.items():
-            yield _Condition(name if "." in name else f"{section}.{name}", values, wanted)
+    for name, values in declared.items():
+        yield _Condition(name if "." in name else f"{section}.{name}", values, wanted)
 
 
 def _own_conditions(method: str, key: str) -> Iterator[_Condition]:

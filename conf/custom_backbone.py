@@ -9,15 +9,28 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["describe_widening", "is_custom", "is_listed", "read_backbone"]
+__all__ = [
+    "NO_MODEL",
+    "describe_widening",
+    "is_custom",
+    "is_hub_id",
+    "is_listed",
+    "read_backbone",
+]
 
 STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+NO_MODEL = "no such folder, and no id of the hub (org/model)"
 DENOISERS = ("unet", "transformer")
 
 
 def is_custom(name: Any) -> bool:
     """Whether ``name``, which is no file of ``conf/backbone/``, looks like a folder or a hub id."""
     return isinstance(name, str) and ("/" in name or os.sep in name or Path(name).is_dir())
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether ``name`` may be the id of a model of the hub."""
+    return re.fullmatch(r"\w[\w.-]*/[\w.-]+", name) is not None
 
 
 def is_listed(name: str) -> bool:
@@ -104,8 +117,8 @@ def _folder(name: str) -> Path:
     """The folder of a model: itself, or that of a hub id in the hub's cache."""
     if Path(name).is_dir():
         return Path(name)
-    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
-        raise ValueError("no such folder, and no id of the hub (org/model)")
+    if not is_hub_id(name):
+        raise ValueError(NO_MODEL)
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 

@@ -58,6 +58,8 @@ class Setting:
     # Settings of the section -> the values with one of which this one is read, or is not
     only_if: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     unless: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    # Those with one of which images depend on it, and not only what they are measured against
+    draws_if: Mapping[str, Sequence[Any]] = field(default_factory=dict)
 
     @property
     def comment(self) -> str:
@@ -142,6 +144,7 @@ def _index(schema: type, prefix: str) -> SchemaIndex:
                 item.metadata.get("log", False),
                 item.metadata.get("only_if", {}),
                 item.metadata.get("unless", {}),
+                item.metadata.get("draws_if", {}),
             )
     return index
 

@@ -35,15 +35,22 @@ class Place:
 Values = Mapping[str, Sequence[Any]]
 
 
-def conditional(setting: Any, only_if: Values | None = None, unless: Values | None = None) -> Any:
+def conditional(
+    setting: Any,
+    only_if: Values | None = None,
+    unless: Values | None = None,
+    draws_if: Values | None = None,
+) -> Any:
     """The field ``setting``, read only where the settings ``only_if`` have one of their values
-    there, and those ``unless`` none of theirs (see ``conf.conditions``)."""
+    there, and those ``unless`` none of theirs; images depend on it only where those ``draws_if``
+    have one of theirs (see ``conf.conditions``)."""
     default = {
         name: value
         for name in ("default", "default_factory")
         if (value := getattr(setting, name)) is not MISSING
     }
-    conditions = {"only_if": only_if or {}, "unless": unless or {}}
+    given = {"only_if": only_if, "unless": unless, "draws_if": draws_if}
+    conditions = {name: values or {} for name, values in given.items()}
     return field(**default, metadata={**setting.metadata, **conditions})
 
 

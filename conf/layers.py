@@ -100,6 +100,8 @@ class Layers:
             value = {name: self.read_named(key, name, item) for name, item in value.items()}
         try:
             plain = read(setting.type, value)
+            if setting.expands and plain == "" and _defaults(self.index.schema)[key]:
+                raise Misread("it is empty, which names no place")
             return map_text(expand_home, plain) if setting.expands else plain
         except Misread as error:
             raise ConfigError(

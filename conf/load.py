@@ -171,8 +171,12 @@ def with_homes(config: R) -> R:
     """``config``, made in code, with ``~`` in places as the homes of users. Raises ConfigError."""
     index = describe(type(config))
     places = {key: lookup(config, key) for key, one in index.settings.items() if one.expands}
-    texts = {key: value for key, value in places.items() if "~" in str(value)}
+    texts = {key: value for key, value in places.items() if "~" in str(value) or _is_blank(value)}
     return replace(config, map_text(escape, texts), "settings") if texts else config
+
+
+def _is_blank(value: Any) -> bool:
+    return isinstance(value, str) and value.isspace()
 
 
 def as_run(config: Run) -> Run:

@@ -6,7 +6,15 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["check_folder", "find_obstacle"]
+from conf.values import expand_home
+
+__all__ = ["as_path", "check_folder", "find_obstacle"]
+
+
+def as_path(place: str | Path) -> Path:
+    """The path of a file or folder that code or a command names; ``~`` at its beginning is the home
+    of a user. Raises ValueError where there is no such user, and for nothing but blanks."""
+    return Path(expand_home(os.fspath(place)))
 
 
 def check_folder(setting: str, folder: str | Path) -> None:

@@ -198,7 +198,8 @@ class Trainer:
     checkpoint_every: int = number(500, minimum=1, maximum=NEVER)
 
 
-FOLLOWED = {"follow_masks": (True,)}
+FOLLOWED: Values = {"follow_masks": (True,)}
+SHOWN: Values = {"masks": ("target", "wrong")}  # To the method, as they are or elsewhere
 
 
 @dataclass
@@ -239,16 +240,16 @@ class Evaluation:
     keep_images: int = number(8, minimum=0, maximum=MOST)
     # Measure how well objects fill the masks given to them
     follow_masks: bool = False
-    # Measure and draw the attention maps of the prompts' objects
+    # Measure and draw the attention maps of the prompts' objects, and of words over a drawing
     attention: bool = False
     # Measure the cost of training, and how much slower sampling gets
     costs: bool = False
     # Target masks for a method that takes some; wrong: elsewhere
     masks: str = choice("target", "blank", "none", "wrong", only_if=FOLLOWED)
     # Degrees by which each target mask is turned about its centre
-    turn: float = number(0.0, minimum=-360, maximum=360, only_if=FOLLOWED)
+    turn: float = conditional(number(0.0, minimum=-360, maximum=360), FOLLOWED, draws_if=SHOWN)
     # Mirror each target mask, left to right
-    mirror: bool = conditional(field(default=False), only_if=FOLLOWED)
+    mirror: bool = conditional(field(default=False), FOLLOWED, draws_if=SHOWN)
 
     @property
     def measures(self) -> bool:

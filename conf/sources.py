@@ -28,6 +28,7 @@ __all__ = [
     "read_group",
     "read_words",
     "refuse_renamed",
+    "suggest_word",
 ]
 
 FOLDER = Path(__file__).parent
@@ -58,18 +59,28 @@ def read_words(argv: Sequence[str], index: SchemaIndex) -> dict[str, Any]:
     """``key=value`` words of a command line, each value parsed as its key expects."""
     _refuse_blanks(argv)
     values = {}
-    for word in argv:
+    for number, word in enumerate(argv):
         key, equals, text = word.partition("=")
         if key in index.settings and equals and not text:
             nothing = f"; {key}=null for none" if index.settings[key].optional else ""
             raise ConfigError(f"{word} has no value: expected key=value{nothing}")
         if word.startswith("-") or not (equals and key and text):
-            raise ConfigError(
-                f"{word}: expected key=value, --help lists all "
-                f"keys{nearest(key.lstrip('-'), index.names)}"
-            )
+            near = suggest_word(argv[number:], index) or nearest(key.lstrip("-"), index.names)
+            raise ConfigError(f"{word}: expected key=value, --help lists all keys{near}")
         values[key] = _parse(key, text, index)
     return values
+
+
+def suggest_word(argv: Sequence[str], index: SchemaIndex) -> str:
+    """ "; write seeds=1" where the first word names a setting in another form, as --seeds=1,
+    seeds:1 or, with the second, seeds 1; else empty."""
+    name, between, value = re.split(r"([=:]|$)", argv[0].lstrip("-"), maxsplit=1)
+    name = name.replace("-", "_")
+    if name not in index.names:
+        return ""
+    if not between and not value and argv[1:] and "=" not in argv[1]:
+        value = argv[1]
+    return f"; write {name}={shlex.quote(value) if value else '…'}"
 
 
 def _refuse_blanks(argv: Sequence[str]) -> None:

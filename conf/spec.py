@@ -33,7 +33,10 @@ __all__ = [
     "measured_metrics",
     "methods",
     "metrics",
+    "fewest_objects",
     "reads_trainer",
+    "sampling_sections",
+    "steering",
     "unread_sections",
 ]
 
@@ -87,6 +90,15 @@ class Metric:
             )
 
 
+# As many objects as prompts name (MultiGen's name five)
+MOST_NAMED = 5
+# Metrics that look for objects share these
+AT_LEAST = tuple(
+    Metric(f"at_least_{n}", f"{n} or more objects found", "higher", "share")
+    for n in range(1, MOST_NAMED + 1)
+)
+
+
 def _no_check(config: Run) -> None:
     """Everything is allowed."""
 
@@ -112,6 +124,12 @@ class MethodSpec:
     reads_alone: tuple[str, ...] = ()
     # Settings of ``trainer`` that it reads where nothing is trained before the evaluation
     learns_with: tuple[str, ...] = ()
+    # Of its own sections those by which it acts on what any trained method draws, too: they have no
+    # part in training
+    at_sampling: tuple[str, ...] = ()
+    # Whether it moves latents while images are drawn, and how many objects a prompt must name then
+    steers: Callable[[Method], bool] = lambda method: False
+    fewest_objects: Callable[[Method], int] = lambda method: 0
     # Kinds of data that it trains on (see ``DataSpec``)
     data_kinds: tuple[str, ...] = ("captions",)
     # Whether anything is trained before the evaluation
@@ -119,6 +137,8 @@ class MethodSpec:
     # Whether training looks at the words of a caption that name objects, and at their masks
     needs_phrases: Callable[[Method], bool] = lambda method: False
     needs_masks: Callable[[Method], bool] = lambda method: False
+    # How many objects a caption must name so that everything that is trained on acts on it
+    objects_needed: Callable[[Method], int] = lambda method: 1
     # Whose words these are: those "linked" to objects of the image, or all "nouns"
     naming: Callable[[Method], str] = lambda method: "linked"
     # What to set where the data have none of them
@@ -129,6 +149,8 @@ class MethodSpec:
     singular: Callable[[Method], str] = lambda method: "one"
     # Settings, or how their names begin, that evaluation cannot change
     fixed_after_training: tuple[str, ...] = ()
+    # Settings, by their keys, that training does not depend on: they act in sampling alone
+    unread_in_training: Callable[[Method], tuple[str, ...]] = lambda method: ()
     # Metrics, by their files, that look at what this method alone has
     diagnoses: tuple[str, ...] = ()
     # Values of these that it does not give with its settings -> why
@@ -145,6 +167,11 @@ class MethodSpec:
     def sections(self) -> tuple[str, ...]:
         """All sections below ``method.`` that the method depends on."""
         return (*self.settings, *self.reads)
+
+    @property
+    def learns(self) -> bool:
+        """Whether it is one that learns: beforehand, or on each prompt."""
+        return any(section not in self.at_sampling for section in self.sections)
 
 
 @dataclass(frozen=True)
@@ -208,7 +235,30 @@ def data_kind(config: Run) -> str:
 def unread_sections(*names: str) -> set[str]:
     """The sections below ``method.`` that none of the methods ``names`` reads."""
     everything = {section for method in methods().values() for section in method.settings}
+    if any(methods()[name].learns for name in names):
+        everything -= sampling_sections()
     return everything.difference(*(methods()[name].sections for name in names))
+
+
+def sampling_sections() -> set[str]:
+    """The sections below ``method.`` that act where images are drawn alone."""
+    return {section for method in methods().values() for section in method.at_sampling}
+
+
+def steering(method: Method) -> list[str]:
+    """The names of the methods that move latents while ``method`` draws, itself included."""
+    unread = unread_sections(method.name)
+    return [
+        name
+        for name, spec in methods().items()
+        if spec.steers(method) and unread.isdisjoint(spec.at_sampling)
+    ]
+
+
+def fewest_objects(method: Method) -> int:
+    """How many objects each prompt must name so that what steers ``method`` acts on it; 0 where
+    nothing does."""
+    return max((methods()[name].fewest_objects(method) for name in steering(method)), default=0)
 
 
 def reads_trainer(config: Run, key: str) -> bool:

@@ -152,7 +152,9 @@ def read(kind: Any, value: Any) -> Any:
 
 def expand_home(text: str) -> str:
     """A place, in which ``~`` or ``~name`` at the beginning, also of a file's address, is the home
-    of a user. Raises Misread where there is no such user."""
+    of a user. Raises Misread where there is no such user, and for nothing but blanks."""
+    if text.isspace():
+        raise Misread(f"{text!r} is nothing but blanks, which name no place")
     found = HOME.match(text)
     if found is None:
         return text

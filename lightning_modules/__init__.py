@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 from conf.commands import check_command
 
 if TYPE_CHECKING:
+    from lightning_modules.methods.attention_guidance import AttentionGuidance as AttentionGuidance
     from lightning_modules.methods.break_a_scene import BreakAScene as BreakAScene
+    from lightning_modules.methods.finetune import Finetune as Finetune
     from lightning_modules.methods.maskattn import MaskAttn as MaskAttn
     from lightning_modules.methods.mcgm import MCGM as MCGM
     from lightning_modules.methods.separate_enhance import SeparateEnhance as SeparateEnhance
     from lightning_modules.methods.untouched import Untouched as Untouched
 
 HOMES = {  # Class -> its file below ``methods``
+    "AttentionGuidance": "attention_guidance",
     "BreakAScene": "break_a_scene",
+    "Finetune": "finetune",
     "MaskAttn": "maskattn",
     "MCGM": "mcgm",
     "SeparateEnhance": "separate_enhance",

@@ -42,6 +42,12 @@ def smooth(maps: Tensor, size: int = 3, sigma: float = 0.5) -> Tensor:
     ``size=1`` gives the maps back. Raises ValueError where H or W is not larger than the padding
     size // 2, and as ``gaussian_kernel``.
     """
+    with torch.autocast(maps.device.type, enabled=False):
+        return smooth_as_given(maps.float(), size, sigma)
+
+
+def smooth_as_given(maps: Tensor, size: int = 3, sigma: float = 0.5) -> Tensor:
+    """`smooth` in the maps' own precision, under an autocast that the caller has turned off."""
     padding = size // 2
     if maps.dim() < 2 or min(maps.shape[-2:]) <= padding:
         raise ValueError(
@@ -60,9 +66,7 @@ def smooth(maps: Tensor, size: int = 3, sigma: float = 0.5) -> Tensor:
         padded = torch.cat((left, x, right), -1)
         return sum(weight * padded[..., i : i + width] for i, weight in enumerate(weights))
 
-    with torch.autocast(maps.device.type, enabled=False):
-        maps = maps.float()
-        return along_width(along_width(maps).mT).mT if padding else maps
+    return along_width(along_width(maps).mT).mT if padding else maps
 
 
 def separate_loss(maps: Tensor, present: Tensor | None = None) -> Tensor:
@@ -73,6 +77,11 @@ def separate_loss(maps: Tensor, present: Tensor | None = None) -> Tensor:
     objects]. A sample with fewer than two present objects adds zero. Minimised; from 0 to 1/k for
     probabilities of k objects. Raises ValueError on shapes that do not fit.
     """
+    return separate_each(maps, present).mean()
+
+
+def separate_each(maps: Tensor, present: Tensor | None = None) -> Tensor:
+    """`separate_loss` of each sample, [B]."""
     with torch.autocast(maps.device.type, enabled=False):
         maps, present = _ragged(maps, present, fewest=2)
         # [B, 1, heads, H, W]
@@ -84,7 +93,7 @@ def separate_loss(maps: Tensor, present: Tensor | None = None) -> Tensor:
             _over_pixels(first), maps / total, torch.where(_over_pixels(present), maps, 1.0)
         )
         overlap = math.prod(factors.unbind(1))  # [B, heads, H, W]
-        return torch.where(present.any(1), overlap.amax((1, 2, 3)), 0.0).mean()
+        return torch.where(present.any(1), overlap.amax((1, 2, 3)), 0.0)
 
 
 def enhance_loss(
@@ -98,11 +107,18 @@ def enhance_loss(
     zero. Minimised; in [0, 1] for probabilities. Raises ValueError on shapes that do not fit, and
     as ``smooth``.
     """
+    return enhance_each(maps, present, size, sigma).mean()
+
+
+def enhance_each(
+    maps: Tensor, present: Tensor | None = None, size: int = 3, sigma: float = 0.5
+) -> Tensor:
+    """`enhance_loss` of each sample, [B]."""
     with torch.autocast(maps.device.type, enabled=False):
         maps, present = _ragged(maps, present)
         peaks = smooth(maps, size, sigma).amax((2, 3, 4))  # [B, objects]
         weakest = torch.where(present, peaks, torch.inf).amin(1)
-        return torch.where(present.any(1), 1 - weakest, 0.0).mean()
+        return torch.where(present.any(1), 1 - weakest, 0.0)
 
 
 def second_half_store(

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, interpolate
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from losses.masks import cover_pixels
 
 
 def gate_density(gate: Tensor, target: float, present: Tensor | None = None) -> Tensor:
@@ -141,5 +143,4 @@ def mask_to_pixels(mask: Tensor, pixels: int) -> Tensor:
     small vanishes."""
     height = max(round(math.sqrt(pixels * mask.shape[0] / mask.shape[1])), 1)
     size = (height, pixels // height)
-    share = interpolate(mask[None, None].float(), size, mode="area").flatten()
-    return (share >= 0.25) | ((share == share.max()) & (share > 0))
+    return cover_pixels(mask, size).flatten()

@@ -30,6 +30,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from reports.mistyped import nearest
@@ -55,8 +56,8 @@ def main(argv: list[str]) -> int:
 def _run(argv: list[str]) -> Path | str:
     """Do what the words say; return the PDF, or what a terminal shows. Slow imports wait for it."""
     names, settings = split_words(argv, SETTINGS)
-    output = Path(settings.get("output", "runs")).expanduser()
-    uri = settings.get("tracking_uri", database_in(output))
+    output = read_place(settings, "output", "runs")
+    uri = read_uri(settings, output)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Making a report never calls home
     if names[:1] == ["compare"]:
         if len(names) != 3:
@@ -64,7 +65,7 @@ def _run(argv: list[str]) -> Path | str:
             raise ReportError(f"compare takes two sweeps, SWEEP or FOLDER:SWEEP, got {got}")
         from reports.compare import write_comparison
 
-        place = settings.get("tracking_uri") or str(output)
+        place = uri if "tracking_uri" in settings else str(output)
         sides = [_find_sweep(name, place, uri) for name in names[1:]]
         return write_comparison((sides[0], sides[1]), output / "reports")
     if len(names) > 1:
@@ -97,6 +98,30 @@ def split_words(argv: list[str], settings: tuple[str, ...]) -> tuple[list[str], 
     return names, values
 
 
+def read_place(settings: Mapping[str, str], name: str, default: Path | str = "") -> Path:
+    """The path that the setting ``name`` says, in which ``~`` is the home of a user. Raises
+    ReportError where there is no such user, and for nothing but blanks."""
+    text = settings.get(name, str(default))
+    path = os.path.expanduser(text)
+    word = f"{name}={text}" if name else text
+    if not text.strip():
+        raise ReportError(f"{word}: expected the name of a file or folder")
+    if path.startswith("~"):
+        user = path.partition("/")[0][1:]
+        raise ReportError(f"{word}: there is no user {user}: write ./{path} for a name as that")
+    return Path(path)
+
+
+def read_uri(settings: Mapping[str, str], output: Path = Path()) -> str:
+    """The tracking URI that the settings say, by default the database in ``output``; ``~`` in the
+    place of a file is as for `read_place`."""
+    uri = settings.get("tracking_uri", database_in(output))
+    scheme = next((s for s in ("sqlite:///", "file://") if uri.startswith(f"{s}~")), None)
+    if scheme is None and not uri.startswith("~"):
+        return uri
+    return f"{scheme or ''}{read_place({'tracking_uri': uri[len(scheme or '') :]}, 'tracking_uri')}"
+
+
 def database_in(output: Path) -> str:
     return f"sqlite:///{(output / 'mlflow.db').resolve()}"
 
@@ -109,7 +134,8 @@ def _find_sweep(name: str, place: str, uri: str) -> tuple[str, str, str]:
     if not sweep:
         raise ReportError(f"'{name}' names no sweep: expected SWEEP or FOLDER:SWEEP")
     is_uri = "://" in where or where.startswith("sqlite:")
-    return sweep, where, where if is_uri else database_in(Path(where))
+    where = read_uri({"tracking_uri": where}) if is_uri else where
+    return sweep, where, where if is_uri else database_in(read_place({"": where}, ""))
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ EFFECT = {"effect_size": "g", "effect_size_low95": "low", "effect_size_high95": 
 FORMULA = ("=", "+", "-", "\u2212", "@")
 # Letters and signs that look like nothing, besides blanks, controls and what has no width
 INVISIBLE = "\u115f\u1160\u3164\uffa0\u2800"
+# Signs other than the comma that divide cells, or lines; the writer's quotes mean nothing then
+SEPARATORS = re.compile(r"(?<=[;\t|\n])")
 NUMBER = re.compile(r"-?\d+(\.\d+)?([eE][+-]?\d+)?", re.ASCII)
 # How a paragraph of Markdown begins that is none: lists (1. but not 1.5), rules, headings,
 # definitions, code
@@ -65,7 +67,8 @@ def pick(source: Any, **columns: str) -> dict[str, Any]:
 def write_csv(rows: Sequence[dict[str, Any]]) -> str:
     """One line a row, full precision, empty where undefined. Names and texts that a spreadsheet
     would take for a formula have an apostrophe before them, which is all that has to be taken off
-    to have them back; numbers are as they are."""
+    to have them back; numbers are as they are. So have the parts of a text behind each sign at
+    which a spreadsheet may be told to divide cells: "a;'=1+1"."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     columns = list(rows[0])
@@ -81,7 +84,8 @@ def _guard(value: Any) -> Any:
         return value
     # The writer leaves a carriage return bare, and readers end the line there
     text = value.replace("\r\n", "\n").replace("\r", "\n")
-    return f"'{text}" if _looks_like_formula(text) else text
+    parts = SEPARATORS.split(text)
+    return "".join(f"'{part}" if _looks_like_formula(part) else part for part in parts)
 
 
 def _looks_like_formula(text: str) -> bool:

@@ -21,6 +21,7 @@ from pathlib import Path
 from conf import load as conf
 from conf.describe import nearest, show_count
 from conf.pipes import ends_with_reader
+from conf.places import as_path
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import StorageError
 from sweeps.engine.status import TrialCounts
@@ -61,7 +62,11 @@ def main(argv: list[str]) -> int:
                 file=sys.stderr,
             )
             return 2
-    output = Path(settings.get("output", "runs")).expanduser()
+    try:
+        output = as_path(settings.get("output", "runs"))
+    except ValueError as error:
+        print(f"error: output={settings['output']}: {error}", file=sys.stderr)
+        return 2
     if output.exists() and not output.is_dir():
         print(f"error: output={output}: expected a folder, that is a file", file=sys.stderr)
         return 2

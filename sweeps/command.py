@@ -11,9 +11,12 @@ import time
 from collections.abc import Sequence
 
 from conf import load as conf
-from conf.describe import nearest
+from conf import schema
+from conf.describe import describe, nearest
 from conf.help_page import help_text
 from conf.pipes import ends_with_reader
+from conf.sources import suggest_word
+from conf.threads import wait_passively
 from sweeps.engine.errors import LaunchError, NoRoom, PlanError, StorageError, SweepAborted
 from sweeps.engine.resolve import resolve
 from sweeps.engine.signals import Signals, Stopped
@@ -46,11 +49,18 @@ def config_words(argv: Sequence[str]) -> list[str]:
 
 
 def check_flags(argv: Sequence[str]) -> None:
-    """Raises PlanError for a word that looks like a flag and is none."""
-    for word in argv:
+    """Raises PlanError for a word that looks like a flag and is none, and for flags that do not go
+    together."""
+    for number, word in enumerate(argv):
         if word.startswith("-") and word not in FLAGS:
             known = ", ".join(FLAGS)
-            raise PlanError(f"{word}: no such flag; there are {known}{nearest(word, FLAGS)}")
+            near = suggest_word(argv[number:], describe(schema.Sweep)) or nearest(word, FLAGS)
+            raise PlanError(f"{word}: no such flag; there are {known}{near}")
+    for flag in (REMEASURE, REPLAY):
+        if flag in argv and "--fresh" in argv:
+            raise PlanError(f"{flag} looks at what was made before, and --fresh at none of it")
+        if flag in argv and "--plan" in argv:
+            raise PlanError(f"{flag} trains nothing, and --plan says what would be; leave one out")
 
 
 @ends_with_reader
@@ -66,16 +76,17 @@ def main(
     ``train`` replaces ``lightning_modules.training.run.run`` in this process, ``program`` the
     worker in others.
     """
+    wait_passively()
     argv = list(sys.argv[1:] if argv is None else argv)
     if {"-h", "--help"} & set(argv):
         title, command = f"{sweep.question}\n{sweep.origin}", f"python -m sweeps.{sweep.name}"
         flags = "\n".join(f"  {flag:<22}  {meaning}" for flag, meaning in FLAGS.items())
         print(f"{help_text(title, command, sweep.preset).rstrip()}\n\nflags\n{flags}")
         return 0
-    words = config_words(argv)
     with Signals().handle() as signals:
         try:
             check_flags(argv)
+            words = config_words(argv)
             request = resolve(sweep, conf.load(words, sweep.preset), words)
             if "--plan" in argv:
                 from sweeps.engine.preview import print_preview

@@ -4,9 +4,10 @@ Run it: ``python -m sweeps.methods``.
 
 Each method with the recipe that its own sweeps use, on the same prompts and noise. MCGM knows
 where things go, which no other method is: `mcgm without masks` is the same adapter without.
-`gates + separation` has gates that learn from Separate-and-Enhance's losses. `oracle gates` bound
-from above what gates can do; `denoising alone` (as many steps on the same captions) and `permuted
-change` are controls, which a method has to beat.
+`gates + separation` has gates that learn from Separate-and-Enhance's losses. Nothing is trained for
+guidance: Attend-and-Excite, CONFORM, SynGen, and Separate-and-Enhance's L_En acting on latents.
+`oracle gates` bound from above what gates can do; `denoising alone` (as many steps on the same
+captions) and `permuted change` are controls, which a method has to beat.
 """
 
 from typing import Any
@@ -39,6 +40,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     # What any training, or any change of that size, brings
     "denoising alone": {**KEY_FINETUNING, "method.separate.control": "denoising"},
     "permuted change": {**KEY_FINETUNING, "method.separate.control": "permuted"},
+    "attend_and_excite": {"method": "attend_and_excite"},
+    "conform": {"method": "conform"},
+    "syngen": {"method": "syngen"},
+    "enhance guidance": {
+        "method": "attention_guidance",
+        "method.attention_guidance.losses": {"enhance": 1.0},
+    },
 }
 # How a method is evaluated is the same for all
 SETTINGS = {name: training_settings(recipe) for name, recipe in RECIPES.items()}

@@ -2,8 +2,11 @@
 
     python -m sweeps.threshold                   # the embedded world, minutes on two CPU cores
     python -m sweeps.threshold seeds=5           # two more seeds for the same cells
-    python -m sweeps.threshold when=evaluate     # the threshold changes only in sampling
+    python -m sweeps.threshold method.gate.act_in_training=true    # an adapter for each threshold
     python -m sweeps.threshold output=/data/runs trainer.accelerator=gpu    # on a GPU
+
+Masks teach the gates while they look on: what is trained is the same at each threshold, so that the
+cells of a seed share an adapter, and no threshold is favoured.
 
 Another backbone and data set are config values too: backbone=sdxl data=coco data.root=/data/coco
 trainer=paper512. What cannot be measured with them is refused in one line before anything runs.
@@ -23,7 +26,7 @@ SWEEP = Sweep(
     control={"method.gate.threshold": 0.5},
     metrics=[*HEADLINES, *DETAILS],
     headline="success",
-    preset=MASK_SUPERVISED,
+    preset={**MASK_SUPERVISED, "method.gate.act_in_training": False},
     published=PUBLISHED_MASKATTN,
 )
 

@@ -130,6 +130,9 @@ def test_no_code_asks_for_the_class_of_a_method() -> None:
         for node in ast.walk(tree(path))
         if isinstance(node, ast.Call)
         and getattr(node.func, "id", "") == "isinstance"
-        and re.search(r"MaskAttn|MCGM|BreakAScene|SeparateEnhance|Untouched", ast.unparse(node))
+        and re.search(
+            r"MaskAttn|MCGM|BreakAScene|SeparateEnhance|Untouched|AttentionGuidance",
+            ast.unparse(node),
+        )
     ]
     assert not wrong

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from conf.fields import choice, number
+from conf.fields import choice, conditional, number
 from conf.method.separate_enhance import check_kernel
 from conf.spec import MethodSpec, data_kind, data_sets
 
@@ -76,6 +76,27 @@ class Gate:
     supervision_target: str = choice(
         "own", "others", only_if={"supervision": ("masks",), "attention": ("cross", "both")}
     )
+    # Whether gates act in training; if not, they learn the same at each threshold
+    act_in_training: bool = conditional(
+        field(default=True), only_if={"supervision": ("masks",), "denoising_weight": (0,)}
+    )
+
+    @property
+    def acts_in_training(self) -> bool:
+        """Whether what gates do changes what is trained: where only masks supervise them, they may
+        look at the untouched backbone."""
+        alone = self.supervision == "masks" and self.denoising_weight == 0
+        return self.act_in_training or not alone
+
+
+def unread_in_training(method: Method) -> tuple[str, ...]:
+    """The settings by which gates act, where they do not act in training: the loss is of their
+    logits. (A threshold that is learned is trained, and begins where the setting says.)"""
+    if method.gate.acts_in_training:
+        return ()
+    acting = ("keep", "apply_at", "gradient", "if_all_closed", "protect", "padding_gate")
+    decided = () if method.gate.mode == "learned" else ("mode", "threshold")
+    return tuple(f"method.gate.{name}" for name in (*acting, *decided))
 
 
 def check(config: Run) -> None:
@@ -164,8 +185,10 @@ METHOD = MethodSpec(
         "method.gate.gradient",
         "method.gate.denoising_weight",
         "method.gate.supervision",
+        "method.gate.act_in_training",
         "method.separate.",
     ),
+    unread_in_training=unread_in_training,
     diagnoses=("gate_stats",),
     undefined=undefined,
     check=check,

@@ -3,6 +3,7 @@ of a prompt a place of its own."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,7 @@ class Separate:
     # How much of the trained change is used; 0 is the untouched backbone
     scale: float = number(1.0, minimum=0, maximum=1_000_000, only_if={"test_time": (0,)})
     # Steps of training on each prompt before it is drawn; 0 trains beforehand instead
-    test_time: int = number(0, minimum=0, maximum=1_000_000)
+    test_time: int = number(0, minimum=0, maximum=10_000)
 
 
 def check_kernel(method: Method) -> None:
@@ -94,13 +95,9 @@ def check(config: Run) -> None:
             f"method.separate.store=second_half with heads={separate.heads}: it parts a sample's "
             "heads; set heads=each, or store=all"
         )
+    given = f"method.separate.inputs={separate.inputs}, control={separate.control}"
     needs_images = denoising or separate.inputs == "images"
-    if needs_images and (data.concepts or data_kind(config) == "prompts"):
-        given = "data.concepts" if data.concepts else f"data={data.name}"
-        raise ValueError(
-            f"method.separate.inputs={separate.inputs}, control={separate.control} with {given}: "
-            "these prompts have no images; set inputs=noise and control=none"
-        )
+    check_images(config, given, needs_images, "noise and control=none")
     if separate.test_time and (separate.control != "none" or separate.inputs == "images"):
         raise ValueError(
             "method.separate.test_time has a prompt and no image: leave control=none and "
@@ -110,9 +107,18 @@ def check(config: Run) -> None:
         _check_concepts(config)
 
 
-def _check_concepts(config: Run) -> None:
-    """Raises ValueError where prompts made of words do not suit the losses."""
-    separate, data = config.method.separate, config.data
+def check_images(config: Run, given: str, needed: bool, cure: str) -> None:
+    """Raises ValueError where the settings ``given`` need images and the prompts have none;
+    ``cure`` is what inputs should be."""
+    data = config.data
+    if needed and (data.concepts or data_kind(config) == "prompts"):
+        which = "data.concepts" if data.concepts else f"data={data.name}"
+        raise ValueError(f"{given} with {which}: these prompts have no images; set inputs={cure}")
+
+
+def check_concepts(config: Run) -> None:
+    """Raises ValueError where no prompts, or no batches of them, can be made of the words."""
+    data = config.data
     if len(data.concepts) < data.objects:
         raise ValueError(
             f"data.concepts={data.concepts} make no prompt of data.objects={data.objects}: "
@@ -129,6 +135,12 @@ def _check_concepts(config: Run) -> None:
             f"data.concept_draw=in_order with {count} data.concepts: expected as many as "
             f"data.objects={data.objects}; set one of them"
         )
+
+
+def _check_concepts(config: Run) -> None:
+    """Raises ValueError where prompts made of words do not suit the losses."""
+    check_concepts(config)
+    separate, data = config.method.separate, config.data
     if data.objects == 1 and not separate.enhance_weight:
         raise ValueError(
             "data.objects=1 with method.separate.enhance_weight=0: a single object has "
@@ -141,17 +153,25 @@ def _check_concepts(config: Run) -> None:
         )
 
 
+def check_trained_settings(config: Run, own: str, acts: Collection[str] = ()) -> None:
+    """Raises ValueError where evaluation changes the weights, or what of the section ``own`` does
+    not act after training, too, as what is named in ``acts`` does."""
+    for key in config.evaluate_with:
+        section, _, name = key.removeprefix("method.").partition(".")
+        if section in (own, "weights") and f"{section}.{name}" not in acts:
+            raise ValueError(
+                f"{key} cannot change after training: it acts in training; use when=train"
+            )
+
+
 def check_evaluation(config: Run, late: Run) -> None:
-    """Raises ValueError where a change of low-rank weights is to be scaled or permuted, and for
-    settings of a training that is over."""
+    """Raises ValueError where a change of low-rank weights is to be scaled or permuted, for
+    settings of a training that is over, and as `check` for those of one before each image."""
+    if late.method.separate.test_time:
+        check(late)
     if not config.method.separate.test_time:
         acts = {"separate.scale"} | ({"separate.control"} if _permutes(config, late) else set())
-        for key in config.evaluate_with:
-            section, _, name = key.removeprefix("method.").partition(".")
-            if section in ("separate", "weights") and f"{section}.{name}" not in acts:
-                raise ValueError(
-                    f"{key} cannot change after training: it acts in training; use when=train"
-                )
+        check_trained_settings(config, "separate", acts)
     rank, separate = config.method.weights.rank, late.method.separate
     if rank and (separate.control == "permuted" or separate.scale != 1):
         raise ValueError(

@@ -1,6 +1,8 @@
 """What the embedded world's judge sees: ``evaluation.detector=judge``."""
 
-from conf.spec import Metric, MetricSpec
+from conf.spec import AT_LEAST, Metric, MetricSpec
+
+SCENES = AT_LEAST[:4]  # A scene has four shapes at most
 
 METRIC = MetricSpec(
     outputs=(
@@ -15,11 +17,13 @@ METRIC = MetricSpec(
         Metric("pattern_rate", "Patterns right", "higher", "share"),
         Metric("count_rate", "Numbers right", "higher", "share"),
         Metric("extra_objects", "Extra objects", "lower", "per image"),
+        *SCENES,
     ),
     by_split=("success",),
     conditional=(
         *("relation_rate", "relation_given_success"),
         *("size_rate", "pattern_rate", "count_rate"),
+        *(metric.key for metric in SCENES),
     ),
     measured=lambda evaluation: evaluation.detector == "judge",
 )

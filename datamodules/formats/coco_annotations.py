@@ -26,6 +26,7 @@ from datamodules.formats.coco_entries import (
     mask_size,
     name_of,
     numbers_first,
+    other_form,
     reach,
     size_of,
 )
@@ -53,7 +54,7 @@ class CocoReader(Reader):
     the image as it is read.
     """
 
-    version = 2
+    version = 3
 
     def __init__(
         self, root: str | Path, split: str, min_phrases: int = 0, *, layout: str = "auto"
@@ -288,6 +289,9 @@ class CocoReader(Reader):
                             detail += f", which is {' and '.join(several[entry.category])}"
                     else:
                         record.annotations.append(NamedEntry(label, entry))
+                        if entry.odd_color:
+                            detail = f"image {entry.image}, {entry.what}: {entry.odd_color}"
+                            problems.add("colour that is no word", path, f"{detail}: left out")
             if wrong:
                 problems.add(wrong, path, detail)
                 self.fates[wrong] += thing
@@ -343,6 +347,7 @@ class CocoReader(Reader):
 
 
 def _hashable(key: Any) -> int | str | None:
+    key = other_form(key) if isinstance(key, float) else key
     return key if isinstance(key, int | str) else None
 
 
@@ -358,13 +363,19 @@ def _add_caption(
     words = " ".join(text.split()) if isinstance(text, str) else ""
     if words:
         relation, phrases = said
+        if relation is not None and not isinstance(relation, str):
+            told = json.dumps(relation)[:40]
+            problems.add("relation that is no word", path, f"{what}: {told}: left out")
+            relation = None
         try:
             known = msgspec.convert(phrases or (), Phrases) if words == text else ()
         except msgspec.ValidationError:  # Other tools may mean something else by the word
             known = ()
         record.captions.append(Caption(words, relation, known))
-    else:
+    elif text is None or isinstance(text, str):
         problems.add("blank caption", path, what)
+    else:
+        problems.add("caption that is no text", path, f"{what}: {str(text)[:40]}")
 
 
 def _name_objects(record: Record) -> list[Caption]:

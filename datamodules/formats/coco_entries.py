@@ -4,6 +4,7 @@ files were read."""
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -55,7 +56,8 @@ KINDS: Mapping[str, type[msgspec.Struct]] = {"images": ListedImage, "annotations
 class Entry(msgspec.Struct, gc=False):
     """What is kept of an annotation: ``caption`` and what comes with it are None where it has none,
     ``outline`` of what is no object. ``box`` and ``color`` are JSON. ``odd`` is an
-    iscrowd that says neither yes nor no; what has one has no ``outline``."""
+    iscrowd that says neither yes nor no; what has one has no ``outline``. ``odd_color`` is a colour
+    that is no word; what has one has no ``color``."""
 
     key: Any
     image: Any
@@ -69,6 +71,7 @@ class Entry(msgspec.Struct, gc=False):
     outline: Outline | None = None
     box: str = ""
     color: str = "null"
+    odd_color: str = ""
 
     @property
     def what(self) -> str:
@@ -104,7 +107,7 @@ class Lists:
         for category in self.categories:
             key, name = category.get("id"), category.get("name")
             if isinstance(key, int | str) and isinstance(name, str) and name.strip():
-                names.setdefault(key, set()).add(name)
+                names.setdefault(key, set()).add(" ".join(name.split()))
         several = {key: sorted(given) for key, given in names.items() if len(given) > 1}
         return {key: min(given) for key, given in names.items() if key not in several}, several
 
@@ -142,8 +145,11 @@ def keep(given: Annotation | dict[str, Any], text: str = "") -> Entry:
         entry.outline = outline(segmentation, text)
         entry.box = text_of_numbers(text, "bbox", "[") or compact_json(box)
     color = one.attributes.get("color") if isinstance(one.attributes, dict) else None
-    if color is not None:
-        entry.color = compact_json(color)
+    if isinstance(color, str):
+        if tidy := " ".join(color.split()):
+            entry.color = compact_json(tidy)
+    elif color is not None:
+        entry.odd_color = f"color is {compact_json(color)[:40]}"
     return entry
 
 
@@ -195,8 +201,12 @@ class ImagesById(dict[int | str, Record]):
     def add(self, key: Any, name: Any, path: Path, problems: Problems) -> Record | None:
         """The image of an id, which is new or was added before; None where it has no id or no
         name. ``path`` is the file that lists it."""
+        key = other_form(key) if isinstance(key, float) else key  # 1.0 is 1
         if not isinstance(key, int | str) or not isinstance(name, str) or not name:
             problems.add("image without id or file name", path, f"id {key!r}, file_name {name!r}")
+            return None
+        if not is_path(name):
+            problems.add("file name that no file can have", path, f"image {key}: {name[:80]!r}")
             return None
         record = self.get(key)
         known = None if record is not None else self.get(other_form(key) or key)
@@ -205,6 +215,14 @@ class ImagesById(dict[int | str, Record]):
         if record is None:
             record = self[key] = Record(key, Path(name))
         return record
+
+
+def is_path(name: str) -> bool:
+    """Whether a file can have a name: no NUL, and nothing that no encoding has."""
+    try:
+        return "\0" not in name and (name.isascii() or bool(os.fsencode(name)))
+    except UnicodeEncodeError:
+        return False
 
 
 def other_form(key: Any) -> int | str | None:
@@ -233,7 +251,7 @@ def size_of(image: ListedImage) -> tuple[int, int]:
     """(width, height), 0 where the files do not say it, or not in numbers."""
     try:
         width, height = (float(side or 0) for side in (image.width, image.height))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return 0, 0
     known = width >= 1 and height >= 1 and math.isfinite(width + height)
     return (int(width), int(height)) if known else (0, 0)

@@ -61,6 +61,9 @@ class Outline(msgspec.Struct, gc=False):
         return ("", wrong) if wrong else (self.text, "")
 
 
+PAIRS = "polygon of points [[x, y], …], expected [[x, y, x, y, …]]"
+
+
 def outline_of_text(text: msgspec.Raw | None) -> Outline:
     """`outline` of the JSON of a segmentation, whose numbers are kept as they are written; None
     stands for no segmentation."""
@@ -83,7 +86,7 @@ def outline(segmentation: Any, source: str = "") -> Outline:
         whole = parts == segmentation
         ends = None if whole else _ends(segmentation)
         if not parts:
-            return Outline("", "degenerate polygon", None, ends)
+            return Outline("", _name_fault(segmentation), None, ends)
         bounds = _bounds(parts)
         text = (whole and text_of_numbers(source, "segmentation", "[[")) or compact_json(parts)
         return Outline(text, "", bounds, ends, slight=_slight(parts, bounds))
@@ -104,7 +107,7 @@ def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
     """
     if isinstance(segmentation, list) and segmentation:
         if not (parts := _polygons(segmentation)):
-            return None, "degenerate polygon"
+            return None, _name_fault(segmentation)
         wrong = _misplaced(_bounds(parts), width, height) or _find_empty(parts, width, height)
         return (None, wrong) if wrong else (parts, "")
     if not isinstance(segmentation, dict) or not isinstance(segmentation.get("counts"), list | str):
@@ -150,6 +153,18 @@ def _polygons(segmentation: list[Any]) -> list[list[float]]:
         for part in parts
         if isinstance(part, list) and len(part) >= 6 and len(part) % 2 == 0 and _all_numbers(part)
     ]
+
+
+def _name_fault(segmentation: list[Any]) -> str:
+    """What is wrong with polygons of which none has an area."""
+    points = [
+        part[0] if part[:1] and isinstance(part[0], list) else part
+        for part in segmentation
+        if isinstance(part, list)
+    ]
+    if len(segmentation) == len(points) and all(len(p) == 2 and _all_numbers(p) for p in points):
+        return PAIRS
+    return "degenerate polygon"
 
 
 def _all_numbers(part: list[Any]) -> bool:

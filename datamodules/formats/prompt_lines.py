@@ -24,8 +24,11 @@ from datamodules.formats.prompt_forms import (
 )
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
+# Halves of surrogate pairs, which no file of results can hold
+HALVES = re.compile("[\ud800-\udfff]")
 # Seeds of a user's own prompts: as many as a set has places
 SEEDS = 1_000_000
+LINE_END = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 T2I_NAME = re.compile(
     r"(color|shape|texture|spatial|3d_spatial|numeracy|non_spatial|complex)(?:_(train|val))?"
     r"(?:_(seen|unseen|spatial|action|spatialaction))?"
@@ -119,6 +122,7 @@ def _own(line: str, stem: str, tagger: Tagger) -> PromptRecord:
     category = _words(content, "category") if "category" in content else stem
     name, seed = content.get("id", ""), content.get("seed")
     _expect(type(name) in (int, str), f"id {name!r}: expected a number or words")
+    _expect(not HALVES.search(str(name)), f"id {name!r}: half a character; write it whole")
     good = seed is None or (type(seed) is int and 0 <= seed < SEEDS)
     _expect(good, f"seed {seed!r}: expected a whole number from 0 to {SEEDS - 1}")
     wanted = _wanted(content["wanted"], category) if content.get("wanted") is not None else None
@@ -161,7 +165,14 @@ def _words(content: dict[str, Any], key: str) -> str:
     value = content.get(key)
     if not isinstance(value, str) or not value.strip():
         raise BadLine(f"{key} missing", f"{key!r} is {value!r}: give it some words")
-    return value
+    _expect(not HALVES.search(value), f"{key!r} is {value!r}: half a character; write it whole")
+    return keep_on_one_line(value)
+
+
+def keep_on_one_line(text: str) -> str:
+    """A text with a blank for each character that ends a line: a prompt is one line, as a caption
+    is, and the places of its words stay."""
+    return LINE_END.sub(" ", text)
 
 
 def _phrases(text: str, phrases: Any) -> tuple[Span, ...]:
@@ -170,7 +181,7 @@ def _phrases(text: str, phrases: Any) -> tuple[Span, ...]:
         isinstance(phrases, list) and all(isinstance(phrase, str | list) for phrase in phrases),
         f"phrases {phrases!r}: expected a list of words or of [start, end]",
     )
-    words = [phrase for phrase in phrases if isinstance(phrase, str)]
+    words = [keep_on_one_line(phrase) for phrase in phrases if isinstance(phrase, str)]
     spans: list[Span] = []
     for word, span in zip(words, find_words(text, [[word] for word in words]), strict=True):
         if span is None or not word.strip():

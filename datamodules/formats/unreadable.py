@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 # How files begin -> what they are, and the cure
@@ -22,6 +23,8 @@ def explain_unreadable(path: Path, error: Exception, cure: str = "download it ag
     try:
         with open(path, "rb") as file:
             head = file.read(64).removeprefix(b"\xef\xbb\xbf").lstrip()
+            file.seek(-min(file.seek(0, os.SEEK_END), 64), os.SEEK_END)
+            tail = file.read().rstrip()
     except OSError:
         return str(error)
     if not head:
@@ -29,4 +32,6 @@ def explain_unreadable(path: Path, error: Exception, cure: str = "download it ag
     for beginning, what in BEGINNINGS.items():
         if head.startswith(beginning):
             return what
-    return f"{error}: {cure}"
+    # What was cut off hardly ever ends so
+    by_hand = "correct it there, or " if tail.endswith((b"}", b"]")) else ""
+    return f"{error}: {by_hand}{cure}"

@@ -15,7 +15,11 @@ phrase and which are verbs (`runs`); the others are described in `nouns` and `as
     verbs             verbs of captions; their forms are made by rule, ``irregular`` participles;
                       ``pure_verbs``: which are nothing else
     nouns_like_verbs  plurals that look like third persons; ``verbs_above_all``: which of them are
-                      verbs in doubt; ``verbs_with_directions``: before one of ``directions``
+                      verbs in doubt; ``verbs_with_directions``: before one of ``directions``;
+                      ``verbs_of_ways``: before one of ``ways``
+    agents, animals   singulars that do things, besides the words for people and animals
+    with_agents       what may follow an agent before its verb ("man in hat cuts cake"), where none
+                      of ``ends_of_agents`` stands between
     seeing            verbs of whose object a verb may follow ("watch a plane fly")
     groups            words before "of" after which a singular means several; ``collectives``:
                       singulars that do ("a family enjoy")

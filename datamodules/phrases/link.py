@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -21,9 +21,9 @@ from datamodules.phrases.categories import (
 )
 from datamodules.phrases.lexicon import BREAKS, LISTS, NOUNS_IN_ING, word_set
 from datamodules.phrases.nouns import aside_spans
-from datamodules.phrases.quantities import PART, Quantity, quantity
+from datamodules.phrases.quantities import CERTAIN, PART, Quantity, quantity
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
-from datamodules.phrases.telling_apart import are_told_apart
+from datamodules.phrases.telling_apart import are_told_apart, is_placed
 
 # Colour, where the data set knows it, and category
 Name = tuple[str | None, str]
@@ -56,11 +56,13 @@ EXPRESSION = "part of another expression"
 FIRST_WORD = "before another noun of its phrase"
 NO_NOUN = "no noun here"
 AMBIGUOUS = "of several categories"
+COLORLESS = "without the colour of its object"
 SINGULAR = "a singular among several objects"
 NUMBER = "a number smaller than that of the objects"
 SOME = "some of several objects"
+ORDER = "a certain one of several objects"
 # Which of them ``data.singular`` decides on
-BY_SETTING = frozenset({SINGULAR, NUMBER, SOME})
+BY_SETTING = frozenset({SINGULAR, NUMBER, SOME, ORDER})
 
 
 def link(
@@ -94,7 +96,8 @@ def link(
       of them; or "none", and the words are left out. "One of the dogs" is a singular.
     * A number means all objects where there are as many, or fewer: the annotations, or the crop,
       lack the rest. Where there are more, ``singular`` decides as above, on as many as it says. So
-      it does on "some of the dogs", which "one" leaves out: nothing says which.
+      it does on "some of the dogs", "every other dog" and "the third dog", which "one" leaves out:
+      nothing says which.
     * ``tagger`` finds the noun phrases.
     """
     return link_or_say_why(caption, instances, singular, tagger).phrases
@@ -124,15 +127,20 @@ def link_or_say_why(
     for name, of_name in mentions.items():
         forms = {_plain(caption[start:end]) for start, end, _ in of_name}
         wanted = [_quantity(caption, mention) for mention in of_name]
-        in_turn = len(of_name) == len(objects[name]) and len(forms) == 1 and set(wanted) == {1}
+        if wanted == [1] and is_placed(caption[of_name[0].end :]):
+            wanted = [CERTAIN]
+        in_turn = (
+            len(of_name) == len(objects[name]) and len(forms) == 1 and {1, CERTAIN} >= {*wanted}
+        )
         in_turn = in_turn and not are_told_apart(caption, of_name)
         for i, (start, end, _) in enumerate(of_name):
             meant = objects[name][i : i + 1] if in_turn else objects[name]
             number = wanted[i]
-            if number == PART or (isinstance(number, int) and number < len(meant)):
+            few = number == CERTAIN and len(meant) > 1
+            if few or number == PART or (isinstance(number, int) and number < len(meant)):
                 meant = _meant_by_few(meant, number, singular, len(of_name))
                 if not meant:
-                    reason = {PART: SOME, 1: SINGULAR}.get(number, NUMBER)
+                    reason = {PART: SOME, CERTAIN: ORDER, 1: SINGULAR}.get(number, NUMBER)
                     left_out[start] = (caption[start:end], reason)
             if meant:
                 mask = torch.stack([instance.mask for instance in meant]).any(0)
@@ -176,7 +184,7 @@ def _meant_by_few(
 
 
 def _readings(
-    caption: str, names: Iterable[Name], tagger: Tagger, left_out: dict[int, tuple[str, str]]
+    caption: str, names: Collection[Name], tagger: Tagger, left_out: dict[int, tuple[str, str]]
 ) -> list[Mention]:
     """All that may be named, overlapping or not; words that two names claim are nobody's. Those
     that name nothing are added to ``left_out``, by where they start, with the reason."""
@@ -210,6 +218,13 @@ def _readings(
                 left_out[start] = (match.group(), reason)
             nobody = bool(aside) or reason in (AMBIGUOUS, FIRST_WORD)
             own[start, end] = Mention(start, end, None if nobody else name)
+    named = {mention.name for mention in own.values()}
+    for name in names:
+        if name[0] and name not in named and (None, name[1]) not in names:
+            for match in _pattern((None, name[1])).finditer(caption):
+                start, end = match.span()
+                if not any(s <= start and end <= e for s, e in readings | own):
+                    left_out.setdefault(start, (match.group(), COLORLESS))
     return list((readings | own).values())
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from datamodules.phrases.lexicon import BREAKS, LISTS, word_set
 
-ALL, PART = "all", "part"
-# A number, all there are, or a part of which nothing says how large it is
+ALL, PART, CERTAIN = "all", "part", "certain"
+# A number, all there are, a part of which nothing says how large it is, or a certain one that is
+# told by its place in an order
 Quantity = int | str
 
 _WORDS = """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
@@ -17,7 +18,10 @@ NUMBERS = {word: i for i, word in enumerate(_WORDS.split(), start=1)} | {"both":
 # Before "of"
 GROUPS_OF = {"pair": 2, "duo": 2, "trio": 3}
 OF_ALL = word_set("each all any none every everyone")
-PARTS_OF = word_set("some most many few several half part rest majority")
+PARTS_OF = word_set("some most many few several half part rest majority either")
+ORDINALS = word_set("""second third fourth fifth sixth seventh eighth ninth tenth 2nd 3rd 4th 5th
+next last another other latter former middle left right leftmost rightmost nearest closest farthest
+furthest smaller smallest shorter shortest tiniest first 1st""")
 EACH = word_set("each every")
 SEVERAL = word_set("all many several few multiple numerous various these those")
 ONE = word_set("a an another this that")
@@ -31,11 +35,12 @@ def quantity(before: Sequence[str], several: bool) -> Quantity:
     ``several``: whether its form is a plural.
     A bare or definite plural means all, a bare or definite singular one; "one of the two dogs" one,
     "each dog" all, "some of the dogs" a part; "a herd of zebra" and "many zebra" all of them; of
-    "two or three dogs" nothing is known but that they are several: all.
+    "two or three dogs" nothing is known but that they are several: all. "The third dog" and "the
+    other dog" are `CERTAIN` ones, "every third dog" and "the other dogs" a part.
     """
     found: Quantity | None = None
     words = list(before[-WINDOW:])
-    definite = False
+    definite = ordered = False
     while words:
         word = words.pop()
         number = int(word) if word.isascii() and word.isdigit() else NUMBERS.get(word)
@@ -44,14 +49,30 @@ def quantity(before: Sequence[str], several: bool) -> Quantity:
         if number is not None and found is None:
             vague = words[-1:] in (["or"], ["to"], ["-"])
             found = ALL if vague or number == 0 else number
-        elif word in EACH or word in SEVERAL:
+        elif _is_part(word, words, definite, several):
+            found = found or PART
+        elif word in EACH:
+            found = found or (PART if ordered else ALL)
+        elif word in SEVERAL:
             found = found or ALL
+        elif word in ORDINALS:
+            ordered = True
         elif word in ONE:
             found = found or (ALL if several else 1)
         elif word not in LISTS["determiners"] and (word in BREAKS or not word[0].isalnum()):
             break
         definite = definite or word in LISTS["determiners"]
+    if ordered and found in (None, 1, ALL):
+        return PART if several else CERTAIN
     return found or (ALL if several else 1)
+
+
+def _is_part(word: str, before: Sequence[str], definite: bool, several: bool) -> bool:
+    """Whether a word means a part: "half the dogs" but "a half eaten pizza", "most dogs" but "the
+    most beautiful dogs"."""
+    if word == "most":
+        return several and before[-1:] != ["the"]
+    return word == "either" or (word == "half" and definite)
 
 
 def _of(words: list[str], definite: bool, several: bool, found: Quantity | None) -> Quantity:

@@ -109,6 +109,10 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
     if text == "set" and _precedes_of(tokens, i):
         return False
     if _is_participle(text):
+        if run and text in LISTS["verbs"] and _object_follows(tokens, i):  # "men cut cake"
+            last = tokens[run[-1]].text
+            several = is_plural(last) and last not in LISTS["first_plurals"]
+            return several or (_is_person(last) and _is_joined(tokens, run))
         if run:
             return not follows
         return not follows or before in LISTS["auxiliaries"]
@@ -116,12 +120,20 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
         if after_verb_word and before in LISTS["singular_subjects"]:
             return True
         if not run:
+            if i > 1 and is_adverb(before) and _is_agent(tokens[i - 2].text):
+                return True  # "Man gently pets cat"
             return _determiner_follows(tokens, i) or (finite and _follows_verb(tokens, i))
         last = tokens[run[-1]].text
         if last not in LISTS["adjectives_like_nouns"] and not _has_noun(tokens, run):
             return False
-        if _is_living(last) and not is_plural(last) and not _noun_follows(tokens, i):
-            return True  # "A woman drinks from a cup"
+        if _is_agent(last) and (not _noun_follows(tokens, i) or _object_follows(tokens, i)):
+            return True  # "A woman drinks from a cup", "woman pours tea"
+        if text == "sets" and last in LISTS["before_set"]:
+            return False
+        if text in LISTS["verbs_of_ways"] and _way_follows(tokens, i):
+            return not is_plural(last)  # "the river winds through", "the sun sets over"
+        if not finite and _object_follows(tokens, i) and _is_told_of_one(tokens, i):
+            return True  # "Man in hat cuts cake"
         if text in LISTS["verbs_with_directions"] and _direction_follows(tokens, i):
             return not is_plural(tokens[run[-1]].text)
         if _is_singular(tokens, run) or _determiner_follows(tokens, i):
@@ -154,6 +166,8 @@ def _is_verb(tokens: list[Token], run: list[int], i: int, finite: bool) -> bool:
             _is_joined(tokens, run) and not follows or _plural_at(tokens, i + 1)
         ):
             return True  # "A cow and her calf stand", "A couple feed pigeons"
+        if _is_person(noun.text) and _is_joined(tokens, run) and _object_follows(tokens, i):
+            return True  # "Man and woman share umbrella"
         if _is_seen_to(tokens, run, i):
             return True
         # "An onion and a carrot lie on a board", but "a sofa and a tv stand in a room"
@@ -183,6 +197,11 @@ def _is_verb_by_place(tokens: list[Token], run: list[int], i: int) -> bool:
         return is_plural(last) and _determiner_follows(tokens, i)
     if last in LISTS["first_plurals"] or last.endswith(("'s", "\u2019s")):
         return False
+    if _is_person(last) or last in LISTS["agents"]:  # "woman texts friend", "man hoses down"
+        after = tokens[i + 1].text if i + 1 < len(tokens) else ""
+        stands = after in LISTS["verbs"] and i + 2 < len(tokens)  # "student desks stand in"
+        if after in LISTS["directions"] or (_object_follows(tokens, i) and not stands):
+            return True
     # "A truck hauls lumber", "the truck hauls a boat", "seagulls circles above"
     return (
         _is_singular(tokens, run)
@@ -200,6 +219,7 @@ def _follows_verb(tokens: list[Token], i: int) -> bool:
     ends = i + 1 == len(tokens) or not tokens[i + 1].text[0].isalnum()
     return (
         text not in LISTS["nouns_like_verbs"]
+        or (_object_follows(tokens, i) and not _plural_at(tokens, i + 1))  # "and cuts cake"
         or _determiner_follows(tokens, i)
         or (text in LISTS["verbs_above_all"] and (ends or not _noun_follows(tokens, i)))
         or (
@@ -260,6 +280,48 @@ def _is_person(text: str) -> bool:
 
 def _is_living(text: str) -> bool:
     return _is_person(text) or text in _animals()
+
+
+def _is_agent(text: str) -> bool:
+    """Whether a singular names whoever does something: a person, an animal."""
+    return not is_plural(text) and (
+        _is_living(text) or text in LISTS["agents"] or text in LISTS["animals"]
+    )
+
+
+def _is_told_of_one(tokens: list[Token], i: int) -> bool:
+    """Whether what stands before ``i`` is one agent and what belongs to it, without a verb: "man in
+    hat", "woman wearing dress"."""
+    start = 1 if is_in(tokens[0], "determiners") else 0
+    for j in range(start, i - 1):
+        after = tokens[j + 1].text
+        if after in LISTS["with_agents"] or (after.endswith("ing") and after not in NOUNS_IN_ING):
+            ends = LISTS["ends_of_agents"]
+            return _is_agent(tokens[j].text) and not any(t.text in ends for t in tokens[j + 1 : i])
+        if is_in(tokens[j], "function"):
+            return False
+    return False
+
+
+def _object_follows(tokens: list[Token], i: int) -> bool:
+    """Whether the next word is a noun or an adjective by itself: no form of a verb that follows a
+    noun ("baby swings hang", "hands holding", "boots made")."""
+    if not _noun_follows(tokens, i):
+        return False
+    text = tokens[i + 1].text
+    if text in LISTS["pictures"] or text in third_persons():
+        return text in LISTS["nouns_like_verbs"]
+    if text.endswith("ing") and text not in NOUNS_IN_ING:
+        return _noun_follows(tokens, i + 1) and text in LISTS["compounds_in_ing"]
+    if _is_participle(text):
+        return _noun_follows(tokens, i + 1)
+    if text in LISTS["verbs"] and third_person(text) not in LISTS["nouns_like_verbs"]:
+        return _noun_follows(tokens, i + 1)  # "crosses finish line"
+    return True
+
+
+def _way_follows(tokens: list[Token], i: int) -> bool:
+    return i + 1 < len(tokens) and is_in(tokens[i + 1], "ways")
 
 
 def _plural_at(tokens: list[Token], i: int) -> bool:

@@ -15,6 +15,8 @@ ARTICLES = word_set("a an the one other another each every this that these those
 PLACES = word_set(
     "left right top bottom front back foreground background middle center centre first second"
 )
+# Of these, where what stands out is not
+SIDES = word_set("left right background")
 CLAUSES = word_set("who that which whose with without in on at wearing holding is has")
 
 
@@ -42,6 +44,13 @@ def are_told_apart(caption: str, mentions: Sequence[Named]) -> bool:
     if any(PLACES.intersection(words) for words in after):
         return True
     return any(words and _begins_clause(words[0]) for words in after[:-1])
+
+
+def is_placed(after: str) -> bool:
+    """Whether the words right ``after`` a mention say that it is on a side: "on the far left"."""
+    words = WORD.findall(after.lower())[:4]
+    placed = words[:1] in (["on"], ["at"], ["to"], ["in"]) and words[1:2] == ["the"]
+    return placed and not SIDES.isdisjoint(words[2:])
 
 
 def _before(text: str) -> tuple[str, ...]:

@@ -135,6 +135,42 @@ class _CaptureReader:
         self.maps.by_site[site.name] = maps.unflatten(-1, size)
 
 
+class PixelCapture(MapHook):
+    """Captures at self-attention ``sites`` what pixels attend to, the mean over heads, while
+    attached; of ``samples`` samples, read as by `Capture`."""
+
+    def __init__(self, sites: Sequence[Site], samples: int) -> None:
+        self.sites, self.samples = list(sites), samples
+        self.by_site: dict[str, Tensor] = {}
+
+    def begin(self) -> _PixelReader:
+        self.by_site = {}
+        return _PixelReader(self.samples, self.by_site)
+
+    def mean(self) -> Tensor:
+        """The mean over sites, [B, pixels, pixels]: the row of a pixel holds its attention to all
+        pixels. The sites have to be of one level."""
+        return torch.stack(list(self.by_site.values())).mean(0)
+
+
+class _PixelReader:
+    """One forward pass of a `PixelCapture`."""
+
+    keep_heads = False
+
+    def __init__(self, samples: int, by_site: dict[str, Tensor]) -> None:
+        self.samples, self.by_site = samples, by_site
+
+    def token_weights(self, key: Tensor) -> Tensor:
+        """[samples, pixels, pixels]: each pixel is an object of its own."""
+        pixels = key.shape[2]
+        return torch.eye(pixels, device=key.device).expand(self.samples, pixels, pixels)
+
+    def store(self, site: Site, maps: Tensor, forward: ForwardContext) -> None:
+        if not forward.replay:
+            self.by_site[site.name] = maps
+
+
 def token_weights(token_indices: Sequence[Sequence[Sequence[int]]], length: int) -> Tensor:
     """float32 [B, length, objects]: 1/n at an object's n ``token_indices``, a column of zeros where
     it has none. With it a product gives the mean over an object's tokens."""

@@ -76,7 +76,7 @@ class GateRecord:
             if gate.requires_grad:
                 self._watch_gradient(site.name, gate, free)
         gate, timesteps = gate.detach(), forward.timesteps
-        if self.conditional_half:
+        if self.conditional_half and not forward.conditional:
             half = len(gate) // 2
             gate = gate[half:]
             free = free if len(free) == 1 else free[half:]

@@ -135,6 +135,11 @@ class Gates(nn.Module, GateHook):
                 if config.mode == "learned":
                     self.thresholds[key] = nn.Parameter(torch.logit(torch.tensor(config.threshold)))
 
+    @property
+    def skips_blank(self) -> bool:
+        """As `GateHook`'s: no, while gates of all rows are recorded."""
+        return self.record is None or self.record.conditional_half
+
     def parameter_count(self) -> int:
         return sum(p.numel() for p in self.parameters())
 
@@ -147,10 +152,11 @@ class Gates(nn.Module, GateHook):
 
     def weight(
         self, site: Site, hidden: Tensor, context: Tensor, forward: ForwardContext
-    ) -> Tensor:
+    ) -> Tensor | None:
         if self.watch_only:
             with torch.enable_grad():
-                return self._weigh(site, hidden.detach(), context.detach(), forward).detach()
+                gate = self._weigh(site, hidden.detach(), context.detach(), forward).detach()
+            return gate if self.config.acts_in_training else None
         return self._weigh(site, hidden, context, forward)
 
     def _weigh(

@@ -16,7 +16,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -30,7 +30,18 @@ from lightning_modules.attention.sites import Site, halved
 
 REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
 ATTRIBUTE = "_attention_hooks"
+# Part of a processor's name -> the call that takes it out
+CAUSES = {
+    "IPAdapter": "the pipeline's unload_ip_adapter()",
+    "Sliced": "the pipeline's disable_attention_slicing()",
+    "Fused": "unfuse_qkv_projections()",
+}
 CURE = "take the method out with its remove(), undo that, and install() it again"
+
+
+def has_hooks(model: nn.Module) -> bool:
+    """Whether anything is attached to the model."""
+    return ATTRIBUTE in model.__dict__
 
 
 class AttentionHook:
@@ -78,10 +89,16 @@ class GateHook(AttentionHook):
 
     rule: str = "exact"
 
+    @property
+    def skips_blank(self) -> bool:
+        """Whether it may be left out where a text of zeros stands for no prompt
+        (`ForwardContext.split_guidance`)."""
+        return True
+
     def weight(
         self, site: Site, hidden: Tensor, context: Tensor, forward: ForwardContext
-    ) -> Tensor:
-        """[B, N, T] >= 0 for ``hidden`` [B, N, C] and ``context`` [B, T, D]."""
+    ) -> Tensor | None:
+        """[B, N, T] >= 0 for ``hidden`` [B, N, C] and ``context`` [B, T, D]; None to look on."""
         raise NotImplementedError
 
 
@@ -130,6 +147,32 @@ class ForwardContext:
     processors: Mapping[str, Any] = field(default_factory=dict)
     replay: bool = False
     ran: set[str] = field(default_factory=set)  # The sites whose layers ran in it
+    # Whether its rows are the conditional half of a batch with guidance alone
+    conditional: bool = False
+    # A context, and what `split_guidance` gave for it: layers share both
+    _split: tuple[Tensor, tuple[Tensor, ForwardContext] | None] | None = None
+
+    def split_guidance(self, context: Tensor) -> tuple[Tensor, ForwardContext] | None:
+        """The second half of ``context`` [B, T, D] and the pass of these rows alone, where the
+        first half is zeros (SDXL's empty prompt), else None.
+
+        Without a bias the values of zeros are zeros: what attends to them gets zeros, whatever its
+        logits and gates are.
+        """
+        if self._split is None or self._split[0] is not context:
+            half, found = len(context) // 2, None
+            if len(context) == 2 * half and not bool(context[:half].any()):
+
+                def second(rows: Tensor | None) -> Tensor | None:
+                    return rows if rows is None or len(rows) == 1 else rows[half:]
+
+                timesteps, masked_out = second(self.timesteps), second(self.masked_out)
+                alone = replace(
+                    self, timesteps=timesteps, masked_out=masked_out, conditional=True, _split=None
+                )
+                found = context[half:], alone
+            self._split = context, found
+        return self._split[1]
 
     def map_size(self, site: Site, pixels: int) -> tuple[int, int]:
         """Height and width of a site's maps. Raises ValueError when ``pixels`` fit none."""
@@ -185,8 +228,12 @@ class HookManager(NotPickled):
     def _check(self, hook: AttentionHook, name: str, processor: str) -> None:
         """Raises ValueError where ``hook`` cannot be at the site ``name``."""
         if name not in self.stock and processor not in REPLACEABLE:
-            cure = "take out what put it there (IP-Adapter, fused projections)"
-            raise ValueError(f"{name} has the processor {processor}: expected a stock one; {cure}")
+            causes = (cause for word, cause in CAUSES.items() if word in processor)
+            cure = next(causes, "set_default_attn_processor() puts stock ones in their places")
+            raise ValueError(
+                f"{name} has the processor {processor}: expected a stock one; take out what put it "
+                f"there: {cure}"
+            )
         for single in (GateHook, TokenHook):
             for other in self.hooks:
                 if (
@@ -351,6 +398,23 @@ def _stock_processor(layer: Any) -> Any:
     return processor
 
 
+def _leave_out_blank(
+    attn: nn.Module, state: SiteState, forward: ForwardContext, context: Tensor
+) -> tuple[Tensor, ForwardContext] | None:
+    """`ForwardContext.split_guidance` where gates act and nothing else asks for the rows of
+    zeros."""
+    asked = (
+        state.gates is None
+        or not attn.is_cross_attention
+        or not state.gates.skips_blank
+        or state.tokens is not None
+        or any(2 * reader.samples != len(context) for reader in state.readers)
+        or getattr(attn.to_v, "bias", None) is not None
+        or torch.is_grad_enabled()
+    )
+    return None if asked else forward.split_guidance(context)
+
+
 class SiteProcessor(NotPickled):
     """The stock attention of a layer, with what the hooks at its site do. A plain class: it owns no
     weights.
@@ -372,10 +436,15 @@ class SiteProcessor(NotPickled):
         temb: Tensor | None = None,
     ) -> Tensor:
         forward, state = self.manager.state_at(self.site)
-        batch, pixels, _ = hidden_states.shape
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         if encoder_hidden_states is not None and attn.norm_cross:
             context = attn.norm_encoder_hidden_states(context)
+        queried, blank = hidden_states, 0  # Rows that attend, how many before them get zeros
+        if attention_mask is None and (split := _leave_out_blank(attn, state, forward, context)):
+            context, forward = split
+            blank = len(context)
+            queried = hidden_states[blank:]
+        batch, pixels, _ = queried.shape
         bias = None
         if attention_mask is not None:
             bias = attn.prepare_attention_mask(attention_mask, context.shape[1], batch)
@@ -383,7 +452,7 @@ class SiteProcessor(NotPickled):
         weight, rule = None, "exact"
         if state.gates is not None:
             rule = state.gates.rule
-            weight = state.gates.weight(self.site, hidden_states, context, forward)  # [B, N, T]
+            weight = state.gates.weight(self.site, queried, context, forward)  # [B, N, T]
         if state.tokens is not None:
             size = forward.map_size(self.site, pixels)
             context, weight, bias = state.tokens.append(context, weight, bias, size)
@@ -391,7 +460,7 @@ class SiteProcessor(NotPickled):
         def heads(x: Tensor) -> Tensor:  # [B, L, heads * d] -> [B, heads, L, d]
             return x.view(batch, -1, attn.heads, x.shape[-1] // attn.heads).transpose(1, 2)
 
-        query = heads(attn.to_q(hidden_states))
+        query = heads(attn.to_q(queried))
         key = heads(attn.to_k(context))
         value = heads(attn.to_v(context))
         if attn.norm_q is not None:
@@ -405,6 +474,8 @@ class SiteProcessor(NotPickled):
         if state.readers:
             self._read_maps(state.readers, forward, query, key, weight, bias, rule)
         out = out.transpose(1, 2).reshape(batch, pixels, -1).to(query.dtype)
+        if blank:
+            out = torch.cat([torch.zeros_like(out), out])
         out = attn.to_out[1](attn.to_out[0](out))
         if attn.residual_connection:
             out = out + hidden_states

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_modules.attention import Site, sites
 from lightning_modules.backbone.autoencoder import Autoencoder
-from lightning_modules.backbone.configs import BackboneConfigs, read_configs
+from lightning_modules.backbone.configs import BackboneConfigs, explain_failure, read_configs
 from lightning_modules.backbone.offloading import execution_device
 from lightning_modules.backbone.quiet import quiet_loading
 from lightning_modules.backbone.text import TextCondition, TextEncoders
@@ -55,7 +55,7 @@ class Backbone(BackboneConfigs):
             try:
                 read_configs(path, revision)
             except ImportError as error:
-                raise _explain(path, error) from error
+                raise FileNotFoundError(explain_failure(path, error)) from error
         try:
             with quiet_loading():
                 pipeline = DiffusionPipeline.from_pretrained(
@@ -66,7 +66,7 @@ class Backbone(BackboneConfigs):
                     add_watermarker=False,
                 )
         except (OSError, ValueError, ImportError, NotImplementedError) as error:
-            raise _explain(path, error) from error
+            raise FileNotFoundError(explain_failure(path, error)) from error
         return cls(pipeline, path, revision)
 
     @property
@@ -113,18 +113,3 @@ class Backbone(BackboneConfigs):
         """The diffusers pipeline, every part in the dtype that it was loaded in."""
         self.vae.to(self.dtype)
         return self.pipeline
-
-
-def _explain(path: str, error: Exception) -> FileNotFoundError:
-    """One line on what loading from ``path`` raised."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    failed = f"backbone.path={path!r} cannot be loaded"
-    # What transformers falls back to where it cannot read sentencepiece's file
-    if "tiktoken" in reason:
-        cure = "T5's tokenizer needs sentencepiece: pip install -e .[pixart]"
-        return FileNotFoundError(f"{failed}: {cure}")
-    if "torchsde" in reason:
-        cure = "its scheduler needs torchsde: pip install -e .[sde]"
-        return FileNotFoundError(f"{failed}: {cure}")
-    expected = "expected 'embedded', a diffusers folder or a hub id"
-    return FileNotFoundError(f"{failed} ({reason}): {expected}")

@@ -15,6 +15,9 @@ from lightning_modules.backbone.sampling import NoiseSchedule, check_scheduler
 
 INDEX = "model_index.json"
 CONFIG = "config.json"
+# Where tokenizers have their words
+VOCABULARIES = ("tokenizer.json", "vocab.json", "*.model")
+NO_LIMIT = int(1e30)  # What transformers takes where nothing says it
 
 
 class BackboneConfigs:
@@ -80,12 +83,17 @@ def read_configs(
     """What the configs of a diffusers folder or a hub id say; of a hub id they are looked for in
     its cache, and downloaded (a few kilobytes) with ``download``.
 
-    None where one that is needed cannot be read: loading says why. Raises ValueError as
-    `BackboneConfigs`, ImportError where the scheduler needs a package that is not installed.
+    None where one that is needed is not here, or says nothing to this code: loading says why.
+    Raises ValueError as `BackboneConfigs`, FileNotFoundError where a file of a folder is missing or
+    damaged, ImportError where the scheduler needs a package that is not installed.
     """
     stored = _StoredConfigs(path, revision, download)
-    index = stored.read(INDEX)
-    if not isinstance(index, dict) or "_class_name" not in index:
+    try:
+        index = stored.require(INDEX)
+    except _Unreadable:
+        return None
+    if not index.get("_class_name"):
+        stored.refuse(f"{INDEX} names no _class_name")
         return None
     pipeline = _class_of(index)()
     family = find_family(pipeline, path)
@@ -119,8 +127,29 @@ class _StoredConfigs:
         except (OSError, ValueError, HfHubHTTPError):
             return None
 
+    def require(self, name: str) -> dict[str, Any]:
+        """The settings in a file. Raises FileNotFoundError where the folder does not have them,
+        _Unreadable where a hub id may have them."""
+        content = self.read(name)
+        if isinstance(content, dict):
+            return content
+        there = os.path.isfile(os.path.join(self.path, name))
+        self.refuse(f"{name} is {'damaged: it holds no settings' if there else 'missing'}")
+        raise _Unreadable
+
+    def refuse(self, reason: str) -> None:
+        """Raises FileNotFoundError for what is wrong in a folder; nothing is known of a hub id."""
+        if self.is_folder:
+            raise FileNotFoundError(
+                f"backbone.path={self.path!r} cannot be loaded: its {reason}; get the model again"
+            )
+
+    @property
+    def is_folder(self) -> bool:
+        return os.path.isdir(self.path)
+
     def _find(self, name: str) -> Path | None:
-        if os.path.isdir(self.path):
+        if self.is_folder:
             return Path(self.path, name)
         from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
@@ -139,9 +168,7 @@ class _StoredConfigs:
             return self._read_scheduler(library, kind)
         if name.startswith("tokenizer"):
             return self._read_tokenizer(name)
-        content = self.read(f"{name}/{CONFIG}")
-        if not isinstance(content, dict):
-            raise _Unreadable
+        content = self.require(f"{name}/{CONFIG}")
         if not name.startswith("text_encoder"):
             return _derive([kind])(config=_complete(kind, content))
         import transformers
@@ -160,8 +187,8 @@ class _StoredConfigs:
                 f"{self.path!r} has the scheduler {kind}: expected one of diffusers "
                 f"{diffusers.__version__}, such as DDIMScheduler"
             )
-        content = self.read("scheduler/scheduler_config.json")
-        if known is None or not isinstance(content, dict):
+        content = self.require("scheduler/scheduler_config.json")
+        if known is None:
             raise _Unreadable
         try:
             return known.from_config(content)
@@ -175,12 +202,29 @@ class _StoredConfigs:
             ) from error
 
     def _read_tokenizer(self, name: str) -> Any:
+        files = (file for kind in VOCABULARIES for file in Path(self.path, name).glob(kind))
+        if self.is_folder and next(files, None) is None:
+            self.refuse(f"{name} has no vocabulary ({', '.join(VOCABULARIES)})")
         content = self.read(f"{name}/tokenizer_config.json")
         length = content.get("model_max_length") if isinstance(content, dict) else None
-        if length is None:  # Its class knows it
+        if length is None and self.is_folder:
+            length = NO_LIMIT
+        elif length is None:  # Nothing may be known of it yet
             encoder = self.read(f"{name.replace('tokenizer', 'text_encoder')}/{CONFIG}")
             length = encoder.get("max_position_embeddings") if isinstance(encoder, dict) else None
         return SimpleNamespace(model_max_length=length)
+
+
+def explain_failure(path: str, error: Exception) -> str:
+    """One line on what loading from ``path`` raised."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    failed = f"backbone.path={path!r} cannot be loaded"
+    # What transformers falls back to where it cannot read sentencepiece's file
+    if "tiktoken" in reason:
+        return f"{failed}: T5's tokenizer needs sentencepiece: pip install -e .[pixart]"
+    if "torchsde" in str(error):
+        return f"{failed}: its scheduler needs torchsde: pip install -e .[sde]"
+    return f"{failed} ({reason}): expected 'embedded', a diffusers folder or a hub id"
 
 
 class _Parts(SimpleNamespace):

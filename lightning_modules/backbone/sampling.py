@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -21,6 +21,25 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 ANY_STEPS = (8, 4, 2, 1)
 FEW_STEPS = 64  # No scheduler of diffusers asks for more than a handful
 CURE = "give the backbone another scheduler, such as DDIMScheduler"
+
+
+class Mover(Protocol):
+    """Moves the latents of one batch between the sampler's steps. What it does to an image depends
+    on that image alone."""
+
+    def move(self, latents: Tensor, number: int, timestep: Tensor, scheduler: Any) -> Tensor:
+        """The latents [B, C, h, w] before the denoiser is called for the ``number``-th time, at
+        ``timestep``."""
+        ...
+
+    def finish(self, finite: Tensor) -> Tensor:
+        """bool [B]: the images that it gave up, which are drawn without it; all those that are not
+        ``finite`` [B] at the end are among them."""
+        ...
+
+
+# The rows of a batch, its encoded prompts and the scale of guidance -> what moves its latents
+Steering = Callable[[slice, "TextCondition", float], Mover]
 
 
 class NoiseSchedule:
@@ -105,13 +124,15 @@ def sample(
     guidance: float,
     resolution: int,
     batch: int = 64,
+    steering: Sequence[Steering] = (),
 ) -> Tensor:
     """uint8 images [N, 3, H, W]: the backbone's own scheduler, both halves of classifier-free
     guidance in one call of the denoiser.
 
     An image is what the stock pipeline draws from ``torch.Generator().manual_seed(seed)``, whatever
     the batch: its row's generator draws the first noise and that of each step. No safety checker
-    blackens it, no watermark is put in. Raises ValueError when ``prompts`` and ``seeds`` differ in
+    blackens it, no watermark is put in. ``steering`` moves the latents before steps; an image that
+    it gives up is the one without it. Raises ValueError when ``prompts`` and ``seeds`` differ in
     length.
     """
     if len(prompts) != len(seeds):
@@ -124,6 +145,7 @@ def sample(
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)
         text = backbone.text.encode(prompts[rows])
+        movers = [steer(rows, text, guidance) for steer in steering]
         if guided:
             text = backbone.text.encode_empty(len(text.hidden)) + text
 
@@ -135,17 +157,30 @@ def sample(
             unconditional, conditional = prediction.chunk(2)
             return unconditional + guidance * (conditional - unconditional)
 
-        latents = denoise(
-            prepare_scheduler(
-                backbone.scheduler, steps, family.starts_at_first_sigma, backbone.device
-            ),
-            seeds[rows],
-            shape,
-            predict,
-            copies=2 if guided else 1,
-            keep_estimate=steps == 1 and family.keeps_single_estimate,
-            like=torch.empty((), device=backbone.device, dtype=backbone.dtype),
-        )
+        def draw(
+            movers: Sequence[Mover],
+            seeds: Sequence[int] = seeds[rows],
+            predict: Callable[[Tensor, Tensor], Tensor] = predict,
+        ) -> Tensor:
+            return denoise(
+                prepare_scheduler(
+                    backbone.scheduler, steps, family.starts_at_first_sigma, backbone.device
+                ),
+                seeds,
+                shape,
+                predict,
+                copies=2 if guided else 1,
+                keep_estimate=steps == 1 and family.keeps_single_estimate,
+                like=torch.empty((), device=backbone.device, dtype=backbone.dtype),
+                movers=movers,
+            )
+
+        latents = draw(movers)
+        if movers:
+            finite = latents.flatten(1).isfinite().all(1)
+            given_up = torch.stack([mover.finish(finite) for mover in movers]).any(0)
+            if given_up.any():
+                latents = torch.where(given_up[:, None, None, None], draw(()), latents)
         images.append(backbone.autoencoder.decode(latents))
     return torch.cat(images)
 
@@ -171,6 +206,7 @@ def denoise(
     copies: int = 1,
     keep_estimate: bool = False,
     like: Tensor | None = None,
+    movers: Sequence[Mover] = (),
 ) -> Tensor:
     """Latents [B, C, h, w] of ``shape``, with dtype and device of ``like``, by a diffusers
     ``scheduler`` that
@@ -178,7 +214,8 @@ def denoise(
 
     ``predict`` maps the scaled latents, ``copies`` times one after the other, and a timestep to the
     prediction [B, C, h, w]. ``keep_estimate``: whether the last step's estimate of the clean
-    latents is wanted instead, where the scheduler gives one.
+    latents is wanted instead, where the scheduler gives one. ``movers`` move the latents before
+    ``predict`` is called.
     """
     like = torch.zeros(()) if like is None else like
     generators = _seed_rows(seeds)
@@ -190,7 +227,9 @@ def denoise(
     options = {name: value for name, value in options.items() if name in known}
     if hasattr(scheduler, "noise_sampler_seed"):  # DPMSolverSDE takes seeds, not generators
         scheduler.noise_sampler_seed = [seed % 2**63 for seed in seeds]
-    for t in scheduler.timesteps:
+    for number, t in enumerate(scheduler.timesteps):
+        for mover in movers:
+            latents = mover.move(latents, number, t, scheduler)
         inputs = torch.cat([latents] * copies) if copies > 1 else latents
         prediction = predict(scheduler.scale_model_input(inputs, t), t)
         latents, *estimate = scheduler.step(prediction, t, latents, **options, return_dict=False)

@@ -136,20 +136,25 @@ class TextEncoders:
             offsets=offsets,
         )
 
+    def token_offsets(self, captions: Sequence[str]) -> list[list[Offsets]]:
+        """For each caption where its tokens stand, by each of the tokenizers."""
+        lower = self.family.lower_case
+        by_tokenizer = [token_offsets(tokenizer, captions, lower) for tokenizer in self.tokenizers]
+        return [list(own) for own in zip(*by_tokenizer, strict=True)]
+
     def locate_phrases(
         self, captions: Sequence[str], phrases: Sequence[Sequence[Phrase]]
     ) -> tuple[list[list[Phrase]], list[list[list[int]]]]:
         """For each caption those of its phrases that the encoder sees whole, and the indices of
         each one's tokens."""
-        lower = self.family.lower_case
-        offsets = [token_offsets(tokenizer, captions, lower) for tokenizer in self.tokenizers]
+        offsets = self.token_offsets(captions)
         kept: list[list[Phrase]] = [[] for _ in captions]
         indices: list[list[list[int]]] = [[] for _ in captions]
         for i, (caption, linked) in enumerate(zip(captions, phrases, strict=True)):
-            own = [of_tokenizer[i] for of_tokenizer in offsets]
             for phrase in linked:
                 with suppress(CutOffError):
-                    indices[i] += self.token_indices(caption, [(phrase.start, phrase.end)], own)
+                    span = phrase.start, phrase.end
+                    indices[i] += self.token_indices(caption, [span], offsets[i])
                     kept[i].append(phrase)
         return kept, indices
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from lightning_modules.tracking.ran import read_ran
 
 if TYPE_CHECKING:
     from conf.schema import Evaluation
+    from datamodules.batch import Phrase
     from lightning_modules.evaluation.plan import Prompt
     from lightning_modules.methods.base import Method
 
@@ -55,23 +56,37 @@ def write_training_cost(target: Path, used: dict[str, float]) -> None:
 
 
 def measure_costs(
-    method: Method, target: Path | None, prompts: list[Prompt], config: Evaluation
+    method: Method,
+    target: Path | None,
+    prompts: list[Prompt],
+    config: Evaluation,
+    objects: Sequence[Sequence[Phrase]] | None = None,
 ) -> dict[str, float]:
-    """``trained_parameters``, ``train_seconds``, ``train_memory`` (GiB) of the training that made
-    the adapter in ``target``, and ``sampling_time``: seconds that `generate` takes over those of
-    the untouched backbone, medians that take turns."""
+    """Of a method that trains ``trained_parameters``, ``train_seconds``, ``train_memory`` (GiB) of
+    the training that made the adapter in ``target``; of it, and of one that steers,
+    ``sampling_time``: seconds that `generate` takes over those of the untouched backbone, medians
+    that take turns. ``objects``: the words of each prompt that `generate` looks at."""
     if not method.trains or target is None:
-        return {}
+        if not method.guides:
+            return {}
+        return {"sampling_time": _sampling_time(method, prompts, config, objects)}
     # Of the optimiser: a method may hold some that stay as they are
     every = sum(p.numel() for p in method.parameters())
     found = {"trained_parameters": float(read_ran(target).get("trained_parameters", every))}
     if training := read_json(target / FILE, then="the cost is not known"):
         found["train_seconds"] = training["seconds"]
         found |= {"train_memory": training["memory"] / 2**30} if "memory" in training else {}
-    return found | {"sampling_time": _sampling_time(method, prompts[:PROMPTS], config)}
+    return found | {"sampling_time": _sampling_time(method, prompts, config, objects)}
 
 
-def _sampling_time(method: Method, prompts: list[Prompt], config: Evaluation) -> float:
+def _sampling_time(
+    method: Method,
+    prompts: list[Prompt],
+    config: Evaluation,
+    objects: Sequence[Sequence[Phrase]] | None,
+) -> float:
+    prompts = prompts[:PROMPTS]
+    named = {} if objects is None else {"objects": objects[:PROMPTS]}
     texts, noises = [prompt.text for prompt in prompts], [prompt.noise for prompt in prompts]
     masks: Any = None
     if method.takes_masks and config.follow_masks:
@@ -81,7 +96,8 @@ def _sampling_time(method: Method, prompts: list[Prompt], config: Evaluation) ->
         for own in (True, False):
             began = time.perf_counter()
             if own:
-                method.generate(texts, noises, masks, config.steps, config.guidance, len(texts))
+                given = texts, noises, masks, config.steps, config.guidance, len(texts)
+                method.generate(*given, **named)
             else:
                 method.remove()
                 try:

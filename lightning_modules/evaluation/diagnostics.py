@@ -5,25 +5,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 
 from conf.files import to_json, write_atomically
 from conf.seeds import resolve_seeds
-from conf.spec import metrics
+from conf.spec import methods, metrics
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture, CapturedMaps
 from lightning_modules.attention.early_exit import stop_after
+from lightning_modules.attention.word_maps import WORD, draw_with_maps
 from lightning_modules.evaluation.cost import measure_costs
 from lightning_modules.evaluation.figures import draw_maps
+from lightning_modules.evaluation.heatmaps import draw_sheet, measure_phrases, summarize
+from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
+from lightning_modules.evaluation.plan import find_objects
 from lightning_modules.metrics.registry import Columns
 from losses.attention import enhance_loss, separate_loss
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from conf.schema import Run
+    from conf.schema import Evaluation, Run
     from datamodules.captioned import CaptionedDataset
     from datamodules.loading import PairedDataModule
     from lightning_modules.evaluation.plan import Prompt
@@ -65,8 +69,11 @@ def diagnose(
         for key, by_index in measure_images(maps).items():
             columns[key] = [by_index.get(p.index) if p.split == split else None for p in prompts]
         probe.draw(folder)
+        if method.trains or not methods()[method.name].learns_with:
+            draw_heatmaps(method, datamodule, evaluation, prompts, folder)
     if evaluation.costs:
-        values |= measure_costs(method, adapter, prompts, evaluation)
+        objects = find_objects(datamodule, prompts) if method.takes_objects else None
+        values |= measure_costs(method, adapter, prompts, evaluation, objects)
     return Diagnosis(values, columns)
 
 
@@ -192,3 +199,42 @@ def measure_images(maps: CapturedMaps) -> dict[str, dict[int, float]]:
         if count:
             values["map_activation"][i] = 1 - float(enhance_loss(*alone))
     return {key: of for key, of in values.items() if of}
+
+
+def draw_heatmaps(
+    method: Method,
+    datamodule: PairedDataModule,
+    config: Evaluation,
+    prompts: Sequence[Prompt],
+    folder: Path,
+) -> None:
+    """``heatmaps.png`` and ``heatmaps.json``: the first images of the first split, drawn once more,
+    and the maps of each of their prompts' words over all steps; of phrases with target masks the
+    overlap with these.
+
+    Not for weights that are trained on each prompt, whose training is no part of the drawing.
+    """
+    first = [p for p in prompts if p.split == prompts[0].split and not p.number]
+    shown = [p for p in sorted(first, key=lambda p: p.place) if WORD.search(p.text)][:DRAWN]
+    if not shown:
+        return
+    given: dict[str, Sequence[Any]] = {}
+    targets = target_masks(shown, config) if config.follow_masks else None
+    if targets and method.takes_masks:
+        guide = mask_guidance(shown, targets, config)
+        given |= {} if guide is None else {"masks": guide}
+    if method.takes_objects:
+        given["objects"] = find_objects(datamodule, shown)
+    texts, noises = [p.text for p in shown], [p.noise for p in shown]
+    drawings = draw_with_maps(method, texts, noises, config.steps, config.guidance, **given)
+    write_atomically(folder / "heatmaps.png", draw_sheet(drawings).save)
+    content = [summarize(one) for one in drawings]
+    if targets:
+        phrases = [
+            [phrase._replace(mask=mask) for phrase, mask in zip(p.phrases, masks, strict=True)]
+            for p, masks in zip(shown, targets, strict=True)
+        ]
+        located = method.backbone.text.locate_phrases(texts, phrases)
+        for entry, one, kept, indices in zip(content, drawings, *located, strict=True):
+            entry["iou"] = measure_phrases(one, kept, indices)
+    write_atomically(folder / "heatmaps.json", to_json(content))

@@ -25,7 +25,7 @@ from lightning_modules.attention.gate_stats import GateRecord
 from lightning_modules.attention.gates import Gates
 from lightning_modules.evaluation.diagnostics import Probe
 from lightning_modules.evaluation.figures import draw_maps
-from lightning_modules.evaluation.plan import plan
+from lightning_modules.evaluation.plan import find_objects, plan
 from losses.gates import mask_to_pixels
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from datamodules.captioned import CaptionedDataModule, CaptionedDataset
 
 IMAGES = 16  # The first of a split; timesteps are spread evenly over them
+TIMED = 4  # Of these, on which passes are timed
 WATCHED = 8  # Images on which changes of gates are counted in training
 DRAWN_PER_SPLIT = 2  # Prompts drawn of each evaluation split: its first ones
 DRAWN_IN_TRAINING = 4
@@ -51,9 +52,10 @@ def measure_gates(method: Any, dataset: CaptionedDataset, seeds: Seeds) -> dict[
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.init)
         start = method.build_gates().to(method.backbone.device)
+    now = probe.run()
     return {
-        **probe.changes(start),
-        **probe.mask_iou(),
+        **probe.changes(start, now),
+        **probe.mask_iou(now),
         "overhead": probe.overhead(),
         "parameters": float(method.gates.parameter_count()),
     }
@@ -82,11 +84,12 @@ class GateProbe(Probe):
             method.install()
         return record
 
-    def changes(self, start: Gates) -> dict[str, float]:
+    def changes(self, start: Gates, now: GateRecord | None = None) -> dict[str, float]:
         """``gates_reopened``: of the free gates closed under ``start``, the share that is open now;
         ``gates_shut``: of those that were open, the share that is closed now. NaN where there were
-        none. Gates that a rule holds are not counted: they can do neither."""
-        before, now = self.run(start), self.run()
+        none. Gates that a rule holds are not counted: they can do neither. ``now``: of `run`,
+        where it ran already."""
+        before, now = self.run(start), now or self.run()
         reopened = shut = was_closed = was_open = 0.0
         for site, old in before.gates.items():
             first, last, free = old > 0.5, now.gates[site] > 0.5, now.free[site]
@@ -99,11 +102,12 @@ class GateProbe(Probe):
             "gates_shut": shut / was_open if was_open else math.nan,
         }
 
-    def mask_iou(self) -> dict[str, float]:
+    def mask_iou(self, now: GateRecord | None = None) -> dict[str, float]:
         """``gate_mask_iou``: intersection over union of where a phrase's gates are open and where
         its object is, the mean over phrases, tokens and cross-attention sites; with every gate open
-        it is the objects' share of the plane. NaN-free: nothing without phrases."""
-        record, values = self.run(), []
+        it is the objects' share of the plane. NaN-free: nothing without phrases. ``now`` as of
+        `changes`."""
+        record, values = now or self.run(), []
         located = self.method.backbone.text.locate_phrases(self.captions, self.phrases)
         for site in self.method.gates.sites:
             if site.kind != "cross":
@@ -119,15 +123,16 @@ class GateProbe(Probe):
 
     @torch.no_grad()
     def overhead(self, rounds: int = 3) -> float:
-        """Time of a forward pass of the model with the gates over that without, medians of passes
-        that take turns."""
-        text = self.method.backbone.text.encode(self.captions)
+        """Time of a forward pass of the model with the gates over that without, on the first
+        `TIMED` images, medians of passes that take turns."""
+        text = self.method.backbone.text.encode(self.captions[:TIMED])
+        given = self.noised[:TIMED], self.timesteps[:TIMED], text
         seconds: dict[bool, list[float]] = {True: [], False: []}
         for _ in range(rounds + 1):
             for gated in (True, False):
                 (self.method.install if gated else self.method.remove)()
                 start = time.perf_counter()
-                prediction = self.method.predict(self.noised, self.timesteps, text)
+                prediction = self.method.predict(*given)
                 prediction.flatten()[0].item()  # Waits for a GPU
                 seconds[gated].append(time.perf_counter() - start)
         self.method.install()
@@ -157,7 +162,9 @@ def draw_gate_maps(
     guided = method.backbone.family.is_guided(config.guidance)
     with method.gates.recording(conditional_half=guided, keep_maps=True) as record:
         texts, noises = [p.text for p in prompts], [p.noise for p in prompts]
-        images = method.generate(texts, noises, None, config.steps, config.guidance, len(prompts))
+        named = {"objects": find_objects(datamodule, prompts)} if method.takes_objects else {}
+        given = texts, noises, None, config.steps, config.guidance, len(prompts)
+        images = method.generate(*given, **named)
     maps = _by_resolution(method, record.maps)
     tokens = [method.backbone.text.token_names(p.text) for p in prompts]
     content = [

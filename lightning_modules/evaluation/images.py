@@ -56,7 +56,7 @@ def image_facts(config: Run, trained: str | None, guided: bool = False) -> dict[
     facts["trainer"].pop("devices")
     told = ("masks", "turn", "mirror") if guided else ()
     # A method that learns on each prompt has no adapter, but a recipe
-    learns = methods()[config.method.name].sections
+    learns = methods()[config.method.name].learns
     recipe = [facts["trainer"], training_seeds(config)] if learns else "none"
     shipped = shipped_digests(config)
     return {

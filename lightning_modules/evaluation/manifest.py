@@ -14,6 +14,7 @@ the seed of the image's noise and ``noise_number`` which of its prompt's it is, 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,10 @@ __all__ = [
     "rows_of_scores",
     "write_manifest",
 ]
+
+
+# Beside those that JSON escapes: readers take them for the end of a line, or for no text at all
+LINE_ENDS = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 
 
 def draw_and_list(
@@ -124,16 +129,22 @@ def _row(
     }
 
 
+def _to_line(row: Mapping[str, Any]) -> str:
+    text = json.dumps(row, ensure_ascii=False)
+    return LINE_ENDS.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
 def write_manifest(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
     """Writes a list in which each image stands once; how many there are."""
-    once = {row["image"]: json.dumps(row, ensure_ascii=False) for row in rows}
+    once = {row["image"]: _to_line(row) for row in rows}
     write_atomically(path, "".join(f"{line}\n" for line in once.values()))
     return len(once)
 
 
 def read_manifest(path: Path) -> list[dict[str, Any]]:
     """The rows of a list. Raises FileNotFoundError."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines if line]
 
 
 def describe_drawn(count: int, path: Path | str) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from conf.describe import show_count
 from conf.schema import Evaluation, Run
 from conf.seeds import resolve_seeds
 from datamodules.batch import Phrase
@@ -174,17 +175,43 @@ def find_objects(datamodule: Any, prompts: Sequence[Prompt]) -> list[list[Phrase
     return [objects[prompt.split, prompt.index] for prompt in prompts]
 
 
-def check_objects(backbone: Any, datamodule: Any, prompts: Sequence[Prompt]) -> None:
-    """Raises ValueError on a prompt of whose objects the backbone's text encoders read none."""
+def check_objects(
+    backbone: Any, datamodule: Any, prompts: Sequence[Prompt], fewest: int = 0
+) -> None:
+    """Raises ValueError on a prompt of whose objects the backbone's text encoders read none. Where
+    images are steered by ``fewest`` objects, also on one that names fewer, and on one whose objects
+    are not all read whole."""
     texts = [prompt.text for prompt in prompts]
-    located, _ = backbone.text.locate_phrases(texts, find_objects(datamodule, prompts))
-    for prompt, objects in zip(prompts, located, strict=True):
+    named = find_objects(datamodule, prompts)
+    located, _ = backbone.text.locate_phrases(texts, named)
+    for prompt, objects, asked in zip(prompts, located, named, strict=True):
+        if fewest:
+            check_count(prompt, len(asked), fewest)
+            whole = {(phrase.start, phrase.end) for phrase in objects}
+            if cut := [p.text for p in asked if (p.start, p.end) not in whole]:
+                raise ValueError(
+                    f"prompt {prompt.text!r} of {prompt.split!r} names {cut[0]!r} behind the first "
+                    f"{backbone.text.length} tokens, which the text encoder reads: it could not be "
+                    "acted on; shorten the prompt, or name its phrases in a file of your own (JSON "
+                    "lines with prompt and phrases)"
+                )
         if not objects:
             raise ValueError(
                 f"prompt {prompt.text!r} of {prompt.split!r} names nothing that can be acted on: "
                 f"expected a noun among the first {backbone.text.length} tokens, which the text "
                 "encoder reads; shorten it, or leave it out"
             )
+
+
+def check_count(prompt: Prompt, count: int, fewest: int) -> None:
+    """Raises ValueError where the ``count`` objects of a prompt are fewer than steering needs."""
+    if count < fewest:
+        raise ValueError(
+            f"prompt {prompt.text!r} of {prompt.split!r} names {show_count(count, 'object')}: the "
+            f"losses that steer its image need {fewest} or more; add a loss that acts on one, "
+            "leave the prompt out, or name its phrases in a file of your own (JSON lines with "
+            "prompt and phrases)"
+        )
 
 
 def _ask(dataset: Any, name: str, index: int) -> Any:

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from conf.files import write_atomically
+from conf.places import as_path
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from conf.spec import methods
@@ -50,7 +51,7 @@ class AdapterFolder:
 
     def save_adapter(self, folder: Path | str) -> None:
         """Writes the trained tensors and their card; never a frozen weight."""
-        folder = Path(folder)
+        folder = as_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
             name: tensor.detach().cpu().clone().contiguous()
@@ -108,9 +109,9 @@ class AdapterFolder:
         generate.
 
         Called on the class of a method it takes that method's adapters alone. All is read and
-        checked before anything is put into the backbone. Raises AdapterError as `load_weights`, and
-        on another method's adapter; ValueError where the backbone holds what the method cannot
-        stand beside. The backbone is then as it was before.
+        checked before anything is put into the backbone. Raises AdapterError as `load_weights`, on
+        another method's adapter, and where the backbone holds what the method cannot stand beside.
+        The backbone is then as it was before.
         """
         file = AdapterFile.open(folder)
         create: Any = method_class(file.method)
@@ -125,12 +126,12 @@ class AdapterFolder:
                 method = _build_outside(
                     create, backbone, file.config, TrainerConfig(), file.resolution
                 )
+                method.load_weights(folder)
+                method.install()
             except AdapterError:
                 raise
             except (RuntimeError, ValueError) as error:
                 raise AdapterError(f"{folder} cannot be loaded: {error}") from error
-            method.load_weights(folder)
-            method.install()
         return method.eval()
 
 

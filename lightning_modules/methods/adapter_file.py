@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from conf import load as conf
+from conf.places import as_path
 from conf.renamed import current
 from conf.schema import Method as MethodConfig
 from conf.schema import Run
@@ -60,7 +61,7 @@ class AdapterFile:
     @classmethod
     def open(cls, folder: Path | str) -> AdapterFile:
         """Reads the card and the head of the tensor file. Raises AdapterError."""
-        folder = Path(folder)
+        folder = as_path(folder)
         path = folder / CARD
         card = _read_json(path)
         name = current("method.name", card.get("method"))[1]
@@ -248,9 +249,14 @@ def _read_settings(path: Path, name: str, card: Mapping[str, Any]) -> Run:
         pairs = (current(f"method.{section}.{key}", value) for key, value in settings.items())
         values |= dict(pairs)
     try:
-        return conf.replace(Run(), conf.literal(values), str(path))
+        run = conf.replace(Run(), conf.literal(values), str(path))
     except conf.ConfigError as error:
         raise AdapterError(_one_line(error)) from error
+    try:  # Settings that do not go together when images are drawn
+        methods()[name].check_evaluation(run, run)
+    except ValueError as error:
+        raise AdapterError(f"{path}: {_one_line(error)}") from error
+    return run
 
 
 def _read_head(path: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:

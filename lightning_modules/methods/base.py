@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -16,11 +15,13 @@ from conf.schema import Run
 from conf.schema import Trainer as TrainerConfig
 from conf.seeds import Seeds
 from conf.spec import methods
+from datamodules.batch import Phrase
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.configs import BackboneConfigs
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.adapter import AdapterFolder
-from lightning_modules.methods.guard import guard_pipeline
+from lightning_modules.methods.guard import explain_steering, guard_pipeline
+from lightning_modules.methods.steering import ImageStats, Steered
 from lightning_modules.methods.training_step import (
     Group,
     Step,
@@ -37,10 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["Group", "ImageStats", "Method", "Step", "StepDraws", "Term", "weighted_sum"]
 
 
-ImageStats = dict[str, list[tuple[float, float]]]
-
-
-class Method(TrainingStep, AdapterFolder):
+class Method(Steered, TrainingStep, AdapterFolder):
     """A way to change a frozen backbone.
 
     A method is ``methods/NAME.py`` with ``name = "NAME"``, its settings ``conf/method/NAME.py``.
@@ -50,8 +48,6 @@ class Method(TrainingStep, AdapterFolder):
 
     # Whether `generate` can be given target masks
     takes_masks: ClassVar[bool] = False
-    # Whether `collect_stats` measures anything
-    collects_stats: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -106,19 +102,17 @@ class Method(TrainingStep, AdapterFolder):
 
     # --- use -------------------------------------------------------------------------------------
 
-    @property
-    def takes_objects(self) -> bool:
-        """Whether `generate` takes ``objects``: the words of each prompt that name its objects."""
-        return False
-
     def install(self) -> None:
         """Puts the adapter into the backbone; nothing happens where it is in it.
 
         To be extended: from here on the pipeline is not drawn from without the method, nor saved
         (`guard_pipeline`).
         """
-        if self.release is None and next(self.adapter.parameters(), None) is not None:
-            self.release = guard_pipeline(self.backbone, self.name)
+        if self.release is not None:
+            return
+        if self.guides or next(self.adapter.parameters(), None) is not None:
+            steered = self.guides[0].name if self.guides else ""
+            self.release = guard_pipeline(self.backbone, self.name, steered)
 
     def remove(self) -> None:
         """Takes it out again: the backbone is the stock one afterwards. To be extended, too."""
@@ -135,23 +129,20 @@ class Method(TrainingStep, AdapterFolder):
         steps: int = 30,
         guidance: float = 7.5,
         batch: int = 64,
+        objects: Sequence[Sequence[Phrase | str]] | None = None,
     ) -> Tensor:
         """uint8 images [N, 3, H, W] on the CPU, one for each prompt; image i depends on prompt i
-        and seed i alone.
+        and seed i alone. Where something moves the latents, ``objects`` are the words of each
+        prompt that name its objects; left out, they are its noun phrases.
 
-        Raises ValueError when ``masks`` are given to a method that takes none.
+        Raises ValueError when ``masks`` are given to a method that takes none, and for objects that
+        their prompts do not name.
         """
         if masks is not None:
             raise ValueError(f"{self.name} takes no masks: leave masks=None")
-        return sample(self.backbone, prompts, seeds, steps, guidance, self.resolution, batch)
-
-    @contextmanager
-    def collect_stats(self, guidance: float) -> Iterator[ImageStats]:
-        """Measures how the method acts on one batch of images, which is generated with ``guidance``
-        inside the block. The dict is filled when the block ends: for each image, in their order, a
-        sum and the count that it is over (nothing at all: none of both). The ratio of their totals
-        is reported."""
-        yield {}
+        moving = self.plan_steering(prompts, seeds, objects, steps)
+        given = prompts, seeds, steps, guidance, self.resolution, batch
+        return sample(self.backbone, *given, moving)
 
     def diagnostics(self, datamodule: Any, config: Run, folder: Path) -> dict[str, float]:
         """What is measured of the method itself after its images were scored, under ``eval/``;
@@ -159,5 +150,8 @@ class Method(TrainingStep, AdapterFolder):
         return {}
 
     def to_pipeline(self) -> Any:
-        """A stock diffusers pipeline with the adapter in it."""
+        """A stock diffusers pipeline with the adapter in it. Raises ValueError where latents are
+        moved while it draws."""
+        if self.guides:
+            raise ValueError(explain_steering(self.guides[0].name))
         return self.backbone.restored_pipeline()

@@ -16,6 +16,7 @@ from torch import nn
 
 from conf import load as conf
 from conf.describe import show_count
+from conf.places import as_path
 from conf.schema import Method as MethodConfig
 from conf.schema import Run
 from conf.schema import Trainer as TrainerConfig
@@ -37,6 +38,7 @@ from lightning_modules.networks.trained_weights import (
     TrainedWeights,
     adaptable_layers,
     parameter_names,
+    refuse_others,
     save_stock,
 )
 from lightning_modules.training import distributed
@@ -94,11 +96,12 @@ class BreakAScene(Method):
 
     @classmethod
     def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:
-        """As `Method`'s: the rank."""
+        """As `Method`'s: the rank. Raises ValueError where the backbone holds other weights."""
         if not file.config.weights.rank:
             return
         cross_sites = select(backbone.sites(file.resolution))
         for name, chosen in _choose_weights(backbone, file.config, cross_sites).items():
+            refuse_others(chosen[0])
             layers = adaptable_layers(chosen[0], parameter_names(*chosen))
             file.check_rank(f"{name}.{layer}" for layer in layers)
 
@@ -314,7 +317,7 @@ class BreakAScene(Method):
     def save_adapter(self, folder: Path | str) -> None:
         """As `Method`'s, and what stock pipelines load: ``subjects/`` for
         ``load_textual_inversion``, ``stock/`` as `save_stock` says."""
-        folder = Path(folder)
+        folder = as_path(folder)
         if self.subjects is not None:
             self.subjects.save(folder / "subjects")
         if self.trained_weights:

@@ -12,16 +12,25 @@ from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.networks.placeholder_tokens import Subjects
 from lightning_modules.networks.trained_weights import TrainedWeights
 
-__all__ = ["guard_pipeline", "without_guard"]
+__all__ = ["explain_steering", "guard_pipeline", "without_guard"]
 
 ATTRIBUTE = "_parts_guard"
 STAND_INS = (ATTRIBUTE, "check_inputs", "save_pretrained", "_not_saved")
 
 
-def guard_pipeline(backbone: Backbone, name: str) -> Callable[[], None]:
+def explain_steering(name: str) -> str:
+    """Why a stock pipeline does not draw with the method ``name``, and the cure."""
+    return (
+        f"latents are moved by {name} between the sampler's steps, where a stock pipeline gives "
+        "nobody a say: draw with the method's generate(), or take it out with its remove()"
+    )
+
+
+def guard_pipeline(backbone: Backbone, name: str, steered: str = "") -> Callable[[], None]:
     """Until the function that it gives is called, the backbone's pipeline refuses to be saved, and
     to draw where its denoiser or a text encoder is not the one that the method ``name`` is in
-    (ValueError, before the first step).
+    (ValueError, before the first step); where a method ``steered`` moves the latents, it draws
+    nothing at all.
 
     That function takes the last method also out of a copy of such a part that stands in the
     pipeline in its place; ValueError where it cannot.
@@ -29,6 +38,8 @@ def guard_pipeline(backbone: Backbone, name: str) -> Callable[[], None]:
     state = vars(backbone.pipeline)
     guard = state.get(ATTRIBUTE) or _PartsGuard(backbone)
     guard.methods.append(name)
+    if steered:
+        guard.steered[name] = steered
     return _Release(guard, name, refuse_saving(backbone.pipeline, f"the method {name}"))
 
 
@@ -50,6 +61,7 @@ class _Release(NotPickled):
         if guard.methods == [self.name]:
             guard.clean_copies()
         self.allow_saving()
+        guard.steered.pop(self.name, None)
         if self.name in guard.methods:
             guard.methods.remove(self.name)
         if not guard.methods:
@@ -69,6 +81,7 @@ class _PartsGuard(NotPickled):
     def __init__(self, backbone: Backbone) -> None:
         self.pipeline: Any = backbone.pipeline
         self.methods: list[str] = []
+        self.steered: dict[str, str] = {}  # Method -> what moves its latents
         # Those that methods go into, also where the pipeline has others by now
         self.parts = {backbone.family.denoiser_name: _unwrap(backbone.denoiser)}
         for i, encoder in enumerate(backbone.text.encoders):
@@ -106,11 +119,14 @@ class _PartsGuard(NotPickled):
         memo[id(self)] = new
         new.pipeline, new.parts = memo.get(id(self.pipeline)), {}
         new.methods, new.handle = list(self.methods), deepcopy(self.handle, memo)
+        new.steered = dict(self.steered)
         if new.pipeline is not None:
             new.parts = deepcopy(self.parts, memo)
         return new
 
     def _start(self, *args: Any, **kwargs: Any) -> Any:
+        for name in self.steered.values():
+            raise ValueError(explain_steering(name))
         self._check()
         return type(self.pipeline).check_inputs(self.pipeline, *args, **kwargs)
 

@@ -7,7 +7,7 @@ or replaces the training by true layouts (`oracle_layout`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 from conf.schema import Method as MethodConfig
 from conf.schema import Trainer as TrainerConfig
 from conf.seeds import resolve_seeds
-from datamodules.batch import Batch
+from datamodules.batch import Batch, Phrase
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.gate_stats import GateRecord
@@ -219,14 +219,16 @@ class MaskAttn(Method):
         steps: int = 30,
         guidance: float = 7.5,
         batch: int = 64,
+        objects: Sequence[Sequence[Phrase | str]] | None = None,
     ) -> Tensor:
         """As `Method`'s; oracle gates draw each prompt twice (`oracle_layout`)."""
         if self.trains:
-            return super().generate(prompts, seeds, masks, steps, guidance, batch)
+            return super().generate(prompts, seeds, masks, steps, guidance, batch, objects)
         judge, images = Judge.load(), []
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)
-            given = (prompts[rows], seeds[rows], masks, steps, guidance, batch)
+            given: Any = (prompts[rows], seeds[rows], masks, steps, guidance, batch)
+            given = (*given, None if objects is None else objects[rows])
             self.remove()
             untouched = super().generate(*given)
             self.install()
@@ -245,13 +247,21 @@ class MaskAttn(Method):
     def collect_stats(self, guidance: float) -> Iterator[ImageStats]:
         """``gate_closed``: share of free gates that are closed over all sites, pixels, tokens and
         steps, conditional half; the same by token type and range of timesteps."""
-        stats: ImageStats = {}
         guided = self.backbone.family.is_guided(guidance)
-        with self.gates.recording(conditional_half=guided, by_image=True) as record:
+        recording = self.gates.recording(conditional_half=guided, by_image=True)
+        with super().collect_stats(guidance) as stats, recording as record:
             yield stats
         counts = record.counts_by_image()
         stats["gate_closed"] = counts.pop("", [])
         stats |= {f"gate_closed_{name}": of_images for name, of_images in counts.items()}
+
+    @contextmanager
+    def unmeasured(self) -> Iterator[None]:
+        record, self.gates.record = self.gates.record, None
+        try:
+            yield
+        finally:
+            self.gates.record = record
 
     def diagnostics(self, datamodule: Any, config: Run, folder: Path) -> dict[str, float]:
         """As `Method`'s: what became of the gates, and pictures of them."""

@@ -281,6 +281,7 @@ class MCGM(BreakAScene):
         steps: int = 30,
         guidance: float = 7.5,
         batch: int = 64,
+        objects: Sequence[Sequence[Phrase | str]] | None = None,
     ) -> Tensor:
         """As `Method`'s, guided by ``masks``: for each prompt None, or which phrases should fill
         which mask (`read_masks`).
@@ -299,9 +300,9 @@ class MCGM(BreakAScene):
         for start in range(0, len(prompts), batch):
             rows = slice(start, start + batch)
             with self._guided(prompts[rows], targets[rows], indices[rows]):
-                images.append(
-                    super().generate(prompts[rows], seeds[rows], None, steps, guidance, batch)
-                )
+                named = None if objects is None else objects[rows]
+                given = prompts[rows], seeds[rows], None, steps, guidance, batch, named
+                images.append(super().generate(*given))
         return torch.cat(images)
 
     def mask_guidance(

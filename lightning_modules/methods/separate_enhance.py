@@ -8,8 +8,6 @@ holds the prediction on prompts of one object near that of the frozen backbone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,45 +17,25 @@ from torch import Tensor
 from conf.schema import Method as MethodConfig
 from conf.schema import Run, Separate
 from conf.schema import Trainer as TrainerConfig
-from datamodules.batch import Batch, Phrase
-from datamodules.concepts import ConceptDataset, with_article
-from datamodules.phrases.tagger import name_objects
-from lightning_modules.attention import nearest, select
+from datamodules.batch import Batch
+from lightning_modules.attention import nearest
 from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.configs import BackboneConfigs
-from lightning_modules.backbone.text import TextEncoders
-from lightning_modules.methods.adapter_file import AdapterFile
-from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
-from lightning_modules.methods.second_step import SecondStep
-from lightning_modules.networks.trained_weights import (
-    TrainedWeights,
-    adaptable_layers,
-    parameter_names,
-)
+from lightning_modules.methods.base import Method, Step, StepDraws, Term
+from lightning_modules.methods.projection_training import ProjectionTraining
 from losses.attention import check_heads, enhance_loss, second_half_store, separate_loss
-from losses.denoising import distillation_loss
 
 # The token indices that the released code takes for two objects: "and" and EOS in its own prompts
 RELEASED_INDICES = (6, 9)
-# Streams of random numbers
-LATENTS, SINGLE_OBJECTS = 4, 5
-SECOND_LATENTS, SECOND_NOISE = 6, 7  # Of a distillation in a step of its own
 
 
-class SeparateEnhance(SecondStep, Method):
-    """Trained projections of the cross-attention; installed on construction, `remove` gives the
-    stock backbone back.
-
-    Batches name their objects by ``phrases``; samples may have different numbers of them. Raises
-    ValueError as `TrainedWeights`.
-    """
+class SeparateEnhance(ProjectionTraining):
+    """As `ProjectionTraining`, on overlap and weakness of the objects' maps."""
 
     name = "separate_enhance"
-    find_unused_parameters = True  # Layers behind the last map
-
-    adapter: TrainedWeights
+    section, purpose = "separate", "separate or enhance"
 
     def __init__(
         self,
@@ -68,21 +46,7 @@ class SeparateEnhance(SecondStep, Method):
         seed: int = 0,
     ) -> None:
         super().__init__(backbone, config, trainer, resolution, seed)
-        cross_sites = select(backbone.sites(resolution))
-        self.adapter = TrainedWeights(
-            backbone.denoiser, config.weights.trainable, cross_sites, config.weights.rank
-        )
-        self.map_sites = nearest(cross_sites, config.separate.side)
-        self.high_noise_only = config.separate.timesteps == "noisier"
-        self.install()
-
-    @classmethod
-    def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:
-        """As `Method`'s: the rank."""
-        weights, cross_sites = file.config.weights, select(backbone.sites(file.resolution))
-        if weights.rank:
-            names = parameter_names(backbone.denoiser, weights.trainable, cross_sites)
-            file.check_rank(adaptable_layers(backbone.denoiser, names))
+        self.map_sites = nearest(self.cross_sites, config.separate.side)
 
     @classmethod
     def check_backbone(cls, config: Run, backbone: BackboneConfigs) -> None:
@@ -101,61 +65,15 @@ class SeparateEnhance(SecondStep, Method):
                 check_heads(site.heads, site.name)
         self.check_texts(self.backbone.text, dataset)
 
-    @staticmethod
-    def check_texts(text: TextEncoders, dataset: Any) -> None:
-        """Concepts that a prompt cannot hold whole would never be trained. Raises ValueError,
-        naming the longest prompt's concept."""
-        if not isinstance(dataset, ConceptDataset):
-            return
-        for prompt, phrases in dataset.longest(
-            lambda concept: len(text.tokenizers[0](concept).input_ids)
-        ):
-            try:
-                text.token_indices(prompt, [(phrase.start, phrase.end) for phrase in phrases])
-            except ValueError as error:
-                raise ValueError(
-                    f"data.concepts with data.objects={dataset.objects}: {error}"
-                ) from error
-
-    @property
-    def weights(self) -> TrainedWeights:
-        return self.adapter
-
-    def install(self) -> None:
-        if not self.weights.is_installed:
-            self.weights.to(self.backbone.device)
-            self.weights.install()
-        super().install()
-
-    def remove(self) -> None:
-        if self.weights.is_installed:
-            self.weights.remove()
-        super().remove()
-
     # --- training --------------------------------------------------------------------------------
 
-    def latents(self, batch: Batch, draws: StepDraws, stream: int = 0) -> Tensor:
-        """What noise is added to, [B, C, h, w]: scaled noise, as the released code does, or the
-        batch's images.
+    @property
+    def trains_on_noise(self) -> bool:
+        return super().trains_on_noise and self.config.separate.control != "denoising"
 
-        Raises ValueError when images are needed and the batch has none.
-        """
-        settings = self.config.separate
-        if settings.inputs == "noise" and settings.control != "denoising":
-            return self._noise_latents(len(batch), draws, LATENTS)
-        if batch.latents is None and batch.images is None:
-            raise ValueError(
-                "images are needed but the prompts have none: leave data.concepts out, or "
-                "set method.separate.inputs=noise"
-            )
-        return super().latents(batch, draws, stream)
-
-    def _noise_latents(self, count: int, draws: StepDraws, stream: int) -> Tensor:
-        noise = draws.normal(
-            count, self.backbone.latent_size(self.resolution), draws.generator(stream)
-        )
-        scaled = noise * self.backbone.vae.config.scaling_factor
-        return scaled.to(self.backbone.device, self.backbone.dtype)
+    @property
+    def distils(self) -> bool:
+        return super().distils and self.config.separate.control != "denoising"
 
     def run_denoiser(self, step: Step) -> None:
         """The forward pass, up to the last of the objects' maps; without losses on maps, none."""
@@ -171,22 +89,12 @@ class SeparateEnhance(SecondStep, Method):
                 super().run_denoiser(step)
             step.maps = capture.maps
 
-    def losses(self, step: Step) -> dict[str, Term]:
-        settings = self.config.separate
-        if settings.control == "denoising":
-            return super().losses(step)
-        terms: dict[str, Term] = {}
-        if step.maps is not None:
-            terms = self._map_terms(step.maps.mean(), step.maps.present, step.draws)
-        if settings.distillation_weight and not self.has_second_step:
-            # The pass of the maps is done with before that of the distillation begins: both at once
-            # take twice the memory. Float16's scaler scales only what goes backwards later, and
-            # small gradients would vanish without it: there both are kept.
-            if self.recipe.precision != "16-mixed":
-                terms = release_graph(terms, list(self.weights.parameters()))
-            drift = self._distillation(step.batch, step.noised, step.timesteps, step.draws)
-            terms["drift"] = Term(drift, settings.distillation_weight)
-        return terms
+    def step_terms(self, step: Step) -> dict[str, Term]:
+        if self.config.separate.control == "denoising":
+            return Method.losses(self, step)
+        if step.maps is None:
+            return {}
+        return self._map_terms(step.maps.mean(), step.maps.present, step.draws)
 
     def _map_terms(self, maps: Tensor, present: Tensor, draws: StepDraws) -> dict[str, Term]:
         """The losses on the maps of this process's samples."""
@@ -206,68 +114,6 @@ class SeparateEnhance(SecondStep, Method):
             for name, term in terms.items()
         }
 
-    @property
-    def has_second_step(self) -> bool:
-        """Whether the distillation is a step of its own, as in the released code."""
-        settings = self.config.separate
-        return (
-            settings.distillation_step == "own"
-            and settings.distillation_weight > 0
-            and settings.control != "denoising"
-        )
-
-    def second_terms(self, batch: Batch, draws: StepDraws) -> dict[str, Term]:
-        """The distillation, on latents, noise and timesteps of its own."""
-        settings = self.config.separate
-        latents = (
-            self._noise_latents(len(batch), draws, SECOND_LATENTS)
-            if settings.inputs == "noise"
-            else self.latents(batch, draws, SECOND_NOISE)
-        )
-        noise, timesteps = self.draw(latents, draws, SECOND_NOISE)
-        noised, _ = self.backbone.schedule.add_noise(latents, noise, timesteps)
-        drift = self._distillation(batch, noised, timesteps, draws)
-        return {"drift": Term(drift, settings.distillation_weight)}
-
-    def _distillation(
-        self, batch: Batch, noised: Tensor, timesteps: Tensor, draws: StepDraws
-    ) -> Tensor:
-        """How far the prediction on a prompt of one of each sample's objects is from the untouched
-        backbone's (L_norm)."""
-        objects, settings = self._objects(batch), self.config.separate
-        counts = draws.all_gather_int(sum(map(bool, objects)))
-        generator = draws.data_generator(SINGLE_OBJECTS)
-        for _ in range(sum(counts[: draws.rank_and_world[0]])):  # The draws of earlier processes
-            torch.randint(1, (), generator=generator)
-        rows, singles = [], []
-        for row, phrases in enumerate(objects):
-            if phrases:
-                drawn = int(torch.randint(len(phrases), (), generator=generator))
-                phrase = phrases[0 if settings.distillation_object == "first" else drawn]
-                rows.append(row)
-                named = with_article(phrase.text, settings.distillation_article)
-                singles.append(f"a photo of {named}")
-        if not rows:
-            # A gradient, should it be the only term
-            return 0.0 * next(self.weights.parameters()).float().sum()
-        text = self.backbone.text.encode(singles)
-        with torch.no_grad(), self.weights.swapped_out():  # First, while no graph takes memory
-            frozen = self.predict(noised[rows], timesteps[rows], text)
-        prediction = self.predict(noised[rows], timesteps[rows], text)
-        return draws.ddp_reweight(distillation_loss(prediction, frozen), counts)
-
-    def _objects(self, batch: Batch) -> list[list[Phrase]]:
-        """For each sample the words that name its objects, as the data set knows them; of captions
-        alone all noun phrases."""
-        if self.config.separate.objects == "nouns" and batch.phrases is None:
-            return [name_objects(caption) for caption in batch.captions]
-        if batch.phrases is None:
-            raise ValueError(
-                "objects need names: the batch's samples name no phrases; set the training "
-                "set's with_phrases"
-            )
-        return batch.phrases
-
     def _object_tokens(self, batch: Batch) -> list[list[list[int]]]:
         """For each sample, for each of its objects, the indices of the tokens that stand for it."""
         found, indices = self.backbone.text.locate_phrases(batch.captions, self._objects(batch))
@@ -286,87 +132,7 @@ class SeparateEnhance(SecondStep, Method):
             return [[phrase[-1:] for phrase in sample] for sample in indices]
         return indices
 
-    # --- use -------------------------------------------------------------------------------------
-
-    @property
-    def takes_objects(self) -> bool:
-        """Where the weights are trained on each prompt."""
-        return not self.trains
-
-    def generate(
-        self,
-        prompts: list[str],
-        seeds: list[int],
-        masks: Any = None,
-        steps: int = 30,
-        guidance: float = 7.5,
-        batch: int = 64,
-        objects: Sequence[Sequence[Phrase]] | None = None,
-    ) -> Tensor:
-        """As `Method`'s; with ``test_time`` the weights are trained on each prompt alone before it
-        is drawn, and put back. ``objects`` are the words of each prompt that name its objects; left
-        out, they are its noun phrases."""
-        if self.trains:
-            return super().generate(prompts, seeds, masks, steps, guidance, batch)
-        objects = objects or [name_objects(prompt) for prompt in prompts]
-        rows_of: dict[tuple[Any, ...], list[int]] = {}
-        for row, (prompt, named) in enumerate(zip(prompts, objects, strict=True)):
-            spans = tuple((phrase.start, phrase.end) for phrase in named)
-            rows_of.setdefault((prompt, spans), []).append(row)
-        images: dict[int, Tensor] = {}
-        for (prompt, _), rows in rows_of.items():
-            own_seeds = [seeds[row] for row in rows]
-            with self.adapted(prompt, objects[rows[0]]):
-                own = super().generate(
-                    [prompt] * len(rows), own_seeds, masks, steps, guidance, batch
-                )
-            images |= dict(zip(rows, own, strict=True))
-        return torch.stack([images[row] for row in range(len(prompts))])
-
-    @contextmanager
-    def adapted(self, prompt: str, objects: Sequence[Phrase] | None = None) -> Iterator[None]:
-        """Inside the block the weights are those after ``test_time`` steps on the ``objects`` that
-        the prompt names; left out, they are its noun phrases.
-
-        Raises ValueError when it names none.
-        """
-        named = name_objects(prompt) if objects is None else list(objects)
-        (located,), _ = self.backbone.text.locate_phrases([prompt], [named])
-        if not located:
-            raise ValueError(
-                f"prompt {prompt!r} names nothing to separate or enhance: expected a noun "
-                "that the text encoder reads"
-            )
-        recipe, start = self.recipe, self.weights.tensors()
-        count = recipe.batch
-        batch = Batch(list(range(count)), [prompt] * count, phrases=[located] * count)
-        parameters = list(self.weights.parameters())
-        optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
-        try:
-            with torch.enable_grad():
-                for number in range(self.config.separate.test_time):
-                    draws = self.draws_of(number)
-                    for terms in (
-                        [self.compute_terms, self.second_terms]
-                        if self.has_second_step
-                        else [self.compute_terms]
-                    ):
-                        loss = weighted_sum(terms(batch, draws))
-                        optimizer.zero_grad()
-                        loss.backward()
-                        torch.nn.utils.clip_grad_norm_(parameters, recipe.clip)
-                        optimizer.step()
-            yield
-        finally:
-            self.weights.load_state_dict(start)
-
     # --- adapters --------------------------------------------------------------------------------
-
-    def save_adapter(self, folder: Path | str) -> None:
-        """As `Method`'s, and in ``stock/`` what a stock pipeline loads
-        (`TrainedWeights.save_stock`)."""
-        self.weights.save_stock(Path(folder) / "stock", self.backbone.family.denoiser_name)
-        super().save_adapter(folder)
 
     def load_weights(self, folder: Path | str) -> None:
         """As `Method`'s; what was trained is then scaled or permuted where the settings say so."""
@@ -408,16 +174,3 @@ def separate_enhance_terms(maps: Tensor, present: Tensor, settings: Separate) ->
         "separate": Term(separate, settings.separate_weight),
         "enhance": Term(enhance, settings.enhance_weight),
     }
-
-
-def release_graph(terms: Mapping[str, Term], parameters: Sequence[Tensor]) -> dict[str, Term]:
-    """The terms with the gradient of their sum by ``parameters`` taken now, so that the graph
-    behind them can go: a term of value zero carries it, and a later backward pass finds the same
-    numbers."""
-    if not any(term.value.requires_grad for term in terms.values()):
-        return dict(terms)
-    gradients = torch.autograd.grad(weighted_sum(terms), parameters, allow_unused=True)
-    pairs = zip(parameters, gradients, strict=True)
-    carrier: Any = sum((p * g).sum() for p, g in pairs if g is not None)
-    values = {name: term._replace(value=term.value.detach()) for name, term in terms.items()}
-    return values | {"gradient": Term(carrier - carrier.detach(), logged=False)}

@@ -32,6 +32,7 @@ from losses.denoising import denoising_loss
 if TYPE_CHECKING:
     from conf.schema import Trainer as TrainerConfig
     from conf.seeds import Seeds
+    from lightning_modules.methods.objective_inputs import MapReading
 
 POSTERIOR = 10  # First stream of random numbers, one for each stream of noise
 
@@ -129,6 +130,7 @@ class Step:
     # What the forward pass gives
     prediction: Tensor = field(init=False)  # [B, C, h, w]
     maps: CapturedMaps | None = None  # Attention maps of the phrases
+    readings: list[MapReading] = field(default_factory=list)  # What objectives look at, by level
 
     # Phrases of the captions, up to n in a sample, and where their objects are
     phrases: list[list[Phrase]] = field(default_factory=list)

@@ -17,15 +17,19 @@ Definitions, for one image with the wanted objects W = [(color, shape), ...] and
 * size, pattern: whether every wanted object for which one is stated is matched by a detection that
   has it; None if none is stated
 * count:       whether what the prompt counts is there exactly so often; None if it counts nothing
+* at_least_n:  matched >= n, of images with |W| >= n; MultiGen's scores for n = 1 … |W|
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+from conf.describe import show_count
+from conf.spec import MOST_NAMED
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -222,6 +226,7 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
     * ``object_rate``, ``color_rate``, ``shape_rate``: sums over images, over the sum of wanted
       objects
     * ``extra_objects``: mean number of objects per image that nobody asked for
+    * ``at_least_1``, ``at_least_2``, …: see `at_least_rates`
     * ``n_images``
     * ``relation_rate``: share of the images whose prompt states a relation in which it holds;
       absent if no prompt states one
@@ -241,6 +246,7 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
         "color_rate": sum(v.colors for v in verdicts) / wanted,
         "shape_rate": sum(v.shapes for v in verdicts) / wanted,
         "extra_objects": sum(v.extra for v in verdicts) / images,
+        **at_least_rates([(v.objects, v.wanted) for v in verdicts]),
         "n_images": float(images),
     }
     for key, rate in STATED.items():
@@ -248,6 +254,39 @@ def composition_rates(verdicts: Sequence[Verdict]) -> dict[str, float]:
         if stated:
             rates[rate] = sum(stated) / len(stated)
     return rates
+
+
+def at_least_columns(counts: Sequence[tuple[int, int] | None]) -> dict[str, list[bool | None]]:
+    """``at_least_n`` of each image, n from 1 to the most objects that one names, at most
+    `MOST_NAMED`: whether n are found, None where fewer are named.
+
+    ``counts`` are (found, named) of the images, None for one that was not judged.
+    """
+    most = max((named for _, named in filter(None, counts)), default=0)
+    return {
+        f"at_least_{n}": [
+            None if count is None or count[1] < n else count[0] >= n for count in counts
+        ]
+        for n in range(1, min(most, MOST_NAMED) + 1)
+    }
+
+
+def at_least_rates(counts: Sequence[tuple[int, int] | None]) -> dict[str, float]:
+    """The share of images for which `at_least_columns` hold, of those that have a value: in how
+    many images 1, 2, … of the named objects are found (MultiGen's scores, Wang et al. 2024, as
+    shares)."""
+    columns = at_least_columns(counts)
+    known = {key: [v for v in column if v is not None] for key, column in columns.items()}
+    return {key: sum(values) / len(values) for key, values in known.items()}
+
+
+def why_not_at_least(named: Iterable[int]) -> dict[str, str]:
+    """Of the prompts' numbers of ``named`` objects: ``at_least_n`` -> why no prompt gives it."""
+    most = max(named, default=0)
+    return {
+        f"at_least_{n}": f"no prompt names {show_count(n, 'object')} or more"
+        for n in range(most + 1, MOST_NAMED + 1)
+    }
 
 
 def smallest_of_best_assignment(scores: Sequence[Sequence[float]]) -> float:

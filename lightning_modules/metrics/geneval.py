@@ -35,8 +35,11 @@ from lightning_modules.metrics.detection import (
     DIRECTIONS,
     Detection,
     Detector,
+    at_least_columns,
+    at_least_rates,
     class_name,
     color_name,
+    why_not_at_least,
 )
 from lightning_modules.metrics.registry import Columns, ScoringContext
 
@@ -79,13 +82,7 @@ def geneval_reasons(
     detections get theirs. Raises ValueError on a spec that the rules cannot judge.
     """
     check_spec(spec)
-    limit = counting_threshold if spec.get("tag") == "counting" else threshold
-    seen: dict[str, list[Detection]] = {}
-    for detection in sorted(detections, key=lambda d: -d.score):
-        group = seen.setdefault(class_name(detection.label), [])
-        if detection.score > limit and len(group) < most:
-            group.append(detection)
-
+    seen = _by_class(detections, spec, threshold, counting_threshold, most)
     reasons: list[str] = []
     right: list[list[Detection]] = []  # Of each thing; empty where it is wrong
     for thing in spec["include"]:
@@ -103,6 +100,40 @@ def geneval_reasons(
         if (number := len(seen.get(class_name(name), []))) >= count:
             reasons.append(f"{name}: wanted fewer than {count}, found {number}")
     return reasons
+
+
+def count_included(
+    detections: Sequence[Detection],
+    spec: Mapping[str, Any],
+    threshold: float = THRESHOLD,
+    counting_threshold: float = COUNTING_THRESHOLD,
+    most: int = MOST,
+) -> int:
+    """How many things of ``include`` are there, by class and count alone, whatever their colours
+    and places: what MultiGen counts. Raises ValueError on a spec that the rules cannot judge."""
+    check_spec(spec)
+    seen = _by_class(detections, spec, threshold, counting_threshold, most)
+    return sum(
+        len(seen.get(class_name(thing["class"]), [])) >= thing.get("count", 1)
+        for thing in spec["include"]
+    )
+
+
+def _by_class(
+    detections: Sequence[Detection],
+    spec: Mapping[str, Any],
+    threshold: float,
+    counting_threshold: float,
+    most: int,
+) -> dict[str, list[Detection]]:
+    """Of each class the ``most`` surest detections above the threshold of the spec's task."""
+    limit = counting_threshold if spec.get("tag") == "counting" else threshold
+    seen: dict[str, list[Detection]] = {}
+    for detection in sorted(detections, key=lambda d: -d.score):
+        group = seen.setdefault(class_name(detection.label), [])
+        if detection.score > limit and len(group) < most:
+            group.append(detection)
+    return seen
 
 
 def relations(first: Box, second: Box) -> set[str]:
@@ -274,7 +305,8 @@ def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, st
     specs = read_requests(prompts, evaluation.detector).specs
     if not specs:
         reason = "no prompt is one that GenEval's rules judge"
-        return dict.fromkeys(("success", "tasks_mean", "prompts_right", "overall"), reason)
+        keys = ("success", "tasks_mean", "prompts_right", "overall", *why_not_at_least([]))
+        return dict.fromkeys(keys, reason)
     judged = {split for split, _ in specs}
     reasons = {
         f"success_{split}": f"no prompt of {split!r} is one that GenEval's rules judge"
@@ -283,12 +315,14 @@ def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, st
     }
     own = [p for p in prompts if (p.split, p.index) in specs and p.benchmark == GENEVAL]
     why_not = GENEVAL.why_not(count_tasks(own)) if own else "no prompt is of GenEval's own"
+    reasons |= why_not_at_least(len(spec["include"]) for spec in specs.values())
     return reasons | ({"overall": why_not} if why_not else {})
 
 
 class GenEvalScorer:
-    """`geneval_scores`, the share of right images as ``success``, also by split. Prompts that the
-    rules cannot judge are counted in the facts.
+    """`geneval_scores`, the share of right images as ``success``, also by split, and of the images
+    that show ``at_least_n`` of the things that they should. Prompts that the rules cannot judge are
+    counted in the facts.
 
     ``overall`` is of GenEval's prompts alone, nan where some of its tasks are not among them, and
     not there without any: what is judged by its rules alone does not bear its name.
@@ -300,6 +334,8 @@ class GenEvalScorer:
         self.judged: list[Prompt] = []
         # Of each image its place among the results, None for those that the rules cannot judge
         self.rows: list[int | None] = []
+        # Of each image how many things are there and are named, None likewise
+        self.counts: list[tuple[int, int] | None] = []
         self.columns: Columns = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
@@ -311,6 +347,9 @@ class GenEvalScorer:
             spec = self.requests.specs.get(place)
             success.append(None if spec is None else geneval_correct(detections, spec))
             self.rows.append(None if spec is None else len(self.results))
+            self.counts.append(
+                None if spec is None else (count_included(detections, spec), len(spec["include"]))
+            )
             if spec is not None:
                 self.results.append((place, spec["tag"], bool(success[-1])))
                 self.judged.append(prompt)
@@ -328,7 +367,7 @@ class GenEvalScorer:
             overall = math.nan if why_not else geneval_scores(of_benchmark)["overall"]
             scores["overall"] = overall
         self._set_columns([] if why_not else own)
-        values = {"success": scores.pop("images_right"), **scores}
+        values = {"success": scores.pop("images_right"), **scores, **at_least_rates(self.counts)}
         for split in dict.fromkeys(place[0] for place, _, _ in self.results):
             right = [right for place, _, right in self.results if place[0] == split]
             values[f"success_{split}"] = sum(right) / len(right)
@@ -376,4 +415,4 @@ class GenEvalScorer:
         self.columns = {
             name: [None if row is None else values[row] for row in self.rows]
             for name, values in columns.items()
-        }
+        } | {**at_least_columns(self.counts)}

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_modules.embedded.judge import Judge
-from lightning_modules.metrics.detection import STATED, Verdict, composition_rates, judge_image
+from lightning_modules.metrics.detection import (
+    STATED,
+    Verdict,
+    at_least_columns,
+    composition_rates,
+    judge_image,
+    why_not_at_least,
+)
 from lightning_modules.metrics.registry import Columns, ScoringContext
 
 if TYPE_CHECKING:
@@ -36,7 +43,8 @@ def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, st
         "pattern_rate": (any(target.patterns for target in targets), "no prompt states a pattern"),
         "count_rate": (any(target.counted for target in targets), "no prompt counts objects"),
     }
-    return {key: reason for key, (given, reason) in stated.items() if not given}
+    reasons = why_not_at_least(len(target.objects) for target in targets)
+    return reasons | {key: reason for key, (given, reason) in stated.items() if not given}
 
 
 class JudgeScorer:
@@ -48,6 +56,7 @@ class JudgeScorer:
         self.splits: list[str] = []
         self.verdicts: list[Verdict] = []
         self.scores: list[float] = []
+        self.columns: Columns = {}
         self.facts: dict[str, dict[str, Any]] = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
@@ -81,8 +90,11 @@ class JudgeScorer:
     def finish(self) -> dict[str, float]:
         """As `Scorer`."""
         values = composition_rates(self.verdicts)
+        self.columns = {**at_least_columns([(v.objects, v.wanted) for v in self.verdicts])}
         values["score"] = sum(self.scores) / len(self.scores)
         count = dict.fromkeys((key for key in values if key != "n_images"), len(self.scores))
+        for key, column in self.columns.items():
+            count[key] = sum(value is not None for value in column)
         for split in dict.fromkeys(self.splits):
             successes = [
                 verdict.success

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from conf.describe import show_count
 from conf.files import write_atomically
+from conf.places import as_path
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.offloading import refuse_offloaded
 
@@ -181,7 +182,7 @@ class Subjects(nn.Module):
         ``load_textual_inversion(path)``, the second with ``tokenizer=`` and ``text_encoder=`` in a
         call of its own; the pooled embedding is right only after `fix_pooling`.
         """
-        folder = Path(folder)
+        folder = as_path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for name, rows in self.rows.items():

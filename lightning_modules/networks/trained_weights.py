@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from conf.files import write_atomically
+from conf.places import as_path
 from lightning_modules.attention import Site
 from lightning_modules.attention import sites as all_sites
 from lightning_modules.attention.saving import refuse_saving
@@ -25,6 +26,7 @@ from lightning_modules.backbone.offloading import refuse_offloaded
 
 PARTS = ("q", "k", "v", "kv", "qkv", "attn2", "model")
 ATTRIBUTE = "_trained_weights"
+SCALE = 1.0  # Of low-rank weights: see `low_rank_config`
 LORA_FILE = "pytorch_lora_weights.safetensors"  # where `load_lora_weights` looks in a folder
 
 
@@ -85,10 +87,11 @@ class TrainedWeights(nn.Module):
     (``model.requires_grad_``) only when they are out.
 
     Each forward pass of the model begins with a look whether they are in their places and at work:
-    ValueError says what took them out (other adapters, fused projections, layers that were
-    replaced, offloading layer by layer). ``load_state_dict`` with other values of full copies is
-    refused while they are in: it would write over what was trained. What writes into the parameters
-    themselves (``copy_``, ``.data``), as an optimiser does, is training and not looked for.
+    ValueError says what took them out (other adapters or scales of them, fused projections, layers
+    that were replaced, offloading layer by layer). ``load_state_dict`` with other values of full
+    copies is refused while they are in: it would write over what was trained. What writes into the
+    parameters themselves (``copy_``, ``.data``), as an optimiser does, is training and not looked
+    for.
 
     Raises ValueError when nothing is chosen, on a negative rank, and when the model holds other
     trained weights or adapters.
@@ -116,7 +119,7 @@ class TrainedWeights(nn.Module):
         self._casts: list[_Cast] = []
         self._undo: list[Callable[[], None]] = []
         self._links: list[tuple[dict[str, Any], str, Any]] = []
-        self._refuse_others()
+        refuse_others(model)
         refuse_offloaded(model)
         names = parameter_names(model, part, sites, without)
         if rank:
@@ -150,7 +153,7 @@ class TrainedWeights(nn.Module):
         """
         if self.is_installed:
             return
-        self._refuse_others()
+        refuse_others(self.model)
         self._expect(
             self._stock, ("make the weights anew once the model has its final shape, or undo that")
         )
@@ -169,7 +172,8 @@ class TrainedWeights(nn.Module):
             self._holders = self._list_holders()
             self._links = self._list_links()
         self.model.__dict__[ATTRIBUTE] = self
-        self._undo = [self.model.register_forward_pre_hook(self._check_in_place).remove]
+        hook = self.model.register_forward_pre_hook(self._check_in_place, with_kwargs=True)
+        self._undo = [hook.remove]
         if self.rank:
             self._undo.append(refuse_saving(self.model, "low-rank weights in its own form"))
         for holder, keys in self._holders:
@@ -232,7 +236,9 @@ class TrainedWeights(nn.Module):
 
     # --- still there? ----------------------------------------------------------------------------
 
-    def _check_in_place(self, *_: Any) -> None:
+    def _check_in_place(
+        self, model: nn.Module, args: Sequence[Any], kwargs: dict[str, Any]
+    ) -> None:
         """Before a forward pass. Raises ValueError where the weights would not act in it."""
         if self._is_moved:
             self._reclaim()
@@ -240,6 +246,10 @@ class TrainedWeights(nn.Module):
         _refuse_fused(self.model, self._attention)
         if self.rank:
             self._refuse_idle()
+            # diffusers scales low-rank layers by it within the pass
+            asked = kwargs.get("cross_attention_kwargs") or {}
+            if (scale := asked.get("scale", 1.0)) != 1:
+                self._refuse_scaled(scale, "cross_attention_kwargs")
 
     @property
     def _is_moved(self) -> bool:
@@ -309,6 +319,17 @@ class TrainedWeights(nn.Module):
                     "take the method out with its remove()"
                 )
 
+            scale = layer.scaling.get("default", SCALE)
+            if scale != SCALE and not merged_alone:
+                self._refuse_scaled(scale, f"set_adapters, scale_layer … of {path}")
+
+    def _refuse_scaled(self, scale: float, where: str) -> None:
+        raise ValueError(
+            f"the low-rank weights in {type(self.model).__name__} are scaled by {scale:g} "
+            f"({where}): expected {SCALE:g}, at which they were trained; set that scale, or take "
+            "the method out with its remove()"
+        )
+
     @contextmanager
     def swapped_out(self) -> Iterator[None]:
         """Inside the block the model is the stock one (the frozen reference of a distillation);
@@ -347,16 +368,6 @@ class TrainedWeights(nn.Module):
                     f"{path} of {type(self.model).__name__} has been replaced from outside: {cure}"
                 )
 
-    def _refuse_others(self) -> None:
-        if ATTRIBUTE in self.model.__dict__ or any(
-            ".base_layer." in name for name, _ in self.model.named_parameters()
-        ):
-            cure = "take them out first (remove(), or the pipeline's unload_lora_weights())"
-            raise ValueError(
-                f"{type(self.model).__name__} holds other trained weights or adapters: "
-                f"expected a stock model; {cure}"
-            )
-
     def tensors(self) -> dict[str, Tensor]:
         """Copies of the trained values on the CPU, by name: what `safetensors` writes and
         `load_state_dict` takes."""
@@ -378,6 +389,18 @@ class TrainedWeights(nn.Module):
         return save_stock(folder, **{name: self})[0]
 
 
+def refuse_others(model: nn.Module) -> None:
+    """Raises ValueError where ``model`` holds trained weights or adapters."""
+    if ATTRIBUTE in model.__dict__ or any(
+        ".base_layer." in name for name, _ in model.named_parameters()
+    ):
+        cure = "take them out first (remove(), or the pipeline's unload_lora_weights())"
+        raise ValueError(
+            f"{type(model).__name__} holds other trained weights or adapters: expected a stock "
+            f"model; {cure}"
+        )
+
+
 def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
     """Writes what stock diffusers opens, and gives the files; a keyword is the model's place in the
     pipeline (``unet``, ``transformer``, ``text_encoder``, ``text_encoder_2``).
@@ -387,7 +410,7 @@ def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
     ``PeftModel.from_pretrained(pipeline.transformer, folder / "transformer")``. Full ones make one
     ``NAME.safetensors`` each, for ``pipeline.NAME.load_state_dict(load_file(...), strict=False)``.
     """
-    folder = Path(folder)
+    folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Tensor]] = {}
     for name, weights in models.items():

@@ -53,6 +53,8 @@ ARTIFACTS = (
     "gates.png",
     "maps.json",
     "maps.png",
+    "heatmaps.json",
+    "heatmaps.png",
     "log.txt",
 )
 METRICS_PER_CALL = 1000  # MLflow takes no more in one request

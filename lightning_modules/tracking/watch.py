@@ -18,14 +18,16 @@ __all__ = ["TrainingWatch", "describe_sampling", "watch_denoiser"]
 @contextmanager
 def watch_denoiser(backbone: Any) -> Iterator[dict[str, Any]]:
     """Fills the dict with how the denoiser is called inside the block: ``device``, ``dtype`` of the
-    weights, ``computes_in`` (autocast's dtype where it acts), ``resolution`` in pixels, ``rows`` of
-    the first call, the number of ``calls``, the processors of its ``attention``, how many blocks
-    are ``compiled``, whether they are ``checkpointed`` and its weights ``channels_last``. Nothing
-    of what draws without a denoiser."""
+    weights, ``computes_in`` (autocast's dtype where it acts), ``resolution`` in pixels, the most
+    ``rows`` of a call, the number of ``calls``, the processors of its ``attention``, how many
+    blocks are ``compiled``, whether they are ``checkpointed`` and its weights ``channels_last``.
+    Nothing of what draws without a denoiser."""
     seen: dict[str, Any] = {}
 
     def look(denoiser: nn.Module, inputs: tuple[Any, ...]) -> None:
         seen["calls"] = seen.get("calls", 0) + 1
+        if inputs:
+            seen["rows"] = max(seen.get("rows", 0), len(inputs[0]))
         if seen["calls"] > 1 or not inputs:
             return
         kind = inputs[0].device.type
@@ -36,7 +38,6 @@ def watch_denoiser(backbone: Any) -> Iterator[dict[str, Any]]:
             dtype=_name(weights),
             computes_in=_name(torch.get_autocast_dtype(kind) if autocast else weights),
             resolution=inputs[0].shape[-1] * backbone.vae_scale_factor,
-            rows=len(inputs[0]),
             **_describe_denoiser(denoiser),
         )
 

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from conf import load as conf
-from conf.custom_backbone import is_listed
+from conf.custom_backbone import NO_MODEL, is_hub_id, is_listed
 from conf.describe import show_count
 from conf.places import check_folder
 from conf.schema import SHIPPED, Run
 from conf.seeds import TRAINING_SEEDS
-from conf.spec import data_kind, data_sets, measured_metrics, methods
+from conf.spec import data_kind, data_sets, measured_metrics, methods, steering
 from datamodules.phrases.pipelines import LIGHT, find_pipeline
 from lightning_modules.methods.adapter_file import AdapterError, AdapterFile
 from lightning_modules.methods.registry import method_class
@@ -52,11 +52,18 @@ def check(config: Run) -> None:
     _check_data(config)
     data_sets()[config.data.name].check(config)
     methods()[config.method.name].check(config)
+    late = conf.with_eval_overrides(config)
+    for name in steering(late.method):
+        methods()[name].check(late)
     _check_overrides(config)
     _check_batch(config)
     # Models that the project names are known to do: planning with them imports nothing large
-    path, late = Path(config.backbone.path).expanduser(), conf.with_eval_overrides(config)
-    known = is_listed(config.backbone.name) or str(path) in SHIPPED
+    path = Path(config.backbone.path).expanduser()
+    shipped = str(path) in SHIPPED
+    known = is_listed(config.backbone.name) or shipped
+    if not (path.is_dir() or is_hub_id(config.backbone.path) or shipped):
+        names = " or ".join(map(repr, SHIPPED))
+        raise ValueError(f"backbone.path={config.backbone.path!r}: {NO_MODEL}, and not {names}")
     asks = methods()[config.method.name].asks_backbone(config.method)
     if path.is_dir() or not known or asks or late.evaluation.steps > MANY_STEPS:
         check_configs(config, download=False)
@@ -66,7 +73,7 @@ def check(config: Run) -> None:
 def check_configs(config: Run, download: bool = True) -> None:
     """Refuses a backbone by its configs (see `check_backbone`), before its weights are opened; with
     ``download`` they are fetched from the hub. Raises ValueError."""
-    from lightning_modules.backbone.configs import read_configs
+    from lightning_modules.backbone.configs import explain_failure, read_configs
     from lightning_modules.backbone.quiet import quiet_loading
     from lightning_modules.backbone.weights import shipped_folder
 
@@ -75,8 +82,10 @@ def check_configs(config: Run, download: bool = True) -> None:
         folder = str(shipped_folder(path) or path)
         with quiet_loading():
             configs = read_configs(folder, config.backbone.revision, download)
-    except ImportError:  # Loading says what to install
-        return
+    except ImportError as error:
+        raise ValueError(explain_failure(path, error)) from error
+    except FileNotFoundError as error:
+        raise ValueError(str(error)) from error
     if configs is not None:
         check_backbone(config, configs)
 
@@ -92,8 +101,7 @@ def check_backbone(config: Run, backbone: BackboneConfigs) -> None:
     if evaluation.measures:
         _check_levels(backbone, evaluation.steps)
         check_steps(backbone, "evaluation.steps", evaluation.steps)
-    # A method that reads settings of its own learns, if only on each prompt
-    if methods()[config.method.name].sections or evaluation.attention:
+    if methods()[config.method.name].learns or evaluation.attention:
         backbone.schedule.check()
     method_class(config.method.name).check_backbone(config, backbone)
 
@@ -277,6 +285,11 @@ def _check_overrides(config: Run) -> None:
     seeds = tuple(f"{key}." for key in TRAINING_SEEDS)
     fixed = (*FIXED, *seeds, *trained, *spec.fixed_after_training)
     late = [key for key in config.evaluate_with if key == "method" or f"{key}.".startswith(fixed)]
+    if run := [key for key in ("output", "fresh", "evaluate_with") if key in config.evaluate_with]:
+        raise ValueError(
+            f"evaluate_with has {run[0]}, which holds for a whole run: set it by its own name "
+            "instead"
+        )
     if "evaluation.draw_only" in config.evaluate_with:
         raise ValueError("evaluate_with has evaluation.draw_only: set it by its own name instead")
     if late:

@@ -22,7 +22,14 @@ from conf import load as conf
 from conf.contents import Emit
 from conf.describe import nearest
 from conf.schema import Evaluation, Run
-from conf.spec import data_kind, data_sets, measured_metrics, methods, reads_trainer
+from conf.spec import (
+    data_kind,
+    data_sets,
+    fewest_objects,
+    measured_metrics,
+    methods,
+    reads_trainer,
+)
 from lightning_modules.methods.registry import method_class
 
 __all__ = ["Findings", "check_concepts", "count_prompts", "foresee", "list_facts"]
@@ -51,6 +58,7 @@ def list_facts(config: Run) -> dict[str, Any]:
         "method": (method.name, spec.trains(method), spec.needs_phrases(method)),
         "words": (spec.needs_masks(method), spec.naming(method), spec.singular(method)),
         "undefined": dict(spec.undefined(method)),
+        "steered": fewest_objects(conf.with_eval_overrides(config).method),
         "warmup": _describe_warmup(config),
         "subjects": late["method"].get("subjects"),
     }

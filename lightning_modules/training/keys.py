@@ -58,6 +58,7 @@ OBSERVERS = tuple(
 # A package as a root stands for all its modules; methods and data sets are added by file name.
 TRAINING = ("datamodules.build", "lightning_modules.training.fit")
 SAMPLING = ("lightning_modules.backbone",)
+METHODS = "lightning_modules.methods"
 DATA_FILES = (".csv", ".json", ".txt")
 # Of a module without statements
 EMPTY = hashlib.sha256("\n".join(["Module", "[", "]", "[", "]"]).encode()).hexdigest()
@@ -65,8 +66,8 @@ EMPTY = hashlib.sha256("\n".join(["Module", "[", "]", "[", "]"]).encode()).hexdi
 
 def training_facts(config: Run) -> dict[str, Any]:
     """The settings that training depends on: all except those of evaluation, output, logging,
-    loading and of other methods. Of batch and devices the product counts, of seeds what they are,
-    whichever setting says it."""
+    loading, of other methods, and those that the method declares to act in sampling alone. Of batch
+    and devices the product counts, of seeds what they are, whichever setting says it."""
     facts = conf.to_dict(conf.as_run(config))
     for group, key in (
         ("data", "eval_images"),
@@ -76,7 +77,11 @@ def training_facts(config: Run) -> dict[str, Any]:
     ):
         del facts[group][key]
     facts["trainer"]["batch"] *= facts["trainer"].pop("devices")
-    facts["method"] = method_facts(config)
+    steers = spec.sampling_sections()
+    facts["method"] = {k: v for k, v in method_facts(config).items() if k not in steers}
+    for key in spec.methods()[config.method.name].unread_in_training(config.method):
+        _, section, name = key.split(".")
+        del facts["method"][section][name]
     facts["seed"] = training_seeds(config)
     return {
         key: value
@@ -143,11 +148,12 @@ def training_code(config: Run, project: Path = PROJECT) -> str:
 
 def sampling_code(config: Run, project: Path = PROJECT) -> str:
     """Digest of the code that draws images with these settings."""
-    return code_version(*SAMPLING, _own_modules(config)[0], project=project)
+    steering = (f"{METHODS}.{name}" for name in spec.steering(config.method))
+    return code_version(*SAMPLING, _own_modules(config)[0], *steering, project=project)
 
 
 def _own_modules(config: Run) -> tuple[str, str]:
-    return f"lightning_modules.methods.{config.method.name}", f"datamodules.{config.data.name}"
+    return f"{METHODS}.{config.method.name}", f"datamodules.{config.data.name}"
 
 
 # --- the code that a module reaches ---------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 from conf import load as conf
 from conf.describe import show_count
 from conf.schema import Run
-from conf.spec import DataSpec, data_kind, data_sets, methods
+from conf.spec import DataSpec, data_kind, data_sets, fewest_objects, methods
 from datamodules.phrases.link import SINGULAR
 
 __all__ = ["check_batches", "check_needs", "has_needs", "undefined_attention"]
@@ -47,7 +47,8 @@ def has_needs(config: Run) -> bool:
         return False
     evaluation = conf.with_eval_overrides(config).evaluation
     needs_phrases = methods()[config.method.name].needs_phrases(config.method)
-    return needs_phrases or (evaluation.measures and evaluation.attention)
+    steered = fewest_objects(conf.with_eval_overrides(config).method) > 0
+    return needs_phrases or (evaluation.measures and (evaluation.attention or steered))
 
 
 def check_needs(config: Run, datamodule: Any, emit: Emit = lambda text, share: None) -> list[str]:
@@ -65,6 +66,8 @@ def check_needs(config: Run, datamodule: Any, emit: Emit = lambda text, share: N
         shares += _check_training(config, datamodule.train_set, emit)
     elif spec.needs_phrases(config.method) and late.evaluation.measures:
         _check_prompts(late, datamodule)
+    if late.evaluation.measures and (fewest := fewest_objects(late.method)):
+        _check_steered(late, datamodule, fewest)
     if late.evaluation.measures and late.evaluation.attention:
         _check_attention(late, datamodule)
     return shares
@@ -95,6 +98,16 @@ def _check_training(config: Run, dataset: Any, emit: Emit) -> list[str]:
             f"method={config.method.name} with data={data.name}: training looks at {looks}, but "
             f"{lack}; {', or '.join(filter(None, cures))}"
         )
+    fewest = spec.objects_needed(config.method)
+    if max(counts) < fewest:
+        many = show_count(fewest, "object")
+        emit(f"data: none of the first captions names {many}; looking at all", 0.0)
+        if not any(len(dataset.phrases(row)) >= fewest for row in range(total)):
+            raise ValueError(
+                f"method={config.method.name} with data={data.name}: a loss of the training "
+                f"compares objects, {fewest} of a caption or more, but no caption of {where} names "
+                "so many; leave out the losses that do, or give captions that name more"
+            )
     shares = []
     if linked and masks is not None and masks < total:
         of = show_count(total, "image")
@@ -155,6 +168,15 @@ def _check_prompts(late: Run, datamodule: Any) -> None:
                 f"{prompt.text!r} of {prompt.split!r} names none: leave it out, or name its "
                 "phrases in a file of your own (JSON lines with prompt and phrases)"
             )
+
+
+def _check_steered(late: Run, datamodule: Any, fewest: int) -> None:
+    """Refuses prompts that name too few objects to steer their images by."""
+    from lightning_modules.evaluation.plan import check_count, find_objects, plan_evaluation
+
+    prompts = plan_evaluation(datamodule, late)
+    for prompt, objects in zip(prompts, find_objects(datamodule, prompts), strict=True):
+        check_count(prompt, len(objects), fewest)
 
 
 def _check_attention(late: Run, datamodule: Any) -> None:

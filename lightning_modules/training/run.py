@@ -35,10 +35,12 @@ from conf.custom_backbone import describe_widening
 from conf.describe import show_count
 from conf.files import DiskFull, named_when_full, to_json, write_atomically
 from conf.pipes import ends_with_reader
-from conf.places import check_folder
+from conf.places import as_path, check_folder
 from conf.prompts import Extent
 from conf.schema import SHIPPED, Run
 from conf.seeds import resolve_seeds
+from conf.spec import fewest_objects
+from conf.threads import wait_passively
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
 from lightning_modules.training.checks import (
@@ -97,7 +99,7 @@ def run(
     ValueError or FileNotFoundError before any long work when the config cannot be run, DiskFull,
     with the path, where something cannot be written.
     """
-    config = conf.with_homes(config)
+    config, folder = conf.with_homes(config), as_path(folder)
     check(config)
     _check_places(config, folder)
     with named_when_full(folder):
@@ -305,7 +307,8 @@ def _prepare(
     if config.method.init and method.trains:
         method.check_weights(config.method.init)
     if late.evaluation.measures and method.takes_objects:
-        check_objects(backbone, datamodule, plan_evaluation(datamodule, late))
+        prompts = plan_evaluation(datamodule, late)
+        check_objects(backbone, datamodule, prompts, fewest_objects(late.method))
     method.check_data(datamodule.train_set)
     method.extend_data(config, datamodule, emit)
     if distributed.is_first():
@@ -433,6 +436,7 @@ def main(argv: list[str]) -> int:
     # Read when torch is loaded: else each process says that its search for unused parameters found
     # none in the first step.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    wait_passively()
     from lightning_modules.training import distributed
 
     path = Path(words[0])

@@ -15,7 +15,7 @@ from typing import Any
 
 from conf import load as conf
 from conf.schema import Run
-from conf.spec import measured_metrics, methods
+from conf.spec import measured_metrics, methods, steering
 from lightning_modules.training.keys import PROJECT, SAMPLING, TRAINING, code_version
 
 __all__ = [
@@ -44,6 +44,8 @@ def made_by(config: Run, project: Path = PROJECT) -> dict[str, Any]:
         "sampling": SAMPLING,
         f"method {config.method.name}": (f"lightning_modules.methods.{config.method.name}",),
     }
+    for name in steering(conf.with_eval_overrides(config).method):
+        roots[f"method {name}"] = (f"lightning_modules.methods.{name}",)
     if method.trains(config.method):
         roots["training"] = TRAINING
         roots[f"data {config.data.name}"] = (f"datamodules.{config.data.name}",)

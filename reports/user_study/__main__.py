@@ -42,9 +42,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 
-from reports.__main__ import database_in, split_words
+from reports.__main__ import read_place, read_uri, split_words
 from reports.pipes import ends_with_reader
 from reports.results import ReportError
 
@@ -99,16 +98,16 @@ def _make_page(argv: list[str]) -> str:
     sweep, values = _read_words(argv, PAGE_SETTINGS, "sweep")
     numbers = {name: _read_number(values, name) for name in NUMBERS}
     texts = {name: values[name] for name in TEXTS if name in values}
-    to = Path(values.get("to", "study.html"))
+    to = read_place(values, "to", "study.html")
     if to.suffix != ".html":
         raise ReportError(f"to={to}: expected a name that ends in .html")
     if "consent" in values:
         try:
-            texts["consent"] = Path(values["consent"]).read_text(encoding="utf-8")
+            texts["consent"] = read_place(values, "consent").read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             expected = f"consent={values['consent']}: expected a text file in UTF-8"
             raise ReportError(f"{expected} ({error})") from error
-    uri = values.get("tracking_uri", database_in(Path(values.get("output", "runs")).expanduser()))
+    uri = read_uri(values, read_place(values, "output", "runs"))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # Making a study never calls home
 
     from reports import prose
@@ -146,10 +145,10 @@ def _analyse(argv: list[str]) -> str:
     from reports.user_study.answers import load_key, read_responses
     from reports.user_study.report import write_analysis
 
-    folder = Path(name)
-    key = load_key(Path(values.get("key", "study.key.json")))
+    folder = read_place({"folder of answers": name}, "folder of answers")
+    key = load_key(read_place(values, "key", "study.key.json"))
     responses = read_responses(folder, key, count_unfinished=unfinished == "count")
-    return write_analysis(responses, Path(values.get("to", folder / "results")))
+    return write_analysis(responses, read_place(values, "to", folder / "results"))
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ def metric_of(result: Mapping[str, Any], name: str) -> float:
     if why := result.get("undefined", {}).get(key):
         raise ResultError(f"{key} is undefined ({why})")
     if key not in result["metrics"]:
-        known = ", ".join(sorted(result["metrics"]))
+        known = ", ".join(sorted(result["metrics"])) or "none"
         raise ResultError(f"the result has no {key}; it has {known}")
     value = float(result["metrics"][key])
     if not is_defined(value):

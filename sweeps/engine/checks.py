@@ -7,13 +7,15 @@ import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from conf import load as conf
 from conf import schema, spec
 from conf.conditions import check_read, find_unread, list_changed_data
 from conf.defaults import foreign_parts
-from conf.describe import describe, nearest
+from conf.describe import describe, nearest, show
 from conf.seeds import SEEDS
 from lightning_modules.training.checks import check
 from sweeps.engine.errors import PlanError
+from sweeps.engine.metrics import measurable
 from sweeps.engine.request import trial_config
 from sweeps.engine.same import check_factors
 from sweeps.sweep import UNTOUCHED_METHOD, Cell, Sweep, level_text
@@ -26,7 +28,9 @@ __all__ = [
     "SEARCH",
     "check_cell",
     "check_cells",
+    "check_late",
     "check_levels",
+    "check_measured",
     "check_mode",
     "check_objectives",
     "check_seeds",
@@ -97,6 +101,26 @@ def check_levels(sweep: Sweep, config: schema.Sweep) -> None:
             )
 
 
+def check_late(sweep: Sweep, config: schema.Sweep) -> None:
+    """Raises PlanError for what ``evaluate_with`` has of settings that are no method's, since the
+    untouched backbone is evaluated without it, and for what the cells themselves set."""
+    own: dict[str, str] = {}  # Key of a setting -> the factor that sets it
+    for factor in sweep.factors:
+        for level in factor.levels:
+            own |= dict.fromkeys(factor.settings_of(level), factor.key)
+    for key, value in config.evaluate_with.items():
+        if key.startswith("evaluation.") or key in ("sampling_seed", "prompt_seed"):
+            raise PlanError(
+                f"evaluate_with has {key}, which acts after training by itself, and the untouched "
+                f"backbone would be evaluated without it: set {key}={show(value)} instead"
+            )
+        if key in own:
+            raise PlanError(
+                f"evaluate_with has {key}, which {sweep.name} varies (its levels are those of "
+                f"{own[key]}): leave it out"
+            )
+
+
 def check_mode(sweep: Sweep, config: schema.Sweep, words: Sequence[str]) -> None:
     named = {word.partition("=")[0] for word in words}
     if config.mode == "list" and not config.cells:
@@ -152,8 +176,13 @@ def check_cells(request: Request) -> None:
     """Raises PlanError for settings that cannot run, those of a search's corners too, and for what
     no trial reads: factors, and settings of the command."""
     sweep, config = request.sweep, request.config
+    evaluations = []
     for cell in request.cells:
-        check_cell(sweep, cell, request.run((cell.text, config.seed)))
+        run = request.run((cell.text, config.seed))
+        check_cell(sweep, cell, run)
+        if (evaluation := conf.with_eval_overrides(run).evaluation) not in evaluations:
+            evaluations.append(evaluation)
+            check_measured(sweep, cell, evaluation)
     searched = config.mode == "search"
     grid = sweep.cells(config.when) if searched else request.cells
     grid = [cell for cell in grid if not cell.untouched]
@@ -173,6 +202,19 @@ def check_cells(request: Request) -> None:
         check_read(every, list_changed_data(every[0]))
     except ValueError as error:
         raise PlanError(str(error)) from None
+
+
+def check_measured(sweep: Sweep, cell: Cell, evaluation: schema.Evaluation) -> None:
+    """Raises PlanError where a cell's evaluation does not give what the sweep compares."""
+    if not evaluation.measures:
+        raise PlanError(
+            f"{cell.text}: evaluation.prompts=0 measures nothing, and a sweep compares what is "
+            "measured; give a number of prompts"
+        )
+    try:
+        measurable(sweep, evaluation, sweep.headline)
+    except ValueError as error:
+        raise PlanError(f"{cell.text}: {error}") from None
 
 
 def check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:

@@ -17,6 +17,7 @@ from conf.describe import describe
 from lightning_modules.training.checks import DRAW_FIRST, DetectionsMissing
 from sweeps.engine.checks import (
     check_cells,
+    check_late,
     check_levels,
     check_mode,
     check_objectives,
@@ -48,6 +49,7 @@ def resolve(sweep: Sweep, config: schema.Sweep, words: Sequence[str] = ()) -> Re
                 )
     if sweep.needs and is_only_embedded(sweep, config):
         raise Declined(reason_to_decline(sweep, words))
+    check_late(sweep, config)
     if not config.evaluation.measures:
         raise PlanError(
             "evaluation.prompts=0 measures nothing, and a sweep compares what is measured; "

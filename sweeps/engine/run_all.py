@@ -15,6 +15,7 @@ from rich.table import Table
 from conf import load as conf
 from conf.describe import show_count
 from conf.pipes import ends_with_reader
+from conf.threads import wait_passively
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
 from reports.answer.files import read_answer, read_verdicts
@@ -116,9 +117,10 @@ def main(
         print(HELP)
         return 0
 
-    words = config_words(argv)
+    wait_passively()
     try:
         check_flags(argv)
+        words = config_words(argv)
         entries = list_entries(words, discover() if selected is None else selected)
         for entry in entries:
             if entry.request is None:

@@ -7,9 +7,8 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from conf import load as conf
 from conf import schema
-from conf.conditions import Unread, find_unread
+from conf.conditions import Unread, find_undrawn, find_unread, list_read
 from conf.describe import describe
 from sweeps.engine.errors import PlanError
 from sweeps.sweep import UNTOUCHED, Cell, Factor, Sweep, level_text
@@ -34,25 +33,32 @@ class SameCells:
 def check_factors(
     sweep: Sweep, cells: Sequence[Cell], runs: Sequence[schema.Run], searched: bool
 ) -> None:
-    """Raises PlanError for a factor that no trial reads. ``runs`` are the settings of ``cells``."""
+    """Raises PlanError for a factor that no trial reads, or that no image depends on. ``runs`` are
+    the settings of ``cells``."""
     for factor in sweep.factors:
         keys = _keys(factor)
-        unread = [find_unread(run, keys) for run in runs]
+        unread = [
+            find_undrawn(run, keys)
+            | find_unread(run, keys, keys & cell.evaluation.keys() - cell.training.keys())
+            for cell, run in zip(cells, runs, strict=True)
+        ]
         # In several factors, one that is not varied trains nothing in vain
         levels = {level_text(cell.values[factor.key]) for cell in cells}
         varied = searched or len(levels) > 1 or len(sweep.factors) == 1
         if not (keys and runs and varied and all(keys <= found.keys() for found in unread)):
             continue
         why = unread[0][min(keys)]
+        reason = f"with {why.by} no trial reads it, and all of them"
+        if any(find_undrawn(run, keys) for run in runs):
+            reason = f"with {why.by}: no image depends on it, and all images"
         if searched:
             raise PlanError(
-                f"mode=search over {factor.key}: with {why.by} no trial reads it, so that all "
-                "candidates would be the same; choose another"
+                f"mode=search over {factor.key}: {reason} would be the same; choose another"
             )
         listed = ", ".join(map(level_text, factor.levels))
         raise PlanError(
-            f"{sweep.name} varies {factor.key} ({listed}), but with {why.by} no trial reads it, "
-            f"and all of them would be the same; {why.cure}"
+            f"{sweep.name} varies {factor.key} ({listed}), but {reason} would be the same; "
+            f"{why.cure}"
         )
 
 
@@ -73,9 +79,8 @@ def find_same(
     groups: dict[str, list[tuple[Cell, Mapping[str, Unread]]]] = {}
     for cell in own:
         run = run_of(cell)
-        late, unread = conf.with_eval_overrides(run), find_unread(run, keys)
-        read = {key: [conf.lookup(one, key) for one in (run, late)] for key in keys - unread.keys()}
-        facts = [read, cell.values[sweep.within] if sweep.within else None]
+        unread = find_unread(run, keys)
+        facts = [list_read(run, keys), cell.values[sweep.within] if sweep.within else None]
         groups.setdefault(json.dumps(facts, sort_keys=True), []).append((cell, unread))
     return [_merge(sweep, group) for group in groups.values() if len(group) > 1]
 

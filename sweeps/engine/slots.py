@@ -365,6 +365,11 @@ def visible_gpus(config: schema.Sweep, environment: Mapping[str, str] = os.envir
             raise LaunchError(f"devices={config.devices}: expected each GPU once")
         for name in selected:
             if name not in there:
+                if not name[:1].isdigit() and not name.upper().startswith(("GPU-", "MIG-")):
+                    raise LaunchError(
+                        f"devices={config.devices}: expected auto, or numbers of GPUs such as 0,1; "
+                        "for the CPU: trainer.accelerator=cpu"
+                    )
                 known = ", ".join(there) or "none"
                 raise LaunchError(
                     f"devices={config.devices}: no GPU {name} here; there are {known}"

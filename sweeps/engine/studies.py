@@ -16,9 +16,10 @@ from typing import Any
 
 from conf import load as conf
 from conf import schema, spec
-from conf.describe import show_count
+from conf.describe import describe, show_count
 from conf.prompts import PROMPTS
 from conf.seeds import SEEDS
+from conf.sources import list_group, read_group
 from lightning_modules.training.contents import changed_contents
 from sweeps.engine.request import Request
 from sweeps.engine.trials import key_of, read_identity, read_trials
@@ -98,6 +99,14 @@ def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
     sections = spec.unread_sections(*_methods_of(sweep, config))
     unread = tuple(f"method.{section}." for section in sections)
     flat = {key: value for key, value in flat.items() if not key.startswith(unread)}
+    # Those that act where images are drawn alone count once they are no defaults
+    idle = tuple(f"method.{section}." for section in spec.sampling_sections())
+    defaults = schema.Sweep()
+    flat = {
+        key: value
+        for key, value in flat.items()
+        if not (key.startswith(idle) and value == conf.lookup(defaults, key))
+    }
     # Those that follow seed were no settings once
     flat = {key: value for key, value in flat.items() if key not in SEEDS or value is not None}
     flat["trainer.batch"] *= flat.pop("trainer.devices")
@@ -111,7 +120,7 @@ def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
 
 
 def _methods_of(sweep: Sweep, config: schema.Sweep) -> set[str]:
-    """The methods that cells may have; a preset's name begins with that of its method."""
+    """The methods that cells may have."""
     levels = [
         settings
         for factor in sweep.factors
@@ -120,17 +129,16 @@ def _methods_of(sweep: Sweep, config: schema.Sweep) -> set[str]:
     levels += [settings for _, settings in sweep.also]
     names = [config.method.name]
     names += [str(level[key]) for level in levels for key in METHOD_KEYS if key in level]
-    return {
-        method
-        for method in spec.methods()
-        if any(name == method or name.startswith(f"{method}_") for name in names)
-    }
+    presets = {name for name in names if name not in spec.methods()} & {*list_group("method")}
+    index = describe(schema.Sweep)
+    of_presets = {read_group("method", name, "sweep", index)["method.name"] for name in presets}
+    return {str(name) for name in {*names, *of_presets}} & {*spec.methods()}
 
 
 def _flatten(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
     items: list[tuple[str, Any]] = []
     for key, value in mapping.items():
-        if isinstance(value, dict) and key != "evaluate_with":
+        if isinstance(value, dict) and prefix + key not in describe(schema.Sweep).settings:
             items += _flatten(value, f"{prefix}{key}.")
         else:
             items.append((prefix + key, value))

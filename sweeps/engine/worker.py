@@ -31,6 +31,7 @@ from conf import load as conf
 from conf.files import named_when_full, write_atomically
 from conf.pipes import ends_with_reader
 from conf.schema import Run
+from conf.threads import wait_passively
 from lightning_modules.tracking.mlflow import Tracking, describe_error
 from lightning_modules.training.progress import FAILED, PROGRESS
 
@@ -142,6 +143,7 @@ def main(
     if {"-h", "--help"} & set(argv):
         print(__doc__)
         return 0
+    wait_passively()
     die_with_parent()
     # A person's Ctrl-C is for the driver, which decides what it means
     signal.signal(signal.SIGINT, signal.SIG_IGN)

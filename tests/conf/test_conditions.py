@@ -49,6 +49,23 @@ SEPARATE = {"method": "separate_enhance"}
         ),
         (SEPARATE, "method.weights.text_encoder", "method.name=separate_enhance"),
         (SEPARATE, "method.weights.rank", ""),
+        # What steers is read by every method that learns, where it steers
+        ({}, "method.attention_guidance.losses", ""),
+        ({}, "method.attention_guidance.side", "method.attention_guidance.losses={}"),
+        (
+            {"method": "mcgm", "method.attention_guidance.losses": {"enhance": 1.0}},
+            "method.attention_guidance.side",
+            "",
+        ),
+        ({"method": "untouched"}, "method.attention_guidance.losses", "method.name=untouched"),
+        ({"method": "attention_guidance"}, "method.attention_guidance.side", ""),
+        (
+            {"method": "attention_guidance"},
+            "method.attention_guidance.refinements",
+            "method.attention_guidance.thresholds={}",
+        ),
+        ({"method": "attention_guidance"}, "trainer.lr", "method.name=attention_guidance"),
+        ({"method": "attention_guidance"}, "init_seed", "method.name=attention_guidance"),
         (SEPARATE, "method.separate.heads", ""),
         (
             {**SEPARATE, "method.separate.control": "denoising"},
@@ -187,7 +204,8 @@ def test_conditions_name_settings_and_values_that_there_are() -> None:
 
 def test_rates_and_weights_are_logarithmic_and_nothing_else() -> None:
     def is_rate_or_weight(name: str) -> bool:
-        return name in ("lr", "weight_decay", "lambda_m") or name.endswith(("_weight", "_lr"))
+        known = ("lr", "weight_decay", "lambda_m", "step_size")
+        return name in known or name.endswith(("_weight", "_lr"))
 
     for key, setting in SETTINGS.items():
         numeric = setting.kind in (int, float)

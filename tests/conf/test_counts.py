@@ -46,6 +46,7 @@ VERBS = {
 # Values by file, as they stand there, that are never 1 where they are said, or are no count
 NEVER_ONE = {
     "conf/method/separate_enhance.py": {"batch", "data.objects"},
+    "conf/spec.py": {"n"},  # 1 or more objects
     "datamodules/formats/coco_layouts.py": {"DEPTH"},
     "datamodules/formats/entities.py": {"high"},
     "datamodules/formats/flickr.py": {"height"},
@@ -56,6 +57,7 @@ NEVER_ONE = {
     "datamodules/formats/scene_folder.py": {"images[''].name", "sizes[0]", "sizes[1]"},
     "datamodules/inspection.py": {"kind", "different", "h2"},
     "datamodules/loading.py": {"world", "accumulate"},
+    "lightning_modules/attention/heatmaps.py": {"method.resolution"},
     "datamodules/prompts.py": {"self.min_phrases"},
     "datamodules/shapes/scene.py": {"subjects"},
     "datamodules/shapes/placing.py": {"SIZE"},

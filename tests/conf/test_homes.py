@@ -8,6 +8,7 @@ import pytest
 
 from conf import load as conf
 from conf.describe import describe
+from conf.places import as_path
 from conf.schema import Run, Sweep
 
 PLACES = [key for key, setting in describe(Sweep).settings.items() if setting.expands]
@@ -64,3 +65,22 @@ def test_a_group_a_uri_and_a_run_made_in_code(tmp_path: Path) -> None:
 def test_a_user_that_is_not_there_is_no_folder() -> None:
     with pytest.raises(conf.ConfigError, match="there is no user nobody-here"):
         conf.load(["output=~nobody-here/runs"])
+
+
+@pytest.mark.parametrize("key", ["output", "data.root", "backbone.path", "tracking_uri"])
+def test_blanks_name_no_place(key: str) -> None:
+    with pytest.raises(conf.ConfigError, match="nothing but blanks"):
+        conf.load([f"{key}=  "], required=False)
+    if key != "tracking_uri":  # Which has no place by default
+        with pytest.raises(conf.ConfigError, match="empty, which names no place"):
+            conf.load([f"{key}=''"], required=False)
+
+
+def test_a_path_of_code() -> None:
+    assert as_path("~/ad") == Path("/home/ann/ad") and as_path(Path("~/ad")) == as_path("~/ad")
+    assert as_path("a/~") == Path("a/~")
+    for text, reason in (("~nobody-here/x", "no user nobody-here"), (" ", "blanks")):
+        with pytest.raises(ValueError, match=reason):
+            as_path(text)
+    with pytest.raises(conf.ConfigError, match="blanks"):
+        conf.with_homes(Run(output=" "))

@@ -123,7 +123,9 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
             ["(evaluate_with)", "did you mean method.gate.threshold?"],
         ),
         ("data=coco", ["data.root", "is missing", "Folder of the data set"]),
-        ("--seeds=4", ["--seeds=4", "key=value", "did you mean seeds?"]),
+        ("--seeds=4", ["--seeds=4", "key=value", "write seeds=4"]),
+        ("--tracking-uri=x", ["key=value", "write tracking_uri=x"]),
+        ("seeds:4", ["seeds:4: expected key=value", "write seeds=4"]),
         ("--foo", ["--foo", "key=value", "--help"]),
         ("seeds", ["expected key=value"]),
         ("seeds=", ["seeds= has no value: expected key=value"]),
@@ -312,3 +314,10 @@ def test_every_number_has_a_limit_at_both_ends_and_says_it() -> None:
     # "Never", and as good as without a limit
     for word in ("trainer.checkpoint_every=1000000000", "trainer.clip=1e9", "retries=100"):
         conf.load([word])
+
+
+def test_a_setting_and_its_value_in_two_words() -> None:
+    with pytest.raises(conf.ConfigError, match="seeds: expected key=value.*write seeds=1$"):
+        conf.load(["seeds", "1"])
+    with pytest.raises(conf.ConfigError, match="write backbone=sdxl$"):
+        conf.load(["--backbone", "sdxl", "seeds=2"])

@@ -6,6 +6,7 @@ import argparse
 import ast
 import dataclasses
 import random
+import typing
 from pathlib import Path
 from typing import Any
 
@@ -180,6 +181,10 @@ def test_every_setting_reads_back_as_it_was_written(tmp_path: Path) -> None:
         config = Sweep()
         for key, setting in describe(Sweep).settings.items():
             value = draw(setting.kind, rng)
+            if setting.kind is dict and (inner := typing.get_args(setting.type)[1]) is not Any:
+                value = {name: draw(inner, rng) for name in value}
+            if setting.kind is list and (inner := typing.get_args(setting.type)[0]) is not Any:
+                value = [draw(inner, rng) for _ in value]
             if setting.choices:
                 value = rng.choice(setting.choices)
             if setting.optional and rng.random() < 0.3:

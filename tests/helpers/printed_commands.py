@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("conf", "datamodules", "lightning_modules", "sweeps", "reports")
 SWEEPS = {sweep.name: sweep for sweep in discover()}
 # Words in quotes may hold blanks
-COMMAND = re.compile(r"""python -m ([\w.]+)((?: +(?:'[^']*'|[^\s#`“”(|;…])+)*)""")
+COMMAND = re.compile(r"""python -m ([\w.]+)((?: +(?:'[^']*'|"[^"]*"|[^\s#`“”(|;…])+)*)""")
 # What goes on behind a command inside of a sentence
 STOPS = re.compile(
     r" (?:lists|runs|makes|opens|only|wrote|and|to|it|does|from|in|of|that|or|see|then)\b(?!=).*"
@@ -69,13 +69,21 @@ def find_commands(text: str) -> Iterator[tuple[str, str]]:
     """Module and words of each command in a text."""
     for line in text.replace("python -m\n", "python -m ").splitlines():
         for begin in re.finditer("python -m ", line):
-            part = STOPS.sub("", line[begin.start() :])
+            part = _leave_sentence_out(line[begin.start() :])
             if not (found := COMMAND.match(part)):
                 continue
             # What is shortened cannot be pasted, and does not look as if it could
             shortened = part[found.end() :].startswith(" …") or "/my/" in found[2]
             shortened = shortened or "=fruit" in found[2]  # Of the README's example
             yield found[1].rstrip("."), "" if shortened else found[2]
+
+
+def _leave_sentence_out(text: str) -> str:
+    """The text up to where a sentence goes on behind the command; what is quoted is none."""
+    stop = STOPS.search(text)
+    while stop and any(text[: stop.start()].count(quote) % 2 for quote in "'\""):
+        stop = STOPS.search(text, stop.start() + 1)
+    return text[: stop.start()] if stop else text
 
 
 def split_command(words: str) -> list[str]:

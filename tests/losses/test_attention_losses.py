@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from helpers.golden_maps import golden_layer
 from torch import Tensor
 from torch.nn.functional import conv2d, pad
 
@@ -18,19 +19,6 @@ from losses.attention import (
     separate_loss,
     smooth,
 )
-
-Y, X = torch.meshgrid(
-    torch.arange(16.0, dtype=torch.float64), torch.arange(16.0, dtype=torch.float64), indexing="ij"
-)
-
-
-def golden_layer(phase: float) -> Tensor:
-    """The closed form of the golden maps: softmax over eight tokens, [tokens, heads, 16, 16]."""
-    k = torch.arange(8.0, dtype=torch.float64)[:, None, None, None]
-    h = torch.arange(4.0, dtype=torch.float64)[:, None, None]
-    rows = 2 * torch.sin(0.37 * (Y + 1) * (k + 1) / 4 + 0.53 * h + phase)
-    columns = 1.5 * torch.cos(0.29 * (X + 1) * (k + 2) / 3 - 0.41 * h)
-    return (rows + columns).softmax(0).float()
 
 
 def golden_maps() -> Tensor:

@@ -200,7 +200,9 @@ def test_special_signs_are_escaped(special: str) -> None:
 def read_back(text: str) -> str:
     """A text of a CSV as it was: without the apostrophe, which is of the export where one of these
     follows."""
-    return text[1:] if re.match(r"'+\W*[=+\-@\u2212\uff1d\uff0b\uff0d\uff20]", text) else text
+    return re.sub(
+        r"(?:^|(?<=[;\t|\n]))'('*[^;\t|\n\w]*[=+\-@\u2212\uff1d\uff0b\uff0d\uff20])", r"\1", text
+    )
 
 
 @pytest.mark.parametrize(
@@ -228,13 +230,26 @@ def test_no_text_is_a_formula_to_a_spreadsheet(sign: str, before: str) -> None:
     text = f"{before}{sign}A1"
     written = write_csv([{text: text, "effect": -0.5}])
     (row,) = csv.DictReader(io.StringIO(written, newline=""))
-    shown = "'" + text.replace("\r", "\n")
+    shown = text.replace("\r", "\n")
+    at = max(shown.rfind(mark) for mark in "\t\n") + 1  # Behind what may divide cells
+    shown = f"{shown[:at]}'{shown[at:]}"
     assert row == {shown: shown, "effect": "-0.5"}, "names of columns, too"
+
+
+@pytest.mark.parametrize("mark", [";", "\t", "|", "\n", "; ", ";;"])
+def test_no_part_of_a_text_is_a_formula_to_a_reader_of_another_separator(mark: str) -> None:
+    written = write_csv([{"cell": f"a{mark}=1+1", f"b{mark}@c": f"=d{mark}-e", "n": -0.5}])
+    for line in written.splitlines():
+        for cell in line.split(mark[0]):
+            assert not cell.strip().startswith(("=", "@", "-e")), written
+    (row,) = csv.DictReader(io.StringIO(written, newline=""))
+    assert [read_back(text) for text in row.values()] == [f"a{mark}=1+1", f"=d{mark}-e", "-0.5"]
 
 
 def test_texts_and_numbers_come_back_from_a_csv() -> None:
     values = ["-1.5", "-2e-05", "12", "a=1", "it's", "'quoted'", "", "x,y", 'say "a"', "two\nlines"]
     values += ["=A1", "'=A1", "''=A1", " -a", "- 1", "-1+1", "@a"]
+    values += ["a;=1", "a;'=1", "a;b", "a|-2", "'x;'y", "=a;=b\n+c"]
     row: dict[str, Any] = {str(i): value for i, value in enumerate(values)}
     row |= {"n": -1.5, "small": -2e-05, "none": None, "nan": math.nan, "whole": -3}
     (read,) = csv.DictReader(io.StringIO(write_csv([row]), newline=""))

@@ -36,6 +36,11 @@ def test_without_a_name_the_sweeps_are_listed(uri: str, capsys: Any) -> None:
         (["compare", "threshold", "nowhere:"], "'nowhere:' names no sweep"),
         (["compare", "nowhere:a", "nowhere:b"], "no MLflow database at"),
         (["all", "output=nowhere"], "no MLflow database at"),
+        (["all", "output=~/runs"], "no MLflow database at /home/ann/runs"),
+        (["all", "tracking_uri=sqlite:///~/a.db"], "no MLflow database at /home/ann/a.db"),
+        (["compare", "~/old:a", "~/old:b"], "no MLflow database at /home/ann/old"),
+        (["all", "output=~nobody-here/runs"], "output=~nobody-here/runs: there is no user"),
+        (["all", "output= "], "output= : expected the name of a file or folder"),
         (
             ["all", "tracking_uri=http://me:secret@127.0.0.1:9"],
             "no MLflow server answers at http://1",
@@ -46,6 +51,7 @@ def test_errors_are_one_line(
     words: list[str], message: str, capsys: Any, monkeypatch: Any, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ann")
     assert main(words) == 2
     assert not list(tmp_path.iterdir())  # Nothing is left of it
     error = capsys.readouterr().err

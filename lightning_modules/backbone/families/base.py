@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
@@ -49,6 +50,11 @@ class Family(ABC):
         autoencoder, channels = type(vae).__name__, vae.config.get("latent_channels")
         known = " or ".join(AUTOENCODERS)
         self.expect(source, "vae", autoencoder, autoencoder in AUTOENCODERS, known)
+        levels, scale = vae.config.get("block_out_channels"), vae.config.get("scaling_factor")
+        good = isinstance(levels, list | tuple) and len(levels) > 0
+        self.expect(source, "vae.block_out_channels", levels, good, "a list of channels")
+        good = isinstance(scale, int | float) and 0 < scale < math.inf
+        self.expect(source, "vae.scaling_factor", scale, good, "a number above 0")
         given, name = denoiser.config.in_channels, f"{self.denoiser_name}.in_channels"
         self.expect(source, name, given, given == channels, f"as many as the VAE, {channels}")
         given, name = denoiser.config.out_channels, f"{self.denoiser_name}.out_channels"

@@ -11,6 +11,8 @@ from conf.describe import show_count
 from lightning_modules.backbone.families.base import Family
 from lightning_modules.backbone.text import TextCondition
 
+NO_LIMIT = 10**20  # transformers has a larger one where nothing says it
+
 
 class CLIPUNet(Family, ABC):
     """A UNet that is given noise, timestep and CLIP's states: what Stable Diffusion 1.x, 2.x and
@@ -34,6 +36,9 @@ class CLIPUNet(Family, ABC):
             length, name = tokenizer.model_max_length, f"tokenizer{part}.model_max_length"
             longest = getattr(encoder.config, "max_position_embeddings", length)
             most = f"at most {show_count(longest, 'token')}"
+            said = isinstance(length, int) and length < NO_LIMIT
+            where = f"{most}, as tokenizer{part}/tokenizer_config.json says"
+            self.expect(source, name, length if said else "none", said, where)
             self.expect(source, name, length, length <= longest, most)
             same = f"as many tokens as the first, {self.text_length}"
             self.expect(source, name, length, length == self.text_length, same)

@@ -102,6 +102,8 @@ def test_crowds_are_left_out_by_either_key(tmp_path: Path, crowd: dict[str, Any]
         ([], "no mask"),
         (None, "no mask"),
         ([[1, 2, 3, 4]], "degenerate polygon"),
+        ([[1, 2], [9, 2], [9, 9]], "polygon of points [[x, y], …], expected [[x, y, x, y, …]]"),
+        ([[[1, 2], [9, 2], [9, 9]]], "polygon of points [[x, y], …], expected [[x, y, x, y, …]]"),
         ([[1, 2, 3, 4, 5, float("nan")]], "degenerate polygon"),
         ([[1, 2, 3, 4, 5, 6, 7]], "degenerate polygon"),
         ([["1", "2", "3", "4", "5", "6"]], "degenerate polygon"),
@@ -193,6 +195,19 @@ def test_captions_are_tidied_blank_ones_left_out_and_any_number_is_read(tmp_path
         "examples": [f"{path}: annotation 0"] * 2,
     }
     assert found.manifest["problems"]["annotation of no image"]["count"] == 1
+
+
+def test_captions_that_are_no_text_are_told_with_what_they_are(tmp_path: Path):
+    dataset(tmp_path, [], [1, 2])
+    more = [{"id": i, "image_id": 1, "caption": c} for i, c in enumerate((5, ["a dog"]), 90)]
+    path = write_captions(tmp_path / "annotations", "val2017", listed([1, 2]), more=more)
+    problems = CocoDataset(tmp_path, "val2017", 64).manifest["problems"]
+    assert problems == {
+        "caption that is no text": {
+            "count": 2,
+            "examples": [f"{path}: annotation 90: 5", f"{path}: annotation 91: ['a dog']"],
+        }
+    }
 
 
 def test_images_that_cannot_be_used_are_left_out_counted_and_named(tmp_path: Path):
@@ -438,7 +453,10 @@ def test_lists_of_another_kind_are_refused_by_file(tmp_path: Path):
         CocoDataset(tmp_path, "val2017", 64)
 
 
-@pytest.mark.parametrize("size", [("96.0", "64.0"), ("96", 64), (96.0, 64.0), ("?", None), ([], 1)])
+@pytest.mark.parametrize(
+    "size",
+    [("96.0", "64.0"), ("96", 64), (96.0, 64.0), ("?", None), ([], 1), (10**400, -(10**400))],
+)
 def test_sizes_in_words(tmp_path: Path, size: tuple[Any, Any]):
     dataset(tmp_path, [objects(1)])
     image = listed([1])[0] | {"width": size[0], "height": size[1]}
@@ -583,3 +601,58 @@ def test_the_size_beside_the_masks_is_the_one_that_masks_are_for(tmp_path: Path)
     assert "image 1: 96x64, its annotations are for 64x96 (width and height swapped)" in swapped
     assert "image 2: 96x64, its annotations are for 640x480" in larger
     assert found.objects(0) == found.objects(1) == 0
+
+
+@pytest.mark.parametrize("color", [["red", "blue"], {"name": "red"}, 5, True, 1.5])
+def test_a_colour_that_is_no_word_is_told_and_the_object_kept(tmp_path: Path, color: Any):
+    odd = objects(1, attributes={"color": color})
+    found = dataset(tmp_path, [odd])
+    (thing,) = found.records[0].annotations
+    assert (thing["label"], thing["color"]) == ("dog", None)
+    told = found.manifest["problems"]["colour that is no word"]
+    assert told["count"] == 1 and "instances_val2017.json" in told["examples"][0]
+    assert json.dumps(color).replace(" ", "")[:10] in told["examples"][0].replace(" ", "")
+    assert "colour that is no word" in refused(tmp_path)
+
+
+def test_colours_and_names_of_categories_are_tidied(tmp_path: Path):
+    dogs = [objects(1, attributes={"color": " dark  red "}), objects(1, key=2)]
+    dogs[1]["attributes"] = {"color": "  "}
+    path = tmp_path / "annotations" / "instances_val2017.json"
+    dataset(tmp_path, dogs)
+    content = json.loads(path.read_text())
+    content["categories"][1]["name"] = "  Dog \t"
+    path.write_text(json.dumps(content))
+    found = CocoDataset(tmp_path, "val2017", 64)
+    things = found.records[0].annotations
+    assert [(t["label"], t["color"]) for t in things] == [("Dog", "dark red"), ("Dog", None)]
+
+
+@pytest.mark.parametrize("name", ["a\0.jpg", "\ud800.jpg"])
+def test_file_names_that_no_file_can_have_are_told(tmp_path: Path, name: str):
+    images = listed([1, 2])
+    picture(tmp_path / "val2017" / images[0]["file_name"])
+    images[1]["file_name"] = name
+    write_captions(tmp_path / "annotations", "val2017", images)
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert [record.id for record in found.records] == [1]
+    told = found.manifest["problems"]["file name that no file can have"]
+    assert "captions_val2017.json: image 2" in told["examples"][0]
+
+
+def test_a_file_name_that_is_too_long_is_a_missing_file(tmp_path: Path):
+    images = listed([1, 2])
+    picture(tmp_path / "val2017" / images[0]["file_name"])
+    images[1]["file_name"] = "a" * 5000
+    write_captions(tmp_path / "annotations", "val2017", images)
+    assert [record.id for record in CocoDataset(tmp_path, "val2017", 64).records] == [1]
+
+
+def test_a_relation_that_is_no_word_is_told(tmp_path: Path):
+    images = listed([1])
+    picture(tmp_path / "val2017" / images[0]["file_name"])
+    said = {"id": 7, "image_id": 1, "caption": "a dog", "relation": ["left of"]}
+    write_captions(tmp_path / "annotations", "val2017", images, each=0, more=[said])
+    found = CocoDataset(tmp_path, "val2017", 64)
+    assert found.records[0].captions[0].relation is None
+    assert found.manifest["problems"]["relation that is no word"]["count"] == 1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from datamodules.formats.coco_entries import Annotation, keep
+from datamodules.formats.coco_entries import Annotation, ImagesById, keep
+from datamodules.formats.index import Problems
 
 TRIANGLE = [[1, 2.5, 30, 4, 5.25, 60]]
 OBJECT = {"id": 5, "image_id": 7, "category_id": 18, "segmentation": TRIANGLE, "bbox": [1, 2, 3, 4]}
@@ -67,3 +69,10 @@ def test_numbers_of_polygons_and_boxes_stay_as_they_are_written():
     assert kept.box == "[1.50,2e1,3,4]" and kept.outline is not None
     assert kept.outline.text == "[[1.10,2,3E0,4,-0,6]]"
     assert kept.outline.bounds == (0, 2, 3, 6) and kept.outline.ends == (3, 6)
+
+
+def test_a_whole_number_with_a_point_is_an_id(tmp_path: Path) -> None:
+    images, problems = ImagesById(), Problems("skip")
+    record = images.add(1.0, "a.jpg", tmp_path / "f.json", problems)
+    assert record is not None and record.id == 1 and images.find(1, "annotation 3") is record
+    assert images.add(1.5, "b.jpg", tmp_path / "f.json", problems) is None

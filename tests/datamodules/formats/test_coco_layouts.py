@@ -267,6 +267,10 @@ def test_an_empty_split_is_refused(tmp_path: Path):
     [
         ("{", "cannot be read as JSON: .*download it again"),
         ("", "cannot be read as JSON: it is empty: download it again"),
+        (
+            '{"images": [],\n}',
+            "cannot be read as JSON: .*character 15: correct it there, or download",
+        ),
         (" \n", "cannot be read as JSON: it is empty"),
         ("\ufeff", "cannot be read as JSON: it is empty"),
         ("<!DOCTYPE html>", "cannot be read as JSON: it is a page of HTML"),

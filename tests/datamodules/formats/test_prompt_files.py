@@ -584,6 +584,17 @@ def test_a_file_of_wrong_lines_says_what_is_wrong_with_the_first(tmp_path: Path)
         read_prompts(path, problems=Problems("skip"))
 
 
+ENDS = "\u2028\u2029\x85\x0b\x0c\x1c"
+
+
+@pytest.mark.parametrize("end", [*ENDS, "\n", "\r"])
+def test_a_prompt_is_one_line_and_its_phrases_stay_in_place(tmp_path: Path, end: str):
+    line = {"prompt": f"a cat{end}and a dog", "phrases": [[2, 5], "dog"], "category": f"a{end}b"}
+    (record,) = read_prompts(write(tmp_path / "own.jsonl", [line]))
+    assert (record.text, words(record)) == ("a cat and a dog", ["cat", "dog"])
+    assert record.category == "a b"
+
+
 def test_lines_that_differ_in_more_than_the_prompt_are_no_duplicates(tmp_path: Path):
     path = write(tmp_path / "mine.jsonl", [{"prompt": "a cat", "seed": seed} for seed in (1, 2, 1)])
     assert [r.seed for r in read_prompts(path)] == [1, 2]
@@ -658,3 +669,9 @@ def test_words_belong_to_the_longest_name():
     text = "a dog, a hot dog and a dog"
     assert find_words(text, [["dog"], ["hot dog"], ["dog"]]) == [(2, 5), (9, 16), (23, 26)]
     assert find_words(text, [["cat"], ["Dog"]]) == [None, (2, 5)]
+
+
+@pytest.mark.parametrize("line", [{"prompt": "a \ud800 cat"}, {"prompt": "a cat", "id": "\udfff"}])
+def test_half_a_character_is_refused_before_anything_is_drawn(tmp_path: Path, line: dict):
+    with pytest.raises(DataError, match="half a character"):
+        read_prompts(write(tmp_path / "own.jsonl", [line]))

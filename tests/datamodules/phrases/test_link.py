@@ -12,7 +12,7 @@ from datamodules.batch import Instance, collate
 from datamodules.coco import CocoDataset
 from datamodules.phrases.asides import ABSENT, NAME, WRITTEN
 from datamodules.phrases.categories import SAME, WORDS, plural, words
-from datamodules.phrases.link import NUMBER, SINGULAR, SOME, link, link_or_say_why
+from datamodules.phrases.link import COLORLESS, NUMBER, ORDER, SINGULAR, SOME, link, link_or_say_why
 
 
 def instance(label: str, column: int, color: str | None = None) -> Instance:
@@ -148,6 +148,22 @@ def reasons(caption: str, *instances: Instance, singular: str = "one") -> list[t
         ("a slice of dog", SINGULAR),
         ("some of the dogs", SOME),
         ("several of these dogs", SOME),
+        ("every other dog", SOME),
+        ("every second dog", SOME),
+        ("either of the dogs", SOME),
+        ("either dog", SOME),
+        ("half the dogs", SOME),
+        ("most dogs", SOME),
+        ("the other dogs", SOME),
+        ("the third dog", ORDER),
+        ("the last brown dog", ORDER),
+        ("another dog", ORDER),
+        ("the smallest dog", ORDER),
+        ("the left dog", ORDER),
+        ("the dog on the far right", ORDER),
+        ("a half eaten dog", SINGULAR),
+        ("one of the other dogs", SINGULAR),
+        ("two other dogs", NUMBER),
         *[
             (words, None)
             for words in (
@@ -185,6 +201,15 @@ def test_a_number_that_is_not_that_of_the_objects_is_left_to_the_setting(
     else:
         assert found(caption, *dogs, singular="one") == [every]
         assert reasons(caption, *dogs) == []
+
+
+@pytest.mark.parametrize("words", ["the third man", "every other man", "the man on the left"])
+def test_one_that_words_point_out_is_not_whichever_stands_out(words: str):
+    large = blob("person", slice(2, 7), slice(3, 6))
+    small = [blob("person", slice(0, 1), slice(i, i + 1)) for i in range(2)]
+    assert len(link("a man", [*small, large])) == 1
+    assert link(words, [*small, large]) == []
+    assert len(link("the third man", [large])) == 1, "there is no other"
 
 
 def test_the_number_that_stands_out_is_taken():
@@ -488,3 +513,41 @@ def test_words_of_both_numbers_mean_all_but_after_a_singular(
 def test_broccoli_is_all_of_it():
     heads = [instance("broccoli", 0), instance("broccoli", 2)]
     assert found("a plate of broccoli", *heads, singular="one") == [("broccoli", [0, 2])]
+
+
+@pytest.mark.parametrize(
+    ("label", "caption"),
+    [
+        (" Dog ", "a person and a dog"),
+        ("dogs", "a dog"),
+        ("Dogs", "two dogs"),
+        ("persons", "a woman on a bench"),
+        ("people", "a person"),
+        ("01_dog", "a dog"),
+        ("dog-2", "a puppy"),
+        ("lamps", "a lamp"),
+        ("boxes", "a box"),
+        ("berries", "a berry"),
+        ("leaves", "a leaf"),
+        ("tomatoes", "a tomato"),
+        ("men", "a man"),
+        ("traffic_lights", "a traffic light"),
+        ("sofas", "a couch"),
+    ],
+)
+def test_blanks_plurals_and_numbers_of_labels_hide_no_object(label: str, caption: str):
+    assert len(link(caption, [instance(label, 0)])) == 1
+
+
+@pytest.mark.parametrize(
+    ("label", "caption"), [("glasses", "a glass"), ("bus", "a bu"), ("3", "a")]
+)
+def test_what_is_no_plural_stays(label: str, caption: str):
+    assert link(caption, [instance(label, 0)]) == []
+
+
+def test_words_without_the_colour_of_their_object_are_left_out_with_the_reason():
+    dog = instance("dog", 0, "red")
+    assert reasons("a dog on grass", dog) == [("dog", COLORLESS)]
+    assert reasons("a red dog on grass", dog) == reasons("a hotdog", dog) == []
+    assert reasons("a dog", dog, instance("dog", 1)) == [], "the other one is meant"

@@ -99,6 +99,49 @@ def test_every_kind_of_gate_is_bit_equal_when_open_acts_when_closed_and_learns(
         assert p.grad is not None and bool(p.grad.isfinite().all()) and bool(p.grad.any()), name
 
 
+@pytest.mark.parametrize(
+    "config", [{}, {"apply_at": "post_softmax", "kind": None}], ids=["logit", "after the softmax"]
+)
+def test_gates_look_at_the_conditional_half_alone_where_no_prompt_is_zeros(
+    embedded: Any, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any]
+):
+    given = inputs(embedded)
+    plain, empty = given["text"], embedded.text.encode_empty(2)
+    guided = given | {
+        "latents": given["latents"].repeat(2, 1, 1, 1),
+        "timesteps": given["timesteps"].repeat(2),
+        "text": empty + plain,
+    }
+    gates, rows = gates_for(embedded, 0.0, **config), []
+    for site in gates.sites:
+        head = gates.heads[gates.key(site)]
+        head.register_forward_hook(
+            lambda _, args, out, kind=site.kind: rows.append((kind, len(args[0])))
+        )
+
+    def run(**given: Any) -> tuple[Tensor, dict[str, Any]]:
+        rows.clear()
+        with gates.recording(conditional_half=True, by_image=True) as record:
+            return embedded.predict(**given), record.counts_by_image()
+
+    with torch.no_grad(), gates.attached(embedded.unet):
+        quick, counts = run(**guided)
+        assert {size for kind, size in rows if kind == "cross"} == {2}
+        assert {size for kind, size in rows if kind == "self"} <= {4}
+        monkeypatch.setattr(Gates, "skips_blank", False)
+        slow, expected = run(**guided)
+        assert {size for _, size in rows} == {4}
+        monkeypatch.undo()
+        assert torch.equal(quick[:2], slow[:2]) and torch.allclose(quick, slow, atol=1e-5)
+        assert counts == expected
+        run(**guided | {"text": plain + plain})
+        assert {size for _, size in rows} == {4}, "both halves have a text"
+    with gates.attached(embedded.unet):
+        rows.clear()
+        embedded.predict(**guided)
+        assert {size for _, size in rows} == {4}, "gradients are of all rows"
+
+
 def test_gates_after_the_softmax_differ_unless_they_are_renormalised(embedded: Any):
     def outcome(gradient: str, apply_at: str) -> tuple[Tensor, list[Tensor]]:
         gates = gates_for(embedded, 0.0, apply_at=apply_at, gradient=gradient, stage="high")

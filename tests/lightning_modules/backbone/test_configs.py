@@ -247,10 +247,72 @@ def test_what_configs_say_is_what_the_loaded_pipeline_says(
     assert type(configs.scheduler) is type(backbone.scheduler)
 
 
-def test_configs_that_are_cut_off_are_left_to_loading_and_nothing_is_invented(folder: Path):
-    (folder / "unet" / "config.json").write_text('{"in_chan')
-    assert read_configs(str(folder)) is None
-    with pytest.raises(FileNotFoundError, match="cannot be loaded"):
-        Backbone.load(str(folder))
-    (folder / "model_index.json").write_text("")
-    assert read_configs(str(folder)) is None
+def lose_a_vae_scale(folder: Path) -> None:
+    change(folder, "vae/config.json", scaling_factor=None)
+
+
+def lose_the_class(folder: Path) -> None:
+    index = json.loads((folder / "model_index.json").read_text())
+    del index["_class_name"]
+    write_json(folder / "model_index.json", index)
+
+
+def lose_a_length(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer" / "tokenizer_config.json").read_text())
+    del content["model_max_length"]
+    write_json(folder / "tokenizer" / "tokenizer_config.json", content)
+
+
+def cut(name: str) -> Any:
+    return lambda folder: (folder / name).write_text((folder / name).read_text()[:20])
+
+
+LACKING = [
+    (lose_the_class, "model_index.json names no _class_name"),
+    (cut("model_index.json"), "model_index.json is damaged"),
+    (cut("unet/config.json"), "unet/config.json is damaged"),
+    (cut("scheduler/scheduler_config.json"), "scheduler/scheduler_config.json is damaged"),
+    (lambda folder: (folder / "vae" / "config.json").unlink(), "vae/config.json is missing"),
+    (lambda folder: shutil.rmtree(folder / "text_encoder_2"), "text_encoder_2/config.json is miss"),
+    (lambda folder: shutil.rmtree(folder / "tokenizer"), "tokenizer has no vocabulary"),
+    (lose_a_length, "tokenizer.model_max_length=none.*tokenizer/tokenizer_config.json"),
+    (lose_a_vae_scale, "vae.scaling_factor=None.*expected a number above 0"),
+]
+
+
+@pytest.mark.parametrize(("lose", "said"), LACKING)
+def test_what_a_folder_lacks_is_told_by_the_plan_and_by_loading(lose: Any, said: str, folder: Path):
+    lose(folder)
+    for refuse in (
+        lambda: check(conf.replace(Run(), {"backbone.path": str(folder)})),
+        lambda: Backbone.load(str(folder)),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError), match=said) as caught:
+            refuse()
+        assert "\n" not in str(caught.value) and str(folder) in str(caught.value)
+
+
+def test_a_scheduler_whose_package_is_missing_is_refused_by_the_plan(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def from_config(content: Any) -> None:
+        raise ImportError("CosineDPMSolverMultistepScheduler requires the torchsde library")
+
+    kind = "CosineDPMSolverMultistepScheduler"
+    change(folder, "model_index.json", scheduler=["diffusers", kind])
+    monkeypatch.setattr(getattr(diffusers, kind), "from_config", from_config)
+    with pytest.raises(ValueError, match=r"cannot be loaded: .*torchsde: pip install"):
+        check(conf.replace(Run(), {"backbone.path": str(folder)}))
+
+
+def test_of_a_hub_id_nothing_is_invented(hub: Path):
+    (hub / "unet" / "config.json").write_text('{"in_chan')
+    assert read_configs("org/model") is None
+    (hub / "model_index.json").write_text("")
+    assert read_configs("org/model") is None
+
+
+@pytest.mark.parametrize("path", ["/nowhere/model", "./model", "sdxl"])
+def test_a_folder_that_is_not_there_is_refused_by_the_plan(path: str):
+    with pytest.raises(ValueError, match=rf"backbone.path='{path}': no such folder"):
+        check(conf.replace(Run(), {"backbone.path": path}))

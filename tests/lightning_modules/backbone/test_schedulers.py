@@ -467,6 +467,7 @@ def test_a_scheduler_that_needs_torchsde_says_so(tmp_path: Path, monkeypatch: py
         raise ImportError("DPMSolverSDEScheduler requires the torchsde library but\nit was not")
 
     monkeypatch.setattr(diffusers.DiffusionPipeline, "from_pretrained", fail)
+    monkeypatch.setattr("lightning_modules.backbone.backbone.read_configs", lambda *_: None)
     with pytest.raises(FileNotFoundError, match=r"needs torchsde: pip install -e \.\[sde\]$"):
         Backbone.load(str(tmp_path))
 

@@ -36,7 +36,7 @@ class Slow(SimpleNamespace):
 
     def __init__(self, clock: list[float], trains: bool = True) -> None:
         parameters = [torch.zeros(3), torch.zeros(4)]
-        super().__init__(trains=trains, takes_masks=False, backbone=None, resolution=64)
+        super().__init__(trains=trains, takes_masks=False, guides=[], backbone=None, resolution=64)
         self.parameters = lambda: parameters
         self.installed, self.clock = True, clock
 

@@ -9,12 +9,13 @@ import pytest
 import torch
 from PIL import Image
 
+from conf.schema import Evaluation, Trainer
 from conf.schema import Method as MethodConfig
-from conf.schema import Trainer
 from datamodules import ShapesDataModule
 from lightning_modules import Untouched
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.evaluation.diagnostics import AttentionProbe
+from lightning_modules.evaluation.diagnostics import AttentionProbe, draw_heatmaps
+from lightning_modules.evaluation.plan import plan
 from losses.attention import enhance_loss, separate_loss
 
 
@@ -88,4 +89,24 @@ def test_pictures_name_prompts_objects_and_peaks(
     assert min(Image.open(tmp_path / "maps.png").size) > 100
     probe.kept, probe.positions = [[[] for _ in probe.captions] for _ in range(2)]
     probe.draw(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_words_of_generated_images_are_drawn_and_measured_at_target_masks(
+    embedded: Backbone, world: ShapesDataModule, tmp_path: Path
+):
+    config = Evaluation(splits=["one", "val"], prompts=2, noise_seeds=2, steps=2, follow_masks=True)
+    prompts = plan(world, config, 0)
+    method = baseline(embedded)
+    draw_heatmaps(method, world, config, prompts, tmp_path)
+    told = json.loads((tmp_path / "heatmaps.json").read_text())
+    own = [p for p in prompts if p.split == "one" and p.number == 0]
+    assert [(entry["prompt"], entry["seed"]) for entry in told] == [(p.text, p.noise) for p in own]
+    for entry, prompt in zip(told, own, strict=True):
+        assert [each["word"] for each in entry["words"]] == prompt.text.split()
+        assert entry["passes"] == 2 and not entry["cut"]
+        assert [each["phrase"] for each in entry["iou"]] == [p.text for p in prompt.phrases]
+        assert all(0 <= each["iou"] <= 1 for each in entry["iou"])
+    assert min(Image.open(tmp_path / "heatmaps.png").size) > 100
+    draw_heatmaps(method, world, config, [], tmp_path / "none")
     assert not (tmp_path / "none").exists()

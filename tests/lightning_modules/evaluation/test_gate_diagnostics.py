@@ -221,12 +221,21 @@ def test_gates_that_a_rule_holds_neither_reopen_nor_shut(
 
 
 def test_an_untrained_method_has_changed_nothing_since_its_start(
-    embedded: Backbone, world: ShapesDataModule
+    embedded: Backbone, world: ShapesDataModule, monkeypatch: pytest.MonkeyPatch
 ):
     method = maskattn(embedded, seed=5)
-    state_before = torch.get_rng_state()
+    state_before, predict, sizes = torch.get_rng_state(), method.predict, []
+
+    def count(noised: Tensor, *more: Any) -> Tensor:
+        sizes.append(len(noised))
+        return predict(noised, *more)
+
+    monkeypatch.setattr(method, "predict", count)
     found = measure_gates(method, world.eval_sets["val"], Seeds.same(5))
     assert torch.equal(torch.get_rng_state(), state_before)
+    images = min(len(world.eval_sets["val"]), gate_diagnostics.IMAGES)
+    timed = min(images, gate_diagnostics.TIMED)
+    assert sizes == [images] * 2 + [timed] * 8, "gates are looked at once before, once after"
     assert found["gates_reopened"] == found["gates_shut"] == 0
     assert set(found) == {"gates_reopened", "gates_shut", "gate_mask_iou", "overhead", "parameters"}
     assert (

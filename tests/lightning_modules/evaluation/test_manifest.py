@@ -164,3 +164,13 @@ def test_what_no_prompt_asks_for_is_said_before_drawing(base: Run, tmp_path: Pat
     changes = {"evaluation.detector": "found.jsonl", "evaluation.draw_only": True}
     with pytest.raises(ValueError, match="no prompt says what it wants"):
         train.run(conf.replace(base, changes), tmp_path)
+
+
+def test_a_list_is_read_as_it_was_written(tmp_path: Path) -> None:
+    """Whatever a reader may take for the end of a line, or cannot encode."""
+    odd = "café\u2028a\u2029b\x85c\x0bd\x1ce\ud800 f"
+    rows = [{"image": f"{i}.png", "prompt": text} for i, text in enumerate((odd, "a cat"))]
+    write_manifest(tmp_path / "list.jsonl", rows)
+    assert read_manifest(tmp_path / "list.jsonl") == rows
+    text = (tmp_path / "list.jsonl").read_text(encoding="utf-8")
+    assert len(text.splitlines()) == 2 and "café" in text

@@ -22,6 +22,8 @@ from conf.schema import Method as MethodConfig
 from datamodules.batch import Phrase
 from datamodules.build import build_data
 from datamodules.formats.benchmarks import GENEVAL
+from datamodules.shapes.rendering import render
+from datamodules.shapes.scenes import sample_scene
 from datamodules.shapes.vocabulary import COLORS
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.evaluation.diagnostics import diagnose, keep_columns
@@ -101,6 +103,11 @@ def world(base: Run, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
     images[3::8] = 100
     prompts[4] = show_bars(images[4], prompts[4], 1)
     prompts[22] = show_bars(images[22], prompts[22], 2)
+    # Two images should show four things, of which the second shows none
+    scene = sample_scene("four", 0)
+    images[8], images[9] = torch.from_numpy(render(scene)[0]).permute(2, 0, 1), 100
+    four = Target([(thing.color, thing.shape) for thing in scene.things])
+    prompts[8:10] = [replace(prompt, target=four) for prompt in prompts[8:10]]
     scorers = prepare_scorers(config, data, prompts, "cpu", lambda text, share: None)
     scores, columns = score(scorers, prompts, Shown(images), lambda text, share: None)
     method = Untouched(Backbone.load(str(tiny_folder)), MethodConfig("untouched"), Trainer(), 64)
@@ -131,13 +138,16 @@ def benchmarks(tmp_path_factory: pytest.TempPathFactory) -> Measured:
         for i, benchmark in enumerate((t2i_spatial.BENCHMARK, None) * 2)
     ]
     nothing = replace(own[0], index=13, id=13, wanted=None)
-    once = [*own, *other, *spatial, nothing]
+    five = asked(14, "mine", ["cat", "dog", "bus", "kite", "cup"])
+    once = [*own, *other, *spatial, nothing, five]
     prompts = [replace(p, noise=2 * p.index + j, number=j) for p in once for j in range(2)]
     del prompts[1]  # Not all prompts have as many images
     images = torch.zeros(len(prompts), 3, 64, 64, dtype=torch.uint8)
     cat, dog = (Detection("cat", (40, 20, 60, 40), 0.95), Detection("dog", (4, 20, 24, 40), 0.8))
     rng = np.random.default_rng(0)
     found = [[d for d in (cat, dog) if rng.random() < 0.7] for _ in prompts]
+    # Of the last prompt's five things all, and two
+    found[-2:] = [[replace(cat, label=label) for label in five.text.split(" and ")], [cat, dog]]
     names = [Shown(images).name(row) for row in range(len(prompts))]
     write_detections(folder / "found.jsonl", found, names)
     evaluation = Evaluation(detector=str(folder / "found.jsonl"), extractor="none")
@@ -179,6 +189,23 @@ def gated(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     return kept.stats, table(folder, prompts, images, kept.columns())
 
 
+@pytest.fixture(scope="module")
+def guided(tmp_path_factory: pytest.TempPathFactory) -> Measured:
+    """What guidance did while three images were drawn, of which one fell back to none."""
+    folder = tmp_path_factory.mktemp("guided")
+    prompts = [Prompt("val", i, i, "a ring", Target([]), i) for i in range(3)]
+    kept = ImageStore(folder, {"sampling": {"image_format": "png"}}, ["0", "1", "2"])
+    fallback, moves = [(0.0, 1), (1.0, 1), (0.0, 1)], [(4.0, 1), (2.0, 1), (7.0, 1)]
+    losses = [(0.5, 1), (0, 0), (0.25, 1)]
+    kept.write_stats(
+        [0, 1, 2],
+        {"guidance_fallback": fallback, "guidance_moves": moves, "guidance_loss": losses},
+    )
+    images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
+    assert kept.stats is not None
+    return kept.stats, table(folder, prompts, images, kept.columns())
+
+
 @pytest.fixture
 def measured(request: pytest.FixtureRequest, world: Measured) -> dict[str, Measured]:
     """Metric -> an evaluation that measures it."""
@@ -190,6 +217,7 @@ def measured(request: pytest.FixtureRequest, world: Measured) -> dict[str, Measu
         "distribution": world,
         "cost": world,
         "gate_stats": request.getfixturevalue("gated"),
+        "attention_guidance": request.getfixturevalue("guided"),
         "geneval": benchmarks,
         "t2i_spatial": benchmarks,
         "alignment": request.getfixturevalue("aligned"),

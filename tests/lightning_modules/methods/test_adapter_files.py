@@ -154,7 +154,7 @@ def test_a_folder_that_is_not_right_is_refused_in_one_line(
     ("name", "keys", "value"),
     [
         ("low rank", ("separate", "scale"), 1e308),
-        ("low rank", ("separate", "test_time"), 10**9),
+        ("low rank", ("separate", "test_time"), 10**6),
         ("mask tokens", ("masks", "token_scale"), 1e308),
     ],
 )
@@ -164,6 +164,59 @@ def test_what_drawing_multiplies_with_or_repeats_is_bounded(
     folder = copy_of(saved(name), tmp_path / "changed", put("config", *keys, value=value))
     with pytest.raises(AdapterError, match=rf"method\.{'.'.join(keys)}=.*{CARD}.*at most"):
         AdapterFile.open(folder)
+
+
+def test_settings_that_do_not_go_together_are_refused_with_the_card(
+    saved: Callable[[str], Path], tmp_path: Path
+):
+    scaled = put("config", "separate", "scale", value=1e6)
+    folder = copy_of(saved("low rank"), tmp_path / "scaled", scaled)
+    with pytest.raises(AdapterError, match=rf"{CARD}: .*scale=1e.06 with method.weights.rank=4"):
+        AdapterFile.open(folder)
+
+    def even_kernel(_: Path, card: dict[str, Any]) -> None:
+        card["config"]["separate"] |= {"test_time": 5, "kernel": 2}
+
+    with pytest.raises(AdapterError, match=rf"{CARD}: method.separate.kernel=2 has no middle"):
+        AdapterFile.open(copy_of(saved("low rank"), tmp_path / "even", even_kernel))
+
+
+def test_what_the_backbone_holds_is_no_fault_of_the_file(
+    saved: Callable[[str], Path], sd1: Backbone
+):
+    folder = saved("low rank")
+    method = Method.load_adapter(folder, sd1)
+    with pytest.raises(AdapterError, match="holds other trained weights.*remove()") as error:
+        Method.load_adapter(folder, sd1)
+    assert str(error.value).startswith(str(folder)) and "rank" not in str(error.value)
+    method.remove()
+    sd1.pipeline.enable_attention_slicing()
+    with pytest.raises(AdapterError, match=r"SlicedAttnProcessor.*disable_attention_slicing\(\)"):
+        Method.load_adapter(saved("gates"), sd1)
+    sd1.pipeline.disable_attention_slicing()
+    Method.load_adapter(saved("gates"), sd1).remove()
+
+
+@pytest.mark.slow
+def test_low_rank_subjects_beside_others(saved: Callable[[str], Path], sd1: Backbone):
+    Method.load_adapter(saved("low rank"), sd1)
+    with pytest.raises(AdapterError, match="holds other trained weights"):
+        Method.load_adapter(saved("low-rank subjects"), sd1)
+
+
+def test_a_folder_below_the_home_of_a_user(
+    saved: Callable[[str], Path], sd1: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    method = Method.load_adapter(saved("low rank"), sd1)
+    method.save_adapter("~/ad")
+    assert {"adapter.json", "stock"} <= {path.name for path in (tmp_path / "ad").iterdir()}
+    assert not (tmp_path / "~").exists()
+    method.load_weights("~/ad")
+    assert AdapterFile.open("~/ad").method == "separate_enhance"
+    with pytest.raises(ValueError, match="there is no user nobody-here"):
+        AdapterFile.open("~nobody-here/ad")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "[" * 100_000])

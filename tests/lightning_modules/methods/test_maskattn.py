@@ -12,6 +12,7 @@ import pytest
 import torch
 from helpers.marks import slow
 from helpers.training_steps import at_step, run_step, terms
+from torch import Tensor
 
 from conf import load as conf
 from conf.schema import Gate, Run, Trainer
@@ -298,6 +299,34 @@ def test_supervision_alone_trains_the_same_gates_without_a_backward_pass(
     with torch.no_grad(), method.gates.recording(live=True) as record:
         method.predict(LATENTS, torch.tensor([500]), embedded.text.encode(PROMPTS))
     assert not any(logits.requires_grad for logits in record.logits.values()), "in training alone"
+
+
+def test_gates_that_only_look_on_in_training_learn_the_same_at_every_threshold(
+    embedded: Backbone,
+):
+    def learn(**gate: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """(denoising loss, supervision, gradients)"""
+        method = maskattn(embedded, supervision="masks", denoising_weight=0.0, **gate)
+        found = terms(method, Batch([0, 1], PROMPTS, latents=LATENTS, phrases=phrases()))
+        signal, parameters = found["signal"].value, list(method.gates.parameters())
+        method.remove()
+        return found["denoising"].value, signal.detach(), torch.autograd.grad(signal, parameters)
+
+    def same(*runs: tuple[Tensor, Tensor, list[Tensor]]) -> bool:
+        pairs = zip(*([first, second, *grads] for first, second, grads in runs), strict=True)
+        return all(torch.equal(mine, theirs) for mine, theirs in pairs)
+
+    looking_on = learn(threshold=0.3, act_in_training=False)
+    for change in ({"threshold": 0.7}, {"mode": "topk"}, {"apply_at": "post_softmax"}):
+        assert same(looking_on, learn(act_in_training=False, **change))
+    assert not same(learn(threshold=0.3), learn(threshold=0.7))
+    # As the untouched backbone denoises; open gates are the same
+    assert same(looking_on, learn(threshold=1e-6))
+    # A single site sees nothing of what its gates do
+    single = {"stage": "low", "threshold": 0.6}
+    _, *acting = learn(**single)
+    _, *alone = learn(act_in_training=False, **single)
+    assert same((alone[0], *alone), (acting[0], *acting))
 
 
 def test_masks_teach_the_learned_threshold_as_well(

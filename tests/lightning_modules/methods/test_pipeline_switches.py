@@ -42,6 +42,20 @@ def load_lora(pipeline: Any) -> None:
     )
 
 
+def scale_layers(pipeline: Any) -> None:
+    """Halves every low-rank layer of the pipeline."""
+    for part in (pipeline.unet, pipeline.text_encoder):
+        for layer in part.modules():
+            if hasattr(layer, "scale_layer"):
+                layer.scale_layer(0.5)
+
+
+def set_scale(pipeline: Any) -> None:
+    for layer in pipeline.unet.modules():
+        if hasattr(layer, "set_scale"):
+            layer.set_scale("default", 0)
+
+
 def load_and_unload_lora(pipeline: Any) -> None:
     load_lora(pipeline)
     pipeline.unload_lora_weights()
@@ -104,6 +118,8 @@ SWITCHES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...], str]] = {
     "compile in place": (lambda p: p.unet.compile(backend="eager"), (), ""),
     "checkpointing": (lambda p: p.unet.enable_gradient_checkpointing(), (), ""),
     "lora": (load_lora, LOW_RANK, "switched off"),
+    "scaled": (scale_layers, LOW_RANK, "scaled by 0.5"),
+    "scaled away": (set_scale, LOW_RANK, "scaled by 0 "),
     "lora and back": (load_and_unload_lora, LOW_RANK, "replaced from outside"),
     "channels last": (lambda p: p.unet.to(memory_format=torch.channels_last), (), ""),
     "freeu": (lambda p: p.enable_freeu(0.9, 0.2, 1.2, 1.4), (), ""),
@@ -137,6 +153,7 @@ DEFAULT = [
     ("weights", "layers back"),
     ("weights", "other parameter"),
     ("low rank", "lora"),
+    ("low rank", "scaled"),
     ("subjects", "other tokenizer"),
 ]
 
@@ -173,6 +190,21 @@ def test_a_method_survives_a_switch_or_its_loss_is_an_error(
     else:
         assert int((images - mine).abs().max()) <= 1
         assert int((mine - draw_with(plain, prompts)).abs().max()) > 20
+
+
+@pytest.mark.parametrize("name", ["low rank", *slow("low-rank subjects")])
+def test_a_scale_of_one_call_is_an_error_for_low_rank_weights(name: str, sd1_pipeline: Any):
+    pipeline, prompts = deepcopy(sd1_pipeline), prompts_of(name)
+    install_method(name, Backbone(pipeline, "sd1"))
+    for scale in (0.0, 0.5, -1.0):
+        given = {"cross_attention_kwargs": {"scale": scale}}
+        with pytest.raises(ValueError, match=f"scaled by {scale:g} .*expected 1"):
+            pipeline(prompts, num_inference_steps=1, output_type="latent", **given)
+        # What diffusers leaves behind where a call fails
+        for layer in pipeline.text_encoder.modules():
+            if hasattr(layer, "unscale_layer"):
+                layer.unscale_layer()
+    draw_with(pipeline, prompts)
 
 
 @pytest.mark.parametrize(

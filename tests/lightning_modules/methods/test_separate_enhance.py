@@ -263,7 +263,8 @@ def test_a_run_trains_evaluates_and_measures_maps(base: Run, tmp_path: Path, mor
         "eval/map_overlap",
         "eval/map_activation",
     } <= result["metrics"].keys()
-    assert result["counts"]["trained_parameters"] > 0 and (tmp_path / "maps.png").exists()
+    assert result["counts"]["trained_parameters"] > 0
+    assert all((tmp_path / name).exists() for name in ("maps.png", "heatmaps.png", "heatmaps.json"))
     assert (
         result["metrics"]["eval/map_overlap"] < 0.5
         and 0 < result["metrics"]["eval/map_activation"] < 1

@@ -5,11 +5,14 @@ import pytest
 from lightning_modules.metrics.detection import (
     Detection,
     Target,
+    at_least_columns,
+    at_least_rates,
     composition_rates,
     judge_image,
     match,
     relation_holds,
     smallest_of_best_assignment,
+    why_not_at_least,
 )
 
 
@@ -127,6 +130,8 @@ def test_rates_over_images():
         "color_rate": 6 / 7,
         "shape_rate": 6 / 7,
         "extra_objects": 2 / 4,
+        "at_least_1": 3 / 4,
+        "at_least_2": 2 / 3,  # Of the images that should show two
         "n_images": 4.0,
         "relation_rate": 1 / 3,  # A missing object counts as wrong
         "relation_given_success": 1 / 2,  # but not here
@@ -136,3 +141,16 @@ def test_rates_over_images():
     assert none_right["relation_rate"] == 0 and "relation_given_success" not in none_right
     with pytest.raises(ValueError, match="no image"):
         composition_rates([])
+
+
+def test_in_how_many_images_so_many_of_the_named_objects_are_found():
+    """MultiGen: four images of three objects, of which 3, 2, 2 and 0 are there, one of a single
+    object, one that nobody judged."""
+    counts = [(3, 3), (2, 3), (2, 3), (0, 3), (1, 1), None]
+    assert at_least_rates(counts) == {"at_least_1": 4 / 5, "at_least_2": 3 / 4, "at_least_3": 1 / 4}
+    assert at_least_columns(counts)["at_least_2"] == [True, True, True, False, None, None]
+    assert at_least_rates([None]) == {} and "at_least_6" not in at_least_rates([(7, 7)])
+    assert why_not_at_least([3, 1]) == {
+        "at_least_4": "no prompt names 4 objects or more",
+        "at_least_5": "no prompt names 5 objects or more",
+    }

@@ -14,6 +14,7 @@ from lightning_modules.metrics.functional import geneval_correct
 from lightning_modules.metrics.geneval import (
     TASKS,
     GenEvalScorer,
+    count_included,
     geneval_reasons,
     geneval_scores,
     read_requests,
@@ -294,9 +295,26 @@ def test_the_scorer_counts_by_split_and_what_it_cannot_judge():
     assert columns == {"success": [True, None, False, None, None]}
     values = scorer.finish()
     assert (values["success"], values["success_mine"], values["success_other"]) == (0.5, 1, 0)
+    # By class alone: the car is there, in no colour
+    assert values["at_least_1"] == 1 and "at_least_2" not in values
+    assert scorer.columns["at_least_1"] == [True, None, True, None, None]
     facts = scorer.facts["success"]
     assert facts["detector"] == "fixed" and facts["prompts_not_judged"] == 1
     assert facts["tasks"] == ["single_object", "colors"] and "counting" in facts["missing_tasks"]
+
+
+def test_named_things_are_counted_by_class_and_count_alone():
+    """A cat right of a dog that should be left of it; two clocks of three."""
+    assert count_included([seen("cat", 20), seen("dog", 80)], LEFT) == 2
+    assert count_included([seen("dog"), seen("cat", score=0.2)], LEFT) == 1
+    assert count_included([seen("clock", 10 * i) for i in range(2)], THREE) == 0
+    assert count_included([seen("clock", 10 * i) for i in range(4)], THREE) == 1
+    images = [[seen("bench"), seen("sports ball")], [seen("bench")], []]
+    requests = read_requests([prompt(i, TWO) for i in range(3)], "fixed")
+    scorer = GenEvalScorer(Fixed(*images), requests)
+    scorer.add([prompt(i, TWO) for i in range(3)], torch.zeros(3, 3, 8, 8).byte(), list("abc"))
+    values = scorer.finish()
+    assert (values["at_least_1"], values["at_least_2"]) == (2 / 3, 1 / 3)
 
 
 def test_prompts_that_ask_for_nothing_are_refused():

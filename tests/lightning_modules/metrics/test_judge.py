@@ -54,6 +54,8 @@ def test_the_scorer_counts_by_split_and_over_all_images():
         0,
     )
     assert (values["score"], values["extra_objects"], values["n_images"]) == (0.5, 0.5, 4)
+    assert values["at_least_1"] == 0.5 and "at_least_2" not in values
+    assert scorer.columns == {"at_least_1": [True, False, True, False]}
     facts = {key: about["images"] for key, about in scorer.facts.items()}
     assert facts["success"] == facts["score"] == 4 and facts["success_a"] == 3
     assert "n_images" not in facts and scorer.facts["success"]["detector"] == "judge"

@@ -232,6 +232,32 @@ def test_the_key_of_an_adapter_holds_what_training_depends_on(
 @pytest.mark.parametrize(
     ("changes", "same"),
     [
+        ({"threshold": 0.7, "if_all_closed": "all"}, True),
+        ({"mode": "topk", "keep": 0.3, "protect": "none"}, True),
+        ({"apply_at": "post_softmax", "padding_gate": "open"}, True),
+        ({"mode": "learned"}, False),  # Its threshold is trained
+        ({"width": 64}, False),
+        ({"supervision_target": "others"}, False),
+        ({"denoising_weight": 1.0}, False),  # They act then
+        ({"act_in_training": True}, False),
+    ],
+)
+def test_gates_that_do_not_act_in_training_share_adapters(
+    base: Run, changes: dict, same: bool
+) -> None:
+    looking_on = {"supervision": "masks", "denoising_weight": 0.0, "act_in_training": False}
+
+    def key(gate: dict) -> str:
+        config = conf.replace(base, {f"method.gate.{name}": value for name, value in gate.items()})
+        check(config)
+        return keys.training_key(config)
+
+    assert (key(looking_on | changes) == key(looking_on)) == same
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
         ({"evaluate_with": {"method.masks.token_scale": 1.0}}, True),
         ({"evaluate_with": {"method.masks.mask_scope": "everywhere"}}, True),
         ({"evaluate_with": {"evaluation.follow_masks": True, "evaluation.masks": "wrong"}}, True),

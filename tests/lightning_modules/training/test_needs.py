@@ -30,6 +30,7 @@ from lightning_modules.training.progress import Clock
 GATES = {"method": "maskattn", "method.gate.supervision": "masks"}
 MAPS = {"method": "maskattn", "method.gate.supervision": "separate_enhance"}
 SEPEN = {"method": "separate_enhance"}
+TOKEN_COMPOSE = {"method": "token_compose"}
 NOUNS = {**SEPEN, "method.separate.objects": "nouns"}
 
 
@@ -75,6 +76,7 @@ def settings(base: Run, root: Path, output: Path, changes: dict[str, Any]) -> Ru
         ({"method": "mcgm"}, "data=scene"),
         ({"method": "break_a_scene"}, "data=scene"),
         (SEPEN, "method.separate.objects=nouns"),
+        (TOKEN_COMPOSE, "method.finetune.objects=nouns"),
     ],
 )
 def test_data_without_masks_are_refused_before_weights_are_loaded(
@@ -95,6 +97,19 @@ def test_masks_of_what_no_caption_names_are_no_supervision(base: Run, tmp_path: 
     root = write_captioned_split(tmp_path / "data", ["A cat."] * 4, masked=4)
     with pytest.raises(ValueError, match="names an object of its image .4 of 4 images with masks"):
         train.run(settings(base, root, tmp_path, GATES), tmp_path / "trial")
+
+
+def test_losses_that_compare_objects_need_a_caption_that_names_two(
+    base: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Backbone, "load", None)
+    root = write_captioned_split(tmp_path / "data", ["A dog sleeps."] * 4, masked=4)
+    given = {"method": "finetune", "method.finetune.losses": {"iou": 1.0, "enhance": 1.0}}
+    config = settings(base, root, tmp_path, given)
+    with pytest.raises(
+        ValueError, match="compares objects, 2 of a caption or more, but no caption"
+    ):
+        train.run(config, tmp_path / "trial")
 
 
 LINE = [[10, 10, 50, 10, 30, 10]]

@@ -152,7 +152,7 @@ def test_masks_that_are_left_out_and_objects_that_are_named_follow_the_data() ->
     batch = Batch(list(range(32)), [""] * 32, phrases=[phrases] * 32)
     settings = SimpleNamespace(distillation_object="drawn", distillation_article="a")
     method: Any = SimpleNamespace(
-        config=SimpleNamespace(separate=settings),
+        settings=settings,
         backbone=SimpleNamespace(text=SimpleNamespace(encode=read)),
         _objects=lambda batch: batch.phrases,
     )

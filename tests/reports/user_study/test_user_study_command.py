@@ -49,6 +49,8 @@ def test_an_analysis_from_the_command_line(
         (["a", "seed=x"], "seed=x: expected a whole number from 0 on"),
         (["a", "to=study.pdf"], "to=study.pdf: expected a name that ends in .html"),
         (["a", "consent=nowhere.txt"], "consent=nowhere.txt: expected a text file in UTF-8"),
+        (["a", "consent=~/nowhere.txt"], "consent=~/nowhere.txt: expected a text file"),
+        (["a", "to=~nobody-here/study.html"], "to=~nobody-here/study.html: there is no user"),
         (["a", "output=nowhere"], "no MLflow database at"),
         (["--analyse"], "expected one folder of answers, got none"),
         (
@@ -57,9 +59,13 @@ def test_an_analysis_from_the_command_line(
         ),
         (["--analyse", "a", "unfinished=drop"], "unfinished=drop: expected leave or count"),
         (["--analyse", "a", "key=nowhere.json"], "no key at nowhere.json: give key=FILE"),
+        (["--analyse", "a", "key=~/nowhere.json"], "no key at /home/ann/nowhere.json"),
     ],
 )
-def test_errors_are_one_line(words: list[str], message: str, capsys: Any) -> None:
+def test_errors_are_one_line(
+    words: list[str], message: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ann")
     assert main(words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

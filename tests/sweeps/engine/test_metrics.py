@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from sweeps.engine.metrics import describe_evaluation, measurable
 from sweeps.engine.resolve import resolve
 from sweeps.engine.studies import result_settings
 from sweeps.methods import SWEEP as METHODS
+from sweeps.sweep import Factor
 from sweeps.threshold import SWEEP
 
 COCO = ["backbone=sdxl", "data=coco", "data.root=/data/coco", "evaluation.splits=[val2014]"]
@@ -102,3 +104,38 @@ def test_the_difference_that_matters_can_be_set_and_is_no_part_of_a_study():
     assert (deltas["success"], deltas["success_heldout"], deltas["fid"]) == (0.2, 0.05, None)
     with pytest.raises(conf.ConfigError, match="delta"):
         conf.load(["delta=0"], SWEEP.preset)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate_with={evaluation.prompts: 0}"], "set evaluation.prompts=0 instead"),
+        (["evaluate_with={evaluation.detector: none}"], "set evaluation.detector=none"),
+        (["evaluate_with={evaluation.splits: [one]}"], r"set evaluation.splits=\[one\]"),
+        (["evaluate_with={sampling_seed: 5}"], "set sampling_seed=5"),
+        (["evaluate_with={prompt_seed: 5}", "mode=search"], "set prompt_seed=5"),
+        (["evaluate_with={method.gate.threshold: 0.9}"], "which threshold varies"),
+        (["evaluate_with={method.gate.threshold: 0.9}", "when=evaluate"], "threshold varies"),
+        (["evaluate_with={output: /tmp/x}"], "evaluate_with has output"),
+        (["evaluate_with={fresh: a}"], "evaluate_with has fresh"),
+        (["evaluate_with={evaluate_with: {}}"], "evaluate_with has evaluate_with"),
+    ],
+)
+def test_what_the_untouched_backbone_needs_too_is_no_late_setting(words: list[str], message: str):
+    with pytest.raises(PlanError, match=message):
+        resolve(SWEEP, conf.load(words, SWEEP.preset), words)
+
+
+@pytest.mark.parametrize(
+    ("key", "levels", "message"),
+    [
+        ("evaluation.prompts", [8, 0], "prompts=0: evaluation.prompts=0 measures nothing"),
+        ("evaluation.detector", ["judge", "none"], "detector=none: headline=success: this eval"),
+    ],
+)
+@pytest.mark.parametrize("when", ["train", "evaluate"])
+def test_what_a_cell_does_not_measure_is_told_in_the_plan(key, levels, message, when):
+    factor = Factor(key, levels, when=when)
+    sweep = replace(SWEEP, name="own", factors=[factor], control={key: levels[0]})
+    with pytest.raises(PlanError, match=message):
+        resolve(sweep, conf.load([], sweep.preset), [])

@@ -7,7 +7,17 @@ import dataclasses
 import pytest
 
 from conf import load as conf
-from sweeps import gate_signal, gating_mode, lambda_m, mask_encoder, methods, smoothing, threshold
+from sweeps import (
+    gate_signal,
+    gating_mode,
+    lambda_m,
+    mask_encoder,
+    mask_vs_blank,
+    methods,
+    smoothing,
+    threshold,
+    viewpoint,
+)
 from sweeps.engine.errors import PlanError
 from sweeps.engine.request import Request
 from sweeps.engine.resolve import resolve
@@ -172,3 +182,41 @@ def test_a_setting_that_some_trial_reads_is_taken(sweep: Sweep, word: str) -> No
             ask(sweep, word)
     else:
         assert ask(sweep, word).cells
+
+
+@pytest.mark.parametrize("mode", ["soft", "topk"])
+def test_a_factor_that_acts_after_training_is_read_after_it(mode: str) -> None:
+    late = f"evaluate_with={{method.gate.mode: {mode}}}"
+    with pytest.raises(PlanError, match=rf"method\.gate\.mode={mode} no trial reads it"):
+        ask(threshold.SWEEP, "when=evaluate", late)
+    with pytest.raises(PlanError, match="no trial reads it"):
+        ask(threshold.SWEEP, "when=evaluate", late, "mode=search")
+    # Each is trained with its own, or drawn with it
+    assert len(names(ask(threshold.SWEEP, late))) == 5
+    words = ["when=evaluate", "method.gate.mode=soft", "evaluate_with={method.gate.mode: hard}"]
+    assert len(names(ask(threshold.SWEEP, *words))) == 5
+
+
+def test_cells_that_are_the_same_after_one_training_run_once() -> None:
+    late = dataclasses.replace(
+        MODES,
+        factors=[Factor(MODE, ["hard", "soft"]), Factor(THRESHOLD, [0.3, 0.5], when="evaluate")],
+    )
+    assert names(ask(late))[2:] == ["mode=soft, threshold=0.5"]
+
+
+@pytest.mark.parametrize(
+    ("word", "by"),
+    [
+        ("evaluation.masks=none", "evaluation.masks=target"),
+        ("evaluation.masks=blank", "evaluation.masks=target"),
+        ("method=maskattn", "method=attention_guidance or mcgm"),
+    ],
+)
+def test_a_factor_by_which_no_image_is_drawn_is_refused(word: str, by: str) -> None:
+    """The masks that objects are measured against would turn, and no object with them."""
+    with pytest.raises(PlanError, match=r"evaluation\.turn .* no image depends on it") as refused:
+        ask(viewpoint.SWEEP, word)
+    assert by in str(refused.value)
+    assert len(names(ask(viewpoint.SWEEP, "evaluation.masks=wrong"))) == 8
+    assert len(names(ask(mask_vs_blank.SWEEP, "evaluation.turn=90"))) == 4

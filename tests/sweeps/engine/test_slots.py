@@ -121,6 +121,8 @@ def test_cores_are_shared_out(words: list[str], gpus: str, threads: int) -> None
         (["devices=1,1"], "0,1", "devices=1,1: expected each GPU once"),
         (["launcher=inline", "devices=1"], "0,1", "uses the first GPU; use launcher=process"),
         (["devices=0,7"], "0,1", "devices=0,7: no GPU 7 here; there are 0, 1"),
+        (["devices=cpu"], "0,1", "devices=cpu: expected auto, or numbers of GPUs such as 0,1; for"),
+        (["devices=GPU-7f"], "0", "devices=GPU-7f: no GPU GPU-7f here; there are 0"),
         (["launcher=inline", "workers=2"], "", "launcher=inline with workers=2"),
         (["launcher=inline", "trainer.devices=2"], "", "launcher=inline with trainer.devices=2"),
         (["trainer.accelerator=gpu"], "", "trainer.accelerator=gpu but this machine has none"),
