@@ -160,7 +160,7 @@ class Data:
     flip: bool = False
     # How unequally frequent the combinations of rendered training images are: the exponent of
     # Zipf's law; 0: all alike
-    zipf: float = number(0.0, minimum=0)
+    zipf: float = number(0.0, minimum=0, maximum=100)
     careless: Careless = field(default_factory=Careless)
 
 

@@ -88,7 +88,7 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
             "backbone=sdlx",
             [
                 "backbone=sdlx",
-                ("embedded, pixart, pixart_sigma, sd14, sd15, sd21, sdxl"),
+                ("embedded, embedded_strong, pixart, pixart_sigma, sd14, sd15, sd21, sdxl"),
                 "did you mean sdxl?",
             ],
         ),
