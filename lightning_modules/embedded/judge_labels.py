@@ -148,8 +148,8 @@ def put_into_card(card: Path, rates: ErrorRates) -> None:
     labels = rates.sensitivity[1] + rates.specificity[1]
     section = f"""{SECTION}
 
-A person looked at {show_count(labels, "image")} of the embedded backbone without knowing the judges' verdicts
-(`assets/judge/labels.csv`). Sensitivity: images that the judge calls right, of those that are.
+A person looked at {show_count(labels, "image")} of the embedded backbone without knowing the
+judges' verdicts (`assets/judge/labels.csv`). Sensitivity: images that the judge calls right, of those that are.
 Specificity: images that it calls wrong, of those that are. Success is corrected by these
 (`lightning_modules.metrics.correction`).
 
@@ -169,7 +169,8 @@ def read(folder: Path) -> None:
     rows = join_labels(folder)
     if len(rows) < LEAST:
         raise ValueError(
-            f"{folder}: {show_count(len(rows), 'label')}; expected {LEAST} or more, draw more images"
+            f"{folder}: {show_count(len(rows), 'label')}; expected {LEAST} or more, draw more "
+            "images"
         )
     rates = {name: count_errors(rows, name) for name in (MEASURES, REWARDS)}
     _write(ASSET / "labels.csv", tuple(rows[0]), rows)
