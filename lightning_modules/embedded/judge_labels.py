@@ -149,9 +149,9 @@ def put_into_card(card: Path, rates: ErrorRates) -> None:
     section = f"""{SECTION}
 
 A person looked at {show_count(labels, "image")} of the embedded backbone without knowing the
-judges' verdicts (`assets/judge/labels.csv`). Sensitivity: images that the judge calls right, of those that are.
-Specificity: images that it calls wrong, of those that are. Success is corrected by these
-(`lightning_modules.metrics.correction`).
+judges' verdicts (`assets/judge/labels.csv`). Sensitivity: images that the judge calls right, of
+those that are. Specificity: images that it calls wrong, of those that are. Success is corrected by
+these (`lightning_modules.metrics.correction`).
 
 | rate | images | share | 95 % interval (Wilson) |
 |---|---|---|---|
