@@ -20,9 +20,10 @@ from typing import TYPE_CHECKING, Any
 from conf import load as conf
 from conf.places import as_path
 from conf.renamed import current
+from conf.schema import SHIPPED, Run
 from conf.schema import Method as MethodConfig
-from conf.schema import Run
 from conf.spec import methods
+from lightning_modules.backbone.weights import weights_digest
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -72,7 +73,7 @@ class AdapterFile:
         backbone, sha256 = card.get("backbone", {}), card.get("sha256")
         if not isinstance(backbone, dict):
             raise AdapterError(f"{path}: backbone={backbone!r}: expected its source and revision")
-        for fact in ("source", "revision"):
+        for fact in ("source", "revision", "weights"):
             if not isinstance(value := backbone.get(fact), str | None):
                 raise AdapterError(f"{path}: backbone.{fact}={value!r}: expected a text or null")
         if not isinstance(sha256, str | None):
@@ -112,9 +113,10 @@ class AdapterFile:
 
     def check_backbone(self, backbone: Backbone) -> str | None:
         """Refuses a backbone of another family or with layers of other widths than the adapter was
-        made for, and a resolution that it cannot draw. Gives a line where it may be another model
-        of that kind. Raises AdapterError."""
+        made for, weights of a shipped one that have changed since, and a resolution that it cannot
+        draw. Gives a line where it may be another model of that kind. Raises AdapterError."""
         path, here = self.folder / CARD, backbone_facts(backbone)
+        self._check_shipped(backbone)
         for fact in ("family", "widths"):
             made_for = self.backbone.get(fact, here[fact])
             if made_for != here[fact]:
@@ -143,6 +145,20 @@ class AdapterFile:
             for source, revision in (made, own_names)
         ]
         return f"{path}: the adapter was trained with the backbone {told[0]}, this one is {told[1]}"
+
+    def _check_shipped(self, backbone: Backbone) -> None:
+        """Refuses an adapter of a shipped backbone whose weights are others now: under its name,
+        and in another shipped one. Raises AdapterError."""
+        source, made_for = str(self.backbone.get("source")), self.backbone.get("weights")
+        if source not in SHIPPED or backbone.source not in SHIPPED:
+            return
+        if made_for != (here := weights_digest(source)):
+            raise AdapterError(
+                f"{self.folder / CARD}: the adapter was trained with weights of the backbone "
+                f"{source!r} of {f'digest {made_for}' if made_for else 'an earlier version'}; "
+                f"expected those of this version, digest {here}: train it again, or load it into "
+                "a folder of the weights that it was trained with"
+            )
 
     def check_tensors(self, own: Mapping[str, Tensor], may_lack: tuple[str, ...] = ()) -> None:
         """Refuses tensors of other names, shapes or kinds of numbers than ``own``; those whose
@@ -196,12 +212,14 @@ class AdapterFile:
 
 
 def backbone_facts(backbone: Backbone) -> dict[str, Any]:
-    """What a card says of the backbone: where it came from, its family, and the widths of its
-    attention layers (queries x keys)."""
+    """What a card says of the backbone: where it came from, the digest of its weights where they
+    are shipped (else null), its family, and the widths of its attention layers (queries x keys)."""
     widths = sorted({(site.width, site.context) for site in backbone.sites()})
+    source = backbone.source
     return {
-        "source": backbone.source,
+        "source": source,
         "revision": backbone.revision,
+        "weights": weights_digest(source) if source in SHIPPED else None,
         "family": backbone.family.label,
         "widths": [f"{width}x{context}" for width, context in widths],
     }

@@ -17,6 +17,7 @@ from helpers.marks import slow
 from safetensors.torch import load_file, save_file
 
 from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.weights import weights_digest
 from lightning_modules.methods.adapter_file import AdapterError, AdapterFile, file_digest
 from lightning_modules.methods.base import Method
 
@@ -323,3 +324,32 @@ def test_a_card_names_the_digest_of_its_tensors(saved: Callable[[str], Path]):
     card = json.loads((folder / "adapter.json").read_text())
     assert card["sha256"] == file_digest(folder / "adapter.safetensors")
     assert card["backbone"]["family"].startswith("Stable Diffusion 1")
+
+
+def test_an_adapter_of_other_weights_of_a_shipped_backbone_is_refused(
+    sd1_pipeline: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    """Of an earlier version's world: by the digest that its card says, or since it says none."""
+    made = tmp_path / "made"
+    install_method("gates", Backbone(deepcopy(sd1_pipeline), "embedded")).save_adapter(made)
+    card = json.loads((made / "adapter.json").read_text())
+    assert card["backbone"]["weights"] == (now := weights_digest("embedded"))
+    Method.load_adapter(made, Backbone(deepcopy(sd1_pipeline), "embedded")).remove()
+
+    other = copy_of(made, tmp_path / "other", put("backbone", "weights", value="0123abcd"))
+    none = copy_of(made, tmp_path / "none", lambda _, card: card["backbone"].pop("weights"))
+    for folder, said in ((other, "digest 0123abcd"), (none, "an earlier version")):
+        for name in ("embedded", "embedded_strong"):
+            backbone = Backbone(deepcopy(sd1_pipeline), name)
+            line = rf"{CARD}: .*'embedded' of {said}; expected .*digest {now}: train it again"
+            with pytest.raises(AdapterError, match=line) as error:
+                Method.load_adapter(folder, backbone)
+            assert "\n" not in str(error.value)
+            assert not backbone.unet._forward_pre_hooks
+            method = install_method("gates", backbone)
+            with pytest.raises(AdapterError, match=line):
+                method.load_weights(folder)
+    # The folder of its weights may be anywhere
+    with caplog.at_level(logging.WARNING):
+        Method.load_adapter(other, Backbone(deepcopy(sd1_pipeline), "/weights/of/then"))
+    assert "this one is '/weights/of/then'" in caplog.text
