@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reports import prose
+from reports.correcting import ERRORS
 from reports.image_tables import keep_common_prompts
 from reports.measuring import REPLACING, Measuring, read_values, select_latest
 from reports.mistyped import nearest
@@ -389,13 +390,15 @@ def leave_out_other_code(results: SweepResults) -> None:
 
 def ways_of_measuring(metric: str, *sweeps: SweepResults) -> list[dict[str, Any]]:
     """The different facts that trials recorded about how they measured ``metric``, with the code
-    that did."""
+    that did. What is known of its errors grows with the images that people looked at, and changes
+    no number."""
     ways: dict[str, dict[str, Any]] = {}
     for results in sweeps:
         for _, trial in results.trials():
             if metric in trial.metrics:
                 code = trial.measuring.of_value(metric)[0]
                 way = trial.facts.get(metric, {}) | {"code": code}
+                way.pop(ERRORS, None)
                 ways.setdefault(json.dumps(way, sort_keys=True), way)
     return list(ways.values())
 

@@ -13,6 +13,8 @@ from reports.answer.conclusion import Conclusion
 from reports.answer.explain import explain_resolution, explain_statistics
 from reports.answer.looks import warn_of_looks
 from reports.answer.words import count_conclusive
+from reports.collect import JUDGED
+from reports.correcting import ERRORS, correct_cells, show_corrected
 from reports.factor_tables import factor_blocks
 from reports.figures.heatmap import is_main_figure
 from reports.figures.precision_recall import CROWD
@@ -203,6 +205,8 @@ def images_table(results: SweepResults) -> Table | None:
     """Cells as rows: images that are right, won and lost; None where nobody judged images."""
     rows: list[list[str]] = []
     marks: dict[int, str] = {}
+    judged_by = next((metric for metric in results.metrics if metric.key == JUDGED), None)
+    corrected = correct_cells(results, judged_by) if judged_by else {}
 
     def bounds(low: float, high: float, show: Any) -> str:
         return f"[{show(low, 3)}, {show(high, 3)}]"
@@ -217,6 +221,7 @@ def images_table(results: SweepResults) -> Table | None:
         right = sum(judged)
         interval = bounds(*wilson(right, len(judged)), prose.show)
         row = [cell.marked_label, f"{right} of {len(judged)}", interval]
+        row += [show_corrected(corrected.get(cell.name), 3)] if corrected else []
         control = results.control_of(cell)
         both = None if control is None else _pair_outcomes(cell, control)
         if both is None:
@@ -235,7 +240,8 @@ def images_table(results: SweepResults) -> Table | None:
         "narrow, with three it misses the true value up to four times as often as it should; the "
         "answer does not rest on it."
     )
-    columns = ["Cell", "Right", "Wilson 95 %", "Won / lost", "Difference", "Clustered 95 %"]
+    columns = ["Cell", "Right", "Wilson 95 %", *(["Corrected"] if corrected else [])]
+    columns += ["Won / lost", "Difference", "Clustered 95 %"]
     return Table(title, columns, rows, "", marks) if rows else None
 
 
@@ -253,6 +259,7 @@ def measurement_blocks(results: SweepResults) -> list[typeset.Block]:
             parts = [
                 f"{name.replace('_', ' ')} {value if isinstance(value, str) else json.dumps(value)}"
                 for name, value in facts.items()
+                if name != ERRORS
             ]
             ways.setdefault("; ".join(parts), []).append(metric.label)
     pairs = [(", ".join(labels), way) for way, labels in ways.items()]

@@ -117,6 +117,12 @@ def to_csv(results: SweepResults, entries: Iterable[CellMetric]) -> str:
                 **pick(metric, metric="key", label="label", unit="unit", better="better"),
                 "n": len(used),
                 **pick(entry.summary, mean="mean", sd="sd", low95="low", high95="high"),
+                **pick(
+                    entry.corrected,
+                    corrected="share",
+                    corrected_low95="low",
+                    corrected_high95="high",
+                ),
                 **pick(shift, difference="mean", difference_low95="low", difference_high95="high"),
                 **pick(wide, difference_low_widened="low", difference_high_widened="high"),
                 "verdict": entry.verdict and verdict_word(entry.verdict),

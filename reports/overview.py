@@ -23,7 +23,7 @@ from reports.results import (
     SweepResults,
     hide_password,
 )
-from reports.statistics import Interval
+from reports.statistics import CorrectedShare, Interval
 from reports.tables import CellMetric, Table, count_decimals, of_metric, verdicts_of
 
 __all__ = ["SweepSummary", "summarize_sweep", "summary_csv", "summary_table", "write_overview"]
@@ -48,6 +48,7 @@ class SweepSummary:
     digits: int = 3
     control: Interval | None = None
     control_label: str = ""
+    corrected: CorrectedShare | None = None  # The control's, for the detector's errors
     effect: Interval | None = None
     at: str = ""
     code: str = ""  # What measured the metric
@@ -76,6 +77,7 @@ def summarize_sweep(results: SweepResults, entries: Sequence[CellMetric]) -> Swe
         digits=count_decimals(entries, results.headline),
         control=next(e.summary for e in headline if e.cell is control),
         control_label=control.label,
+        corrected=next(e.corrected for e in headline if e.cell is control),
         effect=largest.wide if largest else None,
         at=largest.cell.label if largest else "",
         code=_measuring_code(results),
@@ -97,6 +99,8 @@ def summary_table(summaries: Sequence[SweepSummary]) -> Table:
         if line.metric and line.control:
             mean = prose.show(line.control.mean, line.digits)
             control = f"{mean}\n{line.metric.title}\nat {line.control_label}"
+            if line.corrected:
+                control += f"\ncorrected {prose.show(line.corrected.share, line.digits)}"
         if line.effect:
             interval = prose.show_interval(line.effect, line.digits)
             effect = f"{prose.show_signed(line.effect.mean, line.digits)}\n{interval}\nat {line.at}"
@@ -128,6 +132,7 @@ def summary_csv(summaries: Sequence[SweepSummary]) -> str:
                 **export.pick(line.metric, **columns),
                 **export.pick(line, control="control_label"),
                 **export.pick(line.control, control_mean="mean"),
+                **export.pick(line.corrected, control_corrected="share"),
                 **export.pick(line, largest_at="at"),
                 **export.pick(line.effect, difference="mean", **widened),
                 **export.pick(line.effect, level="level", paired_n="n"),

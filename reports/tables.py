@@ -13,10 +13,12 @@ from typing import TypeVar
 
 from reports import prose
 from reports.answer.words import verdict_word
+from reports.correcting import correct_cells, show_corrected
 from reports.image_tables import NoTable, read_plain_values
 from reports.judging import judge_metrics
 from reports.results import CellResults, ReportedMetric, SweepResults
 from reports.statistics import (
+    CorrectedShare,
     Effect,
     Improvement,
     Interval,
@@ -30,6 +32,7 @@ from reports.statistics import (
 )
 from reports.verdicts import IMAGES_ALONE, PER_SEED_T, MetricVerdicts, Verdict
 
+CORRECTED = " corrected"  # Ends the key of the row below that of a metric
 OLDER = " t"  # Marks intervals over seeds where others are of images
 MEANS_A_TABLE, DIFFERENCES_A_TABLE = 6, 5  # Cells side by side on an A4 page
 METRICS_A_TABLE = 11  # Rows of four lines below each other
@@ -53,6 +56,7 @@ class CellMetric:
     wide: Interval | None = None
     holm: float | None = None
     improvement: Improvement | None = None  # Of the headline alone, over seeds and prompts
+    corrected: CorrectedShare | None = None  # For the detector's errors, where these are known
 
     @property
     def intervals(self) -> tuple[Interval | None, ...]:
@@ -90,7 +94,7 @@ def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric
     judged = judge_metrics(results)
     improved = find_improvements(results, judged[results.headline.key], level)
     for metric in results.metrics:
-        verdicts = judged[metric.key]
+        verdicts, corrected = judged[metric.key], correct_cells(results, metric)
         values = {cell.name: cell.per_seed(metric.key) for cell in results.cells}
         pairs = {
             cell.name: paired(values[cell.name], values[base.name], level)
@@ -117,6 +121,7 @@ def compare_cells(results: SweepResults, level: float = 0.95) -> list[CellMetric
                     improvement=improved.get(cell.name)
                     if metric.key == results.headline.key
                     else None,
+                    corrected=corrected.get(cell.name),
                 )
             )
     return entries
@@ -199,6 +204,7 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
     metric, digits = results.headline, count_decimals(entries, results.headline)
     with_p = shows_p(entries, metric)
     with_better = any(entry.improvement for entry in entries)
+    with_corrected = any(entry.corrected for entry in of_metric(entries, metric))
     rows = []
     for entry in of_metric(entries, metric):
         summary, verdict = entry.summary, entry.verdict
@@ -208,6 +214,7 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
                 entry.cell.marked_label,
                 prose.show(summary.mean, digits) if summary else prose.DASH,
                 prose.show_interval(summary, digits, prose.show),
+                *([show_corrected(entry.corrected, digits, "\n")] if with_corrected else []),
                 prose.show_signed(verdict.mean, digits) if verdict else prose.DASH,
                 prose.show_interval(verdict, digits),
                 *p,
@@ -216,7 +223,8 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
                 verdict_word(verdict) if verdict else prose.DASH,
             ]
         )
-    columns = [prose.title_factors(results), f"{metric.title} mean", "95 % interval", "Difference"]
+    columns = [prose.title_factors(results), f"{metric.title} mean", "95 % interval"]
+    columns += [*(["Corrected"] if with_corrected else []), "Difference"]
     columns += [f"{prose.show_level(results.level)} %, all at once"]
     columns += ["p (Holm)"] if with_p else []
     columns += [*(["P(better)"] if with_better else []), "Seeds", "Verdict"]
@@ -235,6 +243,8 @@ def headline_table(results: SweepResults, entries: Sequence[CellMetric]) -> Tabl
             "prompt (of several noises, their mean), equal ones as half, with an interval for all "
             "at once, by the rule of the answer."
         )
+    if with_corrected:
+        title += " Corrected: for the detector's errors, as the section Statistics says."
     return Table(title, columns, rows, note_missing_seeds(results), mark_rows(results.cells))
 
 
@@ -317,9 +327,13 @@ def metric_tables(
 def mean_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:
     """Metrics as rows, cells as columns: mean ± half of the 95 % interval."""
     by_place = {(e.metric.key, e.cell.name): e.summary for e in entries}
+    corrected = {(e.metric.key, e.cell.name): e.corrected for e in entries if e.corrected}
     digits = {m.key: count_decimals(entries, m) for m in results.metrics}
 
     def show(metric: ReportedMetric, cell: CellResults) -> str:
+        if metric.key.endswith(CORRECTED):
+            key = metric.key.removesuffix(CORRECTED)
+            return show_corrected(corrected.get((key, cell.name)), digits[key])
         summary = by_place[metric.key, cell.name]
         if summary is None:
             return prose.DASH
@@ -334,8 +348,17 @@ def mean_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Ta
     title += "; [bounds] where a share's ends at 0 or 1." if cut else "."
     if any(e.summary is not None and e.summary.half == 0 for e in entries):
         title += " Seeds with equal values have no spread to judge by: –."
+    metrics = []
+    for metric in results.metrics:
+        metrics.append(metric)
+        if any(key == metric.key for key, _ in corrected):
+            key, label = f"{metric.key}{CORRECTED}", f"{metric.label}, corrected"
+            metrics.append(replace(metric, key=key, label=label))
+    if corrected:
+        title += " Corrected for the detector's errors, with the 95 % interval of images and labels"
+        title += " (see Statistics)."
     note = note_missing_seeds(results)
-    return metric_tables(title, results.cells, MEANS_A_TABLE, results.metrics, show, note)
+    return metric_tables(title, results.cells, MEANS_A_TABLE, metrics, show, note)
 
 
 def difference_tables(results: SweepResults, entries: Sequence[CellMetric]) -> list[Table]:

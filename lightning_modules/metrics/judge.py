@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from lightning_modules.embedded.judge import Judge
+from lightning_modules.embedded.judge_labels import read_error_rates
 from lightning_modules.metrics.detection import (
     STATED,
     Verdict,
@@ -104,4 +105,7 @@ class JudgeScorer:
             values[f"success_{split}"] = sum(successes) / len(successes)
             count[f"success_{split}"] = len(successes)
         self.facts = {key: {"detector": "judge", "images": n} for key, n in count.items()}
+        if errors := read_error_rates():
+            for key in ("success", *(f"success_{split}" for split in self.splits)):
+                self.facts[key]["errors"] = errors._asdict()
         return values

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from reports import prose
 from reports.answer.conclusion import Conclusion
+from reports.correcting import explain_correction
 from reports.results import SweepResults
 from reports.seeds import explain_seeds
 from reports.statistics import (
@@ -32,6 +33,7 @@ def explain_statistics(
     """The paragraphs of the section."""
     texts = [
         *conclusion.rule,
+        explain_correction(results),
         f"{explain_seeds(results)} Intervals of means are t-intervals over seeds, each for itself; "
         "where seeds share their prompts they speak of these prompts only.",
     ]

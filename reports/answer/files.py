@@ -11,6 +11,7 @@ from typing import Any
 from reports.answer.conclusion import conclude, conclude_briefly
 from reports.answer.factors import factors_json
 from reports.answer.words import count_conclusive, describe_verdict, show_shift, verdict_word
+from reports.correcting import read_errors
 from reports.factors import judge_factors
 from reports.results import SweepResults
 from reports.tables import CellMetric, verdicts_of
@@ -46,6 +47,7 @@ def answer_json(results: SweepResults, entries: Sequence[CellMetric]) -> str:
         "conclusive_of": counted,
         "rule": list(conclusion.rule),
         "older_rule": {key: own.why for key, own in found.items() if own.why},
+        "corrected": _describe_corrected(results, entries),
         "factors": factors_json(results, judge_factors(results, headline)),
         "comparisons": [
             _describe(verdict, against, own is headline and verdict.cell == results.primary)
@@ -55,6 +57,22 @@ def answer_json(results: SweepResults, entries: Sequence[CellMetric]) -> str:
         ],
     }
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _describe_corrected(
+    results: SweepResults, entries: Sequence[CellMetric]
+) -> dict[str, Any] | None:
+    """Shares corrected for the detector's errors: metric -> cell -> share and interval, and what a
+    difference is divided by; None where there are none."""
+    shares: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        if entry.corrected:
+            own = shares.setdefault(entry.metric.key, {})
+            own[entry.cell.name] = entry.corrected._asdict()
+    errors = next(filter(None, (read_errors(results, metric) for metric in results.metrics)), None)
+    if not shares or errors is None:
+        return None
+    return {**errors._asdict(), "informative": errors.informative, "shares": shares}
 
 
 def _describe(verdict: Verdict, against: str, primary: bool) -> dict[str, Any]:

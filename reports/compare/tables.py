@@ -8,6 +8,7 @@ from reports import prose
 from reports.answer.words import show_shift, verdict_word
 from reports.compare.answer import decimals_of
 from reports.compare.differences import ComparedSweep, Comparison, EffectChange
+from reports.correcting import read_errors, show_mean
 from reports.export import EFFECT, pick, write_csv
 from reports.provenance import flatten, gather_facts
 from reports.results import CellResults, ReportedMetric
@@ -42,9 +43,13 @@ def headline_table(comparison: Comparison) -> Table:
     fewest = fewest_seeds_for_holm(max(1, sum(d.holm is not None for d in differences)))
     has_p = {id(d): d.holm is not None and d.plain.n >= fewest for d in differences}
     shows_p = any(has_p.values())
+    rates = [read_errors(side.results, metric) for side in comparison.sides]
     rows = []
     for d in differences:
-        means = [prose.show(side.mean, digits) for side in (d.left, d.right)]
+        means = [
+            show_mean(side.mean, digits, errors)
+            for side, errors in zip((d.left, d.right), rates, strict=True)
+        ]
         shift = [prose.show_signed(d.plain.mean, digits), prose.show_interval(d.plain, digits)]
         p = [f"{d.holm:.3f}" if has_p[id(d)] else prose.DASH] if shows_p else []
         n = f"{d.left.n} and {d.right.n}" if comparison.unpaired else f"{d.plain.n}"

@@ -23,6 +23,7 @@ from reports.statistics.components import (
     pair_components,
     residual_with_floor,
 )
+from reports.statistics.correction import CorrectedShare, ErrorRates, correct_counts
 from reports.statistics.decisions import (
     DIFFERS,
     NO_DIFFERENCE,
@@ -76,6 +77,9 @@ from reports.statistics.variance_table import VarianceSource, variance_table
 from reports.statistics.without_images import ValueComparisons, compare_cells_without_images
 
 __all__ = [
+    "correct_counts",
+    "ErrorRates",
+    "CorrectedShare",
     "value_term_test",
     "term_test",
     "TermTest",

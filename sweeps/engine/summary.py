@@ -16,6 +16,7 @@ __all__ = ["summary_table"]
 
 Values = Mapping[str, Mapping[int, Mapping[str, float]]]  # Cell -> seed -> metric -> value
 NONE = "–"
+CORRECTED = 12  # Characters of the column of shares that are corrected for the detector's errors
 
 
 def summary_table(
@@ -51,6 +52,9 @@ def summary_table(
     if said:
         room -= max(len(row["shift"]) - 14 for row in said.values())
         room -= 3 + max(len(row["word"]) for row in said.values())
+    corrected = ((answer or {}).get("corrected") or {}).get("shares", {}).get(headline.key, {})
+    corrected = corrected if room >= CORRECTED else {}
+    room -= CORRECTED if corrected else 0
     while others and sum(max(len(metric.label), 6) + 3 for metric in others) > room:
         others.pop()
     compared = f"the control of the same {sweep.within}" if sweep.within else controls[0].text
@@ -66,7 +70,8 @@ def summary_table(
     table = Table("cell", title=title, title_justify="left", title_style="")
     labels = (metric.label for metric in others)
     verdict = ["verdict"] if said else []
-    for name in ("n", headline.label, f"Δ {headline.label}", *verdict, *labels):
+    shares = ["corrected"] if corrected else []
+    for name in ("n", headline.label, *shares, f"Δ {headline.label}", *verdict, *labels):
         table.add_column(name, justify="right", no_wrap=name != "verdict")
     for cell in cells:
         own = per_seed(cell, headline)
@@ -83,8 +88,13 @@ def summary_table(
         if said:
             row = said.get(cell.text)
             difference, own_words = (row["shift"], [row["word"]]) if row else (NONE, [NONE])
-        table.add_row(cell.text, str(len(own)), mean, difference, *own_words, *means)
+        own_share = [_format_share(corrected.get(cell.text))] if corrected else []
+        table.add_row(cell.text, str(len(own)), mean, *own_share, difference, *own_words, *means)
     return table
+
+
+def _format_share(corrected: Mapping[str, float] | None) -> str:
+    return f"{corrected['share']:.3f}" if corrected else NONE
 
 
 def _format_mean(values: Sequence[float], seeds: int) -> str:

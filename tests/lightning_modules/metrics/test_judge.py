@@ -10,6 +10,7 @@ import torch
 
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.metrics import Detection, Target
+from lightning_modules.metrics.correction import ErrorRates
 from lightning_modules.metrics.judge import JudgeScorer
 
 RING = Target([("red", "ring")])
@@ -59,3 +60,23 @@ def test_the_scorer_counts_by_split_and_over_all_images():
     facts = {key: about["images"] for key, about in scorer.facts.items()}
     assert facts["success"] == facts["score"] == 4 and facts["success_a"] == 3
     assert "n_images" not in facts and scorer.facts["success"]["detector"] == "judge"
+
+
+def test_success_says_how_often_the_judge_is_wrong(monkeypatch: pytest.MonkeyPatch):
+    judge: Any = SimpleNamespace(
+        detect=lambda images: [[seen("red")]] * len(images),
+        target_scores=lambda images, targets: torch.ones(len(images)),
+    )
+    rows = [Prompt(split, 0, 0, "a red ring", RING, 0) for split in "ab"]
+    rates = ErrorRates((90, 100), (190, 200))
+    for known in (rates, None):
+        monkeypatch.setattr("lightning_modules.metrics.judge.read_error_rates", lambda k=known: k)
+        scorer = JudgeScorer(judge)
+        scorer.add(rows, torch.zeros(2, 3, 64, 64, dtype=torch.uint8), ["0", "1"])
+        scorer.finish()
+        having = {key for key, facts in scorer.facts.items() if "errors" in facts}
+        assert having == ({"success", "success_a", "success_b"} if known else set())
+    scored = {"sensitivity": (90, 100), "specificity": (190, 200)}
+    monkeypatch.setattr("lightning_modules.metrics.judge.read_error_rates", lambda: rates)
+    scorer.finish()
+    assert scorer.facts["success"]["errors"] == scored

@@ -155,6 +155,16 @@ def test_the_summary_says_what_the_answer_says() -> None:
     narrow = summary(SWEEP, [0], values, 80, answer=answer)
     assert "FID" not in narrow and "…" not in narrow
     assert "+0.015 [−0.003, +0.033]" in narrow
+    assert "corrected" not in text
+    share = {"share": 0.3456, "low": 0.2, "high": 0.5}
+    answer["corrected"] = {"shares": {"success": {"threshold=0.5": share}}}
+    text = summary(SWEEP, [0], values, answer=answer)
+    lines = [[part.strip() for part in line.split("│")] for line in text.splitlines()]
+    columns = {line[1]: line[4] for line in lines if len(line) > 4}
+    assert "corrected" in text
+    assert columns["threshold=0.5"] == "0.346" and columns["threshold=0.4"] == "–"
+    narrow = summary(SWEEP, [0], values, 80, answer=answer)
+    assert "…" not in narrow and "corrected" not in narrow
 
 
 def test_a_narrow_terminal_gets_fewer_columns() -> None:
