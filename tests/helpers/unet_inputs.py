@@ -34,7 +34,7 @@ def run(
     text = draw(1, batch, 12, config.cross_attention_dim) if text is None else text
     timesteps = torch.tensor([900, 20, 400, 7][:batch])
     return unet(
-        draw(0, batch, 4, *latents),
+        draw(0, batch, config.in_channels, *latents),
         timestep=timesteps,
         encoder_hidden_states=text,
         added_cond_kwargs=added,

@@ -19,7 +19,7 @@ from lightning_modules.networks.gate_heads import KINDS
 
 def inputs(backbone: Any) -> dict[str, Any]:
     return {
-        "latents": draw(9, 2, 4, 8, 8),
+        "latents": draw(9, 2, backbone.latent_size()[0], 8, 8),
         "timesteps": torch.tensor([900, 20]),
         "text": backbone.text.encode(["a red circle above a white ring", "a green cross"]),
         "resolution": 64,

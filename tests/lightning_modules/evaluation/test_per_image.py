@@ -24,7 +24,7 @@ from datamodules.build import build_data
 from datamodules.formats.benchmarks import GENEVAL
 from datamodules.shapes.rendering import render
 from datamodules.shapes.scenes import sample_scene
-from datamodules.shapes.vocabulary import COLORS
+from datamodules.shapes.vocabulary import COLORS, INVERSE
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.evaluation.diagnostics import diagnose, keep_columns
 from lightning_modules.evaluation.evaluate import prepare_scorers, score, write_scores
@@ -38,7 +38,7 @@ from lightning_modules.metrics.registry import ScoringContext, build_scorers
 
 Measured = tuple[dict[str, float], pd.DataFrame]  # Metrics without ``eval/``, scores.parquet
 WORLD = Evaluation(
-    splits=["val", "heldout", "size"],
+    splits=["val", "heldout", "size", "relation", "pattern"],
     prompts=8,
     noise_seeds=2,
     follow_masks=True,
@@ -108,6 +108,9 @@ def world(base: Run, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
     images[8], images[9] = torch.from_numpy(render(scene)[0]).permute(2, 0, 1), 100
     four = Target([(thing.color, thing.shape) for thing in scene.things])
     prompts[8:10] = [replace(prompt, target=four) for prompt in prompts[8:10]]
+    # One image has its things where its prompt does not say
+    assert (target := prompts[52].target).relation
+    prompts[52] = replace(prompts[52], target=target._replace(relation=INVERSE[target.relation]))
     scorers = prepare_scorers(config, data, prompts, "cpu", lambda text, share: None)
     scores, columns = score(scorers, prompts, Shown(images), lambda text, share: None)
     method = Untouched(Backbone.load(str(tiny_folder)), MethodConfig("untouched"), Trainer(), 64)
