@@ -323,7 +323,7 @@ def test_signal_to_noise_of_the_scaled_linear_schedule(backbone: Backbone):
 def test_images_go_to_scaled_latents_and_back(embedded: Backbone, monkeypatch: pytest.MonkeyPatch):
     images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     latents = embedded.autoencoder.encode(images)
-    assert latents.shape == (3, *embedded.latent_size()) == (3, 4, 16, 16)
+    assert latents.shape == (3, *embedded.latent_size()) == (3, 8, 16, 16)
     assert torch.allclose(
         latents, embedded.vae.encode(images).latent_dist.mean * embedded.vae.config.scaling_factor
     )

@@ -168,7 +168,7 @@ def test_an_adapter_of_another_method_is_refused(embedded: Backbone, tmp_path: P
 
 
 def test_methods_with_one_seed_draw_the_same_noise_and_timesteps(embedded: Backbone):
-    latents = torch.zeros(4, 4, 16, 16)
+    latents = torch.zeros(4, *embedded.latent_size())
     method = maskattn(embedded, seed=7)
     noise, timesteps = method.draw(latents, draws(method))
     untouched = Untouched(embedded, MethodConfig("untouched"), Trainer(), 64, seed=7)

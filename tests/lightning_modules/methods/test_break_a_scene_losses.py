@@ -39,7 +39,7 @@ def breaker(
     )
 
 
-LATENTS = draw(0, 2, 4, 16, 16)
+LATENTS = draw(0, 2, 8, 16, 16)
 MASKS = {"<asset0>": torch.zeros(64, 64), "<asset1>": torch.zeros(64, 64)}
 MASKS["<asset0>"][:32, :16] = 1
 MASKS["<asset1>"][16:48, 8:24] = 1  # overlaps the other
@@ -66,7 +66,7 @@ def test_the_denoising_loss_looks_inside_the_drawn_subjects_masks_alone(
     union = torch.zeros(2, 1, 16, 16)  # four pixels a latent
     union[:, :, :8, :4] = 1
     union[0, :, 4:12, 2:6] = 1
-    prediction, target = draw(1, 2, 4, 16, 16), draw(2, 2, 4, 16, 16)
+    prediction, target = draw(1, 2, 8, 16, 16), draw(2, 2, 8, 16, 16)
     step = method.prepare(batch(), draws(method))
 
     def loss_of(method: BreakAScene, target: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ def test_the_denoising_loss_looks_inside_the_drawn_subjects_masks_alone(
         for at in (union, union * torch.tensor([0, 1])[:, None, None, None])
     )
     areas = union.sum((1, 2, 3)) if normalise == "area" else torch.tensor([256.0, 256.0])
-    by_hand = ((prediction - target).square() * union).sum((1, 2, 3)) / (4 * areas)
+    by_hand = ((prediction - target).square() * union).sum((1, 2, 3)) / (8 * areas)
     assert areas.unique().numel() == (2 if normalise == "area" else 1) and torch.allclose(
         loss, by_hand.mean()
     )
@@ -95,7 +95,7 @@ def test_the_denoising_loss_looks_inside_the_drawn_subjects_masks_alone(
 def test_the_nearest_pixel_of_a_mask_multiplies_prediction_and_target(embedded: Backbone):
     method = breaker(embedded, normalise="all", mask_resize="nearest")
     step = method.prepare(batch(), draws(method))
-    step.prediction, step.target = draw(1, 2, 4, 16, 16), draw(2, 2, 4, 16, 16)
+    step.prediction, step.target = draw(1, 2, 8, 16, 16), draw(2, 2, 8, 16, 16)
     # Grey, too, and with edges off the grid of four pixels a latent
     step.masks = draw(3, 2, 2, 64, 64).clamp(0, 1)
     step.masks[0, 0, 5:31, 2:19] = 1
@@ -108,7 +108,7 @@ def test_the_attention_loss_holds_each_placeholder_to_its_own_mask(
     embedded: Backbone, monkeypatch: pytest.MonkeyPatch
 ):
     method = breaker(embedded, attention_weight=0.7)
-    noise, timesteps = draw(5, 2, 4, 16, 16), torch.tensor([700, 300])
+    noise, timesteps = draw(5, 2, 8, 16, 16), torch.tensor([700, 300])
     monkeypatch.setattr(method, "draw", lambda *_: (noise, timesteps))
     loss, logged = step(method, batch())
     assert set(logged) == {"train/denoising", "train/attention", "train/loss"}
@@ -145,7 +145,7 @@ def test_the_attention_loss_holds_each_placeholder_to_its_own_mask(
 
 
 def test_class_images_are_learnt_whole_with_noise_of_their_own(embedded: Backbone):
-    latents, caption = draw(7, 2, 4, 16, 16), "a photo of a blue square"
+    latents, caption = draw(7, 2, 8, 16, 16), "a photo of a blue square"
     prior = Batch([4, 5], [caption] * 2, latents=latents)
     method = breaker(embedded, prior_weight=0.3, attention_weight=2.0)
     loss, logged = step(method, batch(prior))

@@ -25,7 +25,7 @@ def batch() -> Batch:
         [Phrase("red circle", 2, 12, NOWHERE), Phrase("blue square", 23, 34, NOWHERE)],
         [Phrase("white ring", 2, 12, NOWHERE)],
     ]
-    latents = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    latents = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(1))
     return Batch([0, 1], CAPTIONS, latents=latents, phrases=phrases)
 
 

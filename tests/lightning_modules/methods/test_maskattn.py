@@ -65,7 +65,7 @@ def test_closed_gates_re_open_under_the_sound_preset_and_cannot_under_the_releas
     would give."""
     method = maskattn(embedded, **asdict(preset(name)) | {"width": 16, "bias": -1.0})
     latents, timesteps = (
-        torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0)),
+        torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0)),
         torch.tensor([900, 300]),
     )
     text = embedded.text.encode(PROMPTS)
@@ -127,7 +127,7 @@ def test_every_stage_placement_and_kind_of_attention(
         return
     method = maskattn(embedded, stage=stage, placement=placement, attention=attention)
     assert method.gates.sites == expected
-    text, latents = embedded.text.encode(PROMPTS), torch.zeros(2, 4, 16, 16)
+    text, latents = embedded.text.encode(PROMPTS), torch.zeros(2, 8, 16, 16)
     with torch.no_grad(), method.gates.recording() as record:
         method.predict(latents, torch.tensor([500]), text)
     assert list(record.counted) == [site.name for site in expected]
@@ -182,7 +182,7 @@ def test_a_stock_pipeline_that_encodes_its_prompts_itself_tells_words_from_paddi
 
 # --- training --------------------------------------------------------------------------------
 
-LATENTS = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+LATENTS = torch.randn(2, 8, 16, 16, generator=torch.Generator().manual_seed(0))
 
 
 def phrases() -> list[list[Phrase]]:

@@ -74,9 +74,9 @@ def predict(method: MCGM, prompts: list[str] = PROMPTS, guided: bool = False) ->
     is one."""
     text = method.backbone.text.encode(prompts)
     text = method.backbone.text.encode_empty(len(prompts)) + text if guided else text
-    count = len(text.hidden)
+    count, (channels, _, _) = len(text.hidden), method.backbone.latent_size()
     latents = torch.randn(
-        len(prompts), 4, 16, 16, generator=torch.Generator().manual_seed(0)
+        len(prompts), channels, 16, 16, generator=torch.Generator().manual_seed(0)
     ).repeat(count // len(prompts), 1, 1, 1)
     with torch.no_grad():
         return method.predict(latents, torch.tensor([900]), text)

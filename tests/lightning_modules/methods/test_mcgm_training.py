@@ -23,7 +23,7 @@ from lightning_modules.methods.optimizers import lr_multiplier
 from lightning_modules.networks.mask_encoder import KINDS
 from losses.attention import mask_attention_loss
 
-LATENTS = torch.randn(4, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+LATENTS = torch.randn(4, 8, 16, 16, generator=torch.Generator().manual_seed(0))
 ASSETS = ("<asset0>", "<asset1>", "<asset2>")
 MASKS = torch.zeros(3, 64, 64)
 MASKS[0, 8:40, :16] = MASKS[1, 8:40, 24:40] = MASKS[2, 20:60, 48:] = 1
@@ -51,8 +51,9 @@ def mcgm(
     return method
 
 
-def captioned() -> Batch:
-    """Two samples of a dataset with captions: two phrases and none."""
+def captioned(channels: int = 8) -> Batch:
+    """Two samples of a dataset with captions: two phrases and none; SD1's latents have four
+    channels."""
     found = [
         Phrase("red circle", 2, 12, MASKS[0].bool()),
         Phrase("orange square", 24, 37, MASKS[2].bool()),
@@ -60,7 +61,7 @@ def captioned() -> Batch:
     return Batch(
         [0, 1],
         ["a red circle left of an orange square", "a white ring"],
-        latents=LATENTS[:2],
+        latents=LATENTS[:2, :channels],
         phrases=[found, []],
     )
 
@@ -137,7 +138,8 @@ def test_lambda_m_is_a_plain_weight_of_the_total(
     totals, logs = [], []
     for weight in (0.0, 1.0, 0.25):
         method = mcgm(request.getfixturevalue(wiring), lambda_m=weight, encoder=encoder)
-        loss, logged = step(method, captioned(), monkeypatch)
+        batch = captioned(method.backbone.latent_size()[0])
+        loss, logged = step(method, batch, monkeypatch)
         totals.append(float(loss.detach()))
         logs.append(logged)
         method.remove()
@@ -208,7 +210,7 @@ def test_a_trained_encoder_gets_a_gradient(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, encoder: str, wiring: str
 ):
     method = mcgm(request.getfixturevalue(wiring), encoder=encoder)
-    step(method, captioned(), monkeypatch)[0].backward()
+    step(method, captioned(method.backbone.latent_size()[0]), monkeypatch)[0].backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in method.encoder.parameters())
     assert all(p.grad is not None for p in method.adapter["unet"].parameters())
     assert sum(len(group.parameters) for group in method.parameter_groups()) == len(

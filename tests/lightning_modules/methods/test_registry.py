@@ -55,10 +55,12 @@ def test_an_added_method_trains_what_it_declares(embedded: Backbone, added: Any)
     assert isinstance(method, Method) and method.trains
     with torch.no_grad():
         method.adapter["scale"] *= 2
-    batch = Batch([0, 1], ["a red circle", "a ring"], latents=torch.randn(2, 4, 16, 16))
+    batch = Batch(
+        [0, 1], ["a red circle", "a ring"], latents=torch.randn(2, *embedded.latent_size())
+    )
     loss, logged = run_step(method, batch)
     assert logged.keys() == {"train/denoising", "train/distance", "train/loss"}
     assert logged["train/distance"] == 1
     assert torch.allclose(loss, logged["train/denoising"] + 3 * logged["train/distance"])
     loss.backward()
-    assert method.adapter["scale"].grad.shape == (4, 1, 1)
+    assert method.adapter["scale"].grad.shape == (8, 1, 1)

@@ -310,7 +310,7 @@ def test_training_changes_the_adapter_and_nothing_else(base: Run, tmp_path: Path
     assert [len(captions) for captions, *_ in spy.steps] == [4, 4, 4]
     latents = torch.cat([step[1] for step in spy.steps])
     assert (
-        latents.shape == (12, 4, 16, 16)
+        latents.shape == (12, *loaded.latent_size())
         and len({tuple(x.flatten().tolist()) for x in latents}) == 12
     )
 
