@@ -53,6 +53,7 @@ BOTH_FRONT = 12  # Cells up to which page one has two figures
 LONGEST_FRONT = 12  # Rows that the table on page one may have
 VERDICT_WIDTH = 2.4  # Cm: the last column of the table on page one
 METRIC_WIDTH = 4.4  # Cm: the first column of the tables that have one row per metric
+EMBEDDED = {"embedded", "embedded_strong"}  # Backbones of the embedded world
 METHOD_FACTORS = ("method", "method.name", "recipe")  # Factors whose levels are methods
 
 
@@ -277,9 +278,9 @@ def _context_blocks(results: SweepResults) -> list[typeset.Block]:
     of = f"{'s' if len(backbones) > 1 else ''} {prose.join([f'“{name}”' for name in backbones])}"
     on = prose.join([f"“{name}”" for name in data])
     text = f"All numbers of this report come from the backbone{of} on the data {on}."
-    if "embedded" in backbones:
+    if EMBEDDED & {*backbones}:
         text += (
-            " The embedded one is a small model trained in a small rendered world: its numbers are "
+            " Embedded ones are small models trained in a small rendered world: their numbers are "
             "not comparable with those of any paper, only with each other. An effect here is a "
             "reason to look for it in the large models, not evidence that it is there."
         )

@@ -1,18 +1,33 @@
 """Does the effect of a method carry to other backbones?
 
     python -m sweeps.backbones    # the embedded backbone, and the one that hardly fails
-    python -m sweeps.backbones data=coco data.root=/data/coco trainer=paper512 \
-        evaluation=paper headline=fid levels=[sd15,sd21,sdxl,pixart]    # models of other kinds
+    python -m sweeps.backbones levels=[sd15,sd21,sdxl,pixart] data=coco data.root=/data/coco \
+        trainer=paper512 evaluation=paper headline=fid    # large models, on COCO
     python -m sweeps.backbones levels=[embedded,/my/backbone]    # 64 pixels, in the embedded world
 
 A level is a name of conf/backbone/, a diffusers folder, or the id of a model that was downloaded.
 Each method is compared with the untouched backbone that it was put into; backbones are never
 compared with each other. The two embedded ones share their architecture: what differs is how
-carelessly the captions they were trained on are written, and how long.
+careless the captions were that they were trained on, and for how long. Methods have the recipes of
+their own sweeps; method.gate.supervision=none method.gate.denoising_weight=1 trains gates as their
+paper does.
 """
 
-from sweeps.presets import SUCCESS, declared
+from sweeps.presets import (
+    KEY_FINETUNING,
+    MASK_SUPERVISED,
+    SUCCESS,
+    SUCCESS_HELDOUT,
+    declared,
+    training_settings,
+)
 from sweeps.sweep import Factor, Sweep
+
+RECIPES = {
+    "untouched": {"method": "untouched"},
+    "maskattn": training_settings(MASK_SUPERVISED),
+    "separate_enhance": training_settings(KEY_FINETUNING),
+}
 
 SWEEP = Sweep(
     name="backbones",
@@ -23,11 +38,11 @@ SWEEP = Sweep(
     ),
     factors=[
         Factor("backbone", ["embedded", "embedded_strong"], label="Backbone"),
-        Factor("method", ["untouched", "maskattn", "separate_enhance"], label="Method"),
+        Factor("recipe", list(RECIPES), label="Method", settings=RECIPES),
     ],
     within="backbone",
-    control={"method": "untouched"},
-    metrics=[SUCCESS, *declared("fid")],
+    control={"recipe": "untouched"},
+    metrics=[SUCCESS, SUCCESS_HELDOUT, *declared("fid")],
     headline="success",
 )
 

@@ -15,8 +15,8 @@ Settings:
     adapter=…              folder of a trained adapter: its method draws
     method=untouched       a method that is not trained, with its settings method.…=
     seed=0                 seed of the noise, or several: 0,1,2
-    steps=…                sampler steps (embedded: 8, else 30)
-    guidance=…             scale of classifier-free guidance (embedded: 3, else 7.5)
+    steps=…                sampler steps (embedded ones: 8, else 30)
+    guidance=…             scale of classifier-free guidance (embedded ones: 3, else 7.5)
     resolution=…           pixels a side; default: the adapter's, or the backbone's own
     side=…                 only layers with maps of so many pixels a side
     stage=…, placement=…   only layers of a stage (high, mid, low), of a placement (encoder, bridge,
@@ -42,7 +42,7 @@ from conf import load as conf
 from conf.describe import nearest
 from conf.pipes import ends_with_reader
 from conf.places import check_folder
-from conf.schema import MAX_SEED, Run
+from conf.schema import MAX_SEED, SHIPPED, Run
 from conf.values import option
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 __all__ = ["choose_sites", "main"]
 
 SETTING = re.compile(r"([a-z_]+)(\.[a-z_.]+)?=")
-STEPS, GUIDANCE = 30, 7.5  # Those of `Method.generate`, where the backbone is not the embedded one
+STEPS, GUIDANCE = 30, 7.5  # Those of `Method.generate`, where the backbone is no embedded one
 
 
 def _seeds(text: str) -> list[int]:
@@ -137,7 +137,7 @@ def _draw(
         find_words(prompt)
     settings = config.backbone
     backbone = Backbone.load(settings.path, settings.dtype, settings.revision)
-    embedded = settings.path == "embedded"
+    embedded = settings.path in SHIPPED
     own = (config.evaluation.steps, config.evaluation.guidance) if embedded else (STEPS, GUIDANCE)
     steps, guidance = given.get("steps", own[0]), given.get("guidance", own[1])
     model = _build_model(given, words, config, backbone)

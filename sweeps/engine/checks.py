@@ -47,24 +47,18 @@ FEWEST_SEEDS = 5
 
 
 def is_only_embedded(sweep: Sweep, config: schema.Sweep) -> bool:
-    """Whether nothing but the embedded world is asked for."""
-    if "backbone" in sweep.keys:
-        embedded = spec.data_sets()[config.data.name].embedded(config)
-        return embedded and config.levels is None
-    return config.backbone.path == "embedded"
+    """Whether no backbone but those of the embedded world is asked for."""
+    return "backbone" not in sweep.keys and config.backbone.path in schema.SHIPPED
 
 
 def reason_to_decline(sweep: Sweep, words: Sequence[str]) -> str:
-    choice = "backbone=sdxl"
-    if "backbone" in sweep.keys:
-        choice = "levels=[embedded,sdxl,/my/backbone]"
     # Another sweep's command goes to the same place
     places = shlex.join(word for word in words if word.startswith(PLACE_WORDS))
     other = re.sub(r"python -m sweeps\.\w+", rf"\g<0> {places}".rstrip(), sweep.instead)
     instead = f"; {other}" if other else ""
     return (
         f"{sweep.name} needs {sweep.needs}, which the embedded world does not have: "
-        f"choose a backbone of your own, {choice}{instead}"
+        f"choose a backbone of your own, backbone=sdxl{instead}"
     )
 
 

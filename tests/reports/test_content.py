@@ -13,7 +13,7 @@ from helpers.image_sweeps import SCORE, make_sweep
 from helpers.stored_sweeps import MemoryClient, StoredSweep, store
 
 from reports import collect as collect_module
-from reports.content import images_table, measurement_blocks, select_front
+from reports.content import _context_blocks, images_table, measurement_blocks, select_front
 from reports.export import to_csv
 from reports.results import ReportedMetric
 from reports.tables import compare_cells, headline_table, mean_tables
@@ -86,6 +86,17 @@ def test_the_table_says_how_often_images_are_better() -> None:
         {"a": base, "b": other}, "a", metric=ReportedMetric("closed", "Closed", "none", "")
     )
     assert "P(better)" not in headline_table(neither, compare_cells(neither)).columns
+
+
+@pytest.mark.parametrize("name", ["embedded", "embedded_strong", "sdxl"])
+def test_numbers_of_the_embedded_backbones_are_kept_apart_from_the_papers(
+    changeable: Any, name: str
+) -> None:
+    results = changeable("threshold")
+    results.config["backbone"] = {"name": name}
+    said = _context_blocks(results)[0]["text"]
+    assert f"“{name}”" in said
+    assert ("not comparable with those of any paper" in said) == (name != "sdxl")
 
 
 def test_without_a_judge_no_image_is_counted(changeable: Any) -> None:

@@ -15,7 +15,7 @@ from helpers.readme import read_readme_files
 
 import sweeps
 from conf import load as conf
-from conf.schema import Run
+from conf.schema import SHIPPED, Run
 from sweeps.command import main
 from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.errors import Declined, PlanError
@@ -74,10 +74,10 @@ def test_a_sweep_resolves_and_is_named_after_its_module(name: str) -> None:
 
 
 def test_sweeps_that_need_real_weights_decline_in_the_embedded_world() -> None:
-    assert sorted(SWEEPS.keys() - set(EMBEDDED)) == ["backbones", "polysemy"]
-    for name in ("backbones", "polysemy"):
+    assert sorted(SWEEPS.keys() - set(EMBEDDED)) == ["polysemy"]
+    for words in ([], ["backbone=embedded_strong"]):
         with pytest.raises(Declined, match=r"needs real weights.*python -m sweeps\.\w+$"):
-            request(SWEEPS[name])
+            request(SWEEPS["polysemy"], *words)
     asked = request(SWEEPS["polysemy"], "backbone=sdxl")
     assert sum(cell.control for cell in asked.cells) == 2
     assert {"success", "clip_score"} <= {metric.key for metric in asked.sweep.metrics}
@@ -90,6 +90,7 @@ def test_a_headline_of_a_model_that_is_not_there_is_refused_in_a_line() -> None:
 
 def test_every_backbone_is_compared_with_itself_untouched(tmp_path: Path) -> None:
     words = ["data=coco", f"data.root={tmp_path}", "trainer=paper512", "evaluation=paper"]
+    words += ["levels=[sd15,sd21,sdxl,pixart]"]
     asked = request(SWEEPS["backbones"], *words, "headline=fid")
     settings = {cell.text: asked.run((cell.text, 1)) for cell in asked.cells}
     names = {run.backbone.name for run in settings.values()}
@@ -107,6 +108,7 @@ def test_every_backbone_is_compared_with_itself_untouched(tmp_path: Path) -> Non
 def test_a_backbone_that_is_a_level_has_no_defaults_of_the_embedded_one(tmp_path: Path) -> None:
     words = ["data=coco", f"data.root={tmp_path}", "evaluation.splits=[val2014]", "headline=fid"]
     words += ["evaluation.detector=none", "evaluation.extractor=inception", "trainer=paper512"]
+    words += ["levels=[sd15,sdxl]"]
     with pytest.raises(conf.ConfigError, match="with backbone=.*evaluation.steps.*guidance"):
         request(SWEEPS["backbones"], *words)
     asked = request(SWEEPS["backbones"], *words, "evaluation.steps=30", "evaluation.guidance=5")
@@ -121,6 +123,20 @@ def test_levels_of_the_embedded_data_are_no_levels_of_others(name: str, key: str
         request(SWEEPS[name], *words)
     given = "levels=[[],[dog,cat]]" if key == "concepts" else "levels=[[attend_and_excite]]"
     assert len(request(SWEEPS[name], *words, given).cells) > 1
+
+
+def test_backbones_needs_nothing_that_does_not_come_with_the_package() -> None:
+    """Nor opens the weights: a plan is there before they are."""
+    asked = request(SWEEPS["backbones"])
+    settings = {c.text: (c, asked.run((c.text, 0))) for c in asked.cells}
+    assert {run.backbone.path for _, run in settings.values()} == set(SHIPPED)
+    assert len(settings) == 6 and sum(cell.control for cell, _ in settings.values()) == 2
+    for cell, run in settings.values():
+        assert run.backbone.name == run.backbone.path == cell.values["backbone"]
+        assert (run.data.name, run.evaluation.detector) == ("shapes", "judge")
+        assert (run.evaluation.steps, run.backbone.resolution) == (8, 64)
+        assert run.method.gate.supervision == ("masks" if run.method.name == "maskattn" else "none")
+    assert {run.trainer.lr for _, run in settings.values()} == {2e-3, 1.5e-3}
 
 
 def test_a_folder_is_a_level_of_backbones() -> None:
