@@ -1,10 +1,10 @@
-"""How often the judges are wrong about generated images, by what a person says of these.
+"""How often the judges are wrong about generated images, by labels made by looking.
 
     python -m lightning_modules.embedded.judge_labels draw runs/labels   # images, and a table
     python -m lightning_modules.embedded.judge_labels read runs/labels   # once that is filled in
 
 ``draw`` writes sheets of numbered images with their prompts, and ``labels.csv`` with an empty
-column ``person``. A person looks at the sheets and writes there ``right`` where every object that
+column ``label``. Look at the sheets and write there ``right`` where every object that
 the prompt names is there in its colour and shape, else ``wrong``; size, pattern and place do not
 count. What the judges say lies apart, in ``verdicts.csv``, and is not to be looked at before.
 ``read`` puts both together into the asset's ``labels.csv`` and the error rates into the judges'
@@ -32,7 +32,7 @@ SCENE_SEED = 78  # No data set and no card has its prompts
 NOISES = 900_000_000
 COLUMNS, SHEET = 6, 24  # Images beside each other, and on a sheet
 RIGHT, WRONG = "right", "wrong"
-FIELDS = ("number", "prompt", "seed", "person")
+FIELDS = ("number", "prompt", "seed", "label")
 SECTION = "## Errors on generated images"
 LEAST = 200  # Labels that rates are taken from
 
@@ -76,7 +76,7 @@ def draw(backbone: Backbone, folder: Path, images: int, steps: int, guidance: fl
         folder / "labels.csv",
         FIELDS,
         [
-            {"number": str(number), "prompt": prompt, "seed": str(seed), "person": ""}
+            {"number": str(number), "prompt": prompt, "seed": str(seed), "label": ""}
             for number, prompt, seed in zip(numbers, prompts, noises, strict=True)
         ],
     )
@@ -99,12 +99,12 @@ def join_labels(folder: Path) -> list[dict[str, str]]:
             f"{folder}: labels.csv and verdicts.csv are of different images; expected the same "
             "numbers in the same order, as draw wrote them"
         )
-    bad = {row["number"]: row["person"] for row in labels if row["person"] not in (RIGHT, WRONG)}
+    bad = {row["number"]: row["label"] for row in labels if row["label"] not in (RIGHT, WRONG)}
     if bad:
         number, said = next(iter(bad.items()))
         raise ValueError(
             f"{folder / 'labels.csv'}: {show_count(len(bad), 'image')} without a label, the first "
-            f"is number {number} with {said!r}; expected {RIGHT} or {WRONG} in column person"
+            f"is number {number} with {said!r}; expected {RIGHT} or {WRONG} in column label"
         )
     return [
         {key: value for key, value in {**label, **verdict}.items() if key != "number"}
@@ -113,10 +113,10 @@ def join_labels(folder: Path) -> list[dict[str, str]]:
 
 
 def count_errors(rows: Sequence[Row], judge: str) -> ErrorRates:
-    """How often the column ``judge`` says what the person says. Raises ValueError where no image is
+    """How often the column ``judge`` says what the label says. Raises ValueError where no image is
     right, or none is wrong."""
     said = {
-        truth: [row[judge] for row in rows if row["person"] == truth] for truth in (RIGHT, WRONG)
+        truth: [row[judge] for row in rows if row["label"] == truth] for truth in (RIGHT, WRONG)
     }
     for truth, column in said.items():
         if not column:
@@ -148,8 +148,8 @@ def put_into_card(card: Path, rates: ErrorRates) -> None:
     labels = rates.sensitivity[1] + rates.specificity[1]
     section = f"""{SECTION}
 
-A person looked at {show_count(labels, "image")} of the embedded backbone without knowing the
-judges' verdicts (`assets/judge/labels.csv`). Sensitivity: images that the judge calls right, of
+{show_count(labels, "image")} of the embedded backbone were labelled by looking, before the judges'
+verdicts were seen (`assets/judge/labels.csv`). Sensitivity: images that the judge calls right, of
 those that are. Specificity: images that it calls wrong, of those that are. Success is corrected by
 these (`lightning_modules.metrics.correction`).
 

@@ -17,30 +17,30 @@ ROWS = [("right", "right"), ("right", "wrong"), ("wrong", "wrong"), ("right", "r
 
 
 def write_tables(folder: Path, rows: list[tuple[str, str]]) -> None:
-    """Rows of what a person says and what both judges say."""
-    labels = ["number,prompt,seed,person"]
+    """Rows of labels and of what both judges say."""
+    labels = ["number,prompt,seed,label"]
     verdicts = ["number,judge,judge_reward"]
-    for number, (person, said) in enumerate(rows, 1):
-        labels.append(f'{number},"a red ring, a blue ring",{number + 7},{person}')
+    for number, (label, said) in enumerate(rows, 1):
+        labels.append(f'{number},"a red ring, a blue ring",{number + 7},{label}')
         verdicts.append(f"{number},{said},{said}")
     folder.mkdir(exist_ok=True)
     (folder / "labels.csv").write_text("\n".join(labels) + "\n")
     (folder / "verdicts.csv").write_text("\n".join(verdicts) + "\n")
 
 
-def test_errors_are_counted_of_what_a_person_calls_right_and_wrong(tmp_path: Path):
+def test_errors_are_counted_of_what_labels_call_right_and_wrong(tmp_path: Path):
     write_tables(tmp_path, ROWS)
     rows = judge_labels.join_labels(tmp_path)
     assert rows[1] == {
         "prompt": "a red ring, a blue ring",
         "seed": "9",
-        "person": "right",
+        "label": "right",
         "judge": "wrong",
         "judge_reward": "wrong",
     }
     assert judge_labels.count_errors(rows, "judge") == ErrorRates((2, 3), (1, 1))
     with pytest.raises(ValueError, match="is wrong"):
-        judge_labels.count_errors([row for row in rows if row["person"] == "right"], "judge")
+        judge_labels.count_errors([row for row in rows if row["label"] == "right"], "judge")
 
 
 def test_labels_that_are_missing_or_of_other_images_are_refused(tmp_path: Path):
@@ -101,7 +101,7 @@ def test_sheets_show_what_the_tables_ask_for(tmp_path: Path, monkeypatch: pytest
         labels = list(csv.DictReader(file))
     with (tmp_path / "verdicts.csv").open(newline="") as file:
         verdicts = list(csv.DictReader(file))
-    assert [row["person"] for row in labels] == [""] * 4
+    assert [row["label"] for row in labels] == [""] * 4
     assert len({row["seed"] for row in labels}) == 4
     assert labels[1]["prompt"].count(" and ") and not labels[0]["prompt"].count(" and ")
     for name in ("judge", "judge_reward"):
