@@ -71,7 +71,7 @@ KEY_FINETUNING: dict[str, Any] = {
     "method": "separate_enhance",
     "trainer.steps": 60,
     "trainer.lr": 1.5e-3,
-    "evaluation.splits": ["val", "heldout", "one"],
+    "evaluation.splits": ["three", "heldout", "one"],
     "evaluation.prompts": 32,
     "evaluation.noise_seeds": 2,
     "evaluation.attention": True,
@@ -114,7 +114,7 @@ MASK_METRICS = (
 )
 KEY_METRICS = (
     SUCCESS_HELDOUT,
-    of_split("success", "val", "seen"),
+    of_split("success", "three", "three objects"),
     of_split("success", "one", "single objects"),
     *declared("score", "map_overlap", "map_activation", "fid"),
     *declared("object_rate", "color_rate", "extra_objects"),
