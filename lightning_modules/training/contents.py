@@ -69,10 +69,12 @@ def _digest(config: Run, key: str, value: str, place: Place, emit: Emit | None) 
     cache = Path(config.output) / "cache"
     if key == "backbone.path":
         return weights_digest(value, cache, config.backbone.revision, emit)
-    where = ASSETS / place.shipped[value] if value in place.shipped else Path(value)
+    shipped = value in place.shipped
+    where = ASSETS / place.shipped[value] if shipped else Path(value)
     if not where.exists() or value == "none":
         return hub_commit(value)
-    files = list_files(where)
+    # Beside what is shipped lies what people wrote: its card, labels
+    files = list_files(where, KINDS if shipped else ())
     if place.files:
         files = {name: path for name, path in files.items() if name in place.files}
     return digest_contents(files, cache, f"{key}={value}", emit)

@@ -31,13 +31,7 @@ def files(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def start(
-    output: Path,
-    trainer: Any,
-    reports: list[str],
-    files: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> Command:
+def command(trainer: Any, reports: list[str], monkeypatch: pytest.MonkeyPatch) -> Command:
     """A sweep whose trials say what they read, as those of the real trainer do."""
     # Captions do not say what a detector looks for: the trainer here asks none
     monkeypatch.setattr(Request, "check_records", lambda self: [])
@@ -50,6 +44,12 @@ def start(
         (folder / "result.json").write_text(json.dumps(result))
         return result
 
+    return lambda *words: main(SWEEP, words, train=train)
+
+
+@pytest.fixture
+def start(command: Command, output: Path, files: Path) -> Command:
+    """The sweep on the files."""
     words = [
         *("data=coco", f"data.root={files / 'coco'}", "data.train_split=train", "seeds=1"),
         *("data.min_phrases=0", "evaluation.splits=[val]", "evaluation.prompts=3"),
@@ -57,7 +57,7 @@ def start(
         *(f"backbone.path={files / 'model'}", f"output={output}", "backbone.resolution=64"),
         *("trainer=sepen_joint", "evaluation.steps=8", "evaluation.guidance=3"),
     ]
-    return lambda *more: main(SWEEP, [*words, *more], train=train)
+    return lambda *more: command(*words, *more)
 
 
 EDITS: dict[str, Callable[[Path], Any]] = {
@@ -92,6 +92,35 @@ def test_trials_of_other_content_are_kept_apart(
         path.write_bytes(content)
     assert start() == 0 and len(trainer.ran) == 8
     assert "otherresults" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shipped", ["embedded", "judge"])
+def test_trials_of_other_shipped_weights_are_kept_apart(
+    command: Command,
+    trainer: Any,
+    output: Path,
+    files: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shipped: str,
+) -> None:
+    """Those of an earlier version: cells of two worlds never stand in one table."""
+    assets = files / "assets"
+    for folder in ("backbone", "judge"):
+        (assets / folder).mkdir(parents=True)
+        (assets / folder / "model.safetensors").write_bytes(b"weights")
+        (assets / folder / "README.md").write_text("A card.")
+    for module in ("backbone.weights", "training.contents"):
+        monkeypatch.setattr(f"lightning_modules.{module}.ASSETS", assets)
+    words = ["seeds=1", f"output={output}"]
+    assert command(*words) == 0 and len(trainer.ran) == 4
+    for folder in ("backbone", "judge"):  # What people write beside them changes no trial
+        (assets / folder / "README.md").write_text("A longer card.")
+        (assets / folder / "labels.csv").write_text("person,judge\n")
+    assert command(*words) == 0 and len(trainer.ran) == 4
+    folder = {"embedded": "backbone"}.get(shipped, shipped)
+    overwrite(assets / folder / "model.safetensors")
+    assert command(*words) == 0 and len(trainer.ran) == 8
+    assert len(list(output.glob("threshold-*"))) == 1
 
 
 def test_a_change_while_a_sweep_runs_ends_it(

@@ -73,6 +73,20 @@ def test_a_complete_split_is_left_alone_and_another_count_replaces_it(tmp_path: 
     ]
 
 
+def test_a_split_of_another_world_is_rendered_again(tmp_path: Path):
+    """What an earlier version left in the cache is not taken for one of this world."""
+    root, marker = tmp_path / "world", tmp_path / "world" / "annotations" / "made_heldout.json"
+    write_dataset(root, {"heldout": 2})
+    image, made = root / "heldout" / "000000000001.png", json.loads(marker.read_text())
+    drawn = image.read_bytes()
+    for version in (made["version"] - 1, None):
+        image.write_bytes((root / "heldout" / "000000000000.png").read_bytes())
+        older = {key: value for key, value in made.items() if key not in ("version", "bytes")}
+        marker.write_text(json.dumps(older | ({"version": version} if version else {})))
+        write_dataset(root, {"heldout": 2})
+        assert image.read_bytes() == drawn and json.loads(marker.read_text()) == made
+
+
 class Crash(Exception):
     pass
 
