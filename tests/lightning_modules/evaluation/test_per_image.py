@@ -103,11 +103,13 @@ def world(base: Run, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
     images[3::8] = 100
     prompts[4] = show_bars(images[4], prompts[4], 1)
     prompts[22] = show_bars(images[22], prompts[22], 2)
-    # Two images should show four things, of which the second shows none
-    scene = sample_scene("four", 0)
-    images[8], images[9] = torch.from_numpy(render(scene)[0]).permute(2, 0, 1), 100
-    four = Target([(thing.color, thing.shape) for thing in scene.things])
-    prompts[8:10] = [replace(prompt, target=four) for prompt in prompts[8:10]]
+    # Two images should show four things, two five, of which the second shows none
+    for row, split in ((8, "four"), (10, "five")):
+        scene = sample_scene(split, 0)
+        images[row], images[row + 1] = torch.from_numpy(render(scene)[0]).permute(2, 0, 1), 100
+        wanted = Target([(thing.color, thing.shape) for thing in scene.things])
+        for i in (row, row + 1):
+            prompts[i] = replace(prompts[i], target=wanted)
     # One image has its things where its prompt does not say
     assert (target := prompts[52].target).relation
     prompts[52] = replace(prompts[52], target=target._replace(relation=INVERSE[target.relation]))
