@@ -27,6 +27,11 @@ class Mover(Protocol):
     """Moves the latents of one batch between the sampler's steps. What it does to an image depends
     on that image alone."""
 
+    def begin(self, noise: Tensor, generators: Sequence[torch.Generator], scheduler: Any) -> Tensor:
+        """The first noise [B, C, h, w], of spread 1, of which the given one is the first that the
+        rows' ``generators`` drew."""
+        ...
+
     def move(self, latents: Tensor, number: int, timestep: Tensor, scheduler: Any) -> Tensor:
         """The latents [B, C, h, w] before the denoiser is called for the ``number``-th time, at
         ``timestep``."""
@@ -214,12 +219,14 @@ def denoise(
 
     ``predict`` maps the scaled latents, ``copies`` times one after the other, and a timestep to the
     prediction [B, C, h, w]. ``keep_estimate``: whether the last step's estimate of the clean
-    latents is wanted instead, where the scheduler gives one. ``movers`` move the latents before
-    ``predict`` is called.
+    latents is wanted instead, where the scheduler gives one. ``movers`` change the first noise, and
+    move the latents before ``predict`` is called.
     """
     like = torch.zeros(()) if like is None else like
     generators = _seed_rows(seeds)
     latents = _draw_noise(generators, shape).to(like.device, like.dtype)
+    for mover in movers:
+        latents = mover.begin(latents, generators, scheduler)
     latents = latents * scheduler.init_noise_sigma
     # As stock pipelines call any scheduler: without noise where its share can be chosen
     known = inspect.signature(scheduler.step).parameters
