@@ -62,7 +62,7 @@ class InitialNoise:
     # Loss -> what it must be below so that a noise is taken
     thresholds: dict[str, float] = conditional(field(default_factory=dict), unless=AS_DRAWN)
     # Rate of Adam's steps
-    rate: float = number(0.01, log=True, above=0, maximum=1000, unless=AS_DRAWN)
+    lr: float = number(0.01, log=True, above=0, maximum=1000, unless=AS_DRAWN)
     # Most steps on each noise
     steps: int = number(10, minimum=1, maximum=10_000, unless=AS_DRAWN)
     # Most noises that are drawn, one after another
@@ -70,7 +70,7 @@ class InitialNoise:
     # Most steps on the best of them, from its beginning, where none is taken; 0: as it came out
     last_steps: int = number(50, minimum=0, maximum=10_000, unless=AS_DRAWN)
     # Largest KL divergence from standard normal noise, the mean over its numbers
-    divergence: float = number(1e-3, log=True, above=0, maximum=1000, unless=AS_DRAWN)
+    divergence: float = number(1e-3, above=0, maximum=1000, unless=AS_DRAWN)
 
 
 @dataclass

@@ -132,7 +132,7 @@ def sample(
     steering: Sequence[Steering] = (),
 ) -> Tensor:
     """uint8 images [N, 3, H, W]: the backbone's own scheduler, both halves of classifier-free
-    guidance in one call of the denoiser.
+    guidance in one call of the denoiser, joined by its guider.
 
     An image is what the stock pipeline draws from ``torch.Generator().manual_seed(seed)``, whatever
     the batch: its row's generator draws the first noise and that of each step. No safety checker
@@ -154,19 +154,18 @@ def sample(
         if guided:
             text = backbone.text.encode_empty(len(text.hidden)) + text
 
-        def predict(inputs: Tensor, t: Tensor, text: TextCondition = text) -> Tensor:
-            timesteps = t.expand(len(inputs))
-            prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
-            if not guided:
-                return prediction
-            unconditional, conditional = prediction.chunk(2)
-            return unconditional + guidance * (conditional - unconditional)
-
         def draw(
             movers: Sequence[Mover],
             seeds: Sequence[int] = seeds[rows],
-            predict: Callable[[Tensor, Tensor], Tensor] = predict,
+            text: TextCondition = text,
         ) -> Tensor:
+            join = backbone.guider.start(guidance, steps)
+
+            def predict(inputs: Tensor, t: Tensor) -> Tensor:
+                timesteps = t.expand(len(inputs))
+                prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
+                return join(*prediction.chunk(2), t) if guided else prediction
+
             return denoise(
                 prepare_scheduler(
                     backbone.scheduler, steps, family.starts_at_first_sigma, backbone.device

@@ -72,7 +72,7 @@ class NoiseSearch:
         where they were last looked at, lower ones better); marks those that were found."""
         batch = self.batch
         moments = torch.zeros(len(noise), 2, *noise.shape[1:], device=noise.device)
-        adam = _Adam(moments, self.settings.rate)
+        adam = _Adam(moments, self.settings.lr)
         scores = torch.full((len(noise),), torch.inf)
         active = rows.clone()
         for _ in range(steps):
@@ -140,8 +140,8 @@ class NoiseSearch:
 class _Adam:
     """Adam with a number of steps for each row of ``like`` [B, ...]."""
 
-    def __init__(self, like: Tensor, rate: float) -> None:
-        self.rate = rate
+    def __init__(self, like: Tensor, lr: float) -> None:
+        self.lr = lr
         self.first, self.second = torch.zeros_like(like), torch.zeros_like(like)
         self.count = torch.zeros(len(like), dtype=torch.float64)
 
@@ -155,7 +155,7 @@ class _Adam:
             (1 - beta ** self.count.clamp_min(1)).to(values)[(...,) + (None,) * (values.dim() - 1)]
             for beta in BETAS
         )
-        moved = values - self.rate * (self.first / one) / ((self.second / two).sqrt() + EPSILON)
+        moved = values - self.lr * (self.first / one) / ((self.second / two).sqrt() + EPSILON)
         return _where(rows, moved, values)
 
 

@@ -81,7 +81,7 @@ def plain_search(seed: int, settings: InitialNoise) -> tuple[Tensor, bool, list[
 
     def optimise(noise: Tensor, steps: int) -> tuple[Tensor, bool, float]:
         log_variance, mean = (torch.zeros(1, *SHAPE, requires_grad=True) for _ in range(2))
-        adam = torch.optim.Adam([log_variance, mean], lr=settings.rate, eps=1e-3)
+        adam = torch.optim.Adam([log_variance, mean], lr=settings.lr, eps=1e-3)
         found, score = False, 0.0
         for _ in range(steps):
             moved = noise * torch.exp(0.5 * log_variance) + mean
@@ -120,9 +120,9 @@ def plain_search(seed: int, settings: InitialNoise) -> tuple[Tensor, bool, list[
 @pytest.mark.parametrize(
     "given",
     [
-        {"rate": 0.05, "divergence": 0.15, "steps": 20, "rounds": 3, "last_steps": 5},
-        {"rate": 0.05, "divergence": 0.02, "rounds": 2, "last_steps": 30},
-        {"rate": 0.02, "steps": 3, "rounds": 3, "last_steps": 0},
+        {"lr": 0.05, "divergence": 0.15, "steps": 20, "rounds": 3, "last_steps": 5},
+        {"lr": 0.05, "divergence": 0.02, "rounds": 2, "last_steps": 30},
+        {"lr": 0.02, "steps": 3, "rounds": 3, "last_steps": 0},
     ],
     ids=["some are found", "held near", "as they came out"],
 )
@@ -145,7 +145,7 @@ def test_the_search_is_a_plain_loop_with_adam_for_each_image(given: dict[str, An
 
 def test_golden_numbers_of_the_search() -> None:
     """Of `plain_search` with torch 2.13, seed 0."""
-    settings = InitialNoise(NOISE, WANTED, rate=0.05, divergence=0.02, rounds=2, last_steps=30)
+    settings = InitialNoise(NOISE, WANTED, lr=0.05, divergence=0.02, rounds=2, last_steps=30)
     batch: Any = ToyBatch(1)
     batch.settings.noise = settings
     generator = torch.Generator().manual_seed(0)
@@ -258,7 +258,7 @@ def test_an_image_depends_on_its_own_prompt_and_seed_alone(
 def test_the_preset_is_the_release() -> None:
     settings = conf.load(["method=initno"], schema=Run).method.attention_guidance
     noise = settings.noise
-    assert (noise.rate, noise.steps, noise.rounds, noise.last_steps) == (0.01, 10, 5, 50)
+    assert (noise.lr, noise.steps, noise.rounds, noise.last_steps) == (0.01, 10, 5, 50)
     assert (noise.losses, noise.thresholds, noise.divergence) == (NOISE, WANTED, 1e-3)
     check(Run(method=Method("attention_guidance", attention_guidance=settings)))
 
