@@ -214,6 +214,10 @@ class Evaluation:
     steps: int = embedded("backbone", number(8, minimum=1, maximum=10_000))
     # Scale of classifier-free guidance
     guidance: float = embedded("backbone", number(3.0, minimum=0, maximum=1000))
+    # Joins both halves: cfg, cfg_zero_star, apg, apg_mix, tangential or magnitude_aware (diffusers)
+    guider: str = "cfg"
+    # Numbers that it takes, e.g. {eta: 0, adaptive_projected_guidance_momentum: -0.5}
+    guider_options: dict[str, float] = field(default_factory=dict)
     # Images per sampling batch
     batch: int = number(16, minimum=1, maximum=65_536)
     # Measures success: judge, none, a model's hub id or folder, or a .jsonl of detections

@@ -25,7 +25,14 @@ from reports.statistics import (
     term_test,
     value_term_test,
 )
-from reports.verdicts import IMAGES_ALONE, PER_SEED_T, POOLED, MetricVerdicts, Verdict
+from reports.verdicts import (
+    IMAGES_ALONE,
+    PER_SEED_T,
+    POOLED,
+    UNTRAINED,
+    MetricVerdicts,
+    Verdict,
+)
 
 __all__ = [
     "FactorEffects",
@@ -175,6 +182,7 @@ def judge_effects(
         level,
         verdicts.table.binary,
         family=size,
+        untrained=verdicts.untrained,
     )
     found = []
     for effect, c in zip(effects, pooled.comparisons, strict=True):
@@ -190,7 +198,7 @@ def judge_effects(
             low=low,
             high=high,
             verdict=OPEN if c.images_alone else word,
-            rule=IMAGES_ALONE if c.images_alone else POOLED,
+            rule=UNTRAINED if c.untrained else IMAGES_ALONE if c.images_alone else POOLED,
             seeds=c.seeds,
             prompts=c.prompts,
             family=c.family,

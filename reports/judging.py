@@ -37,6 +37,7 @@ from reports.verdicts import (
     IMAGES_ALONE,
     PER_SEED_T,
     POOLED,
+    UNTRAINED,
     MetricVerdicts,
     Verdict,
 )
@@ -139,6 +140,7 @@ def _judge_images(
         against = [(control, untouched) for control, untouched in against if control in controls]
     used = {name for pair in (*pairs, *against) for name in pair}
     families: dict[str, Any] = {"level": level, "binary": table.binary}
+    families["untrained"] = results.untrained
     if metric is results.headline and results.primary:
         families["primary"] = results.primary
     if against:
@@ -177,15 +179,24 @@ def _judge_images(
     costs = read_costs(results, len(table.prompts)) or (TRAINING_IN_IMAGES, 1.0)
 
     def judged(comparisons: Sequence[Comparison]) -> tuple[Verdict, ...]:
-        settling: list[Needed | None] = [None] * len(comparisons)
-        # Without δ nothing small can be settled, and one seed does not tell how trainings scatter
-        if metric.delta is not None and math.isfinite(pooled.design_effect):
-            settling = needed(comparisons, metric.delta, *costs)
-        found = zip(comparisons, settling, strict=True)
-        return tuple(_judge_one(table, c, settle, decimals) for c, settle in found if c.seeds)
+        return tuple(_judge_one(table, c, settle(c), decimals) for c in comparisons if c.seeds)
+
+    def settle(c: Comparison) -> Needed | None:
+        """None without δ, where nothing small can be settled, and of one seed, which does not tell
+        how trainings or noises scatter."""
+        if metric.delta is None:
+            return None
+        if c.untrained:
+            return needed([c], metric.delta, 0.0, costs[1])[0] if len(c.seeds) > 1 else None
+        return needed([c], metric.delta, *costs)[0] if math.isfinite(pooled.design_effect) else None
 
     return MetricVerdicts(
-        metric, judged(pooled.comparisons), judged(pooled.untouched), table, pooled
+        metric,
+        judged(pooled.comparisons),
+        judged(pooled.untouched),
+        table,
+        pooled,
+        untrained=frozenset(results.untrained),
     )
 
 
@@ -241,7 +252,7 @@ def _judge_one(
     cell, control = str(c.cell), str(c.control)
     low, high = _cut(metric, c.low, c.high)
     verdict = _decide(metric, c.mean, low, high, decimals, c.scale)
-    rule = POOLED
+    rule = UNTRAINED if c.untrained else POOLED
     if c.images_alone:
         verdict, rule = OPEN, IMAGES_ALONE
     if c.identical and not table.binary:

@@ -148,6 +148,11 @@ class Trial:
     # How many prompts of each split it was measured on, the first of all; None where not recorded
     prompts: int | None = None
 
+    @property
+    def untrained(self) -> bool:
+        """Whether nothing was trained for its images, neither before nor on each prompt."""
+        return self.counts.get("trained_parameters") == 0 and not self.ran.get("training")
+
 
 @dataclass
 class CellResults:
@@ -177,6 +182,12 @@ class CellResults:
             if metric in trial.undefined
             or (some and metric not in trial.metrics and metric not in trial.other_code)
         }
+
+    @property
+    def untrained(self) -> bool:
+        """Whether nothing was trained in any of its trials: its seeds are noises."""
+        trials = self.trials.values()
+        return bool(trials) and (self.untouched or all(trial.untrained for trial in trials))
 
     @property
     def mark(self) -> str:
@@ -246,6 +257,11 @@ class SweepResults:
     def numeric(self) -> bool:
         """True where the levels are points on one numeric axis."""
         return len(self.factors) == 1 and self.factors[0].numeric
+
+    @property
+    def untrained(self) -> set[str]:
+        """The cells for which nothing was trained."""
+        return {cell.name for cell in self.cells if cell.untrained}
 
     @property
     def noun(self) -> str:

@@ -149,7 +149,9 @@ def find_improvements(
     except NoTable:
         return {}
     y = {name: rows for name, rows in table.y.items() if name in used}
-    found = probability_of_improvement(y, level=level, better=better, pairs=pairs)
+    found = probability_of_improvement(
+        y, level=level, better=better, pairs=pairs, untrained=verdicts.untrained
+    )
     alone = {verdict.cell for verdict in verdicts.levels if verdict.rule == IMAGES_ALONE}
     return {  # One training says nothing of others
         str(i.cell): replace(i, low=math.nan, high=math.nan) if i.cell in alone else i

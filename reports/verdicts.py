@@ -26,6 +26,7 @@ __all__ = [
     "IMAGES_ALONE",
     "PER_SEED_T",
     "POOLED",
+    "UNTRAINED",
     "MetricVerdicts",
     "Verdict",
     "name_direction",
@@ -33,6 +34,7 @@ __all__ = [
 
 COLLAPSED, IDENTICAL = "collapsed", "identical in every image"
 POOLED, IMAGES_ALONE, PER_SEED_T = "pooled", "images alone", "per-seed t"
+UNTRAINED = "images, nothing trained"
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,10 @@ class Verdict:
     NaN where nothing gives an interval.
 
     ``verdict``: DIFFERS, NO_DIFFERENCE, OPEN, COLLAPSED or IDENTICAL; ``rule``: POOLED,
-    IMAGES_ALONE or PER_SEED_T. ``images``: the comparison behind it, None by the last rule, for
-    which ``alike`` is the interval that supposes that cells scatter alike. ``settle``: what would
-    settle an open one. ``decimals``: printed digits.
+    IMAGES_ALONE, UNTRAINED (neither side trains anything: images are all there is) or PER_SEED_T.
+    ``images``: the comparison behind it, None by the last rule, for which ``alike`` is the interval
+    that supposes that cells scatter alike. ``settle``: what would settle an open one. ``decimals``:
+    printed digits.
     """
 
     metric: ReportedMetric
@@ -81,6 +84,11 @@ class Verdict:
     @property
     def conclusive(self) -> bool:
         return self.verdict in (DIFFERS, NO_DIFFERENCE)
+
+    @property
+    def judged(self) -> bool:
+        """Whether it rests on more than one training, or on none."""
+        return len(self.seeds) > 1 or self.rule == UNTRAINED
 
     @property
     def matters(self) -> bool:
@@ -141,6 +149,7 @@ class MetricVerdicts:
     table: ImageTable | None = None
     pooled: CellComparisons | None = None
     why: str = ""
+    untrained: frozenset[str] = frozenset()  # Cells for which nothing was trained
     apart: tuple[MetricVerdicts, ...] = ()
 
     @property

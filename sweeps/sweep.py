@@ -241,7 +241,7 @@ class Sweep:
             text=", ".join(f"{names[key]}={level_text(level)}" for key, level in values.items()),
             values=values,
             control=is_control,
-            untouched=_is_untouched(training) and not is_control,
+            untouched=_is_untouched(training) and not is_control and not _draws_otherwise(training),
             training=training,
             evaluation=evaluation,
         )
@@ -408,6 +408,11 @@ def _listed(combination: Levels) -> str:
 def _is_untouched(settings: Mapping[str, Any]) -> bool:
     """Whether a trial with these settings samples from the backbone as it is."""
     return settings.get("method.name", settings.get("method")) == UNTOUCHED_METHOD
+
+
+def _draws_otherwise(settings: Mapping[str, Any]) -> bool:
+    """Whether it samples in a way of its own, as with another guider: a level like others."""
+    return any(key.startswith("evaluation.") for key in settings)
 
 
 def _matches(some: Levels, values: Levels) -> bool:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from conf.schema import Method, Run
 
 NAME, SECTION = "attention_guidance", "method.attention_guidance"
+NOISE = f"{SECTION}.noise"
 # Loss -> how many objects a prompt must name for it; what each one is: ``losses/objectives``
 LOSSES = {
     "a_star_retention": 1,
@@ -44,7 +45,32 @@ LOSSES = {
 # Those that look at where objects should be
 WITH_MASKS = {"bounded_attention": 1, "boxdiff": 1, "layout": 1, "token_compose_token": 1}
 LOSSES |= WITH_MASKS
+# Those that compare with an earlier step, which the first noise has not
+WITH_PREVIOUS = ("a_star_retention",)
 OFF: Values = {"losses": ({},)}
+UNGUIDED: Values = {f"{SECTION}.losses": ({},)}
+AS_DRAWN: Values = {**OFF, **UNGUIDED}
+
+
+@dataclass
+class InitialNoise:
+    """``method.attention_guidance.noise``: mean and spread of the noise that an image begins with
+    are optimised before it is drawn (InitNO, arXiv 2404.04650)."""
+
+    # Losses on the maps of the first step and their weights; {}: the noise stays as it is drawn
+    losses: dict[str, float] = conditional(field(default_factory=dict), unless=UNGUIDED)
+    # Loss -> what it must be below so that a noise is taken
+    thresholds: dict[str, float] = conditional(field(default_factory=dict), unless=AS_DRAWN)
+    # Rate of Adam's steps
+    lr: float = number(0.01, log=True, above=0, maximum=1000, unless=AS_DRAWN)
+    # Most steps on each noise
+    steps: int = number(10, minimum=1, maximum=10_000, unless=AS_DRAWN)
+    # Most noises that are drawn, one after another
+    rounds: int = number(5, minimum=1, maximum=10_000, unless=AS_DRAWN)
+    # Most steps on the best of them, from its beginning, where none is taken; 0: as it came out
+    last_steps: int = number(50, minimum=0, maximum=10_000, unless=AS_DRAWN)
+    # Largest KL divergence from standard normal noise, the mean over its numbers
+    divergence: float = number(1e-3, above=0, maximum=1000, unless=AS_DRAWN)
 
 
 @dataclass
@@ -81,6 +107,7 @@ class AttentionGuidance:
     direction: str = choice("gradient", "random", unless=OFF)
     # Recompute blocks for the gradient: less memory, more time
     gradient_checkpointing: bool = conditional(field(default=False), unless=OFF)
+    noise: InitialNoise = field(default_factory=InitialNoise)
 
 
 def steers(method: Method) -> bool:
@@ -88,16 +115,26 @@ def steers(method: Method) -> bool:
     return any(method.attention_guidance.losses.values())
 
 
+def optimises_noise(method: Method) -> bool:
+    """Whether any loss of the initial noise has a weight."""
+    return steers(method) and any(method.attention_guidance.noise.losses.values())
+
+
+def weighed(method: Method) -> list[str]:
+    """The losses that have a weight, those of the initial noise among them."""
+    guidance = method.attention_guidance
+    pairs = [*guidance.losses.items(), *(guidance.noise.losses.items() if steers(method) else ())]
+    return list(dict.fromkeys(name for name, weight in pairs if weight))
+
+
 def fewest_objects(method: Method) -> int:
     """How many objects a prompt must name so that one of the losses acts on it."""
-    losses = method.attention_guidance.losses
-    return min((LOSSES[name] for name, weight in losses.items() if weight), default=0)
+    return min((LOSSES[name] for name in weighed(method)), default=0)
 
 
 def looks_at_masks(method: Method) -> bool:
     """Whether a loss with a weight does."""
-    losses = method.attention_guidance.losses
-    return any(weight and name in WITH_MASKS for name, weight in losses.items())
+    return any(name in WITH_MASKS for name in weighed(method))
 
 
 def check_losses(key: str, losses: Mapping[str, float], known: Collection[str]) -> None:
@@ -124,6 +161,9 @@ def check(config: Run) -> None:
                 "steered; give a loss a weight above 0, e.g. {enhance: 1.0}"
             )
         return
+    check_losses(
+        f"{NOISE}.losses", guidance.noise.losses, [n for n in LOSSES if n not in WITH_PREVIOUS]
+    )
     if looks_at_masks(config.method):
         _check_masks(config)
     for share, loss in guidance.thresholds.items():
@@ -132,7 +172,8 @@ def check(config: Run) -> None:
                 f"{SECTION}.thresholds has {share}: {loss:g}; expected a share of the sampler's "
                 "steps, from 0 up to but not 1, and a loss, e.g. {0: 0.95, 0.2: 0.5}"
             )
-    if guidance.start >= guidance.stop and not guidance.thresholds:
+    _check_noise(config)
+    if guidance.start >= guidance.stop and not (guidance.thresholds or guidance.noise.losses):
         raise ValueError(
             f"{SECTION}.start={guidance.start:g} with stop={guidance.stop:g}: no step would be "
             "guided; set start below stop, or thresholds"
@@ -144,10 +185,28 @@ def check(config: Run) -> None:
         )
 
 
+def _check_noise(config: Run) -> None:
+    """Raises ValueError where a noise could not be judged by its thresholds."""
+    noise = config.method.attention_guidance.noise
+    if not optimises_noise(config.method):
+        return
+    if not noise.thresholds:
+        raise ValueError(
+            f"{NOISE}.losses={show(noise.losses)} with {NOISE}.thresholds={{}}: expected below "
+            "which losses a noise is taken, e.g. {initno_response: 0.2, initno_conflict: 0.3}"
+        )
+    for name, loss in noise.thresholds.items():
+        if not noise.losses.get(name) or not math.isfinite(loss):
+            raise ValueError(
+                f"{NOISE}.thresholds has {name}: {loss:g}; expected a number for some of the "
+                f"losses that have a weight in {NOISE}.losses={show(noise.losses)}"
+            )
+
+
 def _check_masks(config: Run) -> None:
     """Raises ValueError where there would be no masks to look at."""
-    losses, evaluation = config.method.attention_guidance.losses, config.evaluation
-    name = next(name for name in losses if losses[name] and name in WITH_MASKS)
+    evaluation = config.evaluation
+    name = next(name for name in weighed(config.method) if name in WITH_MASKS)
     if config.method.name != NAME:
         raise ValueError(
             f"{SECTION}.losses has {name}, which looks at masks, with method={config.method.name}: "
@@ -171,6 +230,13 @@ def read_share(text: str) -> float | None:
     return share if 0 <= share < 1 else None
 
 
+def undefined(method: Method) -> dict[str, str]:
+    """Values that these settings do not give, and why."""
+    if optimises_noise(method):
+        return {}
+    return {"guidance_noise": f"{NOISE}.losses={{}} leaves the noise as it is drawn"}
+
+
 METHOD = MethodSpec(
     settings={NAME: AttentionGuidance},
     at_sampling=(NAME,),
@@ -180,5 +246,6 @@ METHOD = MethodSpec(
     data_kinds=("captions", "scene", "prompts"),
     trains=lambda method: False,
     diagnoses=(NAME,),
+    undefined=undefined,
     check=check,
 )

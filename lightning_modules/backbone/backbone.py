@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_modules.attention import Site, sites
 from lightning_modules.backbone.autoencoder import Autoencoder
 from lightning_modules.backbone.configs import BackboneConfigs, explain_failure, read_configs
+from lightning_modules.backbone.guiders import Guider
 from lightning_modules.backbone.offloading import execution_device
 from lightning_modules.backbone.quiet import quiet_loading
 from lightning_modules.backbone.text import TextCondition, TextEncoders
@@ -21,14 +22,16 @@ class Backbone(BackboneConfigs):
     """A frozen diffusers pipeline and the few things that training and sampling do with it.
 
     ``denoiser`` is the pipeline's UNet or transformer, ``text`` its encoders and tokenizers,
-    ``autoencoder`` its VAE, ``schedule`` how training adds noise, and ``family`` what it differs
-    from others in. Deliberately no `nn.Module`: a method that holds one has the frozen weights
-    neither in its checkpoint nor in its optimiser. Raises ValueError as `BackboneConfigs`.
+    ``autoencoder`` its VAE, ``schedule`` how training adds noise, ``guider`` how sampling joins
+    both halves of guidance, and ``family`` what it differs from others in. Deliberately no
+    `nn.Module`: a method that holds one has the frozen weights neither in its checkpoint nor in its
+    optimiser. Raises ValueError as `BackboneConfigs`.
     """
 
     def __init__(self, pipeline: Any, source: str, revision: str | None = None) -> None:
         super().__init__(pipeline, source, revision)
         self.text = TextEncoders(self.family)
+        self.guider = Guider()
         self.autoencoder = Autoencoder(self.vae, self.denoiser, self.family.standardizes_latents)
         for module in (self.denoiser, self.vae, *self.text.encoders):
             module.requires_grad_(False).eval()

@@ -27,6 +27,11 @@ class Mover(Protocol):
     """Moves the latents of one batch between the sampler's steps. What it does to an image depends
     on that image alone."""
 
+    def begin(self, noise: Tensor, generators: Sequence[torch.Generator], scheduler: Any) -> Tensor:
+        """The first noise [B, C, h, w], of spread 1, of which the given one is the first that the
+        rows' ``generators`` drew."""
+        ...
+
     def move(self, latents: Tensor, number: int, timestep: Tensor, scheduler: Any) -> Tensor:
         """The latents [B, C, h, w] before the denoiser is called for the ``number``-th time, at
         ``timestep``."""
@@ -127,7 +132,7 @@ def sample(
     steering: Sequence[Steering] = (),
 ) -> Tensor:
     """uint8 images [N, 3, H, W]: the backbone's own scheduler, both halves of classifier-free
-    guidance in one call of the denoiser.
+    guidance in one call of the denoiser, joined by its guider.
 
     An image is what the stock pipeline draws from ``torch.Generator().manual_seed(seed)``, whatever
     the batch: its row's generator draws the first noise and that of each step. No safety checker
@@ -149,19 +154,18 @@ def sample(
         if guided:
             text = backbone.text.encode_empty(len(text.hidden)) + text
 
-        def predict(inputs: Tensor, t: Tensor, text: TextCondition = text) -> Tensor:
-            timesteps = t.expand(len(inputs))
-            prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
-            if not guided:
-                return prediction
-            unconditional, conditional = prediction.chunk(2)
-            return unconditional + guidance * (conditional - unconditional)
-
         def draw(
             movers: Sequence[Mover],
             seeds: Sequence[int] = seeds[rows],
-            predict: Callable[[Tensor, Tensor], Tensor] = predict,
+            text: TextCondition = text,
         ) -> Tensor:
+            join = backbone.guider.start(guidance, steps)
+
+            def predict(inputs: Tensor, t: Tensor) -> Tensor:
+                timesteps = t.expand(len(inputs))
+                prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
+                return join(*prediction.chunk(2), t) if guided else prediction
+
             return denoise(
                 prepare_scheduler(
                     backbone.scheduler, steps, family.starts_at_first_sigma, backbone.device
@@ -214,12 +218,14 @@ def denoise(
 
     ``predict`` maps the scaled latents, ``copies`` times one after the other, and a timestep to the
     prediction [B, C, h, w]. ``keep_estimate``: whether the last step's estimate of the clean
-    latents is wanted instead, where the scheduler gives one. ``movers`` move the latents before
-    ``predict`` is called.
+    latents is wanted instead, where the scheduler gives one. ``movers`` change the first noise, and
+    move the latents before ``predict`` is called.
     """
     like = torch.zeros(()) if like is None else like
     generators = _seed_rows(seeds)
     latents = _draw_noise(generators, shape).to(like.device, like.dtype)
+    for mover in movers:
+        latents = mover.begin(latents, generators, scheduler)
     latents = latents * scheduler.init_noise_sigma
     # As stock pipelines call any scheduler: without noise where its share can be chosen
     known = inspect.signature(scheduler.step).parameters

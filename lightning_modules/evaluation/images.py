@@ -26,6 +26,7 @@ from torch import Tensor
 from conf import load as conf
 from conf.describe import show_count
 from conf.files import DiskFull, drop, read_json, to_json, write_atomically
+from conf.guiders import guider_facts
 from conf.schema import Run
 from conf.seeds import training_seeds
 from conf.spec import methods, metrics
@@ -67,7 +68,8 @@ def image_facts(config: Run, trained: str | None, guided: bool = False) -> dict[
         "training": trained or recipe,
         "sampling": {
             key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format", *told)
-        },
+        }
+        | guider_facts(evaluation),
         **({"drawn with": shipped} if shipped else {}),
     }
 

@@ -16,9 +16,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -28,6 +27,8 @@ from conf.describe import show_count
 from datamodules.batch import Phrase
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.attention.hooks import has_hooks
+from lightning_modules.methods.guidance_steps import StepPlan, plan_steps
+from lightning_modules.methods.initial_noise import NoiseSearch
 from lightning_modules.methods.objective_inputs import (
     EarlierMaps,
     ObjectiveReader,
@@ -41,60 +42,35 @@ if TYPE_CHECKING:
     from lightning_modules.methods.steering import ImageStats
     from losses.objectives.inputs import Objective
 
-__all__ = ["GuidancePlan", "LatentGuidance", "StepPlan", "plan_steps"]
+__all__ = ["GuidancePlan", "LatentGuidance", "Seen"]
 
 # Gradients of float16 are taken of so many times the loss: below 6e-8 they would vanish
 HALF_SCALE = 2.0**10
+# InitNO's release
+NOISE_RESPONSE_LIMIT = 0.5
 log = logging.getLogger(__name__)
 
 
 class ImageOutcome(NamedTuple):
-    """What became of one image: whether it was given up, how often its latent moved, and the loss
-    before the last of these moves."""
+    """What became of one image: whether it was given up, how often its latent moved, the loss
+    before the last of these moves, and whether its initial noise met its thresholds (None: it was
+    not optimised)."""
 
     failed: bool
     moves: int
     loss: float
+    noise: bool | None = None
 
 
-@dataclass(frozen=True)
-class StepPlan:
-    """What is done before one step of the sampler: moves until the loss is at most ``threshold``
-    (None: no such moves), then ``moves`` more, each ``size`` times the gradient."""
+class Seen(NamedTuple):
+    """What one forward pass says of n images: each objective's losses and their weighted sum [n],
+    its gradients by the denoiser's input, float32 [n, C, h, w], and the maps (see
+    `objective_inputs`)."""
 
-    moves: int
-    size: float
-    threshold: float | None = None
-
-    @property
-    def acts(self) -> bool:
-        return self.moves > 0 or self.threshold is not None
-
-
-def plan_steps(settings: Any, count: int) -> list[StepPlan]:
-    """What guidance does before each of ``count`` steps. A share s of the steps ends before step
-    ⌊s · count + 1/2⌋, counted from 0."""
-
-    def at(share: float) -> int:
-        return math.floor(share * count + 0.5 + 1e-9)
-
-    first, last = at(settings.start), at(settings.stop)
-    thresholds = {at(float(share)): loss for share, loss in settings.thresholds.items()}
-    sizes: Mapping[str, Callable[[int], float]] = {
-        "constant": lambda number: 1.0,
-        "linear": lambda number: 1 - number / count,
-        # Attend-and-Excite's
-        "root": lambda number: math.sqrt(1 - 0.5 * number / max(count - 1, 1)),
-    }
-    shape = sizes[settings.step_schedule]
-    return [
-        StepPlan(
-            settings.inner_steps if first <= number < last else 0,
-            settings.step_size * shape(number),
-            thresholds.get(number),
-        )
-        for number in range(count)
-    ]
+    values: Mapping[str, Tensor]
+    losses: Tensor
+    gradients: Tensor
+    maps: Sequence[EarlierMaps]
 
 
 class LatentGuidance:
@@ -116,15 +92,26 @@ class LatentGuidance:
         self.method, self.settings, self.name = method, settings, name
         self.fewest = fewest
         self.weights = {name: weight for name, weight in settings.losses.items() if weight}
-        self.reader = ObjectiveReader(
-            method.backbone,
-            method.resolution,
-            {name: objectives[name] for name in self.weights},
-            settings.side,
-            settings.heads,
-            {"size": settings.kernel, "sigma": settings.sigma},
+        self.reader = self._read(objectives, self.weights)
+        self.noise_weights = {n: weight for n, weight in settings.noise.losses.items() if weight}
+        # InitNO's conflict waits, in the noise, until all objects respond
+        self.noise_reader = self._read(
+            objectives, self.noise_weights, response_limit=NOISE_RESPONSE_LIMIT
         )
         self.done: list[ImageOutcome] | None = None
+
+    def _read(
+        self, objectives: Mapping[str, Objective], weights: Mapping[str, float], **options: float
+    ) -> ObjectiveReader:
+        settings = self.settings
+        return ObjectiveReader(
+            self.method.backbone,
+            self.method.resolution,
+            {name: objectives[name] for name in weights},
+            settings.side,
+            settings.heads,
+            {"size": settings.kernel, "sigma": settings.sigma, **options},
+        )
 
     def plan(
         self,
@@ -176,6 +163,10 @@ class LatentGuidance:
         stats["guidance_moves"] = [(float(image.moves), 1) for image in done]
         losses = [image.loss for image in done]
         stats["guidance_loss"] = [(loss, 1) if math.isfinite(loss) else (0, 0) for loss in losses]
+        if self.noise_weights:
+            stats["guidance_noise"] = [
+                (0, 0) if image.noise is None else (float(image.noise), 1) for image in done
+            ]
 
     def reorder(self, rows: Sequence[int]) -> None:
         """Says of which ``rows`` the latest images were, in the order in which they were drawn."""
@@ -224,8 +215,15 @@ class GuidedBatch:
         # The maps of the guided step before, by image
         self.earlier: list[EarlierMaps] = [{} for _ in words]
         self.trace: list[tuple[int, Tensor]] = []
+        self.noise: NoiseSearch | None = None
         # Of the random direction; another stream than that of the noise
         self.generators = [torch.Generator().manual_seed(seed ^ 0x5EED_D13C) for seed in seeds]
+
+    def begin(self, noise: Tensor, generators: Sequence[torch.Generator], scheduler: Any) -> Tensor:
+        if not self.plan.guidance.noise_weights:
+            return noise
+        self.noise = NoiseSearch(self, scheduler)
+        return self.noise.find(noise, generators)
 
     def move(self, latents: Tensor, number: int, timestep: Tensor, scheduler: Any) -> Tensor:
         order = getattr(scheduler, "order", 1)
@@ -250,6 +248,47 @@ class GuidedBatch:
         self.earlier = here.maps
         return here.latents
 
+    def choose(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(the images that a forward pass is made of so that the images ``rows`` are seen; where
+        these are among them)."""
+        if has_hooks(self.plan.guidance.method.backbone.denoiser):
+            # What else acts in the denoiser may count on the whole batch
+            return torch.arange(len(self.failed)), rows
+        return rows, torch.arange(len(rows))
+
+    def differentiate(
+        self,
+        reader: ObjectiveReader,
+        weights: Mapping[str, float],
+        inputs: Tensor,
+        timestep: Tensor,
+        rows: Tensor,
+    ) -> Seen:
+        """What ``reader`` sees of the images ``rows``, n of the batch, whose denoiser's input is
+        their row of ``inputs`` [B, C, h, w]."""
+        guidance, method = self.plan.guidance, self.plan.guidance.method
+        inputs = inputs[rows.to(inputs.device)].detach().requires_grad_()
+        text = self.text.map(lambda part: part[rows.to(part.device)])
+        chosen = rows.tolist()
+        with guidance.passing():
+            with (
+                reader.reading([self.words[row] for row in chosen]) as reading,
+                stop_after(method.backbone.denoiser, reader.sites),
+            ):
+                method.backbone.predict(
+                    inputs, timestep.expand(len(inputs)), text, method.resolution, self.guidance
+                )
+            earlier = [self.earlier[row] for row in chosen]
+            losses, maps = reading.compute_losses(weights, earlier)
+            gradients = torch.zeros_like(inputs, dtype=torch.float32)
+            if losses.requires_grad:
+                # No image's losses depend on another's latents
+                scale = HALF_SCALE if inputs.dtype == torch.float16 else 1.0
+                (gradients,) = torch.autograd.grad(losses.sum() * scale, inputs)
+                gradients = gradients.float() / scale
+        values = {name: value.detach() for name, value in reading.values.items()}
+        return Seen(values, losses.detach(), gradients, maps)
+
     def finish(self, finite: Tensor) -> Tensor:
         self.failed |= ~finite.cpu()
         losses = torch.full((len(self.failed),), torch.nan)
@@ -259,7 +298,9 @@ class GuidedBatch:
         guidance = self.plan.guidance
         if guidance.done is not None:
             columns = self.failed.tolist(), self.moves.tolist(), losses.tolist()
-            guidance.done += map(ImageOutcome, *columns)
+            met = self.noise.found.tolist() if self.noise else [None] * len(losses)
+            noise = [None if failed else one for failed, one in zip(columns[0], met, strict=True)]
+            guidance.done += map(ImageOutcome, *columns, noise)
         if count := int(self.failed.sum()):
             log.warning(
                 "%s: the latents of %s of %d were no longer finite: drawn without guidance; a "
@@ -300,55 +341,21 @@ class _Point:
         rows = (wanted & ~self.fresh).nonzero().flatten()
         if not len(rows):
             return
-        guidance = self.batch.plan.guidance
-        # What else acts in the denoiser may count on the whole batch
-        whole = has_hooks(guidance.method.backbone.denoiser)
-        looked = torch.arange(len(self.fresh)) if whole else rows
-        losses, gradients = self._differentiate(looked)
-        picked = rows if whole else torch.arange(len(rows))
+        looked, picked = self.batch.choose(rows)
+        inputs = self.scheduler.scale_model_input(self.latents, self.timestep)
+        reader, weights = self.batch.plan.guidance.reader, self.batch.plan.guidance.weights
+        seen = self.batch.differentiate(reader, weights, inputs, self.timestep, looked)
+        for row, own in zip(looked.tolist(), seen.maps, strict=True):
+            self.maps[row] = own
         device = self.latents.device
-        self.losses[rows] = losses[picked.to(device)].float().cpu()
-        self.gradients[rows.to(device)] = gradients[picked.to(device)]
+        self.losses[rows] = seen.losses[picked.to(device)].float().cpu()
+        self.gradients[rows.to(device)] = seen.gradients[picked.to(device)]
         self.fresh[rows] = True
-        seen = torch.full_like(self.losses, torch.nan)
-        seen[rows] = self.losses[rows]
-        self.batch.trace.append((self.step, seen))
+        losses = torch.full_like(self.losses, torch.nan)
+        losses[rows] = self.losses[rows]
+        self.batch.trace.append((self.step, losses))
         finite = self.losses.isfinite() & self.gradients.flatten(1).isfinite().all(1).cpu()
         self.batch.failed[rows] |= ~finite[rows]
-
-    def _differentiate(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """(losses [n], gradients by the denoiser's input, float32 [n, C, h, w]) of the images
-        ``rows``."""
-        batch, guidance = self.batch, self.batch.plan.guidance
-        method, there = guidance.method, rows.to(self.latents.device)
-        backbone = method.backbone
-        inputs = self.scheduler.scale_model_input(self.latents[there], self.timestep)
-        inputs = inputs.detach().requires_grad_()
-        text = batch.text.map(lambda part: part[rows.to(part.device)])
-        chosen, reader = rows.tolist(), guidance.reader
-        with guidance.passing():
-            with (
-                reader.reading([batch.words[row] for row in chosen]) as reading,
-                stop_after(backbone.denoiser, reader.sites),
-            ):
-                backbone.predict(
-                    inputs,
-                    self.timestep.expand(len(inputs)),
-                    text,
-                    method.resolution,
-                    batch.guidance,
-                )
-            losses, maps = reading.compute_losses(
-                guidance.weights, [batch.earlier[row] for row in chosen]
-            )
-            for row, own in zip(chosen, maps, strict=True):
-                self.maps[row] = own
-            if not losses.requires_grad:
-                return losses, torch.zeros_like(inputs, dtype=torch.float32)
-            # No image's losses depend on another's latents
-            scale = HALF_SCALE if inputs.dtype == torch.float16 else 1.0
-            (gradients,) = torch.autograd.grad(losses.sum() * scale, inputs)
-        return losses.detach(), gradients.float() / scale
 
     def advance(self, rows: Tensor) -> None:
         """Moves the images ``rows`` [B], except those that would not be finite: these are given up

@@ -210,6 +210,8 @@ class MapReading:
         self, reader: ObjectiveReader, words: Sequence[PromptWords], captures: Mapping[str, Any]
     ) -> None:
         self.reader, self.words, self.captures = reader, words, captures
+        # The objectives' losses, once they are computed
+        self.values: dict[str, Tensor] = {}
         # With the softmax over tokens or without, of a layer or (None) of all
         self.inputs: dict[tuple[bool, str | None], ObjectiveInputs] = {}
 
@@ -219,9 +221,9 @@ class MapReading:
         """(weighted sum of the objectives for each sample, float32 [B]; the maps that they were
         read from, as those of an ``earlier`` step). An objective that needs earlier maps adds
         nothing where there are none."""
-        values = self.compute_values(earlier)
+        self.values = self.compute_values(earlier)
         total: Any = 0.0
-        for name, value in values.items():
+        for name, value in self.values.items():
             total = total + weights[name] * value
         maps: list[EarlierMaps] = [{} for _ in self.words]
         if self.reader.reads("previous"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from conf import load as conf
 from conf.custom_backbone import NO_MODEL, is_hub_id, is_listed
 from conf.describe import show_count
+from conf.guiders import check_guider, is_own
 from conf.places import check_folder
 from conf.schema import SHIPPED, Run
 from conf.seeds import TRAINING_SEEDS
@@ -101,6 +102,11 @@ def check_backbone(config: Run, backbone: BackboneConfigs) -> None:
     if evaluation.measures:
         _check_levels(backbone, evaluation.steps)
         check_steps(backbone, "evaluation.steps", evaluation.steps)
+        if is_own(evaluation) and not backbone.family.is_guided(evaluation.guidance):
+            raise ValueError(
+                f"evaluation.guider={evaluation.guider} with a denoiser that is told the scale of "
+                "guidance and has no second half to join: set evaluation.guider=cfg"
+            )
     if methods()[config.method.name].learns or evaluation.attention:
         backbone.schedule.check()
     method_class(config.method.name).check_backbone(config, backbone)
@@ -130,6 +136,7 @@ def _check_evaluation(config: Run) -> None:
         )
     if not evaluation.measures:
         return
+    check_guider(evaluation)
     models = {"detector": evaluation.detector, "extractor": evaluation.extractor}
     for name, model in models.items():
         if model == "judge" and not _is_embedded(config):

@@ -39,7 +39,7 @@ from conf.places import as_path, check_folder
 from conf.prompts import Extent
 from conf.schema import SHIPPED, Run
 from conf.seeds import resolve_seeds
-from conf.spec import fewest_objects
+from conf.spec import fewest_objects, methods
 from conf.threads import wait_passively
 from lightning_modules.methods.registry import build_method
 from lightning_modules.tracking.provenance import measuring_tags
@@ -415,6 +415,8 @@ def _gather_ran(
     differs = list_differences(config, late, training, sampling)
     for key, text in differs.items():
         emit(f"{key}: {text}", 1.0)
+    if target is None and methods()[config.method.name].learns_with:
+        training = {"learns": "on each prompt"}
     return {"training": training, "sampling": sampling, "differs": differs}
 
 

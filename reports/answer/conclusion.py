@@ -28,6 +28,7 @@ from reports.verdicts import (
     IDENTICAL,
     IMAGES_ALONE,
     PER_SEED_T,
+    UNTRAINED,
     MetricVerdicts,
     Verdict,
 )
@@ -229,7 +230,10 @@ def _describe_brackets(results: SweepResults, verdicts: MetricVerdicts) -> str:
     if len(verdicts.untouched) > 1:
         text += f", those of the {len(verdicts.untouched)} controls against the backbone likewise"
     if verdicts.by_images:
-        alone = [v.rule == IMAGES_ALONE for v in (*verdicts.levels, *verdicts.untouched)]
+        every = (*verdicts.levels, *verdicts.untouched)
+        if every and all(v.rule == UNTRAINED for v in every):
+            return f"{text}; nothing is trained: for prompts like these and other noise."
+        alone = [v.rule == IMAGES_ALONE for v in every]
         if alone and all(alone):
             return f"{text}; of {IMAGES_ALONE}, for prompts like these but no other training."
         but = f" (but of {IMAGES_ALONE} where there is one training)" if any(alone) else ""

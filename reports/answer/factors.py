@@ -11,7 +11,7 @@ from reports.answer.words import LESS, show_shift, verdict_word
 from reports.factors import FactorEffects, Interaction, JudgedEffect
 from reports.results import SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN
-from reports.verdicts import IMAGES_ALONE, PER_SEED_T
+from reports.verdicts import IMAGES_ALONE, PER_SEED_T, UNTRAINED
 
 __all__ = [
     "describe_design",
@@ -261,6 +261,11 @@ def state_factor_rule(effects: FactorEffects) -> str:
                 " F compares an interaction with the scatter of cells over seeds, pooled, which "
                 "supposes that cells scatter alike; it claims nothing."
             )
+        return text + apart
+    if effects.rule == UNTRAINED:
+        text += (
+            "; nothing is trained, and they are of images: of prompts like these and other noise."
+        )
         return text + apart
     if effects.rule == IMAGES_ALONE:
         return f"{text}; they are of {IMAGES_ALONE}, one training, and say nothing of others."

@@ -57,8 +57,8 @@ def group_verdicts(verdicts: Sequence[Verdict]) -> dict[str, list[Verdict]]:
 
 
 def is_judged(verdict: Verdict) -> bool:
-    """Whether more than one training stands behind it."""
-    return len(verdict.seeds) > 1
+    """Whether more than one training stands behind it, or none is asked for."""
+    return verdict.judged
 
 
 def join_parts(subject: Subject, verdicts: Sequence[Verdict], size: str) -> str:

@@ -12,9 +12,15 @@ from reports.answer.words import count_conclusive
 from reports.results import SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN
 from reports.tables import CellMetric, verdicts_of
-from reports.verdicts import IMAGES_ALONE, MetricVerdicts
+from reports.verdicts import IMAGES_ALONE, UNTRAINED, MetricVerdicts
 
 __all__ = ["state_rule"]
+
+CLUSTERS = (
+    "the interval is of images: prompts are clusters with their noises, of all seeds, within. It "
+    "is the t-interval of the prompts' mean differences and speaks of other prompts drawn like "
+    "these and other noise"
+)
 
 
 def state_rule(results: SweepResults, entries: Sequence[CellMetric]) -> tuple[str, ...]:
@@ -74,8 +80,12 @@ def _state_primary(results: SweepResults) -> str:
 
 def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
     """The rule by images, with the numbers of this sweep."""
+    rules = _list_rules(verdicts)
+    if rules == {UNTRAINED}:
+        return _state_untrained(results, verdicts) + _describe_settling(verdicts)
+    mixed = f" {_state_some_untrained(results, verdicts)}" if UNTRAINED in rules else ""
     if _is_of_images_alone(verdicts):
-        return _state_images_alone(results, verdicts)
+        return _state_images_alone(results, verdicts) + mixed
     pooled, table, noun = verdicts.pooled, verdicts.table, results.noun
     assert pooled is not None and table is not None
     family = _describe_family(results, verdicts)
@@ -100,7 +110,7 @@ def _state_pooled(results: SweepResults, verdicts: MetricVerdicts) -> str:
         "Dunnett's quantile and is never narrower than prompts and images alone make it: "
         f"{family}.{_describe_values(verdicts)}"
     )
-    return f"{text}{_describe_settling(verdicts)}"
+    return f"{text}{mixed}{_describe_settling(verdicts)}"
 
 
 def _describe_settling(verdicts: MetricVerdicts) -> str:
@@ -150,9 +160,35 @@ def _describe_values(verdicts: MetricVerdicts) -> str:
     return text
 
 
+def _list_rules(verdicts: MetricVerdicts) -> set[str]:
+    return {verdict.rule for verdict in (*verdicts.levels, *verdicts.untouched)}
+
+
 def _is_of_images_alone(verdicts: MetricVerdicts) -> bool:
-    rules = {verdict.rule for verdict in (*verdicts.levels, *verdicts.untouched)}
-    return rules == {IMAGES_ALONE}
+    """Whether nothing tells how trainings scatter, where any are compared."""
+    return _list_rules(verdicts) in ({IMAGES_ALONE}, {IMAGES_ALONE, UNTRAINED})
+
+
+def _state_untrained(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    table, noun = verdicts.parts[0].table, results.noun
+    assert table is not None
+    return (
+        f"Nothing is trained for any {noun}, so that there are no trainings that could scatter: "
+        f"every {noun} is compared with the control {noun} ({prose.name_control(results)}) image "
+        f"by image, over {prose.count(len(table.prompts), 'prompt')}, and {CLUSTERS}, with "
+        f"Dunnett's quantile: {_describe_family(results, verdicts)}."
+        f"{_describe_values(verdicts)}"
+    )
+
+
+def _state_some_untrained(results: SweepResults, verdicts: MetricVerdicts) -> str:
+    """Of comparisons without a training beside others."""
+    own = {v.cell for v in (*verdicts.levels, *verdicts.untouched) if v.rule == UNTRAINED}
+    names = [prose.name_cell(results, cell) for cell in results.cells if cell.name in own]
+    return (
+        f"At {prose.join_some(names, 6)} neither side trains anything: these stand outside of "
+        f"what is said of trainings, and {CLUSTERS}, in the same family."
+    )
 
 
 def _state_images_alone(results: SweepResults, verdicts: MetricVerdicts) -> str:
@@ -185,7 +221,7 @@ def _describe_family(results: SweepResults, verdicts: MetricVerdicts) -> str:
 
 
 def _state_reach(verdicts: MetricVerdicts) -> str:
-    if _is_of_images_alone(verdicts):
+    if _is_of_images_alone(verdicts) or _list_rules(verdicts) == {UNTRAINED}:
         return ""
     table = verdicts.parts[0].table
     assert table is not None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from reports import prose
 from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN, Collapse
-from reports.verdicts import COLLAPSED, IDENTICAL, IMAGES_ALONE, Verdict
+from reports.verdicts import COLLAPSED, IDENTICAL, IMAGES_ALONE, UNTRAINED, Verdict
 
 __all__ = [
     "LESS",
@@ -73,9 +73,10 @@ def describe_verdict(verdict: Verdict) -> str:
         return IDENTICAL
     if verdict.verdict == COLLAPSED and verdict.collapse:
         return f"{COLLAPSED} {describe_collapse(verdict.collapse)}"
-    alone = f" ({IMAGES_ALONE}, one training)" if verdict.rule == IMAGES_ALONE else ""
+    alone = {IMAGES_ALONE: f" ({IMAGES_ALONE}, one training)", UNTRAINED: f" ({UNTRAINED})"}
     settle = describe_settling([verdict])
-    return f"{verdict.verdict}: {show_range(verdict)}{alone}{f'; {settle}' if settle else ''}"
+    text = f"{verdict.verdict}: {show_range(verdict)}{alone.get(verdict.rule, '')}"
+    return f"{text}; {settle}" if settle else text
 
 
 def describe_collapse(collapse: Collapse) -> str:

@@ -25,7 +25,7 @@ from reports.provenance import (
 from reports.statistics import fewest_seeds_for_holm, smallest_sign_flip_p
 from reports.tables import Table, widen
 from reports.typeset import Picture
-from reports.verdicts import IMAGES_ALONE, POOLED
+from reports.verdicts import IMAGES_ALONE, POOLED, UNTRAINED
 
 __all__ = ["build_content", "explain_method", "warn"]
 
@@ -121,6 +121,12 @@ def _explain_verdicts(comparison: Comparison) -> str:
         return "Cells are matched by name."
     text = "Cells are matched by name. The untouched backbone is in no family of them. "
     count, rule = prose.count(len(verdicts), "common cell"), verdicts[0].rule
+    if rule == UNTRAINED:
+        return text + (
+            f"The sentence at the top goes by images: one family of {count}. Nothing is trained "
+            "for the first of them, and where that is so prompts are clusters with their noises "
+            "within: these intervals speak of prompts like these and other noise."
+        )
     if rule in (POOLED, IMAGES_ALONE):
         return text + (
             f"The sentence at the top goes by images: one family of {count}, as in the report of a "

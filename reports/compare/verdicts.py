@@ -118,7 +118,9 @@ def change_intervals(
         }
         for cell, control in rows
     }
-    found = compare_contrasts(table.y, contrasts, level, table.binary).comparisons
+    found = compare_contrasts(
+        table.y, contrasts, level, table.binary, untrained=merged.untrained
+    ).comparisons
     return {
         str(c.cell): Interval(
             c.mean,

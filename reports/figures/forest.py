@@ -32,7 +32,7 @@ from reports.results import SweepResults
 from reports.statistics import DIFFERS, NO_DIFFERENCE, OPEN
 from reports.tables import CellMetric, verdicts_of
 from reports.typeset import Picture
-from reports.verdicts import COLLAPSED, IDENTICAL, IMAGES_ALONE, PER_SEED_T, Verdict
+from reports.verdicts import COLLAPSED, IDENTICAL, IMAGES_ALONE, PER_SEED_T, UNTRAINED, Verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -242,6 +242,8 @@ def _explain(results: SweepResults, rows: Sequence[ForestRow]) -> str:
     rules = {verdict.rule for verdict in (*levels, *apart)}
     if PER_SEED_T in rules:
         text += ". Intervals are t-intervals over seeds (Bonferroni)"
+    if UNTRAINED in rules:
+        text += ". Where neither side trains anything, intervals are of images: prompts and noises"
     if IMAGES_ALONE in rules:
         one = "One seed" if rules == {IMAGES_ALONE} else "Where cells share one seed"
         text += f". {one}: intervals are of images alone and say nothing of another training"

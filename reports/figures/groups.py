@@ -121,6 +121,7 @@ def compare_group(
         binary=table.binary,
         rho=0.0,
         pairs=pairs,
+        untrained=results.untrained,
     )
     least, most = table.metric.difference_bounds or (-math.inf, math.inf)
     return [

@@ -22,9 +22,10 @@ class Comparison:
     ``ms_residual`` is E as it is, ``residual`` with the floor of step 3; ``design_effect`` F*_i and
     ``own_design_effect`` F_i. ``identical``: no image differs. ``unstable``: F_i > 3 F (C/2.2 · F
     in a pool of four to six cells C). ``images_alone``: one seed, the interval is of one training's
-    images and says nothing of other trainings. ``missing_seeds``: seeds of the table that one side
-    lacks. ``scale``: the largest value behind the differences. ``degrees_a_seed``: ν is that times
-    seeds less one.
+    images and says nothing of other trainings. ``untrained``: no cell of it was trained, and the
+    interval is of images alone, prompts with their noises, whatever the seeds. ``missing_seeds``:
+    seeds of the table that one side lacks. ``scale``: the largest value behind the differences.
+    ``degrees_a_seed``: ν is that times seeds less one.
     """
 
     cell: Hashable
@@ -51,6 +52,7 @@ class Comparison:
     level: float
     rho: float
     degrees_a_seed: float
+    untrained: bool = False
 
     @property
     def low(self) -> float:

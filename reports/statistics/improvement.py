@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,13 +35,14 @@ def probability_of_improvement(
     better: str = "higher",
     *,
     pairs: Sequence[tuple[Hashable, Hashable]] | None = None,
+    untrained: Collection[Hashable] = (),
 ) -> list[Improvement]:
     """P(better) + P(equal) / 2 over seeds and prompts, for each cell against ``baseline``.
 
     As the probability of improvement of Agarwal et al. (2021), but of images that share seed,
     prompt and noise, not of all pairs. The interval is ``compare_cells`` of the signs −1, 0 and 1,
-    with two pseudo-images. ``y`` and ``pairs`` of (cell, control) are as there. Raises ValueError
-    as it does.
+    with two pseudo-images. ``y``, ``pairs`` of (cell, control) and ``untrained`` are as there.
+    Raises ValueError as it does.
     """
     if better not in ("higher", "lower"):
         raise ValueError(f"better={better!r}: expected higher or lower")
@@ -56,7 +57,8 @@ def probability_of_improvement(
     for i, base in compared:
         sign[i] = np.sign(drop_rounding(table.y[i] - table.y[base], scale))
     sign *= 1 if better == "higher" else -1
-    judged = compare_cells(sign, 0, level, binary=True, pairs=compared).comparisons
+    plain = [i for i, cell in enumerate(table.cells) if cell in untrained]
+    judged = compare_cells(sign, 0, level, binary=True, pairs=compared, untrained=plain).comparisons
     return [
         Improvement(
             table.cells[int(row.cell)],  # type: ignore[call-overload]

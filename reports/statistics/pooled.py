@@ -19,6 +19,12 @@ and q Dunnett's two-sided quantile of k comparisons.
    df = max(ν, V² / ((F*_i E_i)²/ν + [v > 0] (B_i²/(P−1) + E_i²/((S−1)(P−1))))),
    half = max(q(k, df) √(V/SP), q(k, (S−1)(P−1)) √((E_i + v)/SP)).
 
+Where no cell of a comparison was trained its seeds are further noises of the same prompts: it stays
+outside of the pool, and prompts are clusters with their noises within,
+
+6. half = q(k, P−1) √(B_i/SP), B_i of outcomes of 0 and 1 with two pseudo-images as E_i is; of these
+   prompts alone q(k, P(S−1)) √(W_i/SP) with W_i = (A_i + (P−1) E_i) / P, the mean square within.
+
 It is assumed that a cell's trainings scatter relative to its images as the pool's do or more, and
 that means over S·P images are near normal. Over 500 simulated sweeps a scenario (k 4, S 3, P 112
 unless said) the share of sweeps with an interval that misses its true value, nominal .05, is .01 to
@@ -31,7 +37,7 @@ others'), and .14 to .43 where trainings of a level collapse in 15 % of seeds; `
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +101,7 @@ def compare_cells(
     untouched: Hashable | None = None,
     family: int | None = None,
     primary: Hashable | None = None,
+    untrained: Collection[Hashable] = (),
 ) -> CellComparisons:
     """Compare every cell with the cell ``baseline``; see the head of this file for the rule.
 
@@ -107,7 +114,8 @@ def compare_cells(
     the pool, and each control less the untouched cell is in the family ``untouched``. ``family``:
     for how many comparisons the intervals hold, where cells that were settled at an earlier look
     are no longer in ``y`` (default: those made here). The comparison of the cell ``primary``, which
-    was fixed before, stands alone: its interval is that of one comparison.
+    was fixed before, stands alone: its interval is that of one comparison. ``untrained``: cells for
+    which nothing was trained.
 
     Cells without the seeds of others are compared on the seeds common with their control, while F
     is from seeds that all have. With one seed the interval is of images alone. Raises ValueError on
@@ -134,7 +142,7 @@ def compare_cells(
     if family is not None and family < len(contrasts):
         raise ValueError(f"family={family}: expected at least the {len(contrasts)} compared here")
     size = family or len(contrasts)
-    return _compare(table, contrasts, against, size, level, binary, rho, primary)
+    return _compare(table, contrasts, against, size, level, binary, rho, primary, untrained)
 
 
 def compare_contrasts(
@@ -145,6 +153,7 @@ def compare_contrasts(
     rho: float = 0.0,
     *,
     family: int | None = None,
+    untrained: Collection[Hashable] = (),
 ) -> CellComparisons:
     """Contrasts of cells by the rule of ``compare_cells``, as one family (with more of them where
     ``family`` is larger).
@@ -172,7 +181,8 @@ def compare_contrasts(
         raise ValueError("expected one or more contrasts, got none")
     if family is not None and family < len(found):
         raise ValueError(f"family={family}: expected at least the {len(found)} compared here")
-    return _compare(table, found, [], family or len(found), level, binary, rho)
+    size = family or len(found)
+    return _compare(table, found, [], size, level, binary, rho, untrained=untrained)
 
 
 def _compare(
@@ -184,10 +194,16 @@ def _compare(
     binary: bool,
     rho: float,
     primary: Hashable | None = None,
+    untrained: Collection[Hashable] = (),
 ) -> CellComparisons:
+    plain = np.array([cell in untrained for cell in table.cells])
+
+    def is_untrained(sample: Sample) -> bool:
+        return bool(plain[sample.contrast.weights != 0].all())
+
     samples = [draw_sample(table, contrast) for contrast in contrasts]
     apart = [draw_sample(table, contrast) for contrast in against]
-    pool = _pool(table, samples, apart)
+    pool = _pool(table, *([s for s in own if not is_untrained(s)] for own in (samples, apart)))
     family = _Family(size, level, rho, binary)
     alone = _Family(1, level, rho, binary)
     # Controls share the untouched cell, which scatters less than they do: as if they shared none
@@ -201,9 +217,16 @@ def _compare(
         pool.f_all,
         pool.f_base,
         tuple(
-            _judge(table, s, pool, alone if s.contrast.cell == primary else family) for s in samples
+            _judge(
+                table,
+                sample,
+                pool,
+                alone if sample.contrast.cell == primary else family,
+                is_untrained(sample),
+            )
+            for sample in samples
         ),
-        tuple(_judge(table, sample, pool, second) for sample in apart),
+        tuple(_judge(table, sample, pool, second, is_untrained(sample)) for sample in apart),
         pool.cells,
         pool.seeds,
     )
@@ -256,7 +279,9 @@ def _base_effect(samples: Sequence[Sample]) -> float:
     return trainings / noise if noise else 0.0
 
 
-def _judge(table: CellTable, sample: Sample, pool: _Pool, family: _Family) -> Comparison:
+def _judge(
+    table: CellTable, sample: Sample, pool: _Pool, family: _Family, untrained: bool
+) -> Comparison:
     seeds, prompts = len(sample.seeds), table.y.shape[2]
     f = pool.f if math.isfinite(pool.f) else 1.0
     noise, own, inflation, df = sample.ms_residual, math.nan, math.nan, math.nan
@@ -264,7 +289,10 @@ def _judge(table: CellTable, sample: Sample, pool: _Pool, family: _Family) -> Co
     if family.binary and seeds:
         part = sample.contrast.size / 2  # Averages over more cells than a pair flip by less
         noise = part * residual_with_floor(noise / part, seeds * prompts)
-    if seeds == 1:
+    if untrained and seeds:
+        inflation, df = 1.0, float(prompts - 1)
+        like, these = _widths_of_images(sample, family, seeds, prompts)
+    elif seeds == 1:
         inflation, df = max(1.0, f), float(prompts - 1)
         quantile = _quantile(family, df)
         if pool.nu > 0:  # Other cells tell how far trainings scatter
@@ -319,13 +347,32 @@ def _judge(table: CellTable, sample: Sample, pool: _Pool, family: _Family) -> Co
         prompts=prompts,
         identical=seeds > 0 and not sample.differs,
         unstable=own > _unstable_from(len(pool.cells)) * f,
-        images_alone=seeds == 1,
+        images_alone=seeds == 1 and not untrained,
         scale=sample.scale,
         family=family.size,
         level=family.level,
         rho=family.rho,
         degrees_a_seed=pool.degrees_a_seed,
+        untrained=untrained,
     )
+
+
+def _widths_of_images(
+    sample: Sample, family: _Family, seeds: int, prompts: int
+) -> tuple[float, float]:
+    """Half-widths for prompts like these, and for these prompts alone, where nothing is trained;
+    with one noise a prompt the two cannot be known apart."""
+    images, part = seeds * prompts, sample.contrast.size / 2
+
+    def widen(square: float) -> float:
+        return part * residual_with_floor(square / part, images) if family.binary else square
+
+    like = _quantile(family, prompts - 1) * math.sqrt(widen(sample.ms_prompt) / images)
+    if seeds == 1:
+        return like, like
+    within = (sample.ms_seed + (prompts - 1) * sample.ms_residual) / prompts
+    these = _quantile(family, prompts * (seeds - 1)) * math.sqrt(widen(within) / images)
+    return like, these
 
 
 def _quantile(family: _Family, df: float) -> float:

@@ -237,7 +237,7 @@ def check_cell(sweep: Sweep, cell: Cell, run: schema.Run) -> None:
             f"reads {', '.join(f'method.{section}.*' for section in method.sections)}; "
             f"{find_unread(run, ignored)[ignored[0]].cure}"
         )
-    expected = cell.untouched or (cell.control and cell.training.get("method") == UNTOUCHED_METHOD)
+    expected = cell.untouched or cell.training.get("method") == UNTOUCHED_METHOD
     if run.method.name == UNTOUCHED_METHOD and not expected:
         varied = [key for key in sweep.keys if key.startswith("method.")]
         reads = f"it reads none of {', '.join(varied)}, and " if varied else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 from conf import spec
 from conf.describe import nearest, show_count
+from conf.guiders import is_own
 from conf.schema import Evaluation
 from sweeps.sweep import Metric, Sweep
 
@@ -113,6 +114,7 @@ def describe_evaluation(evaluation: Evaluation, varied: Collection[str] = ()) ->
         f"{'all prompts' if e.prompts is None else show_count(e.prompts, 'prompt')} of {splits}, "
         f"{noises}, "
         f"{show_count(e.steps, 'sampler step')}, guidance {e.guidance:g}"
+        f"{f' by {e.guider}' if is_own(e) else ''}"
     ]
     if e.detector != "none":
         parts.append(f"success by {name(e.detector)}")

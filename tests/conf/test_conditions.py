@@ -195,7 +195,7 @@ def test_conditions_name_settings_and_values_that_there_are() -> None:
             if name == "data.kind":
                 assert "data.name" in deciding_keys(key)
                 continue
-            other = SETTINGS[f"{key.rpartition('.')[0]}.{name}"]
+            other = SETTINGS[name if "." in name else f"{key.rpartition('.')[0]}.{name}"]
             assert other.name in [k.rpartition(".")[2] for k in deciding_keys(key)]
             assert values and all(other.allows(value) for value in values), (key, name)
             count += 1

@@ -204,7 +204,12 @@ def guided(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     losses = [(0.5, 1), (0, 0), (0.25, 1)]
     kept.write_stats(
         [0, 1, 2],
-        {"guidance_fallback": fallback, "guidance_moves": moves, "guidance_loss": losses},
+        {
+            "guidance_fallback": fallback,
+            "guidance_moves": moves,
+            "guidance_loss": losses,
+            "guidance_noise": [(1.0, 1), (0, 0), (0.0, 1)],
+        },
     )
     images = torch.zeros(3, 3, 64, 64, dtype=torch.uint8)
     assert kept.stats is not None

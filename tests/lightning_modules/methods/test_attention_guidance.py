@@ -19,7 +19,8 @@ from conf.spec import steering
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import initial_noise, prepare_scheduler, sample
 from lightning_modules.evaluation.images import image_facts
-from lightning_modules.methods.latent_guidance import GuidedBatch, plan_steps
+from lightning_modules.methods.guidance_steps import plan_steps
+from lightning_modules.methods.latent_guidance import GuidedBatch
 from lightning_modules.methods.registry import build_method, method_class
 from lightning_modules.training.checks import check
 from lightning_modules.training.keys import sampling_code, training_facts
