@@ -144,7 +144,8 @@ class ShapesDataModule(CocoDataModule):
         if unknown := [concept for concept in concepts if not set(concept.split()) <= known]:
             raise ValueError(
                 f"data.concepts names {unknown[0]!r}: the embedded world knows "
-                f"{', '.join(sorted(COLORS))}; {', '.join(SHAPES)}"
+                f"{', '.join(sorted(COLORS))}; {', '.join(SHAPES)}; {', '.join(SIZES)}; "
+                f"{', '.join(PATTERNS)}"
             )
         # The embedded world's captions of several things have no "a photo of" before them and no
         # "with" between them.

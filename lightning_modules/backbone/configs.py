@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from conf.schema import SHIPPED
 from lightning_modules.backbone.families import find_family
 from lightning_modules.backbone.sampling import NoiseSchedule, check_scheduler
 
@@ -224,7 +225,7 @@ def explain_failure(path: str, error: Exception) -> str:
         return f"{failed}: T5's tokenizer needs sentencepiece: pip install -e .[pixart]"
     if "torchsde" in str(error):
         return f"{failed}: its scheduler needs torchsde: pip install -e .[sde]"
-    return f"{failed} ({reason}): expected 'embedded', a diffusers folder or a hub id"
+    return f"{failed} ({reason}): expected {' or '.join(SHIPPED)}, a diffusers folder or a hub id"
 
 
 class _Parts(SimpleNamespace):

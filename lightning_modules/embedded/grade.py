@@ -1,6 +1,6 @@
 """What a backbone can compose: the judge's figures for each skill of the embedded world.
 
-    python -m lightning_modules.grade                       # prints the shipped backbone's table
+    python -m lightning_modules.grade                       # prints the table of `embedded`
     python -m lightning_modules.grade --card runs/pretrain  # writes it into the card
 
 Prompts are captions of fresh scenes (a seed that no dataset uses); every image has a noise seed of

@@ -203,7 +203,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--backbone",
         default="embedded",
-        help="'embedded' or a diffusers folder (default: embedded)",
+        help="embedded, embedded_strong or a diffusers folder (default: embedded)",
     )
     parser.add_argument(
         "--images",

@@ -1,5 +1,6 @@
-"""Trains the embedded backbone from nothing: first the autoencoder, then text encoders and UNet
-together on its latents.
+"""Trains an embedded backbone from nothing: first the autoencoder, then text encoders and UNet
+together on its latents. ``embedded`` is trained on careless captions (``--captions web``),
+``embedded_strong`` longer and on clean ones; their cards have the commands.
 
     python -m lightning_modules.pretrain                 # both stages; the same command resumes
     python -m lightning_modules.pretrain --stage vae     # one of them

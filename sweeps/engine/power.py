@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["describe_looks", "describe_power"]
 
 # Variances of the difference of two cells, of a training, a prompt and an image, by the unit of a
-# metric or else by its key: those of injection_layer in the embedded world, 12 cells of 3 seeds
+# metric or else by its key: those of injection_layer in the first embedded world (one to three
+# objects, clean captions), 12 cells of 3 seeds
 TYPICAL = {
     "share": Variances(0.0001, 0.0001, 0.02),
     "score": Variances(0.00001, 0.0001, 0.008),
