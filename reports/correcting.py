@@ -87,7 +87,7 @@ def explain_correction(results: SweepResults) -> str:
         return ""
     (called, right), (refused, wrong) = errors
     looked = (
-        f"people looked at {right + wrong} images: of {right} that are right the detector calls "
+        f"people looked at {prose.count(right + wrong, 'image')}: of {right} that are right the detector calls "
         f"{called} right (sensitivity {called / right:.3f}), of {wrong} that are wrong {refused} "
         f"wrong (specificity {refused / wrong:.3f})"
     )

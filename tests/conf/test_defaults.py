@@ -29,7 +29,7 @@ def refusal(*words: str, preset: dict | None = None) -> str:
 def test_the_embedded_world_keeps_its_defaults() -> None:
     config = conf.load([])
     assert config == Sweep()
-    assert (config.evaluation.prompts, config.evaluation.noise_seeds) == (56, 1)
+    assert (config.evaluation.prompts, config.evaluation.noise_seeds) == (40, 1)
     assert conf.load(["data=scene", "data.root=auto"]).data.eval_images == 512
 
 
