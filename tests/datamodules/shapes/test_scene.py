@@ -62,6 +62,18 @@ def test_a_scene_written_twice_is_byte_equal_and_left_alone(tmp_path: Path):
     assert len(files(tmp_path / "a")) == 5, "another scene replaces it"
 
 
+def test_a_scene_of_another_world_is_rendered_again(tmp_path: Path):
+    """What an earlier version left in the cache is not taken for one of this world."""
+    write_scene(tmp_path / "a", 3)
+    drawn = files(tmp_path / "a")
+    card = json.loads(drawn["scene.json"])
+    card["made"]["version"] -= 1
+    (tmp_path / "a" / "scene.json").write_text(json.dumps(card))
+    (tmp_path / "a" / "img.png").write_bytes(drawn["mask0.png"])
+    write_scene(tmp_path / "a", 3)
+    assert files(tmp_path / "a") == drawn
+
+
 def test_an_interrupted_write_leaves_nothing_half_done(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
