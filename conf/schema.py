@@ -61,7 +61,7 @@ class Backbone:
         elsewhere=lambda config: config.backbone.path.rstrip("/").rpartition("/")[2],
     )
     # "embedded" or "embedded_strong", a folder in diffusers' format, or a hub id
-    path: str = place("embedded", **SHIPPED)
+    path: str = place("embedded", files=(), **SHIPPED)
     # Hub revision (commit), so that a run can be repeated
     revision: str | None = conditional(field(default=None), unless={"path": LOCAL})
     # Data type of the frozen weights

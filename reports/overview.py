@@ -48,11 +48,11 @@ class SweepSummary:
     digits: int = 3
     control: Interval | None = None
     control_label: str = ""
-    corrected: CorrectedShare | None = None  # The control's, for the detector's errors
     effect: Interval | None = None
     at: str = ""
     code: str = ""  # What measured the metric
     conclusive: str = ""  # How many of its levels, "2 of 4"
+    corrected: CorrectedShare | None = None  # The control's, for the detector's errors
 
     @property
     def complete(self) -> bool:
