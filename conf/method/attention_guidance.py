@@ -38,6 +38,7 @@ LOSSES = {
     "predicated_exclusion": 2,
     "predicated_existence": 1,
     "predicated_modification": 1,
+    "predicated_possession": 2,
     "self_cross": 2,
     "separate": 2,
     "syngen": 1,

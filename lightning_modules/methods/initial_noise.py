@@ -125,14 +125,14 @@ class NoiseSearch:
 
     def _return(self, moments: Tensor, adam: _Adam, active: Tensor) -> Tensor:
         """Back to noise that is like enough to the standard normal one."""
+        count = moments[0, 0].numel()
         for _ in range(MOST_RETURNS):
-            with torch.enable_grad():
-                moved = moments.detach().requires_grad_()
-                divergence = noise_divergence(moved[:, 0], moved[:, 1])
-                (gradients,) = torch.autograd.grad(divergence.sum(), moved)
-            far = active & (divergence.detach() > self.settings.divergence).cpu()
+            mean, log_variance = moments.unbind(1)
+            far = noise_divergence(mean, log_variance) > self.settings.divergence
+            far = active & far.cpu()
             if not far.any():
                 break
+            gradients = torch.stack([mean, (log_variance.exp() - 1) / 2], 1) / count
             moments = adam.step(moments, gradients, far)
         return moments
 
@@ -147,16 +147,24 @@ class _Adam:
 
     def step(self, values: Tensor, gradients: Tensor, rows: Tensor) -> Tensor:
         """``values`` after a step of the ``rows`` [B]."""
-        self.count += rows
-        self.first = _where(rows, self.first.lerp(gradients, 1 - BETAS[0]), self.first)
-        squares = BETAS[1] * self.second + (1 - BETAS[1]) * gradients.square()
-        self.second = _where(rows, squares, self.second)
+        if not rows.all():
+            there = rows.nonzero().flatten().to(values.device)
+            own = _Adam(values[there], self.lr)
+            own.first, own.second = self.first[there], self.second[there]
+            own.count = self.count[rows]
+            moved = own.step(values[there], gradients[there], rows[rows])
+            self.first, self.second = self.first.clone(), self.second.clone()
+            self.first[there], self.second[there] = own.first, own.second
+            self.count[rows] = own.count
+            return values.index_copy(0, there, moved)
+        self.count += 1
+        self.first = self.first.lerp(gradients, 1 - BETAS[0])
+        self.second = (self.second * BETAS[1]).addcmul(gradients, gradients, value=1 - BETAS[1])
         one, two = (
-            (1 - beta ** self.count.clamp_min(1)).to(values)[(...,) + (None,) * (values.dim() - 1)]
+            (1 - beta**self.count).to(values)[(...,) + (None,) * (values.dim() - 1)]
             for beta in BETAS
         )
-        moved = values - self.lr * (self.first / one) / ((self.second / two).sqrt() + EPSILON)
-        return _where(rows, moved, values)
+        return values - self.lr * (self.first / one) / ((self.second / two).sqrt() + EPSILON)
 
 
 def _apply(noise: Tensor, moments: Tensor) -> Tensor:

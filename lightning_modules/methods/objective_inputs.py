@@ -17,6 +17,7 @@ from torch import Tensor
 
 from conf.describe import show_count
 from datamodules.batch import Phrase
+from datamodules.phrases.owners import find_owners
 from datamodules.phrases.tagger import name_objects
 from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture, PixelCapture, token_weights
@@ -48,6 +49,8 @@ class PromptWords:
     modifiers: list[list[int]] = field(default_factory=list)
     modifier_of: list[int] = field(default_factory=list)
     others: list[list[int]] = field(default_factory=list)
+    # Of each object the one that has it ("a man with a bag": of the bag the man), -1 for none
+    owner_of: list[int] = field(default_factory=list)
     # Where each object should be, [H, W]; nothing where that is not known
     masks: list[Tensor] = field(default_factory=list)
 
@@ -127,7 +130,16 @@ def _locate(
         found.modifier_of += [number] * len(parts[:-1])
     taken = {index for phrase in phrases for index in phrase}
     found.others = [word for word in words if word and taken.isdisjoint(word)]
+    found.owner_of = find_owners(prompt, [_place(prompt, span) for span in spans])
     return found
+
+
+def _place(prompt: str, span: str | tuple[int, int]) -> tuple[int, int]:
+    """The characters of words that are in the prompt."""
+    if not isinstance(span, str):
+        return span
+    start = prompt.lower().find(span.lower())
+    return start, start + len(span)
 
 
 class ObjectiveReader:
@@ -276,6 +288,9 @@ class MapReading:
         if self.reader.reads("modifiers"):
             given["modifiers"], _ = read("modifiers", 0)
             given["modifier_of"] = _pad([one.modifier_of for one in self.words], objects.device)
+        if self.reader.reads("owner_of"):
+            owners = [one.owner_of for one in self.words]
+            given["owner_of"] = _pad(owners, objects.device, objects.shape[1])
         if self.reader.reads("others"):
             given["others"], given["others_present"] = read("others", 0)
         if self.reader.reads("masks"):

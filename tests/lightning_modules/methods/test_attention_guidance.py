@@ -230,11 +230,28 @@ def test_every_objective_is_read_of_each_image_alone(sd1: Backbone, group: int) 
             assert torch.allclose(traces[0][:, 0], traces[1][:, row], atol=1e-4), name
             assert torch.allclose(own[0], moved[row], atol=1e-3), name
         acts = [not torch.equal(moved[row], latents[row]) for row in range(3)]
-        if name != "initno_clean":  # Nothing where a map is clean
+        if name not in ("initno_clean", "predicated_possession"):  # Clean maps, nobody who has any
             assert acts[0] and acts[2], name
             # The ring has nothing to be kept apart from
             assert acts[1] == (LOSSES[name] == 1), name
         method.remove()
+
+
+def test_what_one_has_moves_to_its_owner(sd1: Backbone) -> None:
+    method = guided(sd1, losses={"predicated_possession": 1.0}, tokens="noun", side=4)
+    losses = {}
+    for joined in ("and", "with"):
+        prompts = [f"a red circle {joined} a blue square", "a white ring and a red ring"]
+        (guide,) = method.guides
+        text = sd1.text.encode(prompts)
+        mover = guide.plan(prompts, [1, 2], None, 4)(slice(None), text, 3.0)
+        scheduler = prepare_scheduler(sd1.scheduler, 4)
+        latents = initial_noise([1, 2], sd1.latent_size(64)) * scheduler.init_noise_sigma
+        moved = mover.move(latents, 0, scheduler.timesteps[0], scheduler)
+        losses[joined] = mover.trace[0][1].tolist()
+        assert torch.equal(moved[1], latents[1])
+        assert torch.equal(moved[0], latents[0]) == (joined == "and")
+    assert losses["and"] == [0, 0] and losses["with"][0] > 0 and losses["with"][1] == 0
 
 
 def test_objects_go_to_their_masks_and_prompts_without_are_left_alone(sd1: Backbone) -> None:
@@ -430,7 +447,7 @@ def test_settings_that_steer_nothing_are_refused_with_the_cure() -> None:
 
 def test_the_losses_are_the_objectives_whose_inputs_are_read() -> None:
     given = {"modifiers", "modifier_of", "others", "others_present", "self_maps", "previous"}
-    given |= {"masks"}
+    given |= {"masks", "owner_of"}
     readable = {name: one.fewest for name, one in OBJECTIVES.items() if given.issuperset(one.needs)}
     # What it is compared with is a mean over steps, which nobody keeps
     readable.pop("initno_alignment")
