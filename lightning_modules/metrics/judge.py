@@ -107,5 +107,7 @@ class JudgeScorer:
         self.facts = {key: {"detector": "judge", "images": n} for key, n in count.items()}
         if errors := read_error_rates():
             for key in ("success", *(f"success_{split}" for split in self.splits)):
-                self.facts[key]["errors"] = errors._asdict()
+                self.facts[key]["errors"] = {
+                    name: list(of) for name, of in errors._asdict().items()
+                }
         return values

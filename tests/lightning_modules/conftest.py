@@ -111,7 +111,7 @@ def base(tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         method=Method("maskattn", gate=Gate(width=8, bias=0.0, stage="all")),
         data=Data(train_images=16, eval_images=4),
         trainer=Trainer(steps=3, batch=4, warmup=1, accelerator="cpu", log_every=1),
-        evaluation=Evaluation(prompts=4, steps=2, keep_images=1),
+        evaluation=Evaluation(splits=["val", "heldout"], prompts=4, steps=2, keep_images=1),
         output=str(tmp_path_factory.mktemp("runs")),
     )
 

@@ -23,7 +23,7 @@ def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_plac
     assert [(p.split, p.index, p.id) for p in prompts] == [
         (s, i, i) for s in ("val", "heldout") for i in range(4)
     ]
-    fewer = plan(datamodule, Evaluation(prompts=2), seed=0)
+    fewer = plan(datamodule, replace(base.evaluation, prompts=2), seed=0)
     assert fewer == [p for p in prompts if p.index < 2], "more prompts keep the noise of the first"
     other = plan(datamodule, base.evaluation, seed=1)
     assert len({p.noise for p in prompts + other}) == 16 and [p.text for p in other] == [
@@ -44,10 +44,11 @@ def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_plac
 
 def test_more_noises_per_prompt_keep_the_first_and_count_real_images_once(base: Run):
     datamodule = build_data(base, lambda text, share: None)
-    once, thrice = (plan(datamodule, Evaluation(prompts=2, noise_seeds=n), seed=1) for n in (1, 3))
+    asked = replace(base.evaluation, prompts=2)
+    once, thrice = (plan(datamodule, replace(asked, noise_seeds=n), seed=1) for n in (1, 3))
     assert thrice[::3] == once and len({p.noise for p in thrice}) == 12
     assert {p.noise for p in thrice}.isdisjoint(
-        p.noise for p in plan(datamodule, Evaluation(prompts=4, noise_seeds=3), seed=0)
+        p.noise for p in plan(datamodule, replace(base.evaluation, noise_seeds=3), seed=0)
     )
     assert torch.equal(real_images(datamodule, thrice), real_images(datamodule, once))
 

@@ -76,7 +76,7 @@ def test_success_says_how_often_the_judge_is_wrong(monkeypatch: pytest.MonkeyPat
         scorer.finish()
         having = {key for key, facts in scorer.facts.items() if "errors" in facts}
         assert having == ({"success", "success_a", "success_b"} if known else set())
-    scored = {"sensitivity": (90, 100), "specificity": (190, 200)}
+    scored = {"sensitivity": [90, 100], "specificity": [190, 200]}
     monkeypatch.setattr("lightning_modules.metrics.judge.read_error_rates", lambda: rates)
     scorer.finish()
     assert scorer.facts["success"]["errors"] == scored
