@@ -164,7 +164,10 @@ def sample(
             def predict(inputs: Tensor, t: Tensor) -> Tensor:
                 timesteps = t.expand(len(inputs))
                 prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
-                return join(*prediction.chunk(2), t) if guided else prediction
+                if not guided:
+                    return prediction
+                unconditional, conditional = prediction.chunk(2)
+                return join(unconditional, conditional, t)
 
             return denoise(
                 prepare_scheduler(

@@ -80,6 +80,7 @@ def test_a_settled_cell_stands_as_it_was_and_others_without_it() -> None:
         trials=lambda: iter(()),
         cells=cells,
         controls=cells[:1],
+        untrained=set(),
         config={},
     )
     table = ImageTable(metric, tuple(map(str, range(30))), y, False)
