@@ -40,6 +40,7 @@ GROUPS = {
     "objects of one shape": "similar",
 }
 SCENE_SEED = 77
+GRADES = "grades"  # Rows of the table that are known, in the working folder
 
 
 def draw_prompts(split: str, count: int, seed: int) -> list[str]:
@@ -52,11 +53,20 @@ def draw_prompts(split: str, count: int, seed: int) -> list[str]:
 
 
 def grade(
-    backbone: Backbone, images: int, steps: int, guidance: float
+    backbone: Backbone,
+    images: int,
+    steps: int,
+    guidance: float,
+    kept: Path | None = None,
+    weights: str | None = None,
 ) -> dict[str, dict[str, float]]:
     """Group -> the judge's composition metrics with the graded ``score``, each on ``images``
     images; and, where the judge's errors are known, success corrected for them:
-    ``corrected_share`` from ``corrected_low`` to ``corrected_high``."""
+    ``corrected_share`` from ``corrected_low`` to ``corrected_high``.
+
+    Each row is written into the file ``kept`` as soon as it is known, and one that lies there, of
+    the same ``weights`` (their digest), images, steps and guidance, is taken from it.
+    """
     from datamodules.shapes.rendering import SIZE
     from lightning_modules.backbone.sampling import sample
     from lightning_modules.embedded.judge import Judge
@@ -64,8 +74,13 @@ def grade(
     from lightning_modules.embedded.targets import read_target
     from lightning_modules.metrics.detection import composition_rates, judge_image
 
-    judge, errors, table = Judge.load(), read_error_rates(), {}
+    judge, errors = Judge.load(), read_error_rates()
+    of = {"images": images, "steps": steps, "guidance": guidance, "weights": weights}
+    known = (read_json(kept) if kept and kept.is_file() else None) or {}
+    table: dict[str, dict[str, float]] = known["rows"] if known.get("of") == of else {}
     for k, (group, split) in enumerate(GROUPS.items()):
+        if group in table:
+            continue
         began = time.monotonic()
         prompts = draw_prompts(split, images, SCENE_SEED)
         targets = [read_target(prompt) for prompt in prompts]
@@ -77,10 +92,6 @@ def grade(
             **composition_rates(verdicts),
             "score": float(judge.target_scores(pictures, targets).mean()),
         }
-        if errors is not None:
-            right = sum(verdict.success for verdict in verdicts)
-            corrected = correct_share((right, images), errors)
-            table[group] |= {f"corrected_{k}": v for k, v in corrected._asdict().items()}
         print(
             (
                 f"{group}: success {table[group]['success']:.3f} on {show_count(images, 'image')}, "
@@ -88,7 +99,14 @@ def grade(
             ),
             flush=True,
         )
-    return table
+        if kept:
+            write_atomically(kept, json.dumps({"of": of, "rows": table}, indent=1) + "\n")
+    # Errors of the judge may have been measured since
+    for group, row in table.items():
+        if errors is not None:
+            corrected = correct_share((round(row["success"] * images), images), errors)
+            table[group] = row | {f"corrected_{k}": v for k, v in corrected._asdict().items()}
+    return {group: table[group] for group in GROUPS}
 
 
 CARD = """# Backbone of the embedded world: {backbone}
@@ -106,8 +124,8 @@ Made by
     python -m lightning_modules.pretrain{arguments}
     python -m lightning_modules.grade --backbone {backbone} --images {images} --card runs/pretrain
 
-on {hardware}, {date}: autoencoder {vae_steps} steps in {vae_minutes:.0f} CPU minutes, text encoders
-and UNet {denoiser_steps} steps in {denoiser_minutes:.0f}.
+on {hardware}, {date}: autoencoder {vae_steps} steps in {vae_time}, text encoders
+and UNet {denoiser_steps} steps in {denoiser_time}.
 
 The judge's figures on {images} images a row ({steps} sampler steps, guidance {guidance}). Success:
 every object that the prompt names is there in its colour and shape. Corrected: success, corrected
@@ -139,6 +157,29 @@ COLUMNS = {
 }
 
 
+def read_curves(work: Path) -> dict[str, list[dict[str, Any]]]:
+    """Stage -> points of its loss curve, in the working folder of a pretraining. Raises ValueError
+    where there are none."""
+    curves = {}
+    for stage in ("vae", "denoiser"):
+        file = work / f"{stage}_training" / "loss.json"
+        if not file.is_file():
+            raise ValueError(
+                f"{work} has no {stage}_training/loss.json; expected the working folder of a "
+                "pretraining, its --output"
+            )
+        curves[stage] = json.loads(file.read_text())
+    return curves
+
+
+def describe_time(curve: list[dict[str, Any]]) -> str:
+    """How long a stage took: CPU minutes, or minutes where some points do not know them."""
+    seconds = [point.get("cpu_seconds") for point in curve]
+    if None in seconds:
+        return f"{sum(point['seconds'] for point in curve) / 60:.0f} minutes"
+    return f"{sum(seconds) / 60:.0f} CPU minutes"
+
+
 def write_card(
     folder: Path, work: Path, table: dict[str, dict[str, float]], facts: dict[str, Any]
 ) -> None:
@@ -146,12 +187,11 @@ def write_card(
     can do (from ``table``). The sections behind that, of what people saw, are kept."""
     from lightning_modules.embedded.pretrain import SETTINGS
 
-    curves, numbers = {}, {}
-    for stage in ("vae", "denoiser"):
-        curve = json.loads((work / f"{stage}_training" / "loss.json").read_text())
-        curves[stage] = curve
+    curves = read_curves(work)
+    numbers = {}
+    for stage, curve in curves.items():
         numbers[f"{stage}_steps"] = curve[-1]["step"]
-        numbers[f"{stage}_minutes"] = sum(point["cpu_seconds"] for point in curve) / 60
+        numbers[f"{stage}_time"] = describe_time(curve)
     head = ["prompts", *COLUMNS.values(), "extra", "corrected"]
     rows = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for group, row in table.items():
@@ -214,10 +254,15 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_args(argv)
 
     from lightning_modules.backbone.backbone import Backbone
-    from lightning_modules.backbone.weights import shipped_folder
+    from lightning_modules.backbone.weights import shipped_folder, weights_digest
     from lightning_modules.tracking.mlflow import provenance
 
-    table = grade(Backbone.load(args.backbone), args.images, args.steps, args.guidance)
+    if args.card:
+        read_curves(args.card)
+    backbone = Backbone.load(args.backbone)
+    kept = args.card and args.card / f"{GRADES}_{args.backbone.strip('/').replace('/', '_')}.json"
+    weights = weights_digest(args.backbone)
+    table = grade(backbone, args.images, args.steps, args.guidance, kept, weights)
     if args.card:
         facts = {
             **vars(args),

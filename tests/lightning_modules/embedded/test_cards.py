@@ -43,7 +43,7 @@ def test_the_backbones_card_shows_figures_and_the_course_of_training(tmp_path: P
     assert f"| two objects | {half} | 0.125 | 0.250 | - | - | - | 1.00 | {corrected} |" in card
     assert "1234 rendered" in card and "left out 0.35, color dropped 0.25" in card
     assert "Zipf's law 0.5" in card
-    assert "300 steps in 3 CPU minutes" in card and "2600 steps in 26." in card
+    assert "300 steps in 3 CPU minutes" in card and "2600 steps in 26 CPU minutes." in card
     assert "pretrain --captions clean\n" in card and "grade --backbone b --images 512" in card
     shown = [line for line in card.splitlines() if line.startswith(("| 100 |", "| 2600 |"))]
     assert shown == ["| 100 | 0.0100 |", "| 2600 | 0.0004 |"]
@@ -84,5 +84,25 @@ def test_a_backbone_is_made_from_nothing_and_graded(
     arguments += ["--threads", str(torch.get_num_threads())]
     pretrain.main(arguments)
     monkeypatch.setattr(grade, "GROUPS", {"one object": "one"})
-    table = grade.grade(pretrain.Backbone.load(str(tmp_path / "made")), 2, 1, 3.0)
+    backbone, kept = pretrain.Backbone.load(str(tmp_path / "made")), tmp_path / "grades.json"
+    table = grade.grade(backbone, 2, 1, 3.0, kept, "these")
     assert table["one object"]["n_images"] == 2 and 0 <= table["one object"]["success"] <= 1
+    # A row that is known is not drawn again, with other weights it is
+    monkeypatch.setattr(grade, "draw_prompts", lambda *_: pytest.fail("drawn again"))
+    assert grade.grade(backbone, 2, 1, 3.0, kept, "these") == table
+    with pytest.raises(pytest.fail.Exception):
+        grade.grade(backbone, 2, 1, 3.0, kept, "others")
+
+
+def test_a_card_without_curves_is_refused_before_anything_is_drawn(tmp_path: Path):
+    with pytest.raises(ValueError, match=r"no vae_training/loss\.json; expected the working"):
+        grade.main(["--card", str(tmp_path)])
+
+
+def test_a_card_says_what_kind_of_time_it_knows(tmp_path: Path):
+    for stage, point in (("vae", {}), ("denoiser", {"cpu_seconds": 120.0})):
+        (tmp_path / f"{stage}_training").mkdir()
+        curve = [{"step": 5, "loss": 0.5, "seconds": 180.0} | point]
+        (tmp_path / f"{stage}_training" / "loss.json").write_text(json.dumps(curve))
+    assert grade.describe_time(grade.read_curves(tmp_path)["vae"]) == "3 minutes"
+    assert grade.describe_time(grade.read_curves(tmp_path)["denoiser"]) == "2 CPU minutes"
