@@ -390,7 +390,7 @@ def leave_out_other_code(results: SweepResults) -> None:
 
 def ways_of_measuring(metric: str, *sweeps: SweepResults) -> list[dict[str, Any]]:
     """The different facts that trials recorded about how they measured ``metric``, with the code
-    that did. What is known of its errors grows with the images that people looked at, and changes
+    that did. What is known of its errors grows with the images that were labelled, and changes
     no number."""
     ways: dict[str, dict[str, Any]] = {}
     for results in sweeps:

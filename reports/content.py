@@ -294,6 +294,7 @@ def _context_blocks(results: SweepResults) -> list[typeset.Block]:
     keys = ["what", "metric", "value", "data", "backbone", "n", "source"]
     columns = ["Published elsewhere", "Metric", "Value", "Data", "Backbone", "N", "Source"]
     rows = [[str(entry.get(key) or prose.DASH) for key in keys] for entry in results.published]
-    widths = [3.2, "auto", "auto", "fill", "auto", "auto", 2.6]
+    # All are wrapped: what columns of their own width leave is nothing where one of them is long
+    widths = [2.8, 2.3, 2.0, "fill", 2.5, 1.9, 2.5]
     table = Table(title, columns, rows)
-    return [*blocks, typeset.table(table, widths, 8.5, left=range(len(columns)))]
+    return [*blocks, typeset.table(table, widths, 8.5, left=range(len(columns)), tall=True)]

@@ -1,7 +1,7 @@
 """Shares of right images beside what they would be without the detector's errors.
 
 Where a metric says in its facts how often what measured it is wrong (``errors``: of images that
-people looked at, [called right, right] as ``sensitivity`` and [called wrong, wrong] as
+were labelled by looking, [called right, right] as ``sensitivity`` and [called wrong, wrong] as
 ``specificity``), each of its levels has a corrected share. Verdicts go by the raw ones.
 """
 
@@ -87,9 +87,9 @@ def explain_correction(results: SweepResults) -> str:
         return ""
     (called, right), (refused, wrong) = errors
     looked = (
-        f"people looked at {prose.count(right + wrong, 'image')}: of {right} that are right the detector calls "
-        f"{called} right (sensitivity {called / right:.3f}), of {wrong} that are wrong {refused} "
-        f"wrong (specificity {refused / wrong:.3f})"
+        f"{prose.count(right + wrong, 'image')} were labelled by looking: of {right} that are "
+        f"right the detector calls {called} right (sensitivity {called / right:.3f}), of {wrong} "
+        f"that are wrong {refused} wrong (specificity {refused / wrong:.3f})"
     )
     scale = f"{errors.informative:.3f}"
     if errors.informative <= 0:

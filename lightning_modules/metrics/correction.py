@@ -10,7 +10,7 @@ Counted = tuple[int, int]  # So many of so many
 
 
 class ErrorRates(NamedTuple):
-    """What a judge said of images that a person looked at."""
+    """What a judge said of images that were labelled by looking."""
 
     sensitivity: Counted  # Called right, of those that are right
     specificity: Counted  # Called wrong, of those that are wrong

@@ -21,7 +21,7 @@ class CorrectedShare(NamedTuple):
 
 
 class ErrorRates(NamedTuple):
-    """What a detector said of images that people looked at."""
+    """What a detector said of images that were labelled by looking."""
 
     sensitivity: Counted  # Called right, of those that are right
     specificity: Counted  # Called wrong, of those that are wrong

@@ -99,6 +99,15 @@ def test_numbers_of_the_embedded_backbones_are_kept_apart_from_the_papers(
     assert ("not comparable with those of any paper" in said) == (name != "sdxl")
 
 
+def test_published_numbers_fit_the_page_and_break_between_pages(changeable: Any) -> None:
+    results = changeable("threshold")
+    results.published = [{"what": "SDXL", "metric": "FID", "data": "a long word " * 9}] * 40
+    table = _context_blocks(results)[1]
+    # Widths of their own left none for the data, which stood on what is beside it
+    assert "auto" not in table["widths"] and table["tall"]
+    assert sum(width for width in table["widths"] if width != "fill") < 15
+
+
 def test_without_a_judge_no_image_is_counted(changeable: Any) -> None:
     results = changeable("threshold")
     for _, trial in results.trials():
