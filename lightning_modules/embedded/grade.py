@@ -176,8 +176,8 @@ def describe_time(curve: list[dict[str, Any]]) -> str:
     """How long a stage took: CPU minutes, or minutes where some points do not know them."""
     seconds = [point.get("cpu_seconds") for point in curve]
     if None in seconds:
-        return f"{sum(point['seconds'] for point in curve) / 60:.0f} minutes"
-    return f"{sum(seconds) / 60:.0f} CPU minutes"
+        return show_count(round(sum(point["seconds"] for point in curve) / 60), "minute")
+    return show_count(round(sum(seconds) / 60), "CPU minute")
 
 
 def write_card(

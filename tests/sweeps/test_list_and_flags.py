@@ -162,7 +162,7 @@ def test_other_words_are_refused(
         (["trainer.steps = 4"], "no blanks around =: write trainer.steps=4"),
         (["seed=99999999999", "--plan"], "seed=99999999999 (command line): expected an integer"),
         (["seed=4294967294", "--plan"], "the last one, 4294967296, is beyond 4294967295"),
-        (["data.eval_images=10", "--plan"], "set data.eval_images to 56 or higher"),
+        (["data.eval_images=10", "--plan"], "set data.eval_images to 40 or higher"),
         (["method=mcgm"], "method=mcgm does not read method.gate.threshold"),
         (["--pln"], "--pln: no such flag; there are --plan, "),
         (["--seeds=1"], "write seeds=1"),

@@ -137,7 +137,7 @@ REFUSED = [
     (make_kandinsky, f"is a KandinskyV22Pipeline: {KNOWN}"),
     (make_unknown, f"is a HomemadePipeline: {KNOWN}"),
     (make_own_code, f"is a MyPipeline: {KNOWN}"),
-    (make_inpainting, "unet.in_channels=9, .*expected as many as the VAE, 4"),
+    (make_inpainting, "unet.in_channels=9, .*expected as many as the VAE, 8"),
     (make_without_a_denoiser, "has unet=None, .*expected a denoiser"),
     (make_noisy_vae, "has vae=ConsistencyDecoderVAE, .*expected AutoencoderKL"),
     (make_without_a_tokenizer, "has tokenizer_2=None, .*expected CLIP's"),

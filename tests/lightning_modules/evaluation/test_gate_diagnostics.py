@@ -355,7 +355,7 @@ def test_maps_are_those_of_the_prompts(
         64,
     )
     drawn = record_pictures(monkeypatch)
-    config = Evaluation(prompts=3, steps=1, guidance=guidance)
+    config = Evaluation(["val", "heldout"], prompts=3, steps=1, guidance=guidance)
     draw_gate_maps(method, datamodule, config, Seeds.same(0), tmp_path)
     ((images, maps, tokens),) = drawn
     assert images.shape == (4, 3, 64, 64) and {side: m.shape for side, m in maps.items()} == {
@@ -392,7 +392,9 @@ def test_gates_on_self_attention_alone_have_no_maps_of_tokens(
         Trainer(),
         64,
     )
-    draw_gate_maps(method, world, Evaluation(prompts=3, steps=1), Seeds.same(0), tmp_path)
+    draw_gate_maps(
+        method, world, Evaluation(["val", "heldout"], prompts=3, steps=1), Seeds.same(0), tmp_path
+    )
     assert not (tmp_path / "gates.json").exists() and not (tmp_path / "gates.png").exists()
 
 

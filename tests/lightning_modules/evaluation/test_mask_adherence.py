@@ -27,7 +27,7 @@ from lightning_modules.evaluation.plan import Prompt, plan, real_images
 from lightning_modules.methods.mask_targets import read_masks, rotate_mask
 from lightning_modules.metrics.mask_adherence import measure_adherence
 
-ASKED = Evaluation(prompts=4, steps=2, keep_images=0, follow_masks=True)
+ASKED = Evaluation(["val", "heldout"], prompts=4, steps=2, keep_images=0, follow_masks=True)
 KEYS = {
     "mask_iou",
     "found",
@@ -190,7 +190,7 @@ class Perfect(SimpleNamespace):
     def __init__(self, world: Any, config: Evaluation, takes_masks: bool) -> None:
         prompts = plan(world, config, 0)
         images = dict(zip([p.noise for p in prompts], real(world, prompts), strict=True))
-        backbone = SimpleNamespace(device="cpu")
+        backbone = SimpleNamespace(device="cpu", guider=None)
         super().__init__(
             takes_masks=takes_masks,
             takes_objects=False,

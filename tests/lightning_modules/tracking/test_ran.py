@@ -47,7 +47,7 @@ SAMPLING: dict[str, Any] = {
     "calls": 8,
     "compiled": 0,
     "channels_last": False,
-    "prompts": {"val": 56, "heldout": 56},
+    "prompts": {"three": 40, "heldout": 40, "similar": 40},
     "images_per_prompt": 1,
 }
 
@@ -73,7 +73,7 @@ def test_what_ran_as_asked_differs_in_nothing() -> None:
         ("sampling", {"resolution": 512}, "backbone.resolution: asked 64, ran 512"),
         ("sampling", {"compiled": 4}, "backbone.compile: asked false, ran true"),
         ("sampling", {"calls": 7}, "evaluation.steps: asked 8, ran 7"),
-        ("sampling", {"prompts": {"val": 20}}, "evaluation.prompts of val: asked 56, ran 20"),
+        ("sampling", {"prompts": {"three": 20}}, "evaluation.prompts of three: asked 40, ran 20"),
         ("sampling", {"images_per_prompt": 4}, "evaluation.noise_seeds: asked 1, ran 4"),
     ],
 )

@@ -98,9 +98,9 @@ SUBJECTS = [
         ),
         ("maskattn", {"evaluation.splits": ["val", "val"]}, "splits names 'val' twice"),
         ("maskattn", {"evaluation.steps": 2000}, "evaluation.steps=2000: .*1,000 noise levels"),
-        ("maskattn", {"evaluation.prompts": 1}, "2 prompts .* evaluation.precision_recall_k=3"),
-        ("maskattn", {"evaluate_with": {"evaluation.prompts": 1}}, "2 prompts in all"),
-        ("maskattn", {"evaluation.precision_recall_k": 8}, "8 prompts in all"),
+        ("maskattn", {"evaluation.prompts": 1}, "3 prompts .* evaluation.precision_recall_k=3"),
+        ("maskattn", {"evaluate_with": {"evaluation.prompts": 1}}, "3 prompts in all"),
+        ("maskattn", {"evaluation.precision_recall_k": 12}, "12 prompts in all"),
         (
             "maskattn",
             {"evaluation.detector": "none", "evaluation.extractor": "none"},

@@ -80,7 +80,7 @@ def test_the_images_and_numbers_are_those_of_all_at_once(
         pd.read_parquet(folder / "scores.parquet"),
     )
     added = set(own["noise"]) - set(table["noise"])
-    assert sorted(sum(drawn, [])) == sorted(added) and len(added) == 4
+    assert sorted(sum(drawn, [])) == sorted(added) and len(added) == 6
     assert set(table["image"]) < set(own["image"]) == set(whole["image"])
     for name in own["image"]:
         one, other = Path(config.output) / "images" / name, at_once.parent / "images" / name
@@ -124,7 +124,7 @@ def test_stopped_at_any_moment_there_is_a_whole_result(
     discard(folder)
     assert train.run(with_prompts(config, 4), folder)["prompts"] == 4
     rows = len(pd.read_parquet(folder / "scores.parquet"))
-    assert rows == 8 and result(folder)["prompts"] == 4
+    assert rows == 12 and result(folder)["prompts"] == 4
     assert not (folder / PENDING).exists() and not (folder / module.DRAFT).exists()
 
 

@@ -178,7 +178,7 @@ def test_images_that_are_not_kept_are_named(config: Run, folder: Path) -> None:
     table = pd.read_parquet(folder / "scores.parquet")
     table.loc[1, "image"] = "gone/00001.png"
     table.to_parquet(folder / "scores.parquet")
-    with pytest.raises(NotKept, match="1 of 6 images not kept .* gone/00001.png"):
+    with pytest.raises(NotKept, match="1 of 9 images not kept .* gone/00001.png"):
         remeasure(config, folder)
     (folder / "scores.parquet").unlink()
     with pytest.raises(NotKept, match="no scores.parquet"):

@@ -109,7 +109,7 @@ def test_prompts_come_first(
 def test_it_begins_with_a_pilot_and_goes_on_from_more(
     command: Command, extending: Extending, output: Path, looked: list[tuple[int, int]]
 ) -> None:
-    assert command("until=1", first=()) == 0
+    assert command("until=1", "evaluation.splits=[val,heldout]", first=()) == 0
     assert looked == [(2, 16)] and stored(output)["rounds"][0]["planned"][0] == 2
     assert {more for *_, more in extending.ran[: 2 * len(CELLS)]} == {False}
     # What a plain command measured is not left out
