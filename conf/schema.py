@@ -205,7 +205,9 @@ SHOWN: Values = {"masks": ("target", "wrong")}  # To the method, as they are or 
 @dataclass
 class Evaluation:
     # Splits whose captions are the prompts; empty: all sets of data=prompts
-    splits: list[str] = embedded("data", field(default_factory=lambda: ["three", "heldout", "similar"]))
+    splits: list[str] = embedded(
+        "data", field(default_factory=lambda: ["three", "heldout", "similar"])
+    )
     # Prompts per split; null: all; 0 trains only
     prompts: int | None = embedded("data", number(40, minimum=0, maximum=MOST), elsewhere=None)
     # Images per prompt, each from different noise; null: as many as its benchmark publishes, or 1

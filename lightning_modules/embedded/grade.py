@@ -174,10 +174,9 @@ def read_curves(work: Path) -> dict[str, list[dict[str, Any]]]:
 
 def describe_time(curve: list[dict[str, Any]]) -> str:
     """How long a stage took: CPU minutes, or minutes where some points do not know them."""
-    seconds = [point.get("cpu_seconds") for point in curve]
-    if None in seconds:
+    if not all("cpu_seconds" in point for point in curve):
         return show_count(round(sum(point["seconds"] for point in curve) / 60), "minute")
-    return show_count(round(sum(seconds) / 60), "CPU minute")
+    return show_count(round(sum(point["cpu_seconds"] for point in curve) / 60), "CPU minute")
 
 
 def write_card(
