@@ -76,7 +76,7 @@ def test_the_examples_of_the_readme_work_together(tmp_path: Path):
     command("lightning_modules.train", str(trial))
     result = json.loads((trial.parent / "result.json").read_text())
     assert 0 <= result["metrics"]["eval/brightness"] <= 255
-    assert result["counts"]["trained_parameters"] == 4
+    assert result["counts"]["trained_parameters"] == 8
     assert "warmup=20" in command("sweeps.warmup", "--plan", f"output={tmp_path / 'runs'}")
     inspected = command(
         "datamodules.inspect",
