@@ -220,11 +220,9 @@ def write_card(
     write_atomically(card, text + heading + rest)
 
 
-@ends_with_reader
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+def add_options(parser: argparse.ArgumentParser, images: int, which: str) -> None:
+    """What is drawn, and how: the backbone, by default ``images`` images (``which`` says of what),
+    sampler steps and guidance."""
     parser.add_argument(
         "--backbone",
         default="embedded",
@@ -233,8 +231,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "--images",
         type=option(int, 1, 10_000_000),
-        default=512,
-        help="images in each row (default: 512)",
+        default=images,
+        help=f"images {which} (default: {images})",
     )
     parser.add_argument(
         "--steps", type=option(int, 1, 100_000_000), default=8, help="sampler steps (default: 8)"
@@ -245,6 +243,14 @@ def main(argv: list[str] | None = None) -> None:
         default=3.0,
         help="classifier-free guidance (default: 3)",
     )
+
+
+@ends_with_reader
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_options(parser, 512, "in each row")
     parser.add_argument(
         "--card",
         type=Path,
@@ -257,7 +263,10 @@ def main(argv: list[str] | None = None) -> None:
     from lightning_modules.tracking.mlflow import provenance
 
     if args.card:
-        read_curves(args.card)
+        try:
+            read_curves(args.card)
+        except ValueError as error:
+            parser.error(str(error))
     backbone = Backbone.load(args.backbone)
     kept = args.card and args.card / f"{GRADES}_{args.backbone.strip('/').replace('/', '_')}.json"
     weights = weights_digest(args.backbone)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from conf.describe import show_count
 from conf.files import write_atomically
 from conf.pipes import ends_with_reader
-from conf.values import option
+from lightning_modules.embedded.grade import add_options
 from lightning_modules.metrics.correction import ErrorRates
 
 if TYPE_CHECKING:
@@ -200,26 +200,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("action", choices=("draw", "read"))
     parser.add_argument("folder", type=Path, help="of the sheets and both tables")
-    parser.add_argument(
-        "--backbone",
-        default="embedded",
-        help="embedded, embedded_strong or a diffusers folder (default: embedded)",
-    )
-    parser.add_argument(
-        "--images",
-        type=option(int, 1, 10_000),
-        default=20,
-        help="images for each group of prompts (default: 20)",
-    )
-    parser.add_argument(
-        "--steps", type=option(int, 1, 100_000_000), default=8, help="sampler steps (default: 8)"
-    )
-    parser.add_argument(
-        "--guidance",
-        type=option(float, 0, 1000),
-        default=3.0,
-        help="classifier-free guidance (default: 3)",
-    )
+    add_options(parser, 20, "for each group of prompts")
     args = parser.parse_args(argv)
     if args.action == "read":
         try:

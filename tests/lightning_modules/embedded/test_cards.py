@@ -94,9 +94,12 @@ def test_a_backbone_is_made_from_nothing_and_graded(
         grade.grade(backbone, 2, 1, 3.0, kept, "others")
 
 
-def test_a_card_without_curves_is_refused_before_anything_is_drawn(tmp_path: Path):
-    with pytest.raises(ValueError, match=r"no vae_training/loss\.json; expected the working"):
+def test_a_card_without_curves_is_refused_before_anything_is_drawn(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit):
         grade.main(["--card", str(tmp_path)])
+    assert "no vae_training/loss.json; expected the working" in capsys.readouterr().err
 
 
 def test_a_card_says_what_kind_of_time_it_knows(tmp_path: Path):
