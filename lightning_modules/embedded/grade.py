@@ -220,9 +220,9 @@ def write_card(
     write_atomically(card, text + heading + rest)
 
 
-def add_options(parser: argparse.ArgumentParser, images: int, which: str) -> None:
-    """What is drawn, and how: the backbone, by default ``images`` images (``which`` says of what),
-    sampler steps and guidance."""
+def add_options(parser: argparse.ArgumentParser, images: int, most: int, which: str) -> None:
+    """What is drawn, and how: the backbone, by default ``images`` images and at ``most`` so many
+    (``which`` says of what), sampler steps and guidance."""
     parser.add_argument(
         "--backbone",
         default="embedded",
@@ -230,7 +230,7 @@ def add_options(parser: argparse.ArgumentParser, images: int, which: str) -> Non
     )
     parser.add_argument(
         "--images",
-        type=option(int, 1, 10_000_000),
+        type=option(int, 1, most),
         default=images,
         help=f"images {which} (default: {images})",
     )
@@ -250,7 +250,7 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_options(parser, 512, "in each row")
+    add_options(parser, 512, 10_000_000, "in each row")
     parser.add_argument(
         "--card",
         type=Path,

@@ -200,7 +200,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("action", choices=("draw", "read"))
     parser.add_argument("folder", type=Path, help="of the sheets and both tables")
-    add_options(parser, 20, "for each group of prompts")
+    add_options(parser, 20, 10_000, "for each group of prompts")
     args = parser.parse_args(argv)
     if args.action == "read":
         try:

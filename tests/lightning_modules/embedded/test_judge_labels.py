@@ -107,3 +107,11 @@ def test_sheets_show_what_the_tables_ask_for(tmp_path: Path, monkeypatch: pytest
     for name in ("judge", "judge_reward"):
         assert [row[name] for row in verdicts] == ["right"] * 3 + ["wrong"]
     assert sorted(p.name for p in tmp_path.glob("*.png")) == ["sheet-01.png"]
+
+
+def test_more_images_than_anybody_looks_at_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    with pytest.raises(SystemExit):
+        judge_labels.main(["draw", str(tmp_path / "labels"), "--images", "10001"])
+    assert "10,000" in capsys.readouterr().err and not (tmp_path / "labels").exists()
