@@ -15,7 +15,8 @@ KEYS = {
     "method.gate.signal": "method.gate.supervision",
     "method.gate.signal_weight": "method.gate.supervision_weight",
     "method.gate.signal_anneal": "method.gate.supervision_anneal",
-    "method.gate.signal_timesteps": "method.gate.supervision_timesteps",
+    "method.gate.signal_timesteps": "trainer.timesteps",
+    "method.gate.supervision_timesteps": "trainer.timesteps",
     "method.gate.signal_density": "method.gate.supervision_density",
     "method.gate.signal_target": "method.gate.supervision_target",
     "method.weights.part": "method.weights.trainable",
@@ -24,6 +25,9 @@ KEYS = {
     "method.masks.strength": "method.masks.token_scale",
     "method.masks.keep_weight": "method.masks.distillation_weight",
     "method.separate.drift_weight": "method.separate.distillation_weight",
+    "method.masks.timesteps": "trainer.timesteps",
+    "method.separate.timesteps": "trainer.timesteps",
+    "method.finetune.timesteps": "trainer.timesteps",
     "evaluation.colorist": "evaluation.color_classifier",
 }
 # (New key, old value) -> new value; a group's file counts as the value of the group
@@ -32,6 +36,8 @@ VALUES = {
     ("method.name", "baseline"): "untouched",
     ("method.gate.gradient", "secant"): "finite_difference",
     ("method.gate.gradient", "renormalised"): "exact",
+    ("trainer.timesteps", "all"): "uniform",
+    ("trainer.timesteps", "noisier"): "high_noise",
 }
 
 

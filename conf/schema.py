@@ -184,6 +184,8 @@ class Trainer:
     warmup_from: str = choice("step", "zero", unless={"warmup": (0,)})
     # Learning rate after the warm-up: falling to zero, or constant
     schedule: str = choice("cosine", "constant")
+    # Which noise levels training sees: each alike, SD3's two densities, or the noisier half alone
+    timesteps: str = choice("uniform", "logit_normal", "mode", "high_noise")
     # Largest gradient norm
     clip: float = number(1.0, above=0, maximum=1e30)
     # Lightning's precision

@@ -162,7 +162,12 @@ def read_group(group: str, name: Any, source: str, index: SchemaIndex) -> dict[s
             f"{group}={show(name)} ({source}): no such file; "
             f"{where}{nearest(str(name), list_group(group))}"
         )
-    return read_file(FOLDER / group / f"{name}.yaml", index, group + ".")
+    values = read_file(FOLDER / group / f"{name}.yaml", index, group + ".")
+    # A section that is named like another group is that group's
+    for other in index.groups:
+        section = values.pop(f"{group}.{other}", {})
+        values |= {f"{other}.{key}": value for key, value in section.items()}
+    return values
 
 
 def list_group(group: str) -> list[str]:

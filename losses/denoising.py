@@ -59,11 +59,18 @@ def min_snr_weight(snr: Tensor, gamma: float, prediction_type: str) -> Tensor:
     eq. 6).
 
     epsilon: min(SNR, gamma) / SNR; v_prediction: min(SNR, gamma) / (SNR + 1); sample: min(SNR,
-    gamma). Raises ValueError on another prediction type and on a gamma that is not positive.
+    gamma); flow_prediction, whose error is that of the clean latents over the noise share 1 / (1 +
+    sqrt(SNR)): min(SNR, gamma) / (1 + sqrt(SNR))^2. Raises ValueError on another prediction type
+    and on a gamma that is not positive.
     """
     if gamma <= 0:
         raise ValueError(f"gamma={gamma} must be positive (the paper takes 5)")
-    divisor = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}
+    divisor = {
+        "epsilon": snr,
+        "v_prediction": snr + 1,
+        "sample": torch.ones_like(snr),
+        "flow_prediction": (1 + snr.sqrt()).square(),
+    }
     if prediction_type not in divisor:
         raise ValueError(
             f"prediction_type={prediction_type!r} is unknown: expected one of {', '.join(divisor)}"

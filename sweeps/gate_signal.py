@@ -4,10 +4,9 @@ objects' masks?
 Run it: ``python -m sweeps.gate_signal``.
 
 `masks` teaches the gates of a phrase's tokens where its object is, from the training images'
-instance masks. `noisier` supervises the noisier half of the timesteps alone; without
-supervision it means nothing. `oracle` is an upper bound: gates by a layout that fits
-the noise, without training. Weight, density and annealing are settings:
-method.gate.supervision_weight=0.3 method.gate.supervision_density=0.6
+instance masks. `high_noise` trains on the noisier half of the timesteps alone. `oracle` is an upper
+bound: gates by a layout that fits the noise, without training. Weight, density and annealing are
+settings: method.gate.supervision_weight=0.3 method.gate.supervision_density=0.6
 method.gate.supervision_anneal=cosine.
 """
 
@@ -27,9 +26,9 @@ SWEEP = Sweep(
         Factor(
             "method.gate.supervision", ["none", "density", "masks", "oracle"], label="Supervision"
         ),
-        Factor("method.gate.supervision_timesteps", ["all", "noisier"], label="Timesteps"),
+        Factor("trainer.timesteps", ["uniform", "high_noise"], label="Timesteps"),
     ],
-    control={"method.gate.supervision": "none", "method.gate.supervision_timesteps": "all"},
+    control={"method.gate.supervision": "none", "trainer.timesteps": "uniform"},
     metrics=[*HEADLINES, GATE_MASK_IOU, *DETAILS],
     headline="success",
     published=PUBLISHED_MASKATTN,
@@ -39,10 +38,7 @@ SWEEP = Sweep(
         "method.gate.stage": "all",
         "trainer.steps": 60,
     },
-    without=[
-        {"method.gate.supervision": "none", "method.gate.supervision_timesteps": "noisier"},
-        {"method.gate.supervision": "oracle", "method.gate.supervision_timesteps": "noisier"},
-    ],
+    without=[{"method.gate.supervision": "oracle", "trainer.timesteps": "high_noise"}],
 )
 
 if __name__ == "__main__":

@@ -20,12 +20,12 @@ SWEEP = Sweep(
     question="What makes the mask steer?",
     origin="MCGM (arXiv 2410.00483): neither timesteps nor the trained part nor λm are given",
     factors=[
-        Factor("method.masks.timesteps", ["all", "noisier"], label="Timesteps"),
+        Factor("trainer.timesteps", ["uniform", "high_noise"], label="Timesteps"),
         Factor("method.weights.trainable", ["kv", "attn2"], label="Trained part"),
         Factor("method.masks.lambda_m", [0.1, 0.3, 1.0], label="λm"),
     ],
     control={
-        "method.masks.timesteps": "noisier",
+        "trainer.timesteps": "high_noise",
         "method.weights.trainable": "attn2",
         "method.masks.lambda_m": 0.1,
     },

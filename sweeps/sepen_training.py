@@ -14,10 +14,10 @@ SWEEP = Sweep(
         "noise in the place of images"
     ),
     factors=[
-        Factor("method.separate.timesteps", ["all", "noisier"], label="Timesteps"),
+        Factor("trainer.timesteps", ["uniform", "high_noise"], label="Timesteps"),
         Factor("method.separate.inputs", ["noise", "images"], label="Latents"),
     ],
-    control={"method.separate.timesteps": "noisier", "method.separate.inputs": "noise"},
+    control={"trainer.timesteps": "high_noise", "method.separate.inputs": "noise"},
     metrics=KEY_METRICS,
     headline="success_heldout",
     preset=KEY_FINETUNING,

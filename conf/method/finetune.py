@@ -45,8 +45,6 @@ class Finetune:
     distillation_article: str = choice("a_an", "a", unless=UNDISTILLED)
     # Input of the denoiser: noised noise, or noised images
     inputs: str = choice("noise", "images")
-    # Training timesteps: all, or the noisier half
-    timesteps: str = choice("all", "noisier")
     # What is an object: words that the data set links to one, or any noun phrase
     objects: str = choice("linked", "nouns")
     # Tokens of an object: its phrase's, its last word's (the noun), or the last one
@@ -180,7 +178,8 @@ METHOD = MethodSpec(
     reads=("weights",),
     unread=("method.weights.text_encoder",),
     learns_with=tuple(
-        f"trainer.{name}" for name in ("batch", "lr", "weight_decay", "clip", "precision")
+        f"trainer.{name}"
+        for name in ("batch", "lr", "weight_decay", "timesteps", "clip", "precision")
     ),
     data_kinds=("captions", "prompts"),
     trains=lambda method: method.finetune.test_time == 0,

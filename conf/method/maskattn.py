@@ -66,8 +66,6 @@ class Gate:
     supervision_weight: float = number(1.0, log=True, minimum=0, maximum=1e6, only_if=SUPERVISED)
     # How that weight falls to zero over training
     supervision_anneal: str = choice("none", "linear", "cosine", only_if=SUPERVISED)
-    # Training timesteps that are supervised: all, or one half of them
-    supervision_timesteps: str = choice("all", "noisier", "cleaner", only_if=SUPERVISED)
     # supervision density: target share of open gates
     supervision_density: float = number(
         0.8, minimum=0, maximum=1, only_if={"supervision": ("density",)}
@@ -155,7 +153,6 @@ METHOD = MethodSpec(
             "distillation_object",
             "distillation_article",
             "inputs",
-            "timesteps",
             "tokens",
             "store",
             "control",

@@ -38,8 +38,6 @@ class Masks:
     distillation_weight: float = number(
         1.0, log=True, minimum=0, maximum=1e6, unless={"dropout": (0,), **SCENE}
     )
-    # Training timesteps: the noisier half, where the layout is open, or all
-    timesteps: str = choice("noisier", "all")
     # On a scene: which mask stands in which slot when only some subjects are shown
     slots: str = choice("drawn", "fixed", "fixed_one", "first_one", only_if=SCENE)
     # Mask tokens that lambda_m acts on: all shown ones, or none where slots move or stay blank
@@ -81,7 +79,6 @@ METHOD = MethodSpec(
         "method.masks.lr",
         "method.masks.dropout",
         "method.masks.distillation_weight",
-        "method.masks.timesteps",
         "method.masks.slots",
         "method.masks.supervised",
     ),

@@ -35,8 +35,6 @@ class Separate:
     distillation_article: str = choice("a_an", "a", unless=UNDISTILLED)
     # Input of the denoiser: noised noise, or noised images
     inputs: str = choice("noise", "images", unless=DENOISING)
-    # Training timesteps: all, or the noisier half
-    timesteps: str = choice("all", "noisier")
     # What is an object: words that the data set links to one, or any noun phrase
     objects: str = choice("linked", "nouns", unless=DENOISING)
     # Tokens of an object: its words', their last, that at the first word's place, or 6 and 9
@@ -191,7 +189,8 @@ METHOD = MethodSpec(
     reads=("weights",),
     unread=("method.weights.text_encoder",),
     learns_with=tuple(
-        f"trainer.{name}" for name in ("batch", "lr", "weight_decay", "clip", "precision")
+        f"trainer.{name}"
+        for name in ("batch", "lr", "weight_decay", "timesteps", "clip", "precision")
     ),
     data_kinds=("captions", "prompts"),
     trains=lambda method: method.separate.test_time == 0,

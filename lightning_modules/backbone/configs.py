@@ -12,7 +12,8 @@ from typing import Any
 
 from conf.schema import SHIPPED
 from lightning_modules.backbone.families import find_family
-from lightning_modules.backbone.sampling import NoiseSchedule, check_scheduler
+from lightning_modules.backbone.sampling import StepOptions, check_scheduler
+from lightning_modules.backbone.schedules import NoiseSchedule, open_schedule
 
 INDEX = "model_index.json"
 CONFIG = "config.json"
@@ -51,8 +52,17 @@ class BackboneConfigs:
         return self.schedule.scheduler
 
     def _open_schedule(self) -> NoiseSchedule:
-        check_scheduler(self.pipeline.scheduler, self.family.starts_at_first_sigma)
-        return NoiseSchedule(self.pipeline.scheduler)
+        scheduler, family = self.pipeline.scheduler, self.family
+        check_scheduler(
+            scheduler, family.starts_at_first_sigma, family.is_flow, self.step_options()
+        )
+        return open_schedule(scheduler)
+
+    def step_options(self, resolution: int | None = None) -> StepOptions:
+        """What the stock pipeline gives ``set_timesteps`` beside so many steps, for images of
+        ``resolution`` pixels a side; the model's own size without."""
+        scheduler, size = self.pipeline.scheduler, self.latent_size(resolution)
+        return lambda steps: self.family.step_options(scheduler, steps, size)
 
     @property
     def vae_scale_factor(self) -> int:

@@ -1,26 +1,29 @@
-"""Noise: how training adds it to latents, and how sampling takes it away."""
+"""Noise, and how sampling takes it away."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from conf.describe import show_count
+from lightning_modules.backbone.schedules import is_flow
 
 if TYPE_CHECKING:
     from lightning_modules.backbone.backbone import Backbone
     from lightning_modules.backbone.configs import BackboneConfigs
     from lightning_modules.backbone.text import TextCondition
 
-PREDICTION_TYPES = ("epsilon", "v_prediction")
 # Some schedulers need several steps, some take only a few
 ANY_STEPS = (8, 4, 2, 1)
 FEW_STEPS = 64  # No scheduler of diffusers asks for more than a handful
-CURE = "give the backbone another scheduler, such as DDIMScheduler"
+CURE = "give the backbone another scheduler, such as {}"
+DIFFUSION, FLOWS = "DDIMScheduler", "FlowMatchEulerDiscreteScheduler"
+# What ``set_timesteps`` is given beside so many steps
+StepOptions = Callable[[int], Mapping[str, Any]]
 
 
 class Mover(Protocol):
@@ -43,75 +46,13 @@ class Mover(Protocol):
         ...
 
 
+def no_options(steps: int) -> Mapping[str, Any]:
+    """Nothing beside the number of steps."""
+    return {}
+
+
 # The rows of a batch, its encoded prompts and the scale of guidance -> what moves its latents
 Steering = Callable[[slice, "TextCondition", float], Mover]
-
-
-class NoiseSchedule:
-    """How much signal is left at each training timestep, by a diffusers scheduler.
-
-    One that knows no such share (EDM, flows) can sample; `check` says that it cannot train.
-    """
-
-    def __init__(self, scheduler: Any) -> None:
-        self.scheduler = scheduler
-        known = getattr(scheduler, "alphas_cumprod", None)
-        self._known = known is not None
-        self._alphas = torch.as_tensor(known if self._known else (), dtype=torch.float64)
-
-    def check(self) -> None:
-        """Raises ValueError where `add_noise` could not make a training target."""
-        if not self._known:
-            raise ValueError(
-                f"the backbone's {type(self.scheduler).__name__} does not add noise by timesteps: "
-                "expected a scheduler with alphas_cumprod, such as DDPMScheduler"
-            )
-        if self.prediction_type not in PREDICTION_TYPES:
-            raise ValueError(
-                f"the backbone predicts {self.prediction_type!r}: expected "
-                f"{' or '.join(map(repr, PREDICTION_TYPES))}"
-            )
-
-    def describe(self) -> str:
-        """A line on a scheduler that only draws; empty where it can train, too."""
-        if self._known:
-            return ""
-        return (
-            f"backbone: {type(self.scheduler).__name__} goes by sigmas of its own, without "
-            "alphas_cumprod: images are drawn as its stock pipeline draws them, which a model that "
-            "was not trained for it does badly; nothing can be trained on it"
-        )
-
-    @property
-    def prediction_type(self) -> str:
-        return self.scheduler.config.prediction_type
-
-    @property
-    def num_timesteps(self) -> int:
-        return self.scheduler.config.num_train_timesteps
-
-    def add_noise(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
-        """(noised latents, training target), both [B, C, h, w], at ``timesteps`` [B]: the target is
-        the noise, or v = sqrt(a) e - sqrt(1-a) x.
-
-        Raises ValueError as `check`.
-        """
-        self.check()
-        # Roots are taken in float64 on the CPU: 1 - a in half precision is off by a tenth at small
-        # t, and not every device has float64.
-        alpha = self._alphas[timesteps.cpu()].view(-1, 1, 1, 1)
-        signal, spread = (
-            root.to(latents.dtype).to(latents.device) for root in (alpha.sqrt(), (1 - alpha).sqrt())
-        )
-        noised = signal * latents + spread * noise
-        if self.prediction_type == "v_prediction":
-            return noised, signal * noise - spread * latents
-        return noised, noise
-
-    def snr(self, timesteps: Tensor) -> Tensor:
-        """Signal-to-noise ratio a / (1 - a) at ``timesteps``, float32 [B]."""
-        alpha = self._alphas[timesteps.cpu()]
-        return (alpha / (1 - alpha)).float().to(timesteps.device)
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
@@ -171,7 +112,11 @@ def sample(
 
             return denoise(
                 prepare_scheduler(
-                    backbone.scheduler, steps, family.starts_at_first_sigma, backbone.device
+                    backbone.scheduler,
+                    steps,
+                    family.starts_at_first_sigma,
+                    backbone.device,
+                    backbone.step_options(resolution),
                 ),
                 seeds,
                 shape,
@@ -193,13 +138,17 @@ def sample(
 
 
 def prepare_scheduler(
-    scheduler: Any, steps: int, at_first_sigma: bool = False, device: torch.device | str = "cpu"
+    scheduler: Any,
+    steps: int,
+    at_first_sigma: bool = False,
+    device: torch.device | str = "cpu",
+    options: StepOptions = no_options,
 ) -> Any:
     """A scheduler of the same settings, since some remember their past steps, before the first of
     ``steps``. ``at_first_sigma``: it is told that it begins there, and need not look for the first
-    timestep, which may come twice."""
+    timestep, which may come twice. ``options`` is what the stock pipeline gives it besides."""
     fresh = type(scheduler).from_config(scheduler.config)
-    fresh.set_timesteps(steps, device=device)
+    fresh.set_timesteps(steps, device=device, **options(steps))
     if at_first_sigma and hasattr(fresh, "set_begin_index"):
         fresh.set_begin_index(0)
     return fresh
@@ -229,7 +178,7 @@ def denoise(
     latents = _draw_noise(generators, shape).to(like.device, like.dtype)
     for mover in movers:
         latents = mover.begin(latents, generators, scheduler)
-    latents = latents * scheduler.init_noise_sigma
+    latents = latents * initial_spread(scheduler)
     # As stock pipelines call any scheduler: without noise where its share can be chosen
     known = inspect.signature(scheduler.step).parameters
     options = {"eta": 0.0, "generator": generators}
@@ -240,38 +189,61 @@ def denoise(
         for mover in movers:
             latents = mover.move(latents, number, t, scheduler)
         inputs = torch.cat([latents] * copies) if copies > 1 else latents
-        prediction = predict(scheduler.scale_model_input(inputs, t), t)
+        prediction = predict(scale_input(scheduler, inputs, t), t)
         latents, *estimate = scheduler.step(prediction, t, latents, **options, return_dict=False)
         if keep_estimate and estimate:
             latents = estimate[0]
     return latents
 
 
-def check_scheduler(scheduler: Any, at_first_sigma: bool = False) -> None:
+def initial_spread(scheduler: Any) -> Any:
+    """The spread of the first noise: 1 of a flow."""
+    return 1.0 if is_flow(scheduler) else scheduler.init_noise_sigma
+
+
+def scale_input(scheduler: Any, latents: Tensor, timestep: Tensor) -> Tensor:
+    """The latents as the denoiser is given them: these themselves of a flow."""
+    return latents if is_flow(scheduler) else scheduler.scale_model_input(latents, timestep)
+
+
+def check_scheduler(
+    scheduler: Any,
+    at_first_sigma: bool = False,
+    flow: bool = False,
+    options: StepOptions = no_options,
+) -> None:
     """Refuses, before anything is drawn, a scheduler that draws in no number of steps, one of flows
-    or of the way from images to noise, and one whose images would depend on more than their own
-    seeds. ``at_first_sigma`` as in `prepare_scheduler`. Raises ValueError."""
+    (``flow``: one of diffusion) or of the way from images to noise, and one whose images would
+    depend on more than their own seeds. ``at_first_sigma`` and ``options`` as in
+    `prepare_scheduler`. Raises ValueError."""
     name, config = type(scheduler).__name__, getattr(scheduler, "config", {})
+    cure = CURE.format(FLOWS if flow else DIFFUSION)
     by_flow = config.get("prediction_type") == "flow_prediction" or config.get("use_flow_sigmas")
-    if "FlowMatch" in name or by_flow:
-        how = " with these settings" if "FlowMatch" not in name else ""
+    if not flow and (is_flow(scheduler) or by_flow):
+        how = " with these settings" if not is_flow(scheduler) else ""
         raise ValueError(
             f"the scheduler {name}{how} is not one of diffusion, but of flows (SD3, FLUX): "
-            f"expected one that its text-to-image pipeline draws with; {CURE}"
+            f"expected one that its text-to-image pipeline draws with; {cure}"
+        )
+    if flow and (name != FLOWS or config.get("invert_sigmas")):
+        how = " with invert_sigmas" if name == FLOWS else ""
+        raise ValueError(
+            f"the scheduler {name}{how} is not the flow that this model was trained for: expected "
+            f"one that its text-to-image pipeline draws with; {cure}"
         )
     if name.endswith("InverseScheduler"):
         raise ValueError(
             f"the scheduler {name} goes from images to noise: expected one that its text-to-image "
-            f"pipeline draws with; {CURE}"
+            f"pipeline draws with; {cure}"
         )
     failure: Exception | None = None
     for steps in ANY_STEPS:
-        if (failure := _find_failure(scheduler, steps, at_first_sigma)) is None:
+        if (failure := _find_failure(scheduler, steps, at_first_sigma, options)) is None:
             return
     raise ValueError(
         f"the scheduler {name} cannot sample in any number of steps "
         f"({_explain(scheduler, failure)}): expected class and settings that its text-to-image "
-        f"pipeline draws with; {CURE}"
+        f"pipeline draws with; {cure}"
     ) from failure
 
 
@@ -279,16 +251,17 @@ def check_steps(backbone: BackboneConfigs, setting: str, steps: int) -> None:
     """Refuses a ``setting`` of that many ``steps`` where the backbone's scheduler cannot take them,
     and names the nearest number that it takes. Raises ValueError."""
     scheduler, first = backbone.scheduler, backbone.family.starts_at_first_sigma
-    failure = _find_failure(scheduler, steps, first)
+    options = backbone.step_options()
+    failure = _find_failure(scheduler, steps, first, options)
     if failure is None:
         return
-    fits = lambda count: _find_failure(scheduler, count, first) is None  # noqa: E731
-    known, cure = "", CURE
+    fits = lambda count: _find_failure(scheduler, count, first, options) is None  # noqa: E731
+    known, cure = "", CURE.format(FLOWS if is_flow(scheduler) else DIFFUSION)
     if (most := _find_most(fits, steps)) is not None:
-        known, cure = f": {most:,} are the most below that work", f"set {setting}={most}, or {CURE}"
+        known, cure = f": {most:,} are the most below that work", f"set {setting}={most}, or {cure}"
     elif (fewest := next(filter(fits, range(steps + 1, FEW_STEPS)), None)) is not None:
         known = f": {fewest:,} are the fewest that work"
-        cure = f"set {setting}={fewest}, or {CURE}"
+        cure = f"set {setting}={fewest}, or {cure}"
     raise ValueError(
         f"{setting}={steps}: the scheduler {type(scheduler).__name__} cannot sample in "
         f"{show_count(steps, 'step')}{known}; {cure}"
@@ -308,11 +281,13 @@ def _find_most(fits: Callable[[int], bool], steps: int) -> int | None:
     return low
 
 
-def _find_failure(scheduler: Any, steps: int, at_first_sigma: bool) -> Exception | None:
+def _find_failure(
+    scheduler: Any, steps: int, at_first_sigma: bool, options: StepOptions
+) -> Exception | None:
     """Why a toy cannot be drawn in ``steps``. Raises ValueError where no seed decides it."""
 
     def draw(seeds: Sequence[int]) -> Tensor:
-        started = prepare_scheduler(scheduler, steps, at_first_sigma)
+        started = prepare_scheduler(scheduler, steps, at_first_sigma, options=options)
         return denoise(started, seeds, (4, 4, 4), lambda inputs, _: inputs / 2)
 
     # What ignores the seeds draws from the global generator, which is put back
@@ -335,7 +310,9 @@ def _explain(scheduler: Any, failure: Exception | None) -> str:
     """Why a scheduler draws nothing, in words that need no look into diffusers."""
     if isinstance(failure, FloatingPointError):
         return str(failure)
-    needed = ("from_config", "set_timesteps", "scale_model_input", "step", "init_noise_sigma")
+    needed = ["from_config", "set_timesteps", "step"]
+    if not is_flow(scheduler):
+        needed += ["scale_model_input", "init_noise_sigma"]
     if missing := [name for name in needed if not hasattr(scheduler, name)]:
         return f"it has no {missing[0]}"
     known = ("model_output", "timestep", "sample", "generator", "return_dict")

@@ -113,9 +113,8 @@ class Probe:
         # Even steps through all timesteps, interleaved so that neighbouring images do not have
         # neighbouring ones
         spread = torch.arange(count) * 7 % count if count % 7 else torch.arange(count)
-        self.timesteps = (
-            ((spread + 0.5) * backbone.schedule.num_timesteps / count).long().to(latents.device)
-        )
+        levels = ((spread + 0.5) * backbone.schedule.num_timesteps / count).long()
+        self.timesteps = backbone.schedule.timesteps_at(levels).to(latents.device)
         self.noised, _ = backbone.schedule.add_noise(latents, noise, self.timesteps)
 
 

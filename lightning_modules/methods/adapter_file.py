@@ -265,7 +265,8 @@ def _read_settings(path: Path, name: str, card: Mapping[str, Any]) -> Run:
     }
     for section, settings in sections.items():
         pairs = (current(f"method.{section}.{key}", value) for key, value in settings.items())
-        values |= dict(pairs)
+        # What is a setting of the trainer today ended with the training
+        values |= {key: value for key, value in pairs if key.startswith("method.")}
     try:
         run = conf.replace(Run(), conf.literal(values), str(path))
     except conf.ConfigError as error:

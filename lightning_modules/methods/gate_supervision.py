@@ -23,23 +23,16 @@ def supervision_weight(config: Gate, done: float) -> float:
     return config.supervision_weight * annealing[config.supervision_anneal]
 
 
-def supervised_samples(config: Gate, timesteps: Tensor, num_timesteps: int) -> Tensor:
-    """Which samples are supervised, bool [B], by their ``timesteps`` [B] out of so many."""
-    noisier = timesteps >= num_timesteps / 2
-    rows = {"all": torch.ones_like(noisier), "noisier": noisier, "cleaner": ~noisier}
-    return rows[config.supervision_timesteps]
-
-
-def density_supervision(config: Gate, record: GateRecord, rows: Tensor) -> Tensor:
+def density_supervision(config: Gate, record: GateRecord) -> Tensor:
     """Mean over sites of `gate_density` with the binary gates that acted, over the tokens that are
-    read but BOS, for the samples ``rows`` [B]."""
+    read but BOS."""
     losses = []
     for site, gate in record.gates.items():
         types = record.token_types.get(site)
         counts = torch.ones_like(gate[:, 0], dtype=torch.bool) if types is None else types != BOS
         if site in record.masked_out:
             counts = counts & ~record.masked_out[site]
-        losses.append(gate_density(gate, config.supervision_density, counts & rows[:, None]))
+        losses.append(gate_density(gate, config.supervision_density, counts))
     return torch.stack(losses).mean()
 
 
@@ -49,12 +42,11 @@ def mask_supervision(
     sites: Sequence[Site],
     phrases: Sequence[Sequence[Phrase]],
     token_indices: Sequence[Sequence[list[int]]],
-    rows: Tensor,
 ) -> Tensor:
     """Mean over ``sites`` of `gate_mask_loss` with `gate_targets` (self-attention:
     `self_gate_targets`) for the phrases whose masks are known.
 
-    ``token_indices`` are those of the phrases' tokens, ``rows`` bool [B] the samples that count.
+    ``token_indices`` are those of the phrases' tokens.
     """
     losses = []
     masks = [[phrase.mask for phrase in sample] for sample in phrases]
@@ -73,5 +65,5 @@ def mask_supervision(
                 target, weight = self_gate_targets(masks, pixels)
             targets[key] = target.to(logits.device), weight.to(logits.device)
         target, weight = targets[key]
-        losses.append(gate_mask_loss(logits, target, weight * rows[:, None, None].to(weight)))
+        losses.append(gate_mask_loss(logits, target, weight))
     return torch.stack(losses).mean()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_modules.backbone.sampling import initial_spread, scale_input
 from losses.objectives.initial_noise import move_noise, noise_divergence
 
 if TYPE_CHECKING:
@@ -94,11 +95,11 @@ class NoiseSearch:
         rows = active.nonzero().flatten()
         looked, picked = batch.choose(rows)
         like = batch.text.hidden
-        latents = _apply(noise, moments).to(like.dtype) * self.scheduler.init_noise_sigma
-        inputs = self.scheduler.scale_model_input(latents, self.timestep)
+        latents = _apply(noise, moments).to(like.dtype) * initial_spread(self.scheduler)
+        inputs = scale_input(self.scheduler, latents, self.timestep)
         one = torch.ones(1, 1, 1, 1, device=noise.device)
-        scale = float(self.scheduler.scale_model_input(one, self.timestep))
-        scale *= float(self.scheduler.init_noise_sigma)
+        scale = float(scale_input(self.scheduler, one, self.timestep))
+        scale *= float(initial_spread(self.scheduler))
         seen = batch.differentiate(
             guidance.noise_reader, guidance.noise_weights, inputs, self.timestep, looked
         )

@@ -27,6 +27,7 @@ from conf.describe import show_count
 from datamodules.batch import Phrase
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.attention.hooks import has_hooks
+from lightning_modules.backbone.sampling import scale_input
 from lightning_modules.methods.guidance_steps import StepPlan, plan_steps
 from lightning_modules.methods.initial_noise import NoiseSearch
 from lightning_modules.methods.objective_inputs import (
@@ -333,7 +334,7 @@ class _Point:
         self.gradients = torch.zeros_like(latents, dtype=torch.float32)
         self.maps = list(batch.earlier)
         one = torch.ones(1, 1, 1, 1, device=latents.device)
-        self.scale = float(scheduler.scale_model_input(one, timestep))
+        self.scale = float(scale_input(scheduler, one, timestep))
 
     def evaluate(self, wanted: Tensor) -> None:
         """Losses and gradients of the images ``wanted`` [B] where they are not known. An image that
@@ -342,7 +343,7 @@ class _Point:
         if not len(rows):
             return
         looked, picked = self.batch.choose(rows)
-        inputs = self.scheduler.scale_model_input(self.latents, self.timestep)
+        inputs = scale_input(self.scheduler, self.latents, self.timestep)
         reader, weights = self.batch.plan.guidance.reader, self.batch.plan.guidance.weights
         seen = self.batch.differentiate(reader, weights, inputs, self.timestep, looked)
         for row, own in zip(looked.tolist(), seen.maps, strict=True):

@@ -39,7 +39,6 @@ from lightning_modules.methods.base import ImageStats, Method, Step, StepDraws, 
 from lightning_modules.methods.gate_supervision import (
     density_supervision,
     mask_supervision,
-    supervised_samples,
     supervision_weight,
 )
 from lightning_modules.methods.oracle_layout import find_layout
@@ -188,15 +187,13 @@ class MaskAttn(Method):
     def _supervision(self, step: Step, record: GateRecord) -> Tensor:
         """The loss that gives gates another reason to close."""
         gate = self.config.gate
-        num_timesteps = self.backbone.schedule.num_timesteps
-        rows = supervised_samples(gate, step.timesteps, num_timesteps)
         if step.maps is not None:
-            maps, present = step.maps.mean(), step.maps.present & rows[:, None]
+            maps, present = step.maps.mean(), step.maps.present
             return weighted_sum(separate_enhance_terms(maps, present, self.config.separate))
         if gate.supervision == "density":
-            return density_supervision(gate, record, rows)
+            return density_supervision(gate, record)
         sites = self.gates.sites
-        return mask_supervision(gate, record, sites, step.phrases, step.token_indices, rows)
+        return mask_supervision(gate, record, sites, step.phrases, step.token_indices)
 
     def callbacks(self, dataset: Any, every: int, tracker: SeedRun | None) -> list[L.Callback]:
         """As `Method`'s: counts of gates under ``gates/``, and their pictures."""

@@ -46,8 +46,6 @@ class MCGM(BreakAScene):
 
     def extra_modules(self) -> dict[str, nn.Module]:
         settings, backbone = self.config.masks, self.backbone
-        # Where the noisy image still leaves the layout open
-        self.high_noise_only = settings.timesteps == "noisier"
         side = max(round(self.resolution / backbone.vae_scale_factor), 1)
         width = self.cross_sites[0].context
         encoder = MaskEncoder(
@@ -159,9 +157,10 @@ class MCGM(BreakAScene):
         """As `Method`'s; samples without masks, and class images, see all timesteps: there is no
         layout to be open for."""
         noise, timesteps = super().draw(latents, draws, stream)
-        count, last = len(latents), self.backbone.schedule.num_timesteps
+        count, sampling = len(latents), self.recipe.timesteps
+        sampling = "uniform" if sampling == "high_noise" else sampling
         generator = draws.generator(ALL_TIMESTEPS + stream)
-        anywhere = draws.integers(count, (0, last), generator).to(timesteps)
+        anywhere = self.draw_timesteps(sampling, count, draws, generator).to(timesteps)
         blank = [True] * count if stream else self._blank_samples(draws, count)
         return noise, torch.where(torch.tensor(blank).to(latents.device), anywhere, timesteps)
 

@@ -67,13 +67,12 @@ class ProjectionTraining(SecondStep, Method):
         self.adapter = TrainedWeights(
             backbone.denoiser, config.weights.trainable, self.cross_sites, config.weights.rank
         )
-        self.high_noise_only = self.settings.timesteps == "noisier"
         self.install()
 
     @property
     def settings(self) -> Any:
-        """The method's own section; of each such method it has ``inputs``, ``timesteps``,
-        ``objects``, ``distillation_…`` and ``test_time``."""
+        """The method's own section; of each such method it has ``inputs``, ``objects``,
+        ``distillation_…`` and ``test_time``."""
         return getattr(self.config, self.section)
 
     @classmethod

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning as L
@@ -26,6 +27,7 @@ from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.text import TextCondition
 from lightning_modules.methods.mask_targets import TokenMasks
 from lightning_modules.methods.optimizers import Group, build_optimizer, lr_multiplier
+from lightning_modules.methods.timestep_sampling import draw_levels
 from lightning_modules.training import distributed
 from losses.denoising import denoising_loss
 
@@ -95,11 +97,6 @@ class StepDraws:
         """Normal numbers [count, *shape] of this process's samples, float32 on the CPU."""
         return self.local_shard(lambda n: torch.randn(n, *shape, generator=generator), count)
 
-    def integers(self, count: int, bounds: tuple[int, int], generator: torch.Generator) -> Tensor:
-        """Whole numbers [count] of this process's samples, from the first of ``bounds`` up to, and
-        without, the second."""
-        return self.local_shard(lambda n: torch.randint(*bounds, (n,), generator=generator), count)
-
     def uniform(self, count: int, generator: torch.Generator) -> Tensor:
         """Numbers [count] in [0, 1) of this process's samples."""
         return self.local_shard(lambda n: torch.rand(n, generator=generator), count)
@@ -153,8 +150,6 @@ class TrainingStep(L.LightningModule):
     adapter: nn.Module
     # Whether a step may leave trained parameters without a gradient
     find_unused_parameters = False
-    # Whether training sees the noisier half of the timesteps only
-    high_noise_only = False
     # Whether latents are drawn from the autoencoder's posterior, or its mode
     samples_posterior = False
 
@@ -235,12 +230,20 @@ class TrainingStep(L.LightningModule):
         return mode + spread * noise.to(mode)
 
     def draw(self, latents: Tensor, draws: StepDraws, stream: int = 0) -> tuple[Tensor, Tensor]:
-        """(noise like ``latents``, timesteps [B], uniform over those of training)."""
-        generator, last = draws.generator(stream), self.backbone.schedule.num_timesteps
+        """(noise like ``latents``, timesteps [B], drawn as ``trainer.timesteps`` says)."""
+        generator = draws.generator(stream)
         noise = draws.normal(len(latents), latents.shape[1:], generator)
-        first = last // 2 if self.high_noise_only else 0
-        timesteps = draws.integers(len(latents), (first, last), generator)
+        timesteps = self.draw_timesteps(self.recipe.timesteps, len(latents), draws, generator)
         return noise.to(latents), timesteps.to(latents.device)
+
+    def draw_timesteps(
+        self, sampling: str, count: int, draws: StepDraws, generator: torch.Generator
+    ) -> Tensor:
+        """Timesteps [count] of this process's samples, by ``sampling``, one of
+        `timestep_sampling.SAMPLINGS`."""
+        schedule = self.backbone.schedule
+        draw = partial(draw_levels, sampling, schedule.num_timesteps, generator)
+        return schedule.timesteps_at(draws.local_shard(draw, count))
 
     def _encode(self, batch: Batch) -> TextCondition:
         """The encoded captions. A dropped one is what guidance takes for no prompt."""

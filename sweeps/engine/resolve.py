@@ -150,10 +150,12 @@ def override_levels(sweep: Sweep, config: schema.Sweep, keys: Sequence[str]) -> 
 
     def override(settings: Mapping[str, Any]) -> dict[str, Any]:
         kept = {k: value for k, value in settings.items() if not f"{k}.".startswith(replaced)}
+        set_by_files = conf.given_keys([], {}, kept)
         inside = [
             key
             for key in keys
-            if key != "method" and any(key == k or key.startswith(f"{k}.") for k in kept)
+            if key != "method"
+            and (key in set_by_files or any(key == k or key.startswith(f"{k}.") for k in kept))
         ]
         return kept | {key: conf.lookup(config, key) for key in inside}
 

@@ -159,7 +159,10 @@ def test_released_presets_differ_from_sound_ones_in_nothing_that_trains() -> Non
     for name in ("maskattn", "mcgm", "separate_enhance"):
         sound, released = settings[name, "sound"], settings[name, "released"]
         assert sound.method.name == released.method.name == name and sound.method != released.method
-        assert sound.trainer == released.trainer and sound.method.weights == released.method.weights
+        alike = dataclasses.replace(released.trainer, timesteps=sound.trainer.timesteps)
+        assert sound.trainer == alike and sound.method.weights == released.method.weights
+        noisier = "uniform" if name == "maskattn" else "high_noise"
+        assert (sound.trainer.timesteps, released.trainer.timesteps) == (noisier, "uniform")
     assert settings["mcgm", "released"].method.masks.mask_scope == "everywhere"
     assert settings["maskattn", "released"].method.gate.bias == 0
 
@@ -173,6 +176,11 @@ def test_the_command_line_goes_over_what_levels_stand_for() -> None:
     assert steps == {7} and changed["mcgm"].trainer.lr == 2e-3
     gate = changed["maskattn"].method.gate
     assert (gate.threshold, gate.supervision) == (0.4, "masks")
+    sampled = {name: run.trainer.timesteps for name, run in runs(methods).items()}
+    assert (sampled["mcgm"], sampled["break_a_scene"]) == ("high_noise", "uniform")
+    asked = runs(methods, "trainer.timesteps=logit_normal").values()
+    trained = {run.trainer.timesteps for run in asked if run.method.name != "untouched"}
+    assert trained == {"logit_normal"}
     named = {run.trainer.lr for run in runs(methods, "trainer=paper512").values()}
     assert named == {conf.load(["trainer=paper512"]).trainer.lr}
     with pytest.raises(PlanError, match="each level of recipe is a method of its own"):

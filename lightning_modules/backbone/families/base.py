@@ -33,6 +33,7 @@ class Family(ABC):
     starts_at_first_sigma = False
     keeps_single_estimate = False
     learns_variance = False  # Whether the denoiser may predict a variance, which is left out
+    is_flow = False  # Whether it predicts the velocity of a flow (SD3, FLUX)
 
     def __init__(self, pipeline: Any) -> None:
         self.pipeline = pipeline
@@ -74,6 +75,13 @@ class Family(ABC):
                 f"{source!r} has {name}={value}, not what a {self.label} pipeline draws from text "
                 f"with: expected {expected}"
             )
+
+    def step_options(
+        self, scheduler: Any, steps: int, latent_size: tuple[int, int, int]
+    ) -> dict[str, Any]:
+        """What the stock pipeline gives the scheduler's ``set_timesteps`` beside so many steps, for
+        latents of this size."""
+        return {}
 
     def is_guided(self, guidance: float) -> bool:
         """Whether both halves of classifier-free guidance are computed: a guidance-distilled UNet

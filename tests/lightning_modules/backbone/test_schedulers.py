@@ -20,14 +20,15 @@ from conf import load as conf
 from conf.schema import Run
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import (
-    NoiseSchedule,
     check_scheduler,
     check_steps,
     denoise,
     initial_noise,
+    no_options,
     prepare_scheduler,
     sample,
 )
+from lightning_modules.backbone.schedules import NoiseSchedule
 from lightning_modules.training.checks import check_backbone
 
 # Class and settings; "stochastic" ones draw noise in their steps
@@ -370,7 +371,9 @@ def check_any_steps(name: str, counts: list[int]) -> list[int]:
     except ImportError as error:
         pytest.skip(str(error).strip().splitlines()[0])
     family = SimpleNamespace(starts_at_first_sigma=False)
-    backbone: Any = SimpleNamespace(scheduler=scheduler, family=family)
+    backbone: Any = SimpleNamespace(
+        scheduler=scheduler, family=family, step_options=lambda: no_options
+    )
     taken = []
     try:
         check_scheduler(scheduler)

@@ -17,7 +17,6 @@ from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 from lightning_modules.methods.gate_supervision import (
     density_supervision,
     mask_supervision,
-    supervised_samples,
     supervision_weight,
 )
 from losses.gates import gate_density
@@ -25,7 +24,6 @@ from losses.gates import gate_density
 FINE = Site("a.attn2", "high", "encoder", 4, 8, 2, 6)
 COARSE = Site("b.attn2", "mid", "encoder", 2, 8, 2, 6)
 SELF = Site("a.attn1", "high", "encoder", 4, 8, 2, 8, "self")
-ALL = torch.tensor([True, True])
 
 
 def phrase(rows: slice, columns: slice, size: int = 8) -> Phrase:
@@ -57,18 +55,6 @@ def test_the_weight_falls_over_training(anneal: str, expected: list[float]):
     config = Gate(supervision="density", supervision_weight=2.0, supervision_anneal=anneal)
     assert [supervision_weight(config, done) for done in (0, 0.25, 0.5, 1)] == pytest.approx(
         expected, abs=1e-12
-    )
-
-
-@pytest.mark.parametrize(
-    ("which", "expected"),
-    [("all", [0, 499, 500, 999]), ("noisier", [500, 999]), ("cleaner", [0, 499])],
-)
-def test_the_halves_of_the_timesteps(which: str, expected: list[int]):
-    timesteps = torch.tensor([0, 499, 500, 999])
-    assert (
-        timesteps[supervised_samples(Gate(supervision_timesteps=which), timesteps, 1000)].tolist()
-        == expected
     )
 
 
@@ -108,7 +94,7 @@ def test_density_is_counted_over_all_tokens_but_bos_and_is_the_mean_over_sites()
             for name in ("a.attn2", "b.attn2")
         ]
     ).mean()
-    signal = density_supervision(Gate(supervision_density=0.3), record, ALL)
+    signal = density_supervision(Gate(supervision_density=0.3), record)
     assert torch.allclose(signal, expected)
     signal.backward()
     for logits in record.logits.values():
@@ -122,19 +108,7 @@ def test_density_is_counted_over_all_tokens_but_bos_and_is_the_mean_over_sites()
 def test_density_of_self_attention_counts_every_location():
     record = recorded(sites=(SELF,))
     expected = gate_density(record.gates["a.attn1"], 0.3)
-    assert torch.equal(density_supervision(Gate(supervision_density=0.3), record, ALL), expected)
-
-
-def test_density_acts_on_the_chosen_samples_alone():
-    record = recorded()
-    one = density_supervision(Gate(supervision_density=0.3), record, torch.tensor([False, True]))
-    one.backward()
-    for logits in record.logits.values():
-        assert logits.grad is not None and not logits.grad[0].any() and bool(logits.grad[1].any())
-    assert (
-        density_supervision(Gate(supervision_density=0.3), record, torch.tensor([False, False]))
-        == 0
-    )
+    assert torch.equal(density_supervision(Gate(supervision_density=0.3), record), expected)
 
 
 # --- masks --------------------------------------------------------------------------------
@@ -146,7 +120,6 @@ def naive_mask_signal(
     sites: list[Site],
     phrases: list[list[Phrase]],
     positions: list[list[list[int]]],
-    rows: Tensor,
 ) -> Tensor:
     """Sample by sample, token by token, location by location, in float64; masks are those of blocks
     that a location covers."""
@@ -158,11 +131,7 @@ def naive_mask_signal(
         for b in range(batch):
             masks = [block_mask(p.mask, site.resolution) for p in phrases[b]]
             if site.kind == "self":
-                terms.append(
-                    naive_self(logits[b], masks)
-                    if rows[b]
-                    else torch.zeros((), dtype=torch.float64)
-                )
+                terms.append(naive_self(logits[b], masks))
                 continue
             owned = {t for at in positions[b] for t in at}
             parts = []  # (weight of a token, its loss: mean of inside and outside)
@@ -182,7 +151,7 @@ def naive_mask_signal(
                 for t in at:
                     p = logits[b, :, t].sigmoid()
                     parts.append(-(p[inside].log().mean() + (1 - p[outside]).log().mean()) / 2)
-            if not parts or not rows[b]:
+            if not parts:
                 terms.append(torch.zeros((), dtype=torch.float64))
                 continue
             free = [t for t in range(tokens) if t not in owned]
@@ -248,16 +217,12 @@ def test_masks_ask_for_what_a_naive_loop_asks_for(case: str, kind: str):
     phrases, positions = CASES[case]
     record = recorded()
     config = Gate(supervision="masks", supervision_target=kind)
-    signal = mask_supervision(config, record, [FINE, COARSE], phrases, positions, ALL)
-    expected = naive_mask_signal(kind, record, [FINE, COARSE], phrases, positions, ALL)
+    signal = mask_supervision(config, record, [FINE, COARSE], phrases, positions)
+    expected = naive_mask_signal(kind, record, [FINE, COARSE], phrases, positions)
     assert float(signal) == pytest.approx(float(expected), rel=1e-5, abs=1e-9)
     assert (float(signal) == 0) == (
         case == "nothing at all" or (case, kind) == ("one object", "others")
     )
-    for rows in (torch.tensor([True, False]), torch.tensor([False, False])):
-        one = mask_supervision(config, record, [FINE, COARSE], phrases, positions, rows)
-        expected = naive_mask_signal(kind, record, [FINE, COARSE], phrases, positions, rows)
-        assert float(one) == pytest.approx(float(expected), rel=1e-5, abs=1e-9)
 
 
 def directions(kind: str, phrases: list[Phrase], positions: list[list[int]]) -> Tensor:
@@ -265,7 +230,7 @@ def directions(kind: str, phrases: list[Phrase], positions: list[list[int]]) -> 
     leaves alone."""
     record = recorded(batch=1, sites=(FINE,))
     mask_supervision(
-        Gate(supervision_target=kind), record, [FINE], [phrases], [positions], ALL[:1]
+        Gate(supervision_target=kind), record, [FINE], [phrases], [positions]
     ).backward()
     grad = record.logits["a.attn2"].grad
     assert grad is not None
@@ -299,7 +264,7 @@ def test_inside_and_outside_count_alike_whatever_their_size():
     record = GateRecord(live=True)
     record.logits["a.attn2"] = torch.zeros(1, 16, 5, requires_grad=True)
     small = phrase(slice(0, 2), slice(0, 2))  # one location of sixteen
-    mask_supervision(Gate(), record, [FINE], [[small]], [[[1, 2]]], ALL[:1]).backward()
+    mask_supervision(Gate(), record, [FINE], [[small]], [[[1, 2]]]).backward()
     grad = record.logits["a.attn2"].grad
     assert grad is not None
     assert (
@@ -317,11 +282,11 @@ def test_masks_keep_locations_of_different_objects_apart_in_self_attention(case:
     record = recorded(sites=(FINE, SELF))
     for chosen in ([SELF], [FINE, SELF]):
         signal = mask_supervision(
-            Gate(supervision_target="own"), record, chosen, phrases, positions, ALL
+            Gate(supervision_target="own"), record, chosen, phrases, positions
         )
-        expected = naive_mask_signal("own", record, chosen, phrases, positions, ALL)
+        expected = naive_mask_signal("own", record, chosen, phrases, positions)
         assert float(signal) == pytest.approx(float(expected), rel=1e-5, abs=1e-9)
-    alone = mask_supervision(Gate(), record, [SELF], phrases, positions, ALL)
+    alone = mask_supervision(Gate(), record, [SELF], phrases, positions)
     assert (float(alone) == 0) == (case in ("one object", "nothing at all", "everywhere")), (
         "two objects, and apart"
     )

@@ -413,9 +413,10 @@ def test_blank_samples_leave_the_mask_loss_alone(
     assert torch.allclose(loss, logged["train/denoising"] + 0.01 * logged["train/attention"])
 
 
-@pytest.mark.parametrize(("which", "first"), [("noisier", 500), ("all", 0)])
+@pytest.mark.parametrize(("which", "first"), [("high_noise", 500), ("uniform", 0)])
 def test_timesteps_are_those_of_the_noisier_half_or_all(embedded: Backbone, which: str, first: int):
-    method, drawn = mcgm(embedded, timesteps=which), []
+    method, drawn = mcgm(embedded), []
+    method.recipe.timesteps = which
     for number in range(100):
         drawn.append(method.draw(LATENTS, draws(method, number))[1])
     found = torch.cat(drawn)
@@ -424,6 +425,7 @@ def test_timesteps_are_those_of_the_noisier_half_or_all(embedded: Backbone, whic
 
 def test_samples_without_masks_and_class_images_see_all_timesteps(embedded: Backbone):
     method = mcgm(embedded, dropout=0.5)
+    method.recipe.timesteps = "high_noise"
     blank, masked, others = [], [], []
     for number in range(100):
         own = draws(method, number)

@@ -311,7 +311,7 @@ def test_published_settings(mode: str):
     assert (separate.separate_weight, separate.enhance_weight) == (1.0, 0.5)
     assert separate.distillation_weight == {"large": 0.5}.get(mode, 0.0)
     assert (separate.kernel, separate.sigma, separate.heads) == (3, 0.5, "each")
-    assert (separate.inputs, separate.timesteps) == ("noise", "all")
+    assert (separate.inputs, recipe.timesteps) == ("noise", "uniform")
     evaluation = config.evaluation
     assert (evaluation.steps, evaluation.guidance, evaluation.noise_seeds) == (50, 6.0, 64)
 

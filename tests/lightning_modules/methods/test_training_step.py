@@ -15,8 +15,8 @@ def test_processes_draw_the_rows_of_the_global_batch():
     one, several = StepDraws(3, 7), [StepDraws(3, 7, (rank, 3)) for rank in range(3)]
     drawn = [draws.normal(2, (4,), draws.generator(0)) for draws in several]
     assert torch.equal(torch.cat(drawn), one.normal(6, (4,), one.generator(0)))
-    drawn = [draws.integers(2, (10, 20), draws.generator(1)) for draws in several]
-    assert torch.equal(torch.cat(drawn), one.integers(6, (10, 20), one.generator(1)))
+    drawn = [draws.uniform(2, draws.generator(1)) for draws in several]
+    assert torch.equal(torch.cat(drawn), one.uniform(6, one.generator(1)))
 
 
 def test_steps_seeds_and_streams_draw_apart():

@@ -40,7 +40,7 @@ CASES: dict[str, dict[str, Any]] = {
     "maskattn": {
         "method.gate.protect": "specials",
         "method.gate.supervision": "masks",
-        "method.gate.supervision_timesteps": "noisier",
+        "trainer.timesteps": "high_noise",
         "evaluation.batch": 2,
     },
     "separate_enhance": {

@@ -26,7 +26,6 @@ from sweeps.engine.scales import is_logarithmic, make_scale
 from sweeps.engine.space import SearchSpace
 from sweeps.sweep import Factor, Metric, Sweep
 
-SUPERVISION, TIMESTEPS = "method.gate.supervision", "method.gate.supervision_timesteps"
 KERNEL, SIGMA = "method.separate.kernel", "method.separate.sigma"
 MODE, KEEP, THRESHOLD = "method.gate.mode", "method.gate.keep", "method.gate.threshold"
 
@@ -141,7 +140,7 @@ def test_samplers_learn_from_candidates_of_different_factors(tmp_path: Path, sam
 
 
 @pytest.mark.parametrize(
-    ("sweep", "cells"), [(gating_mode.SWEEP, 4), (gate_signal.SWEEP, 6), (mask_encoder.SWEEP, 9)]
+    ("sweep", "cells"), [(gating_mode.SWEEP, 4), (gate_signal.SWEEP, 7), (mask_encoder.SWEEP, 9)]
 )
 def test_what_a_sweep_leaves_out_is_never_proposed_and_a_search_ends(
     tmp_path: Path, sweep: Sweep, cells: int
