@@ -222,6 +222,10 @@ class Evaluation:
     guider: str = "cfg"
     # Numbers that it takes, e.g. {eta: 0, adaptive_projected_guidance_momentum: -0.5}
     guider_options: dict[str, float] = field(default_factory=dict)
+    # While drawing: Lightning's precision; auto: bf16-mixed on a CPU that computes in bfloat16
+    precision: str = embedded(
+        "backbone", choice("auto", "32-true", "bf16-mixed"), elsewhere="32-true"
+    )
     # Images per sampling batch
     batch: int = number(16, minimum=1, maximum=65_536)
     # Measures success: judge, none, a model's hub id or folder, or a .jsonl of detections

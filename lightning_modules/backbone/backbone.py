@@ -32,6 +32,7 @@ class Backbone(BackboneConfigs):
         super().__init__(pipeline, source, revision)
         self.text = TextEncoders(self.family)
         self.guider = Guider()
+        self.precision = "32-true"
         self.autoencoder = Autoencoder(self.vae, self.denoiser, self.family.standardizes_latents)
         for module in (self.denoiser, self.vae, *self.text.encoders):
             module.requires_grad_(False).eval()

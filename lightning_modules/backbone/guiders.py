@@ -5,20 +5,15 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from conf.guiders import DEFAULT, GUIDERS
 
-if TYPE_CHECKING:
-    from conf.schema import Evaluation
-    from lightning_modules.backbone.backbone import Backbone
-
-__all__ = ["Guider", "guided_by"]
+__all__ = ["Guider"]
 
 # Unconditional and conditional prediction, both [B, C, h, w], at a timestep -> what the scheduler
 # is given
@@ -73,14 +68,3 @@ class Guider:
             return kind(guidance_scale=scale, **self.options)
         finally:
             guider_utils.logger.setLevel(level)
-
-
-@contextmanager
-def guided_by(backbone: Backbone, evaluation: Evaluation) -> Iterator[None]:
-    """Inside the block images are drawn as ``evaluation`` says."""
-    before = backbone.guider
-    backbone.guider = Guider(evaluation.guider, dict(evaluation.guider_options))
-    try:
-        yield
-    finally:
-        backbone.guider = before

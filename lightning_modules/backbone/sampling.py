@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
 from conf.describe import show_count
+from lightning_modules.backbone.guiders import Guider
+from lightning_modules.backbone.precision import resolve_precision
 from lightning_modules.backbone.schedules import is_flow
 
 if TYPE_CHECKING:
+    from conf.schema import Evaluation
     from lightning_modules.backbone.backbone import Backbone
     from lightning_modules.backbone.configs import BackboneConfigs
     from lightning_modules.backbone.text import TextCondition
@@ -61,6 +65,18 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     return _draw_noise(_seed_rows(seeds), shape)
 
 
+@contextmanager
+def sampling_as(backbone: Backbone, evaluation: Evaluation) -> Iterator[None]:
+    """Inside the block images are drawn with the guider and in the precision of ``evaluation``."""
+    before = backbone.guider, backbone.precision
+    backbone.guider = Guider(evaluation.guider, dict(evaluation.guider_options))
+    backbone.precision = resolve_precision(evaluation, backbone.device.type, backbone.dtype)
+    try:
+        yield
+    finally:
+        backbone.guider, backbone.precision = before
+
+
 @torch.no_grad()
 def sample(
     backbone: Backbone,
@@ -104,7 +120,11 @@ def sample(
 
             def predict(inputs: Tensor, t: Tensor) -> Tensor:
                 timesteps = t.expand(len(inputs))
-                prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
+                with torch.autocast(
+                    inputs.device.type, torch.bfloat16, enabled=backbone.precision == "bf16-mixed"
+                ):
+                    prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
+                prediction = prediction.to(inputs.dtype)
                 if not guided:
                     return prediction
                 unconditional, conditional = prediction.chunk(2)

@@ -16,7 +16,7 @@ from lightning_modules.attention import nearest, select
 from lightning_modules.attention.capture import Capture, CapturedMaps
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.attention.word_maps import WORD, draw_with_maps
-from lightning_modules.backbone.guiders import guided_by
+from lightning_modules.backbone.sampling import sampling_as
 from lightning_modules.evaluation.cost import measure_costs
 from lightning_modules.evaluation.figures import draw_maps
 from lightning_modules.evaluation.heatmaps import draw_sheet, measure_phrases, summarize
@@ -71,11 +71,11 @@ def diagnose(
             columns[key] = [by_index.get(p.index) if p.split == split else None for p in prompts]
         probe.draw(folder)
         if method.trains or not methods()[method.name].learns_with:
-            with guided_by(method.backbone, evaluation):
+            with sampling_as(method.backbone, evaluation):
                 draw_heatmaps(method, datamodule, evaluation, prompts, folder)
     if evaluation.costs:
         objects = find_objects(datamodule, prompts) if method.takes_objects else None
-        with guided_by(method.backbone, evaluation):
+        with sampling_as(method.backbone, evaluation):
             values |= measure_costs(method, adapter, prompts, evaluation, objects)
     return Diagnosis(values, columns)
 

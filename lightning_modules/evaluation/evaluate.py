@@ -22,7 +22,7 @@ from conf.files import create_folder, write_atomically
 from conf.schema import Evaluation, Run
 from conf.spec import metrics
 from datamodules.loading import ranks, share
-from lightning_modules.backbone.guiders import guided_by
+from lightning_modules.backbone.sampling import sampling_as
 from lightning_modules.evaluation.diagnostics import Diagnosis, diagnose
 from lightning_modules.evaluation.images import ImageStore, image_facts, image_keys
 from lightning_modules.evaluation.mask_adherence import mask_guidance, target_masks
@@ -166,7 +166,7 @@ def draw(
     facts = image_facts(config, trained, told is not None)
     keys = image_keys(prompts, told, objects)
     images = ImageStore(Path(config.output) / "images", facts, keys)
-    with guided_by(method.backbone, evaluation):
+    with sampling_as(method.backbone, evaluation):
         draw_missing(method, prompts, evaluation, images, emit, told, objects)
     return images
 

@@ -25,13 +25,15 @@ from torch import Tensor
 
 from conf import load as conf
 from conf.describe import show_count
+from conf.devices import runs_on_cpu
 from conf.files import DiskFull, drop, read_json, to_json, write_atomically
 from conf.guiders import guider_facts
-from conf.schema import Run
+from conf.schema import Evaluation, Run
 from conf.seeds import training_seeds
 from conf.spec import methods, metrics
 from datamodules.batch import Phrase
 from datamodules.formats.images import check_image
+from lightning_modules.backbone.precision import resolve_precision
 from lightning_modules.evaluation.plan import Prompt
 from lightning_modules.training.contents import shipped_digests
 from lightning_modules.training.keys import backbone_facts, method_facts, sampling_code
@@ -69,7 +71,8 @@ def image_facts(config: Run, trained: str | None, guided: bool = False) -> dict[
         "sampling": {
             key: getattr(evaluation, key) for key in ("steps", "guidance", "image_format", *told)
         }
-        | guider_facts(evaluation),
+        | guider_facts(evaluation)
+        | _precision_facts(config, evaluation),
         **({"drawn with": shipped} if shipped else {}),
     }
 
@@ -91,6 +94,12 @@ def image_keys(
             facts["objects"] = [(phrase.start, phrase.end) for phrase in objects[i]]
         keys.append(_digest(facts))
     return keys
+
+
+def _precision_facts(config: Run, evaluation: Evaluation) -> dict[str, str]:
+    device = "cpu" if runs_on_cpu(config.trainer.accelerator) else "gpu"
+    precision = resolve_precision(evaluation, device, getattr(torch, config.backbone.dtype))
+    return {} if precision == "32-true" else {"precision": precision}
 
 
 def _digest(facts: Any) -> str:

@@ -91,8 +91,11 @@ def arithmetic() -> dict[str, Any]:
     torch = sys.modules.get("torch")
     if torch is None:
         return {}
+    from lightning_modules.backbone.precision import cpu_has_bfloat16
+
     parts = [
-        f"CPU {torch.backends.cpu.get_cpu_capability()}",
+        f"CPU {torch.backends.cpu.get_cpu_capability()}"
+        f"{' with bfloat16' if cpu_has_bfloat16() else ''}",
         f"matmul {torch.get_float32_matmul_precision()}",
     ]
     if torch.are_deterministic_algorithms_enabled():

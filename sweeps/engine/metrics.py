@@ -115,6 +115,7 @@ def describe_evaluation(evaluation: Evaluation, varied: Collection[str] = ()) ->
         f"{noises}, "
         f"{show_count(e.steps, 'sampler step')}, guidance {e.guidance:g}"
         f"{f' by {e.guider}' if is_own(e) else ''}"
+        f"{'' if e.precision == '32-true' else f', precision {e.precision}'}"
     ]
     if e.detector != "none":
         parts.append(f"success by {name(e.detector)}")

@@ -11,7 +11,8 @@ from torch import Tensor
 from conf.guiders import GUIDERS, REFUSED
 from conf.schema import Evaluation, Run
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.backbone.guiders import Guider, guided_by
+from lightning_modules.backbone.guiders import Guider
+from lightning_modules.backbone.sampling import sampling_as
 from lightning_modules.backbone.sampling import initial_noise, prepare_scheduler, sample
 from lightning_modules.evaluation.images import image_facts
 from lightning_modules.training.checks import check
@@ -25,7 +26,9 @@ CASES["tangential"] = {"start": 0.3, "guidance_rescale": 0.5}
 
 
 def evaluation(name: str, scale: float = 4.0, **options: float) -> Evaluation:
-    return Evaluation(guider=name, guider_options=options, guidance=scale)
+    return Evaluation(
+        guider=name, guider_options=options, guidance=scale, precision="32-true"
+    )
 
 
 def draw(backbone: Backbone, rows: slice = slice(None), batch: int = 2) -> Tensor:
@@ -59,7 +62,7 @@ def draw_by_diffusers(backbone: Backbone, name: str, options: dict[str, float]) 
 @pytest.mark.parametrize("name", [*CASES])
 def test_images_are_those_of_diffusers_guider(name: str, sd1: Backbone) -> None:
     plain = draw(sd1)
-    with guided_by(sd1, evaluation(name, **CASES[name])):
+    with sampling_as(sd1, evaluation(name, **CASES[name])):
         images = draw(sd1)
         single = torch.cat([draw(sd1, slice(row, row + 1), 1) for row in range(2)])
     expected = draw_by_diffusers(sd1, name, CASES[name])
@@ -78,7 +81,7 @@ def test_a_plain_guider_is_the_formula_bit_for_bit() -> None:
 
 
 def test_a_momentum_begins_with_each_batch(sd1: Backbone) -> None:
-    with guided_by(sd1, evaluation("apg", **CASES["apg"])):
+    with sampling_as(sd1, evaluation("apg", **CASES["apg"])):
         assert torch.equal(draw(sd1), draw(sd1))
 
 

@@ -190,7 +190,9 @@ class Perfect(SimpleNamespace):
     def __init__(self, world: Any, config: Evaluation, takes_masks: bool) -> None:
         prompts = plan(world, config, 0)
         images = dict(zip([p.noise for p in prompts], real(world, prompts), strict=True))
-        backbone = SimpleNamespace(device="cpu", guider=None)
+        backbone = SimpleNamespace(
+            device=torch.device("cpu"), dtype=torch.float32, guider=None, precision="32-true"
+        )
         super().__init__(
             takes_masks=takes_masks,
             takes_objects=False,
