@@ -1,5 +1,6 @@
-"""How both halves of classifier-free guidance are joined (``evaluation.guider``): those guiders of
-diffusers that are arithmetic on the two predictions, with the options that they have."""
+"""How both halves of classifier-free guidance are joined (``evaluation.guider``): by guiders of
+diffusers that are arithmetic on the two predictions, with the options that they have there, or with
+a third pass of weakened self-attention."""
 
 from __future__ import annotations
 
@@ -19,11 +20,28 @@ COMMON = ("guidance_rescale", "start", "stop")
 APG = tuple(f"adaptive_projected_guidance_{part}" for part in ("momentum", "rescale"))
 
 
+class Weakening(NamedTuple):
+    """A third pass, of the conditional half with weakened self-attention, that guidance leads away
+    from: the option that says how strongly, with its default, those between which shares of the
+    sampler's steps, with theirs, and the option of its own."""
+
+    scale: tuple[str, float]
+    start: tuple[str, float]
+    stop: tuple[str, float]
+    sigma: str = ""
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        names = (self.scale[0], self.start[0], self.stop[0], self.sigma)
+        return tuple(filter(None, names))
+
+
 class GuiderSpec(NamedTuple):
-    """The class in ``diffusers.guiders``, and its options, numbers all."""
+    """The class in ``diffusers.guiders``, and its options, numbers all; or a third pass of ours."""
 
     kind: str
     options: tuple[str, ...] = COMMON
+    weakening: Weakening | None = None
 
 
 GUIDERS = {
@@ -40,13 +58,22 @@ GUIDERS = {
     "tangential": GuiderSpec("TangentialClassifierFreeGuidance"),
     "magnitude_aware": GuiderSpec("MagnitudeAwareGuidance", ("alpha", *COMMON)),
 }
-# A third pass has layers changed, which gates, captures and tokens act in, too
-LAYERS = "it changes layers of the denoiser, where methods act themselves"
+# Those with a third pass are computed here: diffusers' own replace processors, in which methods act.
+# Options are called as there, numbers are the papers' (for slg those of SD3.5)
+for _name, _prefix, _scale, _start, _stop, _sigma in (
+    ("pag", "perturbed_guidance", 3.0, 0.0, 1.0, ""),
+    ("seg", "seg_guidance", 3.0, 0.0, 1.0, "seg_blur_sigma"),
+    ("slg", "skip_layer_guidance", 2.8, 0.01, 0.2, ""),
+):
+    _weakening = Weakening(
+        (f"{_prefix}_scale", _scale),
+        (f"{_prefix}_start", _start),
+        (f"{_prefix}_stop", _stop),
+        _sigma,
+    )
+    GUIDERS[_name] = GuiderSpec("", _weakening.options, _weakening)
 REFUSED = {
-    "pag": LAYERS,
-    "slg": LAYERS,
-    "seg": f"{LAYERS}, and diffusers' own changes nothing",
-    "auto": LAYERS,
+    "auto": "it chooses its layers for each model by hand",
     "frequency_decoupled": "it needs kornia, which is no dependency",
     "ltx2": "it is one of video and sound",
 }
@@ -67,11 +94,18 @@ def check_guider(evaluation: Evaluation) -> None:
                 f"expected numbers for {', '.join(GUIDERS[name].options)}"
                 f"{nearest(option, GUIDERS[name].options)}"
             )
-    start, stop = options.get("start", 0.0), options.get("stop", 1.0)
+    weakening = GUIDERS[name].weakening
+    ends = weakening[1:3] if weakening else (("start", 0.0), ("stop", 1.0))
+    start, stop = (options.get(option, default) for option, default in ends)
+    if weakening and options.get(weakening.sigma, 1.0) <= 0:
+        raise ValueError(
+            f"evaluation.guider_options has {weakening.sigma}: {options[weakening.sigma]:g}; "
+            "expected a number above 0, in pixels of the layer's map"
+        )
     if not 0 <= start < 1 or not start <= stop <= 1:
         raise ValueError(
-            f"evaluation.guider_options={show(dict(options))}: expected 0 <= start < 1 and "
-            "start <= stop <= 1, shares of the sampler's steps"
+            f"evaluation.guider_options={show(dict(options))}: expected 0 <= {ends[0][0]} < 1 and "
+            f"{ends[0][0]} <= {ends[1][0]} <= 1, shares of the sampler's steps"
         )
     if is_own(evaluation) and evaluation.guidance <= 1:
         raise ValueError(

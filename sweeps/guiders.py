@@ -5,7 +5,7 @@ Run it: ``python -m sweeps.guiders``.
 A guider that is better at one scale may only be a stronger one: each is drawn at several, with and
 without guidance by attention maps. Nothing is trained. Guiders have diffusers' own numbers, but for
 the adaptive projected one, which does with them what plain guidance does: its paper's eta and
-momentum. Those that change layers of the denoiser (PAG, SLG, SEG, auto) are refused.
+momentum. PAG and SEG take a third pass of the denoiser, half as much time again.
 """
 
 from typing import Any
@@ -25,6 +25,8 @@ GUIDERS: dict[str, dict[str, Any]] = {
     },
     "tangential": {"evaluation.guider": "tangential"},
     "magnitude-aware": {"evaluation.guider": "magnitude_aware"},
+    "PAG": {"evaluation.guider": "pag"},
+    "SEG": {"evaluation.guider": "seg"},
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "untouched": {"method": "untouched"},
@@ -38,12 +40,12 @@ SWEEP = Sweep(
     name="guiders",
     question="Is it the method, or how guidance joins its halves, and at which scale?",
     origin=(
-        "CFG-Zero* (arXiv 2503.18886), APG (2410.02416) and tangential damping (2503.18137) beside "
-        "methods that are compared at one guidance scale"
+        "CFG-Zero* (arXiv 2503.18886), APG (2410.02416), tangential damping (2503.18137), PAG "
+        "(2403.17377) and SEG (2408.00760) beside methods that are compared at one guidance scale"
     ),
     factors=[
         Factor("guider", list(GUIDERS), label="Guider", settings=GUIDERS),
-        Factor("evaluation.guidance", [2.0, 3.0, 6.0], label="Guidance scale"),
+        Factor("evaluation.guidance", [3.0, 6.0], label="Guidance scale"),
         Factor("recipe", list(RECIPES), label="Method", settings=RECIPES),
     ],
     control={"guider": "CFG", "evaluation.guidance": 3.0, "recipe": "untouched"},

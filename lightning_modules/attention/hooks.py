@@ -83,6 +83,20 @@ class AttentionHook:
             self.detach()
 
 
+@contextmanager
+def reading_nothing(model: nn.Module) -> Iterator[None]:
+    """Inside the block the model's passes are read by no `MapHook`; all else acts in them."""
+    manager = model.__dict__.get(ATTRIBUTE)
+    if manager is None:
+        yield
+        return
+    manager.reads, before = False, manager.reads
+    try:
+        yield
+    finally:
+        manager.reads = before
+
+
 class GateHook(AttentionHook):
     """A hook that says how much each token counts at each pixel: gates, which act by a rule of
     `functional`. One at a site."""
@@ -200,6 +214,7 @@ class HookManager(NotPickled):
         self.sites: dict[str, Site] = {}
         self.stock: dict[str, Any] = {}  # The processors that ours stand in for
         self.current: ForwardContext | None = None
+        self.reads = True
         self.checkpointing = [
             module for module in model.modules() if hasattr(module, "gradient_checkpointing")
         ]
@@ -329,7 +344,8 @@ class HookManager(NotPickled):
         processors = self._own_processors()
         states = {name: SiteState() for name in self.sites}
         for hook in self.hooks:
-            acting = hook.begin()
+            reads = isinstance(hook, MapHook)
+            acting = None if reads and not self.reads else hook.begin()
             if acting is None:
                 continue
             for state in (states[site.name] for site in hook.sites):

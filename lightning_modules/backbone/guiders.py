@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,11 +32,28 @@ class Guider:
     def plain(self) -> bool:
         return self.name == DEFAULT and not self.options
 
+    def weakens(self, number: int, steps: int) -> float:
+        """How strongly the ``number``-th of ``steps`` is led away from a third pass of the
+        conditional half, with weakened self-attention; 0 where there is none."""
+        weakening = GUIDERS[self.name].weakening
+        if weakening is None:
+            return 0.0
+        scale, start, stop = (
+            self.options.get(option, default) for option, default in weakening[:3]
+        )
+        return scale if start * steps <= number < stop * steps else 0.0
+
+    @property
+    def sigma(self) -> float:
+        """Standard deviation of the blur of queries, in pixels of their map; infinite by default."""
+        weakening = GUIDERS[self.name].weakening
+        return self.options.get(weakening.sigma, math.inf) if weakening else math.inf
+
     def start(self, scale: float, steps: int) -> Join:
         """What joins the predictions of one batch, which is drawn in ``steps`` with the guidance
         ``scale``, called once for each of the scheduler's timesteps. An image's result depends on
         its own predictions alone. Raises ValueError where this diffusers has no such guider."""
-        if self.plain:
+        if self.plain or GUIDERS[self.name].weakening:
             return lambda unconditional, conditional, t: (
                 unconditional + scale * (conditional - unconditional)
             )

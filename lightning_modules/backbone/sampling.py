@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -14,6 +15,7 @@ from conf.describe import show_count
 from lightning_modules.backbone.guiders import Guider
 from lightning_modules.backbone.precision import resolve_precision
 from lightning_modules.backbone.schedules import is_flow
+from lightning_modules.backbone.weakened import weakened
 
 if TYPE_CHECKING:
     from conf.schema import Evaluation
@@ -107,7 +109,7 @@ def sample(
     for start in range(0, len(prompts), batch):
         rows = slice(start, start + batch)
         text = backbone.text.encode(prompts[rows])
-        movers = [steer(rows, text, guidance) for steer in steering]
+        movers, conditional_text = [steer(rows, text, guidance) for steer in steering], text
         if guided:
             text = backbone.text.encode_empty(len(text.hidden)) + text
 
@@ -115,20 +117,30 @@ def sample(
             movers: Sequence[Mover],
             seeds: Sequence[int] = seeds[rows],
             text: TextCondition = text,
+            conditional_text: TextCondition = conditional_text,
         ) -> Tensor:
-            join = backbone.guider.start(guidance, steps)
+            join, numbers = backbone.guider.start(guidance, steps), itertools.count()
 
-            def predict(inputs: Tensor, t: Tensor) -> Tensor:
-                timesteps = t.expand(len(inputs))
+            def compute(inputs: Tensor, t: Tensor, text: TextCondition) -> Tensor:
                 with torch.autocast(
                     inputs.device.type, torch.bfloat16, enabled=backbone.precision == "bf16-mixed"
                 ):
+                    timesteps = t.expand(len(inputs))
                     prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
-                prediction = prediction.to(inputs.dtype)
+                return prediction.to(inputs.dtype)
+
+            def predict(inputs: Tensor, t: Tensor) -> Tensor:
+                prediction = compute(inputs, t, text)
                 if not guided:
                     return prediction
                 unconditional, conditional = prediction.chunk(2)
-                return join(unconditional, conditional, t)
+                joined = join(unconditional, conditional, t)
+                if away := backbone.guider.weakens(next(numbers), steps):
+                    kind, sigma = backbone.guider.name, backbone.guider.sigma
+                    with weakened(backbone.denoiser, kind, shape[1:], sigma):
+                        weak = compute(inputs.chunk(2)[1], t, conditional_text)
+                    joined = joined + away * (conditional - weak)
+                return joined
 
             return denoise(
                 prepare_scheduler(

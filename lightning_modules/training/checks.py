@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from conf import load as conf
 from conf.custom_backbone import NO_MODEL, is_hub_id, is_listed
 from conf.describe import show_count
-from conf.guiders import check_guider, is_own
+from conf.guiders import GUIDERS, check_guider, is_own
 from conf.places import check_folder
 from conf.schema import SHIPPED, Run
 from conf.seeds import TRAINING_SEEDS
@@ -96,6 +96,7 @@ def check_backbone(config: Run, backbone: BackboneConfigs) -> None:
     scheduler does not take, a noise that it cannot train on, a method that cannot act on it.
     Raises ValueError."""
     from lightning_modules.backbone.sampling import check_steps
+    from lightning_modules.backbone.weakened import find_weakened
 
     backbone.latent_size(config.backbone.resolution)
     evaluation = conf.with_eval_overrides(config).evaluation
@@ -107,6 +108,8 @@ def check_backbone(config: Run, backbone: BackboneConfigs) -> None:
                 f"evaluation.guider={evaluation.guider} with a denoiser that is told the scale of "
                 "guidance and has no second half to join: set evaluation.guider=cfg"
             )
+        if GUIDERS[evaluation.guider].weakening and hasattr(backbone.denoiser, "attn_processors"):
+            find_weakened(backbone.denoiser, evaluation.guider)
     if methods()[config.method.name].learns or evaluation.attention:
         backbone.schedule.check()
     method_class(config.method.name).check_backbone(config, backbone)

@@ -19,16 +19,16 @@ from lightning_modules.training.checks import check
 
 PROMPTS, SEEDS = ["a red circle and a blue square", "a white ring"], [3, 4]
 APG = {"eta": 0.0, "adaptive_projected_guidance_momentum": -0.5}
-CASES: dict[str, dict[str, float]] = {name: {} for name in GUIDERS}
+CASES: dict[str, dict[str, float]] = {
+    name: {} for name, spec in GUIDERS.items() if not spec.weakening
+}
 CASES["apg"] = {**APG, "adaptive_projected_guidance_rescale": 2.5}
 CASES["apg_mix"] = {"adaptive_projected_guidance_start_step": 1}
 CASES["tangential"] = {"start": 0.3, "guidance_rescale": 0.5}
 
 
 def evaluation(name: str, scale: float = 4.0, **options: float) -> Evaluation:
-    return Evaluation(
-        guider=name, guider_options=options, guidance=scale, precision="32-true"
-    )
+    return Evaluation(guider=name, guider_options=options, guidance=scale, precision="32-true")
 
 
 def draw(backbone: Backbone, rows: slice = slice(None), batch: int = 2) -> Tensor:
