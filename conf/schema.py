@@ -113,6 +113,8 @@ class Data:
     root: str = folder("auto")
     # How the files of coco, flickr30k and prompts are laid out; "auto" detects it
     layout: str = "auto"
+    # Column of the prompts in tables; empty: prompt, prompt_en, text, caption, … whichever is there
+    column: str = conditional(field(default=""), only_if={"data.kind": ("prompts",)})
     # Split that the adapter is trained on
     train_split: str = "train"
     # Whose splits of flickr30k

@@ -21,6 +21,7 @@ from conf.contents import Emit
 from conf.schema import Run
 from conf.seeds import resolve_seeds
 from conf.spec import data_sets, methods
+from datamodules.formats.hub import is_hub
 
 if TYPE_CHECKING:
     from datamodules.concepts import ConceptDataset
@@ -124,7 +125,7 @@ def reads_files(config: Run) -> bool:
     """Whether the data are files of the user's, that are there."""
     root = config.data.root
     embedded = data_sets()[config.data.name].embedded(config) and root == "auto"
-    return not embedded and (Path(root).exists() or os.sep not in root)
+    return not embedded and (Path(root).exists() or os.sep not in root or is_hub(root))
 
 
 def _content_digest(dataset: Any, emit: Emit | None = None) -> str:

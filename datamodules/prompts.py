@@ -3,6 +3,7 @@ and for evaluation."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -21,6 +22,7 @@ from datamodules.formats.benchmarks import draw_evenly
 from datamodules.formats.index import DataError, Problems
 from datamodules.formats.prompt_files import PromptFile, read_sources, renumber
 from datamodules.formats.prompt_lines import PromptRecord
+from datamodules.formats.questions import Question
 from datamodules.loading import PairedDataModule
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger, load_tagger
 
@@ -42,6 +44,7 @@ def build(config: Run, emit: Emit) -> PromptDataModule:
         batch=config.trainer.batch,
         workers=data.workers,
         seed=resolve_seeds(config).data,
+        column=data.column,
     )
 
 
@@ -104,9 +107,19 @@ class PromptDataset(Dataset):
         return len(record.phrases) or None
 
     def skills(self, index: int) -> list[str]:
-        """Category and task of the prompt, with hyphens for blanks."""
+        """What the prompt asks for, by its file: of its questions, or category and task; with
+        hyphens for blanks."""
+        return ["-".join(name.split()) for name in self.records[index].skills]
+
+    def count_atoms(self, index: int) -> int | None:
+        """Of how many parts the prompt is made, as its file says, or how many questions it has;
+        None without any."""
         record = self.records[index]
-        return ["-".join(name.split()) for name in {record.category, record.task} if name.strip()]
+        return record.atoms or len(record.questions) or None
+
+    def questions(self, index: int) -> tuple[Question, ...]:
+        """What an image of the prompt is asked."""
+        return self.records[index].questions
 
     def strata(self) -> list[tuple[str, str]]:
         """Category and task of each prompt: fewer of them are drawn evenly over these."""
@@ -121,6 +134,7 @@ class PromptDataset(Dataset):
         facts = [
             [record.text, record.phrases, record.wanted]
             + ([] if record.seed is None else [record.seed])
+            + [dataclasses.astuple(question) for question in record.questions]
             for record in self.records
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
@@ -130,12 +144,12 @@ class PromptDataModule(PairedDataModule):
     """Training batches of the prompts of all files, each once, and whole evaluation datasets by
     name.
 
-    ``paths`` are files, folders, or "attend_and_excite", whose colours ``pair_seed`` draws (see
-    `prompt_files`). An evaluation set is a file, by its name without ending, or with
-    ``sets="category"`` all prompts of a category. For training, prompts of fewer than
-    ``min_phrases`` phrases are left out. ``train_prompts`` takes so many, evenly from first to
-    last, ``eval_prompts`` so many of each set, drawn evenly over tasks and categories
-    (`draw_evenly`).
+    ``paths`` are files, folders, a data set of the hub, or "attend_and_excite", whose colours
+    ``pair_seed`` draws (see `prompt_files`); ``column`` names that of prompts in tables. An
+    evaluation set is a file, by its name without ending, or with ``sets="category"`` all prompts of
+    a category. For training, prompts of fewer than ``min_phrases`` phrases are left out.
+    ``train_prompts`` takes so many, evenly from first to last, ``eval_prompts`` so many of each
+    set, drawn evenly over tasks and categories (`draw_evenly`).
 
     Raises DataError where no prompts are left, or two files have the same name.
     """
@@ -155,8 +169,10 @@ class PromptDataModule(PairedDataModule):
         batch: int = 16,
         workers: int = 0,
         seed: int = 0,
+        column: str = "",
     ) -> None:
         super().__init__(batch, workers, seed)
+        self.column = column
         if sets not in ("file", "category"):
             raise ValueError(f"sets={sets!r}: expected file or category")
         self.paths = [paths] if isinstance(paths, str | Path) else list(paths)
@@ -171,7 +187,13 @@ class PromptDataModule(PairedDataModule):
             return
         problems = Problems(self.on_error)
         files, left = read_sources(
-            self.paths, self.kind, problems, self.keep_duplicates, self.pair_seed, self.tagger
+            self.paths,
+            self.kind,
+            problems,
+            self.keep_duplicates,
+            self.pair_seed,
+            self.tagger,
+            self.column,
         )
         records = [record for file in files for record in file.records]
         if not records:

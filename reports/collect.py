@@ -354,6 +354,7 @@ def read_samples(path: Path, run_id: str) -> Samples:
         noise=optional("noise", int),
         objects=optional("objects", int),
         skills=optional("skill", str),
+        atoms=optional("atoms", int),
         columns=read_columns(table),
     )
 

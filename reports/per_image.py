@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["linearise", "metric_values", "read_columns"]
 
 # Columns that are no measured value
-FACTS = {"split", "id", "prompt", "noise", "number", "objects", "skill", "image", "sample", "mask"}
+FACTS = {"split", "id", "prompt", "noise", "number", "objects", "skill", "atoms"} | {
+    *("image", "sample", "mask")
+}
 
 
 def read_columns(table: pd.DataFrame) -> dict[str, list[float | None]]:

@@ -99,9 +99,11 @@ class Samples:
     success: list[bool | None]  # None where nobody judged
     masks: list[str | None]  # Artifact path of the target masks, if there were any
     noise: list[int | None]  # Seed of its noise, or None where that was not recorded
-    # Objects that the prompt names, and its skills with blanks between; None where not known
+    # Objects that the prompt names, its skills with blanks between, and of how many parts it is
+    # made; None where not known
     objects: list[int | None] = field(default_factory=list)
     skills: list[str | None] = field(default_factory=list)
+    atoms: list[int | None] = field(default_factory=list)
     # Metric, or what one is weighted by -> its value for each image, None where it has none; a
     # metric that is not there has no table (see `reports.per_image`)
     columns: dict[str, list[float | None]] = field(default_factory=dict)

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-__all__ = ["GENEVAL", "Benchmark", "draw_evenly", "order_evenly", "t2i_compbench"]
+__all__ = [
+    "GENEVAL",
+    "PUBLISHED",
+    "Benchmark",
+    "digest_texts",
+    "draw_evenly",
+    "order_evenly",
+    "recognise",
+    "t2i_compbench",
+]
 
 
 @dataclass(frozen=True)
@@ -47,11 +58,31 @@ GENEVAL = Benchmark(
         "color_attr": 100,
     },
 )
+# Digest of all its prompts (`digest_texts`) -> name, images of each prompt
+PUBLISHED = {
+    "c9b72ad716f4c99e": ("GenEval 2", 1),  # Kamath et al. 2025, geneval2_data.jsonl
+    "ed75bf0c9a7ecd6b": ("PartiPrompts", 1),  # Yu et al. 2022, PartiPrompts.tsv
+    "20eea117a339c7af": ("DSG-1k", 1),  # Cho et al. 2024, dsg-1k-anns.csv
+    "76d392e5239f294b": ("TIFA v1.0", 1),  # Hu et al. 2023, tifa_v1.0_text_inputs.json
+    "835793d936e83c08": ("DPG-Bench", 4),  # Hu et al. 2024, dpg_bench/prompts
+    "898bc8b1deb9ae58": ("OneIG-Bench", 4),  # Chang et al. 2025, OneIG-Bench.csv
+}
 # Huang et al. 2023: its scores are of the validation prompts alone
 T2I_VALIDATION = re.compile(
     r"(color|shape|texture|spatial|3d_spatial|numeracy|non_spatial|complex)_val"
     r"(?:_(?:seen|unseen|spatial|action|spatialaction))?"
 )
+
+
+def digest_texts(texts: Iterable[str]) -> str:
+    """Of prompts, whatever their order and however often each is there."""
+    return hashlib.sha256("\n".join(sorted(set(texts))).encode()).hexdigest()[:16]
+
+
+def recognise(prompts: Sequence[tuple[str, str]]) -> Benchmark | None:
+    """The benchmark whose prompts these (text, task) are, all of them and no other."""
+    known = PUBLISHED.get(digest_texts(text for text, _ in prompts))
+    return Benchmark(*known, dict(Counter(task for _, task in prompts))) if known else None
 
 
 def t2i_compbench(stem: str) -> Benchmark | None:

@@ -3,12 +3,20 @@ prompt raises BadLine."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from datamodules.formats.bad_lines import (
+    HALVES,
+    BadLine,
+    expect,
+    keep_on_one_line,
+    read_keys,
+    read_words,
+    refuse_misspelt,
+)
 from datamodules.formats.benchmarks import GENEVAL, Benchmark, t2i_compbench
 from datamodules.formats.prompt_forms import (
     RELATIONS,
@@ -22,13 +30,11 @@ from datamodules.formats.prompt_forms import (
     spans_of,
     spatial,
 )
+from datamodules.formats.questions import Question, read_questions, yes_no
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 
-# Halves of surrogate pairs, which no file of results can hold
-HALVES = re.compile("[\ud800-\udfff]")
 # Seeds of a user's own prompts: as many as a set has places
 SEEDS = 1_000_000
-LINE_END = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 T2I_NAME = re.compile(
     r"(color|shape|texture|spatial|3d_spatial|numeracy|non_spatial|complex)(?:_(train|val))?"
     r"(?:_(seen|unseen|spatial|action|spatialaction))?"
@@ -39,6 +45,11 @@ T2I_FORMS: dict[str, Callable[[str], PromptMeaning | None]] = {
     "3d_spatial": lambda text: spatial(text, "3d_spatial"),
     "numeracy": counted,
 }
+# Categories whose score asks for each thing with its attribute
+T2I_ASKED = ("color", "shape", "texture")
+ARTICLE = re.compile(r"(?<!\w)(?:an?|the)\s+$", re.IGNORECASE)
+# What own JSON lines may say; other keys are tags
+OWN = ("prompt", "phrases", "wanted", "category", "id", "seed", "questions", "skills", "atom_count")
 
 
 @dataclass(frozen=True)
@@ -46,7 +57,10 @@ class PromptRecord:
     """One prompt. ``phrases`` are the characters (start, end) of its objects' words; ``wanted`` is
     what the image shall show, in GenEval's form, or None if unknown; ``place`` is file:line.
     ``name`` and ``seed`` are the id and the seed of a user's own file; ``benchmark`` is the one
-    that the prompt belongs to."""
+    that the prompt belongs to. ``part`` is its kind within its category, ``questions`` are what an
+    image of it is asked, ``asks`` what it asks a model to be able to do, beside what each question
+    says, ``atoms`` of how many parts its file says it is made, ``tags`` whatever else its file says
+    of it."""
 
     id: int
     text: str
@@ -57,24 +71,23 @@ class PromptRecord:
     name: str = ""
     seed: int | None = None
     benchmark: Benchmark | None = None
+    part: str = ""
+    questions: tuple[Question, ...] = ()
+    asks: tuple[str, ...] = ()
+    atoms: int | None = None
+    tags: dict[str, Any] = field(default_factory=dict)
 
     @property
     def task(self) -> str:
         """Its task in a benchmark, or whatever else its file calls its kind."""
-        return self.wanted["tag"] if self.wanted else self.category
+        return self.wanted["tag"] if self.wanted else self.part or self.category
 
-
-class BadLine(ValueError):
-    """A line that gives no prompt: what kind of mistake it is, and where and what to do."""
-
-    def __init__(self, kind: str, detail: str) -> None:
-        super().__init__(kind, detail)
-        self.kind, self.detail = kind, detail
-
-
-def _expect(condition: Any, detail: str, kind: str = "wrong value") -> None:
-    if not condition:
-        raise BadLine(kind, detail)
+    @property
+    def skills(self) -> tuple[str, ...]:
+        """What it asks a model to be able to do: what its file says, else its category and
+        task."""
+        said = dict.fromkeys([*self.asks, *(one.skill for one in self.questions if one.skill)])
+        return tuple(said or dict.fromkeys(filter(str.strip, [self.category, self.task])))
 
 
 # --- kinds of lines -------------------------------------------------------------------------------
@@ -105,79 +118,88 @@ def _t2i(line: str, stem: str, tagger: Tagger) -> PromptRecord:
         raise BadLine("category unknown", detail)
     form = T2I_FORMS.get(match[1])
     record = _record(line, match[1], tagger, form(line) if form else None)
-    return replace(record, benchmark=t2i_compbench(stem))
+    asked = _ask_for_things(record) if match[1] in T2I_ASKED else ()
+    return replace(record, benchmark=t2i_compbench(stem), questions=asked)
 
 
-def _geneval(line: str, stem: str, tagger: Tagger) -> PromptRecord:
-    content = _object(line, ("tag", "include", "exclude", "prompt"))
-    text, tag = _words(content, "prompt"), _words(content, "tag")
+def _ask_for_things(record: PromptRecord) -> tuple[Question, ...]:
+    """The question "a green bench?" for each thing, with its article (T2I-CompBench's
+    BLIP_vqa.py)."""
+    questions = []
+    for start, end in record.phrases:
+        article = ARTICLE.search(record.text[:start])
+        words = record.text[article.start() if article else start : end]
+        questions.append(yes_no(f"{words}?", record.category))
+    return tuple(questions)
+
+
+def read_geneval(content: dict[str, Any], tagger: Tagger) -> PromptRecord:
+    """A line of GenEval's metadata."""
+    content = read_keys(content, ("tag", "include", "exclude", "prompt"), "the line")
+    text, tag = read_words(content, "prompt"), read_words(content, "tag")
     wanted = _wanted({key: content[key] for key in ("include", "exclude") if key in content}, tag)
     spans = spans_of(text, wanted, tagger)
     return PromptRecord(0, text, tag, spans, wanted, "", benchmark=GENEVAL)
 
 
-def _own(line: str, stem: str, tagger: Tagger) -> PromptRecord:
-    content = _object(line, ("prompt", "phrases", "wanted", "category", "id", "seed"))
-    text = _words(content, "prompt")
-    category = _words(content, "category") if "category" in content else stem
+def read_own(content: dict[str, Any], stem: str, tagger: Tagger) -> PromptRecord:
+    """An object of a user's own file by the name ``stem``."""
+    refuse_misspelt(content, OWN, "the line")
+    text = read_words(content, "prompt")
+    category = read_words(content, "category") if "category" in content else stem
     name, seed = content.get("id", ""), content.get("seed")
-    _expect(type(name) in (int, str), f"id {name!r}: expected a number or words")
-    _expect(not HALVES.search(str(name)), f"id {name!r}: half a character; write it whole")
+    expect(type(name) in (int, str), f"id {name!r}: expected a number or words")
+    expect(not HALVES.search(str(name)), f"id {name!r}: half a character; write it whole")
     good = seed is None or (type(seed) is int and 0 <= seed < SEEDS)
-    _expect(good, f"seed {seed!r}: expected a whole number from 0 to {SEEDS - 1}")
+    expect(good, f"seed {seed!r}: expected a whole number from 0 to {SEEDS - 1}")
     wanted = _wanted(content["wanted"], category) if content.get("wanted") is not None else None
     phrases = content.get("phrases")
     spans = spans_of(text, wanted, tagger) if phrases is None else _phrases(text, phrases)
-    return PromptRecord(0, text, category, spans, wanted, "", str(name), seed)
+    asked = read_questions(content["questions"]) if content.get("questions") else ()
+    return PromptRecord(
+        0,
+        text,
+        category,
+        spans,
+        wanted,
+        "",
+        str(name),
+        seed,
+        questions=asked,
+        asks=read_skills(content.get("skills")),
+        atoms=read_atoms(content.get("atom_count")),
+        tags={key: value for key, value in content.items() if key not in OWN},
+    )
 
 
-# Of a line, the name of its file without ending, and what finds noun phrases
-KINDS: dict[str, Callable[[str, str, Tagger], PromptRecord]] = {
+def read_skills(content: Any) -> tuple[str, ...]:
+    """Names of skills, each once. Raises BadLine."""
+    names = [] if content is None else content
+    good = isinstance(names, list) and all(isinstance(one, str) and one.strip() for one in names)
+    expect(good, f"skills {content!r}: expected a list of names")
+    return tuple(dict.fromkeys(names))
+
+
+def read_atoms(content: Any) -> int | None:
+    """A number of atoms. Raises BadLine."""
+    good = content is None or (type(content) is int and content >= 1)
+    expect(good, f"atom_count {content!r}: expected a whole number from 1 on")
+    return content
+
+
+# Kinds of texts: of a line, the name of its file without ending, and what finds noun phrases
+LINES: dict[str, Callable[[str, str, Tagger], PromptRecord]] = {
     "text": _record,
-    "geneval": _geneval,
     "t2i": _t2i,
     "pairs": read_pair,
-    "own": _own,
 }
 
 # --- parts of an object ---------------------------------------------------------------------------
 
 
-def _object(line: str, keys: Sequence[str]) -> dict[str, Any]:
-    try:
-        content = json.loads(line)
-    except json.JSONDecodeError as error:
-        detail = f"{error.msg} at column {error.colno}: expected one object a line"
-        raise BadLine("wrong JSON", detail) from None
-    return _keys(content, keys, "the line")
-
-
-def _keys(content: Any, keys: Sequence[str], what: str) -> dict[str, Any]:
-    expected = f"expected an object with {', '.join(keys)}"
-    _expect(isinstance(content, dict), f"{what} is {content!r}: {expected}")
-    for key in content:
-        detail = f"{key!r} in {what}: expected {', '.join(keys)}; leave it out"
-        _expect(key in keys, detail, "unknown key")
-    return content
-
-
-def _words(content: dict[str, Any], key: str) -> str:
-    value = content.get(key)
-    if not isinstance(value, str) or not value.strip():
-        raise BadLine(f"{key} missing", f"{key!r} is {value!r}: give it some words")
-    _expect(not HALVES.search(value), f"{key!r} is {value!r}: half a character; write it whole")
-    return keep_on_one_line(value)
-
-
-def keep_on_one_line(text: str) -> str:
-    """A text with a blank for each character that ends a line: a prompt is one line, as a caption
-    is, and the places of its words stay."""
-    return LINE_END.sub(" ", text)
-
-
 def _phrases(text: str, phrases: Any) -> tuple[Span, ...]:
     """The characters of phrases that are given as words or as [start, end]."""
-    _expect(
+    expect(
         isinstance(phrases, list) and all(isinstance(phrase, str | list) for phrase in phrases),
         f"phrases {phrases!r}: expected a list of words or of [start, end]",
     )
@@ -191,7 +213,7 @@ def _phrases(text: str, phrases: Any) -> tuple[Span, ...]:
             raise BadLine("phrase not in the prompt", detail)
         spans.append(span)
     for phrase in (phrase for phrase in phrases if isinstance(phrase, list)):
-        _expect(
+        expect(
             len(phrase) == 2
             and all(type(at) is int for at in phrase)
             and 0 <= phrase[0] < phrase[1] <= len(text),
@@ -200,26 +222,26 @@ def _phrases(text: str, phrases: Any) -> tuple[Span, ...]:
         )
         part = text[slice(*phrase)]
         detail = f"{phrase} is {part!r}: expected words without blanks around them"
-        _expect(part == part.strip(), detail, "phrase not in the prompt")
+        expect(part == part.strip(), detail, "phrase not in the prompt")
         spans.append((phrase[0], phrase[1]))
     spans.sort()
     for before, after in zip(spans, spans[1:], strict=False):
         detail = f"{text[slice(*before)]!r} and {text[slice(*after)]!r}: name each word once"
-        _expect(not overlap(before, after), detail, "phrases overlap")
+        expect(not overlap(before, after), detail, "phrases overlap")
     return tuple(spans)
 
 
 def _wanted(content: Any, tag: str) -> dict[str, Any]:
     """What the image shall show, in GenEval's form, checked, every count written out."""
-    content = _keys(content, ("include", "exclude", "tag"), "wanted")
+    content = read_keys(content, ("include", "exclude", "tag"), "wanted")
     include, exclude = content.get("include", []), content.get("exclude", [])
     for key, things in (("include", include), ("exclude", exclude)):
-        _expect(isinstance(things, list), f"{key} {things!r}: expected a list")
+        expect(isinstance(things, list), f"{key} {things!r}: expected a list")
     detail = "include is empty: name what the image shall show, or leave wanted out"
-    _expect(include, detail, "nothing wanted")
+    expect(include, detail, "nothing wanted")
     keys = ("class", "count", "color", "position")
     wanted = {
-        "tag": _words(content, "tag") if "tag" in content else tag,
+        "tag": read_words(content, "tag") if "tag" in content else tag,
         "include": [_thing(thing, i, keys) for i, thing in enumerate(include)],
     }
     if exclude:
@@ -228,16 +250,16 @@ def _wanted(content: Any, tag: str) -> dict[str, Any]:
 
 
 def _thing(content: Any, index: int, keys: Sequence[str]) -> dict[str, Any]:
-    content = _keys(content, keys, "a wanted thing")
-    name, count = _words(content, "class"), content.get("count", 1)
+    content = read_keys(content, keys, "a wanted thing")
+    name, count = read_words(content, "class"), content.get("count", 1)
     good = type(count) is int and count >= 1
-    _expect(good, f"count {count!r} of {name!r}: expected a whole number from 1 on")
+    expect(good, f"count {count!r} of {name!r}: expected a whole number from 1 on")
     thing = {"class": name, "count": count}
     if "color" in content:
-        thing["color"] = _words(content, "color")
+        thing["color"] = read_words(content, "color")
     if "position" in content:
         position, relations = content["position"], tuple(dict.fromkeys(RELATIONS.values()))
-        _expect(
+        expect(
             isinstance(position, list)
             and len(position) == 2
             and position[0] in relations

@@ -300,6 +300,7 @@ def write_scores(
             "number": [p.number for p in prompts],
             "objects": pd.array([p.objects for p in prompts], dtype="Int64"),
             "skill": [" ".join(p.skills) or None for p in prompts],
+            "atoms": pd.array([p.atoms for p in prompts], dtype="Int64"),
             "image": [images.name(i) for i in range(len(prompts))],
             "sample": samples,
             "mask": masks,

@@ -24,6 +24,7 @@ from conf.schema import Evaluation, Run
 from conf.seeds import resolve_seeds
 from datamodules.batch import Phrase
 from datamodules.formats.benchmarks import Benchmark, order_evenly
+from datamodules.formats.questions import Question
 from datamodules.phrases.tagger import name_objects
 from lightning_modules.embedded.targets import as_target
 from lightning_modules.metrics.detection import Target
@@ -53,6 +54,9 @@ class Prompt:
     # How many objects it names, and what it asks a model to be able to do, where the data know it
     objects: int | None = field(default=None, compare=False)
     skills: tuple[str, ...] = field(default=(), compare=False)
+    # Of how many parts it is made, and what its image is asked, where the data know it
+    atoms: int | None = field(default=None, compare=False)
+    questions: tuple[Question, ...] = field(default=(), compare=False)
     # Its place in the draw from its split: with fewer prompts the first ones are drawn
     place: int = field(default=0, compare=False)
 
@@ -105,6 +109,8 @@ def plan(
                 strata[i] if strata else (),
                 objects=_ask(dataset, "count_objects", i),
                 skills=tuple(sorted(_ask(dataset, "skills", i) or ())),
+                atoms=_ask(dataset, "count_atoms", i),
+                questions=tuple(_ask(dataset, "questions", i) or ()),
                 place=places[i],
             )
             own = getattr(record, "seed", None)

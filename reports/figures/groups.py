@@ -1,4 +1,5 @@
-"""The headline by what prompts ask for: how many objects they name, and which skills they need.
+"""The headline by what prompts ask for: how many objects they name, of how many parts they are
+made, and which skills they need.
 
 Above the means of cells, below their differences from the control.
 """
@@ -66,30 +67,37 @@ class GroupDifference:
 
 
 def find_panels(table: ImageTable, samples: Samples) -> list[Panel]:
-    """By number of objects and by skill, each where prompts differ in it. A prompt counts for each
-    of its skills; those of none are a group of their own."""
-    facts: dict[str, tuple[int | None, str | None]] = {}
-    numbers = samples.objects or [None] * len(samples.ids)
-    tags = samples.skills or [None] * len(samples.ids)
-    for name, number, tag in zip(samples.ids, numbers, tags, strict=True):
-        facts.setdefault(name.rpartition("#")[0], (number, tag))
+    """By number of objects, by number of parts and by skill, each where prompts differ in it. A
+    prompt counts for each of its skills; those of none are a group of their own."""
+    facts: dict[str, tuple[int | None, int | None, str | None]] = {}
+    unknown = [None] * len(samples.ids)
+    columns = (samples.objects or unknown, samples.atoms or unknown, samples.skills or unknown)
+    for name, *known in zip(samples.ids, *columns, strict=True):
+        facts.setdefault(name.rpartition("#")[0], tuple(known))  # type: ignore[arg-type]
     objects: dict[int, list[int]] = {}
+    atoms: dict[int, list[int]] = {}
     skills: dict[str, list[int]] = {}
-    tagged = any(tag for _, tag in facts.values())
+    tagged = any(tag for _, _, tag in facts.values())
     for i, prompt in enumerate(table.prompts):
-        number, tag = facts.get(prompt, (None, None))
+        number, parts, tag = facts.get(prompt, (None, None, None))
         if number is not None:
             objects.setdefault(number, []).append(i)
+        if parts is not None:
+            atoms.setdefault(parts, []).append(i)
         for skill in tag.split() if tag else ["none"] if tagged else []:
             skills.setdefault(skill, []).append(i)
-    by_number = {str(number): objects[number] for number in sorted(objects)}
     by_size = sorted(skills, key=lambda name: (-len(skills[name]), name))
     kept = sorted(by_size[:MOST], key=lambda name: (name == "none", name))
     panels = [
-        _make_panel("Objects that the prompt names", by_number, True),
+        _make_panel("Objects that the prompt names", _in_order(objects), True),
+        _make_panel("Parts that the prompt is made of", _in_order(atoms), True),
         _make_panel("What the prompt asks for", {name: skills[name] for name in kept}, False),
     ]
     return [panel for panel in panels if len(panel.groups) > 1]
+
+
+def _in_order(groups: Mapping[int, list[int]]) -> dict[str, list[int]]:
+    return {str(number): groups[number] for number in sorted(groups)}
 
 
 def _make_panel(title: str, groups: Mapping[str, Sequence[int]], ordered: bool) -> Panel:

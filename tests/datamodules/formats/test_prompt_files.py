@@ -10,7 +10,8 @@ import pytest
 
 from datamodules.formats.index import DataError, Problems
 from datamodules.formats.made_prompts import make_pairs
-from datamodules.formats.prompt_files import prompt_files, read_prompts, read_sources
+from datamodules.formats.prompt_files import read_prompts, read_sources
+from datamodules.formats.prompt_folders import Source, prompt_files
 from datamodules.formats.prompt_forms import (
     ANIMALS,
     COLORS,
@@ -91,21 +92,20 @@ def test_the_last_line_needs_no_end_and_any_end_will_do(tmp_path: Path):
         ("a.txt", "a cat\n".encode("utf-16-le"), "a.txt: no text (it holds NUL bytes)"),
         ("a.txt", b"", "a.txt: no prompts: the file is empty"),
         ("a.txt", "\ufeff \n\n", "a.txt: no prompts: the file is blank"),
+        ("a.csv", "id,prompt\n", "a.csv: no prompts: the file is without a row below its header"),
         (
-            "a.csv",
+            "a.xls",
             "id,prompt\n",
             (
-                "found the ending .csv; known kinds, to be given where they are not recognised: "
-                "text, "
-                "geneval, t2i, pairs, own"
+                "found the ending .xls; known kinds, to be given where they are not recognised: "
+                "text, geneval, t2i, pairs, own, table, geneval2, dsg, tifa, conceptmix, oneig"
             ),
         ),
-        (
-            "a.json",
-            '[{"prompt": "a cat"}]',
-            ('no JSON object a line: the first is \'[{"prompt": "a cat"}]\''),
-        ),
-        ("a.jsonl", '{"caption": "a cat", "n": 1}\n', "found lines with the keys caption, n"),
+        ("a.csv", "id,title\n1,a cat\n", "found the columns id, title; name one by data.column"),
+        ("a.jsonl", '{"title": "a cat", "n": 1}\n', "found the columns title, n"),
+        ("a.csv", 'id,prompt\n1,"a" cat\n', "a.csv:2: "),
+        ("a.json", "[1, 2]", "no object: '1' in the list: expected an object or a prompt"),
+        ("a.parquet", "no parquet", "a.parquet: cannot be read"),
     ],
 )
 def test_what_is_no_prompt_file_is_explained(
@@ -135,7 +135,7 @@ def test_a_kind_that_is_given_is_taken(tmp_path: Path):
         read_prompts(write(tmp_path / "wild.txt", "{red|blue} cat\n"))[0].text == "{red|blue} cat"
     )
     with pytest.raises(
-        ValueError, match=("kind='csv': expected auto, text, geneval, t2i, pairs, own")
+        ValueError, match=("kind='csv': expected auto, text, geneval, t2i, pairs, own, table")
     ):
         read_prompts(tmp_path / "a.csv", "csv")
     with pytest.raises(
@@ -519,10 +519,39 @@ BAD: list[tuple[object, str]] = [
         ("phrases 'cat': expected a list of words or of [start, end]"),
     ),
     ('{"prompt": "a cat",}', "wrong JSON: "),
-    ('"a cat"', "wrong value: the line is 'a cat': expected an object with prompt, phrases"),
+    ('"a cat"', "wrong value: the line is 'a cat': expected an object"),
     (
         {"prompt": "a cat", "phrase": ["cat"]},
-        ("unknown key: 'phrase' in the line: expected prompt, phrases, wanted, category, id, seed"),
+        ("unknown key: 'phrase' in the line: expected phrases, or a name less like it"),
+    ),
+    ({"prompt": "a cat", "skills": "color"}, "skills 'color': expected a list of names"),
+    ({"prompt": "a cat", "atom_count": 0}, "atom_count 0: expected a whole number from 1 on"),
+    ({"prompt": "a cat", "questions": "is it?"}, "questions 'is it?': expected a list"),
+    (
+        {"prompt": "a cat", "questions": [["how many?", "two", "three"]]},
+        "question 0 is ['how many?', 'two', 'three']: expected [question, answer]",
+    ),
+    (
+        {"prompt": "a cat", "questions": [{"question": "is it?", "needs": [1]}]},
+        "question 0 needs 1: expected the places of other questions, from 0 to 0",
+    ),
+    (
+        {"prompt": "a cat", "questions": [{"question": "is it?", "need": [1]}]},
+        "'need' in question 0: expected needs",
+    ),
+    (
+        {
+            "prompt": "a cat",
+            "questions": [
+                {"question": "a?", "needs": [1]},
+                {"question": "b?", "needs": [0]},
+            ],
+        },
+        "question 0 needs itself in the end",
+    ),
+    (
+        {"prompt": "a cat", "questions": [{"question": "a?", "answer": "x", "choices": ["y"]}]},
+        "answer 'x' of 'a?' is none of the choices y",
     ),
     ({"phrases": ["cat"]}, "prompt missing: 'prompt' is None"),
     ({"prompt": " "}, "prompt missing: 'prompt' is ' '"),
@@ -573,7 +602,7 @@ def test_a_wrong_line_is_left_out_or_stops_with_its_place(
 
 
 def test_a_file_of_wrong_lines_says_what_is_wrong_with_the_first(tmp_path: Path):
-    path = write(tmp_path / "mine.jsonl", '{"prompt": ""}\n{"prompt": "a cat", "x": 1}\n')
+    path = write(tmp_path / "mine.jsonl", '{"prompt": ""}\n{"prompt": "a cat", "seed": -1}\n')
     with pytest.raises(
         DataError,
         match=(
@@ -603,8 +632,8 @@ def test_lines_that_differ_in_more_than_the_prompt_are_no_duplicates(tmp_path: P
 # --- folders --------------------------------------------------------------------------------
 
 
-def names(paths: list[Path]) -> list[str]:
-    return [path.name for path in paths]
+def names(paths: list[Path] | list[Source]) -> list[str]:
+    return [(one.path if isinstance(one, Source) else one).name for one in paths]
 
 
 def test_of_a_benchmark_folder_the_prompts_that_count_are_read(tmp_path: Path):
@@ -643,7 +672,7 @@ def test_geneval_metadata_stand_for_the_texts_beside_them(tmp_path: Path):
 
 def test_a_folder_of_texts_is_read_whole_but_for_what_cannot_be(tmp_path: Path):
     write(tmp_path / "b.txt", "a dog\n")
-    write(tmp_path / "a.txt", "a cat\n")
+    write(tmp_path / "a.txt", "a cat\na cat\n")
     write(tmp_path / "c.txt", b"\xff\xfea\0")
     write(tmp_path / "README.txt", "how to\n")
     problems = Problems("skip")
@@ -660,7 +689,7 @@ def test_a_folder_without_prompts_is_explained(tmp_path: Path):
     write(tmp_path / "images" / "1.png", b"")
     with pytest.raises(
         DataError,
-        match=(r"no prompt files: looked for \*.jsonl " r"and \*.txt, found images; known kinds"),
+        match=r"no prompt files: looked for \*.jsonl, .* and \*.txt, found images",
     ):
         read_prompts(tmp_path)
 

@@ -57,6 +57,10 @@ def test_prompts_are_grouped_by_objects_and_by_each_of_their_skills() -> None:
         ({"objects": [2] * PROMPTS, "skills": [None] * PROMPTS}, []),
         ({"skills": []}, ["Objects that the prompt names"]),
         ({"objects": [None] * PROMPTS}, ["What the prompt asks for"]),
+        (
+            {"objects": [], "atoms": [3] * 20 + [5] * 20},
+            ["Parts that the prompt is made of", "What the prompt asks for"],
+        ),
         ({"objects": [], "skills": ["one"] * PROMPTS}, []),
     ],
 )
