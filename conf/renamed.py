@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["KEYS", "VALUES", "current"]
+__all__ = ["GONE", "KEYS", "VALUES", "current"]
 
 # Old key -> new key
 KEYS = {
@@ -29,6 +29,10 @@ KEYS = {
     "method.separate.timesteps": "trainer.timesteps",
     "method.finetune.timesteps": "trainer.timesteps",
     "evaluation.colorist": "evaluation.color_classifier",
+}
+# Old key -> what does its work now
+GONE = {
+    "storage": "the study of a sweep lies below output, and one process runs it",
 }
 # (New key, old value) -> new value; a group's file counts as the value of the group
 VALUES = {

@@ -354,7 +354,5 @@ class Sweep(Run):
     launcher: str = choice("auto", "inline", "process")
     # Command that starts a trial's processes instead of torchrun, e.g. "srun torchrun …"
     launch: str | None = None
-    # Queue: the journal below output, or postgresql://… for machines without a shared folder
-    storage: str | None = None
     # MLflow server or database; by default <output>/mlflow.db
     tracking_uri: str | None = folder(None)

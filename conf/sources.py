@@ -13,7 +13,7 @@ import yaml
 
 from conf.custom_backbone import is_custom, read_backbone
 from conf.describe import SchemaIndex, nearest, show
-from conf.renamed import current
+from conf.renamed import GONE, current
 from conf.values import PERHAPS_NOTHING, Written, expand_home, parse
 
 __all__ = [
@@ -43,10 +43,13 @@ class MissingDefault(ConfigError):
 
 
 def refuse_renamed(layers: list[tuple[str, Mapping[str, Any]]], index: SchemaIndex) -> None:
-    """Raises ConfigError with the new names of all settings and values that were renamed."""
+    """Raises ConfigError with the new names of all settings and values that were renamed, and for
+    those that went."""
     old = []
     for source, layer in layers:
         for key, value in layer.items():
+            if key in GONE and key not in index.settings:
+                raise ConfigError(f"{key} ({source}) is no setting any more: {GONE[key]}")
             new, new_value = current(key, value)
             # Not !=, by which a NaN would differ from itself
             if (new != key and key not in index.settings) or new_value is not value:

@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
         return 0
     settings = dict(word.split("=", 1) for word in argv if "=" in word)
     for word in argv:
-        if "=" not in word or word.partition("=")[0] not in ("output", "storage"):
+        if not word.startswith("output="):
             names = [sweep.name for sweep in discover()]
             if word in names:
                 command = shlex.join(
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> int:
                 cure = "to run a sweep: python -m sweeps.<name> key=value …"
                 cure += nearest(word, [*names, "all", "ui"])
             print(
-                "error: python -m sweeps only lists (output=FOLDER, storage=URL), runs all (all) "
+                "error: python -m sweeps only lists (output=FOLDER), runs all (all) "
                 f"and opens results (ui), got {word!r}; {cure}",
                 file=sys.stderr,
             )
@@ -71,18 +71,17 @@ def main(argv: list[str]) -> int:
         print(f"error: output={output}: expected a folder, that is a file", file=sys.stderr)
         return 2
     try:
-        _print_list(output, settings.get("storage"))
+        _print_list(output)
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _print_list(output: Path, storage: str | None) -> None:
+def _print_list(output: Path) -> None:
     defaults = conf.load([])
     places = [] if output == Path("runs") else [f"output={output}"]
-    places += [f"storage={storage}"] if storage and "@" not in storage else []
-    studies = list_studies(output, storage)
+    studies = list_studies(output)
     for sweep in discover():
         factors = "; ".join(
             f"{factor.key}: {', '.join(map(level_text, factor.levels))}" for factor in sweep.factors
@@ -94,19 +93,17 @@ def _print_list(output: Path, storage: str | None) -> None:
         cells = len(sweep.cells(sweep.preset.get("when", defaults.when)))
         trials = cells * sweep.preset.get("seeds", defaults.seeds)
         size = f"{show_count(cells, 'cell')}, {show_count(trials, 'trial')}"
-        for state in _describe_studies(sweep, output, storage, studies):
+        for state in _describe_studies(sweep, output, studies):
             print(f"    {size}: {state}")
 
 
-def _describe_studies(
-    sweep: Sweep, output: Path, storage: str | None, studies: Sequence[str]
-) -> list[str]:
+def _describe_studies(sweep: Sweep, output: Path, studies: Sequence[str]) -> list[str]:
     """How far each study of a sweep is."""
     pattern = re.compile(rf"{sweep.name}(-search)?(-[0-9a-f]{{8}}(-\d+)?)?")
     states = []
     for name in studies:
         if pattern.fullmatch(name):
-            counts = TrialCounts(read_trials(output / name, name, storage))
+            counts = TrialCounts(read_trials(output / name, name))
             states.append(f"{counts.text()} in {output / name}")
     return states or ["not started"]
 

@@ -17,7 +17,14 @@ from conf.help_page import help_text
 from conf.pipes import ends_with_reader
 from conf.sources import suggest_word
 from conf.threads import wait_passively
-from sweeps.engine.errors import LaunchError, NoRoom, PlanError, StorageError, SweepAborted
+from sweeps.engine.errors import (
+    LaunchError,
+    NoRoom,
+    PlanError,
+    StorageError,
+    SweepAborted,
+    SweepBusy,
+)
 from sweeps.engine.resolve import resolve
 from sweeps.engine.signals import Signals, Stopped
 from sweeps.engine.worker import Trainer
@@ -25,7 +32,7 @@ from sweeps.sweep import Sweep
 
 __all__ = ["config_words", "main"]
 
-FAILED, REFUSED, FULL = 1, 2, 3  # Exit statuses
+FAILED, REFUSED, FULL, BUSY = 1, 2, 3, 4  # Exit statuses
 REMEASURE = "--remeasure"
 REPLAY = "--replay-pruning"
 FLAGS = {
@@ -71,7 +78,8 @@ def main(
     program: tuple[str, ...] | None = None,
 ) -> int:
     """Run ``sweep`` with ``key=value`` words. Returns 0, 1 if a trial or the report failed, 2 for a
-    wrong command, 3 where the disk is full, 128 + n after a signal n.
+    wrong command, 3 where the disk is full, 4 where another process runs the sweep, whose state was
+    shown, 128 + n after a signal n.
 
     ``train`` replaces ``lightning_modules.training.run.run`` in this process, ``program`` the
     worker in others.
@@ -101,6 +109,11 @@ def main(
         except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
             print(f"error: {error}", file=sys.stderr)
             return REFUSED
+        except SweepBusy as busy:
+            from sweeps.engine.watch import watch_sweep
+
+            watch_sweep(busy)
+            return BUSY
         except SweepAborted as error:
             print(f"error: {error}", file=sys.stderr)
             return FULL if isinstance(error, NoRoom) else FAILED

@@ -29,6 +29,7 @@ __all__ = [
     "Sweep",
     "level_text",
     "short_names",
+    "trial_folder",
 ]
 
 UNTOUCHED = "untouched backbone"  # Name of the cell
@@ -126,12 +127,17 @@ class Cell:
     evaluation: Mapping[str, Any] = field(default_factory=dict)  # Settings changed after training
 
     def folder(self, seed: int) -> str:
-        """Name of a trial's folder; a digest tells apart levels that differ in odd characters."""
-        plain = self.text.replace(", ", ",")
-        name = re.sub(r"[^A-Za-z0-9._=,+-]+", "-", plain)
-        if name != plain and self.text != UNTOUCHED:
-            name += "-" + hashlib.sha256(plain.encode()).hexdigest()[:6]
-        return f"{name}-seed{seed}"
+        """Name of a trial's folder."""
+        return trial_folder(self.text, seed)
+
+
+def trial_folder(cell: str, seed: int) -> str:
+    """Name of a trial's folder; a digest tells apart levels that differ in odd characters."""
+    plain = cell.replace(", ", ",")
+    name = re.sub(r"[^A-Za-z0-9._=,+-]+", "-", plain)
+    if name != plain and cell != UNTOUCHED:
+        name += "-" + hashlib.sha256(plain.encode()).hexdigest()[:6]
+    return f"{name}-seed{seed}"
 
 
 @dataclass(frozen=True, kw_only=True)

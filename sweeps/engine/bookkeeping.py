@@ -1,4 +1,4 @@
-"""Keeps the queue, the trials' folders and MLflow in one state: while trials end, and after earlier
+"""Keeps the study and MLflow at what the trials' folders say: while trials end, and after earlier
 processes were killed in the middle of it. Everything here can be repeated."""
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from sweeps.engine.remeasure import (
     find_measured_otherwise,
     replace_result,
 )
-from sweeps.engine.trials import DRAWN_ONLY, Key, key_of
+from sweeps.engine.trials import DRAWN_ONLY, RESULT, Key, key_of, read_result_facts
 
 __all__ = [
     "end_drawn",
@@ -34,11 +34,8 @@ __all__ = [
     "read_result",
     "reconcile",
     "return_trial",
-    "take_over_orphans",
     "update_cell",
 ]
-
-RESULT = "result.json"
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -94,14 +91,11 @@ def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float
         if own == pending:
             discard(job.folder)
         raise
-    phases = result.get("added_seconds" if job.extends is not None else "seconds", {})
-    seconds = sum(phases.values())
     _store(plan, job, result)
-    facts = {"phases": phases or None, "contents": result.get("contents")}
-    facts |= _extent_facts(plan, job.key, result)
-    code = made_by(job.config)["code"]
-    plan.queue.note(job.number, kind=job.kind, code=code, **facts)
-    # If another driver took this one for dead, it finds the result as well
+    facts = _facts_of(plan, job.key, result, job.extends)
+    seconds = facts.pop("seconds")
+    facts["code"] = made_by(job.config)["code"]
+    plan.queue.note(job.number, kind=job.kind, **facts)
     plan.queue.complete(job.number, value, seconds)
     # The first number of other code than before: what stood in other cells counts no more
     parted = plan.mirror.comparable.learn_result(result)
@@ -110,11 +104,12 @@ def finish_trial(plan: Plan, job: Job, result: Mapping[str, Any]) -> tuple[float
     return value, seconds
 
 
-def _extent_facts(plan: Plan, key: Key, result: Mapping[str, Any]) -> dict[str, Any]:
-    """What the queue keeps of the prompts of a result: those asked for, where it does not say."""
-    asked = plan.asked(key)
-    extent = Extent.read(result)
-    return (Extent(asked, asked is None) if extent.prompts is None else extent).facts
+def _facts_of(
+    plan: Plan, key: Key, result: Mapping[str, Any], extends: int | None = None
+) -> dict[str, Any]:
+    """What the study keeps of a result: of the prompts those asked for, where it does not say."""
+    facts, asked = read_result_facts(result, extends), plan.asked(key)
+    return facts if "prompts" in facts else facts | Extent(asked, asked is None).facts
 
 
 def _store(plan: Plan, job: Job, result: Mapping[str, Any]) -> None:
@@ -130,30 +125,28 @@ def _changed(plan: Plan, key: Key, result: Mapping[str, Any]) -> list[str]:
     return changed_contents(result.get("contents", {}), plan.request.contents(key))
 
 
-def return_trial(plan: Plan, job: Job, status: str, reason: str) -> bool:
-    """Mark a trial that did not finish, in the queue and in MLflow (FAILED or KILLED). False if
-    another driver, which took this one for dead, has queued it again."""
-    if not plan.queue.fail(job.number, reason, status):
-        return False  # It has its reason already
+def return_trial(plan: Plan, job: Job, status: str, reason: str) -> None:
+    """Mark a trial that did not finish, in the study and in MLflow (FAILED or KILLED)."""
+    plan.queue.fail(job.number, reason, status)
     if job.extends is None:  # Else it has a run, whose numbers stand
         plan.mirror.fail(job.tracking, status, reason, job.folder)
-    return True
 
 
 def end_drawn(plan: Plan, job: Job, drawn: Mapping[str, Any]) -> str:
-    """Ends a trial whose images were drawn and that measured nothing: not finished in the queue nor
+    """Ends a trial whose images were drawn and that measured nothing: not finished in the study nor
     in MLflow, so that the next start without ``evaluation.draw_only`` measures it. One that had
     finished with fewer prompts stays what it was. Returns what it came to, in words."""
     reason = f"{show_count(drawn['images'], 'image')} drawn, not measured"
     asked = plan.asked(job.key)
     plan.queue.note(job.number, **Extent(asked, asked is None).facts)
-    if plan.queue.fail(job.number, reason, DRAWN_ONLY) and job.extends is None:
+    plan.queue.fail(job.number, reason, DRAWN_ONLY)
+    if job.extends is None:
         plan.mirror.fail(job.tracking, "KILLED", reason, job.folder)
     return reason
 
 
 def update_cell(plan: Plan, text: str) -> None:
-    """Means over seeds onto the cell's run, and its state, whichever driver gave up a trial."""
+    """Means over seeds onto the cell's run, and its state."""
     trials = [trial for trial in plan.queue.trials() if key_of(trial)[0] == text]
     open_or_done = {key_of(trial) for trial in trials if trial.state.name != "FAIL"}
     failed = {key_of(trial) for trial in trials if trial.user_attrs.get("status") == "FAILED"}
@@ -163,22 +156,26 @@ def update_cell(plan: Plan, text: str) -> None:
 
 
 def reconcile(plan: Plan) -> None:
-    """Bring queue, folders and MLflow to one state after anything that happened to earlier
+    """Bring study and MLflow to what the folders say, after anything that happened to earlier
     processes, then queue what is missing."""
     plan.prepare()
-    with plan.queue.lock:
-        _settle_orphans(plan)
-        waiting = {key_of(trial) for trial in plan.queue.trials("WAITING", "RUNNING")}
-        stored = {(cell, seed) for cell, seeds in plan.mirror.seeds().items() for seed in seeds}
-        complete = {key_of(trial): trial.number for trial in plan.queue.trials("COMPLETE")}
-        for key in plan.planned:
-            if key in waiting or (key in complete and key in stored):
-                continue
-            if key in complete and _settle_result(plan, complete[key], key) is not None:
-                continue  # MLflow had lost a run that the folder still has
+    _settle_orphans(plan)
+    waiting = {key_of(trial) for trial in plan.queue.trials("WAITING")}
+    stored = {(cell, seed) for cell, seeds in plan.mirror.seeds().items() for seed in seeds}
+    complete = {key_of(trial): trial.number for trial in plan.queue.trials("COMPLETE")}
+    for key in plan.planned:
+        there = (plan.trial_folder(key) / RESULT).is_file()
+        if key in waiting or (key in complete and key in stored and there):
+            continue
+        number = complete.get(key, len(plan.queue.trials()))
+        result = _settle_result(plan, number, key) if there else None
+        if result is None:
             plan.enqueue(key)
-        queue_extensions(plan)
-        plan.mirror.close_stale(lambda: _running_numbers(plan))
+        elif key not in complete:
+            value = metric_of(result, plan.request.sweep.headline)
+            plan.add_finished(key, value, _facts_of(plan, key, result))
+    queue_extensions(plan)
+    plan.mirror.close_stale()
     for key in complete.keys() & set(plan.planned):
         end_replacing(plan, key, complete[key])
     plan.mirror.seeds()  # Which code measured last
@@ -199,30 +196,11 @@ def _note_other_code(plan: Plan) -> None:
     plan.notes += [line for line in lines if line]
 
 
-def take_over_orphans(plan: Plan) -> bool:
-    """Take over trials whose process is gone; True if that put something back into the queue."""
-    with plan.queue.lock:
-        planned = set(plan.planned)
-        running = plan.queue.trials("RUNNING")
-        orphans = {key_of(trial) for trial in plan.queue.presence.orphans(running)} & planned
-        if not orphans:
-            return False
-        _settle_orphans(plan)
-        lost = orphans - {key_of(trial) for trial in plan.queue.trials("COMPLETE")}
-        for key in sorted(lost):
-            plan.enqueue(key)
-        plan.mirror.close_stale(lambda: _running_numbers(plan))
-    return bool(lost)
-
-
-def _running_numbers(plan: Plan) -> list[int]:
-    return [trial.number for trial in plan.queue.trials("RUNNING")]
-
-
 def _settle_orphans(plan: Plan) -> None:
-    """Trials whose process is gone: a result that was written counts, everything else is failed."""
+    """Trials that ran when the last driver ended: a result that was written counts, everything else
+    is failed."""
     known = {cell.text for cell in plan.request.cells}
-    for trial in plan.queue.presence.orphans(plan.queue.trials("RUNNING")):
+    for trial in plan.queue.trials("RUNNING"):
         key, extends = key_of(trial), trial.user_attrs.get("extends")
         result = _settle_result(plan, trial.number, key, extends) if key[0] in known else None
         if result is None:
@@ -232,14 +210,11 @@ def _settle_orphans(plan: Plan) -> None:
                 job = plan.job(trial.number, key, 1)
                 plan.mirror.fail(job.tracking, "KILLED", reason, job.folder)
             continue
-        code = result.get("versions", {}).get("code")
-        phases = result.get("seconds" if extends is None else "added_seconds", {})
         kind = EXTENDED if extends else kinds_of(plan.request, [key])[key]
-        facts = {"phases": phases or None, "contents": result.get("contents")}
-        facts |= _extent_facts(plan, key, result)
-        plan.queue.note(trial.number, kind=kind, code=code, **facts)
-        value = metric_of(result, plan.request.sweep.headline)
-        plan.queue.complete(trial.number, value, sum(phases.values()))
+        facts = _facts_of(plan, key, result, extends)
+        seconds = facts.pop("seconds")
+        plan.queue.note(trial.number, kind=kind, **facts)
+        plan.queue.complete(trial.number, metric_of(result, plan.request.sweep.headline), seconds)
         plan.notes.append(
             f"{key[0]}, seed {key[1]} had finished when its process was stopped: counted"
         )

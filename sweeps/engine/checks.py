@@ -38,7 +38,7 @@ __all__ = [
     "reason_to_decline",
 ]
 
-PLACE_WORDS = ("output=", "storage=", "tracking_uri=")
+PLACE_WORDS = ("output=", "tracking_uri=")
 # Settings that only mode=search looks at
 SEARCH = ("candidates", "sampler", "sampler_seed", "objectives", "prune")
 # For prune=seeds: of three seeds that all lose the one-sided Wilcoxon test has p = 1/8, of four

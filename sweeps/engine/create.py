@@ -8,14 +8,13 @@ import dataclasses
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from conf import load as conf
-from conf import schema
 from conf.custom_backbone import describe_widening
 from conf.devices import runs_on_cpu
 from conf.files import DiskFull
@@ -24,7 +23,7 @@ from lightning_modules.tracking.store import StoreUnavailable, client, public
 from sweeps.engine.bookkeeping import reconcile
 from sweeps.engine.drawn import show_command
 from sweeps.engine.errors import PlanError
-from sweeps.engine.locks import open_locks
+from sweeps.engine.locks import DriverLock
 from sweeps.engine.metrics import describe_evaluation
 from sweeps.engine.mlflow_mirror import MlflowMirror
 from sweeps.engine.path_plan import make_path_plan
@@ -45,13 +44,13 @@ __all__ = ["create_study"]
 
 def create_study(request: Request) -> Plan:
     """Store the plan: folder, MLflow database, experiment and cell runs, study and queue. What is
-    there stays. Raises PlanError or StorageError."""
+    there stays. Raises PlanError or StorageError, and SweepBusy where another process runs it."""
     sweep, config = request.sweep, request.config
     output, uri = Path(config.output), tracking_uri(config)
     backbone, cpu = config.backbone, runs_on_cpu(config.trainer.accelerator)
     widened = describe_widening(backbone.path, backbone.dtype, cpu)
     notes: list[str] = []
-    with _planning_lock(config):
+    with _planning_lock(output):
         if config.tracking_uri is None:
             _create_database(output / "mlflow.db")
         _touch_store(uri)
@@ -59,60 +58,65 @@ def create_study(request: Request) -> Plan:
             request.contents(key)  # As they are now: what changes later is noticed
         name, identity = _choose_name(request, uri, notes)
         notes += [widened] if widened else []
-        # The queue comes first: stopped in between, the next start knows the folder, and by it the
-        # experiment
-        queue = TrialQueue(output / name, name, sweep.direction, identity, config.storage)
+        lock = DriverLock(output / name)
         try:
+            # The study comes first: stopped in between, the next start knows the folder, and by it
+            # the experiment
+            queue = TrialQueue(output / name, name, sweep.direction, identity)
             primary = _fix_primary(request, queue)
             history = add_looks(request, queue.facts, queue.trials(), primary)
+            mirror = _make_mirror(request, uri, queue, look_tags(request, history, primary))
         except BaseException:
-            queue.close()
+            lock.release()
             raise
-        mirror = MlflowMirror(
-            uri,
-            name,
-            output / "artifacts" / name if uri.startswith("sqlite:") else None,
-            {
-                **_experiment_tags(request),
-                **look_tags(request, history, primary),
-                "plan": queue.facts["identity"]["plan"],
-            },
-            f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.",
-            lambda cell: _method_name(request, cell),
-        )
-        mirror.add_cells(request.cells)
-    plan = Plan(request, name, output / name, queue, mirror, notes)
-    if config.mode == "search":
-        plan = make_search_plan(plan, identity)
-    elif config.mode == "path":
-        plan = make_path_plan(plan)
-    elif config.until is not None:
-        plan = make_until_plan(plan, history)
-    reconcile(plan)
-    # Addresses may hold passwords
-    shown = dataclasses.replace(config, storage=None, tracking_uri=None)
-    conf.write(shown, plan.folder / "sweep.yaml")
+    plan = Plan(request, name, output / name, queue, mirror, notes, lock)
+    try:
+        if config.mode == "search":
+            plan = make_search_plan(plan, identity)
+        elif config.mode == "path":
+            plan = make_path_plan(plan)
+        elif config.until is not None:
+            plan = make_until_plan(plan, history)
+        reconcile(plan)
+        # Its address may hold a password
+        shown = dataclasses.replace(config, tracking_uri=None)
+        conf.write(shown, plan.folder / "sweep.yaml")
+    except BaseException:
+        plan.close()
+        raise
     return plan
 
 
+def _make_mirror(
+    request: Request, uri: str, queue: TrialQueue, looks: Mapping[str, str]
+) -> MlflowMirror:
+    """The experiment of a study with a run for each cell."""
+    sweep, own = request.sweep, uri.startswith("sqlite:")
+    mirror = MlflowMirror(
+        uri,
+        queue.name,
+        Path(request.config.output) / "artifacts" / queue.name if own else None,
+        {**_experiment_tags(request), **looks, "plan": queue.facts["identity"]["plan"]},
+        f"**{sweep.question}**\n\nFrom: {sweep.origin}\n\nNo answer yet.",
+        lambda cell: _method_name(request, cell),
+    )
+    mirror.add_cells(request.cells)
+    return mirror
+
+
 @contextmanager
-def _planning_lock(config: schema.Sweep) -> Iterator[None]:
-    """One process at a time makes MLflow's tables and experiments, below one output and, if the
-    queue is on a server, everywhere."""
-    output = Path(config.output)
+def _planning_lock(output: Path) -> Iterator[None]:
+    """One process at a time makes MLflow's tables and experiments below one output."""
     lock = FileLock(output / ".lock")
     try:
         output.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
         reason = error.strerror or error
-        raise PlanError(f"output={config.output} cannot be written to: {reason}") from None
-    locks = open_locks(output, "", config.storage)
+        raise PlanError(f"output={output} cannot be written to: {reason}") from None
     try:
-        with locks.exclusive("plan") if config.storage else nullcontext():
-            yield
+        yield
     finally:
-        locks.close()
         lock.release()
 
 
@@ -145,7 +149,7 @@ def _choose_name(request: Request, uri: str, notes: list[str]) -> tuple[str, dic
     names = possible_names(sweep, config, digest)
     for count, name in enumerate(names):
         folder = output / name
-        identity = read_identity(folder, name, config.storage)
+        identity = read_identity(folder, name)
         experiment = client(uri).get_experiment_by_name(name)
         if identity is None:
             fits = experiment is None and not (folder / "trials").exists()

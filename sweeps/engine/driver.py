@@ -1,4 +1,4 @@
-"""Claims trials, runs them in slots, and records how each ended: in the queue, in MLflow and for
+"""Claims trials, runs them in slots, and records how each ended: in the study, in MLflow and for
 the person who looks.
 
 Everything happens in one thread, so that a signal or an error finds nothing half done that the next
@@ -7,7 +7,6 @@ start could not put right.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +20,6 @@ from sweeps.engine.bookkeeping import (
     finish_trial,
     read_outcome,
     return_trial,
-    take_over_orphans,
     update_cell,
 )
 from sweeps.engine.errors import NoRoom, PlanError, ResultError, StorageError, SweepAborted
@@ -38,8 +36,6 @@ if TYPE_CHECKING:
 __all__ = ["Driver", "abort_on_lost_storage"]
 
 PAUSE = 0.2  # Seconds between two looks at the trials
-REFRESH = 20.0  # Seconds between two looks at the queue while a slot is idle
-ALIVE = 5.0  # Seconds between two signs of life to a server
 MAX_IDENTICAL_FAILURES = 3  # So many failures alike, and no success, end a sweep
 
 
@@ -64,8 +60,7 @@ class Driver:
         self._succeeded = False
         self._drawn: set[Key] = set()  # What was drawn and is not to be measured here
         self._full = ""  # What a trial said of a full disk
-        self._asked = -math.inf
-        self._refreshed = time.monotonic()
+        self._nothing_waits = False
 
     def run(self) -> None:
         """Returns when no trial is left to this process. Raises SweepAborted, NoRoom after a trial
@@ -75,7 +70,6 @@ class Driver:
             while self._fill_slots() or self.running:
                 for number in list(self.running):
                     self._check(number)
-                self._refresh_presence()
                 if self.running:
                     time.sleep(PAUSE)
         except BaseException:
@@ -101,22 +95,16 @@ class Driver:
         return began
 
     def _next_job(self) -> Job | None:
-        if self._full or (self.running and time.monotonic() < self._asked + REFRESH):
-            return None  # Nothing waited when it was asked last, and nothing has ended since
+        if self._full or self._nothing_waits:
+            return None  # Nor has anything ended since it was asked last
         request = self.plan.request
         trained = [job.key for job in self.running.values() if job.kind == "trained"]
         training = {request.adapter(key) for key in trained}
         with abort_on_lost_storage(self.plan.folder):
             job = self.plan.claim(training)
-            # Another driver may have died, and left a trial behind, or have ended one that has
-            # fewer prompts than are asked for here
-            if job is None and (
-                take_over_orphans(self.plan)
-                or queue_extensions(self.plan, self.failures.keys() | self._drawn)
-            ):
+            if job is None and queue_extensions(self.plan, self.failures.keys() | self._drawn):
                 job = self.plan.claim(training)
-        if job is None:
-            self._asked = time.monotonic()
+        self._nothing_waits = job is None
         return job
 
     def _start(self, number: int, job: Job) -> None:
@@ -147,15 +135,8 @@ class Driver:
 
     def _report(self, job: Job, text: str, share: float) -> None:
         self.display.progress(job, text, share)
-        self._refresh_presence()
         with abort_on_lost_storage(self.plan.folder):
             self.plan.on_progress(job, text)
-
-    def _refresh_presence(self) -> None:
-        if time.monotonic() - self._refreshed > ALIVE:
-            self._refreshed = time.monotonic()
-            # False while the server is away: it is asked again
-            self.plan.queue.presence.locks.refresh()
 
     def _end(self, number: int, outcome: Outcome) -> None:
         job, result = self.running[number], outcome.result
@@ -183,7 +164,7 @@ class Driver:
                     headline = self.plan.request.sweep.headline
                     self.display.finish(job, f"{headline} {value:.3f}", seconds)
         del self.running[number]
-        self._asked = -math.inf
+        self._nothing_waits = False
         identical = len(self._reasons) >= MAX_IDENTICAL_FAILURES and len(set(self._reasons)) == 1
         if identical and not self._succeeded and not self.plan.done():
             raise SweepAborted(
@@ -198,9 +179,7 @@ class Driver:
             return_trial(self.plan, job, "KILLED", reason)
             self.display.drop(job, f"{job.name} stopped: {self._full}; no other is begun")
             return
-        if not return_trial(self.plan, job, "FAILED", reason):
-            self.display.drop(job, f"{job.name} was taken over by another process")
-            return
+        return_trial(self.plan, job, "FAILED", reason)
         tries = self._tries[job.key] = self._tries.get(job.key, 0) + 1
         self._reasons.append(reason)
         retries = self.plan.request.config.retries

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from sweeps.engine.locks import Owner
+
 __all__ = [
     "Declined",
     "LaunchError",
@@ -10,6 +17,7 @@ __all__ = [
     "ResultError",
     "StorageError",
     "SweepAborted",
+    "SweepBusy",
 ]
 
 
@@ -26,7 +34,7 @@ class LaunchError(ValueError):
 
 
 class StorageError(ValueError):
-    """A queue that cannot be used."""
+    """A study that cannot be used."""
 
 
 class ResultError(ValueError):
@@ -35,6 +43,14 @@ class ResultError(ValueError):
 
 class SweepAborted(Exception):
     """The sweep cannot go on; what has finished is kept."""
+
+
+class SweepBusy(Exception):
+    """Another process runs the sweep in ``folder``; ``owner`` says which."""
+
+    def __init__(self, folder: Path, owner: Owner) -> None:
+        super().__init__(f"{folder} is run by {owner.describe()}")
+        self.folder, self.owner = folder, owner
 
 
 class NoRoom(SweepAborted):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +23,26 @@ BLOCK = 4096  # Bytes
 
 
 class Journal(JournalFileBackend):
-    """The file ``path``, which is created; every access is under ``lock``.
+    """The file ``path``, which is created. One process writes it."""
 
-    Readers take the lock too, so that nobody reads what is taken back.
-    """
-
-    def __init__(self, path: Path, lock: AbstractContextManager[Any]) -> None:
-        self._exclusive = lock
-        with lock:
-            super().__init__(str(path))
-            with _open_to_append(path) as file:
-                _cut_unfinished_line(file)
+    def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
+        with _open_to_append(path) as file:
+            _cut_unfinished_line(file)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         logs = []
-        with self._exclusive:
-            try:
-                for log in super().read_logs(log_number_from):
-                    logs.append(log)
-            except ValueError as error:
-                line = log_number_from + len(logs) + 1
-                raise damaged_line(self._file_path, line, error) from None
+        try:
+            for log in super().read_logs(log_number_from):
+                logs.append(log)
+        except ValueError as error:
+            line = log_number_from + len(logs) + 1
+            raise damaged_line(self._file_path, line, error) from None
         return iter(logs)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         text = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        with self._exclusive, _open_to_append(self._file_path) as file:
+        with _open_to_append(self._file_path) as file:
             end = _cut_unfinished_line(file)
             try:
                 rest = memoryview(text.encode())

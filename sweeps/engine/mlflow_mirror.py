@@ -28,6 +28,7 @@ __all__ = ["MlflowMirror"]
 LOCAL = "http://127.0.0.1:5000"  # Where `python -m sweeps ui` opens the pages
 PAGE = 1000  # Runs or metrics per request
 LOG_END = 3000  # Bytes of a failed trial's log that its run's description shows
+WRITTEN = "aggregated"  # Tag of a cell's run: how often its means were written
 Seeds = dict[str, dict[int, dict[str, float]]]  # Cell -> seed -> metric -> value
 
 
@@ -255,18 +256,13 @@ class MlflowMirror:
             if run.info.status == "RUNNING":
                 self.experiment.end_run(run, error, status)
 
-    def close_stale(self, running: Callable[[], Iterable[int]]) -> None:
-        """End the seed runs that a killed process left open; ``running`` gives the numbers of the
-        trials that are being worked on.
-
-        It is asked after MLflow: so it cannot miss a trial that another driver has just begun.
-        """
+    def close_stale(self) -> None:
+        """End the seed runs that a killed process left open; called while no trial runs."""
         runs = self.experiment.runs("seed")
-        alive = {str(number) for number in running()}
         attempts: dict[tuple[str, str], list[Run]] = {}
         for run in runs:
             tags, params = run.data.tags, run.data.params
-            if run.info.status == "RUNNING" and tags.get("trial") not in alive:
+            if run.info.status == "RUNNING":
                 self.experiment.end_run(run, "the process ended before the trial did")
             key = tags.get("mlflow.parentRunId", ""), params.get("seed", "")
             attempts.setdefault(key, []).append(run)
@@ -280,21 +276,14 @@ class MlflowMirror:
         ``ci95`` is half the width of the t-interval; it and ``sd`` need two seeds. Undefined values
         (NaN, infinite) are left out, and n says so.
         """
-        last: dict[int, dict[str, float]] | None = None
-        while True:
-            values = self.seeds(cell).get(cell, {})
-            finished = {seed: metrics for seed, metrics in values.items() if seed in seeds}
-            if last is not None and last.keys() == finished.keys():
-                return
-            # Again if seeds finished meanwhile: a driver that read fewer could otherwise have the
-            # last word
-            last = finished
-            status = "SCHEDULED"
-            if len(finished) == len(seeds):
-                status = "FINISHED"
-            elif failed:
-                status = "FAILED"
-            self._write_aggregates(self.runs[cell], finished, status)
+        values = self.seeds(cell).get(cell, {})
+        finished = {seed: metrics for seed, metrics in values.items() if seed in seeds}
+        status = "SCHEDULED"
+        if len(finished) == len(seeds):
+            status = "FINISHED"
+        elif failed:
+            status = "FAILED"
+        self._write_aggregates(self.runs[cell], finished, status)
 
     def _write_aggregates(
         self, run_id: str, finished: Mapping[int, Mapping[str, float]], status: str
@@ -314,12 +303,16 @@ class MlflowMirror:
         for name in run.data.metrics:
             if name.startswith("agg/") and name.endswith("_n") and name not in values:
                 values[name] = 0
-        now = int(time.time() * 1000)
+        # The last step counts in MLflow, and of two values of one step the later one: a clock that
+        # is slow must not make new values lose
+        step, now = int(run.data.tags.get(WRITTEN, 0)) + 1, int(time.time() * 1000)
         changed = [
-            Metric(key, value, now, 0)
+            Metric(key, value, now, step)
             for key, value in values.items()
             if run.data.metrics.get(key) != value
         ]
+        if changed:
+            self.client.set_tag(run_id, WRITTEN, str(step))
         for start in range(0, len(changed), PAGE):
             self.client.log_batch(run_id, metrics=changed[start : start + PAGE])
         if run.info.status == status:

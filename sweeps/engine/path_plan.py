@@ -1,7 +1,7 @@
 """A sweep with ``mode=path``: the cells that the next step needs are added when those of the last
 have finished.
 
-What is known follows from the queue and the results alone, so that any driver goes on where another
+What is known follows from the study and the results alone, so that the next start goes on where one
 stopped.
 """
 
@@ -37,16 +37,13 @@ class PathPlan(Plan):
         self._advance()
 
     def claim(self, training: Collection[str] = ()) -> Job | None:
-        with self.queue.lock:
+        job = super().claim(training)
+        if job is None and self._advance():
+            known = {key_of(t) for t in self.queue.trials("WAITING", "RUNNING", "COMPLETE")}
+            for key in self.planned:
+                if key not in known:
+                    self.enqueue(key)
             job = super().claim(training)
-            if job is None and self._advance():
-                known = {
-                    key_of(trial) for trial in self.queue.trials("WAITING", "RUNNING", "COMPLETE")
-                }
-                for key in self.planned:
-                    if key not in known:
-                        self.enqueue(key)
-                job = super().claim(training)
         return job
 
     def _advance(self) -> bool:

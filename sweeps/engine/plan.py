@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from lightning_modules.tracking.mlflow import Tracking
+    from sweeps.engine.locks import DriverLock
     from sweeps.engine.mlflow_mirror import MlflowMirror
     from sweeps.engine.queue import TrialQueue
     from sweeps.engine.trials import StoredTrial
@@ -64,6 +65,7 @@ class Plan:
     queue: TrialQueue
     mirror: MlflowMirror
     notes: list[str]
+    lock: DriverLock  # Held until it is closed
     # How many prompts trials are asked for where that is not what the settings say
     targets: dict[Key, int] = field(default_factory=dict)
     listener: Callable[[str], None] | None = None  # Takes lines while trials run
@@ -86,7 +88,7 @@ class Plan:
         return []
 
     def prepare(self) -> None:
-        """Called before the queue is brought up to date at the start of a process."""
+        """Called before the study is brought up to date at the start of a process."""
 
     def begin(self) -> None:
         """Called once the queue is up to date, before the first trial is claimed."""
@@ -97,7 +99,7 @@ class Plan:
 
     def close(self) -> None:
         """This process does not work on it any more."""
-        self.queue.close()
+        self.lock.release()
 
     def done(self) -> set[Key]:
         """The finished trials of this plan; one that is queued again, since its result was lost,
@@ -115,16 +117,15 @@ class Plan:
     def claim(self, training: Collection[str] = ()) -> Job | None:
         """The next trial, now this process's own; None if nothing waits. A trial that would only
         wait for an adapter of ``training`` comes after the others."""
-        levels = {factor.key: factor.levels for factor in self.request.sweep.factors}
         lacking, waiting = lacking_trials(self), self.queue.trials("WAITING")
         planned = set(self.planned)
         planned -= {key_of(trial) for trial in waiting if not is_wanted(trial, lacking)}
         free = planned
         if training:
             free = {key for key in planned if self.request.adapter(key) not in training}
-        trial = self.queue.claim(free, levels)
+        trial = self.queue.claim(free, self._levels)
         if trial is None and free != planned:
-            trial = self.queue.claim(planned, levels)
+            trial = self.queue.claim(planned, self._levels)
         if trial is None:
             return None
         key = key_of(trial)
@@ -134,6 +135,16 @@ class Plan:
     def enqueue(self, key: Key, **facts: Any) -> None:
         """Put one more trial of a cell and seed at the end of the queue."""
         self.queue.enqueue(*key, self.request.cell(key[0]).values, **facts)
+
+    def add_finished(self, key: Key, value: float, facts: Mapping[str, Any]) -> None:
+        """A trial whose folder has its result, and the study nothing of it."""
+        kind = kinds_of(self.request, [key], self.done())[key]
+        values = self.request.cell(key[0]).values
+        self.queue.add_finished(key, values, self._levels, value, kind=kind, **facts)
+
+    @property
+    def _levels(self) -> dict[str, Sequence[Any]]:
+        return {factor.key: factor.levels for factor in self.request.sweep.factors}
 
     def trial_folder(self, key: Key) -> Path:
         """Where a trial leaves its files."""

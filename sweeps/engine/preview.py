@@ -39,7 +39,7 @@ def print_preview(request: Request) -> None:
     found = request.check_records()
     status, seeds, cells = read_status(request), request.seeds, request.cells
     counts, adapters = status.counts, {key: request.adapter(key) for key in request.keys}
-    trials = read_trials(status.folder, status.name, config.storage) if counts.done else []
+    trials = read_trials(status.folder, status.name) if counts.done else []
     for note in [*found, *status.notes, *list_other_code(request, status.folder, trials)]:
         show(console, note)
     asked = {key: request.prompts(key) for key in counts.lacking}

@@ -99,13 +99,11 @@ def _made_with(plan: Plan) -> dict[str, Any]:
 
 def queue_extensions(plan: Plan, without: Collection[Key] = ()) -> list[Key]:
     """Queue again the finished trials of ``plan`` that have fewer prompts than are asked for, but
-    those ``without``; which they are. May be repeated, also by several processes: none is queued
-    twice."""
-    with plan.queue.lock:
-        waiting = {key_of(trial) for trial in plan.queue.trials("WAITING", "RUNNING")} | {*without}
-        lacking = {key: e for key, e in lacking_trials(plan).items() if key not in waiting}
-        for key, extent in lacking.items():
-            plan.enqueue(key, extends=extent.prompts)
+    those ``without``; which they are. May be repeated: none is queued twice."""
+    waiting = {key_of(trial) for trial in plan.queue.trials("WAITING", "RUNNING")} | {*without}
+    lacking = {key: e for key, e in lacking_trials(plan).items() if key not in waiting}
+    for key, extent in lacking.items():
+        plan.enqueue(key, extends=extent.prompts)
     return list(lacking)
 
 

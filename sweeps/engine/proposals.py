@@ -1,4 +1,4 @@
-"""The candidates of a search: an Optuna study beside the queue, whose trials are proposed
+"""The candidates of a search: an Optuna study beside that of its trials, whose trials are proposed
 settings."""
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def make_pruner(name: str) -> Any:
 
 
 class Proposals:
-    """The study of a search's candidates, in the same file or database as its queue."""
+    """The study of a search's candidates, in the same file as that of its trials."""
 
     def __init__(
         self, request: Request, folder: Path, name: str, identity: Mapping[str, Any]
@@ -67,8 +67,7 @@ class Proposals:
         self.sweep, self.config = request.sweep, request.config
         self.objectives: list[str] = self.config.objectives or [self.sweep.headline]
         directions = [self.sweep.better(key) for key in self.objectives]
-        storage = self.config.storage
-        self.queue = TrialQueue(folder, f"{name}.candidates", directions, identity, storage)
+        self.queue = TrialQueue(folder, f"{name}.candidates", directions, identity)
         self.study.pruner = make_pruner(self.config.prune)
         self.space = SearchSpace(request)
         self.scales = {f.key: self._scale(f) for f in self.sweep.factors if f.numeric}
@@ -216,7 +215,7 @@ class Proposals:
                 intermediate_values=by_seed,
             )
             self.study.add_trial(trial)
-        self.study.set_user_attr("baseline", True)
+        self.queue.remember("baseline", True)
 
     def _searched_in(self, cell: Cell) -> list[Factor]:
         """The factors that are not left out in a cell."""
@@ -231,4 +230,4 @@ class Proposals:
     @property
     def knows_control(self) -> bool:
         """Whether ``add_control`` was called, by any process."""
-        return "baseline" in self.study.user_attrs
+        return "baseline" in self.queue.facts

@@ -60,6 +60,8 @@ __all__ = [
     "replace_values",
 ]
 
+REPLACED = "replaced"  # Tag of a run: how often its values were
+
 
 class ComparableValues:
     """The metrics of the seeds' runs of a sweep that may stand together: those of the code that
@@ -260,21 +262,16 @@ def end_replacing(plan: Plan, key: Key, number: int) -> None:
 def replace_result(plan: Plan, job: Job, result: Mapping[str, Any] | None = None) -> None:
     """Bring a new result of a finished trial into its folder and MLflow: what is pending there,
     else ``result``, which lies in its place already. May be repeated."""
-    with plan.queue.lock:
-        result = adopt(job.folder) or result
-        if result is None:  # Another process was quicker
-            return
-        runs = [
-            run
-            for run in plan.mirror.experiment.attempts(job.tracking)
-            if run.info.status == "FINISHED"
-        ]
-        if runs:
-            run = max(runs, key=lambda run: (run.info.start_time, run.info.run_id))
-            replace_values(plan.mirror.client, run, result, job.folder)
-        else:
-            plan.mirror.settle(job.tracking, result, job.folder)
-        discard(job.folder)
+    result = adopt(job.folder) or result
+    if result is None:
+        return
+    attempts = plan.mirror.experiment.attempts(job.tracking)
+    if runs := [run for run in attempts if run.info.status == "FINISHED"]:
+        run = max(runs, key=lambda run: (run.info.start_time, run.info.run_id))
+        replace_values(plan.mirror.client, run, result, job.folder)
+    else:
+        plan.mirror.settle(job.tracking, result, job.folder)
+    discard(job.folder)
 
 
 def replace_values(client: MlflowClient, run: Run, result: Mapping[str, Any], folder: Path) -> None:
@@ -282,6 +279,9 @@ def replace_values(client: MlflowClient, run: Run, result: Mapping[str, Any], fo
     from mlflow.entities import Metric, RunTag  # Slow, and a preview does without
 
     run_id, now = run.info.run_id, int(time.time() * 1000)
+    # Of later steps than before, so that no clock decides which values count
+    step = int(run.data.tags.get(REPLACED, 0)) + 1
+    client.set_tag(run_id, REPLACED, str(step))
     client.set_tag(run_id, REPLACING, "true")
     values = {
         stored_name(key): float(value)
@@ -289,7 +289,7 @@ def replace_values(client: MlflowClient, run: Run, result: Mapping[str, Any], fo
         if is_defined(value)
     }
     changed = [
-        Metric(key, value, now, 0)
+        Metric(key, value, now, step)
         for key, value in values.items()
         if run.data.metrics.get(key) != value
     ]

@@ -19,7 +19,15 @@ from conf.threads import wait_passively
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import format_duration
 from reports.answer.files import read_answer, read_verdicts
-from sweeps.command import REFUSED, REMEASURE, REPLAY, check_flags, config_words
+from sweeps.command import (
+    BUSY,
+    FAILED,
+    REFUSED,
+    REMEASURE,
+    REPLAY,
+    check_flags,
+    config_words,
+)
 from sweeps.command import main as run_one
 from sweeps.engine.catalogue import brief_words, discover, list_words
 from sweeps.engine.display import make_console, show
@@ -70,7 +78,7 @@ def _words_with_done_cells(sweep: Sweep, words: Sequence[str]) -> list[str]:
     config = conf.load([*words, *short], sweep.preset)
     name, exists = find_study(sweep, config)
     folder = Path(config.output) / name
-    trials = read_trials(folder, name, config.storage) if exists else []
+    trials = read_trials(folder, name) if exists else []
     done = {key_of(trial)[0] for trial in trials if trial.state.name == "COMPLETE"}
     every = sweep.cells(config.when)
     kept = {cell.text for cell in sweep.cells(config.when, config.mode, config.cells)}
@@ -112,7 +120,8 @@ def main(
     program: tuple[str, ...] | None = None,
 ) -> int:
     """Run or preview the catalogue. Returns 0, 1 if a trial or report failed, 2 for a wrong
-    command, 3 where the disk is full, 128 + n after a signal n."""
+    command, 3 where the disk is full, 4 where another process runs one, 128 + n after a signal
+    n."""
     if {"-h", "--help"} & set(argv):
         print(HELP)
         return 0
@@ -206,7 +215,7 @@ def _run_all(
         show(console, f"\n{count} {name}: {request.sweep.question} ({rest})")
         sys.stdout.flush()
         status = run_one(originals[name], [*request.words, *again], train, program)
-        if status not in (0, 1):
+        if status not in (0, FAILED, BUSY):
             return status
         statuses[name] = status
     _print_answers(requests, statuses, console)
@@ -225,7 +234,8 @@ def _print_answers(
             drawn = show_count(len(status.counts.drawn), "trial")
             answer = f"{drawn} only drawn: {manifest_path(request.config, status.name)}"
         trials = f"{len(status.counts.done)}/{len(status.counts.planned)}"
-        failed = " (failed)" if statuses.get(request.sweep.name) else ""
+        ends = {FAILED: " (failed)", BUSY: " (run by another process)"}
+        failed = ends.get(statuses[request.sweep.name], "")
         conclusive = read_verdicts(status.folder).get("conclusive", "–")
         time = format_duration(status.finished_seconds)
         table.add_row(request.sweep.name, trials + failed, time, conclusive, answer)

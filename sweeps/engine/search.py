@@ -2,8 +2,8 @@
 by an Optuna sampler.
 
 A candidate is a cell like any other, whose seeds go through the sweep's queue; its value is the
-mean over seeds of each objective. What is known of a candidate follows from the queue alone, so
-that any driver can go on with a search that another left. The untouched backbone and the control
+mean over seeds of each objective. What is known of a candidate follows from the study alone, so
+that the next start can go on with a search that was left. The untouched backbone and the control
 are run too; the sampler knows the control's value.
 """
 
@@ -20,12 +20,11 @@ from typing import Any
 from conf.describe import show_count
 from lightning_modules.tracking.store import public
 from lightning_modules.training.progress import LOSSES, PRUNE, read_step
-from sweeps.engine.bookkeeping import RESULT
 from sweeps.engine.checks import SEARCH
 from sweeps.engine.importance import measure_importance
 from sweeps.engine.plan import Job, Plan
 from sweeps.engine.proposals import Proposals
-from sweeps.engine.trials import Key, key_of
+from sweeps.engine.trials import RESULT, Key, key_of
 from sweeps.sweep import Cell
 
 __all__ = ["SearchPlan", "make_search_plan", "read_losses"]
@@ -63,10 +62,6 @@ class SearchPlan(Plan):
         self._lost = len(self.proposals.candidates("FAIL"))
         self._add_candidates()
 
-    def close(self) -> None:
-        super().close()
-        self.proposals.queue.close()
-
     @property
     def planned(self) -> list[Key]:
         """The seeds of the first cells, then those of candidates that have not been dropped; with
@@ -85,24 +80,22 @@ class SearchPlan(Plan):
         return list(dict.fromkeys(keys))
 
     def claim(self, training: Collection[str] = ()) -> Job | None:
-        with self.queue.lock:
-            self.advance()
+        self.advance()
+        job = super().claim(training)
+        proposed = len(self.proposals.candidates()) - self._lost
+        known = [cell.text for cell in self.request.cells]
+        if (
+            job is None
+            and proposed < self.request.config.candidates
+            and self.proposals.propose(known)
+        ):
+            self._add_candidates()
+            self._queue_missing()
             job = super().claim(training)
-            proposed = len(self.proposals.candidates()) - self._lost
-            known = [cell.text for cell in self.request.cells]
-            if (
-                job is None
-                and proposed < self.request.config.candidates
-                and self.proposals.propose(known)
-            ):
-                self._add_candidates()
-                self._queue_missing()
-                job = super().claim(training)
         return job
 
     def advance(self) -> None:
-        """Tell the sampler what the queue knows by now; queue the next seeds. Called under the
-        lock."""
+        """Tell the sampler what the study knows by now; queue the next seeds."""
         self._add_candidates()
         control = next(cell for cell in self.request.cells if cell.control)
         seeds, retries = self.request.seeds, self.request.config.retries
@@ -148,8 +141,7 @@ class SearchPlan(Plan):
             (job.folder / name).unlink(missing_ok=True)
 
     def summary_lines(self) -> list[str]:
-        with self.queue.lock:
-            self.advance()
+        self.advance()
         ends = {state: len(self.proposals.candidates(state)) for state in CLOSED}
         lines = [
             f"candidates: {ends['COMPLETE']} measured, {ends['PRUNED']} pruned, "

@@ -40,7 +40,6 @@ from sweeps.engine.signals import Signals
 from sweeps.engine.slots import PROGRAM, Slot, Trainer, make_slots
 from sweeps.engine.summary import summary_table
 from sweeps.engine.timing import timing_table
-from sweeps.engine.trials import key_of
 from sweeps.engine.until import note_look
 
 if TYPE_CHECKING:
@@ -71,10 +70,6 @@ def run_sweep(
         check, act = INSTEAD[flag]
         check(request)
     check_places(request.config)  # First, since looking for GPUs takes seconds
-    if request.config.storage is not None:
-        from sweeps.engine.postgres import Server
-
-        Server(request.config.storage)
     slots = make_slots(request.config, train, program or PROGRAM)
     found = request.check_records()
     with abort_on_lost_storage(Path(request.config.output)):
@@ -189,14 +184,7 @@ def _conclude(plan: Plan, console: Console, failures: dict[Key, str]) -> int:
         show(console, f"{label + ':':<9}{text}")
     for (cell, seed), reason in failures.items():
         print(f"failed: {cell}, seed {seed}: {reason}", file=sys.stderr)
-    rest = set(plan.planned) - done - failures.keys()
-    running = plan.queue.presence.elsewhere(plan.queue.trials("RUNNING"))
-    elsewhere = len(rest & {key_of(trial) for trial in running})
-    if elsewhere:
-        note = "more being run by another process; the same command later adds them to the report"
-        show(console, f"{elsewhere} {note}")
-    if len(rest) > elsewhere:
-        left = len(rest) - elsewhere
+    if left := len(set(plan.planned) - done - failures.keys()):
         show(console, f"{show_count(left, 'trial')} {'is' if left == 1 else 'are'} left to run")
     return FAILED if failures or (done and not written) else 0
 

@@ -93,8 +93,11 @@ class InlineSlot:
         self._last = ("", 0.0)
 
     def start(self, job: Job) -> None:
+        written = worker.ProgressFile(job.folder)
+
         def report(text: str, share: float) -> None:
             self._last = (text, share)
+            written(text, share)
             self.on_progress(text, share)
 
         job.folder.mkdir(parents=True, exist_ok=True)

@@ -28,7 +28,7 @@ __all__ = ["PlanStatus", "TrialCounts", "read_status"]
 
 
 class TrialCounts:
-    """What the queue of a study says of a plan's trials: (cell, seed) that are ``done``,
+    """What folders and study say of a plan's trials: (cell, seed) that are ``done``,
     ``running`` or ``failed``, or whose images are ``drawn`` and not measured; and what those have
     that have finished with fewer prompts than are asked for, ``lacking``."""
 
@@ -39,7 +39,7 @@ class TrialCounts:
         lacking: Mapping[Key, Extent] | None = None,
         asked: Mapping[Key, int | None] | None = None,
     ) -> None:
-        """``planned``: the trials of the plan; all that are in the queue if not given. ``lacking``,
+        """``planned``: the trials of the plan; all that the study has if not given. ``lacking``,
         ``asked``: see `find_lacking`."""
         last: dict[Key, StoredTrial] = {}
         states: dict[str, set[Key]] = {}
@@ -54,8 +54,7 @@ class TrialCounts:
                     last[key] = trial
         self.planned = set(planned) if planned is not None else set().union(*states.values())
         self.running = states.get("RUNNING", set())
-        self.done = states.get("COMPLETE", set()) - self.running - states.get("WAITING", set())
-        self.done -= self.lacking.keys()
+        self.done = states.get("COMPLETE", set()) - self.lacking.keys()
         # The last attempt failed by itself, and was not stopped
         failed = {key for key, t in last.items() if t.user_attrs.get("status") == "FAILED"}
         drawn = {
@@ -137,8 +136,8 @@ def read_status(request: Request) -> PlanStatus:
     notes: list[str] = []
     name, exists = find_study(request.sweep, config, request, notes)
     folder = Path(config.output) / name
-    trials = read_trials(folder, name, config.storage) if exists else []
-    facts = read_facts(folder, name, config.storage) if exists else {}
+    trials = read_trials(folder, name, request.keys) if exists else []
+    facts = read_facts(folder, name) if exists else {}
     finished = sum(trial.state.name == "COMPLETE" for trial in trials)
     primary = check_primary(config, fixed_primary(facts), finished)
     history = add_looks(request, facts, trials, primary)

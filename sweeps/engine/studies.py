@@ -28,7 +28,7 @@ from sweeps.sweep import Sweep
 __all__ = ["PLACES", "find_study", "is_of", "other_contents", "possible_names", "result_settings"]
 
 # Settings that say where things are and run on this machine
-PLACES = ("output", "tracking_uri", "storage", "workers", "devices", "launcher", "launch")
+PLACES = ("output", "tracking_uri", "workers", "devices", "launcher", "launch")
 METHOD_KEYS = ("method", "method.name")
 # Settings that change when, where or how often trials run, but no trial's numbers
 NOT_IN_DIGEST = {
@@ -52,7 +52,7 @@ def find_study(
     digest = conf.digest(result_settings(sweep, config))
     for name in possible_names(sweep, config, digest):
         folder = Path(config.output) / name
-        identity = read_identity(folder, name, config.storage)
+        identity = read_identity(folder, name)
         if identity is None:
             return name, False
         if is_of(identity, digest):
@@ -77,7 +77,7 @@ def other_contents(request: Request, folder: Path, name: str) -> str:
     cells = {cell.text for cell in request.cells}
     changed: dict[str, None] = {}
     trials = 0
-    for trial in read_trials(folder, name, request.config.storage):
+    for trial in read_trials(folder, name):
         made = trial.user_attrs.get("contents")
         if trial.state.name == "COMPLETE" and made and key_of(trial)[0] in cells:
             entries = changed_contents(made, request.contents(key_of(trial)))

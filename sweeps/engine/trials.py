@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from conf.files import read_json, write_atomically
+from conf.prompts import Extent
 from sweeps.engine.errors import StorageError
+from sweeps.engine.locks import find_owner
+from sweeps.sweep import trial_folder
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DRAWN_ONLY",
     "JOURNAL",
+    "RESULT",
     "Key",
     "StoredStudy",
     "StoredTrial",
@@ -27,10 +32,14 @@ __all__ = [
     "read_facts",
     "read_identity",
     "read_journal",
+    "read_result_facts",
     "read_trials",
+    "write_facts",
 ]
 
 JOURNAL = "study.journal"
+FACTS = "study.json"  # Beside it, by the name of the study: what it was made with, its looks, …
+RESULT = "result.json"  # In a trial's folder: it has finished
 DRAWN_ONLY = "DRAWN"  # Status of a trial whose images were drawn and that measured nothing
 Key = tuple[str, int]  # Cell, seed
 
@@ -144,51 +153,79 @@ def key_of(trial: FrozenTrial | StoredTrial) -> Key:
     return trial.user_attrs["cell"], trial.user_attrs["seed"]
 
 
-def read_trials(folder: Path, name: str, storage: str | None = None) -> Sequence[StoredTrial]:
-    """The trials of the study ``name``, oldest first; none if there is no such study. Creates
-    nothing. Raises StorageError."""
-    if storage is None:
-        study = read_journal(folder).get(name)
-        return study.trials if study else []
-    from sweeps.engine.postgres import Server, open_database
+def read_trials(folder: Path, name: str, keys: Iterable[Key] = ()) -> list[StoredTrial]:
+    """The trials of the study ``name`` as their folders have them, oldest first: not those whose
+    result is gone, nor those that ran in a process that is gone; with those of ``keys`` whose
+    result the journal knows nothing of. Creates nothing. Raises StorageError."""
+    study = read_journal(folder).get(name, StoredStudy())
+    runs = find_owner(folder) is not None
+    there = {path.parent.name: path for path in folder.glob(f"trials/*/{RESULT}")}
+    trials = [
+        trial
+        for trial in study.trials
+        if (trial.state is not State.RUNNING or runs)
+        and (trial.state is not State.COMPLETE or trial_folder(*key_of(trial)) in there)
+    ]
+    known = {key_of(trial) for trial in trials if trial.state is State.COMPLETE}
+    for cell, seed in keys:
+        path = there.get(trial_folder(cell, seed))
+        if path is None or (cell, seed) in known:
+            continue
+        result = read_json(path)
+        if isinstance(result, dict) and result.get("metrics"):
+            facts = {"cell": cell, "seed": seed, **read_result_facts(result)}
+            trials.append(StoredTrial(len(trials), State.COMPLETE, facts))
+    return trials
 
-    if read_identity(folder, name, storage) is None:
-        return []
-    database = open_database(Server(storage))
-    return database.get_all_trials(database.get_study_id_from_name(name))
+
+def read_result_facts(result: Mapping[str, Any], extends: int | None = None) -> dict[str, Any]:
+    """What a study keeps of a result; ``extends``: how many prompts it had before."""
+    phases = result.get("seconds" if extends is None else "added_seconds", {})
+    extent = Extent.read(result)
+    return {
+        "seconds": sum(phases.values()),
+        "phases": phases or None,
+        "contents": result.get("contents"),
+        "code": result.get("versions", {}).get("code"),
+        **({} if extent.prompts is None else extent.facts),
+    }
 
 
-def read_identity(folder: Path, name: str, storage: str | None = None) -> dict[str, Any] | None:
-    """The identity that the study ``name`` was made with, in ``folder`` or in the database
-    ``storage``; None if there is no such study. Creates nothing. Raises StorageError."""
-    if storage is None:
-        study = read_journal(folder).get(name)
-        return study.user_attrs.get("identity") if study else None
-    from sweeps.engine.postgres import Server, study_identities
-
-    return study_identities(Server(storage), name).get(name)
-
-
-def read_facts(folder: Path, name: str, storage: str | None = None) -> dict[str, Any]:
+def read_facts(folder: Path, name: str) -> dict[str, Any]:
     """All that was stored with the study ``name``; nothing if there is no such study. Creates
     nothing. Raises StorageError."""
-    if storage is None:
-        study = read_journal(folder).get(name)
-        return study.user_attrs if study else {}
-    from sweeps.engine.postgres import Server, open_database
+    if name in (known := _read_all_facts(folder)):
+        return dict(known[name])
+    study = read_journal(folder).get(name)  # Once they were there alone
+    return study.user_attrs if study else {}
 
-    if read_identity(folder, name, storage) is None:
+
+def _read_all_facts(folder: Path) -> dict[str, dict[str, Any]]:
+    path = folder / FACTS
+    if not path.is_file():
         return {}
-    database = open_database(Server(storage))
-    facts: dict[str, Any] = database.get_study_user_attrs(database.get_study_id_from_name(name))
-    return facts
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise StorageError(f"{path} is damaged ({error}): take the file away") from None
 
 
-def list_studies(output: Path, storage: str | None = None) -> list[str]:
-    """The names of all studies below ``output`` or in the database ``storage``, sorted. Creates
+def write_facts(folder: Path, name: str, facts: Mapping[str, Any]) -> None:
+    """Stores all that is known of the study ``name``, beside its journal."""
+    known = _read_all_facts(folder)
+    if known.get(name) != facts:
+        write_atomically(
+            folder / FACTS, json.dumps({**known, name: facts}, ensure_ascii=False, indent=1)
+        )
+
+
+def read_identity(folder: Path, name: str) -> dict[str, Any] | None:
+    """The identity that the study ``name`` was made with; None if there is no such study. Creates
     nothing. Raises StorageError."""
-    if storage is None:
-        return sorted(path.parent.name for path in output.glob(f"*/{JOURNAL}"))
-    from sweeps.engine.postgres import Server, study_identities
+    return read_facts(folder, name).get("identity")
 
-    return sorted(study_identities(Server(storage)))
+
+def list_studies(output: Path) -> list[str]:
+    """The names of all studies below ``output``, sorted. Creates nothing."""
+    paths = [*output.glob(f"*/{JOURNAL}"), *output.glob(f"*/{FACTS}")]
+    return sorted({path.parent.name for path in paths})

@@ -1,7 +1,7 @@
 """A sweep with until=: when nothing waits it is looked at, and what the look asks for is queued.
 
-What was looked at and what is measured next is stored with the queue before anything of it begins,
-so that any driver goes on from there, and shown in ``looks.json`` and in MLflow.
+What was looked at and what is measured next is stored with the study before anything of it begins,
+so that the next start goes on from there, and shown in ``looks.json`` and in MLflow.
 """
 
 from __future__ import annotations
@@ -175,14 +175,13 @@ class UntilPlan(Plan):
         return self.history.last
 
     def begin(self) -> None:
-        with self.queue.lock:
-            _show(self, self.history)
-            if self.round.stopped == UNPAID:
-                # A larger budget may pay for more: it is looked at the same data again
-                again = dataclasses.replace(self.round, taken=self.round.taken[:-1])
-                self.history = self.history.replace_last(again)
-                self.queue.remember(FACT, self.history.describe())
-            self._look()
+        _show(self, self.history)
+        if self.round.stopped == UNPAID:
+            # A larger budget may pay for more: it is looked at the same data again
+            again = dataclasses.replace(self.round, taken=self.round.taken[:-1])
+            self.history = self.history.replace_last(again)
+            self.queue.remember(FACT, self.history.describe())
+        self._look()
 
     def claim(self, training: Collection[str] = ()) -> Job | None:
         if self.is_spent():
@@ -218,23 +217,17 @@ class UntilPlan(Plan):
     def _look(self) -> bool:
         """Look at what is there, if it is whole, and queue what that asks for; True if something
         waits."""
-        with self.queue.lock:
-            stored = History.read(self.queue.facts.get(FACT))
-            if _count(stored) > _count(self.history):  # Another driver looked
-                self.history = stored
-                self._grow()
-                return not self.round.stopped
-            if self.round.stopped or set(self.planned) - self.done():
-                return False
-            look = self._decide()
-            taken = (*self.round.taken, look)
-            self.history = self.history.replace_last(dataclasses.replace(self.round, taken=taken))
-            self._grow()
-            _store(self, self.history)
-            self.say(self._describe(look))
-            if look.after is not None:
-                self._queue_missing()
-            return look.after is not None
+        if self.round.stopped or set(self.planned) - self.done():
+            return False
+        look = self._decide()
+        taken = (*self.round.taken, look)
+        self.history = self.history.replace_last(dataclasses.replace(self.round, taken=taken))
+        self._grow()
+        _store(self, self.history)
+        self.say(self._describe(look))
+        if look.after is not None:
+            self._queue_missing()
+        return look.after is not None
 
     def _grow(self) -> None:
         last = self.round.last
@@ -290,10 +283,6 @@ def make_until_plan(plan: Plan, history: History) -> UntilPlan:
     return UntilPlan(**parts, history=history)
 
 
-def _count(history: History) -> int:
-    return sum(len(round_.taken) for round_ in history.rounds)
-
-
 def read_comparisons(plan: Plan, level: float) -> tuple[list[Reading], str]:
     """What the report's rule says of the headline, or why it says nothing."""
     return read_verdicts(plan.mirror.uri, plan.name, level)
@@ -310,13 +299,13 @@ def note_look(plan: Plan) -> str:
         return ""
     if not plan.planned or set(plan.planned) - plan.done():
         return ""
-    with plan.queue.lock:
-        stored = History.read(plan.queue.facts.get(FACT))
-        finished = [t for t in plan.queue.trials("COMPLETE") if key_of(t) in set(plan.planned)]
-        last = {key_of(trial): extent_of(plan, trial).prompts or 0 for trial in finished}
-        history = _add_look(stored, request, min(last.values(), default=0))
-        if history is not stored:
-            _store(plan, history)
+    stored = History.read(plan.queue.facts.get(FACT))
+    planned = set(plan.planned)
+    finished = [trial for trial in plan.queue.trials("COMPLETE") if key_of(trial) in planned]
+    last = {key_of(trial): extent_of(plan, trial).prompts or 0 for trial in finished}
+    history = _add_look(stored, request, min(last.values(), default=0))
+    if history is not stored:
+        _store(plan, history)
     return _describe_again(history)
 
 

@@ -22,6 +22,14 @@ def test_an_old_key_is_refused_with_the_new_one(old: str, new: str) -> None:
         conf.load([f"{old}=x"])
 
 
+@pytest.mark.parametrize("key", renamed.GONE)
+def test_a_setting_that_went_is_refused_with_what_does_its_work(key: str) -> None:
+    assert key not in SETTINGS
+    with pytest.raises(ConfigError, match=f"^{key} .command line. is no setting any more: ") as no:
+        conf.load([f"{key}=postgresql://me:secret@host/db"])
+    assert renamed.GONE[key] in str(no.value) and "secret" not in str(no.value)
+
+
 @pytest.mark.parametrize(("key", "old", "new"), [(*at, new) for at, new in renamed.VALUES.items()])
 def test_an_old_value_is_refused_with_the_new_one(key: str, old: str, new: str) -> None:
     assert key == "method" or new in SETTINGS[key].choices

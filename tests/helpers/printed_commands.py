@@ -50,7 +50,7 @@ def check_command(module: str, words: list[str]) -> None:
             resolve(sweep, conf.load(words, sweep.preset, required=False), words)
         except Declined:
             # It says what to add
-            assert all(word.startswith(("output=", "storage=")) for word in words)
+            assert all(word.startswith("output=") for word in words)
     elif module == "sweeps":
         settings = [word for word in words if "=" in word and not word.startswith("port=")]
         assert set(words) - {*settings, "all", "ui"} <= {"port=5001"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import shutil
 from collections.abc import Callable, Iterator
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from helpers.driving import Start, starting
 from helpers.memory_mlflow import in_memory
-from helpers.postgres_server import Machine, running
 from helpers.sweep_states import SWEEP
 
 from conf import load as conf
@@ -24,8 +22,6 @@ from lightning_modules.training.progress import Clock
 from lightning_modules.training.versions import measured_by
 from reports import report
 from sweeps.command import main
-
-COUNT = itertools.count()
 
 
 def success(config: Run) -> float:
@@ -149,27 +145,6 @@ def start(output: Path) -> Iterator[Start]:
     """Starts drivers in processes of their own; whatever a test leaves of them is ended."""
     with starting(output) as start:
         yield start
-
-
-@pytest.fixture(scope="session")
-def machine() -> Iterator[Machine]:
-    """A PostgreSQL server."""
-    with running() as machine:
-        yield machine
-
-
-@pytest.fixture
-def database(machine: Machine) -> str:
-    """The name of an empty database."""
-    name = f"queue{next(COUNT)}"
-    machine.run(f"create database {name}")
-    return name
-
-
-@pytest.fixture
-def url(machine: Machine, database: str) -> str:
-    """The address of an empty database."""
-    return machine.url(database)
 
 
 @pytest.fixture

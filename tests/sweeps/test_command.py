@@ -21,7 +21,10 @@ from lightning_modules.tracking.mlflow import SeedRun
 from lightning_modules.tracking.store import client
 from reports import report
 from reports.results import ReportError
+from sweeps.command import BUSY
+from sweeps.engine import mlflow_mirror
 from sweeps.engine.driver import Driver
+from sweeps.engine.locks import DriverLock
 from sweeps.engine.mlflow_mirror import MlflowMirror
 from sweeps.engine.queue import TrialQueue
 
@@ -207,7 +210,7 @@ def test_interrupted_in_the_middle(
     assert before == (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT))
     assert states(output) == {"COMPLETE": 2, "FAIL": 1, "WAITING": 5} and not reports
     assert Counter(run.info.status for run in runs(mlflow, "seed")) == {"FINISHED": 2, "KILLED": 1}
-    assert not list((output / "threshold").glob(".owner-*"))
+    assert not (output / "threshold" / "driver.json").exists()
     trainer.before = nothing
     assert sweep("seeds=2") == 0
     assert len(trainer.ran) == 9 and finished(mlflow) == everything(2)
@@ -325,14 +328,21 @@ def test_killed_after_the_result_was_written(
     assert trials(output)[-1].value == pytest.approx(0.6)
 
 
-def test_a_trial_of_a_living_process_is_left_to_it(
+def test_a_second_driver_only_looks(
     sweep: Command, trainer: Any, output: Path, capsys: Any
 ) -> None:
     inner: list[int] = []
     trainer.before = at(2, lambda: inner.append(sweep("seeds=1")))
-    assert sweep("seeds=1") == 0 and inner == [0]
+    assert sweep("seeds=1") == 0 and inner == [BUSY]
     assert len(trainer.ran) == 4 and states(output) == {"COMPLETE": 4}
-    assert "1 more being run by another process" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"is run by process {os.getpid()} on " in printed and "runs nothing" in printed
+    assert "1 of 4 done, 1 running" in printed and "threshold=0.4, seed 0 │ training" in printed
+    assert not (output / "threshold" / "driver.json").exists()
+    for flag in ("--remeasure", "--replay-pruning"):
+        with_lock = DriverLock(output / "threshold")
+        assert sweep("seeds=1", flag) == BUSY
+        with_lock.release()
 
 
 # What fails
@@ -442,6 +452,61 @@ def test_mlflow_is_filled_again_from_the_folders(
     assert sweep("seeds=1", f"tracking_uri={other}") == 0
     assert trainer.names[4:] == [("maskattn", 0.6, 0)] * len(lost)
     assert finished(client(other)) == everything(1)
+
+
+@pytest.mark.parametrize("lost", ["study.journal", "its trials"])
+def test_the_study_is_filled_again_from_the_folders(
+    sweep: Command, trainer: Any, output: Path, mlflow: Any, lost: str, capsys: Any
+) -> None:
+    trainer.before = at(7, interrupt)
+    sweep("seeds=2")
+    path = output / "threshold" / "study.journal"
+    done = [trial for trial in trials(output) if trial.state.name == "COMPLETE"]
+    path.rename(output / "away")
+    if lost == "its trials":  # As they were stored before the first had ended
+        whole = (output / "away").read_text()
+        path.write_text(whole[: whole.index('"state":0')].rpartition("\n")[0] + "\n")
+    capsys.readouterr()
+    assert sweep("seeds=2", "--plan") == 0
+    assert "6 of 8 done" in capsys.readouterr().out
+    trainer.before = nothing
+    assert sweep("seeds=2") == 0
+    assert len(trainer.ran) == 9 and finished(mlflow) == everything(2)
+    again = [trial for trial in trials(output) if trial.state.name == "COMPLETE"]
+    assert len(again) == 8
+    for one, other in zip(done, again, strict=False):
+        assert (one.params, one.value) == (other.params, other.value)
+        # The tests' results do not say what code made them
+        assert one.user_attrs == other.user_attrs | {"code": one.user_attrs["code"]}
+
+
+def test_a_result_that_is_gone_is_made_again(
+    sweep: Command, trainer: Any, output: Path, mlflow: Any, capsys: Any
+) -> None:
+    sweep("seeds=1")
+    shutil.rmtree(output / "threshold" / "trials" / "threshold=0.4-seed0")
+    capsys.readouterr()
+    assert sweep("seeds=1", "--plan") == 0
+    assert "3 of 4 done" in capsys.readouterr().out
+    assert sweep("seeds=1") == 0
+    assert trainer.names[4:] == [("maskattn", 0.4, 0)] and finished(mlflow) == everything(1)
+
+
+def test_means_of_a_machine_whose_clock_is_slow_count(
+    sweep: Command, mlflow: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep("seeds=1")
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow_mirror.time, "time", lambda: 1e9)
+        sweep("seeds=2")
+    for run in runs(mlflow, "cell"):
+        for key, value in run.data.metrics.items():
+            last = max(
+                mlflow.get_metric_history(run.info.run_id, key),
+                key=lambda metric: (metric.step, metric.timestamp, metric.value),
+            )
+            assert last.value == value, key
+        assert run.data.metrics["agg/success_n"] == 2
 
 
 def test_an_experiment_of_another_folder_is_not_touched(

@@ -138,7 +138,7 @@ def test_the_list_says_how_far_every_sweep_is(
         (["threshold", "seeds=1"], "to run it: python -m sweeps.threshold seeds=1"),
         (["treshold"], "to run a sweep: python -m sweeps.<name> key=value …; did you mean thresho"),
         (["output=x", "seeds=2"], "got 'seeds=2'"),
-        (["storage=sqlite:///x.db"], "hands one queued trial to two workers"),
+        (["storage=sqlite:///x.db"], "got 'storage=sqlite:///x.db'"),
     ],
 )
 def test_other_words_are_refused(
@@ -172,7 +172,7 @@ def test_other_words_are_refused(
         (["--replay-pruning", "--plan"], "--replay-pruning trains nothing"),
         (["candidates=4"], "candidates is for mode=search"),
         (["mode=list", "--plan"], "cells=[…] names"),
-        (["storage=sqlite:///x.db"], "SQLite, for one, hands one queued trial to two workers"),
+        (["storage=postgresql://me@host/db"], "storage (command line) is no setting any more"),
         (["tracking_uri=http://127.0.0.1:9"], "no MLflow server answers"),
     ],
 )

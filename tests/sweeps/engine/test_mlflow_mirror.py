@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -143,24 +142,14 @@ def test_a_failed_trial_shows_reason_log_and_settings(mirror: MlflowMirror, fold
     assert "version.python" in killed.data.tags
 
 
-def test_stale_runs_are_closed_and_living_ones_are_not(mirror: MlflowMirror) -> None:
-    """Also one that begins after MLflow was asked, and one that ends before it is looked at."""
-    stale, alive, ending = (
-        seed_run(mirror, seed, trial) for seed, trial in ((0, 5), (1, 6), (2, 7))
-    )
-    begun = []
-
-    def running() -> Iterator[int]:
-        begun.append(seed_run(mirror, 3, 8))
-        ending.finish()
-        return iter([6, 8])
-
-    mirror.close_stale(running)
-    states = [status(mirror, run) for run in (stale, alive, ending, begun[0])]
-    assert states == ["KILLED", "RUNNING", "FINISHED", "RUNNING"]
+def test_stale_runs_are_closed(mirror: MlflowMirror) -> None:
+    stale, done = seed_run(mirror, 0, 5), seed_run(mirror, 1, 6)
+    done.finish()
+    mirror.close_stale()
+    assert [status(mirror, run) for run in (stale, done)] == ["KILLED", "FINISHED"]
     error = mirror.client.get_run(stale.run_id).data.tags["error"]
     assert error == "the process ended before the trial did"
-    assert "error" not in mirror.client.get_run(ending.run_id).data.tags
+    assert "error" not in mirror.client.get_run(done.run_id).data.tags
 
 
 def test_of_several_finished_runs_the_last_stays(mirror: MlflowMirror) -> None:
@@ -168,33 +157,9 @@ def test_of_several_finished_runs_the_last_stays(mirror: MlflowMirror) -> None:
     for run in runs:
         run.finish()
     ended = mirror.client.get_run(runs[0].run_id).info.end_time
-    mirror.close_stale(list)
+    mirror.close_stale()
     assert [status(mirror, run) for run in runs] == ["KILLED", "FINISHED", "FINISHED"]
     assert mirror.client.get_run(runs[0].run_id).info.end_time == ended
-
-
-def test_a_driver_that_read_fewer_seeds_does_not_have_the_last_word(
-    mirror: MlflowMirror, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    mirror.settle(mirror.tracking(CELL, 0, 5, 1), RESULT, folder)
-    original = MlflowMirror._write_aggregates
-    calls: list[int] = []
-
-    def meanwhile(self: MlflowMirror, *words: Any) -> None:
-        calls.append(1)
-        if len(calls) == 1:
-            # Another process finishes a seed and writes the mean of both before this one writes
-            # that of one
-            second = {**RESULT, "metrics": {"eval/success": 0.7}}
-            mirror.settle(mirror.tracking(CELL, 1, 6, 1), second, folder)
-            mirror.aggregate(CELL.text, [0, 1])
-        original(self, *words)
-
-    monkeypatch.setattr(MlflowMirror, "_write_aggregates", meanwhile)
-    mirror.aggregate(CELL.text, [0, 1])
-    run = mirror.client.get_run(mirror.runs[CELL.text])
-    assert run.data.metrics["agg/success_n"] == 2 and run.info.status == "FINISHED"
-    assert run.data.metrics["agg/success_mean"] == pytest.approx(0.6)
 
 
 def test_mlflow_compares_by_the_headline_first(mirror: MlflowMirror, folder: Path) -> None:

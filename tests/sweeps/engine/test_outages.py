@@ -98,43 +98,6 @@ def test_a_server_that_is_away_for_a_while_is_waited_for(
         server.kill()
 
 
-def test_machines_without_a_shared_folder_share_a_queue(
-    tmp_path: Path, empty_database: Path, url: str
-) -> None:
-    (tmp_path / "mlflow.db").write_bytes(empty_database.read_bytes())
-    one, other = tmp_path / "one", tmp_path / "other"
-    for output in (one, other):
-        output.mkdir()
-    behave(one, **{"0.4-0": "hang"}, seconds=1.0)
-    behave(other, seconds=0.5)
-    server = Server(tmp_path)
-    server.start()
-    server.wait()
-    words = ["seeds=2", *PROCESS, f"storage={url}", f"tracking_uri={server.url}"]
-    try:
-        with starting(one) as start_one, starting(other) as start_other:
-            first = start_one(*words)
-            until(lambda: any(trial == "0.4-0" for trial, *_ in ran(one)))
-            second = start_other(*words)
-            until(lambda: ran(other))
-            first.kill()
-            first.wait()
-            out, err = ended(second)
-            assert second.returncode == 0, err
-        mlflow: Any = client(server.url)
-        assert finished(mlflow) == everything(2), "what the first had begun was taken over"
-        assert {run.info.status for run in runs(mlflow, "seed")} == {
-            "FINISHED",
-            "KILLED",
-        } and not alive(one)
-        assert len(ran(one)) + len(ran(other)) == 9
-        assert not any(url in file.read_text() for file in tmp_path.rglob("*.yaml")), (
-            "a password stands in no file"
-        )
-    finally:
-        server.kill()
-
-
 def test_a_server_that_was_never_there_is_said_at_once(output: Path) -> None:
     with starting(output) as start:
         driver = start("seeds=1", *PROCESS, "tracking_uri=http://127.0.0.1:9")

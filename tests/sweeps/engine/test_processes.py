@@ -34,7 +34,7 @@ def test_two_workers_run_everything_once(start: Start, output: Path, mlflow: Any
     ]
     assert losses == [3] * 8
     log = (output / "threshold" / "trials" / "threshold=0.5-seed0" / "run.yaml").read_text()
-    assert "threshold: 0.5" in log and not list((output / "threshold").glob(".owner-*"))
+    assert "threshold: 0.5" in log and not (output / "threshold" / "driver.json").exists()
 
 
 def test_every_worker_has_its_own_slice_of_the_devices(start: Start, output: Path) -> None:
@@ -145,29 +145,18 @@ def test_killed_again_and_again(start: Start, output: Path, mlflow: Any) -> None
     assert "RUNNING" not in {run.info.status for run in runs(mlflow, "seed")}
 
 
-def test_two_drivers_share_one_sweep(start: Start, output: Path, mlflow: Any) -> None:
-    behave(output, together=2)
-    one, other = start("seeds=3", *PROCESS), start("seeds=3", *PROCESS)
-    for driver in (one, other):
-        assert ended(driver)[1] == "" and driver.returncode == 0
-    assert finished(mlflow) == everything(3) and states(output) == {"COMPLETE": 12}
-    assert max(Counter(trial for trial, *_ in ran(output)).values()) == 1
-    assert len({pid for _, pid, *_ in ran(output)}) == 2, "both took part"
-
-
-def test_a_driver_that_dies_leaves_its_trial_to_the_other(
-    start: Start, output: Path, mlflow: Any
-) -> None:
-    behave(output, **{"0.4-0": "hang"})
-    first = start("seeds=1", *PROCESS)
-    until(lambda: any(trial == "0.4-0" for trial, *_ in ran(output)))
-    behave(output, seconds=1.0)
-    second = start("seeds=1", *PROCESS)
-    until(lambda: any(trial == "0.5-0" for trial, *_ in ran(output)))
-    first.kill()
-    first.wait()
-    assert ended(second)[1] == "" and second.returncode == 0
-    assert finished(mlflow) == everything(1)
+def test_a_second_driver_only_looks(start: Start, output: Path, mlflow: Any) -> None:
+    (output / "hold").touch()
+    first = start()
+    until(lambda: len(ran(output)) == 2)
+    second = start()
+    out, err = ended(second)
+    assert second.returncode == 4 and err == ""
+    assert f"is run by process {first.pid} on " in out and "0 of 8 done, 2 running" in out
+    assert out.count("seed 0 │ ") == 2 and len(ran(output)) == 2
+    (output / "hold").unlink()
+    assert ended(first)[1] == "" and first.returncode == 0
+    assert finished(mlflow) == everything(2) and states(output) == {"COMPLETE": 8}
 
 
 def test_ctrl_c_once_lets_running_trials_finish(start: Start, output: Path, mlflow: Any) -> None:

@@ -1,13 +1,11 @@
-"""The queue on its journal file, and what is said of storages that cannot be used."""
+"""The queue on its journal file."""
 
 from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,21 @@ from optuna.storages.journal import JournalFileBackend
 
 from sweeps.engine.errors import StorageError
 from sweeps.engine.queue import TrialQueue
-from sweeps.engine.trials import key_of, list_studies, read_identity, read_trials
+from sweeps.engine.trials import (
+    key_of,
+    list_studies,
+    read_identity,
+    read_journal,
+    read_trials,
+)
 
 ROOT = Path(__file__).parents[3]
 KEYS = [("a=1", seed) for seed in range(3)]
 LATE = ("a=1", 9)
 
 
-def opened(folder: Path, direction: Any = "higher", **words: Any) -> TrialQueue:
-    return TrialQueue(folder, "queue", direction, {"digest": "one"}, **words)
+def opened(folder: Path, direction: Any = "higher") -> TrialQueue:
+    return TrialQueue(folder, "queue", direction, {"digest": "one"})
 
 
 def as_optuna_reads_it(folder: Path) -> list[optuna.trial.FrozenTrial]:
@@ -57,39 +61,40 @@ def claimed(queue: TrialQueue, keys: Any = KEYS) -> Any:
     return trial
 
 
-def test_a_claim_ends_once(queue: TrialQueue) -> None:
+def test_a_claim_is_of_the_first_that_waits(queue: TrialQueue) -> None:
     trial = claimed(queue, KEYS[1:])
     assert key_of(trial) == KEYS[1] and trial.params == {"a": 1}
-    assert queue.complete(trial.number, 0.5, 3.0) is True
+    queue.complete(trial.number, 0.5, 3.0)
     (done,) = queue.trials("COMPLETE")
     assert (done.value, done.user_attrs["seconds"]) == (0.5, 3.0)
-    assert queue.complete(trial.number, 0.7) is False and queue.fail(trial.number, "late") is False
-    assert queue.complete(trial.number, 0.5, 3.0) is True  # Only the answer to the first was lost
-    (done,) = queue.trials("COMPLETE")
-    assert done.value == 0.5 and "error" not in done.user_attrs
+    assert claimed(queue).user_attrs["seed"] == 0 and claimed(queue).user_attrs["seed"] == 2
+    assert queue.claim(KEYS, {}) is None
 
 
-def test_a_driver_that_was_thought_dead_does_no_harm(queue: TrialQueue, tmp_path: Path) -> None:
-    trial, other = claimed(queue), opened(tmp_path)
-    assert other.fail(trial.number, "the process ended before the trial did") is True
-    assert queue.complete(trial.number, 0.5, 3.0) is False
-    assert queue.fail(trial.number, "mine") is False
-    (failed,) = other.trials("FAIL")
-    assert failed.value is None
-    assert failed.user_attrs["error"] == "the process ended before the trial did"
+def test_what_has_finished_elsewhere_is_added_with_its_parameters(queue: TrialQueue) -> None:
+    queue.add_finished(LATE, {"a": 1, "word": "x"}, {"a": [1, 3]}, 0.5, seconds=3.0, code=None)
+    done = as_optuna_reads_it(queue.folder)[-1]
+    assert (done.state.name, done.params, done.value) == ("COMPLETE", {"a": 1}, 0.5)
+    assert done.user_attrs == {"cell": LATE[0], "seed": LATE[1], "seconds": 3.0}
 
 
-def test_a_trial_that_ends_between_question_and_answer(
-    queue: TrialQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_facts_outlive_the_journal(queue: TrialQueue, tmp_path: Path) -> None:
+    queue.remember("primary", "a=1")
+    (tmp_path / "study.journal").unlink()
+    again = TrialQueue(tmp_path, "queue", "higher", {"digest": "two"})
+    assert again.facts == {"identity": {"digest": "one"}, "primary": "a=1"}
+    assert again.study.user_attrs == again.facts and not again.trials()
+    other = TrialQueue(tmp_path, "queue.candidates", "lower", {"digest": "two"})
+    assert other.facts["identity"] == {"digest": "two"}
+    assert read_identity(tmp_path, "queue") == {"digest": "one"}
+
+
+def test_facts_of_an_older_study_are_in_its_journal_alone(
+    queue: TrialQueue, tmp_path: Path
 ) -> None:
-    trial, tell = claimed(queue), queue.study.tell
-
-    def late(*words: Any) -> None:
-        opened(tmp_path).fail(trial.number, "taken")
-        tell(*words)
-
-    monkeypatch.setattr(queue.study, "tell", late)
-    assert queue.complete(trial.number, 0.5) is False and len(queue.trials("FAIL")) == 1
+    queue.remember("primary", "a=1")
+    (tmp_path / "study.json").unlink()
+    assert opened(tmp_path).facts["primary"] == "a=1" and (tmp_path / "study.json").is_file()
 
 
 def test_what_is_no_number_is_refused(queue: TrialQueue) -> None:
@@ -97,45 +102,27 @@ def test_what_is_no_number_is_refused(queue: TrialQueue) -> None:
     for value in (float("nan"), [0.1, 0.2]):
         with pytest.raises(ValueError, match="not acceptable|did not match"):
             queue.complete(trial.number, value)
-    assert queue.complete(trial.number, 0.5)
+    queue.complete(trial.number, 0.5)
+    assert len(queue.trials("COMPLETE")) == 1
 
 
 def test_several_objectives(tmp_path: Path) -> None:
     queue = opened(tmp_path, ["higher", "lower"])
     assert [direction.name for direction in queue.study.directions] == ["MAXIMIZE", "MINIMIZE"]
     queue.enqueue("a=1", 0, {})
-    assert queue.complete(claimed(queue).number, [0.5, 2.0])
+    queue.complete(claimed(queue).number, [0.5, 2.0])
     assert queue.trials()[0].values == [0.5, 2.0]
-
-
-def test_trials_of_others(queue: TrialQueue, tmp_path: Path) -> None:
-    other = opened(tmp_path)
-    claimed(queue)
-    theirs = claimed(other).number
-
-    def elsewhere() -> list[int]:
-        return [trial.number for trial in queue.presence.elsewhere(queue.trials("RUNNING"))]
-
-    def orphans(of: TrialQueue) -> list[int]:
-        return [trial.number for trial in of.presence.orphans(of.trials("RUNNING"))]
-
-    assert elsewhere() == [theirs] and not orphans(queue)
-    other.close()
-    assert not elsewhere() and orphans(queue) == orphans(other) == [theirs]
 
 
 def test_the_light_reader_sees_what_optuna_sees(queue: TrialQueue, tmp_path: Path) -> None:
     first, second = claimed(queue), claimed(queue)
     queue.complete(first.number, 0.5, 3.0)
-    opened(tmp_path).fail(second.number, "taken")
-    queue.fail(second.number, "late")
     queue.note(second.number, kind="late")
-    opened(tmp_path).study.add_trial(
-        optuna.trial.create_trial(value=1.0, user_attrs={"cell": "b", "seed": 0})
-    )
+    queue.fail(second.number, "late")
+    queue.study.add_trial(optuna.trial.create_trial(value=1.0, user_attrs={"cell": "b", "seed": 0}))
     names = ("number", "user_attrs", "datetime_start", "datetime_complete")
     expected = as_optuna_reads_it(tmp_path)
-    light = read_trials(tmp_path, "queue")
+    light = read_journal(tmp_path)["queue"].trials
     assert [trial.state.name for trial in light] == ["COMPLETE", "FAIL", "WAITING", "COMPLETE"]
     for one, other in zip(light, expected, strict=True):
         assert one.state.name == other.state.name
@@ -197,7 +184,7 @@ def test_a_damaged_line_is_named(queue: TrialQueue, tmp_path: Path) -> None:
     path = tmp_path / "study.journal"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join([*lines[:2], b'{"op_code":2,"st' + lines[2], *lines[3:]]))
-    for read in (lambda: opened(tmp_path), lambda: read_identity(tmp_path, "queue")):
+    for read in (lambda: opened(tmp_path), lambda: read_trials(tmp_path, "queue")):
         with pytest.raises(StorageError, match=r"study\.journal is damaged in line 3 "):
             read()
 
@@ -314,61 +301,3 @@ def test_a_full_disk(tmp_path: Path) -> None:
     error, seed = done.stdout.splitlines()
     assert error == f"{tmp_path / 'study.journal'} cannot be used: No space left on device"
     assert int(seed) > 50
-
-
-# Other storages
-
-
-@pytest.mark.parametrize(
-    "look",
-    [
-        lambda url: TrialQueue(Path("never"), "queue", "higher", {}, url),
-        lambda url: read_identity(Path(), "queue", url),
-        lambda url: list_studies(Path(), url),
-    ],
-    ids=["open", "identity", "list"],
-)
-@pytest.mark.parametrize(
-    "url", ["sqlite:///study.db", "mysql://me:secret@host/db", "http://h:5000", "postgres://h/d"]
-)
-def test_other_storages_are_refused(
-    url: str, look: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    expected = r"postgresql://user:password@host/database; SQLite, .* hands one queued trial to two"
-    with pytest.raises(ValueError, match=expected) as caught:
-        look(url)
-    assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
-    assert not list(tmp_path.iterdir())
-
-
-def test_a_missing_client_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "psycopg2", None)
-    with pytest.raises(StorageError, match=r"needs psycopg2; .*\[postgres\]"):
-        read_identity(Path(), "queue", "postgresql://me:secret@host/db")
-
-
-@pytest.mark.parametrize(
-    "url", ["postgresql://me:se:/cret@host:port/db", "postgresql://me:secret@[::1/db"]
-)
-def test_an_unreadable_url_keeps_its_password(url: str) -> None:
-    pytest.importorskip("psycopg2")
-    with pytest.raises(StorageError) as caught:
-        read_identity(Path(), "queue", url)
-    assert "cret" not in str(caught.value) and "\n" not in str(caught.value)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("silent", [False, True], ids=["refuses", "silent"])
-def test_a_server_that_does_not_answer(silent: bool, tmp_path: Path) -> None:
-    pytest.importorskip("psycopg2")
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        if silent:
-            listener.listen()
-        port = listener.getsockname()[1]
-        url = f"postgresql://me:secret@127.0.0.1:{port}/queue?connect_timeout=2"
-        place = rf"^PostgreSQL, storage=postgresql://127\.0\.0\.1:{port}/queue: "
-        with pytest.raises(StorageError, match=place) as caught:
-            opened(tmp_path, storage=url)
-    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)

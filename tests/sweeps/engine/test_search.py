@@ -214,6 +214,6 @@ def test_the_report_of_a_search_knows_its_levels_and_warns(output: Path, trainer
 
 
 def test_the_command_that_confirms_holds_no_password() -> None:
-    url = "storage=postgresql://me:secret@host/db"
-    assert _hide_password(url) == "storage=postgresql://host/db"
+    url = "tracking_uri=postgresql://me:secret@host/db"
+    assert _hide_password(url) == "tracking_uri=postgresql://host/db"
     assert _hide_password("seeds=2") == "seeds=2"
