@@ -21,6 +21,7 @@ __all__ = [
 STORED = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 NO_MODEL = "no such folder, and no id of the hub (org/model)"
 DENOISERS = ("unet", "transformer")
+SIDES = {"FluxTransformer2DModel": 128}  # Of latents, where the config does not say it
 
 
 def is_custom(name: Any) -> bool:
@@ -46,14 +47,15 @@ def read_backbone(name: str) -> dict[str, Any]:
     """
     folder = _folder(name)
     part = next((part for part in DENOISERS if (folder / part / "config.json").is_file()), None)
-    kinds = "expected a Stable Diffusion 1.x, 2.x or XL, or a PixArt"
+    kinds = "expected a Stable Diffusion 1.x, 2.x, XL, 3 or 3.5, a PixArt, or a FLUX.1"
     if part is None or not (folder / "vae" / "config.json").is_file():
         raise ValueError(
             f"{folder} is no diffusers model with a {' or '.join(DENOISERS)} and a vae"
             f"{_describe_class(folder)}: {kinds}"
         )
     denoiser, vae = (_read_config(folder / one / "config.json") for one in (part, "vae"))
-    side, levels = denoiser.get("sample_size"), vae.get("block_out_channels")
+    own = SIDES.get(str(denoiser.get("_class_name")))
+    side, levels = denoiser.get("sample_size", own), vae.get("block_out_channels")
     if not isinstance(side, int) or not isinstance(levels, list):
         lacks = (
             f"{part}/config.json has no sample_size"

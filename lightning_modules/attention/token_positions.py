@@ -66,7 +66,7 @@ def phrase_token_indices(
     length = length or tokenizer.model_max_length
     last = length - 2  # EOS takes the place after it
     result = []
-    for phrase, (start, end) in zip(phrases, _spans(caption, phrases, what), strict=True):
+    for phrase, (start, end) in zip(phrases, phrase_spans(caption, phrases, what), strict=True):
         indices = [
             i
             for i, (left, right) in enumerate(offsets)
@@ -115,8 +115,11 @@ def common_token_indices(
     return first
 
 
-def _spans(caption: str, phrases: Sequence[Phrase], what: str) -> list[tuple[int, int]]:
-    """The characters [start, end) of the caption that each phrase means."""
+def phrase_spans(
+    caption: str, phrases: Sequence[Phrase], what: str = "caption"
+) -> list[tuple[int, int]]:
+    """The characters [start, end) of the caption that each phrase means; what is raised is as in
+    `phrase_token_indices`."""
     listed: Counter[str] = Counter()
     spans = []
     for phrase in phrases:

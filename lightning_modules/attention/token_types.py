@@ -37,8 +37,16 @@ class TokenTypeCache:
     understood, too.
     """
 
-    def __init__(self, encoder: Any, eos: int, penultimate: bool = False, texts: int = 8) -> None:
-        self.eos, self.penultimate = eos, penultimate
+    def __init__(
+        self,
+        encoder: Any,
+        eos: int,
+        penultimate: bool = False,
+        texts: int = 8,
+        bos: bool = True,
+    ) -> None:
+        self.eos, self.penultimate, self.bos = eos, penultimate, bos
+        self.width = encoder.config.hidden_size
         # (last states [n, C], types [n, T]) of the latest calls
         self.past: deque[tuple[Tensor, Tensor]] = deque(maxlen=texts)
         self.latest: tuple[Any, Tensor] | None = None
@@ -65,7 +73,11 @@ class TokenTypeCache:
         follows."""
         ends, length = ids == self.eos, ids.shape[1]
         first = torch.where(ends.any(1), ends.int().argmax(1), length)
-        return token_types_by_end(first, length)
+        return token_types_by_end(first, length, self.bos)
+
+    def remember_text(self, hidden: Tensor, ids: Tensor) -> None:
+        """The encoded text [n, T, C] was made of these token ids [n, T]."""
+        self.remember(hidden[:, -1, : self.width], ids)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """uint8 [B, T]: `BOS`, `WORD`, `EOS` or `PADDING` for a text [B, T, C]; words behind
@@ -81,3 +93,30 @@ class TokenTypeCache:
             types[rows] = known.to(types.device)[same.int().argmax(1)[rows]]
         self.latest = (weakref.ref(hidden), types)
         return types
+
+
+class JoinedTokenTypes:
+    """Of a text that several encoders have read, one stretch after the other: each stretch is known
+    by a cache of its own, or is padding where nobody reads it (None). ``lengths`` are theirs."""
+
+    def __init__(self, caches: list[TokenTypeCache | None], lengths: list[int]) -> None:
+        self.caches, self.lengths = caches, lengths
+
+    def remember_text(self, hidden: Tensor, ids: Tensor) -> None:
+        """As `TokenTypeCache`'s; ``ids`` of the stretches that are read."""
+        read = 0
+        for cache, states in zip(self.caches, hidden.split(self.lengths, dim=1), strict=True):
+            if cache is not None:
+                own = ids[:, read : read + states.shape[1]]
+                cache.remember_text(states, own)
+                read += states.shape[1]
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """As `TokenTypeCache`'s."""
+        types = [
+            torch.full(states.shape[:2], PADDING, dtype=torch.uint8, device=states.device)
+            if cache is None
+            else cache(states)
+            for cache, states in zip(self.caches, hidden.split(self.lengths, dim=1), strict=True)
+        ]
+        return torch.cat(types, dim=1)

@@ -14,11 +14,15 @@ class Autoencoder:
     """A pipeline's VAE; its latents have the dtype and the device of ``denoiser``.
 
     Latents are scaled by the VAE's ``scaling_factor`` and, if ``standardizes`` (as SDXL's stock
-    pipeline does) and the VAE has both, by ``latents_mean`` and ``latents_std`` of each channel.
+    pipeline does) and the VAE has both, by ``latents_mean`` and ``latents_std`` of each channel. If
+    ``shifts`` (SD3, FLUX), the VAE's ``shift_factor`` is taken away first.
     """
 
-    def __init__(self, vae: Any, denoiser: nn.Module, standardizes: bool = False) -> None:
+    def __init__(
+        self, vae: Any, denoiser: nn.Module, standardizes: bool = False, shifts: bool = False
+    ) -> None:
         self.vae, self.denoiser, self.standardizes = vae, denoiser, standardizes
+        self.shifts = shifts
 
     @property
     def scale_factor(self) -> int:
@@ -73,11 +77,14 @@ class Autoencoder:
     def fingerprint(self) -> str:
         """Digest of the weights and of all settings: what cached latents depend on."""
         settings = {k: v for k, v in sorted(self.vae.config.items()) if not k.startswith("_")}
-        facts = (type(self.vae).__name__, settings, self.standardizes)
+        facts: tuple[Any, ...] = (type(self.vae).__name__, settings, self.standardizes)
+        facts += (self.shifts,) if self.shifts else ()
         return modules_digest(str(facts), self.vae)
 
     def _scale(self, latents: Tensor) -> Tensor:
         scale = self.vae.config.scaling_factor
+        if self.shifts:
+            latents = latents - self.vae.config.shift_factor
         if (standard := self._standard(latents)) is None:
             return latents * scale
         mean, std = standard
@@ -91,6 +98,8 @@ class Autoencoder:
 
     def _unscale(self, latents: Tensor) -> Tensor:
         scale = self.vae.config.scaling_factor
+        if self.shifts:
+            return latents / scale + self.vae.config.shift_factor
         if (standard := self._standard(latents)) is None:
             return latents / scale
         mean, std = standard

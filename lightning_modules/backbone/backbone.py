@@ -33,7 +33,12 @@ class Backbone(BackboneConfigs):
         self.text = TextEncoders(self.family)
         self.guider = Guider()
         self.precision = "32-true"
-        self.autoencoder = Autoencoder(self.vae, self.denoiser, self.family.standardizes_latents)
+        self.autoencoder = Autoencoder(
+            self.vae,
+            self.denoiser,
+            self.family.standardizes_latents,
+            self.family.shifts_latents,
+        )
         for module in (self.denoiser, self.vae, *self.text.encoders):
             module.requires_grad_(False).eval()
         pipeline.set_progress_bar_config(disable=True)
@@ -108,9 +113,9 @@ class Backbone(BackboneConfigs):
         resolution: int,
         guidance: float = 1.0,
     ) -> Tensor:
-        """The prediction (epsilon or v) [B, C, h, w] from ``latents`` [B, C, h, w] at ``timesteps``
-        [B]; ``resolution`` in pixels fills SDXL's time ids and PixArt's size conditions,
-        ``guidance`` is told to a guidance-distilled UNet."""
+        """The prediction (epsilon, v or velocity) [B, C, h, w] from ``latents`` [B, C, h, w] at
+        ``timesteps`` [B]; ``resolution`` in pixels fills SDXL's time ids and PixArt's size
+        conditions, ``guidance`` is told to a guidance-distilled denoiser."""
         return self.family.predict(self.denoiser, latents, timesteps, text, resolution, guidance)
 
     def restored_pipeline(self) -> Any:

@@ -75,17 +75,17 @@ class BackboneConfigs:
 
         Raises ValueError where latents, or a transformer's patches, would not cover the image.
         """
-        config = self.denoiser.config
+        channels, side = self.family.own_size
         if resolution is None:
-            return config.in_channels, config.sample_size, config.sample_size
-        step = self.vae_scale_factor * config.get("patch_size", 1)
+            return channels, side, side
+        step = self.vae_scale_factor * self.family.patch_size
         if resolution % step:
             raise ValueError(
                 f"backbone.resolution={resolution}: {self.family.label} expects a multiple of "
                 f"{step} pixels"
             )
         side = resolution // self.vae_scale_factor
-        return config.in_channels, side, side
+        return channels, side, side
 
 
 def read_configs(

@@ -16,6 +16,7 @@ from lightning_modules.attention.token_positions import (
     CutOffError,
     Offsets,
     common_token_indices,
+    phrase_spans,
     token_offsets,
 )
 from lightning_modules.backbone.weights import modules_digest
@@ -27,8 +28,8 @@ if TYPE_CHECKING:
 
 @dataclass
 class TextCondition:
-    """An encoded text: ``hidden`` [B, T, C] for cross-attention, ``pooled`` [B, P] beside the
-    timestep (SDXL only), ``mask`` [B, T], 1 where a token is read (PixArt only)."""
+    """An encoded text: ``hidden`` [B, T, C] for attention, ``pooled`` [B, P] beside the timestep
+    (SDXL, SD3, FLUX), ``mask`` [B, T], 1 where a token is read (PixArt only)."""
 
     hidden: Tensor
     pooled: Tensor | None = None
@@ -61,11 +62,11 @@ class TextEncoders:
 
     def __init__(self, family: Family) -> None:
         self.family, pipeline = family, family.pipeline
-        self.encoders = [pipeline.text_encoder]
-        self.tokenizers = [pipeline.tokenizer]
-        if getattr(pipeline, "text_encoder_2", None) is not None:
-            self.encoders.append(pipeline.text_encoder_2)
-            self.tokenizers.append(pipeline.tokenizer_2)
+        self.encoders, self.tokenizers = [], []
+        for end in family.text_parts:
+            if (encoder := getattr(pipeline, f"text_encoder{end}", None)) is not None:
+                self.encoders.append(encoder)
+                self.tokenizers.append(getattr(pipeline, f"tokenizer{end}"))
         self.token_types = family.token_types()
         self.cache: TextCache | None = None
 
@@ -91,15 +92,17 @@ class TextEncoders:
             [self.family.prepare(prompt) for prompt in prompts],
             padding="max_length",
             truncation=True,
-            max_length=self.length,
+            max_length=self.family.token_lengths[which],
             return_tensors="pt",
         )
 
     def find_cut(self, texts: Sequence[str]) -> list[str]:
-        """Those of the texts that are longer than the encoders read: their end counts for
-        nothing."""
+        """Those of the texts that are longer than the encoders read, each of its stretches: their
+        end counts for nothing."""
+        lengths, stretches = self.family.token_lengths, self._stretches
+        longest = max(lengths[tokenizers[0]] for tokenizers in stretches)
         # A byte is a token at most, and two are added
-        long = [text for text in texts if len(self.family.prepare(text).encode()) + 2 > self.length]
+        long = [text for text in texts if len(self.family.prepare(text).encode()) + 2 > longest]
         if not long:
             return []
         read = [self.family.prepare(text) for text in long]
@@ -107,14 +110,32 @@ class TextEncoders:
             [len(ids) for ids in tokenizer(read, truncation=False, verbose=False)["input_ids"]]
             for tokenizer in self.tokenizers
         ]
-        return [long[i] for i, of in enumerate(zip(*counts, strict=True)) if max(of) > self.length]
+
+        def is_cut(text: int, stretch: tuple[int, ...]) -> bool:
+            return any(counts[which][text] > lengths[which] for which in stretch)
+
+        return [
+            text for i, text in enumerate(long) if all(is_cut(i, stretch) for stretch in stretches)
+        ]
+
+    @property
+    def _stretches(self) -> list[tuple[int, ...]]:
+        """The family's whose encoders are there."""
+        known = range(len(self.tokenizers))
+        return [stretch for stretch in self.family.stretches if stretch[0] in known]
 
     def token_names(self, prompt: str) -> list[str]:
-        """The prompt's tokens as text, padding left out: "BOS" first (not of T5), "EOS" last."""
-        given = self.tokenize([prompt])
-        count = int(given.attention_mask.sum())
-        ids = given.input_ids[0, :count].tolist()
-        return self.family.name_tokens(self.tokenizers[0].convert_ids_to_tokens(ids))
+        """The prompt's tokens as text, padding left out at the end, "" where another stretch
+        follows: "BOS" first (not of T5), "EOS" last."""
+        names: list[str] = []
+        start = 0
+        for which, *_ in self._stretches:
+            given = self.tokenize([prompt], which)
+            ids = given.input_ids[0, : int(given.attention_mask.sum())].tolist()
+            names += [""] * (start - len(names))
+            names += self.family.name_tokens(self.tokenizers[which].convert_ids_to_tokens(ids))
+            start += self.family.token_lengths[which]
+        return names
 
     def token_indices(
         self,
@@ -125,16 +146,38 @@ class TextEncoders:
         """The indices of each phrase's tokens in the encoded caption.
 
         A phrase is its words or its characters [start, end). ``offsets`` and what is raised are as
-        in `common_token_indices`.
+        in `common_token_indices`. Of several stretches (SD3: CLIP and T5) a phrase has its tokens
+        in each that reads it whole; CutOffError where none does.
         """
-        return common_token_indices(
-            self.tokenizers,
-            caption,
-            phrases,
-            length=self.length,
-            lower=self.family.lower_case,
-            offsets=offsets,
-        )
+        family, stretches = self.family, self._stretches
+        known = [None] * len(self.tokenizers) if offsets is None else offsets
+
+        def in_stretch(stretch: tuple[int, ...], phrases: Sequence[Any]) -> list[list[int]]:
+            return common_token_indices(
+                [self.tokenizers[which] for which in stretch],
+                caption,
+                phrases,
+                length=family.token_lengths[stretch[0]],
+                lower=family.lower_case,
+                offsets=None if offsets is None else [known[which] or [] for which in stretch],
+            )
+
+        if len(stretches) == 1:
+            return in_stretch(stretches[0], phrases)
+        found: list[list[int]] = []
+        for span in phrase_spans(caption, phrases):
+            start, indices, cut = 0, [], None
+            for stretch in stretches:
+                try:
+                    (own,) = in_stretch(stretch, [span])
+                    indices += [start + index for index in own]
+                except CutOffError as error:
+                    cut = error
+                start += family.token_lengths[stretch[0]]
+            if cut is not None and not indices:
+                raise cut
+            found.append(indices)
+        return found
 
     def token_offsets(self, captions: Sequence[str]) -> list[list[Offsets]]:
         """For each caption where its tokens stand, by each of the tokenizers."""
@@ -180,11 +223,12 @@ class TextEncoders:
     @torch.no_grad()
     def encode_for_cache(self, prompts: list[str]) -> dict[str, Tensor]:
         """What `TextCache` keeps of the prompts: what `encode` gives, by name, and ``ids`` [B, T]
-        of the first tokenizer."""
+        of the first tokenizer of each stretch."""
         text = self.encode(prompts)
         parts = {"hidden": text.hidden, "pooled": text.pooled, "mask": text.mask}
         there = {name: part for name, part in parts.items() if part is not None}
-        return {"ids": self.tokenize(prompts).input_ids} | there
+        ids = [self.tokenize(prompts, which).input_ids for which, *_ in self._stretches]
+        return {"ids": torch.cat(ids, dim=1)} | there
 
     def _from_cache(self, entry: dict[str, Tensor]) -> TextCondition:
         device = self.encoders[0].device
@@ -192,8 +236,7 @@ class TextEncoders:
             **{name: part.to(device) for name, part in entry.items() if name != "ids"}
         )
         if self.token_types is not None:
-            width = self.encoders[0].config.hidden_size
-            self.token_types.remember(text.hidden[:, -1, :width], entry["ids"])
+            self.token_types.remember_text(text.hidden, entry["ids"])
         return text
 
 

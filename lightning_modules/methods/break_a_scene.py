@@ -117,8 +117,8 @@ class BreakAScene(Method):
         if not backbone.family.clip and data_kind(config) == "scene":
             raise ValueError(
                 f"method={cls.name} with data={config.data.name} and backbone={name}: "
-                "placeholders are words of CLIP, which PixArt does not have; set data to images "
-                "with captions, or another backbone"
+                f"placeholders are words of CLIP, which does not read all text of "
+                f"{backbone.family.label}; set data to images with captions, or another backbone"
             )
         if not backbone.family.clip and config.method.weights.text_encoder:
             raise ValueError(

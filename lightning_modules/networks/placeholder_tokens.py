@@ -48,7 +48,7 @@ class Subjects(nn.Module):
     from another in case alone, is already in the vocabulary of a tokenizer, is not read as one
     token, would share its file with another or be another's second vector ("toy_1" beside "toy");
     on ``init`` of another length or with a word that has no token; while other subjects are
-    installed; and on PixArt.
+    installed; and on a family whose text CLIP alone does not read (PixArt, SD3, FLUX.1).
     """
 
     def __init__(
@@ -61,8 +61,8 @@ class Subjects(nn.Module):
         super().__init__()
         if not backbone.family.clip:
             raise ValueError(
-                f"placeholders {', '.join(tokens)} are words of CLIP: PixArt has T5; leave "
-                "them out, or take another backbone"
+                f"placeholders {', '.join(tokens)} are words of CLIP: {backbone.family.label} has "
+                "T5; leave them out, or take another backbone"
             )
         self.backbone, self.tokens = backbone, tuple(tokens)
         # Places in the backbone: what was there, and what is there while these are installed

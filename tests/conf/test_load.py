@@ -88,7 +88,10 @@ def test_words_become_what_their_key_takes(word: str, value: object) -> None:
             "backbone=sdlx",
             [
                 "backbone=sdlx",
-                ("embedded, embedded_strong, pixart, pixart_sigma, sd14, sd15, sd21, sdxl"),
+                (
+                    "embedded, embedded_strong, flux, flux_schnell, pixart, pixart_sigma, sd14, "
+                    "sd15, sd21, sd3, sd35_large, sd35_medium, sdxl"
+                ),
                 "did you mean sdxl?",
             ],
         ),

@@ -262,8 +262,9 @@ def _buffer(model: nn.Module, name: str, buffer: Tensor) -> Tensor:
 
         patches: Any = model.get_submodule(owner)
         side, scale = patches.base_size, patches.interpolation_scale
+        grid = patches.pos_embed_max_size or side
         return get_2d_sincos_pos_embed(
-            buffer.shape[-1], side, base_size=side, interpolation_scale=scale, output_type="pt"
+            buffer.shape[-1], grid, base_size=side, interpolation_scale=scale, output_type="pt"
         )
     expected = "expected position_ids or pos_embed alone"
     raise RuntimeError(

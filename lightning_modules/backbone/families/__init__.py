@@ -18,7 +18,8 @@ def find_family(pipeline: Any, source: str) -> Family:
     Raises ValueError on a pipeline that no family matches.
     """
     names = sorted(module.name for module in pkgutil.iter_modules(__path__))
-    families = [import_module(f"{__name__}.{name}").FAMILY for name in names if name != "base"]
+    modules = [import_module(f"{__name__}.{name}") for name in names]
+    families = [module.FAMILY for module in modules if hasattr(module, "FAMILY")]
     for family in families:
         if family.matches(pipeline):
             return family(pipeline)

@@ -31,17 +31,14 @@ class PixArt(Family):
         self.starts_at_first_sigma = self.keeps_single_estimate = alpha
 
     @property
-    def text_length(self) -> int:
+    def token_lengths(self) -> list[int]:
         """As many tokens as the stock pipeline gives T5: 120 (alpha) or 300 (Sigma)."""
         arguments = inspect.signature(type(self.pipeline).encode_prompt).parameters
-        return arguments["max_sequence_length"].default
+        return [arguments["max_sequence_length"].default]
 
     def prepare(self, prompt: str) -> str:
         """In lower case, without blanks around it."""
         return prompt.lower().strip()
-
-    def name_tokens(self, tokens: list[str]) -> list[str]:
-        return [*(token.removeprefix("\u2581") for token in tokens[:-1]), "EOS"]
 
     def encode(self, encoders: list[Any], tokens: list[Any]) -> TextCondition:
         encoder, given = encoders[0], tokens[0].to(encoders[0].device)

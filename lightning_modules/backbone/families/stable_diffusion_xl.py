@@ -19,6 +19,7 @@ class StableDiffusionXL(CLIPUNet):
     label = "Stable Diffusion XL"
     pipelines = ("StableDiffusionXLPipeline",)
     text_parts = ("", "_2")
+    stretches = ((0, 1),)
     addition_embed_type = "text_time"
     standardizes_latents = True
     starts_at_first_sigma = True

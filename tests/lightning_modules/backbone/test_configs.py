@@ -58,13 +58,13 @@ def become(folder: Path, kind: str, **parts: Any) -> None:
     write_json(folder / "model_index.json", {"_class_name": kind, **SDXL, **parts})
 
 
-def make_sd3(folder: Path) -> None:
-    become(folder, "StableDiffusion3Pipeline", transformer=["diffusers", "SD3Transformer2DModel"])
+def make_sana(folder: Path) -> None:
+    become(folder, "SanaPipeline", transformer=["diffusers", "SanaTransformer2DModel"])
     set_scheduler(folder, "FlowMatchEulerDiscreteScheduler")
 
 
-def make_flux(folder: Path) -> None:
-    become(folder, "FluxPipeline", transformer=["diffusers", "FluxTransformer2DModel"])
+def make_inpainting_flux(folder: Path) -> None:
+    become(folder, "FluxInpaintPipeline", transformer=["diffusers", "FluxTransformer2DModel"])
     set_scheduler(folder, "FlowMatchEulerDiscreteScheduler")
 
 
@@ -126,10 +126,10 @@ def make_senseless_scheduler(folder: Path) -> None:
     change(folder, "model_index.json", scheduler=["diffusers", "VQDiffusionScheduler"])
 
 
-KNOWN = r"expected PixArt .*Stable Diffusion 1\.x or 2\.x .*Stable Diffusion XL"
+KNOWN = r"expected .*PixArt .*Stable Diffusion 1\.x or 2\.x .*Stable Diffusion XL"
 REFUSED = [
-    (make_sd3, f"is a StableDiffusion3Pipeline: {KNOWN}"),
-    (make_flux, f"is a FluxPipeline: {KNOWN}"),
+    (make_sana, f"is a SanaPipeline: {KNOWN}"),
+    (make_inpainting_flux, f"is a FluxInpaintPipeline: {KNOWN}"),
     (make_flow, "FlowMatchEulerDiscreteScheduler is not one of diffusion, but of flows.*expected"),
     (make_refiner, f"is a StableDiffusionXLImg2ImgPipeline: {KNOWN}"),
     (make_refiner_of_the_base_class, "has text_encoder=None, .*expected CLIP"),
