@@ -84,8 +84,9 @@ class _PartsGuard(NotPickled):
         self.steered: dict[str, str] = {}  # Method -> what moves its latents
         # Those that methods go into, also where the pipeline has others by now
         self.parts = {backbone.family.denoiser_name: _unwrap(backbone.denoiser)}
-        for i, encoder in enumerate(backbone.text.encoders):
-            self.parts[f"text_encoder{'_2' * i}"] = _unwrap(encoder)
+        for end in backbone.family.text_parts:
+            if (encoder := getattr(self.pipeline, f"text_encoder{end}", None)) is not None:
+                self.parts[f"text_encoder{end}"] = _unwrap(encoder)
         state = vars(self.pipeline)
         state[ATTRIBUTE], state["check_inputs"] = self, self._start
         self.handle: Any = _unwrap(backbone.denoiser).register_forward_pre_hook(self._check)
