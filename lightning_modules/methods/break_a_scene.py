@@ -337,5 +337,5 @@ def _choose_weights(
     chosen: dict[str, Any] = {name: (backbone.denoiser, weights.trainable, cross_sites, ())}
     frozen = () if subjects.stock_words else (WORDS,)
     for i, encoder in enumerate(backbone.text.encoders if weights.text_encoder else []):
-        chosen[f"text_encoder{'_2' * i}"] = (encoder, "model", None, frozen)
+        chosen[f"text_encoder{backbone.family.text_parts[i]}"] = (encoder, "model", None, frozen)
     return chosen
