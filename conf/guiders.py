@@ -58,8 +58,8 @@ GUIDERS = {
     "tangential": GuiderSpec("TangentialClassifierFreeGuidance"),
     "magnitude_aware": GuiderSpec("MagnitudeAwareGuidance", ("alpha", *COMMON)),
 }
-# Those with a third pass are computed here: diffusers' own replace processors, in which methods act.
-# Options are called as there, numbers are the papers' (for slg those of SD3.5)
+# Those with a third pass are computed here: diffusers' own replace the processors in which methods
+# act. Options are called as there, numbers are the papers' (for slg those of SD3.5)
 for _name, _prefix, _scale, _start, _stop, _sigma in (
     ("pag", "perturbed_guidance", 3.0, 0.0, 1.0, ""),
     ("seg", "seg_guidance", 3.0, 0.0, 1.0, "seg_blur_sigma"),

@@ -88,11 +88,17 @@ class Grid:
 @dataclass(frozen=True)
 class Parts:
     """Shares of the variance of a difference between two cells, of means over ``seeds`` trainings
-    and ``prompts`` prompts."""
+    (seeds of noise, where nothing is ``trained``) and ``prompts`` prompts."""
 
     variances: Variances
     seeds: int
     prompts: int
+    trained: bool = True
+
+    @property
+    def unit(self) -> str:
+        """What a seed is."""
+        return "training" if self.trained else "seed"
 
     @property
     def total(self) -> float:
@@ -100,10 +106,10 @@ class Parts:
 
     @property
     def shares(self) -> dict[str, float]:
-        """Of trainings, prompts and images; empty where cells do not differ at all."""
+        """Of trainings (or seeds), prompts and images; empty where cells do not differ at all."""
         v, total = self.variances, self.total
         parts = {
-            "trainings": v.seed / self.seeds,
+            f"{self.unit}s": v.seed / self.seeds,
             "prompts": v.prompt / self.prompts,
             "images": v.image / (self.seeds * self.prompts),
         }
@@ -155,7 +161,8 @@ def explain_variance(results: SweepResults, verdicts: MetricVerdicts) -> Varianc
     table, pooled = verdicts.table, verdicts.pooled
     if table is None or pooled is None:
         return None
-    parts = split_difference(pooled, len(table.prompts))
+    trained = any(not cell.untrained for cell in results.cells)
+    parts = split_difference(pooled, len(table.prompts), trained)
     spending = None
     if parts is not None:
         costs = read_costs(results, len(table.prompts))
@@ -165,7 +172,7 @@ def explain_variance(results: SweepResults, verdicts: MetricVerdicts) -> Varianc
     advice = state_spending(parts, spending)
     if parts is not None and spending is not None and _is_more_than(sources, parts):
         advice += (
-            " Of trainings it has what intervals reckon with, by the design effect, which is the "
+            f" Of {parts.unit}s it has what intervals reckon with, by the design effect, which is the "
             "larger of two estimates; the table of sources has that of all cells."
         )
     images = _count_noises(results, verdicts.metric)
@@ -275,7 +282,7 @@ def _name_sources(found: Sequence[VarianceSource], own_prompts: bool) -> list[So
     return sources
 
 
-def split_difference(pooled: CellComparisons, prompts: int) -> Parts | None:
+def split_difference(pooled: CellComparisons, prompts: int, trained: bool = True) -> Parts | None:
     """What the variance of a difference is made of, from the cells of the pool; None without one.
 
     Of trainings there is what the design effect says, as in the intervals themselves.
@@ -285,7 +292,7 @@ def split_difference(pooled: CellComparisons, prompts: int) -> Parts | None:
     seeds, image = len(pooled.seeds), pooled.ms_residual
     training = max(0.0, pooled.design_effect - 1) * image / prompts
     prompt = max(0.0, pooled.ms_cell_prompt - image) / seeds
-    return Parts(Variances(2 * training, 2 * prompt, 2 * image), seeds, prompts)
+    return Parts(Variances(2 * training, 2 * prompt, 2 * image), seeds, prompts, trained)
 
 
 def advise(

@@ -28,6 +28,7 @@ LOOKS = {
 }
 LOOKS |= {
     "trainings": LOOKS["cell × seed"],
+    "seeds": LOOKS["cell × seed"],
     "prompts": LOOKS["cell × prompt"],
     "images": LOOKS["image"],
 }
@@ -66,8 +67,8 @@ def draw_variance(variance: Variance | None, folder: Path) -> Picture | None:
     if parts is not None and parts.shares:
         caption += (
             " A difference between cells: of means over "
-            f"{prose.count(parts.seeds, 'training')} and {prose.count(parts.prompts, 'prompt')} "
-            "each, what trainings, prompts that suit one cell more, and single images contribute."
+            f"{prose.count(parts.seeds, parts.unit)} and {prose.count(parts.prompts, 'prompt')} "
+            f"each, what {parts.unit}s, prompts that suit one cell more, and single images contribute."
         )
     said = "; ".join(
         f"{name.lower()}: " + ", ".join(f"{n} {show_share(s)}" for n, s in shares)

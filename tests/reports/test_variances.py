@@ -115,7 +115,9 @@ def test_what_doubling_does() -> None:
     assert spending.prompts_cost == pytest.approx(1.4) and spending.seeds_cost == 2
     assert spending.seeds_width > spending.prompts_width  # It does not help with what prompts do
     assert spending.first == "prompts"
+    assert [*Parts(Variances(1, 0, 1), 3, 100, trained=False).shares][0] == "seeds"
     trainings = Parts(Variances(1, 0, 1), 3, 100)
+    assert [*trainings.shares][0] == "trainings"
     other = advise(trainings, 4, 0.5, (30, 0.2))
     assert other is not None and other.first == "seeds" and other.prompts_width > 0.95
     unknown = advise(trainings, 4, 0.5, None)
