@@ -14,6 +14,7 @@ import re
 import types
 import typing
 from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -26,6 +27,7 @@ __all__ = [
     "expand_home",
     "option",
     "parse",
+    "path_option",
     "read",
     "read_word",
 ]
@@ -299,6 +301,14 @@ def option(
             raise argparse.ArgumentTypeError(f"{text}: expected {what}{reason}") from None
 
     return read_option
+
+
+def path_option(text: str) -> Path:
+    """The ``type=`` of an argparse option that names a file or a folder, as settings name them."""
+    try:
+        return Path(expand_home(text))
+    except Misread as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 # --- what a word may mean -------------------------------------------------------------------------

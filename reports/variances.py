@@ -172,8 +172,8 @@ def explain_variance(results: SweepResults, verdicts: MetricVerdicts) -> Varianc
     advice = state_spending(parts, spending)
     if parts is not None and spending is not None and _is_more_than(sources, parts):
         advice += (
-            f" Of {parts.unit}s it has what intervals reckon with, by the design effect, which is the "
-            "larger of two estimates; the table of sources has that of all cells."
+            f" Of {parts.unit}s it has what intervals reckon with, by the design effect, which is "
+            "the larger of two estimates; the table of sources has that of all cells."
         )
     images = _count_noises(results, verdicts.metric)
     return Variance(verdicts.metric.label, tuple(sources), parts, advice, images)

@@ -45,7 +45,7 @@ class Guider:
 
     @property
     def sigma(self) -> float:
-        """Standard deviation of the blur of queries, in pixels of their map; infinite by default."""
+        """Deviation of the blur of queries, in pixels of their map; infinite if not given."""
         weakening = GUIDERS[self.name].weakening
         return self.options.get(weakening.sigma, math.inf) if weakening else math.inf
 

@@ -14,8 +14,8 @@ __all__ = ["cpu_has_bfloat16", "resolve_precision"]
 
 
 def resolve_precision(evaluation: Evaluation, device_type: str, dtype: torch.dtype) -> str:
-    """``32-true`` or ``bf16-mixed``: what ``evaluation.precision`` means for a backbone of ``dtype``
-    on a device.
+    """``32-true`` or ``bf16-mixed``: what ``evaluation.precision`` means for a backbone of
+    ``dtype`` on a device.
 
     ``auto`` takes bfloat16 for a float32 backbone on a CPU that has instructions for it, and
     float32 elsewhere: a CPU without them imitates them, many times slower. A backbone in half

@@ -4,8 +4,8 @@
   seg  queries are blurred over the image plane, without end at a large sigma (2408.00760)
   slg  the transformer blocks of these layers are left out, as SD3.5's skip layer guidance does
 
-They act in the mid block's layers, or in a transformer's middle third, by hooks on modules: whatever
-processors are there, stock ones or those of a method, stay.
+They act in the mid block's layers, or in a transformer's middle third, by hooks on modules:
+processors stay, stock ones and those of a method.
 """
 
 from __future__ import annotations

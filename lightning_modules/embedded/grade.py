@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from conf.describe import show_count
 from conf.files import read_json, write_atomically
 from conf.pipes import ends_with_reader
-from conf.values import option
+from conf.values import option, path_option
 from lightning_modules.metrics.correction import CorrectedShare, correct_share
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def main(argv: list[str] | None = None) -> None:
     add_options(parser, 512, 10_000_000, "in each row")
     parser.add_argument(
         "--card",
-        type=Path,
+        type=path_option,
         help="working folder of the pretraining; writes README.md into the backbone's folder",
     )
     args = parser.parse_args(argv)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from conf.describe import show_count
 from conf.files import write_atomically
 from conf.pipes import ends_with_reader
+from conf.values import path_option
 from lightning_modules.embedded.grade import add_options
 from lightning_modules.metrics.correction import ErrorRates
 
@@ -199,7 +200,7 @@ def main(argv: list[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("action", choices=("draw", "read"))
-    parser.add_argument("folder", type=Path, help="of the sheets and both tables")
+    parser.add_argument("folder", type=path_option, help="of the sheets and both tables")
     add_options(parser, 20, 10_000, "for each group of prompts")
     args = parser.parse_args(argv)
     if args.action == "read":

@@ -16,7 +16,6 @@ import json
 import shutil
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -30,7 +29,7 @@ from conf.describe import show_count
 from conf.pipes import ends_with_reader
 from conf.places import find_obstacle
 from conf.schema import MAX_SEED
-from conf.values import option
+from conf.values import option, path_option
 from datamodules.shapes.splits import MOST
 from lightning_modules.embedded.judge import ASSET, Judge
 from lightning_modules.embedded.judge_card import measure, write_card
@@ -239,7 +238,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path_option,
         default=ASSET,
         help="folder for weights, config and card (default: the shipped asset)",
     )

@@ -30,7 +30,7 @@ from conf.data.shapes import CLEAN, WEB
 from conf.files import create_folder, read_json, write_atomically
 from conf.pipes import ends_with_reader
 from conf.places import find_obstacle
-from conf.values import option
+from conf.values import option, path_option
 from datamodules.batch import Batch, collate
 from datamodules.shapes.dataset import write_dataset
 from datamodules.shapes.module import ShapesDataset
@@ -348,13 +348,13 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument(
         "--output",
-        type=Path,
+        type=path_option,
         default=Path("runs/pretrain"),
         help="working folder (default: runs/pretrain)",
     )
     parser.add_argument(
         "--target",
-        type=Path,
+        type=path_option,
         default=shipped_folder("embedded"),
         help="where the result is exported to (default: the package's backbone embedded)",
     )

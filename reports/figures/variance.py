@@ -68,7 +68,8 @@ def draw_variance(variance: Variance | None, folder: Path) -> Picture | None:
         caption += (
             " A difference between cells: of means over "
             f"{prose.count(parts.seeds, parts.unit)} and {prose.count(parts.prompts, 'prompt')} "
-            f"each, what {parts.unit}s, prompts that suit one cell more, and single images contribute."
+            f"each, what {parts.unit}s, prompts that suit one cell more, and single images "
+            "contribute."
         )
     said = "; ".join(
         f"{name.lower()}: " + ", ".join(f"{n} {show_share(s)}" for n, s in shares)

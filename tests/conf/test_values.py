@@ -17,7 +17,7 @@ from conf import load as conf
 from conf.describe import describe
 from conf.load import ConfigError
 from conf.schema import Run, Sweep
-from conf.values import Misread, Written, dump, option, parse, read
+from conf.values import Misread, Written, dump, option, parse, path_option, read
 
 # Words that YAML 1.1, or int() and float() of Python, read as something else than they seem
 TRAPS = (
@@ -233,6 +233,23 @@ def test_options_of_other_commands_read_numbers_alike(capsys: Any) -> None:
         with pytest.raises(SystemExit):
             parser.parse_args(words)
         assert f"{words[1]}: expected a" in capsys.readouterr().err
+
+
+def test_paths_of_other_commands_know_a_home(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--output", type=path_option)
+    assert parser.parse_args(["--output", "~/runs"]).output == Path("/home/ada/runs")
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--output", "~nobody-of-that-name/runs"])
+    assert "there is no user nobody-of-that-name" in capsys.readouterr().err
+    # A bare Path would make a folder named ~
+    tree = Path(__file__).parents[2]
+    for folder in ("lightning_modules", "datamodules", "sweeps", "reports"):
+        for path in (tree / folder).rglob("*.py"):
+            assert "type=Path" not in path.read_text(encoding="utf-8"), path
 
 
 def test_numbers_of_other_commands_have_limits_and_say_them(capsys: Any) -> None:

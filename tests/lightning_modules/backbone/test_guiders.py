@@ -12,8 +12,12 @@ from conf.guiders import GUIDERS, REFUSED
 from conf.schema import Evaluation, Run
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.guiders import Guider
-from lightning_modules.backbone.sampling import sampling_as
-from lightning_modules.backbone.sampling import initial_noise, prepare_scheduler, sample
+from lightning_modules.backbone.sampling import (
+    initial_noise,
+    prepare_scheduler,
+    sample,
+    sampling_as,
+)
 from lightning_modules.evaluation.images import image_facts
 from lightning_modules.training.checks import check
 

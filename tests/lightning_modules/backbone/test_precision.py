@@ -1,4 +1,4 @@
-"""In which precision images are drawn: the setting, what `auto` means, and the denoiser's dtype."""
+"""In which precision images are drawn: the setting, `auto`, and the denoiser's dtype."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from conf.schema import Evaluation
 from lightning_modules.backbone import precision
 from lightning_modules.backbone.backbone import Backbone

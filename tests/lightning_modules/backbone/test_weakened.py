@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import AutoPipelineForText2Image
+from torch import Tensor
+
 from conf.guiders import GUIDERS, check_guider
 from conf.schema import Evaluation
-from diffusers import AutoPipelineForText2Image
 from lightning_modules.attention.capture import Capture
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample, sampling_as
 from lightning_modules.backbone.weakened import find_weakened, weakened
-from torch import Tensor
 
 PROMPTS, SEEDS = ["a red circle and a blue square", "a white ring"], [3, 4]
 
