@@ -4,6 +4,7 @@ middle of an epoch."""
 from __future__ import annotations
 
 import json
+import signal
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -108,6 +109,14 @@ class Order(DistributedSampler[Any]):
         """Nothing: each epoch has an order of its own."""
 
 
+def _leave_signals_to_parent(worker: int) -> None:
+    """A scheduler may signal a whole process tree; the parent needs its loader workers until the
+    step that it is in has ended. They end when it does."""
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
 class EpochSamples(Dataset[Any]):
     """The samples of a dataset by (epoch, index), for worker processes that go on over epochs."""
 
@@ -195,6 +204,7 @@ class PairedDataModule(L.LightningDataModule):
                 num_workers=self.workers,
                 collate_fn=collate,
                 persistent_workers=True,
+                worker_init_fn=_leave_signals_to_parent,
             )
         kept = self._loader.sampler
         assert isinstance(kept, Order)

@@ -11,12 +11,16 @@ from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.callbacks import Checkpoint
 from torch import Tensor
 
 from conf.files import named_when_full
+from lightning_modules.training.checkpoints import LAST
+from lightning_modules.training.distributed import all_gather_int
+from lightning_modules.training.preemption import Notice
 from lightning_modules.training.progress import LOSSES, PRUNE, Step, format_step
 
-__all__ = ["MetricLines", "ProgressLines", "StopOnRequest", "print_line"]
+__all__ = ["MetricLines", "ProgressLines", "StopOnRequest", "StopOnSignal", "Stopped", "print_line"]
 
 
 def print_line(line: str, share: float) -> None:
@@ -117,3 +121,40 @@ class StopOnRequest(_EveryFewSteps):
             trainer.is_global_zero and (self.folder / PRUNE).exists()
         ):
             self.stopped = trainer.should_stop = True
+
+
+class Stopped(Exception):
+    """A signal ended the training; the message says at which step."""
+
+
+class StopOnSignal(Checkpoint):
+    """Ends the training after the optimiser step in which a process received a signal, with a
+    checkpoint in ``folder``, on all processes: raises Stopped.
+
+    All processes ask each other after each step. Lightning's own answer to SIGTERM ends after a
+    batch, writes nothing, and speaks to other processes inside the signal handler.
+    """
+
+    # A Checkpoint, so that it runs after all that a checkpoint has the state of
+
+    def __init__(self, notice: Notice, folder: Path, every: int) -> None:
+        """``every``: at multiples of it another callback has written a checkpoint already."""
+        self.notice, self.folder, self.every = notice, folder, every
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.last = trainer.global_step
+        self.notice.install()
+
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        if step == self.last:
+            return  # In the middle of a step
+        self.last = step
+        number = max(all_gather_int(self.notice.number))
+        if not number or step >= trainer.max_steps:
+            return
+        self.notice.number = number  # On all processes
+        if step % self.every:
+            trainer.save_checkpoint(self.folder / LAST)
+        # A training that is asked to end ends its epoch, and Lightning writes that as its state
+        raise Stopped(f"at step {step} of {trainer.max_steps}")

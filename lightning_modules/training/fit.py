@@ -17,6 +17,7 @@ from conf.spec import data_kind
 from lightning_modules.methods.adapter_file import CARD
 from lightning_modules.methods.damage import find_damage
 from lightning_modules.methods.registry import build_method
+from lightning_modules.training.preemption import Notice, noticing_signals
 
 if TYPE_CHECKING:
     import lightning as L
@@ -64,7 +65,8 @@ def train_or_load_adapter(
             if config.method.init:
                 learner.load_weights(config.method.init)
             _encode(config, learner, datamodule, emit)
-            _train(config, learner, datamodule, target, folder, seed_run, emit, verify)
+            with noticing_signals() as notice:
+                _train(config, learner, datamodule, target, folder, seed_run, emit, verify, notice)
             learner.remove()
         else:
             emit(f"training: adapter {target.name} is there already", 1.0)
@@ -161,16 +163,23 @@ def _train(
     seed_run: SeedRun | None,
     emit: Progress,
     verify: Callable[[], None],
+    notice: Notice,
 ) -> None:
     """Trains to the end, from the newest checkpoint on; the adapter appears in ``target`` when all
-    is done."""
+    is done. After a signal it ends sooner, with a checkpoint."""
     from lightning.pytorch.callbacks import ModelCheckpoint
 
     from lightning_modules.evaluation.cost import track_resources, write_training_cost
     from lightning_modules.tracking.ran import write_ran
     from lightning_modules.tracking.watch import TrainingWatch
     from lightning_modules.training import distributed
-    from lightning_modules.training.callbacks import MetricLines, ProgressLines, StopOnRequest
+    from lightning_modules.training.callbacks import (
+        MetricLines,
+        ProgressLines,
+        StopOnRequest,
+        StopOnSignal,
+        Stopped,
+    )
     from lightning_modules.training.checkpoints import find_checkpoint
 
     every = config.trainer.log_every
@@ -184,6 +193,7 @@ def _train(
             every_n_train_steps=config.trainer.checkpoint_every,
             enable_version_counter=False,
         ),
+        StopOnSignal(notice, checkpoints, config.trainer.checkpoint_every),
         request := StopOnRequest(every, folder),
         watch := TrainingWatch(method.backbone),
     ]
@@ -205,6 +215,9 @@ def _train(
                 ckpt_path=last or None,
                 weights_only=True,
             )
+    except Stopped as stop:
+        emit(f"training: stopped by a signal {stop}, with a checkpoint", 0.0)
+        return
     except FloatingPointError:
         # A training that resumed there would end in the same way.
         shutil.rmtree(checkpoints, ignore_errors=True)

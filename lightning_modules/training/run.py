@@ -53,6 +53,7 @@ from lightning_modules.training.checks import (
 from lightning_modules.training.contents import changed_contents, contents_of
 from lightning_modules.training.fit import Pruned, train_or_load_adapter
 from lightning_modules.training.keys import adapter_folder, training_key
+from lightning_modules.training.preemption import STATUS, Preempted, raising_preempted
 from lightning_modules.training.progress import DRAWN, Clock
 from lightning_modules.training.quiet import silence_libraries
 from lightning_modules.training.remeasure import (
@@ -97,12 +98,13 @@ def run(
     each returns the result. With ``evaluation.draw_only`` nothing is measured, and drawn.json is
     written instead, whose "drawn" says where the images are listed (`evaluation.manifest`). Raises
     ValueError or FileNotFoundError before any long work when the config cannot be run, DiskFull,
-    with the path, where something cannot be written.
+    with the path, where something cannot be written. Raises `Preempted` after SIGTERM or SIGUSR1,
+    where this process has no other use for them; a training has then written a checkpoint.
     """
     config, folder = conf.with_homes(config), as_path(folder)
     check(config)
     _check_places(config, folder)
-    with named_when_full(folder):
+    with raising_preempted(), named_when_full(folder):
         return _start(config, folder, tracking, progress, Clock())
 
 
@@ -466,6 +468,10 @@ def main(argv: list[str]) -> int:
         if distributed.is_first():
             print("stopped; the same command resumes from the last checkpoint", file=sys.stderr)
         return 130
+    except Preempted as error:
+        if distributed.is_first():
+            print(f"{error}; the same command resumes from the last checkpoint", file=sys.stderr)
+        return STATUS
     if distributed.is_first() and "drawn" in result:
         from lightning_modules.evaluation.manifest import describe_drawn
 

@@ -141,7 +141,9 @@ class Driver:
     def _end(self, number: int, outcome: Outcome) -> None:
         job, result = self.running[number], outcome.result
         with abort_on_lost_storage(self.plan.folder):
-            if result is None:
+            if outcome.preempted:
+                self._give_out_again(job, outcome.reason)
+            elif result is None:
                 self._fail(job, outcome.reason)
             elif drawn := result.get("drawn"):
                 text = end_drawn(self.plan, job, drawn)
@@ -188,13 +190,22 @@ class Driver:
             f"log: {job.folder / 'log.txt'}"
         )
         if tries <= retries:
-            again = {} if job.extends is None else {"extends": job.extends}
-            self.plan.enqueue(job.key, **again)
+            self._enqueue(job)
             self.display.retry(job, line)
         else:
             self.failures[job.key] = reason
             update_cell(self.plan, job.cell.text)
             self.display.drop(job, line)
+
+    def _give_out_again(self, job: Job, reason: str) -> None:
+        """What was preempted has not failed: it is no try, and goes on from its checkpoint."""
+        if return_trial(self.plan, job, "KILLED", reason):
+            self._enqueue(job)
+        self.display.retry(job, f"{job.name} {reason}; it goes on from its last checkpoint")
+
+    def _enqueue(self, job: Job) -> None:
+        again = {} if job.extends is None else {"extends": job.extends}
+        self.plan.enqueue(job.key, **again)
 
     def _stop_all(self) -> None:
         """Stop what runs; its trials go back into the queue, except those whose result is there:

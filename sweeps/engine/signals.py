@@ -30,8 +30,10 @@ class Signals:
     @contextmanager
     def handle(self) -> Iterator[Signals]:
         """Signals come here for the body's time."""
-        names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-        numbers = [getattr(signal, name) for name in names]  # Windows does not have the last
+        names = [
+            name for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)
+        ]
+        numbers = [getattr(signal, name) for name in names]  # Windows does not have the last two
         before = {number: signal.getsignal(number) for number in numbers}
         try:
             for number in numbers:

@@ -27,6 +27,7 @@ from conf.describe import show_count
 from conf.devices import has_driver
 from conf.files import DiskFull, named_when_full, read_json
 from lightning_modules.tracking.mlflow import describe_error
+from lightning_modules.training.preemption import PREEMPTED, SIGNALS, Preempted
 from lightning_modules.training.progress import DRAWN, FAILED, PROGRESS
 from sweeps.engine import worker
 from sweeps.engine.bookkeeping import read_outcome
@@ -48,17 +49,20 @@ __all__ = [
 
 PROGRAM = ("-m", "sweeps.engine.worker")
 ROOM = 64 * 1024  # Bytes; with less a trial cannot say why it ended
-GRACE = 10.0  # Seconds that a trial has to end by itself when it is asked to stop
+# Seconds that a trial has for the step that it is in when it is asked to stop; SLURM gives 30
+GRACE = 25.0
 # torchrun's words for a rank that was killed
 KILLED = re.compile(r"Signal \d+ \((\w+)\) received by PID")
 
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a trial ended. ``result`` is None if it failed, and ``reason`` says why."""
+    """How a trial ended. ``result`` is None if it failed or was ``preempted``, and ``reason`` says
+    why."""
 
     result: dict[str, Any] | None
     reason: str = ""
+    preempted: bool = False  # It goes on elsewhere, and has not failed
 
 
 class Slot(Protocol):
@@ -107,7 +111,7 @@ class InlineSlot:
             self._outcome = Outcome(result)
         except (Exception, SystemExit) as error:
             # How some libraries answer a signal
-            if isinstance(error.__context__, KeyboardInterrupt):
+            if isinstance(error, Preempted) or isinstance(error.__context__, KeyboardInterrupt):
                 raise
             with (
                 suppress(OSError),  # A disk may be full
@@ -159,7 +163,7 @@ class ProcessSlot:
     def start(self, job: Job) -> None:
         self.job = job
         job.folder.mkdir(parents=True, exist_ok=True)
-        for name in (FAILED, PROGRESS, DRAWN):
+        for name in (FAILED, PREEMPTED, PROGRESS, DRAWN):
             (job.folder / name).unlink(missing_ok=True)
         path, log = job.folder / "run.yaml", job.folder / "log.txt"
         conf.write(job.config, path)
@@ -216,9 +220,11 @@ class ProcessSlot:
         if status is None:
             return None
         self._release_worker()
-        return self._outcome_of(self.job, _describe_exit(status))
+        # Before its trial could say so itself
+        preempted = -status in SIGNALS
+        return self._outcome_of(self.job, _describe_exit(status), preempted)
 
-    def _outcome_of(self, job: Job, fallback: str) -> Outcome:
+    def _outcome_of(self, job: Job, fallback: str, preempted: bool = False) -> Outcome:
         self.job = None
         result = read_outcome(job) or read_json(job.folder / DRAWN)
         if result is not None:
@@ -235,10 +241,13 @@ class ProcessSlot:
         failed, reason = job.folder / FAILED, ""
         if failed.exists():
             reason = (read_json(failed) or {}).get("reason", "")
+        elif said := read_json(job.folder / PREEMPTED):
+            return Outcome(None, said["reason"], preempted=True)
         elif shutil.disk_usage(job.folder).free < ROOM:
             # It could not write down why
             reason = describe_error(DiskFull(job.folder))
-        return Outcome(None, reason or fallback or "it ended without a result")
+        preempted = preempted and not reason
+        return Outcome(None, reason or fallback or "it ended without a result", preempted)
 
     def progress(self) -> tuple[str, float]:
         if self.job is None:

@@ -7,8 +7,9 @@
 
 To train by hand: ``python -m lightning_modules.train run.yaml``. A trial's folder tells how it
 goes: ``progress.json`` while it runs, then ``result.json``, or ``failed.json`` with the reason,
-whose traceback is in ``log.txt``. A worker dies with the process that started it, however that
-ends, so that none is left holding a device.
+whose traceback is in ``log.txt``, or ``preempted.json`` after SIGTERM or SIGUSR1 (exit status 75).
+A worker dies with the process that started it, however that ends, so that none is left holding a
+device.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from conf.pipes import ends_with_reader
 from conf.schema import Run
 from conf.threads import wait_passively
 from lightning_modules.tracking.mlflow import Tracking, describe_error
+from lightning_modules.training.preemption import PREEMPTED, Preempted
 from lightning_modules.training.progress import FAILED, PROGRESS
 
 __all__ = ["PARENT", "TRACKING", "ProgressFile", "main", "run_trial"]
@@ -64,12 +66,17 @@ class ProgressFile:
 
 def run_trial(path: Path, tracking: Tracking | None, train: Trainer) -> str | None:
     """Runs the trial of ``path`` (run.yaml). Returns None with its result.json written, or why it
-    failed, which is written down as well. Lets signals through."""
+    failed, which is written down as well. Lets signals through, `Preempted` among them."""
     folder, first = path.parent, is_first_rank()
     report: Report = ProgressFile(folder) if first else lambda text, share: None
     try:
         with named_when_full(folder):
             train(conf.read_run(path), folder, tracking if first else None, report)
+    except Preempted as error:
+        # What ends since another process failed has that one's reason
+        if not (folder / FAILED).exists():
+            write_atomically(folder / PREEMPTED, json.dumps({"reason": str(error)}))
+        raise
     except (Exception, KeyboardInterrupt, SystemExit) as error:
         with suppress(OSError):  # A disk may be full
             with (folder / "log.txt").open("a", encoding="utf-8") as log:
@@ -153,6 +160,8 @@ def main(
         from torch.distributed.run import main as torchrun
 
         start = [program] if program.endswith(".py") else ["-m", program]
+        # torchrun hands these on to the ranks
+        os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
         os.environ[PARENT] = str(os.getpid())  # For ranks that begin when this process has ended
         torchrun(["--standalone", f"--nproc-per-node={argv[1]}", *start, argv[2]])
         return 0

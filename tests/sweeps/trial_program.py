@@ -69,6 +69,8 @@ def _act(config: Any, progress: Any) -> dict[str, float]:
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "hang" or (action == "kill the second" and rank == 0):
         time.sleep(600)
+    if action == "preempt":
+        os.kill(os.getpid(), signal.SIGTERM)
     if action == "memory":
         raise MemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
     if action == "lost disk":

@@ -159,6 +159,18 @@ def test_a_second_driver_only_looks(start: Start, output: Path, mlflow: Any) -> 
     assert finished(mlflow) == everything(2) and states(output) == {"COMPLETE": 8}
 
 
+def test_a_preempted_trial_is_given_out_again_and_is_no_try(
+    start: Start, output: Path, mlflow: Any
+) -> None:
+    behave(output, **{"0.4-0": "preempt"})
+    driver = start("seeds=1", "retries=0", *PROCESS, "workers=2")
+    out, err = ended(driver)
+    assert driver.returncode == 0, err
+    assert "it goes on from its last checkpoint" in out and "failed" not in out
+    assert finished(mlflow) == everything(1)
+    assert Counter(trial for trial, *_ in ran(output))["0.4-0"] == 2
+
+
 def test_ctrl_c_once_lets_running_trials_finish(start: Start, output: Path, mlflow: Any) -> None:
     (output / "hold").touch()
     driver = start()
@@ -171,7 +183,7 @@ def test_ctrl_c_once_lets_running_trials_finish(start: Start, output: Path, mlfl
     assert sum(finished(mlflow).values()) == 2 and states(output) == {"COMPLETE": 2, "WAITING": 6}
 
 
-@pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("last", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
 def test_a_second_ctrl_c_or_another_signal_stops_at_once(
     start: Start, output: Path, mlflow: Any, last: signal.Signals
 ) -> None:

@@ -44,6 +44,11 @@ def work(run):
         os.kill(os.getpid(), signal.SIGKILL)
     if action == "hang":
         signal.pause()
+    if action == "preempt early":
+        os.kill(os.getpid(), signal.SIGUSR1)
+    if action == "preempt":
+        (folder / "preempted.json").write_text('{"reason": "preempted by SIGTERM"}')
+        sys.exit(75)
     if action == "fail":
         (folder / "failed.json").write_text('{"reason": "no luck"}')
         return "no luck"
@@ -173,13 +178,16 @@ def program(tmp_path: Path) -> tuple[str, ...]:
 def begin(slot: ProcessSlot, folder: Path, action: str = "") -> None:
     folder.mkdir()
     (folder / "action").write_text(action)
-    job: Any = SimpleNamespace(
+    slot.start(job_of(folder))
+
+
+def job_of(folder: Path) -> Any:
+    return SimpleNamespace(
         extends=None,
         folder=folder,
         config=conf.as_run(conf.load([])),
         tracking=Tracking("", "", ""),
     )
-    slot.start(job)
 
 
 def outcome(slot: ProcessSlot) -> Outcome:
@@ -210,6 +218,22 @@ def test_a_worker_takes_trial_after_trial_until_one_fails(
     assert pids[0] == pids[1] == pids[2] and len(set(pids)) == 3
     assert {fact["CUDA_VISIBLE_DEVICES"] for fact in facts} == {"3,5"}
     assert {fact["OMP_NUM_THREADS"] for fact in facts} == {"2"}
+
+
+@pytest.mark.parametrize(
+    ("action", "reason"),
+    [("preempt", "preempted by SIGTERM"), ("preempt early", "its process was killed by SIGUSR1")],
+)
+def test_what_was_preempted_has_not_failed(
+    tmp_path: Path, program: tuple[str, ...], action: str, reason: str
+) -> None:
+    slot, folder = ProcessSlot((), program=program), tmp_path / "trial"
+    begin(slot, folder, action)
+    assert outcome(slot) == Outcome(None, reason, preempted=True)
+    (folder / "action").write_text("fail")
+    slot.start(job_of(folder))
+    assert outcome(slot) == Outcome(None, "no luck")
+    slot.stop()
 
 
 def test_a_trial_that_hangs_is_stopped(tmp_path: Path, program: tuple[str, ...]) -> None:
