@@ -199,8 +199,8 @@ class Driver:
 
     def _give_out_again(self, job: Job, reason: str) -> None:
         """What was preempted has not failed: it is no try, and goes on from its checkpoint."""
-        if return_trial(self.plan, job, "KILLED", reason):
-            self._enqueue(job)
+        return_trial(self.plan, job, "KILLED", reason)
+        self._enqueue(job)
         self.display.retry(job, f"{job.name} {reason}; it goes on from its last checkpoint")
 
     def _enqueue(self, job: Job) -> None:
