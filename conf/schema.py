@@ -242,6 +242,10 @@ class Evaluation:
     extractor_weights: str = conditional(place(""), unless={"extractor": ("none",)})
     # CLIP and BLIP models that compare images with prompts
     aligners: list[str] = places()
+    # Answers questions about images: none, judge, or a vision–language model's hub id or folder
+    vqa: str = place("none", judge="judge")
+    # JSON of how often what measures success is wrong, by labels: it corrects success
+    judge_errors: str = place("")
     # Metrics of your own, by the names of their files in conf/metric
     metrics: list[str] = field(default_factory=list)
     # Precision and recall: which nearest neighbour sets the radius

@@ -15,8 +15,10 @@ from conf.schema import Run
 from datamodules.batch import Phrase
 from datamodules.coco import CocoDataModule, CocoDataset
 from datamodules.concepts import ConceptDataset
+from datamodules.formats.questions import Question
 from datamodules.phrases.link import Links
 from datamodules.shapes.dataset import write_dataset
+from datamodules.shapes.questions import ask_for
 from datamodules.shapes.reading import Reading, find_skills, named_things, read_prompt
 from datamodules.shapes.rendering import SIZE
 from datamodules.shapes.vocabulary import COLORS, PATTERNS, SHAPES, SIZES, forms
@@ -85,6 +87,10 @@ class ShapesDataset(CocoDataset):
     def count_objects(self, index: int) -> int:
         """How many things the caption names."""
         return len(named_things(self.caption(index).text))
+
+    def questions(self, index: int) -> tuple[Question, ...]:
+        """What an image of the caption is asked (see `ask_for`)."""
+        return ask_for(self.read_prompt(index))
 
     def skills(self, index: int) -> list[str]:
         """What the caption asks for (see `find_skills`)."""

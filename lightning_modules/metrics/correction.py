@@ -2,9 +2,28 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import math
+from collections.abc import Sequence
+from pathlib import Path
 from statistics import NormalDist
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from lightning_modules.evaluation.plan import Prompt
+    from lightning_modules.metrics.registry import Columns, Scorer
+
+# Shares of right images, by what gives them: a detector or judge, or answers
+CORRECTED = ("success", "vqa_success")
+RIGHT, WRONG = "right", "wrong"
+FORM = (
+    'expected {"sensitivity": [called right, right], "specificity": [called wrong, wrong]}, that '
+    "for each of success and vqa_success, or a .csv with columns label and verdict of right and "
+    "wrong"
+)
 
 Counted = tuple[int, int]  # So many of so many
 
@@ -75,3 +94,89 @@ def _shrink(counted: Counted, more: float) -> tuple[float, float]:
 
 def _cut(share: float) -> float:
     return min(max(share, 0.0), 1.0)
+
+
+# --- rates of a user's own judge ------------------------------------------------------------------
+
+
+class CorrectedScorer:
+    """A scorer whose shares of right images say how often they err: ``errors`` by the name of the
+    share. Else as the scorer that it holds."""
+
+    def __init__(self, scorer: Scorer, errors: dict[str, ErrorRates]) -> None:
+        self.scorer, self.errors = scorer, errors
+
+    def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
+        """As `Scorer`."""
+        return self.scorer.add(prompts, images, names)
+
+    def finish(self) -> dict[str, float]:
+        """As `Scorer`."""
+        numbers = self.scorer.finish()
+        for key, facts in self.facts.items():
+            for name, errors in self.errors.items():
+                if key == name or key.startswith(f"{name}_"):
+                    facts["errors"] = {kind: list(of) for kind, of in errors._asdict().items()}
+        return numbers
+
+    @property
+    def facts(self) -> dict[str, dict[str, Any]]:
+        return self.scorer.facts
+
+    @property
+    def columns(self) -> Columns:
+        return getattr(self.scorer, "columns", {})
+
+
+def read_rates(path: Path, measured: Sequence[str] = CORRECTED) -> dict[str, ErrorRates]:
+    """The error rates in a file, for each of the shares ``measured`` that they are of: rates of one
+    judge are of the only one that measures. Raises ValueError or FileNotFoundError that names the
+    file."""
+    if not path.is_file():
+        raise FileNotFoundError(f"evaluation.judge_errors={path}: no such file; {FORM}")
+    if path.suffix.lower() == ".csv":
+        content: Any = _count_labels(path)
+    else:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8-sig"))
+        except ValueError as error:
+            raise ValueError(f"evaluation.judge_errors={path}: no JSON ({error}); {FORM}") from None
+    if isinstance(content, dict) and "sensitivity" in content:
+        shares = [key for key in CORRECTED if key in measured]
+        if len(shares) > 1:
+            raise ValueError(
+                f"evaluation.judge_errors={path}: success is measured by evaluation.detector and "
+                f"by evaluation.vqa, the rates are of one of them: {FORM}"
+            )
+        content = dict.fromkeys(shares, content)
+    if not isinstance(content, dict) or (content.keys() - set(CORRECTED)):
+        raise ValueError(f"evaluation.judge_errors={path}: {str(content)[:60]}; {FORM}")
+    return {key: _check_rates(path, given) for key, given in content.items() if key in measured}
+
+
+def _check_rates(path: Path, given: Any) -> ErrorRates:
+    pairs = [given.get(key) for key in ErrorRates._fields] if isinstance(given, dict) else []
+    good = len(pairs) == 2 and all(
+        isinstance(pair, list) and len(pair) == 2 and all(type(one) is int for one in pair)
+        for pair in pairs
+    )
+    if not good or not all(0 <= pair[0] <= pair[1] and pair[1] > 0 for pair in pairs):
+        raise ValueError(f"evaluation.judge_errors={path}: {str(given)[:80]}; {FORM}")
+    errors = ErrorRates(*((pair[0], pair[1]) for pair in pairs))
+    correct_share((1, 2), errors)  # Raises for one no better than chance
+    return errors
+
+
+def _count_labels(path: Path) -> dict[str, list[int]]:
+    counts = {RIGHT: [0, 0], WRONG: [0, 0]}
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        for number, row in enumerate(csv.DictReader(file), 2):
+            label, verdict = ((row.get(key) or "").strip() for key in ("label", "verdict"))
+            if label not in counts or verdict not in counts:
+                raise ValueError(
+                    f"evaluation.judge_errors={path}:{number}: label {label!r}, verdict "
+                    f"{verdict!r}; {FORM}"
+                )
+            counts[label][0] += label == verdict
+            counts[label][1] += 1
+    return {"sensitivity": counts[RIGHT], "specificity": counts[WRONG]}

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from conf.schema import Evaluation
 from conf.spec import measured_metrics
+from lightning_modules.metrics.correction import CorrectedScorer, read_rates
 
 if TYPE_CHECKING:
     from lightning_modules.evaluation.plan import Prompt
@@ -98,8 +99,14 @@ def build_scorers(context: ScoringContext) -> dict[str, list[Scorer]]:
     Raises ValueError, FileNotFoundError or ImportError, in one line, where one of them cannot be
     had.
     """
-    return {
+    measured = measured_metrics(context.evaluation)
+    scorers = {
         name: import_module(f"lightning_modules.metrics.{name}").build(context)
-        for name, metric in measured_metrics(context.evaluation).items()
+        for name, metric in measured.items()
         if metric.scores_images
     }
+    if not context.evaluation.judge_errors:
+        return scorers
+    keys = {output.key for metric in measured.values() for output in metric.outputs}
+    errors = read_rates(Path(context.evaluation.judge_errors), [*keys])
+    return {name: [CorrectedScorer(one, errors) for one in some] for name, some in scorers.items()}

@@ -140,7 +140,7 @@ def _check_evaluation(config: Run) -> None:
     if not evaluation.measures:
         return
     check_guider(evaluation)
-    models = {"detector": evaluation.detector, "extractor": evaluation.extractor}
+    models = {key: getattr(evaluation, key) for key in ("detector", "extractor", "vqa")}
     for name, model in models.items():
         if model == "judge" and not _is_embedded(config):
             raise ValueError(
@@ -151,7 +151,7 @@ def _check_evaluation(config: Run) -> None:
         metric.scores_images for metric in measured_metrics(evaluation).values()
     ):
         raise ValueError(
-            "evaluation.detector, extractor, aligners and metrics are none: nothing would be "
+            "evaluation.detector, extractor, aligners, vqa and metrics are none: nothing would be "
             "measured; set one, or prompts=0, or draw_only=true"
         )
     if evaluation.follow_masks and not _is_embedded(config):

@@ -225,7 +225,7 @@ def _check_models(evaluation: Evaluation) -> None:
             f"evaluation.extractor_weights={weights}: no such file, which "
             f"evaluation.extractor={evaluation.extractor} needs"
         )
-    for setting in ("extractor", "detector"):
+    for setting in ("extractor", "detector", "vqa"):
         name = getattr(evaluation, setting)
         if Path(name).is_absolute() and not name.endswith(".jsonl") and not Path(name).exists():
             raise FileNotFoundError(
@@ -244,3 +244,19 @@ def _check_models(evaluation: Evaluation) -> None:
         from lightning_modules.metrics.alignment import check_aligners
 
         check_aligners(evaluation.aligners)
+    if evaluation.vqa not in ("none", "judge"):
+        from lightning_modules.metrics.vqa import check_answerer
+
+        check_answerer(evaluation.vqa)
+    if evaluation.judge_errors:
+        from lightning_modules.metrics.correction import CORRECTED, read_rates
+
+        measured = {
+            output.key for one in measured_metrics(evaluation).values() for output in one.outputs
+        }
+        if not measured.intersection(CORRECTED):
+            raise ValueError(
+                f"evaluation.judge_errors={evaluation.judge_errors}: nothing measures success; "
+                "set evaluation.detector or evaluation.vqa"
+            )
+        read_rates(Path(evaluation.judge_errors), [*measured])

@@ -44,6 +44,7 @@ WORLD = Evaluation(
     follow_masks=True,
     attention=True,
     steps=1,
+    vqa="judge",
 )
 DECLARED = [
     pytest.param(name, metric, by_split, id=f"{name}-{metric.key}{'_split' * by_split}")
@@ -222,6 +223,7 @@ def measured(request: pytest.FixtureRequest, world: Measured) -> dict[str, Measu
     benchmarks = request.getfixturevalue("benchmarks")
     return {
         "judge": world,
+        "vqa": world,
         "mask_adherence": world,
         "attention_maps": world,
         "distribution": world,
