@@ -19,6 +19,9 @@ yet or are not finished. `compare` says which settings, code and data differ, pa
 the same seed gave both sides the same prompts and noise, and does not compare what was measured in
 different ways.
 
+With --json each of them prints a line of JSON: the report's place with its answer and every
+comparison, or a line for each sweep of the list; after an error its message.
+
 Settings:
     output=runs            folder with mlflow.db; the report of a sweep goes to <output>/<sweep>/,
                            of several to <output>/reports/
@@ -27,11 +30,14 @@ Settings:
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from reports.mistyped import nearest
 from reports.pipes import ends_with_reader
@@ -45,16 +51,46 @@ def main(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(__doc__.strip())
         return 0
+    as_json = "--json" in argv
+    words = [word for word in argv if word != "--json"]
+    lines = sys.stdout
     try:
-        print(_run(argv))
+        # What libraries print is for people
+        with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+            made = _run(words)
     except ReportError as error:
         print(f"error: {error}", file=sys.stderr)
+        if as_json:
+            print(json.dumps({"event": "error", "message": str(error), "status": 2}), file=lines)
         return 2
+    if as_json:
+        for event in _list_events(made):
+            print(json.dumps(event, ensure_ascii=False))
+    elif isinstance(made, dict):
+        table = "\n".join(f"{name:20} {question}" for name, question in made.items())
+        print(table or f"no sweep at {_place(words)}; run one first: python -m sweeps")
+    else:
+        print(made)
     return 0
 
 
-def _run(argv: list[str]) -> Path | str:
-    """Do what the words say; return the PDF, or what a terminal shows. Slow imports wait for it."""
+def _place(words: list[str]) -> str:
+    _, settings = split_words(words, SETTINGS)
+    return hide_password(read_uri(settings, read_place(settings, "output", "runs")))
+
+
+def _list_events(made: Path | dict[str, str]) -> list[dict[str, Any]]:
+    """What was made, for machines: a report with what its answer.json says, or a list of sweeps."""
+    if isinstance(made, dict):
+        return [{"event": "sweep", "sweep": name, "question": q} for name, q in made.items()]
+    from reports.answer.files import read_verdicts
+
+    verdicts = read_verdicts(made.parent) if made.name == "report.pdf" else {}
+    return [{"event": "report", "report": str(made), **verdicts}]
+
+
+def _run(argv: list[str]) -> Path | dict[str, str]:
+    """Do what the words say; return the PDF, or sweep -> question. Slow imports wait for it."""
     names, settings = split_words(argv, SETTINGS)
     output = read_place(settings, "output", "runs")
     uri = read_uri(settings, output)
@@ -83,8 +119,7 @@ def _run(argv: list[str]) -> Path | str:
         return pdf
     from reports.collect import list_sweeps
 
-    lines = [f"{name:20} {question}" for name, question in list_sweeps(uri).items()]
-    return "\n".join(lines) or f"no sweep at {hide_password(uri)}; run one first: python -m sweeps"
+    return list_sweeps(uri)
 
 
 def split_words(argv: list[str], settings: tuple[str, ...]) -> tuple[list[str], dict[str, str]]:

@@ -4,6 +4,8 @@
     python -m sweeps output=/data/runs    # the same for another folder
     python -m sweeps all                  # runs all of them, in a short form
     python -m sweeps ui                   # opens MLflow on the results
+    python -m sweeps --json               # the list as lines of JSON
+    python -m sweeps completion bash      # the words of all commands, for a shell: bash, zsh, fish
     python -m sweeps.threshold            # runs one
 
 Each takes --help, and a run --plan: what is done, and how long the rest takes.
@@ -11,19 +13,22 @@ Each takes --help, and a run --plan: what is done, and how long the rest takes.
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from conf import load as conf
 from conf.describe import nearest, show_count
 from conf.pipes import ends_with_reader
 from conf.places import as_path
+from sweeps.command import show_version
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import StorageError
+from sweeps.engine.events import json_lines, listens, tell
+from sweeps.engine.facts import describe_studies, names_of
 from sweeps.engine.status import TrialCounts
 from sweeps.engine.trials import list_studies, read_trials
 from sweeps.sweep import Sweep, level_text
@@ -41,12 +46,18 @@ def main(argv: list[str]) -> int:
         from sweeps.engine.ui import main as open_ui
 
         return open_ui(argv[1:])
+    if argv and argv[0] == "completion":
+        from sweeps.completion import main as print_completion
+
+        return print_completion(argv[1:])
+    if "--version" in argv:
+        return show_version()
     if {"-h", "--help"} & set(argv):
         print(__doc__.strip() if __doc__ else "")
         return 0
     settings = dict(word.split("=", 1) for word in argv if "=" in word)
     for word in argv:
-        if not word.startswith("output="):
+        if word != "--json" and not word.startswith("output="):
             names = [sweep.name for sweep in discover()]
             if word in names:
                 command = shlex.join(
@@ -55,9 +66,9 @@ def main(argv: list[str]) -> int:
                 cure = f"to run it: python -m {command}"
             else:
                 cure = "to run a sweep: python -m sweeps.<name> key=value …"
-                cure += nearest(word, [*names, "all", "ui"])
+                cure += nearest(word, [*names, "all", "ui", "completion"])
             print(
-                "error: python -m sweeps only lists (output=FOLDER), runs all (all) "
+                "error: python -m sweeps only lists (output=FOLDER, --json), runs all (all) "
                 f"and opens results (ui), got {word!r}; {cure}",
                 file=sys.stderr,
             )
@@ -71,7 +82,8 @@ def main(argv: list[str]) -> int:
         print(f"error: output={output}: expected a folder, that is a file", file=sys.stderr)
         return 2
     try:
-        _print_list(output)
+        with json_lines("--json" in argv):
+            _print_list(output)
     except StorageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -95,17 +107,30 @@ def _print_list(output: Path) -> None:
         size = f"{show_count(cells, 'cell')}, {show_count(trials, 'trial')}"
         for state in _describe_studies(sweep, output, studies):
             print(f"    {size}: {state}")
+        if listens():
+            tell("sweep", **_sweep_facts(sweep, cells, trials, output, studies))
 
 
 def _describe_studies(sweep: Sweep, output: Path, studies: Sequence[str]) -> list[str]:
     """How far each study of a sweep is."""
-    pattern = re.compile(rf"{sweep.name}(-search)?(-[0-9a-f]{{8}}(-\d+)?)?")
     states = []
-    for name in studies:
-        if pattern.fullmatch(name):
-            counts = TrialCounts(read_trials(output / name, name))
-            states.append(f"{counts.text()} in {output / name}")
+    for name in names_of(sweep, studies):
+        counts = TrialCounts(read_trials(output / name, name))
+        states.append(f"{counts.text()} in {output / name}")
     return states or ["not started"]
+
+
+def _sweep_facts(
+    sweep: Sweep, cells: int, trials: int, output: Path, studies: Sequence[str]
+) -> dict[str, Any]:
+    return {
+        "sweep": sweep.name,
+        "question": sweep.question,
+        "factors": {factor.key: list(factor.levels) for factor in sweep.factors},
+        "cells": cells,
+        "trials": trials,
+        "studies": describe_studies(sweep, output, studies),
+    }
 
 
 if __name__ == "__main__":

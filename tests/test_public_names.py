@@ -32,7 +32,8 @@ NAMES = {
         "PromptDataModule",
     ],
     "sweeps.sweep": ["Factor", "Metric", "Sweep"],
-    "sweeps.run": ["main"],
+    "sweeps.command": ["main"],
+    "sweeps": ["Cell", "Factor", "Metric", "Sweep", "results", "run"],
     "sweeps.maskattn_shared": ["DETAILS", "HEADLINES", "TAUGHT"],
     "reports.statistics": ["mean_interval", "paired"],
 }

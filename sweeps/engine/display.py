@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.live import Live
@@ -16,6 +16,7 @@ from rich.text import Text
 
 from lightning_modules.training.progress import format_duration
 from sweeps.engine.eta import EtaEstimator
+from sweeps.engine.events import tell
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,6 +73,7 @@ class LineDisplay:
         if self.waiting.pop(job.key, None) is None:
             self.unknown = max(self.unknown - 1, 0)
         self.running[job.key] = RunningTrial(device, job.kind, time.monotonic())
+        _tell_trial(job, "started", device=device or None)
 
     def progress(self, job: Job, text: str, share: float) -> None:
         """What a training reports: a line, ``training: step 20/60``, and the share of the trial
@@ -80,6 +82,7 @@ class LineDisplay:
         phase, shown.text, shown.share = text.partition(":")[0], text, share
         if phase != shown.phase:
             shown.phase = phase
+            _tell_trial(job, "running", text=text, share=round(share, 4))
             where = f" on {shown.device}" if shown.device else ""
             count = f"[{self.done + 1}/{self.total}]"
             self.phase(f"{count} {job.name}{where}: {phase}{self.describe_rest()}")
@@ -93,6 +96,7 @@ class LineDisplay:
         self.eta.add(job.kind, seconds)
         self.running.pop(job.key, None)
         self.done += 1
+        _tell_trial(job, "finished", text=text, seconds=seconds, done=self.done, total=self.total)
         count = f"[{self.done}/{self.total}]"
         self.line(f"{count} {job.name}: {text} ({format_duration(seconds)}){self.describe_rest()}")
 
@@ -100,12 +104,14 @@ class LineDisplay:
         """A trial failed and waits again."""
         self.running.pop(job.key, None)
         self.waiting[job.key] = job.kind
+        _tell_trial(job, "waiting again", text=text)
         self.line(text)
 
     def drop(self, job: Job, text: str) -> None:
         """A trial failed for good, or was pruned."""
         self.running.pop(job.key, None)
         self.done += 1
+        _tell_trial(job, "dropped", text=text)
         self.line(text)
 
     def line(self, text: str) -> None:
@@ -163,6 +169,11 @@ class LiveDisplay(LineDisplay):
             elapsed = format_duration(now - shown.began)
             table.add_row(*map(Text, words), f"{shown.share:.0%}", elapsed)
         return table
+
+
+def _tell_trial(job: Job, state: str, **facts: Any) -> None:
+    cell, seed = job.key
+    tell("trial", cell=cell, seed=seed, state=state, **facts)
 
 
 def make_console() -> Console:

@@ -27,6 +27,7 @@ from sweeps.command import (
     REPLAY,
     check_flags,
     config_words,
+    show_version,
 )
 from sweeps.command import main as run_one
 from sweeps.engine.catalogue import brief_words, discover, list_words
@@ -34,6 +35,8 @@ from sweeps.engine.display import make_console, show
 from sweeps.engine.drawn import manifest_path
 from sweeps.engine.errors import Declined, LaunchError, PlanError, StorageError
 from sweeps.engine.eta import recorded_run
+from sweeps.engine.events import json_lines, tell
+from sweeps.engine.facts import count_trials
 from sweeps.engine.places import check_places
 from sweeps.engine.request import Request
 from sweeps.engine.resolve import resolve
@@ -126,9 +129,28 @@ def main(
         print(HELP)
         return 0
 
+    if "--version" in argv:
+        return show_version()
+    with json_lines("--json" in argv):
+        status = _answer(argv, selected, train, program)
+        tell("end", status=status)
+        return status
+
+
+def _answer(
+    argv: Sequence[str],
+    selected: Sequence[Sweep] | None,
+    train: Trainer | None,
+    program: tuple[str, ...] | None,
+) -> int:
+    """What the words ask for, errors as lines and exit statuses."""
     wait_passively()
     try:
         check_flags(argv)
+        if "--print-config" in argv:
+            raise PlanError(
+                "--print-config is for one sweep: python -m sweeps.threshold --print-config"
+            )
         words = config_words(argv)
         entries = list_entries(words, discover() if selected is None else selected)
         for entry in entries:
@@ -148,6 +170,7 @@ def main(
         return _run_all(requests, entries, again, console, train, program)
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
         print(f"error: {error}", file=sys.stderr)
+        tell("error", message=str(error))
         return REFUSED
     except KeyboardInterrupt:  # Between two sweeps; a sweep that runs answers by itself
         print("stopped; the same command goes on from here", file=sys.stderr)
@@ -169,6 +192,8 @@ def _print_plan(requests: Sequence[Request], console: Console) -> None:
         numbers = (len(request.cells), len(counts.planned), len(counts.done))
         failed = str(len(counts.failed) or "")
         table.add_row(request.sweep.name, *map(str, numbers), failed, rest)
+        facts = {"folder": str(status.folder), "trials": count_trials(counts)}
+        tell("plan", sweep=request.sweep.name, **facts, seconds_left=seconds)
     show(console, table)
     if any(status.recorded and status.waiting for status in statuses):
         run = recorded_run()

@@ -13,6 +13,7 @@ from conf.commands import list_commands
 from datamodules.inspect import Inspection
 from reports import __main__ as reports
 from reports.user_study import __main__ as user_study
+from sweeps import completion
 from sweeps.command import FLAGS
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import Declined
@@ -53,7 +54,8 @@ def check_command(module: str, words: list[str]) -> None:
             assert all(word.startswith("output=") for word in words)
     elif module == "sweeps":
         settings = [word for word in words if "=" in word and not word.startswith("port=")]
-        assert set(words) - {*settings, "all", "ui"} <= {"port=5001"}
+        known = {*settings, "all", "ui", "completion", *completion.SHELLS}
+        assert set(words) - known <= {"port=5001"}
         conf.load(settings)
     elif module == "reports":
         names, _ = reports.split_words(words, reports.SETTINGS)
