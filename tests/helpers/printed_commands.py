@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGES = ("conf", "datamodules", "lightning_modules", "sweeps", "reports")
 SWEEPS = {sweep.name: sweep for sweep in discover()}
 # Words in quotes may hold blanks
-COMMAND = re.compile(r"""python -m ([\w.]+)((?: +(?:'[^']*'|"[^"]*"|[^\s#`“”(|;…])+)*)""")
+COMMAND = re.compile(r"""python -m ([\w.]+)((?: +(?:'[^']*'|"[^"]*"|[^\s#`“”()|;…])+)*)""")
 # What goes on behind a command inside of a sentence
 STOPS = re.compile(
     r" (?:lists|runs|makes|opens|only|wrote|and|to|it|does|from|in|of|that|or|see|then)\b(?!=).*"
