@@ -136,8 +136,9 @@ class _CaptureReader:
 
 
 class PixelCapture(MapHook):
-    """Captures at self-attention ``sites`` what pixels attend to, the mean over heads, while
-    attached; of ``samples`` samples, read as by `Capture`."""
+    """Captures at self-attention ``sites``, or at those of joint attention, what pixels attend to,
+    the mean over heads, while attached; of ``samples`` samples, read as by `Capture`. In joint
+    attention the rows of a map sum to what does not go to words."""
 
     def __init__(self, sites: Sequence[Site], samples: int) -> None:
         self.sites, self.samples = list(sites), samples
@@ -157,6 +158,7 @@ class _PixelReader:
     """One forward pass of a `PixelCapture`."""
 
     keep_heads = False
+    relation = "image_image"
 
     def __init__(self, samples: int, by_site: dict[str, Tensor]) -> None:
         self.samples, self.by_site = samples, by_site

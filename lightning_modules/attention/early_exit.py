@@ -25,6 +25,8 @@ def block_order(model: nn.Module) -> dict[str, nn.Module]:
         blocks = {
             f"transformer_blocks.{i}": block for i, block in enumerate(model.transformer_blocks)
         }
+        for i, block in enumerate(getattr(model, "single_transformer_blocks", ())):
+            blocks[f"single_transformer_blocks.{i}"] = block
         return blocks | {"norm_out": model.norm_out}
     blocks = {f"down_blocks.{i}": block for i, block in enumerate(model.down_blocks)}
     if model.mid_block is not None:

@@ -216,6 +216,11 @@ class Gates(nn.Module, GateHook):
         """uint8 [B, T]: the types of a text's tokens; None where the tokens are pixels."""
         if site.kind == "self":
             return None
+        if site.is_joint:  # The text's own states are other ones in each layer
+            known = None if forward is None else forward.text
+            if known is None or self.token_types is None:
+                return unknown_token_types(context)
+            return self.token_types(known)
         if self.token_types is not None:
             return self.token_types(context)
         if forward is None or forward.masked_out is None:

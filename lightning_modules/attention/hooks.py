@@ -28,7 +28,13 @@ from lightning_modules.attention.functional import gated_attention, token_maps
 from lightning_modules.attention.saving import NotPickled, refuse_saving
 from lightning_modules.attention.sites import Site, halved
 
-REPLACEABLE = ("AttnProcessor", "AttnProcessor2_0", "XFormersAttnProcessor")
+REPLACEABLE = (
+    "AttnProcessor",
+    "AttnProcessor2_0",
+    "XFormersAttnProcessor",
+    "JointAttnProcessor2_0",
+    "FluxAttnProcessor",
+)
 ATTRIBUTE = "_attention_hooks"
 # Part of a processor's name -> the call that takes it out
 CAUSES = {
@@ -163,6 +169,7 @@ class ForwardContext:
     ran: set[str] = field(default_factory=set)  # The sites whose layers ran in it
     # Whether its rows are the conditional half of a batch with guidance alone
     conditional: bool = False
+    text: Tensor | None = None  # [B, T, D]: the encoded text that the model was given
     # A context, and what `split_guidance` gave for it: layers share both
     _split: tuple[Tensor, tuple[Tensor, ForwardContext] | None] | None = None
 
@@ -238,10 +245,13 @@ class HookManager(NotPickled):
             if site.name not in self.stock:
                 stock = _stock_processor(layers[site.name])
                 self.sites[site.name], self.stock[site.name] = site, stock
-                layers[site.name].set_processor(SiteProcessor(site, self, stock))
+                kind = _joint_processor() if site.is_joint else SiteProcessor
+                layers[site.name].set_processor(kind(site, self, stock))
 
     def _check(self, hook: AttentionHook, name: str, processor: str) -> None:
         """Raises ValueError where ``hook`` cannot be at the site ``name``."""
+        if getattr(self.model.get_submodule(name), "fused_projections", False):
+            processor = f"Fused{processor}"
         if name not in self.stock and processor not in REPLACEABLE:
             causes = (cause for word, cause in CAUSES.items() if word in processor)
             cure = next(causes, "set_default_attn_processor() puts stock ones in their places")
@@ -290,11 +300,16 @@ class HookManager(NotPickled):
     def _begin(self, model: nn.Module, args: tuple, kwargs: dict) -> None:
         given = dict(zip(self.arguments, args, strict=False)) | kwargs
         latents = given[self.arguments[0]]  # "sample" of a UNet, "hidden_states" of a transformer
+        size = tuple(latents.shape[-2:])
         mask = given.get("encoder_attention_mask")
         # A mask of tokens, or what is added to their logits.
         masked_out = None if mask is None else mask == 0 if mask.dim() == 2 else mask[:, 0] < 0
         timesteps = torch.as_tensor(given["timestep"]).reshape(-1)
-        self.current = self._new_context(tuple(latents.shape[-2:]), timesteps, masked_out)
+        if (places := given.get("img_ids")) is not None:  # FLUX: packed latents, shares of noise
+            rows, columns = (int(last) + 1 for last in places.reshape(-1, 3)[-1, 1:])
+            size, timesteps = (2 * rows, 2 * columns), timesteps * 1000
+        self.current = self._new_context(size, timesteps, masked_out)
+        self.current.text = given.get("encoder_hidden_states")
         if torch.is_grad_enabled():
             for module in self.checkpointing:
                 if module.gradient_checkpointing:
@@ -431,6 +446,34 @@ def _leave_out_blank(
     return None if asked else forward.split_guidance(context)
 
 
+def group_readers(
+    readers: Sequence[MapReader], batch: int
+) -> Iterator[tuple[int, bool, list[MapReader]]]:
+    """(samples, whether heads are kept, the readers that share both). Raises ValueError where one
+    of them does not read a batch of that many."""
+    groups: dict[tuple[int, bool], list[MapReader]] = {}
+    for reader in readers:
+        groups.setdefault((reader.samples, reader.keep_heads), []).append(reader)
+    for (samples, keep_heads), group in groups.items():
+        if batch not in (samples, 2 * samples):
+            raise ValueError(
+                f"a batch of {show_count(batch, 'sample')}: expected {samples}, one for each list "
+                "of tokens, or twice as many with guidance"
+            )
+        yield samples, keep_heads, group
+
+
+def conditional_rows(x: Any, samples: int) -> Any:
+    """The rows of a batch that ``samples`` are read of: all, or the second half with guidance."""
+    return x if x is None or len(x) in (1, samples) else x[samples:]
+
+
+def _joint_processor() -> type[SiteProcessor]:
+    from lightning_modules.attention.joint import JointSiteProcessor  # It is made of what is here
+
+    return JointSiteProcessor
+
+
 class SiteProcessor(NotPickled):
     """The stock attention of a layer, with what the hooks at its site do. A plain class: it owns no
     weights.
@@ -509,29 +552,15 @@ class SiteProcessor(NotPickled):
     ) -> None:
         """Gives every reader its maps. Those of the same kind share the logits and their softmax,
         which is nearly all of the work."""
-        groups: dict[tuple[int, bool], list[MapReader]] = {}
-        for reader in readers:
-            groups.setdefault((reader.samples, reader.keep_heads), []).append(reader)
-        batch = len(query)
-        for (samples, keep_heads), group in groups.items():
-            if batch not in (samples, 2 * samples):
-                raise ValueError(
-                    f"a batch of {show_count(batch, 'sample')}: expected {samples}, one for each "
-                    "list of "
-                    "tokens, or twice as many with guidance"
-                )
-
-            def conditional(x: Any, samples: int = samples) -> Any:
-                return x if x is None or len(x) in (1, samples) else x[samples:]
-
-            own = conditional(key)
+        for samples, keep_heads, group in group_readers(readers, len(query)):
+            own = conditional_rows(key, samples)
             tokens = [reader.token_weights(own) for reader in group]
             maps = token_maps(
-                conditional(query),
+                conditional_rows(query, samples),
                 own,
                 torch.cat(tokens, dim=2),
-                conditional(weight),
-                conditional(bias),
+                conditional_rows(weight, samples),
+                conditional_rows(bias, samples),
                 keep_heads,
                 rule,
             )

@@ -19,7 +19,8 @@ KINDS = ("cross", "self")
 class Site:
     """One attention layer: ``name`` is its module path, ``resolution`` the side of its map in
     pixels (for a square image), ``width`` the channels of its queries' input, ``context`` those of
-    its keys' input, ``level`` how often its map was halved."""
+    its keys' input, ``level`` how often its map was halved. Where ``is_joint`` queries and keys are
+    those of image and text at once; ``kind`` is cross then, and means pixels that look at words."""
 
     name: str
     stage: str
@@ -30,6 +31,7 @@ class Site:
     context: int
     kind: str = "cross"
     level: int = 0
+    is_joint: bool = False
 
     @property
     def processor(self) -> str:
@@ -44,9 +46,9 @@ def sites(model: Any, latent_size: int | None = None) -> list[Site]:
     ``latent_size`` is the side of the latents (image side over the autoencoder's factor;
     `Backbone.sites` takes pixels); without it the model's own size. In a UNet the stage follows
     from where a level lies, never from a fixed name: ``high`` is the finest level that has
-    cross-attention, ``low`` the mid block, ``mid`` all the rest. A transformer (PixArt) has one
-    level and no bridge: there ``high``, ``mid`` and ``low`` are the first, second and last third of
-    its depth, encoder and decoder its first and second half.
+    cross-attention, ``low`` the mid block, ``mid`` all the rest. A transformer (PixArt, SD3, FLUX)
+    has one level and no bridge: there ``high``, ``mid`` and ``low`` are the first, second and last
+    third of its depth, encoder and decoder its first and second half.
     """
     side = model.config.sample_size if latent_size is None else latent_size
     list_layers = _transformer_layers if hasattr(model, "transformer_blocks") else _unet_layers
@@ -58,22 +60,42 @@ def sites(model: Any, latent_size: int | None = None) -> list[Site]:
             resolution=halved(side, level),
             width=layer.to_q.in_features,
             heads=layer.heads,
-            context=layer.to_k.in_features,
-            kind="cross" if layer.is_cross_attention else "self",
+            context=_text_projection(layer).in_features,
+            kind="cross" if _reads_text(name, layer) else "self",
             level=level,
+            is_joint=_is_joint(name, layer),
         )
         for name, layer, stage, placement, level in list_layers(model)
     ]
 
 
+SINGLE = "single_transformer_blocks"  # Blocks of one stream, which holds text and image
+
+
+def _is_joint(name: str, layer: Any) -> bool:
+    return name.startswith(SINGLE) or getattr(layer, "add_k_proj", None) is not None
+
+
+def _reads_text(name: str, layer: Any) -> bool:
+    return _is_joint(name, layer) or getattr(layer, "is_cross_attention", False)
+
+
+def _text_projection(layer: Any) -> Any:
+    """The linear layer that makes the keys of text."""
+    added = getattr(layer, "add_k_proj", None)
+    return layer.to_k if added is None else added
+
+
 def _transformer_layers(model: Any) -> list[tuple[str, Any, str, str, int]]:
     """Name, layer, stage, placement and level of each layer; patches of 2 x 2 latents are one
-    halving."""
-    blocks, level = len(model.transformer_blocks), model.config.patch_size.bit_length() - 1
+    halving, also where they are packed before (FLUX)."""
+    double, patch = len(model.transformer_blocks), model.config.patch_size
+    singles = len(getattr(model, SINGLE, ()))
+    blocks, level = double + singles, (2 if singles else patch).bit_length() - 1
     layers = []
     for key in model.attn_processors:
         name = key.removesuffix(".processor")
-        index = int(name.split(".")[1])
+        index = int(name.split(".")[1]) + (double if name.startswith(SINGLE) else 0)
         placement = "encoder" if 2 * index < blocks else "decoder"
         stage = STAGES[3 * index // blocks]
         layers.append((name, model.get_submodule(name), stage, placement, level))

@@ -7,6 +7,7 @@ UNet and its text encoder.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,6 +29,7 @@ PARTS = ("q", "k", "v", "kv", "qkv", "attn2", "model")
 ATTRIBUTE = "_trained_weights"
 SCALE = 1.0  # Of low-rank weights: see `low_rank_config`
 LORA_FILE = "pytorch_lora_weights.safetensors"  # where `load_lora_weights` looks in a folder
+LORA_METADATA = "lora_adapter_metadata"  # What it reads of the file's head
 
 
 def parameter_names(
@@ -46,10 +48,7 @@ def parameter_names(
     if part != "model":
         if sites is None:
             sites = all_sites(model) if hasattr(model, "attn_processors") else []
-        ends = [""] if part == "attn2" else [f"to_{letter}." for letter in part]
-        chosen = tuple(
-            f"{site.name}.{end}" for site in sites for end in ends if site.kind == "cross"
-        )
+        chosen = tuple(_cross_prefixes(model, part, sites))
         names = [name for name in names if name.startswith(chosen)]
     names = [name for name in names if not any(word in name for word in without)]
     if not names:
@@ -64,14 +63,35 @@ def parameter_names(
     return names
 
 
+def _cross_prefixes(model: nn.Module, part: str, sites: Iterable[Site]) -> Iterator[str]:
+    """How the names begin of what ``part`` means of cross-attention. In joint attention pixels ask
+    by q, and keys and values are those that the layer makes of text; where it has none of its own
+    (FLUX's single blocks) there are none."""
+    for site in sites:
+        if site.kind != "cross":
+            continue
+        if part == "attn2":
+            yield f"{site.name}."
+            continue
+        names = {letter: f"to_{letter}" for letter in part}
+        if site.is_joint:
+            added = getattr(model.get_submodule(site.name), "add_k_proj", None)
+            if added is None:
+                continue
+            names |= {letter: f"add_{letter}_proj" for letter in part if letter != "q"}
+        for name in names.values():
+            yield f"{site.name}.{name}."
+
+
 class TrainedWeights(nn.Module):
     """Trained values of ``part`` of a frozen ``model`` (a UNet, PixArt's transformer or a text
     encoder), which start at the model's own.
 
     ``part`` is "q", "k", "v", "kv" or "qkv" (projections of cross-attention), "attn2" (all of
     cross-attention: q, k, v, out with its bias) or "model" (every parameter); ``sites`` narrows
-    cross-attention down, None takes every layer. Parameters with a word of ``without`` in their
-    name stay frozen.
+    cross-attention down, None takes every layer. Of joint attention (SD3, FLUX) q is that of the
+    image, k and v are those of the text, "attn2" is the whole layer. Parameters with a word of
+    ``without`` in their name stay frozen.
 
     ``rank`` 0 trains full copies, float32 where the model has half precision, under the model's own
     names. Above 0 it trains low-rank adapters (LoRA, arXiv 2106.09685: W + BA, scale 1) of the
@@ -405,7 +425,8 @@ def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
     """Writes what stock diffusers opens, and gives the files; a keyword is the model's place in the
     pipeline (``unet``, ``transformer``, ``text_encoder``, ``text_encoder_2``).
 
-    Low-rank weights of all models make one file, for ``pipeline.load_lora_weights(folder)``; those
+    Low-rank weights of all models make one file, for ``pipeline.load_lora_weights(folder)``, which
+    says rank and alpha of each; those
     of PixArt's transformer, whose pipeline has no such call, are in peft's form, for
     ``PeftModel.from_pretrained(pipeline.transformer, folder / "transformer")``. Full ones make one
     ``NAME.safetensors`` each, for ``pipeline.NAME.load_state_dict(load_file(...), strict=False)``.
@@ -413,8 +434,9 @@ def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
     folder = as_path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, dict[str, Tensor]] = {}
+    alphas: dict[str, TrainedWeights] = {}
     for name, weights in models.items():
-        if weights.rank and name == "transformer":
+        if weights.rank and name == "transformer" and not _loads_adapters(weights.model):
             low_rank_config(weights.low_rank_paths, weights.rank).save_pretrained(folder / name)
             files[f"{name}/adapter_model.safetensors"] = {
                 f"base_model.model.{key}": value for key, value in weights.tensors().items()
@@ -423,11 +445,31 @@ def save_stock(folder: Path | str, **models: TrainedWeights) -> list[Path]:
             files.setdefault(LORA_FILE, {}).update(
                 {f"{name}.{key}": value for key, value in weights.tensors().items()}
             )
+            alphas[name] = weights
         else:
             files[f"{name}.safetensors"] = weights.tensors()
     for file, tensors in files.items():
-        write_atomically(folder / file, partial(save_file, tensors, metadata={"format": "pt"}))
+        # One entry alone: of several the order, and so the file's bytes, would differ
+        metadata = _describe_lora(alphas) if file == LORA_FILE else {"format": "pt"}
+        write_atomically(folder / file, partial(save_file, tensors, metadata=metadata))
     return [folder / file for file in files]
+
+
+def _loads_adapters(model: nn.Module) -> bool:
+    """Whether the stock model, and so its pipeline, opens low-rank weights."""
+    return hasattr(model, "load_lora_adapter")
+
+
+def _describe_lora(models: dict[str, TrainedWeights]) -> dict[str, str]:
+    """Rank and alpha as diffusers reads them from the file's head; without it takes alpha = rank,
+    which other readers may not."""
+    settings = {}
+    for name, weights in models.items():
+        config = low_rank_config(weights.low_rank_paths, weights.rank).to_dict()
+        known = {key: config[key] for key in ("r", "lora_alpha")}
+        known["target_modules"] = sorted(weights.low_rank_paths)
+        settings |= {f"{name}.{key}": value for key, value in known.items()}
+    return {LORA_METADATA: json.dumps(settings, sort_keys=True)}
 
 
 def adaptable_layers(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
