@@ -179,6 +179,18 @@ class TextEncoders:
             found.append(indices)
         return found
 
+    def indices_up_to(self, indices: Sequence[int]) -> list[int]:
+        """All tokens of each stretch from its first, BOS left out, up to the last of ``indices``
+        there; the first token where there is none."""
+        found, start = [], 0
+        for which, *_ in self._stretches:
+            end = start + self.family.token_lengths[which]
+            first = start + (self.tokenizers[which].bos_token_id is not None)
+            last = max((index for index in indices if start <= index < end), default=None)
+            found += [] if last is None else range(first, last + 1)
+            start = end
+        return found or [0]
+
     def token_offsets(self, captions: Sequence[str]) -> list[list[Offsets]]:
         """For each caption where its tokens stand, by each of the tokenizers."""
         lower = self.family.lower_case

@@ -16,9 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from conf.describe import show_count
+from conf.schema import Run
 from datamodules.batch import Batch, Phrase
 from lightning_modules.attention.capture import Capture, token_weights
 from lightning_modules.attention.mask_tokens import ExtraTokens, MergedText
+from lightning_modules.backbone.configs import BackboneConfigs
 from lightning_modules.backbone.text import TextCondition
 from lightning_modules.methods.base import Group, Step, StepDraws, Term
 from lightning_modules.methods.break_a_scene import BreakAScene
@@ -43,6 +45,17 @@ class MCGM(BreakAScene):
 
     name = "mcgm"
     takes_masks = True
+
+    @classmethod
+    def check_backbone(cls, config: Run, backbone: BackboneConfigs) -> None:
+        """As `BreakAScene`'s; merged masks need one text for all layers. Raises ValueError."""
+        super().check_backbone(config, backbone)
+        if config.method.masks.encoder == "merged" and backbone.family.is_joint:
+            raise ValueError(
+                f"method.masks.encoder=merged with backbone={config.backbone.name}: joint "
+                "attention changes the text in every layer, and masks cannot be merged into it; "
+                "set per_mask, union or conv"
+            )
 
     def extra_modules(self) -> dict[str, nn.Module]:
         settings, backbone = self.config.masks, self.backbone

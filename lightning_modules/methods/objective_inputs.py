@@ -172,7 +172,9 @@ class ObjectiveReader:
         self.own: list[Site] = []
         if self.reads("self_maps"):
             level = {site.resolution for site in self.cross}
-            layers = select(every, kind="self")
+            # Of joint attention what pixels pay to pixels
+            joint = [site for site in every if site.is_joint]
+            layers = joint or select(every, kind="self")
             self.own = [site for site in layers if site.resolution in level]
             if not self.own:
                 raise ValueError(
@@ -320,12 +322,18 @@ class MapReading:
 
     def _soften(self, layer: str | None) -> Callable[[str, int], tuple[Tensor, Tensor]]:
         maps = renormalise_tokens(*self._maps_of("tokens", layer))  # [B, tokens, H, W]
-        first = _counted(self.reader.backbone, self.words[0])[0][0]
+        columns = [
+            {index: column for column, (index,) in enumerate(_counted(self.reader.backbone, one))}
+            for one in self.words
+        ]
 
         def read(name: str, fewest: int) -> tuple[Tensor, Tensor]:
             rows = [getattr(one, name) for one in self.words]
-            shifted = [[[index - first for index in word] for word in sample] for sample in rows]
-            weights = token_weights(shifted, maps.shape[1]).to(maps.device)  # [B, tokens, words]
+            placed = [
+                [[known[index] for index in word] for word in sample]
+                for known, sample in zip(columns, rows, strict=True)
+            ]
+            weights = token_weights(placed, maps.shape[1]).to(maps.device)  # [B, tokens, words]
             words = torch.einsum("bthw,btn->bnhw", maps, weights)
             counts = torch.tensor([len(sample) for sample in rows], device=maps.device)
             present = torch.arange(words.shape[1], device=maps.device) < counts[:, None]
@@ -337,13 +345,12 @@ class MapReading:
 def _counted(backbone: Backbone, words: PromptWords) -> list[list[int]]:
     """The tokens that the softmax over tokens counts: of CLIP's padded text all but the first and
     the last, as released; of another text, whose padding nobody reads, those up to the prompt's
-    last word."""
+    last word, of each of its stretches."""
     if backbone.family.clip:
         return [[index] for index in range(1, backbone.text.length - 1)]
     own = [*words.objects, *words.modifiers, *words.others]
-    return [
-        [index] for index in range(max((index for word in own for index in word), default=0) + 1)
-    ]
+    read = backbone.text.indices_up_to([index for word in own for index in word])
+    return [[index] for index in read]
 
 
 def _widen(maps: Tensor, present: Tensor, fewest: int) -> tuple[Tensor, Tensor]:

@@ -35,6 +35,7 @@ class Family(ABC):
     starts_at_first_sigma = False
     keeps_single_estimate = False
     learns_variance = False  # Whether the denoiser may predict a variance, which is left out
+    is_joint = False  # Whether image and text attend to each other in one layer
     is_flow = False  # Whether it predicts the velocity of a flow (SD3, FLUX)
     shifts_latents = False  # Whether latents are shifted by the VAE's ``shift_factor``
 

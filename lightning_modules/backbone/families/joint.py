@@ -14,6 +14,7 @@ class JointTransformer(Family, ABC):
 
     denoiser_name = "transformer"
     clip = False
+    is_joint = True
     is_flow = True
     shifts_latents = True
     most_shift = 1.15  # What the stock pipeline takes where the scheduler does not say it
