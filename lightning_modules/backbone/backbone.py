@@ -73,6 +73,7 @@ class Backbone(BackboneConfigs):
                     revision=revision,
                     use_safetensors=True,
                     add_watermarker=False,
+                    **_list_left_out(str(shipped or path), revision),
                 )
         except (OSError, ValueError, ImportError, NotImplementedError) as error:
             raise FileNotFoundError(explain_failure(path, error)) from error
@@ -122,3 +123,18 @@ class Backbone(BackboneConfigs):
         """The diffusers pipeline, every part in the dtype that it was loaded in."""
         self.vae.to(self.dtype)
         return self.pipeline
+
+
+def _list_left_out(path: str, revision: str | None) -> dict[str, None]:
+    """The parts that a pipeline was saved without (SD3's T5): diffusers 0.42 asks for them unless
+    it is told that there are none."""
+    import diffusers
+
+    index = diffusers.DiffusionPipeline.load_config(path, revision=revision)
+    kind = getattr(diffusers, str(index.get("_class_name")), None)
+    optional = getattr(kind, "_optional_components", [])
+    return {
+        name: None
+        for name, value in index.items()
+        if value == [None, None] and name not in optional
+    }

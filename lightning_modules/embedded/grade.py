@@ -184,7 +184,7 @@ def write_card(
 ) -> None:
     """``README.md`` of the asset folder: how it was trained (from the working folder) and what it
     can do (from ``table``). The sections behind that, of what people saw, are kept."""
-    from lightning_modules.embedded.pretrain import SETTINGS
+    from lightning_modules.embedded.denoiser_training import SETTINGS
 
     curves = read_curves(work)
     numbers = {}

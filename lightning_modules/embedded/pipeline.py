@@ -101,8 +101,9 @@ def build_vae() -> AutoencoderKL:
 
 
 def build_text_encoders(
-    tokenizer: CLIPTokenizer,
-) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
+    tokenizer: CLIPTokenizer, kind: Any = CLIPTextModel
+) -> tuple[Any, CLIPTextModelWithProjection]:
+    """The first of this ``kind``: SDXL takes no pooled embedding of it, SD3 does."""
     # Three layers each: SDXL reads the penultimate hidden state, so two of them act on the
     # cross-attention.
     common: dict[str, Any] = {
@@ -114,9 +115,7 @@ def build_text_encoders(
         "eos_token_id": tokenizer.eos_token_id,
         "pad_token_id": tokenizer.pad_token_id,
     }
-    first = CLIPTextModel(
-        CLIPTextConfig(hidden_size=64, intermediate_size=256, projection_dim=64, **common)
-    )
+    first = kind(CLIPTextConfig(hidden_size=64, intermediate_size=256, projection_dim=64, **common))
     second = CLIPTextModelWithProjection(
         CLIPTextConfig(hidden_size=128, intermediate_size=512, projection_dim=128, **common)
     )

@@ -57,14 +57,11 @@ def main() -> None:
             texts = prompts[start : start + BATCH]
             noises = [NOISE + start + i for i in range(len(texts))]
 
-            def draw(way: str, texts: list[str] = texts, noises: list[int] = noises) -> None:
+            for way in WAYS:
+                began = time.process_time()
                 with sampling_as(backbone, Evaluation(precision=way)):
                     drawn = sample(backbone, texts, noises, args.steps, args.guidance, 64, BATCH)
                 images[way].append(drawn)
-
-            for way in WAYS:
-                began = time.process_time()
-                draw(way)
                 seconds[way] += time.process_time() - began
         both = [torch.cat(images[way]) for way in WAYS]
         targets = [read_target(prompt) for prompt in prompts]

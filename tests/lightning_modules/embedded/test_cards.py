@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from conf.data.shapes import WEB
+from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.embedded import grade, judge_card, pretrain
 
 
@@ -84,7 +85,7 @@ def test_a_backbone_is_made_from_nothing_and_graded(
     arguments += ["--threads", str(torch.get_num_threads())]
     pretrain.main(arguments)
     monkeypatch.setattr(grade, "GROUPS", {"one object": "one"})
-    backbone, kept = pretrain.Backbone.load(str(tmp_path / "made")), tmp_path / "grades.json"
+    backbone, kept = Backbone.load(str(tmp_path / "made")), tmp_path / "grades.json"
     table = grade.grade(backbone, 2, 1, 3.0, kept, "these")
     assert table["one object"]["n_images"] == 2 and 0 <= table["one object"]["success"] <= 1
     # A row that is known is not drawn again, with other weights it is

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, default_collate
 from conf import load as conf
 from conf.files import DiskFull
 from conf.schema import Run
-from lightning_modules.embedded import pretrain
+from lightning_modules.embedded import fitting
 from lightning_modules.training import run as train
 from lightning_modules.training.callbacks import StopOnRequest
 from lightning_modules.training.checkpoints import KeptCheckpoints, find_checkpoint
@@ -206,7 +206,7 @@ def test_a_folder_in_the_place_of_a_checkpoint_is_left_out_with_a_line(tmp_path:
 def test_the_embedded_trainings_go_on_from_a_whole_checkpoint(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pretrain, "collate", default_collate)
+    monkeypatch.setattr(fitting, "collate", default_collate)
 
     class Tiny(L.LightningModule):
         def __init__(self) -> None:
@@ -227,10 +227,10 @@ def test_the_embedded_trainings_go_on_from_a_whole_checkpoint(
             return {"x": torch.ones(1)}
 
     for steps in (2, 4):
-        pretrain.fit(Tiny(), Data(), tmp_path, steps, 2, "32-true", "tiny")
+        fitting.fit(Tiny(), Data(), tmp_path, steps, 2, "32-true", "tiny")
     cut(tmp_path / "last.ckpt", 0.5)
     (tmp_path / "loss.json").write_text('[{"step": ')
-    pretrain.fit(Tiny(), Data(), tmp_path, 100, 2, "32-true", "tiny")
+    fitting.fit(Tiny(), Data(), tmp_path, 100, 2, "32-true", "tiny")
     told = capsys.readouterr().out
     assert f"{tmp_path / 'last.ckpt'} is damaged" in told and "goes on from step 2" in told
     assert [point["step"] for point in json.loads((tmp_path / "loss.json").read_text())] == [100]
