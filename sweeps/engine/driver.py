@@ -1,5 +1,5 @@
-"""Claims trials, runs them in slots, and records how each ended: in the study, in MLflow and for
-the person who looks.
+"""Claims trials, has an executor run them, and records how each ended: in the study, in MLflow and
+for the person who looks.
 
 Everything happens in one thread, so that a signal or an error finds nothing half done that the next
 start could not put right.
@@ -8,7 +8,7 @@ start could not put right.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -24,12 +24,13 @@ from sweeps.engine.bookkeeping import (
 )
 from sweeps.engine.errors import NoRoom, PlanError, ResultError, StorageError, SweepAborted
 from sweeps.engine.prompts import queue_extensions
-from sweeps.engine.slots import InlineSlot, Outcome, Slot
+from sweeps.engine.slots import Outcome
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from sweeps.engine.display import LineDisplay
+    from sweeps.engine.executors.base import Executor
     from sweeps.engine.plan import Job, Plan
     from sweeps.engine.trials import Key
 
@@ -46,14 +47,14 @@ class Driver:
     def __init__(
         self,
         plan: Plan,
-        slots: Sequence[Slot],
+        executor: Executor,
         display: LineDisplay,
         finishing: Callable[[], bool] = lambda: False,
     ) -> None:
         """Once ``finishing`` is true no further trial is begun."""
-        self.plan, self.slots, self.display = plan, list(slots), display
+        self.plan, self.executor, self.display = plan, executor, display
         self.finishing = finishing
-        self.running: dict[int, Job] = {}  # Number of the slot -> its trial
+        self.running: dict[Key, Job] = {}
         self.failures: dict[Key, str] = {}
         self._tries: dict[Key, int] = {}
         self._reasons: list[str] = []  # Of attempts that failed before any succeeded
@@ -61,37 +62,43 @@ class Driver:
         self._drawn: set[Key] = set()  # What was drawn and is not to be measured here
         self._full = ""  # What a trial said of a full disk
         self._nothing_waits = False
+        executor.report = self._report
 
     def run(self) -> None:
         """Returns when no trial is left to this process. Raises SweepAborted, NoRoom after a trial
         found the disk full and those beside it have ended, and lets signals through; no process is
         left behind."""
         try:
-            while self._fill_slots() or self.running:
-                for number in list(self.running):
-                    self._check(number)
+            while self._begin_trials() or self.running:
+                for job in list(self.running.values()):
+                    self._check(job)
                 if self.running:
                     time.sleep(PAUSE)
         except BaseException:
             self._stop_all()
             raise
         finally:
-            for slot in self.slots:
-                slot.stop()
+            self.executor.close()
         if self._full:
             raise NoRoom(f"{self._full}; what has finished is kept: run it again then")
 
-    def _fill_slots(self) -> bool:
-        """Begin trials in idle slots; True if one was begun."""
+    def _begin_trials(self) -> bool:
+        """Begin trials where there is room; True if one was begun."""
+        new: list[Job] = []
         began = False
-        for number in range(len(self.slots)):
-            if number in self.running:
-                continue
-            job = None if self.finishing() else self._next_job()
-            if job is None:
+        while len(self.running) < self.executor.at_once and not self.finishing():
+            if (job := self._next_job()) is None:
                 break
             began = True
-            self._start(number, job)
+            self.running[job.key] = job
+            if (earlier := read_outcome(job)) is not None:
+                self.display.start(job)
+                self._end(job, Outcome(earlier))
+                continue
+            self.display.start(job, self.executor.place(job))
+            new.append(job)
+        if new:
+            self.executor.submit(new)
         return began
 
     def _next_job(self) -> Job | None:
@@ -107,29 +114,12 @@ class Driver:
         self._nothing_waits = job is None
         return job
 
-    def _start(self, number: int, job: Job) -> None:
-        self.running[number] = job
-        slot = self.slots[number]
-        self.display.start(job, slot.device)
-        if isinstance(slot, InlineSlot):
-            slot.on_progress = lambda text, share: self._report(job, text, share)
-        earlier = read_outcome(job)
-        if earlier is not None:
-            self._end(number, Outcome(earlier))
-            return
-        try:
-            with named_when_full(job.folder):
-                slot.start(job)
-        except OSError as error:
-            self._end(number, Outcome(None, describe_error(error)))
-
-    def _check(self, number: int) -> None:
-        slot, job = self.slots[number], self.running[number]
-        outcome = slot.poll()
+    def _check(self, job: Job) -> None:
+        outcome = self.executor.poll(job)
         if outcome is not None:
-            self._end(number, outcome)
+            self._end(job, outcome)
             return
-        text, share = slot.progress()
+        text, share = self.executor.progress(job)
         if text:
             self._report(job, text, share)
 
@@ -138,8 +128,8 @@ class Driver:
         with abort_on_lost_storage(self.plan.folder):
             self.plan.on_progress(job, text)
 
-    def _end(self, number: int, outcome: Outcome) -> None:
-        job, result = self.running[number], outcome.result
+    def _end(self, job: Job, outcome: Outcome) -> None:
+        result = outcome.result
         with abort_on_lost_storage(self.plan.folder):
             if outcome.preempted:
                 self._give_out_again(job, outcome.reason)
@@ -165,7 +155,7 @@ class Driver:
                     self.failures.pop(job.key, None)
                     headline = self.plan.request.sweep.headline
                     self.display.finish(job, f"{headline} {value:.3f}", seconds)
-        del self.running[number]
+        del self.running[job.key]
         self._nothing_waits = False
         identical = len(self._reasons) >= MAX_IDENTICAL_FAILURES and len(set(self._reasons)) == 1
         if identical and not self._succeeded and not self.plan.done():
@@ -210,17 +200,15 @@ class Driver:
     def _stop_all(self) -> None:
         """Stop what runs; its trials go back into the queue, except those whose result is there:
         the next start counts them."""
-        for number in self.running:
-            self.slots[number].ask_to_stop()
-        for number, job in list(self.running.items()):
-            self.slots[number].stop()
+        self.executor.stop(list(self.running.values()))
+        for job in list(self.running.values()):
             if read_outcome(job) is None:
                 try:
                     return_trial(self.plan, job, "KILLED", "stopped by a person or the system")
                 except Exception as error:  # The next start finds that this process is gone
                     reason = describe_error(error)
                     self.display.line(f"{job.name}: could not be marked as stopped: {reason}")
-            del self.running[number]
+            del self.running[job.key]
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from sweeps.engine.drawn import describe_drawing, list_drawn
 from sweeps.engine.driver import Driver, abort_on_lost_storage
 from sweeps.engine.errors import LaunchError, PlanError, StorageError, SweepAborted
 from sweeps.engine.eta import EtaEstimator
+from sweeps.engine.executors.base import Executor, make_executor
 from sweeps.engine.places import check_places
 from sweeps.engine.plan import kinds_of, seconds_of
 from sweeps.engine.prompts import describe_lacking, describe_mixed, lacking_trials
@@ -37,10 +38,10 @@ from sweeps.engine.remeasure import (
 from sweeps.engine.replay import check_replayable, replay_plan, replay_table
 from sweeps.engine.request import Request
 from sweeps.engine.signals import Signals
-from sweeps.engine.slots import PROGRAM, Slot, Trainer, make_slots
 from sweeps.engine.summary import summary_table
 from sweeps.engine.timing import timing_table
 from sweeps.engine.until import note_look
+from sweeps.engine.worker import Trainer
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -70,24 +71,24 @@ def run_sweep(
         check, act = INSTEAD[flag]
         check(request)
     check_places(request.config)  # First, since looking for GPUs takes seconds
-    slots = make_slots(request.config, train, program or PROGRAM)
+    executor = make_executor(request.config, train, program)
     found = request.check_records()
     with abort_on_lost_storage(Path(request.config.output)):
         plan = create_study(request)
         plan.notes[:0] = found
     try:
-        return act(plan, slots, signals)
+        return act(plan, executor, signals)
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
         raise SweepAborted(str(error)) from error
     finally:
         plan.close()
 
 
-def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
+def _run(plan: Plan, executor: Executor, signals: Signals) -> int:
     with abort_on_lost_storage(plan.folder):
         plan.begin()
     console, done = _begin(plan), plan.done()
-    eta = EtaEstimator(len(slots))
+    eta = EtaEstimator(executor.at_once)
     for kind, seconds in seconds_of(plan.queue.trials()):
         eta.add(kind, seconds)
     lacking = lacking_trials(plan)
@@ -99,7 +100,7 @@ def _run(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
     failures: dict[Key, str] = {}
     if waiting or plan.unknown_trials():
         with make_display(console, eta, len(done), waiting, plan.unknown_trials()) as display:
-            driver = Driver(plan, slots, display, lambda: bool(signals.received))
+            driver = Driver(plan, executor, display, lambda: bool(signals.received))
             signals.working, plan.listener = True, display.line
             try:
                 driver.run()
@@ -129,7 +130,7 @@ def _begin(plan: Plan) -> Console:
     return console
 
 
-def _remeasure(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
+def _remeasure(plan: Plan, executor: Executor, signals: Signals) -> int:
     plan.notes = [note for note in plan.notes if "--remeasure" not in note]
     console = _begin(plan)
     with abort_on_lost_storage(plan.folder):
@@ -142,7 +143,7 @@ def _remeasure(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
         return _conclude(plan, console, failures)
 
 
-def _replay(plan: Plan, slots: Sequence[Slot], signals: Signals) -> int:
+def _replay(plan: Plan, executor: Executor, signals: Signals) -> int:
     console = _begin(plan)
     with abort_on_lost_storage(plan.folder):
         found = replay_plan(plan)

@@ -1,0 +1,59 @@
+"""What the driver asks of a place where trials run, and which one a command asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from conf import schema
+    from sweeps.engine.plan import Job
+    from sweeps.engine.slots import Outcome, Trainer
+
+__all__ = ["Executor", "Report", "make_executor"]
+
+Report = Callable[["Job", str, float], None]
+
+
+class Executor(Protocol):
+    """Runs at most ``at_once`` trials, each with its devices, and tells how they end. A trial
+    leaves its result in its folder."""
+
+    at_once: int
+    # Told what a trial says of its progress where ``submit`` returns when it has ended
+    report: Report
+
+    def resume(self, job: Job) -> bool:
+        """Whether a trial that another process submitted still runs, and is this one's now."""
+
+    def place(self, job: Job) -> str:
+        """Gives room to a trial, and says where: "gpu 0"; empty: in this process."""
+
+    def submit(self, jobs: Sequence[Job]) -> None:
+        """Begins trials that have room. What keeps one from beginning, ``poll`` says."""
+
+    def poll(self, job: Job) -> Outcome | None:
+        """How a trial ended, once; None while it runs."""
+
+    def progress(self, job: Job) -> tuple[str, float]:
+        """The latest line of a trial and the share of it that is done."""
+
+    def stop(self, jobs: Sequence[Job]) -> None:
+        """Ends trials that run; each may write a checkpoint first."""
+
+    def close(self) -> None:
+        """Leaves nothing behind: what still runs is ended."""
+
+
+def make_executor(
+    config: schema.Sweep, train: Trainer | None = None, program: tuple[str, ...] | None = None
+) -> Executor:
+    """What ``executor=`` names. Raises LaunchError where it cannot be used here.
+
+    ``train`` replaces ``lightning_modules.training.run.run`` in this process, ``program`` the
+    worker in others.
+    """
+    from sweeps.engine.executors.local import LocalExecutor
+    from sweeps.engine.slots import PROGRAM, make_slots
+
+    return LocalExecutor(make_slots(config, train, program or PROGRAM))
