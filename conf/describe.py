@@ -16,6 +16,7 @@ import types
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from conf.fields import Place
@@ -108,7 +109,8 @@ class SchemaIndex:
     @property
     def groups(self) -> list[str]:
         """The keys that a file of ``conf/<group>/`` fills."""
-        return [node for node in self.nodes if "." not in node]
+        folder = Path(__file__).parent
+        return [node for node in self.nodes if "." not in node and (folder / node).is_dir()]
 
     @property
     def names(self) -> list[str]:

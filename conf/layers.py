@@ -73,7 +73,9 @@ class Layers:
                 if key not in self.index.groups:
                     self.assign(key, value, source)
         asked = not self.origin.get("backbone.dtype", "").startswith("conf/backbone/")
+        # By programs, or on nodes, that may have other devices than this machine
         launched = self.values.get("launch") is not None
+        launched |= self.values.get("executor", "local") != "local"
         if not asked and not launched and runs_on_cpu(self.values["trainer.accelerator"]):
             # As it is stored, or as it is meant for GPUs, it would take hours
             self.values["backbone.dtype"] = "float32"

@@ -30,8 +30,10 @@ __all__ = [
     "Gate",
     "Masks",
     "Method",
+    "Ray",
     "Run",
     "Separate",
+    "Slurm",
     "Subjects",
     "Sweep",
     "Trainer",
@@ -305,6 +307,40 @@ class Run:
 
 
 @dataclass
+class Slurm:
+    # Partition of the jobs; null: the cluster's own
+    partition: str | None = None
+    # Time limit of a job, in minutes; a training that does not end in it goes on in the next
+    minutes: int = number(1440, minimum=1, maximum=100_000)
+    # Nodes of a trial, over which trainer.devices are spread evenly
+    nodes: int = number(1, minimum=1, maximum=10_000)
+    # CPU cores for each device
+    cpus: int = number(4, minimum=1, maximum=1024)
+    # Memory of each node in GB; null: the cluster's own
+    memory: int | None = number(None, minimum=1, maximum=100_000)
+    # Trials that are submitted together are one job array
+    array: bool = True
+    # Seconds before the time limit, or after a preemption, that a training has for a checkpoint
+    warning: int = number(120, minimum=1, maximum=100_000)
+    # Lines of bash before a trial, e.g. ["module load cuda"]
+    setup: list[str] = field(default_factory=list)
+    # More options of sbatch, e.g. {account: lab, constraint: a100}
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Ray:
+    # Address of a cluster, e.g. auto for the one on this machine; null: one is started here
+    address: str | None = None
+    # CPU cores of a trial
+    cpus: int = number(1, minimum=1, maximum=1024)
+    # Nodes of a trial, over which trainer.devices are spread evenly
+    nodes: int = number(1, minimum=1, maximum=10_000)
+    # Whether all nodes see the output folder; else a trial's folder comes back when it has ended
+    shared: bool = True
+
+
+@dataclass
 class Sweep(Run):
     """A whole sweep: what ``python -m sweeps.<name> key=value …`` takes."""
 
@@ -350,7 +386,14 @@ class Sweep(Run):
     objectives: list[str] = field(default_factory=list)
     # mode=search: drop a bad setting after a seed, or while it trains
     prune: str = choice("none", "seeds", "training")
-    # Trials at once: a number, or auto (GPUs // trainer.devices; one on a CPU)
+    # Where trials run: processes on this machine, SLURM jobs, or Ray tasks
+    executor: str = choice("local", "slurm", "ray")
+    # executor=slurm: what a job asks for
+    slurm: Slurm = field(default_factory=Slurm)
+    # executor=ray: the cluster, and what a trial asks for
+    ray: Ray = field(default_factory=Ray)
+    # Trials at once: a number, or auto (GPUs // trainer.devices, one on a CPU; 32 jobs of SLURM;
+    # as many as the Ray cluster has room for)
     workers: str = "auto"
     # GPUs of this command: auto (all visible ones), or their numbers, e.g. 0,1,3
     devices: str = "auto"

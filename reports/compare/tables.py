@@ -18,7 +18,7 @@ from reports.tables import DIFFERENCES_A_TABLE, Table, mark_rows, metric_tables
 # Settings that say where, when and how often trials run, and change no trial's numbers
 WITHOUT_EFFECT = re.compile(
     r"seeds?|levels|mode|cells|candidates|sampler|sampler_seed|prune|objectives|headline|delta|retries"
-    r"|output|tracking_uri|storage|workers|devices|launcher|launch|fresh|data\.workers"
+    r"|output|tracking_uri|workers|devices|launcher|launch|executor|(slurm|ray)(\.\w+)?|fresh|data\.workers"
     r"|trainer\.(log_every|checkpoint_every)|evaluation\.(keep_images|image_format)"
 )
 

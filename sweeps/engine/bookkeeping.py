@@ -3,7 +3,7 @@ processes were killed in the middle of it. Everything here can be repeated."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -155,12 +155,13 @@ def update_cell(plan: Plan, text: str) -> None:
     plan.mirror.aggregate(text, seeds, failed=bool(lost))
 
 
-def reconcile(plan: Plan) -> None:
+def reconcile(plan: Plan, resume: Callable[[Job], bool]) -> None:
     """Bring study and MLflow to what the folders say, after anything that happened to earlier
-    processes, then queue what is missing."""
+    processes, then queue what is missing. Trials that still run, which ``resume`` takes over, are
+    the plan's ``resumed``."""
     plan.prepare()
-    _settle_orphans(plan)
-    waiting = {key_of(trial) for trial in plan.queue.trials("WAITING")}
+    _settle_orphans(plan, resume)
+    waiting = {key_of(trial) for trial in plan.queue.trials("WAITING", "RUNNING")}
     stored = {(cell, seed) for cell, seeds in plan.mirror.seeds().items() for seed in seeds}
     complete = {key_of(trial): trial.number for trial in plan.queue.trials("COMPLETE")}
     for key in plan.planned:
@@ -175,7 +176,7 @@ def reconcile(plan: Plan) -> None:
             value = metric_of(result, plan.request.sweep.headline)
             plan.add_finished(key, value, _facts_of(plan, key, result))
     queue_extensions(plan)
-    plan.mirror.close_stale()
+    plan.mirror.close_stale([job.number for job in plan.resumed])
     for key in complete.keys() & set(plan.planned):
         end_replacing(plan, key, complete[key])
     plan.mirror.seeds()  # Which code measured last
@@ -196,12 +197,17 @@ def _note_other_code(plan: Plan) -> None:
     plan.notes += [line for line in lines if line]
 
 
-def _settle_orphans(plan: Plan) -> None:
-    """Trials that ran when the last driver ended: a result that was written counts, everything else
-    is failed."""
+def _settle_orphans(plan: Plan, resume: Callable[[Job], bool]) -> None:
+    """Trials that ran when the last driver ended: a result that was written counts, what still runs
+    goes on, everything else is failed."""
     known = {cell.text for cell in plan.request.cells}
     for trial in plan.queue.trials("RUNNING"):
         key, extends = key_of(trial), trial.user_attrs.get("extends")
+        if key in plan.planned:
+            job = plan.job(trial.number, key, plan.attempts(key, trial.number), extends)
+            if read_outcome(job) is None and resume(job):
+                plan.resumed.append(job)
+                continue
         result = _settle_result(plan, trial.number, key, extends) if key[0] in known else None
         if result is None:
             reason = "the process ended before the trial did"

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from sweeps.engine.metrics import describe_evaluation
 from sweeps.engine.mlflow_mirror import MlflowMirror
 from sweeps.engine.path_plan import make_path_plan
 from sweeps.engine.places import tracking_uri
-from sweeps.engine.plan import Plan
+from sweeps.engine.plan import Job, Plan
 from sweeps.engine.queue import TrialQueue
 from sweeps.engine.request import Request
 from sweeps.engine.scales import is_logarithmic
@@ -42,9 +42,10 @@ from sweeps.sweep import Cell, level_text
 __all__ = ["create_study"]
 
 
-def create_study(request: Request) -> Plan:
+def create_study(request: Request, resume: Callable[[Job], bool] = lambda job: False) -> Plan:
     """Store the plan: folder, MLflow database, experiment and cell runs, study and queue. What is
-    there stays. Raises PlanError or StorageError, and SweepBusy where another process runs it."""
+    there stays. ``resume`` takes over a trial that an earlier process left running, if it still
+    does. Raises PlanError or StorageError, and SweepBusy where another process runs it."""
     sweep, config = request.sweep, request.config
     output, uri = Path(config.output), tracking_uri(config)
     backbone, cpu = config.backbone, runs_on_cpu(config.trainer.accelerator)
@@ -77,7 +78,7 @@ def create_study(request: Request) -> Plan:
             plan = make_path_plan(plan)
         elif config.until is not None:
             plan = make_until_plan(plan, history)
-        reconcile(plan)
+        reconcile(plan, resume)
         # Its address may hold a password
         shown = dataclasses.replace(config, tracking_uri=None)
         conf.write(shown, plan.folder / "sweep.yaml")

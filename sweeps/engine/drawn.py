@@ -27,7 +27,8 @@ def show_command(request: Request, draw_only: bool = False, leave_out: Collectio
     """The command of a request, as typed into a shell, that only draws, or that measures; without
     its words for the keys ``leave_out``."""
     keys = {DRAW_ONLY, *leave_out}
-    words = [word for word in request.words if word.partition("=")[0] not in keys]
+    names = [(word, word.partition("=")[0]) for word in request.words]
+    words = [word for word, key in names if not {key, key.partition(".")[0]} & keys]
     by_word = any(word.partition("=")[0] == DRAW_ONLY for word in request.words)
     if draw_only or (request.config.evaluation.draw_only and not by_word):
         words.append(f"{DRAW_ONLY}={str(draw_only).lower()}")

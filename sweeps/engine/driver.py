@@ -63,6 +63,9 @@ class Driver:
         self._full = ""  # What a trial said of a full disk
         self._nothing_waits = False
         executor.report = self._report
+        for job in plan.resumed:
+            self.running[job.key] = job
+            display.start(job, executor.place(job))
 
     def run(self) -> None:
         """Returns when no trial is left to this process. Raises SweepAborted, NoRoom after a trial

@@ -256,13 +256,15 @@ class MlflowMirror:
             if run.info.status == "RUNNING":
                 self.experiment.end_run(run, error, status)
 
-    def close_stale(self) -> None:
-        """End the seed runs that a killed process left open; called while no trial runs."""
+    def close_stale(self, running: Collection[int] = ()) -> None:
+        """End the seed runs that a killed process left open; ``running``: the numbers of the trials
+        that still run."""
         runs = self.experiment.runs("seed")
+        alive = {str(number) for number in running}
         attempts: dict[tuple[str, str], list[Run]] = {}
         for run in runs:
             tags, params = run.data.tags, run.data.params
-            if run.info.status == "RUNNING":
+            if run.info.status == "RUNNING" and tags.get("trial") not in alive:
                 self.experiment.end_run(run, "the process ended before the trial did")
             key = tags.get("mlflow.parentRunId", ""), params.get("seed", "")
             attempts.setdefault(key, []).append(run)

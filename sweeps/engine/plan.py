@@ -69,6 +69,9 @@ class Plan:
     # How many prompts trials are asked for where that is not what the settings say
     targets: dict[Key, int] = field(default_factory=dict)
     listener: Callable[[str], None] | None = None  # Takes lines while trials run
+    # Whether a trial that would only wait for an adapter is not given out before it is there
+    holds: bool = False
+    resumed: list[Job] = field(default_factory=list)  # Begun by an earlier process, and running
 
     @property
     def planned(self) -> list[Key]:
@@ -116,7 +119,7 @@ class Plan:
 
     def claim(self, training: Collection[str] = ()) -> Job | None:
         """The next trial, now this process's own; None if nothing waits. A trial that would only
-        wait for an adapter of ``training`` comes after the others."""
+        wait for an adapter of ``training`` comes after the others, or later (``holds``)."""
         lacking, waiting = lacking_trials(self), self.queue.trials("WAITING")
         planned = set(self.planned)
         planned -= {key_of(trial) for trial in waiting if not is_wanted(trial, lacking)}
@@ -124,13 +127,17 @@ class Plan:
         if training:
             free = {key for key in planned if self.request.adapter(key) not in training}
         trial = self.queue.claim(free, self._levels)
-        if trial is None and free != planned:
+        if trial is None and free != planned and not self.holds:
             trial = self.queue.claim(planned, self._levels)
         if trial is None:
             return None
         key = key_of(trial)
-        earlier = [t for t in self.queue.trials() if key_of(t) == key and t.number < trial.number]
-        return self.job(trial.number, key, len(earlier) + 1, trial.user_attrs.get("extends"))
+        attempt = self.attempts(key, trial.number)
+        return self.job(trial.number, key, attempt, trial.user_attrs.get("extends"))
+
+    def attempts(self, key: Key, number: int) -> int:
+        """Which attempt at a cell and seed the trial ``number`` is, from 1 on."""
+        return 1 + sum(key_of(t) == key for t in self.queue.trials() if t.number < number)
 
     def enqueue(self, key: Key, **facts: Any) -> None:
         """Put one more trial of a cell and seed at the end of the queue."""

@@ -1,5 +1,5 @@
 """What a command would do: its cells, what is done of them, what they share, and how long the rest
-will take. Runs and writes nothing."""
+will take. Runs nothing, and writes nothing but what SLURM would get."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from rich.table import Table
 from conf.describe import show_count
 from sweeps.engine.display import make_console, show
 from sweeps.engine.drawn import describe_drawing
+from sweeps.engine.executors.slurm import write_script
 from sweeps.engine.looks import History
 from sweeps.engine.places import check_places
 from sweeps.engine.power import describe_looks, describe_power
@@ -49,6 +50,8 @@ def print_preview(request: Request) -> None:
         show(console, describe_drawing(config, status.name))
     if line := describe_launcher(config.launch):
         show(console, line)
+    if config.executor == "slurm":
+        show(console, f"what sbatch gets: {write_script(config, status.name, len(status.waiting))}")
     size = f"{request.describe_size()}; {counts.text()}"
     show(console, f"{request.sweep.name}: {size}; {status.folder}")
     if config.mode == "search":

@@ -74,8 +74,10 @@ def run_sweep(
     executor = make_executor(request.config, train, program)
     found = request.check_records()
     with abort_on_lost_storage(Path(request.config.output)):
-        plan = create_study(request)
+        plan = create_study(request, executor.resume)
         plan.notes[:0] = found
+        # There other trials wait for the same devices
+        plan.holds = request.config.executor != "local"
     try:
         return act(plan, executor, signals)
     except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:

@@ -43,6 +43,8 @@ __all__ = [
     "ProcessSlot",
     "Slot",
     "Trainer",
+    "check_workers",
+    "describe_exit",
     "make_slots",
     "visible_gpus",
 ]
@@ -222,7 +224,7 @@ class ProcessSlot:
         self._release_worker()
         # Before its trial could say so itself
         preempted = -status in SIGNALS
-        return self._outcome_of(self.job, _describe_exit(status), preempted)
+        return self._outcome_of(self.job, describe_exit(status), preempted)
 
     def _outcome_of(self, job: Job, fallback: str, preempted: bool = False) -> Outcome:
         self.job = None
@@ -308,14 +310,7 @@ def make_slots(
     worker in others.
     """
     each, automatic = config.trainer.devices, config.workers == "auto"
-    if not automatic and not (
-        re.fullmatch("[1-9][0-9]{0,5}", config.workers)
-        and int(config.workers) <= schema.MOST_WORKERS
-    ):
-        raise LaunchError(
-            f"workers={config.workers}: expected auto or a number of at least 1 and of at most "
-            f"{schema.MOST_WORKERS:,}"
-        )
+    check_workers(config)
     if config.launch is not None:
         _launch_words(config.launch)
         # Where its processes run is for the launcher to say
@@ -357,6 +352,18 @@ def make_slots(
     threads = 0 if gpus else max((os.cpu_count() or 1) // (count * each), 1)
     slices = [tuple(gpus[i * each : (i + 1) * each]) for i in range(count)]
     return [ProcessSlot(visible, each, threads, program=program) for visible in slices]
+
+
+def check_workers(config: schema.Sweep) -> None:
+    """Raises LaunchError for a ``workers`` that is no number."""
+    if config.workers != "auto" and not (
+        re.fullmatch("[1-9][0-9]{0,5}", config.workers)
+        and int(config.workers) <= schema.MOST_WORKERS
+    ):
+        raise LaunchError(
+            f"workers={config.workers}: expected auto or a number of at least 1 and of at most "
+            f"{schema.MOST_WORKERS:,}"
+        )
 
 
 def visible_gpus(config: schema.Sweep, environment: Mapping[str, str] = os.environ) -> list[str]:
@@ -406,7 +413,7 @@ def _count_gpus() -> int:
     return cuda.device_count()
 
 
-def _describe_exit(status: int) -> str:
+def describe_exit(status: int) -> str:
     """Why a process ended, from its exit status."""
     if status >= 0:
         return f"its process ended with status {status}"

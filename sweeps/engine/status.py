@@ -12,10 +12,10 @@ from conf.describe import show_count
 from conf.prompts import Extent
 from lightning_modules.training.progress import format_duration
 from sweeps.engine.eta import EtaEstimator, recorded_run, recorded_seconds
+from sweeps.engine.executors.base import count_places
 from sweeps.engine.plan import kinds_of, seconds_of
 from sweeps.engine.prompts import find_lacking, is_wanted
 from sweeps.engine.request import Request
-from sweeps.engine.slots import make_slots
 from sweeps.engine.stopping import check_primary, fixed_primary
 from sweeps.engine.studies import find_study
 from sweeps.engine.trials import DRAWN_ONLY, Key, key_of, read_facts, read_trials
@@ -147,8 +147,8 @@ def read_status(request: Request) -> PlanStatus:
         trials, request.keys, find_lacking(request, trials, asked, identity["config"]), asked
     )
     waiting = [key for key in request.keys if key not in counts.done]
-    slots = make_slots(config) if waiting else []
-    eta = EtaEstimator(max(len(slots), 1))
+    places, separate = count_places(config) if waiting else (1, False)
+    eta = EtaEstimator(places)
     for kind, seconds in seconds_of(trials):
         eta.add(kind, seconds)
     return PlanStatus(
@@ -160,5 +160,5 @@ def read_status(request: Request) -> PlanStatus:
         recorded=None if eta.seconds else recorded_seconds(request.sweep, config),
         notes=tuple(notes),
         history=history,
-        separate_devices=bool(slots) and slots[0].device.startswith("gpu"),
+        separate_devices=separate,
     )

@@ -28,7 +28,10 @@ from sweeps.sweep import Sweep
 __all__ = ["PLACES", "find_study", "is_of", "other_contents", "possible_names", "result_settings"]
 
 # Settings that say where things are and run on this machine
-PLACES = ("output", "tracking_uri", "workers", "devices", "launcher", "launch")
+PLACES = (
+    *("output", "tracking_uri", "workers", "devices", "launcher", "launch"),
+    *("executor", "slurm", "ray"),
+)
 METHOD_KEYS = ("method", "method.name")
 # Settings that change when, where or how often trials run, but no trial's numbers
 NOT_IN_DIGEST = {
@@ -116,7 +119,11 @@ def result_settings(sweep: Sweep, config: schema.Sweep) -> dict[str, Any]:
     left_out = NOT_IN_DIGEST | {*sweep.keys}
     if config.mode != "search":  # What a search has learned is of one number of prompts
         left_out.add(PROMPTS)
-    return {key: value for key, value in flat.items() if key not in left_out}
+    return {
+        key: value
+        for key, value in flat.items()
+        if key not in left_out and key.partition(".")[0] not in PLACES
+    }
 
 
 def _methods_of(sweep: Sweep, config: schema.Sweep) -> set[str]:

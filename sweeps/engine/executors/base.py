@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from sweeps.engine.errors import LaunchError
+from sweeps.engine.executors import slurm
+from sweeps.engine.executors.local import LocalExecutor
+from sweeps.engine.slots import PROGRAM, check_workers, make_slots
+
 if TYPE_CHECKING:
     from conf import schema
     from sweeps.engine.plan import Job
     from sweeps.engine.slots import Outcome, Trainer
 
-__all__ = ["Executor", "Report", "make_executor"]
+__all__ = ["Executor", "Report", "count_places", "make_executor"]
 
 Report = Callable[["Job", str, float], None]
 
@@ -45,6 +50,18 @@ class Executor(Protocol):
         """Leaves nothing behind: what still runs is ended."""
 
 
+def count_places(config: schema.Sweep) -> tuple[int, bool]:
+    """How many trials run at once, as far as that is known without asking a cluster, and whether
+    each has devices of its own. Raises LaunchError."""
+    if config.executor == "local":
+        slots = make_slots(config)
+        return len(slots), slots[0].device.startswith("gpu")
+    check_workers(config)
+    if config.executor == "slurm":
+        return slurm.count_jobs(config), True
+    return 1 if config.workers == "auto" else int(config.workers), True
+
+
 def make_executor(
     config: schema.Sweep, train: Trainer | None = None, program: tuple[str, ...] | None = None
 ) -> Executor:
@@ -53,7 +70,17 @@ def make_executor(
     ``train`` replaces ``lightning_modules.training.run.run`` in this process, ``program`` the
     worker in others.
     """
-    from sweeps.engine.executors.local import LocalExecutor
-    from sweeps.engine.slots import PROGRAM, make_slots
+    program = program or PROGRAM
+    if config.executor == "local":
+        return LocalExecutor(make_slots(config, train, program))
+    check_workers(config)
+    if config.launch is not None:
+        raise LaunchError(
+            f"launch={config.launch} starts processes from this machine: leave it out with "
+            f"executor={config.executor}, or give executor=local"
+        )
+    if config.executor == "slurm":
+        return slurm.SlurmExecutor(config, program)
+    from sweeps.engine.executors.ray import RayExecutor
 
-    return LocalExecutor(make_slots(config, train, program or PROGRAM))
+    return RayExecutor(config, program)
