@@ -117,6 +117,10 @@ class Data:
     layout: str = "auto"
     # Column of the prompts in tables; empty: prompt, prompt_en, text, caption, … whichever is there
     column: str = conditional(field(default=""), only_if={"data.kind": ("prompts",)})
+    # Annotation file below the root by its name, {split} in it for the split; empty: found
+    annotations: str = conditional(field(default=""), only_if={"name": ("coco", "imagefolder")})
+    # What a box without a mask is
+    boxes: str = choice("none", "masks", only_if={"name": ("coco", "imagefolder")})
     # Split that the adapter is trained on
     train_split: str = "train"
     # Whose splits of flickr30k

@@ -10,6 +10,7 @@ from conf.commands import check_command
 if TYPE_CHECKING:
     from datamodules.coco import CocoDataModule as CocoDataModule
     from datamodules.flickr30k import Flickr30kDataModule as Flickr30kDataModule
+    from datamodules.imagefolder import ImageFolderDataModule as ImageFolderDataModule
     from datamodules.prompts import PromptDataModule as PromptDataModule
     from datamodules.scene import SceneDataModule as SceneDataModule
     from datamodules.shapes.module import ShapesDataModule as ShapesDataModule
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 HOMES = {
     "CocoDataModule": "coco",
     "Flickr30kDataModule": "flickr30k",
+    "ImageFolderDataModule": "imagefolder",
     "PromptDataModule": "prompts",
     "SceneDataModule": "scene",
     "ShapesDataModule": "shapes.module",

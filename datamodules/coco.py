@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from conf.schema import Run
-from datamodules.batch import Instance
+from datamodules.batch import Instance, Phrase
 from datamodules.captioned import CaptionedDataModule, CaptionedDataset
 from datamodules.formats.coco_annotations import CocoReader
 from datamodules.formats.coco_layouts import OFFICIAL
 from datamodules.formats.masks import box_of, decode
+from datamodules.phrases.link import Links
 
 if TYPE_CHECKING:
     from datamodules.build import Emit
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 def build(config: Run, emit: Emit) -> CocoDataModule:
     """The DataModule of a run's settings."""
-    return CocoDataModule.from_settings(config, emit, layout=config.data.layout)
+    data = config.data
+    return CocoDataModule.from_settings(
+        config, emit, layout=data.layout, annotations=data.annotations, boxes=data.boxes
+    )
 
 
 class CocoDataset(CaptionedDataset):
@@ -67,6 +72,29 @@ class CocoDataset(CaptionedDataset):
 
     def empty(self, index: int) -> int:
         return sum(not mask.any() for mask in self._decode(index))
+
+
+class PhrasedDataset(CocoDataset):
+    """Samples of one split whose captions say which of their words name which objects."""
+
+    def linked(self, index: int, flipped: bool = False) -> Links:
+        """The words of the image's caption that name its things, with their masks: of things that
+        are named together the union. Captions that do not say which words these are, are looked at
+        for the names of the objects."""
+        caption, record = self.caption(index), self.records[index]
+        if not caption.phrases:
+            return super().linked(index, flipped)
+        crop = self.crop(index, flipped)
+        masks = {
+            annotation["id"]: crop.mask(whole, self.mask_share)
+            for annotation, whole in zip(record.annotations, self._decode(index), strict=True)
+        }
+        phrases = []
+        for start, end, things in caption.phrases:
+            seen = [mask for thing in things if (mask := masks.get(thing)) is not None]
+            if seen and (mask := torch.stack(seen).any(0)).any():
+                phrases.append(Phrase(caption.text[start:end], start, end, mask))
+        return Links(phrases, [])
 
 
 class CocoDataModule(CaptionedDataModule):

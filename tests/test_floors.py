@@ -30,6 +30,7 @@ NAMES_ALLOWED = {
     # Their data are in COCO's form
     "datamodules/shapes/module.py": {"coco"},
     "datamodules/shapes/dataset.py": {"coco"},
+    "datamodules/imagefolder.py": {"coco"},
     "lightning_modules/embedded/pretrain.py": {"coco"},
     # COCO's names of categories
     "lightning_modules/metrics/detection.py": {"coco"},

@@ -35,7 +35,8 @@ from datamodules.formats.images import ImageHeader
 from datamodules.formats.index import DataError, Problems, Record, Written, compact_json
 from datamodules.formats.json_stream import Kinds, read_object
 from datamodules.formats.lack import CROWD, Lack, explain_fates, list_names
-from datamodules.formats.masks import is_box
+from datamodules.formats.masks import is_box, outline_of_box
+from datamodules.formats.panoptic import open_segments, read_panoptic
 from datamodules.formats.reader import Reader
 from datamodules.formats.unreadable import explain_unreadable
 
@@ -57,16 +58,28 @@ class CocoReader(Reader):
     version = 3
 
     def __init__(
-        self, root: str | Path, split: str, min_phrases: int = 0, *, layout: str = "auto"
+        self,
+        root: str | Path,
+        split: str,
+        min_phrases: int = 0,
+        *,
+        layout: str = "auto",
+        annotations: str = "",
+        boxes: str = "none",
     ) -> None:
+        """``annotations`` is as of `find`; ``boxes`` says what a box without a mask is: "none", or
+        "masks"."""
         super().__init__(root, split, min_phrases)
-        self.place = find(self.root, split, layout)
+        self.place = find(self.root, split, layout, annotations)
+        self.boxes = boxes
         self.images = Images(self.place.folders)
         counts = {"crowds": 0, "categories": [], "objects": 0}
         self.notes = {"layout": self.place.layout, **self.notes, **counts}
         self.listed = ImagesById()
         # Annotations of objects, and those that have the id of another one
         self.given = self.shared_ids = 0
+        # Boxes that stand for masks, and segments that are no things
+        self.boxed = self.stuff = 0
 
     def facts(self) -> dict[str, Any]:
         files = [(kind, str(path)) for kind, path in self.place.files]
@@ -76,6 +89,7 @@ class CocoReader(Reader):
             "files": files,
             "states": [*states, self.images.digest],
             "packed": [path.name for path in self.place.packed],
+            **({} if self.boxes == "none" else {"boxes": self.boxes}),
         }
 
     def list_records(self, problems: Problems) -> list[Record]:
@@ -85,7 +99,10 @@ class CocoReader(Reader):
             self._join_instances([p for k, p in self.place.files if k == "instances"], problems)
         else:
             for kind, path in self.place.files:
-                self._read_file(path, problems, masks=kind != "captions")
+                if kind == "panoptic":
+                    self.stuff += read_panoptic(path, self, problems)
+                else:
+                    self._read_file(path, problems, masks=kind != "captions")
         if not self.listed:
             first = self.place.files[0][1]
             raise DataError(f"{first}: split {self.split!r} is empty: it lists no image")
@@ -111,6 +128,8 @@ class CocoReader(Reader):
 
     def _add_remarks(self, kinds: set[str]) -> None:
         """What a person should know of ids and of files that are not read."""
+        if self.stuff:
+            self.remarks.append(f"segments of stuff, not of things, are left out: {self.stuff}")
         if self.listed.reworded:
             entries = show_count(self.listed.reworded, "entry", "entries")
             self.remarks.append(
@@ -147,6 +166,7 @@ class CocoReader(Reader):
         """Keeps the annotations whose masks can be laid on the image: in COCO's form they speak of
         the pixels as they are stored, unless only the size that is shown fits."""
         annotated = (record.width, record.height)
+        open_segments(record, problems)
         outlines = [thing.entry.outline for thing in record.annotations]
         if not all(annotated):
             annotated = mask_size(outlines) or reach(outlines, header.stored)
@@ -169,6 +189,9 @@ class CocoReader(Reader):
             # What has none was no object
             assert entry.outline is not None
             text, wrong = entry.outline.check(record.width, record.height)
+            if wrong == "no mask" and self.boxes == "masks":
+                text, wrong = outline_of_box(entry.box).check(record.width, record.height)
+                self.boxed += not wrong
             if wrong:
                 detail = f"image {record.id}, {entry.what}"
                 if wrong == "mask of another size":
@@ -187,6 +210,8 @@ class CocoReader(Reader):
             )
         record.annotations = annotations
         self.notes["objects"] += len(annotations)
+        if self.boxed:
+            self.notes["boxes_as_masks"] = self.boxed
         return True
 
     # --- files ---
@@ -236,11 +261,11 @@ class CocoReader(Reader):
         lists = Lists()
         self._read(path, lists.take, problems, KINDS)
         for image in lists.images:
-            self._list_image(path, image, problems, masks)
+            self.list_image(path, image, problems, masks)
         self._add_annotations(path, lists, problems)
 
-    def _list_image(self, path: Path, image: ListedImage, problems: Problems, masks: bool) -> None:
-        name = image.file_name
+    def list_image(self, path: Path, image: ListedImage, problems: Problems, masks: bool) -> None:
+        name = image.name
         record = self.listed.add(image.id, name, path, problems)
         if record is None:
             return

@@ -30,6 +30,14 @@ class ListedImage(msgspec.Struct, gc=False):
     file_name: Any = None
     width: Any = None
     height: Any = None
+    coco_url: Any = None
+
+    @property
+    def name(self) -> Any:
+        """Its file; LVIS has none but the end of an address (…/train2017/000000391895.jpg)."""
+        if self.file_name is None and isinstance(self.coco_url, str):
+            return "/".join(self.coco_url.split("/")[-2:])
+        return self.file_name
 
 
 class Annotation(msgspec.Struct, gc=False):

@@ -7,6 +7,10 @@
                it), restval, val and test; instances_*.json beside it add the masks
     roboflow   <split>/_annotations.coco.json with the images beside it
 
+LVIS's lvis_v1_<split>.json are instances; panoptic_<split>.json with the PNG files of
+panoptic_<split>/ give the masks of things. A file of another name can be named
+(`data.annotations`), {split} in its name stands for the split.
+
 Images are in a folder named as the split (``train2017/``, ``images/train2017/``,
 ``train2017/train2017/``) or all together in any folders. The file name in the annotations counts,
 not the id; names of 2014 (``COCO_val2014_000000000042.jpg``) and of 2017 (``000000000042.jpg``)
@@ -33,12 +37,12 @@ LAYOUTS = {
 }
 KNOWN = "known layouts: " + "; ".join(f"{name}: {form}" for name, form in LAYOUTS.items())
 KARPATHY = ("train", "restval", "val", "test")
-COCO_FILE = re.compile(r"(captions|instances)_(.+)\.json")
+COCO_FILE = re.compile(r"(captions|instances|panoptic|lvis_v[\d.]+)_(.+)\.json")
 PACKED = re.compile(r"(captions|instances)_(.+)\.json\.(gz|zip|bz2|xz|zst|7z|rar|tar)")
 OFFICIAL = re.compile(r"(train|val)20(14|17)")
 NUMBERED = re.compile(r"(?:COCO_[a-z]+\d{4}_)?(\d{12})\.jpg")
 
-# (kind, path) of annotation files: captions, instances, karpathy, roboflow
+# (kind, path) of annotation files: captions, instances, panoptic, karpathy, roboflow, named
 Files = list[tuple[str, Path]]
 
 
@@ -53,8 +57,9 @@ class Place:
     packed: tuple[Path, ...] = ()
 
 
-def find(root: Path, split: str, layout: str = "auto") -> Place:
-    """The place of a split; "auto" takes the first layout that has it, in the order of `LAYOUTS`.
+def find(root: Path, split: str, layout: str = "auto", annotations: str = "") -> Place:
+    """The place of a split; "auto" takes the first layout that has it, in the order of `LAYOUTS`;
+    ``annotations`` is the name of a file below ``root`` that is taken in their place.
 
     Raises DataError when no layout, or none of that name, is there, or has no such split;
     ValueError on an unknown layout.
@@ -65,6 +70,12 @@ def find(root: Path, split: str, layout: str = "auto") -> Place:
         kind = "is a file: unpack it, and" if root.is_file() else "is no folder:"
         raise DataError(f"data.root={root} {kind} name the folder of a COCO dataset; {KNOWN}")
     tree = survey(root)
+    if annotations:
+        path = root / annotations.replace("{split}", split)
+        if not path.is_file():
+            there = ", ".join(sorted(name for folder in tree for name in folder.files)[:8])
+            raise DataError(f"data.annotations={annotations}: there is no {path}; found {there}")
+        return Place("named", [("named", path)], image_folders(tree, "coco", split))
     splits = {name: _splits(tree, name) for name in LAYOUTS if layout in ("auto", name)}
     for name, files in splits.items():
         if split in files:
@@ -107,7 +118,11 @@ def _splits(tree: Sequence[Folder], layout: str) -> dict[str, Files]:
     ]
     if layout == "coco":
         for match, path in named:
-            splits.setdefault(match[2], []).append((match[1], path))
+            kind = "instances" if match[1].startswith("lvis") else match[1]
+            splits.setdefault(match[2], []).append((kind, path))
+        for files in splits.values():
+            if any(kind == "instances" for kind, _ in files):  # The same things
+                files[:] = [one for one in files if one[0] != "panoptic"]
     elif "dataset_coco.json" in paths:
         masks = [
             ("instances", path)

@@ -24,7 +24,7 @@ CURES = {
     "unknown category": "give the instances file with its list of categories",
     "size differs": "annotate the images in the size that their files have",
     "mask of another size": "annotate the images in the size that their files have",
-    "no mask": "export the masks of the objects, too, not boxes alone",
+    "no mask": "export the masks of the objects, too, not boxes alone, or set data.boxes=masks",
 }
 MEND = "mend the annotations that python -m datamodules.inspect lists"
 

@@ -98,6 +98,22 @@ def outline(segmentation: Any, source: str = "") -> Outline:
     return Outline(compact_json(segmentation), size=size)
 
 
+def box_polygon(box: Sequence[float]) -> list[list[float]]:
+    """The outline of a box [x, y, width, height]."""
+    x, y, w, h = box
+    return [[x, y, x + w, y, x + w, y + h, x, y + h]]
+
+
+def outline_of_box(text: str) -> Outline:
+    """That of a box in JSON, [x, y, width, height]; "no mask" where it is none."""
+    try:
+        box = BOX.decode(text)
+    except (msgspec.MsgspecError, UnicodeError):
+        box = []
+    good = len(box) == 4 and math.isfinite(sum(box)) and min(box[2:]) > 0
+    return outline(box_polygon(box)) if good else Outline("", "no mask")
+
+
 def usable(segmentation: Any, width: int, height: int) -> tuple[Any, str]:
     """(what of a segmentation can be decoded on an image of this size, "") or (None, what is wrong
     with it).

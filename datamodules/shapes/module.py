@@ -13,10 +13,9 @@ from conf import load as conf
 from conf.data.shapes import SPLITS, WEB, Careless, rendered_images
 from conf.schema import Run
 from datamodules.batch import Phrase
-from datamodules.coco import CocoDataModule, CocoDataset
+from datamodules.coco import CocoDataModule, PhrasedDataset
 from datamodules.concepts import ConceptDataset
 from datamodules.formats.questions import Question
-from datamodules.phrases.link import Links
 from datamodules.shapes.dataset import write_dataset
 from datamodules.shapes.questions import ask_for
 from datamodules.shapes.reading import Reading, find_skills, named_things, read_prompt
@@ -50,27 +49,9 @@ def build(config: Run, emit: Emit) -> ShapesDataModule:
     )
 
 
-class ShapesDataset(CocoDataset):
-    """Samples of one rendered split (see `CaptionedDataset`)."""
-
-    def linked(self, index: int, flipped: bool = False) -> Links:
-        """The words of the image's caption that name its things, with their masks: of equal things
-        that are named together the union. What a careless caption says wrongly of a thing stands
-        for that thing all the same."""
-        caption, record = self.caption(index), self.records[index]
-        if not caption.phrases:
-            return super().linked(index, flipped)
-        crop = self.crop(index, flipped)
-        masks = {
-            annotation["id"]: crop.mask(whole, self.mask_share)
-            for annotation, whole in zip(record.annotations, self._decode(index), strict=True)
-        }
-        phrases = []
-        for start, end, things in caption.phrases:
-            seen = [mask for thing in things if (mask := masks.get(thing)) is not None]
-            if seen and (mask := torch.stack(seen).any(0)).any():
-                phrases.append(Phrase(caption.text[start:end], start, end, mask))
-        return Links(phrases, [])
+class ShapesDataset(PhrasedDataset):
+    """Samples of one rendered split (see `CaptionedDataset`). What a careless caption says wrongly
+    of a thing stands for that thing all the same."""
 
     def objects_named(self, index: int) -> list[Phrase]:
         """What the image's caption names, without masks."""

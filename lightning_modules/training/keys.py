@@ -70,7 +70,10 @@ def training_facts(config: Run) -> dict[str, Any]:
     and devices the product counts, of seeds what they are, whichever setting says it."""
     facts = conf.to_dict(conf.as_run(config))
     for group, key in (
-        ("data", "column"),  # What is read counts by its content
+        # Of these what is read counts, by its content
+        ("data", "annotations"),
+        ("data", "boxes"),
+        ("data", "column"),
         ("data", "eval_images"),
         ("data", "workers"),
         ("trainer", "log_every"),

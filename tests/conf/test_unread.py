@@ -23,6 +23,7 @@ UNREAD: dict[str, dict[str, Any]] = {
     },
     "coco": {"split_by": "all", "detokenise": True, "subjects": 3},
     "flickr30k": {"subjects": 3},
+    "imagefolder": {"split_by": "all", "detokenise": True, "subjects": 3},
     "prompts": {
         **{"train_split": "val", "split_by": "all", "detokenise": True, "singular": "all"},
         **{"verify": "full", "mask_share": 0.1, "flip": True, "subjects": 3},
@@ -76,7 +77,7 @@ def test_what_is_read_or_has_its_default_passes() -> None:
         assert key not in unread_data(Run())
 
 
-@pytest.mark.parametrize("data", ["coco", "flickr30k", "prompts", "scene"])
+@pytest.mark.parametrize("data", ["coco", "flickr30k", "imagefolder", "prompts", "scene"])
 def test_only_rendered_captions_are_careless(data: str) -> None:
     changes = {"zipf": 1.0, "careless": Careless(left_out=0.1)}
     for name, key in {"zipf": "data.zipf", "careless": "data.careless.left_out"}.items():
