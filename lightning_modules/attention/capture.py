@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.attention.hooks import ForwardContext, MapHook
+from lightning_modules.attention.memory import map_bytes
 from lightning_modules.attention.sites import Site
 
 Object = int | Sequence[int]  # A token's index, or those of a phrase's tokens
@@ -90,6 +91,12 @@ class Capture(MapHook):
         self.sites, self.tokens, self.heads = list(sites), tokens, heads
         self.maps = CapturedMaps(torch.zeros(0, 0, dtype=torch.bool))
 
+    def count_bytes(self) -> int:
+        tokens = self.tokens or []
+        return map_bytes(
+            self.sites, len(tokens), max(map(len, tokens), default=0), self.heads == "keep"
+        )
+
     def begin(self) -> _CaptureReader | None:
         if self.tokens is None:
             return None
@@ -143,6 +150,9 @@ class PixelCapture(MapHook):
     def __init__(self, sites: Sequence[Site], samples: int) -> None:
         self.sites, self.samples = list(sites), samples
         self.by_site: dict[str, Tensor] = {}
+
+    def count_bytes(self) -> int:
+        return map_bytes(self.sites, self.samples)
 
     def begin(self) -> _PixelReader:
         self.by_site = {}

@@ -72,15 +72,39 @@ def token_maps(
     bias: Tensor | None = None,
     keep_heads: bool = False,
     rule: str = "exact",
+    log_total: Tensor | None = None,
 ) -> Tensor:
     """Attention probabilities of some tokens, float32: [B, N, objects], or [B, heads, N, objects]
     with ``keep_heads``.
 
     ``token_weights`` [B, T, objects] weighs the tokens of an object (a column of zeros for an
     object that is not there); the others are as in `gated_attention`. The softmax runs over all T
-    tokens, so that the values are those that the layer's output is made of.
+    tokens, so that the values are those that the layer's output is made of. Without gates and bias
+    ``log_total`` [B, heads, N], the logarithm of the softmax's sum (`attend_with_total`,
+    `log_totals`), spares the logits of all tokens that no object has.
     """
-    return _TokenMaps.apply(query, key, token_weights, gate, bias, keep_heads, rule)
+    return _TokenMaps.apply(query, key, token_weights, gate, bias, keep_heads, rule, log_total)
+
+
+def attend_with_total(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor] | None:
+    """(attention [B, heads, N, d], the logarithm of its softmax's sum, float32 [B, heads, N], which
+    has no gradient), where torch's own kernel says both: on a CPU, of one dtype. The attention is
+    that of the stock call, bit by bit."""
+    same = query.device.type == "cpu" and query.dtype == key.dtype == value.dtype
+    if not same or torch.is_autocast_enabled("cpu"):
+        return None
+    out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, key, value)
+    return out, total.detach()
+
+
+@torch.no_grad()
+def log_totals(query: Tensor, key: Tensor) -> Tensor:
+    """The logarithm of the softmax's sum for each pixel, float32 [B, heads, N], in slices."""
+    scale, wide_key, parts = query.shape[-1] ** -0.5, key.float().transpose(-1, -2), []
+    with torch.autocast(query.device.type, enabled=False):
+        for rows in _pixel_slices(query, key.shape[2]):
+            parts.append(((query[:, :, rows].float() * scale) @ wide_key).logsumexp(-1))
+    return torch.cat(parts, dim=2)
 
 
 def _attend(
@@ -194,10 +218,25 @@ class _GatedAttention(torch.autograd.Function):
 
 class _TokenMaps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, query, key, token_weights, gate, bias, keep_heads, rule):  # noqa: ANN001, ANN205
+    def forward(  # noqa: ANN205
+        ctx,  # noqa: ANN001
+        query,  # noqa: ANN001
+        key,  # noqa: ANN001
+        token_weights,  # noqa: ANN001
+        gate,  # noqa: ANN001
+        bias,  # noqa: ANN001
+        keep_heads,  # noqa: ANN001
+        rule,  # noqa: ANN001
+        log_total,  # noqa: ANN001
+    ):
+        ctx.keep_heads, ctx.rule = keep_heads, rule
         parts = []
         with torch.autocast(query.device.type, enabled=False):
-            wide_key, wide_weights = key.float(), token_weights.float()
+            wide_weights = token_weights.float()
+            if log_total is not None:
+                ctx.save_for_backward(query, key, wide_weights, gate, bias)
+                return _maps_by_total(query, key, wide_weights, log_total, keep_heads)
+            wide_key = key.float()
             for rows in _pixel_slices(query, key.shape[2]):
                 p, _ = _probabilities(
                     query[:, :, rows],
@@ -210,7 +249,6 @@ class _TokenMaps(torch.autograd.Function):
                     p @ wide_weights.unsqueeze(1) if keep_heads else p.mean(1) @ wide_weights
                 )
         ctx.save_for_backward(query, key, wide_weights, gate, bias)
-        ctx.keep_heads, ctx.rule = keep_heads, rule
         return torch.cat(parts, dim=-2)
 
     @staticmethod
@@ -231,7 +269,18 @@ class _TokenMaps(torch.autograd.Function):
             grad_query, grad_key, grad_gate = _gradients(
                 ctx, query, key, gate, bias, gradient_by_probability
             )
-        return grad_query, grad_key, None, grad_gate, None, None, None
+        return grad_query, grad_key, None, grad_gate, None, None, None, None
+
+
+def _maps_by_total(
+    query: Tensor, key: Tensor, token_weights: Tensor, log_total: Tensor, keep_heads: bool
+) -> Tensor:
+    """`token_maps` of the tokens that objects have, from the softmax's sums."""
+    counted = (token_weights != 0).any(-1).any(0).nonzero().flatten()
+    logits = (query.float() * query.shape[-1] ** -0.5) @ key[:, :, counted].float().mT
+    p = (logits - log_total[..., None]).exp_()  # [B, heads, N, counted]
+    weights = token_weights[:, counted]
+    return p @ weights.unsqueeze(1) if keep_heads else p.mean(1) @ weights
 
 
 def _gradients(

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from conf.describe import show_count
 from lightning_modules.attention.functional import gated_attention, token_maps
+from lightning_modules.attention.memory import check_free
 from lightning_modules.attention.saving import NotPickled, refuse_saving
 from lightning_modules.attention.sites import Site, halved
 
@@ -129,6 +130,10 @@ class TokenHook(AttentionHook):
 
 class MapHook(AttentionHook):
     """A hook that reads attention maps, any number at a site: its `begin` gives a `MapReader`."""
+
+    def count_bytes(self) -> int:
+        """What the maps of the next forward pass take, by the sites' own sizes."""
+        return 0
 
 
 class MapReader(Protocol):
@@ -301,6 +306,9 @@ class HookManager(NotPickled):
         given = dict(zip(self.arguments, args, strict=False)) | kwargs
         latents = given[self.arguments[0]]  # "sample" of a UNet, "hidden_states" of a transformer
         size = tuple(latents.shape[-2:])
+        if self.reads:
+            maps = (hook.count_bytes() for hook in self.hooks if isinstance(hook, MapHook))
+            check_free(maps, latents.device)
         mask = given.get("encoder_attention_mask")
         # A mask of tokens, or what is added to their logits.
         masked_out = None if mask is None else mask == 0 if mask.dim() == 2 else mask[:, 0] < 0

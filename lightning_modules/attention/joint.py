@@ -20,7 +20,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.attention.functional import gated_attention, token_maps
+from lightning_modules.attention.functional import (
+    attend_with_total,
+    gated_attention,
+    log_totals,
+    token_maps,
+)
 from lightning_modules.attention.hooks import (
     ForwardContext,
     MapHook,
@@ -86,9 +91,15 @@ class JointSiteProcessor(SiteProcessor):
             size = forward.map_size(self.site, image.shape[1])
             longer, weight, bias = state.tokens.append(text, weight, None, size)
             extra = longer[:, text.shape[1] :]
+        total = None
         if weight is None and extra is None:
-            out = self._dispatch(joined.query, joined.key, joined.value, attention_mask)
-            keys = joined.key
+            keys, known = joined.key, None
+            if state.readers and attention_mask is None and self._is_native:
+                known = attend_with_total(joined.query, joined.key, joined.value)
+            if known is not None:
+                out, total = known
+            else:
+                out = self._dispatch(joined.query, joined.key, joined.value, attention_mask)
         else:
             keys, values = joined.key, joined.value
             if extra is not None and extra.shape[1]:
@@ -115,7 +126,9 @@ class JointSiteProcessor(SiteProcessor):
             first = joined.image.start == 0
             out = torch.cat([seen, read] if first else [read, seen], dim=2)
         if state.readers:
-            self._read_relations(state.readers, forward, joined, keys, weight, bias, rule)
+            if total is None and weight is None and bias is None and attention_mask is None:
+                total = log_totals(joined.query, keys)
+            self._read_relations(state.readers, forward, joined, keys, weight, bias, rule, total)
         out = out.transpose(1, 2).flatten(2).to(joined.query.dtype)
         if split is not None:  # What follows is the block's
             return out
@@ -123,6 +136,16 @@ class JointSiteProcessor(SiteProcessor):
         if not attn.context_pre_only:
             read = attn.to_add_out(read)
         return attn.to_out[1](attn.to_out[0](seen)), read
+
+    @property
+    def _is_native(self) -> bool:
+        """Whether diffusers' dispatcher would ask torch's own attention."""
+        from diffusers.models import attention_dispatch as dispatch
+
+        backend = self._attention_backend
+        if backend is None:
+            backend, _ = dispatch._AttentionBackendRegistry.get_active_backend()
+        return backend == dispatch.AttentionBackendName.NATIVE
 
     def _dispatch(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None
@@ -145,8 +168,10 @@ class JointSiteProcessor(SiteProcessor):
         weight: Tensor | None,
         bias: Tensor | None,
         rule: str,
+        total: Tensor | None,
     ) -> None:
-        """As `SiteProcessor`'s, for each relation that is asked for."""
+        """As `SiteProcessor`'s, for each relation that is asked for; ``total`` [B, heads, L] as of
+        `token_maps`, where nothing is gated."""
         by_relation: dict[str, list[MapReader]] = {}
         for reader in readers:
             by_relation.setdefault(getattr(reader, "relation", RELATIONS[0]), []).append(reader)
@@ -159,10 +184,14 @@ class JointSiteProcessor(SiteProcessor):
         for relation, own in by_relation.items():
             asks, asked = relation.split("_")
             image = asks == "image"
-            query = joined.query[:, :, joined.image if image else joined.text]
+            rows = joined.image if image else joined.text
+            query = joined.query[:, :, rows]
             # Text asks the keys that the stock layer has, by no gate
             known = keys if image else joined.key
             gate, added = (weight, bias) if image else (None, None)
+            # With extra tokens the sums are those of pixels, whose keys they are
+            shared = total is not None and (image or known.shape[2] == keys.shape[2])
+            own_total = total[:, :, rows] if total is not None and shared else None
             where = places[asked][places[asked] < known.shape[2]].to(known.device)
             for samples, keep_heads, group in group_readers(own, len(query)):
                 given = conditional_rows(known, samples)
@@ -178,6 +207,7 @@ class JointSiteProcessor(SiteProcessor):
                     conditional_rows(added, samples),
                     keep_heads,
                     rule,
+                    None if own_total is None else conditional_rows(own_total, samples),
                 )
                 parts = maps.split([part.shape[2] for part in tokens], dim=-1)
                 for reader, part in zip(group, parts, strict=True):

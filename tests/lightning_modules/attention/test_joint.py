@@ -3,6 +3,7 @@ the softmax over image and text, and carry its gradient."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -330,6 +331,19 @@ def test_no_slice_of_the_maps_is_larger_than_the_limit(model: Any, monkeypatch: 
     assert torch.allclose(again, maps, rtol=1e-5, atol=1e-7)
 
 
+def test_sums_of_the_softmax_give_the_same_maps(model: Any, monkeypatch: pytest.MonkeyPatch):
+    """From the kernel that computes the output, in slices, and multiplied out."""
+    found, maps = gradient(model)
+    monkeypatch.setattr("lightning_modules.attention.joint.attend_with_total", lambda *_: None)
+    monkeypatch.setattr(functional, "CHUNK", 1000)
+    sliced, again = gradient(model)
+    monkeypatch.setattr("lightning_modules.attention.joint.log_totals", lambda *_: None)
+    whole, exact = gradient(model)
+    for other, own in ((sliced, again), (whole, exact)):
+        assert torch.allclose(other, found, rtol=1e-4, atol=1e-7)
+        assert torch.allclose(own, maps, rtol=1e-5, atol=1e-7)
+
+
 # --- what cannot be -------------------------------------------------------------------------------
 
 
@@ -351,12 +365,15 @@ def test_fused_projections_and_other_relations_are_refused(model: Any):
                 layer.fused_projections = False
 
 
-def test_the_dispatcher_is_asked_with_the_backend_that_was_set(
+def test_other_backends_are_asked_through_the_dispatcher(
     model: Any, monkeypatch: pytest.MonkeyPatch
 ):
-    given, at, asked = inputs(model), joint_sites(model), []
+    """Where torch's own kernel is not what diffusers would ask; maps stay the same."""
     from diffusers.models import attention_dispatch
 
+    given, at, asked = inputs(model), joint_sites(model), []
+    with torch.no_grad(), Capture(at, WORDS).attached(model) as native:
+        expected = model(**given).sample
     stock = attention_dispatch.dispatch_attention_fn
 
     def dispatch(*parts: Any, backend: Any = None, **rest: Any) -> Tensor:
@@ -364,16 +381,33 @@ def test_the_dispatcher_is_asked_with_the_backend_that_was_set(
         return stock(*parts, backend=backend, **rest)
 
     monkeypatch.setattr(attention_dispatch, "dispatch_attention_fn", dispatch)
-    with torch.no_grad(), Capture(at, WORDS).attached(model):
-        model(**given)
-        assert asked and set(asked) == {None}
+    with torch.no_grad(), Capture(at, WORDS).attached(model) as capture:
+        with attention_dispatch.attention_backend("_native_math"):
+            found = model(**given).sample
+        assert asked == [None] * len(at)
+        processors = [model.get_submodule(site.name).processor for site in at]
         if is_flux(model):
             asked.clear()
-            for site in at:
-                model.get_submodule(site.name).processor._attention_backend = "native"
+            for processor in processors:
+                processor._attention_backend = "_native_math"
             model(**given)
-            assert set(asked) == {"native"}
-    for site in at:
-        processor = model.get_submodule(site.name).processor
-        if is_flux(model):
-            processor._attention_backend = None
+            assert asked == ["_native_math"] * len(at)
+            for processor in processors:
+                processor._attention_backend = None
+    assert torch.allclose(found, expected, rtol=1e-3, atol=1e-4)
+    for name, maps in native.maps.by_site.items():
+        assert torch.allclose(capture.maps.by_site[name], maps, rtol=1e-3, atol=1e-5)
+
+
+def test_maps_that_do_not_fit_are_refused_before_the_pass(
+    model: Any, monkeypatch: pytest.MonkeyPatch
+):
+    at = [replace(site, resolution=64) for site in joint_sites(model)]
+    whole = PixelCapture(at, 8)
+    assert whole.count_bytes() == len(at) * 8 * 4096 * 4096 * 4
+    heads = Capture(at, [[[1], [2]], [[3]]], heads="keep")
+    assert heads.count_bytes() == sum(2 * 2 * 4096 * 4 * site.heads for site in at)
+    monkeypatch.setattr("lightning_modules.attention.memory._free", lambda device: 2**30)
+    with whole.attached(model), pytest.raises(ValueError, match=r"take .* GiB and 1\.0 GiB are"):
+        model(**inputs(model))
+    assert not whole.by_site
