@@ -25,6 +25,7 @@ from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
 from lightning_modules.methods.base import Method
 from lightning_modules.methods.registry import method_class
+from lightning_modules.training import run as train
 
 PROMPTS = ["a red circle and a blue square", "a white ring and a green cross"]
 OBJECTS = [["red circle", "blue square"], ["white ring", "green cross"]]
@@ -248,3 +249,32 @@ def test_what_cannot_be_says_so_in_one_line(
     with pytest.raises(ValueError, match=said) as caught:
         kind.check_backbone(config, backbone)
     assert "\n" not in str(caught.value)
+
+
+# --- whole runs -----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_run_trains_measures_and_is_read_again(base: Run, stock: Any, tmp_path: Path):
+    stock.save_pretrained(tmp_path / "model")
+    changes = {
+        "backbone.name": "tiny",
+        "backbone.path": str(tmp_path / "model"),
+        "output": str(tmp_path / "runs"),
+        "method.gate.supervision": "masks",
+        "trainer.timesteps": "logit_normal",
+        "trainer.gradient_checkpointing": True,
+        "evaluation.prompts": 4,
+        "evaluation.attention": True,
+        "data.cache": "all",
+        "data.drop_captions": 0.3,
+    }
+    config = conf.replace(base, changes)
+    result = train.run(config, tmp_path / "trial")
+    for name in ("success", "gate_closed", "gate_mask_iou", "map_overlap", "gate_closed_kind/eos"):
+        assert f"eval/{name}" in result["metrics"], name
+    folder = Path(config.output) / "adapters" / train.training_key(config)
+    method = Method.load_adapter(folder, Backbone.load(config.backbone.path))
+    images = drawn(method)
+    method.remove()
+    assert int((images - drawn(method)).abs().max()) > 1
