@@ -4,6 +4,7 @@
     python -m sweeps output=/data/runs    # the same for another folder
     python -m sweeps all                  # runs all of them, in a short form
     python -m sweeps ui                   # opens MLflow on the results
+    python -m sweeps sync                 # fills MLflow with what it lost or missed
     python -m sweeps --json               # the list as lines of JSON
     python -m sweeps completion bash      # the words of all commands, for a shell: bash, zsh, fish
     python -m sweeps.threshold            # runs one
@@ -46,6 +47,10 @@ def main(argv: list[str]) -> int:
         from sweeps.engine.ui import main as open_ui
 
         return open_ui(argv[1:])
+    if argv and argv[0] == "sync":
+        from sweeps.engine.sync import main as sync
+
+        return sync(argv[1:])
     if argv and argv[0] == "completion":
         from sweeps.completion import main as print_completion
 
@@ -66,10 +71,10 @@ def main(argv: list[str]) -> int:
                 cure = f"to run it: python -m {command}"
             else:
                 cure = "to run a sweep: python -m sweeps.<name> key=value …"
-                cure += nearest(word, [*names, "all", "ui", "completion"])
+                cure += nearest(word, [*names, "all", "sync", "ui", "completion"])
             print(
-                "error: python -m sweeps only lists (output=FOLDER, --json), runs all (all) "
-                f"and opens results (ui), got {word!r}; {cure}",
+                "error: python -m sweeps only lists (output=FOLDER, --json), runs all (all), "
+                f"opens results (ui) and fills MLflow (sync), got {word!r}; {cure}",
                 file=sys.stderr,
             )
             return 2

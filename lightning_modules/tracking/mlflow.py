@@ -134,6 +134,11 @@ class SeedRun:
         for key, what in undefined.items():
             self._undefined.setdefault(key, []).append(f"{what} at step {step}" if step else what)
 
+    def log_series(self, key: str, values: Sequence[tuple[int, float]]) -> None:
+        """Stores the values of one metric, each with its step, together."""
+        defined = [(step, value) for step, value in values if is_defined(value)]
+        self._outbox.add(metrics=[_entries({key: value}, step)[0] for step, value in defined])
+
     def mark_undefined(self, reasons: Mapping[str, str]) -> None:
         """Names metrics without a number, and why, in the tag ``undefined``."""
         self._undefined |= {key: [reason] for key, reason in reasons.items()}

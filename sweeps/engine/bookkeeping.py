@@ -125,8 +125,10 @@ def _changed(plan: Plan, key: Key, result: Mapping[str, Any]) -> list[str]:
     return changed_contents(result.get("contents", {}), plan.request.contents(key))
 
 
-def return_trial(plan: Plan, job: Job, status: str, reason: str) -> None:
-    """Mark a trial that did not finish, in the study and in MLflow (FAILED or KILLED)."""
+def return_trial(plan: Plan, job: Job, status: str, reason: str, final: bool = False) -> None:
+    """Mark a trial that did not finish, in the study and in MLflow (FAILED or KILLED); ``final``:
+    another try would not change it."""
+    plan.queue.note(job.number, final=final or None)
     plan.queue.fail(job.number, reason, status)
     if job.extends is None:  # Else it has a run, whose numbers stand
         plan.mirror.fail(job.tracking, status, reason, job.folder)

@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ from sweeps.engine.trials import read_identity
 from sweeps.engine.until import add_looks, look_tags, make_until_plan
 from sweeps.sweep import Cell, level_text
 
-__all__ = ["create_study"]
+__all__ = ["create_study", "forget_passwords"]
 
 
 def create_study(request: Request, resume: Callable[[Job], bool] = lambda job: False) -> Plan:
@@ -64,6 +64,7 @@ def create_study(request: Request, resume: Callable[[Job], bool] = lambda job: F
             # The study comes first: stopped in between, the next start knows the folder, and by it
             # the experiment
             queue = TrialQueue(output / name, name, sweep.direction, identity)
+            _note_command(request, queue)
             primary = _fix_primary(request, queue)
             history = add_looks(request, queue.facts, queue.trials(), primary)
             mirror = _make_mirror(request, uri, queue, look_tags(request, history, primary))
@@ -195,6 +196,19 @@ def _method_name(request: Request, cell: Cell) -> str:
     if {"method", "method.name"} & cell.training.keys():
         return request.run((cell.text, request.config.seed)).method.name
     return request.config.method.name
+
+
+def forget_passwords(words: Sequence[str]) -> list[str]:
+    """Without those words that hold a password."""
+    return [word for word in words if "://" not in word or public(word) == word]
+
+
+def _note_command(request: Request, queue: TrialQueue) -> None:
+    """The sweep's name and the words of its command, from which `sync` plans it again; without an
+    address that holds a password."""
+    words = [request.sweep.name, *forget_passwords(request.words)]
+    if queue.facts.get("words") != words:
+        queue.remember("words", words)
 
 
 def _fix_primary(request: Request, queue: TrialQueue) -> str:

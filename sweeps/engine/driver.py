@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from conf.files import DiskFull, named_when_full
 from lightning_modules.tracking.mlflow import describe_error
 from lightning_modules.tracking.store import StoreUnavailable
+from lightning_modules.training.progress import format_duration
 from sweeps.engine.bookkeeping import (
     end_drawn,
     finish_trial,
@@ -23,6 +24,7 @@ from sweeps.engine.bookkeeping import (
     update_cell,
 )
 from sweeps.engine.errors import NoRoom, PlanError, ResultError, StorageError, SweepAborted
+from sweeps.engine.failures import MOST_LOSSES, comes_again, passes, pause_after
 from sweeps.engine.prompts import queue_extensions
 from sweeps.engine.slots import Outcome
 
@@ -62,6 +64,9 @@ class Driver:
         self._drawn: set[Key] = set()  # What was drawn and is not to be measured here
         self._full = ""  # What a trial said of a full disk
         self._nothing_waits = False
+        self._waits: dict[Key, int] = {}  # How often a trial met trouble that passes
+        self._losses: dict[Key, int] = {}  # How often it was preempted or lost its node
+        self._later: list[tuple[float, Job]] = []  # When a trial begins again
         executor.report = self._report
         for job in plan.resumed:
             self.running[job.key] = job
@@ -72,10 +77,14 @@ class Driver:
         found the disk full and those beside it have ended, and lets signals through; no process is
         left behind."""
         try:
-            while self._begin_trials() or self.running:
+            while self._begin_trials() or self.running or self._later:
                 for job in list(self.running.values()):
                     self._check(job)
-                if self.running:
+                while self.executor.notes:
+                    self.display.line(self.executor.notes.pop(0))
+                if self.finishing():
+                    self._later.clear()  # The next start queues them
+                if self.running or self._later:
                     time.sleep(PAUSE)
         except BaseException:
             self._stop_all()
@@ -89,6 +98,10 @@ class Driver:
         """Begin trials where there is room; True if one was begun."""
         new: list[Job] = []
         began = False
+        for due in [entry for entry in self._later if entry[0] <= time.monotonic()]:
+            self._later.remove(due)
+            self._enqueue(due[1])
+            self._nothing_waits = False
         while len(self.running) < self.executor.at_once and not self.finishing():
             if (job := self._next_job()) is None:
                 break
@@ -168,21 +181,24 @@ class Driver:
             )
 
     def _fail(self, job: Job, reason: str) -> None:
+        if self._wait_for(job, reason):
+            return
         if reason.startswith(DiskFull.__name__):
             # Of no fault of its own: it waits for room, as all others do
             self._full = reason.partition(": ")[2]
             return_trial(self.plan, job, "KILLED", reason)
             self.display.drop(job, f"{job.name} stopped: {self._full}; no other is begun")
             return
-        return_trial(self.plan, job, "FAILED", reason)
+        final = comes_again(reason)
+        return_trial(self.plan, job, "FAILED", reason, final)
         tries = self._tries[job.key] = self._tries.get(job.key, 0) + 1
         self._reasons.append(reason)
         retries = self.plan.request.config.retries
-        line = (
-            f"{job.name} failed (try {tries} of {retries + 1}): {reason}; "
-            f"log: {job.folder / 'log.txt'}"
-        )
-        if tries <= retries:
+        how = f"try {tries} of {retries + 1}"
+        if final and retries:
+            how = "not tried again: it would fail in the same way"
+        line = f"{job.name} failed ({how}): {reason}; log: {job.folder / 'log.txt'}"
+        if tries <= retries and not final:
             self._enqueue(job)
             self.display.retry(job, line)
         else:
@@ -190,8 +206,27 @@ class Driver:
             update_cell(self.plan, job.cell.text)
             self.display.drop(job, line)
 
+    def _wait_for(self, job: Job, reason: str) -> bool:
+        """Trouble that passes is no try: its trial begins again after a while. False for other
+        trouble, and for what has not passed after long."""
+        if not passes(reason):
+            return False
+        count = self._waits[job.key] = self._waits.get(job.key, 0) + 1
+        if (pause := pause_after(count)) is None:
+            return False
+        return_trial(self.plan, job, "KILLED", reason)
+        self._later.append((time.monotonic() + pause, job))
+        when = format_duration(pause)
+        self.display.retry(job, f"{job.name} ended: {reason}; it begins again in {when}")
+        return True
+
     def _give_out_again(self, job: Job, reason: str) -> None:
-        """What was preempted has not failed: it is no try, and goes on from its checkpoint."""
+        """What was preempted, or lost its node, has not failed: it is no try, and goes on from its
+        checkpoint."""
+        count = self._losses[job.key] = self._losses.get(job.key, 0) + 1
+        if count > MOST_LOSSES:
+            self._fail(job, f"{reason}, for the {count}th time")
+            return
         return_trial(self.plan, job, "KILLED", reason)
         self._enqueue(job)
         self.display.retry(job, f"{job.name} {reason}; it goes on from its last checkpoint")

@@ -21,6 +21,7 @@ from reports.results import place_words
 from reports.statistics import mean_interval
 from sweeps.engine.mlflow_view import VIEW_TAG, page_links, view_tag
 from sweeps.engine.remeasure import ComparableValues
+from sweeps.engine.trials import read_losses
 from sweeps.sweep import Cell, level_text
 
 __all__ = ["MlflowMirror"]
@@ -230,6 +231,8 @@ class MlflowMirror:
             run_id = own[-1].info.run_id if own else None
             known = own[-1].data.metrics if own else {}
             seed_run = SeedRun(tracking, run_id, facts=result.get("versions", {}))
+            if run_id is None:
+                seed_run.log_series("train/loss", read_losses(folder))
             seed_run.log_metrics(
                 {key: value for key, value in result["metrics"].items() if known.get(key) != value}
             )

@@ -23,9 +23,8 @@ from lightning_modules.training.progress import format_duration
 from sweeps.engine.checks import FEWEST_SEEDS
 from sweeps.engine.errors import PlanError
 from sweeps.engine.proposals import make_pruner
-from sweeps.engine.search import read_losses
 from sweeps.engine.studies import find_study
-from sweeps.engine.trials import key_of
+from sweeps.engine.trials import key_of, read_losses
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

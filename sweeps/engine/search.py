@@ -14,20 +14,19 @@ import json
 import shlex
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from conf.describe import show_count
 from lightning_modules.tracking.store import public
-from lightning_modules.training.progress import LOSSES, PRUNE, read_step
+from lightning_modules.training.progress import PRUNE, read_step
 from sweeps.engine.checks import SEARCH
 from sweeps.engine.importance import measure_importance
 from sweeps.engine.plan import Job, Plan
 from sweeps.engine.proposals import Proposals
-from sweeps.engine.trials import RESULT, Key, key_of
+from sweeps.engine.trials import RESULT, Key, key_of, read_losses
 from sweeps.sweep import Cell
 
-__all__ = ["SearchPlan", "make_search_plan", "read_losses"]
+__all__ = ["SearchPlan", "make_search_plan"]
 
 OPEN, CLOSED = ("RUNNING",), ("COMPLETE", "PRUNED", "FAIL")
 
@@ -239,20 +238,16 @@ def _fixed_cells(plan: SearchPlan) -> list[Cell]:
 
 
 def _count_failures(plan: SearchPlan, key: Key) -> int:
-    """How often a trial has failed by itself since this process began."""
+    """How often a trial has failed by itself since this process began; what would fail again
+    counts as all its tries."""
+    retries = plan.request.config.retries
     return sum(
-        trial.user_attrs.get("status") == "FAILED"
+        retries + 1 if trial.user_attrs.get("final") else 1
         for trial in plan.queue.trials("FAIL")
-        if key_of(trial) == key and trial.number > plan._begun
+        if key_of(trial) == key
+        and trial.number > plan._begun
+        and trial.user_attrs.get("status") == "FAILED"
     )
-
-
-def read_losses(folder: Path) -> list[tuple[int, float]]:
-    """Steps and losses that a training has written so far: at the same steps in every training."""
-    path = folder / LOSSES
-    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
-    pairs = [line.split() for line in lines]
-    return [(int(pair[0]), float(pair[1])) for pair in pairs if len(pair) == 2]
 
 
 def _hide_password(word: str) -> str:

@@ -72,18 +72,21 @@ def run_sweep(
         check(request)
     check_places(request.config)  # First, since looking for GPUs takes seconds
     executor = make_executor(request.config, train, program)
-    found = request.check_records()
-    with abort_on_lost_storage(Path(request.config.output)):
-        plan = create_study(request, executor.resume)
+    try:
+        found = request.check_records()
+        with abort_on_lost_storage(Path(request.config.output)):
+            plan = create_study(request, executor.resume)
         plan.notes[:0] = found
         # There other trials wait for the same devices
         plan.holds = request.config.executor != "local"
-    try:
-        return act(plan, executor, signals)
-    except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
-        raise SweepAborted(str(error)) from error
+        try:
+            return act(plan, executor, signals)
+        except (conf.ConfigError, PlanError, LaunchError, StorageError) as error:
+            raise SweepAborted(str(error)) from error
+        finally:
+            plan.close()
     finally:
-        plan.close()
+        executor.close()
 
 
 def _run(plan: Plan, executor: Executor, signals: Signals) -> int:

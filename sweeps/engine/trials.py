@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.files import read_json, write_atomically
 from conf.prompts import Extent
+from lightning_modules.training.progress import LOSSES
 from sweeps.engine.errors import StorageError
 from sweeps.engine.locks import find_owner
 from sweeps.sweep import trial_folder
@@ -32,6 +33,7 @@ __all__ = [
     "read_facts",
     "read_identity",
     "read_journal",
+    "read_losses",
     "read_result_facts",
     "read_trials",
     "write_facts",
@@ -176,6 +178,14 @@ def read_trials(folder: Path, name: str, keys: Iterable[Key] = ()) -> list[Store
             facts = {"cell": cell, "seed": seed, **read_result_facts(result)}
             trials.append(StoredTrial(len(trials), State.COMPLETE, facts))
     return trials
+
+
+def read_losses(folder: Path) -> list[tuple[int, float]]:
+    """Steps and losses that a training has written so far: at the same steps in every training."""
+    path = folder / LOSSES
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    pairs = [line.split() for line in lines]
+    return [(int(pair[0]), float(pair[1])) for pair in pairs if len(pair) == 2]
 
 
 def read_result_facts(result: Mapping[str, Any], extends: int | None = None) -> dict[str, Any]:

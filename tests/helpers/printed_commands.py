@@ -54,7 +54,7 @@ def check_command(module: str, words: list[str]) -> None:
             assert all(word.startswith("output=") for word in words)
     elif module == "sweeps":
         settings = [word for word in words if "=" in word and not word.startswith("port=")]
-        known = {*settings, "all", "ui", "completion", *completion.SHELLS}
+        known = {*settings, "all", "sync", "ui", "completion", *completion.SHELLS}
         assert set(words) - known <= {"port=5001"}
         conf.load(settings)
     elif module == "reports":

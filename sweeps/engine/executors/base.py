@@ -25,6 +25,7 @@ class Executor(Protocol):
     leaves its result in its folder."""
 
     at_once: int
+    notes: list[str]  # Lines for the person who looks, not said yet
     # Told what a trial says of its progress where ``submit`` returns when it has ended
     report: Report
 

@@ -49,6 +49,7 @@ class RayExecutor:
                 'executor=ray needs Ray; to install it: pip install -e ".[ray]"'
             ) from None
         self._ray, self.settings, self.program = ray, config.ray, program
+        self.notes: list[str] = []
         self.report: Report = lambda job, text, share: None
         self._processes = split_devices(config.trainer.devices, config.ray.nodes, "ray.nodes")
         self._connect()

@@ -85,6 +85,7 @@ class SlurmExecutor:
             )
         self.settings, self.program = config.slurm, program
         self.at_once = count_jobs(config)
+        self.notes: list[str] = []
         self.report: Report = lambda job, text, share: None
         self._folder = slurm_folder(config)
         kind = submitit.SlurmExecutor if cluster == "slurm" else submitit.LocalExecutor
