@@ -220,6 +220,9 @@ class Evaluation:
     )
     # Prompts per split; null: all; 0 trains only
     prompts: int | None = embedded("data", number(40, minimum=0, maximum=MOST), elsewhere=None)
+    # Prompts of the embedded world in other words: the last object first, synonyms, an opening
+    # ("a photo of"), or all of these
+    wording: str = choice("own", "order", "synonyms", "opening", "all")
     # Images per prompt, each from different noise; null: as many as its benchmark publishes, or 1
     noise_seeds: int | None = embedded("data", number(1, minimum=1, maximum=10_000), elsewhere=None)
     # Sampler steps

@@ -20,6 +20,7 @@ from datamodules.shapes.dataset import write_dataset
 from datamodules.shapes.questions import ask_for
 from datamodules.shapes.reading import Reading, find_skills, named_things, read_prompt
 from datamodules.shapes.rendering import SIZE
+from datamodules.shapes.rewording import reword
 from datamodules.shapes.vocabulary import COLORS, PATTERNS, SHAPES, SIZES, forms
 
 if TYPE_CHECKING:
@@ -55,11 +56,19 @@ class ShapesDataset(PhrasedDataset):
 
     def objects_named(self, index: int) -> list[Phrase]:
         """What the image's caption names, without masks."""
-        text, nowhere = self.caption(index).text, torch.zeros(0, 0, dtype=torch.bool)
+        return self.objects_in(self.caption(index).text)
+
+    def objects_in(self, text: str) -> list[Phrase]:
+        """What a prompt names, without masks."""
+        nowhere = torch.zeros(0, 0, dtype=torch.bool)
         return [
             Phrase(text[said.start : said.end], said.start, said.end, nowhere)
             for said in read_prompt(text).mentions
         ]
+
+    def reword(self, index: int, wording: str) -> str:
+        """The caption in other words for the same (see `rewording`)."""
+        return reword(self.caption(index).text, wording)
 
     def read_prompt(self, index: int) -> Reading:
         """What the caption asks for."""

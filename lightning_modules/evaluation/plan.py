@@ -95,11 +95,14 @@ def plan(
             phrases = tuple(dataset.phrases(i)) if config.follow_masks else ()
             names = tuple(_name(dataset, i, phrase) for phrase in phrases)
             benchmark = getattr(record, "benchmark", None)
+            text = caption.text
+            if config.wording != "own":
+                text = dataset.reword(i, config.wording)
             prompt = Prompt(
                 split,
                 i,
                 record.id,
-                caption.text,
+                text,
                 target,
                 0,
                 phrases,
@@ -176,8 +179,12 @@ def find_objects(datamodule: Any, prompts: Sequence[Prompt]) -> list[list[Phrase
     for prompt in prompts:
         key = (prompt.split, prompt.index)
         if key not in objects:
-            named = getattr(datamodule.eval_sets[prompt.split], "objects_named", None)
-            objects[key] = named(prompt.index) if named else name_objects(prompt.text)
+            dataset = datamodule.eval_sets[prompt.split]
+            named = getattr(dataset, "objects_named", None)
+            found = named(prompt.index) if named else name_objects(prompt.text)
+            if any(prompt.text[one.start : one.end] != one.text for one in found):
+                found = dataset.objects_in(prompt.text)  # In other words
+            objects[key] = found
     return [objects[prompt.split, prompt.index] for prompt in prompts]
 
 

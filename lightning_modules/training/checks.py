@@ -159,6 +159,15 @@ def _check_evaluation(config: Run) -> None:
             f"evaluation.follow_masks with data={data}: only the embedded world is segmented; set "
             "it to false"
         )
+    if evaluation.wording != "own" and (
+        not _is_embedded(config) or data_kind(config) != "captions" or evaluation.follow_masks
+    ):
+        what = "follow_masks=true" if _is_embedded(config) else f"data={data}"
+        raise ValueError(
+            f"evaluation.wording={evaluation.wording} with {what}: only prompts of the embedded "
+            "world without masks are put in other words; set it to own, or give files of prompts "
+            "in your own wordings, which are a set each"
+        )
     _check_splits(evaluation.splits, data_kind(config) == "captions")
     limit, asked = config.data.eval_images, evaluation.prompts
     limited = data_kind(config) != "scene" or _is_embedded(config)

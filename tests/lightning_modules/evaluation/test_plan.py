@@ -14,7 +14,7 @@ from datamodules.prompts import PromptDataModule
 from datamodules.shapes.reading import named_things
 from datamodules.shapes.vocabulary import PATTERNS, SIZES
 from lightning_modules.backbone.backbone import Backbone
-from lightning_modules.evaluation.plan import find_cut, plan, real_images
+from lightning_modules.evaluation.plan import find_cut, find_objects, plan, real_images
 
 
 def test_every_prompt_has_noise_of_its_own_that_follows_from_seed_split_and_place(base: Run):
@@ -128,3 +128,24 @@ def test_prompts_that_are_longer_than_the_encoder_reads_are_found(
     assert find_cut(embedded, plan(datamodule, asked, 0)) == [texts[2]]
     whole, cut = (embedded.text.encode([text]).hidden for text in texts[1:])
     assert torch.equal(whole, cut), "the last word has no part in the image"
+
+
+def test_other_words_are_drawn_on_the_same_noise_for_the_same_wish(base: Run, tmp_path: Path):
+    config = replace(
+        base,
+        data=replace(base.data, eval_images=6),
+        evaluation=replace(base.evaluation, splits=["relation"], prompts=6),
+        output=str(tmp_path),
+    )
+    data = build_data(config, lambda text, share: None)
+    own = plan(data, config.evaluation, 0)
+    other = plan(data, replace(config.evaluation, wording="all"), 0)
+    assert [p.noise for p in own] == [p.noise for p in other]
+    assert [p.target for p in own] == [p.target for p in other]
+    assert [p.questions for p in own] == [p.questions for p in other]
+    assert all(p.text.startswith("a photo of ") for p in other)
+    for prompts in (own, other):
+        for prompt, objects in zip(prompts, find_objects(data, prompts), strict=True):
+            assert [prompt.text[one.start : one.end] for one in objects] == [
+                one.text for one in objects
+            ]

@@ -60,6 +60,19 @@ SUBJECTS = [
         ),
         (
             "maskattn",
+            {
+                **{"data.name": "coco", "data.root": "/x", "evaluation.vqa": "judge"},
+                **{"evaluation.detector": "none", "evaluation.extractor": "none"},
+            },
+            "evaluation.vqa=judge with data.name='coco': the judge knows only the embedded",
+        ),
+        (
+            "maskattn",
+            {"evaluation.wording": "order", "evaluation.follow_masks": True},
+            "evaluation.wording=order with follow_masks=true: only prompts of the embedded world",
+        ),
+        (
+            "maskattn",
             {"data.name": "coco", "evaluation.prompts": 0},
             "data.root=auto with data=coco",
         ),
