@@ -163,7 +163,9 @@ def main(
         # torchrun hands these on to the ranks
         os.environ.setdefault("PET_SIGNALS_TO_HANDLE", "SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1")
         os.environ[PARENT] = str(os.getpid())  # For ranks that begin when this process has ended
-        torchrun(["--standalone", f"--nproc-per-node={argv[1]}", *start, argv[2]])
+        # Else the environment says where the ranks of several nodes meet
+        alone = [] if "PET_NNODES" in os.environ else ["--standalone"]
+        torchrun([*alone, f"--nproc-per-node={argv[1]}", *start, argv[2]])
         return 0
     if train is None:
         from lightning_modules.training import run as training

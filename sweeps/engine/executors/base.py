@@ -21,13 +21,16 @@ Report = Callable[["Job", str, float], None]
 
 
 class Executor(Protocol):
-    """Runs at most ``at_once`` trials, each with its devices, and tells how they end. A trial
-    leaves its result in its folder."""
+    """Runs trials, each with its devices, and tells how they end. A trial leaves its result in its
+    folder."""
 
-    at_once: int
     notes: list[str]  # Lines for the person who looks, not said yet
     # Told what a trial says of its progress where ``submit`` returns when it has ended
     report: Report
+
+    @property
+    def at_once(self) -> int:
+        """How many trials there is room for."""
 
     def resume(self, job: Job) -> bool:
         """Whether a trial that another process submitted still runs, and is this one's now."""

@@ -8,6 +8,7 @@ settings, and a result that was made of other content is refused, as everywhere.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import tarfile
 from collections.abc import Sequence
@@ -71,7 +72,7 @@ class RayExecutor:
                 self.settings.address,
                 runtime_env=environment,
                 log_to_driver=False,
-                logging_level="ERROR",
+                logging_level=logging.ERROR,
                 include_dashboard=False if self.settings.address is None else None,
             )
         except (ConnectionError, ValueError, RuntimeError) as error:
