@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from reports import prose
 from reports.correcting import ERRORS
+from reports.evidence import SCHEME, BundleClient
 from reports.image_tables import keep_common_prompts
 from reports.measuring import REPLACING, Measuring, read_values, select_latest
 from reports.mistyped import nearest
@@ -53,19 +54,21 @@ PATIENCE = 10.0  # Seconds that a server has to answer
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client for a tracking URI.
+    """A client for a tracking URI, or for a folder (`reports.evidence`).
 
     Raises ReportError for an SQLite file that does not exist, since MLflow would create it, empty,
     and for an address that cannot be used (`find_trouble`): MLflow would keep asking for minutes.
     """
+    # A bar per file of a few kilobytes drowns the terminal
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if uri.startswith(SCHEME):
+        return BundleClient(Path(uri.removeprefix(SCHEME)))  # type: ignore[return-value]
     scheme, _, path = uri.partition(":///")
     if scheme == "sqlite" and not Path(path).is_file():
         cure = "run a sweep first, or say where it is with output=FOLDER or tracking_uri=URI"
         raise ReportError(f"no MLflow database at {path}: {cure}")
     if trouble := find_trouble(uri, patience=PATIENCE):
         raise ReportError(trouble)
-    # A bar per file of a few kilobytes drowns the terminal
-    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     from mlflow import MlflowClient
 
     return MlflowClient(tracking_uri=uri)

@@ -5,6 +5,7 @@
     python -m sweeps all                  # runs all of them, in a short form
     python -m sweeps ui                   # opens MLflow on the results
     python -m sweeps sync                 # fills MLflow with what it lost or missed
+    python -m sweeps bundle threshold     # one archive that proves a report; verify FILE checks it
     python -m sweeps --json               # the list as lines of JSON
     python -m sweeps completion bash      # the words of all commands, for a shell: bash, zsh, fish
     python -m sweeps.threshold            # runs one
@@ -25,6 +26,7 @@ from conf import load as conf
 from conf.describe import nearest, show_count
 from conf.pipes import ends_with_reader
 from conf.places import as_path
+from sweeps import completion
 from sweeps.command import show_version
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import StorageError
@@ -51,10 +53,13 @@ def main(argv: list[str]) -> int:
         from sweeps.engine.sync import main as sync
 
         return sync(argv[1:])
-    if argv and argv[0] == "completion":
-        from sweeps.completion import main as print_completion
+    if argv and argv[0] in ("bundle", "verify"):
+        from sweeps.engine import evidence
 
-        return print_completion(argv[1:])
+        command = evidence.main_bundle if argv[0] == "bundle" else evidence.main_verify
+        return command(argv[1:])
+    if argv and argv[0] == "completion":
+        return completion.main(argv[1:])
     if "--version" in argv:
         return show_version()
     if {"-h", "--help"} & set(argv):
@@ -71,7 +76,7 @@ def main(argv: list[str]) -> int:
                 cure = f"to run it: python -m {command}"
             else:
                 cure = "to run a sweep: python -m sweeps.<name> key=value …"
-                cure += nearest(word, [*names, "all", "sync", "ui", "completion"])
+                cure += nearest(word, [*names, *completion.COMMANDS])
             print(
                 "error: python -m sweeps only lists (output=FOLDER, --json), runs all (all), "
                 f"opens results (ui) and fills MLflow (sync), got {word!r}; {cure}",
