@@ -111,6 +111,9 @@ def build_content(
     several = not results.untouched and not results.within
     several = several or any(factor.key in METHOD_FACTORS for factor in results.factors)
     method = results.config.get("method", {}).get("name", "method")
+    # A factor that is no setting changes several at once, the method perhaps
+    bundles = any("." not in factor.key for factor in results.factors)
+    subject = "several methods" if several else "" if bundles else method
     size = " × ".join(
         [prose.count(len(results.cells), "cell"), prose.count(len(results.seeds), "seed")]
     )
@@ -119,7 +122,7 @@ def build_content(
     small = [conclusion.brackets, conclusive, explain_resolution(results, entries)]
     return typeset.page(
         results.sweep,
-        kicker=f"Ablation report · {'several methods' if several else method} · {size}",
+        kicker=" · ".join(filter(None, ["Ablation report", subject, size])),
         question=results.tags.get("question", ""),
         origin=results.tags.get("origin", ""),
         warning=_warn(results),

@@ -40,6 +40,7 @@ HEIGHT, LOW = 3.3, 2.2  # Inches, of the figure of one factor, and of a numeric 
 ROW, FRAME, PAGE = 0.2, 0.85, 8.4
 THICK = 2.6  # Points
 TITLE = 34  # Characters that fit over half a figure
+BESIDE_NAMES = 24  # Over a half that names of combinations have made narrower
 TURNED = 35  # Degrees of names that have no room
 
 
@@ -175,7 +176,7 @@ def _name_rows(
     metric = results.headline
     left.set(xlabel=metric.title + metric.in_parentheses, title="Mean of every combination")
     right.set_xlabel(title_difference(metric))
-    right.set_title("Paired difference from the control")
+    right.set_title(wrap("Paired difference from the control", BESIDE_NAMES))
     left.set_yticks(at, [e.cell.label for e in levels])
     left.set_ylim(len(levels) - 0.4, -0.6)
     left.set_ylabel(prose.title_factors(results))
