@@ -249,7 +249,7 @@ class Evaluation:
     extractor: str = embedded("data", place("judge", judge="judge"))
     # Their file (inception, vgg16), or the revision of a hub id
     extractor_weights: str = conditional(place(""), unless={"extractor": ("none",)})
-    # CLIP and BLIP models that compare images with prompts
+    # CLIP, SigLIP and BLIP models that compare images with prompts
     aligners: list[str] = places()
     # Answers questions about images: none, judge, or a vision–language model's hub id or folder
     vqa: str = place("none", judge="judge")

@@ -16,6 +16,7 @@ from datamodules.captioned import CaptionedDataModule, CaptionedDataset
 from datamodules.formats.coco_annotations import CocoReader
 from datamodules.formats.coco_layouts import OFFICIAL
 from datamodules.formats.masks import box_of, decode
+from datamodules.formats.reader import Reader
 from datamodules.phrases.link import Links
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def build(config: Run, emit: Emit) -> CocoDataModule:
 class CocoDataset(CaptionedDataset):
     """Samples of one split, in the ``layout`` that is found or forced (see `CaptionedDataset`)."""
 
-    reader = CocoReader
+    reader: type[Reader] = CocoReader
     _decoded: tuple[int, list[np.ndarray]] | None = None
 
     @property

@@ -91,7 +91,7 @@ def _find_named(root: Path, annotations: str) -> Found:
             raise DataError(f"data.annotations={annotations}: there is no {path}")
         return Found("lines", {ALL: (path,)}, (root,))
     before, _, behind = annotations.partition("{split}")
-    splits = {}
+    splits: dict[str, tuple[Path, ...]] = {}
     for path in sorted(root.glob(f"{before}*{behind}")):
         name = path.relative_to(root).as_posix()[len(before) :]
         splits[name.removesuffix(behind)] = (path,)

@@ -279,7 +279,8 @@ class ListedReader(Reader):
         files, objects = self._instances()
         images: dict[tuple[Any, str], Listed] = {}
         for place, content in self._rows(self.files):
-            key, thing = content.get("image_id"), content.get("ann_id")
+            key: Any = content.get("image_id")
+            thing = content.get("ann_id")
             split = str(content.get("split") or "")
             sentences = content.get("sentences") or ()
             said = [

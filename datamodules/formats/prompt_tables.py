@@ -217,7 +217,8 @@ def _tifa(rows: Sequence[Row], file: RowFile) -> Found:
             continue
         name, place, members = found
         questions: list[Question] = []
-        text, tags = "", {}
+        text = ""
+        tags: dict[str, Any] = {}
         for row in members:
             content = row.content
             assert isinstance(content, dict)
@@ -313,13 +314,14 @@ def _number(value: Any) -> int | None:
 def _oneig(rows: Sequence[Row], file: RowFile) -> Found:
     """OneIG's table; the questions of three of its categories lie in files of their own."""
     known: dict[str, dict[str, Any]] = {}
+    first = next((row.content for row in rows if isinstance(row.content, dict)), {})
     for place, record in _each(_table)(rows, file):
         if isinstance(record, BadLine):
             yield place, record
             continue
         key, category = str(record.tags.get("id", "")), record.category
         if category not in known:
-            known[category] = _question_file(file, category, "prompt_cn" in rows[0].content)
+            known[category] = _question_file(file, category, "prompt_cn" in first)
         record = replace(record, name=f"{category}/{key}" if key else "")
         try:
             questions = _listed(known[category].get(key))

@@ -145,7 +145,8 @@ def _read_tar(path: Path) -> Iterator[tuple[dict[str, Any], bytes]]:
     other."""
     try:
         with tarfile.open(path) as shard:
-            key, parts = "", {}
+            key = ""
+            parts: dict[str, bytes] = {}
             for member in shard:
                 if not member.isfile():
                     continue

@@ -22,7 +22,7 @@ def ask_for(reading: Reading) -> tuple[Question, ...]:
     place = {thing: i for i, thing in enumerate(wanted)}
     for mention in reading.mentions:
         thing, count = _thing(mention), mention.number or 2
-        needs = (place[thing],)
+        needs: tuple[int, ...] = (place[thing],)
         for word, skill in ((mention.size, "size"), (mention.pattern, "pattern")):
             if word:
                 questions.append(yes_no(_is_there(f"{word} {thing}", count), skill, needs))

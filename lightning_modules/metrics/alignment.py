@@ -1,12 +1,12 @@
-"""How well images agree with their prompts, by CLIP and BLIP: pure functions, scores over them, and
-one scorer for all.
+"""How well images agree with their prompts, by CLIP, SigLIP and BLIP: pure functions, scores
+over them, and one scorer for all.
 
 A score is called as ``score(images, prompts) -> float32 [N]`` (uint8 [N, 3, H, W] and N prompts)
 and says in ``name`` and ``facts`` which model, scale and templates its number has: "CLIP score"
 alone names at least three different ones.
 
-* `Similarity`: image against prompt. With CLIP the CLIP score, with BLIP its contrastive cosine
-  (ITC).
+* `Similarity`: image against prompt. With CLIP the CLIP score, with SigLIP the same cosine of its
+  space, with BLIP its contrastive cosine (ITC).
 * `WeakestPart`: the smallest of the similarities with the prompt's halves (Attend-and-Excite,
   arXiv:2301.13826, section 5).
 * `CaptionSimilarity`: a caption that BLIP writes for the image against the prompt, both as texts,
@@ -408,7 +408,7 @@ def undefined(prompts: Sequence[Prompt], evaluation: Evaluation) -> dict[str, st
     """Value -> why no prompt gives it."""
     if any(split_prompt(prompt.text) for prompt in prompts):
         return {}
-    weakest = ("clip_score_weakest_part", "blip_itc_weakest_part")
+    weakest = (f"{score}_weakest_part" for score in ("clip_score", "siglip_score", "blip_itc"))
     return dict.fromkeys(weakest, 'no prompt has parts (joined by "and" or "with")')
 
 

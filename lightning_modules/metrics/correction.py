@@ -105,6 +105,8 @@ class CorrectedScorer:
 
     def __init__(self, scorer: Scorer, errors: dict[str, ErrorRates]) -> None:
         self.scorer, self.errors = scorer, errors
+        self.facts: dict[str, dict[str, Any]] = {}
+        self.columns: Columns = {}
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
         """As `Scorer`."""
@@ -113,19 +115,12 @@ class CorrectedScorer:
     def finish(self) -> dict[str, float]:
         """As `Scorer`."""
         numbers = self.scorer.finish()
+        self.facts, self.columns = self.scorer.facts, getattr(self.scorer, "columns", {})
         for key, facts in self.facts.items():
             for name, errors in self.errors.items():
                 if key == name or key.startswith(f"{name}_"):
                     facts["errors"] = {kind: list(of) for kind, of in errors._asdict().items()}
         return numbers
-
-    @property
-    def facts(self) -> dict[str, dict[str, Any]]:
-        return self.scorer.facts
-
-    @property
-    def columns(self) -> Columns:
-        return getattr(self.scorer, "columns", {})
 
 
 def read_rates(path: Path, measured: Sequence[str] = CORRECTED) -> dict[str, ErrorRates]:
@@ -155,7 +150,8 @@ def read_rates(path: Path, measured: Sequence[str] = CORRECTED) -> dict[str, Err
 
 
 def _check_rates(path: Path, given: Any) -> ErrorRates:
-    pairs = [given.get(key) for key in ErrorRates._fields] if isinstance(given, dict) else []
+    fields = ErrorRates._fields
+    pairs: list[Any] = [given.get(key) for key in fields] if isinstance(given, dict) else []
     good = len(pairs) == 2 and all(
         isinstance(pair, list) and len(pair) == 2 and all(type(one) is int for one in pair)
         for pair in pairs

@@ -100,7 +100,7 @@ def build_scorers(context: ScoringContext) -> dict[str, list[Scorer]]:
     had.
     """
     measured = measured_metrics(context.evaluation)
-    scorers = {
+    scorers: dict[str, list[Scorer]] = {
         name: import_module(f"lightning_modules.metrics.{name}").build(context)
         for name, metric in measured.items()
         if metric.scores_images

@@ -1,5 +1,5 @@
-"""Vision-language models as plain objects: CLIP and BLIP put images and texts into one space, BLIP
-also matches them and writes captions.
+"""Vision-language models as plain objects: CLIP, SigLIP and BLIP put images and texts into one
+space, BLIP also matches them and writes captions.
 
 They are loaded by hub id or local folder (safetensors only), are frozen, compute in float32
 under any autocast, and are no modules: a metric or a method that holds one has none of its
@@ -25,7 +25,7 @@ from lightning_modules.metrics.registry import check_images
 
 WHAT = "vision-language model"
 EXPECTED = (
-    "a local folder, or a hub id, of CLIP or BLIP with safetensors weights, tokenizer and "
+    "a local folder, or a hub id, of CLIP, SigLIP or BLIP with safetensors weights, tokenizer and "
     "preprocessor_config.json"
 )
 
@@ -33,7 +33,7 @@ EXPECTED = (
 class Embedder(Protocol):
     """A model with one space for images and texts."""
 
-    score: str  # What the cosine of the two is called: "clip_score" or "blip_itc"
+    score: str  # What the cosine of the two is called: "clip_score", "siglip_score" or "blip_itc"
     label: str
     facts: dict[str, Any]
 
@@ -271,6 +271,39 @@ class Clip(Loaded):
             ]
 
 
+class Siglip(Loaded):
+    """SigLIP and SigLIP 2 of fixed size: every text is padded to the model's length, as in its
+    training, and read at the last place."""
+
+    architecture = "SiglipModel"
+    score = "siglip_score"
+
+    @torch.no_grad()
+    def images(self, images: Tensor) -> Tensor:
+        """As `Embedder`."""
+        check_images(images)
+        with torch.autocast(self.device.type, enabled=False):
+            parts = [
+                self.model.get_image_features(pixel_values=pixels).pooler_output
+                for pixels in self._vision(images)
+            ]
+            return _unit(parts, self.model.config.vision_config.hidden_size)
+
+    @torch.no_grad()
+    def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
+        """As `Embedder`."""
+        tokens = self._text_parts(texts)
+        pad = self.tokenizer.pad_token_id
+        with torch.autocast(self.device.type, enabled=False):
+            parts = []
+            for some in tokens:
+                ids = F.pad(some.ids, (0, self.context - some.ids.shape[1]), value=pad)
+                found = self.model.get_text_features(input_ids=ids.to(self.device))
+                parts.append(found.pooler_output)
+            width = self.model.config.vision_config.hidden_size
+            return _unit(parts, width), [cut for some in tokens for cut in some.cut]
+
+
 class BlipMatcher(Loaded):
     """BLIP fine-tuned for retrieval, such as Salesforce/blip-itm-base-coco: one space for both
     (ITC), and a head that sees both (ITM).
@@ -388,11 +421,11 @@ class BlipCaptioner(Loaded):
 
 
 KINDS: dict[str, type[Loaded]] = {
-    kind.architecture: kind for kind in (Clip, BlipMatcher, BlipCaptioner)
+    kind.architecture: kind for kind in (Clip, Siglip, BlipMatcher, BlipCaptioner)
 }
 
 
-Aligner = Clip | BlipMatcher | BlipCaptioner
+Aligner = Clip | Siglip | BlipMatcher | BlipCaptioner
 
 
 def load_aligner(

@@ -88,6 +88,24 @@ def make_clip(
     return folder
 
 
+def make_siglip(folder: Path, seed: int = 0) -> Path:
+    tokenizer = build_tokenizer(folder, length=CONTEXT)
+    text = t.SiglipTextConfig(
+        max_position_embeddings=CONTEXT,
+        vocab_size=len(tokenizer),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        **SMALL,
+    )
+    vision = t.SiglipVisionConfig(image_size=32, patch_size=8, **SMALL)
+    config = t.SiglipConfig(text_config=text.to_dict(), vision_config=vision.to_dict())
+    _save(t.SiglipModel(config), folder, seed, torch.float32)
+    tokenizer.save_pretrained(folder)
+    t.SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
 def make_blip(folder: Path, kind: str, dtype: torch.dtype = torch.float32, seed: int = 0) -> Path:
     """``kind``: the class of transformers."""
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[DEC]", "[ENC]"]

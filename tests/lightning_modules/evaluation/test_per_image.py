@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.vision_language_models import make_blip, make_clip
+from helpers.vision_language_models import make_blip, make_clip, make_siglip
 from torch import Tensor
 
 from conf import spec
@@ -167,6 +167,7 @@ def aligned(tmp_path_factory: pytest.TempPathFactory) -> Measured:
     folder = tmp_path_factory.mktemp("aligned")
     models = [
         make_clip(folder / "clip", seed=1),
+        make_siglip(folder / "siglip", seed=2),
         make_blip(folder / "matcher", "BlipForImageTextRetrieval"),
         make_blip(folder / "captioner", "BlipForConditionalGeneration"),
     ]

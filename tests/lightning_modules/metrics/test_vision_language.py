@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import transformers as t
-from helpers.vision_language_models import CONTEXT, MEAN, SD, make_blip, make_clip
+from helpers.vision_language_models import CONTEXT, MEAN, SD, make_blip, make_clip, make_siglip
 from PIL import Image
 from torch import Tensor
 
@@ -17,6 +17,7 @@ from lightning_modules.metrics.vision_language import (
     BlipMatcher,
     Clip,
     Preprocessing,
+    Siglip,
     load_aligner,
 )
 
@@ -120,6 +121,27 @@ def test_clip_vectors_equal_the_models_own(published: bool, tmp_path: Path):
                 vector, unit(model.get_text_features(ids).pooler_output)[0], atol=1e-5
             )
     assert clip.images(images[:0]).shape == (0, 8) and clip.texts([])[0].shape == (0, 8)
+
+
+def test_siglip_vectors_equal_the_models_own(tmp_path: Path):
+    folder = make_siglip(tmp_path / "siglip")
+    siglip = load_aligner(str(folder), batch=2)
+    assert isinstance(siglip, Siglip) and siglip.score == "siglip_score"
+    model = t.SiglipModel.from_pretrained(folder).eval()
+    images = pictures()
+    pixels = t.SiglipImageProcessorPil.from_pretrained(folder)(list(images), return_tensors="pt")
+    vectors, cut = siglip.texts(TEXTS)
+    assert cut == [False] * 3
+    with torch.no_grad():
+        own = model.get_image_features(pixels["pixel_values"].float()).pooler_output
+        assert torch.allclose(siglip.images(images), unit(own), atol=1e-5)
+        for text, vector in zip(TEXTS, vectors, strict=True):
+            ids = siglip.tokenizer(text, padding="max_length", max_length=12, return_tensors="pt")[
+                "input_ids"
+            ]
+            own = model.get_text_features(ids).pooler_output
+            assert torch.allclose(vector, unit(own)[0], atol=1e-5)
+    assert siglip.images(images[:0]).shape[0] == 0 and siglip.texts([])[0].shape[0] == 0
 
 
 def unit(x: Tensor) -> Tensor:
@@ -240,7 +262,8 @@ def test_what_cannot_be_loaded_is_said_in_one_line(folders: dict[str, Path], tmp
         json.dumps({"model_type": "vit", "architectures": ["ViTModel"]})
     )
     with pytest.raises(
-        ValueError, match=("is a ViTModel: expected one of CLIPModel, BlipForImageTextRetrieval")
+        ValueError,
+        match="is a ViTModel: expected one of CLIPModel, SiglipModel, BlipForImageTextRetrieval",
     ):
         load_aligner(str(tmp_path))
 
