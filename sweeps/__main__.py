@@ -6,6 +6,7 @@
     python -m sweeps ui                   # opens MLflow on the results
     python -m sweeps sync                 # fills MLflow with what it lost or missed
     python -m sweeps bundle threshold     # one archive that proves a report; verify FILE checks it
+    python -m sweeps prune --older 30d --keep-cited    # room: old images, adapters and caches
     python -m sweeps --json               # the list as lines of JSON
     python -m sweeps completion bash      # the words of all commands, for a shell: bash, zsh, fish
     python -m sweeps.threshold            # runs one
@@ -58,6 +59,10 @@ def main(argv: list[str]) -> int:
 
         command = evidence.main_bundle if argv[0] == "bundle" else evidence.main_verify
         return command(argv[1:])
+    if argv and argv[0] == "prune":
+        from sweeps.engine.prune import main as prune
+
+        return prune(argv[1:])
     if argv and argv[0] == "completion":
         return completion.main(argv[1:])
     if "--version" in argv:

@@ -19,7 +19,7 @@ from sweeps.engine.catalogue import discover
 
 __all__ = ["SHELLS", "main"]
 
-COMMANDS = ("all", "bundle", "completion", "sync", "ui", "verify")
+COMMANDS = ("all", "bundle", "completion", "prune", "sync", "ui", "verify")
 BASH = """\
 _sweeps_words() {
   # The whole word before the cursor: bash itself splits it at =

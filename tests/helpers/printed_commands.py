@@ -15,6 +15,7 @@ from reports import __main__ as reports
 from reports.user_study import __main__ as user_study
 from sweeps import completion
 from sweeps.command import FLAGS
+from sweeps.engine import prune
 from sweeps.engine.catalogue import discover
 from sweeps.engine.errors import Declined
 from sweeps.engine.resolve import resolve
@@ -54,7 +55,11 @@ def check_command(module: str, words: list[str]) -> None:
             assert all(word.startswith("output=") for word in words)
     elif module == "sweeps":
         if words[:1] in (["bundle"], ["verify"]):
+            # Names of files and studies
             assert len([word for word in words if "=" not in word]) <= 2
+            return
+        if words[:1] == ["prune"]:
+            prune._read_words(words[1:])
             return
         settings = [word for word in words if "=" in word and not word.startswith("port=")]
         known = {*settings, "all", "sync", "ui", "completion", *completion.SHELLS}
