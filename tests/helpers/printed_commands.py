@@ -59,7 +59,8 @@ def check_command(module: str, words: list[str]) -> None:
             assert len([word for word in words if "=" not in word]) <= 2
             return
         if words[:1] == ["prune"]:
-            prune._read_words(words[1:])
+            if words[1:]:
+                prune._read_words(words[1:])
             return
         settings = [word for word in words if "=" in word and not word.startswith("port=")]
         known = {*settings, "all", "sync", "ui", "completion", *completion.SHELLS}
