@@ -16,9 +16,14 @@ if TYPE_CHECKING:
 
 __all__ = ["accelerate", "compile_blocks", "find_slow_format"]
 
-# Of UNets and of PixArt; SDXL has 70 of two widths. Residual blocks hardly share a shape, so that
-# compiling them would take minutes more.
-BLOCK = "BasicTransformerBlock"
+# Of UNets and of transformers; SDXL has 70 of two widths. Residual blocks hardly share a shape, so
+# that compiling them would take minutes more.
+BLOCKS = (
+    "BasicTransformerBlock",
+    "JointTransformerBlock",  # SD3
+    "FluxTransformerBlock",
+    "FluxSingleTransformerBlock",
+)
 NARROW = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
@@ -44,8 +49,8 @@ def accelerate(backbone: Backbone, settings: schema.Backbone) -> None:
 
 
 def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
-    """Compiles each transformer block of a UNet, or of PixArt, when it first runs; ``backend`` is
-    torch.compile's.
+    """Compiles each transformer block of a UNet or of a transformer when it first runs; ``backend``
+    is torch.compile's.
 
     Blocks one by one, not the model as a whole: those of one shape share their code, which takes a
     fraction of the time, and what happens around them (`attention.hooks`, gradient checkpointing,
@@ -56,7 +61,7 @@ def compile_blocks(model: nn.Module, backend: str = "inductor") -> None:
 
     dynamo.cache_size_limit = max(VARIANTS, dynamo.cache_size_limit)
     for module in model.modules():
-        if type(module).__name__ == BLOCK:
+        if type(module).__name__ in BLOCKS:
             module.compile(backend=backend)
 
 

@@ -182,7 +182,8 @@ class TextEncoders:
     def indices_up_to(self, indices: Sequence[int]) -> list[int]:
         """All tokens of each stretch from its first, BOS left out, up to the last of ``indices``
         there; the first token where there is none."""
-        found, start = [], 0
+        found: list[int] = []
+        start = 0
         for which, *_ in self._stretches:
             end = start + self.family.token_lengths[which]
             first = start + (self.tokenizers[which].bos_token_id is not None)

@@ -74,7 +74,9 @@ def _attend_to_itself(layer: Any, args: tuple, kwargs: dict, output: Tensor) -> 
     return layer.to_out[1](projected)
 
 
-def _leave_out(block: Any, args: tuple, kwargs: dict, output: Tensor) -> Tensor:
+def _leave_out(block: Any, args: tuple, kwargs: dict, output: Any) -> Any:
+    if isinstance(output, tuple):  # Of joint attention, which gives text and image
+        return kwargs["encoder_hidden_states"], _given(args, kwargs)
     return _given(args, kwargs)
 
 

@@ -463,7 +463,7 @@ def _loads_adapters(model: nn.Module) -> bool:
 def _describe_lora(models: dict[str, TrainedWeights]) -> dict[str, str]:
     """Rank and alpha as diffusers reads them from the file's head; without it takes alpha = rank,
     which other readers may not."""
-    settings = {}
+    settings: dict[str, Any] = {}
     for name, weights in models.items():
         config = low_rank_config(weights.low_rank_paths, weights.rank).to_dict()
         known = {key: config[key] for key in ("r", "lora_alpha")}

@@ -19,7 +19,7 @@ from lightning_modules.attention.capture import Capture
 from lightning_modules.attention.early_exit import stop_after
 from lightning_modules.attention.gates import Gates
 from lightning_modules.attention.mask_tokens import ExtraTokens
-from lightning_modules.backbone.acceleration import BLOCK, compile_blocks
+from lightning_modules.backbone.acceleration import BLOCKS, compile_blocks
 
 # Tracing takes seconds a model
 pytestmark = [
@@ -35,7 +35,7 @@ def compiled(any_unet: Any) -> Iterator[Any]:
     torch._dynamo.reset()
     model = deepcopy(any_unet)
     compile_blocks(model, backend="eager")
-    blocks = [module for module in model.modules() if type(module).__name__ == BLOCK]
+    blocks = [module for module in model.modules() if type(module).__name__ in BLOCKS]
     assert blocks and all(block._compiled_call_impl is not None for block in blocks)
     yield model
     torch._dynamo.reset()

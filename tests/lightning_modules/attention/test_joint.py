@@ -3,6 +3,7 @@ the softmax over image and text, and carry its gradient."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from lightning_modules.attention.hooks import GateHook
 from lightning_modules.attention.joint import RELATIONS, RelationCapture
 from lightning_modules.attention.mask_tokens import ExtraTokens
 from lightning_modules.attention.sites import Site
+from lightning_modules.backbone.acceleration import BLOCKS, compile_blocks
 
 TOKENS, SIDE = 7, 4  # Text, and patches along one side
 WORDS = [[[1], [2, 3]], [[4]]]
@@ -342,6 +344,30 @@ def test_sums_of_the_softmax_give_the_same_maps(model: Any, monkeypatch: pytest.
     for other, own in ((sliced, again), (whole, exact)):
         assert torch.allclose(other, found, rtol=1e-4, atol=1e-7)
         assert torch.allclose(own, maps, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
+def test_compiled_blocks_do_what_they_do_uncompiled(model: Any):
+    """Traced, and run as they are: equal to the bit."""
+    torch._dynamo.reset()
+    compiled = deepcopy(model)
+    compile_blocks(compiled, backend="eager")
+    blocks = [m for m in compiled.modules() if type(m).__name__ in BLOCKS]
+    assert len(blocks) == len(joint_sites(model))
+    gate = torch.ones(TOKENS)
+    gate[2] = 0
+    outcomes = []
+    for one in (model, compiled):
+        given, at = inputs(one), joint_sites(one)
+        with torch.no_grad():
+            stock = one(**given).sample
+            with Closing(at, gate).attached(one), Capture(at, WORDS).attached(one) as capture:
+                gated = one(**given).sample
+            after = one(**given).sample
+        outcomes.append([stock, gated, after, *capture.maps.by_site.values()])
+        assert torch.equal(stock, after) and not torch.equal(stock, gated)
+    assert all(map(torch.equal, *outcomes))
+    torch._dynamo.reset()
 
 
 # --- what cannot be -------------------------------------------------------------------------------

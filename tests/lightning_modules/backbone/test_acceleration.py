@@ -10,7 +10,7 @@ import torch
 
 from conf import schema
 from lightning_modules.backbone import acceleration
-from lightning_modules.backbone.acceleration import BLOCK, accelerate, find_slow_format
+from lightning_modules.backbone.acceleration import BLOCKS, accelerate, find_slow_format
 from lightning_modules.backbone.sampling import sample
 
 
@@ -43,7 +43,7 @@ def test_compile_is_for_the_transformer_blocks_alone(embedded: Any):
         for module in embedded.denoiser.modules()
         if module._compiled_call_impl is not None
     ]
-    assert set(compiled) == {BLOCK}
+    assert set(compiled) == {BLOCKS[0]}
     assert all(module._compiled_call_impl is None for module in embedded.vae.modules())
 
 

@@ -15,6 +15,7 @@ from lightning_modules.attention.token_positions import CutOffError
 from lightning_modules.attention.token_types import BOS, EOS, PADDING, WORD
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample
+from lightning_modules.backbone.weakened import weakened
 from losses.denoising import denoising_loss
 
 SD3 = ("sd3", "sd35_medium")
@@ -141,6 +142,19 @@ def test_guidance_is_told_to_dev_alone(named: Any):
     assert backbone.family.is_guided(4.0) == (name in SD3)
     low, high = (sample(backbone, ["a ring"], [1], 2, scale, 64).float() for scale in (1.0, 9.0))
     assert torch.equal(low, high) == (name == "flux_schnell")
+
+
+def test_layers_are_left_out_as_skip_layer_guidance_does(tmp_path: Path):
+    """Beside the stock pipeline's own, which passes over whole blocks."""
+    backbone = Backbone(build_joint_pipeline("sd35_medium", tmp_path), "sd35")
+    text, latents = backbone.text.encode(PROMPTS), draw(1, 2, 4, 8, 8)
+    timesteps = torch.tensor([900.0, 20.0])
+    expected = backbone.denoiser(
+        latents, text.hidden, text.pooled, timesteps, skip_layers=[1]
+    ).sample
+    with torch.no_grad(), weakened(backbone.denoiser, "slg", (8, 8)):
+        found = backbone.predict(latents, timesteps, text, 64)
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_sizes_are_checked(named: Any):
