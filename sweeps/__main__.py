@@ -75,10 +75,8 @@ def main(argv: list[str]) -> int:
         if word != "--json" and not word.startswith("output="):
             names = [sweep.name for sweep in discover()]
             if word in names:
-                command = shlex.join(
-                    [f"sweeps.{word}", *(other for other in argv if other != word)]
-                )
-                cure = f"to run it: python -m {command}"
+                line = shlex.join([f"sweeps.{word}", *(other for other in argv if other != word)])
+                cure = f"to run it: python -m {line}"
             else:
                 cure = "to run a sweep: python -m sweeps.<name> key=value …"
                 cure += nearest(word, [*names, *completion.COMMANDS])

@@ -294,7 +294,14 @@ class ListedReader(Reader):
                 yield place, BadLine(f"{lacks} missing", detail)
                 continue
             listed = images.setdefault(
-                (key, split), Listed(files[key], [], place, key=key, split=split)
+                (key, split),
+                Listed(
+                    files[key],
+                    [],
+                    place,
+                    key=key if isinstance(key, int) else str(key),
+                    split=split,
+                ),
             )
             label, segmentation, box = objects[thing]
             listed.regions.append(Region(label, segmentation, box))

@@ -37,7 +37,8 @@ class Scorer(Protocol):
 
     A metric that each image has a value of has a column of its name (see `conf.spec.Metric`)."""
 
-    facts: dict[str, dict[str, Any]]
+    @property
+    def facts(self) -> dict[str, dict[str, Any]]: ...
 
     def add(self, prompts: Sequence[Prompt], images: Tensor, names: Sequence[str]) -> Columns:
         """``images`` are uint8 [n, 3, H, W], ``names`` those of their files, one for each of the

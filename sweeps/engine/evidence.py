@@ -131,7 +131,9 @@ def write_bundle(output: Path, name: str, uri: str, place: Path) -> dict[str, An
     if lacking := [file for file in FILES if not (folder / file).is_file()]:
         raise EvidenceError(f"{folder} has no {lacking[0]}: run the sweep to its end first")
     experiment = read_experiment(connect(uri), name)
-    members = {f"report/{path}": folder / path for path in _list_files(folder, [*FILES, "figures"])}
+    members: dict[str, str | Path] = {
+        f"report/{path}": folder / path for path in _list_files(folder, [*FILES, "figures"])
+    }
     results: list[dict[str, Any]] = []
     images: dict[str, str] = {}
     cells = {run["run_id"]: run["tags"].get("cell", run["run_name"]) for run in experiment["runs"]}
@@ -154,15 +156,16 @@ def write_bundle(output: Path, name: str, uri: str, place: Path) -> dict[str, An
         IMAGES: "".join(f"{digest}  {path}\n" for path, digest in sorted(images.items())),
     }
     manifest = _describe(name, experiment, results, len(images))
+    sources: dict[str, str | Path] = dict(sorted((members | texts).items()))
     manifest["files"] = {
         member: {"sha256": _hash(_read(source)), "bytes": _size(source)}
-        for member, source in sorted({**members, **texts}.items())
+        for member, source in sources.items()
     }
 
     def write(draft: Path) -> None:
         with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
             _add(archive, MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False))
-            for member, source in sorted({**members, **texts}.items()):
+            for member, source in sources.items():
                 _add(archive, member, source)
 
     place.parent.mkdir(parents=True, exist_ok=True)
