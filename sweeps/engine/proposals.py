@@ -24,6 +24,7 @@ __all__ = ["Proposals", "make_pruner", "make_sampler"]
 STARTUP = 4  # Candidates that train to the end before any is compared with them
 TRIES = 10  # To propose a cell that is not there yet
 RANDOM_TRIES = 50  # More of them, at random, where the sampler insists on what is there
+PROPOSED, CONTROL = "proposed", "baseline"  # Facts: levels of the candidates, the control is told
 REFUSALS = 100  # Proposals in a row that the settings refuse
 
 
@@ -71,6 +72,23 @@ class Proposals:
         self.study.pruner = make_pruner(self.config.prune)
         self.space = SearchSpace(request)
         self.scales = {f.key: self._scale(f) for f in self.sweep.factors if f.numeric}
+        self._restore()
+
+    def _restore(self) -> None:
+        """Proposes again what a journal that was lost had; results follow from the folders."""
+        if self.queue.trials() or not (proposed := self.queue.facts.get(PROPOSED)):
+            return
+        self.queue.remember(CONTROL, False)
+        factors = {factor.key: factor for factor in self.sweep.factors}
+        for known in proposed:
+            self.study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.RUNNING,
+                    params=known["params"],
+                    distributions={k: self._distribution(factors[k]) for k in known["params"]},
+                    user_attrs={"values": known["values"]},
+                )
+            )
 
     @property
     def study(self) -> optuna.Study:
@@ -115,6 +133,8 @@ class Proposals:
                 refused.add(cell.text)
                 trial.set_user_attr("refused", {"cell": cell.text, "reason": reason})
             else:
+                new = {"values": values, "params": trial.params}
+                self.queue.remember(PROPOSED, [*self.queue.facts.get(PROPOSED, []), new])
                 trial.set_user_attr("values", values)
                 return True
             self.end(trial, "FAIL")
@@ -215,7 +235,7 @@ class Proposals:
                 intermediate_values=by_seed,
             )
             self.study.add_trial(trial)
-        self.queue.remember("baseline", True)
+        self.queue.remember(CONTROL, True)
 
     def _searched_in(self, cell: Cell) -> list[Factor]:
         """The factors that are not left out in a cell."""
@@ -230,4 +250,4 @@ class Proposals:
     @property
     def knows_control(self) -> bool:
         """Whether ``add_control`` was called, by any process."""
-        return "baseline" in self.queue.facts
+        return bool(self.queue.facts.get(CONTROL))

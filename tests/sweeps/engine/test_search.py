@@ -217,3 +217,19 @@ def test_the_command_that_confirms_holds_no_password() -> None:
     url = "tracking_uri=postgresql://me:secret@host/db"
     assert _hide_password(url) == "tracking_uri=postgresql://host/db"
     assert _hide_password("seeds=2") == "seeds=2"
+
+
+def test_a_search_whose_journal_was_lost_knows_its_candidates(
+    sweep: Command, trainer: Any, output: Path
+) -> None:
+    assert sweep(*RANDOM) == 0
+    before = candidates(output)
+    ran = len(trainer.ran)
+    (output / NAME / "study.journal").unlink()
+    assert sweep(*RANDOM) == 0 and len(trainer.ran) == ran
+    after = candidates(output)
+    key = "method.gate.threshold"
+    assert {(t.params[key], t.value, t.state) for t in after} == {
+        (t.params[key], t.value, t.state) for t in before
+    }
+    assert sweep(*RANDOM, "candidates=4") == 0 and len(trainer.ran) == ran + 1
