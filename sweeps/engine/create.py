@@ -6,9 +6,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
+import sqlite3
+import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,8 @@ from sweeps.engine.trials import read_identity
 from sweeps.engine.until import add_looks, look_tags, make_until_plan
 from sweeps.sweep import Cell, level_text
 
+OLDER = "out-of-date database schema"  # What MLflow says of tables of another version
+
 __all__ = ["create_study", "forget_passwords"]
 
 
@@ -54,6 +59,8 @@ def create_study(request: Request, resume: Callable[[Job], bool] = lambda job: F
     with _planning_lock(output):
         if config.tracking_uri is None:
             _create_database(output / "mlflow.db")
+            if _is_of_another_version(path := output / "mlflow.db"):
+                notes.append(_upgrade_database(uri, path))
         _touch_store(uri)
         for key in request.keys:
             request.contents(key)  # As they are now: what changes later is noticed
@@ -139,7 +146,42 @@ def _touch_store(uri: str) -> None:
         raise
     except Exception as error:  # Of MLflow, or of whatever keeps its data
         reason = describe_error(error)
+        if OLDER in reason:
+            reason = (
+                f"it is of another version; keep a copy, then say mlflow db upgrade {public(uri)}"
+            )
         raise PlanError(f"MLflow cannot use tracking_uri={public(uri)}: {reason}") from error
+
+
+def _is_of_another_version(path: Path) -> bool:
+    """Whether a database has the tables of another MLflow, which would change them without a word
+    where it can."""
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as database:
+            (found,) = database.execute("select version_num from alembic_version").fetchone()
+    except (sqlite3.Error, TypeError):  # Empty, or no database: MLflow has words for that
+        return False
+    from mlflow.store.db import utils
+
+    return found != utils._get_latest_schema_revision()
+
+
+def _upgrade_database(uri: str, path: Path) -> str:
+    """Brings the tables of an older MLflow to this one's, and keeps a copy. Raises PlanError."""
+    from mlflow.store.db import utils
+
+    copy = path.with_name(f"{path.name}.{time.strftime('%Y%m%d-%H%M%S')}")
+    shutil.copy2(path, copy)
+    try:
+        utils._upgrade_db(utils.create_sqlalchemy_engine(uri))
+    except Exception as error:
+        copy.replace(path)
+        raise PlanError(
+            f"{path} is of another version of MLflow, which this one cannot upgrade "
+            f"({describe_error(error)}): use that version, or take the file away and say "
+            "python -m sweeps sync"
+        ) from error
+    return f"{path} was of an older MLflow: it is upgraded, and {copy} is as it was"
 
 
 def _choose_name(request: Request, uri: str, notes: list[str]) -> tuple[str, dict[str, Any]]:

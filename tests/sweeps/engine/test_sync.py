@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from helpers.sweep_states import SWEEP, everything, finished, runs
 
 from lightning_modules.tracking.store import client
 from sweeps.__main__ import main
-from sweeps.engine import sync
+from sweeps.engine import create, sync
 from sweeps.engine.create import forget_passwords
+from sweeps.engine.errors import PlanError
 from sweeps.engine.locks import DriverLock
 
 
@@ -70,3 +73,41 @@ def test_what_cannot_be_filled_is_said(
 def test_no_password_is_kept() -> None:
     words = ["seeds=2", "tracking_uri=postgresql://me:secret@host/x", "tracking_uri=http://x:5000"]
     assert forget_passwords(words) == [words[0], words[2]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("known", [True, False])
+def test_a_database_of_an_older_mlflow(tmp_path: Path, empty_database: Path, known: bool) -> None:
+    from alembic import command
+    from mlflow.store.db import utils
+    from mlflow.store.tracking.dbmodels.initial_models import Base as InitialBase
+
+    path = tmp_path / "mlflow.db"
+    uri = f"sqlite:///{path}"
+    shutil.copy(empty_database, path)
+    engine = utils.create_sqlalchemy_engine(uri)
+    if known:  # The tables of 2.0
+        path.unlink()
+        with engine.begin() as connection:
+            InitialBase.metadata.create_all(connection)
+            config = utils._get_alembic_config(uri)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "cc1f77228345")
+    else:
+        with sqlite3.connect(path) as connection:
+            connection.execute("update alembic_version set version_num = 'ffffffffffff'")
+        connection.close()
+    engine.dispose()
+    before = path.read_bytes()
+    assert create._is_of_another_version(path)
+    if known:
+        assert "was of an older MLflow: it is upgraded" in create._upgrade_database(uri, path)
+        (copy,) = tmp_path.glob("mlflow.db.2*")
+        assert copy.read_bytes() == before and not create._is_of_another_version(path)
+        create._touch_store(uri)
+        return
+    with pytest.raises(PlanError, match="which this one cannot upgrade .* python -m sweeps sync"):
+        create._upgrade_database(uri, path)
+    assert path.read_bytes() == before
+    with pytest.raises(PlanError, match="keep a copy, then say mlflow db upgrade sqlite"):
+        create._touch_store(uri)
