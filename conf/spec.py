@@ -145,6 +145,8 @@ class MethodSpec:
     without_phrases: str = ""
     # Shipped models, by their folders among the package's assets, that its images depend on
     draws_with: Callable[[Method], tuple[str, ...]] = lambda method: ()
+    # Whether it trains on images that it draws itself, and of the data set reads captions alone
+    draws_data: bool = False
     # What ``data.singular=auto`` is: "all" where only the words count, not whose they are
     singular: Callable[[Method], str] = lambda method: "one"
     # Settings, or how their names begin, that evaluation cannot change

@@ -47,7 +47,9 @@ class Batch:
     """``images`` [B, 3, H, W] float32 in [-1, 1], or None where ``latents`` [B, C, h, w] stand in
     for them. ``phrases``, where they were asked for, are for each sample those words of its caption
     whose objects' masks are known. ``prior``, where the dataset has images of the class to keep, is
-    one of them for each sample (prior preservation)."""
+    one of them for each sample (prior preservation). ``rewards`` [B], where images were scored, say
+    how well each fits its caption; ``worse``, where pairs are compared, are other images of the
+    same captions with lower rewards."""
 
     ids: list[int]
     captions: list[str]
@@ -55,6 +57,8 @@ class Batch:
     latents: Tensor | None = None
     phrases: list[list[Phrase]] | None = None
     prior: Batch | None = None
+    rewards: Tensor | None = None
+    worse: Batch | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -62,13 +66,17 @@ class Batch:
 
 def collate(samples: list[dict]) -> Batch:
     """Stacks what all samples have: ``id``, ``caption``, one of ``image`` and ``latent``, perhaps
-    ``phrases`` and a ``prior`` sample."""
+    ``phrases``, a ``reward``, and a ``prior`` or a ``worse`` sample."""
 
     def stacked(key: str) -> Tensor | None:
         return torch.stack([s[key] for s in samples]) if key in samples[0] else None
 
     phrases = [s["phrases"] for s in samples] if "phrases" in samples[0] else None
-    prior = collate([s["prior"] for s in samples]) if "prior" in samples[0] else None
+    prior, worse = (
+        collate([s[key] for s in samples]) if key in samples[0] else None
+        for key in ("prior", "worse")
+    )
+    rewards = torch.tensor([s["reward"] for s in samples]) if "reward" in samples[0] else None
     return Batch(
         [s["id"] for s in samples],
         [s["caption"] for s in samples],
@@ -76,4 +84,6 @@ def collate(samples: list[dict]) -> Batch:
         stacked("latent"),
         phrases,
         prior,
+        rewards,
+        worse,
     )

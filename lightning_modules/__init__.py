@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from lightning_modules.methods.finetune import Finetune as Finetune
     from lightning_modules.methods.maskattn import MaskAttn as MaskAttn
     from lightning_modules.methods.mcgm import MCGM as MCGM
+    from lightning_modules.methods.reward_finetune import RewardFinetune as RewardFinetune
     from lightning_modules.methods.separate_enhance import SeparateEnhance as SeparateEnhance
     from lightning_modules.methods.untouched import Untouched as Untouched
 
@@ -22,6 +23,7 @@ HOMES = {  # Class -> its file below ``methods``
     "Finetune": "finetune",
     "MaskAttn": "maskattn",
     "MCGM": "mcgm",
+    "RewardFinetune": "reward_finetune",
     "SeparateEnhance": "separate_enhance",
     "Untouched": "untouched",
 }

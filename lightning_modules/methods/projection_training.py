@@ -5,30 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from conf.places import as_path
-from conf.schema import Method as MethodConfig
-from conf.schema import Trainer as TrainerConfig
 from datamodules.batch import Batch, Phrase
 from datamodules.concepts import ConceptDataset, with_article
 from datamodules.phrases.tagger import name_objects
-from lightning_modules.attention import select
-from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.text import TextEncoders
-from lightning_modules.methods.adapter_file import AdapterFile
-from lightning_modules.methods.base import Method, Step, StepDraws, Term, weighted_sum
+from lightning_modules.methods.base import Step, StepDraws, Term, weighted_sum
+from lightning_modules.methods.projections import TrainedProjections
 from lightning_modules.methods.second_step import SecondStep
-from lightning_modules.networks.trained_weights import (
-    TrainedWeights,
-    adaptable_layers,
-    parameter_names,
-    refuse_others,
-)
 from losses.denoising import distillation_loss
 
 __all__ = ["ProjectionTraining"]
@@ -38,12 +26,10 @@ LATENTS, SINGLE_OBJECTS = 4, 5
 SECOND_LATENTS, SECOND_NOISE = 6, 7  # Of a distillation in a step of its own
 
 
-class ProjectionTraining(SecondStep, Method):
-    """Trained projections (``method.weights``); installed on construction, `remove` gives the stock
-    backbone back. A method of this kind gives the losses on maps, `step_terms`.
+class ProjectionTraining(SecondStep, TrainedProjections):
+    """As `TrainedProjections`. A method of this kind gives the losses on maps, `step_terms`.
 
-    Batches name their objects by ``phrases``; samples may have different numbers of them. Raises
-    ValueError as `TrainedWeights`.
+    Batches name their objects by ``phrases``; samples may have different numbers of them.
     """
 
     # The method's own settings, below ``method.``
@@ -52,37 +38,11 @@ class ProjectionTraining(SecondStep, Method):
     purpose: ClassVar[str] = "train on"
     find_unused_parameters = True  # Layers behind the last map
 
-    adapter: TrainedWeights
-
-    def __init__(
-        self,
-        backbone: Backbone,
-        config: MethodConfig,
-        trainer: TrainerConfig,
-        resolution: int,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(backbone, config, trainer, resolution, seed)
-        self.cross_sites = select(backbone.sites(resolution))
-        self.adapter = TrainedWeights(
-            backbone.denoiser, config.weights.trainable, self.cross_sites, config.weights.rank
-        )
-        self.install()
-
     @property
     def settings(self) -> Any:
         """The method's own section; of each such method it has ``inputs``, ``objects``,
         ``distillation_…`` and ``test_time``."""
         return getattr(self.config, self.section)
-
-    @classmethod
-    def check_sizes(cls, file: AdapterFile, backbone: Backbone) -> None:
-        """As `Method`'s: the rank. Raises ValueError where the backbone holds other weights."""
-        refuse_others(backbone.denoiser)
-        weights, cross_sites = file.config.weights, select(backbone.sites(file.resolution))
-        if weights.rank:
-            names = parameter_names(backbone.denoiser, weights.trainable, cross_sites)
-            file.check_rank(adaptable_layers(backbone.denoiser, names))
 
     @staticmethod
     def check_texts(text: TextEncoders, dataset: Any) -> None:
@@ -99,21 +59,6 @@ class ProjectionTraining(SecondStep, Method):
                 raise ValueError(
                     f"data.concepts with data.objects={dataset.objects}: {error}"
                 ) from error
-
-    @property
-    def weights(self) -> TrainedWeights:
-        return self.adapter
-
-    def install(self) -> None:
-        if not self.weights.is_installed:
-            self.weights.to(self.backbone.device)
-            self.weights.install()
-        super().install()
-
-    def remove(self) -> None:
-        if self.weights.is_installed:
-            self.weights.remove()
-        super().remove()
 
     # --- training --------------------------------------------------------------------------------
 
@@ -296,14 +241,6 @@ class ProjectionTraining(SecondStep, Method):
             yield
         finally:
             self.weights.load_state_dict(start)
-
-    # --- adapters --------------------------------------------------------------------------------
-
-    def save_adapter(self, folder: Path | str) -> None:
-        """As `Method`'s, and in ``stock/`` what a stock pipeline loads
-        (`TrainedWeights.save_stock`)."""
-        self.weights.save_stock(as_path(folder) / "stock", self.backbone.family.denoiser_name)
-        super().save_adapter(folder)
 
 
 def release_graph(terms: Mapping[str, Term], parameters: Sequence[Tensor]) -> dict[str, Term]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from conf.files import read_json, to_json, write_atomically
 from conf.seeds import TRAINING_SEEDS, resolve_seeds, training_seeds
-from conf.spec import data_kind
+from conf.spec import data_kind, methods
 
 if TYPE_CHECKING:
     from conf.schema import Run
@@ -100,7 +100,8 @@ def list_differences(
         ]
         read = training.get("captions", 0)
         sides.append(("captions read whole", read, read - training.get("captions_cut", 0)))
-        counted = data_kind(config) != "scene"  # Whose few images are drawn again and again
+        # Few images of a scene are shown again and again
+        counted = data_kind(config) != "scene" and not methods()[config.method.name].draws_data
         if counted and images is not None and training.get("images", images) < images:
             sides.append(("data.train_images", images, training["images"]))
     if sampling:

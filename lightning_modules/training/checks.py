@@ -322,9 +322,10 @@ def _check_overrides(config: Run) -> None:
 def _check_batch(config: Run) -> None:
     images, batch, devices = config.data.train_images, config.trainer.batch, config.trainer.devices
     accumulate = config.trainer.accumulate
-    trains = methods()[config.method.name].trains(config.method)
+    method = methods()[config.method.name]
+    counts = method.trains(config.method) and not method.draws_data
     # A scene's few images are drawn again and again.
-    if images and trains and data_kind(config) != "scene" and images < batch * devices * accumulate:
+    if images and counts and data_kind(config) != "scene" and images < batch * devices * accumulate:
         each = f" on each of trainer.devices={devices}" if devices > 1 else ""
         if accumulate > 1:
             each += f", trainer.accumulate={accumulate} times"

@@ -107,10 +107,12 @@ def training_key(config: Run, datamodule: Any = None) -> str:
     built already."""
     from datamodules.build import data_digest, singular
     from datamodules.phrases.pipelines import tagger_identity
-    from lightning_modules.training.contents import place_digest
+    from lightning_modules.training.contents import place_digest, shipped_digests
 
     method = spec.methods()[config.method.name]
     facts = training_facts(config)
+    if shipped := shipped_digests(config):
+        facts["shipped"] = shipped
     # What lies in files counts by its content, wherever that is: it may be changed in place.
     facts["method"].pop("init")
     facts["data"]["root"] = data_digest(config, datamodule) or config.data.root

@@ -25,7 +25,8 @@ def check_batches(config: Run, datamodule: Any) -> None:
     from datamodules.loading import count_batches
 
     trainer, size = config.trainer, len(datamodule.train_set)
-    if not methods()[config.method.name].trains(config.method):
+    method = methods()[config.method.name]
+    if not method.trains(config.method) or method.draws_data:  # Who draws knows how many
         return
     if count_batches(size, trainer.batch * trainer.devices, trainer.accumulate):
         return

@@ -67,6 +67,15 @@ CASES: dict[str, dict[str, Any]] = {
         "evaluation.follow_masks": True,
         "evaluation.prompts": 2,
     },
+    "reward_finetune": {
+        "method.weights.rank": 2,
+        "method.reward_finetune.objective": "preference",
+        "method.reward_finetune.margin": 0.0,
+        "method.reward_finetune.captions": 12,
+        "method.reward_finetune.noises": 2,
+        "method.reward_finetune.steps": 2,
+        "evaluation.prompts": 0,
+    },
     "break_a_scene": SCENE | {"trainer.steps": 4, "trainer.checkpoint_every": 2},
 }
 
