@@ -32,6 +32,7 @@ from reports.provenance import (
 )
 from reports.pruning import pruning_blocks
 from reports.results import CellResults, SweepResults
+from reports.rewards import reward_blocks
 from reports.statistics import clustered_difference, wilson
 from reports.tables import (
     CellMetric,
@@ -84,6 +85,7 @@ def build_content(
             blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2))
         for table in difference_tables(results, entries):
             blocks.append(typeset.table(table, [METRIC_WIDTH, "fill"], 8.2, roomy=True))
+    blocks += reward_blocks(results, entries, pictures.get("rewards"))
     if images := images_table(results):
         blocks.append(typeset.heading("Image by image"))
         blocks.append(typeset.table(images, ["fill", "auto"], 8.8))

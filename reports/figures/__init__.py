@@ -15,8 +15,10 @@ from reports.figures.images import draw_image_grid
 from reports.figures.maps import copy_gate_maps, draw_attention_maps
 from reports.figures.precision_recall import draw_precision_recall
 from reports.figures.response import draw_response
+from reports.figures.rewards import draw_rewards
 from reports.figures.variance import draw_variance
 from reports.results import SweepResults
+from reports.rewards import find_gains
 from reports.tables import CellMetric, verdicts_of
 from reports.typeset import Picture
 from reports.variances import explain_variance
@@ -37,6 +39,7 @@ def draw_figures(
         "groups": draw_groups(results, verdicts.table, folder),
         "variance": draw_variance(explain_variance(results, verdicts), folder),
         "precision_recall": draw_precision_recall(results, folder),
+        "rewards": draw_rewards(find_gains(results, entries), results, folder),
         "images": draw_image_grid(results, folder),
         "cases": draw_cases(results, cases, folder),
         "gates": copy_gate_maps(results, folder),
