@@ -7,7 +7,10 @@ where things go, which no other method is: `mcgm without masks` is the same adap
 `gates + separation` has gates that learn from Separate-and-Enhance's losses. Nothing is trained for
 guidance: Attend-and-Excite, InitNO, CONFORM, SynGen, and Separate-and-Enhance's L_En acting on
 latents. `oracle gates` bound from above what gates can do; `denoising alone` (as many steps on the
-same captions) and `permuted change` are controls, which a method has to beat.
+same captions) and `permuted change` are controls, which a method has to beat. `reward finetune` and
+`preference finetune` learn from the verdicts of a judge, which no method could ask elsewhere: they
+bound from above what training can do. Another judge measures; the report says where the first one
+alone was pleased.
 """
 
 from typing import Any
@@ -19,9 +22,12 @@ from sweeps.presets import (
     MASK_IOU,
     MASK_SUPERVISED,
     MASK_TOKENS,
+    PREFERENCE_FINETUNING,
     PUBLISHED_MASKATTN,
     PUBLISHED_MCGM,
     PUBLISHED_SEPARATE_ENHANCE,
+    REWARD,
+    REWARD_FINETUNING,
     SUCCESS,
     SUCCESS_HELDOUT,
     training_settings,
@@ -42,6 +48,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     # What any training, or any change of that size, brings
     "denoising alone": {**KEY_FINETUNING, "method.separate.control": "denoising"},
     "permuted change": {**KEY_FINETUNING, "method.separate.control": "permuted"},
+    # What could be won where a judge's verdicts are known in training
+    "reward finetune": REWARD_FINETUNING,
+    "preference finetune": PREFERENCE_FINETUNING,
     "attend_and_excite": {"method": "attend_and_excite"},
     "initno": {"method": "initno"},
     "conform": {"method": "conform"},
@@ -64,10 +73,15 @@ SWEEP = Sweep(
     ),
     factors=[Factor("recipe", list(SETTINGS), label="Method", settings=SETTINGS)],
     control={"recipe": "untouched backbone"},
-    metrics=[SUCCESS, SUCCESS_HELDOUT, *IMAGE_QUALITY, MASK_IOU, *COSTS],
+    metrics=[SUCCESS, SUCCESS_HELDOUT, REWARD, *IMAGE_QUALITY, MASK_IOU, *COSTS],
     headline="success",
     published=[*PUBLISHED_MASKATTN, *PUBLISHED_MCGM, *PUBLISHED_SEPARATE_ENHANCE],
-    preset={"evaluation.follow_masks": True, "evaluation.costs": True, "evaluation.prompts": 32},
+    preset={
+        "evaluation.follow_masks": True,
+        "evaluation.costs": True,
+        "evaluation.prompts": 32,
+        "evaluation.metrics": ["judge_reward"],
+    },
 )
 
 if __name__ == "__main__":

@@ -76,6 +76,13 @@ KEY_FINETUNING: dict[str, Any] = {
     "evaluation.noise_seeds": 2,
     "evaluation.attention": True,
 }
+# The backbone's own images of training captions, by the verdicts of a judge that measures nothing
+REWARD_FINETUNING: dict[str, Any] = {
+    "method": "reward_finetune",
+    "trainer.steps": 80,
+    "trainer.lr": 1e-3,
+}
+PREFERENCE_FINETUNING: dict[str, Any] = {**REWARD_FINETUNING, "method": "preference_finetune"}
 # The untouched backbone, or with what was trained
 CHANGE = Factor(
     "change",
@@ -94,6 +101,7 @@ def training_settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 (SUCCESS,) = declared("success")
 SUCCESS_HELDOUT = of_split("success", "heldout", "held-out")
+(REWARD,) = declared("reward_judge")
 (MASK_IOU,) = declared("mask_iou")
 MASK_IOU_HELDOUT = of_split("mask_iou", "heldout", "held-out")
 CENTRE, TURN, FOUND, IDENTITY = declared("centre_error", "turn_error", "found", "identity")
