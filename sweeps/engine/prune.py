@@ -33,7 +33,17 @@ SECONDS = {"h": 3600.0, "d": 24 * 3600.0, "w": 7 * 24 * 3600.0}
 AGE = re.compile(r"(\d+(?:\.\d+)?)([hdw])")
 FLAGS = ("--older", "--keep-cited", "--yes", "--json", "--help")
 # Below the cache: what is kept in folders by a digest. Locks and the digests of files stay.
-CACHES = ("latents", "texts", "real_stats", "features", "prior", "scenes", "index", "unpacked")
+CACHES = (
+    "latents",
+    "texts",
+    "real_stats",
+    "features",
+    "prior",
+    "rewarded",
+    "scenes",
+    "index",
+    "unpacked",
+)
 GOING = ".pruned-"  # Being removed: no name that anything looks for
 
 
