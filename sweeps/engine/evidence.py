@@ -355,7 +355,8 @@ def _rebuild(manifest: Mapping[str, Any], folder: Path, again: Path) -> tuple[li
         wrong.append(f"{CONTENT}, made again, shows other numbers or sentences")
     code = "the same code" if manifest["report_code"] == _report_code() else "other code"
     names = ", ".join([*NUMBERS, CONTENT])
-    return wrong, [f"the report made again by {code} from {manifest['trials']} trials: {names}"]
+    trials = show_count(manifest["trials"], "trial")
+    return wrong, [f"the report made again by {code} from {trials}: {names}"]
 
 
 def _read_content(path: Path) -> dict[str, Any]:
@@ -386,7 +387,7 @@ def _first_difference(one: Path, other: Path) -> str:
     for number, (line, other_line) in enumerate(zip(before, now, strict=False), start=1):
         if line != other_line:
             return f"line {number} was {line.strip()[:80]!r} and is {other_line.strip()[:80]!r}"
-    return f"{len(before)} lines, now {len(now)}"
+    return f"{show_count(len(before), 'line')}, now {len(now)}"
 
 
 def _check_images(listed: Path, images: Path) -> tuple[list[str], list[str]]:

@@ -67,7 +67,9 @@ def _added(evaluation: Evaluation) -> dict[str, Metric]:
         key: "none" for key in ("detector", "extractor") if getattr(evaluation, key) == "judge"
     }
     by_models = spec.measured_metrics(dataclasses.replace(evaluation, **judges))
-    no_models = dataclasses.replace(evaluation, detector="none", extractor="none", aligners=[])
+    no_models = dataclasses.replace(
+        evaluation, detector="none", extractor="none", vqa="none", aligners=[]
+    )
     return {
         metric.key: metric
         for name, known in by_models.items()
@@ -93,6 +95,8 @@ def _given_by(aligners: Sequence[str]) -> list[str]:
     keys = []
     if "CLIPModel" in kinds:
         keys += ["clip_score", "clip_score_weakest_part"]
+    if "SiglipModel" in kinds:
+        keys += ["siglip_score", "siglip_score_weakest_part"]
     if "BlipForImageTextRetrieval" in kinds:
         keys += ["blip_itc", "blip_itc_weakest_part", "blip_itm"]
     if "BlipForConditionalGeneration" in kinds:

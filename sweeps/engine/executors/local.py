@@ -42,7 +42,7 @@ class DeviceHealth:
             last = set(self._row[other][-2:])
             if len(last) == 2 and last <= self._blamed[other] and other not in self.left_out:
                 self.left_out.add(other)
-                lines.append(f"{other} failed two trials that passed elsewhere: it is left out")
+                lines.append(f"left out: {other}, where two trials failed that passed elsewhere")
         return lines
 
 

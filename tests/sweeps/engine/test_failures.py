@@ -107,7 +107,7 @@ def test_a_device_that_fails_what_passes_elsewhere_is_left_out(tmp_path: Path) -
         executor.submit(now)
         waiting[:0] = [job for job in now if not executor.poll(job).result]  # type: ignore[union-attr]
     assert executor.at_once == 1 and slots[0].jobs == 3 and slots[1].jobs == 6
-    assert executor.notes == ["gpu 0 failed two trials that passed elsewhere: it is left out"]
+    assert executor.notes == ["left out: gpu 0, where two trials failed that passed elsewhere"]
 
 
 def test_devices_that_fail_alike_are_kept(tmp_path: Path) -> None:

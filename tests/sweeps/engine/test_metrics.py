@@ -41,6 +41,11 @@ def test_without_a_judge_models_measure():
     assert not {"fid", "score", "clip_score", "success_heldout"} & measured
 
 
+def test_what_is_asked_of_images_is_in_the_table():
+    assert "vqa_success" not in keys()
+    assert {"vqa_score", "vqa_success"} <= set(keys("evaluation.vqa=judge"))
+
+
 def test_a_metric_that_is_switched_on_is_in_the_table():
     assert not keys() & {"map_overlap", "map_activation"}
     assert keys("evaluation.metrics=[attention_maps]") > {"map_overlap", "map_activation"}
