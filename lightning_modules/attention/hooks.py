@@ -255,7 +255,9 @@ class HookManager(NotPickled):
 
     def _check(self, hook: AttentionHook, name: str, processor: str) -> None:
         """Raises ValueError where ``hook`` cannot be at the site ``name``."""
-        if getattr(self.model.get_submodule(name), "fused_projections", False):
+        layer: Any = self.model.get_submodule(name)
+        # UNets' layers say so for good, and have another processor while it is so
+        if getattr(layer, "fused_projections", False) and hasattr(layer, "unfuse_projections"):
             processor = f"Fused{processor}"
         if name not in self.stock and processor not in REPLACEABLE:
             causes = (cause for word, cause in CAUSES.items() if word in processor)

@@ -62,9 +62,12 @@ class TextEncoders:
 
     def __init__(self, family: Family) -> None:
         self.family, pipeline = family, family.pipeline
+        # The encoders' names in the pipeline, which may have others in their places later
+        self.names: list[str] = []
         self.encoders, self.tokenizers = [], []
         for end in family.text_parts:
             if (encoder := getattr(pipeline, f"text_encoder{end}", None)) is not None:
+                self.names.append(f"text_encoder{end}")
                 self.encoders.append(encoder)
                 self.tokenizers.append(getattr(pipeline, f"tokenizer{end}"))
         self.token_types = family.token_types()
