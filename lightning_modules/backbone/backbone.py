@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -16,6 +17,9 @@ from lightning_modules.backbone.offloading import execution_device
 from lightning_modules.backbone.quiet import quiet_loading
 from lightning_modules.backbone.text import TextCondition, TextEncoders
 from lightning_modules.backbone.weights import shipped_folder
+
+# Whether the denoiser that is called now is so by `Backbone.predict`, not by a stock pipeline
+PREDICTING = ContextVar("PREDICTING", default=False)
 
 
 class Backbone(BackboneConfigs):
@@ -117,7 +121,13 @@ class Backbone(BackboneConfigs):
         """The prediction (epsilon, v or velocity) [B, C, h, w] from ``latents`` [B, C, h, w] at
         ``timesteps`` [B]; ``resolution`` in pixels fills SDXL's time ids and PixArt's size
         conditions, ``guidance`` is told to a guidance-distilled denoiser."""
-        return self.family.predict(self.denoiser, latents, timesteps, text, resolution, guidance)
+        token = PREDICTING.set(True)
+        try:
+            return self.family.predict(
+                self.denoiser, latents, timesteps, text, resolution, guidance
+            )
+        finally:
+            PREDICTING.reset(token)
 
     def restored_pipeline(self) -> Any:
         """The diffusers pipeline, every part in the dtype that it was loaded in."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning_modules.attention.hooks import HookManager
 from lightning_modules.attention.saving import NotPickled, refuse_saving
-from lightning_modules.backbone.backbone import Backbone
+from lightning_modules.backbone.backbone import PREDICTING, Backbone
 from lightning_modules.networks.placeholder_tokens import Subjects
 from lightning_modules.networks.trained_weights import TrainedWeights
 
@@ -30,7 +30,7 @@ def guard_pipeline(backbone: Backbone, name: str, steered: str = "") -> Callable
     """Until the function that it gives is called, the backbone's pipeline refuses to be saved, and
     to draw where its denoiser or a text encoder is not the one that the method ``name`` is in
     (ValueError, before the first step); where a method ``steered`` moves the latents, it draws
-    nothing at all.
+    nothing at all, nor does another pipeline around its denoiser (``from_pipe``).
 
     That function takes the last method also out of a copy of such a part that stands in the
     pipeline in its place; ValueError where it cannot.
@@ -84,9 +84,8 @@ class _PartsGuard(NotPickled):
         self.steered: dict[str, str] = {}  # Method -> what moves its latents
         # Those that methods go into, also where the pipeline has others by now
         self.parts = {backbone.family.denoiser_name: _unwrap(backbone.denoiser)}
-        for end in backbone.family.text_parts:
-            if (encoder := getattr(self.pipeline, f"text_encoder{end}", None)) is not None:
-                self.parts[f"text_encoder{end}"] = _unwrap(encoder)
+        encoders = zip(backbone.text.names, backbone.text.encoders, strict=True)
+        self.parts |= {name: _unwrap(encoder) for name, encoder in encoders}
         state = vars(self.pipeline)
         state[ATTRIBUTE], state["check_inputs"] = self, self._start
         self.handle: Any = _unwrap(backbone.denoiser).register_forward_pre_hook(self._check)
@@ -126,12 +125,12 @@ class _PartsGuard(NotPickled):
         return new
 
     def _start(self, *args: Any, **kwargs: Any) -> Any:
-        for name in self.steered.values():
-            raise ValueError(explain_steering(name))
         self._check()
         return type(self.pipeline).check_inputs(self.pipeline, *args, **kwargs)
 
     def _check(self, *_: Any) -> None:
+        if self.steered and not PREDICTING.get():
+            raise ValueError(explain_steering(next(iter(self.steered.values()))))
         for name, part in self.parts.items():
             now = getattr(self.pipeline, name, None)
             # A part that was taken out to save memory draws nothing

@@ -371,7 +371,13 @@ def test_finetuned_keys_get_no_gradient_and_are_guided(sd1: Backbone) -> None:
 def test_a_stock_pipeline_with_guidance_draws_nothing_and_says_why(sd1: Backbone) -> None:
     untouched = draw_with(sd1.pipeline)
     method = guided(sd1)
-    for use in (lambda: draw_with(sd1.pipeline), method.to_pipeline):
+    # Others around its denoiser, as StableDiffusionPAGPipeline.from_pipe gives them, too
+    sibling = type(sd1.pipeline).from_pipe(sd1.pipeline)
+    for use in (
+        lambda: draw_with(sd1.pipeline),
+        lambda: draw_with(sibling),
+        method.to_pipeline,
+    ):
         with pytest.raises(ValueError, match=r"moved by attention_guidance .* generate\(\)"):
             use()
     method.remove()
