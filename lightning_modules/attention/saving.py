@@ -8,7 +8,7 @@ from copy import deepcopy
 from functools import partial
 from typing import Any, NoReturn, Self
 
-__all__ = ["NotPickled", "refuse_saving"]
+__all__ = ["NotPickled", "allow_saving", "refuse_saving"]
 
 ATTRIBUTE = "_not_saved"
 CURE = (
@@ -50,10 +50,11 @@ def refuse_saving(owner: Any, what: str) -> Callable[[], None]:
     files would not hold ``what``."""
     vars(owner).setdefault(ATTRIBUTE, []).append(what)
     vars(owner)["save_pretrained"] = _Refusal(type(owner).__name__, what)
-    return partial(_allow_saving, owner, what)
+    return partial(allow_saving, owner, what)
 
 
-def _allow_saving(owner: Any, what: str) -> None:
+def allow_saving(owner: Any, what: str) -> None:
+    """Ends a refusal of `refuse_saving`, on a copy of what it was asked for, too."""
     guests = vars(owner).get(ATTRIBUTE, [])
     if what in guests:
         guests.remove(what)

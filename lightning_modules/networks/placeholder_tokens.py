@@ -9,7 +9,7 @@ stock word.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy, deepcopy
 from functools import partial
 from pathlib import Path
@@ -23,10 +23,12 @@ from torch import Tensor, nn
 from conf.describe import show_count
 from conf.files import write_atomically
 from conf.places import as_path
+from lightning_modules.attention.saving import allow_saving, refuse_saving
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.offloading import refuse_offloaded
 
 ENCODERS = ("text_encoder", "text_encoder_2")
+NOT_SAVED = "placeholder tokens"
 NOISE = 0.1  # of the rows' standard deviation, around their mean
 
 
@@ -68,7 +70,7 @@ class Subjects(nn.Module):
         # Places in the backbone: what was there, and what is there while these are installed
         self._undo: list[tuple[Any, str, Any]] = []
         self._placed: list[tuple[Any, str, Any]] = []
-        self._handles: list[Any] = []
+        self._releases: list[Callable[[], None]] = []
         _refuse_others(backbone)
         for encoder in backbone.text.encoders:
             refuse_offloaded(encoder)
@@ -130,7 +132,10 @@ class Subjects(nn.Module):
             for holder in _poolers(encoder):
                 self._set(holder, "eos_token_id", tokenizer.eos_token_id)
         models = [self.backbone.denoiser, *self.backbone.text.encoders]
-        self._handles = [m.register_forward_pre_hook(self._check_in_place) for m in models]
+        self._releases = [
+            *(m.register_forward_pre_hook(self._check_in_place).remove for m in models),
+            *(refuse_saving(encoder, NOT_SAVED) for encoder in self.backbone.text.encoders),
+        ]
 
     def _check_in_place(self, *_: Any) -> None:
         """Before a forward pass. Raises ValueError where a text would be read without the
@@ -144,13 +149,21 @@ class Subjects(nn.Module):
                 f"{type(now).__name__} while {', '.join(self.tokens)} are in the one before: put "
                 "that back, or take the method out with its remove()"
             )
+        for tokenizer, base in zip(self.tokenizers, self.bases, strict=True):
+            ids = tokenizer.convert_tokens_to_ids(list(self.tokens))
+            if ids != list(range(base, base + len(ids))):
+                raise ValueError(
+                    f"{', '.join(self.tokens)} have been taken out of a {type(tokenizer).__name__} "
+                    "from outside (unload_textual_inversion): take the method out with its "
+                    "remove(), and load its adapter again"
+                )
 
     def remove(self) -> None:
         """Takes them out again: the backbone is the stock one afterwards, with the same tokenizers,
         modules and config values."""
-        for handle in self._handles:
-            handle.remove()
-        self._handles, self._placed = [], []
+        for release in self._releases:
+            release()
+        self._releases, self._placed = [], []
         while self._undo:
             target, name, value = self._undo.pop()
             setattr(target, name, value)
@@ -232,6 +245,7 @@ class Subjects(nn.Module):
         for number, hook in list(hooks.items()):
             if getattr(hook, "__self__", None) in (self, *guests):
                 del hooks[number]
+        allow_saving(encoder, NOT_SAVED)
         encoder.set_input_embeddings(nn.Embedding.from_pretrained(weight, freeze=True))
         for config in (_inner(encoder).config, encoder.config):
             config.vocab_size = len(weight)

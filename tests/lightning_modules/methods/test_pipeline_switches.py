@@ -3,6 +3,7 @@ error of one line; the untouched image never comes in silence."""
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from copy import deepcopy
@@ -105,6 +106,12 @@ def replace_a_parameter(pipeline: Any) -> None:
     layer.weight = torch.nn.Parameter(torch.zeros_like(layer.weight))
 
 
+def unload_placeholders(pipeline: Any) -> None:
+    """As it goes on while a method is in: the tokenizer has lost its words before it fails."""
+    with contextlib.suppress(AttributeError):
+        pipeline.unload_textual_inversion()
+
+
 STOCK: dict[str, Any] = {}
 # Switch -> what it does, the methods that it takes out, a word of the error
 SWITCHES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...], str]] = {
@@ -129,6 +136,7 @@ SWITCHES: dict[str, tuple[Callable[[Any], Any], tuple[str, ...], str]] = {
     "other parameter": (replace_a_parameter, FULL, "attn2.to_k.weight.*replaced"),
     "other text encoder": (replace("text_encoder"), tuple(METHODS), "text_encoder has been"),
     "other tokenizer": (replace("tokenizer"), PLACEHOLDERS, "does not know|tokenizer of"),
+    "words unloaded": (unload_placeholders, PLACEHOLDERS, "<asset0> have been taken out"),
     "other block": (replace_block, tuple(METHODS), "mid_block.*replaced|mid_block.*acts there"),
     "other vae": (replace("vae"), (), ""),
     "layers offloaded": (offload_layers, (), ""),
@@ -155,6 +163,7 @@ DEFAULT = [
     ("low rank", "lora"),
     ("low rank", "scaled"),
     ("subjects", "other tokenizer"),
+    ("subjects", "words unloaded"),
 ]
 
 
@@ -320,7 +329,7 @@ def test_processors_of_ours_that_are_put_back_later_are_stock_ones(sd1_pipeline:
     assert torch.equal(draw_with(pipeline), mine)
 
 
-@pytest.mark.parametrize("name", ["gates", "low rank", *slow("weights", "subjects", "mask tokens")])
+@pytest.mark.parametrize("name", ["gates", "low rank", "subjects", *slow("weights", "mask tokens")])
 def test_a_pipeline_is_not_saved_while_a_method_is_in_it(
     name: str, sd1_pipeline: Any, tmp_path: Path
 ):
@@ -331,6 +340,10 @@ def test_a_pipeline_is_not_saved_while_a_method_is_in_it(
     if name in (*HOOKED, *LOW_RANK):  # Its own files would not hold the method
         with pytest.raises(ValueError, match="save_pretrained of UNet2DConditionModel"):
             pipeline.unet.save_pretrained(tmp_path)
+    if name in PLACEHOLDERS:  # Its files would lack the rows of words that the tokenizer knows
+        for saved in (pipeline.text_encoder, type(pipeline).from_pipe(pipeline)):
+            with pytest.raises(ValueError, match=r"save_pretrained of CLIPTextModel.*placeholder"):
+                saved.save_pretrained(tmp_path.parent / "part")
     assert not list(tmp_path.iterdir())
     method.remove()
     pipeline.save_pretrained(tmp_path)
