@@ -21,7 +21,7 @@ from datamodules.phrases.categories import (
 )
 from datamodules.phrases.lexicon import BREAKS, LISTS, NOUNS_IN_ING, word_set
 from datamodules.phrases.nouns import aside_spans
-from datamodules.phrases.quantities import CERTAIN, PART, Quantity, quantity
+from datamodules.phrases.quantities import ALL, CERTAIN, GROUPS, PART, Quantity, quantity
 from datamodules.phrases.tagger import LIGHT_TAGGER, Tagger
 from datamodules.phrases.telling_apart import are_told_apart, is_placed
 
@@ -288,7 +288,9 @@ def _quantity(caption: str, mention: Mention) -> Quantity:
     several = _forms(color, label)[text]
     if text.removeprefix(f"{color} ") in both_numbers(label):
         several = not _has_singular_before(before)
-    return quantity(before, several)
+    number = quantity(before, several)
+    alone = number == ALL and before[-1:] != ["every"] and before[-1:] != ["each"]
+    return GROUPS.get(text, number) if alone else number
 
 
 def _has_singular_before(before: Sequence[str]) -> bool:

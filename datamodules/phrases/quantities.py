@@ -15,6 +15,9 @@ Quantity = int | str
 _WORDS = """one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen
 sixteen seventeen eighteen nineteen twenty"""
 NUMBERS = {word: i for i, word in enumerate(_WORDS.split(), start=1)} | {"both": 2, "dozen": 12}
+HUNDREDS = word_set("hundred thousand million hundreds thousands millions")
+# Nouns that mean so many by themselves
+GROUPS = {"couple": 2}
 # Before "of"
 GROUPS_OF = {"pair": 2, "duo": 2, "trio": 3}
 OF_ALL = word_set("each all any none every everyone")
@@ -46,7 +49,11 @@ def quantity(before: Sequence[str], several: bool) -> Quantity:
         number = int(word) if word.isascii() and word.isdigit() else NUMBERS.get(word)
         if word == "of":
             return _of(words, definite, several, found)
-        if number is not None and found is None:
+        if word == "dozen" and found is None:
+            found = _dozens(words)
+        elif word in HUNDREDS:
+            found = found or ALL
+        elif number is not None and found is None:
             vague = words[-1:] in (["or"], ["to"], ["-"])
             found = ALL if vague or number == 0 else number
         elif _is_part(word, words, definite, several):
@@ -65,6 +72,13 @@ def quantity(before: Sequence[str], several: bool) -> Quantity:
     if ordered and found in (None, 1, ALL):
         return PART if several else CERTAIN
     return found or (ALL if several else 1)
+
+
+def _dozens(before: Sequence[str]) -> int:
+    """Of "a dozen", "two dozen" or "half a dozen", by the words ``before`` the last."""
+    if "half" in before[-2:]:
+        return 6
+    return 12 * NUMBERS.get(before[-1] if before else "", 1)
 
 
 def _is_part(word: str, before: Sequence[str], definite: bool, several: bool) -> bool:

@@ -203,6 +203,36 @@ def test_a_number_that_is_not_that_of_the_objects_is_left_to_the_setting(
         assert reasons(caption, *dogs) == []
 
 
+@pytest.mark.parametrize(
+    ("caption", "there", "linked"),
+    [
+        ("one hundred dogs", 5, True),
+        ("a hundred dogs", 5, True),
+        ("two thousand dogs", 5, True),
+        ("half a dozen dogs", 6, True),
+        ("half a dozen dogs", 7, False),
+        ("a half-dozen dogs", 7, False),
+        ("a dozen dogs", 13, False),
+        ("two dozen dogs", 13, True),
+        ("a couple sits on a bench", 2, True),
+        ("a couple sits on a bench", 3, False),
+        ("every couple", 3, True),
+    ],
+)
+def test_numbers_of_several_words_and_couples(caption: str, there: int, linked: bool):
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    label = "person" if "couple" in caption else "dog"
+    things = [Instance(label, mask.clone(), (0, 0, 4, 4), None) for _ in range(there)]
+    assert len(link(caption, things)) == linked
+
+
+def test_a_couple_among_others_is_the_two_who_stand_out():
+    large = [blob("person", slice(2, 7), slice(1, 4)), blob("person", slice(2, 7), slice(4, 7))]
+    small = [blob("person", slice(0, 1), slice(i, i + 1)) for i in range(2)]
+    (phrase,) = link("an old couple sits on a bench", [small[0], *large, small[1]])
+    assert torch.equal(phrase.mask, large[0].mask | large[1].mask)
+
+
 @pytest.mark.parametrize("words", ["the third man", "every other man", "the man on the left"])
 def test_one_that_words_point_out_is_not_whichever_stands_out(words: str):
     large = blob("person", slice(2, 7), slice(3, 6))
