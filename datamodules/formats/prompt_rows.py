@@ -162,6 +162,10 @@ def _read_json(path: Path, text: str) -> Iterator[Row]:
             detail = f"{error.msg} at column {error.colno}: expected one object a line"
             yield Row(place, BadLine("wrong JSON", detail))
             continue
+        except RecursionError:
+            detail = "more levels than a prompt has: expected one object a line"
+            yield Row(place, BadLine("wrong JSON", detail))
+            continue
         if isinstance(content, dict):
             yield Row(place, content)
         else:

@@ -575,6 +575,7 @@ BAD: list[tuple[object, str]] = [
         ("position ['left_of', 0] of 'dog': expected [relation, index of an earlier thing]"),
     ),
     (thing(position=["left of", 1]), "position ['left of', 1] of 'dog'"),
+    ('{"prompt": ' * 100_000, "more levels than a prompt has"),
 ]
 
 
