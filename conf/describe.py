@@ -174,10 +174,12 @@ def _comments(schema: type) -> dict[str, str]:
 
 
 def nearest(word: str, names: Iterable[str]) -> str:
-    """ "; did you mean …?" with the name most like ``word``, as a whole and in its last part; empty
-    where none is similar."""
+    """ "; did you mean …?" with the name most like ``word``, as a whole and in its last part, small
+    letters as large ones; empty where none is similar."""
+    word = word.lower()
 
     def likeness(name: str) -> float:
+        name = name.lower()
         pairs = ((word, name), (word.rpartition(".")[2], name.rpartition(".")[2]))
         return sum(difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs)
 

@@ -41,6 +41,7 @@ def run(tmp_path: Path, *words: str) -> subprocess.CompletedProcess:
     ("name", "expected"),
     [
         ("sweeps.treshold", ("did you mean threshold?", "gate_head, gate_signal")),
+        ("sweeps.THRESHOLD", ("did you mean threshold?",)),
         ("sweeps.engine.wroker", ("did you mean engine.worker?", "threshold")),
         ("sweeps.engine.driver", ("nothing to run", "engine.worker")),
         ("sweeps.engine", ("nothing to run", "engine.worker")),
