@@ -82,14 +82,15 @@ class RewardFinetune(TrainedProjections):
         noise, timesteps = self.draw(latents, step.draws)  # As of the better ones
         noised, target = self.backbone.schedule.add_noise(latents, noise, timesteps)
         with torch.no_grad(), self.weights.swapped_out():
-            frozen = [
+            frozen_better, frozen_worse = (
                 denoising_errors(self.predict(inputs, timesteps, step.text), wanted)
                 for inputs, wanted in ((step.noised, step.target), (noised, target))
-            ]
+            )
         return preference_loss(
             denoising_errors(step.prediction, step.target),
             denoising_errors(self.predict(noised, timesteps, step.text), target),
-            *frozen,
+            frozen_better,
+            frozen_worse,
             beta,
         )
 
