@@ -246,7 +246,8 @@ def test_the_baseline_trains_nothing_and_draws_what_the_stock_pipeline_draws(
 ):
     from diffusers import StableDiffusionXLPipeline
 
-    result = train.run(variant(base, method__name="untouched", evaluation__keep_images=4), tmp_path)
+    settings = {"evaluation__keep_images": 4, "evaluation__precision": "32-true"}
+    result = train.run(variant(base, method__name="untouched", **settings), tmp_path)
     assert not spy.steps and result["counts"]["trained_parameters"] == 0
     assert "eval/gate_closed" not in result["metrics"] and not (tmp_path / "gates.png").exists()
     samples = table(tmp_path)
@@ -497,6 +498,7 @@ def test_recorded_facts_are_those_of_what_ran(
         trainer__steps=2,
         trainer__warmup=4,
         trainer__accumulate=2,
+        evaluation__precision="32-true",
     )
     tracking = Tracking(tmp_path.as_uri(), experiment, parent, {"seed": "41"})
     result = train.run(config, tmp_path / "trial", tracking)
