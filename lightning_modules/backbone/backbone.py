@@ -140,7 +140,10 @@ def _list_left_out(path: str, revision: str | None) -> dict[str, None]:
     it is told that there are none."""
     import diffusers
 
-    index = diffusers.DiffusionPipeline.load_config(path, revision=revision)
+    try:
+        index = diffusers.DiffusionPipeline.load_config(path, revision=revision)
+    except (OSError, ValueError):
+        return {}  # Opening it says what is wrong
     kind = getattr(diffusers, str(index.get("_class_name")), None)
     optional = getattr(kind, "_optional_components", [])
     return {

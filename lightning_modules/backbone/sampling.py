@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -122,9 +122,8 @@ def sample(
             join, numbers = backbone.guider.start(guidance, steps), itertools.count()
 
             def compute(inputs: Tensor, t: Tensor, text: TextCondition) -> Tensor:
-                with torch.autocast(
-                    inputs.device.type, torch.bfloat16, enabled=backbone.precision == "bf16-mixed"
-                ):
+                mixed = backbone.precision == "bf16-mixed"
+                with torch.autocast(inputs.device.type, torch.bfloat16) if mixed else nullcontext():
                     timesteps = t.expand(len(inputs))
                     prediction = backbone.predict(inputs, timesteps, text, resolution, guidance)
                 return prediction.to(inputs.dtype)

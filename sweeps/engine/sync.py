@@ -14,6 +14,7 @@ from pathlib import Path
 
 from conf import load as conf
 from conf.describe import show_count
+from conf.pipes import ends_with_reader
 from conf.places import as_path
 from reports import report
 from sweeps.engine.catalogue import discover
@@ -36,6 +37,7 @@ HELP = """Fills MLflow from the folders of an output: what it lost, or missed wh
 FAILED, REFUSED = 1, 2  # Exit statuses
 
 
+@ends_with_reader
 def main(argv: Sequence[str]) -> int:
     """Returns 0, 1 if a sweep could not be brought over, 2 for a wrong command."""
     if {"-h", "--help"} & set(argv):

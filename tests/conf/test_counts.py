@@ -46,6 +46,9 @@ VERBS = {
 # Values by file, as they stand there, that are never 1 where they are said, or are no count
 NEVER_ONE = {
     "conf/method/separate_enhance.py": {"batch", "data.objects"},
+    "conf/method/reward_finetune.py": {"WORLD_SIDE"},
+    "lightning_modules/metrics/judge_reward.py": {"SIZE"},
+    "reports/rewards.py": {"measure"},
     "conf/spec.py": {"n"},  # 1 or more objects
     "datamodules/formats/coco_layouts.py": {"DEPTH"},
     "datamodules/formats/entities.py": {"high"},

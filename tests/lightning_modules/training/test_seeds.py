@@ -44,7 +44,7 @@ BASE = {
 def spied_run(base: Run, changes: dict[str, Any], folder: Path) -> dict[str, list[Any]]:
     """What a run was made of: source -> values."""
     config, seen = conf.replace(base, BASE | changes), {key: [] for key in SEEDS}
-    step, normal, integers = MaskAttn.training_step, StepDraws.normal, StepDraws.integers
+    step, normal, timesteps = MaskAttn.training_step, StepDraws.normal, MaskAttn.draw_timesteps
 
     def spied_step(method: MaskAttn, batch: Batch, batch_idx: int) -> Tensor:
         if not seen["init_seed"]:
@@ -56,14 +56,14 @@ def spied_run(base: Run, changes: dict[str, Any], folder: Path) -> dict[str, lis
         seen["timestep_seed"].append(normal(*args))
         return seen["timestep_seed"][-1]
 
-    def spied_integers(*args: Any) -> Tensor:
-        seen["timestep_seed"].append(integers(*args))
+    def spied_timesteps(*args: Any) -> Tensor:
+        seen["timestep_seed"].append(timesteps(*args))
         return seen["timestep_seed"][-1]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MaskAttn, "training_step", spied_step)
         patch.setattr(StepDraws, "normal", spied_normal)
-        patch.setattr(StepDraws, "integers", spied_integers)
+        patch.setattr(MaskAttn, "draw_timesteps", spied_timesteps)
         patch.setattr(MaskAttn, "diagnostics", lambda *args: {})  # Takes longer than the rest
         train.run(config, folder)
     table = pd.read_parquet(folder / "scores.parquet")

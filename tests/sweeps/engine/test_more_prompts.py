@@ -238,6 +238,7 @@ def test_a_plan_can_be_asked_for_more_of_some_trials(
 ) -> None:
     from sweeps.engine.display import make_console, make_display
     from sweeps.engine.eta import EtaEstimator
+    from sweeps.engine.executors.local import LocalExecutor
     from sweeps.engine.slots import InlineSlot
 
     assert command("evaluation.prompts=56") == 0
@@ -253,7 +254,7 @@ def test_a_plan_can_be_asked_for_more_of_some_trials(
         assert first not in plan.done()
         with make_display(make_console(), EtaEstimator(), 3, {}, 5) as display:
             slot = InlineSlot(extending.train(trainer))
-            driving.Driver(plan, [slot], display).run()
+            driving.Driver(plan, LocalExecutor([slot]), display).run()
         assert set(plan.planned) == plan.done()
         asked = {
             (t.user_attrs["cell"], t.user_attrs["seed"]): t.user_attrs["prompts"]
