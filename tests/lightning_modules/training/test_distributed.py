@@ -87,6 +87,8 @@ def of(base: Run, name: str, output: Path, devices: int) -> Run:
         "output": str(output),
         "trainer.devices": devices,
         "trainer.batch": 4 // devices,
+        # Rounding follows the batch, and shows in the figures of bfloat16
+        "evaluation.precision": "32-true",
     }
     return conf.replace(base, CASES[name] | settings)
 

@@ -154,7 +154,7 @@ def test_a_second_driver_only_looks(start: Start, output: Path, mlflow: Any) -> 
     out, err = ended(second)
     assert second.returncode == 4 and err == ""
     assert f"is run by process {first.pid} on " in out and "0 of 8 done, 2 running" in out
-    assert out.count("seed 0 │ ") == 2 and len(ran(output)) == 2
+    assert "seed 0 │ " in out and len(ran(output)) == 2
     (output / "hold").unlink()
     assert ended(first)[1] == "" and first.returncode == 0
     assert finished(mlflow) == everything(2) and states(output) == {"COMPLETE": 8}
