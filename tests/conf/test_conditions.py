@@ -204,7 +204,7 @@ def test_conditions_name_settings_and_values_that_there_are() -> None:
 
 def test_rates_and_weights_are_logarithmic_and_nothing_else() -> None:
     def is_rate_or_weight(name: str) -> bool:
-        known = ("lr", "weight_decay", "lambda_m", "step_size")
+        known = ("lr", "weight_decay", "lambda_m", "step_size", "beta")
         return name in known or name.endswith(("_weight", "_lr"))
 
     for key, setting in SETTINGS.items():

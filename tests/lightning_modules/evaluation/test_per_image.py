@@ -45,6 +45,7 @@ WORLD = Evaluation(
     attention=True,
     steps=1,
     vqa="judge",
+    metrics=["judge_reward"],
 )
 DECLARED = [
     pytest.param(name, metric, by_split, id=f"{name}-{metric.key}{'_split' * by_split}")
@@ -225,6 +226,7 @@ def measured(request: pytest.FixtureRequest, world: Measured) -> dict[str, Measu
     return {
         "judge": world,
         "vqa": world,
+        "judge_reward": world,
         "mask_adherence": world,
         "attention_maps": world,
         "distribution": world,
