@@ -44,6 +44,14 @@ class GuiderSpec(NamedTuple):
     weakening: Weakening | None = None
 
 
+def weaken(prefix: str, scale: float, start: float, stop: float, sigma: str = "") -> GuiderSpec:
+    """One with a third pass, whose options begin with ``prefix``, by its defaults."""
+    weakening = Weakening(
+        (f"{prefix}_scale", scale), (f"{prefix}_start", start), (f"{prefix}_stop", stop), sigma
+    )
+    return GuiderSpec("", weakening.options, weakening)
+
+
 GUIDERS = {
     DEFAULT: GuiderSpec("ClassifierFreeGuidance"),
     "cfg_zero_star": GuiderSpec("ClassifierFreeZeroStarGuidance", ("zero_init_steps", *COMMON)),
@@ -57,21 +65,12 @@ GUIDERS = {
     ),
     "tangential": GuiderSpec("TangentialClassifierFreeGuidance"),
     "magnitude_aware": GuiderSpec("MagnitudeAwareGuidance", ("alpha", *COMMON)),
+    # Those with a third pass are computed here: diffusers' own replace the processors in which
+    # methods act. Options are called as there, numbers are the papers' (for slg those of SD3.5)
+    "pag": weaken("perturbed_guidance", 3.0, 0.0, 1.0),
+    "seg": weaken("seg_guidance", 3.0, 0.0, 1.0, "seg_blur_sigma"),
+    "slg": weaken("skip_layer_guidance", 2.8, 0.01, 0.2),
 }
-# Those with a third pass are computed here: diffusers' own replace the processors in which methods
-# act. Options are called as there, numbers are the papers' (for slg those of SD3.5)
-for _name, _prefix, _scale, _start, _stop, _sigma in (
-    ("pag", "perturbed_guidance", 3.0, 0.0, 1.0, ""),
-    ("seg", "seg_guidance", 3.0, 0.0, 1.0, "seg_blur_sigma"),
-    ("slg", "skip_layer_guidance", 2.8, 0.01, 0.2, ""),
-):
-    _weakening = Weakening(
-        (f"{_prefix}_scale", _scale),
-        (f"{_prefix}_start", _start),
-        (f"{_prefix}_stop", _stop),
-        _sigma,
-    )
-    GUIDERS[_name] = GuiderSpec("", _weakening.options, _weakening)
 REFUSED = {
     "auto": "it chooses its layers for each model by hand",
     "frequency_decoupled": "it needs kornia, which is no dependency",

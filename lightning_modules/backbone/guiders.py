@@ -32,16 +32,16 @@ class Guider:
     def plain(self) -> bool:
         return self.name == DEFAULT and not self.options
 
-    def weakens(self, number: int, steps: int) -> float:
-        """How strongly the ``number``-th of ``steps`` is led away from a third pass of the
-        conditional half, with weakened self-attention; 0 where there is none."""
+    def weakens(self, number: int, calls: int) -> float:
+        """How strongly the ``number``-th of ``calls`` of the denoiser is led away from a third pass
+        of the conditional half, with weakened self-attention; 0 where there is none."""
         weakening = GUIDERS[self.name].weakening
         if weakening is None:
             return 0.0
         scale, start, stop = (
             self.options.get(option, default) for option, default in weakening[:3]
         )
-        return scale if start * steps <= number < stop * steps else 0.0
+        return scale if start * calls <= number < stop * calls else 0.0
 
     @property
     def sigma(self) -> float:

@@ -119,7 +119,15 @@ def sample(
             text: TextCondition = text,
             conditional_text: TextCondition = conditional_text,
         ) -> Tensor:
+            scheduler = prepare_scheduler(
+                backbone.scheduler,
+                steps,
+                family.starts_at_first_sigma,
+                backbone.device,
+                backbone.step_options(resolution),
+            )
             join, numbers = backbone.guider.start(guidance, steps), itertools.count()
+            calls = len(scheduler.timesteps)  # Some schedulers look several times in a step
 
             def compute(inputs: Tensor, t: Tensor, text: TextCondition) -> Tensor:
                 mixed = backbone.precision == "bf16-mixed"
@@ -134,7 +142,7 @@ def sample(
                     return prediction
                 unconditional, conditional = prediction.chunk(2)
                 joined = join(unconditional, conditional, t)
-                if away := backbone.guider.weakens(next(numbers), steps):
+                if away := backbone.guider.weakens(next(numbers), calls):
                     kind, sigma = backbone.guider.name, backbone.guider.sigma
                     with weakened(backbone.denoiser, kind, shape[1:], sigma):
                         weak = compute(inputs.chunk(2)[1], t, conditional_text)
@@ -142,13 +150,7 @@ def sample(
                 return joined
 
             return denoise(
-                prepare_scheduler(
-                    backbone.scheduler,
-                    steps,
-                    family.starts_at_first_sigma,
-                    backbone.device,
-                    backbone.step_options(resolution),
-                ),
+                scheduler,
                 seeds,
                 shape,
                 predict,

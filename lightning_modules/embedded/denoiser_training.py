@@ -110,8 +110,9 @@ def load_work(folder: Path) -> Backbone:
     autoencoder is the trained one, the rest starts at random."""
     from diffusers import AutoencoderKL
 
-    build = build_mmdit_pipeline if "mmdit" in (read_json(folder / SETTINGS) or []) else None
-    pipeline = (build or build_pipeline)(folder / "work")
+    words = read_json(folder / SETTINGS) or []
+    build = build_mmdit_pipeline if "mmdit" in words else build_pipeline
+    pipeline = build(folder / "work")
     vae = AutoencoderKL.from_pretrained(folder / "vae")
     vae.register_to_config(shift_factor=pipeline.vae.config.shift_factor)
     pipeline.register_modules(vae=vae)

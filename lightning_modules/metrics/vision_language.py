@@ -244,6 +244,11 @@ class Clip(Loaded):
     architecture = "CLIPModel"
     score = "clip_score"
 
+    @property
+    def width(self) -> int:
+        """The length of the vectors."""
+        return self.model.config.projection_dim
+
     @torch.no_grad()
     def images(self, images: Tensor) -> Tensor:
         """As `Embedder`."""
@@ -253,7 +258,7 @@ class Clip(Loaded):
                 self.model.get_image_features(pixel_values=pixels).pooler_output
                 for pixels in self._vision(images)
             ]
-            return _unit(parts, self.model.config.projection_dim)
+            return _unit(parts, self.width)
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
@@ -266,28 +271,19 @@ class Clip(Loaded):
                 ).pooler_output
                 for t in tokens
             ]
-            return _unit(parts, self.model.config.projection_dim), [
-                cut for t in tokens for cut in t.cut
-            ]
+            return _unit(parts, self.width), [cut for t in tokens for cut in t.cut]
 
 
-class Siglip(Loaded):
+class Siglip(Clip):
     """SigLIP and SigLIP 2 of fixed size: every text is padded to the model's length, as in its
     training, and read at the last place."""
 
     architecture = "SiglipModel"
     score = "siglip_score"
 
-    @torch.no_grad()
-    def images(self, images: Tensor) -> Tensor:
-        """As `Embedder`."""
-        check_images(images)
-        with torch.autocast(self.device.type, enabled=False):
-            parts = [
-                self.model.get_image_features(pixel_values=pixels).pooler_output
-                for pixels in self._vision(images)
-            ]
-            return _unit(parts, self.model.config.vision_config.hidden_size)
+    @property
+    def width(self) -> int:
+        return self.model.config.vision_config.hidden_size
 
     @torch.no_grad()
     def texts(self, texts: Sequence[str]) -> tuple[Tensor, list[bool]]:
@@ -300,8 +296,7 @@ class Siglip(Loaded):
                 ids = F.pad(some.ids, (0, self.context - some.ids.shape[1]), value=pad)
                 found = self.model.get_text_features(input_ids=ids.to(self.device))
                 parts.append(found.pooler_output)
-            width = self.model.config.vision_config.hidden_size
-            return _unit(parts, width), [cut for some in tokens for cut in some.cut]
+            return _unit(parts, self.width), [cut for some in tokens for cut in some.cut]
 
 
 class BlipMatcher(Loaded):

@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import AutoPipelineForText2Image
+from diffusers import AutoPipelineForText2Image, HeunDiscreteScheduler
 from torch import Tensor
 
 from conf.guiders import GUIDERS, check_guider
 from conf.schema import Evaluation
 from lightning_modules.attention.capture import Capture
+from lightning_modules.backbone import sampling
 from lightning_modules.backbone.backbone import Backbone
 from lightning_modules.backbone.sampling import sample, sampling_as
 from lightning_modules.backbone.weakened import find_weakened, weakened
@@ -70,6 +71,23 @@ def test_a_third_pass_leads_away_within_its_steps_and_leaves_nothing_behind(
     assert torch.equal(nothing, plain) and torch.equal(draw(sd1), plain)
     assert not torch.equal(whole, plain) and not torch.equal(half, whole)
     assert not torch.equal(half, plain)
+
+
+def test_a_scheduler_that_looks_twice_in_a_step_is_led_away_in_each_look(
+    sd1: Backbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+
+    def look(denoiser: Any, guider: str, *given: Any) -> Any:
+        seen.append(guider)
+        return weakened(denoiser, guider, *given)
+
+    monkeypatch.setattr(sampling, "weakened", look)
+    heun = HeunDiscreteScheduler.from_config(sd1.scheduler.config)
+    monkeypatch.setattr(sd1.pipeline, "scheduler", heun)
+    with sampling_as(sd1, evaluation("pag")):
+        draw(sd1)
+    assert seen == ["pag"] * 7  # 4 steps, of which the last has one look
 
 
 def run(backbone: Backbone, latents: Tensor) -> Tensor:
